@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+//! firstboot turns a flashed device into a Kubernetes node without anyone logging in.
+//!
+//! It reads a seed (join token, CA pin, API server address) from the device's boot partition, installs the
+//! bundled container runtime and kubelet, joins as `kubeadm join` would, waits until the node is Ready and
+//! destroys the seed. The order of that work is one table: [`phases::PHASES`].
+//!
+//! Words used throughout: *seed* (the file a person drops), *bundle* (the components inside the image),
+//! *phase* (one row of the table), *journal* (what was done, on disk), *fault* (what failed, and whose move it is).
+
+pub mod bundle;
+pub mod fault;
+pub mod image;
+pub mod secret;
