@@ -4,3 +4,8 @@
 pub mod cache;
 pub mod cmd;
 pub mod debian;
+pub mod digest;
+pub mod owner;
+pub mod progress;
+pub mod rootfs;
+pub mod target;
