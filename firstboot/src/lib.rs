@@ -13,5 +13,7 @@
 pub mod boot_partition;
 pub mod bundle;
 pub mod fault;
+pub mod host;
 pub mod image;
+pub mod journal;
 pub mod secret;
