@@ -16,4 +16,5 @@ pub mod fault;
 pub mod host;
 pub mod image;
 pub mod journal;
+pub mod phase;
 pub mod secret;
