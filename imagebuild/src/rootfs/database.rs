@@ -41,6 +41,7 @@ impl Database {
         for (name, text) in [
             ("info/format", "1\n"),
             ("info/firstboot-image.list", "/.\n"),
+            ("info/firstboot-image.md5sums", ""),
             ("available", ""),
             ("diversions", ""),
             ("triggers/Lock", ""),
