@@ -3,8 +3,10 @@
 
 pub mod cache;
 pub mod cmd;
+pub mod cpio;
 pub mod debian;
 pub mod digest;
+pub mod initrd;
 pub mod owner;
 pub mod progress;
 pub mod rootfs;
