@@ -6,6 +6,7 @@ pub mod cmd;
 pub mod cpio;
 pub mod debian;
 pub mod digest;
+pub mod disk;
 pub mod initrd;
 pub mod owner;
 pub mod progress;

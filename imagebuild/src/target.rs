@@ -3,7 +3,7 @@
 //! a new board is a new file, not new code.
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// One `targets/NAME.toml`.
@@ -34,7 +34,7 @@ pub struct Target {
 }
 
 /// What the firmware starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Bootloader {
     /// systemd-boot, as the removable-media loader of a UEFI firmware.
@@ -64,7 +64,7 @@ pub struct Partition {
 }
 
 /// What a partition is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// FAT that every desktop shows: the seed and the status file.
