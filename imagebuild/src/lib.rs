@@ -3,3 +3,7 @@
 
 pub mod cache;
 pub mod cmd;
+pub mod device;
+pub mod digest;
+pub mod repo;
+pub mod toolchain;

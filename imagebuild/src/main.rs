@@ -1,4 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `imagebuild`: images, bundles and seeds.
+//! `imagebuild`: images, bundles and seeds. Each subcommand is a module; this is the table.
 
-fn main() {}
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use imagebuild::device;
+
+#[derive(Parser)]
+#[command(name = "imagebuild", version, about = "Builds images, bundles and seeds for firstboot")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the device binary and print its path
+    Device(device::Args),
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Device(args) => device::main(&args),
+    }
+}
