@@ -12,6 +12,8 @@ use std::time::Instant;
 
 /// Size budget for the device binary, bytes: 4 MiB.
 pub const MAX_BYTES: u64 = 4 << 20;
+/// The architectures there are.
+pub const ARCHES: [&str; 2] = ["arm64", "amd64"];
 /// What goes into the binary, relative to the repository's root.
 const INPUTS: [&str; 4] = ["Cargo.lock", "Cargo.toml", "firstboot/Cargo.toml", "firstboot/src"];
 
@@ -19,7 +21,7 @@ const INPUTS: [&str; 4] = ["Cargo.lock", "Cargo.toml", "firstboot/Cargo.toml", "
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Architecture: arm64 or amd64
-    #[arg(long, value_parser = ["arm64", "amd64"])]
+    #[arg(long, value_parser = ARCHES)]
     arch: String,
 }
 

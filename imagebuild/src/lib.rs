@@ -6,4 +6,5 @@ pub mod cmd;
 pub mod device;
 pub mod digest;
 pub mod repo;
+pub mod setup;
 pub mod toolchain;

@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use imagebuild::device;
+use imagebuild::{device, setup};
 
 #[derive(Parser)]
 #[command(name = "imagebuild", version, about = "Builds images, bundles and seeds for firstboot")]
@@ -16,10 +16,13 @@ struct Cli {
 enum Command {
     /// Build the device binary and print its path
     Device(device::Args),
+    /// Install what this machine lacks
+    Setup(setup::Args),
 }
 
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Device(args) => device::main(&args),
+        Command::Setup(args) => setup::main(&args),
     }
 }

@@ -204,9 +204,18 @@ pub fn command(route: &Route, triple: &str) -> Result<Command> {
     Ok(command)
 }
 
+fn zig_dir() -> Result<PathBuf> {
+    Ok(cache::dir()?.join("tools").join(&digest::bytes(WHEELS)[..16]))
+}
+
+/// Whether [`zig`] has nothing to install.
+pub fn zig_is_here() -> Result<bool> {
+    Ok(zig_dir()?.exists())
+}
+
 /// Folder with zig and cargo-zigbuild, installed by pip below the cache the first time.
 pub fn zig() -> Result<PathBuf> {
-    let dir = cache::dir()?.join("tools").join(&digest::bytes(WHEELS)[..16]);
+    let dir = zig_dir()?;
     cache::once(&dir, |scratch| {
         eprintln!("imagebuild: fetching zig and cargo-zigbuild");
         let python = scratch.join("venv/bin/python");
