@@ -3,6 +3,7 @@
 
 pub mod cache;
 pub mod cmd;
+pub mod debian;
 pub mod device;
 pub mod digest;
 pub mod repo;
