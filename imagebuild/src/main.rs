@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `imagebuild`: images, bundles and seeds. Each subcommand is a module; this is the table.
 
+#![allow(clippy::disallowed_methods)] // runs on a build machine, not on a device
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use imagebuild::{device, setup};
+use imagebuild::{check, device, setup};
 
 #[derive(Parser)]
 #[command(name = "imagebuild", version, about = "Builds images, bundles and seeds for firstboot")]
@@ -14,6 +16,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Check formatting, lints, dependencies, documentation and sizes
+    Check,
     /// Build the device binary and print its path
     Device(device::Args),
     /// Install what this machine lacks
@@ -22,6 +26,7 @@ enum Command {
 
 fn main() -> Result<()> {
     match Cli::parse().command {
+        Command::Check => check::main(),
         Command::Device(args) => device::main(&args),
         Command::Setup(args) => setup::main(&args),
     }
