@@ -16,5 +16,7 @@ pub mod fault;
 pub mod host;
 pub mod image;
 pub mod journal;
+pub mod kube;
 pub mod phase;
 pub mod secret;
+pub mod seed;
