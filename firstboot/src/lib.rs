@@ -18,5 +18,6 @@ pub mod image;
 pub mod journal;
 pub mod kube;
 pub mod phase;
+pub mod report;
 pub mod secret;
 pub mod seed;
