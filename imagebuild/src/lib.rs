@@ -1,14 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Builds what a device needs: tool chain, components, bundle, root file system, disk image, seed.
 
+#![allow(clippy::disallowed_methods)] // runs on a build machine, not on a device
+
+pub mod arch;
 pub mod cache;
+pub mod check;
 pub mod cmd;
+pub mod component;
 pub mod cpio;
 pub mod debian;
+pub mod dependencies;
+pub mod device;
 pub mod digest;
 pub mod disk;
+pub mod elf;
+pub mod http;
 pub mod initrd;
+pub mod lock;
 pub mod owner;
 pub mod progress;
+pub mod repo;
 pub mod rootfs;
+pub mod setup;
+pub mod source;
 pub mod target;
+pub mod toolchain;
+pub mod verify;
