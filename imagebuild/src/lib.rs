@@ -2,12 +2,17 @@
 //! Builds what a device needs: tool chain, components, bundle, root file system, disk image, seed.
 
 pub mod arch;
+pub mod bundle;
 pub mod cache;
 pub mod cmd;
 pub mod component;
+pub mod compress;
+pub mod container;
 pub mod debian;
 pub mod elf;
 pub mod http;
 pub mod lock;
+pub mod oci;
+pub mod registry;
 pub mod source;
 pub mod verify;
