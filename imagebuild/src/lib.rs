@@ -4,10 +4,13 @@
 #![allow(clippy::disallowed_methods)] // runs on a build machine, not on a device
 
 pub mod arch;
+pub mod bundle;
 pub mod cache;
 pub mod check;
 pub mod cmd;
 pub mod component;
+pub mod compress;
+pub mod container;
 pub mod debian;
 pub mod dependencies;
 pub mod device;
@@ -15,6 +18,8 @@ pub mod digest;
 pub mod elf;
 pub mod http;
 pub mod lock;
+pub mod oci;
+pub mod registry;
 pub mod repo;
 pub mod setup;
 pub mod source;
