@@ -6,6 +6,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use imagebuild::{check, device, setup};
+use std::process::ExitCode;
 
 #[derive(Parser)]
 #[command(name = "imagebuild", version, about = "Builds images, bundles and seeds for firstboot")]
@@ -24,8 +25,19 @@ enum Command {
     Setup(setup::Args),
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            // The chain on one line; anyhow's own form adds a backtrace that helps nobody at this door.
+            eprintln!("imagebuild: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
         Command::Check => check::main(),
         Command::Device(args) => device::main(&args),
         Command::Setup(args) => setup::main(&args),
