@@ -5,6 +5,8 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use imagebuild::{check, device, setup};
+use std::process::ExitCode;
 
 #[derive(Parser)]
 #[command(name = "imagebuild", version, about = "Builds images, bundles and seeds for firstboot")]
@@ -31,5 +33,21 @@ fn main() -> Result<()> {
         Command::Component(args) => imagebuild::component::main(&args),
         Command::Device(args) => imagebuild::device::main(&args),
         Command::Setup(args) => imagebuild::setup::main(&args),
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            // The chain on one line; anyhow's own form adds a backtrace that helps nobody at this door.
+            eprintln!("imagebuild: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Check => check::main(),
+        Command::Device(args) => device::main(&args),
+        Command::Setup(args) => setup::main(&args),
     }
 }
