@@ -62,7 +62,7 @@ struct Programs {
 
 impl Programs {
     fn ensure() -> Result<Self> {
-        let arch = crate::host_arch()?;
+        let arch = imagebuild::arch::Arch::host()?;
         let get = |name: &str| imagebuild::component::ensure(name, arch).with_context(|| format!("build {name}"));
         Ok(Programs {
             etcd: get("etcd")?,
