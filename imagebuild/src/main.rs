@@ -1,4 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `imagebuild`: images, bundles and seeds.
+//! `imagebuild`: images, bundles and seeds. Each subcommand is a module; this is the table.
 
-fn main() {}
+#![allow(clippy::disallowed_methods)] // runs on a build machine, not on a device
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "imagebuild", version, about = "Builds images, bundles and seeds for firstboot")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check formatting, lints, dependencies, documentation and sizes
+    Check,
+    /// Build one component of components.lock and print its path
+    Component(imagebuild::component::Args),
+    /// Build the device binary and print its path
+    Device(imagebuild::device::Args),
+    /// Install what this machine lacks
+    Setup(imagebuild::setup::Args),
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Check => imagebuild::check::main(),
+        Command::Component(args) => imagebuild::component::main(&args),
+        Command::Device(args) => imagebuild::device::main(&args),
+        Command::Setup(args) => imagebuild::setup::main(&args),
+    }
+}

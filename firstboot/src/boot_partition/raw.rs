@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The FAT partition below its files: free clusters are zeroed and every byte is searched.
+//!
+//! Layout after Microsoft's "FAT: General Overview of On-Disk Format" 1.03, §3 (BPB) and §4 (FAT entries).
+
+use super::{encodings, find_all};
+use anyhow::{Context, Result, ensure};
+use rustix::fs::{Advice, fadvise};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::num::NonZeroU64;
+use std::os::unix::fs::FileExt;
+
+/// How much is searched at a time, bytes.
+const WINDOW: usize = 1 << 20;
+
+struct Layout {
+    cluster_size: u64,
+    data_start: u64,
+    clusters: u64,
+    fat_start: u64,
+    fat32: bool,
+}
+
+/// Reads the BIOS parameter block. FAT12 is refused: no partition that we make or meet is that small.
+fn layout(sector: &[u8; 512]) -> Result<Layout> {
+    let u16_at = |i: usize| u64::from(u16::from_le_bytes([sector[i], sector[i + 1]]));
+    let u32_at = |i: usize| u64::from(u32::from_le_bytes([sector[i], sector[i + 1], sector[i + 2], sector[i + 3]]));
+    let nonzero = |a: u64, b: u64| if a != 0 { a } else { b };
+    let bytes_per_sector = u16_at(11);
+    let sectors_per_cluster = u64::from(sector[13]);
+    ensure!(
+        (512..=4096).contains(&bytes_per_sector) && sectors_per_cluster.is_power_of_two(),
+        "read the boot sector: not a FAT file system"
+    );
+    let reserved = u16_at(14);
+    let fats = u64::from(sector[16]);
+    let root_sectors = (u16_at(17) * 32).div_ceil(bytes_per_sector);
+    let total = nonzero(u16_at(19), u32_at(32));
+    let fat_size = nonzero(u16_at(22), u32_at(36));
+    let data_sector = reserved + fats * fat_size + root_sectors;
+    ensure!(total > data_sector, "read the boot sector: it has no data area");
+    let clusters = (total - data_sector) / sectors_per_cluster;
+    ensure!(clusters >= 4085, "read the boot sector: FAT12 is not supported");
+    Ok(Layout {
+        cluster_size: sectors_per_cluster * bytes_per_sector,
+        data_start: data_sector * bytes_per_sector,
+        clusters,
+        fat_start: reserved * bytes_per_sector,
+        fat32: clusters >= 65525,
+    })
+}
+
+/// Zeroes free clusters that hold anything else; `offset` is where the file system starts in `file`.
+pub(super) fn zero_free_clusters(file: &mut File, offset: u64) -> Result<u64> {
+    let mut sector = [0u8; 512];
+    file.read_exact_at(&mut sector, offset).context("read the boot sector")?;
+    let layout = layout(&sector)?;
+    let width = if layout.fat32 { 4 } else { 2 };
+    let mut fat = vec![0u8; (layout.clusters as usize + 2) * width];
+    file.read_exact_at(&mut fat, offset + layout.fat_start).context("read the allocation table")?;
+    let mut cluster = vec![0u8; layout.cluster_size as usize];
+    let zero = vec![0u8; layout.cluster_size as usize];
+    let mut zeroed = 0;
+    for (index, entry) in fat.chunks_exact(width).enumerate().skip(2) {
+        // The upper four bits of a FAT32 entry are reserved (§4).
+        let free = match entry {
+            [a, b, c, d] => u32::from_le_bytes([*a, *b, *c, *d]) & 0x0fff_ffff == 0,
+            other => other.iter().all(|b| *b == 0),
+        };
+        if !free {
+            continue;
+        }
+        let at = offset + layout.data_start + (index as u64 - 2) * layout.cluster_size;
+        file.read_exact_at(&mut cluster, at).context("read a free cluster")?;
+        if cluster != zero {
+            file.seek(SeekFrom::Start(at))?;
+            file.write_all(&zero).context("zero a free cluster")?;
+            zeroed += 1;
+        }
+    }
+    file.sync_all().context("flush")?;
+    Ok(zeroed)
+}
+
+/// Searches `len` bytes from `offset` for `needle` in each encoding; the page cache is dropped first, so that what
+/// is found (or not) is what the medium holds.
+pub(super) fn scan(file: &File, offset: u64, len: u64, needle: &str) -> Result<Vec<u64>> {
+    file.sync_all().or_else(|e| if e.kind() == std::io::ErrorKind::PermissionDenied { Ok(()) } else { Err(e) })?;
+    fadvise(file, offset, NonZeroU64::new(len), Advice::DontNeed).context("drop the page cache")?;
+    let needles = encodings(needle);
+    let overlap = needles.iter().map(Vec::len).max().unwrap_or(1) - 1;
+    let mut found = Vec::new();
+    let mut at = 0;
+    let mut window = Vec::new();
+    while at < len {
+        let want = (WINDOW as u64).min(len - at) as usize;
+        let kept = window.len().min(overlap);
+        window.drain(..window.len() - kept);
+        window.resize(kept + want, 0);
+        let mut reader = file;
+        reader.seek(SeekFrom::Start(offset + at)).context("seek")?;
+        reader.read_exact(&mut window[kept..]).context("read")?;
+        for needle in &needles {
+            let places = find_all(&window, needle);
+            // What lies wholly in the kept part was found in the round before.
+            found.extend(places.into_iter().filter(|p| p + needle.len() > kept).map(|p| at + p as u64 - kept as u64));
+        }
+        at += want as u64;
+    }
+    found.sort_unstable();
+    Ok(found)
+}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A scripted machine for tests that need no kernel of their own: files are real (below a temporary root), commands
+//! are recorded and answered from a table, time passes only when somebody waits.
+
+use super::System;
+use anyhow::{Result, bail};
+use std::cell::{Cell, RefCell};
+use std::io::Read;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+type Answer = Box<dyn Fn(&[&str]) -> Option<Result<String>>>;
+
+/// What the scripted machine saw; shared with the test that made it.
+#[derive(Default)]
+pub struct Seen {
+    /// Commands, words joined by blanks.
+    pub commands: RefCell<Vec<String>>,
+    /// Lines said on the console.
+    pub lines: RefCell<Vec<String>>,
+    /// Kernel settings, as `path=value`.
+    pub kernel: RefCell<Vec<String>>,
+    /// Effects that may still happen before the power goes; `None`: it stays.
+    pub fuse: Cell<Option<u32>>,
+    /// The wall clock, once set.
+    pub clock: Cell<Option<SystemTime>>,
+    waited: Cell<Duration>,
+}
+
+/// The scripted machine.
+pub struct Fake {
+    seen: Rc<Seen>,
+    answer: Answer,
+    patient: bool,
+}
+
+impl Fake {
+    /// A machine on which every command succeeds silently, and what it sees.
+    pub fn new() -> (Self, Rc<Seen>) {
+        let seen = Rc::new(Seen::default());
+        (Fake { seen: seen.clone(), answer: Box::new(|_| None), patient: false }, seen)
+    }
+
+    /// Answers commands for which `answer` gives something.
+    pub fn answering(mut self, answer: impl Fn(&[&str]) -> Option<Result<String>> + 'static) -> Self {
+        self.answer = Box::new(answer);
+        self
+    }
+
+    /// Really waits when asked to: for runs against real servers.
+    pub fn patient(mut self) -> Self {
+        self.patient = true;
+        self
+    }
+}
+
+impl System for Fake {
+    fn run(&self, argv: &[&str], input: Option<&mut dyn Read>) -> Result<String> {
+        self.seen.commands.borrow_mut().push(argv.join(" "));
+        if let Some(input) = input {
+            std::io::copy(input, &mut std::io::sink())?;
+        }
+        (self.answer)(argv).unwrap_or_else(|| Ok(String::new()))
+    }
+
+    #[allow(clippy::disallowed_methods)]
+    fn now(&self) -> SystemTime {
+        self.seen.clock.get().unwrap_or_else(SystemTime::now)
+    }
+
+    fn uptime(&self) -> Duration {
+        self.seen.waited.get()
+    }
+
+    fn set_clock(&self, to: SystemTime) -> Result<()> {
+        self.seen.clock.set(Some(to));
+        Ok(())
+    }
+
+    #[allow(clippy::disallowed_methods)]
+    fn sleep(&self, time: Duration) {
+        self.seen.waited.set(self.seen.waited.get() + time);
+        if self.patient {
+            std::thread::sleep(time);
+        }
+    }
+
+    fn set_kernel(&self, path: &str, value: &str) -> Result<()> {
+        self.seen.kernel.borrow_mut().push(format!("{path}={value}"));
+        Ok(())
+    }
+
+    fn set_hostname(&self, name: &str) -> Result<()> {
+        self.set_kernel("/proc/sys/kernel/hostname", name)
+    }
+
+    fn random(&self) -> f64 {
+        0.5
+    }
+
+    fn say(&self, line: &str) {
+        self.seen.lines.borrow_mut().push(line.to_owned());
+    }
+
+    fn notify(&self, _state: &str) {}
+
+    fn before_effect(&self, what: &str) -> Result<()> {
+        match self.seen.fuse.get() {
+            None => Ok(()),
+            Some(0) => bail!("power lost before {what}"),
+            Some(n) => {
+                self.seen.fuse.set(Some(n - 1));
+                Ok(())
+            }
+        }
+    }
+}

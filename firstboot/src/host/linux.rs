@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The real machine.
+#![allow(clippy::disallowed_methods)] // this is the door
+
+use super::System;
+use anyhow::{Context, Result, bail};
+use rustix::time::{ClockId, Timespec, clock_settime};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+/// This machine.
+pub struct Linux {
+    start: Instant,
+}
+
+impl Linux {
+    /// The machine that this process runs on.
+    pub fn new() -> Self {
+        Linux { start: Instant::now() }
+    }
+}
+
+impl Default for Linux {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl System for Linux {
+    fn run(&self, argv: &[&str], input: Option<&mut dyn Read>) -> Result<String> {
+        let shown = argv.join(" ");
+        let (program, args) = argv.split_first().context("run an empty command")?;
+        let mut child = Command::new(program)
+            .args(args)
+            .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("start {program}"))?;
+        // Errors are read on the side, so that neither pipe can fill up and stop the child.
+        let mut stderr = child.stderr.take().context("read the command's errors")?;
+        let errors = std::thread::spawn(move || {
+            let mut text = String::new();
+            let _ = stderr.read_to_string(&mut text);
+            text
+        });
+        let fed = match (input, child.stdin.take()) {
+            (Some(from), Some(mut to)) => std::io::copy(from, &mut to).map(drop),
+            _ => Ok(()),
+        };
+        let out = child.wait_with_output().with_context(|| format!("wait for {program}"))?;
+        let errors = errors.join().unwrap_or_default();
+        if !out.status.success() {
+            let last = errors.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("it said nothing");
+            bail!("run {shown}: {}: {}", out.status, last.trim());
+        }
+        fed.with_context(|| format!("feed {program}"))?;
+        String::from_utf8(out.stdout).with_context(|| format!("read the output of {program}"))
+    }
+
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn uptime(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn set_clock(&self, to: SystemTime) -> Result<()> {
+        let since = to.duration_since(SystemTime::UNIX_EPOCH).context("set the clock before 1970")?;
+        let time = Timespec { tv_sec: since.as_secs() as i64, tv_nsec: i64::from(since.subsec_nanos()) };
+        clock_settime(ClockId::Realtime, time).context("set the clock")
+    }
+
+    fn sleep(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
+
+    fn set_kernel(&self, path: &str, value: &str) -> Result<()> {
+        std::fs::write(path, value).with_context(|| format!("set {path} to {value}"))
+    }
+
+    fn set_hostname(&self, name: &str) -> Result<()> {
+        rustix::system::sethostname(name.as_bytes()).with_context(|| format!("set the host name to {name}"))
+    }
+
+    fn random(&self) -> f64 {
+        let mut bytes = [0u8; 4];
+        // Jitter only: a kernel without random numbers this early gives none, and the full wait is taken.
+        match std::fs::File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut bytes)) {
+            Ok(()) => f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX),
+            Err(_) => 1.0,
+        }
+    }
+
+    fn say(&self, line: &str) {
+        println!("{line}");
+        let consoles = std::fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
+        for console in consoles.split_whitespace() {
+            // tty0 is whichever terminal is shown. A console that cannot be written to must not stop the work.
+            if let Ok(mut tty) = std::fs::OpenOptions::new().write(true).open(format!("/dev/{console}")) {
+                let _ = tty.write_all(format!("{line}\r\n").as_bytes());
+            }
+        }
+    }
+
+    fn notify(&self, state: &str) {
+        let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+        let sent = UnixDatagram::unbound().and_then(|s| match path.to_string_lossy().strip_prefix('@') {
+            Some(name) => {
+                use std::os::linux::net::SocketAddrExt;
+                let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+                s.send_to_addr(state.as_bytes(), &address)
+            }
+            None => s.send_to(state.as_bytes(), &path),
+        });
+        // The work does not depend on the service manager listening.
+        let _ = sent;
+    }
+}

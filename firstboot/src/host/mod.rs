@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The one door to the machine: every file is written and every command run through [`Host`].
+//!
+//! Paths are absolute as on the device and resolved below a root folder by the kernel (`openat2` with
+//! `RESOLVE_IN_ROOT`), so that no symbolic link leads out of it. Before a path is changed for the first time, the
+//! effect is on record in the journal. Files are replaced whole: written beside, flushed, renamed, folder flushed.
+#![allow(clippy::disallowed_methods)] // this is the door
+
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
+mod linux;
+mod system;
+
+pub use linux::Linux;
+pub use system::System;
+
+use crate::journal::{Effect, JOURNAL, Journal, Record};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use std::cell::{Ref, RefCell};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+/// The folder that holds everything firstboot keeps for itself.
+pub const STATE_DIR: &str = "/var/lib/firstboot";
+
+/// The machine, seen through its root folder.
+pub struct Host {
+    root: OwnedFd,
+    sys: Box<dyn System>,
+    journal: RefCell<Journal>,
+}
+
+impl Host {
+    /// Opens the machine whose root folder is `root` (`/` on the device) and its journal.
+    pub fn open(root: &Path, sys: Box<dyn System>) -> Result<Self> {
+        let state = root.join(STATE_DIR.trim_start_matches('/'));
+        std::fs::create_dir_all(&state).with_context(|| format!("create {}", state.display()))?;
+        rustix::fs::chmod(&state, Mode::from_raw_mode(0o700))
+            .with_context(|| format!("protect {}", state.display()))?;
+        let journal = Journal::open(&root.join(JOURNAL.trim_start_matches('/')))?;
+        let fd = fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .with_context(|| format!("open {}", root.display()))?;
+        Ok(Host { root: fd, sys, journal: RefCell::new(journal) })
+    }
+
+    /// What was done so far.
+    pub fn journal(&self) -> Ref<'_, Journal> {
+        self.journal.borrow()
+    }
+
+    /// Adds to the journal.
+    pub fn record(&self, record: Record) -> Result<()> {
+        self.sys.before_effect("journal")?;
+        self.journal.borrow_mut().append(record)
+    }
+
+    /// The machine beyond its files.
+    pub fn sys(&self) -> &dyn System {
+        &*self.sys
+    }
+
+    /// Wall-clock time.
+    pub fn now(&self) -> SystemTime {
+        self.sys.now()
+    }
+
+    /// Opens a file for reading; `None` when it is not there.
+    pub fn reader(&self, path: &str) -> Result<Option<File>> {
+        match self.open_below(path, OFlags::RDONLY) {
+            Ok(fd) => Ok(Some(File::from(fd))),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("open {path}")),
+        }
+    }
+
+    /// Content of a file; `None` when it is not there.
+    pub fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
+        let Some(mut file) = self.reader(path)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).with_context(|| format!("read {path}"))?;
+        Ok(Some(bytes))
+    }
+
+    /// Content of a small text file, trimmed; `None` when it is not there or empty.
+    pub fn read_text(&self, path: &str) -> Result<Option<String>> {
+        let text =
+            self.read(path)?.map(|b| String::from_utf8_lossy(&b).trim_matches(['\0', '\n', ' ', '\t']).to_owned());
+        Ok(text.filter(|t| !t.is_empty()))
+    }
+
+    /// Where a symbolic link points; `None` when there is none.
+    pub fn read_link(&self, path: &str) -> Result<Option<String>> {
+        let (dir, name) = split(path)?;
+        let Ok(dir_fd) = self.open_below(dir, OFlags::PATH | OFlags::DIRECTORY) else { return Ok(None) };
+        match fs::readlinkat(dir_fd, name, Vec::new()) {
+            Ok(target) => Ok(Some(target.to_string_lossy().into_owned())),
+            Err(Errno::NOENT | Errno::INVAL) => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("read link {path}")),
+        }
+    }
+
+    /// Names in a folder, sorted; empty when there is no such folder.
+    pub fn list(&self, path: &str) -> Result<Vec<String>> {
+        let fd = match self.open_below(path, OFlags::RDONLY | OFlags::DIRECTORY) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Vec::new()),
+            Err(e) => return Err(e).with_context(|| format!("open {path}")),
+        };
+        let mut names = Vec::new();
+        for entry in fs::Dir::read_from(&fd).with_context(|| format!("list {path}"))? {
+            let name = entry.with_context(|| format!("list {path}"))?.file_name().to_string_lossy().into_owned();
+            if name != "." && name != ".." {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Size of a file in bytes and its mode bits; `None` when it is not there. Links are followed below the root.
+    pub fn size_and_mode(&self, path: &str) -> Result<Option<(u64, u32)>> {
+        match self.open_below(path, OFlags::PATH) {
+            Ok(fd) => {
+                let stat = fs::fstat(fd).with_context(|| format!("look at {path}"))?;
+                Ok(Some((stat.st_size as u64, stat.st_mode & 0o7777)))
+            }
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("look at {path}")),
+        }
+    }
+
+    /// Bytes that an ordinary user could still write on the file system of `path`.
+    pub fn free_bytes(&self, path: &str) -> Result<u64> {
+        let fd = self.open_below(path, OFlags::RDONLY | OFlags::DIRECTORY).with_context(|| format!("open {path}"))?;
+        let stat = fs::fstatvfs(fd).with_context(|| format!("measure the file system of {path}"))?;
+        Ok(stat.f_bavail * stat.f_frsize)
+    }
+
+    /// Makes a file hold exactly `bytes` with `mode`. Does nothing when it already does.
+    pub fn write(&self, path: &str, bytes: &[u8], mode: u32) -> Result<()> {
+        let held = self.read(path)?.as_deref() == Some(bytes) && self.read_link(path)?.is_none();
+        if held && self.size_and_mode(path)?.is_some_and(|(_, m)| m == mode) {
+            return Ok(());
+        }
+        self.prepare(path)?;
+        let mut writer = self.create(path, mode)?;
+        writer.file.write_all(bytes).with_context(|| format!("write {path}"))?;
+        self.finish(writer)
+    }
+
+    /// Makes a symbolic link. Does nothing when it is already so.
+    pub fn symlink(&self, path: &str, target: &str) -> Result<()> {
+        if self.read_link(path)?.as_deref() == Some(target) {
+            return Ok(());
+        }
+        self.prepare(path)?;
+        self.sys.before_effect(path)?;
+        let (dir, name) = split(path)?;
+        let dir = self.folder(dir)?;
+        let temporary = format!(".{name}.firstboot");
+        let _ = fs::unlinkat(&dir, &temporary, AtFlags::empty());
+        fs::symlinkat(target, &dir, &temporary).with_context(|| format!("create link {path}"))?;
+        self.sys.before_effect(path)?;
+        fs::renameat(&dir, &temporary, &dir, name).with_context(|| format!("rename to {path}"))?;
+        fs::fsync(&dir).with_context(|| format!("flush the folder of {path}"))
+    }
+
+    /// Makes a folder and those above it; existing ones keep their mode.
+    pub fn mkdir(&self, path: &str, mode: u32) -> Result<()> {
+        let mut at = String::new();
+        let parts: Vec<&str> = parts(path)?;
+        for (index, part) in parts.iter().enumerate() {
+            let above = if at.is_empty() { "/".to_owned() } else { at.clone() };
+            at = format!("{at}/{part}");
+            if self.open_below(&at, OFlags::PATH | OFlags::DIRECTORY).is_ok() {
+                continue;
+            }
+            if !self.journal.borrow().knows(&at) {
+                self.record(Record::Effect(Effect::Folder { path: at.clone() }))?;
+            }
+            self.sys.before_effect(&at)?;
+            let parent =
+                self.open_below(&above, OFlags::RDONLY | OFlags::DIRECTORY).with_context(|| format!("open {above}"))?;
+            let bits = Mode::from_raw_mode(if index + 1 == parts.len() { mode } else { 0o755 });
+            fs::mkdirat(&parent, *part, bits).with_context(|| format!("create folder {at}"))?;
+            let made =
+                self.open_below(&at, OFlags::RDONLY | OFlags::DIRECTORY).with_context(|| format!("open {at}"))?;
+            fs::fchmod(made, bits).with_context(|| format!("set the mode of {at}"))?;
+            fs::fsync(parent).with_context(|| format!("flush {above}"))?;
+        }
+        Ok(())
+    }
+
+    /// Removes a file or link that firstboot made. Nothing happens when it is not there.
+    pub fn remove(&self, path: &str) -> Result<()> {
+        self.sys.before_effect(path)?;
+        let (dir, name) = split(path)?;
+        let Ok(dir) = self.open_below(dir, OFlags::RDONLY | OFlags::DIRECTORY) else { return Ok(()) };
+        match fs::unlinkat(&dir, name, AtFlags::empty()) {
+            Ok(()) => fs::fsync(&dir).with_context(|| format!("flush the folder of {path}")),
+            Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(e).with_context(|| format!("remove {path}")),
+        }
+    }
+
+    /// Runs a command.
+    pub fn run(&self, argv: &[&str]) -> Result<String> {
+        self.sys.before_effect(&argv.join(" "))?;
+        self.sys.run(argv, None)
+    }
+
+    /// Runs a command that reads `input`.
+    pub fn run_with_input(&self, argv: &[&str], input: &mut dyn Read) -> Result<String> {
+        self.sys.before_effect(&argv.join(" "))?;
+        self.sys.run(argv, Some(input))
+    }
+
+    /// Starts a unit without waiting for units that it does not need, recording it first.
+    pub fn start_unit(&self, unit: &str) -> Result<()> {
+        let known = self.journal.borrow().records().contains(&Record::Effect(Effect::Started { unit: unit.into() }));
+        if !known {
+            self.record(Record::Effect(Effect::Started { unit: unit.into() }))?;
+        }
+        self.run(&["systemctl", "start", unit]).map(drop)
+    }
+
+    /// Asks `ready` every `interval` until it gives a value; `None` when `limit` has passed.
+    pub fn wait<T>(
+        &self,
+        limit: Duration,
+        interval: Duration,
+        mut ready: impl FnMut() -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
+        let until = self.sys.uptime() + limit;
+        loop {
+            if let Some(value) = ready()? {
+                return Ok(Some(value));
+            }
+            if self.sys.uptime() >= until {
+                return Ok(None);
+            }
+            self.sys.sleep(interval);
+        }
+    }
+
+    /// Opens a file for writing beside its final place; [`Host::finish`] puts it there.
+    pub(crate) fn create(&self, path: &str, mode: u32) -> Result<Writer> {
+        self.sys.before_effect(path)?;
+        let (dir, name) = split(path)?;
+        let dir = self.folder(dir)?;
+        let temporary = format!(".{name}.firstboot");
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let bits = Mode::from_raw_mode(mode);
+        let fd = fs::openat(&dir, &temporary, flags, bits).with_context(|| format!("create {path}"))?;
+        // The process's umask and a file left over from a power cut must not decide the mode.
+        fs::fchmod(&fd, bits).with_context(|| format!("set the mode of {path}"))?;
+        Ok(Writer { file: File::from(fd), dir, temporary, name: name.to_owned(), path: path.to_owned() })
+    }
+
+    /// Flushes what was written and renames it into place.
+    pub(crate) fn finish(&self, writer: Writer) -> Result<()> {
+        let path = &writer.path;
+        writer.file.sync_all().with_context(|| format!("flush {path}"))?;
+        self.sys.before_effect(path)?;
+        fs::renameat(&writer.dir, &writer.temporary, &writer.dir, &writer.name)
+            .with_context(|| format!("rename to {path}"))?;
+        fs::fsync(&writer.dir).with_context(|| format!("flush the folder of {path}"))
+    }
+
+    /// Makes sure that the folder exists and that what stood at `path` before our first change is on record.
+    fn prepare(&self, path: &str) -> Result<()> {
+        let (dir, name) = split(path)?;
+        self.mkdir(dir, 0o755)?;
+        if self.journal.borrow().knows(path) || path.starts_with(STATE_DIR) {
+            return Ok(());
+        }
+        let effect = if let Some(target) = self.read_link(path)? {
+            let backup = self.keep(name, |to| self.symlink(to, &target))?;
+            Effect::Replaced { path: path.into(), backup }
+        } else if let Some(bytes) = self.read(path)? {
+            let mode = self.size_and_mode(path)?.map_or(0o600, |(_, mode)| mode);
+            let backup = self.keep(name, |to| self.write(to, &bytes, mode))?;
+            Effect::Replaced { path: path.into(), backup }
+        } else {
+            Effect::Created { path: path.into() }
+        };
+        self.record(Record::Effect(effect))
+    }
+
+    /// Keeps a copy under a name of its own in the state folder; returns its path.
+    fn keep(&self, name: &str, copy: impl FnOnce(&str) -> Result<()>) -> Result<String> {
+        let number = self.journal.borrow().records().len();
+        let to = format!("{STATE_DIR}/backup/{number}-{name}");
+        copy(&to)?;
+        Ok(to)
+    }
+
+    fn folder(&self, path: &str) -> Result<OwnedFd> {
+        self.open_below(path, OFlags::RDONLY | OFlags::DIRECTORY).with_context(|| format!("open folder {path}"))
+    }
+
+    fn open_below(&self, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        let relative = path.trim_start_matches('/');
+        let relative = if relative.is_empty() { "." } else { relative };
+        fs::openat2(&self.root, relative, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT)
+    }
+}
+
+/// A file being written beside its final place.
+pub(crate) struct Writer {
+    pub(crate) file: File,
+    dir: OwnedFd,
+    temporary: String,
+    name: String,
+    path: String,
+}
+
+fn parts(path: &str) -> Result<Vec<&str>> {
+    ensure!(path.starts_with('/'), "use path {path}: it is not absolute");
+    let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty() && *p != ".").collect();
+    if parts.contains(&"..") {
+        bail!("use path {path}: it leads upwards");
+    }
+    Ok(parts)
+}
+
+fn split(path: &str) -> Result<(&str, &str)> {
+    parts(path)?;
+    let (dir, name) = path.rsplit_once('/').with_context(|| format!("split path {path}"))?;
+    ensure!(!name.is_empty(), "use path {path}: it names no file");
+    Ok((if dir.is_empty() { "/" } else { dir }, name))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the machine can do beyond files: commands, clock, waiting, kernel settings.
+
+use anyhow::Result;
+use std::io::Read;
+use std::time::{Duration, SystemTime};
+
+/// The machine itself. [`super::Linux`] is the real one; tests without a kernel of their own use a scripted one.
+pub trait System {
+    /// Runs a command to its end, feeding it `input`; returns its standard output.
+    ///
+    /// # Errors
+    /// When it cannot be started or exits other than 0; the text holds the last line it wrote to standard error.
+    fn run(&self, argv: &[&str], input: Option<&mut dyn Read>) -> Result<String>;
+    /// Wall-clock time.
+    fn now(&self) -> SystemTime;
+    /// Time since some fixed point, never set back.
+    fn uptime(&self) -> Duration;
+    /// Sets the wall clock.
+    fn set_clock(&self, to: SystemTime) -> Result<()>;
+    /// Waits.
+    fn sleep(&self, time: Duration);
+    /// Writes a kernel setting (a file below /proc/sys or /sys).
+    fn set_kernel(&self, path: &str, value: &str) -> Result<()>;
+    /// Sets the running kernel's host name.
+    fn set_hostname(&self, name: &str) -> Result<()>;
+    /// A random number in 0.0..1.0, for jitter.
+    fn random(&self) -> f64;
+    /// Prints one line on every console that the kernel has, and to the log.
+    fn say(&self, line: &str);
+    /// Tells the service manager how far the work is (`sd_notify`).
+    fn notify(&self, state: &str);
+    /// Called before each effect; a test stops the run here as a power cut would.
+    fn before_effect(&self, what: &str) -> Result<()> {
+        let _ = what;
+        Ok(())
+    }
+}

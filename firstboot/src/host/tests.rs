@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The door against a real file system below a temporary root.
+
+use super::fake::{Fake, Seen};
+use super::*;
+use std::rc::Rc;
+
+fn host() -> (tempfile::TempDir, Host, Rc<Seen>) {
+    let dir = tempfile::tempdir().unwrap();
+    let (fake, seen) = Fake::new();
+    let host = Host::open(dir.path(), Box::new(fake)).unwrap();
+    (dir, host, seen)
+}
+
+fn effects(host: &Host) -> Vec<Effect> {
+    host.journal()
+        .records()
+        .iter()
+        .filter_map(|r| if let Record::Effect(e) = r { Some(e.clone()) } else { None })
+        .collect()
+}
+
+#[test]
+fn a_file_is_recorded_before_it_is_made_and_written_once() {
+    let (dir, host, seen) = host();
+    host.write("/etc/hostname", b"edge-1\n", 0o644).unwrap();
+    assert_eq!(
+        effects(&host),
+        [Effect::Folder { path: "/etc".into() }, Effect::Created { path: "/etc/hostname".into() }]
+    );
+    assert_eq!(host.read_text("/etc/hostname").unwrap().as_deref(), Some("edge-1"));
+    assert_eq!(host.size_and_mode("/etc/hostname").unwrap(), Some((7, 0o644)));
+    seen.fuse.set(Some(0));
+    host.write("/etc/hostname", b"edge-1\n", 0o644).unwrap();
+    let error = host.write("/etc/hostname", b"edge-2\n", 0o644).unwrap_err();
+    assert_eq!(error.to_string(), "power lost before /etc/hostname");
+    assert_eq!(std::fs::read(dir.path().join("etc/hostname")).unwrap(), b"edge-1\n");
+}
+
+#[test]
+fn what_was_there_before_is_kept_once() {
+    let (dir, host, _) = host();
+    std::fs::create_dir(dir.path().join("etc")).unwrap();
+    std::fs::write(dir.path().join("etc/hosts"), "old\n").unwrap();
+    host.write("/etc/hosts", b"new\n", 0o600).unwrap();
+    host.write("/etc/hosts", b"newer\n", 0o600).unwrap();
+    let [Effect::Folder { .. }, Effect::Replaced { path, backup }] = &effects(&host)[..] else {
+        panic!("{:?}", effects(&host))
+    };
+    assert_eq!(path, "/etc/hosts");
+    assert_eq!(host.read_text(backup).unwrap().as_deref(), Some("old"));
+}
+
+#[test]
+fn no_link_leads_out_of_the_root() {
+    let (dir, host, _) = host();
+    std::os::unix::fs::symlink("/etc", dir.path().join("out")).unwrap();
+    std::os::unix::fs::symlink("../../../../../../../etc", dir.path().join("up")).unwrap();
+    assert_eq!(host.read("/out/passwd").unwrap(), None);
+    assert_eq!(host.read("/up/passwd").unwrap(), None);
+    let error = host.write("/a/../b", b"", 0o644).unwrap_err();
+    assert_eq!(error.to_string(), "use path /a/../b: it leads upwards");
+}
+
+#[test]
+fn links_are_replaced_whole() {
+    let (_dir, host, _) = host();
+    host.mkdir("/opt/firstboot", 0o755).unwrap();
+    host.symlink("/opt/firstboot/current", "bundles/a").unwrap();
+    host.symlink("/opt/firstboot/current", "bundles/b").unwrap();
+    assert_eq!(host.read_link("/opt/firstboot/current").unwrap().as_deref(), Some("bundles/b"));
+    host.remove("/opt/firstboot/current").unwrap();
+    host.remove("/opt/firstboot/current").unwrap();
+    assert_eq!(host.list("/opt/firstboot").unwrap(), Vec::<String>::new());
+}

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The append-only record of what firstboot did to this device: resume and `--reset` both come from it.
+//!
+//! One JSON record a line, each flushed to the medium before what it announces is done. A torn last line (power
+//! cut) is dropped. It holds no secret.
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Where the journal lies on the device.
+pub const JOURNAL: &str = "/var/lib/firstboot/journal";
+
+/// A change to the machine, recorded before it is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Effect {
+    /// A file or symbolic link that was not there before.
+    Created {
+        /// Absolute path on the device.
+        path: String,
+    },
+    /// A file or link that was there before; what it was is kept under `backup`.
+    Replaced {
+        /// Absolute path on the device.
+        path: String,
+        /// Absolute path of the copy.
+        backup: String,
+    },
+    /// A folder that was not there before.
+    Folder {
+        /// Absolute path on the device.
+        path: String,
+    },
+    /// A folder that belongs to firstboot with everything in it.
+    Tree {
+        /// Absolute path on the device.
+        path: String,
+    },
+    /// A systemd unit that was started.
+    Started {
+        /// Unit name.
+        unit: String,
+    },
+}
+
+/// One line of the journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Record {
+    /// A run began.
+    Begun {
+        /// Version of firstboot.
+        version: String,
+        /// [`crate::seed::Seed`]'s digest: tells seeds apart, reveals nothing.
+        seed: String,
+        /// The kernel's boot id.
+        boot: String,
+    },
+    /// A change about to be made.
+    Effect(Effect),
+    /// A phase whose check held after it was applied.
+    Done {
+        /// Name of the phase.
+        phase: String,
+        /// How long it took, seconds.
+        seconds: f64,
+    },
+    /// A fact that a phase found and must not find differently later, such as the node's name.
+    Fact {
+        /// Name of the fact.
+        name: String,
+        /// Its value.
+        value: String,
+    },
+    /// The node is Ready and the seed is gone.
+    Sealed,
+}
+
+/// The journal in memory and on disk; the two never differ by more than the record being written.
+pub struct Journal {
+    file: File,
+    records: Vec<Record>,
+}
+
+impl Journal {
+    /// Opens the journal at `path` (its folder must exist), creating it with mode 0600.
+    ///
+    /// # Errors
+    /// When it cannot be read, or a whole line is not a record.
+    #[allow(clippy::disallowed_methods)] // the door needs the journal first
+    pub fn open(path: &Path) -> Result<Self> {
+        let shown = path.display();
+        let file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path)
+            .with_context(|| format!("open journal {shown}"))?;
+        let bytes = std::fs::read(path).with_context(|| format!("read journal {shown}"))?;
+        let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
+        let mut records = Vec::new();
+        for (number, line) in bytes[..whole].split(|b| *b == b'\n').enumerate().filter(|(_, l)| !l.is_empty()) {
+            let record =
+                serde_json::from_slice(line).with_context(|| format!("read journal {shown}:{}", number + 1))?;
+            records.push(record);
+        }
+        file.set_len(whole as u64).with_context(|| format!("drop the torn last line of journal {shown}"))?;
+        Ok(Journal { file, records })
+    }
+
+    /// Adds a record and flushes it to the medium.
+    pub fn append(&mut self, record: Record) -> Result<()> {
+        let mut line = serde_json::to_vec(&record).context("encode a journal record")?;
+        line.push(b'\n');
+        self.file.write_all(&line).and_then(|()| self.file.sync_data()).context("write the journal")?;
+        self.records.push(record);
+        Ok(())
+    }
+
+    /// Every record, oldest first.
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// Whether this phase was completed by a run with the current seed.
+    pub fn done(&self, phase: &str) -> bool {
+        self.records.iter().any(|r| matches!(r, Record::Done { phase: p, .. } if p == phase))
+    }
+
+    /// The latest value of a fact.
+    pub fn fact(&self, name: &str) -> Option<&str> {
+        self.records.iter().rev().find_map(|r| match r {
+            Record::Fact { name: n, value } if n == name => Some(value.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Whether the device is sealed: Ready once, seed destroyed.
+    pub fn sealed(&self) -> bool {
+        self.records.contains(&Record::Sealed)
+    }
+
+    /// Whether an effect on this path is already on record, so that its first state is known.
+    pub fn knows(&self, path: &str) -> bool {
+        self.records.iter().any(|r| match r {
+            Record::Effect(
+                Effect::Created { path: p }
+                | Effect::Replaced { path: p, .. }
+                | Effect::Folder { path: p }
+                | Effect::Tree { path: p },
+            ) => p == path,
+            _ => false,
+        })
+    }
+
+    /// Digest of the seed of the last run.
+    pub fn seed(&self) -> Option<&str> {
+        self.records.iter().rev().find_map(|r| match r {
+            Record::Begun { seed, .. } => Some(seed.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Seconds that each phase took when it was last applied, in the order of first completion.
+    pub fn seconds(&self) -> Vec<(String, f64)> {
+        let mut all: Vec<(String, f64)> = Vec::new();
+        for record in &self.records {
+            if let Record::Done { phase, seconds } = record {
+                match all.iter_mut().find(|(p, _)| p == phase) {
+                    Some(entry) => entry.1 = *seconds,
+                    None => all.push((phase.clone(), *seconds)),
+                }
+            }
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn done(phase: &str) -> Record {
+        Record::Done { phase: phase.into(), seconds: 1.5 }
+    }
+
+    #[test]
+    fn a_torn_last_line_is_dropped_and_the_next_record_stands_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let mut journal = Journal::open(&path).unwrap();
+        journal.append(done("identity")).unwrap();
+        journal.append(Record::Fact { name: "node".into(), value: "edge-1".into() }).unwrap();
+        drop(journal);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("{text}{{\"done\":{{\"pha")).unwrap();
+        let mut journal = Journal::open(&path).unwrap();
+        assert_eq!(journal.records().len(), 2);
+        journal.append(Record::Sealed).unwrap();
+        drop(journal);
+        let journal = Journal::open(&path).unwrap();
+        assert!(journal.done("identity") && !journal.done("join") && journal.sealed());
+        assert_eq!(journal.fact("node"), Some("edge-1"));
+        assert_eq!(journal.seconds(), [("identity".to_owned(), 1.5)]);
+    }
+
+    #[test]
+    fn a_damaged_line_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        std::fs::write(&path, "\"sealed\"\nrubbish\n\"sealed\"\n").unwrap();
+        let error = Journal::open(&path).err().unwrap();
+        assert_eq!(error.to_string(), format!("read journal {}:2", path.display()));
+    }
+}
