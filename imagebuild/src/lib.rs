@@ -4,11 +4,11 @@
 #![allow(clippy::disallowed_methods)] // runs on a build machine, not on a device
 
 pub mod arch;
-pub mod build;
 pub mod cache;
 pub mod check;
 pub mod cmd;
 pub mod component;
+pub mod container;
 pub mod cpio;
 pub mod debian;
 pub mod dependencies;
@@ -19,8 +19,10 @@ pub mod elf;
 pub mod http;
 pub mod initrd;
 pub mod lock;
+pub mod oci;
 pub mod owner;
 pub mod progress;
+pub mod registry;
 pub mod repo;
 pub mod rootfs;
 pub mod setup;
