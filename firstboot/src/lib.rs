@@ -8,13 +8,21 @@
 //! Words used throughout: *seed* (the file a person drops), *bundle* (the components inside the image),
 //! *phase* (one row of the table), *journal* (what was done, on disk), *fault* (what failed, and whose move it is).
 
-#![cfg_attr(test, allow(clippy::unwrap_used))]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::disallowed_methods))]
 
 pub mod boot_partition;
 pub mod bundle;
+pub mod cri;
 pub mod fault;
+pub mod guard;
 pub mod host;
 pub mod image;
 pub mod journal;
+pub mod kube;
 pub mod phase;
+pub mod phases;
+pub mod report;
+pub mod run;
 pub mod secret;
+pub mod seed;
+pub mod unpack;

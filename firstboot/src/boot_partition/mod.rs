@@ -4,7 +4,10 @@
 //! One user-space library (`fatfs`) reads and writes it on the device and on the build machine alike. The device
 //! opens the partition itself (`/dev/vda1`, offset 0); a build machine opens a disk image at the partition's offset.
 
+mod locate;
 mod raw;
+
+pub use locate::{Place, STICK_LABEL, locate, root_disk_name};
 
 use anyhow::{Context, Result, bail};
 use fatfs::{FileSystem, FsOptions};
@@ -56,6 +59,7 @@ impl BootPartition {
         &self.path
     }
 
+    #[allow(clippy::disallowed_methods)] // a door of its own: the build machine opens disk images by it too
     fn file(&self, write: bool) -> Result<File> {
         let verb = if write { "open for writing" } else { "open" };
         OpenOptions::new()

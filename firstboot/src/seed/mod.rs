@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The seed: `seed.toml`'s bytes in, a whole, validated [`Seed`] out.
+//!
+//! Strict: an unknown key is an error with its line. No message repeats a value, because any value may hold the
+//! token. The keys are listed in docs/seed.md. Nothing here reads a file or knows a phase.
+
+mod read;
+mod text;
+mod types;
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod types_tests;
+
+use std::fmt;
+use std::time::SystemTime;
+
+use sha2::{Digest, Sha256};
+use toml::de::DeTable;
+
+pub use types::{
+    CaPin, Cni, DEFAULT_PORT, Endpoint, JoinToken, NodeLabel, NodeName, Role, Taint, is_dns_subdomain, may_show,
+};
+
+/// Largest seed that is read, bytes.
+pub const MAX_SIZE: usize = 64 * 1024;
+
+/// Why a seed was refused; `Display` is one line, `seed.toml:LINE: …`, without any value of the seed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    /// Line in the file, from 1; none when the whole file is meant.
+    pub line: Option<usize>,
+    /// What is wrong.
+    pub text: String,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "seed.toml:{line}: {}", self.text),
+            None => write!(f, "seed.toml: {}", self.text),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// A whole seed. `Debug` shows everything but the token's secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seed {
+    /// Which cluster, and why it is trusted.
+    pub cluster: Cluster,
+    /// What this node is in it.
+    pub node: Node,
+    digest: String,
+}
+
+impl Seed {
+    /// Tells two seeds apart: 16 hex digits over the text without the token's secret, from which nothing of it can be found.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+}
+
+/// Table `[cluster]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// API servers to try, in order; at least one.
+    pub apiserver: Vec<Endpoint>,
+    /// Bootstrap token.
+    pub token: JoinToken,
+    /// The one way in which the API server is trusted.
+    pub trust: Trust,
+    /// When the token ends, if the seed says so.
+    pub token_expires: Option<SystemTime>,
+}
+
+/// How the cluster's CA becomes known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trust {
+    /// Fetched without verification, then held against these; at least one.
+    Pins(Vec<CaPin>),
+    /// The certificates themselves, PEM: no unverified request is made.
+    Ca(String),
+}
+
+/// Table `[node]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Template of the name; none leaves it to the device (serial number, MAC address, or a random one).
+    pub name: Option<NodeName>,
+    /// Edge node or worker.
+    pub role: Role,
+    /// Who gives pods their network.
+    pub cni: Cni,
+    /// Labels beyond those of the role.
+    pub labels: Vec<NodeLabel>,
+    /// Taints to register with.
+    pub taints: Vec<Taint>,
+}
+
+/// Reads a seed; UTF-8 with or without byte-order mark, or UTF-16 with one; any line ends.
+///
+/// # Errors
+/// The first thing that is wrong, by line.
+pub fn parse(bytes: &[u8]) -> Result<Seed, Error> {
+    let whole = |text: &str| Error { line: None, text: text.to_owned() };
+    if bytes.len() > MAX_SIZE {
+        return Err(whole("the file is larger than 64 KiB"));
+    }
+    let text = text::decode(bytes)?;
+    if text.trim_matches(|c: char| c.is_whitespace() || c == '\0').is_empty() {
+        return Err(whole("the file is empty"));
+    }
+    let root = DeTable::parse(&text).map_err(|e| syntax_error(&text, &e))?;
+    let (cluster, node) = read::tables(&text, root.get_ref())?;
+    // Overwriting the token must not make it another seed.
+    let spent = text.replace(cluster.token.secret(), JoinToken::SPENT);
+    Ok(Seed { digest: digest(spent.as_bytes()), cluster, node })
+}
+
+/// 16 hex digits that identify a seed file.
+fn digest(bytes: &[u8]) -> String {
+    let hash = Sha256::new().chain_update(b"firstboot seed 1\0").chain_update(bytes).finalize();
+    hash.iter().take(8).map(|b| format!("{b:02x}")).collect()
+}
+
+/// The parser's own message and line; never its `Display`, which prints the offending line.
+fn syntax_error(text: &str, error: &toml::de::Error) -> Error {
+    let line = error.span().map(|s| read::line_of(text, s.start));
+    // The parser's messages are fixed texts; the guard is for the day when one is not.
+    let shown = error.message().split_whitespace().all(may_show);
+    let message = if shown { error.message().replace('\n', ", ") } else { "syntax error".to_owned() };
+    Error { line, text: format!("not valid TOML: {message}") }
+}

@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a seed's values may be: each type can only be made out of text that obeys its rule.
+//!
+//! Messages of `parse` say what was expected, never what was found: a value may hold the token, typed into the
+//! wrong place. Rules: `kubeadm-1.36` discovery tokens and pins, Kubernetes label, taint and object names.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use zeroize::Zeroizing;
+
+use crate::secret::Secret;
+
+/// Port of the API server when the seed names none.
+pub const DEFAULT_PORT: u16 = 6443;
+
+/// A bootstrap token, `id.secret`; only the id may be shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinToken {
+    id: String,
+    secret: Secret<String>,
+}
+
+impl JoinToken {
+    /// What firstboot leaves in place of the secret once the certificate works.
+    pub const SPENT: &str = "****************";
+
+    /// Whether the secret was overwritten by an earlier run.
+    pub fn is_spent(&self) -> bool {
+        self.secret.expose() == Self::SPENT
+    }
+
+    /// Reads `abcdef.0123456789abcdef`: 6 and 16 characters a-z0-9, or the secret overwritten ([`Self::SPENT`]).
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let plain =
+            |s: &str, len: usize| s.len() == len && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        match text.split_once('.') {
+            Some((id, secret)) if plain(id, 6) && (plain(secret, 16) || secret == Self::SPENT) => {
+                Ok(JoinToken { id: id.to_owned(), secret: Secret::new(secret.to_owned()) })
+            }
+            _ => Err("expected 6 and 16 characters a-z0-9, as in abcdef.0123456789abcdef".to_owned()),
+        }
+    }
+
+    /// The public half; the cluster shows it too (`kubeadm token list`).
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The secret half, 16 characters: the key of the cluster-info signature.
+    pub fn secret(&self) -> &str {
+        self.secret.expose()
+    }
+
+    /// The whole token, as it is sent to the API server; zeroed when dropped.
+    pub fn bearer(&self) -> Zeroizing<String> {
+        Zeroizing::new(format!("{}.{}", self.id, self.secret.expose()))
+    }
+}
+
+/// SHA-256 of a CA certificate's public key (DER SubjectPublicKeyInfo), as `kubeadm token create` prints it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CaPin(pub [u8; 32]);
+
+impl CaPin {
+    /// Reads `sha256:` and 64 hexadecimal digits, in either case.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let expected = || "expected sha256: and 64 hexadecimal digits".to_owned();
+        let (scheme, hex) = text.split_once(':').ok_or_else(expected)?;
+        if !scheme.eq_ignore_ascii_case("sha256") || hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(expected());
+        }
+        let mut digest = [0; 32];
+        for (byte, pair) in digest.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
+            let pair = std::str::from_utf8(pair).map_err(|_| expected())?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| expected())?;
+        }
+        Ok(CaPin(digest))
+    }
+}
+
+impl fmt::Display for CaPin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sha256:")?;
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+/// Host and port of an API server; `Display` gives `host:port`, an IPv6 address in brackets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// DNS name or IP address, without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+impl Endpoint {
+    /// Reads `host:port`, `host` (port 6443), `[v6]:port` or `[v6]`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.contains("://") {
+            return Err("expected host:port without https://, as in 10.0.0.1:6443".to_owned());
+        }
+        let expected = || "expected host:port, as in 10.0.0.1:6443".to_owned();
+        let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+            let (v6, rest) = rest.split_once(']').ok_or_else(expected)?;
+            v6.parse::<std::net::Ipv6Addr>().map_err(|_| expected())?;
+            let port = if rest.is_empty() { None } else { Some(rest.strip_prefix(':').ok_or_else(expected)?) };
+            (v6, port)
+        } else if text.parse::<std::net::Ipv6Addr>().is_ok() {
+            return Err("expected an IPv6 address in brackets, as in [fd00::1]:6443".to_owned());
+        } else {
+            match text.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (text, None),
+            }
+        };
+        let port = match port {
+            None => DEFAULT_PORT,
+            Some(p) if p.bytes().all(|b| b.is_ascii_digit()) => {
+                p.parse().ok().filter(|p| *p != 0).ok_or("expected a port from 1 to 65535")?
+            }
+            Some(_) => return Err(expected()),
+        };
+        if host.parse::<IpAddr>().is_err() {
+            // All digits and dots but no address: a mistyped one, not a name.
+            let digits = host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+            if digits || !is_dns_subdomain(&host.to_ascii_lowercase()) {
+                return Err(expected());
+            }
+        }
+        Ok(Endpoint { host: host.to_ascii_lowercase(), port })
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// What kind of node this becomes; decides the labels that edgeadm would set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Node at the edge.
+    Edge,
+    /// Ordinary worker (edgeadm's `--enable-edge=false`).
+    Worker,
+}
+
+impl Role {
+    /// Reads `edge` or `worker`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "edge" => Ok(Role::Edge),
+            "worker" => Ok(Role::Worker),
+            _ => Err("expected \"edge\" or \"worker\"".to_owned()),
+        }
+    }
+}
+
+/// Who gives pods their network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cni {
+    /// The cluster's own, when it has one; otherwise bridge.
+    Auto,
+    /// firstboot's bridge configuration.
+    Bridge,
+    /// Nobody here.
+    None,
+}
+
+impl Cni {
+    /// Reads `auto`, `bridge` or `none`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Cni::Auto),
+            "bridge" => Ok(Cni::Bridge),
+            "none" => Ok(Cni::None),
+            _ => Err("expected \"auto\", \"bridge\" or \"none\"".to_owned()),
+        }
+    }
+}
+
+/// Template of a node name: literal text and `{serial}`, `{mac}`, `{machine-id}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeName(String);
+
+impl NodeName {
+    /// What may stand in braces.
+    pub const PLACEHOLDERS: [&'static str; 3] = ["serial", "mac", "machine-id"];
+
+    /// Reads a template; what it gives with the shortest values must be a node name.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let name = NodeName(text.to_owned());
+        name.render(|_| Some("0".to_owned()))?;
+        Ok(name)
+    }
+
+    /// The name, with `value` asked for each placeholder; lower case, valid as a node name.
+    ///
+    /// # Errors
+    /// A placeholder without a value, or a result that is no node name (DNS-1123, at most 63 characters).
+    pub fn render(&self, value: impl Fn(&str) -> Option<String>) -> Result<String, String> {
+        let mut out = String::new();
+        let mut rest = self.0.as_str();
+        while let Some(open) = rest.find('{') {
+            out.push_str(&rest[..open]);
+            let (key, tail) = rest[open + 1..].split_once('}').ok_or("expected } after { in the name".to_owned())?;
+            let others: Vec<String> =
+                Self::PLACEHOLDERS.iter().filter(|p| **p != key).map(|p| format!("{{{p}}}")).collect();
+            if others.len() == Self::PLACEHOLDERS.len() {
+                return Err(format!("expected only {} in braces", others.join(", ")));
+            }
+            match value(key).filter(|v| !v.is_empty()) {
+                Some(v) => out.push_str(&v),
+                None => return Err(format!("this device has no {{{key}}}; use {}", others.join(" or "))),
+            }
+            rest = tail;
+        }
+        out.push_str(rest);
+        let out = out.to_lowercase();
+        match out.len() <= 63 && is_dns_subdomain(&out) {
+            true => Ok(out),
+            false => Err("expected a node name: at most 63 characters a-z, 0-9, - and .".to_owned()),
+        }
+    }
+}
+
+/// A label that kubelet sets on its own Node when it registers.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NodeLabel {
+    /// `name` or `prefix/name`.
+    pub key: String,
+    /// At most 63 characters, may be empty.
+    pub value: String,
+}
+
+/// Keys in Kubernetes' own name spaces that a kubelet may set (`kubelet/pkg/apis/well_known_labels.go`, 1.36).
+const KUBELET_LABELS: [&str; 11] = [
+    "kubernetes.io/hostname",
+    "kubernetes.io/os",
+    "kubernetes.io/arch",
+    "beta.kubernetes.io/os",
+    "beta.kubernetes.io/arch",
+    "beta.kubernetes.io/instance-type",
+    "node.kubernetes.io/instance-type",
+    "topology.kubernetes.io/zone",
+    "topology.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/region",
+];
+
+impl NodeLabel {
+    /// Checks key and value, and that a node may give itself this label.
+    pub fn parse(key: &str, value: &str) -> Result<Self, String> {
+        if !is_qualified_name(key) {
+            return Err("expected a label key: NAME or PREFIX/NAME, the name at most 63 characters".to_owned());
+        }
+        if !is_label_value(value) {
+            return Err("expected a label value: at most 63 characters A-Z, a-z, 0-9, -, _ and .".to_owned());
+        }
+        if !kubelet_may_set(key) {
+            return Err(format!(
+                "a node may not give itself this label; an administrator does, once it has joined: \
+                 kubectl label node NAME {}=VALUE",
+                if may_show(key) { key } else { "KEY" }
+            ));
+        }
+        Ok(NodeLabel { key: key.to_owned(), value: value.to_owned() })
+    }
+}
+
+/// Whether kubelet starts with this key in `--node-labels`; with any other it refuses to start.
+fn kubelet_may_set(key: &str) -> bool {
+    let Some((prefix, _)) = key.split_once('/') else { return true };
+    let below = |domain: &str| prefix == domain || prefix.ends_with(&format!(".{domain}"));
+    if !below("kubernetes.io") && !below("k8s.io") {
+        return true;
+    }
+    below("kubelet.kubernetes.io") || below("node.kubernetes.io") || KUBELET_LABELS.contains(&key)
+}
+
+/// A taint that kubelet puts on its own Node when it registers; `Display` gives kubelet's own form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taint {
+    /// `name` or `prefix/name`.
+    pub key: String,
+    /// May be empty.
+    pub value: String,
+    /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`.
+    pub effect: String,
+}
+
+impl Taint {
+    /// Reads `key=value:Effect` or `key:Effect`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let expected = || {
+            "expected KEY=VALUE:EFFECT with effect NoSchedule, PreferNoSchedule or NoExecute, \
+             as in edge=true:NoSchedule"
+                .to_owned()
+        };
+        let (pair, effect) = text.rsplit_once(':').ok_or_else(expected)?;
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect)
+            || !is_qualified_name(key)
+            || !is_label_value(value)
+        {
+            return Err(expected());
+        }
+        Ok(Taint { key: key.to_owned(), value: value.to_owned(), effect: effect.to_owned() })
+    }
+}
+
+impl fmt::Display for Taint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.value.is_empty() {
+            true => write!(f, "{}:{}", self.key, self.effect),
+            false => write!(f, "{}={}:{}", self.key, self.value, self.effect),
+        }
+    }
+}
+
+/// Whether text out of a seed may be repeated in a message: printable, short, and without a run of 16 characters
+/// a-z0-9, which a token's secret, typed into the wrong place, would be.
+pub fn may_show(s: &str) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    s.len() <= 80 && s.chars().all(|c| c.is_ascii_graphic()) && s.split(|c| !plain(c)).all(|run| run.len() < 16)
+}
+
+/// DNS-1123 subdomain: labels of a-z, 0-9 and inner hyphens, joined by dots, at most 253 characters.
+pub fn is_dns_subdomain(s: &str) -> bool {
+    let edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    s.len() <= 253
+        && s.split('.').all(|label| {
+            let label = label.as_bytes();
+            label.len() <= 63
+                && edge(label.first())
+                && edge(label.last())
+                && label.iter().all(|b| edge(Some(b)) || *b == b'-')
+        })
+}
+
+/// Kubernetes qualified name: `[DNS subdomain/]name`.
+fn is_qualified_name(key: &str) -> bool {
+    let (prefix, name) = match key.split_once('/') {
+        Some((prefix, name)) => (Some(prefix), name),
+        None => (None, key),
+    };
+    prefix.is_none_or(is_dns_subdomain) && !name.is_empty() && is_label_value(name)
+}
+
+/// Kubernetes label value: empty, or at most 63 of A-Z a-z 0-9 - _ . with letters or digits at both ends.
+fn is_label_value(s: &str) -> bool {
+    let b = s.as_bytes();
+    let edge = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+    b.is_empty()
+        || (b.len() <= 63
+            && edge(b.first())
+            && edge(b.last())
+            && b.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b)))
+}
