@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods)] // runs on a build machine, not on a device
 
 pub mod arch;
+pub mod bundle;
 pub mod cache;
 pub mod check;
 pub mod cmd;

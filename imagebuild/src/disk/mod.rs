@@ -73,7 +73,14 @@ pub fn command_line(target: &Target, ids: &Ids) -> String {
 }
 
 /// Writes the image of `target` to `image`; `tree` is the root file system, seen through `owner`.
-pub fn build(target: &Target, ids: &Ids, owner: &Owner, tree: &Path, content: &Content, image: &Path) -> Result<Vec<Placed>> {
+pub fn build(
+    target: &Target,
+    ids: &Ids,
+    owner: &Owner,
+    tree: &Path,
+    content: &Content,
+    image: &Path,
+) -> Result<Vec<Placed>> {
     let root_size = ext4::size(tree, target.partition(Role::Root)?.size_mib * MIB)?;
     let placed = table::plan(target, ids, root_size)?;
     let end = placed.last().map(|p| p.offset + p.length).context("place partitions: there are none")?;
