@@ -12,11 +12,17 @@
 
 pub mod boot_partition;
 pub mod bundle;
+pub mod cri;
 pub mod fault;
+pub mod guard;
 pub mod host;
 pub mod image;
 pub mod journal;
 pub mod kube;
 pub mod phase;
+pub mod phases;
+pub mod report;
+pub mod run;
 pub mod secret;
 pub mod seed;
+pub mod unpack;

@@ -1,3 +1,114 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The device binary.
-fn main() {}
+//! The device binary: arguments in, exit code out.
+
+use firstboot::fault::{Fault, OwnedBy, Owner};
+use firstboot::host::{Host, Linux};
+use firstboot::phases::PHASES;
+use firstboot::report::{Status, status_path};
+use firstboot::{guard, run, seed};
+use lexopt::prelude::*;
+use std::path::Path;
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+Joins this device to its Kubernetes cluster by the seed on its boot partition.
+
+Usage:
+  firstboot [--until PHASE]   run or resume; what firstboot.service does
+  firstboot status [--json]   how far it is
+  firstboot check FILE        look through a seed file
+  firstboot guard             what firstboot-guard.service does at every boot
+  firstboot version           print the version
+
+Options:
+  --until PHASE   stop after this phase: PHASES
+  -h, --help      print this
+
+Exit codes: 0 done; 2 usage; 10 the seed, 11 the image, 12 this device, 13 the cluster or the network has to change.
+";
+
+enum Command {
+    Run { until: Option<String> },
+    Status { json: bool },
+    Check { file: String },
+    Guard,
+    Print(String),
+}
+
+fn main() -> ExitCode {
+    match parse(lexopt::Parser::from_env()) {
+        Ok(command) => match execute(command) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(fault) => {
+                eprintln!("firstboot: {fault}");
+                ExitCode::from(fault.owner.exit_code())
+            }
+        },
+        Err(error) => {
+            eprintln!("firstboot: {error}; see firstboot --help");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn usage() -> String {
+    let names: Vec<&str> = PHASES.iter().map(|p| p.name).collect();
+    USAGE.replace("PHASES", &names.join(", "))
+}
+
+fn parse(mut args: lexopt::Parser) -> Result<Command, lexopt::Error> {
+    let mut command = Command::Run { until: None };
+    let mut named = false;
+    while let Some(arg) = args.next()? {
+        match (arg, &mut command) {
+            (Short('h') | Long("help"), _) => return Ok(Command::Print(usage())),
+            (Long("until"), Command::Run { until }) => {
+                let phase = args.value()?.string()?;
+                if !PHASES.iter().any(|p| p.name == phase) {
+                    return Err(format!("no phase is called {phase}").into());
+                }
+                *until = Some(phase);
+            }
+            (Long("json"), Command::Status { json }) => *json = true,
+            (Value(word), _) if !named => {
+                named = true;
+                command = match word.string()?.as_str() {
+                    "status" => Command::Status { json: false },
+                    "check" => Command::Check { file: args.value()?.string()? },
+                    "guard" => Command::Guard,
+                    "version" => Command::Print(format!("firstboot {}\n", env!("CARGO_PKG_VERSION"))),
+                    other => return Err(format!("no command is called {other}").into()),
+                };
+            }
+            (other, _) => return Err(other.unexpected()),
+        }
+    }
+    Ok(command)
+}
+
+fn execute(command: Command) -> Result<(), Fault> {
+    let root = Path::new("/");
+    match command {
+        Command::Run { until } => run::run(root, Box::new(Linux::new()), until.as_deref()),
+        Command::Guard => guard::guard(&Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host)?),
+        Command::Print(text) => {
+            print!("{text}");
+            Ok(())
+        }
+        Command::Check { file } => {
+            let bytes = std::fs::read(&file).map_err(|e| Fault::new(Owner::Seed, format!("read {file}: {e}")))?;
+            seed::parse(&bytes).owned_by(Owner::Seed)?;
+            println!("{file}: a seed that this version of firstboot takes");
+            Ok(())
+        }
+        Command::Status { json } => {
+            let bytes = std::fs::read(status_path())
+                .map_err(|e| Fault::new(Owner::Host, format!("read {}: {e}; has firstboot run?", status_path())))?;
+            let status: Status = serde_json::from_slice(&bytes)
+                .map_err(|e| Fault::new(Owner::Host, format!("read {}: {e}", status_path())))?;
+            let shown = if json { String::from_utf8_lossy(&bytes).into_owned() + "\n" } else { status.text() };
+            print!("{shown}");
+            Ok(())
+        }
+    }
+}

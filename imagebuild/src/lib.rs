@@ -3,13 +3,20 @@
 
 #![allow(clippy::disallowed_methods)] // runs on a build machine, not on a device
 
+pub mod arch;
 pub mod cache;
 pub mod check;
 pub mod cmd;
+pub mod component;
 pub mod debian;
 pub mod dependencies;
 pub mod device;
-pub mod digest;
+pub mod elf;
+pub mod http;
+pub mod inputs;
+pub mod lock;
 pub mod repo;
 pub mod setup;
+pub mod source;
 pub mod toolchain;
+pub mod verify;

@@ -5,7 +5,6 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use imagebuild::{check, device, setup};
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -19,10 +18,12 @@ struct Cli {
 enum Command {
     /// Check formatting, lints, dependencies, documentation and sizes
     Check,
+    /// Build one component of components.lock and print its path
+    Component(imagebuild::component::Args),
     /// Build the device binary and print its path
-    Device(device::Args),
+    Device(imagebuild::device::Args),
     /// Install what this machine lacks
-    Setup(setup::Args),
+    Setup(imagebuild::setup::Args),
 }
 
 fn main() -> ExitCode {
@@ -38,8 +39,9 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<()> {
     match command {
-        Command::Check => check::main(),
-        Command::Device(args) => device::main(&args),
-        Command::Setup(args) => setup::main(&args),
+        Command::Check => imagebuild::check::main(),
+        Command::Component(args) => imagebuild::component::main(&args),
+        Command::Device(args) => imagebuild::device::main(&args),
+        Command::Setup(args) => imagebuild::setup::main(&args),
     }
 }

@@ -4,7 +4,10 @@
 //! One user-space library (`fatfs`) reads and writes it on the device and on the build machine alike. The device
 //! opens the partition itself (`/dev/vda1`, offset 0); a build machine opens a disk image at the partition's offset.
 
+mod locate;
 mod raw;
+
+pub use locate::{Place, STICK_LABEL, locate, root_disk_name};
 
 use anyhow::{Context, Result, bail};
 use fatfs::{FileSystem, FsOptions};

@@ -57,7 +57,7 @@ pub struct Seed {
 }
 
 impl Seed {
-    /// Tells two seeds apart: 16 hex digits over the file's bytes, from which nothing of it can be found.
+    /// Tells two seeds apart: 16 hex digits over the text without the token's secret, from which nothing of it can be found.
     pub fn digest(&self) -> &str {
         &self.digest
     }
@@ -115,7 +115,9 @@ pub fn parse(bytes: &[u8]) -> Result<Seed, Error> {
     }
     let root = DeTable::parse(&text).map_err(|e| syntax_error(&text, &e))?;
     let (cluster, node) = read::tables(&text, root.get_ref())?;
-    Ok(Seed { cluster, node, digest: digest(bytes) })
+    // Overwriting the token must not make it another seed.
+    let spent = text.replace(cluster.token.secret(), JoinToken::SPENT);
+    Ok(Seed { digest: digest(spent.as_bytes()), cluster, node })
 }
 
 /// 16 hex digits that identify a seed file.

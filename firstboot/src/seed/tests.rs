@@ -78,8 +78,12 @@ fn editors_and_their_encodings() {
     for bytes in [crlf.as_bytes(), &[b"\xef\xbb\xbf", plain.as_bytes()].concat(), &le, &be] {
         let got = parse(bytes).unwrap();
         assert_eq!((&got.cluster, &got.node), (&want.cluster, &want.node));
-        assert_ne!(got.digest(), want.digest());
     }
+    let other = parse(plain.replace("edge-1", "edge-2").as_bytes()).unwrap();
+    assert_ne!(other.digest(), want.digest());
+    let spent = parse(plain.replace(want.cluster.token.secret(), JoinToken::SPENT).as_bytes()).unwrap();
+    assert!(spent.cluster.token.is_spent() && !want.cluster.token.is_spent());
+    assert_eq!(spent.digest(), want.digest());
     assert_eq!(
         parse(&le[..le.len() - 1]).unwrap_err().to_string(),
         "seed.toml: not valid UTF-16 text: odd number of bytes"

@@ -22,12 +22,20 @@ pub struct JoinToken {
 }
 
 impl JoinToken {
-    /// Reads `abcdef.0123456789abcdef`: 6 and 16 characters a-z0-9.
+    /// What firstboot leaves in place of the secret once the certificate works.
+    pub const SPENT: &str = "****************";
+
+    /// Whether the secret was overwritten by an earlier run.
+    pub fn is_spent(&self) -> bool {
+        self.secret.expose() == Self::SPENT
+    }
+
+    /// Reads `abcdef.0123456789abcdef`: 6 and 16 characters a-z0-9, or the secret overwritten ([`Self::SPENT`]).
     pub fn parse(text: &str) -> Result<Self, String> {
         let plain =
             |s: &str, len: usize| s.len() == len && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         match text.split_once('.') {
-            Some((id, secret)) if plain(id, 6) && plain(secret, 16) => {
+            Some((id, secret)) if plain(id, 6) && (plain(secret, 16) || secret == Self::SPENT) => {
                 Ok(JoinToken { id: id.to_owned(), secret: Secret::new(secret.to_owned()) })
             }
             _ => Err("expected 6 and 16 characters a-z0-9, as in abcdef.0123456789abcdef".to_owned()),

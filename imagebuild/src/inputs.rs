@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! SHA-256 as hexadecimal text, of bytes and of folders; the cache is keyed by it.
+//! Keys of the cache: SHA-256, as hexadecimal text, of bytes and of folders.
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
 /// Hexadecimal SHA-256 of `bytes`.
-pub fn bytes(bytes: impl AsRef<[u8]>) -> String {
+pub fn digest(bytes: impl AsRef<[u8]>) -> String {
     hex(Sha256::digest(bytes))
 }
 
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn known_value() {
-        assert_eq!(bytes("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(digest("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 
     #[test]

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Container images from the bundle into the runtime, each verified before a byte of it is imported; nothing is
+//! pulled later.
+
+use super::bundle::Installed;
+use super::{CURRENT, Cx};
+use crate::bundle::Image;
+use crate::cri::{Cri, SOCKET};
+use crate::fault::{Fault, OwnedBy, Owner};
+use crate::unpack::{hex, unpack};
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::{self, Seek};
+
+pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
+    Ok(missing(cx).owned_by(Owner::Host)?.is_empty())
+}
+
+pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
+    for image in missing(cx).owned_by(Owner::Host)? {
+        import(cx, image)?;
+    }
+    let still = missing(cx).owned_by(Owner::Host)?;
+    match still.first() {
+        None => Ok(()),
+        Some(image) => Err(Fault::new(
+            Owner::Image,
+            format!(
+                "import image {}: the runtime does not know it afterwards; its archive has another name",
+                image.name
+            ),
+        )),
+    }
+}
+
+/// Images of the bundle that the runtime does not have.
+fn missing(cx: &Cx) -> Result<Vec<&Image>> {
+    let cri = Cri::connect(SOCKET)?;
+    let mut missing = Vec::new();
+    for image in &cx.bundle.manifest.images {
+        if cri.image(&image.name)?.is_none() {
+            missing.push(image);
+        }
+    }
+    Ok(missing)
+}
+
+fn import(cx: &Cx, image: &Image) -> Result<(), Fault> {
+    let mut blob = verified_blob(cx, image)?;
+    blob.rewind().with_context(|| format!("read image {}", image.name)).owned_by(Owner::Host)?;
+    // The archive goes straight into the runtime: it is never on the disk, and a card is worn less.
+    let (mut reader, mut writer) = io::pipe().context("make a pipe").owned_by(Owner::Host)?;
+    std::thread::scope(|scope| {
+        let name = format!("image {}", image.name);
+        let feed = scope.spawn(move || unpack(&name, blob, &image.blob, image.size, &mut writer));
+        let ctr = format!("{CURRENT}/bin/ctr");
+        let argv = [ctr.as_str(), "--namespace", "k8s.io", "images", "import", "-"];
+        let imported = cx.host.run_with_input(&argv, &mut reader);
+        drop(reader);
+        let fed = feed.join().unwrap_or_else(|_| Err(Fault::new(Owner::Host, "unpack an image: a worker stopped")));
+        imported.with_context(|| format!("import image {}", image.name)).owned_by(Owner::Host)?;
+        fed
+    })
+}
+
+/// The blob, its digest checked: a damaged archive must not reach the runtime, not even half.
+fn verified_blob(cx: &Cx, image: &Image) -> Result<File, Fault> {
+    let path = Installed::blob_path(&image.blob.sha256);
+    let mut blob = cx
+        .host
+        .reader(&path)
+        .and_then(|b| b.with_context(|| format!("find {path}, image {}", image.name)))
+        .owned_by(Owner::Image)?;
+    let mut hash = Sha256::new();
+    io::copy(&mut blob, &mut hash).with_context(|| format!("read {path}")).owned_by(Owner::Host)?;
+    let found = hex(&hash.finalize());
+    if found != image.blob.sha256 {
+        let text = format!("verify image {}: expected sha256 {}, found {found}", image.name, image.blob.sha256);
+        return Err(Fault::new(Owner::Image, text));
+    }
+    Ok(blob)
+}

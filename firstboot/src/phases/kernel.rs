@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Kernel modules and settings that kubelet, the runtime and pod networks need; swap off; cgroups there.
+
+use super::Cx;
+use crate::fault::{Fault, OwnedBy, Owner};
+use crate::host::Host;
+use anyhow::Result;
+
+const MODULES_FILE: &str = "/etc/modules-load.d/firstboot.conf";
+const SETTINGS_FILE: &str = "/etc/sysctl.d/90-firstboot.conf";
+
+/// Modules, each with the reason. A kernel may have them built in; `modprobe` knows.
+const MODULES: &[(&str, &str)] = &[
+    ("overlay", "containerd's snapshotter"),
+    ("br_netfilter", "bridged pod traffic passes the packet filter"),
+    ("nf_conntrack", "kube-proxy reads its table"),
+];
+
+/// Settings, each with the reason.
+const SETTINGS: &[(&str, &str, &str)] = &[
+    ("net.ipv4.ip_forward", "1", "pods reach beyond this node"),
+    ("net.ipv6.conf.all.forwarding", "1", "the same for IPv6"),
+    ("net.bridge.bridge-nf-call-iptables", "1", "Services work between pods of one bridge"),
+    ("net.bridge.bridge-nf-call-ip6tables", "1", "the same for IPv6"),
+    ("vm.overcommit_memory", "1", "kubelet's protectKernelDefaults"),
+    ("vm.panic_on_oom", "0", "kubelet's protectKernelDefaults"),
+    ("kernel.panic", "10", "kubelet's protectKernelDefaults: a device nobody can reach restarts by itself"),
+    ("kernel.panic_on_oops", "1", "kubelet's protectKernelDefaults"),
+    ("kernel.keys.root_maxkeys", "1000000", "kubelet's protectKernelDefaults"),
+    ("kernel.keys.root_maxbytes", "25000000", "kubelet's protectKernelDefaults"),
+    ("fs.inotify.max_user_instances", "8192", "many containers watch files"),
+    ("fs.inotify.max_user_watches", "524288", "many containers watch files"),
+];
+
+/// Controllers that kubelet refuses to start without (system-validators, cgroup v2).
+const CONTROLLERS: &[&str] = &["cpu", "cpuset", "memory", "pids"];
+
+pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
+    let held = || -> Result<bool> {
+        Ok(cx.host.read(MODULES_FILE)?.as_deref() == Some(modules_file().as_bytes())
+            && cx.host.read(SETTINGS_FILE)?.as_deref() == Some(settings_file().as_bytes())
+            && swaps(&cx.host)?.is_empty())
+    };
+    held().owned_by(Owner::Host)
+}
+
+pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
+    controllers(&cx.host)?;
+    let work = || -> Result<()> {
+        cx.host.write(MODULES_FILE, modules_file().as_bytes(), 0o644)?;
+        cx.host.write(SETTINGS_FILE, settings_file().as_bytes(), 0o644)?;
+        let mut modprobe = vec!["modprobe", "--all"];
+        modprobe.extend(MODULES.iter().map(|(name, _)| *name));
+        cx.host.run(&modprobe)?;
+        for (key, value, _) in SETTINGS {
+            cx.host.sys().set_kernel(&format!("/proc/sys/{}", key.replace('.', "/")), value)?;
+        }
+        if !swaps(&cx.host)?.is_empty() {
+            // The target as well, or swap is back at the next boot.
+            cx.host.symlink("/etc/systemd/system/swap.target", "/dev/null")?;
+            cx.host.run(&["swapoff", "--all"])?;
+        }
+        Ok(())
+    };
+    work().owned_by(Owner::Host)
+}
+
+fn modules_file() -> String {
+    let lines: String = MODULES.iter().map(|(name, why)| format!("# {why}\n{name}\n")).collect();
+    format!("# Written by firstboot.\n{lines}")
+}
+
+fn settings_file() -> String {
+    let lines: String = SETTINGS.iter().map(|(key, value, why)| format!("# {why}\n{key} = {value}\n")).collect();
+    format!("# Written by firstboot.\n{lines}")
+}
+
+fn swaps(host: &Host) -> Result<Vec<String>> {
+    let text = host.read("/proc/swaps")?.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    Ok(text.lines().skip(1).filter_map(|l| l.split_whitespace().next()).map(str::to_owned).collect())
+}
+
+fn controllers(host: &Host) -> Result<(), Fault> {
+    let there = host.read_text("/sys/fs/cgroup/cgroup.controllers").owned_by(Owner::Host)?.unwrap_or_default();
+    let missing: Vec<&str> =
+        CONTROLLERS.iter().copied().filter(|c| !there.split_whitespace().any(|t| t == *c)).collect();
+    match missing.as_slice() {
+        [] => Ok(()),
+        // The words that Raspberry Pi kernels need.
+        list if list.contains(&"memory") => Err(Fault::new(
+            Owner::Host,
+            "find cgroup controller memory: it is off; add cgroup_enable=memory cgroup_memory=1 to the kernel command line",
+        )),
+        list => {
+            Err(Fault::new(Owner::Host, format!("find cgroup controller {}: this kernel has it off", list.join(", "))))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::fake::Fake;
+
+    #[test]
+    fn a_missing_controller_is_named_with_its_cure() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
+        let file = dir.path().join("sys/fs/cgroup/cgroup.controllers");
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, "cpuset cpu io memory pids\n").unwrap();
+        controllers(&host).unwrap();
+        std::fs::write(&file, "cpuset cpu io pids\n").unwrap();
+        assert_eq!(
+            controllers(&host).unwrap_err().to_string(),
+            "find cgroup controller memory: it is off; add cgroup_enable=memory cgroup_memory=1 to the kernel command line"
+        );
+        std::fs::write(&file, "cpuset cpu memory\n").unwrap();
+        assert_eq!(controllers(&host).unwrap_err().to_string(), "find cgroup controller pids: this kernel has it off");
+    }
+}

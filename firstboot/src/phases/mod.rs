@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The order of work: one row a phase. A reader learns what firstboot does by reading [`PHASES`].
+
+mod bundle;
+mod clock;
+mod identity;
+mod images;
+mod kernel;
+mod kubelet;
+mod network;
+mod online;
+mod runtime;
+mod seal;
+
+pub use bundle::{CURRENT, Installed};
+pub use clock::{floor, keep_verified_time, lay as lay_floor};
+pub use seal::{finish_without_seed, spend};
+
+use crate::boot_partition::BootPartition;
+use crate::host::Host;
+use crate::image::ImageInfo;
+use crate::phase::Phase;
+use crate::seed::Seed;
+
+/// What the phases share: the machine, what it was given, and where the seed lies.
+pub struct Cx {
+    /// The machine.
+    pub host: Host,
+    /// The seed.
+    pub seed: Seed,
+    /// What the image says of itself.
+    pub image: ImageInfo,
+    /// The bundle in the image.
+    pub bundle: Installed,
+    /// The FAT partition that holds the seed.
+    pub boot: BootPartition,
+    /// Name of the seed file on it.
+    pub seed_name: &'static str,
+    /// Whether the seed lies on a stick that is carried on to the next device: it is read and left alone.
+    pub carried: bool,
+}
+
+/// The order of work. What needs no network comes first, so that a late link costs nothing.
+pub const PHASES: &[Phase<Cx>] = &[
+    Phase { name: "identity", check: identity::check, apply: identity::apply },
+    Phase { name: "kernel", check: kernel::check, apply: kernel::apply },
+    Phase { name: "clock", check: clock::check, apply: clock::apply },
+    Phase { name: "network", check: network::check, apply: network::apply },
+    Phase { name: "bundle", check: bundle::check, apply: bundle::apply },
+    Phase { name: "runtime", check: runtime::check, apply: runtime::apply },
+    Phase { name: "images", check: images::check, apply: images::apply },
+    Phase { name: "online", check: online::check, apply: online::apply },
+    Phase { name: "kubelet", check: kubelet::check, apply: kubelet::apply },
+    Phase { name: "seal", check: seal::check, apply: seal::apply },
+];

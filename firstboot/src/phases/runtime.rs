@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The container runtime: configured, enabled, running and answering on CRI.
+
+use super::{CURRENT, Cx};
+use crate::cri::{Cri, SOCKET};
+use crate::fault::{Fault, OwnedBy, Owner};
+use anyhow::{Context, Result};
+use std::time::Duration;
+
+const CONFIG: &str = "/etc/containerd/config.toml";
+const WANTED: &str = "/etc/systemd/system/multi-user.target.wants/containerd.service";
+const UNIT: &str = "/usr/lib/systemd/system/containerd.service";
+const LIMIT: Duration = Duration::from_secs(120);
+
+pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
+    let held = || -> Result<bool> {
+        // An edited configuration is the administrator's; a missing one is ours.
+        Ok(cx.host.read(CONFIG)?.is_some_and(|b| !b.is_empty()) && cx.host.read_link(WANTED)?.is_some())
+    };
+    Ok(held().owned_by(Owner::Host)? && answers().is_ok())
+}
+
+pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
+    let work = || -> Result<()> {
+        cx.host.write(CONFIG, config(&cx.bundle.manifest.sandbox_image).as_bytes(), 0o644)?;
+        // Folders that kubelet, CNI plugins and administrators expect to be there.
+        for folder in ["/etc/cni/net.d", "/opt/cni/bin", "/etc/containerd/certs.d"] {
+            cx.host.mkdir(folder, 0o755)?;
+        }
+        cx.host.symlink(WANTED, UNIT)?;
+        cx.host.start_unit("containerd.service")?;
+        let mut last = None;
+        let answered = cx.host.wait(LIMIT, Duration::from_millis(50), || match answers() {
+            Ok(()) => Ok(Some(())),
+            Err(e) => {
+                last = Some(e);
+                Ok(None)
+            }
+        })?;
+        match (answered, last) {
+            (Some(()), _) => Ok(()),
+            (None, Some(last)) => Err(last).context("wait for containerd, see journalctl -u containerd"),
+            (None, None) => anyhow::bail!("wait for containerd, see journalctl -u containerd"),
+        }
+    };
+    work().owned_by(Owner::Host)
+}
+
+fn answers() -> Result<()> {
+    Cri::connect(SOCKET)?.ready()
+}
+
+/// containerd's configuration, version 3 (containerd 2.x, docs/cri/config.md).
+fn config(sandbox_image: &str) -> String {
+    format!(
+        r#"# Written by firstboot.
+version = 3
+root = "/var/lib/containerd"
+state = "/run/containerd"
+
+[grpc]
+  address = "/run/containerd/containerd.sock"
+
+[plugins."io.containerd.cri.v1.images"]
+  snapshotter = "overlayfs"
+
+[plugins."io.containerd.cri.v1.images".pinned_images]
+  sandbox = "{sandbox_image}"
+
+[plugins."io.containerd.cri.v1.images".registry]
+  config_path = "/etc/containerd/certs.d"
+
+[plugins."io.containerd.cri.v1.runtime".containerd]
+  default_runtime_name = "runc"
+
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+  BinaryName = "{CURRENT}/bin/runc"
+  SystemdCgroup = true
+
+[plugins."io.containerd.cri.v1.runtime".cni]
+  # The cluster's own plugins, once it brings any, come first.
+  bin_dirs = ["/opt/cni/bin", "{CURRENT}/cni"]
+  conf_dir = "/etc/cni/net.d"
+"#
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_is_toml_and_pins_the_sandbox_image() {
+        let config: toml::Table = config("registry.k8s.io/pause:3.10.2").parse().unwrap();
+        assert_eq!(config["version"].as_integer(), Some(3));
+        let plugins = &config["plugins"];
+        let sandbox = &plugins["io.containerd.cri.v1.images"]["pinned_images"]["sandbox"];
+        assert_eq!(sandbox.as_str(), Some("registry.k8s.io/pause:3.10.2"));
+        let runc = &plugins["io.containerd.cri.v1.runtime"]["containerd"]["runtimes"]["runc"]["options"];
+        assert_eq!(runc["SystemdCgroup"].as_bool(), Some(true));
+    }
+}

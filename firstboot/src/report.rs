@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What people are told: console lines, the status file on the boot partition, `firstboot status`.
+//!
+//! The one place that prints. Nothing here ever sees a secret.
+
+use crate::boot_partition::{BootPartition, STATUS_NAME, STATUS_SIZE};
+use crate::fault::{Fault, Owner};
+use crate::host::{Host, STATE_DIR};
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use std::fmt::Write;
+use std::time::{Duration, SystemTime};
+
+/// How far the device is, as people and tools read it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// `waiting for a seed`, `working`, `retrying`, `stopped` or `joined`.
+    pub state: String,
+    /// Name of the node, once it is known.
+    pub node: Option<String>,
+    /// The phase at work or stopped, as `9/13 join`.
+    pub phase: Option<String>,
+    /// Who has to act, and what is to be done.
+    pub whose_move: Option<String>,
+    /// The last error, one line.
+    pub error: Option<String>,
+    /// Seconds until the next try.
+    pub next_try_seconds: Option<u64>,
+    /// When this was written, seconds since 1970 UTC by the device's own clock.
+    pub written: u64,
+    /// Target and build time of the image, version of Kubernetes in its bundle.
+    pub image: String,
+    /// Phases done, with the seconds that each took.
+    pub phases: Vec<(String, f64)>,
+}
+
+impl Status {
+    /// The text for a person with the card in a laptop.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |key: &str, value: &Option<String>| {
+            if let Some(value) = value {
+                // Writing to a string cannot fail.
+                let _ = writeln!(text, "{key}: {value}");
+            }
+        };
+        line("state", &Some(self.state.clone()));
+        line("node", &self.node);
+        line("phase", &self.phase);
+        line("whose move", &self.whose_move);
+        line("error", &self.error);
+        line("next try", &self.next_try_seconds.map(|s| format!("in {s} s")));
+        line("written", &Some(format!("{} (by this device's clock)", timestamp(self.written))));
+        line("image", &Some(self.image.clone()));
+        line("firstboot", &Some(env!("CARGO_PKG_VERSION").to_owned()));
+        if !self.phases.is_empty() {
+            text.push_str("phases, with seconds:\n");
+            for (name, seconds) in &self.phases {
+                let _ = writeln!(text, "  {name:<12} {seconds:>8.2}");
+            }
+        }
+        text
+    }
+}
+
+/// RFC 3339 in UTC.
+pub fn timestamp(seconds: u64) -> String {
+    let format = time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
+    time::OffsetDateTime::from_unix_timestamp(seconds as i64)
+        .ok()
+        .and_then(|t| t.format(&format).ok())
+        .unwrap_or_else(|| seconds.to_string())
+}
+
+/// Where `firstboot status` finds the last status.
+pub fn status_path() -> String {
+    format!("{STATE_DIR}/status.json")
+}
+
+/// Tells people; keeps the status while it changes.
+pub struct Reporter<'a> {
+    host: &'a Host,
+    boot: Option<BootPartition>,
+    /// The status as it was last told.
+    pub status: Status,
+}
+
+impl<'a> Reporter<'a> {
+    /// A reporter that writes to the boot partition, if there is one.
+    pub fn new(host: &'a Host, boot: Option<BootPartition>, image: String) -> Self {
+        Reporter { host, boot, status: Status { image, ..Status::default() } }
+    }
+
+    /// Says one line on the console.
+    pub fn say(&self, line: &str) {
+        self.host.sys().say(&format!("firstboot: {line}"));
+    }
+
+    /// A phase begins.
+    pub fn begins(&mut self, number: usize, of: usize, phase: &str) {
+        self.status.state = "working".into();
+        self.status.phase = Some(format!("{number}/{of} {phase}"));
+        self.status.next_try_seconds = None;
+        self.host.sys().notify(&format!("STATUS=phase {number}/{of} {phase}"));
+    }
+
+    /// A phase holds.
+    pub fn holds(&mut self, number: usize, of: usize, phase: &str, took: Option<Duration>) {
+        if let Some(took) = took {
+            self.say(&format!("phase {number}/{of} {phase} done {:.2} s", took.as_secs_f64()));
+            self.clear_fault();
+        }
+    }
+
+    /// Nothing is wrong any more.
+    pub fn clear_fault(&mut self) {
+        self.status.whose_move = None;
+        self.status.error = None;
+        self.status.next_try_seconds = None;
+    }
+
+    /// Something failed; `next` is when it is tried again, if it is.
+    pub fn failed(&mut self, phase: Option<(usize, usize, &str)>, fault: &Fault, next: Option<Duration>) {
+        let error = one_line(&fault.to_string());
+        let owner = fault.owner.word();
+        let at = phase.map_or_else(String::new, |(n, of, p)| format!("phase {n}/{of} {p} "));
+        let then = match (next, fault.owner) {
+            (Some(next), _) => format!("next try in {} s", next.as_secs()),
+            (None, Owner::Seed) => "waiting for a changed seed".to_owned(),
+            (None, _) => "stopped".to_owned(),
+        };
+        self.say(&format!("{at}failed ({owner}): {error}; {then}"));
+        self.status.state = if next.is_some() { "retrying" } else { "stopped" }.into();
+        self.status.phase = phase.map(|(n, of, p)| format!("{n}/{of} {p}"));
+        self.status.whose_move = Some(format!("{owner} ({})", fault.owner.advice()));
+        self.status.error = Some(error);
+        self.status.next_try_seconds = next.map(|n| n.as_secs());
+        self.write();
+    }
+
+    /// Writes the status to the boot partition and for `firstboot status`. What fails here is said on the console
+    /// and does not stop the work: a card that cannot be written must not keep a node from joining.
+    pub fn write(&mut self) {
+        let now = self.host.now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.status.written = now;
+        self.status.node = self.host.journal().fact("node").map(str::to_owned);
+        self.status.phases = self.host.journal().seconds();
+        if let Err(error) = self.write_files() {
+            self.say(&format!("status not written: {error:#}"));
+        }
+    }
+
+    fn write_files(&self) -> Result<()> {
+        let json = serde_json::to_vec(&self.status).context("encode the status")?;
+        self.host.write(&status_path(), &json, 0o644)?;
+        if let Some(boot) = &self.boot {
+            boot.write(STATUS_NAME, &padded(&self.status.text()))?;
+        }
+        Ok(())
+    }
+}
+
+/// The text cut or filled up with blank lines to the fixed size of the status file.
+pub fn padded(text: &str) -> Vec<u8> {
+    let mut bytes = text.replace('\n', "\r\n").into_bytes();
+    bytes.resize(STATUS_SIZE, b'\n');
+    bytes
+}
+
+/// A text on one line.
+pub fn one_line(text: &str) -> String {
+    text.split('\n').map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::fake::Fake;
+
+    #[test]
+    fn a_fault_reads_as_a_person_needs_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (fake, seen) = Fake::new();
+        let host = Host::open(dir.path(), Box::new(fake)).unwrap();
+        let mut reporter = Reporter::new(&host, None, "generic-amd64".into());
+        let fault = Fault::new(Owner::Cluster, "connect to 10.0.0.1:6443: connection refused");
+        reporter.failed(Some((9, 13, "join")), &fault, Some(Duration::from_secs(12)));
+        assert_eq!(
+            seen.lines.take(),
+            ["firstboot: phase 9/13 join failed (cluster): connect to 10.0.0.1:6443: connection refused; \
+                 next try in 12 s"]
+        );
+        let text = reporter.status.text();
+        let head: Vec<&str> = text.lines().take(5).collect();
+        assert_eq!(
+            head,
+            [
+                "state: retrying",
+                "phase: 9/13 join",
+                "whose move: cluster (mend the cluster or the network, or change seed.toml; it keeps trying)",
+                "error: connect to 10.0.0.1:6443: connection refused",
+                "next try: in 12 s",
+            ]
+        );
+        let kept: Status = serde_json::from_slice(&host.read(&status_path()).unwrap().unwrap()).unwrap();
+        assert_eq!(kept, reporter.status);
+        assert_eq!(padded(&text).len(), STATUS_SIZE);
+    }
+
+    #[test]
+    fn times_are_utc() {
+        assert_eq!(timestamp(1_795_392_000), "2026-11-23T00:00:00Z");
+    }
+}

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Finds the seed, runs the phases, and does with a fault what its owner calls for.
+//!
+//! The rules are product decisions: which seed is accepted when, and whose move it is (docs/operations.md).
+
+use crate::boot_partition::{BootPartition, Place, locate, root_disk_name};
+use crate::fault::{Fault, OwnedBy, Owner};
+use crate::host::{Host, System};
+use crate::image::{IMAGE_INFO, ImageInfo};
+use crate::journal::Record;
+use crate::phase::{self, Event, Stopped};
+use crate::phases::{Cx, Installed, PHASES, finish_without_seed};
+use crate::report::{Reporter, timestamp};
+use crate::seed::{self, Seed};
+use anyhow::Context;
+use std::path::Path;
+use std::time::Duration;
+
+/// How often a waiting device looks for a seed.
+const LOOK: Duration = Duration::from_secs(5);
+/// Longest wait between two tries.
+const LONGEST: Duration = Duration::from_secs(300);
+/// How old the status on the boot partition may get while phases go by.
+const STALE: Duration = Duration::from_secs(5);
+
+/// A seed file as it was found.
+struct Found {
+    place: Place,
+    name: &'static str,
+    bytes: Vec<u8>,
+}
+
+/// Runs or resumes; returns when the device is sealed (or `until` is reached).
+///
+/// # Errors
+/// A fault that this process can do nothing more about: of the image or the host.
+pub fn run(root: &Path, sys: Box<dyn System>, until: Option<&str>) -> Result<(), Fault> {
+    sys.notify("READY=1");
+    let mut host = Host::open(root, sys).owned_by(Owner::Host)?;
+    if host.journal().sealed() {
+        return Ok(());
+    }
+    let started = host.sys().uptime();
+    let image = image_info(&host)?;
+    let mut tries = 0;
+    loop {
+        let found = wait_for_seed(&host, &image)?;
+        let Some(found) = found else { return Ok(()) };
+        let seed = match seed::parse(&found.bytes) {
+            Ok(seed) => seed,
+            Err(error) => {
+                let mut reporter = reporter(&host, &found, &image);
+                reporter.failed(None, &Fault::new(Owner::Seed, error), None);
+                wait_for_change(&host, &image, &found, None)?;
+                continue;
+            }
+        };
+        begin(&host, &seed)?;
+        let bundle = Installed::read(&host)?;
+        let cx = Cx {
+            host,
+            seed,
+            bundle,
+            boot: found.place.partition.clone(),
+            seed_name: found.name,
+            carried: found.place.carried,
+            image: image.clone(),
+        };
+        let outcome = once(&cx, &found, until);
+        host = cx.host;
+        let Stopped { number, of, phase, fault } = match outcome {
+            Ok(()) => {
+                finished(&host, &found, &image, until, started);
+                return Ok(());
+            }
+            Err(stopped) => stopped,
+        };
+        let mut reporter = reporter(&host, &found, &image);
+        let at = Some((number, of, phase));
+        match fault.owner {
+            Owner::Cluster => {
+                let wait = backoff(tries, host.sys().random());
+                tries += 1;
+                reporter.failed(at, &fault, Some(wait));
+                if wait_for_change(&host, &image, &found, Some(wait))? {
+                    tries = 0;
+                }
+            }
+            Owner::Seed => {
+                reporter.failed(at, &fault, None);
+                wait_for_change(&host, &image, &found, None)?;
+            }
+            Owner::Image | Owner::Host => {
+                reporter.failed(at, &fault, None);
+                return Err(fault);
+            }
+        }
+    }
+}
+
+/// Exponential with full jitter (at least one second), so that a thousand devices do not come back at once.
+fn backoff(tries: u32, random: f64) -> Duration {
+    let ceiling = Duration::from_secs(2u64.saturating_pow(tries.min(16) + 1)).min(LONGEST);
+    ceiling.mul_f64(random).max(Duration::from_secs(1))
+}
+
+/// Reads what the image says of itself.
+pub fn image_info(host: &Host) -> Result<ImageInfo, Fault> {
+    let bytes = host.read(IMAGE_INFO).and_then(|b| b.with_context(|| format!("find {IMAGE_INFO}")));
+    let bytes = bytes.owned_by(Owner::Image)?;
+    serde_json::from_slice(&bytes).with_context(|| format!("read {IMAGE_INFO}")).owned_by(Owner::Image)
+}
+
+fn describe(image: &ImageInfo) -> String {
+    format!("{} built {} ({})", image.target, timestamp(image.build_time), image.build_id)
+}
+
+fn reporter<'a>(host: &'a Host, found: &Found, image: &ImageInfo) -> Reporter<'a> {
+    // A stick is read and left alone; its status goes to the console only.
+    let boot = (!found.place.carried).then(|| found.place.partition.clone());
+    Reporter::new(host, boot, describe(image))
+}
+
+fn begin(host: &Host, seed: &Seed) -> Result<(), Fault> {
+    let boot = host.read_text("/proc/sys/kernel/random/boot_id").owned_by(Owner::Host)?.unwrap_or_default();
+    let begun = Record::Begun { version: env!("CARGO_PKG_VERSION").into(), seed: seed.digest().to_owned(), boot };
+    let known = host.journal().records().contains(&begun);
+    if known { Ok(()) } else { host.record(begun).owned_by(Owner::Host) }
+}
+
+fn once(cx: &Cx, found: &Found, until: Option<&str>) -> Result<(), Stopped> {
+    let mut reporter = reporter(&cx.host, found, &cx.image);
+    let mut written: Option<Duration> = None;
+    phase::run(&cx.host, cx, PHASES, until, &mut |event| match event {
+        Event::Begins(number, of, name) => {
+            reporter.begins(number, of, name);
+            let now = cx.host.sys().uptime();
+            if written.is_none_or(|at| now >= at + STALE) {
+                reporter.write();
+                written = Some(now);
+            }
+        }
+        Event::Holds(number, of, name, took) => reporter.holds(number, of, name, took),
+    })
+}
+
+fn finished(host: &Host, found: &Found, image: &ImageInfo, until: Option<&str>, started: Duration) {
+    let mut reporter = reporter(host, found, image);
+    if !host.journal().sealed() {
+        reporter.say(&format!("stopped after phase {}, as asked", until.unwrap_or_default()));
+        return;
+    }
+    reporter.status.state = "joined".into();
+    if found.place.carried {
+        reporter.status.whose_move =
+            Some("you (the stick labelled SEED still holds the token: keep it safe, or delete the token)".into());
+    }
+    reporter.write();
+    let node = host.journal().fact("node").unwrap_or_default().to_owned();
+    let seed = if found.place.carried { "seed left on its stick" } else { "seed destroyed" };
+    let took = host.sys().uptime().saturating_sub(started).as_secs_f64();
+    reporter.say(&format!("node {node} is Ready, {seed} ({took:.1} s)"));
+    host.sys().notify(&format!("STATUS=node {node} is Ready"));
+}
+
+/// The first seed among the places where one may lie.
+fn look(places: Vec<Place>) -> Result<Option<Found>, Fault> {
+    for place in places {
+        if let Some((name, bytes)) = place.partition.seed().owned_by(Owner::Seed)? {
+            return Ok(Some(Found { place, name, bytes }));
+        }
+    }
+    Ok(None)
+}
+
+/// Waits until there is a seed. `None`: there is none and none is needed, because all was done but the last record.
+fn wait_for_seed(host: &Host, image: &ImageInfo) -> Result<Option<Found>, Fault> {
+    let mut told = false;
+    loop {
+        let places = locate(&image.boot_label).owned_by(Owner::Host)?;
+        let boot: Option<BootPartition> = places.iter().find(|p| !p.carried).map(|p| p.partition.clone());
+        match look(places) {
+            Ok(Some(found)) => return Ok(Some(found)),
+            Ok(None) => {}
+            Err(fault) if !told => {
+                Reporter::new(host, boot.clone(), describe(image)).failed(None, &fault, None);
+                told = true;
+            }
+            Err(_) => {}
+        }
+        if let (true, Some(boot)) = (host.journal().done("ready"), &boot) {
+            finish_without_seed(host, boot, &Installed::read(host)?.id).owned_by(Owner::Host)?;
+            let mut reporter = Reporter::new(host, Some(boot.clone()), describe(image));
+            reporter.status.state = "joined".into();
+            reporter.write();
+            return Ok(None);
+        }
+        if !told {
+            tell_waiting(host, image, boot)?;
+            told = true;
+        }
+        host.sys().sleep(LOOK);
+    }
+}
+
+fn tell_waiting(host: &Host, image: &ImageInfo, boot: Option<BootPartition>) -> Result<(), Fault> {
+    if boot.is_none() {
+        let text = format!(
+            "find the boot partition: no FAT file system labelled {} on disk {}; flash the image again",
+            image.boot_label,
+            root_disk_name()
+        );
+        let fault = Fault::new(Owner::Image, text);
+        Reporter::new(host, None, describe(image)).failed(None, &fault, None);
+        return Err(fault);
+    }
+    let mut reporter = Reporter::new(host, boot, describe(image));
+    let text =
+        "find seed.toml on the boot partition: there is none; copy seed.toml.example to seed.toml and fill it in";
+    reporter.say(&format!("waiting for a seed: {text}"));
+    reporter.status.state = "waiting for a seed".into();
+    reporter.status.whose_move = Some(format!("{} ({})", Owner::Seed.word(), Owner::Seed.advice()));
+    reporter.status.error = Some(text.into());
+    reporter.write();
+    host.sys().notify("STATUS=waiting for a seed");
+    Ok(())
+}
+
+/// Waits until the seed has changed or `limit` has passed; tells whether it changed.
+fn wait_for_change(host: &Host, image: &ImageInfo, old: &Found, limit: Option<Duration>) -> Result<bool, Fault> {
+    let until = limit.map(|l| host.sys().uptime() + l);
+    loop {
+        let now = host.sys().uptime();
+        let left = until.map_or(LOOK, |u| u.saturating_sub(now).min(LOOK));
+        if left.is_zero() {
+            return Ok(false);
+        }
+        host.sys().sleep(left);
+        let places = locate(&image.boot_label).owned_by(Owner::Host)?;
+        // An unreadable card is the same as an unchanged one here: the next look may be better.
+        if let Ok(Some(new)) = look(places)
+            && new.bytes != old.bytes
+        {
+            return Ok(true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_with_jitter_and_stay_below_five_minutes() {
+        let at = |tries, random| backoff(tries, random).as_secs_f64();
+        assert_eq!(at(0, 1.0), 2.0);
+        assert_eq!(at(0, 0.0), 1.0);
+        assert_eq!(at(3, 0.5), 8.0);
+        assert_eq!(at(7, 1.0), 256.0);
+        assert_eq!(at(8, 1.0), 300.0);
+        assert_eq!(at(1000, 1.0), 300.0);
+    }
+}
