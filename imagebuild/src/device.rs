@@ -4,7 +4,7 @@
 //! Its result is kept in the cache under a digest of everything that goes into it, so an unchanged tree builds
 //! nothing, in whichever clone.
 
-use crate::{cache, cmd, inputs, repo, toolchain};
+use crate::{cache, cmd, digest, repo, toolchain};
 use anyhow::{Context, Result, bail, ensure};
 use object::{Endianness, elf, read::elf::FileHeader, read::elf::ProgramHeader};
 use std::path::{Path, PathBuf};
@@ -50,8 +50,8 @@ pub fn triple(arch: &str) -> Result<&'static str> {
 pub fn ensure(arch: &str) -> Result<PathBuf> {
     let (root, triple) = (repo::root()?, triple(arch)?);
     let route = toolchain::route(triple)?;
-    let inputs = inputs::tree(&root, &INPUTS)?;
-    let key = inputs::digest(format!("{triple}\n{route}\n{}\n{inputs}", toolchain::WHEELS));
+    let inputs = digest::tree(&root, &INPUTS)?;
+    let key = digest::bytes(format!("{triple}\n{route}\n{}\n{inputs}", toolchain::WHEELS));
     let dir = cache::dir()?.join("device").join(&key[..16]);
     cache::once(&dir, |scratch| {
         let built = build(&root, triple, &route, arch)?;

@@ -5,7 +5,7 @@
 //! answers; the standard library built from its sources, which needs nothing but Debian packages. The first and
 //! the last let zig compile and link C, from a pinned wheel kept in the cache.
 
-use crate::{cache, cmd, inputs, repo};
+use crate::{cache, cmd, digest, repo};
 use anyhow::{Context, Result, bail};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -205,7 +205,7 @@ pub fn command(route: &Route, triple: &str) -> Result<Command> {
 }
 
 fn zig_dir() -> Result<PathBuf> {
-    Ok(cache::dir()?.join("tools").join(&inputs::digest(WHEELS)[..16]))
+    Ok(cache::dir()?.join("tools").join(&digest::bytes(WHEELS)[..16]))
 }
 
 /// Whether [`zig`] has nothing to install.

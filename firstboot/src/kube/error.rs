@@ -75,26 +75,33 @@ fn cause(server: &str, error: &reqwest::Error) -> Option<String> {
         if let Some(tls) = source.downcast_ref::<rustls::Error>() {
             return Some(tls_cause(server, tls));
         }
-        if let Some(io) = source.downcast_ref::<io::Error>() {
+        // An io::Error hides what it wraps from `source`, and TLS errors are wrapped twice.
+        let mut wrapped = source.downcast_ref::<io::Error>();
+        while let Some(io) = wrapped {
             if let Some(tls) = io.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
                 return Some(tls_cause(server, tls));
             }
-            let why = match io.kind() {
-                io::ErrorKind::ConnectionRefused => "connection refused",
-                io::ErrorKind::NetworkUnreachable => "network unreachable",
-                io::ErrorKind::HostUnreachable => "host unreachable",
-                io::ErrorKind::ConnectionReset => "connection reset",
-                io::ErrorKind::UnexpectedEof => "connection closed",
-                io::ErrorKind::TimedOut => "no answer in time",
-                _ => "",
-            };
-            if !why.is_empty() {
+            if let Some(why) = io_cause(io.kind()) {
                 return Some(format!("connect to API server {server}: {why}"));
             }
+            wrapped = io.get_ref().and_then(|e| e.downcast_ref::<io::Error>());
         }
         next = source.source();
     }
     None
+}
+
+/// Words for the failures of a connection that have a name.
+fn io_cause(kind: io::ErrorKind) -> Option<&'static str> {
+    Some(match kind {
+        io::ErrorKind::ConnectionRefused => "connection refused",
+        io::ErrorKind::NetworkUnreachable => "network unreachable",
+        io::ErrorKind::HostUnreachable => "host unreachable",
+        io::ErrorKind::ConnectionReset => "connection reset",
+        io::ErrorKind::UnexpectedEof => "connection closed",
+        io::ErrorKind::TimedOut => "no answer in time",
+        _ => return None,
+    })
 }
 
 /// Says what is wrong with the server's TLS.
