@@ -16,13 +16,9 @@ pub mod run_dir;
 pub mod search;
 pub mod wait;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 /// The build machine's architecture, as Kubernetes calls it.
 pub fn host_arch() -> Result<&'static str> {
-    match std::env::consts::ARCH {
-        "x86_64" => Ok("amd64"),
-        "aarch64" => Ok("arm64"),
-        other => bail!("run on this machine: {other} is neither amd64 nor arm64"),
-    }
+    Ok(imagebuild::arch::Arch::host()?.name())
 }
