@@ -1,13 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Builds what a device needs: tool chain, components, bundle, root file system, disk image, seed.
 
+#![allow(clippy::disallowed_methods)] // runs on a build machine, not on a device
+
 pub mod arch;
+pub mod bundle;
 pub mod cache;
+pub mod check;
 pub mod cmd;
 pub mod component;
+pub mod compress;
+pub mod container;
+pub mod cpio;
 pub mod debian;
+pub mod dependencies;
+pub mod device;
+pub mod digest;
+pub mod disk;
 pub mod elf;
 pub mod http;
+pub mod initrd;
 pub mod lock;
+pub mod oci;
+pub mod owner;
+pub mod progress;
+pub mod registry;
+pub mod repo;
+pub mod rootfs;
+pub mod setup;
 pub mod source;
+pub mod target;
+pub mod toolchain;
 pub mod verify;

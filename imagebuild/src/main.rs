@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `imagebuild`: images, bundles and seeds. Each subcommand is a module; this is the table.
 
+#![allow(clippy::disallowed_methods)] // runs on a build machine, not on a device
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use imagebuild::component;
+use imagebuild::{check, device, setup};
+use std::process::ExitCode;
 
 #[derive(Parser)]
 #[command(name = "imagebuild", version, about = "Builds images, bundles and seeds for firstboot")]
@@ -14,12 +17,37 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Check formatting, lints, dependencies, documentation and sizes
+    Check,
     /// Build one component of components.lock and print its path
-    Component(component::Args),
+    Component(imagebuild::component::Args),
+    /// Build the device binary and print its path
+    Device(imagebuild::device::Args),
+    /// Install what this machine lacks
+    Setup(imagebuild::setup::Args),
 }
 
 fn main() -> Result<()> {
     match Cli::parse().command {
-        Command::Component(args) => component::main(&args),
+        Command::Check => imagebuild::check::main(),
+        Command::Component(args) => imagebuild::component::main(&args),
+        Command::Device(args) => imagebuild::device::main(&args),
+        Command::Setup(args) => imagebuild::setup::main(&args),
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            // The chain on one line; anyhow's own form adds a backtrace that helps nobody at this door.
+            eprintln!("imagebuild: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Check => check::main(),
+        Command::Device(args) => device::main(&args),
+        Command::Setup(args) => setup::main(&args),
     }
 }

@@ -65,9 +65,7 @@ fn plain(text: &str) -> String {
     while let Some(c) = chars.next() {
         match c {
             '\u{1b}' => match chars.next() {
-                Some('[') => {
-                    while chars.next().is_some_and(|c| !c.is_ascii_alphabetic()) {}
-                }
+                Some('[') => while chars.next().is_some_and(|c| !c.is_ascii_alphabetic()) {},
                 Some(']') => {
                     // Ends with BEL, or with ESC \.
                     while let Some(c) = chars.next() {

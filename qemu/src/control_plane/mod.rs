@@ -192,9 +192,8 @@ impl ControlPlane {
     /// The last lines of every server's log, for a failure's report.
     pub fn logs(&self, lines: usize) -> String {
         let names = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
-        let part = |n: &&str| {
-            format!("--- {n}\n{}", crate::process::tail(&self.path().join(format!("{n}.log")), lines))
-        };
+        let part =
+            |n: &&str| format!("--- {n}\n{}", crate::process::tail(&self.path().join(format!("{n}.log")), lines));
         names.iter().map(part).collect::<Vec<_>>().join("\n")
     }
 }

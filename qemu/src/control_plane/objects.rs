@@ -31,12 +31,7 @@ impl ControlPlane {
     }
 
     /// Waits until node `name` is Ready; calls `look` between two tries, so that the caller can give up.
-    pub fn wait_node_ready(
-        &self,
-        name: &str,
-        limit: Duration,
-        mut look: impl FnMut() -> Result<()>,
-    ) -> Result<Value> {
+    pub fn wait_node_ready(&self, name: &str, limit: Duration, mut look: impl FnMut() -> Result<()>) -> Result<Value> {
         let mut last = "the node never appeared".to_owned();
         let found = wait::every(Duration::from_millis(500), &format!("node {name} to be Ready"), limit, || {
             look()?;

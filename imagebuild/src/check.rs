@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `make check`: what must hold of the tree before any test runs. Each step is one row of [`STEPS`].
+
+use crate::{cmd, dependencies, device, repo};
+use anyhow::{Context, Result, ensure};
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+/// How a step ended well.
+pub enum Verdict {
+    /// It holds; what was seen, in a few words.
+    Ok(String),
+    /// It could not be looked at, and why.
+    Skipped(String),
+}
+
+type Step = (&'static str, fn(&Path) -> Result<Verdict>);
+
+/// The order of work.
+const STEPS: &[Step] = &[
+    ("format", format),
+    ("lints", lints),
+    ("dependencies", dependencies::check),
+    ("advisories", advisories),
+    ("documentation", documentation),
+    ("size arm64", |_| size("arm64")),
+    ("size amd64", |_| size("amd64")),
+];
+
+/// Runs `imagebuild check`: every step, also after one failed; one line each, the sum last.
+///
+/// # Errors
+/// When a step failed.
+pub fn main() -> Result<()> {
+    let root = repo::root()?;
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for (name, step) in STEPS {
+        let start = Instant::now();
+        let result = step(&root);
+        let seconds = start.elapsed().as_secs_f64();
+        match result {
+            Ok(Verdict::Ok(seen)) => {
+                passed += 1;
+                println!("check {name} ... ok ({seen}; {seconds:.1} s)");
+            }
+            Ok(Verdict::Skipped(why)) => {
+                skipped += 1;
+                println!("check {name} ... skipped: {why}");
+            }
+            Err(e) => {
+                failed += 1;
+                println!("check {name} ... FAILED: {e:#}");
+            }
+        }
+    }
+    // The form of cargo's own test results, so that one reader adds up both.
+    let word = if failed == 0 { "ok" } else { "FAILED" };
+    println!("check result: {word}. {passed} passed; {failed} failed; {skipped} skipped");
+    ensure!(failed == 0, "check the tree: {failed} of {} steps failed", STEPS.len());
+    Ok(())
+}
+
+fn cargo(root: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new("cargo");
+    command.args(words).current_dir(root);
+    command
+}
+
+fn format(root: &Path) -> Result<Verdict> {
+    cmd::run(&mut cargo(root, &["fmt", "--all", "--check"])).context("compare with rustfmt; `cargo fmt` mends it")?;
+    Ok(Verdict::Ok("rustfmt agrees".into()))
+}
+
+fn lints(root: &Path) -> Result<Verdict> {
+    let words = ["clippy", "--quiet", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
+    cmd::run(&mut cargo(root, &words)).context("lint the workspace")?;
+    Ok(Verdict::Ok("clippy has nothing to say".into()))
+}
+
+fn documentation(root: &Path) -> Result<Verdict> {
+    let words = ["doc", "--quiet", "--workspace", "--no-deps", "--locked"];
+    let mut command = cargo(root, &words);
+    command.env("RUSTDOCFLAGS", "-D warnings");
+    cmd::run(&mut command).context("build the documentation")?;
+    Ok(Verdict::Ok("rustdoc has nothing to say".into()))
+}
+
+fn advisories(root: &Path) -> Result<Verdict> {
+    let skipped = |why: &str| Ok(Verdict::Skipped(why.into()));
+    if !cmd::found("cargo-deny") {
+        return skipped("cargo-deny is not installed");
+    }
+    if cmd::run(&mut cargo(root, &["deny", "fetch", "db"])).is_err() {
+        return skipped("the advisory database is not reachable");
+    }
+    cmd::run(&mut cargo(root, &["deny", "check", "advisories"]))
+        .context("look for known weaknesses in dependencies")?;
+    Ok(Verdict::Ok("none is known".into()))
+}
+
+fn size(arch: &str) -> Result<Verdict> {
+    // Building checks that it is static and within the budget.
+    let path = device::ensure(arch)?;
+    let bytes = std::fs::metadata(&path).with_context(|| format!("look at {}", path.display()))?.len();
+    ensure!(bytes <= device::MAX_BYTES, "keep the device binary small: {bytes} of {} bytes", device::MAX_BYTES);
+    Ok(Verdict::Ok(format!("static, {bytes} of {} bytes", device::MAX_BYTES)))
+}

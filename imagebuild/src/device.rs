@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The device binary: `firstboot` as a static musl program for either architecture.
+//!
+//! Its result is kept in the cache under a digest of everything that goes into it, so an unchanged tree builds
+//! nothing, in whichever clone.
+
+use crate::{cache, cmd, digest, repo, toolchain};
+use anyhow::{Context, Result, bail, ensure};
+use object::{Endianness, elf, read::elf::FileHeader, read::elf::ProgramHeader};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Size budget for the device binary, bytes: 4 MiB.
+pub const MAX_BYTES: u64 = 4 << 20;
+/// The architectures there are.
+pub const ARCHES: [&str; 2] = ["arm64", "amd64"];
+/// What goes into the binary, relative to the repository's root.
+const INPUTS: [&str; 4] = ["Cargo.lock", "Cargo.toml", "firstboot/Cargo.toml", "firstboot/src"];
+
+/// `imagebuild device`: builds the device binary and prints where it lies.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Architecture: arm64 or amd64
+    #[arg(long, value_parser = ARCHES)]
+    arch: String,
+}
+
+/// Runs `imagebuild device`.
+pub fn main(args: &Args) -> Result<()> {
+    println!("{}", ensure(&args.arch)?.display());
+    Ok(())
+}
+
+/// The musl target of an architecture.
+///
+/// # Errors
+/// When `arch` is neither `arm64` nor `amd64`.
+pub fn triple(arch: &str) -> Result<&'static str> {
+    match arch {
+        "arm64" => Ok("aarch64-unknown-linux-musl"),
+        "amd64" => Ok("x86_64-unknown-linux-musl"),
+        other => bail!("choose the target of architecture {other}: only arm64 and amd64 are known"),
+    }
+}
+
+/// Path of the static binary for `arch`, built now when the cache does not have it.
+///
+/// # Errors
+/// When there is no tool chain, the build fails, or the result is not static or above [`MAX_BYTES`].
+pub fn ensure(arch: &str) -> Result<PathBuf> {
+    let (root, triple) = (repo::root()?, triple(arch)?);
+    let route = toolchain::route(triple)?;
+    let inputs = digest::tree(&root, &INPUTS)?;
+    let key = digest::bytes(format!("{triple}\n{route}\n{}\n{inputs}", toolchain::WHEELS));
+    let dir = cache::dir()?.join("device").join(&key[..16]);
+    cache::once(&dir, |scratch| {
+        let built = build(&root, triple, &route, arch)?;
+        let bytes = std::fs::read(&built).with_context(|| format!("read {}", built.display()))?;
+        check(&bytes, arch)?;
+        std::fs::copy(&built, scratch.join("firstboot")).context("copy the device binary into the cache")?;
+        Ok(())
+    })?;
+    Ok(dir.join("firstboot"))
+}
+
+fn build(root: &Path, triple: &str, route: &toolchain::Route, arch: &str) -> Result<PathBuf> {
+    eprintln!("imagebuild: building the device binary for {arch} ({route})");
+    let start = Instant::now();
+    let target = cache::dir()?.join("device-target");
+    forget(&target.join(triple).join("device/.fingerprint"))?;
+    let mut command = toolchain::command(route, triple)?;
+    command.current_dir(root);
+    command.args(["--locked", "--profile", "device", "--package", "firstboot", "--bin", "firstboot"]);
+    command.arg("--target-dir").arg(&target);
+    cmd::run(&mut command).with_context(|| format!("build the device binary for {arch}"))?;
+    eprintln!("imagebuild: device binary for {arch} built in {:.0} s", start.elapsed().as_secs_f64());
+    Ok(target.join(triple).join("device/firstboot"))
+}
+
+/// Makes cargo compile our own package anew. It trusts time stamps, and this folder serves every clone: the
+/// sources of one may be older than what another clone built.
+fn forget(fingerprints: &Path) -> Result<()> {
+    let Ok(entries) = std::fs::read_dir(fingerprints) else { return Ok(()) };
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().starts_with("firstboot-") {
+            std::fs::remove_dir_all(entry.path()).with_context(|| format!("remove {}", entry.path().display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks that `file` is a program for `arch`, needs no interpreter and no library, and keeps to the budget.
+///
+/// # Errors
+/// Names what is wrong.
+pub fn check(file: &[u8], arch: &str) -> Result<()> {
+    let machine = if arch == "arm64" { elf::EM_AARCH64 } else { elf::EM_X86_64 };
+    let header = elf::FileHeader64::<Endianness>::parse(file).context("read the ELF header of the device binary")?;
+    let endian = header.endian().context("read the ELF header of the device binary")?;
+    ensure!(header.e_machine(endian) == machine, "check the device binary: it is not for {arch}");
+    for segment in header.program_headers(endian, file).context("read the ELF segments of the device binary")? {
+        let interpreter = segment.interpreter(endian, file).context("read the ELF interpreter")?;
+        if let Some(name) = interpreter {
+            bail!("check the device binary: not static, it wants {}", String::from_utf8_lossy(name));
+        }
+        let entries = segment.dynamic(endian, file).context("read the ELF dynamic section")?.unwrap_or(&[]);
+        let needed = entries.iter().any(|e| e.d_tag.get(endian) == u64::from(elf::DT_NEEDED));
+        ensure!(!needed, "check the device binary: not static, it wants a shared library");
+    }
+    let size = file.len() as u64;
+    ensure!(size <= MAX_BYTES, "check the device binary: {size} bytes, {MAX_BYTES} are allowed");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn refuses_a_dynamic_program() {
+        // The test program itself is one.
+        let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+        let text = check(&own, arch).unwrap_err().to_string();
+        assert!(text.starts_with("check the device binary: not static, it wants /lib"), "{text}");
+    }
+
+    #[test]
+    fn refuses_the_other_architecture() {
+        let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let other = if cfg!(target_arch = "aarch64") { "amd64" } else { "arm64" };
+        let text = check(&own, other).unwrap_err().to_string();
+        assert_eq!(text, format!("check the device binary: it is not for {other}"));
+    }
+
+    #[test]
+    fn refuses_what_is_no_program() {
+        let text = check(b"#!/bin/sh\n", "amd64").unwrap_err().to_string();
+        assert_eq!(text, "read the ELF header of the device binary");
+    }
+
+    #[test]
+    fn knows_two_architectures() {
+        assert_eq!(triple("arm64").unwrap(), "aarch64-unknown-linux-musl");
+        assert_eq!(
+            triple("riscv64").unwrap_err().to_string(),
+            "choose the target of architecture riscv64: only arm64 and amd64 are known"
+        );
+    }
+}

@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How static musl binaries are made on this machine: looks at what is here, chooses a route, says which.
+//!
+//! Three routes, in this order: the musl target that rustup installed; `cross`, where a container engine really
+//! answers; the standard library built from its sources, which needs nothing but Debian packages. The first and
+//! the last let zig compile and link C, from a pinned wheel kept in the cache.
+
+use crate::{cache, cmd, digest, repo};
+use anyhow::{Context, Result, bail};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Oldest compiler that builds this workspace, as `rust-version` in Cargo.toml says.
+pub const MIN_RUST: (u32, u32) = (1, 90);
+/// What pip installs, every wheel with its digest.
+pub(crate) const WHEELS: &str = include_str!("../tools/requirements.txt");
+/// A container engine that does not answer within this many seconds does not run.
+const ENGINE_SECONDS: &str = "10";
+
+/// A compiler that carries the sources of its standard library.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rust {
+    /// The compiler; `rustc` for the active one.
+    pub rustc: PathBuf,
+    /// Its cargo.
+    pub cargo: PathBuf,
+    /// First line of `rustc --version`.
+    pub version: String,
+}
+
+/// What was found on this machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Probe {
+    /// Targets whose standard library the active compiler has.
+    pub targets: Vec<String>,
+    /// Version of the active compiler, empty when there is none.
+    pub version: String,
+    /// Whether `cross` is installed.
+    pub cross: bool,
+    /// The container engine that answered, `docker` or `podman`.
+    pub engine: Option<String>,
+    /// A compiler with the sources of its standard library.
+    pub sources: Option<Rust>,
+}
+
+/// How the device binary is built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    /// The active compiler has the target; zig links. Holds the compiler's version.
+    Target(String),
+    /// `cross` in this container engine.
+    Cross(String),
+    /// The standard library is built too, by this compiler; zig links.
+    BuildStd(Rust),
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Route::Target(version) => write!(f, "{version} with its installed musl target, linked by zig"),
+            Route::Cross(engine) => write!(f, "cross in {engine}"),
+            Route::BuildStd(rust) => {
+                write!(f, "{} with the standard library built from source, linked by zig", rust.version)
+            }
+        }
+    }
+}
+
+/// The route for `triple`, or `None` when this machine has none.
+pub fn choose(probe: &Probe, triple: &str) -> Option<Route> {
+    if probe.targets.iter().any(|t| t == triple) {
+        return Some(Route::Target(probe.version.clone()));
+    }
+    match (&probe.engine, &probe.sources) {
+        (Some(engine), _) if probe.cross => Some(Route::Cross(engine.clone())),
+        (_, Some(rust)) => Some(Route::BuildStd(rust.clone())),
+        _ => None,
+    }
+}
+
+/// Looks at this machine. Asks a container engine only where `cross` is installed.
+pub fn probe() -> Result<Probe> {
+    let root = repo::root()?;
+    let mut probe = Probe { cross: cmd::found("cross"), ..Probe::default() };
+    if let Some((version, sysroot)) = compiler(Path::new("rustc"), &root) {
+        probe.targets = installed_targets(&sysroot);
+        if has_sources(&sysroot) {
+            probe.sources = Some(Rust { rustc: "rustc".into(), cargo: "cargo".into(), version: version.clone() });
+        }
+        probe.version = version;
+    }
+    if probe.sources.is_none() {
+        // Debian's packages stand beside a rustup installation that shadows them on PATH.
+        let (rustc, cargo) = (PathBuf::from("/usr/bin/rustc"), PathBuf::from("/usr/bin/cargo"));
+        if let Some((version, sysroot)) = compiler(&rustc, &root).filter(|(_, s)| has_sources(s) && cargo.is_file()) {
+            let _ = sysroot;
+            probe.sources = Some(Rust { rustc, cargo, version });
+        }
+    }
+    if probe.cross {
+        probe.engine = ["docker", "podman"].into_iter().find(|e| engine_answers(e)).map(str::to_owned);
+    }
+    Ok(probe)
+}
+
+/// The route for `triple` on this machine.
+pub fn route(triple: &str) -> Result<Route> {
+    match choose(&probe()?, triple) {
+        Some(route) => Ok(route),
+        None => bail!(
+            "find a tool chain for {triple}: run `make setup`, or `rustup target add {triple}`, \
+             or install cross and start a container engine"
+        ),
+    }
+}
+
+/// Version line and sysroot, when the compiler runs and is new enough.
+fn compiler(rustc: &Path, cwd: &Path) -> Option<(String, PathBuf)> {
+    // In the clone's folder, so that a rust-toolchain.toml there counts; without what an outer cargo left behind.
+    let ask = |what: &[&str]| {
+        let out = cmd::output(clean(&mut Command::new(rustc)).args(what).current_dir(cwd)).ok()?;
+        Some(String::from_utf8(out).ok()?.trim().to_owned())
+    };
+    let version = ask(&["--version"])?;
+    (parse_version(&version)? >= MIN_RUST).then_some(())?;
+    Some((version, ask(&["--print", "sysroot"])?.into()))
+}
+
+/// `rustc 1.96.0 (…)` → (1, 96).
+pub fn parse_version(line: &str) -> Option<(u32, u32)> {
+    let mut numbers = line.split_whitespace().nth(1)?.split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+fn installed_targets(sysroot: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(sysroot.join("lib/rustlib")) else { return Vec::new() };
+    let with_std = entries.flatten().filter(|e| {
+        let libs = std::fs::read_dir(e.path().join("lib"));
+        libs.is_ok_and(|l| l.flatten().any(|f| f.file_name().to_string_lossy().starts_with("libstd-")))
+    });
+    with_std.map(|e| e.file_name().to_string_lossy().into_owned()).collect()
+}
+
+fn has_sources(sysroot: &Path) -> bool {
+    sysroot.join("lib/rustlib/src/rust/library/std/Cargo.toml").is_file()
+}
+
+/// Whether the engine's service answers; the client alone says nothing.
+fn engine_answers(engine: &str) -> bool {
+    cmd::found(engine) && cmd::run(Command::new("timeout").args([ENGINE_SECONDS, engine, "info"])).is_ok()
+}
+
+/// Takes away what an outer cargo, rustup or make put into the environment.
+pub fn clean(command: &mut Command) -> &mut Command {
+    for (key, _) in std::env::vars_os() {
+        let name = key.to_string_lossy();
+        let ours = ["CARGO_HOME", "CARGO_NET_OFFLINE"].contains(&name.as_ref())
+            || name.starts_with("CARGO_REGISTR")
+            || name.starts_with("CARGO_HTTP_")
+            || name.starts_with("CARGO_NET_");
+        let outer =
+            name.starts_with("CARGO") || ["RUSTC", "RUSTDOC", "RUSTFLAGS", "RUSTUP_TOOLCHAIN"].contains(&&*name);
+        if outer && !ours {
+            command.env_remove(&key);
+        }
+    }
+    command
+}
+
+/// A command that builds for `triple` by `route`; the caller adds package, profile and target folder.
+pub fn command(route: &Route, triple: &str) -> Result<Command> {
+    let (mut command, zig) = match route {
+        Route::Cross(engine) => {
+            let mut c = Command::new("cross");
+            clean(&mut c).env("CROSS_CONTAINER_ENGINE", engine).arg("build");
+            return Ok({
+                c.args(["--target", triple]);
+                c
+            });
+        }
+        Route::Target(_) | Route::BuildStd(_) => {
+            let tools = zig()?;
+            (Command::new(tools.join("bin/cargo-zigbuild")), tools.join("ziglang/zig"))
+        }
+    };
+    let cache = cache::dir()?;
+    clean(&mut command)
+        .env("CARGO_ZIGBUILD_ZIG_PATH", zig)
+        .env("CARGO_ZIGBUILD_CACHE_DIR", cache.join("zigbuild"))
+        .env("ZIG_GLOBAL_CACHE_DIR", cache.join("zig"))
+        .args(["zigbuild", "--target", triple]);
+    if let Route::BuildStd(rust) = route {
+        let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", triple.to_uppercase().replace('-', "_"));
+        command
+            // -Zbuild-std is what a released compiler refuses otherwise; the sources are its own.
+            .env("RUSTC_BOOTSTRAP", "1")
+            .env("RUSTC", &rust.rustc)
+            .env("CARGO", &rust.cargo)
+            // Debian ships no musl start files with the compiler; zig brings its own.
+            .env(flags, "-Clink-self-contained=no")
+            .arg("-Zbuild-std=std,panic_abort");
+    }
+    Ok(command)
+}
+
+fn zig_dir() -> Result<PathBuf> {
+    Ok(cache::dir()?.join("tools").join(&digest::bytes(WHEELS)[..16]))
+}
+
+/// Whether [`zig`] has nothing to install.
+pub fn zig_is_here() -> Result<bool> {
+    Ok(zig_dir()?.exists())
+}
+
+/// Folder with zig and cargo-zigbuild, installed by pip below the cache the first time.
+pub fn zig() -> Result<PathBuf> {
+    let dir = zig_dir()?;
+    cache::once(&dir, |scratch| {
+        eprintln!("imagebuild: fetching zig and cargo-zigbuild");
+        let python = scratch.join("venv/bin/python");
+        cmd::run(Command::new("python3").args(["-m", "venv"]).arg(scratch.join("venv")))
+            .context("make a python environment for zig")?;
+        let list = scratch.join("requirements.txt");
+        std::fs::write(&list, WHEELS).with_context(|| format!("write {}", list.display()))?;
+        // Into a plain folder: a virtual environment would remember the scratch folder's name.
+        cmd::run(
+            Command::new(python)
+                .args(["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes"])
+                .arg("--requirement")
+                .arg(&list)
+                .arg("--target")
+                .arg(scratch),
+        )
+        .context("install zig and cargo-zigbuild")?;
+        std::fs::remove_dir_all(scratch.join("venv")).context("remove the python environment")
+    })?;
+    Ok(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const ARM: &str = "aarch64-unknown-linux-musl";
+
+    fn rust() -> Rust {
+        Rust { rustc: "/usr/bin/rustc".into(), cargo: "/usr/bin/cargo".into(), version: "rustc 1.96.0".into() }
+    }
+
+    fn everything() -> Probe {
+        Probe {
+            targets: vec!["x86_64-unknown-linux-gnu".into(), ARM.into()],
+            version: "rustc 1.95.0".into(),
+            cross: true,
+            engine: Some("podman".into()),
+            sources: Some(rust()),
+        }
+    }
+
+    #[test]
+    fn an_installed_target_comes_first() {
+        assert_eq!(choose(&everything(), ARM), Some(Route::Target("rustc 1.95.0".into())));
+    }
+
+    #[test]
+    fn a_target_counts_only_for_itself() {
+        assert_eq!(choose(&everything(), "x86_64-unknown-linux-musl"), Some(Route::Cross("podman".into())));
+    }
+
+    #[test]
+    fn cross_needs_an_engine_that_answers() {
+        let no_engine = Probe { targets: vec![], engine: None, ..everything() };
+        assert_eq!(choose(&no_engine, ARM), Some(Route::BuildStd(rust())));
+    }
+
+    #[test]
+    fn an_engine_alone_is_not_cross() {
+        let no_cross = Probe { targets: vec![], cross: false, ..everything() };
+        assert_eq!(choose(&no_cross, ARM), Some(Route::BuildStd(rust())));
+    }
+
+    #[test]
+    fn a_bare_machine_has_no_route() {
+        let bare = Probe { version: "rustc 1.95.0".into(), ..Probe::default() };
+        assert_eq!(choose(&bare, ARM), None);
+    }
+
+    #[test]
+    fn versions_are_read() {
+        assert_eq!(parse_version("rustc 1.96.0 (ac68faa20 2026-05-25)"), Some((1, 96)));
+        assert_eq!(parse_version("rustc 1.63.0"), Some((1, 63)));
+        assert_eq!(parse_version("nonsense"), None);
+    }
+
+    #[test]
+    fn routes_say_what_they_are() {
+        assert_eq!(
+            Route::BuildStd(rust()).to_string(),
+            "rustc 1.96.0 with the standard library built from source, linked by zig"
+        );
+        assert_eq!(Route::Cross("docker".into()).to_string(), "cross in docker");
+        assert_eq!(
+            Route::Target("rustc 1.95.0".into()).to_string(),
+            "rustc 1.95.0 with its installed musl target, linked by zig"
+        );
+    }
+}

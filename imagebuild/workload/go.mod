@@ -1,0 +1,3 @@
+module firstboot.local/demo
+
+go 1.24
