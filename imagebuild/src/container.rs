@@ -98,13 +98,7 @@ fn make(wanted: &Wanted, scratch: &Path) -> Result<oci::Image> {
 }
 
 /// Adds programs of Debian packages and all that they need to run.
-fn add_programs(
-    tree: &mut Tree,
-    arch: Arch,
-    packages: &[String],
-    programs: &[String],
-    extra: &[String],
-) -> Result<()> {
+fn add_programs(tree: &mut Tree, arch: Arch, packages: &[String], programs: &[String], extra: &[String]) -> Result<()> {
     let debian = Debian::open(arch.name())?;
     let names: Vec<&str> = packages.iter().map(String::as_str).collect();
     let dir = tempfile::tempdir().context("create a scratch folder")?;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-<<<<<<< HEAD
-//! SHA-256 as hexadecimal text, of bytes and of folders; the cache is keyed by it.
+//! SHA-256 as hexadecimal text, of bytes, files and folders: cache keys and the identifiers derived from them.
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Hexadecimal SHA-256 of `bytes`.
@@ -44,15 +44,10 @@ fn collect(path: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-fn hex(digest: impl AsRef<[u8]>) -> String {
+/// Lower-case hexadecimal.
+pub fn hex(digest: impl AsRef<[u8]>) -> String {
     digest.as_ref().iter().map(|b| format!("{b:02x}")).collect()
-=======
-//! Digests: cache keys and the identifiers derived from them.
-
-use anyhow::{Context, Result};
-use sha2::{Digest, Sha256};
-use std::io::Read;
-use std::path::Path;
+}
 
 /// Key of a cache entry: 16 hex digits over the parts, each with its length.
 pub fn key(parts: &[&str]) -> String {
@@ -86,15 +81,8 @@ pub fn file(path: &Path) -> Result<String> {
     }
 }
 
-/// Lower-case hex.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
->>>>>>> image
-}
-
 #[cfg(test)]
 mod tests {
-<<<<<<< HEAD
     #![allow(clippy::unwrap_used)]
     use super::*;
 
@@ -119,8 +107,7 @@ mod tests {
         write(b.path(), "x", "1");
         write(b.path(), "y", "");
         assert_ne!(before, tree(b.path(), &["src"]).unwrap());
-=======
-    use super::*;
+    }
 
     #[test]
     fn keys_depend_on_where_parts_end() {
@@ -128,6 +115,5 @@ mod tests {
         assert_eq!(key(&["ab", "c"]).len(), 16);
         assert_eq!(uuid("k", "root"), uuid("k", "root"));
         assert_ne!(uuid("k", "root"), uuid("k", "esp"));
->>>>>>> image
     }
 }

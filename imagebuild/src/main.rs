@@ -5,7 +5,6 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use imagebuild::{check, device, setup};
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -27,12 +26,6 @@ enum Command {
     Setup(imagebuild::setup::Args),
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().command {
-        Command::Check => imagebuild::check::main(),
-        Command::Component(args) => imagebuild::component::main(&args),
-        Command::Device(args) => imagebuild::device::main(&args),
-        Command::Setup(args) => imagebuild::setup::main(&args),
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -46,8 +39,9 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<()> {
     match command {
-        Command::Check => check::main(),
-        Command::Device(args) => device::main(&args),
-        Command::Setup(args) => setup::main(&args),
+        Command::Check => imagebuild::check::main(),
+        Command::Component(args) => imagebuild::component::main(&args),
+        Command::Device(args) => imagebuild::device::main(&args),
+        Command::Setup(args) => imagebuild::setup::main(&args),
     }
 }

@@ -23,8 +23,7 @@ const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 /// Linux capability CAP_NET_BIND_SERVICE, permitted and effective, as the kernel keeps it in the extended attribute
 /// `security.capability` (struct vfs_cap_data, revision 2): magic with the effective bit, then permitted and
 /// inheritable, low and high words, little endian.
-const NET_BIND_SERVICE: [u8; 20] =
-    [0x01, 0, 0, 0x02, 0x00, 0x04, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+const NET_BIND_SERVICE: [u8; 20] = [0x01, 0, 0, 0x02, 0x00, 0x04, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// One thing in an image's file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,7 +117,8 @@ fn descriptor(media_type: &str, digest: &str, size: usize) -> Value {
 fn layer(tree: &Tree) -> Result<Vec<u8>> {
     let mut folders = BTreeMap::new();
     for path in tree.keys() {
-        let Some(relative) = path.strip_prefix('/').filter(|p| !p.is_empty() && !p.split('/').any(|c| c == "..")) else {
+        let Some(relative) = path.strip_prefix('/').filter(|p| !p.is_empty() && !p.split('/').any(|c| c == ".."))
+        else {
             bail!("write image layer: {path} is no absolute path");
         };
         for (end, _) in relative.match_indices('/') {
@@ -172,8 +172,7 @@ pub fn write(image: &Image, reference: &str, arch: Arch, to: &Path) -> Result<()
     entry["platform"] = json!({ "architecture": arch.name(), "os": "linux" });
     // containerd takes the first as the image's name; other tools read the second, a tag.
     let tag = reference.rsplit_once(':').map_or("latest", |(_, tag)| tag);
-    entry["annotations"] =
-        json!({ "io.containerd.image.name": reference, "org.opencontainers.image.ref.name": tag });
+    entry["annotations"] = json!({ "io.containerd.image.name": reference, "org.opencontainers.image.ref.name": tag });
     let index = serde_json::to_vec(&json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [entry] }))?;
 
     let file = std::fs::File::create(to).with_context(|| format!("create {}", to.display()))?;

@@ -52,14 +52,7 @@ struct Repository<'a> {
 
 /// Fetches the image for `arch` whose manifest, or list of manifests, has `digest` (`sha256:…`). `image` is
 /// `host[:port]/name`. Layers are stored in the folder `scratch`, which must outlive the result.
-pub fn pull(
-    component: &str,
-    image: &str,
-    digest: &str,
-    plain_http: bool,
-    arch: Arch,
-    scratch: &Path,
-) -> Result<Image> {
+pub fn pull(component: &str, image: &str, digest: &str, plain_http: bool, arch: Arch, scratch: &Path) -> Result<Image> {
     let Some((host, name)) = image.split_once('/') else {
         bail!("read image {image} of component {component}: it is not host/name");
     };
@@ -67,9 +60,8 @@ pub fn pull(
     let mut repository = Repository { component, base: format!("{scheme}://{host}/v2/{name}"), token: None };
     let (mut bytes, mut manifest) = repository.manifest(digest)?;
     if !manifest.manifests.is_empty() {
-        let fits = |d: &&Descriptor| {
-            d.platform.as_ref().is_some_and(|p| p.os == "linux" && p.architecture == arch.name())
-        };
+        let fits =
+            |d: &&Descriptor| d.platform.as_ref().is_some_and(|p| p.os == "linux" && p.architecture == arch.name());
         let chosen = manifest.manifests.iter().find(fits);
         let chosen = chosen.with_context(|| format!("find linux/{arch} in image {image} of component {component}"))?;
         (bytes, manifest) = repository.manifest(&chosen.digest)?;

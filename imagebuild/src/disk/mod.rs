@@ -102,10 +102,7 @@ fn boot_partition(file: &File, ids: &Ids, place: &Placed, content: &Content) -> 
 
 fn system_partition(file: &File, target: &Target, ids: &Ids, place: &Placed, content: &Content) -> Result<()> {
     let read = |path: &Path| fs::read(path).with_context(|| format!("read {}", path.display()));
-    let entry = format!(
-        "title firstboot\nlinux /vmlinuz\ninitrd /initrd\noptions {}\n",
-        command_line(target, ids)
-    );
+    let entry = format!("title firstboot\nlinux /vmlinuz\ninitrd /initrd\noptions {}\n", command_line(target, ids));
     // The largest clusters that still make it FAT32 at this size: firmware follows the chain one by one.
     let fat = fat::Fat::format(file, place, ids.volume(place.role), 2048)?;
     let loader = match target.arch.as_str() {
