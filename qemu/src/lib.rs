@@ -32,5 +32,5 @@ pub fn host_arch() -> Result<&'static str> {
 
 /// The raw disk image of a target, built if anything that goes into it has changed.
 pub fn image_of(target: &str) -> Result<std::path::PathBuf> {
-    imagebuild::build::ensure_raw(target)
+    imagebuild::build::ensure_raw(target, None)
 }
