@@ -5,6 +5,7 @@
 //! the same input gives the same bytes.
 
 use crate::debian::Debian;
+use crate::owner::tool;
 use crate::progress::step;
 use crate::rootfs::Rootfs;
 use crate::target::Target;
@@ -83,7 +84,7 @@ fn drivers(target: &Target, rootfs: &Rootfs, scratch: &Path, tree: &Path) -> Res
     for name in ["modules.order", "modules.builtin", "modules.builtin.modinfo"] {
         fs::copy(base.join(name), home.join(name)).with_context(|| format!("copy {name}"))?;
     }
-    cmd::run(Command::new("depmod").arg("--basedir").arg(tree).arg(&rootfs.release))?;
+    cmd::run(Command::new(tool("depmod")).arg("--basedir").arg(tree).arg(&rootfs.release))?;
     // busybox reads the text indexes.
     for entry in fs::read_dir(&home)? {
         let path = entry?.path();
