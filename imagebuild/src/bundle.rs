@@ -52,12 +52,7 @@ pub fn ensure(arch: Arch, kubernetes_version: Option<&str>) -> Result<PathBuf> {
 pub fn ensure_of(lock: &Lock, arch: Arch, kubernetes_version: Option<&str>) -> Result<PathBuf> {
     let minor = lock.minor(kubernetes_version)?;
     let dir = cache::dir()?.join("bundles").join(key(lock, &minor, arch)?);
-    cache::once(&dir, |scratch| {
-        let manifest = fill(lock, &minor, arch, &scratch.join("blobs"))?;
-        let path = scratch.join("manifest.json");
-        let json = serde_json::to_vec_pretty(&manifest).context("write manifest")?;
-        fs::write(&path, json).with_context(|| format!("write {}", path.display()))
-    })?;
+    cache::once(&dir, |scratch| write(lock, &minor, arch, scratch))?;
     Ok(dir)
 }
 
@@ -83,6 +78,14 @@ fn key(lock: &Lock, minor: &str, arch: Arch) -> Result<String> {
         parts.push(container::key(&Wanted { lock, image, minor, arch })?);
     }
     Ok(verify::sha256(&serde_json::to_vec(&parts)?)[..32].to_owned())
+}
+
+/// Writes the bundle to an empty folder.
+fn write(lock: &Lock, minor: &str, arch: Arch, dir: &Path) -> Result<()> {
+    let manifest = fill(lock, minor, arch, &dir.join("blobs"))?;
+    let path = dir.join("manifest.json");
+    let json = serde_json::to_vec_pretty(&manifest).context("write manifest")?;
+    fs::write(&path, json).with_context(|| format!("write {}", path.display()))
 }
 
 /// Builds and compresses everything into `blobs`.
