@@ -152,7 +152,7 @@ impl Debian {
             let dir = self.root.join(dir);
             fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         }
-        self.write("state/status", "")?;
+        self.write("state/status", crate::rootfs::OWN_PACKAGE)?;
         self.write("etc/sources.list", &sources()?)?;
         self.write("apt.conf", &self.configuration()?)?;
         cmd::run(self.apt("apt-get").args(["-qq", "update"])).context("fetch Debian package lists")?;

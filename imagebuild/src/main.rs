@@ -5,6 +5,7 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use std::process::ExitCode;
 
 #[derive(Parser)]
 #[command(name = "imagebuild", version, about = "Builds images, bundles and seeds for firstboot")]
@@ -27,8 +28,19 @@ enum Command {
     Setup(imagebuild::setup::Args),
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            // The chain on one line; anyhow's own form adds a backtrace that helps nobody at this door.
+            eprintln!("imagebuild: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
         Command::Bundle(args) => imagebuild::bundle::main(&args),
         Command::Check => imagebuild::check::main(),
         Command::Component(args) => imagebuild::component::main(&args),

@@ -51,12 +51,27 @@ const fn tool(file: &'static str, package: &'static str, from: Goal) -> Tool {
 /// Everything this repository calls, apart from Rust and Go.
 const TOOLS: &[Tool] = &[
     tool("cc", "gcc", Goal::Check),
+    tool("/usr/include/stdio.h", "libc6-dev", Goal::Check),
     tool("python3", "python3", Goal::Check),
     tool("dpkg-deb", "dpkg", Goal::Image),
     tool("tar", "tar", Goal::Image),
     tool("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring", Goal::Image),
     Tool { file: "aarch64-linux-gnu-gcc", package: "gcc-aarch64-linux-gnu", from: Goal::Image, host: "x86_64" },
     Tool { file: "x86_64-linux-gnu-gcc", package: "gcc-x86-64-linux-gnu", from: Goal::Image, host: "aarch64" },
+    Tool {
+        file: "/usr/aarch64-linux-gnu/include/stdio.h",
+        package: "libc6-dev-arm64-cross",
+        from: Goal::Image,
+        host: "x86_64",
+    },
+    Tool {
+        file: "/usr/x86_64-linux-gnu/include/stdio.h",
+        package: "libc6-dev-amd64-cross",
+        from: Goal::Image,
+        host: "aarch64",
+    },
+    tool("depmod", "kmod", Goal::Image),
+    tool("xz", "xz-utils", Goal::Image),
     tool("mke2fs", "e2fsprogs", Goal::Image),
     tool("fakeroot", "fakeroot", Goal::Image),
     tool("qemu-system-x86_64", "qemu-system-x86", Goal::Demo),
@@ -251,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_check_needs_no_emulator() {
-        assert_eq!(missing(Goal::Check, "x86_64", &|_| false), ["gcc", "python3"]);
+        assert_eq!(missing(Goal::Check, "x86_64", &|_| false), ["gcc", "libc6-dev", "python3"]);
         assert!(missing(Goal::Demo, "x86_64", &|_| false).contains(&"qemu-system-x86"));
         assert!(!missing(Goal::Image, "x86_64", &|_| false).contains(&"qemu-system-x86"));
     }

@@ -3,10 +3,12 @@
 
 use super::Cx;
 use crate::fault::{Fault, OwnedBy, Owner};
+use crate::host::Host;
+use crate::journal::Record;
 use anyhow::Result;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 const WANTED: &str = "/etc/systemd/system/multi-user.target.wants/kubelet.service";
 const UNIT: &str = "/usr/lib/systemd/system/kubelet.service";
@@ -15,6 +17,15 @@ const LIMIT: Duration = Duration::from_secs(240);
 /// kubelet's default healthz address; it answers without a certificate.
 const HEALTHZ: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 10248);
 
+/// Fact: when kubelet was started, seconds since 1970.
+const STARTED: &str = "kubelet-started";
+
+/// When kubelet was started, as far as the journal knows.
+pub(super) fn started(host: &Host) -> SystemTime {
+    let seconds = host.journal().fact(STARTED).and_then(|s| s.parse().ok()).unwrap_or(0);
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
     Ok(cx.host.read_link(WANTED).owned_by(Owner::Host)?.is_some() && healthy())
 }
@@ -22,6 +33,8 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     let work = || -> Result<Option<()>> {
         cx.host.symlink(WANTED, UNIT)?;
+        let now = cx.host.now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        cx.host.record(Record::Fact { name: STARTED.into(), value: now.to_string() })?;
         cx.host.start_unit("kubelet.service")?;
         cx.host.wait(LIMIT, Duration::from_millis(50), || Ok(healthy().then_some(())))
     };

@@ -5,10 +5,13 @@ mod bundle;
 mod clock;
 mod identity;
 mod images;
+mod join;
 mod kernel;
 mod kubelet;
 mod network;
 mod online;
+mod pod_network;
+mod ready;
 mod runtime;
 mod seal;
 
@@ -50,6 +53,9 @@ pub const PHASES: &[Phase<Cx>] = &[
     Phase { name: "runtime", check: runtime::check, apply: runtime::apply },
     Phase { name: "images", check: images::check, apply: images::apply },
     Phase { name: "online", check: online::check, apply: online::apply },
+    Phase { name: "join", check: join::check, apply: join::apply },
     Phase { name: "kubelet", check: kubelet::check, apply: kubelet::apply },
+    Phase { name: "pod-network", check: pod_network::check, apply: pod_network::apply },
+    Phase { name: "ready", check: ready::check, apply: ready::apply },
     Phase { name: "seal", check: seal::check, apply: seal::apply },
 ];

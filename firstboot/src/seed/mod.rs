@@ -19,6 +19,7 @@ use std::time::SystemTime;
 use sha2::{Digest, Sha256};
 use toml::de::DeTable;
 
+pub use read::KEYS;
 pub use types::{
     CaPin, Cni, DEFAULT_PORT, Endpoint, JoinToken, NodeLabel, NodeName, Role, Taint, is_dns_subdomain, may_show,
 };

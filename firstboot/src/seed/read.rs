@@ -14,6 +14,11 @@ const LATER_TABLES: [&str; 6] = ["network", "time", "access", "kubelet", "regist
 /// Top-level keys that later versions read.
 const LATER_KEYS: [&str; 2] = ["join", "reset"];
 
+/// Every key there is, by table; the top level has no name. docs/seed.md lists the same.
+pub const KEYS: &[(&str, &[&str])] = &[("", &["version"]), ("cluster", CLUSTER), ("node", NODE)];
+const CLUSTER: &[&str] = &["apiserver", "token", "ca-cert-hashes", "ca-cert", "token-expires"];
+const NODE: &[&str] = &["name", "role", "cni", "labels", "taints"];
+
 /// Line of a byte offset, from 1.
 pub(super) fn line_of(text: &str, offset: usize) -> usize {
     1 + text.as_bytes()[..offset.min(text.len())].iter().filter(|b| **b == b'\n').count()
@@ -103,8 +108,7 @@ impl<'t> Reader<'t> {
     }
 
     fn cluster(&mut self, at: usize, table: &DeTable<'_>) -> Option<Cluster> {
-        let known = ["apiserver", "token", "ca-cert-hashes", "ca-cert", "token-expires"];
-        self.unknown_keys("cluster", table, &known);
+        self.unknown_keys("cluster", table, CLUSTER);
         let apiserver = table.get("apiserver").map(|v| self.strings(v, "apiserver", "cluster", Endpoint::parse));
         let token = table.get("token").map(|v| self.string(v, "token", "cluster", JoinToken::parse));
         let pins = table.get("ca-cert-hashes").map(|v| self.strings(v, "ca-cert-hashes", "cluster", CaPin::parse));
@@ -136,7 +140,7 @@ impl<'t> Reader<'t> {
     }
 
     fn node(&mut self, table: &DeTable<'_>) -> Option<Node> {
-        self.unknown_keys("node", table, &["name", "role", "cni", "labels", "taints"]);
+        self.unknown_keys("node", table, NODE);
         let name = table.get("name").and_then(|v| self.string(v, "name", "node", NodeName::parse));
         let role = table.get("role").map_or(Some(Role::Edge), |v| self.string(v, "role", "node", Role::parse));
         let cni = table.get("cni").map_or(Some(Cni::Auto), |v| self.string(v, "cni", "node", Cni::parse));

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+# The front door. Each command sets up this machine first: installs what is missing, or says how.
+
+SHELL := bash
+export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/firstboot/target
+TARGET ?= generic-$(if $(filter aarch64 arm64,$(shell uname -m)),arm64,amd64)
+imagebuild := cargo run --quiet --locked --package imagebuild --
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check image clean build-tools
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 20
+
+test: build-tools ## every test that CI runs
+	@$(imagebuild) setup --for test
+	@cargo run --quiet --locked --package e2e --bin run-tests
+
+check: build-tools ## formatting, lints, dependencies, documentation, sizes
+	@$(imagebuild) setup --for check
+	@$(imagebuild) check
+
+clean: ## remove what was built here; the cache outside the clone stays
+	rm -rf out
+
+# cargo and a linker come before anything of ours can run. The build folder serves every clone, but cargo trusts
+# time stamps: another clone's older sources would pass for built.
+build-tools:
+	@command -v cargo >/dev/null || { echo "install Rust 1.90 or newer (rustup), then try again"; exit 1; }
+	@command -v cc >/dev/null || { [ "$$(id -u)" = 0 ] && { apt-get update; apt-get install -y gcc libc6-dev; } || \
+	  { echo "run this once, then try again: sudo apt-get install -y gcc libc6-dev"; exit 1; } }
+	@mkdir -p "$(CARGO_TARGET_DIR)"; [ "$$(cat "$(CARGO_TARGET_DIR)/clone" 2>/dev/null)" = "$(CURDIR)" ] || { \
+	  rm -rf "$(CARGO_TARGET_DIR)"/*/.fingerprint/{firstboot,imagebuild,qemu,e2e}-*; echo "$(CURDIR)" >"$(CARGO_TARGET_DIR)/clone"; }

@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A client of the Kubernetes API: GET, POST, PATCH and WATCH of JSON, one server, one kept connection.
+//!
+//! HTTP/1.1 without redirects, proxies, cookies or retries: what fails is told, and the caller decides.
+
+use std::time::{Duration, SystemTime};
+
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, USER_AGENT};
+use reqwest::{Method, Response, Url, redirect};
+use rustls::ClientConfig;
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
+
+use super::error::{self, Error, Kind};
+use crate::seed::{Endpoint, JoinToken};
+
+/// Longest time for one call, from connecting to the last byte.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time for one connection attempt, TLS not included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Largest answer that is read, bytes.
+const MAX_ANSWER: usize = 4 * 1024 * 1024;
+
+/// An answer of the API server.
+#[derive(Debug)]
+pub struct Reply {
+    /// The object.
+    pub body: Value,
+    /// The server's clock.
+    pub date: Option<SystemTime>,
+}
+
+/// A client of one API server.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    server: String,
+    bearer: Option<HeaderValue>,
+}
+
+impl Client {
+    /// A client of the API at `server` (`https://host:port[/path]`), without a bearer token.
+    ///
+    /// # Errors
+    /// TLS settings that cannot be used.
+    pub fn new(server: &str, tls: ClientConfig) -> Result<Self, Error> {
+        let http = reqwest::Client::builder()
+            .use_preconfigured_tls(tls)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(CALL_TIMEOUT)
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .https_only(true)
+            .build()
+            .map_err(|e| Error::answer(format!("set up TLS: {}", error::remote(&e.to_string()))))?;
+        Ok(Client { http, server: server.trim_end_matches('/').to_owned(), bearer: None })
+    }
+
+    /// The same client, and its open connections, with a bearer token.
+    pub fn with_token(&self, token: &JoinToken) -> Self {
+        let value = format!("Bearer {}", *token.bearer());
+        let value = zeroize::Zeroizing::new(value);
+        let mut value = HeaderValue::from_str(&value).unwrap_or_else(|_| HeaderValue::from_static(""));
+        value.set_sensitive(true);
+        Client { bearer: Some(value), ..self.clone() }
+    }
+
+    /// The same client, and its open connections, for another address of the same cluster.
+    pub fn at(&self, server: &str) -> Self {
+        Client { server: server.trim_end_matches('/').to_owned(), ..self.clone() }
+    }
+
+    /// `https://host:port[/path]` that this client talks to.
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// GET of one object.
+    pub async fn get(&self, path: &str) -> Result<Reply, Error> {
+        self.call(Method::GET, path, None).await
+    }
+
+    /// POST of a new object; gives what the server made of it.
+    pub async fn post(&self, path: &str, object: &Value) -> Result<Reply, Error> {
+        self.call(Method::POST, path, Some(("application/json", object))).await
+    }
+
+    /// Strategic merge PATCH of an object.
+    pub async fn patch(&self, path: &str, patch: &Value) -> Result<Reply, Error> {
+        self.call(Method::PATCH, path, Some(("application/strategic-merge-patch+json", patch))).await
+    }
+
+    async fn call(&self, method: Method, path: &str, body: Option<(&'static str, &Value)>) -> Result<Reply, Error> {
+        let response = self.send(method.clone(), path, body, CALL_TIMEOUT).await?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let bytes = self.read(response).await?;
+        let body = self.json(&headers, &bytes);
+        if (200..300).contains(&status) {
+            return Ok(Reply { body: body?, date: date(&headers) });
+        }
+        match body {
+            // Whatever its status, a web page is no word of the API server.
+            Err(page) if is_html(&headers) => Err(page),
+            body => Err(self.status(&method, path, status, body.ok().as_ref())),
+        }
+    }
+
+    /// One request of any kind.
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&'static str, &Value)>,
+        limit: Duration,
+    ) -> Result<Response, Error> {
+        let url = Url::parse(&format!("{}{path}", self.server))
+            .map_err(|_| Error::answer(format!("API server address {} cannot be used", error::remote(&self.server))))?;
+        let mut request = self
+            .http
+            .request(method, url)
+            .timeout(limit)
+            .header(ACCEPT, "application/json")
+            .header(USER_AGENT, concat!("firstboot/", env!("CARGO_PKG_VERSION")));
+        if let Some(bearer) = &self.bearer {
+            request = request.header(AUTHORIZATION, bearer.clone());
+        }
+        if let Some((kind, object)) = body {
+            request = request.header(CONTENT_TYPE, kind).body(object.to_string());
+        }
+        request.send().await.map_err(|e| self.transport(&e))
+    }
+
+    async fn read(&self, mut response: Response) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|e| self.transport(&e))? {
+            if bytes.len() + chunk.len() > MAX_ANSWER {
+                return Err(Error::answer(format!("API server {}: answer is larger than 4 MiB", self.host())));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
+    }
+
+    fn json(&self, headers: &HeaderMap, bytes: &[u8]) -> Result<Value, Error> {
+        serde_json::from_slice(bytes).map_err(|_| {
+            let what = match is_html(headers) {
+                true => "a web page, not the Kubernetes API: is a captive portal or a proxy in between?",
+                false => "something that is not the Kubernetes API",
+            };
+            Error::answer(format!("API server {} answers with {what}", self.host()))
+        })
+    }
+
+    fn status(&self, method: &Method, path: &str, status: u16, body: Option<&Value>) -> Error {
+        let reason = reqwest::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("");
+        let path = path.split('?').next().unwrap_or(path);
+        let mut text = format!("{method} {path}: API server {} answers {status} {reason}", self.host());
+        match body.and_then(|b| b["message"].as_str()) {
+            Some(message) => text.push_str(&format!(": {}", error::remote(message))),
+            None if body.is_none() => text.push_str(", not in the words of the Kubernetes API"),
+            None => {}
+        }
+        Error { kind: Kind::Status(status), text }
+    }
+
+    /// Watches a collection until `see` gives something, or until `limit` has passed (`None`).
+    ///
+    /// `see` gets the event's type (`ADDED`, `MODIFIED`, `DELETED`) and the object; objects that exist already come
+    /// first, as `ADDED`. One request, unless the server ends it early.
+    pub async fn watch<T, E: From<Error>>(
+        &self,
+        path: &str,
+        field_selector: &str,
+        limit: Duration,
+        mut see: impl FnMut(&str, &Value) -> Result<Option<T>, E>,
+    ) -> Result<Option<T>, E> {
+        let started = tokio::time::Instant::now();
+        loop {
+            let left = limit.saturating_sub(started.elapsed());
+            if left < Duration::from_secs(1) {
+                return Ok(None);
+            }
+            let selector = field_selector.replace('=', "%3D");
+            let path = format!("{path}?watch=true&fieldSelector={selector}&timeoutSeconds={}", left.as_secs());
+            // The server ends it; the margin is for a server that does not.
+            let response = self.send(Method::GET, &path, None, left + CALL_TIMEOUT).await?;
+            if let Some(seen) = self.events(response, &path, &mut see).await? {
+                return Ok(Some(seen));
+            }
+            // A server that ends every watch at once must not be asked in a tight loop.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    /// Reads one watch to its end, one JSON document a line.
+    async fn events<T, E: From<Error>>(
+        &self,
+        mut response: Response,
+        path: &str,
+        see: &mut impl FnMut(&str, &Value) -> Result<Option<T>, E>,
+    ) -> Result<Option<T>, E> {
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        if !(200..300).contains(&status) {
+            let bytes = self.read(response).await?;
+            return Err(self.status(&Method::GET, path, status, self.json(&headers, &bytes).ok().as_ref()).into());
+        }
+        let mut pending = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|e| self.transport(&e))? {
+            pending.extend_from_slice(&chunk);
+            if pending.len() > MAX_ANSWER {
+                return Err(Error::answer(format!("API server {}: event is larger than 4 MiB", self.host())).into());
+            }
+            while let Some(end) = pending.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = pending.drain(..=end).collect();
+                let event = self.json(&headers, &line)?;
+                match event["type"].as_str() {
+                    Some("ERROR") => {
+                        let status = event["object"]["code"].as_u64().and_then(|c| c.try_into().ok()).unwrap_or(500);
+                        return Err(self.status(&Method::GET, path, status, Some(&event["object"])).into());
+                    }
+                    Some(kind) => {
+                        if let Some(seen) = see(kind, &event["object"])? {
+                            return Ok(Some(seen));
+                        }
+                    }
+                    None => {}
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn transport(&self, e: &reqwest::Error) -> Error {
+        error::transport(&self.host(), e)
+    }
+
+    /// `host:port` for messages.
+    pub fn host(&self) -> String {
+        host_of(&self.server)
+    }
+}
+
+/// `host:port` of a server's URL.
+pub fn host_of(server: &str) -> String {
+    let Ok(url) = Url::parse(server) else { return error::remote(server) };
+    format!("{}:{}", url.host_str().unwrap_or(""), url.port_or_known_default().unwrap_or(443))
+}
+
+/// URL of an endpoint as the seed names it.
+pub fn url_of(endpoint: &Endpoint) -> String {
+    format!("https://{endpoint}")
+}
+
+fn is_html(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"text/html"))
+}
+
+/// The server's clock, from the `Date` header.
+fn date(headers: &HeaderMap) -> Option<SystemTime> {
+    let text = headers.get(DATE)?.to_str().ok()?;
+    Some(OffsetDateTime::parse(text, &Rfc2822).ok()?.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn date_header() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(date(&headers), None);
+        headers.insert(DATE, HeaderValue::from_static("Sun, 22 Nov 2026 16:31:48 GMT"));
+        let unix = date(&headers).unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(unix.as_secs(), 1_795_365_108);
+        headers.insert(DATE, HeaderValue::from_static("yesterday"));
+        assert_eq!(date(&headers), None);
+    }
+
+    #[test]
+    fn hosts() {
+        assert_eq!(host_of("https://[fd00::1]:6443"), "[fd00::1]:6443");
+        assert_eq!(host_of("https://a.example/k8s/c1"), "a.example:443");
+        assert_eq!(host_of(&url_of(&Endpoint::parse("10.0.0.1").unwrap())), "10.0.0.1:6443");
+    }
+}

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The node's client certificate: key, PKCS#10 and CertificateSigningRequest as kubelet makes them.
+//!
+//! The CSR's name is a digest over key, subject and usages, and the key is stored before the CSR is sent: after a
+//! power cut the same key gives the same name, the server answers 409, and the old request is taken up again.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::string::PrintableString;
+use rcgen::{CertificateParams, DistinguishedName, DnType, DnValue, KeyPair, PublicKeyData};
+use sec1::EcParameters;
+use sec1::der::asn1::ObjectIdentifier;
+use sec1::der::{Decode, EncodePem};
+use sec1::pkcs8::PrivateKeyInfo;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use x509_cert::der::Encode;
+
+use super::client::Client;
+use super::error::{Error, Kind, remote};
+use super::pin;
+use crate::fault::{Fault, Owner};
+use crate::secret::Secret;
+
+/// Collection of CSRs.
+const CSRS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+/// The signer of kubelets' client certificates.
+const SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+/// What the certificate is for, with an elliptic key.
+const USAGES: [&str; 2] = ["digital signature", "client auth"];
+/// NIST P-256.
+const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
+
+/// The node's private key, ECDSA P-256.
+pub struct Key(KeyPair);
+
+impl Key {
+    /// A new key.
+    pub fn generate() -> Result<Self, Fault> {
+        KeyPair::generate().map(Key).map_err(|e| Fault::new(Owner::Host, format!("make private key: {e}")))
+    }
+
+    /// The key that [`Key::pem`] gave; none when the text is not one.
+    pub fn from_pem(pem: &str) -> Option<Self> {
+        KeyPair::from_pem(pem).ok().filter(|k| k.is_compatible(&rcgen::PKCS_ECDSA_P256_SHA256)).map(Key)
+    }
+
+    /// PKCS#8 PEM, for keeping it until the certificate is there.
+    pub fn pem(&self) -> Secret<String> {
+        Secret::new(self.0.serialize_pem())
+    }
+
+    /// SEC 1 PEM (`EC PRIVATE KEY`), the form in which kubelet stores it.
+    pub fn sec1_pem(&self) -> Result<Secret<String>, Fault> {
+        let broken = || Fault::new(Owner::Host, "write private key in SEC 1 form");
+        let info = PrivateKeyInfo::from_der(self.0.serialized_der()).map_err(|_| broken())?;
+        let mut key = sec1::EcPrivateKey::from_der(info.private_key).map_err(|_| broken())?;
+        // Go reads the curve from here; ring leaves it to the PKCS#8 shell.
+        key.parameters = Some(EcParameters::NamedCurve(P256));
+        key.to_pem(sec1::LineEnding::LF).map(Secret::new).map_err(|_| broken())
+    }
+
+    /// PKCS#10 request, PEM: `O=system:nodes, CN=system:node:<name>`, no further names.
+    pub fn request(&self, node: &str) -> Result<String, Fault> {
+        let broken = |e: rcgen::Error| Fault::new(Owner::Host, format!("make certificate request: {e}"));
+        let text = |s: &str| PrintableString::try_from(s).map(DnValue::PrintableString).map_err(broken);
+        let mut subject = DistinguishedName::new();
+        subject.push(DnType::OrganizationName, text("system:nodes")?);
+        subject.push(DnType::CommonName, text(&format!("system:node:{node}"))?);
+        let mut params = CertificateParams::default();
+        params.distinguished_name = subject;
+        params.serialize_request(&self.0).and_then(|csr| csr.pem()).map_err(broken)
+    }
+
+    /// Name of the CSR object that belongs to this key and node.
+    pub fn csr_name(&self, node: &str) -> String {
+        let mut hash = Sha256::new().chain_update(self.0.subject_public_key_info());
+        for part in ["system:nodes", node].iter().chain(&USAGES) {
+            hash.update([0]);
+            hash.update(part);
+        }
+        hash.finalize().iter().take(16).fold("node-csr-".to_owned(), |name, b| name + &format!("{b:02x}"))
+    }
+
+    /// The CSR object.
+    fn csr(&self, node: &str) -> Result<Value, Fault> {
+        Ok(json!({
+            "apiVersion": "certificates.k8s.io/v1",
+            "kind": "CertificateSigningRequest",
+            "metadata": { "name": self.csr_name(node) },
+            "spec": {
+                "signerName": SIGNER,
+                "usages": USAGES,
+                "request": STANDARD.encode(self.request(node)?),
+            },
+        }))
+    }
+
+    /// Whether a certificate is over this key and for this node.
+    pub fn fits(&self, chain_pem: &str, node: &str) -> bool {
+        let Some(leaf) = pin::certificates(chain_pem).and_then(|c| c.into_iter().next()) else { return false };
+        let Ok(leaf) = x509_cert::Certificate::from_der(&leaf) else { return false };
+        let subject = leaf.tbs_certificate.subject.to_string();
+        let has = |part: &str| subject.split(',').any(|p| p == part);
+        let key = leaf.tbs_certificate.subject_public_key_info.to_der();
+        key.is_ok_and(|key| key == self.0.subject_public_key_info())
+            && has(&format!("CN=system:node:{node}"))
+            && has("O=system:nodes")
+    }
+}
+
+/// Sends the CSR and waits, by one watch of at most `limit`, until it is signed. Gives the certificate chain, PEM.
+///
+/// # Errors
+/// Refused, denied, failed, or still pending; always the cluster's move.
+pub async fn certificate(client: &Client, key: &Key, node: &str, limit: Duration) -> Result<String, Fault> {
+    let name = key.csr_name(node);
+    match client.post(CSRS, &key.csr(node)?).await {
+        // Ours from before a power cut: nobody else has this key.
+        Ok(_) | Err(Error { kind: Kind::Status(409), .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let mut approved = false;
+    let selector = format!("metadata.name={name}");
+    let chain = client
+        .watch(CSRS, &selector, limit, |event, csr| {
+            if event == "DELETED" {
+                return Err(Fault::new(Owner::Cluster, format!("CSR {name} was deleted before it was signed")));
+            }
+            approved = condition(csr, "Approved").is_some();
+            state(&name, csr)
+        })
+        .await?;
+    let Some(chain) = chain else {
+        return Err(Fault::new(Owner::Cluster, pending(&name, approved)));
+    };
+    match key.fits(&chain, node) {
+        true => Ok(chain),
+        false => Err(Fault::new(Owner::Cluster, format!("CSR {name}: its certificate is not for this key and node"))),
+    }
+}
+
+/// Certificate of a signed CSR, nothing of one that is under way.
+fn state(name: &str, csr: &Value) -> Result<Option<String>, Fault> {
+    if let Some(why) = condition(csr, "Denied") {
+        let text = format!("CSR {name} was denied{why}; kubectl delete csr {name} lets this device ask again");
+        return Err(Fault::new(Owner::Cluster, text));
+    }
+    if let Some(why) = condition(csr, "Failed") {
+        let text = format!("CSR {name} could not be signed{why}; kubectl delete csr {name} lets this device ask again");
+        return Err(Fault::new(Owner::Cluster, text));
+    }
+    let Some(encoded) = csr["status"]["certificate"].as_str() else { return Ok(None) };
+    let chain = STANDARD.decode(encoded).ok().and_then(|pem| String::from_utf8(pem).ok());
+    match chain {
+        Some(chain) => Ok(Some(chain)),
+        None => Err(Fault::new(Owner::Cluster, format!("CSR {name}: its certificate cannot be read"))),
+    }
+}
+
+/// Reason and message of a condition that holds, as `: …` for a sentence.
+fn condition(csr: &Value, kind: &str) -> Option<String> {
+    let conditions = csr["status"]["conditions"].as_array()?;
+    let held = conditions.iter().find(|c| c["type"] == kind && c["status"] != "False")?;
+    let words: Vec<&str> = ["reason", "message"].iter().filter_map(|k| held[*k].as_str()).collect();
+    let words = remote(&words.join(" "));
+    Some(if words.is_empty() { words } else { format!(": {words}") })
+}
+
+fn pending(name: &str, approved: bool) -> String {
+    match approved {
+        false => format!("CSR {name} waits for approval: kubectl certificate approve {name}"),
+        true => format!("CSR {name} is approved but not signed: no signer for {SIGNER} is at work"),
+    }
+}
+
+#[cfg(test)]
+#[path = "csr_tests.rs"]
+mod tests;

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Key, request and CSR states; openssl is the judge of the forms where it is installed.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use super::*;
+
+/// What openssl says of `input`; the tool is part of every build machine's base system.
+fn openssl(args: &[&str], input: &str) -> String {
+    let mut child = Command::new("openssl").args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let out = child.wait_with_output().unwrap();
+    assert!(out.status.success(), "openssl {args:?}");
+    String::from_utf8(out.stdout).unwrap()
+}
+
+#[test]
+fn request_has_kubelets_form() {
+    let key = Key::generate().unwrap();
+    let request = key.request("edge-1").unwrap();
+    let text = openssl(&["req", "-noout", "-text", "-verify", "-nameopt", "show_type,sep_comma_plus"], &request);
+    for want in [
+        "Version: 1 (0x0)",
+        "Subject: O=PRINTABLESTRING:system:nodes,CN=PRINTABLESTRING:system:node:edge-1",
+        "ASN1 OID: prime256v1",
+        "Signature Algorithm: ecdsa-with-SHA256",
+    ] {
+        assert!(text.contains(want), "{want}\n{text}");
+    }
+    assert!(!text.contains("Alternative Name"), "{text}");
+}
+
+#[test]
+fn key_has_kubelets_form_and_survives_storing() {
+    let key = Key::generate().unwrap();
+    let sec1 = key.sec1_pem().unwrap();
+    assert!(sec1.expose().starts_with("-----BEGIN EC PRIVATE KEY-----\n"));
+    let public = openssl(&["ec", "-pubout"], sec1.expose());
+    assert_eq!(public.trim(), openssl(&["pkey", "-pubout"], key.pem().expose()).trim());
+    let stored = Key::from_pem(key.pem().expose()).unwrap();
+    assert_eq!(stored.csr_name("edge-1"), key.csr_name("edge-1"));
+    for torn in ["", "-----BEGIN PRIVATE KEY-----\n", sec1.expose().as_str()] {
+        assert!(Key::from_pem(torn).is_none());
+    }
+}
+
+#[test]
+fn csr_name_follows_key_and_node() {
+    let (a, b) = (Key::generate().unwrap(), Key::generate().unwrap());
+    let name = a.csr_name("edge-1");
+    assert_eq!(name.len(), "node-csr-".len() + 32);
+    assert_eq!(a.csr("edge-1").unwrap()["metadata"]["name"], name);
+    assert_ne!(name, a.csr_name("edge-2"));
+    assert_ne!(name, b.csr_name("edge-1"));
+}
+
+#[test]
+fn certificate_must_fit() {
+    let key = Key::generate().unwrap();
+    let issue = |names: &[(DnType, &str)], key: &KeyPair| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        names.iter().for_each(|(kind, name)| params.distinguished_name.push(kind.clone(), *name));
+        params.self_signed(key).unwrap().pem()
+    };
+    let names = [(DnType::OrganizationName, "system:nodes"), (DnType::CommonName, "system:node:edge-1")];
+    assert!(key.fits(&issue(&names, &key.0), "edge-1"));
+    assert!(!key.fits(&issue(&names, &key.0), "edge-2"));
+    assert!(!key.fits(&issue(&names[1..], &key.0), "edge-1"));
+    assert!(!key.fits(&issue(&names, &Key::generate().unwrap().0), "edge-1"));
+    assert!(!key.fits("", "edge-1"));
+}
+
+#[test]
+fn states_of_a_csr() {
+    let with = |kind: &str| json!({"status": {"conditions": [{"type": kind, "status": "True", "reason": "R", "message": "a\nb"}]}});
+    assert_eq!(state("c", &json!({"status": {}})).unwrap(), None);
+    assert_eq!(state("c", &with("Approved")).unwrap(), None);
+    assert_eq!(state("c", &json!({"status": {"certificate": "UEVN"}})).unwrap().unwrap(), "PEM");
+    assert_eq!(
+        state("c", &with("Denied")).unwrap_err().to_string(),
+        "CSR c was denied: R a b; kubectl delete csr c lets this device ask again"
+    );
+    assert_eq!(
+        state("c", &with("Failed")).unwrap_err().to_string(),
+        "CSR c could not be signed: R a b; kubectl delete csr c lets this device ask again"
+    );
+    assert_eq!(pending("c", false), "CSR c waits for approval: kubectl certificate approve c");
+    assert_eq!(
+        pending("c", true),
+        "CSR c is approved but not signed: no signer for kubernetes.io/kube-apiserver-client-kubelet is at work"
+    );
+}

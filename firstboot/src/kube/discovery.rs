@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Finding the cluster: cluster-info, and why it may be believed.
+//!
+//! With pins (`ca-cert-hashes`) as kubeadm's token discovery does: an unverified, anonymous fetch; its JWS by the
+//! token; a CA pin; then a second fetch over TLS that must give the same bytes. Stricter than kubeadm in one thing:
+//! the second handshake accepts only the *pinned* certificates, not the whole bundle, for whoever shares the token
+//! could put a CA of his own beside the right one. With `ca-cert` no unverified request is made at all.
+//! No request of this module carries a credential.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::CertificateError;
+use rustls::pki_types::CertificateDer;
+
+use super::client::{Client, Reply, url_of};
+use super::error::{Error, Kind};
+use super::tls::{self, PinnedCa, Validity};
+use super::{jws, kubeconfig, pin};
+use crate::seed::{CaPin, Cluster, Endpoint, Trust};
+
+/// Path of the ConfigMap that anybody may read.
+const CLUSTER_INFO: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
+
+/// A cluster that is proven to be the seed's.
+pub struct Found {
+    /// Its CA bundle, PEM, whole.
+    pub ca_pem: String,
+    /// Where cluster-info says that it answers, `https://…`; the seed's own endpoint when cluster-info is not shown.
+    pub server: String,
+    /// The clock of the verified server.
+    pub server_time: Option<SystemTime>,
+    /// Client of the seed's endpoint, verified, anonymous, with its connection open.
+    pub client: Client,
+}
+
+/// Tries the seed's API servers in order.
+///
+/// # Errors
+/// Why not, server by server.
+pub async fn discover(cluster: &Cluster, now: SystemTime) -> Result<Found, Error> {
+    let mut failures: Vec<Error> = Vec::new();
+    for endpoint in &cluster.apiserver {
+        let found = match &cluster.trust {
+            Trust::Pins(pins) => by_pins(cluster, endpoint, pins, now).await,
+            Trust::Ca(pem) => by_ca(endpoint, pem, now).await,
+        };
+        match found {
+            Ok(found) => return Ok(found),
+            Err(error) => failures.push(error),
+        }
+    }
+    let kind = failures.first().map_or(Kind::Answer, |e| e.kind);
+    let mut texts: Vec<String> = failures.into_iter().map(|e| e.text).collect();
+    texts.dedup();
+    Err(Error { kind, text: texts.join("; ") })
+}
+
+/// Token discovery.
+async fn by_pins(cluster: &Cluster, at: &Endpoint, pins: &[CaPin], now: SystemTime) -> Result<Found, Error> {
+    let server = url_of(at);
+    let first = Client::new(&server, tls::unverified().map_err(setup)?)?.get(CLUSTER_INFO).await?;
+    let config = signed_config(&first, cluster, at, now)?;
+    let info = kubeconfig::read(config).map_err(|why| Error::answer(format!("cluster-info of {at}: {why}")))?;
+    let bundle = pin::certificates(&info.ca_pem)
+        .ok_or_else(|| Error::answer(format!("cluster-info of {at}: its CA certificate cannot be read")))?;
+    let pinned = pin::pinned(&bundle, pins);
+    if pinned.is_empty() {
+        let offered: Vec<String> = bundle.iter().filter_map(|c| pin::pin_of(c)).map(|p| p.to_string()).collect();
+        return Err(Error::answer(format!(
+            "CA of the cluster at {at} does not match ca-cert-hashes: it is {}",
+            offered.join(", ")
+        )));
+    }
+    let (client, ca) = verified(&server, pinned)?;
+    let second = client.get(CLUSTER_INFO).await?;
+    if second.body["data"]["kubeconfig"] != first.body["data"]["kubeconfig"] {
+        return Err(Error::answer(format!("cluster-info of {at} differs between unverified and verified request")));
+    }
+    settle(&ca, bundle, second.date.unwrap_or(now), at)?;
+    Ok(Found { ca_pem: info.ca_pem, server: info.server, server_time: second.date, client })
+}
+
+/// The kubeconfig inside cluster-info, once the token's signature on it holds.
+fn signed_config<'r>(reply: &'r Reply, cluster: &Cluster, at: &Endpoint, now: SystemTime) -> Result<&'r str, Error> {
+    let data = &reply.body["data"];
+    let id = cluster.token.id();
+    let config = data["kubeconfig"].as_str();
+    let config = config.ok_or_else(|| Error::answer(format!("cluster-info of {at}: it holds no kubeconfig")))?;
+    let Some(signature) = data[format!("jws-kubeconfig-{id}")].as_str() else {
+        let when = match cluster.token_expires.filter(|expires| *expires < now) {
+            Some(expires) => format!("it expired at {}", rfc3339(expires)),
+            None => "it may have expired, or never existed".to_owned(),
+        };
+        return Err(Error::answer(format!(
+            "join token \"{id}\" is unknown to the cluster (no JWS signature for it in cluster-info): {when}"
+        )));
+    };
+    if !jws::verify(signature, config.as_bytes(), &cluster.token) {
+        return Err(Error::answer(format!(
+            "JWS signature of cluster-info does not match join token \"{id}\": its secret is not the cluster's, or \
+             {at} is an impostor"
+        )));
+    }
+    Ok(config)
+}
+
+/// Discovery by the CA that the seed carries; cluster-info is only asked for the server's preferred address, and its
+/// clock.
+async fn by_ca(at: &Endpoint, ca_pem: &str, now: SystemTime) -> Result<Found, Error> {
+    let server = url_of(at);
+    let bundle = pin::certificates(ca_pem).unwrap_or_default();
+    let (client, ca) = verified(&server, bundle.clone())?;
+    let (preferred, time) = match client.get(CLUSTER_INFO).await {
+        Ok(reply) => {
+            settle(&ca, bundle, reply.date.unwrap_or(now), at)?;
+            let info = reply.body["data"]["kubeconfig"].as_str().and_then(|text| kubeconfig::read(text).ok());
+            (info.map(|info| info.server), reply.date)
+        }
+        // A cluster need not publish cluster-info. Then there is no `Date` to believe either: judge by our own clock.
+        Err(Error { kind: Kind::Status(401 | 403 | 404), .. }) => {
+            settle(&ca, bundle, now, at)?;
+            (None, None)
+        }
+        Err(error) => return Err(error),
+    };
+    let server = preferred.unwrap_or(server);
+    Ok(Found { ca_pem: ca_pem.to_owned(), server, server_time: time, client })
+}
+
+fn verified(server: &str, trusted: Vec<CertificateDer<'static>>) -> Result<(Client, Arc<PinnedCa>), Error> {
+    let ca = PinnedCa::new(trusted, Validity::SetAside);
+    Ok((Client::new(server, tls::verified(ca.clone()).map_err(setup)?)?, ca))
+}
+
+/// Trusts the whole bundle from here on, and judges dates by the clock of the server that has just proven itself.
+fn settle(ca: &PinnedCa, bundle: Vec<CertificateDer<'static>>, now: SystemTime, at: &Endpoint) -> Result<(), Error> {
+    ca.settle(bundle, now).map_err(|why| {
+        let what = match why {
+            CertificateError::Expired => "has expired",
+            _ => "is not yet valid",
+        };
+        let now = rfc3339(now);
+        Error { kind: Kind::Transport, text: format!("certificate of API server {at} {what} at its own time, {now}") }
+    })
+}
+
+fn setup(error: rustls::Error) -> Error {
+    Error::answer(format!("set up TLS: {error}"))
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    let format = time::format_description::well_known::Rfc3339;
+    time::OffsetDateTime::from(time).format(&format).unwrap_or_default()
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Why a request to the API server came to nothing, told apart by cause, one line each.
+
+use std::error::Error as _;
+use std::fmt;
+use std::io;
+
+use rustls::CertificateError;
+
+use crate::fault::{Fault, Owner};
+
+/// What kind of failure it was, for callers that act on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// No answer: name, route, connection, TLS or time.
+    Transport,
+    /// The server answered with this HTTP status.
+    Status(u16),
+    /// The server answered something that it should not.
+    Answer,
+}
+
+/// A failed request. `text` is one line and holds no secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    /// For the program.
+    pub kind: Kind,
+    /// For the person.
+    pub text: String,
+}
+
+impl Error {
+    /// The server answered, but not what was asked for.
+    pub fn answer(text: impl Into<String>) -> Self {
+        Error { kind: Kind::Answer, text: text.into() }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Fault {
+        Fault { owner: Owner::Cluster, cause: error.into() }
+    }
+}
+
+/// Says why no answer came from `server` (`host:port`).
+pub(super) fn transport(server: &str, error: &reqwest::Error) -> Error {
+    let text = cause(server, error).unwrap_or_else(|| {
+        if error.is_timeout() {
+            return format!("connect to API server {server}: no answer in time");
+        }
+        let mut innermost: &dyn std::error::Error = error;
+        while let Some(next) = innermost.source() {
+            innermost = next;
+        }
+        format!("talk to API server {server}: {}", remote(&innermost.to_string()))
+    });
+    Error { kind: Kind::Transport, text }
+}
+
+/// Looks for a cause with a name along the chain of sources.
+fn cause(server: &str, error: &reqwest::Error) -> Option<String> {
+    let mut next = error.source();
+    while let Some(source) = next {
+        if source.to_string().starts_with("dns error") {
+            return Some(format!("connect to API server {server}: name not resolved"));
+        }
+        if let Some(tls) = source.downcast_ref::<rustls::Error>() {
+            return Some(tls_cause(server, tls));
+        }
+        // An io::Error hides what it wraps from `source`, and TLS errors are wrapped twice.
+        let mut wrapped = source.downcast_ref::<io::Error>();
+        while let Some(io) = wrapped {
+            if let Some(tls) = io.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
+                return Some(tls_cause(server, tls));
+            }
+            if let Some(why) = io_cause(io.kind()) {
+                return Some(format!("connect to API server {server}: {why}"));
+            }
+            wrapped = io.get_ref().and_then(|e| e.downcast_ref::<io::Error>());
+        }
+        next = source.source();
+    }
+    None
+}
+
+/// Words for the failures of a connection that have a name.
+fn io_cause(kind: io::ErrorKind) -> Option<&'static str> {
+    Some(match kind {
+        io::ErrorKind::ConnectionRefused => "connection refused",
+        io::ErrorKind::NetworkUnreachable => "network unreachable",
+        io::ErrorKind::HostUnreachable => "host unreachable",
+        io::ErrorKind::ConnectionReset => "connection reset",
+        io::ErrorKind::UnexpectedEof => "connection closed",
+        io::ErrorKind::TimedOut => "no answer in time",
+        _ => return None,
+    })
+}
+
+/// Says what is wrong with the server's TLS.
+fn tls_cause(server: &str, error: &rustls::Error) -> String {
+    use rustls::Error::{AlertReceived, InvalidCertificate, InvalidMessage};
+    match error {
+        InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. }) => {
+            // rustls prints them as its own types do: DnsName("a"), IpAddress(10.0.0.1).
+            let names: Vec<&str> = presented
+                .iter()
+                .map(|n| n.rsplit_once('(').map_or(n.as_str(), |(_, n)| n).trim_matches(['"', ')']))
+                .collect();
+            let names = remote(&names.join(", "));
+            format!("certificate of API server {server} does not cover that address: it covers {names}")
+        }
+        InvalidCertificate(CertificateError::NotValidForName) => {
+            format!("certificate of API server {server} does not cover that address")
+        }
+        InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+            format!("certificate of API server {server} is not signed by the cluster's CA")
+        }
+        InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
+            format!("certificate of API server {server} has expired")
+        }
+        InvalidCertificate(CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }) => {
+            format!("certificate of API server {server} is not yet valid: is this device's clock right?")
+        }
+        InvalidMessage(_) => format!("talk to API server {server}: it does not speak TLS"),
+        AlertReceived(alert) => format!("talk to API server {server}: it ended TLS with {alert:?}"),
+        other => format!("talk to API server {server}: {}", remote(&other.to_string())),
+    }
+}
+
+/// Text from the other side, made fit for one line: printable, at most 300 characters.
+pub(super) fn remote(text: &str) -> String {
+    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
+    clean.split_whitespace().collect::<Vec<_>>().join(" ")
+}

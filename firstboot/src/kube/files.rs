@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a joined node has on disk: the files of a kubeadm node, each where kubelet and `kubeadm upgrade node` look.
+//!
+//! Pure. The order matters to whoever writes them: kubelet takes kubelet.conf as "there is a certificate", so it
+//! comes last, and the link that it names comes after the file that the link names.
+
+use std::time::SystemTime;
+
+use super::config::{self, CA_FILE};
+use super::join::Joined;
+use super::kubeconfig::{CURRENT_PEM, kubelet_conf};
+use crate::seed::Node;
+
+/// kubelet's kubeconfig.
+pub const KUBELET_CONF: &str = "/etc/kubernetes/kubelet.conf";
+/// Where kubelet keeps certificates.
+const PKI: &str = "/var/lib/kubelet/pki";
+
+/// One thing on disk.
+pub struct FileSpec {
+    /// Absolute, as on the device.
+    pub path: String,
+    /// What is there.
+    pub content: Content,
+}
+
+/// What is at a path. No `Debug`: one of them is the private key.
+pub enum Content {
+    /// A directory with this mode.
+    Dir(u32),
+    /// A file with these bytes and this mode.
+    File(Vec<u8>, u32),
+    /// A symbolic link with this target.
+    Link(String),
+}
+
+/// Everything to write for `joined`, in order. `now` names the certificate's file; `hostname` is the device's.
+pub fn files(joined: &Joined, node: &Node, name: &str, hostname: &str, now: SystemTime) -> Vec<FileSpec> {
+    let dir = |path: &str, mode| FileSpec { path: path.to_owned(), content: Content::Dir(mode) };
+    let file = |path: &str, text: &str, mode| FileSpec {
+        path: path.to_owned(),
+        content: Content::File(text.as_bytes().to_vec(), mode),
+    };
+    let pem_path = pem_path(now);
+    let pem = zeroize::Zeroizing::new(format!("{}{}", terminated(&joined.certificate_pem), joined.key_pem.expose()));
+    let labels = config::labels(node.role, name, &node.labels);
+    vec![
+        dir("/etc/kubernetes", 0o755),
+        dir("/etc/kubernetes/manifests", 0o755),
+        dir("/etc/kubernetes/pki", 0o755),
+        dir("/var/lib/kubelet", 0o700),
+        dir(PKI, 0o755),
+        file(CA_FILE, &joined.ca_pem, 0o644),
+        file("/var/lib/kubelet/instance-config.yaml", &config::instance_config(&joined.cri_socket), 0o600),
+        file("/var/lib/kubelet/config.yaml", &joined.kubelet_config, 0o600),
+        file("/var/lib/kubelet/kubeadm-flags.env", &config::flags_env(name, hostname, &labels, &node.taints), 0o600),
+        file(&pem_path, &pem, 0o600),
+        FileSpec { path: CURRENT_PEM.to_owned(), content: Content::Link(pem_path) },
+        file(KUBELET_CONF, &kubelet_conf(&joined.server, &joined.ca_pem), 0o600),
+    ]
+}
+
+/// Name of a certificate's file, by the time at which it was stored (UTC).
+fn pem_path(now: SystemTime) -> String {
+    let t = time::OffsetDateTime::from(now);
+    let (date, month) = (t.date(), u8::from(t.month()));
+    format!(
+        "{PKI}/kubelet-client-{:04}-{month:02}-{:02}-{:02}-{:02}-{:02}.pem",
+        date.year(),
+        date.day(),
+        t.hour(),
+        t.minute(),
+        t.second()
+    )
+}
+
+/// PEM blocks can only be joined when the first ends its last line.
+fn terminated(pem: &str) -> String {
+    format!("{}\n", pem.trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::secret::Secret;
+    use crate::seed::{Cni, Role};
+
+    #[test]
+    fn all_files_of_a_node_in_order() {
+        let joined = Joined {
+            server: "https://10.0.2.2:6443".into(),
+            ca_pem: "CA\n".into(),
+            cluster_version: "v1.36.3".into(),
+            kubelet_config: "kind: KubeletConfiguration\n".into(),
+            cri_socket: "unix:///run/containerd/containerd.sock".into(),
+            certificate_pem: "CERTIFICATE".into(),
+            key_pem: Secret::new("KEY\n".to_owned()),
+            leftover_node: false,
+        };
+        let node = Node { name: None, role: Role::Worker, cni: Cni::Auto, labels: vec![], taints: vec![] };
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_365_108);
+        let shown: Vec<String> = files(&joined, &node, "edge-1", "edge-1", now)
+            .into_iter()
+            .map(|f| match f.content {
+                Content::Dir(mode) => format!("{mode:o} {}/", f.path),
+                Content::File(bytes, mode) => {
+                    let text = String::from_utf8(bytes).unwrap();
+                    let first = text.lines().take(2).collect::<Vec<_>>().join("|");
+                    format!("{mode:o} {} {first}", f.path)
+                }
+                Content::Link(target) => format!("{} -> {target}", f.path),
+            })
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "755 /etc/kubernetes/",
+                "755 /etc/kubernetes/manifests/",
+                "755 /etc/kubernetes/pki/",
+                "700 /var/lib/kubelet/",
+                "755 /var/lib/kubelet/pki/",
+                "644 /etc/kubernetes/pki/ca.crt CA",
+                "600 /var/lib/kubelet/instance-config.yaml containerRuntimeEndpoint: \
+                 \"unix:///run/containerd/containerd.sock\"",
+                "600 /var/lib/kubelet/config.yaml kind: KubeletConfiguration",
+                "600 /var/lib/kubelet/kubeadm-flags.env \
+                 KUBELET_KUBEADM_ARGS=\"--node-labels=superedge.io/node-cloud=enable\"",
+                "600 /var/lib/kubelet/pki/kubelet-client-2026-11-22-16-31-48.pem CERTIFICATE|KEY",
+                "/var/lib/kubelet/pki/kubelet-client-current.pem -> \
+                 /var/lib/kubelet/pki/kubelet-client-2026-11-22-16-31-48.pem",
+                "600 /etc/kubernetes/kubelet.conf apiVersion: v1|clusters:",
+            ]
+        );
+    }
+}

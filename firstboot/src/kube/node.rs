@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The API as the node itself: is it registered and Ready, has it addresses for pods, does its Lease move.
+//!
+//! Uses the certificate that kubelet uses; what this identity may do is fixed by the node authorizer.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::time::{Duration, SystemTime};
+
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::runtime::Runtime;
+
+use super::client::Client;
+use super::error::{Error, Kind, remote};
+use super::pin;
+use super::tls::{self, PinnedCa, Validity};
+use crate::fault::{Fault, OwnedBy, Owner};
+
+/// Folder of CNI configurations.
+const CNI_CONF: &str = "/etc/cni/net.d";
+
+/// What a Node object says that matters here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeState {
+    /// Condition Ready is True.
+    pub ready: bool,
+    /// Reason and message of condition Ready.
+    pub why: String,
+    /// Addresses for its pods, CIDRs; empty until the cluster allocates them.
+    pub pod_cidrs: Vec<String>,
+    /// Boot id of the kernel that kubelet last reported from.
+    pub boot_id: String,
+}
+
+impl NodeState {
+    /// Reads a Node object.
+    pub fn of(node: &Value) -> Self {
+        let conditions = node["status"]["conditions"].as_array();
+        let ready = conditions.and_then(|all| all.iter().find(|c| c["type"] == "Ready"));
+        let why = |c: &Value| {
+            remote(&format!("{}: {}", c["reason"].as_str().unwrap_or(""), c["message"].as_str().unwrap_or("")))
+        };
+        let cidrs = node["spec"]["podCIDRs"].as_array().cloned().unwrap_or_default();
+        NodeState {
+            ready: ready.is_some_and(|c| c["status"] == "True"),
+            why: ready.map_or_else(|| "no condition Ready yet".to_owned(), why),
+            pod_cidrs: cidrs.iter().filter_map(|c| c.as_str().map(str::to_owned)).collect(),
+            boot_id: node["status"]["nodeInfo"]["bootID"].as_str().unwrap_or("").to_owned(),
+        }
+    }
+}
+
+/// A client that is `system:node:<name>`. Blocking; keeps its connection.
+pub struct NodeClient {
+    client: Client,
+    name: String,
+    runtime: Runtime,
+}
+
+impl NodeClient {
+    /// A client of `server`, trusted by `ca_pem`, with the certificate and key that `pem` holds (kubelet's own file).
+    ///
+    /// # Errors
+    /// The host's, when certificate and key cannot be used.
+    pub fn new(name: &str, server: &str, ca_pem: &str, pem: &str) -> Result<Self, Fault> {
+        let unusable = |what: &str| Fault::new(Owner::Host, format!("use node certificate: {what}"));
+        let ca = pin::certificates(ca_pem).ok_or_else(|| unusable("CA bundle cannot be read"))?;
+        let chain = pin::certificates(pem).ok_or_else(|| unusable("certificate cannot be read"))?;
+        let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| unusable("key cannot be read"))?;
+        let tls = tls::identified(PinnedCa::new(ca, Validity::SystemClock), chain, key)
+            .map_err(|e| unusable(&e.to_string()))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().owned_by(Owner::Host)?;
+        Ok(NodeClient { client: Client::new(server, tls)?, name: name.to_owned(), runtime })
+    }
+
+    fn run<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+        self.runtime.block_on(work)
+    }
+
+    fn node_path(&self) -> String {
+        format!("/api/v1/nodes/{}", self.name)
+    }
+
+    /// Own Node; none before kubelet has registered it. Either answer proves that the certificate is accepted.
+    pub fn node(&self) -> Result<Option<NodeState>, Fault> {
+        self.run(async {
+            match self.client.get(&self.node_path()).await {
+                Ok(reply) => Ok(Some(NodeState::of(&reply.body))),
+                Err(Error { kind: Kind::Status(404), .. }) => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        })
+    }
+
+    /// Watches own Node until `see` gives something; at the deadline gives the last state seen.
+    fn watch_node<T>(
+        &self,
+        limit: Duration,
+        mut see: impl FnMut(&NodeState) -> Option<T>,
+    ) -> Result<Result<T, Option<NodeState>>, Fault> {
+        let mut last = None;
+        let selector = format!("metadata.name={}", self.name);
+        let seen = self.run(async {
+            let see = |event: &str, node: &Value| -> Result<Option<T>, Fault> {
+                let state = NodeState::of(node);
+                let seen = if event == "DELETED" { None } else { see(&state) };
+                last = if event == "DELETED" { None } else { Some(state) };
+                Ok(seen)
+            };
+            self.client.watch("/api/v1/nodes", &selector, limit, see).await
+        })?;
+        Ok(seen.ok_or(last))
+    }
+
+    /// Waits until own Node is Ready, as reported from this boot when `boot_id` says which (a left-over Node may
+    /// still look Ready).
+    ///
+    /// # Errors
+    /// After `limit`: not registered, or what condition Ready says.
+    pub fn wait_ready(&self, boot_id: Option<&str>, limit: Duration) -> Result<NodeState, Fault> {
+        let this_boot = |n: &NodeState| boot_id.is_none_or(|id| n.boot_id == id);
+        self.watch_node(limit, |n| (n.ready && this_boot(n)).then(|| n.clone()))?.map_err(|last| {
+            let why = last.map_or_else(|| "kubelet has not registered it".to_owned(), |n| n.why);
+            Fault::new(Owner::Cluster, format!("node {} is not Ready after {} s: {why}", self.name, limit.as_secs()))
+        })
+    }
+
+    /// Waits until the cluster has given own Node addresses for pods.
+    ///
+    /// # Errors
+    /// After `limit`: not registered, or a cluster that allocates none.
+    pub fn wait_pod_cidrs(&self, limit: Duration) -> Result<Vec<String>, Fault> {
+        self.watch_node(limit, |n| (!n.pod_cidrs.is_empty()).then(|| n.pod_cidrs.clone()))?.map_err(|last| {
+            let (name, seconds) = (&self.name, limit.as_secs());
+            let text = match last {
+                None => format!("node {name} is not registered by kubelet after {seconds} s"),
+                Some(_) => format!(
+                    "cluster allocates no podCIDR to node {name} ({seconds} s): run kube-controller-manager with \
+                     --allocate-node-cidrs, or install a pod network"
+                ),
+            };
+            Fault::new(Owner::Cluster, text)
+        })
+    }
+
+    /// Waits until kubelet has renewed the node's Lease after `since` (own clock; kubelet stamps it with the same).
+    /// Polls: a node may not watch its Lease.
+    pub fn wait_lease(&self, since: SystemTime, limit: Duration) -> Result<SystemTime, Fault> {
+        let path = format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{}", self.name);
+        self.run(async {
+            let started = tokio::time::Instant::now();
+            loop {
+                let renewed = match self.client.get(&path).await {
+                    Ok(reply) => reply.body["spec"]["renewTime"].as_str().and_then(micro_time),
+                    Err(Error { kind: Kind::Status(404), .. }) => None,
+                    Err(error) => return Err(error.into()),
+                };
+                if let Some(time) = renewed.filter(|t| *t > since) {
+                    return Ok(time);
+                }
+                if started.elapsed() > limit {
+                    let text = format!("Lease of node {} is not renewed after {} s", self.name, limit.as_secs());
+                    return Err(Fault::new(Owner::Cluster, text));
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        })
+    }
+
+    /// Sets labels on own Node, as kubelet does not when the Node was left over from before.
+    pub fn set_labels(&self, labels: &BTreeMap<String, String>) -> Result<(), Fault> {
+        self.run(async {
+            self.client.patch(&self.node_path(), &json!({"metadata": {"labels": labels}})).await?;
+            Ok(())
+        })
+    }
+
+    /// A pod scheduled to this node that mounts the CNI configuration folder: `namespace/name`.
+    pub fn cni_pod(&self) -> Result<Option<String>, Fault> {
+        self.run(async {
+            let reply = self.client.get(&format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{}", self.name)).await?;
+            let pods = reply.body["items"].as_array().cloned().unwrap_or_default();
+            Ok(pods.iter().find(|pod| mounts_cni(pod)).map(|pod| {
+                let part = |key: &str| pod["metadata"][key].as_str().unwrap_or("").to_owned();
+                format!("{}/{}", part("namespace"), part("name"))
+            }))
+        })
+    }
+}
+
+/// Whether a pod has a hostPath volume at, or right above, the CNI configuration folder.
+fn mounts_cni(pod: &Value) -> bool {
+    let volumes = pod["spec"]["volumes"].as_array();
+    let path = |v: &Value| v["hostPath"]["path"].as_str().map(|p| p.trim_end_matches('/').to_owned());
+    volumes.is_some_and(|all| all.iter().filter_map(path).any(|p| p == CNI_CONF || p == "/etc/cni"))
+}
+
+fn micro_time(text: &str) -> Option<SystemTime> {
+    Some(OffsetDateTime::parse(text, &Rfc3339).ok()?.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_of_a_node() {
+        let node = json!({
+            "spec": {"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24"]},
+            "status": {
+                "nodeInfo": {"bootID": "b"},
+                "conditions": [
+                    {"type": "MemoryPressure", "status": "True"},
+                    {"type": "Ready", "status": "False", "reason": "KubeletNotReady", "message": "network not ready"},
+                ],
+            },
+        });
+        let state = NodeState::of(&node);
+        assert_eq!((state.ready, state.why.as_str()), (false, "KubeletNotReady: network not ready"));
+        assert_eq!((state.pod_cidrs, state.boot_id.as_str()), (vec!["10.244.1.0/24".to_owned()], "b"));
+        assert_eq!(NodeState::of(&json!({})).why, "no condition Ready yet");
+    }
+
+    #[test]
+    fn pods_that_bring_a_network() {
+        let pod = |path: &str| json!({"spec": {"volumes": [{"emptyDir": {}}, {"hostPath": {"path": path}}]}});
+        assert!(
+            mounts_cni(&pod("/etc/cni/net.d")) && mounts_cni(&pod("/etc/cni/net.d/")) && mounts_cni(&pod("/etc/cni"))
+        );
+        assert!(!mounts_cni(&pod("/etc")) && !mounts_cni(&json!({})));
+    }
+
+    #[test]
+    fn lease_times() {
+        let time = micro_time("2026-11-22T16:31:48.123456Z").unwrap();
+        assert_eq!(time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis(), 1_795_365_108_123);
+    }
+}

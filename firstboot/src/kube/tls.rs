@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+//! TLS settings of the three kinds of request: unverified (the first look at cluster-info), verified against the
+//! cluster's CA with a say over validity dates, and the same with the node's own certificate.
+//!
+//! Most small boards have no clock chip, so dates can only be judged once the server's own time is believed
+//! (product decision "time from the cluster"): [`PinnedCa`] sets them aside for the first verified handshake and
+//! judges them by [`PinnedCa::settle`] afterwards.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use x509_cert::der::Decode;
+
+/// By which clock certificates are judged.
+#[derive(Debug, Clone, Copy)]
+pub enum Validity {
+    /// The device's own.
+    SystemClock,
+    /// Not at all: the chain and the name must hold, dates may be anything.
+    SetAside,
+    /// A time that was read off the verified server, and the moment when it was.
+    Server(SystemTime, Instant),
+}
+
+/// Accepts servers whose certificate the given CA certificates vouch for.
+#[derive(Debug)]
+pub struct PinnedCa {
+    state: Mutex<State>,
+    provider: Arc<CryptoProvider>,
+}
+
+#[derive(Debug)]
+struct State {
+    roots: RootCertStore,
+    validity: Validity,
+    /// What the server showed last.
+    presented: Vec<CertificateDer<'static>>,
+}
+
+impl PinnedCa {
+    /// Trusts these certificates; those that cannot serve as a CA are left out.
+    pub fn new(trusted: Vec<CertificateDer<'static>>, validity: Validity) -> Arc<Self> {
+        let state = State { roots: roots(trusted), validity, presented: Vec::new() };
+        Arc::new(PinnedCa { state: Mutex::new(state), provider: Arc::new(ring::default_provider()) })
+    }
+
+    /// From now on trusts `trusted` and judges dates by the server's time `now`, beginning with the certificate that
+    /// the server has shown.
+    ///
+    /// # Errors
+    /// `Expired` or `NotValidYet`, as seen from `now`.
+    pub fn settle(&self, trusted: Vec<CertificateDer<'static>>, now: SystemTime) -> Result<(), CertificateError> {
+        let mut state = self.state();
+        state.roots = roots(trusted);
+        state.validity = Validity::Server(now, Instant::now());
+        for (from, until) in state.presented.iter().filter_map(dates) {
+            if now < from {
+                return Err(CertificateError::NotValidYet);
+            }
+            if until < now {
+                return Err(CertificateError::Expired);
+            }
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn roots(trusted: Vec<CertificateDer<'static>>) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(trusted);
+    roots
+}
+
+/// From when until when a certificate is valid.
+pub fn dates(der: &CertificateDer<'_>) -> Option<(SystemTime, SystemTime)> {
+    let validity = x509_cert::Certificate::from_der(der).ok()?.tbs_certificate.validity;
+    Some((validity.not_before.to_system_time(), validity.not_after.to_system_time()))
+}
+
+fn unix_time(time: SystemTime) -> UnixTime {
+    UnixTime::since_unix_epoch(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO))
+}
+
+impl ServerCertVerifier for PinnedCa {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let mut state = self.state();
+        let chain = || std::iter::once(end_entity).chain(intermediates);
+        let now = match state.validity {
+            Validity::SystemClock => now,
+            Validity::Server(time, read) => unix_time(time + read.elapsed()),
+            // The latest begin of validity along the chain is a moment at which the whole chain is valid, if there
+            // is one; so the library's path building judges everything but the present date.
+            Validity::SetAside => chain()
+                .filter_map(dates)
+                .map(|(from, _)| unix_time(from))
+                .max()
+                .ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?,
+        };
+        let certificate = ParsedCertificate::try_from(end_entity)?;
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&certificate, &state.roots, intermediates, now, algorithms)?;
+        verify_server_name(&certificate, server_name)?;
+        state.presented = chain().map(|c| c.clone().into_owned()).collect();
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Accepts any server. Only for the first fetch of cluster-info, which carries no secret and whose answer is
+/// believed only after signature and pin hold.
+#[derive(Debug)]
+struct Unverified(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Settings of a connection that proves nothing about the server.
+pub fn unverified() -> Result<ClientConfig, Error> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider))).with_no_client_auth())
+}
+
+/// Settings of a verified connection without a certificate of our own.
+pub fn verified(ca: Arc<PinnedCa>) -> Result<ClientConfig, Error> {
+    let builder = ClientConfig::builder_with_provider(ca.provider.clone()).with_safe_default_protocol_versions()?;
+    Ok(builder.dangerous().with_custom_certificate_verifier(ca).with_no_client_auth())
+}
+
+/// Settings of a verified connection as the owner of `key`.
+pub fn identified(
+    ca: Arc<PinnedCa>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<ClientConfig, Error> {
+    let builder = ClientConfig::builder_with_provider(ca.provider.clone()).with_safe_default_protocol_versions()?;
+    builder.dangerous().with_custom_certificate_verifier(ca).with_client_auth_cert(chain, key)
+}

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The join: certificate and kubelet's files, and the end of the token's use.
+
+use super::clock::keep_verified_time;
+use super::{Cx, spend};
+use crate::cri::SOCKET;
+use crate::fault::{Fault, OwnedBy, Owner};
+use crate::host::{Host, STATE_DIR};
+use crate::image::ImageInfo;
+use crate::journal::{Effect, Record};
+use crate::kube::files::{Content, KUBELET_CONF, files};
+use crate::kube::join::{Device, JoinInput, Joined, obtain};
+use crate::kube::node::NodeClient;
+use crate::report::timestamp;
+use crate::secret::Secret;
+use anyhow::{Context, Result};
+use std::time::{Duration, SystemTime};
+
+const CA: &str = "/etc/kubernetes/pki/ca.crt";
+const PEM: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+/// Where systemd-resolved keeps the servers that pods can use; /etc/resolv.conf names its own loopback address.
+const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
+/// How long one try waits for approval; the next one takes the same request up again.
+const CSR_WAIT: Duration = Duration::from_secs(60);
+/// A clock that is this close needs no setting.
+const CLOSE: Duration = Duration::from_secs(5);
+
+/// Makes the node usable: facts that later phases read.
+mod facts {
+    pub const SEED: &str = "joined-by";
+    pub const SERVER: &str = "server";
+    pub const CLUSTER_VERSION: &str = "cluster-version";
+    pub const LEFTOVER: &str = "left-over-node";
+}
+
+pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
+    Ok(joined_by_this_seed(cx) && client(cx).is_ok())
+}
+
+pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
+    // After a power cut the certificate may be there already; then it is only proven and the token ended.
+    if !(joined_by_this_seed(cx) && client(cx).is_ok()) {
+        let joined = ask(cx)?;
+        keep(cx, &joined).owned_by(Owner::Host)?;
+    }
+    // One answered request proves the certificate; from then on nobody needs the token.
+    client(cx)?.node()?;
+    spend(cx).owned_by(Owner::Host)?;
+    cx.host.remove(&key_path()).owned_by(Owner::Host)
+}
+
+/// A client that is this node.
+pub(super) fn client(cx: &Cx) -> Result<NodeClient, Fault> {
+    let text = |path: &str| -> Result<String> {
+        let bytes = cx.host.read(path)?.with_context(|| format!("find {path}"))?;
+        String::from_utf8(bytes).with_context(|| format!("read {path}"))
+    };
+    let server = cx.host.journal().fact(facts::SERVER).map(str::to_owned);
+    let server = server.context("find the API server in the journal").owned_by(Owner::Host)?;
+    let (ca, pem) = (text(CA).owned_by(Owner::Host)?, text(PEM).owned_by(Owner::Host)?);
+    NodeClient::new(&node_name(cx)?, &server, &ca, &pem)
+}
+
+/// The name that the identity phase found.
+pub(super) fn node_name(cx: &Cx) -> Result<String, Fault> {
+    let name = cx.host.journal().fact("node").map(str::to_owned);
+    name.context("find the node's name in the journal").owned_by(Owner::Host)
+}
+
+/// Whether the cluster already had a Node of this name, which kubelet will not label.
+pub(super) fn leftover(cx: &Cx) -> bool {
+    cx.host.journal().fact(facts::LEFTOVER) == Some("true")
+}
+
+fn joined_by_this_seed(cx: &Cx) -> bool {
+    cx.host.journal().fact(facts::SEED) == Some(cx.seed.digest())
+        && cx.host.read(KUBELET_CONF).is_ok_and(|b| b.is_some_and(|b| !b.is_empty()))
+}
+
+fn key_path() -> String {
+    format!("{STATE_DIR}/join.key")
+}
+
+fn ask(cx: &Cx) -> Result<Joined, Fault> {
+    if cx.seed.cluster.token.is_spent() {
+        return Err(Fault::new(
+            Owner::Seed,
+            format!("use the token in {}: it was used and erased by this device; drop a new seed", cx.seed_name),
+        ));
+    }
+    let name = node_name(cx)?;
+    let resolved = cx.host.size_and_mode(RESOLVED).owned_by(Owner::Host)?.is_some();
+    let input = JoinInput {
+        cluster: &cx.seed.cluster,
+        node_name: &name,
+        kubelet_version: &cx.bundle.manifest.kubernetes,
+        target: &cx.image.target,
+        cri_socket: SOCKET,
+        resolv_conf: resolved.then_some(RESOLVED),
+        now: cx.host.now(),
+        csr_wait: CSR_WAIT,
+    };
+    obtain(&input, &mut Keeper { host: &cx.host, image: &cx.image })
+}
+
+/// Writes kubelet's files in their order; kubelet.conf, which tells kubelet that all is there, comes last.
+fn keep(cx: &Cx, joined: &Joined) -> Result<()> {
+    let name = node_name(cx)?;
+    let started = Record::Effect(Effect::Started { unit: "kubelet.service".into() });
+    if cx.host.journal().records().contains(&started) {
+        // It would go on with what an earlier seed gave it.
+        cx.host.run(&["systemctl", "stop", "kubelet.service"])?;
+    }
+    for file in files(joined, &cx.seed.node, &name, &name, cx.host.now()) {
+        match file.content {
+            Content::Dir(mode) => cx.host.mkdir(&file.path, mode)?,
+            Content::File(bytes, mode) => cx.host.write(&file.path, &bytes, mode)?,
+            Content::Link(target) => cx.host.symlink(&file.path, &target)?,
+        }
+    }
+    for (fact, value) in [
+        (facts::SERVER, joined.server.as_str()),
+        (facts::CLUSTER_VERSION, &joined.cluster_version),
+        (facts::LEFTOVER, if joined.leftover_node { "true" } else { "false" }),
+        (facts::SEED, cx.seed.digest()),
+    ] {
+        cx.host.record(Record::Fact { name: fact.into(), value: value.into() })?;
+    }
+    Ok(())
+}
+
+/// What the join asks of this device.
+struct Keeper<'a> {
+    host: &'a Host,
+    image: &'a ImageInfo,
+}
+
+impl Device for Keeper<'_> {
+    fn stored_key(&mut self) -> Result<Option<Secret<String>>, Fault> {
+        let key = self.host.read(&key_path()).owned_by(Owner::Host)?;
+        Ok(key.and_then(|bytes| String::from_utf8(bytes).ok()).map(Secret::new))
+    }
+
+    fn store_key(&mut self, pem: &Secret<String>) -> Result<(), Fault> {
+        self.host.write(&key_path(), pem.expose().as_bytes(), 0o600).owned_by(Owner::Host)
+    }
+
+    fn server_time(&mut self, time: SystemTime) -> Result<(), Fault> {
+        let seconds = |t: SystemTime| t.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        if seconds(time) < self.image.build_time {
+            let (found, built) = (timestamp(seconds(time)), timestamp(self.image.build_time));
+            let text = format!("take the time from the API server: it says {found}, but this image was built {built}");
+            return Err(Fault::new(Owner::Cluster, text));
+        }
+        let set = || -> Result<()> {
+            let now = self.host.now();
+            let apart = time.duration_since(now).or_else(|_| now.duration_since(time)).unwrap_or_default();
+            if apart > CLOSE {
+                self.host.sys().set_clock(time)?;
+            }
+            keep_verified_time(self.host, time)
+        };
+        set().owned_by(Owner::Host)
+    }
+
+    fn progress(&mut self, text: &str) {
+        self.host.sys().notify(&format!("STATUS={text}"));
+    }
+}

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The node is Ready, as reported from this boot, and its Lease moves.
+
+use super::Cx;
+use super::join::{client, leftover, node_name};
+use super::kubelet;
+use crate::fault::{Fault, OwnedBy, Owner};
+use crate::kube::config;
+use std::time::Duration;
+
+const READY: Duration = Duration::from_secs(240);
+const LEASE: Duration = Duration::from_secs(60);
+
+pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
+    Ok(client(cx)?.node()?.is_some_and(|n| n.ready))
+}
+
+pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
+    let client = client(cx)?;
+    let boot = cx.host.read_text("/proc/sys/kernel/random/boot_id").owned_by(Owner::Host)?;
+    client.wait_ready(boot.as_deref(), READY)?;
+    // A Lease from before kubelet was started says nothing about this life of the node.
+    client.wait_lease(kubelet::started(&cx.host), LEASE)?;
+    if leftover(cx) {
+        let node = &cx.seed.node;
+        client.set_labels(&config::labels(node.role, &node_name(cx)?, &node.labels))?;
+    }
+    Ok(())
+}

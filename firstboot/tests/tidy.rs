@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What holds of the files in this repository: heads, lengths, links, and that the docs agree with the code.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
+use firstboot::seed;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Longest source file, lines.
+const MAX_LINES: usize = 500;
+const SPDX: &str = "// SPDX-License-Identifier: Apache-2.0";
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+/// Every file of the repository that is text, with its path relative to the root.
+fn files() -> Vec<(String, String)> {
+    let (root, mut found) = (root(), Vec::new());
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            let path = entry.path();
+            let name = path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
+            if [".git", "target", "out"].contains(&name.as_str()) {
+                continue;
+            }
+            if entry.file_type().unwrap().is_dir() {
+                folders.push(path);
+            } else if let Ok(text) = fs::read_to_string(&path) {
+                found.push((name, text));
+            }
+        }
+    }
+    assert!(found.iter().any(|(name, _)| name == "firstboot/tests/tidy.rs"), "found no files");
+    found.sort();
+    found
+}
+
+fn ending(ending: &str) -> Vec<(String, String)> {
+    files().into_iter().filter(|(name, _)| name.ends_with(ending)).collect()
+}
+
+fn none(what: &str, wrong: &[String]) {
+    assert!(wrong.is_empty(), "{what}:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn sources_open_with_licence_and_purpose() {
+    let good = |text: &str| {
+        let mut lines = text.lines();
+        lines.next() == Some(SPDX) && lines.next().is_some_and(|l| l.starts_with("//! "))
+    };
+    let wrong: Vec<String> = ending(".rs").into_iter().filter(|(_, t)| !good(t)).map(|(n, _)| n).collect();
+    none("without SPDX line and //! head", &wrong);
+}
+
+#[test]
+fn sources_are_short() {
+    let long = |(name, text): (String, String)| {
+        let lines = text.lines().count();
+        (lines > MAX_LINES).then(|| format!("{name}: {lines} lines"))
+    };
+    none("longer than 500 lines", &ending(".rs").into_iter().filter_map(long).collect::<Vec<_>>());
+}
+
+#[test]
+fn toml_files_parse() {
+    let broken = |(name, text): (String, String)| {
+        toml::from_str::<toml::Table>(&text).err().map(|e| format!("{name}: {}", e.message()))
+    };
+    none("not TOML", &ending(".toml").into_iter().filter_map(broken).collect::<Vec<_>>());
+}
+
+/// Hosts of registries and mirrors come from each machine's own settings; paths of one machine help no other.
+#[test]
+fn no_registry_host_and_no_path_of_one_machine() {
+    let words = [
+        concat!("index.", "crates.io"),
+        concat!("proxy.", "golang.org"),
+        concat!("pypi", ".org"),
+        concat!("files.", "pythonhosted.org"),
+        concat!("deb.", "debian.org"),
+        concat!("arti", "factory"),
+        concat!("/work", "/"),
+        concat!("/root", "/."),
+        concat!("/home", "/"),
+    ];
+    let mut wrong = Vec::new();
+    for (name, text) in files() {
+        for (number, line) in text.lines().enumerate() {
+            if let Some(word) = words.iter().find(|w| line.contains(**w)) {
+                wrong.push(format!("{name}:{}: {word}", number + 1));
+            }
+        }
+    }
+    none("names a host or a path", &wrong);
+}
+
+#[test]
+fn links_in_docs_resolve() {
+    let mut wrong = Vec::new();
+    for (name, text) in ending(".md") {
+        let folder = root().join(&name).parent().unwrap().to_path_buf();
+        for link in text.split("](").skip(1).filter_map(|t| t.split(')').next()) {
+            let file = link.split('#').next().unwrap();
+            let elsewhere = link.contains("://") || file.is_empty();
+            if !elsewhere && !folder.join(file).exists() {
+                wrong.push(format!("{name}: {link}"));
+            }
+        }
+    }
+    none("link to nothing", &wrong);
+}
+
+#[test]
+fn commands_in_docs_exist() {
+    let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
+    let mut wrong = Vec::new();
+    for (name, text) in ending(".md") {
+        for word in text.split("`make ").skip(1).filter_map(|t| t.split(['`', ' ', '\n']).next()) {
+            if !makefile.lines().any(|l| l.starts_with(&format!("{word}:"))) {
+                wrong.push(format!("{name}: make {word}"));
+            }
+        }
+    }
+    none("no such make target", &wrong);
+}
+
+/// docs/seed.md lists, under a heading for each table, exactly the keys that the parser knows.
+#[test]
+fn seed_keys_are_documented() {
+    let doc = fs::read_to_string(root().join("docs/seed.md")).unwrap();
+    for (table, keys) in seed::KEYS {
+        let heading = if table.is_empty() { "## Top level".to_owned() } else { format!("## [{table}]") };
+        let section = doc.split("\n## ").map(|s| format!("## {s}")).find(|s| s.starts_with(&heading));
+        let section = section.unwrap_or_else(|| panic!("docs/seed.md has no heading {heading}"));
+        let rows = section.lines().filter_map(|l| l.strip_prefix("| `")?.split('`').next());
+        let mut documented: Vec<&str> = rows.collect();
+        let mut known = keys.to_vec();
+        documented.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(documented, known, "keys under {heading} in docs/seed.md");
+    }
+}
+
+/// Examples in docs/seed.md are read by the parser itself; those that open with `# refused: TEXT` are refused so.
+#[test]
+fn seed_examples_are_true() {
+    let doc = fs::read_to_string(root().join("docs/seed.md")).unwrap();
+    let (mut read, mut refused) = (0, 0);
+    for block in doc.split("```toml\n").skip(1).map(|b| b.split("```").next().unwrap()) {
+        let result = seed::parse(block.as_bytes()).map(drop).map_err(|e| e.to_string());
+        match block.lines().next().and_then(|l| l.strip_prefix("# refused: ")) {
+            Some(text) => {
+                assert_eq!(result, Err(text.to_owned()), "{block}");
+                refused += 1;
+            }
+            None => {
+                assert_eq!(result, Ok(()), "{block}");
+                read += 1;
+            }
+        }
+    }
+    assert!(read >= 2 && refused >= 5, "only {read} good and {refused} bad examples in docs/seed.md");
+}

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Files with owners, made by whoever runs the build: plainly as root, under fakeroot as anyone else.
+
+use crate::cmd;
+use anyhow::{Result, ensure};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Runs the commands that set or read ownership.
+pub struct Owner {
+    /// Where fakeroot remembers owners; none when we are root.
+    state: Option<PathBuf>,
+}
+
+impl Owner {
+    /// `scratch`: a folder for the time of the build, beside the files themselves.
+    pub fn new(scratch: &Path) -> Result<Owner> {
+        let root = String::from_utf8_lossy(&cmd::output(Command::new("id").arg("-u"))?).trim() == "0";
+        ensure!(root || cmd::found("fakeroot"), "find fakeroot, needed to build images without being root");
+        let state = (!root).then(|| scratch.join("fakeroot.state"));
+        if let Some(state) = &state {
+            std::fs::write(state, "")?;
+        }
+        Ok(Owner { state })
+    }
+
+    /// A command that sees and sets owners.
+    pub fn command(&self, program: &str) -> Command {
+        let program = tool(program);
+        match &self.state {
+            None => Command::new(program),
+            Some(state) => {
+                let mut command = Command::new("fakeroot");
+                command.arg("-i").arg(state).arg("-s").arg(state).arg("--").arg(program);
+                command
+            }
+        }
+    }
+}
+
+/// A program by name; those for administrators are not on everyone's PATH.
+pub fn tool(name: &str) -> String {
+    if cmd::found(name) { name.to_owned() } else { format!("/usr/sbin/{name}") }
+}

@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What maintainer scripts of the packages would do on an empty system, and what makes the system a firstboot one.
+
+use super::accounts::Accounts;
+use super::units;
+use crate::cmd;
+use crate::owner::Owner;
+use anyhow::{Context, Result, ensure};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+
+/// Files that every image gets; the format stands in its head.
+pub const OVERLAY_TEXT: &str = include_str!("../../rootfs/overlay.txt");
+
+/// Copies that postinst scripts make: from, to.
+const COPIES: [(&str, &str); 5] = [
+    ("usr/share/base-files/profile", "etc/profile"),
+    ("usr/share/base-files/dot.profile", "root/.profile"),
+    ("usr/share/base-files/dot.bashrc", "root/.bashrc"),
+    ("usr/share/libc-bin/nsswitch.conf", "etc/nsswitch.conf"),
+    ("usr/share/debianutils/shells", "etc/shells"),
+];
+
+/// `update-alternatives --install` of the packages: link, name, path, priority, slaves (link, name, path).
+type Alternative = (&'static str, &'static str, &'static str, &'static str, &'static [[&'static str; 3]]);
+const ALTERNATIVES: [Alternative; 8] = [
+    ("/usr/bin/awk", "awk", "/usr/bin/mawk", "5", &[["/usr/bin/nawk", "nawk", "/usr/bin/mawk"]]),
+    ("/usr/bin/pager", "pager", "/bin/more", "50", &[]),
+    ("/usr/bin/which", "which", "/usr/bin/which.debianutils", "0", &[]),
+    ("/usr/sbin/rmt", "rmt", "/usr/sbin/rmt-tar", "50", &[]),
+    (
+        "/usr/sbin/iptables",
+        "iptables",
+        "/usr/sbin/iptables-nft",
+        "20",
+        &[
+            ["/usr/sbin/iptables-restore", "iptables-restore", "/usr/sbin/iptables-nft-restore"],
+            ["/usr/sbin/iptables-save", "iptables-save", "/usr/sbin/iptables-nft-save"],
+        ],
+    ),
+    (
+        "/usr/sbin/ip6tables",
+        "ip6tables",
+        "/usr/sbin/ip6tables-nft",
+        "20",
+        &[
+            ["/usr/sbin/ip6tables-restore", "ip6tables-restore", "/usr/sbin/ip6tables-nft-restore"],
+            ["/usr/sbin/ip6tables-save", "ip6tables-save", "/usr/sbin/ip6tables-nft-save"],
+        ],
+    ),
+    (
+        "/usr/sbin/arptables",
+        "arptables",
+        "/usr/sbin/arptables-nft",
+        "20",
+        &[
+            ["/usr/sbin/arptables-restore", "arptables-restore", "/usr/sbin/arptables-nft-restore"],
+            ["/usr/sbin/arptables-save", "arptables-save", "/usr/sbin/arptables-nft-save"],
+        ],
+    ),
+    (
+        "/usr/sbin/ebtables",
+        "ebtables",
+        "/usr/sbin/ebtables-nft",
+        "20",
+        &[
+            ["/usr/sbin/ebtables-restore", "ebtables-restore", "/usr/sbin/ebtables-nft-restore"],
+            ["/usr/sbin/ebtables-save", "ebtables-save", "/usr/sbin/ebtables-nft-save"],
+        ],
+    ),
+];
+
+/// Values for the placeholders in libpam-runtime's templates, as pam-auth-update chooses them for local accounts.
+const PAM: [(&str, &str); 8] = [
+    ("$auth_primary", "auth\t[success=1 default=ignore]\tpam_unix.so"),
+    ("$auth_additional", ""),
+    ("$account_primary", "account\t[success=1 new_authtok_reqd=done default=ignore]\tpam_unix.so"),
+    ("$account_additional", ""),
+    ("$password_primary", "password\t[success=1 default=ignore]\tpam_unix.so obscure yescrypt"),
+    ("$password_additional", ""),
+    ("$session_nonint_primary", "session\t[default=1]\tpam_permit.so"),
+    ("$session_primary", "session\t[default=1]\tpam_permit.so"),
+];
+
+const ENABLED: [&str; 6] = [
+    "systemd-resolved.service",
+    "systemd-networkd.service",
+    "systemd-timesyncd.service",
+    "systemd-pstore.service",
+    "fstrim.timer",
+    "remote-fs.target",
+];
+
+/// Units that nobody here needs: log-in prompts (there is no password), questions at first boot, debugging aids,
+/// data bases that the image leaves out, and measurements into a security chip that nothing reads.
+const MASKED: [&str; 17] = [
+    "getty.target",
+    "getty@.service",
+    "serial-getty@.service",
+    "console-getty.service",
+    "debug-shell.service",
+    "systemd-firstboot.service",
+    "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount",
+    "systemd-hwdb-update.service",
+    "systemd-journal-catalog-update.service",
+    "systemd-hibernate-clear.service",
+    "systemd-pcrmachine.service",
+    "systemd-pcrphase.service",
+    "systemd-pcrphase-sysinit.service",
+    "systemd-tpm2-setup-early.service",
+    "systemd-tpm2-setup.service",
+    "dpkg-db-backup.timer",
+];
+
+/// Turns unpacked packages into a root file system.
+pub fn run(owner: &Owner, tree: &Path) -> Result<()> {
+    let accounts = Accounts::read(tree)?;
+    accounts.write(tree)?;
+    files(tree)?;
+    pam(tree)?;
+    certificates(tree)?;
+    for (link, name, path, priority, slaves) in ALTERNATIVES.iter().filter(|a| tree.join(&a.2[1..]).exists()) {
+        alternative(tree, [link, name, path, priority], slaves).with_context(|| format!("set alternative {name}"))?;
+    }
+    for unit in ENABLED {
+        units::enable(tree, unit)?;
+    }
+    // Nothing may hold up the boot until a network answers; firstboot waits for it itself.
+    let wait = tree.join("etc/systemd/system/network-online.target.wants/systemd-networkd-wait-online.service");
+    fs::remove_file(&wait).with_context(|| format!("remove {}", wait.display()))?;
+    for unit in MASKED {
+        units::mask(tree, unit)?;
+    }
+    overlay(tree)?;
+    owners(owner, tree, &accounts)
+}
+
+fn files(tree: &Path) -> Result<()> {
+    for (from, to) in COPIES {
+        fs::copy(tree.join(from), tree.join(to)).with_context(|| format!("copy /{from} to /{to}"))?;
+    }
+    for dir in
+        ["mnt", "srv", "opt", "media", "var/mail", "var/log/journal", "var/lib/dbus", "usr/local/bin", "usr/local/sbin"]
+    {
+        fs::create_dir_all(tree.join(dir)).with_context(|| format!("create /{dir}"))?;
+    }
+    for (target, link) in [
+        ("../run/systemd/resolve/stub-resolv.conf", "etc/resolv.conf"),
+        ("../proc/self/mounts", "etc/mtab"),
+        ("/usr/share/zoneinfo/UTC", "etc/localtime"),
+        ("debian", "etc/dpkg/origins/default"),
+        ("/etc/machine-id", "var/lib/dbus/machine-id"),
+        ("/run", "var/run"),
+        ("/run/lock", "var/lock"),
+    ] {
+        let path = tree.join(link);
+        if path.is_dir() && !path.is_symlink() {
+            fs::remove_dir(&path).with_context(|| format!("remove /{link}"))?;
+        }
+        if !path.is_symlink() {
+            symlink(target, &path).with_context(|| format!("link /{link}"))?;
+        }
+    }
+    // Empty, not absent: systemd makes an id at each device's first boot and does not hold this for a system that
+    // has yet to ask its user questions (machine-id(5), "First boot semantics").
+    put(tree, "/etc/machine-id", "", 0o444)?;
+    put(tree, "/etc/security/opasswd", "", 0o600)?;
+    put(tree, "/var/log/wtmp", "", 0o664)?;
+    put(tree, "/var/log/btmp", "", 0o660)
+}
+
+/// Fills libpam-runtime's templates.
+fn pam(tree: &Path) -> Result<()> {
+    for name in ["auth", "account", "password", "session", "session-noninteractive"] {
+        let path = tree.join(format!("usr/share/pam/common-{name}"));
+        let template = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let session = "session\trequired\tpam_unix.so";
+        let mut text = template.replace("$session_nonint_additional", session).replace("$session_additional", session);
+        for (placeholder, value) in PAM {
+            text = text.replace(placeholder, value);
+        }
+        ensure!(!text.contains("\n$"), "fill {}: a placeholder is left", path.display());
+        put(tree, &format!("/etc/pam.d/common-{name}"), &text, 0o644)?;
+    }
+    Ok(())
+}
+
+/// One file with all certificates that Debian ships, as update-ca-certificates writes it.
+fn certificates(tree: &Path) -> Result<()> {
+    let folder = tree.join("usr/share/ca-certificates/mozilla");
+    let mut names: Vec<String> = fs::read_dir(&folder)
+        .with_context(|| format!("list {}", folder.display()))?
+        .map(|e| Ok(e?.file_name().to_string_lossy().into_owned()))
+        .collect::<Result<_>>()?;
+    names.sort();
+    let mut bundle = String::new();
+    let mut list = String::new();
+    for name in &names {
+        bundle += &fs::read_to_string(folder.join(name)).with_context(|| format!("read {name}"))?;
+        list += &format!("mozilla/{name}\n");
+        let pem = name.replace(".crt", ".pem");
+        symlink(format!("/usr/share/ca-certificates/mozilla/{name}"), tree.join("etc/ssl/certs").join(pem))
+            .with_context(|| format!("link /etc/ssl/certs for {name}"))?;
+    }
+    put(tree, "/etc/ca-certificates.conf", &list, 0o644)?;
+    put(tree, "/etc/ssl/certs/ca-certificates.crt", &bundle, 0o644)
+}
+
+fn alternative(tree: &Path, main: [&str; 4], slaves: &[[&str; 3]]) -> Result<()> {
+    let mut command = Command::new("update-alternatives");
+    command.arg("--root").arg(tree).arg("--log").arg("/dev/null").arg("--quiet").arg("--install").args(main);
+    for slave in slaves {
+        command.arg("--slave").args(slave);
+    }
+    cmd::run(&mut command)
+}
+
+/// Writes the files of [`OVERLAY_TEXT`].
+fn overlay(tree: &Path) -> Result<()> {
+    for (mode, path, text) in overlay_files(OVERLAY_TEXT)? {
+        put(tree, path, &text, mode)?;
+    }
+    Ok(())
+}
+
+fn overlay_files(all: &str) -> Result<Vec<(u32, &str, String)>> {
+    let mut files: Vec<(u32, &str, String)> = Vec::new();
+    for line in all.lines().skip(1) {
+        match line.strip_prefix("== ") {
+            Some(head) => {
+                let (mode, path) = head.split_once(' ').with_context(|| format!("read overlay: `{line}`"))?;
+                let mode = u32::from_str_radix(mode, 8).with_context(|| format!("read overlay: `{line}`"))?;
+                files.push((mode, path, String::new()));
+            }
+            None => {
+                let (_, _, text) = files.last_mut().with_context(|| format!("read overlay: `{line}`"))?;
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// Writes one file below the tree; `path` is absolute as on the device.
+pub fn put(tree: &Path, path: &str, text: &str, mode: u32) -> Result<()> {
+    let file = tree.join(path.trim_start_matches('/'));
+    if let Some(parent) = file.parent() {
+        fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
+    }
+    fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
+    fs::set_permissions(&file, Permissions::from_mode(mode)).with_context(|| format!("chmod {}", file.display()))
+}
+
+/// Owners and modes that belong to groups which exist only now.
+fn owners(owner: &Owner, tree: &Path, accounts: &Accounts) -> Result<()> {
+    let helper = "/usr/lib/dbus-1.0/dbus-daemon-launch-helper";
+    for (path, group, mode) in [
+        ("/etc/shadow", "shadow", "640"),
+        ("/etc/gshadow", "shadow", "640"),
+        ("/usr/sbin/unix_chkpwd", "shadow", "2755"),
+        ("/var/log/wtmp", "utmp", "664"),
+        ("/var/log/btmp", "utmp", "660"),
+        ("/var/mail", "mail", "2775"),
+        ("/var/log/journal", "systemd-journal", "2755"),
+        (helper, "messagebus", "4754"),
+    ] {
+        let gid = accounts.gid(group).with_context(|| format!("find group {group}"))?;
+        let file = tree.join(&path[1..]);
+        // One at a time: setting the group clears the set-id bits.
+        cmd::run(owner.command("chgrp").arg(gid.to_string()).arg(&file))?;
+        cmd::run(owner.command("chmod").arg(mode).arg(&file))?;
+    }
+    put(tree, "/var/lib/dpkg/statoverride", &format!("root messagebus 4754 {helper}\n"), 0o644)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlay_is_well_formed() {
+        let files = overlay_files(OVERLAY_TEXT).unwrap();
+        assert!(files.iter().all(|(mode, path, text)| *mode == 0o644 && path.starts_with('/') && !text.is_empty()));
+        let hostname = files.iter().find(|(_, path, _)| *path == "/etc/hostname").unwrap();
+        assert_eq!(hostname.2, "localhost\n");
+        assert_eq!(overlay_files("#\nstray\n").unwrap_err().to_string(), "read overlay: `stray`");
+    }
+}

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Targets: what an image for one kind of board is made of. A target is one TOML file, complete in itself;
+//! a new board is a new file, not new code.
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// One `targets/NAME.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Target {
+    /// File name without `.toml`.
+    #[serde(skip)]
+    pub name: String,
+    /// `arm64` or `amd64`.
+    pub arch: String,
+    /// Debian package that brings the kernel.
+    pub kernel_package: String,
+    /// Values for `console=`; the last one also gets firstboot's progress lines.
+    pub consoles: Vec<String>,
+    /// Kernel parameters besides root and consoles.
+    pub command_line: String,
+    /// What the firmware starts.
+    pub bootloader: Bootloader,
+    /// Debian packages besides the essential ones and the kernel.
+    pub packages: Vec<String>,
+    /// Folders below the kernel's modules that are left out.
+    pub drop_modules: Vec<String>,
+    /// What is needed to find the root file system.
+    pub initrd: Initrd,
+    /// The disk from its beginning to its end.
+    pub partitions: Vec<Partition>,
+}
+
+/// What the firmware starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Bootloader {
+    /// systemd-boot, as the removable-media loader of a UEFI firmware.
+    SystemdBoot,
+}
+
+/// What goes into the initrd.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Initrd {
+    /// Names of kernel modules, or folders of them (with a slash at the end) below the kernel's modules.
+    pub modules: Vec<String>,
+    /// Seconds to wait for the root partition.
+    pub wait: u32,
+}
+
+/// One partition.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Partition {
+    /// What it is for; decides on type and file system.
+    pub role: Role,
+    /// Name of the partition and of its file system.
+    pub label: String,
+    /// MiB; for the root partition: MiB beyond its content.
+    pub size_mib: u64,
+}
+
+/// What a partition is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// FAT that every desktop shows: the seed and the status file.
+    Boot,
+    /// EFI system partition.
+    Esp,
+    /// Root file system.
+    Root,
+}
+
+impl Target {
+    /// Reads a target by name, or by path when it ends in `.toml`.
+    pub fn load(name: &str) -> Result<Target> {
+        let path = match name.ends_with(".toml") {
+            true => PathBuf::from(name),
+            false => Target::folder()?.join(format!("{name}.toml")),
+        };
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !name.ends_with(".toml") => {
+                bail!("read target {name}: there is none; known targets: {}", Target::names()?.join(", "))
+            }
+            Err(e) => return Err(e).with_context(|| format!("read target {}", path.display())),
+        };
+        let stem = path.file_stem().context("find the target's name")?.to_string_lossy().into_owned();
+        Target::parse(&stem, &text).with_context(|| format!("read target {}", path.display()))
+    }
+
+    /// The folder that the targets lie in.
+    pub fn folder() -> Result<PathBuf> {
+        Ok(crate::repo::root()?.join("targets"))
+    }
+
+    /// Names of all targets, sorted.
+    pub fn names() -> Result<Vec<String>> {
+        let folder = Target::folder()?;
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            names.extend(name.strip_suffix(".toml").map(str::to_owned));
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Parses the text of a target file.
+    pub fn parse(name: &str, text: &str) -> Result<Target> {
+        let mut target: Target = toml::from_str(text)?;
+        target.name = name.to_owned();
+        ensure!(
+            matches!(target.arch.as_str(), "arm64" | "amd64"),
+            "arch: expected arm64 or amd64, found {}",
+            target.arch
+        );
+        ensure!(!target.consoles.is_empty(), "consoles: name at least one");
+        for role in [Role::Boot, Role::Esp, Role::Root] {
+            let count = target.partitions.iter().filter(|p| p.role == role).count();
+            ensure!(count == 1, "partitions: expected one with role {role:?}, found {count}");
+        }
+        let last = target.partitions.last().context("partitions: none")?;
+        ensure!(last.role == Role::Root, "partitions: the root partition must be last, so that it can grow");
+        for label in target.partitions.iter().map(|p| &p.label) {
+            ensure!(!label.is_empty() && label.len() <= 11, "partitions: label `{label}` is not 1 to 11 bytes long");
+        }
+        Ok(target)
+    }
+
+    /// The partition with this role.
+    pub fn partition(&self, role: Role) -> Result<&Partition> {
+        self.partitions.iter().find(|p| p.role == role).with_context(|| format!("find partition {role:?}"))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_target_parses_and_stays_small() {
+        let names = Target::names().unwrap();
+        assert!(names.contains(&"generic-arm64".to_owned()) && names.contains(&"generic-amd64".to_owned()));
+        for name in names {
+            let target = Target::load(&name).unwrap();
+            assert_eq!(target.name, name);
+            let text = std::fs::read_to_string(Target::folder().unwrap().join(format!("{name}.toml"))).unwrap();
+            assert!(text.lines().count() <= 40, "{name}: {} lines", text.lines().count());
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let good = std::fs::read_to_string(Target::folder().unwrap().join("generic-arm64.toml")).unwrap();
+        let error = |from: &str, to: &str| {
+            assert!(good.contains(from));
+            Target::parse("x", &good.replace(from, to)).unwrap_err().to_string()
+        };
+        assert_eq!(error("arch = \"arm64\"", "arch = \"mips\""), "arch: expected arm64 or amd64, found mips");
+        assert!(error("bootloader =", "boot-loader =").contains("unknown field `boot-loader`"));
+        assert_eq!(error("role = \"esp\"", "role = \"boot\""), "partitions: expected one with role Boot, found 2");
+        assert_eq!(
+            Target::load("nothing").unwrap_err().to_string().split(';').next().unwrap(),
+            "read target nothing: there is none"
+        );
+    }
+}

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+//! QEMU's command line for a device: a pure function of what the device is and where its files lie.
+
+use crate::accel::Accelerator;
+use std::path::{Path, PathBuf};
+
+/// How the disk is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Controller {
+    /// Paravirtual block device.
+    Virtio,
+    /// NVMe drive.
+    Nvme,
+    /// SATA drive behind AHCI.
+    Ahci,
+    /// USB mass storage behind xHCI.
+    Usb,
+    /// SD card behind SDHCI.
+    Sdhci,
+}
+
+/// A TCP port of the guest that is reached through a loopback port of the build machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forward {
+    /// Port on 127.0.0.1 of the build machine.
+    pub host: u16,
+    /// Port in the guest.
+    pub guest: u16,
+}
+
+/// What the emulated machine is.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// `arm64` or `amd64`.
+    pub arch: String,
+    /// What runs its processors.
+    pub accelerator: Accelerator,
+    /// Number of processors.
+    pub cpus: u8,
+    /// Memory, MiB.
+    pub memory_mib: u32,
+    /// How the disk is attached.
+    pub controller: Controller,
+    /// Serial number of the system, as SMBIOS tells it.
+    pub serial: Option<String>,
+    /// Time that the clock chip shows at power-on, as QEMU's `-rtc base=` takes it; `utc` is now.
+    pub clock: String,
+    /// Ports that can be reached from outside.
+    pub forwards: Vec<Forward>,
+}
+
+/// Where the machine's files lie.
+#[derive(Debug, Clone)]
+pub struct Files {
+    /// Firmware code, read only.
+    pub code: PathBuf,
+    /// Firmware variables, private to this machine.
+    pub vars: PathBuf,
+    /// Raw disk image, private to this machine.
+    pub disk: PathBuf,
+    /// Where the serial console is appended.
+    pub console: PathBuf,
+    /// Control socket (QMP).
+    pub control: PathBuf,
+}
+
+/// Name of the emulator for an architecture.
+pub fn program(arch: &str) -> &'static str {
+    match arch {
+        "arm64" => "qemu-system-aarch64",
+        _ => "qemu-system-x86_64",
+    }
+}
+
+/// The emulator's arguments.
+pub fn argv(machine: &Machine, files: &Files) -> Vec<String> {
+    let mut args = base(&machine.arch, machine.accelerator);
+    let mut add = |key: &str, value: String| args.extend([format!("-{key}"), value]);
+    add("smp", machine.cpus.to_string());
+    add("m", machine.memory_mib.to_string());
+    add("rtc", format!("base={}", machine.clock));
+    add("drive", format!("if=pflash,unit=0,format=raw,readonly=on,file={}", escaped(&files.code)));
+    add("drive", format!("if=pflash,unit=1,format=raw,file={}", escaped(&files.vars)));
+    // The build machine's power is not at stake: flushes need not reach its disk, only its page cache.
+    add("drive", format!("if=none,id=disk,format=raw,cache=unsafe,discard=unmap,file={}", escaped(&files.disk)));
+    for device in disk_devices(machine.controller) {
+        add("device", (*device).to_owned());
+    }
+    let mut net = "user,id=net".to_owned();
+    for forward in &machine.forwards {
+        net += &format!(",hostfwd=tcp:127.0.0.1:{}-:{}", forward.host, forward.guest);
+    }
+    add("netdev", net);
+    // No boot ROM: the disk is the only thing to start from.
+    add("device", "virtio-net-pci,netdev=net,mac=52:54:00:12:34:56,romfile=".to_owned());
+    add("device", "virtio-rng-pci".to_owned());
+    if let Some(serial) = &machine.serial {
+        add("smbios", format!("type=1,serial={}", serial.replace(',', ",,")));
+    }
+    add("chardev", format!("file,id=console,append=on,path={}", escaped(&files.console)));
+    add("serial", "chardev:console".to_owned());
+    add("qmp", format!("unix:{},server=on,wait=off", escaped(&files.control)));
+    args
+}
+
+/// Arguments that every guest of this architecture gets, a probe of the accelerator included.
+pub fn base(arch: &str, accelerator: Accelerator) -> Vec<String> {
+    let (accel, cpu) = match (accelerator, arch) {
+        (Accelerator::Kvm, _) => ("kvm", "host"),
+        // Pointer authentication by the architected cipher is slow to emulate; the implementation-defined one is not.
+        (Accelerator::Tcg, "arm64") => ("tcg,thread=multi", "max,pauth-impdef=on"),
+        (Accelerator::Tcg, _) => ("tcg,thread=multi", "max"),
+    };
+    let kind = match (arch, accelerator) {
+        ("arm64", Accelerator::Kvm) => "virt,gic-version=host",
+        ("arm64", Accelerator::Tcg) => "virt",
+        _ => "q35",
+    };
+    let words = ["-no-user-config", "-nodefaults", "-display", "none", "-machine", kind, "-accel", accel, "-cpu", cpu];
+    words.map(str::to_owned).to_vec()
+}
+
+fn disk_devices(controller: Controller) -> &'static [&'static str] {
+    match controller {
+        Controller::Virtio => &["virtio-blk-pci,drive=disk,bootindex=0"],
+        Controller::Nvme => &["nvme,drive=disk,serial=disk0,bootindex=0"],
+        Controller::Ahci => &["ahci,id=sata", "ide-hd,bus=sata.0,drive=disk,bootindex=0"],
+        Controller::Usb => &["qemu-xhci,id=usb", "usb-storage,bus=usb.0,drive=disk,bootindex=0"],
+        Controller::Sdhci => &["sdhci-pci", "sd-card,drive=disk"],
+    }
+}
+
+/// QEMU splits options at commas; a doubled one stands for itself.
+fn escaped(path: &Path) -> String {
+    path.display().to_string().replace(',', ",,")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(arch: &str) -> Machine {
+        Machine {
+            arch: arch.to_owned(),
+            accelerator: Accelerator::Tcg,
+            cpus: 2,
+            memory_mib: 2048,
+            controller: Controller::Virtio,
+            serial: Some("A,1".to_owned()),
+            clock: "utc".to_owned(),
+            forwards: vec![Forward { host: 20001, guest: 8080 }],
+        }
+    }
+
+    fn files() -> Files {
+        let at = |name: &str| PathBuf::from(format!("/run/{name}"));
+        Files { code: at("code"), vars: at("vars"), disk: at("disk"), console: at("console"), control: at("qmp") }
+    }
+
+    const REST: &str = "-smp 2 -m 2048 -rtc base=utc \
+        -drive if=pflash,unit=0,format=raw,readonly=on,file=/run/code \
+        -drive if=pflash,unit=1,format=raw,file=/run/vars \
+        -drive if=none,id=disk,format=raw,cache=unsafe,discard=unmap,file=/run/disk \
+        -device virtio-blk-pci,drive=disk,bootindex=0 \
+        -netdev user,id=net,hostfwd=tcp:127.0.0.1:20001-:8080 \
+        -device virtio-net-pci,netdev=net,mac=52:54:00:12:34:56,romfile= \
+        -device virtio-rng-pci -smbios type=1,serial=A,,1 \
+        -chardev file,id=console,append=on,path=/run/console -serial chardev:console \
+        -qmp unix:/run/qmp,server=on,wait=off";
+
+    #[test]
+    fn an_emulated_amd64_device() {
+        let head = "-no-user-config -nodefaults -display none -machine q35 -accel tcg,thread=multi -cpu max";
+        assert_eq!(argv(&machine("amd64"), &files()).join(" "), format!("{head} {REST}"));
+    }
+
+    #[test]
+    fn an_emulated_arm64_device() {
+        let head = "-no-user-config -nodefaults -display none -machine virt -accel tcg,thread=multi \
+            -cpu max,pauth-impdef=on";
+        assert_eq!(argv(&machine("arm64"), &files()).join(" "), format!("{head} {REST}"));
+    }
+
+    #[test]
+    fn every_controller_carries_the_disk() {
+        for controller in [Controller::Virtio, Controller::Nvme, Controller::Ahci, Controller::Usb, Controller::Sdhci] {
+            let all = argv(&Machine { controller, ..machine("amd64") }, &files());
+            assert_eq!(all.iter().filter(|a| a.contains("drive=disk")).count(), 1, "{controller:?}");
+        }
+    }
+}

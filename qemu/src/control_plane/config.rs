@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the control plane is configured with: kubeadm's file and the command lines of its four servers. Pure text.
+
+use std::path::Path;
+
+/// Address under which a guest on QEMU's user network reaches the build machine's loopback.
+pub const GUEST_VIEW: &str = "10.0.2.2";
+/// Pods of all nodes.
+pub const POD_SUBNET: &str = "10.244.0.0/16";
+/// Services; `kubernetes` gets the first address, DNS the tenth.
+pub const SERVICE_SUBNET: &str = "10.96.0.0/12";
+
+/// Loopback ports of the servers.
+#[derive(Debug, Clone, Copy)]
+pub struct Ports {
+    /// kube-apiserver.
+    pub api: u16,
+    /// etcd for clients.
+    pub etcd: u16,
+    /// etcd for its peers.
+    pub etcd_peer: u16,
+    /// kube-controller-manager's health and metrics.
+    pub controller_manager: u16,
+    /// kube-scheduler's health and metrics.
+    pub scheduler: u16,
+}
+
+/// kubeadm's configuration. `certificates` is where certificates are written, or, in the configuration that is
+/// uploaded to the cluster, where a device keeps them: kubeadm copies that path into the kubelet's configuration.
+pub fn kubeadm(version: &str, api_port: u16, certificates: &str) -> String {
+    format!(
+        "\
+apiVersion: kubeadm.k8s.io/v1beta4
+kind: InitConfiguration
+localAPIEndpoint:
+  advertiseAddress: {GUEST_VIEW}
+  bindPort: {api_port}
+nodeRegistration:
+  name: control-plane
+  criSocket: unix:///run/containerd/containerd.sock
+---
+apiVersion: kubeadm.k8s.io/v1beta4
+kind: ClusterConfiguration
+clusterName: kubernetes
+kubernetesVersion: {version}
+controlPlaneEndpoint: {GUEST_VIEW}:{api_port}
+certificatesDir: {certificates}
+apiServer:
+  certSANs: [localhost, 127.0.0.1, {GUEST_VIEW}]
+networking:
+  podSubnet: {POD_SUBNET}
+  serviceSubnet: {SERVICE_SUBNET}
+---
+apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+mode: nftables
+"
+    )
+}
+
+/// What the audit log holds: who asked for what, never bodies, which could carry secrets.
+pub fn audit_policy() -> &'static str {
+    "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n- level: Metadata\n"
+}
+
+/// etcd's command line. It need not survive the build machine's power cut, so it does not wait for the disk.
+pub fn etcd(dir: &Path, ports: Ports) -> Vec<String> {
+    let client = format!("http://127.0.0.1:{}", ports.etcd);
+    let peer = format!("http://127.0.0.1:{}", ports.etcd_peer);
+    args(&[
+        ("name", "default"),
+        ("data-dir", &shown(dir, "etcd")),
+        ("listen-client-urls", &client),
+        ("advertise-client-urls", &client),
+        ("listen-peer-urls", &peer),
+        ("initial-advertise-peer-urls", &peer),
+        ("initial-cluster", &format!("default={peer}")),
+        ("unsafe-no-fsync", "true"),
+        ("log-level", "warn"),
+    ])
+}
+
+/// kube-apiserver's command line: kubeadm's flags, on loopback, with the audit log on.
+pub fn apiserver(dir: &Path, ports: Ports) -> Vec<String> {
+    let pki = |name: &str| shown(dir, &format!("pki/{name}"));
+    args(&[
+        ("bind-address", "127.0.0.1"),
+        ("advertise-address", GUEST_VIEW),
+        ("secure-port", &ports.api.to_string()),
+        ("etcd-servers", &format!("http://127.0.0.1:{}", ports.etcd)),
+        ("authorization-mode", "Node,RBAC"),
+        ("enable-admission-plugins", "NodeRestriction"),
+        ("enable-bootstrap-token-auth", "true"),
+        ("allow-privileged", "true"),
+        ("client-ca-file", &pki("ca.crt")),
+        ("tls-cert-file", &pki("apiserver.crt")),
+        ("tls-private-key-file", &pki("apiserver.key")),
+        ("kubelet-client-certificate", &pki("apiserver-kubelet-client.crt")),
+        ("kubelet-client-key", &pki("apiserver-kubelet-client.key")),
+        ("kubelet-preferred-address-types", "InternalIP,ExternalIP,Hostname"),
+        ("requestheader-client-ca-file", &pki("front-proxy-ca.crt")),
+        ("requestheader-allowed-names", "front-proxy-client"),
+        ("requestheader-extra-headers-prefix", "X-Remote-Extra-"),
+        ("requestheader-group-headers", "X-Remote-Group"),
+        ("requestheader-username-headers", "X-Remote-User"),
+        ("proxy-client-cert-file", &pki("front-proxy-client.crt")),
+        ("proxy-client-key-file", &pki("front-proxy-client.key")),
+        ("service-account-issuer", "https://kubernetes.default.svc.cluster.local"),
+        ("service-account-key-file", &pki("sa.pub")),
+        ("service-account-signing-key-file", &pki("sa.key")),
+        ("service-cluster-ip-range", SERVICE_SUBNET),
+        ("audit-policy-file", &shown(dir, "audit-policy.yaml")),
+        ("audit-log-path", &shown(dir, "audit.log")),
+        ("audit-log-mode", "blocking"),
+    ])
+}
+
+/// kube-controller-manager's command line, with the two controllers that bootstrap tokens need.
+pub fn controller_manager(dir: &Path, ports: Ports) -> Vec<String> {
+    let pki = |name: &str| shown(dir, &format!("pki/{name}"));
+    let kubeconfig = shown(dir, "controller-manager.conf");
+    args(&[
+        ("bind-address", "127.0.0.1"),
+        ("secure-port", &ports.controller_manager.to_string()),
+        ("kubeconfig", &kubeconfig),
+        ("authentication-kubeconfig", &kubeconfig),
+        ("authorization-kubeconfig", &kubeconfig),
+        ("controllers", "*,bootstrapsigner,tokencleaner"),
+        ("use-service-account-credentials", "true"),
+        ("leader-elect", "false"),
+        ("allocate-node-cidrs", "true"),
+        ("cluster-cidr", POD_SUBNET),
+        ("service-cluster-ip-range", SERVICE_SUBNET),
+        ("client-ca-file", &pki("ca.crt")),
+        ("requestheader-client-ca-file", &pki("front-proxy-ca.crt")),
+        ("cluster-signing-cert-file", &pki("ca.crt")),
+        ("cluster-signing-key-file", &pki("ca.key")),
+        ("root-ca-file", &pki("ca.crt")),
+        ("service-account-private-key-file", &pki("sa.key")),
+    ])
+}
+
+/// kube-scheduler's command line.
+pub fn scheduler(dir: &Path, ports: Ports) -> Vec<String> {
+    let kubeconfig = shown(dir, "scheduler.conf");
+    args(&[
+        ("bind-address", "127.0.0.1"),
+        ("secure-port", &ports.scheduler.to_string()),
+        ("kubeconfig", &kubeconfig),
+        ("authentication-kubeconfig", &kubeconfig),
+        ("authorization-kubeconfig", &kubeconfig),
+        ("leader-elect", "false"),
+    ])
+}
+
+fn shown(dir: &Path, below: &str) -> String {
+    dir.join(below).display().to_string()
+}
+
+fn args(pairs: &[(&str, &str)]) -> Vec<String> {
+    pairs.iter().map(|(key, value)| format!("--{key}={value}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PORTS: Ports = Ports { api: 1, etcd: 2, etcd_peer: 3, controller_manager: 4, scheduler: 5 };
+
+    #[test]
+    fn guests_are_told_an_address_that_they_can_reach() {
+        let text = kubeadm("v1.36.3", 20123, "/etc/kubernetes/pki");
+        assert!(text.contains("controlPlaneEndpoint: 10.0.2.2:20123\n"));
+        assert!(text.contains("certificatesDir: /etc/kubernetes/pki\n"));
+        assert!(apiserver(Path::new("/x"), PORTS).contains(&"--advertise-address=10.0.2.2".to_owned()));
+    }
+
+    #[test]
+    fn nothing_listens_beyond_loopback() {
+        let dir = Path::new("/x");
+        for list in [apiserver(dir, PORTS), controller_manager(dir, PORTS), scheduler(dir, PORTS)] {
+            assert!(list.contains(&"--bind-address=127.0.0.1".to_owned()));
+        }
+        assert!(etcd(dir, PORTS).iter().filter(|a| a.contains("listen-")).all(|a| a.contains("http://127.0.0.1:")));
+    }
+}

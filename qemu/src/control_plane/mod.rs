@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A real control plane on the build machine, as a guard: etcd, kube-apiserver, kube-controller-manager and
+//! kube-scheduler on free loopback ports, prepared by unmodified kubeadm phases.
+//!
+//! Needs no root and changes nothing outside its scratch folder. Guests on QEMU's user network reach it as 10.0.2.2;
+//! its certificate, `cluster-info` and Service `kubernetes` carry that address.
+
+pub mod audit;
+pub mod config;
+mod objects;
+mod prepare;
+
+pub use objects::{Csr, condition, conditions, is_ready};
+
+use crate::process::Process;
+use crate::run_dir::RunDir;
+use crate::{ports, wait};
+use anyhow::{Context, Result, bail};
+use config::Ports;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::Duration;
+
+const START: Duration = Duration::from_secs(90);
+
+/// What may be chosen.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Version that the control plane runs and that `kubeadm-config` names, with the leading `v`.
+    pub kubernetes_version: String,
+    /// Whether kube-proxy and CoreDNS are installed. Without them `kubeadm-config` and `kubelet-config` still exist.
+    pub addons: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { kubernetes_version: "v1.36.3".to_owned(), addons: true }
+    }
+}
+
+/// A running control plane. Dropping it ends its servers and removes its folder.
+pub struct ControlPlane {
+    // Order matters: servers end before the folder that they write to goes.
+    apiserver: Mutex<Option<Process>>,
+    others: Vec<Process>,
+    programs: Programs,
+    ports: Ports,
+    dir: RunDir,
+}
+
+/// The programs of a control plane.
+#[derive(Debug, Clone)]
+struct Programs {
+    etcd: PathBuf,
+    apiserver: PathBuf,
+    controller_manager: PathBuf,
+    scheduler: PathBuf,
+    kubeadm: PathBuf,
+    kubectl: PathBuf,
+}
+
+impl Programs {
+    fn ensure() -> Result<Self> {
+        let arch = imagebuild::arch::Arch::host()?;
+        let get = |name: &str| imagebuild::component::ensure(name, arch).with_context(|| format!("build {name}"));
+        Ok(Programs {
+            etcd: get("etcd")?,
+            apiserver: get("kube-apiserver")?,
+            controller_manager: get("kube-controller-manager")?,
+            scheduler: get("kube-scheduler")?,
+            kubeadm: get("kubeadm")?,
+            kubectl: get("kubectl")?,
+        })
+    }
+}
+
+impl ControlPlane {
+    /// Builds what is missing, starts everything and returns when it serves.
+    ///
+    /// # Errors
+    /// Names the server that failed, with the end of its log.
+    pub fn start(options: &Options) -> Result<Self> {
+        let programs = Programs::ensure()?;
+        let dir = RunDir::new("control-plane")?;
+        let ports = Ports {
+            api: ports::free()?,
+            etcd: ports::free()?,
+            etcd_peer: ports::free()?,
+            controller_manager: ports::free()?,
+            scheduler: ports::free()?,
+        };
+        let path = dir.path().to_owned();
+        let etcd = Process::start("etcd", &programs.etcd, &config::etcd(&path, ports), &path.join("etcd.log"))?;
+        let mut plane = ControlPlane { apiserver: Mutex::new(None), others: vec![etcd], programs, ports, dir };
+        plane.prepare_files(options).context("prepare certificates with kubeadm")?;
+        plane.start_apiserver()?;
+        plane.start_controllers()?;
+        plane.prepare_cluster(options).context("prepare the cluster with kubeadm")?;
+        Ok(plane)
+    }
+
+    /// Starts kube-apiserver (again) and waits until it is ready.
+    pub fn start_apiserver(&self) -> Result<()> {
+        let args = config::apiserver(self.path(), self.ports);
+        let log = self.path().join("kube-apiserver.log");
+        let process = Process::start("kube-apiserver", &self.programs.apiserver, &args, &log)?;
+        let ready = wait::until("kube-apiserver to be ready", START, || {
+            process.check()?;
+            for other in &self.others {
+                other.check()?;
+            }
+            Ok(self.kubectl(&["get", "--raw", "/readyz", "--request-timeout=5s"]).ok())
+        });
+        ready.with_context(|| format!("start kube-apiserver; its log ends:\n{}", process.tail(20)))?;
+        match self.apiserver.lock() {
+            Ok(mut slot) => *slot = Some(process),
+            Err(_) => bail!("keep kube-apiserver's guard"),
+        }
+        Ok(())
+    }
+
+    /// Ends kube-apiserver; connections to its port are refused until it is started again.
+    pub fn stop_apiserver(&self) -> Result<()> {
+        let taken = self.apiserver.lock().ok().and_then(|mut slot| slot.take());
+        taken.context("find a running kube-apiserver")?.stop(Duration::from_secs(5))
+    }
+
+    fn start_controllers(&mut self) -> Result<()> {
+        let dir = self.path().to_owned();
+        let wanted = [
+            (
+                "kube-controller-manager",
+                self.programs.controller_manager.clone(),
+                config::controller_manager(&dir, self.ports),
+            ),
+            ("kube-scheduler", self.programs.scheduler.clone(), config::scheduler(&dir, self.ports)),
+        ];
+        for (name, program, args) in wanted {
+            self.others.push(Process::start(name, &program, &args, &dir.join(format!("{name}.log")))?);
+        }
+        Ok(())
+    }
+
+    /// Address for guests: `10.0.2.2:PORT`.
+    pub fn endpoint_for_guest(&self) -> String {
+        format!("{}:{}", config::GUEST_VIEW, self.ports.api)
+    }
+
+    /// Address for programs on the build machine: `127.0.0.1:PORT`.
+    pub fn endpoint_for_host(&self) -> String {
+        format!("127.0.0.1:{}", self.ports.api)
+    }
+
+    /// Scratch folder with certificates, logs and kubeconfigs.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The cluster CA's certificate, PEM.
+    pub fn ca_pem(&self) -> Result<String> {
+        let path = self.path().join("pki/ca.crt");
+        std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
+    }
+
+    /// The administrator's kubeconfig, valid on the build machine.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.path().join("admin.conf")
+    }
+
+    /// Runs kubectl as administrator; returns what it prints.
+    pub fn kubectl(&self, args: &[&str]) -> Result<String> {
+        let mut command = Command::new(&self.programs.kubectl);
+        command.arg("--kubeconfig").arg(self.kubeconfig()).args(args);
+        // kubectl keeps what it discovered; that must not land in the user's home.
+        command.env("KUBECACHEDIR", self.path().join("kubectl-cache"));
+        let out = imagebuild::cmd::output(&mut command)?;
+        String::from_utf8(out).context("decode kubectl's output")
+    }
+
+    /// Like [`Self::kubectl`] with `-o json`, parsed.
+    pub fn get(&self, args: &[&str]) -> Result<serde_json::Value> {
+        let all: Vec<&str> = ["get", "-o", "json"].iter().chain(args).copied().collect();
+        serde_json::from_str(&self.kubectl(&all)?).context("parse kubectl's output")
+    }
+
+    /// Requests so far, from the audit log.
+    pub fn audit(&self) -> Result<Vec<audit::Event>> {
+        audit::read(&self.path().join("audit.log"))
+    }
+
+    /// The last lines of every server's log, for a failure's report.
+    pub fn logs(&self, lines: usize) -> String {
+        let names = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+        let part =
+            |n: &&str| format!("--- {n}\n{}", crate::process::tail(&self.path().join(format!("{n}.log")), lines));
+        names.iter().map(part).collect::<Vec<_>>().join("\n")
+    }
+}

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+//! An emulated device: whole disk image, UEFI firmware, serial console; switched on and off like a real one.
+//!
+//! A guard: dropping it cuts its power and removes its disk. When that happens while a test panics, the end of its
+//! console is printed.
+
+use crate::accel::{self, Accelerator};
+use crate::args::{self, Controller, Files, Forward, Machine};
+use crate::console::Console;
+use crate::disk::DiskImage;
+use crate::process::Process;
+use crate::qmp::Qmp;
+use crate::run_dir::RunDir;
+use crate::{firmware, ports, wait};
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+use std::path::Path;
+use std::time::Duration;
+
+const GIB: u64 = 1 << 30;
+
+/// What may be chosen of a device.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `arm64` or `amd64`.
+    pub arch: String,
+    /// Disk size in bytes; the image is grown to it, as if flashed to a larger card.
+    pub disk_size: u64,
+    /// How the disk is attached.
+    pub controller: Controller,
+    /// Serial number of the system.
+    pub serial: Option<String>,
+    /// Memory, MiB.
+    pub memory_mib: u32,
+    /// Clock chip at power-on: `utc`, or a date such as `1970-01-01T00:00:00`.
+    pub clock: String,
+    /// Guest ports to be reached from the build machine.
+    pub guest_ports: Vec<u16>,
+}
+
+impl Options {
+    /// An ordinary device: 2 GiB of memory, an 8 GiB disk, serial number `EDGE-0001`.
+    pub fn new(arch: &str) -> Self {
+        Options {
+            arch: arch.to_owned(),
+            disk_size: 8 * GIB,
+            controller: Controller::Virtio,
+            serial: Some("EDGE-0001".to_owned()),
+            memory_mib: 2048,
+            clock: "utc".to_owned(),
+            guest_ports: Vec::new(),
+        }
+    }
+}
+
+/// A device with a disk of its own, switched on or off.
+pub struct Device {
+    // Order matters: the emulator ends before its folder goes.
+    emulator: Option<Process>,
+    machine: Machine,
+    files: Files,
+    disk: DiskImage,
+    console: Console,
+    dir: RunDir,
+}
+
+impl Device {
+    /// A device that is switched off, its disk a private copy of `image`.
+    pub fn new(image: &DiskImage, options: &Options) -> Result<Self> {
+        let dir = RunDir::new("device")?;
+        let at = |name: &str| dir.path().join(name);
+        let firmware = firmware::find(&options.arch)?;
+        std::fs::copy(&firmware.vars, at("vars.fd")).context("copy the firmware's variables")?;
+        let files = Files {
+            code: firmware.code,
+            vars: at("vars.fd"),
+            disk: at("disk.img"),
+            console: at("console.log"),
+            control: at("qmp"),
+        };
+        let disk = image.copy(&files.disk, options.disk_size)?;
+        let forward = |guest: &u16| -> Result<Forward> { Ok(Forward { host: ports::free()?, guest: *guest }) };
+        let machine = Machine {
+            arch: options.arch.clone(),
+            accelerator: accel::find(&options.arch, image)?,
+            cpus: 2,
+            memory_mib: options.memory_mib,
+            controller: options.controller,
+            serial: options.serial.clone(),
+            clock: options.clock.clone(),
+            forwards: options.guest_ports.iter().map(forward).collect::<Result<_>>()?,
+        };
+        let console = Console::new(files.console.clone());
+        Ok(Device { emulator: None, machine, files, disk, console, dir })
+    }
+
+    /// Switches it on.
+    pub fn power_on(&mut self) -> Result<()> {
+        if self.emulator.is_some() {
+            bail!("switch the device on: it is on");
+        }
+        let program = args::program(&self.machine.arch);
+        let argv = args::argv(&self.machine, &self.files);
+        let process = Process::start(program, Path::new(program), &argv, &self.dir.path().join("emulator.log"))?;
+        wait::until("the emulator's control socket", Duration::from_secs(20), || {
+            process.check()?;
+            Ok(Qmp::connect(&self.files.control).ok())
+        })?;
+        self.emulator = Some(process);
+        Ok(())
+    }
+
+    /// Presses the power button and waits until the operating system has switched the device off.
+    pub fn power_off(&mut self, limit: Duration) -> Result<()> {
+        let process = self.running()?;
+        Qmp::connect(&self.files.control)?.execute("system_powerdown", json!({}))?;
+        let ended = wait::until("the device to switch itself off", limit, || process.ended());
+        ended.with_context(|| format!("switch the device off; its console ends:\n{}", self.console.tail(15)))?;
+        self.emulator = None;
+        Ok(())
+    }
+
+    /// Changes the seed while the device waits for one, as putting the card back would. The guest stands still
+    /// meanwhile; firstboot opens the partition anew for every look, so nothing stale is in the way.
+    pub fn change_seed(&self, seed: &str) -> Result<()> {
+        self.running()?;
+        let mut qmp = Qmp::connect(&self.files.control)?;
+        qmp.execute("stop", json!({}))?;
+        let done = self.disk.put_seed(seed);
+        qmp.execute("cont", json!({}))?;
+        done
+    }
+
+    /// Cuts its power.
+    pub fn power_cut(&mut self) -> Result<()> {
+        self.running()?.kill()?;
+        self.emulator = None;
+        Ok(())
+    }
+
+    /// Whether it is on, and an error when it ended by itself or its kernel gave up.
+    pub fn check(&self) -> Result<()> {
+        self.running()?.check()?;
+        self.console.check()
+    }
+
+    fn running(&self) -> Result<&Process> {
+        self.emulator.as_ref().context("find a device that is switched on")
+    }
+
+    /// Waits until its console shows a line that holds `part`; returns that line.
+    pub fn wait_console(&self, part: &str, limit: Duration) -> Result<String> {
+        let line = wait::every(Duration::from_millis(300), &format!("`{part}` on the console"), limit, || {
+            let line = self.console.find(part)?;
+            if line.is_none() {
+                self.check()?;
+            }
+            Ok(line)
+        });
+        line.map_err(|e| e.context(self.report()))
+    }
+
+    /// Waits until its status file on the boot partition holds `part`; returns the whole file.
+    /// The guest may be writing: only whole-text matches count, and a torn read is repeated.
+    pub fn wait_status(&self, part: &str, limit: Duration) -> Result<String> {
+        let status = wait::every(Duration::from_millis(500), &format!("`{part}` in the status file"), limit, || {
+            self.check()?;
+            Ok(self.disk.status().ok().filter(|text| text.contains(part)))
+        });
+        status.map_err(|e| e.context(self.report()))
+    }
+
+    /// Its serial console.
+    pub fn console(&self) -> &Console {
+        &self.console
+    }
+
+    /// Its disk.
+    pub fn disk(&self) -> &DiskImage {
+        &self.disk
+    }
+
+    /// What runs its processors.
+    pub fn accelerator(&self) -> Accelerator {
+        self.machine.accelerator
+    }
+
+    /// `http://127.0.0.1:PORT` for a guest port that was asked for.
+    pub fn url(&self, guest_port: u16) -> Result<String> {
+        let forward = self.machine.forwards.iter().find(|f| f.guest == guest_port);
+        let forward = forward.with_context(|| format!("find a forward to guest port {guest_port}"))?;
+        Ok(format!("http://127.0.0.1:{}", forward.host))
+    }
+
+    /// For a failure's report: what the device told its owner, and the end of its console.
+    pub fn report(&self) -> String {
+        let status = self.disk.status().unwrap_or_else(|e| format!("(cannot be read: {e:#})"));
+        format!("--- status file\n{status}\n--- console, last 40 lines\n{}\n---", self.console.tail(40))
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("{}", self.report());
+        }
+    }
+}

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Disk images seen from outside a running guest: partitions, the FAT boot partition, the kernel, a private copy.
+//!
+//! Only for disks whose guest is switched off, except that the boot partition may be read while it runs: firstboot
+//! overwrites its status file in place, so what is read is at worst torn, never another file.
+
+mod root;
+
+use anyhow::{Context, Result, bail};
+use firstboot::boot_partition::BootPartition;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A raw disk image with a GPT.
+#[derive(Debug, Clone)]
+pub struct DiskImage {
+    path: PathBuf,
+    /// By number, as in the table.
+    partitions: BTreeMap<u32, Extent>,
+}
+
+/// Where a partition lies, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// From the start of the disk.
+    pub offset: u64,
+    /// Length.
+    pub len: u64,
+}
+
+const BOOT: u32 = 1;
+const EFI_SYSTEM: u32 = 2;
+const ROOT: u32 = 3;
+
+impl DiskImage {
+    /// Reads the partition table of `path`.
+    pub fn open(path: &Path) -> Result<Self> {
+        let disk = gpt::GptConfig::new()
+            .writable(false)
+            .open(path)
+            .with_context(|| format!("read the partition table of {}", path.display()))?;
+        let block = u64::from(*disk.logical_block_size());
+        let extent = |p: &gpt::partition::Partition| Extent {
+            offset: p.first_lba * block,
+            len: (p.last_lba - p.first_lba + 1) * block,
+        };
+        let partitions = disk.partitions().iter().map(|(number, p)| (*number, extent(p))).collect();
+        Ok(DiskImage { path: path.to_owned(), partitions })
+    }
+
+    /// Where the image lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where partition `number` lies.
+    pub fn partition(&self, number: u32) -> Result<Extent> {
+        let found = self.partitions.get(&number).copied();
+        found.with_context(|| format!("find partition {number} in {}", self.path.display()))
+    }
+
+    /// The FAT partition that carries the seed.
+    pub fn boot(&self) -> Result<BootPartition> {
+        let extent = self.partition(BOOT)?;
+        BootPartition::open(&self.path, extent.offset, extent.len)
+    }
+
+    /// Puts `seed` where a user's laptop would.
+    pub fn put_seed(&self, seed: &str) -> Result<()> {
+        self.boot()?.write("seed.toml", seed.as_bytes()).context("write seed.toml to the boot partition")
+    }
+
+    /// What firstboot tells the person who pulls the card: its status file without the padding.
+    pub fn status(&self) -> Result<String> {
+        let bytes = self.boot()?.read("firstboot-status.txt")?.context("find firstboot-status.txt")?;
+        Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
+    }
+
+    /// Whether the boot partition's directory still lists a seed.
+    pub fn seed_present(&self) -> Result<bool> {
+        Ok(self.boot()?.seed()?.is_some())
+    }
+
+    /// The kernel that the default entry of the boot loader starts.
+    pub fn kernel(&self) -> Result<Vec<u8>> {
+        let extent = self.partition(EFI_SYSTEM)?;
+        let file = File::open(&self.path).with_context(|| format!("open {}", self.path.display()))?;
+        let end = extent.offset + extent.len;
+        let slice = fscommon::StreamSlice::new(file, extent.offset, end).context("find the EFI system partition")?;
+        let fat = fatfs::FileSystem::new(slice, fatfs::FsOptions::new()).context("read the EFI system partition")?;
+        let root = fat.root_dir();
+        let read = |path: &str| -> Result<Vec<u8>> {
+            let mut bytes = Vec::new();
+            let mut file = root.open_file(path.trim_start_matches('/')).with_context(|| format!("open {path}"))?;
+            file.read_to_end(&mut bytes).with_context(|| format!("read {path}"))?;
+            Ok(bytes)
+        };
+        let entry = String::from_utf8(read("loader/entries/firstboot.conf")?).context("decode the loader's entry")?;
+        let line = entry.lines().find_map(|l| l.strip_prefix("linux")).context("find linux in the loader's entry")?;
+        read(line.trim())
+    }
+
+    /// A private copy in `to`, sparse where this one is, `size` bytes long when that is more.
+    pub fn copy(&self, to: &Path, size: u64) -> Result<DiskImage> {
+        let mut command = Command::new("cp");
+        imagebuild::cmd::run(command.args(["--sparse=auto", "--reflink=auto", "--"]).arg(&self.path).arg(to))?;
+        let file = File::options().write(true).open(to).with_context(|| format!("open {}", to.display()))?;
+        let now = file.metadata().with_context(|| format!("measure {}", to.display()))?.len();
+        file.set_len(now.max(size)).with_context(|| format!("grow {}", to.display()))?;
+        Ok(DiskImage { path: to.to_owned(), partitions: self.partitions.clone() })
+    }
+
+    /// Overwrites `bytes` at `offset` of the disk, as damage would.
+    pub fn damage(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        use std::os::unix::fs::FileExt;
+        let file = File::options().write(true).open(&self.path).context("open the disk to damage it")?;
+        file.write_all_at(bytes, offset).with_context(|| format!("overwrite the disk at {offset}"))
+    }
+
+    /// SHA-256 of a partition's bytes, hex: whether anything on it changed.
+    pub fn digest(&self, number: u32) -> Result<String> {
+        use sha2::{Digest, Sha256};
+        let extent = self.partition(number)?;
+        let mut file = File::open(&self.path).with_context(|| format!("open {}", self.path.display()))?;
+        file.seek(SeekFrom::Start(extent.offset)).context("seek in a disk image")?;
+        let (mut part, mut hash, mut buffer) = (file.take(extent.len), Sha256::new(), vec![0; 1 << 20]);
+        loop {
+            match part.read(&mut buffer).context("read a disk image")? {
+                0 => break,
+                n => hash.update(&buffer[..n]),
+            }
+        }
+        Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    }
+
+    /// The root partition as e2fsprogs name a file system inside a file.
+    fn root_spec(&self) -> Result<String> {
+        let path = self.path.display().to_string();
+        if path.contains('?') {
+            bail!("name the root partition of {path}: e2fsprogs take no question mark in a path");
+        }
+        Ok(format!("{path}?offset={}", self.partition(ROOT)?.offset))
+    }
+}

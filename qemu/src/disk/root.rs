@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Files of the ext4 root partition of a switched-off disk, through debugfs: no root, no mount.
+
+use super::DiskImage;
+use anyhow::{Context, Result, bail};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+impl DiskImage {
+    /// Brings the root file system to the state that the guest would find at its next boot.
+    pub fn replay_journal(&self) -> Result<()> {
+        let mut command = Command::new(sbin("e2fsck"));
+        command.args(["-p", "-E", "journal_only"]).arg(self.root_spec()?);
+        let out = command.stdin(Stdio::null()).output().context("start e2fsck")?;
+        // 1: something was corrected, here: the journal was replayed.
+        if !matches!(out.status.code(), Some(0 | 1)) {
+            bail!("replay the journal of the root file system: {}", String::from_utf8_lossy(&out.stdout).trim());
+        }
+        Ok(())
+    }
+
+    /// Content of a file; `None` when there is none.
+    pub fn read_file(&self, path: &str) -> Result<Option<Vec<u8>>> {
+        self.debugfs(false, &format!("cat \"{path}\"")).with_context(|| format!("read {path} of the guest"))
+    }
+
+    /// Whether a path exists.
+    pub fn exists(&self, path: &str) -> Result<bool> {
+        Ok(self.debugfs(false, &format!("stat \"{path}\""))?.is_some())
+    }
+
+    /// Names in a directory, sorted; empty when it does not exist.
+    pub fn list(&self, dir: &str) -> Result<Vec<String>> {
+        let Some(out) = self.debugfs(false, &format!("ls -p \"{dir}\""))? else { return Ok(Vec::new()) };
+        // Lines as /inode/mode/uid/gid/name/size/
+        let text = String::from_utf8_lossy(&out).into_owned();
+        let mut names: Vec<String> = text
+            .lines()
+            .filter_map(|line| line.split('/').nth(5))
+            .filter(|name| !name.is_empty() && *name != "." && *name != "..")
+            .map(str::to_owned)
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Disk offset of the first block of a file, in bytes.
+    pub fn file_offset(&self, path: &str) -> Result<u64> {
+        let block_size: u64 = {
+            let out = self.debugfs(false, "show_super_stats -h")?.context("read the superblock")?;
+            let text = String::from_utf8_lossy(&out).into_owned();
+            let line = text.lines().find_map(|l| l.strip_prefix("Block size:")).context("find the block size")?;
+            line.trim().parse().context("parse the block size")?
+        };
+        let out = self.debugfs(false, &format!("bmap \"{path}\" 0"))?.with_context(|| format!("find {path}"))?;
+        let block: u64 = String::from_utf8_lossy(&out).trim().parse().with_context(|| format!("locate {path}"))?;
+        Ok(self.partition(super::ROOT)?.offset + block * block_size)
+    }
+
+    /// Writes a file of mode `mode` (permission bits), owned by root; its directory is made when missing.
+    pub fn write_file(&self, path: &str, bytes: &[u8], mode: u32) -> Result<()> {
+        let source = tempfile_for(bytes)?;
+        let dir = Path::new(path).parent().and_then(Path::to_str).context("find the directory of a file")?;
+        let mut at = String::new();
+        for part in dir.split('/').filter(|p| !p.is_empty()) {
+            at = format!("{at}/{part}");
+            if !self.exists(&at)? {
+                self.debugfs(true, &format!("mkdir \"{at}\""))?;
+            }
+        }
+        if self.exists(path)? {
+            self.debugfs(true, &format!("rm \"{path}\""))?;
+        }
+        let from = source.path().display();
+        self.debugfs(true, &format!("write \"{from}\" \"{path}\""))?;
+        for (field, value) in [("mode", format!("0{:o}", 0o100_000 | mode)), ("uid", "0".into()), ("gid", "0".into())] {
+            self.debugfs(true, &format!("set_inode_field \"{path}\" {field} {value}"))?;
+        }
+        match self.read_file(path)? {
+            Some(found) if found == bytes => Ok(()),
+            _ => bail!("write {path} to the guest's disk"),
+        }
+    }
+
+    /// Makes a symbolic link.
+    pub fn link_file(&self, path: &str, target: &str) -> Result<()> {
+        self.debugfs(true, &format!("symlink \"{path}\" \"{target}\""))?;
+        if !self.exists(path)? {
+            bail!("link {path} on the guest's disk");
+        }
+        Ok(())
+    }
+
+    /// Removes a file.
+    pub fn remove_file(&self, path: &str) -> Result<()> {
+        self.debugfs(true, &format!("rm \"{path}\""))?;
+        if self.exists(path)? {
+            bail!("remove {path} from the guest's disk");
+        }
+        Ok(())
+    }
+
+    /// Runs one debugfs request; `None` when the path that it names does not exist. debugfs exits with 0 all the
+    /// same, so its messages are what is looked at.
+    fn debugfs(&self, write: bool, request: &str) -> Result<Option<Vec<u8>>> {
+        let mut command = Command::new(sbin("debugfs"));
+        if write {
+            command.arg("-w");
+        }
+        command.args(["-R", request]).arg(self.root_spec()?).stdin(Stdio::null());
+        let out = command.output().context("start debugfs")?;
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        let mut lines = said.lines().filter(|l| !l.starts_with("debugfs "));
+        match lines.next() {
+            None if out.status.success() => Ok(Some(out.stdout)),
+            Some(line) if line.contains("File not found") => Ok(None),
+            Some(line) => bail!("run debugfs `{request}`: {line}"),
+            None => bail!("run debugfs `{request}` ({})", out.status),
+        }
+    }
+}
+
+/// e2fsprogs lie in a folder that is not on every user's PATH.
+fn sbin(name: &str) -> String {
+    if imagebuild::cmd::found(name) { name.to_owned() } else { format!("/usr/sbin/{name}") }
+}
+
+fn tempfile_for(bytes: &[u8]) -> Result<tempfile::NamedTempFile> {
+    use std::io::Write;
+    let mut file = tempfile::NamedTempFile::new().context("create a temporary file")?;
+    file.write_all(bytes).context("write a temporary file")?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::{Extent, ROOT};
+
+    /// A disk that holds nothing but an ext4 file system, 1 MiB from its start.
+    fn disk(dir: &Path) -> DiskImage {
+        let path = dir.join("disk");
+        std::fs::File::create(&path).unwrap().set_len(17 << 20).unwrap();
+        let mut make = Command::new(sbin("mke2fs"));
+        make.args(["-q", "-t", "ext4", "-E", "offset=1048576"]).arg(&path).arg("16M");
+        imagebuild::cmd::run(&mut make).unwrap();
+        DiskImage { path, partitions: [(ROOT, Extent { offset: 1 << 20, len: 16 << 20 })].into() }
+    }
+
+    #[test]
+    fn files_are_written_read_listed_located_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = disk(dir.path());
+        disk.write_file("/etc/demo/unit file", b"first", 0o600).unwrap();
+        disk.write_file("/etc/demo/unit file", b"second", 0o755).unwrap();
+        disk.link_file("/etc/demo/link", "unit file").unwrap();
+        assert_eq!(disk.read_file("/etc/demo/unit file").unwrap().unwrap(), b"second");
+        assert_eq!(disk.list("/etc/demo").unwrap(), ["link", "unit file"]);
+        assert_eq!(disk.list("/nowhere").unwrap(), [""; 0]);
+        assert_eq!(disk.read_file("/etc/nothing").unwrap(), None);
+        let offset = usize::try_from(disk.file_offset("/etc/demo/unit file").unwrap()).unwrap();
+        assert_eq!(&std::fs::read(disk.path()).unwrap()[offset..offset + 6], b"second");
+        disk.remove_file("/etc/demo/unit file").unwrap();
+        assert_eq!(disk.list("/etc/demo").unwrap(), ["link"]);
+        disk.replay_journal().unwrap();
+    }
+}

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+//! QEMU's control socket (QMP): one command, one answer. <https://www.qemu.org/docs/master/interop/qmp-spec.html>
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// An open control connection.
+pub struct Qmp(BufReader<UnixStream>);
+
+impl Qmp {
+    /// Connects and negotiates.
+    pub fn connect(socket: &Path) -> Result<Self> {
+        let stream = UnixStream::connect(socket).with_context(|| format!("connect to {}", socket.display()))?;
+        stream.set_read_timeout(Some(ANSWER)).context("set a time limit on the control socket")?;
+        let mut qmp = Qmp(BufReader::new(stream));
+        if qmp.line()?.get("QMP").is_none() {
+            bail!("greet qemu: its answer is no greeting");
+        }
+        qmp.execute("qmp_capabilities", json!({}))?;
+        Ok(qmp)
+    }
+
+    /// Runs a command; returns what it returned. Events in between are skipped.
+    pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value> {
+        let request = json!({ "execute": command, "arguments": arguments });
+        writeln!(self.0.get_mut(), "{request}").with_context(|| format!("send {command} to qemu"))?;
+        loop {
+            let mut answer = self.line().with_context(|| format!("read qemu's answer to {command}"))?;
+            if let Some(error) = answer.get("error") {
+                bail!("run {command} in qemu: {}", error["desc"].as_str().unwrap_or("no reason given"));
+            }
+            if let Some(value) = answer.get_mut("return") {
+                return Ok(value.take());
+            }
+        }
+    }
+
+    fn line(&mut self) -> Result<Value> {
+        let mut line = String::new();
+        if self.0.read_line(&mut line).context("read qemu's control socket")? == 0 {
+            bail!("read qemu's control socket: it was closed");
+        }
+        serde_json::from_str(&line).context("parse a line of qemu's control socket")
+    }
+}
