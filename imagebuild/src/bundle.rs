@@ -6,7 +6,7 @@ use crate::arch::Arch;
 use crate::container::{self, Wanted};
 use crate::lock::{Component, Lock};
 use crate::source::Request;
-use crate::{cache, component, compress, verify};
+use crate::{cache, component, compress, digest};
 use anyhow::{Context, Result, bail};
 use firstboot::bundle::{File, Image, MAX_WINDOW_LOG, Manifest};
 use std::fs;
@@ -77,7 +77,7 @@ fn key(lock: &Lock, minor: &str, arch: Arch) -> Result<String> {
     for image in lock.images_for(minor) {
         parts.push(container::key(&Wanted { lock, image, minor, arch })?);
     }
-    Ok(verify::sha256(&serde_json::to_vec(&parts)?)[..32].to_owned())
+    Ok(digest::bytes(&serde_json::to_vec(&parts)?)[..32].to_owned())
 }
 
 /// Writes the bundle to an empty folder.

@@ -2,7 +2,7 @@
 //! A second build from a warm cache touches no network: the same bundle comes out although every way out is cut.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
-use imagebuild::{cache, cmd, lock::Lock, verify};
+use imagebuild::{cache, cmd, digest, lock::Lock};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
@@ -109,7 +109,7 @@ fn a_warm_cache_needs_no_network() {
     std::os::unix::fs::symlink(debs, cache.join("debs")).unwrap();
     let body = b"a tool";
     let url = serve_once(body);
-    write_lock(dir.path(), &url, &verify::sha256(body));
+    write_lock(dir.path(), &url, &digest::bytes(body));
     let first = stdout(&bundle(dir.path(), false));
     assert!(first.contains("cni/loopback"), "{first}");
     assert!(first.contains(cache.to_str().unwrap()), "{first}");
