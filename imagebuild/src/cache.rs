@@ -24,6 +24,13 @@ pub fn once(dir: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     }
     let parent = dir.parent().context("find the parent of a cache folder")?;
     std::fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
+    // Two builds or tests that want the same content: one makes it, the other waits.
+    let path = dir.with_extension("lock");
+    let lock = std::fs::File::create(&path).with_context(|| format!("create {}", path.display()))?;
+    lock.lock().with_context(|| format!("lock {}", path.display()))?;
+    if dir.exists() {
+        return Ok(());
+    }
     let scratch = dir.with_extension(format!("partial.{}", std::process::id()));
     if scratch.exists() {
         std::fs::remove_dir_all(&scratch).with_context(|| format!("remove {}", scratch.display()))?;

@@ -6,7 +6,7 @@ use crate::lock::{Component, Lock};
 use crate::source::{self, Request};
 use crate::{cache, verify};
 use anyhow::{Context, Result};
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
@@ -43,23 +43,15 @@ pub fn ensure(name: &str, arch: Arch) -> Result<PathBuf> {
 
 /// [`ensure`] for a component of any lock.
 pub fn ensure_of(request: &Request) -> Result<PathBuf> {
-    let components = cache::dir()?.join("components");
     let Component { name, mode, .. } = request.component;
     let key = key(request).with_context(|| format!("find what component {name} is made of"))?;
-    let dir = components.join(&key);
-    if !dir.exists() {
-        fs::create_dir_all(&components).with_context(|| format!("create {}", components.display()))?;
-        // Two tests or builds that want the same component: one makes it, the other waits.
-        let path = components.join(format!("{key}.lock"));
-        let lock = File::create(&path).with_context(|| format!("create {}", path.display()))?;
-        lock.lock().with_context(|| format!("lock {}", path.display()))?;
-        cache::once(&dir, |scratch| {
-            let to = scratch.join(name);
-            source::fetch(request, &to)?;
-            fs::set_permissions(&to, Permissions::from_mode(*mode))
-                .with_context(|| format!("set the mode of {}", to.display()))
-        })?;
-    }
+    let dir = cache::dir()?.join("components").join(key);
+    cache::once(&dir, |scratch| {
+        let to = scratch.join(name);
+        source::fetch(request, &to)?;
+        fs::set_permissions(&to, Permissions::from_mode(*mode))
+            .with_context(|| format!("set the mode of {}", to.display()))
+    })?;
     Ok(dir.join(name))
 }
 

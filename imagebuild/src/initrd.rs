@@ -5,6 +5,7 @@
 //! the same input gives the same bytes.
 
 use crate::debian::Debian;
+use crate::owner::tool;
 use crate::progress::step;
 use crate::rootfs::Rootfs;
 use crate::target::Target;
@@ -21,8 +22,8 @@ const RECIPE: [&str; 2] = [include_str!("initrd.rs"), include_str!("cpio.rs")];
 /// The commands that the script uses.
 const COMMANDS: [&str; 12] =
     ["cat", "cp", "find", "grep", "mkdir", "modprobe", "mount", "reboot", "sh", "sleep", "sort", "switch_root"];
-/// Fast to unpack at every level; the build can take its time.
-const ZSTD_LEVEL: i32 = 19;
+/// Unpacks as fast at every level; beyond this one, building costs far more than it saves.
+const ZSTD_LEVEL: i32 = 12;
 
 /// Builds the initrd of a target, or finds it in the cache.
 pub fn ensure(target: &Target, rootfs: &Rootfs) -> Result<PathBuf> {
@@ -83,7 +84,7 @@ fn drivers(target: &Target, rootfs: &Rootfs, scratch: &Path, tree: &Path) -> Res
     for name in ["modules.order", "modules.builtin", "modules.builtin.modinfo"] {
         fs::copy(base.join(name), home.join(name)).with_context(|| format!("copy {name}"))?;
     }
-    cmd::run(Command::new("depmod").arg("--basedir").arg(tree).arg(&rootfs.release))?;
+    cmd::run(Command::new(tool("depmod")).arg("--basedir").arg(tree).arg(&rootfs.release))?;
     // busybox reads the text indexes.
     for entry in fs::read_dir(&home)? {
         let path = entry?.path();

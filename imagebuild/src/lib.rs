@@ -2,10 +2,13 @@
 //! Builds what a device needs: tool chain, components, bundle, root file system, disk image, seed.
 
 pub mod arch;
+pub mod build;
+pub mod bundle;
 pub mod cache;
 pub mod check;
 pub mod cmd;
 pub mod component;
+pub mod compress;
 pub mod container;
 pub mod cpio;
 pub mod debian;

@@ -14,6 +14,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Build a bootable disk image
+    Build(imagebuild::build::Args),
+    /// Make the bundle of one architecture and print its path and sizes
+    Bundle(imagebuild::bundle::Args),
     /// Check formatting, lints, dependencies, documentation and sizes
     Check,
     /// Build one component of components.lock and print its path
@@ -37,6 +41,8 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<()> {
     match command {
+        Command::Build(args) => imagebuild::build::main(&args),
+        Command::Bundle(args) => imagebuild::bundle::main(&args),
         Command::Check => imagebuild::check::main(),
         Command::Component(args) => imagebuild::component::main(&args),
         Command::Device(args) => imagebuild::device::main(&args),

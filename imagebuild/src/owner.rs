@@ -3,7 +3,6 @@
 
 use crate::cmd;
 use anyhow::{Result, ensure};
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -26,7 +25,8 @@ impl Owner {
     }
 
     /// A command that sees and sets owners.
-    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+    pub fn command(&self, program: &str) -> Command {
+        let program = tool(program);
         match &self.state {
             None => Command::new(program),
             Some(state) => {
@@ -36,4 +36,9 @@ impl Owner {
             }
         }
     }
+}
+
+/// A program by name; those for administrators are not on everyone's PATH.
+pub fn tool(name: &str) -> String {
+    if cmd::found(name) { name.to_owned() } else { format!("/usr/sbin/{name}") }
 }

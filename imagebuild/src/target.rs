@@ -4,7 +4,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// One `targets/NAME.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -80,7 +80,7 @@ impl Target {
     pub fn load(name: &str) -> Result<Target> {
         let path = match name.ends_with(".toml") {
             true => PathBuf::from(name),
-            false => Target::folder().join(format!("{name}.toml")),
+            false => Target::folder()?.join(format!("{name}.toml")),
         };
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
@@ -94,13 +94,13 @@ impl Target {
     }
 
     /// The folder that the targets lie in.
-    pub fn folder() -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../targets")
+    pub fn folder() -> Result<PathBuf> {
+        Ok(crate::repo::root()?.join("targets"))
     }
 
     /// Names of all targets, sorted.
     pub fn names() -> Result<Vec<String>> {
-        let folder = Target::folder();
+        let folder = Target::folder()?;
         let mut names = Vec::new();
         for entry in std::fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))? {
             let name = entry?.file_name().to_string_lossy().into_owned();
@@ -150,14 +150,14 @@ mod tests {
         for name in names {
             let target = Target::load(&name).unwrap();
             assert_eq!(target.name, name);
-            let text = std::fs::read_to_string(Target::folder().join(format!("{name}.toml"))).unwrap();
+            let text = std::fs::read_to_string(Target::folder().unwrap().join(format!("{name}.toml"))).unwrap();
             assert!(text.lines().count() <= 40, "{name}: {} lines", text.lines().count());
         }
     }
 
     #[test]
     fn mistakes_are_named() {
-        let good = std::fs::read_to_string(Target::folder().join("generic-arm64.toml")).unwrap();
+        let good = std::fs::read_to_string(Target::folder().unwrap().join("generic-arm64.toml")).unwrap();
         let error = |from: &str, to: &str| {
             assert!(good.contains(from));
             Target::parse("x", &good.replace(from, to)).unwrap_err().to_string()

@@ -120,6 +120,17 @@ impl Device {
         Ok(())
     }
 
+    /// Changes the seed while the device waits for one, as putting the card back would. The guest stands still
+    /// meanwhile; firstboot opens the partition anew for every look, so nothing stale is in the way.
+    pub fn change_seed(&self, seed: &str) -> Result<()> {
+        self.running()?;
+        let mut qmp = Qmp::connect(&self.files.control)?;
+        qmp.execute("stop", json!({}))?;
+        let done = self.disk.put_seed(seed);
+        qmp.execute("cont", json!({}))?;
+        done
+    }
+
     /// Cuts its power.
     pub fn power_cut(&mut self) -> Result<()> {
         self.running()?.kill()?;

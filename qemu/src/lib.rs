@@ -1,19 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Emulated devices and a real control plane, for the demo, the tests and the bench.
+#![allow(clippy::disallowed_methods)] // runs on a build machine, not on a device
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod accel;
 pub mod args;
 pub mod console;
 pub mod control_plane;
+pub mod demo;
 pub mod device;
 pub mod disk;
 pub mod firmware;
+pub mod journey;
+pub mod pods;
 pub mod ports;
 pub mod process;
+pub mod progress;
 pub mod qmp;
 pub mod run_dir;
 pub mod search;
+pub mod seed;
+pub mod status;
 pub mod wait;
 
 use anyhow::Result;
@@ -21,4 +28,9 @@ use anyhow::Result;
 /// The build machine's architecture, as Kubernetes calls it.
 pub fn host_arch() -> Result<&'static str> {
     Ok(imagebuild::arch::Arch::host()?.name())
+}
+
+/// The raw disk image of a target, built if anything that goes into it has changed.
+pub fn image_of(target: &str) -> Result<std::path::PathBuf> {
+    imagebuild::build::ensure_raw(target, None)
 }

@@ -1,2 +1,71 @@
 // SPDX-License-Identifier: Apache-2.0
-//! End-to-end tests; see `tests/`.
+//! What end-to-end tests share. The tests themselves: `tests/`, one file per scenario, each guest test naming what
+//! it boots.
+//!
+//! All of them together may boot at most 16 guests: a boot costs a minute or more under emulation.
+
+#![allow(clippy::disallowed_methods)] // runs on a build machine, not on a device
+
+use anyhow::Result;
+use imagebuild::arch::Arch;
+use qemu::control_plane::ControlPlane;
+use qemu::device::Options;
+use qemu::disk::DiskImage;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// Deadline for a device to say something definite: it ends what hangs, and is long enough for emulation on a
+/// machine that does other work as well.
+pub const SOON: Duration = Duration::from_secs(420);
+
+/// Whether what the guest tests need is installed. Where it is not, the test is skipped with the reason, except in
+/// CI (environment variable `CI`), where it fails.
+///
+/// # Panics
+/// In CI, when something is missing.
+pub fn can_boot(arch: &str) -> bool {
+    let tools = [qemu::args::program(arch), "setpriv", "cp"];
+    let missing =
+        tools.iter().find(|tool| !imagebuild::cmd::found(tool)).map(|tool| format!("{tool} is not installed"));
+    let firmware = qemu::firmware::find(arch).err().map(|e| e.to_string());
+    let Some(reason) = missing.or(firmware) else { return true };
+    assert!(std::env::var_os("CI").is_none(), "{reason}");
+    println!("skipped: {reason}");
+    false
+}
+
+/// The image of a generic target, built when needed.
+pub fn image(arch: &str) -> Result<DiskImage> {
+    DiskImage::open(&qemu::image_of(&format!("generic-{arch}"))?)
+}
+
+/// The build machine's own architecture: its guests are the fastest.
+///
+/// # Panics
+/// On a machine that is neither arm64 nor amd64.
+#[allow(clippy::expect_used)] // a test's helper
+pub fn own_arch() -> &'static str {
+    Arch::host().expect("run on a supported machine").name()
+}
+
+/// An ordinary device of the build machine's own architecture whose node is to be called `edge-SERIAL`.
+pub fn device_options(serial: &str) -> Options {
+    let mut options = Options::new(own_arch());
+    options.serial = Some(serial.to_owned());
+    options
+}
+
+/// The control plane that all tests of one program share. Its servers end with the program.
+///
+/// # Panics
+/// When it does not start.
+#[allow(clippy::expect_used)] // a test's helper
+pub fn shared_plane() -> &'static ControlPlane {
+    static PLANE: OnceLock<ControlPlane> = OnceLock::new();
+    PLANE.get_or_init(|| ControlPlane::start(&Default::default()).expect("start a control plane"))
+}
+
+/// The value that the status file gives for `key`.
+pub fn status_value(status: &str, key: &str) -> String {
+    qemu::status::value(status, key).unwrap_or_default().to_owned()
+}

@@ -19,6 +19,9 @@ pub mod node;
 pub mod pin;
 pub mod tls;
 
+#[cfg(test)]
+mod wire_tests;
+
 use std::future::Future;
 
 use crate::fault::{Fault, OwnedBy, Owner};

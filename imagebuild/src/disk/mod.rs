@@ -73,7 +73,14 @@ pub fn command_line(target: &Target, ids: &Ids) -> String {
 }
 
 /// Writes the image of `target` to `image`; `tree` is the root file system, seen through `owner`.
-pub fn build(target: &Target, ids: &Ids, owner: &Owner, tree: &Path, content: &Content, image: &Path) -> Result<()> {
+pub fn build(
+    target: &Target,
+    ids: &Ids,
+    owner: &Owner,
+    tree: &Path,
+    content: &Content,
+    image: &Path,
+) -> Result<Vec<Placed>> {
     let root_size = ext4::size(tree, target.partition(Role::Root)?.size_mib * MIB)?;
     let placed = table::plan(target, ids, root_size)?;
     let end = placed.last().map(|p| p.offset + p.length).context("place partitions: there are none")?;
@@ -88,7 +95,8 @@ pub fn build(target: &Target, ids: &Ids, owner: &Owner, tree: &Path, content: &C
             Role::Root => ext4::write(owner, ids, tree, image, partition)?,
         }
     }
-    file.sync_all().with_context(|| format!("write {}", image.display()))
+    file.sync_all().with_context(|| format!("write {}", image.display()))?;
+    Ok(placed)
 }
 
 fn boot_partition(file: &File, ids: &Ids, place: &Placed, content: &Content) -> Result<()> {

@@ -15,7 +15,7 @@ pub use database::OWN_PACKAGE;
 pub use units::enable;
 
 use crate::debian::{Debian, Package};
-use crate::owner::Owner;
+use crate::owner::{Owner, tool};
 use crate::progress::step;
 use crate::target::Target;
 use crate::{cache, cmd, digest};
@@ -155,7 +155,7 @@ fn pack(owner: &Owner, scratch: &Path, tree: &Path) -> Result<()> {
         .file_name()
         .to_string_lossy()
         .into_owned();
-    cmd::run(Command::new("depmod").arg("--basedir").arg(tree).arg(&release))?;
+    cmd::run(Command::new(tool("depmod")).arg("--basedir").arg(tree).arg(&release))?;
     let kernel = tree.join(format!("boot/vmlinuz-{release}"));
     fs::copy(&kernel, scratch.join("vmlinuz")).with_context(|| format!("copy {}", kernel.display()))?;
     fs::remove_file(&kernel).with_context(|| format!("remove {}", kernel.display()))?;

@@ -63,14 +63,23 @@ pub fn module_dir(request: &Request, wrapper: &str) -> Result<PathBuf> {
     let text = std::fs::read_to_string(&go_sum).with_context(|| format!("read {}", go_sum.display()))?;
     let what = format!("go.sum of wrapper {wrapper}, {module} v{version}");
     verify::expect(request.name(), &what, digest, sum_line(&text, module, version).unwrap_or("no such line"))?;
-    let json = cmd::output(go(request, &dir).args(["mod", "download", "-json", &format!("{module}@v{version}")]))
-        .with_context(|| format!("download Go module {module} v{version}"))?;
+    let what = format!("Go module {module} v{version}");
+    let json = match cmd::output(go(request, &dir).args(["mod", "download", "-json", &format!("{module}@v{version}")]))
+    {
+        Ok(json) => json,
+        Err(error) => {
+            // Go holds the module against go.sum, which was just found to agree with the lock.
+            if let Some(found) = mismatch(&error.to_string()) {
+                verify::expect(request.name(), &what, digest, found)?;
+            }
+            return Err(error).with_context(|| format!("download {what}"));
+        }
+    };
     let found: Download =
         serde_json::from_slice(&json).with_context(|| format!("read what Go says of {module} v{version}"))?;
     if let Some(error) = found.error {
-        bail!("download Go module {module} v{version}: {error}");
+        bail!("download {what}: {error}");
     }
-    let what = format!("Go module {module} v{version}");
     verify::expect(request.name(), &what, digest, found.sum.as_deref().unwrap_or("no sum"))?;
     found.dir.with_context(|| format!("find Go module {module} v{version} in the module cache"))
 }
@@ -78,6 +87,11 @@ pub fn module_dir(request: &Request, wrapper: &str) -> Result<PathBuf> {
 /// The `h1:` sum of a module's zip in the text of a go.sum.
 fn sum_line<'a>(go_sum: &'a str, module: &str, version: &str) -> Option<&'a str> {
     go_sum.lines().find_map(|l| l.strip_prefix(module)?.strip_prefix(" v")?.strip_prefix(version)?.strip_prefix(' '))
+}
+
+/// The sum that Go found, in what it says of a module that is not the one of go.sum.
+fn mismatch(text: &str) -> Option<&str> {
+    text.contains("checksum mismatch").then(|| text.lines().find_map(|l| l.trim().strip_prefix("downloaded: ")))?
 }
 
 /// Builds `package` to `to`.

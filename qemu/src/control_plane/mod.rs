@@ -10,7 +10,7 @@ pub mod config;
 mod objects;
 mod prepare;
 
-pub use objects::Csr;
+pub use objects::{Csr, condition, conditions, is_ready};
 
 use crate::process::Process;
 use crate::run_dir::RunDir;

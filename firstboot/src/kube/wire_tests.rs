@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a server can do wrong on the wire, by a small TLS server in this process; a real kube-apiserver, which does
+//! none of it, is met in tests/tests/join.rs.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{ServerConfig, ServerConnection, Stream};
+
+use super::client::Client;
+use super::discovery::discover;
+use super::error::Error;
+use super::tls::{PinnedCa, Validity, unverified, verified};
+use super::{pin, run};
+use crate::seed::{Cluster, Endpoint, JoinToken, Trust};
+
+struct Ca {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Ca {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Ca { issuer: Issuer::new(params, key), pem }
+    }
+
+    fn trusted(&self) -> Vec<CertificateDer<'static>> {
+        pin::certificates(&self.pem).unwrap()
+    }
+
+    /// A server's certificate for `name`, valid in the years `from` to `until`.
+    fn leaf(&self, name: &str, from: i32, until: i32) -> (CertificateDer<'static>, KeyPair) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_before = date_time_ymd(from, 1, 1);
+        params.not_after = date_time_ymd(until, 1, 1);
+        (params.signed_by(&key, &self.issuer).unwrap().der().clone(), key)
+    }
+}
+
+/// Answers every request with `reply`, status line and all.
+fn serve(leaf: (CertificateDer<'static>, KeyPair), reply: String) -> Endpoint {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(leaf.1.serialize_der()));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = Arc::new(config.with_no_client_auth().with_single_cert(vec![leaf.0], key).unwrap());
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let (mut socket, mut tls) = (socket.unwrap(), ServerConnection::new(config.clone()).unwrap());
+            let mut stream = Stream::new(&mut tls, &mut socket);
+            let mut request = [0; 4096];
+            // One request a connection; a client that gives up during the handshake is part of the tests.
+            if stream.read(&mut request).is_ok_and(|n| n > 0) {
+                let _ = stream.write_all(reply.as_bytes());
+                tls.send_close_notify();
+                let _ = tls.complete_io(&mut socket);
+            }
+        }
+    });
+    Endpoint { host: "127.0.0.1".to_owned(), port }
+}
+
+fn http(head: &str, body: &str) -> String {
+    format!("HTTP/1.1 {head}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+fn ok_json(body: &str) -> String {
+    http("200 OK\r\nContent-Type: application/json\r\nDate: Sun, 22 Nov 2026 16:31:48 GMT", body)
+}
+
+fn get(at: &Endpoint, ca: Arc<PinnedCa>) -> Result<super::client::Reply, Error> {
+    let client = Client::new(&format!("https://{at}"), verified(ca).unwrap()).unwrap();
+    let mut result = None;
+    run(async {
+        result = Some(client.get("/x").await);
+        Ok(())
+    })
+    .unwrap();
+    result.unwrap()
+}
+
+fn message(at: &Endpoint, ca: &Ca, validity: Validity) -> String {
+    get(at, PinnedCa::new(ca.trusted(), validity)).unwrap_err().text
+}
+
+fn year(year: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs((year - 1970) * 31_557_600)
+}
+
+#[test]
+fn dates_are_set_aside_then_judged_by_the_servers_time() {
+    let ca = Ca::new();
+    let at = serve(ca.leaf("127.0.0.1", 2020, 2022), ok_json("{}"));
+    assert_eq!(message(&at, &ca, Validity::SystemClock), format!("certificate of API server {at} has expired"));
+    let early = Validity::Server(year(2019), std::time::Instant::now());
+    assert_eq!(
+        message(&at, &ca, early),
+        format!("certificate of API server {at} is not yet valid: is this device's clock right?")
+    );
+    let pinned = PinnedCa::new(ca.trusted(), Validity::SetAside);
+    let reply = get(&at, pinned.clone()).unwrap();
+    assert_eq!(reply.date.unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs(), 1_795_365_108);
+    assert_eq!(pinned.settle(ca.trusted(), year(2023)), Err(rustls::CertificateError::Expired));
+    assert_eq!(pinned.settle(ca.trusted(), year(2019)), Err(rustls::CertificateError::NotValidYet));
+    assert_eq!(pinned.settle(ca.trusted(), year(2021)), Ok(()));
+    assert!(get(&at, pinned).is_ok());
+}
+
+#[test]
+fn certificates_that_prove_nothing() {
+    let (ca, other) = (Ca::new(), Ca::new());
+    let at = serve(ca.leaf("api.example.org", 2020, 2090), ok_json("{}"));
+    assert_eq!(
+        message(&at, &ca, Validity::SetAside),
+        format!("certificate of API server {at} does not cover that address: it covers api.example.org")
+    );
+    let at = serve(ca.leaf("127.0.0.1", 2020, 2090), ok_json("{}"));
+    let want = format!("certificate of API server {at} is not signed by the cluster's CA");
+    assert_eq!(message(&at, &other, Validity::SetAside), want);
+    assert!(get(&at, PinnedCa::new(ca.trusted(), Validity::SystemClock)).is_ok());
+}
+
+#[test]
+fn answers_that_are_no_api() {
+    let ca = Ca::new();
+    let answer = |reply: String| {
+        let at = serve(ca.leaf("127.0.0.1", 2020, 2090), reply);
+        message(&at, &ca, Validity::SystemClock).replace(&at.to_string(), "HOST")
+    };
+    let page = "API server HOST answers with a web page, not the Kubernetes API: is a captive portal or a proxy in \
+                between?";
+    assert_eq!(answer(http("200 OK\r\nContent-Type: text/html; charset=utf-8", "<html>")), page);
+    assert_eq!(answer(http("302 Found\r\nLocation: https://portal/\r\nContent-Type: text/html", "<html>")), page);
+    assert_eq!(
+        answer(http("200 OK", "hello")),
+        "API server HOST answers with something that is not the Kubernetes API"
+    );
+    assert_eq!(
+        answer(http("502 Bad Gateway", "")),
+        "GET /x: API server HOST answers 502 Bad Gateway, not in the words of the Kubernetes API"
+    );
+    assert_eq!(
+        answer(http("403 Forbidden", r#"{"kind":"Status","message":"configmaps \"x\" is\nforbidden"}"#)),
+        "GET /x: API server HOST answers 403 Forbidden: configmaps \"x\" is forbidden"
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = Endpoint { host: "127.0.0.1".to_owned(), port: listener.local_addr().unwrap().port() };
+    std::thread::spawn(move || listener.accept().unwrap().0.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n"));
+    assert_eq!(message(&at, &ca, Validity::SystemClock), format!("talk to API server {at}: it does not speak TLS"));
+}
+
+/// cluster-info for `server`, with these CA certificates, signed with `token`.
+fn cluster_info(bundle: &str, token: &JoinToken) -> String {
+    let config = format!(
+        "clusters:\n- cluster:\n    certificate-authority-data: {}\n    server: https://10.0.0.1:6443\n  name: \"\"\n",
+        STANDARD.encode(bundle)
+    );
+    let header = URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"HS256","kid":"{}"}}"#, token.id()));
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, token.secret().as_bytes());
+    let tag = ring::hmac::sign(&key, format!("{header}.{}", URL_SAFE_NO_PAD.encode(&config)).as_bytes());
+    let jws = format!("{header}..{}", URL_SAFE_NO_PAD.encode(tag));
+    let name = format!("jws-kubeconfig-{}", token.id());
+    ok_json(&serde_json::json!({"data": {"kubeconfig": config, name: jws}}).to_string())
+}
+
+#[test]
+fn who_shares_the_token_cannot_add_a_ca_to_the_bundle() {
+    let token = JoinToken::parse("abcdef.0123456789abcdef").unwrap();
+    let (real, own) = (Ca::new(), Ca::new());
+    let bundle = format!("{}{}", real.pem, own.pem);
+    let attempt = |server: &Ca| {
+        let at = serve(server.leaf("127.0.0.1", 2020, 2090), cluster_info(&bundle, &token));
+        let trust = Trust::Pins(vec![pin::pin_of(&real.trusted()[0]).unwrap()]);
+        let cluster = Cluster { apiserver: vec![at.clone()], token: token.clone(), trust, token_expires: None };
+        let mut found = None;
+        run(async {
+            found = Some(discover(&cluster, year(2026)).await);
+            Ok(())
+        })
+        .unwrap();
+        found.unwrap().map_err(|e| e.text.replace(&at.to_string(), "HOST"))
+    };
+    let Err(text) = attempt(&own) else { panic!("an impostor was believed") };
+    assert_eq!(text, "certificate of API server HOST is not signed by the cluster's CA");
+    let found = attempt(&real).unwrap_or_else(|text| panic!("{text}"));
+    assert_eq!((found.ca_pem.as_str(), found.server.as_str()), (bundle.as_str(), "https://10.0.0.1:6443"));
+}
+
+#[test]
+fn unverified_believes_any_certificate_but_says_so_in_its_name() {
+    let at = serve(Ca::new().leaf("elsewhere", 2000, 2001), ok_json(r#"{"a":1}"#));
+    let client = Client::new(&format!("https://{at}"), unverified().unwrap()).unwrap();
+    let reply = run(async { Ok(client.get("/x").await?) }).unwrap();
+    assert_eq!(reply.body["a"], 1);
+}

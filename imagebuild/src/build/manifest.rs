@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `T.manifest.json`: what an image consists of, for people and for scanners.
+
+use super::Parts;
+use crate::disk::Placed;
+use crate::rootfs::Rootfs;
+use anyhow::{Context, Result};
+use firstboot::bundle::Manifest;
+use firstboot::image::ImageInfo;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+#[derive(Serialize)]
+struct ImageManifest<'a> {
+    version: u32,
+    target: &'a str,
+    arch: &'a str,
+    /// Seconds since 1970-01-01 UTC.
+    build_time: u64,
+    build_id: &'a str,
+    kubernetes: Option<&'a str>,
+    kernel: &'a str,
+    /// Debian packages: name to version.
+    packages: BTreeMap<&'a str, &'a str>,
+    /// Files and images of the bundle.
+    components: Vec<Component<'a>>,
+    partitions: &'a [Placed],
+}
+
+#[derive(Serialize)]
+struct Component<'a> {
+    component: &'a str,
+    version: &'a str,
+    /// Path below the bundle's root, or name of the image.
+    name: &'a str,
+    sha256: &'a str,
+}
+
+/// Writes the description of an image.
+pub fn write(parts: &Parts, rootfs: &Rootfs, info: &ImageInfo, placed: &[Placed], to: &Path) -> Result<()> {
+    let bundle: Option<Manifest> = match &parts.bundle {
+        Some(dir) => {
+            let path = dir.join("manifest.json");
+            let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+            Some(serde_json::from_slice(&text).with_context(|| format!("parse {}", path.display()))?)
+        }
+        None => None,
+    };
+    let manifest = ImageManifest {
+        version: 1,
+        target: &info.target,
+        arch: &info.arch,
+        build_time: info.build_time,
+        build_id: &info.build_id,
+        kubernetes: bundle.as_ref().map(|b| b.kubernetes.as_str()),
+        kernel: &rootfs.release,
+        packages: rootfs.packages.iter().map(|p| (p.name.as_str(), p.version.as_str())).collect(),
+        components: bundle.iter().flat_map(components).collect(),
+        partitions: placed,
+    };
+    let text = serde_json::to_string_pretty(&manifest).context("write the image's manifest")? + "\n";
+    fs::write(to, text).with_context(|| format!("write {}", to.display()))
+}
+
+fn components(bundle: &Manifest) -> Vec<Component<'_>> {
+    let files = bundle.files.iter().map(|f| Component {
+        component: &f.component,
+        version: &f.version,
+        name: &f.path,
+        sha256: &f.sha256,
+    });
+    let images = bundle.images.iter().map(|i| Component {
+        component: &i.component,
+        version: &i.version,
+        name: &i.name,
+        sha256: &i.sha256,
+    });
+    files.chain(images).collect()
+}

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `imagebuild build`: a bootable disk image for a target, out of packages, bundle and device binary.
+
+mod manifest;
+mod output;
+mod tree;
+
+use crate::debian::Debian;
+use crate::disk::{self, Content, Ids};
+use crate::owner::Owner;
+use crate::progress::step;
+use crate::rootfs::{self, Rootfs};
+use crate::target::{Role, Target};
+use crate::{bundle, cache, device, digest, initrd, repo, verify};
+use anyhow::{Context, Result};
+use firstboot::boot_partition::STATUS_NAME;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The example on the boot partition, and its name there.
+pub const SEED_EXAMPLE: (&str, &str) = ("seed.toml.example", include_str!("../../seed.toml.example"));
+/// Images of one target that stay in the cache; older ones are removed.
+const KEEP: usize = 3;
+/// A change in how images are put together makes a new key.
+const RECIPE: [&str; 6] = [
+    include_str!("mod.rs"),
+    include_str!("tree.rs"),
+    include_str!("../disk/mod.rs"),
+    include_str!("../disk/ext4.rs"),
+    include_str!("../disk/fat.rs"),
+    include_str!("../disk/table.rs"),
+];
+
+/// `imagebuild build`: makes a disk image.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Name of a target, as in targets/NAME.toml, or path of such a file
+    #[arg(long)]
+    target: String,
+    /// Kubernetes version of the bundle, for example 1.36.3; the newest in components.lock by default
+    #[arg(long)]
+    kubernetes_version: Option<String>,
+    /// Folder for the image, its compressed form, checksums and manifest
+    #[arg(long, default_value = "out/images")]
+    out: PathBuf,
+    /// Fetch new package lists first, so that the image gets the newest Debian packages
+    #[arg(long)]
+    refresh: bool,
+}
+
+/// Runs `imagebuild build`.
+pub fn main(args: &Args) -> Result<()> {
+    if args.refresh {
+        step("fetch Debian package lists", || Debian::open(&Target::load(&args.target)?.arch)?.refresh())?;
+    }
+    let image = ensure(&args.target, args.kubernetes_version.as_deref())?;
+    output::write(&image, &args.out)?;
+    println!("{}", args.out.join(image.file("img")).display());
+    Ok(())
+}
+
+/// An image in the cache.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// Name of the target.
+    pub target: String,
+    /// The folder that holds it.
+    pub dir: PathBuf,
+}
+
+impl Image {
+    /// Name of one of its files: `img`, `img.zst` or `manifest.json`.
+    fn file(&self, ending: &str) -> String {
+        format!("{}.{ending}", self.target)
+    }
+
+    /// The raw image. It belongs to the cache: copy it, or lay an overlay on it, but do not write to it.
+    pub fn raw(&self) -> PathBuf {
+        self.dir.join(self.file("img"))
+    }
+
+    /// The description of the image and of all that went into it.
+    pub fn manifest(&self) -> PathBuf {
+        self.dir.join(self.file("manifest.json"))
+    }
+}
+
+/// What an image is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The board.
+    pub target: Target,
+    /// The device binary.
+    pub firstboot: Option<PathBuf>,
+    /// Folder of the bundle.
+    pub bundle: Option<PathBuf>,
+}
+
+/// The raw image of a target, built now when the cache does not have it. It belongs to the cache: copy it, or lay
+/// an overlay on it, but do not write to it.
+pub fn ensure_raw(target: &str, kubernetes_version: Option<&str>) -> Result<PathBuf> {
+    Ok(ensure(target, kubernetes_version)?.raw())
+}
+
+/// The image of a target, built now when the cache does not have it.
+pub fn ensure(target: &str, kubernetes_version: Option<&str>) -> Result<Image> {
+    let target = Target::load(target)?;
+    let firstboot = step("device binary", || device::ensure(&target.arch))?;
+    let bundle = step("bundle", || bundle::ensure(target.arch.parse()?, kubernetes_version))?;
+    assemble(&Parts { target, firstboot: Some(firstboot), bundle: Some(bundle) })
+}
+
+/// Puts an image together out of given parts. Without a device binary or bundle it boots, and does nothing more.
+pub fn assemble(parts: &Parts) -> Result<Image> {
+    let target = &parts.target;
+    let rootfs = step("root file system", || rootfs::ensure(target))?;
+    let initrd = step("initrd", || initrd::ensure(target, &rootfs))?;
+    let loader = loader(target)?;
+    let units = repo::root()?.join("firstboot/units");
+    let key = key(parts, &rootfs, &initrd, &loader, &units)?;
+    let image =
+        Image { target: target.name.clone(), dir: cache::dir()?.join("images").join(format!("{}-{key}", target.name)) };
+    cache::once(&image.dir, |scratch| {
+        let built = SystemTime::now().duration_since(UNIX_EPOCH).context("read the clock")?.as_secs();
+        let ids = Ids::new(&key);
+        let owner = Owner::new(scratch)?;
+        let root = scratch.join("tree");
+        let info = tree::info(target, built, &key);
+        step("fill the root file system", || tree::fill(&owner, parts, &rootfs, &units, &info, &ids, &root))?;
+        let content = Content {
+            loader: &loader,
+            kernel: &rootfs.kernel,
+            initrd: &initrd,
+            boot: vec![
+                (STATUS_NAME, firstboot::report::padded("state: never started\n")),
+                (SEED_EXAMPLE.0, SEED_EXAMPLE.1.replace('\n', "\r\n").into_bytes()),
+            ],
+        };
+        let raw = scratch.join(image.file("img"));
+        let placed = step("write the disk image", || disk::build(target, &ids, &owner, &root, &content, &raw))?;
+        manifest::write(parts, &rootfs, &info, &placed, &scratch.join(image.file("manifest.json")))?;
+        fs::remove_dir_all(&root).with_context(|| format!("remove {}", root.display()))
+    })?;
+    forget_old(&image)?;
+    Ok(image)
+}
+
+/// The EFI program of the target's boot loader.
+fn loader(target: &Target) -> Result<PathBuf> {
+    let debian = Debian::open(&target.arch)?;
+    let package = debian.resolve(&["systemd-boot-efi"], false)?;
+    let name = package.first().context("find systemd-boot-efi")?.file_name();
+    let dir = cache::dir()?.join("loader").join(name.trim_end_matches(".deb"));
+    cache::once(&dir, |scratch| {
+        let deb = debian.fetch(&package)?.into_iter().next().context("download systemd-boot-efi")?;
+        debian.unpack(&deb, scratch)
+    })?;
+    let program = match target.arch.as_str() {
+        "arm64" => "systemd-bootaa64.efi",
+        _ => "systemd-bootx64.efi",
+    };
+    Ok(dir.join("usr/lib/systemd/boot/efi").join(program))
+}
+
+fn key(parts: &Parts, rootfs: &Rootfs, initrd: &Path, loader: &Path, units: &Path) -> Result<String> {
+    let content = |path: Option<PathBuf>| match path {
+        Some(path) => verify::sha256_file(&path),
+        None => Ok("none".to_owned()),
+    };
+    Ok(digest::key(&[
+        &RECIPE.concat(),
+        &format!("{:?}", parts.target),
+        &rootfs.key,
+        &content(Some(initrd.to_owned()))?,
+        &content(Some(loader.to_owned()))?,
+        &content(parts.firstboot.clone())?,
+        &content(parts.bundle.as_ref().map(|b| b.join("manifest.json")))?,
+        &digest::tree(units, &["."])?,
+        SEED_EXAMPLE.1,
+    ]))
+}
+
+/// Removes images of the same target from the cache, except the newest.
+fn forget_old(image: &Image) -> Result<()> {
+    let folder = image.dir.parent().context("find the image cache")?;
+    let mut others = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("list {}", folder.display()))? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let ours = name.strip_prefix(&format!("{}-", image.target)).is_some_and(|key| key.len() == 16);
+        if ours && path != image.dir {
+            others.push((path.metadata()?.modified()?, path));
+        }
+    }
+    others.sort();
+    let excess = (others.len() + 1).saturating_sub(KEEP);
+    for (_, path) in others.into_iter().take(excess) {
+        fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Label of the partition that carries the seed.
+pub fn boot_label(target: &Target) -> Result<&str> {
+    Ok(&target.partition(Role::Boot)?.label)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// What a person gets who follows the file: comment marks off the lines that are set, values edited.
+    #[test]
+    fn the_example_becomes_a_seed_by_its_own_instructions() {
+        let example = SEED_EXAMPLE.1;
+        firstboot::seed::parse(example.as_bytes()).map(drop).unwrap_err();
+        let edited = example
+            .replace("ADDRESS:6443", "192.0.2.10:6443")
+            .replace("TOKEN", "abcdef.0123456789abcdef")
+            .replace("sha256:HASH", &format!("sha256:{}", "ab".repeat(32)));
+        firstboot::seed::parse(edited.as_bytes()).unwrap();
+        // Every optional line is valid too.
+        let all: String = edited.lines().map(|l| l.strip_prefix("#~ ").unwrap_or(l).to_owned() + "\r\n").collect();
+        assert_ne!(all.matches("#~").count(), edited.matches("#~").count());
+        firstboot::seed::parse(all.as_bytes()).unwrap();
+    }
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The root file system of one image: the cached one, and firstboot's own files in it.
+
+use super::Parts;
+use crate::cmd;
+use crate::disk::Ids;
+use crate::owner::Owner;
+use crate::rootfs::{self, Rootfs};
+use crate::target::{Role, Target};
+use anyhow::{Context, Result};
+use firstboot::bundle::BUNDLE_DIR;
+use firstboot::image::{IMAGE_INFO, ImageInfo};
+use std::fs::{self, File, FileTimes, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
+
+/// Units that every image enables.
+const UNITS: [&str; 2] = ["firstboot-guard.service", "firstboot.service"];
+
+/// What the image says of itself.
+pub fn info(target: &Target, build_time: u64, key: &str) -> ImageInfo {
+    ImageInfo {
+        version: 1,
+        target: target.name.clone(),
+        arch: target.arch.clone(),
+        build_time,
+        build_id: key.to_owned(),
+        boot_label: super::boot_label(target).unwrap_or_default().to_owned(),
+    }
+}
+
+/// Fills `tree` with everything that goes onto the root partition.
+pub fn fill(
+    owner: &Owner,
+    parts: &Parts,
+    rootfs: &Rootfs,
+    units: &Path,
+    info: &ImageInfo,
+    ids: &Ids,
+    tree: &Path,
+) -> Result<()> {
+    fs::create_dir(tree).with_context(|| format!("create {}", tree.display()))?;
+    let mut tar = owner.command("tar");
+    tar.args(["--extract", "--preserve-permissions", "--same-owner", "--numeric-owner", "--file"]).arg(&rootfs.tar);
+    cmd::run(tar.arg("--directory").arg(tree)).context("unpack the root file system")?;
+    let fstab = format!(
+        "# The root grows with its partition. Boot and EFI system partitions are not mounted.\n\
+         PARTUUID={} / ext4 defaults,noatime,errors=remount-ro,x-systemd.growfs 0 1\n",
+        ids.partition(Role::Root)
+    );
+    rootfs::put(tree, "/etc/fstab", &fstab, 0o644)?;
+    let text = serde_json::to_string_pretty(info).context("write image.json")? + "\n";
+    rootfs::put(tree, IMAGE_INFO, &text, 0o644)?;
+    if let Some(program) = &parts.firstboot {
+        install(program, &tree.join("usr/bin/firstboot"), 0o755)?;
+        for unit in UNITS {
+            install(&units.join(unit), &tree.join("usr/lib/systemd/system").join(unit), 0o644)?;
+            rootfs::enable(tree, unit)?;
+        }
+    }
+    if let Some(bundle) = &parts.bundle {
+        copy_folder(bundle, &tree.join(BUNDLE_DIR.trim_start_matches('/'))).context("copy the bundle")?;
+    }
+    times(tree, info.build_time)
+}
+
+fn install(from: &Path, to: &Path, mode: u32) -> Result<()> {
+    fs::copy(from, to).with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
+    fs::set_permissions(to, Permissions::from_mode(mode)).with_context(|| format!("chmod {}", to.display()))
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("create {}", to.display()))?;
+    for entry in fs::read_dir(from).with_context(|| format!("list {}", from.display()))? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        match entry.file_type()?.is_dir() {
+            true => copy_folder(&entry.path(), &target)?,
+            false => install(&entry.path(), &target, 0o644)?,
+        }
+    }
+    Ok(())
+}
+
+/// Marks that systemd reads: how late the clock must be at least, and that /etc and /var fit this /usr, so that
+/// nothing is rebuilt at the first boot (systemd-update-done.service(8)).
+fn times(tree: &Path, build_time: u64) -> Result<()> {
+    let mark = |name: &str, seconds: u64| -> Result<()> {
+        let path = tree.join(name);
+        let file = match path.is_dir() {
+            true => File::open(&path),
+            false => File::create(&path),
+        };
+        let file = file.with_context(|| format!("create /{name}"))?;
+        let time = UNIX_EPOCH + Duration::from_secs(seconds);
+        file.set_times(FileTimes::new().set_modified(time).set_accessed(time)).with_context(|| format!("date /{name}"))
+    };
+    mark("usr/lib/clock-epoch", build_time)?;
+    mark("etc/.updated", build_time)?;
+    mark("var/.updated", build_time)?;
+    mark("usr", build_time - 1)
+}

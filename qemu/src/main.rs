@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `qemu`: the demo and the bench, on emulated devices and a real control plane.
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(version, about = "Emulated devices and a real control plane")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build an image, boot it on an emulated device, and show it join a real cluster.
+    Demo(qemu::demo::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Demo(args) => qemu::demo::main(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if !error.is::<qemu::demo::Told>() {
+                eprintln!("qemu: {error:?}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
