@@ -4,11 +4,13 @@
 #![allow(clippy::disallowed_methods)] // runs on a build machine, not on a device
 
 pub mod arch;
+pub mod build;
 pub mod bundle;
 pub mod cache;
 pub mod check;
 pub mod cmd;
 pub mod component;
+pub mod compress;
 pub mod container;
 pub mod cpio;
 pub mod debian;

@@ -16,6 +16,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Build a bootable disk image
+    Build(imagebuild::build::Args),
     /// Make the bundle of one architecture and print its path and sizes
     Bundle(imagebuild::bundle::Args),
     /// Check formatting, lints, dependencies, documentation and sizes
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<()> {
     match command {
+        Command::Build(args) => imagebuild::build::main(&args),
         Command::Bundle(args) => imagebuild::bundle::main(&args),
         Command::Check => imagebuild::check::main(),
         Command::Component(args) => imagebuild::component::main(&args),

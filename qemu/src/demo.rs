@@ -87,7 +87,10 @@ fn run(args: &Args, progress: &mut Progress) -> Result<String> {
     progress.stage("control plane", "control plane: etcd, kube-apiserver, kube-controller-manager, kube-scheduler");
     let plane = ControlPlane::start(&Default::default())?;
     pods::create(&plane)?;
-    progress.stage("boot to Ready", &format!("device: a fresh token in its seed, power on; cluster at {}", plane.endpoint_for_guest()));
+    progress.stage(
+        "boot to Ready",
+        &format!("device: a fresh token in its seed, power on; cluster at {}", plane.endpoint_for_guest()),
+    );
     let mut options = Options::new(&target.arch);
     options.guest_ports = vec![pods::PORT];
     let (device, token) = journey::seeded(&plane, &image, &options)?;

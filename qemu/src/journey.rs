@@ -121,9 +121,10 @@ mod tests {
     fn console_lines_of_firstboot_are_recognised() {
         let said = super::said;
         assert_eq!(said("[   12.3] firstboot: phase 3/13 network done 1.23 s"), Some("phase 3/13 network done 1.23 s"));
-        assert_eq!(said("firstboot: node edge-1 is Ready, seed destroyed (4.1 s)\r"), Some(
-            "node edge-1 is Ready, seed destroyed (4.1 s)"
-        ));
+        assert_eq!(
+            said("firstboot: node edge-1 is Ready, seed destroyed (4.1 s)\r"),
+            Some("node edge-1 is Ready, seed destroyed (4.1 s)")
+        );
         assert_eq!(said("systemd[1]: Starting firstboot.service"), None);
     }
 }

@@ -98,8 +98,16 @@ fn ask(url: &str) -> Result<Answer> {
 fn report(plane: &ControlPlane) -> String {
     let show = |args: &[&str]| plane.kubectl(args).unwrap_or_else(|e| format!("({e:#})"));
     let pods = show(&["get", "pods", "-A", "-o", "wide"]);
-    let events = show(&["get", "events", "-A", "--sort-by=.lastTimestamp", "-o", "custom-columns=\
-        REASON:.reason,OBJECT:.involvedObject.name,MESSAGE:.message", "--no-headers"]);
+    let events = show(&[
+        "get",
+        "events",
+        "-A",
+        "--sort-by=.lastTimestamp",
+        "-o",
+        "custom-columns=\
+        REASON:.reason,OBJECT:.involvedObject.name,MESSAGE:.message",
+        "--no-headers",
+    ]);
     let lines: Vec<&str> = events.lines().collect();
     format!("--- pods\n{pods}--- events\n{}\n---", lines[lines.len().saturating_sub(15)..].join("\n"))
 }
@@ -144,7 +152,10 @@ mod tests {
         let list = manifests();
         let [service, server, client] = [0, 1, 2].map(|i| &list["items"][i]);
         assert_eq!(service["spec"]["selector"], server["metadata"]["labels"]);
-        assert_eq!(client["spec"]["containers"][0]["args"], json!(["fetch", "http://hello.default.svc.cluster.local/"]));
+        assert_eq!(
+            client["spec"]["containers"][0]["args"],
+            json!(["fetch", "http://hello.default.svc.cluster.local/"])
+        );
         assert_eq!(server["spec"]["containers"][0]["ports"][0]["hostPort"], 8080);
     }
 }

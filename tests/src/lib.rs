@@ -25,7 +25,8 @@ pub const SOON: Duration = Duration::from_secs(420);
 /// In CI, when something is missing.
 pub fn can_boot(arch: &str) -> bool {
     let tools = [qemu::args::program(arch), "setpriv", "cp"];
-    let missing = tools.iter().find(|tool| !imagebuild::cmd::found(tool)).map(|tool| format!("{tool} is not installed"));
+    let missing =
+        tools.iter().find(|tool| !imagebuild::cmd::found(tool)).map(|tool| format!("{tool} is not installed"));
     let firmware = qemu::firmware::find(arch).err().map(|e| e.to_string());
     let Some(reason) = missing.or(firmware) else { return true };
     assert!(std::env::var_os("CI").is_none(), "{reason}");

@@ -119,10 +119,8 @@ pub fn assemble(parts: &Parts) -> Result<Image> {
     let loader = loader(target)?;
     let units = repo::root()?.join("firstboot/units");
     let key = key(parts, &rootfs, &initrd, &loader, &units)?;
-    let image = Image {
-        target: target.name.clone(),
-        dir: cache::dir()?.join("images").join(format!("{}-{key}", target.name)),
-    };
+    let image =
+        Image { target: target.name.clone(), dir: cache::dir()?.join("images").join(format!("{}-{key}", target.name)) };
     cache::once(&image.dir, |scratch| {
         let built = SystemTime::now().duration_since(UNIX_EPOCH).context("read the clock")?.as_secs();
         let ids = Ids::new(&key);
@@ -224,10 +222,7 @@ mod tests {
             .replace("sha256:HASH", &format!("sha256:{}", "ab".repeat(32)));
         firstboot::seed::parse(edited.as_bytes()).unwrap();
         // Every optional line is valid too.
-        let all: String = edited
-            .lines()
-            .map(|l| l.strip_prefix("#~ ").unwrap_or(l).to_owned() + "\r\n")
-            .collect();
+        let all: String = edited.lines().map(|l| l.strip_prefix("#~ ").unwrap_or(l).to_owned() + "\r\n").collect();
         assert_ne!(all.matches("#~").count(), edited.matches("#~").count());
         firstboot::seed::parse(all.as_bytes()).unwrap();
     }

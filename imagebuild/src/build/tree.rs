@@ -2,11 +2,11 @@
 //! The root file system of one image: the cached one, and firstboot's own files in it.
 
 use super::Parts;
+use crate::cmd;
 use crate::disk::Ids;
 use crate::owner::Owner;
 use crate::rootfs::{self, Rootfs};
 use crate::target::{Role, Target};
-use crate::cmd;
 use anyhow::{Context, Result};
 use firstboot::bundle::BUNDLE_DIR;
 use firstboot::image::{IMAGE_INFO, ImageInfo};

@@ -99,7 +99,7 @@ pub fn build(
     Ok(placed)
 }
 
-fn boot_partition(file: &File, ids: &Ids, place: &Placed, content: &Content) -> Result<Vec<Placed>> {
+fn boot_partition(file: &File, ids: &Ids, place: &Placed, content: &Content) -> Result<()> {
     // Small clusters: the files are small.
     let fat = fat::Fat::format(file, place, ids.volume(place.role), 512)?;
     for (name, bytes) in &content.boot {
