@@ -6,7 +6,7 @@ use crate::arch::Arch;
 use crate::container::{self, Wanted};
 use crate::lock::{Component, Lock};
 use crate::source::Request;
-use crate::{cache, component, compress, verify};
+use crate::{cache, component, compress, digest};
 use anyhow::{Context, Result, bail};
 use firstboot::bundle::{File, Image, MAX_WINDOW_LOG, Manifest};
 use std::fs;
@@ -52,12 +52,7 @@ pub fn ensure(arch: Arch, kubernetes_version: Option<&str>) -> Result<PathBuf> {
 pub fn ensure_of(lock: &Lock, arch: Arch, kubernetes_version: Option<&str>) -> Result<PathBuf> {
     let minor = lock.minor(kubernetes_version)?;
     let dir = cache::dir()?.join("bundles").join(key(lock, &minor, arch)?);
-    cache::once(&dir, |scratch| {
-        let manifest = fill(lock, &minor, arch, &scratch.join("blobs"))?;
-        let path = scratch.join("manifest.json");
-        let json = serde_json::to_vec_pretty(&manifest).context("write manifest")?;
-        fs::write(&path, json).with_context(|| format!("write {}", path.display()))
-    })?;
+    cache::once(&dir, |scratch| write(lock, &minor, arch, scratch))?;
     Ok(dir)
 }
 
@@ -82,7 +77,15 @@ fn key(lock: &Lock, minor: &str, arch: Arch) -> Result<String> {
     for image in lock.images_for(minor) {
         parts.push(container::key(&Wanted { lock, image, minor, arch })?);
     }
-    Ok(verify::sha256(&serde_json::to_vec(&parts)?)[..32].to_owned())
+    Ok(digest::bytes(&serde_json::to_vec(&parts)?)[..32].to_owned())
+}
+
+/// Writes the bundle to an empty folder.
+fn write(lock: &Lock, minor: &str, arch: Arch, dir: &Path) -> Result<()> {
+    let manifest = fill(lock, minor, arch, &dir.join("blobs"))?;
+    let path = dir.join("manifest.json");
+    let json = serde_json::to_vec_pretty(&manifest).context("write manifest")?;
+    fs::write(&path, json).with_context(|| format!("write {}", path.display()))
 }
 
 /// Builds and compresses everything into `blobs`.

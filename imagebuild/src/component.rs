@@ -4,7 +4,7 @@
 use crate::arch::Arch;
 use crate::lock::{Component, Lock};
 use crate::source::{self, Request};
-use crate::{cache, verify};
+use crate::{cache, digest};
 use anyhow::{Context, Result};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -61,5 +61,5 @@ pub fn key(request: &Request) -> Result<String> {
     parts.push(serde_json::to_string(request.component)?);
     parts.extend(source::inputs(request)?);
     // JSON keeps the parts apart.
-    Ok(verify::sha256(&serde_json::to_vec(&parts)?)[..32].to_owned())
+    Ok(digest::bytes(&serde_json::to_vec(&parts)?)[..32].to_owned())
 }

@@ -2,7 +2,7 @@
 //! Compresses files for a bundle: one zstd frame each, with a window that a small device can afford. Results are
 //! cached by content, so that a changed component costs only its own compression.
 
-use crate::{cache, verify};
+use crate::{cache, digest};
 use anyhow::{Context, Result, bail};
 use firstboot::bundle::{Blob, MAX_WINDOW_LOG};
 use std::fs::File;
@@ -29,11 +29,11 @@ pub struct Packed {
 
 /// Compresses `content`, or takes the result from the cache.
 pub fn ensure(content: &Path) -> Result<Packed> {
-    let sha256 = verify::sha256_file(content)?;
+    let sha256 = digest::file(content)?;
     let dir = cache::dir()?.join("blobs").join(format!("{}-{LEVEL}-{MAX_WINDOW_LOG}", &sha256[..32]));
     cache::once(&dir, |scratch| pack(content, &scratch.join("blob")))?;
     let path = dir.join("blob");
-    let blob = Blob { sha256: verify::sha256_file(&path)?, size: length(&path)? };
+    let blob = Blob { sha256: digest::file(&path)?, size: length(&path)? };
     Ok(Packed { path, blob, size: length(content)?, sha256 })
 }
 

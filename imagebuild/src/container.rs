@@ -8,9 +8,8 @@ use crate::debian::Debian;
 use crate::lock::{Image, ImageFile, ImageSource, Lock};
 use crate::oci::{self, Entry, Run, Tree};
 use crate::source::Request;
-use crate::{cache, elf, registry, verify};
+use crate::{cache, digest, elf, registry};
 use anyhow::{Context, Result, bail};
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
@@ -66,7 +65,7 @@ pub fn key(wanted: &Wanted) -> Result<String> {
             parts.extend(packages.iter().map(|p| format!("{} {}", p.name, p.version)));
         }
     }
-    Ok(verify::sha256(&serde_json::to_vec(&parts)?)[..32].to_owned())
+    Ok(digest::bytes(&serde_json::to_vec(&parts)?)[..32].to_owned())
 }
 
 fn request<'a>(wanted: &Wanted<'a>, file: &ImageFile) -> Result<Request<'a>> {
@@ -229,15 +228,6 @@ impl Closure<'_> {
 fn parts(path: &str) -> Vec<String> {
     let normal = Path::new(path).components().filter(|c| matches!(c, Component::Normal(_) | Component::ParentDir));
     normal.rev().map(|c| c.as_os_str().to_string_lossy().into_owned()).collect()
-}
-
-/// Archives of all images for one minor, by reference.
-pub fn ensure_all(lock: &Lock, minor: &str, arch: Arch) -> Result<BTreeMap<String, PathBuf>> {
-    let all = lock.images_for(minor).map(|image| {
-        let path = ensure(&Wanted { lock, image, minor, arch })?;
-        Ok((image.reference.clone(), path))
-    });
-    all.collect()
 }
 
 #[cfg(test)]

@@ -75,7 +75,7 @@ pub fn file(path: &Path) -> Result<String> {
     loop {
         let n = source.read(&mut buffer).with_context(|| format!("read {}", path.display()))?;
         if n == 0 {
-            return Ok(hex(&hash.finalize()));
+            return Ok(hex(hash.finalize()));
         }
         hash.update(&buffer[..n]);
     }

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `imagebuild`: images, bundles and seeds. Each subcommand is a module; this is the table.
 
-#![allow(clippy::disallowed_methods)] // runs on a build machine, not on a device
-
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

@@ -6,7 +6,7 @@
 //! it, and a slow device is spared unpacking twice.
 
 use crate::arch::Arch;
-use crate::verify::sha256;
+use crate::digest;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -76,9 +76,9 @@ pub struct Image {
 /// An image of one layer.
 pub fn image(tree: &Tree, run: &Run, arch: Arch) -> Result<Image> {
     let layer = layer(tree)?;
-    let layer_digest = sha256(&layer);
+    let layer_digest = digest::bytes(&layer);
     let config = serde_json::to_vec(&config(run, arch, &layer_digest))?;
-    let config_digest = sha256(&config);
+    let config_digest = digest::bytes(&config);
     let manifest = serde_json::to_vec(&json!({
         "schemaVersion": 2,
         "mediaType": MANIFEST,
@@ -167,7 +167,7 @@ fn header(kind: tar::EntryType, size: u64, mode: u32) -> tar::Header {
 
 /// Writes an image under the full name `reference` to a new file `to`, for `ctr -n k8s.io images import`.
 pub fn write(image: &Image, reference: &str, arch: Arch, to: &Path) -> Result<()> {
-    let digest = sha256(&image.manifest);
+    let digest = digest::bytes(&image.manifest);
     let mut entry = descriptor(&image.media_type, &digest, image.manifest.len());
     entry["platform"] = json!({ "architecture": arch.name(), "os": "linux" });
     // containerd takes the first as the image's name; other tools read the second, a tag.

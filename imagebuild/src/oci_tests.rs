@@ -50,7 +50,7 @@ fn an_archive_leads_from_name_to_files_by_digests() {
     let blob = |descriptor: &Value| {
         let digest = descriptor["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
         let bytes = files[&format!("blobs/sha256/{digest}")].clone();
-        assert_eq!(sha256(&bytes), digest);
+        assert_eq!(crate::digest::bytes(&bytes), digest);
         assert_eq!(descriptor["size"], bytes.len());
         bytes
     };

@@ -5,7 +5,7 @@
 
 use crate::arch::Arch;
 use crate::oci::{Content, Image};
-use crate::{http, verify};
+use crate::{digest, http, verify};
 use anyhow::{Context, Result, bail};
 use reqwest::StatusCode;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
@@ -89,7 +89,7 @@ impl Repository<'_> {
         let url = format!("{}/manifests/{digest}", self.base);
         let mut bytes = Vec::new();
         http::body(self.get(&url)?, &url, &mut bytes)?;
-        let found = format!("sha256:{}", verify::sha256(&bytes));
+        let found = format!("sha256:{}", digest::bytes(&bytes));
         verify::expect(self.component, &format!("manifest {url}"), digest, &found)?;
         let manifest: Manifest = serde_json::from_slice(&bytes).with_context(|| format!("read manifest {url}"))?;
         if let Some(kind) = &manifest.media_type
@@ -105,7 +105,7 @@ impl Repository<'_> {
         let url = format!("{}/blobs/{digest}", self.base);
         let mut file = File::create(to).with_context(|| format!("create {}", to.display()))?;
         http::body(self.get(&url)?, &url, &mut file)?;
-        let found = format!("sha256:{}", verify::sha256_file(to)?);
+        let found = format!("sha256:{}", digest::file(to)?);
         verify::expect(self.component, &format!("layer {url}"), digest, &found)
     }
 

@@ -57,14 +57,14 @@ impl Registry {
         let start = format!("http://{}/v2/team/app/blobs/uploads/", self.address);
         let answer = Registry::client().post(start).send().unwrap();
         let to = answer.headers()["location"].to_str().unwrap().to_owned();
-        let to = format!("{to}&digest=sha256:{}", verify::sha256(bytes));
+        let to = format!("{to}&digest=sha256:{}", digest::bytes(bytes));
         let answer = Registry::client().put(to).body(bytes.to_vec()).send().unwrap();
         assert_eq!(answer.status(), StatusCode::CREATED);
     }
 
     /// Returns the digest.
     fn put_manifest(&self, kind: &str, bytes: &[u8]) -> String {
-        let digest = format!("sha256:{}", verify::sha256(bytes));
+        let digest = format!("sha256:{}", digest::bytes(bytes));
         let to = format!("http://{}/v2/team/app/manifests/{digest}", self.address);
         let answer = Registry::client().put(to).header("content-type", kind).body(bytes.to_vec()).send().unwrap();
         assert_eq!(answer.status(), StatusCode::CREATED, "{}", answer.text().unwrap());
@@ -135,7 +135,7 @@ fn the_image_of_the_wanted_architecture_comes_out_of_a_list() {
     }
     let single = registry.put_image(Arch::Arm64);
     let manifest = registry.pull(&single, Arch::Arm64).unwrap().manifest;
-    assert_eq!(format!("sha256:{}", verify::sha256(&manifest)), single);
+    assert_eq!(format!("sha256:{}", digest::bytes(&manifest)), single);
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn bytes_that_do_not_match_their_digest_stop() {
     bytes[600] ^= 1;
     std::fs::write(registry.stored(layer), &bytes).unwrap();
     let url = format!("http://{}/v2/team/app", registry.address);
-    let found = verify::sha256(&bytes);
+    let found = digest::bytes(&bytes);
     assert_eq!(
         registry.pull(&digest, Arch::Arm64).err().unwrap(),
         format!("verify component thing: layer {url}/blobs/{layer}: expected {layer}, found sha256:{found}")

@@ -11,7 +11,7 @@ use crate::owner::Owner;
 use crate::progress::step;
 use crate::rootfs::{self, Rootfs};
 use crate::target::{Role, Target};
-use crate::{bundle, cache, device, digest, initrd, repo, verify};
+use crate::{bundle, cache, device, digest, initrd, repo};
 use anyhow::{Context, Result};
 use firstboot::boot_partition::STATUS_NAME;
 use std::fs;
@@ -165,7 +165,7 @@ fn loader(target: &Target) -> Result<PathBuf> {
 
 fn key(parts: &Parts, rootfs: &Rootfs, initrd: &Path, loader: &Path, units: &Path) -> Result<String> {
     let content = |path: Option<PathBuf>| match path {
-        Some(path) => verify::sha256_file(&path),
+        Some(path) => digest::file(&path),
         None => Ok("none".to_owned()),
     };
     Ok(digest::key(&[

@@ -3,7 +3,7 @@
 
 use super::Image;
 use crate::progress::step;
-use crate::{disk, verify};
+use crate::{digest, disk};
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -28,7 +28,7 @@ pub fn write(image: &Image, out: &Path) -> Result<()> {
             let mut lines = String::new();
             for ending in ENDINGS {
                 let name = image.file(ending);
-                lines += &format!("{}  {name}\n", verify::sha256_file(&image.dir.join(&name))?);
+                lines += &format!("{}  {name}\n", digest::file(&image.dir.join(&name))?);
             }
             fs::write(&sums, lines).with_context(|| format!("write {}", sums.display()))
         })?;

@@ -4,7 +4,7 @@
 use super::Request;
 use crate::arch::Arch;
 use crate::debian::{Debian, Package};
-use crate::verify;
+use crate::{digest, verify};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -52,7 +52,7 @@ pub fn fetch(
     let deb = deb(request, package, version)?;
     if !sha256.is_empty() {
         let expected = request.of_arch(sha256, "sha256")?;
-        verify::expect(request.name(), &format!("Debian package {package}"), expected, &verify::sha256_file(&deb)?)?;
+        verify::expect(request.name(), &format!("Debian package {package}"), expected, &digest::file(&deb)?)?;
     }
     let scratch = tempfile::tempdir().context("create a scratch folder")?;
     Debian::open(request.arch.name())?.unpack(&deb, scratch.path())?;
@@ -66,7 +66,7 @@ pub fn fetch(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::testing::{fetch_thing, have, lock};
-    use crate::{debian::Debian, verify};
+    use crate::{debian::Debian, digest};
 
     #[test]
     fn takes_a_file_out_of_a_real_package_and_stops_when_it_is_another() {
@@ -76,7 +76,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let debian = Debian::open("amd64").unwrap();
         let package = debian.resolve(&["libnfnetlink0"], false).unwrap().remove(0);
-        let found = verify::sha256_file(&debian.fetch(std::slice::from_ref(&package)).unwrap()[0]).unwrap();
+        let found = digest::file(&debian.fetch(std::slice::from_ref(&package)).unwrap()[0]).unwrap();
         let entry = |path: &str, sha256: &str| {
             format!(
                 "source.debian = {{ package = \"libnfnetlink0\", version = \"{}\", path = \"{path}\", \

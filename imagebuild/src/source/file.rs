@@ -3,6 +3,7 @@
 
 use super::Request;
 use crate::arch::Arch;
+use crate::digest;
 use crate::verify;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
@@ -19,20 +20,20 @@ pub fn fetch(
     let expected = request.of_arch(sha256, "sha256")?;
     let from = request.lock.root.join(named);
     std::fs::copy(&from, to).with_context(|| format!("copy component {} from {}", request.name(), from.display()))?;
-    verify::expect(request.name(), &format!("file {named}"), expected, &verify::sha256_file(to)?)
+    verify::expect(request.name(), &format!("file {named}"), expected, &digest::file(to)?)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::testing::{fetch_thing, lock};
-    use crate::verify;
+    use crate::digest;
 
     #[test]
     fn takes_the_file_and_stops_when_it_is_another() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("given"), "abc").unwrap();
-        let found = verify::sha256(b"abc");
+        let found = digest::bytes(b"abc");
         let entry = |sha256: &str| {
             format!("source.file = {{ path = {{ amd64 = \"given\" }}, sha256 = {{ amd64 = \"{sha256}\" }} }}")
         };

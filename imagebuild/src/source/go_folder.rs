@@ -2,7 +2,7 @@
 //! Source `go-folder`: a small Go program of this repository that needs nothing but Go's own library.
 
 use super::{Request, gomod};
-use crate::{cmd, verify};
+use crate::{cmd, digest};
 use anyhow::{Context, Result};
 use std::path::Path;
 
@@ -16,7 +16,7 @@ pub fn inputs(request: &Request, folder: &str) -> Result<Vec<String>> {
     }
     names.sort();
     for name in names {
-        inputs.push(format!("{} {}", name.to_string_lossy(), verify::sha256_file(&dir.join(&name))?));
+        inputs.push(format!("{} {}", name.to_string_lossy(), digest::file(&dir.join(&name))?));
     }
     Ok(inputs)
 }

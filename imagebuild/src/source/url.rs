@@ -3,7 +3,7 @@
 
 use super::Request;
 use crate::arch::Arch;
-use crate::{http, verify};
+use crate::{digest, http, verify};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -23,7 +23,7 @@ pub fn fetch(
     let download = to.with_extension("download");
     let mut file = File::create(&download).with_context(|| format!("create {}", download.display()))?;
     http::get(url, &mut file).with_context(|| format!("download component {name}"))?;
-    verify::expect(name, &format!("download {url}"), expected, &verify::sha256_file(&download)?)?;
+    verify::expect(name, &format!("download {url}"), expected, &digest::file(&download)?)?;
     match member {
         None => std::fs::rename(&download, to).with_context(|| format!("rename {}", download.display())),
         Some(member) => {
@@ -66,7 +66,7 @@ mod tests {
     fn downloads_and_stops_when_something_else_came() {
         let dir = tempfile::tempdir().unwrap();
         let server = Server::start(vec![("/program", b"bytes".to_vec())]);
-        let found = verify::sha256(b"bytes");
+        let found = digest::bytes(b"bytes");
         let good = lock(dir.path(), &entry(&server, "/program", &found, ""));
         assert_eq!(fetch_thing(&good).unwrap(), b"bytes");
         let url = server.url("/program");
@@ -90,7 +90,7 @@ mod tests {
         header.set_mode(0o755);
         tar.append_data(&mut header, "./bin/tool", &b"abc"[..]).unwrap();
         let archive = tar.into_inner().unwrap().finish().unwrap();
-        let sha256 = verify::sha256(&archive);
+        let sha256 = digest::bytes(&archive);
         let server = Server::start(vec![("/all.tar.gz", archive)]);
         let with = |member: &str| lock(dir.path(), &entry(&server, "/all.tar.gz", &sha256, member));
         assert_eq!(fetch_thing(&with(", member = \"bin/tool\"")).unwrap(), b"abc");
