@@ -12,6 +12,14 @@ imagebuild := cargo run --quiet --locked --package imagebuild --
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 20
 
+demo: build-tools ## the whole way once: image, control plane, device, Ready (TARGET=generic-arm64|generic-amd64)
+	@$(imagebuild) setup --for demo
+	@cargo run --quiet --locked --package qemu -- demo --target $(TARGET)
+
+image: build-tools ## a bootable disk image in out/images (TARGET=...)
+	@$(imagebuild) setup --for image
+	@$(imagebuild) build --target $(TARGET)
+
 test: build-tools ## every test that CI runs
 	@$(imagebuild) setup --for test
 	@cargo run --quiet --locked --package e2e --bin run-tests

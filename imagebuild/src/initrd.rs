@@ -20,8 +20,11 @@ const INIT: &str = include_str!("../initrd/init");
 /// A change in how initrds are made makes a new key.
 const RECIPE: [&str; 2] = [include_str!("initrd.rs"), include_str!("cpio.rs")];
 /// The commands that the script uses.
-const COMMANDS: [&str; 12] =
-    ["cat", "cp", "find", "grep", "mkdir", "modprobe", "mount", "reboot", "sh", "sleep", "sort", "switch_root"];
+#[rustfmt::skip]
+const COMMANDS: [&str; 16] = [
+    "cat", "cp", "dd", "find", "grep", "hexdump", "mkdir", "modprobe", "mount", "reboot", "sed", "sh", "sleep", "sort",
+    "switch_root", "tr",
+];
 /// Unpacks as fast at every level; beyond this one, building costs far more than it saves.
 const ZSTD_LEVEL: i32 = 12;
 

@@ -57,7 +57,7 @@ pub fn main(args: &Args) -> Result<()> {
         }
         Err(error) => {
             // The reason in full, then one line that says what failed.
-            println!("{error:?}");
+            println!("{}", crate::explain(&error));
             println!("verdict: FAILED: {}", error.root_cause().to_string().lines().next().unwrap_or_default());
             Err(Told.into())
         }

@@ -39,13 +39,13 @@ pub struct Options {
 }
 
 impl Options {
-    /// An ordinary device: 2 GiB of memory, an 8 GiB disk, serial number `EDGE-0001`.
+    /// An ordinary device: 2 GiB of memory, an 8 GiB disk, serial number `0001`.
     pub fn new(arch: &str) -> Self {
         Options {
             arch: arch.to_owned(),
             disk_size: 8 * GIB,
             controller: Controller::Virtio,
-            serial: Some("EDGE-0001".to_owned()),
+            serial: Some("0001".to_owned()),
             memory_mib: 2048,
             clock: "utc".to_owned(),
             guest_ports: Vec::new(),

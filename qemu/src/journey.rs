@@ -9,7 +9,7 @@ use crate::pods::{self, Proof};
 use crate::progress::Progress;
 use crate::seed::{Seed, secret_of};
 use crate::{search, status};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -76,6 +76,9 @@ fn loop_until_sealed(device: &Device, progress: &mut Progress, shown: &mut usize
         let sealed = lines.iter().find(|l| l.contains(" is Ready") && l.contains("seed destroyed"));
         if sealed.is_none() {
             device.check()?;
+            if let Some(line) = lines.iter().find(|l| l.ends_with("; stopped")) {
+                bail!("join: {line}");
+            }
         }
         Ok(sealed.map(|l| (*l).to_owned()))
     });

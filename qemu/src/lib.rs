@@ -34,3 +34,8 @@ pub fn host_arch() -> Result<&'static str> {
 pub fn image_of(target: &str) -> Result<std::path::PathBuf> {
     imagebuild::build::ensure_raw(target, None)
 }
+
+/// An error with its causes, outermost first, one below the other and without a backtrace.
+pub fn explain(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).collect::<Vec<_>>().join("\ncaused by: ")
+}

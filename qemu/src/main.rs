@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !error.is::<qemu::demo::Told>() {
-                eprintln!("qemu: {error:?}");
+                eprintln!("qemu: {}", qemu::explain(&error));
             }
             ExitCode::FAILURE
         }

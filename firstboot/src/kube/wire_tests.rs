@@ -50,8 +50,11 @@ impl Ca {
 
 /// Answers every request with `reply`, status line and all.
 fn serve(leaf: (CertificateDer<'static>, KeyPair), reply: String) -> Endpoint {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
+    serve_on(TcpListener::bind("127.0.0.1:0").unwrap(), leaf, reply)
+}
+
+fn serve_on(listener: TcpListener, leaf: (CertificateDer<'static>, KeyPair), reply: String) -> Endpoint {
+    let local = listener.local_addr().unwrap();
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(leaf.1.serialize_der()));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
@@ -69,7 +72,7 @@ fn serve(leaf: (CertificateDer<'static>, KeyPair), reply: String) -> Endpoint {
             }
         }
     });
-    Endpoint { host: "127.0.0.1".to_owned(), port }
+    Endpoint { host: local.ip().to_string(), port: local.port() }
 }
 
 fn http(head: &str, body: &str) -> String {
@@ -204,4 +207,15 @@ fn unverified_believes_any_certificate_but_says_so_in_its_name() {
     let client = Client::new(&format!("https://{at}"), unverified().unwrap()).unwrap();
     let reply = run(async { Ok(client.get("/x").await?) }).unwrap();
     assert_eq!(reply.body["a"], 1);
+}
+
+#[test]
+fn ipv6_addresses_are_verified_without_their_brackets() {
+    // A build machine without IPv6 has nothing to show here.
+    let Ok(listener) = TcpListener::bind("[::1]:0") else { return };
+    let ca = Ca::new();
+    let at = serve_on(listener, ca.leaf("::1", 2020, 2090), ok_json("{}"));
+    assert!(at.to_string().starts_with("[::1]:"));
+    let reply = get(&at, PinnedCa::new(ca.trusted(), Validity::SystemClock)).map_err(|e| e.text);
+    assert!(reply.is_ok(), "{reply:?}");
 }

@@ -65,7 +65,7 @@ fn conflist(cidrs: &[String]) -> Value {
             {
                 "type": "bridge",
                 "bridge": "cni0",
-                "isDefaultGateway": true,
+                "isGateway": true,
                 "hairpinMode": true,
                 "ipMasq": true,
                 "ipMasqBackend": "nftables",

@@ -19,13 +19,16 @@ use std::time::SystemTime;
 use sha2::{Digest, Sha256};
 use toml::de::DeTable;
 
-pub use read::KEYS;
 pub use types::{
     CaPin, Cni, DEFAULT_PORT, Endpoint, JoinToken, NodeLabel, NodeName, Role, Taint, is_dns_subdomain, may_show,
 };
 
 /// Largest seed that is read, bytes.
 pub const MAX_SIZE: usize = 64 * 1024;
+
+/// Every key that a seed may have, by table (`""`: before any table). docs/seed.md is held against this list.
+pub const KEYS: [(&str, &[&str]); 3] =
+    [("", &["version"]), ("cluster", &read::CLUSTER_KEYS), ("node", &read::NODE_KEYS)];
 
 /// Why a seed was refused; `Display` is one line, `seed.toml:LINE: …`, without any value of the seed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,15 +9,14 @@ use toml::de::{DeTable, DeValue};
 use super::{CaPin, Cluster, Cni, Endpoint, Error, JoinToken, Node, NodeLabel, NodeName, Role, Taint, Trust};
 use super::{may_show, text};
 
+/// Keys of `[cluster]`.
+pub(super) const CLUSTER_KEYS: [&str; 5] = ["apiserver", "token", "ca-cert-hashes", "ca-cert", "token-expires"];
+/// Keys of `[node]`.
+pub(super) const NODE_KEYS: [&str; 5] = ["name", "role", "cni", "labels", "taints"];
 /// Tables of the seed format that later versions read; refused until then, as ignoring them would be wrong.
 const LATER_TABLES: [&str; 6] = ["network", "time", "access", "kubelet", "registries", "harden"];
 /// Top-level keys that later versions read.
 const LATER_KEYS: [&str; 2] = ["join", "reset"];
-
-/// Every key there is, by table; the top level has no name. docs/seed.md lists the same.
-pub const KEYS: &[(&str, &[&str])] = &[("", &["version"]), ("cluster", CLUSTER), ("node", NODE)];
-const CLUSTER: &[&str] = &["apiserver", "token", "ca-cert-hashes", "ca-cert", "token-expires"];
-const NODE: &[&str] = &["name", "role", "cni", "labels", "taints"];
 
 /// Line of a byte offset, from 1.
 pub(super) fn line_of(text: &str, offset: usize) -> usize {
@@ -108,7 +107,7 @@ impl<'t> Reader<'t> {
     }
 
     fn cluster(&mut self, at: usize, table: &DeTable<'_>) -> Option<Cluster> {
-        self.unknown_keys("cluster", table, CLUSTER);
+        self.unknown_keys("cluster", table, &CLUSTER_KEYS);
         let apiserver = table.get("apiserver").map(|v| self.strings(v, "apiserver", "cluster", Endpoint::parse));
         let token = table.get("token").map(|v| self.string(v, "token", "cluster", JoinToken::parse));
         let pins = table.get("ca-cert-hashes").map(|v| self.strings(v, "ca-cert-hashes", "cluster", CaPin::parse));
@@ -140,7 +139,7 @@ impl<'t> Reader<'t> {
     }
 
     fn node(&mut self, table: &DeTable<'_>) -> Option<Node> {
-        self.unknown_keys("node", table, NODE);
+        self.unknown_keys("node", table, &NODE_KEYS);
         let name = table.get("name").and_then(|v| self.string(v, "name", "node", NodeName::parse));
         let role = table.get("role").map_or(Some(Role::Edge), |v| self.string(v, "role", "node", Role::parse));
         let cni = table.get("cni").map_or(Some(Cni::Auto), |v| self.string(v, "cni", "node", Cni::parse));

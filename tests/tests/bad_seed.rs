@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Bad seeds on a real device, each by its exact message in firstboot-status.txt. Boots 3 guests.
+//!
+//! A device that waits for a changed seed looks again every few seconds, so one boot sees several seeds; the disk is
+//! looked at when it is switched off, before the next kind of seed.
+
+#![allow(clippy::unwrap_used)]
+
+use e2e::{SOON, status_value};
+use qemu::control_plane::ControlPlane;
+use qemu::device::Device;
+use qemu::disk::DiskImage;
+use qemu::seed::Seed;
+use std::time::Duration;
+
+const OFF: Duration = Duration::from_secs(120);
+const EDIT: &str = "seed (edit seed.toml on the boot partition)";
+const MEND: &str = "cluster (mend the cluster or the network, or change seed.toml; it keeps trying)";
+
+/// What firstboot makes on the root file system once it works by a seed.
+const MADE_BY_WORK: [&str; 6] = [
+    "/opt/firstboot",
+    "/etc/kubernetes",
+    "/etc/containerd/config.toml",
+    "/var/lib/kubelet",
+    "/etc/systemd/system/multi-user.target.wants/kubelet.service",
+    "/etc/systemd/system/multi-user.target.wants/containerd.service",
+];
+
+#[test]
+fn bad_seeds_are_named_and_change_nothing_until_the_right_one_joins() {
+    if !e2e::can_boot(e2e::own_arch()) {
+        return;
+    }
+    let plane = e2e::shared_plane();
+    let token = plane.create_token("1h").unwrap();
+    let good = Seed::for_guest(plane, &token).unwrap();
+    let image = e2e::image(e2e::own_arch()).unwrap();
+    let mut device = Device::new(&image, &e2e::device_options("bad-seed")).unwrap();
+    seeds_that_cannot_be_read(&mut device, &good);
+    seeds_that_do_not_fit_the_cluster(&mut device, plane, &good);
+    a_cluster_that_refuses_connections(&mut device, plane, &good);
+}
+
+/// Boot 1: no seed, an unknown key, a malformed token. The root file system stays as it was.
+fn seeds_that_cannot_be_read(device: &mut Device, good: &Seed) {
+    let hosts_before = device.disk().read_file("/etc/hostname").unwrap();
+    device.power_on().unwrap();
+    let missing =
+        "find seed.toml on the boot partition: there is none; copy seed.toml.example to seed.toml and fill it in";
+    let status = device.wait_status(missing, SOON).unwrap();
+    assert_eq!(status_value(&status, "error"), missing);
+    assert_eq!(status_value(&status, "state"), "waiting for a seed");
+    assert_eq!(status_value(&status, "whose move"), EDIT);
+
+    let unknown_key = good.text().replace("ca-cert-hashes", "colour = \"blue\"\nca-cert-hashes");
+    device.change_seed(&unknown_key).unwrap();
+    expect_seed_error(device, "seed.toml:6: unknown key \"colour\" in [cluster]");
+
+    let malformed = Seed { token: "abcdef.0123".to_owned(), ..good.clone() };
+    device.change_seed(&malformed.text()).unwrap();
+    expect_seed_error(
+        device,
+        "seed.toml:5: malformed token in [cluster]: expected 6 and 16 characters a-z0-9, as in abcdef.0123456789abcdef",
+    );
+    device.power_off(OFF).unwrap();
+    unchanged(device.disk());
+    assert_eq!(device.disk().read_file("/etc/hostname").unwrap(), hosts_before);
+}
+
+/// Boot 2: a wrong CA hash, an unknown token. Nothing of the cluster comes to the device, nor the other way.
+fn seeds_that_do_not_fit_the_cluster(device: &mut Device, plane: &ControlPlane, good: &Seed) {
+    let at = &good.apiserver;
+    let wrong_pin = Seed { pin: format!("sha256:{}", "0f".repeat(32)), ..good.clone() };
+    device.disk().put_seed(&wrong_pin.text()).unwrap();
+    device.power_on().unwrap();
+    let pin = &good.pin;
+    expect_cluster_error(device, &format!("CA of the cluster at {at} does not match ca-cert-hashes: it is {pin}"));
+
+    let unknown = Seed { token: "unknwn.0123456789abcdef".to_owned(), ..good.clone() };
+    device.change_seed(&unknown.text()).unwrap();
+    expect_cluster_error(
+        device,
+        "join token \"unknwn\" is unknown to the cluster (no JWS signature for it in cluster-info): \
+         it may have expired, or never existed",
+    );
+    device.power_off(OFF).unwrap();
+    let disk = device.disk();
+    for path in ["/etc/kubernetes/kubelet.conf", "/etc/kubernetes/pki", "/var/lib/kubelet/pki"] {
+        assert!(!disk.exists(path).unwrap(), "{path} exists");
+    }
+    // kubelet makes this file when it starts.
+    assert!(!disk.exists("/var/lib/kubelet/cpu_manager_state").unwrap(), "kubelet was started");
+    assert_eq!(plane.csrs().unwrap(), []);
+    assert_eq!(plane.nodes().unwrap().len(), 0);
+}
+
+/// Boot 3: nobody listens; it says so, keeps trying, and joins when the server comes up.
+fn a_cluster_that_refuses_connections(device: &mut Device, plane: &ControlPlane, good: &Seed) {
+    device.disk().put_seed(&good.text()).unwrap();
+    plane.stop_apiserver().unwrap();
+    device.power_on().unwrap();
+    expect_cluster_error(device, &format!("connect to API server {}: connection refused", good.apiserver));
+    // It tries again by itself.
+    let tries = |device: &Device| device.console().count("connection refused; next try in ").unwrap();
+    let first = tries(device);
+    qemu::wait::until("a second try", SOON, || Ok((tries(device) > first).then_some(()))).unwrap();
+    plane.start_apiserver().unwrap();
+    device.wait_console("node edge-bad-seed is Ready, seed destroyed", SOON).unwrap();
+    let node = plane.node("edge-bad-seed").unwrap().unwrap();
+    assert!(qemu::control_plane::is_ready(&node));
+    device.power_off(OFF).unwrap();
+    assert!(!device.disk().seed_present().unwrap());
+}
+
+fn expect_seed_error(device: &Device, error: &str) {
+    let status = device.wait_status(error, SOON).unwrap();
+    assert_eq!(status_value(&status, "error"), error);
+    assert_eq!(status_value(&status, "whose move"), EDIT);
+    assert_eq!(status_value(&status, "state"), "stopped");
+}
+
+fn expect_cluster_error(device: &Device, error: &str) {
+    let status = device.wait_status(error, SOON).unwrap();
+    assert_eq!(status_value(&status, "error"), error);
+    assert_eq!(status_value(&status, "whose move"), MEND);
+    assert_eq!(status_value(&status, "state"), "retrying");
+}
+
+fn unchanged(disk: &DiskImage) {
+    for path in MADE_BY_WORK {
+        assert!(!disk.exists(path).unwrap(), "{path} exists, although no seed could be read");
+    }
+}

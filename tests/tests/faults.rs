@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Devices, images and clusters that do not fit: each stops with one line that says whose move it is. Boots 4 guests.
+
+#![allow(clippy::unwrap_used)]
+
+use e2e::{SOON, status_value};
+use firstboot::bundle::{BUNDLE_DIR, Manifest};
+use qemu::control_plane::ControlPlane;
+use qemu::device::{Device, Options};
+use qemu::seed::Seed;
+use std::os::unix::fs::FileExt;
+
+const REFLASH: &str = "image (rebuild the image, or flash another one)";
+const LOOK_HERE: &str = "host (look at this device; it tries again at the next boot)";
+
+/// A seeded device that is switched off, or nothing where guests cannot be booted.
+fn seeded(plane: &ControlPlane, serial: &str, change: impl FnOnce(&mut Options)) -> Option<Device> {
+    if !e2e::can_boot(e2e::own_arch()) {
+        return None;
+    }
+    let mut options = e2e::device_options(serial);
+    change(&mut options);
+    let device = Device::new(&e2e::image(e2e::own_arch()).unwrap(), &options).unwrap();
+    let token = plane.create_token("1h").unwrap();
+    device.disk().put_seed(&Seed::for_guest(plane, &token).unwrap().text()).unwrap();
+    Some(device)
+}
+
+fn expect_stop(device: &Device, owner: &str, error: &str) -> String {
+    let status = device.wait_status("whose move: ", SOON).unwrap();
+    assert!(status_value(&status, "error").starts_with(error), "{status}");
+    assert_eq!(status_value(&status, "whose move"), owner);
+    assert_eq!(status_value(&status, "state"), "stopped");
+    status_value(&status, "error")
+}
+
+#[test]
+fn a_disk_that_is_too_small() {
+    let plane = e2e::shared_plane();
+    // As large as the image: nothing to grow into.
+    let Some(mut device) = seeded(plane, "small-disk", |options| options.disk_size = 0) else { return };
+    device.power_on().unwrap();
+    let error = expect_stop(&device, LOOK_HERE, "make room for the bundle: it needs ");
+    assert!(error.ends_with(" MiB are free; use a larger disk"), "{error}");
+}
+
+#[test]
+fn one_flipped_byte_in_the_bundle() {
+    let plane = e2e::shared_plane();
+    let Some(mut device) = seeded(plane, "flipped-byte", |_| {}) else { return };
+    let disk = device.disk();
+    let manifest = disk.read_file(&format!("{BUNDLE_DIR}/manifest.json")).unwrap().unwrap();
+    let manifest: Manifest = serde_json::from_slice(&manifest).unwrap();
+    let file = manifest.files.iter().find(|f| f.path == "bin/runc").unwrap();
+    // In the first block, so that it surely lies in one piece on the disk, and beyond the frame's header.
+    let at = disk.file_offset(&format!("{BUNDLE_DIR}/blobs/{}", file.blob.sha256)).unwrap() + 1000;
+    let mut byte = [0];
+    std::fs::File::open(disk.path()).unwrap().read_exact_at(&mut byte, at).unwrap();
+    disk.damage(at, &[byte[0] ^ 1]).unwrap();
+    device.power_on().unwrap();
+    let error = expect_stop(&device, REFLASH, "verify bin/runc: expected sha256 ");
+    assert!(error.contains(&file.blob.sha256), "{error}");
+}
+
+#[test]
+fn no_fat_partition() {
+    let plane = e2e::shared_plane();
+    let Some(mut device) = seeded(plane, "no-fat", |_| {}) else { return };
+    let boot = device.disk().partition(1).unwrap();
+    device.disk().damage(boot.offset, &[0; 1 << 20]).unwrap();
+    device.power_on().unwrap();
+    let line = device.wait_console("find the boot partition", SOON).unwrap();
+    assert_eq!(
+        line.trim(),
+        "firstboot: failed (image): find the boot partition: no FAT file system labelled BOOT on disk vda; \
+         flash the image again; stopped"
+    );
+}
+
+#[test]
+fn a_kubelet_newer_than_the_cluster() {
+    let plane = e2e::shared_plane();
+    let Some(mut device) = seeded(plane, "newer-kubelet", |_| {}) else { return };
+    let was = set_cluster_version(plane, "v1.35.0");
+    device.power_on().unwrap();
+    let target = format!("generic-{}", e2e::own_arch());
+    let error = format!(
+        "kubelet 1.36.3 of this image is newer than the cluster, 1.35.0: imagebuild build --target {target} \
+         --kubernetes-version 1.35"
+    );
+    let found = expect_stop(&device, REFLASH, &error);
+    assert_eq!(found, error);
+    set_cluster_version(plane, &was);
+    assert_eq!(plane.nodes().unwrap().len(), 0);
+}
+
+/// Changes what kubeadm-config says; returns what it said before.
+fn set_cluster_version(plane: &ControlPlane, version: &str) -> String {
+    let map = plane.get(&["-n", "kube-system", "configmap", "kubeadm-config"]).unwrap();
+    let text = map["data"]["ClusterConfiguration"].as_str().unwrap();
+    let line = text.lines().find(|l| l.starts_with("kubernetesVersion: ")).unwrap();
+    let patch = serde_json::json!({
+        "data": { "ClusterConfiguration": text.replace(line, &format!("kubernetesVersion: {version}")) }
+    });
+    let patch = patch.to_string();
+    plane
+        .kubectl(&["-n", "kube-system", "patch", "configmap", "kubeadm-config", "--type=merge", "-p", &patch])
+        .unwrap();
+    line.trim_start_matches("kubernetesVersion: ").to_owned()
+}
