@@ -75,10 +75,7 @@ fn seeds_that_do_not_fit_the_cluster(device: &mut Device, plane: &ControlPlane, 
     device.disk().put_seed(&wrong_pin.text()).unwrap();
     device.power_on().unwrap();
     let pin = &good.pin;
-    expect_cluster_error(
-        device,
-        &format!("CA of the cluster at {at} does not match ca-cert-hashes: it is {pin}"),
-    );
+    expect_cluster_error(device, &format!("CA of the cluster at {at} does not match ca-cert-hashes: it is {pin}"));
 
     let unknown = Seed { token: "unknwn.0123456789abcdef".to_owned(), ..good.clone() };
     device.change_seed(&unknown.text()).unwrap();

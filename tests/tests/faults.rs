@@ -103,6 +103,8 @@ fn set_cluster_version(plane: &ControlPlane, version: &str) -> String {
         "data": { "ClusterConfiguration": text.replace(line, &format!("kubernetesVersion: {version}")) }
     });
     let patch = patch.to_string();
-    plane.kubectl(&["-n", "kube-system", "patch", "configmap", "kubeadm-config", "--type=merge", "-p", &patch]).unwrap();
+    plane
+        .kubectl(&["-n", "kube-system", "patch", "configmap", "kubeadm-config", "--type=merge", "-p", &patch])
+        .unwrap();
     line.trim_start_matches("kubernetesVersion: ").to_owned()
 }
