@@ -43,6 +43,8 @@ pub struct Machine {
     pub controller: Controller,
     /// Serial number of the system, as SMBIOS tells it.
     pub serial: Option<String>,
+    /// systemd credentials handed over in memory, through SMBIOS: name and value.
+    pub credentials: Vec<(String, String)>,
     /// Time that the clock chip shows at power-on, as QEMU's `-rtc base=` takes it; `utc` is now.
     pub clock: String,
     /// Ports that can be reached from outside.
@@ -97,6 +99,10 @@ pub fn argv(machine: &Machine, files: &Files) -> Vec<String> {
     if let Some(serial) = &machine.serial {
         add("smbios", format!("type=1,serial={}", serial.replace(',', ",,")));
     }
+    for (name, value) in &machine.credentials {
+        let value = value.replace(',', ",,");
+        add("smbios", format!("type=11,value=io.systemd.credential:{name}={value}"));
+    }
     add("chardev", format!("file,id=console,append=on,path={}", escaped(&files.console)));
     add("serial", "chardev:console".to_owned());
     add("qmp", format!("unix:{},server=on,wait=off", escaped(&files.control)));
@@ -147,6 +153,7 @@ mod tests {
             memory_mib: 2048,
             controller: Controller::Virtio,
             serial: Some("A,1".to_owned()),
+            credentials: vec![("a.b".to_owned(), "c d".to_owned())],
             clock: "utc".to_owned(),
             forwards: vec![Forward { host: 20001, guest: 8080 }],
         }
@@ -164,7 +171,7 @@ mod tests {
         -device virtio-blk-pci,drive=disk,bootindex=0 \
         -netdev user,id=net,hostfwd=tcp:127.0.0.1:20001-:8080 \
         -device virtio-net-pci,netdev=net,mac=52:54:00:12:34:56,romfile= \
-        -device virtio-rng-pci -smbios type=1,serial=A,,1 \
+        -device virtio-rng-pci -smbios type=1,serial=A,,1 -smbios type=11,value=io.systemd.credential:a.b=c d \
         -chardev file,id=console,append=on,path=/run/console -serial chardev:console \
         -qmp unix:/run/qmp,server=on,wait=off";
 

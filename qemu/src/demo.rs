@@ -12,7 +12,6 @@ use crate::status::PhaseTime;
 use anyhow::{Context, Result, bail};
 use imagebuild::target::Target;
 use serde::Serialize;
-use std::path::Path;
 
 /// Arguments of `qemu demo`.
 #[derive(Debug, clap::Args)]
@@ -123,7 +122,8 @@ fn run(args: &Args, progress: &mut Progress) -> Result<String> {
         binary_bytes,
         image_bytes,
     };
-    write(&args.report, &report)?;
+    let text = serde_json::to_string_pretty(&report).context("encode the report")? + "\n";
+    crate::write_report(&args.report, &text)?;
     show(&report, &row);
     judge(&joined, &left, &pulled)?;
     let ready = report.stages.iter().find(|s| s.name == "boot to Ready").map_or(0.0, |s| s.seconds);
@@ -145,14 +145,6 @@ fn judge(joined: &Joined, left: &LeftBehind, pulled: &[String]) -> Result<()> {
         bail!("destroy the token: {} copies on the raw disk, the first at byte {first}", left.token_at.len());
     }
     Ok(())
-}
-
-fn write(path: &Path, report: &Report) -> Result<()> {
-    if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
-    }
-    let text = serde_json::to_string_pretty(report).context("encode the report")?;
-    std::fs::write(path, text + "\n").with_context(|| format!("write {}", path.display()))
 }
 
 fn show(report: &Report, row: &str) {

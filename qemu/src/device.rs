@@ -32,6 +32,8 @@ pub struct Options {
     pub serial: Option<String>,
     /// Memory, MiB.
     pub memory_mib: u32,
+    /// systemd credentials handed over in memory: name and value.
+    pub credentials: Vec<(String, String)>,
     /// Clock chip at power-on: `utc`, or a date such as `1970-01-01T00:00:00`.
     pub clock: String,
     /// Guest ports to be reached from the build machine.
@@ -47,6 +49,7 @@ impl Options {
             controller: Controller::Virtio,
             serial: Some("0001".to_owned()),
             memory_mib: 2048,
+            credentials: Vec::new(),
             clock: "utc".to_owned(),
             guest_ports: Vec::new(),
         }
@@ -87,6 +90,7 @@ impl Device {
             memory_mib: options.memory_mib,
             controller: options.controller,
             serial: options.serial.clone(),
+            credentials: options.credentials.clone(),
             clock: options.clock.clone(),
             forwards: options.guest_ports.iter().map(forward).collect::<Result<_>>()?,
         };

@@ -5,6 +5,7 @@
 
 pub mod accel;
 pub mod args;
+pub mod bench;
 pub mod console;
 pub mod control_plane;
 pub mod demo;
@@ -23,7 +24,7 @@ pub mod seed;
 pub mod status;
 pub mod wait;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 /// The build machine's architecture, as Kubernetes calls it.
 pub fn host_arch() -> Result<&'static str> {
@@ -38,4 +39,12 @@ pub fn image_of(target: &str) -> Result<std::path::PathBuf> {
 /// An error with its causes, outermost first, one below the other and without a backtrace.
 pub fn explain(error: &anyhow::Error) -> String {
     error.chain().map(ToString::to_string).collect::<Vec<_>>().join("\ncaused by: ")
+}
+
+/// Writes a report, its folder made when missing.
+pub fn write_report(path: &std::path::Path, text: &str) -> Result<()> {
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+    }
+    std::fs::write(path, text).with_context(|| format!("write {}", path.display()))
 }

@@ -15,11 +15,14 @@ struct Cli {
 enum Command {
     /// Build an image, boot it on an emulated device, and show it join a real cluster.
     Demo(qemu::demo::Args),
+    /// Measure firstboot's join beside kubeadm's.
+    Bench(qemu::bench::Args),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Demo(args) => qemu::demo::main(&args),
+        Command::Bench(args) => qemu::bench::main(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

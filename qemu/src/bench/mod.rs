@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `make bench`: firstboot's join beside `kubeadm join`, on the same image, emulated machine and control plane.
+//!
+//! Both start from the same state: `firstboot --until images` has installed runtime, kubelet and images. The programs
+//! alternate, so that a build machine that gets slower does not favour one. Ratios and their spread are what counts.
+
+mod report;
+mod sample;
+
+use crate::control_plane::ControlPlane;
+use crate::disk::DiskImage;
+use crate::progress::Progress;
+use anyhow::{Context, Result};
+use firstboot::bundle::{BUNDLE_DIR, Manifest};
+use imagebuild::target::Target;
+use sample::Sample;
+use serde::Serialize;
+use serde_json::json;
+
+/// Arguments of `qemu bench`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Target to measure on; the build machine's own architecture when left out.
+    #[arg(long)]
+    target: Option<String>,
+    /// Pairs of joins.
+    #[arg(long, default_value_t = 3)]
+    pairs: u32,
+    /// Where the report is written.
+    #[arg(long, default_value = "out/bench/report.json")]
+    report: std::path::PathBuf,
+}
+
+/// A program that joins a device to a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Program {
+    /// Ours.
+    Firstboot,
+    /// The peer.
+    Kubeadm,
+}
+
+/// Runs the bench.
+pub fn main(args: &Args) -> Result<()> {
+    let progress = Progress::default();
+    let name = match &args.target {
+        Some(name) => name.clone(),
+        None => format!("generic-{}", crate::host_arch()?),
+    };
+    let target = Target::load(&name)?;
+    let image = DiskImage::open(&crate::image_of(&name)?)?;
+    progress.say("control plane");
+    let plane = ControlPlane::start(&Default::default())?;
+    let mut samples = Vec::new();
+    for pair in 1..=args.pairs {
+        for program in [Program::Firstboot, Program::Kubeadm] {
+            let sample = sample::take(&plane, &image, &target.arch, program)
+                .with_context(|| format!("measure pair {pair}, {program:?}"))?;
+            progress.say(&shown(pair, &sample));
+            samples.push(sample);
+        }
+    }
+    let rows = report::rows(&samples, sizes(&image)?);
+    let installs: Vec<f64> = samples.iter().map(|s| s.install).collect();
+    let install = installs.iter().sum::<f64>() / installs.len().max(1) as f64;
+    println!("\n{}", report::table(&rows));
+    println!("installing the bundle, before either program starts: {install:.1} s on average, {} runs", installs.len());
+    let text = json!({
+        "target": name, "pairs": args.pairs, "install_seconds": installs, "rows": rows, "samples": samples,
+    });
+    let text = serde_json::to_string_pretty(&text).context("encode the report")? + "\n";
+    crate::write_report(&args.report, &text)?;
+    println!("verdict: {} pairs measured, report in {}", args.pairs, args.report.display());
+    Ok(())
+}
+
+fn shown(pair: u32, s: &Sample) -> String {
+    format!(
+        "pair {pair} {:?}: certificate {:.1} s, kubelet healthy {:.1} s, Ready {:.1} s, CPU {:.2} s, peak {:.1} MiB, \
+         {} requests, token in {} places",
+        s.program, s.certificate, s.kubelet_healthy, s.ready, s.cpu, s.peak_mib, s.requests, s.token_places
+    )
+}
+
+/// Bytes of the two programs, as they are installed.
+fn sizes(image: &DiskImage) -> Result<[u64; 2]> {
+    let ours = image.read_file("/usr/bin/firstboot")?.context("find the device binary")?.len() as u64;
+    let manifest = image.read_file(&format!("{BUNDLE_DIR}/manifest.json"))?.context("find the bundle's manifest")?;
+    let manifest: Manifest = serde_json::from_slice(&manifest).context("parse the bundle's manifest")?;
+    let kubeadm = manifest.files.iter().find(|f| f.path == "bin/kubeadm").context("find kubeadm in the bundle")?;
+    Ok([ours, kubeadm.size])
+}
