@@ -61,7 +61,7 @@ fn parse(text: &str) -> Result<Vec<Event>> {
 }
 
 /// Distinct requests by identities that `who` accepts.
-pub fn requests<'e>(events: &'e [Event], who: impl Fn(&str) -> bool) -> BTreeSet<&'e str> {
+pub fn requests(events: &[Event], who: impl Fn(&str) -> bool) -> BTreeSet<&str> {
     events.iter().filter(|e| who(&e.user.username)).map(|e| e.audit_id.as_str()).collect()
 }
 
