@@ -79,7 +79,7 @@ fn lints(root: &Path) -> Result<Verdict> {
 }
 
 fn documentation(root: &Path) -> Result<Verdict> {
-    let words = ["doc", "--quiet", "--workspace", "--no-deps", "--locked"];
+    let words = ["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items", "--locked"];
     let mut command = cargo(root, &words);
     command.env("RUSTDOCFLAGS", "-D warnings");
     cmd::run(&mut command).context("build the documentation")?;

@@ -105,7 +105,7 @@ mod tests {
         assert_eq!(bytes.len() % 4, 0);
         let text = String::from_utf8_lossy(&bytes);
         assert_eq!(text.matches("070701").count(), 3);
-        assert!(text.contains("hello\0\0\0070701") && text.contains("TRAILER!!!"));
+        assert!(text.contains("hello\0\0\x00070701") && text.contains("TRAILER!!!"));
         assert!(text.starts_with("07070100000001000041ED"));
     }
 }

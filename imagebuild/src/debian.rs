@@ -5,8 +5,9 @@
 //! Packages once downloaded stay in the cache, and so do the package lists: a warm build asks no mirror, and
 //! gets the same versions again. [`Debian::refresh`] fetches new lists.
 
-use crate::{cache, cmd};
+use crate::{cache, cmd, digest};
 use anyhow::{Context, Result, bail, ensure};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -55,7 +56,7 @@ impl Debian {
         };
         fs::create_dir_all(&debian.debs).with_context(|| format!("create {}", debian.debs.display()))?;
         let _lock = debian.lock()?;
-        if !debian.root.join("updated").exists() {
+        if !debian.root.join("updated").exists() || !debian.root.join("answers/essential").exists() {
             debian.update()?;
         }
         Ok(debian)
@@ -70,6 +71,10 @@ impl Debian {
     /// The packages that apt would install for `names` on an empty system: with their dependencies (without
     /// recommendations), or alone. Sorted by name. Needs no network.
     pub fn resolve(&self, names: &[&str], with_dependencies: bool) -> Result<Vec<Package>> {
+        let question = digest::key(&[&names.join(" "), &with_dependencies.to_string()]);
+        if let Some(known) = self.answer(&question) {
+            return Ok(known);
+        }
         let mut packages = if with_dependencies {
             let text = cmd::output(self.apt("apt-get").args(["-qq", "--simulate", "install"]).args(names))?;
             parse_simulation(&String::from_utf8_lossy(&text))?
@@ -82,21 +87,26 @@ impl Debian {
         if packages.is_empty() {
             bail!("resolve Debian packages {}: apt names none", names.join(" "));
         }
+        let lines = packages.iter().map(|p| format!("{} {} {}\n", p.name, p.version, p.arch));
+        self.write(&format!("answers/{question}"), &lines.collect::<String>())?;
         Ok(packages)
+    }
+
+    /// What apt said to the same question, with the same lists.
+    fn answer(&self, question: &str) -> Option<Vec<Package>> {
+        let text = fs::read_to_string(self.root.join("answers").join(question)).ok()?;
+        let package = |line: &str| {
+            let mut words = line.split(' ').map(str::to_owned);
+            Some(Package { name: words.next()?, version: words.next()?, arch: words.next()? })
+        };
+        text.lines().map(package).collect()
     }
 
     /// Names of the packages that Debian marks essential.
     pub fn essential(&self) -> Result<Vec<String>> {
-        let text = cmd::output(self.apt("apt-cache").args(["dumpavail"]))?;
-        let text = String::from_utf8_lossy(&text);
-        let mut names: Vec<String> = text
-            .split("\n\n")
-            .filter(|record| record.lines().any(|l| l == "Essential: yes"))
-            .filter_map(|record| field(record, "Package").map(str::to_owned))
-            .collect();
-        names.sort();
-        names.dedup();
-        Ok(names)
+        let path = self.root.join("answers/essential");
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        Ok(text.lines().map(str::to_owned).collect())
     }
 
     /// Downloads packages, with their dependencies or alone; returns the .deb files, sorted by name.
@@ -148,7 +158,11 @@ impl Debian {
     }
 
     fn update(&self) -> Result<()> {
-        for dir in ["etc/parts", "etc/preferences.d", "state/lists/partial", "cache/archives/partial"] {
+        let answers = self.root.join("answers");
+        if answers.exists() {
+            fs::remove_dir_all(&answers).with_context(|| format!("remove {}", answers.display()))?;
+        }
+        for dir in ["answers", "etc/parts", "etc/preferences.d", "state/lists/partial", "cache/archives/partial"] {
             let dir = self.root.join(dir);
             fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         }
@@ -156,6 +170,8 @@ impl Debian {
         self.write("etc/sources.list", &sources()?)?;
         self.write("apt.conf", &self.configuration()?)?;
         cmd::run(self.apt("apt-get").args(["-qq", "update"])).context("fetch Debian package lists")?;
+        let all = cmd::output(self.apt("apt-cache").arg("dumpavail"))?;
+        self.write("answers/essential", &(essentials(&String::from_utf8_lossy(&all)).join("\n") + "\n"))?;
         self.write("updated", "")
     }
 
@@ -238,6 +254,14 @@ fn mirror(targets: &str, label: &str) -> Option<String> {
     targets.lines().filter_map(|l| l.split_once(' ')).find(|(_, l)| *l == label).map(|(uri, _)| uri.to_owned())
 }
 
+/// Names of the records marked essential, sorted.
+fn essentials(records: &str) -> Vec<&str> {
+    let marked = |record: &&str| record.lines().any(|l| l == "Essential: yes");
+    let names: BTreeSet<&str> =
+        records.split("\n\n").filter(marked).filter_map(|record| field(record, "Package")).collect();
+    names.into_iter().collect()
+}
+
 /// Reads `Inst name (version suite [arch])` lines.
 fn parse_simulation(text: &str) -> Result<Vec<Package>> {
     let line = |l: &str| -> Option<Package> {
@@ -297,6 +321,13 @@ mod tests {
         let got = parse_records("Package: zlib1g\nVersion: 1:1.3.dfsg-1\nArchitecture: amd64\nFoo: x\n\n").unwrap();
         assert_eq!(got[0].file_name(), "zlib1g_1%3a1.3.dfsg-1_amd64.deb");
         assert!(parse_records("Package: x\n\n").is_err());
+    }
+
+    #[test]
+    fn essential_packages_are_found_once() {
+        let text = "Package: b\nEssential: yes\n\nPackage: a\nEssential: yes\n\nPackage: b\nEssential: yes\n\n\
+                    Package: c\nDescription: Essential: yes\n";
+        assert_eq!(essentials(text), ["a", "b"]);
     }
 
     #[test]

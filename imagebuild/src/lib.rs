@@ -26,6 +26,7 @@ pub mod progress;
 pub mod registry;
 pub mod repo;
 pub mod rootfs;
+pub mod seed;
 pub mod setup;
 pub mod source;
 pub mod target;

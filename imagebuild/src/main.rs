@@ -24,6 +24,8 @@ enum Command {
     Component(imagebuild::component::Args),
     /// Build the device binary and print its path
     Device(imagebuild::device::Args),
+    /// Make, check and drop seeds
+    Seed(imagebuild::seed::Args),
     /// Install what this machine lacks
     Setup(imagebuild::setup::Args),
 }
@@ -46,6 +48,7 @@ fn run(command: Command) -> Result<()> {
         Command::Check => imagebuild::check::main(),
         Command::Component(args) => imagebuild::component::main(&args),
         Command::Device(args) => imagebuild::device::main(&args),
+        Command::Seed(args) => imagebuild::seed::main(&args),
         Command::Setup(args) => imagebuild::setup::main(&args),
     }
 }

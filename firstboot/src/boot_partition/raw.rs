@@ -7,7 +7,7 @@ use super::{encodings, find_all};
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{Advice, fadvise};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom};
 use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 
@@ -59,25 +59,30 @@ pub(super) fn zero_free_clusters(file: &mut File, offset: u64) -> Result<u64> {
     let width = if layout.fat32 { 4 } else { 2 };
     let mut fat = vec![0u8; (layout.clusters as usize + 2) * width];
     file.read_exact_at(&mut fat, offset + layout.fat_start).context("read the allocation table")?;
-    let mut cluster = vec![0u8; layout.cluster_size as usize];
-    let zero = vec![0u8; layout.cluster_size as usize];
+    // The upper four bits of a FAT32 entry are reserved (§4).
+    let free = |entry: &[u8]| match entry {
+        [a, b, c, d] => u32::from_le_bytes([*a, *b, *c, *d]) & 0x0fff_ffff == 0,
+        other => other.iter().all(|b| *b == 0),
+    };
+    let size = layout.cluster_size as usize;
+    // Many clusters at a time: a read of its own for each would take a small device seconds.
+    let at_once = (WINDOW / size).max(1);
+    let zero = vec![0u8; size];
+    let mut window = vec![0u8; at_once * size];
     let mut zeroed = 0;
-    for (index, entry) in fat.chunks_exact(width).enumerate().skip(2) {
-        // The upper four bits of a FAT32 entry are reserved (§4).
-        let free = match entry {
-            [a, b, c, d] => u32::from_le_bytes([*a, *b, *c, *d]) & 0x0fff_ffff == 0,
-            other => other.iter().all(|b| *b == 0),
-        };
-        if !free {
-            continue;
+    let mut at = offset + layout.data_start;
+    for entries in fat[2 * width..].chunks(at_once * width) {
+        let window = &mut window[..entries.len() / width * size];
+        if entries.chunks_exact(width).any(free) {
+            file.read_exact_at(window, at).context("read free clusters")?;
+            for (index, cluster) in window.chunks_exact(size).enumerate() {
+                if free(&entries[index * width..][..width]) && *cluster != *zero {
+                    file.write_all_at(&zero, at + (index * size) as u64).context("zero a free cluster")?;
+                    zeroed += 1;
+                }
+            }
         }
-        let at = offset + layout.data_start + (index as u64 - 2) * layout.cluster_size;
-        file.read_exact_at(&mut cluster, at).context("read a free cluster")?;
-        if cluster != zero {
-            file.seek(SeekFrom::Start(at))?;
-            file.write_all(&zero).context("zero a free cluster")?;
-            zeroed += 1;
-        }
+        at += window.len() as u64;
     }
     file.sync_all().context("flush")?;
     Ok(zeroed)

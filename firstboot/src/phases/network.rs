@@ -42,8 +42,9 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
             "/etc/systemd/system/multi-user.target.wants/systemd-networkd.service",
             "/usr/lib/systemd/system/systemd-networkd.service",
         )?;
-        // `restart` rather than `start`: it may be running already, without this file.
-        cx.host.run(&["systemctl", "restart", "systemd-networkd.service"]).map(drop)
+        // `restart` rather than `start`: it may be running already, without this file. Nobody waits for it here:
+        // the bundle is unpacked while the address comes.
+        cx.host.run(&["systemctl", "--no-block", "restart", "systemd-networkd.service"]).map(drop)
     };
     work().owned_by(Owner::Host)
 }

@@ -130,6 +130,23 @@ pub fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
     cmd::run(std::process::Command::new("cp").args(["--sparse=always", "--reflink=auto"]).arg(from).arg(to))
 }
 
+/// Disks for tests of other modules.
+#[cfg(test)]
+pub mod testing {
+    use super::*;
+
+    /// A partitioned disk whose boot partition is formatted; returns where that lies.
+    pub fn fats_only(target: &Target, ids: &Ids, path: &Path) -> Result<Placed> {
+        let placed = table::plan(target, ids, MIB)?;
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+        file.set_len(placed.iter().map(|p| p.length).sum::<u64>() + 2 * MIB)?;
+        table::write(file.try_clone()?, ids, &placed)?;
+        let boot = placed.into_iter().find(|p| p.role == Role::Boot).context("find the boot partition")?;
+        fat::Fat::format(&file, &boot, 1, 512)?.close()?;
+        Ok(boot)
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

@@ -84,35 +84,41 @@ const PAM: [(&str, &str); 8] = [
     ("$session_primary", "session\t[default=1]\tpam_permit.so"),
 ];
 
-const ENABLED: [&str; 6] = [
-    "systemd-resolved.service",
-    "systemd-networkd.service",
-    "systemd-timesyncd.service",
-    "systemd-pstore.service",
-    "fstrim.timer",
-    "remote-fs.target",
+const ENABLED: [&str; 4] =
+    ["systemd-resolved.service", "systemd-networkd.service", "systemd-timesyncd.service", "fstrim.timer"];
+
+/// Links that enabling the above makes, and that are not wanted: nothing may hold up the boot until a network answers
+/// (firstboot waits for it itself), and nobody sets up networks on the kernel's command line.
+const UNLINKED: [&str; 2] = [
+    "network-online.target.wants/systemd-networkd-wait-online.service",
+    "sysinit.target.wants/systemd-network-generator.service",
 ];
 
 /// Units that nobody here needs: log-in prompts (there is no password), questions at first boot, debugging aids,
-/// data bases that the image leaves out, and measurements into a security chip that nothing reads.
-const MASKED: [&str; 17] = [
-    "getty.target",
-    "getty@.service",
-    "serial-getty@.service",
-    "console-getty.service",
-    "debug-shell.service",
-    "systemd-firstboot.service",
-    "sys-kernel-debug.mount",
-    "sys-kernel-tracing.mount",
-    "systemd-hwdb-update.service",
-    "systemd-journal-catalog-update.service",
-    "systemd-hibernate-clear.service",
-    "systemd-pcrmachine.service",
-    "systemd-pcrphase.service",
-    "systemd-pcrphase-sysinit.service",
-    "systemd-tpm2-setup-early.service",
-    "systemd-tpm2-setup.service",
-    "dpkg-db-backup.timer",
+/// data bases that the image leaves out, measurements into a security chip that nothing reads, and modules that are
+/// loaded in advance for what a node does not use. On an emulated device each costs up to a second at every boot.
+#[rustfmt::skip]
+const MASKED: [&str; 32] = [
+    "getty.target", "getty@.service", "serial-getty@.service", "console-getty.service", "debug-shell.service",
+    "systemd-firstboot.service", "systemd-ask-password-console.path", "systemd-ask-password-wall.path",
+    "sys-kernel-config.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "sys-fs-fuse-connections.mount",
+    "modprobe@configfs.service", "modprobe@dm_mod.service", "modprobe@drm.service", "modprobe@efi_pstore.service",
+    "modprobe@fuse.service", "modprobe@loop.service",
+    "systemd-hwdb-update.service", "systemd-journal-catalog-update.service", "systemd-hibernate-clear.service",
+    "systemd-initctl.socket", "systemd-udev-load-credentials.service",
+    "systemd-pcrextend.socket", "systemd-pcrlock.socket", "systemd-pcrmachine.service", "systemd-pcrphase.service",
+    "systemd-pcrphase-sysinit.service", "systemd-tpm2-setup-early.service", "systemd-tpm2-setup.service",
+    "dpkg-db-backup.timer", "e2scrub_reap.service",
+];
+
+/// Programs that make units at boot out of what these images do not have: log-ins, resume from disk, remote debugging,
+/// old init scripts, shells on virtual sockets. Only fstab's stays.
+#[rustfmt::skip]
+const NO_GENERATORS: [&str; 11] = [
+    "systemd-bless-boot-generator", "systemd-debug-generator", "systemd-getty-generator", "systemd-gpt-auto-generator",
+    "systemd-hibernate-resume-generator", "systemd-rc-local-generator", "systemd-run-generator",
+    "systemd-ssh-generator", "systemd-system-update-generator", "systemd-sysv-generator",
+    "systemd-tpm2-generator",
 ];
 
 /// Turns unpacked packages into a root file system.
@@ -128,11 +134,16 @@ pub fn run(owner: &Owner, tree: &Path) -> Result<()> {
     for unit in ENABLED {
         units::enable(tree, unit)?;
     }
-    // Nothing may hold up the boot until a network answers; firstboot waits for it itself.
-    let wait = tree.join("etc/systemd/system/network-online.target.wants/systemd-networkd-wait-online.service");
-    fs::remove_file(&wait).with_context(|| format!("remove {}", wait.display()))?;
+    for link in UNLINKED {
+        let path = tree.join("etc/systemd/system").join(link);
+        fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+    }
     for unit in MASKED {
         units::mask(tree, unit)?;
+    }
+    units::default_target(tree, "multi-user.target")?;
+    for generator in NO_GENERATORS {
+        units::no_generator(tree, generator)?;
     }
     overlay(tree)?;
     owners(owner, tree, &accounts)

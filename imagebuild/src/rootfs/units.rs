@@ -32,6 +32,16 @@ pub fn mask(tree: &Path, unit: &str) -> Result<()> {
     link(tree, "/dev/null", unit)
 }
 
+/// What the system boots to.
+pub fn default_target(tree: &Path, unit: &str) -> Result<()> {
+    link(tree, &format!("/usr/lib/systemd/system/{unit}"), "default.target")
+}
+
+/// Keeps a generator from running (systemd.generator(7)).
+pub fn no_generator(tree: &Path, name: &str) -> Result<()> {
+    link(tree, "/dev/null", &format!("../system-generators/{name}"))
+}
+
 fn link(tree: &Path, target: &str, name: &str) -> Result<()> {
     let path = tree.join("etc/systemd/system").join(name);
     if let Some(parent) = path.parent() {

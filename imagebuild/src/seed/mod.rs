@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `imagebuild seed`: makes a seed, checks one as the device will, drops one onto an image or card.
+
+mod new;
+mod put;
+
+pub use put::put;
+
+use anyhow::{Context, Result, anyhow};
+use firstboot::seed::{Seed, Trust};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// `imagebuild seed`: makes, checks and drops seeds.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Make a seed
+    New(Box<new::Args>),
+    /// Check a seed as the device will
+    Check {
+        /// The seed
+        file: PathBuf,
+    },
+    /// Write a seed onto the boot partition of an image, card or disk
+    Put {
+        /// The seed
+        file: PathBuf,
+        /// Disk image or block device
+        disk: PathBuf,
+        /// Write it even when the device would refuse it
+        #[arg(long)]
+        unchecked: bool,
+    },
+}
+
+/// Runs `imagebuild seed`.
+pub fn main(args: &Args) -> Result<()> {
+    match &args.command {
+        Command::New(args) => new::main(args),
+        Command::Check { file } => {
+            println!("{}", describe(&parse(&read(file)?)?));
+            Ok(())
+        }
+        Command::Put { file, disk, unchecked } => {
+            let bytes = read(file)?;
+            if !unchecked {
+                parse(&bytes).context("check the seed (--unchecked writes it as it is)")?;
+            }
+            put(&bytes, disk)?;
+            println!("seed.toml is on the boot partition of {}", disk.display());
+            Ok(())
+        }
+    }
+}
+
+fn read(file: &Path) -> Result<Vec<u8>> {
+    fs::read(file).with_context(|| format!("read {}", file.display()))
+}
+
+/// Parses a seed with the device's own parser.
+fn parse(bytes: &[u8]) -> Result<Seed> {
+    firstboot::seed::parse(bytes).map_err(|e| anyhow!("{e}"))
+}
+
+/// A seed on one line, without the secret.
+fn describe(seed: &Seed) -> String {
+    let servers: Vec<String> = seed.cluster.apiserver.iter().map(ToString::to_string).collect();
+    let trust = match &seed.cluster.trust {
+        Trust::Pins(pins) if pins.len() == 1 => "1 CA hash".to_owned(),
+        Trust::Pins(pins) => format!("{} CA hashes", pins.len()),
+        Trust::Ca(_) => "the CA certificate".to_owned(),
+    };
+    let token = seed.cluster.token.id();
+    format!("good: joins {} with token {token} (secret not shown), trusting {trust}", servers.join(", "))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_is_described_without_its_secret() {
+        let text = format!(
+            "version = 1\n[cluster]\napiserver = \"192.0.2.1:6443\"\ntoken = \"abcdef.0123456789abcdef\"\n\
+             ca-cert-hashes = [\"sha256:{}\"]\n",
+            "0".repeat(64)
+        );
+        assert_eq!(
+            describe(&parse(text.as_bytes()).unwrap()),
+            "good: joins 192.0.2.1:6443 with token abcdef (secret not shown), trusting 1 CA hash"
+        );
+        let error = parse(text.replace("token =", "tokn =").as_bytes()).unwrap_err().to_string();
+        assert_eq!(error, "seed.toml:4: unknown key \"tokn\" in [cluster]");
+    }
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `imagebuild seed new`: writes a seed from flags, or from the line that `kubeadm token create` prints.
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Flags of `imagebuild seed new`.
+#[derive(Debug, Default, clap::Args)]
+pub struct Args {
+    /// kubeadm's own line, `kubeadm join HOST:PORT --token … --discovery-token-ca-cert-hash …`; `-` reads it from
+    /// standard input, which keeps the token out of the shell's history
+    #[arg(long, conflicts_with_all = ["apiserver", "token", "ca_cert_hash"])]
+    join: Option<String>,
+    /// API server, HOST:PORT; more than once: tried in this order
+    #[arg(long)]
+    apiserver: Vec<String>,
+    /// Bootstrap token; `-` reads it from standard input
+    #[arg(long)]
+    token: Option<String>,
+    /// Hash of the cluster's CA, sha256:…
+    #[arg(long)]
+    ca_cert_hash: Vec<String>,
+    /// The cluster's CA certificate, a PEM file, instead of its hash
+    #[arg(long, conflicts_with = "ca_cert_hash")]
+    ca_cert: Option<PathBuf>,
+    /// When the token ends, as `kubeadm token list` shows it
+    #[arg(long)]
+    token_expires: Option<toml::value::Datetime>,
+    /// Node name, or a template with {serial}, {mac} or {machine-id}
+    #[arg(long)]
+    name: Option<String>,
+    /// edge or worker
+    #[arg(long)]
+    role: Option<String>,
+    /// Pod network: auto, bridge or none
+    #[arg(long)]
+    cni: Option<String>,
+    /// Label of the node, KEY=VALUE
+    #[arg(long)]
+    label: Vec<String>,
+    /// Taint of the node, KEY=VALUE:EFFECT
+    #[arg(long)]
+    taint: Vec<String>,
+    /// File to write; it must not exist yet
+    #[arg(long, default_value = "seed.toml")]
+    out: PathBuf,
+}
+
+#[derive(Debug, Serialize)]
+struct Seed {
+    version: u32,
+    cluster: Cluster,
+    #[serde(skip_serializing_if = "Node::is_empty")]
+    node: Node,
+}
+
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Cluster {
+    apiserver: Vec<String>,
+    token: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ca_cert_hashes: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ca_cert: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_expires: Option<toml::value::Datetime>,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Node {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cni: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    taints: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<String, String>,
+}
+
+impl Node {
+    fn is_empty(&self) -> bool {
+        let Node { name, role, cni, taints, labels } = self;
+        name.is_none() && role.is_none() && cni.is_none() && taints.is_empty() && labels.is_empty()
+    }
+}
+
+/// Runs `imagebuild seed new`.
+pub fn main(args: &Args) -> Result<()> {
+    let text = text(args, &mut std::io::stdin())?;
+    write(&args.out, &text)?;
+    println!("{}: {}", args.out.display(), super::describe(&super::parse(text.as_bytes())?));
+    Ok(())
+}
+
+/// The seed's text, accepted by the device's own parser.
+fn text(args: &Args, input: &mut impl Read) -> Result<String> {
+    let mut cluster = match &args.join {
+        Some(line) => from_join(&given(line, input)?)?,
+        None => Cluster {
+            apiserver: args.apiserver.clone(),
+            token: given(args.token.as_deref().context("make a seed: give --join or --token")?, input)?,
+            ca_cert_hashes: args.ca_cert_hash.clone(),
+            ..Cluster::default()
+        },
+    };
+    ensure!(!cluster.apiserver.is_empty(), "make a seed: give --join or --apiserver");
+    cluster.token_expires = args.token_expires;
+    if let Some(path) = &args.ca_cert {
+        cluster.ca_cert = Some(std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?);
+        cluster.ca_cert_hashes.clear();
+    }
+    let mut labels = BTreeMap::new();
+    for label in &args.label {
+        let (key, value) = label.split_once('=').with_context(|| format!("read --label {label}: not KEY=VALUE"))?;
+        labels.insert(key.to_owned(), value.to_owned());
+    }
+    let (name, role, cni) = (args.name.clone(), args.role.clone(), args.cni.clone());
+    let seed = Seed { version: 1, cluster, node: Node { name, role, cni, taints: args.taint.clone(), labels } };
+    let text = toml::to_string(&seed).context("write the seed")?;
+    super::parse(text.as_bytes()).context("make a seed: the device would refuse it")?;
+    Ok(text)
+}
+
+/// A value, or standard input for `-`.
+fn given(value: &str, input: &mut impl Read) -> Result<String> {
+    if value != "-" {
+        return Ok(value.to_owned());
+    }
+    let mut text = String::new();
+    input.read_to_string(&mut text).context("read standard input")?;
+    Ok(text.trim().to_owned())
+}
+
+/// Reads `kubeadm join …`. No message repeats a value: any of them may be the token.
+fn from_join(line: &str) -> Result<Cluster> {
+    let line = line.replace("\\\n", " ");
+    let mut words = line.split_whitespace().skip_while(|w| *w != "join").skip(1);
+    let mut cluster = Cluster::default();
+    while let Some(word) = words.next() {
+        if !word.starts_with('-') {
+            cluster.apiserver.push(word.to_owned());
+            continue;
+        }
+        let (flag, value) = match word.split_once('=') {
+            Some((flag, value)) => (flag, Some(value)),
+            None => (word, None),
+        };
+        let mut value =
+            || value.or_else(|| words.next()).with_context(|| format!("read the join line: {flag} is last"));
+        match flag {
+            "--token" | "--discovery-token" => cluster.token = value()?.to_owned(),
+            "--discovery-token-ca-cert-hash" => {
+                cluster.ca_cert_hashes.extend(value()?.split(',').map(str::to_owned));
+            }
+            _ => bail!("read the join line: firstboot has no counterpart to {flag}; leave it out"),
+        }
+    }
+    ensure!(!cluster.apiserver.is_empty(), "read the join line: no `join HOST:PORT` in it");
+    ensure!(!cluster.token.is_empty(), "read the join line: no --token in it");
+    Ok(cluster)
+}
+
+/// Writes a new file that only its owner can read.
+fn write(path: &Path, text: &str) -> Result<()> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let mut file = file.with_context(|| format!("create {}", path.display()))?;
+    file.write_all(text.as_bytes()).with_context(|| format!("write {}", path.display()))?;
+    file.sync_all().with_context(|| format!("write {}", path.display()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const HASH: &str = "sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+    #[test]
+    fn kubeadms_line_becomes_a_seed() {
+        let line = format!(
+            "kubeadm join 192.0.2.1:6443 --token abcdef.0123456789abcdef \\\n\t--discovery-token-ca-cert-hash {HASH}\n"
+        );
+        let args = Args { join: Some("-".into()), label: vec!["zone=a".into()], ..Args::default() };
+        let text = text(&args, &mut line.as_bytes()).unwrap();
+        assert_eq!(
+            text,
+            format!(
+                "version = 1\n\n[cluster]\napiserver = [\"192.0.2.1:6443\"]\ntoken = \"abcdef.0123456789abcdef\"\n\
+                 ca-cert-hashes = [\"{HASH}\"]\n\n[node.labels]\nzone = \"a\"\n"
+            )
+        );
+    }
+
+    #[test]
+    fn mistakes_are_told_without_values() {
+        let error = |line: &str| from_join(line).unwrap_err().to_string();
+        assert_eq!(error("kubeadm join a:1 --token"), "read the join line: --token is last");
+        assert_eq!(error("kubeadm join a:1"), "read the join line: no --token in it");
+        assert_eq!(error("nonsense"), "read the join line: no `join HOST:PORT` in it");
+        assert_eq!(
+            error("kubeadm join a:1 --token t --control-plane"),
+            "read the join line: firstboot has no counterpart to --control-plane; leave it out"
+        );
+        let args = Args { apiserver: vec!["a:1".into()], token: Some("secret".into()), ..Args::default() };
+        let error = text(&args, &mut &b""[..]).unwrap_err();
+        assert!(!format!("{error:#}").contains("secret"), "{error:#}");
+    }
+
+    #[test]
+    fn the_file_is_private_and_never_overwritten() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("seed.toml");
+        write(&path, "x").unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(write(&path, "y").unwrap_err().to_string().starts_with("create "));
+    }
+}
