@@ -72,6 +72,8 @@ const TOOLS: &[Tool] = &[
     },
     tool("depmod", "kmod", Goal::Image),
     tool("xz", "xz-utils", Goal::Image),
+    // runc's binding to libseccomp is found with it.
+    tool("pkg-config", "pkg-config", Goal::Image),
     tool("mke2fs", "e2fsprogs", Goal::Image),
     tool("fakeroot", "fakeroot", Goal::Image),
     tool("qemu-system-x86_64", "qemu-system-x86", Goal::Demo),
