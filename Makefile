@@ -7,7 +7,7 @@ TARGET ?= generic-$(if $(filter aarch64 arm64,$(shell uname -m)),arm64,amd64)
 imagebuild := cargo run --quiet --locked --package imagebuild --
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check image clean build-tools
+.PHONY: help demo test bench check image clean build-tools
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 20
@@ -23,6 +23,10 @@ image: build-tools ## a bootable disk image in out/images (TARGET=...)
 test: build-tools ## every test that CI runs
 	@$(imagebuild) setup --for test
 	@cargo run --quiet --locked --package e2e --bin run-tests
+
+bench: build-tools ## the join beside kubeadm's; out/bench/report.json (TARGET=...)
+	@$(imagebuild) setup --for bench
+	@cargo run --quiet --locked --package qemu -- bench --target $(TARGET)
 
 check: build-tools ## formatting, lints, dependencies, documentation, sizes
 	@$(imagebuild) setup --for check

@@ -4,9 +4,9 @@
 //! Only Debian packages are installed; everything else (zig, Debian lists, Go modules) goes to caches when it is
 //! first needed. Nothing is configured and no service is started.
 
-use crate::{cmd, device, repo, toolchain};
+use crate::{cache, cmd, device, repo, toolchain};
 use anyhow::{Context, Result, bail, ensure};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// `imagebuild setup`: installs what this machine lacks.
@@ -72,6 +72,8 @@ const TOOLS: &[Tool] = &[
     },
     tool("depmod", "kmod", Goal::Image),
     tool("xz", "xz-utils", Goal::Image),
+    // runc's binding to libseccomp is found with it.
+    tool("pkg-config", "pkg-config", Goal::Image),
     tool("mke2fs", "e2fsprogs", Goal::Image),
     tool("fakeroot", "fakeroot", Goal::Image),
     tool("qemu-system-x86_64", "qemu-system-x86", Goal::Demo),
@@ -117,10 +119,38 @@ pub fn install(goal: Goal) -> Result<()> {
         let still = wanted(goal)?;
         ensure!(still.is_empty(), "install {}: installed, but not found afterwards", still.join(" "));
     }
+    if goal >= Goal::Test {
+        registry()?;
+    }
     if routes()?.iter().any(|r| !matches!(r, toolchain::Route::Cross(_))) {
         toolchain::zig()?;
     }
     Ok(())
+}
+
+/// Folder to add to PATH for Debian's container registry, which tests pull from; `None` where it is installed.
+///
+/// Taken out of its package without installing that: the package would start a service.
+pub fn registry() -> Result<Option<PathBuf>> {
+    const PACKAGE: &str = "docker-registry";
+    if cmd::found(PACKAGE) {
+        return Ok(None);
+    }
+    let dir = cache::dir()?.join("tools").join(PACKAGE);
+    cache::once(&dir, |scratch| {
+        eprintln!("setup: fetching {PACKAGE}");
+        if !lists_are_here() {
+            ensure!(may() != May::Ask, "fetch {PACKAGE}: run this once, then try again: sudo apt-get update");
+            run_apt(may(), &["update"])?;
+        }
+        cmd::run(Command::new("apt-get").args(["-q", "download", PACKAGE]).current_dir(scratch))
+            .with_context(|| format!("fetch {PACKAGE}"))?;
+        let deb =
+            std::fs::read_dir(scratch)?.flatten().map(|f| f.path()).find(|p| p.extension() == Some("deb".as_ref()));
+        let deb = deb.with_context(|| format!("find the package file of {PACKAGE}"))?;
+        cmd::run(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(scratch)).with_context(|| format!("unpack {PACKAGE}"))
+    })?;
+    Ok(Some(dir.join("usr/bin")))
 }
 
 /// Packages that are missing for `goal`.

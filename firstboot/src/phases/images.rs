@@ -55,7 +55,7 @@ fn import(cx: &Cx, image: &Image) -> Result<(), Fault> {
         let name = format!("image {}", image.name);
         let feed = scope.spawn(move || unpack(&name, blob, &image.blob, image.size, &mut writer));
         let ctr = format!("{CURRENT}/bin/ctr");
-        let argv = [ctr.as_str(), "--namespace", "k8s.io", "images", "import", "-"];
+        let argv = [ctr.as_str(), "--namespace", "k8s.io", "images", "import", "--local", "-"];
         let imported = cx.host.run_with_input(&argv, &mut reader);
         drop(reader);
         let fed = feed.join().unwrap_or_else(|_| Err(Fault::new(Owner::Host, "unpack an image: a worker stopped")));

@@ -21,7 +21,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// The example on the boot partition, and its name there.
 pub const SEED_EXAMPLE: (&str, &str) = ("seed.toml.example", include_str!("../../seed.toml.example"));
 /// Images of one target that stay in the cache; older ones are removed.
-const KEEP: usize = 3;
+const KEEP: usize = 5;
 /// A change in how images are put together makes a new key.
 const RECIPE: [&str; 6] = [
     include_str!("mod.rs"),

@@ -125,7 +125,7 @@ const NO_GENERATORS: [&str; 11] = [
 pub fn run(owner: &Owner, tree: &Path) -> Result<()> {
     let accounts = Accounts::read(tree)?;
     accounts.write(tree)?;
-    files(tree)?;
+    files(owner, tree)?;
     pam(tree)?;
     certificates(tree)?;
     for (link, name, path, priority, slaves) in ALTERNATIVES.iter().filter(|a| tree.join(&a.2[1..]).exists()) {
@@ -149,7 +149,7 @@ pub fn run(owner: &Owner, tree: &Path) -> Result<()> {
     owners(owner, tree, &accounts)
 }
 
-fn files(tree: &Path) -> Result<()> {
+fn files(owner: &Owner, tree: &Path) -> Result<()> {
     for (from, to) in COPIES {
         fs::copy(tree.join(from), tree.join(to)).with_context(|| format!("copy /{from} to /{to}"))?;
     }
@@ -169,7 +169,8 @@ fn files(tree: &Path) -> Result<()> {
     ] {
         let path = tree.join(link);
         if path.is_dir() && !path.is_symlink() {
-            fs::remove_dir(&path).with_context(|| format!("remove /{link}"))?;
+            // Through fakeroot: it takes whatever gets the freed inode number for the folder that it knew.
+            cmd::run(owner.command("rmdir").arg(&path))?;
         }
         if !path.is_symlink() {
             symlink(target, &path).with_context(|| format!("link /{link}"))?;

@@ -158,7 +158,7 @@ fn pack(owner: &Owner, scratch: &Path, tree: &Path) -> Result<()> {
     cmd::run(Command::new(tool("depmod")).arg("--basedir").arg(tree).arg(&release))?;
     let kernel = tree.join(format!("boot/vmlinuz-{release}"));
     fs::copy(&kernel, scratch.join("vmlinuz")).with_context(|| format!("copy {}", kernel.display()))?;
-    fs::remove_file(&kernel).with_context(|| format!("remove {}", kernel.display()))?;
+    cmd::run(owner.command("rm").arg(&kernel))?;
     fs::write(scratch.join("release"), &release)?;
     cmd::run(
         owner

@@ -104,7 +104,8 @@ pub fn fetch(request: &Request, wrapper: &str, package: &str, to: &Path) -> Resu
     let scratch = tempfile::tempdir().context("create a scratch folder")?;
     if let Some(cgo) = &module.cgo {
         super::c_file::link_statically(request, cgo, scratch.path(), &mut command)?;
-        ldflags.extend(["-linkmode", "external", "-extldflags", "-static"].map(str::to_owned));
+        // Go's build identifier depends on where the libraries were unpacked; nothing else does.
+        ldflags.extend(["-buildid=", "-linkmode", "external", "-extldflags", "-static"].map(str::to_owned));
     }
     command.args(["build", "-trimpath", "-buildvcs=false"]);
     if !module.tags.is_empty() {

@@ -5,6 +5,7 @@
 //! ended badly without saying why, and when a step ran no test at all.
 
 use anyhow::{Context, Result};
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
@@ -51,11 +52,18 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let path = match path() {
+        Ok(path) => path,
+        Err(e) => {
+            println!("set up the tests: {e:#}\n{}", shown(Sum { passed: 0, failed: 1 }));
+            return ExitCode::FAILURE;
+        }
+    };
     let mut all = Sum::default();
     for step in steps {
         let start = Instant::now();
         println!("== {} (cargo {})", step.name, step.words.join(" "));
-        let sum = match run(step) {
+        let sum = match run(step, &path) {
             Ok((sum, ended_well)) => judge(step.name, sum, ended_well),
             Err(e) => {
                 println!("{}: {e:#}", step.name);
@@ -85,12 +93,20 @@ fn judge(name: &str, mut sum: Sum, ended_well: bool) -> Sum {
     sum
 }
 
+/// PATH with the programs that set-up keeps in the cache.
+fn path() -> Result<OsString> {
+    let own = std::env::var_os("PATH").unwrap_or_default();
+    let more = imagebuild::setup::registry()?;
+    std::env::join_paths(std::env::split_paths(&own).chain(more)).context("extend PATH")
+}
+
 /// Runs one step, passes its output on and adds up its results.
-fn run(step: &Step) -> Result<(Sum, bool)> {
+fn run(step: &Step, path: &OsStr) -> Result<(Sum, bool)> {
     let mut child = Command::new("cargo")
         .args(step.words)
         // Set-up has been here: a test that finds a tool missing fails instead of passing by.
         .env("CI", "1")
+        .env("PATH", path)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
