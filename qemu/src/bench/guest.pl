@@ -11,6 +11,8 @@ open(my $file, '<', "$ENV{CREDENTIALS_DIRECTORY}/bench.join") or die "bench: fai
 chomp(my $line = <$file>);
 my @join = split(/ /, $line);
 
+# What was installed before is not the join's.
+my $before = children();
 print "bench: start\n";
 my $pid = fork() // die "bench: failed: fork: $!\n";
 if ($pid == 0) { exec(@join) or die "bench: failed: exec $join[0]: $!\n" }
@@ -23,5 +25,10 @@ while (waitpid($pid, WNOHANG) == 0) {
     select(undef, undef, undef, 0.1);
 }
 my $code = $? >> 8;
-my ($user, $system) = (times)[2, 3];
-printf "bench: end code=%d cpu=%.2f peak=%d\n", $code, $user + $system, $peak;
+printf "bench: end code=%d cpu=%.2f peak=%d\n", $code, children() - $before, $peak;
+
+# CPU seconds of all programs that ended so far and were waited for.
+sub children {
+    my ($user, $system) = (times)[2, 3];
+    return $user + $system;
+}
