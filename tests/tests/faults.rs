@@ -58,7 +58,7 @@ fn one_flipped_byte_in_the_bundle() {
     std::fs::File::open(disk.path()).unwrap().read_exact_at(&mut byte, at).unwrap();
     disk.damage(at, &[byte[0] ^ 1]).unwrap();
     device.power_on().unwrap();
-    let error = expect_stop(&device, REFLASH, "verify bin/runc: expected sha256 ");
+    let error = expect_stop(&device, REFLASH, "verify bundle file bin/runc: expected sha256 ");
     assert!(error.contains(&file.blob.sha256), "{error}");
 }
 
