@@ -2,7 +2,7 @@
 //! The real machine.
 #![allow(clippy::disallowed_methods)] // this is the door
 
-use super::System;
+use super::{Job, System};
 use anyhow::{Context, Result, bail};
 use rustix::time::{ClockId, Timespec, clock_settime};
 use std::io::{Read, Write};
@@ -28,36 +28,52 @@ impl Default for Linux {
     }
 }
 
+/// Runs one command to its end.
+fn run(argv: &[&str], input: Option<&mut dyn Read>) -> Result<String> {
+    let shown = argv.join(" ");
+    let (program, args) = argv.split_first().context("run an empty command")?;
+    let mut child = Command::new(program)
+        .args(args)
+        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("start {program}"))?;
+    // Errors are read on the side, so that neither pipe can fill up and stop the child.
+    let mut stderr = child.stderr.take().context("read the command's errors")?;
+    let errors = std::thread::spawn(move || {
+        let mut text = String::new();
+        let _ = stderr.read_to_string(&mut text);
+        text
+    });
+    let fed = match (input, child.stdin.take()) {
+        (Some(from), Some(mut to)) => std::io::copy(from, &mut to).map(drop),
+        _ => Ok(()),
+    };
+    let out = child.wait_with_output().with_context(|| format!("wait for {program}"))?;
+    let errors = errors.join().unwrap_or_default();
+    if !out.status.success() {
+        let last = errors.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("it said nothing");
+        bail!("run {shown}: {}: {}", out.status, last.trim());
+    }
+    fed.with_context(|| format!("feed {program}"))?;
+    String::from_utf8(out.stdout).with_context(|| format!("read the output of {program}"))
+}
+
 impl System for Linux {
     fn run(&self, argv: &[&str], input: Option<&mut dyn Read>) -> Result<String> {
-        let shown = argv.join(" ");
-        let (program, args) = argv.split_first().context("run an empty command")?;
-        let mut child = Command::new(program)
-            .args(args)
-            .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("start {program}"))?;
-        // Errors are read on the side, so that neither pipe can fill up and stop the child.
-        let mut stderr = child.stderr.take().context("read the command's errors")?;
-        let errors = std::thread::spawn(move || {
-            let mut text = String::new();
-            let _ = stderr.read_to_string(&mut text);
-            text
-        });
-        let fed = match (input, child.stdin.take()) {
-            (Some(from), Some(mut to)) => std::io::copy(from, &mut to).map(drop),
-            _ => Ok(()),
-        };
-        let out = child.wait_with_output().with_context(|| format!("wait for {program}"))?;
-        let errors = errors.join().unwrap_or_default();
-        if !out.status.success() {
-            let last = errors.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("it said nothing");
-            bail!("run {shown}: {}: {}", out.status, last.trim());
-        }
-        fed.with_context(|| format!("feed {program}"))?;
-        String::from_utf8(out.stdout).with_context(|| format!("read the output of {program}"))
+        run(argv, input)
+    }
+
+    fn run_all(&self, jobs: Vec<Job<'_>>) -> Vec<Result<String>> {
+        std::thread::scope(|scope| {
+            let start = |mut job: Job<'_>| run(&job.argv, Some(&mut *job.input));
+            let running: Vec<_> = jobs.into_iter().map(|job| scope.spawn(move || start(job))).collect();
+            let end = |thread: std::thread::ScopedJoinHandle<'_, Result<String>>| {
+                thread.join().unwrap_or_else(|_| bail!("run a command: its thread stopped"))
+            };
+            running.into_iter().map(end).collect()
+        })
     }
 
     fn now(&self) -> SystemTime {

@@ -12,7 +12,7 @@ mod linux;
 mod system;
 
 pub use linux::Linux;
-pub use system::System;
+pub use system::{Job, System};
 
 use crate::journal::{Effect, JOURNAL, Journal, Record};
 use anyhow::{Context, Result, bail, ensure};
@@ -214,10 +214,12 @@ impl Host {
         self.sys.run(argv, None)
     }
 
-    /// Runs a command that reads `input`.
-    pub fn run_with_input(&self, argv: &[&str], input: &mut dyn Read) -> Result<String> {
-        self.sys.before_effect(&argv.join(" "))?;
-        self.sys.run(argv, Some(input))
+    /// Runs commands that do not depend on each other, at the same time; answers in their order.
+    pub fn run_all(&self, jobs: Vec<Job<'_>>) -> Result<Vec<Result<String>>> {
+        for job in &jobs {
+            self.sys.before_effect(&job.argv.join(" "))?;
+        }
+        Ok(self.sys.run_all(jobs))
     }
 
     /// Starts a unit without waiting for units that it does not need, recording it first.

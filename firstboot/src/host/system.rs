@@ -5,6 +5,14 @@ use anyhow::Result;
 use std::io::Read;
 use std::time::{Duration, SystemTime};
 
+/// A command and what it reads.
+pub struct Job<'a> {
+    /// Program and arguments.
+    pub argv: Vec<&'a str>,
+    /// Its standard input.
+    pub input: Box<dyn Read + Send + 'a>,
+}
+
 /// The machine itself. [`super::Linux`] is the real one; tests without a kernel of their own use a scripted one.
 pub trait System {
     /// Runs a command to its end, feeding it `input`; returns its standard output.
@@ -12,6 +20,10 @@ pub trait System {
     /// # Errors
     /// When it cannot be started or exits other than 0; the text holds the last line it wrote to standard error.
     fn run(&self, argv: &[&str], input: Option<&mut dyn Read>) -> Result<String>;
+    /// Runs commands that do not depend on each other, at the same time where the machine can; answers in their order.
+    fn run_all(&self, jobs: Vec<Job<'_>>) -> Vec<Result<String>> {
+        jobs.into_iter().map(|mut job| self.run(&job.argv, Some(&mut *job.input))).collect()
+    }
     /// Wall-clock time.
     fn now(&self) -> SystemTime;
     /// Time since some fixed point, never set back.

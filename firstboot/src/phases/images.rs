@@ -7,6 +7,7 @@ use super::{CURRENT, Cx};
 use crate::bundle::Image;
 use crate::cri::{Cri, SOCKET};
 use crate::fault::{Fault, OwnedBy, Owner};
+use crate::host::Job;
 use crate::unpack::{hex, unpack};
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
@@ -18,9 +19,7 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
 }
 
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
-    for image in missing(cx).owned_by(Owner::Host)? {
-        import(cx, image)?;
-    }
+    import(cx, &missing(cx).owned_by(Owner::Host)?)?;
     let still = missing(cx).owned_by(Owner::Host)?;
     match still.first() {
         None => Ok(()),
@@ -46,21 +45,33 @@ fn missing(cx: &Cx) -> Result<Vec<&Image>> {
     Ok(missing)
 }
 
-fn import(cx: &Cx, image: &Image) -> Result<(), Fault> {
-    let mut blob = verified_blob(cx, image)?;
-    blob.rewind().with_context(|| format!("read image {}", image.name)).owned_by(Owner::Host)?;
-    // The archive goes straight into the runtime: it is never on the disk, and a card is worn less.
-    let (mut reader, mut writer) = io::pipe().context("make a pipe").owned_by(Owner::Host)?;
+/// Imports all at the same time: each import is a chain of programs that wait for each other.
+///
+/// The archives go straight into the runtime: they are never on the disk, and a card is worn less.
+fn import(cx: &Cx, images: &[&Image]) -> Result<(), Fault> {
+    let ctr = format!("{CURRENT}/bin/ctr");
+    let mut blobs = Vec::new();
+    for &image in images {
+        blobs.push((image, verified_blob(cx, image)?));
+    }
     std::thread::scope(|scope| {
-        let name = format!("image {}", image.name);
-        let feed = scope.spawn(move || unpack(&name, blob, &image.blob, image.size, &mut writer));
-        let ctr = format!("{CURRENT}/bin/ctr");
-        let argv = [ctr.as_str(), "--namespace", "k8s.io", "images", "import", "--local", "-"];
-        let imported = cx.host.run_with_input(&argv, &mut reader);
-        drop(reader);
-        let fed = feed.join().unwrap_or_else(|_| Err(Fault::new(Owner::Host, "unpack an image: a worker stopped")));
-        imported.with_context(|| format!("import image {}", image.name)).owned_by(Owner::Host)?;
-        fed
+        let mut jobs = Vec::new();
+        let mut feeds = Vec::new();
+        for (image, blob) in blobs {
+            let (reader, mut writer) = io::pipe().context("make a pipe").owned_by(Owner::Host)?;
+            let feed = move || unpack(&format!("image {}", image.name), blob, &image.blob, image.size, &mut writer);
+            feeds.push(scope.spawn(feed));
+            // --local: ctr writes to the content store itself, which hashes less than the transfer service does.
+            let argv = vec![ctr.as_str(), "--namespace", "k8s.io", "images", "import", "--local", "-"];
+            jobs.push(Job { argv, input: Box::new(reader) });
+        }
+        let imported = cx.host.run_all(jobs).owned_by(Owner::Host)?;
+        for ((image, imported), feed) in images.iter().zip(imported).zip(feeds) {
+            let fed = feed.join().unwrap_or_else(|_| Err(Fault::new(Owner::Host, "unpack an image: a worker stopped")));
+            imported.with_context(|| format!("import image {}", image.name)).owned_by(Owner::Host)?;
+            fed?;
+        }
+        Ok(())
     })
 }
 
@@ -79,5 +90,6 @@ fn verified_blob(cx: &Cx, image: &Image) -> Result<File, Fault> {
         let text = format!("verify image {}: expected sha256 {}, found {found}", image.name, image.blob.sha256);
         return Err(Fault::new(Owner::Image, text));
     }
+    blob.rewind().with_context(|| format!("read {path}")).owned_by(Owner::Host)?;
     Ok(blob)
 }
