@@ -70,7 +70,7 @@ pub fn take(plane: &ControlPlane, image: &DiskImage, arch: &str, program: Progra
     seed.more = "\n[node]\ncni = \"none\"\n".to_owned();
     let name = "edge-bench";
     let join = match program {
-        Program::Firstboot => "/usr/bin/firstboot".to_owned(),
+        Program::Firstboot => "/usr/bin/firstboot --until ready".to_owned(),
         Program::Kubeadm => format!(
             "/usr/bin/kubeadm join {} --token {token} --discovery-token-ca-cert-hash {} --node-name {name} \
              --cri-socket unix:///run/containerd/containerd.sock",
