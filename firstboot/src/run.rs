@@ -189,8 +189,11 @@ fn wait_for_seed(host: &Host, image: &ImageInfo) -> Result<Option<Found>, Fault>
             Err(_) => {}
         }
         if let (true, Some(boot)) = (host.journal().done("ready"), &boot) {
-            finish_without_seed(host, boot, &Installed::read(host)?.id).owned_by(Owner::Host)?;
             let mut reporter = Reporter::new(host, Some(boot.clone()), describe(image));
+            if let Err(fault) = finish_without_seed(host, boot, &Installed::read(host)?.id) {
+                reporter.failed(None, &fault, None);
+                return Err(fault);
+            }
             reporter.status.state = "joined".into();
             reporter.write();
             return Ok(None);

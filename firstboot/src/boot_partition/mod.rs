@@ -230,5 +230,11 @@ pub fn find_all(hay: &[u8], needle: &[u8]) -> Vec<usize> {
     if needle.is_empty() { Vec::new() } else { memchr::memmem::find_iter(hay, needle).collect() }
 }
 
+/// A FAT file system in a new file, for tests of other modules.
+#[cfg(test)]
+pub(crate) fn formatted_for_tests(path: &Path) -> BootPartition {
+    tests::format(path, 0, 16 << 20)
+}
+
 #[cfg(test)]
 mod tests;
