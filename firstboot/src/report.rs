@@ -63,6 +63,11 @@ impl Status {
     }
 }
 
+/// Whole seconds since 1970-01-01 UTC; 0 before.
+pub fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 /// RFC 3339 in UTC.
 pub fn timestamp(seconds: u64) -> String {
     let format = time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
@@ -141,8 +146,7 @@ impl<'a> Reporter<'a> {
     /// Writes the status to the boot partition and for `firstboot status`. What fails here is said on the console
     /// and does not stop the work: a card that cannot be written must not keep a node from joining.
     pub fn write(&mut self) {
-        let now = self.host.now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        self.status.written = now;
+        self.status.written = unix_seconds(self.host.now());
         self.status.node = self.host.journal().fact("node").map(str::to_owned);
         self.status.phases = self.host.journal().seconds();
         if let Err(error) = self.write_files() {

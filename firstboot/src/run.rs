@@ -122,7 +122,7 @@ fn reporter<'a>(host: &'a Host, found: &Found, image: &ImageInfo) -> Reporter<'a
 }
 
 fn begin(host: &Host, seed: &Seed) -> Result<(), Fault> {
-    let boot = host.read_text("/proc/sys/kernel/random/boot_id").owned_by(Owner::Host)?.unwrap_or_default();
+    let boot = host.boot_id().owned_by(Owner::Host)?.unwrap_or_default();
     let begun = Record::Begun { version: env!("CARGO_PKG_VERSION").into(), seed: seed.digest().to_owned(), boot };
     let known = host.journal().records().contains(&begun);
     if known { Ok(()) } else { host.record(begun).owned_by(Owner::Host) }

@@ -9,6 +9,7 @@ mod raw;
 
 pub use locate::{Place, STICK_LABEL, locate, root_disk_name};
 
+use crate::seed::MAX_SIZE;
 use anyhow::{Context, Result, bail};
 use fatfs::{FileSystem, FsOptions};
 use fscommon::{BufStream, StreamSlice};
@@ -22,8 +23,6 @@ pub const SEED_NAMES: [&str; 2] = ["seed.toml", "seed.toml.txt"];
 pub const STATUS_NAME: &str = "firstboot-status.txt";
 /// Size of the status file in bytes: fixed, so that it is overwritten in place and no directory entry changes.
 pub const STATUS_SIZE: usize = 16384;
-/// Largest seed that is read, bytes.
-pub const MAX_SEED: u64 = 64 * 1024;
 
 type Volume = FileSystem<BufStream<StreamSlice<File>>>;
 type Directory<'a> = fatfs::Dir<'a, BufStream<StreamSlice<File>>>;
@@ -121,12 +120,12 @@ impl BootPartition {
     /// The seed, as (name, bytes): the first of [`SEED_NAMES`] that exists.
     ///
     /// # Errors
-    /// When it cannot be read or is larger than [`MAX_SEED`].
+    /// When it cannot be read or is larger than [`MAX_SIZE`].
     pub fn seed(&self) -> Result<Option<(&'static str, Vec<u8>)>> {
         for name in SEED_NAMES {
             if let Some(bytes) = self.read(name)? {
-                if bytes.len() as u64 > MAX_SEED {
-                    bail!("read {name}: it has {} bytes, more than the {MAX_SEED} allowed", bytes.len());
+                if bytes.len() > MAX_SIZE {
+                    bail!("read {name}: it has {} bytes, more than the {MAX_SIZE} allowed", bytes.len());
                 }
                 return Ok(Some((name, bytes)));
             }

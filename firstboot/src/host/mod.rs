@@ -93,6 +93,11 @@ impl Host {
         Ok(text.filter(|t| !t.is_empty()))
     }
 
+    /// The kernel's id of this boot.
+    pub fn boot_id(&self) -> Result<Option<String>> {
+        self.read_text("/proc/sys/kernel/random/boot_id")
+    }
+
     /// Where a symbolic link points; `None` when there is none.
     pub fn read_link(&self, path: &str) -> Result<Option<String>> {
         let (dir, name) = split(path)?;

@@ -6,7 +6,7 @@ use crate::bundle::{BUNDLE_DIR, File as Entry, Manifest};
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::{Host, Writer};
 use crate::journal::{Effect, Record};
-use crate::unpack::unpack;
+use crate::unpack::{hex, unpack};
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -37,7 +37,7 @@ impl Installed {
         let bytes = host.read(&path).and_then(|b| b.with_context(|| format!("find {path}"))).owned_by(Owner::Image)?;
         let manifest: Manifest =
             serde_json::from_slice(&bytes).with_context(|| format!("read {path}")).owned_by(Owner::Image)?;
-        let id = Sha256::digest(&bytes).iter().take(8).map(|b| format!("{b:02x}")).collect();
+        let id = hex(&Sha256::digest(&bytes)[..8]);
         Ok(Installed { manifest, id })
     }
 

@@ -8,6 +8,7 @@ use super::Cx;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::{Host, STATE_DIR};
 use crate::image::ImageInfo;
+use crate::report::unix_seconds;
 use anyhow::Result;
 use std::time::{Duration, SystemTime};
 
@@ -40,7 +41,7 @@ pub fn floor(host: &Host, image: &ImageInfo) -> Result<SystemTime> {
 
 /// Keeps a time that a verified API server told; whole seconds.
 pub fn keep_verified_time(host: &Host, time: SystemTime) -> Result<()> {
-    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let seconds = unix_seconds(time);
     host.write(&verified_path(), format!("{seconds}\n").as_bytes(), 0o600)
 }
 

@@ -16,7 +16,7 @@ const MACHINE_ID: &str = "/etc/machine-id";
 const HOSTNAME: &str = "/etc/hostname";
 const HOSTS: &str = "/etc/hosts";
 
-/// What vendors leave in the serial number field, lower case (docs/rationale.md says where they were met).
+/// What vendors leave in the serial number field, lower case.
 const JUNK_SERIALS: &[&str] = &[
     "default string",
     "to be filled by o.e.m.",
@@ -160,6 +160,7 @@ fn universal_mac(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::put_for_tests;
     use super::*;
     use crate::host::fake::Fake;
 
@@ -185,11 +186,7 @@ mod tests {
     fn the_name_goes_by_serial_then_mac_then_chance_and_stays() {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
-        let put = |path: &str, text: &str| {
-            let path = dir.path().join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        };
+        let put = |path: &str, text: &str| put_for_tests(dir.path(), path, text);
         put("proc/sys/kernel/random/uuid", "0f6dd9b2-7b0c-4d2f-9d3c-2b1a4c5d6e7f\n");
         assert_eq!(default_name(&host, None).unwrap(), "edge-0f6dd9b27b0c");
         assert_eq!(default_name(&host, Some("edge-kept")).unwrap(), "edge-kept");

@@ -11,7 +11,7 @@ use crate::journal::{Effect, Record};
 use crate::kube::files::{Content, KUBELET_CONF, files};
 use crate::kube::join::{Device, JoinInput, Joined, obtain};
 use crate::kube::node::NodeClient;
-use crate::report::timestamp;
+use crate::report::{timestamp, unix_seconds};
 use crate::secret::Secret;
 use anyhow::{Context, Result};
 use std::time::{Duration, SystemTime};
@@ -25,7 +25,7 @@ const CSR_WAIT: Duration = Duration::from_secs(60);
 /// A clock that is this close needs no setting.
 const CLOSE: Duration = Duration::from_secs(5);
 
-/// Makes the node usable: facts that later phases read.
+/// Names of the facts that the join leaves for later phases and later boots.
 mod facts {
     pub const SEED: &str = "joined-by";
     pub const SERVER: &str = "server";
@@ -146,9 +146,9 @@ impl Device for Keeper<'_> {
     }
 
     fn server_time(&mut self, time: SystemTime) -> Result<(), Fault> {
-        let seconds = |t: SystemTime| t.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        if seconds(time) < self.image.build_time {
-            let (found, built) = (timestamp(seconds(time)), timestamp(self.image.build_time));
+        let found = unix_seconds(time);
+        if found < self.image.build_time {
+            let (found, built) = (timestamp(found), timestamp(self.image.build_time));
             let text = format!("take the time from the API server: it says {found}, but this image was built {built}");
             return Err(Fault::new(Owner::Cluster, text));
         }

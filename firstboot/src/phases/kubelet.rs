@@ -5,6 +5,7 @@ use super::Cx;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::journal::Record;
+use crate::report::unix_seconds;
 use anyhow::Result;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -33,7 +34,7 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     let work = || -> Result<Option<()>> {
         cx.host.symlink(WANTED, UNIT)?;
-        let now = cx.host.now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let now = unix_seconds(cx.host.now());
         cx.host.record(Record::Fact { name: STARTED.into(), value: now.to_string() })?;
         cx.host.start_unit("kubelet.service")?;
         cx.host.wait(LIMIT, Duration::from_millis(50), || Ok(healthy().then_some(())))

@@ -25,6 +25,15 @@ use crate::image::ImageInfo;
 use crate::phase::Phase;
 use crate::seed::Seed;
 
+/// Writes a file that the kernel would provide below a test's root.
+#[cfg(test)]
+fn put_for_tests(root: &std::path::Path, path: &str, text: &str) {
+    let path = root.join(path);
+    #[allow(clippy::disallowed_methods)] // a test's own root
+    let put = std::fs::create_dir_all(path.parent().unwrap()).and_then(|()| std::fs::write(path, text));
+    put.unwrap();
+}
+
 /// What the phases share: the machine, what it was given, and where the seed lies.
 pub struct Cx {
     /// The machine.

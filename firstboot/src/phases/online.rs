@@ -55,6 +55,7 @@ fn links(host: &Host) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::put_for_tests;
     use super::*;
     use crate::host::fake::Fake;
 
@@ -62,11 +63,7 @@ mod tests {
     fn tells_a_route_from_none_and_says_why() {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
-        let put = |path: &str, text: &str| {
-            let path = dir.path().join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        };
+        let put = |path: &str, text: &str| put_for_tests(dir.path(), path, text);
         assert_eq!(links(&host).unwrap(), "this device has no network interface");
         put("sys/class/net/eth0/device/uevent", "DRIVER=x\n");
         put("sys/class/net/eth0/carrier", "0\n");

@@ -17,7 +17,7 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
 
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     let client = client(cx)?;
-    let boot = cx.host.read_text("/proc/sys/kernel/random/boot_id").owned_by(Owner::Host)?;
+    let boot = cx.host.boot_id().owned_by(Owner::Host)?;
     client.wait_ready(boot.as_deref(), READY)?;
     // A Lease from before kubelet was started says nothing about this life of the node.
     client.wait_lease(kubelet::started(&cx.host), LEASE)?;

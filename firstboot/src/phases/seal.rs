@@ -7,6 +7,7 @@ use crate::boot_partition::{BootPartition, encodings};
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::{Host, STATE_DIR};
 use crate::journal::Record;
+use crate::report::unix_seconds;
 use crate::seed::JoinToken;
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -93,7 +94,7 @@ fn nothing_left(boot: &BootPartition, token: &JoinToken) -> Result<(), Fault> {
 
 /// Leaves the receipt and seals the device.
 fn finish(host: &Host, bundle: &str, seed: &str, carried: bool) -> Result<()> {
-    let boot_id = host.read_text("/proc/sys/kernel/random/boot_id")?;
+    let boot_id = host.boot_id()?;
     let receipt = json!({
         "version": 1,
         "firstboot": env!("CARGO_PKG_VERSION"),
@@ -103,7 +104,7 @@ fn finish(host: &Host, bundle: &str, seed: &str, carried: bool) -> Result<()> {
         "seed_left_on_stick": carried,
         "bundle": bundle,
         "boot": boot_id,
-        "sealed": host.now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs(),
+        "sealed": unix_seconds(host.now()),
         "phases": host.journal().seconds(),
     });
     let bytes = serde_json::to_vec_pretty(&receipt).context("encode the receipt")?;

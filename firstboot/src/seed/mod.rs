@@ -19,6 +19,8 @@ use std::time::SystemTime;
 use sha2::{Digest, Sha256};
 use toml::de::DeTable;
 
+use crate::unpack::hex;
+
 pub use types::{
     CaPin, Cni, DEFAULT_PORT, Endpoint, JoinToken, NodeLabel, NodeName, Role, Taint, is_dns_subdomain, may_show,
 };
@@ -127,7 +129,7 @@ pub fn parse(bytes: &[u8]) -> Result<Seed, Error> {
 /// 16 hex digits that identify a seed file.
 fn digest(bytes: &[u8]) -> String {
     let hash = Sha256::new().chain_update(b"firstboot seed 1\0").chain_update(bytes).finalize();
-    hash.iter().take(8).map(|b| format!("{b:02x}")).collect()
+    hex(&hash[..8])
 }
 
 /// The parser's own message and line; never its `Display`, which prints the offending line.
