@@ -314,7 +314,16 @@ impl Host {
     fn open_below(&self, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         let relative = path.trim_start_matches('/');
         let relative = if relative.is_empty() { "." } else { relative };
-        fs::openat2(&self.root, relative, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT)
+        let open = || fs::openat2(&self.root, relative, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT);
+        // A mount or rename anywhere on the machine makes the kernel unsure of a `..` in a link, as in /sys/class,
+        // and it asks to be called again (openat2(2), EAGAIN). At boot there is a stretch of such moments.
+        for pause in (0..100).map(|n: u64| Duration::from_micros(n * 50)) {
+            match open() {
+                Err(Errno::AGAIN) => std::thread::sleep(pause),
+                other => return other,
+            }
+        }
+        open()
     }
 }
 

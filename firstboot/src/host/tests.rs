@@ -73,3 +73,26 @@ fn links_are_replaced_whole() {
     host.remove("/opt/firstboot/current").unwrap();
     assert_eq!(host.list("/opt/firstboot").unwrap(), Vec::<String>::new());
 }
+
+/// The kernel answers EAGAIN to a `..` when anything on the machine is renamed or mounted meanwhile.
+#[test]
+fn a_link_with_dots_is_read_while_files_are_renamed() {
+    let (dir, host, _) = host();
+    host.write("/sys/devices/serial", b"A1\n", 0o444).unwrap();
+    host.mkdir("/sys/class", 0o755).unwrap();
+    host.symlink("/sys/class/dmi", "../devices").unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+            std::fs::create_dir(&a).unwrap();
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                std::fs::rename(&a, &b).unwrap();
+                std::fs::rename(&b, &a).unwrap();
+            }
+        });
+        let all_read = (0..20_000).all(|_| host.read_text("/sys/class/dmi/serial").is_ok_and(|t| t.is_some()));
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(all_read);
+    });
+}
