@@ -123,25 +123,16 @@ async fn unsigned(cluster: &Cluster, at: &Endpoint, pins: &[CaPin], config: &str
     {
         verified_time = client.get(CLUSTER_INFO).await.ok().and_then(|reply| reply.date);
     }
-    Error::answer(expired(cluster, verified_time).unwrap_or_else(|| {
-        format!(
-            "join token \"{id}\" is unknown to the cluster (no JWS signature for it in cluster-info): it may have \
-             expired, or never existed"
-        )
-    }))
+    let when = expired(cluster, verified_time).unwrap_or_else(|| "it may have expired, or never existed".to_owned());
+    Error::answer(format!(
+        "join token \"{id}\" is unknown to the cluster (no JWS signature for it in cluster-info): {when}"
+    ))
 }
 
 /// That the token has expired, if the seed says when it does and the verified time is later.
 pub(super) fn expired(cluster: &Cluster, verified_time: Option<SystemTime>) -> Option<String> {
     let (expires, now) = (cluster.token_expires?, verified_time?);
-    (expires < now).then(|| {
-        format!(
-            "join token \"{}\" expired at {} (it is {} by the cluster's clock): make another with kubeadm token create",
-            cluster.token.id(),
-            rfc3339(expires),
-            rfc3339(now)
-        )
-    })
+    (expires < now).then(|| format!("it expired at {}", rfc3339(expires)))
 }
 
 /// A cluster whose cluster-info only known users may read cannot be found by digest.
