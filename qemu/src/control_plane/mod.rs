@@ -16,7 +16,7 @@ use crate::process::Process;
 use crate::run_dir::RunDir;
 use crate::{ports, wait};
 use anyhow::{Context, Result, bail};
-use config::Ports;
+use config::{Family, Ports};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -31,11 +31,13 @@ pub struct Options {
     pub kubernetes_version: String,
     /// Whether kube-proxy and CoreDNS are installed. Without them `kubeadm-config` and `kubelet-config` still exist.
     pub addons: bool,
+    /// Address family of the cluster.
+    pub family: Family,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { kubernetes_version: "v1.36.3".to_owned(), addons: true }
+        Options { kubernetes_version: "v1.36.3".to_owned(), addons: true, family: Family::V4 }
     }
 }
 
@@ -45,6 +47,7 @@ pub struct ControlPlane {
     apiserver: Mutex<Option<Process>>,
     others: Vec<Process>,
     programs: Programs,
+    family: Family,
     ports: Ports,
     dir: RunDir,
 }
@@ -92,7 +95,8 @@ impl ControlPlane {
         };
         let path = dir.path().to_owned();
         let etcd = Process::start("etcd", &programs.etcd, &config::etcd(&path, ports), &path.join("etcd.log"))?;
-        let mut plane = ControlPlane { apiserver: Mutex::new(None), others: vec![etcd], programs, ports, dir };
+        let family = options.family;
+        let mut plane = ControlPlane { apiserver: Mutex::new(None), others: vec![etcd], programs, family, ports, dir };
         plane.prepare_files(options).context("prepare certificates with kubeadm")?;
         plane.start_apiserver()?;
         plane.start_controllers()?;
@@ -102,7 +106,7 @@ impl ControlPlane {
 
     /// Starts kube-apiserver (again) and waits until it is ready.
     pub fn start_apiserver(&self) -> Result<()> {
-        let args = config::apiserver(self.path(), self.ports);
+        let args = config::apiserver(self.path(), self.family, self.ports);
         let log = self.path().join("kube-apiserver.log");
         let process = Process::start("kube-apiserver", &self.programs.apiserver, &args, &log)?;
         let ready = wait::until("kube-apiserver to be ready", START, || {
@@ -132,7 +136,7 @@ impl ControlPlane {
             (
                 "kube-controller-manager",
                 self.programs.controller_manager.clone(),
-                config::controller_manager(&dir, self.ports),
+                config::controller_manager(&dir, self.family, self.ports),
             ),
             ("kube-scheduler", self.programs.scheduler.clone(), config::scheduler(&dir, self.ports)),
         ];
@@ -142,14 +146,14 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Address for guests: `10.0.2.2:PORT`.
+    /// Address for guests: `10.0.2.2:PORT`, or its IPv6 counterpart.
     pub fn endpoint_for_guest(&self) -> String {
-        format!("{}:{}", config::GUEST_VIEW, self.ports.api)
+        self.family.with_port(self.family.guest_view(), self.ports.api)
     }
 
-    /// Address for programs on the build machine: `127.0.0.1:PORT`.
+    /// Address for programs on the build machine: `127.0.0.1:PORT` or `[::1]:PORT`.
     pub fn endpoint_for_host(&self) -> String {
-        format!("127.0.0.1:{}", self.ports.api)
+        self.family.with_port(self.family.loopback(), self.ports.api)
     }
 
     /// Scratch folder with certificates, logs and kubeconfigs.
