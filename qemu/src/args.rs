@@ -244,7 +244,8 @@ mod tests {
     fn a_device_on_a_relay() {
         let link = Link::Relay(Ends { relay: "/run/relay".into(), peer: "/run/own,1".into() });
         let all = argv(&Machine { link, ..machine("amd64") }, &files()).join(" ");
-        let net = "-netdev dgram,id=net,local.type=unix,local.path=/run/own,,1,remote.type=unix,remote.path=/run/relay -";
+        let net =
+            "-netdev dgram,id=net,local.type=unix,local.path=/run/own,,1,remote.type=unix,remote.path=/run/relay -";
         assert!(all.contains(net), "{all}");
         assert!(!all.contains("user,id=net"), "{all}");
     }

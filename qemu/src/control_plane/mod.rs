@@ -3,7 +3,8 @@
 //! kube-scheduler on free loopback ports, prepared by unmodified kubeadm phases.
 //!
 //! Needs no root and changes nothing outside its scratch folder. Guests on QEMU's user network reach it as 10.0.2.2;
-//! its certificate, `cluster-info` and Service `kubernetes` carry that address.
+//! its certificate, `cluster-info` and Service `kubernetes` carry that address. An IPv6 cluster has an address of that
+//! family in its place, which [`crate::link`] leads to.
 
 pub mod audit;
 pub mod config;

@@ -7,7 +7,7 @@
 //! network is QEMU's own, or a router of ours in a namespace; both lead to the build machine's loopback, where the
 //! control plane listens. Nothing is configured outside that namespace, nothing stays behind.
 
-mod cable;
+pub mod cable;
 pub mod conditions;
 pub mod frame;
 pub mod namespace;
@@ -66,9 +66,14 @@ impl Link {
         Ends { relay: self.dir.path().join("far-relay"), peer: self.dir.path().join("far") }
     }
 
-    /// Where a device is plugged in.
+    /// Where an emulated device is plugged in.
     pub fn socket(&self) -> args::Link {
         args::Link::Relay(self.device.clone())
+    }
+
+    /// Where anything else is plugged in that speaks Ethernet over datagrams, such as a [`cable`].
+    pub fn device_ends(&self) -> &Ends {
+        &self.device
     }
 
     /// What became of the frames so far.

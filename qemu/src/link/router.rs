@@ -74,7 +74,8 @@ impl Router {
         // Two far ends without a relay between them: each is the other's.
         let inside = Ends { relay: dir.join("wan-out"), peer: dir.join("wan-in") };
         let outside = Ends { relay: inside.peer.clone(), peer: inside.relay.clone() };
-        let within = |name: &str, program: &Path, args: &[String], log: &Path| namespace.start(name, program, args, log);
+        let within =
+            |name: &str, program: &Path, args: &[String], log: &Path| namespace.start(name, program, args, log);
         let mut programs = vec![
             cable::start(&outside, Side::User, &dir.join("wan-out.log"), Process::start)?,
             cable::start(&inside, Side::Tap("wan"), &dir.join("wan-in.log"), within)?,
