@@ -2,7 +2,8 @@
 //! Which of a cluster's addresses leads to it.
 
 use firstboot::kube::files::{Content, KUBELET_CONF, files};
-use qemu::control_plane::ControlPlane;
+use qemu::control_plane::config::Family;
+use qemu::control_plane::{ControlPlane, Options};
 
 use super::bench::*;
 
@@ -10,9 +11,8 @@ pub fn certificate_that_does_not_cover_the_address(plane: &ControlPlane) {
     let token = plane.create_token("1h").unwrap();
     let elsewhere = relay(plane, "127.0.0.2").unwrap();
     let text = refused(&pinned(&elsewhere, &token, &plane.ca_pin().unwrap()), "not-covered");
-    let covered = text.strip_prefix(&format!(
-        "certificate of API server {elsewhere} does not cover that address: it covers "
-    ));
+    let covered =
+        text.strip_prefix(&format!("certificate of API server {elsewhere} does not cover that address: it covers "));
     let mut names: Vec<&str> = covered.unwrap_or_else(|| panic!("{text}")).split(", ").collect();
     names.sort_unstable();
     for name in ["10.0.2.2", "10.96.0.1", "127.0.0.1", "kubernetes.default.svc.cluster.local", "localhost"] {
@@ -30,7 +30,8 @@ pub fn refused_connection_then_the_next_server(plane: &ControlPlane) {
     assert_no_trace(plane, "refused", &token);
     // In order: the first two fail, each for its own cause, and the third serves.
     let elsewhere = relay(plane, "127.0.0.2").unwrap();
-    let list = |all: &[&str]| pinned_text(&all.join("\", \""), &token, &pin).replacen("apiserver = \"", "apiserver = [\"", 1);
+    let list =
+        |all: &[&str]| pinned_text(&all.join("\", \""), &token, &pin).replacen("apiserver = \"", "apiserver = [\"", 1);
     let text = |all: &[&str]| list(all).replacen("\"\ntoken", "\"]\ntoken", 1);
     let told = refused(&seed_of(&text(&[&closed, &elsewhere])), "refused");
     let (first, second) = told.split_once("; ").unwrap();
@@ -65,18 +66,22 @@ pub fn seeds_server_is_kept_when_the_clusters_own_fails(plane: &ControlPlane) {
     assert_eq!(node_client("behind-nat", &joined).node().unwrap(), None);
 }
 
-pub fn ipv6(plane: &ControlPlane) {
-    let Ok(endpoint) = relay(plane, "::1") else {
-        eprintln!("skipped: this machine has no IPv6 loopback");
-        return;
-    };
-    publish_server(plane, &endpoint);
-    let token = plane.create_token("1h").unwrap();
+/// A cluster whose API server, Services and pods have IPv6 addresses only.
+pub fn ipv6() {
+    let options = Options { addons: false, family: Family::V6, ..Options::default() };
+    let plane = ControlPlane::start(&options).unwrap();
+    let endpoint = plane.endpoint_for_host();
+    assert!(endpoint.starts_with("[::1]:"), "{endpoint}");
+    publish_server(&plane, &endpoint);
+    let (_, seed) = good(&plane);
     let mut device = Bench::default();
-    let joined = device.join(&pinned(&endpoint, &token, &plane.ca_pin().unwrap()), "by-ipv6");
-    publish_server(plane, &plane.endpoint_for_host());
-    let joined = joined.unwrap();
-    assert!(endpoint.starts_with("[::1]:"));
+    let joined = device.join(&seed, "six").unwrap();
     assert_eq!((joined.server.clone(), device.told), (format!("https://{endpoint}"), vec![]));
-    assert_eq!(node_client("by-ipv6", &joined).node().unwrap(), None);
+    assert_eq!(node_client("six", &joined).node().unwrap(), None);
+    let services = plane.get(&["service", "kubernetes"]).unwrap();
+    assert_eq!(services["spec"]["clusterIPs"], serde_json::json!(["fd00:96::1"]));
+    let closed = format!("[::1]:{}", qemu::ports::free().unwrap());
+    let token = plane.create_token("1h").unwrap();
+    let text = refused(&pinned(&closed, &token, &plane.ca_pin().unwrap()), "six-refused");
+    assert_eq!(text, format!("connect to API server {closed}: connection refused"));
 }

@@ -128,9 +128,6 @@ pub fn kept_key_is_unreadable(plane: &ControlPlane) {
     let fault = device.fails(&seed, "lost-key");
     let second = another(plane, &token, &[&first]);
     assert_eq!(fault, pending(&second));
-    assert_eq!(
-        device.told,
-        ["the private key that was kept cannot be read: asking for a certificate with another"]
-    );
+    assert_eq!(device.told, ["the private key that was kept cannot be read: asking for a certificate with another"]);
     approve_and_join(plane, &mut device, &seed, "lost-key", &second);
 }

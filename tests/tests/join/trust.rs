@@ -99,7 +99,8 @@ pub fn token_that_signs_but_does_not_authenticate(plane: &ControlPlane) {
     assert_eq!(refused(&pinned(&endpoint, &token, &pin), "no-auth"), want);
     let text = format!("{}token-expires = 2020-01-01T00:00:00Z\n", pinned_text(&endpoint, &token, &pin));
     let text = refused(&seed_of(&text), "no-auth");
-    let want = format!("join token \"{}\" is refused by the cluster (401): it expired at 2020-01-01T00:00:00Z", id(&token));
+    let want =
+        format!("join token \"{}\" is refused by the cluster (401): it expired at 2020-01-01T00:00:00Z", id(&token));
     assert_eq!(text, want);
     assert_no_trace(plane, "no-auth", &token);
 }
