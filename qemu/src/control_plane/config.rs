@@ -61,6 +61,9 @@ impl Family {
     }
 }
 
+/// CoreDNS of the bundle, whatever this version of kubeadm would install: no image is pulled.
+const COREDNS: &str = "v1.14.2";
+
 /// Loopback ports of the servers.
 #[derive(Debug, Clone, Copy)]
 pub struct Ports {
@@ -101,6 +104,8 @@ controlPlaneEndpoint: {endpoint:?}
 certificatesDir: {certificates}
 apiServer:
   certSANs: [localhost, {loopback:?}, {guest_view:?}]
+dns:
+  imageTag: {COREDNS}
 networking:
   podSubnet: {pods:?}
   serviceSubnet: {services:?}
@@ -170,7 +175,7 @@ pub fn apiserver(dir: &Path, family: Family, ports: Ports) -> Vec<String> {
 }
 
 /// kube-controller-manager's command line, with the two controllers that bootstrap tokens need.
-pub fn controller_manager(dir: &Path, family: Family, ports: Ports) -> Vec<String> {
+pub fn controller_manager(dir: &Path, family: Family, ports: Ports, signing_duration: Option<&str>) -> Vec<String> {
     let pki = |name: &str| shown(dir, &format!("pki/{name}"));
     let kubeconfig = shown(dir, "controller-manager.conf");
     args(&[
@@ -189,6 +194,7 @@ pub fn controller_manager(dir: &Path, family: Family, ports: Ports) -> Vec<Strin
         ("requestheader-client-ca-file", &pki("front-proxy-ca.crt")),
         ("cluster-signing-cert-file", &pki("ca.crt")),
         ("cluster-signing-key-file", &pki("ca.key")),
+        ("cluster-signing-duration", signing_duration.unwrap_or("8760h")),
         ("root-ca-file", &pki("ca.crt")),
         ("service-account-private-key-file", &pki("sa.key")),
     ])
@@ -238,7 +244,8 @@ mod tests {
         let dir = Path::new("/x");
         let local = ["--bind-address=127.0.0.1", "--bind-address=::1"];
         for family in [Family::V4, Family::V6] {
-            let lists = [apiserver(dir, family, PORTS), controller_manager(dir, family, PORTS), scheduler(dir, PORTS)];
+            let lists =
+                [apiserver(dir, family, PORTS), controller_manager(dir, family, PORTS, None), scheduler(dir, PORTS)];
             for list in lists {
                 assert!(list.iter().any(|a| local.contains(&a.as_str())), "{list:?}");
             }
@@ -254,7 +261,7 @@ mod tests {
         let ranges = |list: Vec<String>| -> Vec<String> {
             list.into_iter().filter(|a| a.contains("-cidr=") || a.contains("-ip-range=")).collect()
         };
-        let list = ranges(controller_manager(dir, Family::V6, PORTS));
+        let list = ranges(controller_manager(dir, Family::V6, PORTS, None));
         assert_eq!(list, ["--cluster-cidr=fd00:244::/48", "--service-cluster-ip-range=fd00:96::/112"]);
     }
 }
