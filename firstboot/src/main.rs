@@ -17,6 +17,7 @@ Usage:
   firstboot [--until PHASE]   run or resume; what firstboot.service does
   firstboot status [--json]   how far it is
   firstboot check FILE        look through a seed file
+  firstboot clock             compare the clock with the cluster's; what firstboot-clock.timer does every day
   firstboot guard             what firstboot-guard.service does at every boot
   firstboot version           print the version
 
@@ -31,6 +32,7 @@ enum Command {
     Run { until: Option<String> },
     Status { json: bool },
     Check { file: String },
+    Clock,
     Guard,
     Print(String),
 }
@@ -75,6 +77,7 @@ fn parse(mut args: lexopt::Parser) -> Result<Command, lexopt::Error> {
                 command = match word.string()?.as_str() {
                     "status" => Command::Status { json: false },
                     "check" => Command::Check { file: args.value()?.string()? },
+                    "clock" => Command::Clock,
                     "guard" => Command::Guard,
                     "version" => Command::Print(format!("firstboot {}\n", env!("CARGO_PKG_VERSION"))),
                     other => return Err(format!("no command is called {other}").into()),
@@ -90,6 +93,7 @@ fn execute(command: Command) -> Result<(), Fault> {
     let root = Path::new("/");
     match command {
         Command::Run { until } => run::run(root, Box::new(Linux::new()), until.as_deref()),
+        Command::Clock => run::clock(&Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host)?),
         Command::Guard => guard::guard(&Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host)?),
         Command::Print(text) => {
             print!("{text}");

@@ -4,6 +4,7 @@
 //! The rules are product decisions: which seed is accepted when, and whose move it is (docs/operations.md).
 
 use crate::boot_partition::{BootPartition, Place, locate, root_disk_name};
+use crate::clock;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::{Host, System};
 use crate::image::{IMAGE_INFO, ImageInfo};
@@ -30,18 +31,20 @@ struct Found {
     bytes: Vec<u8>,
 }
 
-/// Runs or resumes; returns when the device is sealed (or `until` is reached).
+/// Runs or resumes; returns when the device is sealed (or `until` is reached). A sealed device's clock is compared
+/// with the cluster's.
 ///
 /// # Errors
 /// A fault that this process can do nothing more about: of the image or the host.
 pub fn run(root: &Path, sys: Box<dyn System>, until: Option<&str>) -> Result<(), Fault> {
     sys.notify("READY=1");
     let mut host = Host::open(root, sys).owned_by(Owner::Host)?;
+    let image = image_info(&host)?;
     if host.journal().sealed() {
-        return Ok(());
+        // Beside kubelet, which is not waited for and does not wait: it tries again by itself until the clock is right.
+        return clock::compare(&host, &image);
     }
     let started = host.sys().uptime();
-    let image = image_info(&host)?;
     let mut tries = 0;
     loop {
         let found = wait_for_seed(&host, &image)?;
@@ -98,8 +101,19 @@ pub fn run(root: &Path, sys: Box<dyn System>, until: Option<&str>) -> Result<(),
     }
 }
 
+/// What the daily timer runs: compares a sealed device's clock with the cluster's. Before that the phases see to it.
+///
+/// # Errors
+/// As [`clock::compare`].
+pub fn clock(host: &Host) -> Result<(), Fault> {
+    match host.journal().sealed() {
+        true => clock::compare(host, &image_info(host)?),
+        false => Ok(()),
+    }
+}
+
 /// Exponential with full jitter (at least one second), so that a thousand devices do not come back at once.
-fn backoff(tries: u32, random: f64) -> Duration {
+pub(crate) fn backoff(tries: u32, random: f64) -> Duration {
     let ceiling = Duration::from_secs(2u64.saturating_pow(tries.min(16) + 1)).min(LONGEST);
     ceiling.mul_f64(random).max(Duration::from_secs(1))
 }

@@ -7,6 +7,7 @@
 //! could put a CA of his own beside the right one. With `ca-cert` no unverified request is made at all.
 //! No request of this module carries a credential.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -15,8 +16,9 @@ use rustls::pki_types::CertificateDer;
 
 use super::client::{Client, Reply, url_of};
 use super::error::{Error, Kind};
+use super::kubeconfig::ClusterInfo;
 use super::tls::{self, PinnedCa, Validity};
-use super::{jws, kubeconfig, pin};
+use super::{clock, jws, kubeconfig, pin};
 use crate::seed::{CaPin, Cluster, Endpoint, Trust};
 
 /// Path of the ConfigMap that anybody may read.
@@ -59,9 +61,42 @@ pub async fn discover(cluster: &Cluster, now: SystemTime) -> Result<Found, Error
 /// Token discovery.
 async fn by_pins(cluster: &Cluster, at: &Endpoint, pins: &[CaPin], now: SystemTime) -> Result<Found, Error> {
     let server = url_of(at);
-    let first = Client::new(&server, tls::unverified().map_err(setup)?)?.get(CLUSTER_INFO).await?;
-    let config = signed_config(&first, cluster, at, now)?;
-    let info = kubeconfig::read(config).map_err(|why| Error::answer(format!("cluster-info of {at}: {why}")))?;
+    let first = unverified(&server).await?;
+    if !is_signed(&first, cluster, at)? {
+        // "Expired" is a word about time, and only the clock of a server that has proven itself may say it.
+        let time = match claim(&first, at, pins) {
+            Ok(claim) => clock::proven(&server, claim.pinned).await.ok(),
+            Err(_) => None,
+        };
+        return Err(unknown_token(cluster, time));
+    }
+    let Claim { info, bundle, pinned } = claim(&first, at, pins)?;
+    let (client, ca) = verified(&server, pinned)?;
+    let second = client.get(CLUSTER_INFO).await?;
+    if second.body["data"]["kubeconfig"] != first.body["data"]["kubeconfig"] {
+        return Err(Error::answer(format!("cluster-info of {at} differs between unverified and verified request")));
+    }
+    settle(&ca, bundle, second.date.unwrap_or(now), at)?;
+    Ok(Found { ca_pem: info.ca_pem, server: info.server, server_time: second.date, client })
+}
+
+/// The first look at cluster-info, which proves nothing yet.
+async fn unverified(server: &str) -> Result<Reply, Error> {
+    Client::new(server, tls::unverified().map_err(setup)?)?.get(CLUSTER_INFO).await
+}
+
+/// What cluster-info claims of its cluster.
+struct Claim {
+    info: ClusterInfo,
+    /// Its CA certificates.
+    bundle: Vec<CertificateDer<'static>>,
+    /// Those of them that the seed names.
+    pinned: Vec<CertificateDer<'static>>,
+}
+
+fn claim(reply: &Reply, at: &Endpoint, pins: &[CaPin]) -> Result<Claim, Error> {
+    let info = kubeconfig::read(kubeconfig_in(reply, at)?);
+    let info = info.map_err(|why| Error::answer(format!("cluster-info of {at}: {why}")))?;
     let bundle = pin::certificates(&info.ca_pem)
         .ok_or_else(|| Error::answer(format!("cluster-info of {at}: its CA certificate cannot be read")))?;
     let pinned = pin::pinned(&bundle, pins);
@@ -72,37 +107,44 @@ async fn by_pins(cluster: &Cluster, at: &Endpoint, pins: &[CaPin], now: SystemTi
             offered.join(", ")
         )));
     }
-    let (client, ca) = verified(&server, pinned)?;
-    let second = client.get(CLUSTER_INFO).await?;
-    if second.body["data"]["kubeconfig"] != first.body["data"]["kubeconfig"] {
-        return Err(Error::answer(format!("cluster-info of {at} differs between unverified and verified request")));
-    }
-    settle(&ca, bundle, second.date.unwrap_or(now), at)?;
-    Ok(Found { ca_pem: info.ca_pem, server: info.server, server_time: second.date, client })
+    Ok(Claim { info, bundle, pinned })
 }
 
-/// The kubeconfig inside cluster-info, once the token's signature on it holds.
-fn signed_config<'r>(reply: &'r Reply, cluster: &Cluster, at: &Endpoint, now: SystemTime) -> Result<&'r str, Error> {
-    let data = &reply.body["data"];
+/// The CA certificates of the cluster at `at` that the seed names; no token is needed for that, only its pins.
+pub(super) async fn pinned(at: &Endpoint, pins: &[CaPin]) -> Result<Vec<CertificateDer<'static>>, Error> {
+    Ok(claim(&unverified(&url_of(at)).await?, at, pins)?.pinned)
+}
+
+fn kubeconfig_in<'r>(reply: &'r Reply, at: &Endpoint) -> Result<&'r str, Error> {
+    let config = reply.body["data"]["kubeconfig"].as_str();
+    config.ok_or_else(|| Error::answer(format!("cluster-info of {at}: it holds no kubeconfig")))
+}
+
+/// Whether cluster-info is signed with the token; `false` when there is no signature by this token at all.
+fn is_signed(reply: &Reply, cluster: &Cluster, at: &Endpoint) -> Result<bool, Error> {
     let id = cluster.token.id();
-    let config = data["kubeconfig"].as_str();
-    let config = config.ok_or_else(|| Error::answer(format!("cluster-info of {at}: it holds no kubeconfig")))?;
-    let Some(signature) = data[format!("jws-kubeconfig-{id}")].as_str() else {
-        let when = match cluster.token_expires.filter(|expires| *expires < now) {
-            Some(expires) => format!("it expired at {}", rfc3339(expires)),
-            None => "it may have expired, or never existed".to_owned(),
-        };
-        return Err(Error::answer(format!(
-            "join token \"{id}\" is unknown to the cluster (no JWS signature for it in cluster-info): {when}"
-        )));
-    };
+    let config = kubeconfig_in(reply, at)?;
+    let Some(signature) = reply.body["data"][format!("jws-kubeconfig-{id}")].as_str() else { return Ok(false) };
     if !jws::verify(signature, config.as_bytes(), &cluster.token) {
         return Err(Error::answer(format!(
             "JWS signature of cluster-info does not match join token \"{id}\": its secret is not the cluster's, or \
              {at} is an impostor"
         )));
     }
-    Ok(config)
+    Ok(true)
+}
+
+/// `time` is that of the proven cluster, when it could be had.
+fn unknown_token(cluster: &Cluster, time: Option<SystemTime>) -> Error {
+    let expired = cluster.token_expires.filter(|expires| time.is_some_and(|now| *expires < now));
+    let when = match expired {
+        Some(expires) => format!("it expired at {}", rfc3339(expires)),
+        None => "it may have expired, or never existed".to_owned(),
+    };
+    Error::answer(format!(
+        "join token \"{}\" is unknown to the cluster (no JWS signature for it in cluster-info): {when}",
+        cluster.token.id()
+    ))
 }
 
 /// Discovery by the CA that the seed carries; cluster-info is only asked for the server's preferred address, and its
@@ -117,10 +159,11 @@ async fn by_ca(at: &Endpoint, ca_pem: &str, now: SystemTime) -> Result<Found, Er
             let info = reply.body["data"]["kubeconfig"].as_str().and_then(|text| kubeconfig::read(text).ok());
             (info.map(|info| info.server), reply.date)
         }
-        // A cluster need not publish cluster-info. Then there is no `Date` to believe either: judge by our own clock.
+        // A cluster need not publish cluster-info; its refusals tell the time all the same.
         Err(Error { kind: Kind::Status(401 | 403 | 404), .. }) => {
-            settle(&ca, bundle, now, at)?;
-            (None, None)
+            let time = client.clock(CLUSTER_INFO).await?;
+            settle(&ca, bundle, time, at)?;
+            (None, Some(time))
         }
         Err(error) => return Err(error),
     };
@@ -128,13 +171,18 @@ async fn by_ca(at: &Endpoint, ca_pem: &str, now: SystemTime) -> Result<Found, Er
     Ok(Found { ca_pem: ca_pem.to_owned(), server, server_time: time, client })
 }
 
-fn verified(server: &str, trusted: Vec<CertificateDer<'static>>) -> Result<(Client, Arc<PinnedCa>), Error> {
+pub(super) fn verified(server: &str, trusted: Vec<CertificateDer<'static>>) -> Result<(Client, Arc<PinnedCa>), Error> {
     let ca = PinnedCa::new(trusted, Validity::SetAside);
     Ok((Client::new(server, tls::verified(ca.clone()).map_err(setup)?)?, ca))
 }
 
 /// Trusts the whole bundle from here on, and judges dates by the clock of the server that has just proven itself.
-fn settle(ca: &PinnedCa, bundle: Vec<CertificateDer<'static>>, now: SystemTime, at: &Endpoint) -> Result<(), Error> {
+pub(super) fn settle(
+    ca: &PinnedCa,
+    bundle: Vec<CertificateDer<'static>>,
+    now: SystemTime,
+    at: &dyn fmt::Display,
+) -> Result<(), Error> {
     ca.settle(bundle, now).map_err(|why| {
         let what = match why {
             CertificateError::Expired => "has expired",

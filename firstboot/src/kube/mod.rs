@@ -7,6 +7,7 @@
 //! Nothing here writes a file, and the token leaves this process only towards a server whose CA is proven.
 
 pub mod client;
+pub mod clock;
 pub mod config;
 pub mod csr;
 pub mod discovery;
@@ -19,6 +20,8 @@ pub mod node;
 pub mod pin;
 pub mod tls;
 
+#[cfg(test)]
+mod clock_tests;
 #[cfg(test)]
 mod wire_tests;
 

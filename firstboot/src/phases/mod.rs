@@ -16,7 +16,6 @@ mod runtime;
 mod seal;
 
 pub use bundle::{CURRENT, Installed};
-pub use clock::{floor, keep_verified_time, lay as lay_floor};
 pub use seal::{finish_without_seed, spend};
 
 use crate::boot_partition::BootPartition;
