@@ -22,6 +22,7 @@ pub mod journal;
 pub mod kube;
 pub mod phase;
 pub mod phases;
+pub mod preflight;
 pub mod report;
 pub mod run;
 pub mod secret;

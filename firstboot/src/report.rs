@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
+/// Fact in the journal: the warnings of the preflight checks, one a line.
+pub const WARNINGS: &str = "warnings";
+
 /// How far the device is, as people and tools read it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -18,12 +21,15 @@ pub struct Status {
     pub state: String,
     /// Name of the node, once it is known.
     pub node: Option<String>,
-    /// The phase at work or stopped, as `9/13 join`.
+    /// The phase at work or stopped, as `10/14 join`.
     pub phase: Option<String>,
     /// Who has to act, and what is to be done.
     pub whose_move: Option<String>,
     /// The last error, one line.
     pub error: Option<String>,
+    /// What may come to trouble, one line each, by the check that found it.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// Seconds until the next try.
     pub next_try_seconds: Option<u64>,
     /// When this was written, seconds since 1970 UTC by the device's own clock.
@@ -49,6 +55,9 @@ impl Status {
         line("phase", &self.phase);
         line("whose move", &self.whose_move);
         line("error", &self.error);
+        for warning in &self.warnings {
+            line("warning", &Some(warning.clone()));
+        }
         line("next try", &self.next_try_seconds.map(|s| format!("in {s} s")));
         line("written", &Some(format!("{} (by this device's clock)", timestamp(self.written))));
         line("image", &Some(self.image.clone()));
@@ -149,6 +158,8 @@ impl<'a> Reporter<'a> {
         self.status.written = unix_seconds(self.host.now());
         self.status.node = self.host.journal().fact("node").map(str::to_owned);
         self.status.phases = self.host.journal().seconds();
+        self.status.warnings =
+            self.host.journal().fact(WARNINGS).unwrap_or_default().lines().map(str::to_owned).collect();
         if let Err(error) = self.write_files() {
             self.say(&format!("status not written: {error:#}"));
         }
@@ -188,21 +199,24 @@ mod tests {
         let host = Host::open(dir.path(), Box::new(fake)).unwrap();
         let mut reporter = Reporter::new(&host, None, "generic-amd64".into());
         let fault = Fault::new(Owner::Cluster, "connect to 10.0.0.1:6443: connection refused");
-        reporter.failed(Some((9, 13, "join")), &fault, Some(Duration::from_secs(12)));
+        let warnings = "Memory: 512 MiB of memory leave little for pods".to_owned();
+        host.record(crate::journal::Record::Fact { name: WARNINGS.into(), value: warnings }).unwrap();
+        reporter.failed(Some((10, 14, "join")), &fault, Some(Duration::from_secs(12)));
         assert_eq!(
             seen.lines.take(),
-            ["firstboot: phase 9/13 join failed (cluster): connect to 10.0.0.1:6443: connection refused; \
+            ["firstboot: phase 10/14 join failed (cluster): connect to 10.0.0.1:6443: connection refused; \
                  next try in 12 s"]
         );
         let text = reporter.status.text();
-        let head: Vec<&str> = text.lines().take(5).collect();
+        let head: Vec<&str> = text.lines().take(6).collect();
         assert_eq!(
             head,
             [
                 "state: retrying",
-                "phase: 9/13 join",
+                "phase: 10/14 join",
                 "whose move: cluster (mend the cluster or the network, or change seed.toml; it keeps trying)",
                 "error: connect to 10.0.0.1:6443: connection refused",
+                "warning: Memory: 512 MiB of memory leave little for pods",
                 "next try: in 12 s",
             ]
         );

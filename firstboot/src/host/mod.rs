@@ -144,6 +144,15 @@ impl Host {
         }
     }
 
+    /// When a file was changed last, whole seconds since 1970; `None` when it is not there.
+    pub fn modified(&self, path: &str) -> Result<Option<i64>> {
+        match self.open_below(path, OFlags::PATH) {
+            Ok(fd) => Ok(Some(fs::fstat(fd).with_context(|| format!("look at {path}"))?.st_mtime)),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("look at {path}")),
+        }
+    }
+
     /// Bytes that an ordinary user could still write on the file system of `path`.
     pub fn free_bytes(&self, path: &str) -> Result<u64> {
         let fd = self.open_below(path, OFlags::RDONLY | OFlags::DIRECTORY).with_context(|| format!("open {path}"))?;

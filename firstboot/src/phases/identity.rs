@@ -12,7 +12,7 @@ use crate::journal::Record;
 use crate::seed::NodeName;
 use anyhow::Result;
 
-const MACHINE_ID: &str = "/etc/machine-id";
+pub(crate) const MACHINE_ID: &str = "/etc/machine-id";
 const HOSTNAME: &str = "/etc/hostname";
 const HOSTS: &str = "/etc/hosts";
 
@@ -69,7 +69,8 @@ fn hosts(name: &str) -> String {
     format!("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 {name}\n")
 }
 
-fn machine_id(host: &Host) -> Result<Option<String>> {
+/// `/etc/machine-id`, unless it is empty or no id.
+pub(crate) fn machine_id(host: &Host) -> Result<Option<String>> {
     let id = host.read_text(MACHINE_ID)?;
     Ok(id.filter(|i| i.len() == 32 && i.bytes().all(|b| b.is_ascii_hexdigit()) && i.bytes().any(|b| b != b'0')))
 }
@@ -83,9 +84,20 @@ fn random_hex(host: &Host) -> Result<String> {
 
 /// The name that this device should have; `known` is the one it was given before.
 fn wanted_name(cx: &Cx, known: Option<&str>) -> Result<String, Fault> {
-    match &cx.seed.node.name {
-        Some(template) => from_template(&cx.host, template),
-        None => default_name(&cx.host, known).owned_by(Owner::Host),
+    match name_by_hardware(&cx.host, cx.seed.node.name.as_ref())? {
+        Some(name) => Ok(name),
+        None => random_name(&cx.host, known).owned_by(Owner::Host),
+    }
+}
+
+/// The name by template, serial number or MAC address; `None` when only chance is left.
+pub(crate) fn name_by_hardware(host: &Host, template: Option<&NodeName>) -> Result<Option<String>, Fault> {
+    match template {
+        Some(template) => from_template(host, template).map(Some),
+        None => {
+            let id = serial(host).and_then(|s| Ok(s.or(permanent_mac(host)?))).owned_by(Owner::Host)?;
+            Ok(id.map(|id| format!("edge-{id}")))
+        }
     }
 }
 
@@ -102,10 +114,7 @@ fn from_template(host: &Host, template: &NodeName) -> Result<String, Fault> {
     rendered.map_err(|text| Fault::new(Owner::Seed, format!("render [node] name: {text}")))
 }
 
-fn default_name(host: &Host, known: Option<&str>) -> Result<String> {
-    if let Some(id) = serial(host)?.or(permanent_mac(host)?) {
-        return Ok(format!("edge-{id}"));
-    }
+fn random_name(host: &Host, known: Option<&str>) -> Result<String> {
     match known {
         Some(name) => Ok(name.to_owned()),
         None => Ok(format!("edge-{}", &random_hex(host)?[..12])),
@@ -188,16 +197,17 @@ mod tests {
         let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
         let put = |path: &str, text: &str| put_for_tests(dir.path(), path, text);
         put("proc/sys/kernel/random/uuid", "0f6dd9b2-7b0c-4d2f-9d3c-2b1a4c5d6e7f\n");
-        assert_eq!(default_name(&host, None).unwrap(), "edge-0f6dd9b27b0c");
-        assert_eq!(default_name(&host, Some("edge-kept")).unwrap(), "edge-kept");
+        assert_eq!(name_by_hardware(&host, None).unwrap(), None);
+        assert_eq!(random_name(&host, None).unwrap(), "edge-0f6dd9b27b0c");
+        assert_eq!(random_name(&host, Some("edge-kept")).unwrap(), "edge-kept");
         put("sys/class/net/eth0/address", "dc:a6:32:01:02:03\n");
         put("sys/class/net/eth0/addr_assign_type", "0\n");
         put("sys/class/net/eth0/device/uevent", "DRIVER=x\n");
-        assert_eq!(default_name(&host, None).unwrap(), "edge-dca632010203");
+        assert_eq!(name_by_hardware(&host, None).unwrap().unwrap(), "edge-dca632010203");
         put("sys/class/dmi/id/product_serial", "Default string\n");
-        assert_eq!(default_name(&host, None).unwrap(), "edge-dca632010203");
+        assert_eq!(name_by_hardware(&host, None).unwrap().unwrap(), "edge-dca632010203");
         put("sys/firmware/devicetree/base/serial-number", "10000000A3F2B1C0\0");
-        assert_eq!(default_name(&host, None).unwrap(), "edge-10000000a3f2b1c0");
+        assert_eq!(name_by_hardware(&host, None).unwrap().unwrap(), "edge-10000000a3f2b1c0");
         install(&host, "edge-1").unwrap();
         assert_eq!(machine_id(&host).unwrap().unwrap(), "0f6dd9b27b0c4d2f9d3c2b1a4c5d6e7f");
     }
