@@ -19,7 +19,7 @@ mod seal;
 pub(crate) use bundle::room;
 pub use bundle::{CURRENT, Installed};
 pub(crate) use clock::has_timesyncd;
-pub(crate) use identity::{MACHINE_ID, machine_id, name_by_hardware};
+pub(crate) use identity::{MACHINE_ID, came_with_image, machine_id, name_by_hardware};
 pub(crate) use kernel::swaps;
 pub(crate) use kubelet::{UNIT as KUBELET_UNIT, WANTED as KUBELET_WANTED};
 pub use seal::{finish_without_seed, spend};

@@ -62,9 +62,7 @@ pub(super) fn machine_id(ground: &Ground<'_>) -> Result<Finding> {
             true => Error(Host, format!("find an id in {MACHINE_ID}: it was there and is not any more")),
         });
     }
-    // An id that is older than the image came with it, and every device flashed from it has the same.
-    let changed = ground.host.modified(MACHINE_ID)?.unwrap_or(i64::MAX);
-    Ok(match changed < ground.image.build_time as i64 {
+    Ok(match phases::came_with_image(ground.host, ground.image)? {
         false => Fine("made on this device".into()),
         true => Warning(
             Image,
