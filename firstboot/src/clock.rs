@@ -85,10 +85,8 @@ pub fn compare(host: &Host, image: &ImageInfo) -> Result<(), Fault> {
     let mut told = String::new();
     loop {
         let fault = match once(host, image) {
-            Ok(0) => return Ok(()),
             Ok(by) => {
-                let now = timestamp(unix_seconds(host.now()));
-                host.sys().say(&format!("firstboot: clock moved by {by:+} s to {now}, the cluster's time"));
+                tell(host, by);
                 return Ok(());
             }
             Err(fault) if fault.owner == Owner::Cluster => fault.to_string(),
@@ -100,6 +98,14 @@ pub fn compare(host: &Host, image: &ImageInfo) -> Result<(), Fault> {
         }
         host.sys().sleep(backoff(tries, host.sys().random()));
         tries += 1;
+    }
+}
+
+/// Says that the clock was moved, if it was.
+pub(crate) fn tell(host: &Host, by: i64) {
+    if by != 0 {
+        let now = timestamp(unix_seconds(host.now()));
+        host.sys().say(&format!("firstboot: clock moved by {by:+} s to {now}, the cluster's time"));
     }
 }
 

@@ -13,6 +13,7 @@
 pub mod boot_partition;
 pub mod bundle;
 pub mod clock;
+pub mod credential;
 pub mod cri;
 pub mod fault;
 pub mod guard;
@@ -25,6 +26,7 @@ pub mod phases;
 pub mod preflight;
 pub mod report;
 pub mod run;
+mod sealed;
 pub mod secret;
 pub mod seed;
 pub mod unpack;

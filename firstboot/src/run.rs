@@ -9,13 +9,14 @@ use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::{Host, System};
 use crate::image::{IMAGE_INFO, ImageInfo};
 use crate::journal::Record;
-use crate::phase::{self, Event, Stopped};
-use crate::phases::{Cx, Installed, PHASES, finish_without_seed};
-use crate::report::{Reporter, timestamp};
+use crate::phase::{self, Event, Phase, Stopped};
+use crate::phases::{Cx, Installed, LEFT_TO_DO, PHASES, finish_without_seed};
+use crate::report::{Reporter, Status, timestamp, unix_seconds};
+use crate::sealed::{Lost, look_after};
 use crate::seed::{self, Seed};
 use anyhow::Context;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// How often a waiting device looks for a seed.
 const LOOK: Duration = Duration::from_secs(5);
@@ -24,6 +25,9 @@ const LONGEST: Duration = Duration::from_secs(300);
 /// How old the status on the boot partition may get while phases go by.
 const STALE: Duration = Duration::from_secs(5);
 
+const NO_SEED: &str =
+    "find seed.toml on the boot partition: there is none; copy seed.toml.example to seed.toml and fill it in";
+
 /// A seed file as it was found.
 struct Found {
     place: Place,
@@ -31,30 +35,52 @@ struct Found {
     bytes: Vec<u8>,
 }
 
+/// Gives the places where a seed may lie, by the label of the boot partition.
+pub type Places<'a> = &'a dyn Fn(&str) -> anyhow::Result<Vec<Place>>;
+
 /// Runs or resumes; returns when the device is sealed (or `until` is reached). A sealed device's clock is compared
 /// with the cluster's.
 ///
 /// # Errors
 /// A fault that this process can do nothing more about: of the image or the host.
 pub fn run(root: &Path, sys: Box<dyn System>, until: Option<&str>) -> Result<(), Fault> {
+    run_phases(root, sys, until, PHASES, &locate)
+}
+
+/// [`run`] with another order of work and other places: for tests on a machine that has no disk of its own.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_phases(
+    root: &Path,
+    sys: Box<dyn System>,
+    until: Option<&str>,
+    phases: &[Phase<Cx>],
+    places: Places<'_>,
+) -> Result<(), Fault> {
     sys.notify("READY=1");
     let mut host = Host::open(root, sys).owned_by(Owner::Host)?;
-    let image = image_info(&host)?;
-    if host.journal().sealed() {
-        // Beside kubelet, which is not waited for and does not wait: it tries again by itself until the clock is right.
-        return clock::compare(&host, &image);
-    }
     let started = host.sys().uptime();
+    let image = image_info(&host)?;
+    let mut lost = None;
+    if host.journal().sealed() {
+        lost = look_after(&host, &image, &|until| refuse_seed(&host, &image, until, places))?;
+        if lost.is_none() {
+            return Ok(());
+        }
+    }
     let mut tries = 0;
+    // What failed stays on show while it is tried again: the next look at the status must not find nothing.
+    let mut last: Option<Status> = None;
     loop {
-        let found = wait_for_seed(&host, &image)?;
+        let found = wait_for_seed(&host, &image, lost.as_mut(), places)?;
         let Some(found) = found else { return Ok(()) };
         let seed = match seed::parse(&found.bytes) {
             Ok(seed) => seed,
             Err(error) => {
                 let mut reporter = reporter(&host, &found, &image);
                 reporter.failed(None, &Fault::new(Owner::Seed, error), None);
-                wait_for_change(&host, &image, &found, None)?;
+                wait_for_change(&host, &image, &found, None, places)?;
                 continue;
             }
         };
@@ -69,7 +95,7 @@ pub fn run(root: &Path, sys: Box<dyn System>, until: Option<&str>) -> Result<(),
             carried: found.place.carried,
             image: image.clone(),
         };
-        let outcome = once(&cx, &found, until);
+        let outcome = once(&cx, &found, until, phases, last.as_ref());
         host = cx.host;
         let Stopped { number, of, phase, fault } = match outcome {
             Ok(()) => {
@@ -82,16 +108,18 @@ pub fn run(root: &Path, sys: Box<dyn System>, until: Option<&str>) -> Result<(),
         let at = Some((number, of, phase));
         match fault.owner {
             Owner::Cluster => {
-                let wait = backoff(tries, host.sys().random());
+                let wait = wait(tries, host.sys().random(), fault.retry_after);
                 tries += 1;
                 reporter.failed(at, &fault, Some(wait));
-                if wait_for_change(&host, &image, &found, Some(wait))? {
-                    tries = 0;
+                last = Some(reporter.status);
+                if wait_for_change(&host, &image, &found, Some(wait), places)? {
+                    (tries, last) = (0, None);
                 }
             }
             Owner::Seed => {
                 reporter.failed(at, &fault, None);
-                wait_for_change(&host, &image, &found, None)?;
+                wait_for_change(&host, &image, &found, None, places)?;
+                (tries, last) = (0, None);
             }
             Owner::Image | Owner::Host => {
                 reporter.failed(at, &fault, None);
@@ -112,10 +140,38 @@ pub fn clock(host: &Host) -> Result<(), Fault> {
     }
 }
 
+/// A sealed device whose credential is good: it needs no seed, and one that lies there is left alone, with the reason.
+fn refuse_seed(host: &Host, image: &ImageInfo, until: SystemTime, places: Places<'_>) -> Result<(), Fault> {
+    let found = match places(&image.boot_label).owned_by(Owner::Host).and_then(look) {
+        Ok(Some(found)) if !found.place.carried => found,
+        // Nothing to refuse, or a card that cannot be read: neither may keep a good node from working.
+        _ => return Ok(()),
+    };
+    let mut reporter = reporter(host, &found, image);
+    let node = host.journal().fact("node").unwrap_or_default().to_owned();
+    let text = format!(
+        "take {}: this device is node {node} and its certificate is good until {}; the file is left alone, remove it",
+        found.name,
+        timestamp(unix_seconds(until))
+    );
+    reporter.say(&format!("refused: {text}"));
+    reporter.status.state = "joined".into();
+    reporter.status.whose_move = Some(format!("{} ({})", Owner::Seed.word(), Owner::Seed.advice()));
+    reporter.status.error = Some(text);
+    reporter.write();
+    Ok(())
+}
+
 /// Exponential with full jitter (at least one second), so that a thousand devices do not come back at once.
 pub(crate) fn backoff(tries: u32, random: f64) -> Duration {
     let ceiling = Duration::from_secs(2u64.saturating_pow(tries.min(16) + 1)).min(LONGEST);
     ceiling.mul_f64(random).max(Duration::from_secs(1))
+}
+
+/// How long to wait: as long as the server asks for, if that is longer, but never longer than [`LONGEST`], for the
+/// server that asks need not be the cluster's.
+fn wait(tries: u32, random: f64, retry_after: Option<Duration>) -> Duration {
+    backoff(tries, random).max(retry_after.unwrap_or_default().min(LONGEST))
 }
 
 /// Reads what the image says of itself.
@@ -138,14 +194,23 @@ fn reporter<'a>(host: &'a Host, found: &Found, image: &ImageInfo) -> Reporter<'a
 fn begin(host: &Host, seed: &Seed) -> Result<(), Fault> {
     let boot = host.boot_id().owned_by(Owner::Host)?.unwrap_or_default();
     let begun = Record::Begun { version: env!("CARGO_PKG_VERSION").into(), seed: seed.digest().to_owned(), boot };
-    let known = host.journal().records().contains(&begun);
+    let known = host.journal().begun(&begun);
     if known { Ok(()) } else { host.record(begun).owned_by(Owner::Host) }
 }
 
-fn once(cx: &Cx, found: &Found, until: Option<&str>) -> Result<(), Stopped> {
+fn once(
+    cx: &Cx,
+    found: &Found,
+    until: Option<&str>,
+    phases: &[Phase<Cx>],
+    last: Option<&Status>,
+) -> Result<(), Stopped> {
     let mut reporter = reporter(&cx.host, found, &cx.image);
+    if let Some(last) = last {
+        reporter.status = last.clone();
+    }
     let mut written: Option<Duration> = None;
-    phase::run(&cx.host, cx, PHASES, until, &mut |event| match event {
+    phase::run(&cx.host, cx, phases, until, &mut |event| match event {
         Event::Begins(number, of, name) => {
             reporter.begins(number, of, name);
             let now = cx.host.sys().uptime();
@@ -169,12 +234,23 @@ fn finished(host: &Host, found: &Found, image: &ImageInfo, until: Option<&str>, 
         reporter.status.whose_move =
             Some("you (the stick labelled SEED still holds the token: keep it safe, or delete the token)".into());
     }
+    left_to_do(host, &mut reporter);
     reporter.write();
     let node = host.journal().fact("node").unwrap_or_default().to_owned();
     let seed = if found.place.carried { "seed left on its stick" } else { "seed destroyed" };
     let took = host.sys().uptime().saturating_sub(started).as_secs_f64();
     reporter.say(&format!("node {node} is Ready, {seed} ({took:.1} s)"));
     host.sys().notify(&format!("STATUS=node {node} is Ready"));
+}
+
+/// Names what an administrator of the cluster has to do for this node: no node may do it itself.
+fn left_to_do(host: &Host, reporter: &mut Reporter<'_>) {
+    let commands: Vec<String> =
+        host.journal().fact(LEFT_TO_DO).unwrap_or_default().lines().map(str::to_owned).collect();
+    for command in &commands {
+        reporter.say(&format!("left for an administrator of the cluster: {command}"));
+    }
+    reporter.status.left_to_do = commands;
 }
 
 /// The first seed among the places where one may lie.
@@ -188,10 +264,17 @@ fn look(places: Vec<Place>) -> Result<Option<Found>, Fault> {
 }
 
 /// Waits until there is a seed. `None`: there is none and none is needed, because all was done but the last record.
-fn wait_for_seed(host: &Host, image: &ImageInfo) -> Result<Option<Found>, Fault> {
+///
+/// `lost`: a device that was sealed, and whose credential is worth nothing any more, unless its clock is wrong.
+fn wait_for_seed(
+    host: &Host,
+    image: &ImageInfo,
+    mut lost: Option<&mut Lost>,
+    places: Places<'_>,
+) -> Result<Option<Found>, Fault> {
     let mut told = false;
     loop {
-        let places = locate(&image.boot_label).owned_by(Owner::Host)?;
+        let places = places(&image.boot_label).owned_by(Owner::Host)?;
         let boot: Option<BootPartition> = places.iter().find(|p| !p.carried).map(|p| p.partition.clone());
         match look(places) {
             Ok(Some(found)) => return Ok(Some(found)),
@@ -202,25 +285,34 @@ fn wait_for_seed(host: &Host, image: &ImageInfo) -> Result<Option<Found>, Fault>
             }
             Err(_) => {}
         }
-        if let (true, Some(boot)) = (host.journal().done("ready"), &boot) {
+        let all_but_the_record = host.journal().done("ready") && !host.journal().sealed();
+        if let (true, Some(boot)) = (all_but_the_record, &boot) {
             let mut reporter = Reporter::new(host, Some(boot.clone()), describe(image));
             if let Err(fault) = finish_without_seed(host, boot, &Installed::read(host)?.id) {
                 reporter.failed(None, &fault, None);
                 return Err(fault);
             }
             reporter.status.state = "joined".into();
+            left_to_do(host, &mut reporter);
             reporter.write();
             return Ok(None);
         }
         if !told {
-            tell_waiting(host, image, boot)?;
+            tell_waiting(host, image, boot, lost.as_ref().map(|l| l.why.as_str()))?;
             told = true;
+        } else if let Some(lost) = &mut lost
+            && lost.regained(host, image)?
+        {
+            let mut reporter = Reporter::new(host, boot, describe(image));
+            reporter.status.state = "joined".into();
+            reporter.write();
+            return Ok(None);
         }
         host.sys().sleep(LOOK);
     }
 }
 
-fn tell_waiting(host: &Host, image: &ImageInfo, boot: Option<BootPartition>) -> Result<(), Fault> {
+fn tell_waiting(host: &Host, image: &ImageInfo, boot: Option<BootPartition>, lost: Option<&str>) -> Result<(), Fault> {
     if boot.is_none() {
         let text = format!(
             "find the boot partition: no FAT file system labelled {} on disk {}; flash the image again",
@@ -232,19 +324,27 @@ fn tell_waiting(host: &Host, image: &ImageInfo, boot: Option<BootPartition>) -> 
         return Err(fault);
     }
     let mut reporter = Reporter::new(host, boot, describe(image));
-    let text =
-        "find seed.toml on the boot partition: there is none; copy seed.toml.example to seed.toml and fill it in";
+    let text = match lost {
+        None => NO_SEED.to_owned(),
+        Some(why) => format!("{why}; this node needs a new seed to join again, its workload's data is kept"),
+    };
     reporter.say(&format!("waiting for a seed: {text}"));
     reporter.status.state = "waiting for a seed".into();
     reporter.status.whose_move = Some(format!("{} ({})", Owner::Seed.word(), Owner::Seed.advice()));
-    reporter.status.error = Some(text.into());
+    reporter.status.error = Some(text);
     reporter.write();
     host.sys().notify("STATUS=waiting for a seed");
     Ok(())
 }
 
 /// Waits until the seed has changed or `limit` has passed; tells whether it changed.
-fn wait_for_change(host: &Host, image: &ImageInfo, old: &Found, limit: Option<Duration>) -> Result<bool, Fault> {
+fn wait_for_change(
+    host: &Host,
+    image: &ImageInfo,
+    old: &Found,
+    limit: Option<Duration>,
+    places: Places<'_>,
+) -> Result<bool, Fault> {
     let until = limit.map(|l| host.sys().uptime() + l);
     loop {
         let now = host.sys().uptime();
@@ -253,7 +353,7 @@ fn wait_for_change(host: &Host, image: &ImageInfo, old: &Found, limit: Option<Du
             return Ok(false);
         }
         host.sys().sleep(left);
-        let places = locate(&image.boot_label).owned_by(Owner::Host)?;
+        let places = places(&image.boot_label).owned_by(Owner::Host)?;
         // An unreadable card is the same as an unchanged one here: the next look may be better.
         if let Ok(Some(new)) = look(places)
             && new.bytes != old.bytes
@@ -276,5 +376,12 @@ mod tests {
         assert_eq!(at(7, 1.0), 256.0);
         assert_eq!(at(8, 1.0), 300.0);
         assert_eq!(at(1000, 1.0), 300.0);
+    }
+
+    #[test]
+    fn a_server_that_asks_for_time_gets_it_within_limits() {
+        let at = |tries, after: u64| wait(tries, 0.5, Some(Duration::from_secs(after))).as_secs();
+        assert_eq!((at(0, 7), at(3, 7), at(0, 86_400)), (7, 8, 300));
+        assert_eq!(wait(3, 0.5, None).as_secs(), 8);
     }
 }

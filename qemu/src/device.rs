@@ -5,7 +5,7 @@
 //! console is printed.
 
 use crate::accel::{self, Accelerator};
-use crate::args::{self, Controller, Files, Forward, Machine};
+use crate::args::{self, Controller, Files, Forward, Kernel, Link, Machine};
 use crate::console::Console;
 use crate::disk::DiskImage;
 use crate::process::Process;
@@ -36,8 +36,22 @@ pub struct Options {
     pub credentials: Vec<(String, String)>,
     /// Clock chip at power-on: `utc`, or a date such as `1970-01-01T00:00:00`.
     pub clock: String,
-    /// Guest ports to be reached from the build machine.
+    /// What its network interface is plugged into. A [`crate::link::Link`] has to outlive the device.
+    pub link: Link,
+    /// Guest ports to be reached from the build machine; only on a user network.
     pub guest_ports: Vec<u16>,
+    /// What starts the operating system.
+    pub start: Start,
+}
+
+/// What starts the operating system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// The boot loader on the disk, as the firmware finds it.
+    BootLoader,
+    /// The firmware, with the kernel, initrd and command line that the disk's boot loader would take: for disks that
+    /// the firmware has no driver for.
+    Firmware,
 }
 
 impl Options {
@@ -51,7 +65,9 @@ impl Options {
             memory_mib: 2048,
             credentials: Vec::new(),
             clock: "utc".to_owned(),
+            link: Link::User,
             guest_ports: Vec::new(),
+            start: Start::BootLoader,
         }
     }
 }
@@ -70,6 +86,9 @@ pub struct Device {
 impl Device {
     /// A device that is switched off, its disk a private copy of `image`.
     pub fn new(image: &DiskImage, options: &Options) -> Result<Self> {
+        if options.link != Link::User && !options.guest_ports.is_empty() {
+            bail!("forward guest ports: only a user network can");
+        }
         let dir = RunDir::new("device")?;
         let at = |name: &str| dir.path().join(name);
         let firmware = firmware::find(&options.arch)?;
@@ -80,6 +99,10 @@ impl Device {
             disk: at("disk.img"),
             console: at("console.log"),
             control: at("qmp"),
+            kernel: match options.start {
+                Start::BootLoader => None,
+                Start::Firmware => Some(kernel(image, dir.path())?),
+            },
         };
         let disk = image.copy(&files.disk, options.disk_size)?;
         let forward = |guest: &u16| -> Result<Forward> { Ok(Forward { host: ports::free()?, guest: *guest }) };
@@ -92,6 +115,7 @@ impl Device {
             serial: options.serial.clone(),
             credentials: options.credentials.clone(),
             clock: options.clock.clone(),
+            link: options.link.clone(),
             forwards: options.guest_ports.iter().map(forward).collect::<Result<_>>()?,
         };
         let console = Console::new(files.console.clone());
@@ -133,6 +157,12 @@ impl Device {
         let done = self.disk.put_seed(seed);
         qmp.execute("cont", json!({}))?;
         done
+    }
+
+    /// Plugs its network cable in or out: the guest sees its interface gain or lose its carrier.
+    pub fn set_link(&self, up: bool) -> Result<()> {
+        self.running()?;
+        Qmp::connect(&self.files.control)?.execute("set_link", json!({ "name": args::NET, "up": up })).map(drop)
     }
 
     /// Cuts its power.
@@ -201,6 +231,15 @@ impl Device {
         let status = self.disk.status().unwrap_or_else(|e| format!("(cannot be read: {e:#})"));
         format!("--- status file\n{status}\n--- console, last 40 lines\n{}\n---", self.console.tail(40))
     }
+}
+
+/// Takes what the disk's boot loader starts out of `image`, into files in `dir`.
+fn kernel(image: &DiskImage, dir: &Path) -> Result<Kernel> {
+    let entry = image.boot_entry()?;
+    let (kernel, initrd) = (dir.join("kernel"), dir.join("initrd"));
+    std::fs::write(&kernel, entry.kernel).context("write the device's kernel")?;
+    std::fs::write(&initrd, entry.initrd).context("write the device's initrd")?;
+    Ok(Kernel { kernel, initrd, command_line: entry.command_line })
 }
 
 impl Drop for Device {

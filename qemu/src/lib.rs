@@ -13,6 +13,7 @@ pub mod device;
 pub mod disk;
 pub mod firmware;
 pub mod journey;
+pub mod link;
 pub mod pods;
 pub mod ports;
 pub mod process;
@@ -34,6 +35,11 @@ pub fn host_arch() -> Result<&'static str> {
 /// The raw disk image of a target, built if anything that goes into it has changed.
 pub fn image_of(target: &str) -> Result<std::path::PathBuf> {
     imagebuild::build::ensure_raw(target, None)
+}
+
+/// [`image_of`] with the bundle of a Kubernetes minor or version of components.lock.
+pub fn image_with(target: &str, kubernetes_version: &str) -> Result<std::path::PathBuf> {
+    imagebuild::build::ensure_raw(target, Some(kubernetes_version))
 }
 
 /// An error with its causes, outermost first, one below the other and without a backtrace.

@@ -11,6 +11,8 @@ use imagebuild::arch::Arch;
 use qemu::control_plane::ControlPlane;
 use qemu::device::Options;
 use qemu::disk::DiskImage;
+use qemu::link::namespace::Namespace;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -24,11 +26,28 @@ pub const SOON: Duration = Duration::from_secs(420);
 /// # Panics
 /// In CI, when something is missing.
 pub fn can_boot(arch: &str) -> bool {
-    let tools = [qemu::args::program(arch), "setpriv", "cp"];
-    let missing =
-        tools.iter().find(|tool| !imagebuild::cmd::found(tool)).map(|tool| format!("{tool} is not installed"));
+    let missing = missing(&[qemu::args::program(arch), "setpriv", "cp"]);
     let firmware = qemu::firmware::find(arch).err().map(|e| e.to_string());
-    let Some(reason) = missing.or(firmware) else { return true };
+    goes(missing.or(firmware))
+}
+
+/// Whether a network of our own can be made: namespaces, tap interfaces and the programs that run in them. Skips and
+/// fails like [`can_boot`].
+///
+/// # Panics
+/// In CI, when something is missing.
+pub fn can_network() -> bool {
+    let missing = missing(&["unshare", "nsenter", "setpriv", "ip", "nft", "dnsmasq", "tinyproxy", "timeout", "bash"]);
+    goes(missing.or_else(|| Namespace::probe().err().map(|e| format!("no network of our own: {e:#}"))))
+}
+
+fn missing(tools: &[&str]) -> Option<String> {
+    let here = |tool: &&&str| imagebuild::cmd::found(tool) || Path::new("/usr/sbin").join(tool).is_file();
+    tools.iter().find(|tool| !here(tool)).map(|tool| format!("{tool} is not installed"))
+}
+
+fn goes(reason: Option<String>) -> bool {
+    let Some(reason) = reason else { return true };
     assert!(std::env::var_os("CI").is_none(), "{reason}");
     println!("skipped: {reason}");
     false
@@ -64,6 +83,39 @@ pub fn shared_plane() -> &'static ControlPlane {
     static PLANE: OnceLock<ControlPlane> = OnceLock::new();
     PLANE.get_or_init(|| ControlPlane::start(&Default::default()).expect("start a control plane"))
 }
+
+/// Lets a switched-off device run `script` (bash, as root) at its next boot, beside everything else that it starts.
+/// What the script prints goes to the console. The script is gone from the disk with [`remove_script`].
+///
+/// # Errors
+/// When the disk cannot be written.
+pub fn add_script(disk: &DiskImage, script: &str) -> Result<()> {
+    disk.write_file(SCRIPT, format!("#!/bin/bash\n{script}").as_bytes(), 0o755)?;
+    disk.write_file(SCRIPT_UNIT, SCRIPT_UNIT_TEXT.as_bytes(), 0o644)?;
+    disk.link_file(SCRIPT_WANTED, SCRIPT_UNIT)
+}
+
+/// Takes away what [`add_script`] added.
+///
+/// # Errors
+/// When the disk cannot be written.
+pub fn remove_script(disk: &DiskImage) -> Result<()> {
+    [SCRIPT_WANTED, SCRIPT_UNIT, SCRIPT].into_iter().try_for_each(|path| disk.remove_file(path))
+}
+
+const SCRIPT: &str = "/usr/local/sbin/test-script";
+const SCRIPT_UNIT: &str = "/etc/systemd/system/test-script.service";
+const SCRIPT_WANTED: &str = "/etc/systemd/system/multi-user.target.wants/test-script.service";
+const SCRIPT_UNIT_TEXT: &str = "\
+[Unit]
+Description=What a test does on this device
+
+[Service]
+Type=exec
+ExecStart=/usr/local/sbin/test-script
+StandardOutput=journal+console
+StandardError=journal+console
+";
 
 /// The value that the status file gives for `key`.
 pub fn status_value(status: &str, key: &str) -> String {

@@ -4,7 +4,7 @@
 
 use super::discovery::discover;
 use super::files::KUBELET_CONF;
-use super::kubeconfig::kubelet_conf;
+use super::kubeconfig::{CURRENT_PEM, kubelet_conf};
 use super::wire_tests::{Ca, http, ok_json, serve, serve_on};
 use super::{config::CA_FILE, pin, run};
 use crate::clock::{compare, floor, once};
@@ -12,7 +12,10 @@ use crate::fault::Owner;
 use crate::host::Host;
 use crate::host::fake::{Fake, Seen};
 use crate::image::ImageInfo;
+use crate::sealed::look_after;
 use crate::seed::{Cluster, Endpoint, JoinToken, Trust};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
@@ -133,6 +136,51 @@ fn times_that_cannot_be_are_refused() {
     assert_eq!(device.once(&server), Err("read the time of API server HOST: its answer has no Date".to_owned()));
 }
 
+/// A device whose own certificate is valid in the years `from` to `until`.
+fn with_certificate(device: &Joined, ca: &Ca, from: i32, until: i32) {
+    let (certificate, key) = ca.leaf("node", from, until);
+    let pem = pem(&certificate) + &key.serialize_pem();
+    device.host.write(CURRENT_PEM, pem.as_bytes(), 0o600).unwrap();
+}
+
+fn pem(der: &[u8]) -> String {
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(der))
+}
+
+#[test]
+fn a_certificate_is_judged_after_the_clock() {
+    let ca = Ca::new();
+    let server = serve(ca.leaf("127.0.0.1", 2020, 2090), ok_json("{}"));
+    let judged = |clock: u64, until: i32| {
+        let device = joined(&ca, &server, clock);
+        with_certificate(&device, &ca, 2020, until);
+        let lost = look_after(&device.host, &device.image, &|_| Ok(())).unwrap();
+        assert_eq!(device.clock(), DATE);
+        lost.map(|lost| lost.why)
+    };
+    // Two years ahead of the cluster a good certificate looks expired; behind it an expired one looks good.
+    assert_eq!(judged(DATE + 730 * DAY, 2027), None);
+    let want = format!("use {CURRENT_PEM}: its certificate expired at 2026-01-01T00:00:00Z");
+    assert_eq!(judged(DATE - 400 * DAY, 2026), Some(want));
+}
+
+#[test]
+fn a_device_that_cannot_ask_yet_is_not_lost_for_good() {
+    let ca = Ca::new();
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let server = Endpoint { host: address.ip().to_string(), port: address.port() };
+    let device = joined(&ca, &server, DATE + 730 * DAY);
+    with_certificate(&device, &ca, 2020, 2027);
+    let lost = look_after(&device.host, &device.image, &|_| Ok(())).unwrap();
+    let mut lost = lost.unwrap_or_else(|| panic!("nobody was asked"));
+    serve_on(TcpListener::bind(address).unwrap(), ca.leaf("127.0.0.1", 2020, 2090), ok_json("{}"));
+    // Not before its time.
+    assert!(!lost.regained(&device.host, &device.image).unwrap());
+    device.host.sys().sleep(Duration::from_secs(2));
+    assert!(lost.regained(&device.host, &device.image).unwrap());
+    assert_eq!(device.clock(), DATE);
+}
+
 #[test]
 fn it_keeps_trying_until_the_link_is_there_and_says_so_once() {
     let ca = Ca::new();
@@ -177,13 +225,14 @@ fn only_the_proven_clusters_clock_says_that_a_token_has_expired() {
             Ok(())
         })
         .unwrap();
-        let text = error.unwrap().text;
-        let head = "join token \"abcdef\" is unknown to the cluster (no JWS signature for it in cluster-info): ";
-        text.strip_prefix(head).unwrap_or_else(|| panic!("{text}")).to_owned()
+        error.unwrap().text
     };
-    let unsure = "it may have expired, or never existed";
+    let unsure = "join token \"abcdef\" is unknown to the cluster (no JWS signature for it in cluster-info): it may have \
+                  expired, or never existed";
+    let expired = "join token \"abcdef\" expired at 2026-11-22T16:31:40Z (it is 2026-11-22T16:31:48Z by the cluster's \
+                   clock): make another with kubeadm token create";
     // The device's own clock is far behind, then far ahead: neither is asked.
-    assert_eq!(judged(&ca, DATE - 8, 0), "it expired at 2026-11-22T16:31:40Z");
+    assert_eq!(judged(&ca, DATE - 8, 0), expired);
     assert_eq!(judged(&ca, DATE + 60, DATE + DAY), unsure);
     assert_eq!(judged(&impostor, DATE - 8, DATE), unsure);
 }

@@ -3,13 +3,14 @@
 
 use super::{Cx, spend};
 use crate::clock;
+use crate::credential::credential;
 use crate::cri::SOCKET;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::{Host, STATE_DIR};
 use crate::image::ImageInfo;
 use crate::journal::{Effect, Record};
 use crate::kube::config::CA_FILE;
-use crate::kube::files::{Content, KUBELET_CONF, files};
+use crate::kube::files::{Content, files};
 use crate::kube::join::{Device, JoinInput, Joined, obtain};
 use crate::kube::node::NodeClient;
 use crate::secret::Secret;
@@ -21,6 +22,8 @@ const PEM: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 /// How long one try waits for approval; the next one takes the same request up again.
 const CSR_WAIT: Duration = Duration::from_secs(60);
+/// The node monitor grace period is 50 s unless changed, and the cluster looks every 5 s.
+const READY_WAIT: Duration = Duration::from_secs(90);
 
 /// Names of the facts that the join leaves for later phases and later boots.
 mod facts {
@@ -31,12 +34,12 @@ mod facts {
 }
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
-    Ok(joined_by_this_seed(cx) && client(cx).is_ok())
+    holds(cx)
 }
 
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     // After a power cut the certificate may be there already; then it is only proven and the token ended.
-    if !(joined_by_this_seed(cx) && client(cx).is_ok()) {
+    if !holds(cx)? {
         let joined = ask(cx)?;
         keep(cx, &joined).owned_by(Owner::Host)?;
     }
@@ -69,13 +72,19 @@ pub(super) fn leftover(cx: &Cx) -> bool {
     cx.host.journal().fact(facts::LEFTOVER) == Some("true")
 }
 
-fn joined_by_this_seed(cx: &Cx) -> bool {
-    cx.host.journal().fact(facts::SEED) == Some(cx.seed.digest())
-        && cx.host.read(KUBELET_CONF).is_ok_and(|b| b.is_some_and(|b| !b.is_empty()))
+/// Whether what is there came by this seed and still opens the API server.
+fn holds(cx: &Cx) -> Result<bool, Fault> {
+    let by_this_seed = cx.host.journal().fact(facts::SEED) == Some(cx.seed.digest());
+    Ok(by_this_seed && credential(&cx.host).owned_by(Owner::Host)?.usable() && client(cx).is_ok())
 }
 
 fn key_path() -> String {
     format!("{STATE_DIR}/join.key")
+}
+
+/// Where SuperEdge's edge-info is kept, without its secrets, for the step that sets up SuperEdge's own parts.
+fn edge_info_path() -> String {
+    format!("{STATE_DIR}/edge-info.json")
 }
 
 fn ask(cx: &Cx) -> Result<Joined, Fault> {
@@ -90,12 +99,14 @@ fn ask(cx: &Cx) -> Result<Joined, Fault> {
     let input = JoinInput {
         cluster: &cx.seed.cluster,
         node_name: &name,
+        role: cx.seed.node.role,
         kubelet_version: &cx.bundle.manifest.kubernetes,
         target: &cx.image.target,
         cri_socket: SOCKET,
         resolv_conf: resolved.then_some(RESOLVED),
         now: cx.host.now(),
         csr_wait: CSR_WAIT,
+        ready_wait: READY_WAIT,
     };
     obtain(&input, &mut Keeper { host: &cx.host, image: &cx.image })
 }
@@ -107,6 +118,14 @@ fn keep(cx: &Cx, joined: &Joined) -> Result<()> {
     if cx.host.journal().records().contains(&started) {
         // It would go on with what an earlier seed gave it.
         cx.host.run(&["systemctl", "stop", "kubelet.service"])?;
+    }
+    match &joined.edge_info {
+        Some(info) => {
+            let bytes = serde_json::to_vec_pretty(info).context("encode edge-info")?;
+            cx.host.write(&edge_info_path(), &bytes, 0o600)?;
+        }
+        // What another cluster once said must not be taken for this one's word.
+        None => cx.host.remove(&edge_info_path())?,
     }
     for file in files(joined, &cx.seed.node, &name, &name, cx.host.now()) {
         match file.content {
@@ -148,5 +167,9 @@ impl Device for Keeper<'_> {
 
     fn progress(&mut self, text: &str) {
         self.host.sys().notify(&format!("STATUS={text}"));
+    }
+
+    fn notice(&mut self, text: &str) {
+        self.host.sys().say(&format!("firstboot: {text}"));
     }
 }

@@ -3,7 +3,8 @@
 //! kube-scheduler on free loopback ports, prepared by unmodified kubeadm phases.
 //!
 //! Needs no root and changes nothing outside its scratch folder. Guests on QEMU's user network reach it as 10.0.2.2;
-//! its certificate, `cluster-info` and Service `kubernetes` carry that address.
+//! its certificate, `cluster-info` and Service `kubernetes` carry that address. An IPv6 cluster has an address of that
+//! family in its place, which [`crate::link`] leads to.
 
 pub mod audit;
 pub mod config;
@@ -16,7 +17,7 @@ use crate::process::Process;
 use crate::run_dir::RunDir;
 use crate::{ports, wait};
 use anyhow::{Context, Result, bail};
-use config::Ports;
+use config::{Family, Ports};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -27,15 +28,21 @@ const START: Duration = Duration::from_secs(90);
 /// What may be chosen.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Version that the control plane runs and that `kubeadm-config` names, with the leading `v`.
+    /// Version that the control plane runs and that `kubeadm-config` names, with the leading `v`; components.lock
+    /// has to hold it.
     pub kubernetes_version: String,
+    /// How long the certificates are valid that kube-controller-manager signs, as Go writes durations; a year when
+    /// left out.
+    pub signing_duration: Option<String>,
     /// Whether kube-proxy and CoreDNS are installed. Without them `kubeadm-config` and `kubelet-config` still exist.
     pub addons: bool,
+    /// Address family of the cluster.
+    pub family: Family,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { kubernetes_version: "v1.36.3".to_owned(), addons: true }
+        Options { kubernetes_version: "v1.36.3".to_owned(), signing_duration: None, addons: true, family: Family::V4 }
     }
 }
 
@@ -45,6 +52,7 @@ pub struct ControlPlane {
     apiserver: Mutex<Option<Process>>,
     others: Vec<Process>,
     programs: Programs,
+    family: Family,
     ports: Ports,
     dir: RunDir,
 }
@@ -61,9 +69,11 @@ struct Programs {
 }
 
 impl Programs {
-    fn ensure() -> Result<Self> {
+    fn ensure(version: &str) -> Result<Self> {
         let arch = imagebuild::arch::Arch::host()?;
-        let get = |name: &str| imagebuild::component::ensure(name, arch).with_context(|| format!("build {name}"));
+        let get = |name: &str| {
+            imagebuild::component::ensure(name, arch, Some(version)).with_context(|| format!("build {name}"))
+        };
         Ok(Programs {
             etcd: get("etcd")?,
             apiserver: get("kube-apiserver")?,
@@ -81,7 +91,7 @@ impl ControlPlane {
     /// # Errors
     /// Names the server that failed, with the end of its log.
     pub fn start(options: &Options) -> Result<Self> {
-        let programs = Programs::ensure()?;
+        let programs = Programs::ensure(&options.kubernetes_version)?;
         let dir = RunDir::new("control-plane")?;
         let ports = Ports {
             api: ports::free()?,
@@ -92,17 +102,18 @@ impl ControlPlane {
         };
         let path = dir.path().to_owned();
         let etcd = Process::start("etcd", &programs.etcd, &config::etcd(&path, ports), &path.join("etcd.log"))?;
-        let mut plane = ControlPlane { apiserver: Mutex::new(None), others: vec![etcd], programs, ports, dir };
+        let family = options.family;
+        let mut plane = ControlPlane { apiserver: Mutex::new(None), others: vec![etcd], programs, family, ports, dir };
         plane.prepare_files(options).context("prepare certificates with kubeadm")?;
         plane.start_apiserver()?;
-        plane.start_controllers()?;
+        plane.start_controllers(options)?;
         plane.prepare_cluster(options).context("prepare the cluster with kubeadm")?;
         Ok(plane)
     }
 
     /// Starts kube-apiserver (again) and waits until it is ready.
     pub fn start_apiserver(&self) -> Result<()> {
-        let args = config::apiserver(self.path(), self.ports);
+        let args = config::apiserver(self.path(), self.family, self.ports);
         let log = self.path().join("kube-apiserver.log");
         let process = Process::start("kube-apiserver", &self.programs.apiserver, &args, &log)?;
         let ready = wait::until("kube-apiserver to be ready", START, || {
@@ -126,13 +137,13 @@ impl ControlPlane {
         taken.context("find a running kube-apiserver")?.stop(Duration::from_secs(5))
     }
 
-    fn start_controllers(&mut self) -> Result<()> {
+    fn start_controllers(&mut self, options: &Options) -> Result<()> {
         let dir = self.path().to_owned();
         let wanted = [
             (
                 "kube-controller-manager",
                 self.programs.controller_manager.clone(),
-                config::controller_manager(&dir, self.ports),
+                config::controller_manager(&dir, self.family, self.ports, options.signing_duration.as_deref()),
             ),
             ("kube-scheduler", self.programs.scheduler.clone(), config::scheduler(&dir, self.ports)),
         ];
@@ -142,14 +153,14 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Address for guests: `10.0.2.2:PORT`.
+    /// Address for guests: `10.0.2.2:PORT`, or its IPv6 counterpart.
     pub fn endpoint_for_guest(&self) -> String {
-        format!("{}:{}", config::GUEST_VIEW, self.ports.api)
+        self.family.with_port(self.family.guest_view(), self.ports.api)
     }
 
-    /// Address for programs on the build machine: `127.0.0.1:PORT`.
+    /// Address for programs on the build machine: `127.0.0.1:PORT` or `[::1]:PORT`.
     pub fn endpoint_for_host(&self) -> String {
-        format!("127.0.0.1:{}", self.ports.api)
+        self.family.with_port(self.family.loopback(), self.ports.api)
     }
 
     /// Scratch folder with certificates, logs and kubeconfigs.
