@@ -31,6 +31,8 @@ const NO_SEED: &str =
 /// A seed file as it was found.
 struct Found {
     place: Place,
+    /// The device's own boot partition, which may be another one: status goes there.
+    boot: Option<BootPartition>,
     name: &'static str,
     bytes: Vec<u8>,
 }
@@ -186,9 +188,7 @@ fn describe(image: &ImageInfo) -> String {
 }
 
 fn reporter<'a>(host: &'a Host, found: &Found, image: &ImageInfo) -> Reporter<'a> {
-    // A stick is read and left alone; its status goes to the console only.
-    let boot = (!found.place.carried).then(|| found.place.partition.clone());
-    Reporter::new(host, boot, describe(image))
+    Reporter::new(host, found.boot.clone(), describe(image))
 }
 
 fn begin(host: &Host, seed: &Seed) -> Result<(), Fault> {
@@ -253,11 +253,17 @@ fn left_to_do(host: &Host, reporter: &mut Reporter<'_>) {
     reporter.status.left_to_do = commands;
 }
 
+/// The boot partition of the device itself. A stick is only read.
+fn own(places: &[Place]) -> Option<BootPartition> {
+    places.iter().find(|p| !p.carried).map(|p| p.partition.clone())
+}
+
 /// The first seed among the places where one may lie.
 fn look(places: Vec<Place>) -> Result<Option<Found>, Fault> {
+    let boot = own(&places);
     for place in places {
         if let Some((name, bytes)) = place.partition.seed().owned_by(Owner::Seed)? {
-            return Ok(Some(Found { place, name, bytes }));
+            return Ok(Some(Found { place, boot, name, bytes }));
         }
     }
     Ok(None)
@@ -275,7 +281,7 @@ fn wait_for_seed(
     let mut told = false;
     loop {
         let places = places(&image.boot_label).owned_by(Owner::Host)?;
-        let boot: Option<BootPartition> = places.iter().find(|p| !p.carried).map(|p| p.partition.clone());
+        let boot = own(&places);
         match look(places) {
             Ok(Some(found)) => return Ok(Some(found)),
             Ok(None) => {}

@@ -86,6 +86,8 @@ pub struct Files {
     pub disk: PathBuf,
     /// Where the serial console is appended.
     pub console: PathBuf,
+    /// Raw image of a USB stick that is plugged in.
+    pub stick: Option<PathBuf>,
     /// Control socket (QMP).
     pub control: PathBuf,
     /// What is started in place of the disk's boot loader.
@@ -116,6 +118,11 @@ pub fn argv(machine: &Machine, files: &Files) -> Vec<String> {
     add("drive", format!("if=none,id=disk,format=raw,cache=unsafe,discard=unmap,file={}", escaped(&files.disk)));
     for device in disk_devices(machine.controller) {
         add("device", (*device).to_owned());
+    }
+    if let Some(stick) = &files.stick {
+        add("drive", format!("if=none,id=stick,format=raw,cache=unsafe,file={}", escaped(stick)));
+        add("device", "qemu-xhci,id=sticks".to_owned());
+        add("device", "usb-storage,bus=sticks.0,drive=stick,removable=on".to_owned());
     }
     add("netdev", netdev(&machine.link, &machine.forwards));
     // No boot ROM: the disk is the only thing to start from.
@@ -211,6 +218,7 @@ mod tests {
             vars: at("vars"),
             disk: at("disk"),
             console: at("console"),
+            stick: None,
             control: at("qmp"),
             kernel: None,
         }

@@ -13,8 +13,10 @@ use crate::qmp::Qmp;
 use crate::run_dir::RunDir;
 use crate::{firmware, ports, wait};
 use anyhow::{Context, Result, bail};
+use firstboot::boot_partition::BootPartition;
 use serde_json::json;
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const GIB: u64 = 1 << 30;
@@ -42,6 +44,8 @@ pub struct Options {
     pub guest_ports: Vec<u16>,
     /// What starts the operating system.
     pub start: Start,
+    /// Text of `seed.toml` on a USB stick labelled `SEED` that is plugged in.
+    pub stick: Option<String>,
 }
 
 /// What starts the operating system.
@@ -68,6 +72,7 @@ impl Options {
             link: Link::User,
             guest_ports: Vec::new(),
             start: Start::BootLoader,
+            stick: None,
         }
     }
 }
@@ -98,6 +103,7 @@ impl Device {
             vars: at("vars.fd"),
             disk: at("disk.img"),
             console: at("console.log"),
+            stick: options.stick.as_deref().map(|seed| stick(&at("stick.img"), seed)).transpose()?,
             control: at("qmp"),
             kernel: match options.start {
                 Start::BootLoader => None,
@@ -120,6 +126,12 @@ impl Device {
         };
         let console = Console::new(files.console.clone());
         Ok(Device { emulator: None, machine, files, disk, console, dir })
+    }
+
+    /// Content of `seed.toml` on the stick, once the device is switched off.
+    pub fn stick_seed(&self) -> Result<Option<Vec<u8>>> {
+        let path = self.files.stick.as_ref().context("find a stick")?;
+        BootPartition::open_whole(path)?.read("seed.toml")
     }
 
     /// Switches it on.
@@ -240,6 +252,16 @@ fn kernel(image: &DiskImage, dir: &Path) -> Result<Kernel> {
     std::fs::write(&kernel, entry.kernel).context("write the device's kernel")?;
     std::fs::write(&initrd, entry.initrd).context("write the device's initrd")?;
     Ok(Kernel { kernel, initrd, command_line: entry.command_line })
+}
+
+/// A stick as a person would format it: no partitions, one FAT file system labelled `SEED`.
+fn stick(path: &Path, seed: &str) -> Result<PathBuf> {
+    let file = File::options().read(true).write(true).create_new(true).open(path).context("create a stick")?;
+    file.set_len(16 << 20).context("size the stick")?;
+    let options = fatfs::FormatVolumeOptions::new().volume_label(*b"SEED       ");
+    fatfs::format_volume(fscommon::BufStream::new(file), options).context("format the stick")?;
+    BootPartition::open_whole(path)?.write("seed.toml", seed.as_bytes()).context("write seed.toml to the stick")?;
+    Ok(path.to_owned())
 }
 
 impl Drop for Device {

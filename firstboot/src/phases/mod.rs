@@ -22,6 +22,7 @@ pub(crate) use clock::has_timesyncd;
 pub(crate) use identity::{MACHINE_ID, came_with_image, machine_id, name_by_hardware};
 pub(crate) use kernel::swaps;
 pub(crate) use kubelet::{UNIT as KUBELET_UNIT, WANTED as KUBELET_WANTED};
+pub use pod_network::withdraw as withdraw_pod_network;
 pub use ready::LEFT_TO_DO;
 pub use seal::{finish_without_seed, spend};
 
