@@ -8,6 +8,7 @@
 
 mod answer;
 pub mod client;
+pub mod clock;
 pub mod config;
 pub mod csr;
 pub mod discovery;
@@ -22,6 +23,8 @@ pub mod pin;
 mod published;
 pub mod tls;
 
+#[cfg(test)]
+mod clock_tests;
 #[cfg(test)]
 mod wire_tests;
 
