@@ -26,7 +26,7 @@ pub mod tls;
 #[cfg(test)]
 mod clock_tests;
 #[cfg(test)]
-mod wire_tests;
+pub(crate) mod wire_tests;
 
 use std::future::Future;
 

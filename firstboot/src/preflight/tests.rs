@@ -8,6 +8,7 @@ use crate::host::fake::Fake;
 use crate::image::ImageInfo;
 use crate::journal::Record;
 use crate::kube::files::KUBELET_CONF;
+use crate::kube::wire_tests::{Ca, ok_json, serve};
 use crate::phases::{Installed, KUBELET_WANTED};
 use crate::seed::{self, Seed};
 use std::path::Path;
@@ -320,6 +321,32 @@ fn without_a_seed_there_is_nobody_to_ask() {
         Ground::new(&device.host, &device.image, &device.bundle, Some(Err("seed.toml:3: unknown table [x]".into())));
     let found = Outcome::new("Endpoint", super::cluster::endpoint(&refused).unwrap());
     assert_eq!(found.line(), "[ERROR Endpoint]: seed.toml:3: unknown table [x] (seed)");
+}
+
+/// Two API servers: a real TLS server that proves itself, and a port that nobody listens on.
+#[test]
+fn api_servers_are_asked_and_their_clock_is_compared() {
+    let ca = Ca::new();
+    let good = serve(ca.leaf("127.0.0.1", 2020, 2090), ok_json("{}"));
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let text = |servers: &str, ca: &Ca| {
+        let head = format!("version = 1\n[cluster]\napiserver = [{servers}]\ntoken = \"abcdef.0123456789abcdef\"\n");
+        let seed = seed::parse(format!("{head}ca-cert = \"\"\"\n{}\"\"\"\n", ca.pem).as_bytes()).unwrap();
+        let device = Device { seed: Some(seed), ..device() };
+        // The server says 2026-11-22T16:31:48Z.
+        device.host.sys().set_clock(SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_365_108 - 3600)).unwrap();
+        (device.line("Endpoint"), device.line("Clock"))
+    };
+    let (endpoint, clock) = text(&format!("\"{good}\""), &ca);
+    assert_eq!(endpoint, format!("[OK] {good}: answers, and is the cluster's"));
+    assert_eq!(clock, "[WARNING] the clock is 3600 s behind the cluster's; firstboot sets it by that (host)");
+    let (endpoint, _) = text(&format!("\"{closed}\", \"{good}\""), &ca);
+    let refused = format!("connect to API server {closed}: connection refused");
+    assert_eq!(endpoint, format!("[WARNING] {refused}; {good} answers (cluster)"));
+    let (endpoint, clock) = text(&format!("\"{closed}\", \"{good}\""), &Ca::new());
+    let foreign = format!("certificate of API server {good} is not signed by the cluster's CA");
+    assert_eq!(endpoint, format!("[ERROR] {refused}; {foreign} (cluster)"));
+    assert!(clock.ends_with("; no API server to compare with"), "{clock}");
 }
 
 #[test]
