@@ -115,15 +115,12 @@ pub fn cluster_info_that_is_not_published(plane: &ControlPlane) {
         "cluster-info of {endpoint} may not be read without a credential (403): publish it with kubeadm init phase \
          bootstrap-token, or put ca-cert in place of ca-cert-hashes in seed.toml"
     );
-    qemu::wait::until("cluster-info to be closed", Duration::from_secs(10), || {
-        let mut device = Bench { kubelet: "1.99.0", ..Bench::default() };
-        Ok((device.fails(&seed, "closed").1 == want).then_some(()))
-    })
-    .unwrap();
+    wait_access(plane, ANYBODY, "kube-public", "cluster-info", false);
     assert_eq!(refused(&seed, "closed"), want);
     assert_no_trace(plane, "closed", &token);
     // The remedy in the message is one.
     Bench::default().join(&with_ca(plane, &token), "closed").unwrap();
     kept["metadata"].as_object_mut().unwrap().retain(|key, _| key == "name" || key == "namespace");
     create(plane, &kept);
+    wait_access(plane, ANYBODY, "kube-public", "cluster-info", true);
 }
