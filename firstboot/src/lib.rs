@@ -21,6 +21,7 @@ pub mod journal;
 pub mod kube;
 pub mod phase;
 pub mod phases;
+pub mod proxy;
 pub mod report;
 pub mod run;
 pub mod secret;
