@@ -127,9 +127,21 @@ impl Journal {
         &self.records
     }
 
-    /// Whether this phase was completed by a run with the current seed.
+    /// The records of this life of the node: those after the last [`Record::Sealed`] that another seed was begun after.
+    fn life(&self) -> &[Record] {
+        let begun = self.records.iter().rposition(|r| matches!(r, Record::Begun { .. })).unwrap_or(0);
+        let before = self.records[..begun].iter().rposition(|r| *r == Record::Sealed);
+        &self.records[before.map_or(0, |sealed| sealed + 1)..]
+    }
+
+    /// Whether a run with this seed, version and boot is on record in this life of the node.
+    pub fn begun(&self, begun: &Record) -> bool {
+        !self.sealed() && self.life().contains(begun)
+    }
+
+    /// Whether this phase was completed in this life of the node.
     pub fn done(&self, phase: &str) -> bool {
-        self.records.iter().any(|r| matches!(r, Record::Done { phase: p, .. } if p == phase))
+        self.life().iter().any(|r| matches!(r, Record::Done { phase: p, .. } if p == phase))
     }
 
     /// The latest value of a fact.
@@ -140,9 +152,9 @@ impl Journal {
         })
     }
 
-    /// Whether the device is sealed: Ready once, seed destroyed.
+    /// Whether the device is sealed: Ready once, seed destroyed, and no other seed begun since.
     pub fn sealed(&self) -> bool {
-        self.records.contains(&Record::Sealed)
+        self.life().contains(&Record::Sealed)
     }
 
     /// Whether an effect on this path is already on record, so that its first state is known.
@@ -166,10 +178,10 @@ impl Journal {
         })
     }
 
-    /// Seconds that each phase took when it was last applied, in the order of first completion.
+    /// Seconds that each phase took when it was last applied in this life, in the order of first completion.
     pub fn seconds(&self) -> Vec<(String, f64)> {
         let mut all: Vec<(String, f64)> = Vec::new();
-        for record in &self.records {
+        for record in self.life() {
             if let Record::Done { phase, seconds } = record {
                 match all.iter_mut().find(|(p, _)| p == phase) {
                     Some(entry) => entry.1 = *seconds,
@@ -207,6 +219,27 @@ mod tests {
         assert!(journal.done("identity") && !journal.done("join") && journal.sealed());
         assert_eq!(journal.fact("node"), Some("edge-1"));
         assert_eq!(journal.seconds(), [("identity".to_owned(), 1.5)]);
+    }
+
+    #[test]
+    fn another_seed_after_the_seal_begins_another_life() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(&dir.path().join("journal")).unwrap();
+        let begun = |seed: &str| Record::Begun { version: "1".into(), seed: seed.into(), boot: "b".into() };
+        let fact = Record::Fact { name: "node".into(), value: "edge-1".into() };
+        for record in [begun("s1"), fact, done("ready"), Record::Sealed] {
+            journal.append(record).unwrap();
+        }
+        assert!(journal.sealed() && journal.done("ready") && !journal.begun(&begun("s1")));
+        // The very same seed, dropped again, is another life as well.
+        journal.append(begun("s1")).unwrap();
+        assert!(!journal.sealed() && !journal.done("ready") && journal.begun(&begun("s1")));
+        assert_eq!((journal.fact("node"), journal.seconds()), (Some("edge-1"), vec![]));
+        journal.append(done("ready")).unwrap();
+        journal.append(begun("s2")).unwrap();
+        assert!(journal.done("ready") && !journal.sealed());
+        journal.append(Record::Sealed).unwrap();
+        assert!(journal.sealed());
     }
 
     #[test]

@@ -12,6 +12,7 @@
 
 pub mod boot_partition;
 pub mod bundle;
+pub mod credential;
 pub mod cri;
 pub mod fault;
 pub mod guard;

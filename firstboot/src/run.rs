@@ -4,17 +4,18 @@
 //! The rules are product decisions: which seed is accepted when, and whose move it is (docs/operations.md).
 
 use crate::boot_partition::{BootPartition, Place, locate, root_disk_name};
+use crate::credential::{Credential, credential};
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::{Host, System};
 use crate::image::{IMAGE_INFO, ImageInfo};
 use crate::journal::Record;
 use crate::phase::{self, Event, Stopped};
 use crate::phases::{Cx, Installed, PHASES, finish_without_seed};
-use crate::report::{Reporter, timestamp};
+use crate::report::{Reporter, timestamp, unix_seconds};
 use crate::seed::{self, Seed};
 use anyhow::Context;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// How often a waiting device looks for a seed.
 const LOOK: Duration = Duration::from_secs(5);
@@ -22,6 +23,9 @@ const LOOK: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(300);
 /// How old the status on the boot partition may get while phases go by.
 const STALE: Duration = Duration::from_secs(5);
+
+const NO_SEED: &str =
+    "find seed.toml on the boot partition: there is none; copy seed.toml.example to seed.toml and fill it in";
 
 /// A seed file as it was found.
 struct Found {
@@ -37,14 +41,19 @@ struct Found {
 pub fn run(root: &Path, sys: Box<dyn System>, until: Option<&str>) -> Result<(), Fault> {
     sys.notify("READY=1");
     let mut host = Host::open(root, sys).owned_by(Owner::Host)?;
-    if host.journal().sealed() {
-        return Ok(());
-    }
     let started = host.sys().uptime();
     let image = image_info(&host)?;
+    let lost = if host.journal().sealed() {
+        match credential(&host).owned_by(Owner::Host)? {
+            Credential::Usable { until } => return refuse_seed(&host, &image, until),
+            Credential::Unusable(why) => Some(why),
+        }
+    } else {
+        None
+    };
     let mut tries = 0;
     loop {
-        let found = wait_for_seed(&host, &image)?;
+        let found = wait_for_seed(&host, &image, lost.as_deref())?;
         let Some(found) = found else { return Ok(()) };
         let seed = match seed::parse(&found.bytes) {
             Ok(seed) => seed,
@@ -98,6 +107,28 @@ pub fn run(root: &Path, sys: Box<dyn System>, until: Option<&str>) -> Result<(),
     }
 }
 
+/// A sealed device whose credential is good: it needs no seed, and one that lies there is left alone, with the reason.
+fn refuse_seed(host: &Host, image: &ImageInfo, until: SystemTime) -> Result<(), Fault> {
+    let found = match locate(&image.boot_label).owned_by(Owner::Host).and_then(look) {
+        Ok(Some(found)) if !found.place.carried => found,
+        // Nothing to refuse, or a card that cannot be read: neither may keep a good node from working.
+        _ => return Ok(()),
+    };
+    let mut reporter = reporter(host, &found, image);
+    let node = host.journal().fact("node").unwrap_or_default().to_owned();
+    let text = format!(
+        "take {}: this device is node {node} and its certificate is good until {}; the file is left alone, remove it",
+        found.name,
+        timestamp(unix_seconds(until))
+    );
+    reporter.say(&format!("refused: {text}"));
+    reporter.status.state = "joined".into();
+    reporter.status.whose_move = Some(format!("{} ({})", Owner::Seed.word(), Owner::Seed.advice()));
+    reporter.status.error = Some(text);
+    reporter.write();
+    Ok(())
+}
+
 /// Exponential with full jitter (at least one second), so that a thousand devices do not come back at once.
 fn backoff(tries: u32, random: f64) -> Duration {
     let ceiling = Duration::from_secs(2u64.saturating_pow(tries.min(16) + 1)).min(LONGEST);
@@ -124,7 +155,7 @@ fn reporter<'a>(host: &'a Host, found: &Found, image: &ImageInfo) -> Reporter<'a
 fn begin(host: &Host, seed: &Seed) -> Result<(), Fault> {
     let boot = host.boot_id().owned_by(Owner::Host)?.unwrap_or_default();
     let begun = Record::Begun { version: env!("CARGO_PKG_VERSION").into(), seed: seed.digest().to_owned(), boot };
-    let known = host.journal().records().contains(&begun);
+    let known = host.journal().begun(&begun);
     if known { Ok(()) } else { host.record(begun).owned_by(Owner::Host) }
 }
 
@@ -174,7 +205,9 @@ fn look(places: Vec<Place>) -> Result<Option<Found>, Fault> {
 }
 
 /// Waits until there is a seed. `None`: there is none and none is needed, because all was done but the last record.
-fn wait_for_seed(host: &Host, image: &ImageInfo) -> Result<Option<Found>, Fault> {
+///
+/// `lost`: why the credential of a device that was sealed is worth nothing any more.
+fn wait_for_seed(host: &Host, image: &ImageInfo, lost: Option<&str>) -> Result<Option<Found>, Fault> {
     let mut told = false;
     loop {
         let places = locate(&image.boot_label).owned_by(Owner::Host)?;
@@ -188,7 +221,8 @@ fn wait_for_seed(host: &Host, image: &ImageInfo) -> Result<Option<Found>, Fault>
             }
             Err(_) => {}
         }
-        if let (true, Some(boot)) = (host.journal().done("ready"), &boot) {
+        let all_but_the_record = host.journal().done("ready") && !host.journal().sealed();
+        if let (true, Some(boot)) = (all_but_the_record, &boot) {
             let mut reporter = Reporter::new(host, Some(boot.clone()), describe(image));
             if let Err(fault) = finish_without_seed(host, boot, &Installed::read(host)?.id) {
                 reporter.failed(None, &fault, None);
@@ -199,14 +233,14 @@ fn wait_for_seed(host: &Host, image: &ImageInfo) -> Result<Option<Found>, Fault>
             return Ok(None);
         }
         if !told {
-            tell_waiting(host, image, boot)?;
+            tell_waiting(host, image, boot, lost)?;
             told = true;
         }
         host.sys().sleep(LOOK);
     }
 }
 
-fn tell_waiting(host: &Host, image: &ImageInfo, boot: Option<BootPartition>) -> Result<(), Fault> {
+fn tell_waiting(host: &Host, image: &ImageInfo, boot: Option<BootPartition>, lost: Option<&str>) -> Result<(), Fault> {
     if boot.is_none() {
         let text = format!(
             "find the boot partition: no FAT file system labelled {} on disk {}; flash the image again",
@@ -218,12 +252,14 @@ fn tell_waiting(host: &Host, image: &ImageInfo, boot: Option<BootPartition>) -> 
         return Err(fault);
     }
     let mut reporter = Reporter::new(host, boot, describe(image));
-    let text =
-        "find seed.toml on the boot partition: there is none; copy seed.toml.example to seed.toml and fill it in";
+    let text = match lost {
+        None => NO_SEED.to_owned(),
+        Some(why) => format!("{why}; this node needs a new seed to join again, its workload's data is kept"),
+    };
     reporter.say(&format!("waiting for a seed: {text}"));
     reporter.status.state = "waiting for a seed".into();
     reporter.status.whose_move = Some(format!("{} ({})", Owner::Seed.word(), Owner::Seed.advice()));
-    reporter.status.error = Some(text.into());
+    reporter.status.error = Some(text);
     reporter.write();
     host.sys().notify("STATUS=waiting for a seed");
     Ok(())

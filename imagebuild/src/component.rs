@@ -33,11 +33,11 @@ pub fn main(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The file of component `name` of the repository's lock, for its default Kubernetes minor. Built or fetched when the
-/// cache has it not; with a warm cache no network is touched.
-pub fn ensure(name: &str, arch: Arch) -> Result<PathBuf> {
+/// The file of component `name` of the repository's lock, for a Kubernetes minor or version of it (`None`: its
+/// default). Built or fetched when the cache has it not; with a warm cache no network is touched.
+pub fn ensure(name: &str, arch: Arch, kubernetes_version: Option<&str>) -> Result<PathBuf> {
     let lock = Lock::find()?;
-    let minor = lock.minor(None)?;
+    let minor = lock.minor(kubernetes_version)?;
     ensure_of(&Request { lock: &lock, component: lock.component(name, &minor)?, arch })
 }
 

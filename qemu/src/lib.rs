@@ -36,6 +36,11 @@ pub fn image_of(target: &str) -> Result<std::path::PathBuf> {
     imagebuild::build::ensure_raw(target, None)
 }
 
+/// [`image_of`] with the bundle of a Kubernetes minor or version of components.lock.
+pub fn image_with(target: &str, kubernetes_version: &str) -> Result<std::path::PathBuf> {
+    imagebuild::build::ensure_raw(target, Some(kubernetes_version))
+}
+
 /// An error with its causes, outermost first, one below the other and without a backtrace.
 pub fn explain(error: &anyhow::Error) -> String {
     error.chain().map(ToString::to_string).collect::<Vec<_>>().join("\ncaused by: ")

@@ -65,6 +65,39 @@ pub fn shared_plane() -> &'static ControlPlane {
     PLANE.get_or_init(|| ControlPlane::start(&Default::default()).expect("start a control plane"))
 }
 
+/// Lets a switched-off device run `script` (bash, as root) at its next boot, beside everything else that it starts.
+/// What the script prints goes to the console. The script is gone from the disk with [`remove_script`].
+///
+/// # Errors
+/// When the disk cannot be written.
+pub fn add_script(disk: &DiskImage, script: &str) -> Result<()> {
+    disk.write_file(SCRIPT, format!("#!/bin/bash\n{script}").as_bytes(), 0o755)?;
+    disk.write_file(SCRIPT_UNIT, SCRIPT_UNIT_TEXT.as_bytes(), 0o644)?;
+    disk.link_file(SCRIPT_WANTED, SCRIPT_UNIT)
+}
+
+/// Takes away what [`add_script`] added.
+///
+/// # Errors
+/// When the disk cannot be written.
+pub fn remove_script(disk: &DiskImage) -> Result<()> {
+    [SCRIPT_WANTED, SCRIPT_UNIT, SCRIPT].into_iter().try_for_each(|path| disk.remove_file(path))
+}
+
+const SCRIPT: &str = "/usr/local/sbin/test-script";
+const SCRIPT_UNIT: &str = "/etc/systemd/system/test-script.service";
+const SCRIPT_WANTED: &str = "/etc/systemd/system/multi-user.target.wants/test-script.service";
+const SCRIPT_UNIT_TEXT: &str = "\
+[Unit]
+Description=What a test does on this device
+
+[Service]
+Type=exec
+ExecStart=/usr/local/sbin/test-script
+StandardOutput=journal+console
+StandardError=journal+console
+";
+
 /// The value that the status file gives for `key`.
 pub fn status_value(status: &str, key: &str) -> String {
     qemu::status::value(status, key).unwrap_or_default().to_owned()

@@ -3,12 +3,13 @@
 
 use super::clock::keep_verified_time;
 use super::{Cx, spend};
+use crate::credential::credential;
 use crate::cri::SOCKET;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::{Host, STATE_DIR};
 use crate::image::ImageInfo;
 use crate::journal::{Effect, Record};
-use crate::kube::files::{Content, KUBELET_CONF, files};
+use crate::kube::files::{Content, files};
 use crate::kube::join::{Device, JoinInput, Joined, obtain};
 use crate::kube::node::NodeClient;
 use crate::report::{timestamp, unix_seconds};
@@ -34,12 +35,12 @@ mod facts {
 }
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
-    Ok(joined_by_this_seed(cx) && client(cx).is_ok())
+    holds(cx)
 }
 
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     // After a power cut the certificate may be there already; then it is only proven and the token ended.
-    if !(joined_by_this_seed(cx) && client(cx).is_ok()) {
+    if !holds(cx)? {
         let joined = ask(cx)?;
         keep(cx, &joined).owned_by(Owner::Host)?;
     }
@@ -72,9 +73,10 @@ pub(super) fn leftover(cx: &Cx) -> bool {
     cx.host.journal().fact(facts::LEFTOVER) == Some("true")
 }
 
-fn joined_by_this_seed(cx: &Cx) -> bool {
-    cx.host.journal().fact(facts::SEED) == Some(cx.seed.digest())
-        && cx.host.read(KUBELET_CONF).is_ok_and(|b| b.is_some_and(|b| !b.is_empty()))
+/// Whether what is there came by this seed and still opens the API server.
+fn holds(cx: &Cx) -> Result<bool, Fault> {
+    let by_this_seed = cx.host.journal().fact(facts::SEED) == Some(cx.seed.digest());
+    Ok(by_this_seed && credential(&cx.host).owned_by(Owner::Host)?.usable() && client(cx).is_ok())
 }
 
 fn key_path() -> String {

@@ -10,6 +10,9 @@ pub const POD_SUBNET: &str = "10.244.0.0/16";
 /// Services; `kubernetes` gets the first address, DNS the tenth.
 pub const SERVICE_SUBNET: &str = "10.96.0.0/12";
 
+/// CoreDNS of the bundle, whatever this version of kubeadm would install: no image is pulled.
+const COREDNS: &str = "v1.14.2";
+
 /// Loopback ports of the servers.
 #[derive(Debug, Clone, Copy)]
 pub struct Ports {
@@ -47,6 +50,8 @@ controlPlaneEndpoint: {GUEST_VIEW}:{api_port}
 certificatesDir: {certificates}
 apiServer:
   certSANs: [localhost, 127.0.0.1, {GUEST_VIEW}]
+dns:
+  imageTag: {COREDNS}
 networking:
   podSubnet: {POD_SUBNET}
   serviceSubnet: {SERVICE_SUBNET}
@@ -116,7 +121,7 @@ pub fn apiserver(dir: &Path, ports: Ports) -> Vec<String> {
 }
 
 /// kube-controller-manager's command line, with the two controllers that bootstrap tokens need.
-pub fn controller_manager(dir: &Path, ports: Ports) -> Vec<String> {
+pub fn controller_manager(dir: &Path, ports: Ports, signing_duration: Option<&str>) -> Vec<String> {
     let pki = |name: &str| shown(dir, &format!("pki/{name}"));
     let kubeconfig = shown(dir, "controller-manager.conf");
     args(&[
@@ -135,6 +140,7 @@ pub fn controller_manager(dir: &Path, ports: Ports) -> Vec<String> {
         ("requestheader-client-ca-file", &pki("front-proxy-ca.crt")),
         ("cluster-signing-cert-file", &pki("ca.crt")),
         ("cluster-signing-key-file", &pki("ca.key")),
+        ("cluster-signing-duration", signing_duration.unwrap_or("8760h")),
         ("root-ca-file", &pki("ca.crt")),
         ("service-account-private-key-file", &pki("sa.key")),
     ])
@@ -178,7 +184,7 @@ mod tests {
     #[test]
     fn nothing_listens_beyond_loopback() {
         let dir = Path::new("/x");
-        for list in [apiserver(dir, PORTS), controller_manager(dir, PORTS), scheduler(dir, PORTS)] {
+        for list in [apiserver(dir, PORTS), controller_manager(dir, PORTS, None), scheduler(dir, PORTS)] {
             assert!(list.contains(&"--bind-address=127.0.0.1".to_owned()));
         }
         assert!(etcd(dir, PORTS).iter().filter(|a| a.contains("listen-")).all(|a| a.contains("http://127.0.0.1:")));

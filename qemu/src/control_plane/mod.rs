@@ -27,15 +27,19 @@ const START: Duration = Duration::from_secs(90);
 /// What may be chosen.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Version that the control plane runs and that `kubeadm-config` names, with the leading `v`.
+    /// Version that the control plane runs and that `kubeadm-config` names, with the leading `v`; components.lock
+    /// has to hold it.
     pub kubernetes_version: String,
+    /// How long the certificates are valid that kube-controller-manager signs, as Go writes durations; a year when
+    /// left out.
+    pub signing_duration: Option<String>,
     /// Whether kube-proxy and CoreDNS are installed. Without them `kubeadm-config` and `kubelet-config` still exist.
     pub addons: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { kubernetes_version: "v1.36.3".to_owned(), addons: true }
+        Options { kubernetes_version: "v1.36.3".to_owned(), signing_duration: None, addons: true }
     }
 }
 
@@ -61,9 +65,11 @@ struct Programs {
 }
 
 impl Programs {
-    fn ensure() -> Result<Self> {
+    fn ensure(version: &str) -> Result<Self> {
         let arch = imagebuild::arch::Arch::host()?;
-        let get = |name: &str| imagebuild::component::ensure(name, arch).with_context(|| format!("build {name}"));
+        let get = |name: &str| {
+            imagebuild::component::ensure(name, arch, Some(version)).with_context(|| format!("build {name}"))
+        };
         Ok(Programs {
             etcd: get("etcd")?,
             apiserver: get("kube-apiserver")?,
@@ -81,7 +87,7 @@ impl ControlPlane {
     /// # Errors
     /// Names the server that failed, with the end of its log.
     pub fn start(options: &Options) -> Result<Self> {
-        let programs = Programs::ensure()?;
+        let programs = Programs::ensure(&options.kubernetes_version)?;
         let dir = RunDir::new("control-plane")?;
         let ports = Ports {
             api: ports::free()?,
@@ -95,7 +101,7 @@ impl ControlPlane {
         let mut plane = ControlPlane { apiserver: Mutex::new(None), others: vec![etcd], programs, ports, dir };
         plane.prepare_files(options).context("prepare certificates with kubeadm")?;
         plane.start_apiserver()?;
-        plane.start_controllers()?;
+        plane.start_controllers(options)?;
         plane.prepare_cluster(options).context("prepare the cluster with kubeadm")?;
         Ok(plane)
     }
@@ -126,13 +132,13 @@ impl ControlPlane {
         taken.context("find a running kube-apiserver")?.stop(Duration::from_secs(5))
     }
 
-    fn start_controllers(&mut self) -> Result<()> {
+    fn start_controllers(&mut self, options: &Options) -> Result<()> {
         let dir = self.path().to_owned();
         let wanted = [
             (
                 "kube-controller-manager",
                 self.programs.controller_manager.clone(),
-                config::controller_manager(&dir, self.ports),
+                config::controller_manager(&dir, self.ports, options.signing_duration.as_deref()),
             ),
             ("kube-scheduler", self.programs.scheduler.clone(), config::scheduler(&dir, self.ports)),
         ];

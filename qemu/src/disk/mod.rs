@@ -5,6 +5,7 @@
 //! overwrites its status file in place, so what is read is at worst torn, never another file.
 
 mod root;
+pub mod tree;
 
 use anyhow::{Context, Result, bail};
 use firstboot::boot_partition::BootPartition;

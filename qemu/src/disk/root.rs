@@ -132,25 +132,26 @@ fn tempfile_for(bytes: &[u8]) -> Result<tempfile::NamedTempFile> {
     Ok(file)
 }
 
+/// A disk that holds nothing but an ext4 file system, 1 MiB from its start.
+#[cfg(test)]
+pub(super) fn disk_for_tests(dir: &Path) -> DiskImage {
+    use crate::disk::{Extent, ROOT};
+    let path = dir.join("disk");
+    std::fs::File::create(&path).unwrap().set_len(17 << 20).unwrap();
+    let mut make = Command::new(sbin("mke2fs"));
+    make.args(["-q", "-t", "ext4", "-E", "offset=1048576"]).arg(&path).arg("16M");
+    imagebuild::cmd::run(&mut make).unwrap();
+    DiskImage { path, partitions: [(ROOT, Extent { offset: 1 << 20, len: 16 << 20 })].into() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::{Extent, ROOT};
-
-    /// A disk that holds nothing but an ext4 file system, 1 MiB from its start.
-    fn disk(dir: &Path) -> DiskImage {
-        let path = dir.join("disk");
-        std::fs::File::create(&path).unwrap().set_len(17 << 20).unwrap();
-        let mut make = Command::new(sbin("mke2fs"));
-        make.args(["-q", "-t", "ext4", "-E", "offset=1048576"]).arg(&path).arg("16M");
-        imagebuild::cmd::run(&mut make).unwrap();
-        DiskImage { path, partitions: [(ROOT, Extent { offset: 1 << 20, len: 16 << 20 })].into() }
-    }
 
     #[test]
     fn files_are_written_read_listed_located_and_removed() {
         let dir = tempfile::tempdir().unwrap();
-        let disk = disk(dir.path());
+        let disk = disk_for_tests(dir.path());
         disk.write_file("/etc/demo/unit file", b"first", 0o600).unwrap();
         disk.write_file("/etc/demo/unit file", b"second", 0o755).unwrap();
         disk.link_file("/etc/demo/link", "unit file").unwrap();

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The node's own credential: kubelet.conf, and the pair of certificate and key that it names.
+//!
+//! A sealed device takes no other seed while this is usable, and needs one when it is not (docs/operations.md, "Which
+//! seed is accepted when"). kubelet.conf alone proves nothing: kubelet writes it before it has a certificate.
+
+use crate::host::Host;
+use crate::kube::files::KUBELET_CONF;
+use crate::kube::kubeconfig::CURRENT_PEM;
+use crate::kube::{pin, tls};
+use crate::report::{timestamp, unix_seconds};
+use anyhow::Result;
+use rustls::crypto::ring::sign::any_supported_type;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::sign::CertifiedKey;
+use std::time::SystemTime;
+
+/// What the credential is worth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// It opens the API server until then.
+    Usable {
+        /// End of the certificate's validity.
+        until: SystemTime,
+    },
+    /// It does not; why, one line: the text of a fault.
+    Unusable(String),
+}
+
+impl Credential {
+    /// Whether it opens the API server.
+    pub fn usable(&self) -> bool {
+        matches!(self, Credential::Usable { .. })
+    }
+}
+
+/// Looks at the credential on this device. The clock must have been set before: an hour beyond its end, a certificate
+/// that is good looks expired.
+///
+/// # Errors
+/// When a file is there but cannot be read at all.
+pub fn credential(host: &Host) -> Result<Credential> {
+    if host.read_text(KUBELET_CONF)?.is_none() {
+        return Ok(unusable(format!("find {KUBELET_CONF}: it is missing or empty")));
+    }
+    let Some(pem) = host.read(CURRENT_PEM)?.and_then(|bytes| String::from_utf8(bytes).ok()) else {
+        return Ok(unusable(format!("find {CURRENT_PEM}: it is missing")));
+    };
+    Ok(pair(&pem, host.now()))
+}
+
+fn unusable(why: String) -> Credential {
+    Credential::Unusable(why)
+}
+
+/// The certificate chain and its key, one after the other, as kubelet keeps them.
+fn pair(pem: &str, now: SystemTime) -> Credential {
+    let torn = |what: &str| unusable(format!("read {CURRENT_PEM}: {what}"));
+    let Some(chain) = pin::certificates(pem) else { return torn("it holds no certificate") };
+    let Ok(key) = PrivateKeyDer::from_pem_slice(pem.as_bytes()) else { return torn("it holds no private key") };
+    let Some((_, until)) = chain.first().and_then(tls::dates) else { return torn("its certificate cannot be read") };
+    let Ok(key) = any_supported_type(&key) else { return torn("its private key cannot be used") };
+    if CertifiedKey::new(chain, key).keys_match().is_err() {
+        return torn("its private key is not that of its certificate");
+    }
+    if until < now {
+        return unusable(format!("use {CURRENT_PEM}: its certificate expired at {}", timestamp(unix_seconds(until))));
+    }
+    Credential::Usable { until }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, KeyPair};
+    use std::time::Duration;
+
+    /// A certificate that is valid from 2020 to 2030, and its key.
+    fn made() -> (String, String) {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2030, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    }
+
+    fn at(year: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs((year - 1970) * 31_557_600)
+    }
+
+    #[test]
+    fn a_pair_is_judged_by_what_kubelet_would_find() {
+        let ((certificate, key), (_, other)) = (made(), made());
+        let whole = format!("{certificate}{key}");
+        assert_eq!(
+            pair(&whole, at(2026)),
+            Credential::Usable { until: SystemTime::UNIX_EPOCH + Duration::from_secs(1_893_456_000) }
+        );
+        let why = |pem: &str, now| match pair(pem, now) {
+            Credential::Unusable(why) => why,
+            usable => panic!("{usable:?}"),
+        };
+        let pem = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+        assert_eq!(why("", at(2026)), format!("read {pem}: it holds no certificate"));
+        assert_eq!(why(&key, at(2026)), format!("read {pem}: it holds no certificate"));
+        assert_eq!(why(&certificate, at(2026)), format!("read {pem}: it holds no private key"));
+        assert_eq!(
+            why(&format!("{certificate}{other}"), at(2026)),
+            format!("read {pem}: its private key is not that of its certificate")
+        );
+        assert_eq!(why(&whole, at(2031)), format!("use {pem}: its certificate expired at 2030-01-01T00:00:00Z"));
+    }
+}
