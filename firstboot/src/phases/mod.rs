@@ -10,10 +10,13 @@ mod kernel;
 mod kubelet;
 mod network;
 mod online;
+mod ours;
 mod pod_network;
 mod ready;
 mod runtime;
 mod seal;
+#[cfg(test)]
+mod tests;
 
 pub use bundle::{CURRENT, Installed};
 pub use clock::{floor, keep_verified_time, lay as lay_floor};

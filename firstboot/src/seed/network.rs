@@ -82,6 +82,16 @@ impl Interface {
     }
 }
 
+impl Interface {
+    /// Whether it is the one with this name and this hardware address (as sysfs writes it).
+    pub fn means(&self, name: &str, mac: &str) -> bool {
+        match self {
+            Interface::Name(own) => own == name,
+            Interface::Mac(own) => own == mac,
+        }
+    }
+}
+
 impl fmt::Display for Interface {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (Interface::Name(text) | Interface::Mac(text)) = self;
