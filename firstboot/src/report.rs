@@ -24,8 +24,11 @@ pub struct Status {
     pub whose_move: Option<String>,
     /// The last error, one line.
     pub error: Option<String>,
-    /// Seconds until the next try.
+    /// Seconds until the next try, from when this was written.
     pub next_try_seconds: Option<u64>,
+    /// Commands that only an administrator of the cluster may give, and that the node lacks.
+    #[serde(default)]
+    pub left_to_do: Vec<String>,
     /// When this was written, seconds since 1970 UTC by the device's own clock.
     pub written: u64,
     /// Target and build time of the image, version of Kubernetes in its bundle.
@@ -49,7 +52,10 @@ impl Status {
         line("phase", &self.phase);
         line("whose move", &self.whose_move);
         line("error", &self.error);
-        line("next try", &self.next_try_seconds.map(|s| format!("in {s} s")));
+        line("next try", &self.next_try_seconds.map(|s| next_try(s, self.written)));
+        for command in &self.left_to_do {
+            line("left to do", &Some(command.clone()));
+        }
         line("written", &Some(format!("{} (by this device's clock)", timestamp(self.written))));
         line("image", &Some(self.image.clone()));
         line("firstboot", &Some(env!("CARGO_PKG_VERSION").to_owned()));
@@ -61,6 +67,11 @@ impl Status {
         }
         text
     }
+}
+
+/// When something is tried again, for people: the card may be looked at long after this was written.
+fn next_try(seconds: u64, now: u64) -> String {
+    format!("in {seconds} s, at {}", timestamp(now.saturating_add(seconds)))
 }
 
 /// Whole seconds since 1970-01-01 UTC; 0 before.
@@ -130,7 +141,7 @@ impl<'a> Reporter<'a> {
         let owner = fault.owner.word();
         let at = phase.map_or_else(String::new, |(n, of, p)| format!("phase {n}/{of} {p} "));
         let then = match (next, fault.owner) {
-            (Some(next), _) => format!("next try in {} s", next.as_secs()),
+            (Some(next), _) => format!("next try {}", next_try(next.as_secs(), unix_seconds(self.host.now()))),
             (None, Owner::Seed) => "waiting for a changed seed".to_owned(),
             (None, _) => "stopped".to_owned(),
         };
@@ -185,6 +196,7 @@ mod tests {
     fn a_fault_reads_as_a_person_needs_it() {
         let dir = tempfile::tempdir().unwrap();
         let (fake, seen) = Fake::new();
+        seen.clock.set(Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_392_000)));
         let host = Host::open(dir.path(), Box::new(fake)).unwrap();
         let mut reporter = Reporter::new(&host, None, "generic-amd64".into());
         let fault = Fault::new(Owner::Cluster, "connect to 10.0.0.1:6443: connection refused");
@@ -192,7 +204,7 @@ mod tests {
         assert_eq!(
             seen.lines.take(),
             ["firstboot: phase 9/13 join failed (cluster): connect to 10.0.0.1:6443: connection refused; \
-                 next try in 12 s"]
+                 next try in 12 s, at 2026-11-23T00:00:12Z"]
         );
         let text = reporter.status.text();
         let head: Vec<&str> = text.lines().take(5).collect();
@@ -203,12 +215,23 @@ mod tests {
                 "phase: 9/13 join",
                 "whose move: cluster (mend the cluster or the network, or change seed.toml; it keeps trying)",
                 "error: connect to 10.0.0.1:6443: connection refused",
-                "next try: in 12 s",
+                "next try: in 12 s, at 2026-11-23T00:00:12Z",
             ]
         );
         let kept: Status = serde_json::from_slice(&host.read(&status_path()).unwrap().unwrap()).unwrap();
         assert_eq!(kept, reporter.status);
         assert_eq!(padded(&text).len(), STATUS_SIZE);
+        // The next try begins: what failed stays on show.
+        reporter.begins(9, 13, "join");
+        reporter.write();
+        let text = reporter.status.text();
+        assert!(text.starts_with("state: working\nphase: 9/13 join\nwhose move: cluster"), "{text}");
+        assert!(text.contains("\nerror: connect to 10.0.0.1:6443: connection refused\nwritten: "), "{text}");
+        // It holds: nothing is wrong any more, but something is left to do.
+        reporter.holds(9, 13, "join", Some(Duration::ZERO));
+        reporter.status.left_to_do = vec!["kubectl taint node e a:NoSchedule".into()];
+        let text = reporter.status.text();
+        assert!(text.starts_with("state: working\nphase: 9/13 join\nleft to do: kubectl taint node e a:NoSchedule\n"));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use firstboot::kube::node::NodeClient;
 use firstboot::secret::Secret;
 use firstboot::seed::{self, Seed};
 use qemu::control_plane::audit::Event;
+use qemu::control_plane::config::Family;
 use qemu::control_plane::{ControlPlane, Options};
 
 const KUBELET: &str = "1.36.3";
@@ -320,4 +321,23 @@ fn native_join() {
         .map(|(name, _)| *name)
         .collect();
     assert!(failed.is_empty(), "failed: {failed:?}\n{}", plane.logs(20));
+}
+
+#[test]
+fn native_join_of_an_ipv6_cluster() {
+    let options = Options { addons: false, family: Family::V6, ..Options::default() };
+    let plane = ControlPlane::start(&options).unwrap();
+    let endpoint = plane.endpoint_for_host();
+    assert!(endpoint.starts_with("[::1]:"), "{endpoint}");
+    let token = plane.create_token("1h").unwrap();
+    let seed = pinned(&endpoint, &token, &plane.ca_pin().unwrap());
+    let joined = join_as(&seed, "six", KUBELET, &mut Bench::default()).unwrap();
+    let pair = format!("{}{}", joined.certificate_pem, joined.key_pem.expose());
+    let node = NodeClient::new("six", &joined.server, &joined.ca_pem, &pair).unwrap();
+    assert_eq!(node.node().unwrap(), None);
+    let services = plane.get(&["service", "kubernetes"]).unwrap();
+    assert_eq!(services["spec"]["clusterIPs"], serde_json::json!(["fd00:96::1"]));
+    let closed = format!("[::1]:{}", qemu::ports::free().unwrap());
+    let (owner, text) = refused(&pinned(&closed, &token, &plane.ca_pin().unwrap()), "six-refused");
+    assert_eq!((owner, text), (Owner::Cluster, format!("connect to API server {closed}: connection refused")));
 }

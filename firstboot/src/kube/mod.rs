@@ -6,10 +6,12 @@
 //! is stricter or kinder, the module says so. The only async code of the program is in here, on one thread.
 //! Nothing here writes a file, and the token leaves this process only towards a server whose CA is proven.
 
+mod answer;
 pub mod client;
 pub mod config;
 pub mod csr;
 pub mod discovery;
+pub mod edge_info;
 pub mod error;
 pub mod files;
 pub mod join;
@@ -17,6 +19,7 @@ pub mod jws;
 pub mod kubeconfig;
 pub mod node;
 pub mod pin;
+mod published;
 pub mod tls;
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ const PEM: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 /// How long one try waits for approval; the next one takes the same request up again.
 const CSR_WAIT: Duration = Duration::from_secs(60);
+/// The node monitor grace period is 50 s unless changed, and the cluster looks every 5 s.
+const READY_WAIT: Duration = Duration::from_secs(90);
 /// A clock that is this close needs no setting.
 const CLOSE: Duration = Duration::from_secs(5);
 
@@ -83,6 +85,11 @@ fn key_path() -> String {
     format!("{STATE_DIR}/join.key")
 }
 
+/// Where SuperEdge's edge-info is kept, without its secrets, for the step that sets up SuperEdge's own parts.
+fn edge_info_path() -> String {
+    format!("{STATE_DIR}/edge-info.json")
+}
+
 fn ask(cx: &Cx) -> Result<Joined, Fault> {
     if cx.seed.cluster.token.is_spent() {
         return Err(Fault::new(
@@ -95,12 +102,14 @@ fn ask(cx: &Cx) -> Result<Joined, Fault> {
     let input = JoinInput {
         cluster: &cx.seed.cluster,
         node_name: &name,
+        role: cx.seed.node.role,
         kubelet_version: &cx.bundle.manifest.kubernetes,
         target: &cx.image.target,
         cri_socket: SOCKET,
         resolv_conf: resolved.then_some(RESOLVED),
         now: cx.host.now(),
         csr_wait: CSR_WAIT,
+        ready_wait: READY_WAIT,
     };
     obtain(&input, &mut Keeper { host: &cx.host, image: &cx.image })
 }
@@ -112,6 +121,14 @@ fn keep(cx: &Cx, joined: &Joined) -> Result<()> {
     if cx.host.journal().records().contains(&started) {
         // It would go on with what an earlier seed gave it.
         cx.host.run(&["systemctl", "stop", "kubelet.service"])?;
+    }
+    match &joined.edge_info {
+        Some(info) => {
+            let bytes = serde_json::to_vec_pretty(info).context("encode edge-info")?;
+            cx.host.write(&edge_info_path(), &bytes, 0o600)?;
+        }
+        // What another cluster once said must not be taken for this one's word.
+        None => cx.host.remove(&edge_info_path())?,
     }
     for file in files(joined, &cx.seed.node, &name, &name, cx.host.now()) {
         match file.content {
@@ -167,5 +184,9 @@ impl Device for Keeper<'_> {
 
     fn progress(&mut self, text: &str) {
         self.host.sys().notify(&format!("STATUS={text}"));
+    }
+
+    fn notice(&mut self, text: &str) {
+        self.host.sys().say(&format!("firstboot: {text}"));
     }
 }

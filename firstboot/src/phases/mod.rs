@@ -20,6 +20,8 @@ mod tests;
 
 pub use bundle::{CURRENT, Installed};
 pub use clock::{floor, keep_verified_time, lay as lay_floor};
+pub use pod_network::withdraw as withdraw_pod_network;
+pub use ready::LEFT_TO_DO;
 pub use seal::{finish_without_seed, spend};
 
 use crate::boot_partition::BootPartition;

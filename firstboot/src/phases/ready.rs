@@ -5,8 +5,12 @@ use super::Cx;
 use super::join::{client, leftover, node_name};
 use super::kubelet;
 use crate::fault::{Fault, OwnedBy, Owner};
+use crate::journal::Record;
 use crate::kube::config;
 use std::time::Duration;
+
+/// Fact: commands, one a line, that only an administrator of the cluster may give and that the node lacks.
+pub const LEFT_TO_DO: &str = "left-to-do";
 
 const READY: Duration = Duration::from_secs(240);
 const LEASE: Duration = Duration::from_secs(60);
@@ -23,7 +27,10 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     client.wait_lease(kubelet::started(&cx.host), LEASE)?;
     if leftover(cx) {
         let node = &cx.seed.node;
-        client.set_labels(&config::labels(node.role, &node_name(cx)?, &node.labels))?;
+        let labels = config::leftover_labels(node.role, &node_name(cx)?, &node.labels);
+        let commands = client.take_over(&labels, &node.taints)?;
+        let record = Record::Fact { name: LEFT_TO_DO.into(), value: commands.join("\n") };
+        cx.host.record(record).owned_by(Owner::Host)?;
     }
     Ok(())
 }

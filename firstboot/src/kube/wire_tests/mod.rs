@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a server can do wrong on the wire, by a small TLS server in this process; a real kube-apiserver, which does
-//! none of it, is met in tests/tests/join.rs.
+//! none of it, is met in tests/tests/join.
+
+mod network;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -133,35 +135,6 @@ fn certificates_that_prove_nothing() {
     let want = format!("certificate of API server {at} is not signed by the cluster's CA");
     assert_eq!(message(&at, &other, Validity::SetAside), want);
     assert!(get(&at, PinnedCa::new(ca.trusted(), Validity::SystemClock)).is_ok());
-}
-
-#[test]
-fn answers_that_are_no_api() {
-    let ca = Ca::new();
-    let answer = |reply: String| {
-        let at = serve(ca.leaf("127.0.0.1", 2020, 2090), reply);
-        message(&at, &ca, Validity::SystemClock).replace(&at.to_string(), "HOST")
-    };
-    let page = "API server HOST answers with a web page, not the Kubernetes API: is a captive portal or a proxy in \
-                between?";
-    assert_eq!(answer(http("200 OK\r\nContent-Type: text/html; charset=utf-8", "<html>")), page);
-    assert_eq!(answer(http("302 Found\r\nLocation: https://portal/\r\nContent-Type: text/html", "<html>")), page);
-    assert_eq!(
-        answer(http("200 OK", "hello")),
-        "API server HOST answers with something that is not the Kubernetes API"
-    );
-    assert_eq!(
-        answer(http("502 Bad Gateway", "")),
-        "GET /x: API server HOST answers 502 Bad Gateway, not in the words of the Kubernetes API"
-    );
-    assert_eq!(
-        answer(http("403 Forbidden", r#"{"kind":"Status","message":"configmaps \"x\" is\nforbidden"}"#)),
-        "GET /x: API server HOST answers 403 Forbidden: configmaps \"x\" is forbidden"
-    );
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let at = Endpoint { host: "127.0.0.1".to_owned(), port: listener.local_addr().unwrap().port() };
-    std::thread::spawn(move || listener.accept().unwrap().0.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n"));
-    assert_eq!(message(&at, &ca, Validity::SystemClock), format!("talk to API server {at}: it does not speak TLS"));
 }
 
 /// cluster-info for `server`, with these CA certificates, signed with `token`.
