@@ -107,6 +107,22 @@ impl Direct {
     }
 }
 
+/// How hosts are reached: through a proxy, apart from some. The default is no proxy.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Via {
+    /// The proxy, if there is one.
+    pub proxy: Option<Proxy>,
+    /// Who is reached without it.
+    pub direct: Vec<Direct>,
+}
+
+impl Via {
+    /// The proxy towards `host` (an IPv6 address with or without brackets); none when it is reached directly.
+    pub fn proxy_for(&self, host: &str, port: u16) -> Option<&Proxy> {
+        self.proxy.as_ref().filter(|_| !is_direct(host, port, &self.direct))
+    }
+}
+
 /// What an entry means.
 enum Rule {
     All,
@@ -160,7 +176,7 @@ impl Rule {
 }
 
 /// Whether a request to `host` (no brackets) goes past the proxy (`config.useProxy`, negated).
-pub fn is_direct(host: &str, port: u16, direct: &[Direct]) -> bool {
+fn is_direct(host: &str, port: u16, direct: &[Direct]) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
     host == "localhost"
         || host.parse::<IpAddr>().is_ok_and(|a| a.is_loopback())

@@ -19,6 +19,7 @@ use super::error::{Error, Kind};
 use super::kubeconfig::ClusterInfo;
 use super::tls::{self, PinnedCa, Validity};
 use super::{jws, kubeconfig, pin};
+use crate::proxy::Via;
 use crate::seed::{CaPin, Cluster, Endpoint, Trust};
 
 /// Path of the ConfigMap that anybody may read.
@@ -47,7 +48,7 @@ pub async fn discover(cluster: &Cluster, now: SystemTime) -> Result<Found, Error
     for endpoint in &cluster.apiserver {
         let found = match &cluster.trust {
             Trust::Pins(pins) => by_pins(cluster, endpoint, pins, now).await,
-            Trust::Ca(pem) => by_ca(endpoint, pem, now).await,
+            Trust::Ca(pem) => by_ca(&cluster.via, endpoint, pem, now).await,
         };
         match found {
             Ok(found) => return Ok(found),
@@ -64,7 +65,7 @@ pub async fn discover(cluster: &Cluster, now: SystemTime) -> Result<Found, Error
 /// Token discovery.
 async fn by_pins(cluster: &Cluster, at: &Endpoint, pins: &[CaPin], now: SystemTime) -> Result<Found, Error> {
     let server = url_of(at);
-    let first = Client::new(&server, tls::unverified().map_err(setup)?)?.get(CLUSTER_INFO).await;
+    let first = Client::through(&cluster.via, &server, tls::unverified().map_err(setup)?)?.get(CLUSTER_INFO).await;
     let first = first.map_err(|e| unpublished(e, at))?;
     let config = first.body["data"]["kubeconfig"].as_str();
     let config = config.ok_or_else(|| Error::answer(format!("cluster-info of {at}: it holds no kubeconfig")))?;
@@ -79,7 +80,7 @@ async fn by_pins(cluster: &Cluster, at: &Endpoint, pins: &[CaPin], now: SystemTi
         )));
     }
     let (info, bundle, pinned) = trusted(at, pins, config)?;
-    let (client, ca) = verified(&server, pinned)?;
+    let (client, ca) = verified(&cluster.via, &server, pinned)?;
     let second = client.get(CLUSTER_INFO).await?;
     if second.body["data"]["kubeconfig"] != first.body["data"]["kubeconfig"] {
         return Err(Error::answer(format!("cluster-info of {at} differs between unverified and verified request")));
@@ -119,7 +120,7 @@ async fn unsigned(cluster: &Cluster, at: &Endpoint, pins: &[CaPin], config: &str
     let mut verified_time = None;
     if cluster.token_expires.is_some()
         && let Ok((_, _, pinned)) = trusted(at, pins, config)
-        && let Ok((client, _)) = verified(&url_of(at), pinned)
+        && let Ok((client, _)) = verified(&cluster.via, &url_of(at), pinned)
     {
         verified_time = client.get(CLUSTER_INFO).await.ok().and_then(|reply| reply.date);
     }
@@ -160,10 +161,10 @@ fn unpublished(error: Error, at: &Endpoint) -> Error {
 
 /// Discovery by the CA that the seed carries; cluster-info is only asked for the server's preferred address, and its
 /// clock.
-async fn by_ca(at: &Endpoint, ca_pem: &str, now: SystemTime) -> Result<Found, Error> {
+async fn by_ca(via: &Via, at: &Endpoint, ca_pem: &str, now: SystemTime) -> Result<Found, Error> {
     let server = url_of(at);
     let bundle = pin::certificates(ca_pem).unwrap_or_default();
-    let (client, ca) = verified(&server, bundle.clone())?;
+    let (client, ca) = verified(via, &server, bundle.clone())?;
     let (preferred, time) = match client.get(CLUSTER_INFO).await {
         Ok(reply) => {
             settle(&ca, bundle, reply.date.unwrap_or(now), at)?;
@@ -181,9 +182,9 @@ async fn by_ca(at: &Endpoint, ca_pem: &str, now: SystemTime) -> Result<Found, Er
     Ok(Found { ca_pem: ca_pem.to_owned(), server, server_time: time, client, ask_for_edge_info: true })
 }
 
-fn verified(server: &str, trusted: Vec<CertificateDer<'static>>) -> Result<(Client, Arc<PinnedCa>), Error> {
+fn verified(via: &Via, server: &str, trusted: Vec<CertificateDer<'static>>) -> Result<(Client, Arc<PinnedCa>), Error> {
     let ca = PinnedCa::new(trusted, Validity::SetAside);
-    Ok((Client::new(server, tls::verified(ca.clone()).map_err(setup)?)?, ca))
+    Ok((Client::through(via, server, tls::verified(ca.clone()).map_err(setup)?)?, ca))
 }
 
 /// Trusts the whole bundle from here on, and judges dates by the clock of the server that has just proven itself.

@@ -61,7 +61,7 @@ pub(super) fn client(cx: &Cx) -> Result<NodeClient, Fault> {
     let server = cx.host.journal().fact(facts::SERVER).map(str::to_owned);
     let server = server.context("find the API server in the journal").owned_by(Owner::Host)?;
     let (ca, pem) = (text(CA).owned_by(Owner::Host)?, text(PEM).owned_by(Owner::Host)?);
-    NodeClient::new(&node_name(cx)?, &server, &ca, &pem)
+    NodeClient::through(&cx.seed.cluster.via, &node_name(cx)?, &server, &ca, &pem)
 }
 
 /// The name that the identity phase found.

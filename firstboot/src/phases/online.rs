@@ -6,7 +6,6 @@ use super::Cx;
 use super::network;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::Host;
-use crate::proxy::is_direct;
 use crate::seed::Seed;
 use anyhow::Result;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -39,12 +38,12 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
 fn goals(seed: &Seed) -> Vec<(String, String)> {
     let mut goals: Vec<(String, String)> = Vec::new();
     for server in &seed.cluster.apiserver {
-        let goal = match &seed.network.proxy {
-            Some(proxy) if !is_direct(&server.host, server.port, &seed.network.no_proxy) => {
+        let goal = match seed.cluster.via.proxy_for(&server.host, server.port) {
+            Some(proxy) => {
                 let host = proxy.host().rsplit_once(':').map_or(proxy.host(), |(host, _)| host);
                 (host.trim_matches(['[', ']']).to_owned(), format!("proxy {}", proxy.host()))
             }
-            _ => (server.host.clone(), server.to_string()),
+            None => (server.host.clone(), server.to_string()),
         };
         if !goals.contains(&goal) {
             goals.push(goal);

@@ -28,6 +28,7 @@ use sha2::{Digest, Sha256};
 use toml::de::DeTable;
 use zeroize::Zeroizing;
 
+use crate::proxy::Via;
 use crate::unpack::hex;
 
 pub use kubelet::Kubelet;
@@ -109,6 +110,8 @@ pub struct Cluster {
     pub trust: Trust,
     /// When the token ends, if the seed says so.
     pub token_expires: Option<SystemTime>,
+    /// How its API servers are reached; `[network]` says it.
+    pub via: Via,
 }
 
 /// How the cluster's CA becomes known.

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::types::is_dns_subdomain;
-use crate::proxy::{Direct, Proxy};
+use crate::proxy::Via;
 use crate::secret::Secret;
 
 /// Table `[network]`.
@@ -29,10 +29,8 @@ pub struct Network {
     pub vlan: Option<u16>,
     /// Radio network to join.
     pub wifi: Option<Wifi>,
-    /// HTTP proxy towards the API server and registries.
-    pub proxy: Option<Proxy>,
-    /// Who is reached without the proxy.
-    pub no_proxy: Vec<Direct>,
+    /// HTTP proxy towards the API server and registries, and who is reached without it.
+    pub via: Via,
 }
 
 impl Default for Network {
@@ -46,8 +44,7 @@ impl Default for Network {
             dns: Vec::new(),
             vlan: None,
             wifi: None,
-            proxy: None,
-            no_proxy: Vec::new(),
+            via: Via::default(),
         }
     }
 }

@@ -10,6 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::join_line::{self, JoinLine};
 use super::{CaPin, Cluster, Cni, Endpoint, Error, JoinToken, Kubelet, Network, Node, NodeLabel, NodeName, Registry};
 use super::{Role, Taint, Time, Trust, may_show, text};
+use crate::proxy::Via;
 
 /// Keys before any table.
 pub(super) const TOP_KEYS: [&str; 2] = ["version", "join"];
@@ -119,7 +120,8 @@ impl<'t> Reader<'t> {
                 None
             }
         };
-        let (cluster, node, network) = (cluster?, node?, network?);
+        let (mut cluster, node, network) = (cluster?, node?, network?);
+        cluster.via = network.via.clone();
         self.a_way_out(table("network").map_or(0, |(at, _)| at), &network, &cluster);
         Some(Tables {
             cluster,
@@ -219,7 +221,13 @@ impl<'t> Reader<'t> {
             (None, Some(ca)) => Some(Trust::Ca(ca)),
             _ => None,
         };
-        Some(Cluster { apiserver: apiserver??, token: token??, trust: trust?, token_expires: token_expires.flatten() })
+        Some(Cluster {
+            apiserver: apiserver??,
+            token: token??,
+            trust: trust?,
+            token_expires: token_expires.flatten(),
+            via: Via::default(),
+        })
     }
 
     fn node(&mut self, table: &DeTable<'_>) -> Option<Node> {

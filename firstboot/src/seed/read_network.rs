@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 use super::Cluster;
 use super::network::{self, Interface, Network, Security, Time, Wifi};
 use super::read::{Reader, Value};
-use crate::proxy::{Direct, Proxy};
+use crate::proxy::{Direct, Proxy, Via};
 
 /// Keys of `[network]`.
 pub(super) const NETWORK_KEYS: [&str; 9] =
@@ -53,8 +53,7 @@ impl Reader<'_> {
             dns: dns?,
             vlan: vlan.flatten(),
             wifi: wifi.flatten(),
-            proxy: proxy.flatten(),
-            no_proxy: no_proxy?,
+            via: Via { proxy: proxy.flatten(), direct: no_proxy? },
         };
         if let Err((key, why)) = consistent(&network) {
             let at = table.get_key_value(key).map_or(at, |(k, _)| k.span().start);
@@ -128,7 +127,7 @@ impl Reader<'_> {
         };
         // Addresses of IPv6 may come from routers all the same, and what a name stands for is known only there.
         let known = |host: &str| host.parse().is_ok_and(|server: IpAddr| server.is_ipv4() && !reached(server));
-        if !network.dhcp && network.proxy.is_none() && cluster.apiserver.iter().all(|s| known(&s.host)) {
+        if !network.dhcp && network.via.proxy.is_none() && cluster.apiserver.iter().all(|s| known(&s.host)) {
             self.error(at, "gateway is missing in [network]: no API server is within the networks of addresses");
         }
     }
@@ -166,7 +165,7 @@ fn consistent(network: &Network) -> Result<(), (&'static str, String)> {
             return Err(("gateway", text));
         }
     }
-    if network.proxy.is_none() && !network.no_proxy.is_empty() {
+    if network.via.proxy.is_none() && !network.via.direct.is_empty() {
         return Err(("no-proxy", "no-proxy in [network] says nothing without proxy".to_owned()));
     }
     Ok(())

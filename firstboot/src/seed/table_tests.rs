@@ -82,8 +82,8 @@ mirrors = "https://all.example"
     );
     assert_eq!(network.gateway.iter().map(|a| a.to_string()).collect::<Vec<_>>(), ["192.0.2.1", "fe80::1"]);
     assert_eq!((network.dns.len(), network.vlan), (1, Some(42)));
-    assert_eq!(*network.proxy.unwrap().url(), "http://user:hunter22@proxy:3128");
-    assert_eq!(network.no_proxy.iter().map(|d| d.as_str()).collect::<Vec<_>>(), [".example.com", "10.0.0.0/8"]);
+    assert_eq!(*network.via.proxy.as_ref().unwrap().url(), "http://user:hunter22@proxy:3128");
+    assert_eq!(network.via.direct.iter().map(|d| d.as_str()).collect::<Vec<_>>(), [".example.com", "10.0.0.0/8"]);
     assert_eq!(seed.time.servers, ["192.0.2.1", "ntp.example.com"]);
     assert_eq!(
         serde_json::to_string(&seed.kubelet.config).unwrap(),
