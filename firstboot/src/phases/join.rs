@@ -2,7 +2,7 @@
 //! The join: certificate and kubelet's files, and the end of the token's use.
 
 use super::clock::keep_verified_time;
-use super::{Cx, spend};
+use super::{Cx, proxy, spend};
 use crate::credential::credential;
 use crate::cri::SOCKET;
 use crate::fault::{Fault, OwnedBy, Owner};
@@ -141,6 +141,7 @@ fn keep(cx: &Cx, joined: &Joined) -> Result<()> {
         (facts::SERVER, joined.server.as_str()),
         (facts::CLUSTER_VERSION, &joined.cluster_version),
         (facts::LEFTOVER, if joined.leftover_node { "true" } else { "false" }),
+        (proxy::NETWORKS, &joined.networks),
         (facts::SEED, cx.seed.digest()),
     ] {
         cx.host.record(Record::Fact { name: fact.into(), value: value.into() })?;

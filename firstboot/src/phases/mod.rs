@@ -8,11 +8,14 @@ mod images;
 mod join;
 mod kernel;
 mod kubelet;
+mod kubelet_config;
 mod network;
 mod online;
 mod ours;
 mod pod_network;
+mod proxy;
 mod ready;
+mod registries;
 mod runtime;
 mod seal;
 #[cfg(test)]

@@ -37,7 +37,7 @@ impl File {
 }
 
 /// Whether all of `wanted` are there, and no other file of ours in `folders`.
-pub(super) fn hold(host: &Host, wanted: &[File], folders: &[&str]) -> Result<bool> {
+pub(super) fn hold(host: &Host, wanted: &[File], folders: &[impl AsRef<str>]) -> Result<bool> {
     for file in wanted {
         if !file.holds(host)? {
             return Ok(false);
@@ -56,7 +56,7 @@ pub(super) struct Changes {
 }
 
 /// Writes `wanted` and removes the other files of ours in `folders`.
-pub(super) fn put(host: &Host, wanted: &[File], folders: &[&str]) -> Result<Changes> {
+pub(super) fn put(host: &Host, wanted: &[File], folders: &[impl AsRef<str>]) -> Result<Changes> {
     let mut changes = Changes { removed: left_over(host, wanted, folders)?, ..Changes::default() };
     for path in &changes.removed {
         host.remove(path)?;
@@ -70,9 +70,10 @@ pub(super) fn put(host: &Host, wanted: &[File], folders: &[&str]) -> Result<Chan
     Ok(changes)
 }
 
-fn left_over(host: &Host, wanted: &[File], folders: &[&str]) -> Result<Vec<String>> {
+fn left_over(host: &Host, wanted: &[File], folders: &[impl AsRef<str>]) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for folder in folders {
+        let folder = folder.as_ref();
         for name in host.list(folder)? {
             let path = format!("{folder}/{name}");
             let is_file = host.list(&path)?.is_empty() && !wanted.iter().any(|w| w.path == path);
