@@ -119,7 +119,7 @@ pub struct Via {
 impl Via {
     /// The proxy towards `host` (an IPv6 address with or without brackets); none when it is reached directly.
     pub fn proxy_for(&self, host: &str, port: u16) -> Option<&Proxy> {
-        self.proxy.as_ref().filter(|_| !is_direct(host, port, &self.direct))
+        self.proxy.as_ref().filter(|_| !is_direct(host, port, self.direct.iter().map(Direct::as_str)))
     }
 }
 
@@ -175,12 +175,13 @@ impl Rule {
     }
 }
 
-/// Whether a request to `host` (no brackets) goes past the proxy (`config.useProxy`, negated).
-fn is_direct(host: &str, port: u16, direct: &[Direct]) -> bool {
+/// Whether a request to `host` (an IPv6 address with or without brackets) goes past the proxy, given the entries of
+/// `NO_PROXY` (`config.useProxy`, negated).
+pub(crate) fn is_direct<'a>(host: &str, port: u16, mut entries: impl Iterator<Item = &'a str>) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
     host == "localhost"
         || host.parse::<IpAddr>().is_ok_and(|a| a.is_loopback())
-        || direct.iter().any(|d| Rule::of(&d.0).matches(&host, port))
+        || entries.any(|e| !e.trim().is_empty() && Rule::of(e).matches(&host, port))
 }
 
 #[cfg(test)]
@@ -200,6 +201,10 @@ mod tests {
             assert_eq!(why, "expected http://HOST:PORT or http://USER:PASSWORD@HOST:PORT", "{bad}");
         }
         assert!(Proxy::parse("https://a:1").unwrap_err().starts_with("expected a proxy that is spoken to by http://"));
+    }
+
+    fn past(host: &str, port: u16, direct: &[Direct]) -> bool {
+        is_direct(host, port, direct.iter().map(Direct::as_str))
     }
 
     /// The table of httpproxy's own tests (proxy_test.go, `UseProxyTests`), and their NO_PROXY.
@@ -248,13 +253,13 @@ mod tests {
             ("awildcard.io", true),
             ("www.FOOBAR.com", false),
         ] {
-            assert_eq!(is_direct(host, 80, &direct), !proxied, "{host}");
+            assert_eq!(past(host, 80, &direct), !proxied, "{host}");
         }
         let all = [Direct::parse("*").unwrap()];
-        assert!(is_direct("example.org", 443, &all) && is_direct("192.0.2.1", 443, &all));
+        assert!(past("example.org", 443, &all) && past("192.0.2.1", 443, &all));
         let below = [Direct::parse("*.foo.com:443").unwrap()];
-        assert!(is_direct("a.foo.com", 443, &below) && !is_direct("foo.com", 443, &below));
-        assert!(!is_direct("a.foo.com", 80, &below));
+        assert!(past("a.foo.com", 443, &below) && !past("foo.com", 443, &below));
+        assert!(!past("a.foo.com", 80, &below));
     }
 
     #[test]

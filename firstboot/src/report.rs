@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
+/// Fact in the journal: the warnings of the preflight checks, one a line.
+pub const WARNINGS: &str = "warnings";
+
 /// How far the device is, as people and tools read it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -18,12 +21,15 @@ pub struct Status {
     pub state: String,
     /// Name of the node, once it is known.
     pub node: Option<String>,
-    /// The phase at work or stopped, as `9/13 join`.
+    /// The phase at work or stopped, as `10/14 join`.
     pub phase: Option<String>,
     /// Who has to act, and what is to be done.
     pub whose_move: Option<String>,
     /// The last error, one line.
     pub error: Option<String>,
+    /// What may come to trouble, one line each, by the check that found it.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// Seconds until the next try, from when this was written.
     pub next_try_seconds: Option<u64>,
     /// Commands that only an administrator of the cluster may give, and that the node lacks.
@@ -52,6 +58,9 @@ impl Status {
         line("phase", &self.phase);
         line("whose move", &self.whose_move);
         line("error", &self.error);
+        for warning in &self.warnings {
+            line("warning", &Some(warning.clone()));
+        }
         line("next try", &self.next_try_seconds.map(|s| next_try(s, self.written)));
         for command in &self.left_to_do {
             line("left to do", &Some(command.clone()));
@@ -160,6 +169,8 @@ impl<'a> Reporter<'a> {
         self.status.written = unix_seconds(self.host.now());
         self.status.node = self.host.journal().fact("node").map(str::to_owned);
         self.status.phases = self.host.journal().seconds();
+        self.status.warnings =
+            self.host.journal().fact(WARNINGS).unwrap_or_default().lines().map(str::to_owned).collect();
         if let Err(error) = self.write_files() {
             self.say(&format!("status not written: {error:#}"));
         }
@@ -200,21 +211,24 @@ mod tests {
         let host = Host::open(dir.path(), Box::new(fake)).unwrap();
         let mut reporter = Reporter::new(&host, None, "generic-amd64".into());
         let fault = Fault::new(Owner::Cluster, "connect to 10.0.0.1:6443: connection refused");
-        reporter.failed(Some((9, 13, "join")), &fault, Some(Duration::from_secs(12)));
+        let warnings = "Memory: 512 MiB of memory leave little for pods".to_owned();
+        host.record(crate::journal::Record::Fact { name: WARNINGS.into(), value: warnings }).unwrap();
+        reporter.failed(Some((10, 14, "join")), &fault, Some(Duration::from_secs(12)));
         assert_eq!(
             seen.lines.take(),
-            ["firstboot: phase 9/13 join failed (cluster): connect to 10.0.0.1:6443: connection refused; \
+            ["firstboot: phase 10/14 join failed (cluster): connect to 10.0.0.1:6443: connection refused; \
                  next try in 12 s, at 2026-11-23T00:00:12Z"]
         );
         let text = reporter.status.text();
-        let head: Vec<&str> = text.lines().take(5).collect();
+        let head: Vec<&str> = text.lines().take(6).collect();
         assert_eq!(
             head,
             [
                 "state: retrying",
-                "phase: 9/13 join",
+                "phase: 10/14 join",
                 "whose move: cluster (mend the cluster or the network, or change seed.toml; it keeps trying)",
                 "error: connect to 10.0.0.1:6443: connection refused",
+                "warning: Memory: 512 MiB of memory leave little for pods",
                 "next try: in 12 s, at 2026-11-23T00:00:12Z",
             ]
         );
@@ -222,16 +236,17 @@ mod tests {
         assert_eq!(kept, reporter.status);
         assert_eq!(padded(&text).len(), STATUS_SIZE);
         // The next try begins: what failed stays on show.
-        reporter.begins(9, 13, "join");
+        reporter.begins(10, 14, "join");
         reporter.write();
         let text = reporter.status.text();
-        assert!(text.starts_with("state: working\nphase: 9/13 join\nwhose move: cluster"), "{text}");
-        assert!(text.contains("\nerror: connect to 10.0.0.1:6443: connection refused\nwritten: "), "{text}");
+        assert!(text.starts_with("state: working\nphase: 10/14 join\nwhose move: cluster"), "{text}");
+        assert!(text.contains("\nerror: connect to 10.0.0.1:6443: connection refused\nwarning: "), "{text}");
         // It holds: nothing is wrong any more, but something is left to do.
-        reporter.holds(9, 13, "join", Some(Duration::ZERO));
+        reporter.holds(10, 14, "join", Some(Duration::ZERO));
         reporter.status.left_to_do = vec!["kubectl taint node e a:NoSchedule".into()];
         let text = reporter.status.text();
-        assert!(text.starts_with("state: working\nphase: 9/13 join\nleft to do: kubectl taint node e a:NoSchedule\n"));
+        assert!(text.starts_with("state: working\nphase: 10/14 join\nwarning: "), "{text}");
+        assert!(text.contains("\nleft to do: kubectl taint node e a:NoSchedule\n"), "{text}");
     }
 
     #[test]

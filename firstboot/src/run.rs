@@ -4,7 +4,7 @@
 //! The rules are product decisions: which seed is accepted when, and whose move it is (docs/operations.md).
 
 use crate::boot_partition::{BootPartition, Place, locate, root_disk_name};
-use crate::credential::{Credential, credential};
+use crate::clock;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::{Host, System};
 use crate::image::{IMAGE_INFO, ImageInfo};
@@ -12,6 +12,7 @@ use crate::journal::Record;
 use crate::phase::{self, Event, Phase, Stopped};
 use crate::phases::{Cx, Installed, LEFT_TO_DO, PHASES, finish_without_seed};
 use crate::report::{Reporter, Status, timestamp, unix_seconds};
+use crate::sealed::{Lost, look_after};
 use crate::seed::{self, Seed};
 use anyhow::Context;
 use std::path::Path;
@@ -39,7 +40,8 @@ struct Found {
 /// Gives the places where a seed may lie, by the label of the boot partition.
 pub type Places<'a> = &'a dyn Fn(&str) -> anyhow::Result<Vec<Place>>;
 
-/// Runs or resumes; returns when the device is sealed (or `until` is reached).
+/// Runs or resumes; returns when the device is sealed (or `until` is reached). A sealed device's clock is compared
+/// with the cluster's.
 ///
 /// # Errors
 /// A fault that this process can do nothing more about: of the image or the host.
@@ -62,19 +64,18 @@ pub fn run_phases(
     let mut host = Host::open(root, sys).owned_by(Owner::Host)?;
     let started = host.sys().uptime();
     let image = image_info(&host)?;
-    let lost = if host.journal().sealed() {
-        match credential(&host).owned_by(Owner::Host)? {
-            Credential::Usable { until } => return refuse_seed(&host, &image, until, places),
-            Credential::Unusable(why) => Some(why),
+    let mut lost = None;
+    if host.journal().sealed() {
+        lost = look_after(&host, &image, &|until| refuse_seed(&host, &image, until, places))?;
+        if lost.is_none() {
+            return Ok(());
         }
-    } else {
-        None
-    };
+    }
     let mut tries = 0;
     // What failed stays on show while it is tried again: the next look at the status must not find nothing.
     let mut last: Option<Status> = None;
     loop {
-        let found = wait_for_seed(&host, &image, lost.as_deref(), places)?;
+        let found = wait_for_seed(&host, &image, lost.as_mut(), places)?;
         let Some(found) = found else { return Ok(()) };
         let seed = match seed::parse(&found.bytes) {
             Ok(seed) => seed,
@@ -130,6 +131,17 @@ pub fn run_phases(
     }
 }
 
+/// What the daily timer runs: compares a sealed device's clock with the cluster's. Before that the phases see to it.
+///
+/// # Errors
+/// As [`clock::compare`].
+pub fn clock(host: &Host) -> Result<(), Fault> {
+    match host.journal().sealed() {
+        true => clock::compare(host, &image_info(host)?),
+        false => Ok(()),
+    }
+}
+
 /// A sealed device whose credential is good: it needs no seed, and one that lies there is left alone, with the reason.
 fn refuse_seed(host: &Host, image: &ImageInfo, until: SystemTime, places: Places<'_>) -> Result<(), Fault> {
     let found = match places(&image.boot_label).owned_by(Owner::Host).and_then(look) {
@@ -153,7 +165,7 @@ fn refuse_seed(host: &Host, image: &ImageInfo, until: SystemTime, places: Places
 }
 
 /// Exponential with full jitter (at least one second), so that a thousand devices do not come back at once.
-fn backoff(tries: u32, random: f64) -> Duration {
+pub(crate) fn backoff(tries: u32, random: f64) -> Duration {
     let ceiling = Duration::from_secs(2u64.saturating_pow(tries.min(16) + 1)).min(LONGEST);
     ceiling.mul_f64(random).max(Duration::from_secs(1))
 }
@@ -259,11 +271,11 @@ fn look(places: Vec<Place>) -> Result<Option<Found>, Fault> {
 
 /// Waits until there is a seed. `None`: there is none and none is needed, because all was done but the last record.
 ///
-/// `lost`: why the credential of a device that was sealed is worth nothing any more.
+/// `lost`: a device that was sealed, and whose credential is worth nothing any more, unless its clock is wrong.
 fn wait_for_seed(
     host: &Host,
     image: &ImageInfo,
-    lost: Option<&str>,
+    mut lost: Option<&mut Lost>,
     places: Places<'_>,
 ) -> Result<Option<Found>, Fault> {
     let mut told = false;
@@ -292,8 +304,15 @@ fn wait_for_seed(
             return Ok(None);
         }
         if !told {
-            tell_waiting(host, image, boot, lost)?;
+            tell_waiting(host, image, boot, lost.as_ref().map(|l| l.why.as_str()))?;
             told = true;
+        } else if let Some(lost) = &mut lost
+            && lost.regained(host, image)?
+        {
+            let mut reporter = Reporter::new(host, boot, describe(image));
+            reporter.status.state = "joined".into();
+            reporter.write();
+            return Ok(None);
         }
         host.sys().sleep(LOOK);
     }

@@ -177,6 +177,11 @@ impl Device {
         Qmp::connect(&self.files.control)?.execute("set_link", json!({ "name": args::NET, "up": up })).map(drop)
     }
 
+    /// What its clock chip shows when it is switched on the next time: `utc`, or a date such as `1970-01-01T00:00:00`.
+    pub fn set_clock(&mut self, clock: &str) {
+        clock.clone_into(&mut self.machine.clock);
+    }
+
     /// Cuts its power.
     pub fn power_cut(&mut self) -> Result<()> {
         self.running()?.kill()?;

@@ -100,8 +100,9 @@ fn a_link_that_comes_up_after_3_minutes() {
     device.power_on().unwrap();
     device.set_link(false).unwrap();
     let start = Instant::now();
-    let status = device.wait_status("error: find a route: ", SOON).unwrap();
-    assert_eq!(status_value(&status, "error"), format!("find a route: {INTERFACE} has no link"));
+    let status = device.wait_status("error: find a route to ", SOON).unwrap();
+    let error = format!("find a route to {}: {INTERFACE} has no link", plane.endpoint_for_guest());
+    assert_eq!(status_value(&status, "error"), error);
     assert_eq!(status_value(&status, "whose move"), MEND);
     assert_eq!(status_value(&status, "state"), "retrying");
     // All that needs no network is done meanwhile.
@@ -143,8 +144,9 @@ fn the_wrong_vlan() {
     // Without a tag the link is up, and nobody answers.
     let mut device = device(plane, &link, "no-vlan", "");
     device.power_on().unwrap();
-    let status = device.wait_status("error: find a route: ", SOON).unwrap();
-    let error = format!("find a route: {INTERFACE} has a link but no address (no DHCP answer)");
+    let status = device.wait_status("error: find a route to ", SOON).unwrap();
+    let goal = plane.endpoint_for_guest();
+    let error = format!("find a route to {goal}: {INTERFACE} has a link but no address (no DHCP answer)");
     assert_eq!(status_value(&status, "error"), error);
     assert_eq!(status_value(&status, "whose move"), MEND);
     assert!(link.counts().foreign > 0, "{:?}", link.counts());

@@ -102,6 +102,16 @@ impl Client {
         self.call(Method::GET, path, None).await
     }
 
+    /// The server's clock. A refusal tells it as well as an answer does; no body is read.
+    ///
+    /// # Errors
+    /// No answer, or one without a `Date` (RFC 9110, 6.6.1: a server with a clock sends it).
+    pub async fn clock(&self, path: &str) -> Result<SystemTime, Error> {
+        let response = self.send(Method::GET, path, None, CALL_TIMEOUT).await?;
+        let none = || Error::answer(format!("read the time of API server {}: its answer has no Date", self.host()));
+        answer::date(response.headers()).ok_or_else(none)
+    }
+
     /// POST of a new object; gives what the server made of it.
     pub async fn post(&self, path: &str, object: &Value) -> Result<Reply, Error> {
         self.call(Method::POST, path, Some(("application/json", object))).await

@@ -7,18 +7,19 @@
 //! could put a CA of his own beside the right one. With `ca-cert` no unverified request is made at all.
 //! No request of this module carries a credential.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls::CertificateError;
 use rustls::pki_types::CertificateDer;
 
-use super::client::{Client, url_of};
+use super::client::{Client, Reply, url_of};
 use super::edge_info::tells_of_superedge;
 use super::error::{Error, Kind};
 use super::kubeconfig::ClusterInfo;
 use super::tls::{self, PinnedCa, Validity};
-use super::{jws, kubeconfig, pin};
+use super::{clock, jws, kubeconfig, pin};
 use crate::proxy::Via;
 use crate::seed::{CaPin, Cluster, Endpoint, Trust};
 
@@ -65,10 +66,8 @@ pub async fn discover(cluster: &Cluster, now: SystemTime) -> Result<Found, Error
 /// Token discovery.
 async fn by_pins(cluster: &Cluster, at: &Endpoint, pins: &[CaPin], now: SystemTime) -> Result<Found, Error> {
     let server = url_of(at);
-    let first = Client::through(&cluster.via, &server, tls::unverified().map_err(setup)?)?.get(CLUSTER_INFO).await;
-    let first = first.map_err(|e| unpublished(e, at))?;
-    let config = first.body["data"]["kubeconfig"].as_str();
-    let config = config.ok_or_else(|| Error::answer(format!("cluster-info of {at}: it holds no kubeconfig")))?;
+    let first = unverified(&cluster.via, at).await?;
+    let config = kubeconfig_in(&first, at)?;
     let id = cluster.token.id();
     let Some(signature) = first.body["data"][format!("jws-kubeconfig-{id}")].as_str() else {
         return Err(unsigned(cluster, at, pins, config).await);
@@ -93,6 +92,23 @@ async fn by_pins(cluster: &Cluster, at: &Endpoint, pins: &[CaPin], now: SystemTi
         client,
         ask_for_edge_info: tells_of_superedge(&second.body),
     })
+}
+
+/// The first look at cluster-info, which proves nothing yet.
+async fn unverified(via: &Via, at: &Endpoint) -> Result<Reply, Error> {
+    let reply = Client::through(via, &url_of(at), tls::unverified().map_err(setup)?)?.get(CLUSTER_INFO).await;
+    reply.map_err(|e| unpublished(e, at))
+}
+
+fn kubeconfig_in<'r>(reply: &'r Reply, at: &Endpoint) -> Result<&'r str, Error> {
+    let config = reply.body["data"]["kubeconfig"].as_str();
+    config.ok_or_else(|| Error::answer(format!("cluster-info of {at}: it holds no kubeconfig")))
+}
+
+/// The CA certificates of the cluster at `at` that the seed names: that takes no token, only its pins.
+pub(super) async fn pinned(via: &Via, at: &Endpoint, pins: &[CaPin]) -> Result<Certificates, Error> {
+    let reply = unverified(via, at).await?;
+    trusted(at, pins, kubeconfig_in(&reply, at)?).map(|(_, _, pinned)| pinned)
 }
 
 type Certificates = Vec<CertificateDer<'static>>;
@@ -120,29 +136,19 @@ async fn unsigned(cluster: &Cluster, at: &Endpoint, pins: &[CaPin], config: &str
     let mut verified_time = None;
     if cluster.token_expires.is_some()
         && let Ok((_, _, pinned)) = trusted(at, pins, config)
-        && let Ok((client, _)) = verified(&cluster.via, &url_of(at), pinned)
     {
-        verified_time = client.get(CLUSTER_INFO).await.ok().and_then(|reply| reply.date);
+        verified_time = clock::proven(&cluster.via, &url_of(at), pinned).await.ok();
     }
-    Error::answer(expired(cluster, verified_time).unwrap_or_else(|| {
-        format!(
-            "join token \"{id}\" is unknown to the cluster (no JWS signature for it in cluster-info): it may have \
-             expired, or never existed"
-        )
-    }))
+    let when = expired(cluster, verified_time).unwrap_or_else(|| "it may have expired, or never existed".to_owned());
+    Error::answer(format!(
+        "join token \"{id}\" is unknown to the cluster (no JWS signature for it in cluster-info): {when}"
+    ))
 }
 
 /// That the token has expired, if the seed says when it does and the verified time is later.
 pub(super) fn expired(cluster: &Cluster, verified_time: Option<SystemTime>) -> Option<String> {
     let (expires, now) = (cluster.token_expires?, verified_time?);
-    (expires < now).then(|| {
-        format!(
-            "join token \"{}\" expired at {} (it is {} by the cluster's clock): make another with kubeadm token create",
-            cluster.token.id(),
-            rfc3339(expires),
-            rfc3339(now)
-        )
-    })
+    (expires < now).then(|| format!("it expired at {}", rfc3339(expires)))
 }
 
 /// A cluster whose cluster-info only known users may read cannot be found by digest.
@@ -171,10 +177,11 @@ async fn by_ca(via: &Via, at: &Endpoint, ca_pem: &str, now: SystemTime) -> Resul
             let info = reply.body["data"]["kubeconfig"].as_str().and_then(|text| kubeconfig::read(text).ok());
             (info.map(|info| info.server), reply.date)
         }
-        // A cluster need not publish cluster-info. Then there is no `Date` to believe either: judge by our own clock.
+        // A cluster need not publish cluster-info; its refusals tell the time all the same.
         Err(Error { kind: Kind::Status(401 | 403 | 404), .. }) => {
-            settle(&ca, bundle, now, at)?;
-            (None, None)
+            let time = client.clock(CLUSTER_INFO).await?;
+            settle(&ca, bundle, time, at)?;
+            (None, Some(time))
         }
         Err(error) => return Err(error),
     };
@@ -182,13 +189,13 @@ async fn by_ca(via: &Via, at: &Endpoint, ca_pem: &str, now: SystemTime) -> Resul
     Ok(Found { ca_pem: ca_pem.to_owned(), server, server_time: time, client, ask_for_edge_info: true })
 }
 
-fn verified(via: &Via, server: &str, trusted: Vec<CertificateDer<'static>>) -> Result<(Client, Arc<PinnedCa>), Error> {
+pub(super) fn verified(via: &Via, server: &str, trusted: Certificates) -> Result<(Client, Arc<PinnedCa>), Error> {
     let ca = PinnedCa::new(trusted, Validity::SetAside);
     Ok((Client::through(via, server, tls::verified(ca.clone()).map_err(setup)?)?, ca))
 }
 
 /// Trusts the whole bundle from here on, and judges dates by the clock of the server that has just proven itself.
-fn settle(ca: &PinnedCa, bundle: Vec<CertificateDer<'static>>, now: SystemTime, at: &Endpoint) -> Result<(), Error> {
+pub(super) fn settle(ca: &PinnedCa, bundle: Certificates, now: SystemTime, at: &dyn fmt::Display) -> Result<(), Error> {
     ca.settle(bundle, now).map_err(|why| {
         let what = match why {
             CertificateError::Expired => "has expired",

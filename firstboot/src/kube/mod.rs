@@ -8,6 +8,7 @@
 
 mod answer;
 pub mod client;
+pub mod clock;
 pub mod config;
 pub mod csr;
 pub mod discovery;
@@ -23,7 +24,9 @@ mod published;
 pub mod tls;
 
 #[cfg(test)]
-mod wire_tests;
+mod clock_tests;
+#[cfg(test)]
+pub(crate) mod wire_tests;
 
 use std::future::Future;
 

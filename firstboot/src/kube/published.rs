@@ -26,13 +26,9 @@ pub(super) async fn configured(
     let preferred = by_seed.at(&found.server);
     let refused = |e: Error| match e.kind {
         Kind::Status(401) => {
-            let text = discovery::expired(input.cluster, found.server_time).unwrap_or_else(|| {
-                format!(
-                    "join token \"{}\" is refused by the cluster (401): it may have expired, or lacks usage \
-                     authentication",
-                    input.cluster.token.id()
-                )
-            });
+            let why = discovery::expired(input.cluster, found.server_time);
+            let why = why.unwrap_or_else(|| "it may have expired, or lacks usage authentication".to_owned());
+            let text = format!("join token \"{}\" is refused by the cluster (401): {why}", input.cluster.token.id());
             e.saying(text)
         }
         _ => e,

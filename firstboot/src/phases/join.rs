@@ -1,23 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The join: certificate and kubelet's files, and the end of the token's use.
 
-use super::clock::keep_verified_time;
 use super::{Cx, proxy, spend};
+use crate::clock;
 use crate::credential::credential;
 use crate::cri::SOCKET;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::{Host, STATE_DIR};
 use crate::image::ImageInfo;
 use crate::journal::{Effect, Record};
+use crate::kube::config::CA_FILE;
 use crate::kube::files::{Content, files};
 use crate::kube::join::{Device, JoinInput, Joined, obtain};
 use crate::kube::node::NodeClient;
-use crate::report::{timestamp, unix_seconds};
 use crate::secret::Secret;
 use anyhow::{Context, Result};
 use std::time::{Duration, SystemTime};
 
-const CA: &str = "/etc/kubernetes/pki/ca.crt";
 const PEM: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 /// Where systemd-resolved keeps the servers that pods can use; /etc/resolv.conf names its own loopback address.
 const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
@@ -25,8 +24,6 @@ const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 const CSR_WAIT: Duration = Duration::from_secs(60);
 /// The node monitor grace period is 50 s unless changed, and the cluster looks every 5 s.
 const READY_WAIT: Duration = Duration::from_secs(90);
-/// A clock that is this close needs no setting.
-const CLOSE: Duration = Duration::from_secs(5);
 
 /// Names of the facts that the join leaves for later phases and later boots.
 mod facts {
@@ -60,7 +57,7 @@ pub(super) fn client(cx: &Cx) -> Result<NodeClient, Fault> {
     };
     let server = cx.host.journal().fact(facts::SERVER).map(str::to_owned);
     let server = server.context("find the API server in the journal").owned_by(Owner::Host)?;
-    let (ca, pem) = (text(CA).owned_by(Owner::Host)?, text(PEM).owned_by(Owner::Host)?);
+    let (ca, pem) = (text(CA_FILE).owned_by(Owner::Host)?, text(PEM).owned_by(Owner::Host)?);
     NodeClient::through(&cx.seed.cluster.via, &node_name(cx)?, &server, &ca, &pem)
 }
 
@@ -166,21 +163,7 @@ impl Device for Keeper<'_> {
     }
 
     fn server_time(&mut self, time: SystemTime) -> Result<(), Fault> {
-        let found = unix_seconds(time);
-        if found < self.image.build_time {
-            let (found, built) = (timestamp(found), timestamp(self.image.build_time));
-            let text = format!("take the time from the API server: it says {found}, but this image was built {built}");
-            return Err(Fault::new(Owner::Cluster, text));
-        }
-        let set = || -> Result<()> {
-            let now = self.host.now();
-            let apart = time.duration_since(now).or_else(|_| now.duration_since(time)).unwrap_or_default();
-            if apart > CLOSE {
-                self.host.sys().set_clock(time)?;
-            }
-            keep_verified_time(self.host, time)
-        };
-        set().owned_by(Owner::Host)
+        clock::believe(self.host, self.image, time).map(|by| clock::tell(self.host, by))
     }
 
     fn progress(&mut self, text: &str) {

@@ -9,8 +9,9 @@
 
 use super::ours::{self, File};
 use crate::host::Host;
-use crate::proxy::Via;
+use crate::proxy::{Direct, Proxy, Via};
 use anyhow::Result;
+use zeroize::Zeroizing;
 
 const FOLDER: &str = "/etc/firstboot";
 /// Named in the units of containerd and kubelet.
@@ -20,6 +21,19 @@ pub(super) const NETWORKS: &str = "cluster-networks";
 
 /// This device itself and its link: no proxy leads there.
 const LOCAL: &str = "localhost,127.0.0.0/8,::1,169.254.0.0/16,fe80::/10";
+
+/// What an earlier seed said, as the file has it: for whoever talks to the API server when the seed is gone.
+///
+/// # Errors
+/// The file cannot be read, or no longer holds what firstboot wrote.
+pub(crate) fn kept(host: &Host) -> Result<Via> {
+    let Some(text) = host.read_text(FILE)?.map(Zeroizing::new) else { return Ok(Via::default()) };
+    let value = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix("=\"")?.strip_suffix('"'));
+    let broken = |why| anyhow::anyhow!("read {FILE}: {why}");
+    let proxy = value("HTTPS_PROXY").map(Proxy::parse).transpose().map_err(broken)?;
+    let direct = value("NO_PROXY").unwrap_or_default().split(',').filter(|d| !d.is_empty());
+    Ok(Via { proxy, direct: direct.map(Direct::parse).collect::<Result<_, _>>().map_err(broken)? })
+}
 
 /// Whether containerd and kubelet find what the seed says.
 pub(super) fn holds(host: &Host, via: &Via) -> Result<bool> {
@@ -42,8 +56,7 @@ fn files(host: &Host, via: &Via) -> Vec<File> {
     direct.extend(via.direct.iter().map(|d| d.as_str()));
     let direct = direct.join(",");
     // Quoted as systemd.exec(5) has it; a URL holds no quotation mark and no backslash, they are percent-encoded.
-    let text =
-        zeroize::Zeroizing::new(format!("HTTP_PROXY=\"{}\"\nHTTPS_PROXY=\"{}\"\nNO_PROXY=\"{direct}\"\n", *url, *url));
+    let text = Zeroizing::new(format!("HTTP_PROXY=\"{}\"\nHTTPS_PROXY=\"{}\"\nNO_PROXY=\"{direct}\"\n", *url, *url));
     vec![File::secret(FILE, &text)]
 }
 
@@ -52,7 +65,6 @@ mod tests {
     use super::*;
     use crate::host::fake::Fake;
     use crate::journal::Record;
-    use crate::proxy::{Direct, Proxy};
 
     #[test]
     fn the_file_follows_the_seed_and_the_cluster() {
@@ -77,6 +89,9 @@ mod tests {
              NO_PROXY=\"localhost,127.0.0.0/8,::1,169.254.0.0/16,fe80::/10,10.244.0.0/16,fd00::/108,10.96.0.0/12,\
              10.9.0.0/16\""
         );
+        let kept = kept(&host).unwrap();
+        assert_eq!(kept.proxy, via.proxy);
+        assert!(kept.proxy_for("10.96.0.1", 443).is_none() && kept.proxy_for("192.0.2.1", 443).is_some());
         assert!(!holds(&host, &Via::default()).unwrap());
         assert!(put(&host, &Via::default()).unwrap());
         assert_eq!(host.read(FILE).unwrap(), None);

@@ -35,7 +35,7 @@ pub(super) fn cx(root: &Path, sys: Fake, seed: &str) -> Cx {
             },
             id: "0".repeat(16),
         },
-        boot: formatted_for_tests(&boot),
+        boot: formatted_for_tests(&boot, 0, 16 << 20).unwrap(),
         seed_name: "seed.toml",
         carried: false,
         host: Host::open(root, Box::new(sys)).unwrap(),

@@ -89,6 +89,17 @@ impl ControlPlane {
         Ok(token)
     }
 
+    /// Gives kube-apiserver a new serving certificate, as its yearly renewal does, and starts it again.
+    pub fn renew_serving_certificate(&self) -> Result<()> {
+        let pki = self.path().join("pki");
+        for name in ["apiserver.crt", "apiserver.key"] {
+            std::fs::remove_file(pki.join(name)).with_context(|| format!("remove {name}"))?;
+        }
+        self.phase(&["certs", "apiserver"], "kubeadm.yaml", &[])?;
+        self.stop_apiserver()?;
+        self.start_apiserver()
+    }
+
     fn kubeadm(&self) -> Command {
         let mut command = Command::new(&self.programs.kubeadm);
         // kubeadm asks the internet for a version when it does not find one; it must not.

@@ -83,6 +83,12 @@ impl DiskImage {
         }
     }
 
+    /// Sets when a file was changed last, seconds since 1970.
+    pub fn set_modified(&self, path: &str, seconds: u64) -> Result<()> {
+        self.debugfs(true, &format!("set_inode_field \"{path}\" mtime @{seconds}"))?;
+        Ok(())
+    }
+
     /// Makes a symbolic link.
     pub fn link_file(&self, path: &str, target: &str) -> Result<()> {
         self.debugfs(true, &format!("symlink \"{path}\" \"{target}\""))?;

@@ -24,13 +24,13 @@ use super::{pin, run};
 use crate::proxy::Via;
 use crate::seed::{Cluster, Endpoint, JoinToken, Trust};
 
-struct Ca {
+pub(crate) struct Ca {
     issuer: Issuer<'static, KeyPair>,
-    pem: String,
+    pub(crate) pem: String,
 }
 
 impl Ca {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
@@ -38,12 +38,12 @@ impl Ca {
         Ca { issuer: Issuer::new(params, key), pem }
     }
 
-    fn trusted(&self) -> Vec<CertificateDer<'static>> {
+    pub(crate) fn trusted(&self) -> Vec<CertificateDer<'static>> {
         pin::certificates(&self.pem).unwrap()
     }
 
     /// A server's certificate for `name`, valid in the years `from` to `until`.
-    fn leaf(&self, name: &str, from: i32, until: i32) -> (CertificateDer<'static>, KeyPair) {
+    pub(crate) fn leaf(&self, name: &str, from: i32, until: i32) -> (CertificateDer<'static>, KeyPair) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.not_before = date_time_ymd(from, 1, 1);
@@ -53,11 +53,11 @@ impl Ca {
 }
 
 /// Answers every request with `reply`, status line and all.
-fn serve(leaf: (CertificateDer<'static>, KeyPair), reply: String) -> Endpoint {
+pub(crate) fn serve(leaf: (CertificateDer<'static>, KeyPair), reply: String) -> Endpoint {
     serve_on(TcpListener::bind("127.0.0.1:0").unwrap(), leaf, reply)
 }
 
-fn serve_on(listener: TcpListener, leaf: (CertificateDer<'static>, KeyPair), reply: String) -> Endpoint {
+pub(crate) fn serve_on(listener: TcpListener, leaf: (CertificateDer<'static>, KeyPair), reply: String) -> Endpoint {
     let local = listener.local_addr().unwrap();
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(leaf.1.serialize_der()));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -79,11 +79,11 @@ fn serve_on(listener: TcpListener, leaf: (CertificateDer<'static>, KeyPair), rep
     Endpoint { host: local.ip().to_string(), port: local.port() }
 }
 
-fn http(head: &str, body: &str) -> String {
+pub(crate) fn http(head: &str, body: &str) -> String {
     format!("HTTP/1.1 {head}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
-fn ok_json(body: &str) -> String {
+pub(crate) fn ok_json(body: &str) -> String {
     http("200 OK\r\nContent-Type: application/json\r\nDate: Sun, 22 Nov 2026 16:31:48 GMT", body)
 }
 
