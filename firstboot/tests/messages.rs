@@ -116,8 +116,8 @@ fn literals(code: &str) -> Vec<String> {
             let end = if first == '\\' { rest[2..].find('\'').map(|e| e + 2) } else { next.next().map(|(i, _)| i) };
             let end = end.filter(|e| rest[*e..].starts_with('\''));
             at += end.map_or(1, |e| e + 1);
-        } else if let Some(inside) = rest.strip_prefix('"') {
-            let (text, length) = literal(inside);
+        } else if let Some(rest) = rest.strip_prefix('"') {
+            let (text, length) = literal(rest);
             found.push(text);
             at += 1 + length;
         } else {

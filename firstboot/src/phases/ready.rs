@@ -25,12 +25,16 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     client.wait_ready(boot.as_deref(), READY)?;
     // A Lease from before kubelet was started says nothing about this life of the node.
     client.wait_lease(kubelet::started(&cx.host), LEASE)?;
+    let mut commands = Vec::new();
     if leftover(cx) {
         let node = &cx.seed.node;
         let labels = config::leftover_labels(node.role, &node_name(cx)?, &node.labels);
-        let commands = client.take_over(&labels, &node.taints)?;
-        let record = Record::Fact { name: LEFT_TO_DO.into(), value: commands.join("\n") };
-        cx.host.record(record).owned_by(Owner::Host)?;
+        commands = client.take_over(&labels, &node.taints)?;
+    }
+    let commands = commands.join("\n");
+    let known = cx.host.journal().fact(LEFT_TO_DO).unwrap_or_default() == commands;
+    if !known {
+        cx.host.record(Record::Fact { name: LEFT_TO_DO.into(), value: commands }).owned_by(Owner::Host)?;
     }
     Ok(())
 }
