@@ -26,6 +26,17 @@ const NO_MESSAGE: &[&str] = &[
     // kube/client.rs, kube/error.rs: a header, and another library's word.
     "Bearer {}",
     "dns error",
+    // kube/error.rs: another library's words, by which its errors are told apart.
+    "tunnel error:",
+    "proxy authorization required",
+    "unexpected end of file",
+    "failed to create underlying connection",
+    "io error establishing tunnel",
+    // phases/ours.rs, phases/network, phases/registries.rs: lines of files.
+    "# Written by firstboot.",
+    "nameserver {d}",
+    "options cfg80211 ieee80211_regdom={}",
+    "ca = \"{path}\"",
     // phases/kernel.rs: why each setting is made.
     "containerd's snapshotter",
     "bridged pod traffic passes the packet filter",
@@ -68,6 +79,10 @@ const NO_MESSAGE: &[&str] = &[
     ": {words}",
     "{why}; the next try sends another",
     "{why}: sending another",
+    "{what}: {why}",
+    "{flag}: {why}",
+    "{state}: {complaint}",
+    "proxy {}",
 ];
 
 fn root() -> PathBuf {
