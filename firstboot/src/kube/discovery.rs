@@ -170,22 +170,22 @@ async fn by_ca(at: &Endpoint, ca_pem: &str, now: SystemTime) -> Result<Found, Er
     let server = url_of(at);
     let bundle = pin::certificates(ca_pem).unwrap_or_default();
     let (client, ca) = verified(&server, bundle.clone())?;
-    let (preferred, time) = match client.get(CLUSTER_INFO).await {
+    let (preferred, time, in_one) = match client.get(CLUSTER_INFO).await {
         Ok(reply) => {
             settle(&ca, bundle, reply.date.unwrap_or(now), at)?;
             let info = reply.body["data"]["kubeconfig"].as_str().and_then(|text| kubeconfig::read(text).ok());
-            (info.map(|info| info.server), reply.date)
+            (info.map(|info| info.server), reply.date, true)
         }
         // A cluster need not publish cluster-info; its refusals tell the time all the same.
         Err(Error { kind: Kind::Status(401 | 403 | 404), .. }) => {
             let time = client.clock(CLUSTER_INFO).await?;
             settle(&ca, bundle, time, at)?;
-            (None, Some(time))
+            (None, Some(time), false)
         }
         Err(error) => return Err(error),
     };
     let server = preferred.unwrap_or(server);
-    Ok(Found { ca_pem: ca_pem.to_owned(), server, server_time: time, client, ask_for_edge_info: true })
+    Ok(Found { ca_pem: ca_pem.to_owned(), server, server_time: time, client, ask_for_edge_info: in_one })
 }
 
 pub(super) fn verified(server: &str, trusted: Certificates) -> Result<(Client, Arc<PinnedCa>), Error> {
