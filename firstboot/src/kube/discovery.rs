@@ -4,8 +4,9 @@
 //! With pins (`ca-cert-hashes`) as kubeadm's token discovery does: an unverified, anonymous fetch; its JWS by the
 //! token; a CA pin; then a second fetch over TLS that must give the same bytes. Stricter than kubeadm in one thing:
 //! the second handshake accepts only the *pinned* certificates, not the whole bundle, for whoever shares the token
-//! could put a CA of his own beside the right one. With `ca-cert` no unverified request is made at all.
-//! No request of this module carries a credential.
+//! could put a CA of his own beside the right one. None of these requests carries a credential.
+//!
+//! With `ca-cert` no request is made without a credential, and none to a server that has not proven itself.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,16 +21,20 @@ use super::error::{Error, Kind};
 use super::kubeconfig::ClusterInfo;
 use super::tls::{self, PinnedCa, Validity};
 use super::{clock, jws, kubeconfig, pin};
+use crate::proxy::Via;
 use crate::seed::{CaPin, Cluster, Endpoint, Trust};
 
 /// Path of the ConfigMap that anybody may read.
 pub(super) const CLUSTER_INFO: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
 
+/// What any known user may read.
+const VERSION: &str = "/version";
+
 /// A cluster that is proven to be the seed's.
 pub struct Found {
     /// Its CA bundle, PEM, whole.
     pub ca_pem: String,
-    /// Where cluster-info says that it answers, `https://…`; the seed's own endpoint when cluster-info is not shown.
+    /// Where cluster-info says that it answers, `https://…`; the seed's own endpoint when the seed carries the CA.
     pub server: String,
     /// The clock of the verified server.
     pub server_time: Option<SystemTime>,
@@ -48,7 +53,7 @@ pub async fn discover(cluster: &Cluster, now: SystemTime) -> Result<Found, Error
     for endpoint in &cluster.apiserver {
         let found = match &cluster.trust {
             Trust::Pins(pins) => by_pins(cluster, endpoint, pins, now).await,
-            Trust::Ca(pem) => by_ca(endpoint, pem, now).await,
+            Trust::Ca(pem) => by_ca(cluster, endpoint, pem).await,
         };
         match found {
             Ok(found) => return Ok(found),
@@ -65,7 +70,7 @@ pub async fn discover(cluster: &Cluster, now: SystemTime) -> Result<Found, Error
 /// Token discovery.
 async fn by_pins(cluster: &Cluster, at: &Endpoint, pins: &[CaPin], now: SystemTime) -> Result<Found, Error> {
     let server = url_of(at);
-    let first = unverified(at).await?;
+    let first = unverified(&cluster.via, at).await?;
     let config = kubeconfig_in(&first, at)?;
     let id = cluster.token.id();
     let Some(signature) = first.body["data"][format!("jws-kubeconfig-{id}")].as_str() else {
@@ -78,7 +83,7 @@ async fn by_pins(cluster: &Cluster, at: &Endpoint, pins: &[CaPin], now: SystemTi
         )));
     }
     let (info, bundle, pinned) = trusted(at, pins, config)?;
-    let (client, ca) = verified(&server, pinned)?;
+    let (client, ca) = verified(&cluster.via, &server, pinned)?;
     let second = client.get(CLUSTER_INFO).await?;
     if second.body["data"]["kubeconfig"] != first.body["data"]["kubeconfig"] {
         return Err(Error::answer(format!("cluster-info of {at} differs between unverified and verified request")));
@@ -94,8 +99,8 @@ async fn by_pins(cluster: &Cluster, at: &Endpoint, pins: &[CaPin], now: SystemTi
 }
 
 /// The first look at cluster-info, which proves nothing yet.
-async fn unverified(at: &Endpoint) -> Result<Reply, Error> {
-    let reply = Client::new(&url_of(at), tls::unverified().map_err(setup)?)?.get(CLUSTER_INFO).await;
+async fn unverified(via: &Via, at: &Endpoint) -> Result<Reply, Error> {
+    let reply = Client::through(via, &url_of(at), tls::unverified().map_err(setup)?)?.get(CLUSTER_INFO).await;
     reply.map_err(|e| unpublished(e, at))
 }
 
@@ -105,8 +110,8 @@ fn kubeconfig_in<'r>(reply: &'r Reply, at: &Endpoint) -> Result<&'r str, Error> 
 }
 
 /// The CA certificates of the cluster at `at` that the seed names: that takes no token, only its pins.
-pub(super) async fn pinned(at: &Endpoint, pins: &[CaPin]) -> Result<Certificates, Error> {
-    let reply = unverified(at).await?;
+pub(super) async fn pinned(via: &Via, at: &Endpoint, pins: &[CaPin]) -> Result<Certificates, Error> {
+    let reply = unverified(via, at).await?;
     trusted(at, pins, kubeconfig_in(&reply, at)?).map(|(_, _, pinned)| pinned)
 }
 
@@ -136,7 +141,7 @@ async fn unsigned(cluster: &Cluster, at: &Endpoint, pins: &[CaPin], config: &str
     if cluster.token_expires.is_some()
         && let Ok((_, _, pinned)) = trusted(at, pins, config)
     {
-        verified_time = clock::proven(&url_of(at), pinned).await.ok();
+        verified_time = clock::proven(&cluster.via, &url_of(at), pinned).await.ok();
     }
     let when = expired(cluster, verified_time).unwrap_or_else(|| "it may have expired, or never existed".to_owned());
     Error::answer(format!(
@@ -164,33 +169,21 @@ fn unpublished(error: Error, at: &Endpoint) -> Error {
     ))
 }
 
-/// Discovery by the CA that the seed carries; cluster-info is only asked for the server's preferred address, and its
-/// clock.
-async fn by_ca(at: &Endpoint, ca_pem: &str, now: SystemTime) -> Result<Found, Error> {
+/// Discovery by the CA that the seed carries: nobody has to be asked for anything without a credential. The server has
+/// to hold a certificate of that CA before it sees the token, and its first answer, whatever it is, tells the clock by
+/// which that certificate's dates are judged. As with kubeadm's file discovery the given address is kept.
+async fn by_ca(cluster: &Cluster, at: &Endpoint, ca_pem: &str) -> Result<Found, Error> {
     let server = url_of(at);
     let bundle = pin::certificates(ca_pem).unwrap_or_default();
-    let (client, ca) = verified(&server, bundle.clone())?;
-    let (preferred, time, in_one) = match client.get(CLUSTER_INFO).await {
-        Ok(reply) => {
-            settle(&ca, bundle, reply.date.unwrap_or(now), at)?;
-            let info = reply.body["data"]["kubeconfig"].as_str().and_then(|text| kubeconfig::read(text).ok());
-            (info.map(|info| info.server), reply.date, true)
-        }
-        // A cluster need not publish cluster-info; its refusals tell the time all the same.
-        Err(Error { kind: Kind::Status(401 | 403 | 404), .. }) => {
-            let time = client.clock(CLUSTER_INFO).await?;
-            settle(&ca, bundle, time, at)?;
-            (None, Some(time), false)
-        }
-        Err(error) => return Err(error),
-    };
-    let server = preferred.unwrap_or(server);
-    Ok(Found { ca_pem: ca_pem.to_owned(), server, server_time: time, client, ask_for_edge_info: in_one })
+    let (client, ca) = verified(&cluster.via, &server, bundle.clone())?;
+    let time = client.with_token(&cluster.token).clock(VERSION).await?;
+    settle(&ca, bundle, time, at)?;
+    Ok(Found { ca_pem: ca_pem.to_owned(), server, server_time: Some(time), client, ask_for_edge_info: true })
 }
 
-pub(super) fn verified(server: &str, trusted: Certificates) -> Result<(Client, Arc<PinnedCa>), Error> {
+pub(super) fn verified(via: &Via, server: &str, trusted: Certificates) -> Result<(Client, Arc<PinnedCa>), Error> {
     let ca = PinnedCa::new(trusted, Validity::SetAside);
-    Ok((Client::new(server, tls::verified(ca.clone()).map_err(setup)?)?, ca))
+    Ok((Client::through(via, server, tls::verified(ca.clone()).map_err(setup)?)?, ca))
 }
 
 /// Trusts the whole bundle from here on, and judges dates by the clock of the server that has just proven itself.
