@@ -193,6 +193,14 @@ fn bad() -> Vec<(String, &'static str)> {
             seed("[registries]\njoin = \"kubeadm join a:1\"\n"),
             "seed.toml:7: malformed registry \"join\" in [registries]; it belongs at the top, before any table",
         ),
+        (
+            format!("version = 1\njoin = \"kubeadm join a:1 --token abcdef.q7w2e9r4't1y6u8i3' {}\"\n", pinned()),
+            "seed.toml: write the token in one piece, without escapes: it could not be erased",
+        ),
+        (
+            seed("").replace("q7w2", "\\u00717w2"),
+            "seed.toml: write the token in one piece, without escapes: it could not be erased",
+        ),
         // [network]
         (network("dhpc = true"), "seed.toml:7: unknown key \"dhpc\" in [network]"),
         (network("interface = 1"), "seed.toml:7: interface in [network] must be a string in quotes"),
