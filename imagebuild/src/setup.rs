@@ -81,6 +81,8 @@ const TOOLS: &[Tool] = &[
     tool("qemu-img", "qemu-utils", Goal::Demo),
     tool("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf", Goal::Demo),
     tool("/usr/share/AAVMF/AAVMF_CODE.fd", "qemu-efi-aarch64", Goal::Demo),
+    // libFuzzer is C++.
+    tool("g++", "g++", Goal::Test),
 ];
 
 /// The compiler whose standard library can be built from source, where no other route to musl exists.

@@ -19,6 +19,8 @@ use crate::seed::{Endpoint, JoinToken};
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time for one connection attempt, TLS not included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Last second of the year 9999, Unix seconds: what four digits of a year can say.
+const LAST_SECOND: i64 = 253_402_300_799;
 /// Largest answer that is read, bytes.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
 
@@ -256,10 +258,12 @@ fn is_html(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"text/html"))
 }
 
-/// The server's clock, from the `Date` header.
-fn date(headers: &HeaderMap) -> Option<SystemTime> {
+/// The server's clock, from the `Date` header; none outside the years 1970 to 9999, which are no server's.
+pub fn date(headers: &HeaderMap) -> Option<SystemTime> {
     let text = headers.get(DATE)?.to_str().ok()?;
-    Some(OffsetDateTime::parse(text, &Rfc2822).ok()?.into())
+    let time = OffsetDateTime::parse(text, &Rfc2822).ok()?;
+    // A zone may lead out of the years that the text can say.
+    (0..=LAST_SECOND).contains(&time.unix_timestamp()).then(|| time.into())
 }
 
 #[cfg(test)]
@@ -273,8 +277,11 @@ mod tests {
         headers.insert(DATE, HeaderValue::from_static("Sun, 22 Nov 2026 16:31:48 GMT"));
         let unix = date(&headers).unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         assert_eq!(unix.as_secs(), 1_795_365_108);
-        headers.insert(DATE, HeaderValue::from_static("yesterday"));
-        assert_eq!(date(&headers), None);
+        // The last two found by fuzzing: the zone leads beyond the year 9999, and the year before 1970.
+        for bad in ["yesterday", "Fri, 31 Dec 9999 23:59:45 -2359", "Thu, 01 Jan 1970 00:00:00 +0100"] {
+            headers.insert(DATE, HeaderValue::from_static(bad));
+            assert_eq!(date(&headers), None, "{bad}");
+        }
     }
 
     #[test]
