@@ -60,6 +60,22 @@ struct RuntimeCondition {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
+struct RuntimeConfigRequest {}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RuntimeConfigResponse {
+    #[prost(message, optional, tag = "1")]
+    linux: Option<LinuxRuntimeConfiguration>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct LinuxRuntimeConfiguration {
+    /// enum CgroupDriver: 0 systemd, 1 cgroupfs
+    #[prost(int32, tag = "1")]
+    cgroup_driver: i32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
 struct ImageSpec {
     #[prost(string, tag = "1")]
     image: String,
@@ -105,16 +121,36 @@ impl Cri {
         Q: prost::Message + Send + Sync + 'static,
         A: prost::Message + Default + Send + Sync + 'static,
     {
+        let answer = self.ask(method, question)?;
+        answer.map_err(|s| anyhow::anyhow!("call {method}: {}: {}", s.code(), s.message()))
+    }
+
+    /// Like [`Self::call`], telling a refusal from a failure to ask.
+    fn ask<Q, A>(&self, method: &'static str, question: Q) -> Result<Result<A, tonic::Status>>
+    where
+        Q: prost::Message + Send + Sync + 'static,
+        A: prost::Message + Default + Send + Sync + 'static,
+    {
         self.runtime.block_on(async {
             let mut grpc = Grpc::new(self.channel.clone());
             grpc.ready().await.with_context(|| format!("reach the runtime for {method}"))?;
             let codec = ProstCodec::<Q, A>::default();
-            let answer = grpc
-                .unary(tonic::Request::new(question), PathAndQuery::from_static(method), codec)
-                .await
-                .map_err(|s| anyhow::anyhow!("call {method}: {}: {}", s.code(), s.message()))?;
-            Ok(answer.into_inner())
+            let path = PathAndQuery::from_static(method);
+            Ok(grpc.unary(tonic::Request::new(question), path, codec).await.map(tonic::Response::into_inner))
         })
+    }
+
+    /// The cgroup driver that the runtime uses, `systemd` or `cgroupfs`; `None` when it is too old to say.
+    pub fn cgroup_driver(&self) -> Result<Option<&'static str>> {
+        let method = "/runtime.v1.RuntimeService/RuntimeConfig";
+        match self.ask::<_, RuntimeConfigResponse>(method, RuntimeConfigRequest {})? {
+            Ok(answer) => Ok(Some(match answer.linux.unwrap_or_default().cgroup_driver {
+                0 => "systemd",
+                _ => "cgroupfs",
+            })),
+            Err(status) if status.code() == tonic::Code::Unimplemented => Ok(None),
+            Err(status) => bail!("call {method}: {}: {}", status.code(), status.message()),
+        }
     }
 
     /// Name and version of the runtime.

@@ -2,6 +2,7 @@
 //! What failed, and whose move it is.
 
 use std::fmt;
+use std::time::Duration;
 
 /// Who has to act: the table "Whose move" in docs/operations.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,12 +56,14 @@ pub struct Fault {
     pub owner: Owner,
     /// The chain of causes, outermost first; printed once.
     pub cause: anyhow::Error,
+    /// How long the other side asks to be left alone, where it said so.
+    pub retry_after: Option<Duration>,
 }
 
 impl Fault {
     /// A fault of `owner` with this text.
     pub fn new(owner: Owner, text: impl fmt::Display) -> Self {
-        Fault { owner, cause: anyhow::anyhow!("{text}") }
+        Fault { owner, cause: anyhow::anyhow!("{text}"), retry_after: None }
     }
 }
 
@@ -86,7 +89,7 @@ impl<T, E: Into<anyhow::Error>> OwnedBy<T> for Result<T, E> {
             // A fault that already has an owner keeps it.
             match cause.downcast::<Fault>() {
                 Ok(fault) => fault,
-                Err(cause) => Fault { owner, cause },
+                Err(cause) => Fault { owner, cause, retry_after: None },
             }
         })
     }

@@ -4,9 +4,9 @@
 //! It lays the clock floor, so that nothing looks at a certificate in 1970. (Torn files and the firewall come with
 //! later releases; docs/release-notes.md.)
 
+use crate::clock;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::Host;
-use crate::phases::lay_floor;
 use crate::run::image_info;
 
 /// Guards one boot.
@@ -15,5 +15,5 @@ use crate::run::image_info;
 /// An image fault without a description of the image, a host fault when the clock cannot be set.
 pub fn guard(host: &Host) -> Result<(), Fault> {
     let image = image_info(host)?;
-    lay_floor(host, &image).owned_by(Owner::Host)
+    clock::lay(host, &image).owned_by(Owner::Host)
 }

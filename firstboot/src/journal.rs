@@ -109,7 +109,10 @@ impl Journal {
                 serde_json::from_slice(line).with_context(|| format!("read journal {shown}:{}", number + 1))?;
             records.push(record);
         }
-        file.set_len(whole as u64).with_context(|| format!("drop the torn last line of journal {shown}"))?;
+        // Only when there is one: a start that has nothing to write must not touch the flash.
+        if whole < bytes.len() {
+            file.set_len(whole as u64).with_context(|| format!("drop the torn last line of journal {shown}"))?;
+        }
         Ok(Journal { file, records })
     }
 

@@ -12,6 +12,7 @@
 
 pub mod boot_partition;
 pub mod bundle;
+pub mod clock;
 pub mod credential;
 pub mod cri;
 pub mod fault;
@@ -22,8 +23,10 @@ pub mod journal;
 pub mod kube;
 pub mod phase;
 pub mod phases;
+pub mod preflight;
 pub mod report;
 pub mod run;
+mod sealed;
 pub mod secret;
 pub mod seed;
 pub mod unpack;

@@ -5,7 +5,7 @@ use firstboot::fault::{Fault, OwnedBy, Owner};
 use firstboot::host::{Host, Linux};
 use firstboot::phases::PHASES;
 use firstboot::report::{Status, status_path};
-use firstboot::{guard, run, seed};
+use firstboot::{guard, preflight, run, seed};
 use lexopt::prelude::*;
 use std::path::Path;
 use std::process::ExitCode;
@@ -17,6 +17,9 @@ Usage:
   firstboot [--until PHASE]   run or resume; what firstboot.service does
   firstboot status [--json]   how far it is
   firstboot check FILE        look through a seed file
+  firstboot preflight [--json]
+                              what has to hold before this device can be a node
+  firstboot clock             compare the clock with the cluster's; what firstboot-clock.timer does every day
   firstboot guard             what firstboot-guard.service does at every boot
   firstboot version           print the version
 
@@ -31,6 +34,8 @@ enum Command {
     Run { until: Option<String> },
     Status { json: bool },
     Check { file: String },
+    Preflight { json: bool },
+    Clock,
     Guard,
     Print(String),
 }
@@ -69,12 +74,14 @@ fn parse(mut args: lexopt::Parser) -> Result<Command, lexopt::Error> {
                 }
                 *until = Some(phase);
             }
-            (Long("json"), Command::Status { json }) => *json = true,
+            (Long("json"), Command::Status { json } | Command::Preflight { json }) => *json = true,
             (Value(word), _) if !named => {
                 named = true;
                 command = match word.string()?.as_str() {
                     "status" => Command::Status { json: false },
                     "check" => Command::Check { file: args.value()?.string()? },
+                    "preflight" => Command::Preflight { json: false },
+                    "clock" => Command::Clock,
                     "guard" => Command::Guard,
                     "version" => Command::Print(format!("firstboot {}\n", env!("CARGO_PKG_VERSION"))),
                     other => return Err(format!("no command is called {other}").into()),
@@ -90,6 +97,13 @@ fn execute(command: Command) -> Result<(), Fault> {
     let root = Path::new("/");
     match command {
         Command::Run { until } => run::run(root, Box::new(Linux::new()), until.as_deref()),
+        Command::Preflight { json } => {
+            let open = || Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host);
+            let outcomes = preflight::of_device(open)?;
+            print!("{}", preflight::shown(&outcomes, json).owned_by(Owner::Host)?);
+            preflight::judge(&outcomes)
+        }
+        Command::Clock => run::clock(&Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host)?),
         Command::Guard => guard::guard(&Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host)?),
         Command::Print(text) => {
             print!("{text}");

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
+/// Fact in the journal: the warnings of the preflight checks, one a line.
+pub const WARNINGS: &str = "warnings";
+
 /// How far the device is, as people and tools read it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -18,14 +21,20 @@ pub struct Status {
     pub state: String,
     /// Name of the node, once it is known.
     pub node: Option<String>,
-    /// The phase at work or stopped, as `9/13 join`.
+    /// The phase at work or stopped, as `10/14 join`.
     pub phase: Option<String>,
     /// Who has to act, and what is to be done.
     pub whose_move: Option<String>,
     /// The last error, one line.
     pub error: Option<String>,
-    /// Seconds until the next try.
+    /// What may come to trouble, one line each, by the check that found it.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// Seconds until the next try, from when this was written.
     pub next_try_seconds: Option<u64>,
+    /// Commands that only an administrator of the cluster may give, and that the node lacks.
+    #[serde(default)]
+    pub left_to_do: Vec<String>,
     /// When this was written, seconds since 1970 UTC by the device's own clock.
     pub written: u64,
     /// Target and build time of the image, version of Kubernetes in its bundle.
@@ -49,7 +58,13 @@ impl Status {
         line("phase", &self.phase);
         line("whose move", &self.whose_move);
         line("error", &self.error);
-        line("next try", &self.next_try_seconds.map(|s| format!("in {s} s")));
+        for warning in &self.warnings {
+            line("warning", &Some(warning.clone()));
+        }
+        line("next try", &self.next_try_seconds.map(|s| next_try(s, self.written)));
+        for command in &self.left_to_do {
+            line("left to do", &Some(command.clone()));
+        }
         line("written", &Some(format!("{} (by this device's clock)", timestamp(self.written))));
         line("image", &Some(self.image.clone()));
         line("firstboot", &Some(env!("CARGO_PKG_VERSION").to_owned()));
@@ -61,6 +76,11 @@ impl Status {
         }
         text
     }
+}
+
+/// When something is tried again, for people: the card may be looked at long after this was written.
+fn next_try(seconds: u64, now: u64) -> String {
+    format!("in {seconds} s, at {}", timestamp(now.saturating_add(seconds)))
 }
 
 /// Whole seconds since 1970-01-01 UTC; 0 before.
@@ -130,7 +150,7 @@ impl<'a> Reporter<'a> {
         let owner = fault.owner.word();
         let at = phase.map_or_else(String::new, |(n, of, p)| format!("phase {n}/{of} {p} "));
         let then = match (next, fault.owner) {
-            (Some(next), _) => format!("next try in {} s", next.as_secs()),
+            (Some(next), _) => format!("next try {}", next_try(next.as_secs(), unix_seconds(self.host.now()))),
             (None, Owner::Seed) => "waiting for a changed seed".to_owned(),
             (None, _) => "stopped".to_owned(),
         };
@@ -149,6 +169,8 @@ impl<'a> Reporter<'a> {
         self.status.written = unix_seconds(self.host.now());
         self.status.node = self.host.journal().fact("node").map(str::to_owned);
         self.status.phases = self.host.journal().seconds();
+        self.status.warnings =
+            self.host.journal().fact(WARNINGS).unwrap_or_default().lines().map(str::to_owned).collect();
         if let Err(error) = self.write_files() {
             self.say(&format!("status not written: {error:#}"));
         }
@@ -185,30 +207,46 @@ mod tests {
     fn a_fault_reads_as_a_person_needs_it() {
         let dir = tempfile::tempdir().unwrap();
         let (fake, seen) = Fake::new();
+        seen.clock.set(Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_392_000)));
         let host = Host::open(dir.path(), Box::new(fake)).unwrap();
         let mut reporter = Reporter::new(&host, None, "generic-amd64".into());
         let fault = Fault::new(Owner::Cluster, "connect to 10.0.0.1:6443: connection refused");
-        reporter.failed(Some((9, 13, "join")), &fault, Some(Duration::from_secs(12)));
+        let warnings = "Memory: 512 MiB of memory leave little for pods".to_owned();
+        host.record(crate::journal::Record::Fact { name: WARNINGS.into(), value: warnings }).unwrap();
+        reporter.failed(Some((10, 14, "join")), &fault, Some(Duration::from_secs(12)));
         assert_eq!(
             seen.lines.take(),
-            ["firstboot: phase 9/13 join failed (cluster): connect to 10.0.0.1:6443: connection refused; \
-                 next try in 12 s"]
+            ["firstboot: phase 10/14 join failed (cluster): connect to 10.0.0.1:6443: connection refused; \
+                 next try in 12 s, at 2026-11-23T00:00:12Z"]
         );
         let text = reporter.status.text();
-        let head: Vec<&str> = text.lines().take(5).collect();
+        let head: Vec<&str> = text.lines().take(6).collect();
         assert_eq!(
             head,
             [
                 "state: retrying",
-                "phase: 9/13 join",
+                "phase: 10/14 join",
                 "whose move: cluster (mend the cluster or the network, or change seed.toml; it keeps trying)",
                 "error: connect to 10.0.0.1:6443: connection refused",
-                "next try: in 12 s",
+                "warning: Memory: 512 MiB of memory leave little for pods",
+                "next try: in 12 s, at 2026-11-23T00:00:12Z",
             ]
         );
         let kept: Status = serde_json::from_slice(&host.read(&status_path()).unwrap().unwrap()).unwrap();
         assert_eq!(kept, reporter.status);
         assert_eq!(padded(&text).len(), STATUS_SIZE);
+        // The next try begins: what failed stays on show.
+        reporter.begins(10, 14, "join");
+        reporter.write();
+        let text = reporter.status.text();
+        assert!(text.starts_with("state: working\nphase: 10/14 join\nwhose move: cluster"), "{text}");
+        assert!(text.contains("\nerror: connect to 10.0.0.1:6443: connection refused\nwarning: "), "{text}");
+        // It holds: nothing is wrong any more, but something is left to do.
+        reporter.holds(10, 14, "join", Some(Duration::ZERO));
+        reporter.status.left_to_do = vec!["kubectl taint node e a:NoSchedule".into()];
+        let text = reporter.status.text();
+        assert!(text.starts_with("state: working\nphase: 10/14 join\nwarning: "), "{text}");
+        assert!(text.contains("\nleft to do: kubectl taint node e a:NoSchedule\n"), "{text}");
     }
 
     #[test]

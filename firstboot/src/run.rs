@@ -4,14 +4,15 @@
 //! The rules are product decisions: which seed is accepted when, and whose move it is (docs/operations.md).
 
 use crate::boot_partition::{BootPartition, Place, locate, root_disk_name};
-use crate::credential::{Credential, credential};
+use crate::clock;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::{Host, System};
 use crate::image::{IMAGE_INFO, ImageInfo};
 use crate::journal::Record;
-use crate::phase::{self, Event, Stopped};
-use crate::phases::{Cx, Installed, PHASES, finish_without_seed};
-use crate::report::{Reporter, timestamp, unix_seconds};
+use crate::phase::{self, Event, Phase, Stopped};
+use crate::phases::{Cx, Installed, LEFT_TO_DO, PHASES, finish_without_seed};
+use crate::report::{Reporter, Status, timestamp, unix_seconds};
+use crate::sealed::{Lost, look_after};
 use crate::seed::{self, Seed};
 use anyhow::Context;
 use std::path::Path;
@@ -30,37 +31,58 @@ const NO_SEED: &str =
 /// A seed file as it was found.
 struct Found {
     place: Place,
+    /// The device's own boot partition, which may be another one: status goes there.
+    boot: Option<BootPartition>,
     name: &'static str,
     bytes: Vec<u8>,
 }
 
-/// Runs or resumes; returns when the device is sealed (or `until` is reached).
+/// Gives the places where a seed may lie, by the label of the boot partition.
+pub type Places<'a> = &'a dyn Fn(&str) -> anyhow::Result<Vec<Place>>;
+
+/// Runs or resumes; returns when the device is sealed (or `until` is reached). A sealed device's clock is compared
+/// with the cluster's.
 ///
 /// # Errors
 /// A fault that this process can do nothing more about: of the image or the host.
 pub fn run(root: &Path, sys: Box<dyn System>, until: Option<&str>) -> Result<(), Fault> {
+    run_phases(root, sys, until, PHASES, &locate)
+}
+
+/// [`run`] with another order of work and other places: for tests on a machine that has no disk of its own.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_phases(
+    root: &Path,
+    sys: Box<dyn System>,
+    until: Option<&str>,
+    phases: &[Phase<Cx>],
+    places: Places<'_>,
+) -> Result<(), Fault> {
     sys.notify("READY=1");
     let mut host = Host::open(root, sys).owned_by(Owner::Host)?;
     let started = host.sys().uptime();
     let image = image_info(&host)?;
-    let lost = if host.journal().sealed() {
-        match credential(&host).owned_by(Owner::Host)? {
-            Credential::Usable { until } => return refuse_seed(&host, &image, until),
-            Credential::Unusable(why) => Some(why),
+    let mut lost = None;
+    if host.journal().sealed() {
+        lost = look_after(&host, &image, &|until| refuse_seed(&host, &image, until, places))?;
+        if lost.is_none() {
+            return Ok(());
         }
-    } else {
-        None
-    };
+    }
     let mut tries = 0;
+    // What failed stays on show while it is tried again: the next look at the status must not find nothing.
+    let mut last: Option<Status> = None;
     loop {
-        let found = wait_for_seed(&host, &image, lost.as_deref())?;
+        let found = wait_for_seed(&host, &image, lost.as_mut(), places)?;
         let Some(found) = found else { return Ok(()) };
         let seed = match seed::parse(&found.bytes) {
             Ok(seed) => seed,
             Err(error) => {
                 let mut reporter = reporter(&host, &found, &image);
                 reporter.failed(None, &Fault::new(Owner::Seed, error), None);
-                wait_for_change(&host, &image, &found, None)?;
+                wait_for_change(&host, &image, &found, None, places)?;
                 continue;
             }
         };
@@ -75,7 +97,7 @@ pub fn run(root: &Path, sys: Box<dyn System>, until: Option<&str>) -> Result<(),
             carried: found.place.carried,
             image: image.clone(),
         };
-        let outcome = once(&cx, &found, until);
+        let outcome = once(&cx, &found, until, phases, last.as_ref());
         host = cx.host;
         let Stopped { number, of, phase, fault } = match outcome {
             Ok(()) => {
@@ -88,16 +110,18 @@ pub fn run(root: &Path, sys: Box<dyn System>, until: Option<&str>) -> Result<(),
         let at = Some((number, of, phase));
         match fault.owner {
             Owner::Cluster => {
-                let wait = backoff(tries, host.sys().random());
+                let wait = wait(tries, host.sys().random(), fault.retry_after);
                 tries += 1;
                 reporter.failed(at, &fault, Some(wait));
-                if wait_for_change(&host, &image, &found, Some(wait))? {
-                    tries = 0;
+                last = Some(reporter.status);
+                if wait_for_change(&host, &image, &found, Some(wait), places)? {
+                    (tries, last) = (0, None);
                 }
             }
             Owner::Seed => {
                 reporter.failed(at, &fault, None);
-                wait_for_change(&host, &image, &found, None)?;
+                wait_for_change(&host, &image, &found, None, places)?;
+                (tries, last) = (0, None);
             }
             Owner::Image | Owner::Host => {
                 reporter.failed(at, &fault, None);
@@ -107,9 +131,20 @@ pub fn run(root: &Path, sys: Box<dyn System>, until: Option<&str>) -> Result<(),
     }
 }
 
+/// What the daily timer runs: compares a sealed device's clock with the cluster's. Before that the phases see to it.
+///
+/// # Errors
+/// As [`clock::compare`].
+pub fn clock(host: &Host) -> Result<(), Fault> {
+    match host.journal().sealed() {
+        true => clock::compare(host, &image_info(host)?),
+        false => Ok(()),
+    }
+}
+
 /// A sealed device whose credential is good: it needs no seed, and one that lies there is left alone, with the reason.
-fn refuse_seed(host: &Host, image: &ImageInfo, until: SystemTime) -> Result<(), Fault> {
-    let found = match locate(&image.boot_label).owned_by(Owner::Host).and_then(look) {
+fn refuse_seed(host: &Host, image: &ImageInfo, until: SystemTime, places: Places<'_>) -> Result<(), Fault> {
+    let found = match places(&image.boot_label).owned_by(Owner::Host).and_then(look) {
         Ok(Some(found)) if !found.place.carried => found,
         // Nothing to refuse, or a card that cannot be read: neither may keep a good node from working.
         _ => return Ok(()),
@@ -130,9 +165,15 @@ fn refuse_seed(host: &Host, image: &ImageInfo, until: SystemTime) -> Result<(), 
 }
 
 /// Exponential with full jitter (at least one second), so that a thousand devices do not come back at once.
-fn backoff(tries: u32, random: f64) -> Duration {
+pub(crate) fn backoff(tries: u32, random: f64) -> Duration {
     let ceiling = Duration::from_secs(2u64.saturating_pow(tries.min(16) + 1)).min(LONGEST);
     ceiling.mul_f64(random).max(Duration::from_secs(1))
+}
+
+/// How long to wait: as long as the server asks for, if that is longer, but never longer than [`LONGEST`], for the
+/// server that asks need not be the cluster's.
+fn wait(tries: u32, random: f64, retry_after: Option<Duration>) -> Duration {
+    backoff(tries, random).max(retry_after.unwrap_or_default().min(LONGEST))
 }
 
 /// Reads what the image says of itself.
@@ -147,9 +188,7 @@ fn describe(image: &ImageInfo) -> String {
 }
 
 fn reporter<'a>(host: &'a Host, found: &Found, image: &ImageInfo) -> Reporter<'a> {
-    // A stick is read and left alone; its status goes to the console only.
-    let boot = (!found.place.carried).then(|| found.place.partition.clone());
-    Reporter::new(host, boot, describe(image))
+    Reporter::new(host, found.boot.clone(), describe(image))
 }
 
 fn begin(host: &Host, seed: &Seed) -> Result<(), Fault> {
@@ -159,10 +198,19 @@ fn begin(host: &Host, seed: &Seed) -> Result<(), Fault> {
     if known { Ok(()) } else { host.record(begun).owned_by(Owner::Host) }
 }
 
-fn once(cx: &Cx, found: &Found, until: Option<&str>) -> Result<(), Stopped> {
+fn once(
+    cx: &Cx,
+    found: &Found,
+    until: Option<&str>,
+    phases: &[Phase<Cx>],
+    last: Option<&Status>,
+) -> Result<(), Stopped> {
     let mut reporter = reporter(&cx.host, found, &cx.image);
+    if let Some(last) = last {
+        reporter.status = last.clone();
+    }
     let mut written: Option<Duration> = None;
-    phase::run(&cx.host, cx, PHASES, until, &mut |event| match event {
+    phase::run(&cx.host, cx, phases, until, &mut |event| match event {
         Event::Begins(number, of, name) => {
             reporter.begins(number, of, name);
             let now = cx.host.sys().uptime();
@@ -186,6 +234,7 @@ fn finished(host: &Host, found: &Found, image: &ImageInfo, until: Option<&str>, 
         reporter.status.whose_move =
             Some("you (the stick labelled SEED still holds the token: keep it safe, or delete the token)".into());
     }
+    left_to_do(host, &mut reporter);
     reporter.write();
     let node = host.journal().fact("node").unwrap_or_default().to_owned();
     let seed = if found.place.carried { "seed left on its stick" } else { "seed destroyed" };
@@ -194,11 +243,27 @@ fn finished(host: &Host, found: &Found, image: &ImageInfo, until: Option<&str>, 
     host.sys().notify(&format!("STATUS=node {node} is Ready"));
 }
 
+/// Names what an administrator of the cluster has to do for this node: no node may do it itself.
+fn left_to_do(host: &Host, reporter: &mut Reporter<'_>) {
+    let commands: Vec<String> =
+        host.journal().fact(LEFT_TO_DO).unwrap_or_default().lines().map(str::to_owned).collect();
+    for command in &commands {
+        reporter.say(&format!("left for an administrator of the cluster: {command}"));
+    }
+    reporter.status.left_to_do = commands;
+}
+
+/// The boot partition of the device itself. A stick is only read.
+fn own(places: &[Place]) -> Option<BootPartition> {
+    places.iter().find(|p| !p.carried).map(|p| p.partition.clone())
+}
+
 /// The first seed among the places where one may lie.
 fn look(places: Vec<Place>) -> Result<Option<Found>, Fault> {
+    let boot = own(&places);
     for place in places {
         if let Some((name, bytes)) = place.partition.seed().owned_by(Owner::Seed)? {
-            return Ok(Some(Found { place, name, bytes }));
+            return Ok(Some(Found { place, boot, name, bytes }));
         }
     }
     Ok(None)
@@ -206,12 +271,17 @@ fn look(places: Vec<Place>) -> Result<Option<Found>, Fault> {
 
 /// Waits until there is a seed. `None`: there is none and none is needed, because all was done but the last record.
 ///
-/// `lost`: why the credential of a device that was sealed is worth nothing any more.
-fn wait_for_seed(host: &Host, image: &ImageInfo, lost: Option<&str>) -> Result<Option<Found>, Fault> {
+/// `lost`: a device that was sealed, and whose credential is worth nothing any more, unless its clock is wrong.
+fn wait_for_seed(
+    host: &Host,
+    image: &ImageInfo,
+    mut lost: Option<&mut Lost>,
+    places: Places<'_>,
+) -> Result<Option<Found>, Fault> {
     let mut told = false;
     loop {
-        let places = locate(&image.boot_label).owned_by(Owner::Host)?;
-        let boot: Option<BootPartition> = places.iter().find(|p| !p.carried).map(|p| p.partition.clone());
+        let places = places(&image.boot_label).owned_by(Owner::Host)?;
+        let boot = own(&places);
         match look(places) {
             Ok(Some(found)) => return Ok(Some(found)),
             Ok(None) => {}
@@ -229,12 +299,20 @@ fn wait_for_seed(host: &Host, image: &ImageInfo, lost: Option<&str>) -> Result<O
                 return Err(fault);
             }
             reporter.status.state = "joined".into();
+            left_to_do(host, &mut reporter);
             reporter.write();
             return Ok(None);
         }
         if !told {
-            tell_waiting(host, image, boot, lost)?;
+            tell_waiting(host, image, boot, lost.as_ref().map(|l| l.why.as_str()))?;
             told = true;
+        } else if let Some(lost) = &mut lost
+            && lost.regained(host, image)?
+        {
+            let mut reporter = Reporter::new(host, boot, describe(image));
+            reporter.status.state = "joined".into();
+            reporter.write();
+            return Ok(None);
         }
         host.sys().sleep(LOOK);
     }
@@ -266,7 +344,13 @@ fn tell_waiting(host: &Host, image: &ImageInfo, boot: Option<BootPartition>, los
 }
 
 /// Waits until the seed has changed or `limit` has passed; tells whether it changed.
-fn wait_for_change(host: &Host, image: &ImageInfo, old: &Found, limit: Option<Duration>) -> Result<bool, Fault> {
+fn wait_for_change(
+    host: &Host,
+    image: &ImageInfo,
+    old: &Found,
+    limit: Option<Duration>,
+    places: Places<'_>,
+) -> Result<bool, Fault> {
     let until = limit.map(|l| host.sys().uptime() + l);
     loop {
         let now = host.sys().uptime();
@@ -275,7 +359,7 @@ fn wait_for_change(host: &Host, image: &ImageInfo, old: &Found, limit: Option<Du
             return Ok(false);
         }
         host.sys().sleep(left);
-        let places = locate(&image.boot_label).owned_by(Owner::Host)?;
+        let places = places(&image.boot_label).owned_by(Owner::Host)?;
         // An unreadable card is the same as an unchanged one here: the next look may be better.
         if let Ok(Some(new)) = look(places)
             && new.bytes != old.bytes
@@ -298,5 +382,12 @@ mod tests {
         assert_eq!(at(7, 1.0), 256.0);
         assert_eq!(at(8, 1.0), 300.0);
         assert_eq!(at(1000, 1.0), 300.0);
+    }
+
+    #[test]
+    fn a_server_that_asks_for_time_gets_it_within_limits() {
+        let at = |tries, after: u64| wait(tries, 0.5, Some(Duration::from_secs(after))).as_secs();
+        assert_eq!((at(0, 7), at(3, 7), at(0, 86_400)), (7, 8, 300));
+        assert_eq!(wait(3, 0.5, None).as_secs(), 8);
     }
 }

@@ -142,6 +142,17 @@ fn phases_are_documented() {
     assert_eq!(documented, phases);
 }
 
+/// docs/operations.md lists the preflight checks in their order, and which of them the phase looks at.
+#[test]
+fn preflight_checks_are_documented() {
+    let doc = fs::read_to_string(root().join("docs/operations.md")).unwrap();
+    let table = doc.split("| check | first |").nth(1).unwrap().split("\n\n").next().unwrap();
+    let rows = table.lines().skip(2).map(|l| l.split('|').map(str::trim).collect::<Vec<_>>());
+    let documented: Vec<(String, bool)> = rows.map(|r| (r[1].trim_matches('`').to_owned(), r[2] == "yes")).collect();
+    let checks = firstboot::preflight::CHECKS.iter();
+    assert_eq!(documented, checks.map(|c| (c.id.to_owned(), c.early)).collect::<Vec<_>>());
+}
+
 /// docs/seed.md lists, under a heading for each table, exactly the keys that the parser knows.
 #[test]
 fn seed_keys_are_documented() {

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The `Date` header: every IMF-fixdate (RFC 9110, 5.6.7) is read, and as another parser reads it; nothing that is read
+//! The headers `Date` and `Retry-After`: every IMF-fixdate (RFC 9110, 5.6.7) is read, and as another parser reads it; nothing that is read
 //! is out of reach of what is done with it.
 
 use std::time::{Duration, SystemTime};
 
-use firstboot::kube::client;
-use reqwest::header::{DATE, HeaderMap, HeaderValue};
+use firstboot::kube::answer;
+use reqwest::header::{DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 
 fn read(text: &[u8]) -> Option<SystemTime> {
     let mut headers = HeaderMap::new();
     headers.insert(DATE, HeaderValue::from_bytes(text).ok()?);
-    client::date(&headers)
+    answer::date(&headers)
 }
 
 /// Last second that four digits of a year can say.
@@ -28,5 +28,10 @@ pub fn run(input: &[u8]) {
         assert_eq!(time, other, "{text}");
     }
     let shown = firstboot::report::timestamp(firstboot::report::unix_seconds(time));
-    assert!(shown.ends_with('Z'), "{shown}");
+    assert!(shown.len() == 20 && shown.ends_with('Z'), "{shown}");
+    let mut headers = HeaderMap::new();
+    headers.insert(DATE, HeaderValue::from_static("Sun, 22 Nov 2026 16:31:48 GMT"));
+    headers.insert(RETRY_AFTER, HeaderValue::from_bytes(input).expect("a header that was read"));
+    let wait = time.duration_since(SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_365_108)).ok();
+    assert_eq!(answer::retry_after(&headers), wait);
 }

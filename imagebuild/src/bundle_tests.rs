@@ -77,7 +77,7 @@ fn a_digest_that_does_not_match_stops_with_one_line() {
 #[test]
 fn an_unknown_kubernetes_version_names_what_is_there() {
     let error = ensure(Arch::Arm64, Some("1.2")).unwrap_err().to_string();
-    assert_eq!(error, "find Kubernetes 1.2 in components.lock: it holds 1.36.3");
+    assert_eq!(error, "find Kubernetes 1.2 in components.lock: it holds 1.35.4, 1.36.3");
 }
 
 #[test]

@@ -81,6 +81,11 @@ const TOOLS: &[Tool] = &[
     tool("qemu-img", "qemu-utils", Goal::Demo),
     tool("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf", Goal::Demo),
     tool("/usr/share/AAVMF/AAVMF_CODE.fd", "qemu-efi-aarch64", Goal::Demo),
+    // Networks that tests make in namespaces of their own. These packages start no service.
+    tool("ip", "iproute2", Goal::Test),
+    tool("nft", "nftables", Goal::Test),
+    tool("dnsmasq", "dnsmasq-base", Goal::Test),
+    tool("tinyproxy", "tinyproxy-bin", Goal::Test),
     // libFuzzer is C++.
     tool("g++", "g++", Goal::Test),
 ];

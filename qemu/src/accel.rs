@@ -65,7 +65,7 @@ pub fn find(arch: &str, image: &DiskImage) -> Result<Accelerator> {
 fn probe(arch: &str, image: &DiskImage) -> Result<()> {
     let dir = RunDir::new("probe")?;
     let kernel = dir.path().join("kernel");
-    std::fs::write(&kernel, image.kernel()?).context("write the kernel of the probe")?;
+    std::fs::write(&kernel, image.boot_entry()?.kernel).context("write the kernel of the probe")?;
     let console = dir.path().join("console");
     let args = probe_args(arch, &kernel, &console);
     let process = Process::start("the probe", Path::new(args::program(arch)), &args, &dir.path().join("log"))?;

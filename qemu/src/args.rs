@@ -2,6 +2,7 @@
 //! QEMU's command line for a device: a pure function of what the device is and where its files lie.
 
 use crate::accel::Accelerator;
+use crate::link::relay::Ends;
 use std::path::{Path, PathBuf};
 
 /// How the disk is attached.
@@ -28,6 +29,16 @@ pub struct Forward {
     pub guest: u16,
 }
 
+/// What the network interface is plugged into.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Link {
+    /// QEMU's user network.
+    #[default]
+    User,
+    /// A relay of this harness: [`crate::link::Link`].
+    Relay(Ends),
+}
+
 /// What the emulated machine is.
 #[derive(Debug, Clone)]
 pub struct Machine {
@@ -47,8 +58,21 @@ pub struct Machine {
     pub credentials: Vec<(String, String)>,
     /// Time that the clock chip shows at power-on, as QEMU's `-rtc base=` takes it; `utc` is now.
     pub clock: String,
-    /// Ports that can be reached from outside.
+    /// What its network interface is plugged into.
+    pub link: Link,
+    /// Ports that can be reached from outside, on a user network.
     pub forwards: Vec<Forward>,
+}
+
+/// What is started without a boot loader: the firmware loads it from memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kernel {
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// Its initrd.
+    pub initrd: PathBuf,
+    /// Its command line.
+    pub command_line: String,
 }
 
 /// Where the machine's files lie.
@@ -62,9 +86,16 @@ pub struct Files {
     pub disk: PathBuf,
     /// Where the serial console is appended.
     pub console: PathBuf,
+    /// Raw image of a USB stick that is plugged in.
+    pub stick: Option<PathBuf>,
     /// Control socket (QMP).
     pub control: PathBuf,
+    /// What is started in place of the disk's boot loader.
+    pub kernel: Option<Kernel>,
 }
+
+/// What QEMU calls the network end of a device.
+pub const NET: &str = "net";
 
 /// Name of the emulator for an architecture.
 pub fn program(arch: &str) -> &'static str {
@@ -88,13 +119,14 @@ pub fn argv(machine: &Machine, files: &Files) -> Vec<String> {
     for device in disk_devices(machine.controller) {
         add("device", (*device).to_owned());
     }
-    let mut net = "user,id=net".to_owned();
-    for forward in &machine.forwards {
-        net += &format!(",hostfwd=tcp:127.0.0.1:{}-:{}", forward.host, forward.guest);
+    if let Some(stick) = &files.stick {
+        add("drive", format!("if=none,id=stick,format=raw,cache=unsafe,file={}", escaped(stick)));
+        add("device", "qemu-xhci,id=sticks".to_owned());
+        add("device", "usb-storage,bus=sticks.0,drive=stick,removable=on".to_owned());
     }
-    add("netdev", net);
+    add("netdev", netdev(&machine.link, &machine.forwards));
     // No boot ROM: the disk is the only thing to start from.
-    add("device", "virtio-net-pci,netdev=net,mac=52:54:00:12:34:56,romfile=".to_owned());
+    add("device", format!("virtio-net-pci,netdev={NET},mac=52:54:00:12:34:56,romfile="));
     add("device", "virtio-rng-pci".to_owned());
     if let Some(serial) = &machine.serial {
         add("smbios", format!("type=1,serial={}", serial.replace(',', ",,")));
@@ -106,7 +138,26 @@ pub fn argv(machine: &Machine, files: &Files) -> Vec<String> {
     add("chardev", format!("file,id=console,append=on,path={}", escaped(&files.console)));
     add("serial", "chardev:console".to_owned());
     add("qmp", format!("unix:{},server=on,wait=off", escaped(&files.control)));
+    if let Some(direct) = &files.kernel {
+        add("kernel", direct.kernel.display().to_string());
+        add("initrd", direct.initrd.display().to_string());
+        add("append", direct.command_line.clone());
+    }
     args
+}
+
+fn netdev(link: &Link, forwards: &[Forward]) -> String {
+    let forward = |f: &Forward| format!(",hostfwd=tcp:127.0.0.1:{}-:{}", f.host, f.guest);
+    match link {
+        Link::User => format!("user,id={NET}{}", forwards.iter().map(forward).collect::<String>()),
+        Link::Relay(ends) => dgram(NET, &ends.peer, &ends.relay),
+    }
+}
+
+/// A network end that is a pair of local datagram sockets, one datagram a frame. Needs QEMU 7.2.
+pub fn dgram(id: &str, local: &Path, remote: &Path) -> String {
+    let (local, remote) = (escaped(local), escaped(remote));
+    format!("dgram,id={id},local.type=unix,local.path={local},remote.type=unix,remote.path={remote}")
 }
 
 /// Arguments that every guest of this architecture gets, a probe of the accelerator included.
@@ -155,13 +206,22 @@ mod tests {
             serial: Some("A,1".to_owned()),
             credentials: vec![("a.b".to_owned(), "c d".to_owned())],
             clock: "utc".to_owned(),
+            link: Link::User,
             forwards: vec![Forward { host: 20001, guest: 8080 }],
         }
     }
 
     fn files() -> Files {
         let at = |name: &str| PathBuf::from(format!("/run/{name}"));
-        Files { code: at("code"), vars: at("vars"), disk: at("disk"), console: at("console"), control: at("qmp") }
+        Files {
+            code: at("code"),
+            vars: at("vars"),
+            disk: at("disk"),
+            console: at("console"),
+            stick: None,
+            control: at("qmp"),
+            kernel: None,
+        }
     }
 
     const REST: &str = "-smp 2 -m 2048 -rtc base=utc \
@@ -186,6 +246,23 @@ mod tests {
         let head = "-no-user-config -nodefaults -display none -machine virt -accel tcg,thread=multi \
             -cpu max,pauth-impdef=on";
         assert_eq!(argv(&machine("arm64"), &files()).join(" "), format!("{head} {REST}"));
+    }
+
+    #[test]
+    fn a_device_on_a_relay() {
+        let link = Link::Relay(Ends { relay: "/run/relay".into(), peer: "/run/own,1".into() });
+        let all = argv(&Machine { link, ..machine("amd64") }, &files()).join(" ");
+        let net =
+            "-netdev dgram,id=net,local.type=unix,local.path=/run/own,,1,remote.type=unix,remote.path=/run/relay -";
+        assert!(all.contains(net), "{all}");
+        assert!(!all.contains("user,id=net"), "{all}");
+    }
+
+    #[test]
+    fn a_device_that_is_given_its_kernel() {
+        let kernel = Kernel { kernel: "/run/k".into(), initrd: "/run/i".into(), command_line: "root=a rw".into() };
+        let all = argv(&machine("amd64"), &Files { kernel: Some(kernel), ..files() });
+        assert_eq!(all[all.len() - 6..], ["-kernel", "/run/k", "-initrd", "/run/i", "-append", "root=a rw"]);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! console is printed.
 
 use crate::accel::{self, Accelerator};
-use crate::args::{self, Controller, Files, Forward, Machine};
+use crate::args::{self, Controller, Files, Forward, Kernel, Link, Machine};
 use crate::console::Console;
 use crate::disk::DiskImage;
 use crate::process::Process;
@@ -13,8 +13,10 @@ use crate::qmp::Qmp;
 use crate::run_dir::RunDir;
 use crate::{firmware, ports, wait};
 use anyhow::{Context, Result, bail};
+use firstboot::boot_partition::BootPartition;
 use serde_json::json;
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const GIB: u64 = 1 << 30;
@@ -36,8 +38,24 @@ pub struct Options {
     pub credentials: Vec<(String, String)>,
     /// Clock chip at power-on: `utc`, or a date such as `1970-01-01T00:00:00`.
     pub clock: String,
-    /// Guest ports to be reached from the build machine.
+    /// What its network interface is plugged into. A [`crate::link::Link`] has to outlive the device.
+    pub link: Link,
+    /// Guest ports to be reached from the build machine; only on a user network.
     pub guest_ports: Vec<u16>,
+    /// What starts the operating system.
+    pub start: Start,
+    /// Text of `seed.toml` on a USB stick labelled `SEED` that is plugged in.
+    pub stick: Option<String>,
+}
+
+/// What starts the operating system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// The boot loader on the disk, as the firmware finds it.
+    BootLoader,
+    /// The firmware, with the kernel, initrd and command line that the disk's boot loader would take: for disks that
+    /// the firmware has no driver for.
+    Firmware,
 }
 
 impl Options {
@@ -51,7 +69,10 @@ impl Options {
             memory_mib: 2048,
             credentials: Vec::new(),
             clock: "utc".to_owned(),
+            link: Link::User,
             guest_ports: Vec::new(),
+            start: Start::BootLoader,
+            stick: None,
         }
     }
 }
@@ -70,6 +91,9 @@ pub struct Device {
 impl Device {
     /// A device that is switched off, its disk a private copy of `image`.
     pub fn new(image: &DiskImage, options: &Options) -> Result<Self> {
+        if options.link != Link::User && !options.guest_ports.is_empty() {
+            bail!("forward guest ports: only a user network can");
+        }
         let dir = RunDir::new("device")?;
         let at = |name: &str| dir.path().join(name);
         let firmware = firmware::find(&options.arch)?;
@@ -79,7 +103,12 @@ impl Device {
             vars: at("vars.fd"),
             disk: at("disk.img"),
             console: at("console.log"),
+            stick: options.stick.as_deref().map(|seed| stick(&at("stick.img"), seed)).transpose()?,
             control: at("qmp"),
+            kernel: match options.start {
+                Start::BootLoader => None,
+                Start::Firmware => Some(kernel(image, dir.path())?),
+            },
         };
         let disk = image.copy(&files.disk, options.disk_size)?;
         let forward = |guest: &u16| -> Result<Forward> { Ok(Forward { host: ports::free()?, guest: *guest }) };
@@ -92,10 +121,17 @@ impl Device {
             serial: options.serial.clone(),
             credentials: options.credentials.clone(),
             clock: options.clock.clone(),
+            link: options.link.clone(),
             forwards: options.guest_ports.iter().map(forward).collect::<Result<_>>()?,
         };
         let console = Console::new(files.console.clone());
         Ok(Device { emulator: None, machine, files, disk, console, dir })
+    }
+
+    /// Content of `seed.toml` on the stick, once the device is switched off.
+    pub fn stick_seed(&self) -> Result<Option<Vec<u8>>> {
+        let path = self.files.stick.as_ref().context("find a stick")?;
+        BootPartition::open_whole(path)?.read("seed.toml")
     }
 
     /// Switches it on.
@@ -133,6 +169,17 @@ impl Device {
         let done = self.disk.put_seed(seed);
         qmp.execute("cont", json!({}))?;
         done
+    }
+
+    /// Plugs its network cable in or out: the guest sees its interface gain or lose its carrier.
+    pub fn set_link(&self, up: bool) -> Result<()> {
+        self.running()?;
+        Qmp::connect(&self.files.control)?.execute("set_link", json!({ "name": args::NET, "up": up })).map(drop)
+    }
+
+    /// What its clock chip shows when it is switched on the next time: `utc`, or a date such as `1970-01-01T00:00:00`.
+    pub fn set_clock(&mut self, clock: &str) {
+        clock.clone_into(&mut self.machine.clock);
     }
 
     /// Cuts its power.
@@ -201,6 +248,25 @@ impl Device {
         let status = self.disk.status().unwrap_or_else(|e| format!("(cannot be read: {e:#})"));
         format!("--- status file\n{status}\n--- console, last 40 lines\n{}\n---", self.console.tail(40))
     }
+}
+
+/// Takes what the disk's boot loader starts out of `image`, into files in `dir`.
+fn kernel(image: &DiskImage, dir: &Path) -> Result<Kernel> {
+    let entry = image.boot_entry()?;
+    let (kernel, initrd) = (dir.join("kernel"), dir.join("initrd"));
+    std::fs::write(&kernel, entry.kernel).context("write the device's kernel")?;
+    std::fs::write(&initrd, entry.initrd).context("write the device's initrd")?;
+    Ok(Kernel { kernel, initrd, command_line: entry.command_line })
+}
+
+/// A stick as a person would format it: no partitions, one FAT file system labelled `SEED`.
+fn stick(path: &Path, seed: &str) -> Result<PathBuf> {
+    let file = File::options().read(true).write(true).create_new(true).open(path).context("create a stick")?;
+    file.set_len(16 << 20).context("size the stick")?;
+    let options = fatfs::FormatVolumeOptions::new().volume_label(*b"SEED       ");
+    fatfs::format_volume(fscommon::BufStream::new(file), options).context("format the stick")?;
+    BootPartition::open_whole(path)?.write("seed.toml", seed.as_bytes()).context("write seed.toml to the stick")?;
+    Ok(path.to_owned())
 }
 
 impl Drop for Device {

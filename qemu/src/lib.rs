@@ -13,6 +13,7 @@ pub mod device;
 pub mod disk;
 pub mod firmware;
 pub mod journey;
+pub mod link;
 pub mod pods;
 pub mod ports;
 pub mod process;

@@ -136,6 +136,11 @@ pub fn tail(log: &Path, lines: usize) -> String {
     all[all.len().saturating_sub(lines)..].join("\n")
 }
 
+/// Where a program is: some of the system's own lie in a folder that is not on every user's PATH.
+pub fn tool(name: &str) -> String {
+    if imagebuild::cmd::found(name) { name.to_owned() } else { format!("/usr/sbin/{name}") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

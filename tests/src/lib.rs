@@ -13,6 +13,8 @@ use imagebuild::arch::Arch;
 use qemu::control_plane::ControlPlane;
 use qemu::device::Options;
 use qemu::disk::DiskImage;
+use qemu::link::namespace::Namespace;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -26,11 +28,28 @@ pub const SOON: Duration = Duration::from_secs(420);
 /// # Panics
 /// In CI, when something is missing.
 pub fn can_boot(arch: &str) -> bool {
-    let tools = [qemu::args::program(arch), "setpriv", "cp"];
-    let missing =
-        tools.iter().find(|tool| !imagebuild::cmd::found(tool)).map(|tool| format!("{tool} is not installed"));
+    let missing = missing(&[qemu::args::program(arch), "setpriv", "cp"]);
     let firmware = qemu::firmware::find(arch).err().map(|e| e.to_string());
-    let Some(reason) = missing.or(firmware) else { return true };
+    goes(missing.or(firmware))
+}
+
+/// Whether a network of our own can be made: namespaces, tap interfaces and the programs that run in them. Skips and
+/// fails like [`can_boot`].
+///
+/// # Panics
+/// In CI, when something is missing.
+pub fn can_network() -> bool {
+    let missing = missing(&["unshare", "nsenter", "setpriv", "ip", "nft", "dnsmasq", "tinyproxy", "timeout", "bash"]);
+    goes(missing.or_else(|| Namespace::probe().err().map(|e| format!("no network of our own: {e:#}"))))
+}
+
+fn missing(tools: &[&str]) -> Option<String> {
+    let here = |tool: &&&str| imagebuild::cmd::found(tool) || Path::new("/usr/sbin").join(tool).is_file();
+    tools.iter().find(|tool| !here(tool)).map(|tool| format!("{tool} is not installed"))
+}
+
+fn goes(reason: Option<String>) -> bool {
+    let Some(reason) = reason else { return true };
     assert!(std::env::var_os("CI").is_none(), "{reason}");
     println!("skipped: {reason}");
     false

@@ -40,7 +40,7 @@ fn a_disk_that_is_too_small() {
     // As large as the image: nothing to grow into.
     let Some(mut device) = seeded(plane, "small-disk", |options| options.disk_size = 0) else { return };
     device.power_on().unwrap();
-    let error = expect_stop(&device, LOOK_HERE, "make room for the bundle: it needs ");
+    let error = expect_stop(&device, LOOK_HERE, "Disk: make room for the bundle: it needs ");
     assert!(error.ends_with(" MiB are free; use a larger disk"), "{error}");
 }
 

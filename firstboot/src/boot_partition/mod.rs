@@ -256,10 +256,19 @@ pub fn find_all(hay: &[u8], needle: &[u8]) -> Vec<usize> {
     if needle.is_empty() { Vec::new() } else { memchr::memmem::find_iter(hay, needle).collect() }
 }
 
-/// A FAT file system in a new file, for tests of other modules.
-#[cfg(test)]
-pub(crate) fn formatted_for_tests(path: &Path) -> BootPartition {
-    tests::format(path, 0, 16 << 20)
+/// A FAT file system labelled BOOT in a new file, `offset` bytes into it and `len` bytes long; the file goes on a
+/// little behind it.
+///
+/// # Errors
+/// When there is such a file already or it cannot be written.
+#[cfg(any(test, feature = "fake"))]
+#[allow(clippy::disallowed_methods)] // a test's own file
+pub fn formatted_for_tests(path: &Path, offset: u64, len: u64) -> Result<BootPartition> {
+    let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+    file.set_len(offset + len + (1 << 20))?;
+    let mut slice = StreamSlice::new(file, offset, offset + len)?;
+    fatfs::format_volume(&mut slice, fatfs::FormatVolumeOptions::new().volume_label(*b"BOOT       "))?;
+    BootPartition::open(path, offset, len)
 }
 
 #[cfg(test)]

@@ -7,17 +7,8 @@ const SECRET: &str = "0123456789abcdef";
 
 fn formatted(mib: u64) -> (tempfile::TempDir, BootPartition) {
     let dir = tempfile::tempdir().unwrap();
-    let partition = format(&dir.path().join("disk.img"), 1 << 20, mib << 20);
+    let partition = formatted_for_tests(&dir.path().join("disk.img"), 1 << 20, mib << 20).unwrap();
     (dir, partition)
-}
-
-/// Formats `len` bytes at `offset` of a new file that goes on a little behind them.
-pub(super) fn format(path: &Path, offset: u64, len: u64) -> BootPartition {
-    let file = OpenOptions::new().read(true).write(true).create_new(true).open(path).unwrap();
-    file.set_len(offset + len + (1 << 20)).unwrap();
-    let mut slice = StreamSlice::new(file, offset, offset + len).unwrap();
-    fatfs::format_volume(&mut slice, fatfs::FormatVolumeOptions::new().volume_label(*b"BOOT       ")).unwrap();
-    BootPartition::open(path, offset, len).unwrap()
 }
 
 #[test]

@@ -22,6 +22,7 @@ use std::cell::{Ref, RefCell};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -40,8 +41,12 @@ impl Host {
     pub fn open(root: &Path, sys: Box<dyn System>) -> Result<Self> {
         let state = root.join(STATE_DIR.trim_start_matches('/'));
         std::fs::create_dir_all(&state).with_context(|| format!("create {}", state.display()))?;
-        rustix::fs::chmod(&state, Mode::from_raw_mode(0o700))
-            .with_context(|| format!("protect {}", state.display()))?;
+        let mode = std::fs::metadata(&state).with_context(|| format!("look at {}", state.display()))?.mode();
+        // Every start would write to the flash otherwise.
+        if mode & 0o7777 != 0o700 {
+            rustix::fs::chmod(&state, Mode::from_raw_mode(0o700))
+                .with_context(|| format!("protect {}", state.display()))?;
+        }
         let journal = Journal::open(&root.join(JOURNAL.trim_start_matches('/')))?;
         let fd = fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .with_context(|| format!("open {}", root.display()))?;
@@ -134,6 +139,15 @@ impl Host {
                 let stat = fs::fstat(fd).with_context(|| format!("look at {path}"))?;
                 Ok(Some((stat.st_size as u64, stat.st_mode & 0o7777)))
             }
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("look at {path}")),
+        }
+    }
+
+    /// When a file was changed last, whole seconds since 1970; `None` when it is not there.
+    pub fn modified(&self, path: &str) -> Result<Option<i64>> {
+        match self.open_below(path, OFlags::PATH) {
+            Ok(fd) => Ok(Some(fs::fstat(fd).with_context(|| format!("look at {path}"))?.st_mtime)),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(e) => Err(e).with_context(|| format!("look at {path}")),
         }

@@ -3,24 +3,26 @@
 //!
 //! HTTP/1.1 without redirects, proxies, cookies or retries: what fails is told, and the caller decides.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, USER_AGENT};
-use reqwest::{Method, Response, Url, redirect};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
+use reqwest::{Method, Response, StatusCode, Url, redirect};
 use rustls::ClientConfig;
 use serde_json::Value;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc2822;
 
-use super::error::{self, Error, Kind};
+use super::answer::{self, Asked};
+use super::error::{self, Error};
 use crate::seed::{Endpoint, JoinToken};
 
 /// Longest time for one call, from connecting to the last byte.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time for one connection attempt, TLS not included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Last second of the year 9999, Unix seconds: what four digits of a year can say.
-const LAST_SECOND: i64 = 253_402_300_799;
+/// Longest time for finding a name's addresses; less than [`CONNECT_TIMEOUT`], so that a DNS server that does not
+/// answer is told from an API server that does not.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Largest answer that is read, bytes.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
 
@@ -49,6 +51,7 @@ impl Client {
     pub fn new(server: &str, tls: ClientConfig) -> Result<Self, Error> {
         let http = reqwest::Client::builder()
             .use_preconfigured_tls(tls)
+            .dns_resolver(Arc::new(Resolver))
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(CALL_TIMEOUT)
             .redirect(redirect::Policy::none())
@@ -83,6 +86,16 @@ impl Client {
         self.call(Method::GET, path, None).await
     }
 
+    /// The server's clock. A refusal tells it as well as an answer does; no body is read.
+    ///
+    /// # Errors
+    /// No answer, or one without a `Date` (RFC 9110, 6.6.1: a server with a clock sends it).
+    pub async fn clock(&self, path: &str) -> Result<SystemTime, Error> {
+        let response = self.send(Method::GET, path, None, CALL_TIMEOUT).await?;
+        let none = || Error::answer(format!("read the time of API server {}: its answer has no Date", self.host()));
+        answer::date(response.headers()).ok_or_else(none)
+    }
+
     /// POST of a new object; gives what the server made of it.
     pub async fn post(&self, path: &str, object: &Value) -> Result<Reply, Error> {
         self.call(Method::POST, path, Some(("application/json", object))).await
@@ -95,16 +108,11 @@ impl Client {
 
     async fn call(&self, method: Method, path: &str, body: Option<(&'static str, &Value)>) -> Result<Reply, Error> {
         let response = self.send(method.clone(), path, body, CALL_TIMEOUT).await?;
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let (status, headers) = (response.status(), response.headers().clone());
         let bytes = self.read(response).await?;
-        let body = self.json(&headers, &bytes);
-        if (200..300).contains(&status) {
-            return Ok(Reply { body: body?, date: date(&headers) });
-        }
-        match body {
-            // Whatever its status, a web page is no word of the API server.
-            Err(page) if is_html(&headers) => Err(page),
-            body => Err(self.status(&method, path, status, body.ok().as_ref())),
+        match status.is_success() {
+            true => Ok(Reply { body: answer::json(&self.host(), &headers, &bytes)?, date: answer::date(&headers) }),
+            false => Err(self.asked(&method, path).refusal(status, &headers, &bytes)),
         }
     }
 
@@ -144,28 +152,6 @@ impl Client {
         Ok(bytes)
     }
 
-    fn json(&self, headers: &HeaderMap, bytes: &[u8]) -> Result<Value, Error> {
-        serde_json::from_slice(bytes).map_err(|_| {
-            let what = match is_html(headers) {
-                true => "a web page, not the Kubernetes API: is a captive portal or a proxy in between?",
-                false => "something that is not the Kubernetes API",
-            };
-            Error::answer(format!("API server {} answers with {what}", self.host()))
-        })
-    }
-
-    fn status(&self, method: &Method, path: &str, status: u16, body: Option<&Value>) -> Error {
-        let reason = reqwest::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("");
-        let path = path.split('?').next().unwrap_or(path);
-        let mut text = format!("{method} {path}: API server {} answers {status} {reason}", self.host());
-        match body.and_then(|b| b["message"].as_str()) {
-            Some(message) => text.push_str(&format!(": {}", error::remote(message))),
-            None if body.is_none() => text.push_str(", not in the words of the Kubernetes API"),
-            None => {}
-        }
-        Error { kind: Kind::Status(status), text }
-    }
-
     /// Watches a collection until `see` gives something, or until `limit` has passed (`None`).
     ///
     /// `see` gets the event's type (`ADDED`, `MODIFIED`, `DELETED`) and the object; objects that exist already come
@@ -202,10 +188,10 @@ impl Client {
         path: &str,
         see: &mut impl FnMut(&str, &Value) -> Result<Option<T>, E>,
     ) -> Result<Option<T>, E> {
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        if !(200..300).contains(&status) {
+        let (status, headers) = (response.status(), response.headers().clone());
+        if !status.is_success() {
             let bytes = self.read(response).await?;
-            return Err(self.status(&Method::GET, path, status, self.json(&headers, &bytes).ok().as_ref()).into());
+            return Err(self.asked(&Method::GET, path).refusal(status, &headers, &bytes).into());
         }
         let mut pending = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|e| self.transport(&e))? {
@@ -215,11 +201,14 @@ impl Client {
             }
             while let Some(end) = pending.iter().position(|b| *b == b'\n') {
                 let line: Vec<u8> = pending.drain(..=end).collect();
-                let event = self.json(&headers, &line)?;
+                let event = answer::json(&self.host(), &headers, &line)?;
                 match event["type"].as_str() {
                     Some("ERROR") => {
-                        let status = event["object"]["code"].as_u64().and_then(|c| c.try_into().ok()).unwrap_or(500);
-                        return Err(self.status(&Method::GET, path, status, Some(&event["object"])).into());
+                        let code = event["object"]["code"].as_u64().and_then(|c| u16::try_from(c).ok());
+                        let status = code.and_then(|c| StatusCode::from_u16(c).ok());
+                        let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                        let asked = self.asked(&Method::GET, path);
+                        return Err(asked.status(status, Some(&event["object"]), None).into());
                     }
                     Some(kind) => {
                         if let Some(seen) = see(kind, &event["object"])? {
@@ -233,6 +222,10 @@ impl Client {
         Ok(None)
     }
 
+    fn asked<'a>(&self, method: &'a Method, path: &'a str) -> Asked<'a> {
+        Asked { host: self.host(), method, path }
+    }
+
     fn transport(&self, e: &reqwest::Error) -> Error {
         error::transport(&self.host(), e)
     }
@@ -240,6 +233,19 @@ impl Client {
     /// `host:port` for messages.
     pub fn host(&self) -> String {
         host_of(&self.server)
+    }
+}
+
+/// The system's resolver, under a deadline of its own.
+struct Resolver;
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let host = (name.as_str(), 0);
+            let found = tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host(host)).await??;
+            Ok(Box::new(found.collect::<Vec<_>>().into_iter()) as Addrs)
+        })
     }
 }
 
@@ -254,35 +260,9 @@ pub fn url_of(endpoint: &Endpoint) -> String {
     format!("https://{endpoint}")
 }
 
-fn is_html(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"text/html"))
-}
-
-/// The server's clock, from the `Date` header; none outside the years 1970 to 9999, which are no server's.
-pub fn date(headers: &HeaderMap) -> Option<SystemTime> {
-    let text = headers.get(DATE)?.to_str().ok()?;
-    let time = OffsetDateTime::parse(text, &Rfc2822).ok()?;
-    // A zone may lead out of the years that the text can say.
-    (0..=LAST_SECOND).contains(&time.unix_timestamp()).then(|| time.into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn date_header() {
-        let mut headers = HeaderMap::new();
-        assert_eq!(date(&headers), None);
-        headers.insert(DATE, HeaderValue::from_static("Sun, 22 Nov 2026 16:31:48 GMT"));
-        let unix = date(&headers).unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        assert_eq!(unix.as_secs(), 1_795_365_108);
-        // The last two found by fuzzing: the zone leads beyond the year 9999, and the year before 1970.
-        for bad in ["yesterday", "Fri, 31 Dec 9999 23:59:45 -2359", "Thu, 01 Jan 1970 00:00:00 +0100"] {
-            headers.insert(DATE, HeaderValue::from_static(bad));
-            assert_eq!(date(&headers), None, "{bad}");
-        }
-    }
 
     #[test]
     fn hosts() {

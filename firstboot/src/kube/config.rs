@@ -183,6 +183,16 @@ pub fn labels(role: Role, node: &str, more: &[NodeLabel]) -> BTreeMap<String, St
     own.chain(more.iter().map(|l| (l.key.clone(), l.value.clone()))).collect()
 }
 
+/// The same for a Node that was left over: what the other role would have set is to be removed.
+pub fn leftover_labels(role: Role, node: &str, more: &[NodeLabel]) -> BTreeMap<String, Option<String>> {
+    let other = match role {
+        Role::Edge => Role::Worker,
+        Role::Worker => Role::Edge,
+    };
+    let stale = labels(other, node, &[]).into_keys().map(|key| (key, None));
+    stale.chain(labels(role, node, more).into_iter().map(|(key, value)| (key, Some(value)))).collect()
+}
+
 /// `/var/lib/kubelet/kubeadm-flags.env`; `kubeadm upgrade node` reads it back, so its form is fixed.
 pub fn flags_env(node: &str, hostname: &str, labels: &BTreeMap<String, String>, taints: &[Taint]) -> String {
     let mut flags = Vec::new();

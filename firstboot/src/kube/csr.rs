@@ -2,9 +2,11 @@
 //! The node's client certificate: key, PKCS#10 and CertificateSigningRequest as kubelet makes them.
 //!
 //! The CSR's name is a digest over key, subject and usages, and the key is stored before the CSR is sent: after a
-//! power cut the same key gives the same name, the server answers 409, and the old request is taken up again.
+//! power cut the same key gives the same name, the server answers 409, and the old request is taken up again. Neither
+//! the token nor the node may delete a CSR, so one from which nothing can come any more (denied, failed, its
+//! certificate expired) is left behind, and a new key makes a new one.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -19,8 +21,9 @@ use sha2::{Digest, Sha256};
 use x509_cert::der::Encode;
 
 use super::client::Client;
+use super::discovery::rfc3339;
 use super::error::{Error, Kind, remote};
-use super::pin;
+use super::{pin, tls};
 use crate::fault::{Fault, Owner};
 use crate::secret::Secret;
 
@@ -111,52 +114,81 @@ impl Key {
     }
 }
 
-/// Sends the CSR and waits, by one watch of at most `limit`, until it is signed. Gives the certificate chain, PEM.
+/// What came of a CSR.
+pub enum Outcome {
+    /// It is signed: the certificate chain, PEM.
+    Issued(String),
+    /// It is from an earlier attempt and nothing can come of it any more, for this reason; another key and CSR can.
+    Spoilt(String),
+}
+
+/// Sends the CSR and waits, by one watch of at most `limit`, until it is signed. `now` is the cluster's clock.
 ///
 /// # Errors
 /// Refused, denied, failed, or still pending; always the cluster's move.
-pub async fn certificate(client: &Client, key: &Key, node: &str, limit: Duration) -> Result<String, Fault> {
+pub async fn certificate(
+    client: &Client,
+    key: &Key,
+    node: &str,
+    now: SystemTime,
+    limit: Duration,
+) -> Result<Outcome, Fault> {
     let name = key.csr_name(node);
-    match client.post(CSRS, &key.csr(node)?).await {
-        // Ours from before a power cut: nobody else has this key.
-        Ok(_) | Err(Error { kind: Kind::Status(409), .. }) => {}
+    // Ours from before a power cut: nobody else has this key.
+    let adopted = match client.post(CSRS, &key.csr(node)?).await {
+        Ok(_) => false,
+        Err(Error { kind: Kind::Status(409), .. }) => true,
         Err(error) => return Err(error.into()),
-    }
-    let mut approved = false;
+    };
+    let (mut approved, mut first) = (false, true);
     let selector = format!("metadata.name={name}");
-    let chain = client
+    let seen = client
         .watch(CSRS, &selector, limit, |event, csr| {
             if event == "DELETED" {
                 return Err(Fault::new(Owner::Cluster, format!("CSR {name} was deleted before it was signed")));
             }
             approved = condition(csr, "Approved").is_some();
-            state(&name, csr)
+            // What is decided by the first event was decided before this attempt.
+            let old = adopted && std::mem::take(&mut first);
+            match state(key, node, csr, now) {
+                State::UnderWay => Ok(None),
+                State::Signed(chain) => Ok(Some(Outcome::Issued(chain))),
+                State::Lost(why) if old => Ok(Some(Outcome::Spoilt(format!("CSR {name} {why}")))),
+                State::Lost(why) => {
+                    Err(Fault::new(Owner::Cluster, format!("CSR {name} {why}; the next try sends another")))
+                }
+            }
         })
         .await?;
-    let Some(chain) = chain else {
-        return Err(Fault::new(Owner::Cluster, pending(&name, approved)));
-    };
-    match key.fits(&chain, node) {
-        true => Ok(chain),
-        false => Err(Fault::new(Owner::Cluster, format!("CSR {name}: its certificate is not for this key and node"))),
-    }
+    seen.ok_or_else(|| Fault::new(Owner::Cluster, pending(&name, approved)))
 }
 
-/// Certificate of a signed CSR, nothing of one that is under way.
-fn state(name: &str, csr: &Value) -> Result<Option<String>, Fault> {
+/// How far a CSR is.
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    UnderWay,
+    /// With this certificate chain, PEM.
+    Signed(String),
+    /// Without a certificate for good, for this reason.
+    Lost(String),
+}
+
+fn state(key: &Key, node: &str, csr: &Value, now: SystemTime) -> State {
     if let Some(why) = condition(csr, "Denied") {
-        let text = format!("CSR {name} was denied{why}; kubectl delete csr {name} lets this device ask again");
-        return Err(Fault::new(Owner::Cluster, text));
+        return State::Lost(format!("was denied{why}"));
     }
     if let Some(why) = condition(csr, "Failed") {
-        let text = format!("CSR {name} could not be signed{why}; kubectl delete csr {name} lets this device ask again");
-        return Err(Fault::new(Owner::Cluster, text));
+        return State::Lost(format!("could not be signed{why}"));
     }
-    let Some(encoded) = csr["status"]["certificate"].as_str() else { return Ok(None) };
+    let Some(encoded) = csr["status"]["certificate"].as_str() else { return State::UnderWay };
     let chain = STANDARD.decode(encoded).ok().and_then(|pem| String::from_utf8(pem).ok());
-    match chain {
-        Some(chain) => Ok(Some(chain)),
-        None => Err(Fault::new(Owner::Cluster, format!("CSR {name}: its certificate cannot be read"))),
+    let Some(chain) = chain.filter(|chain| key.fits(chain, node)) else {
+        return State::Lost("has a certificate that is not for this key and node".to_owned());
+    };
+    let until = pin::certificates(&chain).and_then(|c| tls::dates(c.first()?)).map(|(_, until)| until);
+    match until.filter(|until| *until <= now) {
+        Some(until) => State::Lost(format!("has a certificate that expired at {}", rfc3339(until))),
+        None => State::Signed(chain),
     }
 }
 
@@ -171,7 +203,9 @@ fn condition(csr: &Value, kind: &str) -> Option<String> {
 
 fn pending(name: &str, approved: bool) -> String {
     match approved {
-        false => format!("CSR {name} waits for approval: kubectl certificate approve {name}"),
+        false => format!(
+            "CSR {name} waits for approval by an administrator of the cluster: kubectl certificate approve {name}"
+        ),
         true => format!("CSR {name} is approved but not signed: no signer for {SIGNER} is at work"),
     }
 }

@@ -74,19 +74,35 @@ fn certificate_must_fit() {
 
 #[test]
 fn states_of_a_csr() {
-    let with = |kind: &str| json!({"status": {"conditions": [{"type": kind, "status": "True", "reason": "R", "message": "a\nb"}]}});
-    assert_eq!(state("c", &json!({"status": {}})).unwrap(), None);
-    assert_eq!(state("c", &with("Approved")).unwrap(), None);
-    assert_eq!(state("c", &json!({"status": {"certificate": "UEVN"}})).unwrap().unwrap(), "PEM");
+    let key = Key::generate().unwrap();
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_365_108);
+    let state = |csr: Value| state(&key, "edge-1", &csr, now);
+    let with = |kind: &str| {
+        let condition = json!({"type": kind, "status": "True", "reason": "R", "message": "a\nb"});
+        json!({"status": {"conditions": [condition]}})
+    };
+    let issued = |until: i32| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::OrganizationName, "system:nodes");
+        params.distinguished_name.push(DnType::CommonName, "system:node:edge-1");
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        params.self_signed(&key.0).unwrap().pem()
+    };
+    let signed = |chain: &str| json!({"status": {"certificate": STANDARD.encode(chain)}});
+    let lost = |text: &str| State::Lost(text.to_owned());
+    assert_eq!(state(json!({"status": {}})), State::UnderWay);
+    assert_eq!(state(with("Approved")), State::UnderWay);
+    let good = issued(2030);
+    assert_eq!(state(signed(&good)), State::Signed(good));
+    assert_eq!(state(with("Denied")), lost("was denied: R a b"));
+    assert_eq!(state(with("Failed")), lost("could not be signed: R a b"));
+    assert_eq!(state(signed("PEM")), lost("has a certificate that is not for this key and node"));
+    assert_eq!(state(signed(&issued(2026))), lost("has a certificate that expired at 2026-01-01T00:00:00Z"));
     assert_eq!(
-        state("c", &with("Denied")).unwrap_err().to_string(),
-        "CSR c was denied: R a b; kubectl delete csr c lets this device ask again"
+        pending("c", false),
+        "CSR c waits for approval by an administrator of the cluster: kubectl certificate approve c"
     );
-    assert_eq!(
-        state("c", &with("Failed")).unwrap_err().to_string(),
-        "CSR c could not be signed: R a b; kubectl delete csr c lets this device ask again"
-    );
-    assert_eq!(pending("c", false), "CSR c waits for approval: kubectl certificate approve c");
     assert_eq!(
         pending("c", true),
         "CSR c is approved but not signed: no signer for kubernetes.io/kube-apiserver-client-kubelet is at work"

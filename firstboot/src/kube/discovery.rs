@@ -7,6 +7,7 @@
 //! could put a CA of his own beside the right one. With `ca-cert` no unverified request is made at all.
 //! No request of this module carries a credential.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -14,13 +15,15 @@ use rustls::CertificateError;
 use rustls::pki_types::CertificateDer;
 
 use super::client::{Client, Reply, url_of};
+use super::edge_info::tells_of_superedge;
 use super::error::{Error, Kind};
+use super::kubeconfig::ClusterInfo;
 use super::tls::{self, PinnedCa, Validity};
-use super::{jws, kubeconfig, pin};
+use super::{clock, jws, kubeconfig, pin};
 use crate::seed::{CaPin, Cluster, Endpoint, Trust};
 
 /// Path of the ConfigMap that anybody may read.
-const CLUSTER_INFO: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
+pub(super) const CLUSTER_INFO: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
 
 /// A cluster that is proven to be the seed's.
 pub struct Found {
@@ -32,6 +35,8 @@ pub struct Found {
     pub server_time: Option<SystemTime>,
     /// Client of the seed's endpoint, verified, anonymous, with its connection open.
     pub client: Client,
+    /// cluster-info tells of SuperEdge, or finding the cluster took one request less than it may.
+    pub ask_for_edge_info: bool,
 }
 
 /// Tries the seed's API servers in order.
@@ -51,16 +56,64 @@ pub async fn discover(cluster: &Cluster, now: SystemTime) -> Result<Found, Error
         }
     }
     let kind = failures.first().map_or(Kind::Answer, |e| e.kind);
+    let retry_after = failures.iter().filter_map(|e| e.retry_after).max();
     let mut texts: Vec<String> = failures.into_iter().map(|e| e.text).collect();
     texts.dedup();
-    Err(Error { kind, text: texts.join("; ") })
+    Err(Error { kind, text: texts.join("; "), retry_after })
 }
 
 /// Token discovery.
 async fn by_pins(cluster: &Cluster, at: &Endpoint, pins: &[CaPin], now: SystemTime) -> Result<Found, Error> {
     let server = url_of(at);
-    let first = Client::new(&server, tls::unverified().map_err(setup)?)?.get(CLUSTER_INFO).await?;
-    let config = signed_config(&first, cluster, at, now)?;
+    let first = unverified(at).await?;
+    let config = kubeconfig_in(&first, at)?;
+    let id = cluster.token.id();
+    let Some(signature) = first.body["data"][format!("jws-kubeconfig-{id}")].as_str() else {
+        return Err(unsigned(cluster, at, pins, config).await);
+    };
+    if !jws::verify(signature, config.as_bytes(), &cluster.token) {
+        return Err(Error::answer(format!(
+            "JWS signature of cluster-info does not match join token \"{id}\": its secret is not the cluster's, or \
+             {at} is an impostor"
+        )));
+    }
+    let (info, bundle, pinned) = trusted(at, pins, config)?;
+    let (client, ca) = verified(&server, pinned)?;
+    let second = client.get(CLUSTER_INFO).await?;
+    if second.body["data"]["kubeconfig"] != first.body["data"]["kubeconfig"] {
+        return Err(Error::answer(format!("cluster-info of {at} differs between unverified and verified request")));
+    }
+    settle(&ca, bundle, second.date.unwrap_or(now), at)?;
+    Ok(Found {
+        ca_pem: info.ca_pem,
+        server: info.server,
+        server_time: second.date,
+        client,
+        ask_for_edge_info: tells_of_superedge(&second.body),
+    })
+}
+
+/// The first look at cluster-info, which proves nothing yet.
+async fn unverified(at: &Endpoint) -> Result<Reply, Error> {
+    let reply = Client::new(&url_of(at), tls::unverified().map_err(setup)?)?.get(CLUSTER_INFO).await;
+    reply.map_err(|e| unpublished(e, at))
+}
+
+fn kubeconfig_in<'r>(reply: &'r Reply, at: &Endpoint) -> Result<&'r str, Error> {
+    let config = reply.body["data"]["kubeconfig"].as_str();
+    config.ok_or_else(|| Error::answer(format!("cluster-info of {at}: it holds no kubeconfig")))
+}
+
+/// The CA certificates of the cluster at `at` that the seed names: that takes no token, only its pins.
+pub(super) async fn pinned(at: &Endpoint, pins: &[CaPin]) -> Result<Certificates, Error> {
+    let reply = unverified(at).await?;
+    trusted(at, pins, kubeconfig_in(&reply, at)?).map(|(_, _, pinned)| pinned)
+}
+
+type Certificates = Vec<CertificateDer<'static>>;
+
+/// What cluster-info says, its CA bundle, and those certificates of it that the seed pins.
+fn trusted(at: &Endpoint, pins: &[CaPin], config: &str) -> Result<(ClusterInfo, Certificates, Certificates), Error> {
     let info = kubeconfig::read(config).map_err(|why| Error::answer(format!("cluster-info of {at}: {why}")))?;
     let bundle = pin::certificates(&info.ca_pem)
         .ok_or_else(|| Error::answer(format!("cluster-info of {at}: its CA certificate cannot be read")))?;
@@ -72,37 +125,43 @@ async fn by_pins(cluster: &Cluster, at: &Endpoint, pins: &[CaPin], now: SystemTi
             offered.join(", ")
         )));
     }
-    let (client, ca) = verified(&server, pinned)?;
-    let second = client.get(CLUSTER_INFO).await?;
-    if second.body["data"]["kubeconfig"] != first.body["data"]["kubeconfig"] {
-        return Err(Error::answer(format!("cluster-info of {at} differs between unverified and verified request")));
-    }
-    settle(&ca, bundle, second.date.unwrap_or(now), at)?;
-    Ok(Found { ca_pem: info.ca_pem, server: info.server, server_time: second.date, client })
+    Ok((info, bundle, pinned))
 }
 
-/// The kubeconfig inside cluster-info, once the token's signature on it holds.
-fn signed_config<'r>(reply: &'r Reply, cluster: &Cluster, at: &Endpoint, now: SystemTime) -> Result<&'r str, Error> {
-    let data = &reply.body["data"];
+/// Why cluster-info has no signature for the token. Whether the token has expired is judged by the clock of a server
+/// that holds the pinned CA's certificate, never by this device's, which may have started in 1970.
+async fn unsigned(cluster: &Cluster, at: &Endpoint, pins: &[CaPin], config: &str) -> Error {
     let id = cluster.token.id();
-    let config = data["kubeconfig"].as_str();
-    let config = config.ok_or_else(|| Error::answer(format!("cluster-info of {at}: it holds no kubeconfig")))?;
-    let Some(signature) = data[format!("jws-kubeconfig-{id}")].as_str() else {
-        let when = match cluster.token_expires.filter(|expires| *expires < now) {
-            Some(expires) => format!("it expired at {}", rfc3339(expires)),
-            None => "it may have expired, or never existed".to_owned(),
-        };
-        return Err(Error::answer(format!(
-            "join token \"{id}\" is unknown to the cluster (no JWS signature for it in cluster-info): {when}"
-        )));
-    };
-    if !jws::verify(signature, config.as_bytes(), &cluster.token) {
-        return Err(Error::answer(format!(
-            "JWS signature of cluster-info does not match join token \"{id}\": its secret is not the cluster's, or \
-             {at} is an impostor"
-        )));
+    let mut verified_time = None;
+    if cluster.token_expires.is_some()
+        && let Ok((_, _, pinned)) = trusted(at, pins, config)
+    {
+        verified_time = clock::proven(&url_of(at), pinned).await.ok();
     }
-    Ok(config)
+    let when = expired(cluster, verified_time).unwrap_or_else(|| "it may have expired, or never existed".to_owned());
+    Error::answer(format!(
+        "join token \"{id}\" is unknown to the cluster (no JWS signature for it in cluster-info): {when}"
+    ))
+}
+
+/// That the token has expired, if the seed says when it does and the verified time is later.
+pub(super) fn expired(cluster: &Cluster, verified_time: Option<SystemTime>) -> Option<String> {
+    let (expires, now) = (cluster.token_expires?, verified_time?);
+    (expires < now).then(|| format!("it expired at {}", rfc3339(expires)))
+}
+
+/// A cluster whose cluster-info only known users may read cannot be found by digest.
+fn unpublished(error: Error, at: &Endpoint) -> Error {
+    let what = match error.kind {
+        Kind::Status(401) => "may not be read without a credential (401)",
+        Kind::Status(403) => "may not be read without a credential (403)",
+        Kind::Status(404) => "does not exist (404)",
+        _ => return error,
+    };
+    error.saying(format!(
+        "cluster-info of {at} {what}: publish it with kubeadm init phase bootstrap-token, or put ca-cert in place of \
+         ca-cert-hashes in seed.toml"
+    ))
 }
 
 /// Discovery by the CA that the seed carries; cluster-info is only asked for the server's preferred address, and its
@@ -117,31 +176,32 @@ async fn by_ca(at: &Endpoint, ca_pem: &str, now: SystemTime) -> Result<Found, Er
             let info = reply.body["data"]["kubeconfig"].as_str().and_then(|text| kubeconfig::read(text).ok());
             (info.map(|info| info.server), reply.date)
         }
-        // A cluster need not publish cluster-info. Then there is no `Date` to believe either: judge by our own clock.
+        // A cluster need not publish cluster-info; its refusals tell the time all the same.
         Err(Error { kind: Kind::Status(401 | 403 | 404), .. }) => {
-            settle(&ca, bundle, now, at)?;
-            (None, None)
+            let time = client.clock(CLUSTER_INFO).await?;
+            settle(&ca, bundle, time, at)?;
+            (None, Some(time))
         }
         Err(error) => return Err(error),
     };
     let server = preferred.unwrap_or(server);
-    Ok(Found { ca_pem: ca_pem.to_owned(), server, server_time: time, client })
+    Ok(Found { ca_pem: ca_pem.to_owned(), server, server_time: time, client, ask_for_edge_info: true })
 }
 
-fn verified(server: &str, trusted: Vec<CertificateDer<'static>>) -> Result<(Client, Arc<PinnedCa>), Error> {
+pub(super) fn verified(server: &str, trusted: Certificates) -> Result<(Client, Arc<PinnedCa>), Error> {
     let ca = PinnedCa::new(trusted, Validity::SetAside);
     Ok((Client::new(server, tls::verified(ca.clone()).map_err(setup)?)?, ca))
 }
 
 /// Trusts the whole bundle from here on, and judges dates by the clock of the server that has just proven itself.
-fn settle(ca: &PinnedCa, bundle: Vec<CertificateDer<'static>>, now: SystemTime, at: &Endpoint) -> Result<(), Error> {
+pub(super) fn settle(ca: &PinnedCa, bundle: Certificates, now: SystemTime, at: &dyn fmt::Display) -> Result<(), Error> {
     ca.settle(bundle, now).map_err(|why| {
         let what = match why {
             CertificateError::Expired => "has expired",
             _ => "is not yet valid",
         };
         let now = rfc3339(now);
-        Error { kind: Kind::Transport, text: format!("certificate of API server {at} {what} at its own time, {now}") }
+        Error::new(Kind::Transport, format!("certificate of API server {at} {what} at its own time, {now}"))
     })
 }
 
@@ -149,7 +209,7 @@ fn setup(error: rustls::Error) -> Error {
     Error::answer(format!("set up TLS: {error}"))
 }
 
-fn rfc3339(time: SystemTime) -> String {
+pub(super) fn rfc3339(time: SystemTime) -> String {
     let format = time::format_description::well_known::Rfc3339;
     time::OffsetDateTime::from(time).format(&format).unwrap_or_default()
 }

@@ -4,6 +4,7 @@
 use std::error::Error as _;
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 use rustls::CertificateError;
 
@@ -14,7 +15,7 @@ use crate::fault::{Fault, Owner};
 pub enum Kind {
     /// No answer: name, route, connection, TLS or time.
     Transport,
-    /// The server answered with this HTTP status.
+    /// The API server refused, in its own words, with this HTTP status.
     Status(u16),
     /// The server answered something that it should not.
     Answer,
@@ -27,12 +28,24 @@ pub struct Error {
     pub kind: Kind,
     /// For the person.
     pub text: String,
+    /// How long the server asks to be left alone (`Retry-After`, RFC 9110 section 10.2.3).
+    pub retry_after: Option<Duration>,
 }
 
 impl Error {
+    /// An error of this kind.
+    pub fn new(kind: Kind, text: impl Into<String>) -> Self {
+        Error { kind, text: text.into(), retry_after: None }
+    }
+
     /// The server answered, but not what was asked for.
     pub fn answer(text: impl Into<String>) -> Self {
-        Error { kind: Kind::Answer, text: text.into() }
+        Error::new(Kind::Answer, text)
+    }
+
+    /// The same error in other words.
+    pub fn saying(self, text: impl Into<String>) -> Self {
+        Error { text: text.into(), ..self }
     }
 }
 
@@ -46,12 +59,20 @@ impl std::error::Error for Error {}
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Fault {
-        Fault { owner: Owner::Cluster, cause: error.into() }
+        let retry_after = error.retry_after;
+        Fault { owner: Owner::Cluster, cause: error.into(), retry_after }
     }
 }
 
 /// Says why no answer came from `server` (`host:port`).
 pub(super) fn transport(server: &str, error: &reqwest::Error) -> Error {
+    // TCP connections that fail in the middle of the handshake are someone's doing: firewalls that look into TLS.
+    if error.is_connect() && cut(error) {
+        let text = format!(
+            "start TLS with API server {server}: connection cut in the handshake: is a firewall or a proxy in between?"
+        );
+        return Error::new(Kind::Transport, text);
+    }
     let text = cause(server, error).unwrap_or_else(|| {
         if error.is_timeout() {
             return format!("connect to API server {server}: no answer in time");
@@ -62,7 +83,20 @@ pub(super) fn transport(server: &str, error: &reqwest::Error) -> Error {
         }
         format!("talk to API server {server}: {}", remote(&innermost.to_string()))
     });
-    Error { kind: Kind::Transport, text }
+    Error::new(Kind::Transport, text)
+}
+
+/// Whether the connection was there and then ended.
+fn cut(error: &reqwest::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let ended = |e: &io::Error| matches!(e.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof);
+    std::iter::successors(error.source(), |&e| e.source()).any(|e| wrapped(e).any(ended))
+}
+
+/// The I/O errors in one link of the chain: an [`io::Error`] hides what it wraps from `source`, and TLS errors are
+/// wrapped twice.
+fn wrapped<'e>(link: &'e (dyn std::error::Error + 'static)) -> impl Iterator<Item = &'e io::Error> {
+    std::iter::successors(link.downcast_ref::<io::Error>(), |e| e.get_ref()?.downcast_ref())
 }
 
 /// Looks for a cause with a name along the chain of sources.
@@ -75,16 +109,13 @@ fn cause(server: &str, error: &reqwest::Error) -> Option<String> {
         if let Some(tls) = source.downcast_ref::<rustls::Error>() {
             return Some(tls_cause(server, tls));
         }
-        // An io::Error hides what it wraps from `source`, and TLS errors are wrapped twice.
-        let mut wrapped = source.downcast_ref::<io::Error>();
-        while let Some(io) = wrapped {
+        for io in wrapped(source) {
             if let Some(tls) = io.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
                 return Some(tls_cause(server, tls));
             }
             if let Some(why) = io_cause(io.kind()) {
                 return Some(format!("connect to API server {server}: {why}"));
             }
-            wrapped = io.get_ref().and_then(|e| e.downcast_ref::<io::Error>());
         }
         next = source.source();
     }
@@ -129,7 +160,9 @@ fn tls_cause(server: &str, error: &rustls::Error) -> String {
         InvalidCertificate(CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }) => {
             format!("certificate of API server {server} is not yet valid: is this device's clock right?")
         }
-        InvalidMessage(_) => format!("talk to API server {server}: it does not speak TLS"),
+        InvalidMessage(_) => {
+            format!("talk to API server {server}: it does not speak TLS: is a captive portal or a proxy in between?")
+        }
         AlertReceived(alert) => format!("talk to API server {server}: it ended TLS with {alert:?}"),
         other => format!("talk to API server {server}: {}", remote(&other.to_string())),
     }

@@ -98,6 +98,7 @@ mod tests {
             certificate_pem: "CERTIFICATE".into(),
             key_pem: Secret::new("KEY\n".to_owned()),
             leftover_node: false,
+            edge_info: None,
         };
         let node = Node { name: None, role: Role::Worker, cni: Cni::Auto, labels: vec![], taints: vec![] };
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_365_108);

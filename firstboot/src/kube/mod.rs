@@ -6,10 +6,13 @@
 //! is stricter or kinder, the module says so. The only async code of the program is in here, on one thread.
 //! Nothing here writes a file, and the token leaves this process only towards a server whose CA is proven.
 
+pub mod answer;
 pub mod client;
+pub mod clock;
 pub mod config;
 pub mod csr;
 pub mod discovery;
+pub mod edge_info;
 pub mod error;
 pub mod files;
 pub mod join;
@@ -17,10 +20,13 @@ pub mod jws;
 pub mod kubeconfig;
 pub mod node;
 pub mod pin;
+mod published;
 pub mod tls;
 
 #[cfg(test)]
-mod wire_tests;
+mod clock_tests;
+#[cfg(test)]
+pub(crate) mod wire_tests;
 
 use std::future::Future;
 

@@ -19,6 +19,7 @@ use super::error::{Error, Kind, remote};
 use super::pin;
 use super::tls::{self, PinnedCa, Validity};
 use crate::fault::{Fault, OwnedBy, Owner};
+use crate::seed::Taint;
 
 /// Folder of CNI configurations.
 const CNI_CONF: &str = "/etc/cni/net.d";
@@ -30,10 +31,14 @@ pub struct NodeState {
     pub ready: bool,
     /// Reason and message of condition Ready.
     pub why: String,
+    /// Since when condition Ready is what it is, RFC 3339 as the cluster writes it.
+    pub since: String,
     /// Addresses for its pods, CIDRs; empty until the cluster allocates them.
     pub pod_cidrs: Vec<String>,
     /// Boot id of the kernel that kubelet last reported from.
     pub boot_id: String,
+    /// Taints, in the form of `kubectl taint`: `key=value:Effect`.
+    pub taints: Vec<String>,
 }
 
 impl NodeState {
@@ -44,14 +49,24 @@ impl NodeState {
         let why = |c: &Value| {
             remote(&format!("{}: {}", c["reason"].as_str().unwrap_or(""), c["message"].as_str().unwrap_or("")))
         };
-        let cidrs = node["spec"]["podCIDRs"].as_array().cloned().unwrap_or_default();
+        let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+        let cidrs = list(&node["spec"]["podCIDRs"]);
+        let since = ready.and_then(|c| c["lastTransitionTime"].as_str());
         NodeState {
             ready: ready.is_some_and(|c| c["status"] == "True"),
             why: ready.map_or_else(|| "no condition Ready yet".to_owned(), why),
             pod_cidrs: cidrs.iter().filter_map(|c| c.as_str().map(str::to_owned)).collect(),
+            since: since.map_or_else(|| "an unknown time".to_owned(), remote),
             boot_id: node["status"]["nodeInfo"]["bootID"].as_str().unwrap_or("").to_owned(),
+            taints: list(&node["spec"]["taints"]).iter().filter_map(taint).collect(),
         }
     }
+}
+
+fn taint(value: &Value) -> Option<String> {
+    let part = |key: &str| value[key].as_str().unwrap_or_default();
+    let taint = Taint { key: part("key").into(), value: part("value").into(), effect: part("effect").into() };
+    (!taint.key.is_empty()).then(|| taint.to_string())
 }
 
 /// A client that is `system:node:<name>`. Blocking; keeps its connection.
@@ -171,11 +186,33 @@ impl NodeClient {
         })
     }
 
-    /// Sets labels on own Node, as kubelet does not when the Node was left over from before.
-    pub fn set_labels(&self, labels: &BTreeMap<String, String>) -> Result<(), Fault> {
+    /// Gives own Node what kubelet does not when the Node was left over from an earlier life: labels are set (or,
+    /// without a value, removed); taints only an administrator may set. Gives the commands that are left to him.
+    ///
+    /// # Errors
+    /// No answer. That the cluster does not let a node set these labels is no error but a command.
+    pub fn take_over(&self, labels: &BTreeMap<String, Option<String>>, taints: &[Taint]) -> Result<Vec<String>, Fault> {
         self.run(async {
-            self.client.patch(&self.node_path(), &json!({"metadata": {"labels": labels}})).await?;
-            Ok(())
+            let path = self.node_path();
+            let (node, mut commands) = match self.client.patch(&path, &json!({"metadata": {"labels": labels}})).await {
+                Ok(reply) => (reply.body, Vec::new()),
+                Err(Error { kind: Kind::Status(403), .. }) => {
+                    let word = |(k, v): (&String, &Option<String>)| match v {
+                        Some(v) => format!("{k}={v}"),
+                        None => format!("{k}-"),
+                    };
+                    let words: Vec<String> = labels.iter().map(word).collect();
+                    let command = format!("kubectl label --overwrite node {} {}", self.name, words.join(" "));
+                    (self.client.get(&path).await?.body, vec![command])
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let there = NodeState::of(&node).taints;
+            let missing: Vec<String> = taints.iter().map(Taint::to_string).filter(|t| !there.contains(t)).collect();
+            if !missing.is_empty() {
+                commands.push(format!("kubectl taint --overwrite node {} {}", self.name, missing.join(" ")));
+            }
+            Ok(commands)
         })
     }
 
@@ -210,17 +247,27 @@ mod tests {
     #[test]
     fn state_of_a_node() {
         let node = json!({
-            "spec": {"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24"]},
+            "spec": {
+                "podCIDR": "10.244.1.0/24",
+                "podCIDRs": ["10.244.1.0/24"],
+                "taints": [
+                    {"key": "edge", "value": "true", "effect": "NoSchedule"},
+                    {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute", "timeAdded": "x"},
+                ],
+            },
             "status": {
                 "nodeInfo": {"bootID": "b"},
                 "conditions": [
                     {"type": "MemoryPressure", "status": "True"},
-                    {"type": "Ready", "status": "False", "reason": "KubeletNotReady", "message": "network not ready"},
+                    {"type": "Ready", "status": "False", "reason": "KubeletNotReady", "message": "network not ready",
+                     "lastTransitionTime": "2026-11-22T16:31:48Z"},
                 ],
             },
         });
         let state = NodeState::of(&node);
         assert_eq!((state.ready, state.why.as_str()), (false, "KubeletNotReady: network not ready"));
+        assert_eq!(state.since, "2026-11-22T16:31:48Z");
+        assert_eq!(state.taints, ["edge=true:NoSchedule", "node.kubernetes.io/unreachable:NoExecute"]);
         assert_eq!((state.pod_cidrs, state.boot_id.as_str()), (vec!["10.244.1.0/24".to_owned()], "b"));
         assert_eq!(NodeState::of(&json!({})).why, "no condition Ready yet");
     }

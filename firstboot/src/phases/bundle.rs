@@ -54,14 +54,13 @@ impl Installed {
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
     let held = || -> Result<bool> {
         let current = cx.host.read_link(CURRENT)? == Some(format!("bundles/{}", cx.bundle.id));
-        Ok(current && missing(cx)?.is_empty() && links_hold(cx)?)
+        Ok(current && missing(&cx.host, &cx.bundle)?.is_empty() && links_hold(cx)?)
     };
     held().owned_by(Owner::Host)
 }
 
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
-    let missing = missing(cx).owned_by(Owner::Host)?;
-    room(cx, &missing)?;
+    let missing = missing(&cx.host, &cx.bundle).owned_by(Owner::Host)?;
     install(cx, &missing)?;
     let switch = || -> Result<()> {
         cx.host.symlink(CURRENT, &format!("bundles/{}", cx.bundle.id))?;
@@ -74,11 +73,11 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
 }
 
 /// Files that are not there in full. What is renamed into place was verified, so size and mode tell.
-fn missing(cx: &Cx) -> Result<Vec<&Entry>> {
+fn missing<'b>(host: &Host, bundle: &'b Installed) -> Result<Vec<&'b Entry>> {
     let mut missing = Vec::new();
-    for entry in &cx.bundle.manifest.files {
-        let path = format!("{}/{}", cx.bundle.dir(), entry.path);
-        if cx.host.size_and_mode(&path)? != Some((entry.size, entry.mode)) {
+    for entry in &bundle.manifest.files {
+        let path = format!("{}/{}", bundle.dir(), entry.path);
+        if host.size_and_mode(&path)? != Some((entry.size, entry.mode)) {
             missing.push(entry);
         }
     }
@@ -101,26 +100,17 @@ fn links_hold(cx: &Cx) -> Result<bool> {
     Ok(true)
 }
 
-/// The container images are unpacked by the runtime later, so their room is asked for now, while a clear answer costs
-/// nothing.
-fn room(cx: &Cx, missing: &[&Entry]) -> Result<(), Fault> {
+/// Bytes of the root file system that installing the bundle still takes, with what pods need besides. The container
+/// images are unpacked by the runtime later; their room is asked for before anything is installed, while a clear
+/// answer costs nothing.
+pub(crate) fn room(host: &Host, bundle: &Installed) -> Result<u64> {
+    let missing = missing(host, bundle)?;
     if missing.is_empty() {
-        return Ok(());
+        return Ok(HEADROOM);
     }
     let files: u64 = missing.iter().map(|f| f.size).sum();
-    let images: u64 = cx.bundle.manifest.images.iter().map(|i| i.size * 2).sum();
-    let need = files + images + HEADROOM;
-    let free = cx.host.free_bytes("/").owned_by(Owner::Host)?;
-    if free < need {
-        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-        let text = format!(
-            "make room for the bundle: it needs {} MiB on the root file system, {} MiB are free; use a larger disk",
-            mib(need),
-            free >> 20
-        );
-        return Err(Fault::new(Owner::Host, text));
-    }
-    Ok(())
+    let images: u64 = bundle.manifest.images.iter().map(|i| i.size * 2).sum();
+    Ok(files + images + HEADROOM)
 }
 
 struct Job<'a> {

@@ -1,77 +1,92 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The clock floor: no time before the image was built, or before the last time that was verified, can be right.
+//! The clock before the join: not below the floor, and NTP told which servers to ask.
 //!
-//! Small boards have no clock chip and start in 1970, where no certificate is valid yet. The same floor is laid by
-//! `firstboot guard` at every boot, before anything looks at a certificate.
+//! NTP is a hint that nobody waits for: systemd-timesyncd asks the seed's servers and those that DHCP offers whenever a
+//! link is there, while the phases go on. The join then takes the time from the verified API server ([`crate::clock`]).
 
 use super::Cx;
+use crate::clock;
 use crate::fault::{Fault, OwnedBy, Owner};
-use crate::host::{Host, STATE_DIR};
-use crate::image::ImageInfo;
-use crate::report::unix_seconds;
+use crate::host::Host;
 use anyhow::Result;
-use std::time::{Duration, SystemTime};
 
-fn verified_path() -> String {
-    format!("{STATE_DIR}/verified-time")
-}
+const NTP_FILE: &str = "/etc/systemd/timesyncd.conf.d/50-firstboot.conf";
+const NTP_UNIT: &str = "systemd-timesyncd.service";
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
-    Ok(cx.host.now() >= floor(&cx.host, &cx.image).owned_by(Owner::Host)?)
+    let held = || -> Result<bool> {
+        Ok(cx.host.now() >= clock::floor(&cx.host, &cx.image)? && ntp_holds(&cx.host, servers(cx))?)
+    };
+    held().owned_by(Owner::Host)
 }
 
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
-    lay(&cx.host, &cx.image).owned_by(Owner::Host)
+    let work = || -> Result<()> {
+        clock::lay(&cx.host, &cx.image)?;
+        ntp(&cx.host, servers(cx))
+    };
+    work().owned_by(Owner::Host)
 }
 
-/// Sets the clock to the floor when it is behind it.
-pub fn lay(host: &Host, image: &ImageInfo) -> Result<()> {
-    let floor = floor(host, image)?;
-    if host.now() < floor {
-        host.sys().set_clock(floor)?;
+/// NTP servers of the seed; this version of the seed has none.
+fn servers(_: &Cx) -> &[String] {
+    &[]
+}
+
+/// Configuration of systemd-timesyncd (timesyncd.conf(5)); none when the seed names no server.
+fn ntp_file(servers: &[String]) -> Option<String> {
+    let list = servers.join(" ");
+    (!servers.is_empty()).then(|| format!("# Written by firstboot: [time] servers in the seed.\n[Time]\nNTP={list}\n"))
+}
+
+fn ntp_holds(host: &Host, servers: &[String]) -> Result<bool> {
+    let found = host.read(NTP_FILE)?;
+    Ok(found == ntp_file(servers).map(String::into_bytes))
+}
+
+fn ntp(host: &Host, servers: &[String]) -> Result<()> {
+    if ntp_holds(host, servers)? {
+        return Ok(());
     }
-    Ok(())
+    match ntp_file(servers) {
+        Some(text) => host.write(NTP_FILE, text.as_bytes(), 0o644)?,
+        // An earlier seed's.
+        None => host.remove(NTP_FILE)?,
+    }
+    // An image of another system may use another NTP client; `preflight` tells (Clock).
+    match has_timesyncd(host)? {
+        true => host.run(&["systemctl", "--no-block", "try-restart", NTP_UNIT]).map(drop),
+        false => Ok(()),
+    }
 }
 
-/// The earliest time that it can be: the later of the image's build time and the last verified time.
-pub fn floor(host: &Host, image: &ImageInfo) -> Result<SystemTime> {
-    let verified = host.read_text(&verified_path())?.and_then(|t| t.parse().ok()).unwrap_or(0);
-    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(image.build_time.max(verified)))
-}
-
-/// Keeps a time that a verified API server told; whole seconds.
-pub fn keep_verified_time(host: &Host, time: SystemTime) -> Result<()> {
-    let seconds = unix_seconds(time);
-    host.write(&verified_path(), format!("{seconds}\n").as_bytes(), 0o600)
+/// Whether this image has the NTP client that firstboot configures.
+pub(crate) fn has_timesyncd(host: &Host) -> Result<bool> {
+    Ok(host.size_and_mode(&format!("/usr/lib/systemd/system/{NTP_UNIT}"))?.is_some())
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::put_for_tests;
     use super::*;
     use crate::host::fake::Fake;
 
     #[test]
-    fn the_clock_is_lifted_to_the_floor_and_never_set_back() {
+    fn ntp_is_told_the_seeds_servers_once_and_forgets_them_again() {
         let dir = tempfile::tempdir().unwrap();
         let (fake, seen) = Fake::new();
         let host = Host::open(dir.path(), Box::new(fake)).unwrap();
-        let image = ImageInfo {
-            version: 1,
-            target: "t".into(),
-            arch: "amd64".into(),
-            build_time: 1000,
-            build_id: "b".into(),
-            boot_label: "BOOT".into(),
-        };
-        let at = |s| SystemTime::UNIX_EPOCH + Duration::from_secs(s);
-        seen.clock.set(Some(at(5)));
-        lay(&host, &image).unwrap();
-        assert_eq!(seen.clock.get(), Some(at(1000)));
-        keep_verified_time(&host, at(3000)).unwrap();
-        lay(&host, &image).unwrap();
-        assert_eq!(seen.clock.get(), Some(at(3000)));
-        seen.clock.set(Some(at(4000)));
-        lay(&host, &image).unwrap();
-        assert_eq!(seen.clock.get(), Some(at(4000)));
+        let servers = ["ntp1.example".to_owned(), "10.0.0.5".to_owned()];
+        ntp(&host, &[]).unwrap();
+        assert_eq!((seen.commands.take(), host.read(NTP_FILE).unwrap()), (vec![], None));
+        put_for_tests(dir.path(), "usr/lib/systemd/system/systemd-timesyncd.service", "[Service]\n");
+        ntp(&host, &servers).unwrap();
+        ntp(&host, &servers).unwrap();
+        assert_eq!(seen.commands.take(), ["systemctl --no-block try-restart systemd-timesyncd.service"]);
+        let text = host.read_text(NTP_FILE).unwrap().unwrap();
+        assert!(text.ends_with("[Time]\nNTP=ntp1.example 10.0.0.5"), "{text}");
+        assert!(!ntp_holds(&host, &[]).unwrap());
+        ntp(&host, &[]).unwrap();
+        assert_eq!(host.read(NTP_FILE).unwrap(), None);
     }
 }

@@ -3,39 +3,36 @@
 //!
 //! The name comes from the seed's template or, without one, from what the hardware tells: serial number unless it is
 //! one of the fillers that vendors leave in, else the permanent, universally administered MAC address, else a random
-//! one that is kept. It is the same after a reset.
+//! one that is kept. It is the same after a reset: the random one is made out of the machine-id, which systemd makes
+//! at a device's first boot and no reset takes away.
 
 use super::Cx;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::Host;
+use crate::image::ImageInfo;
 use crate::journal::Record;
 use crate::seed::NodeName;
+use crate::unpack::hex;
 use anyhow::Result;
+use sha2::{Digest, Sha256};
 
-const MACHINE_ID: &str = "/etc/machine-id";
+pub(crate) const MACHINE_ID: &str = "/etc/machine-id";
 const HOSTNAME: &str = "/etc/hostname";
 const HOSTS: &str = "/etc/hosts";
 
-/// What vendors leave in the serial number field, lower case.
+/// What vendors and emulators leave in the serial number field: lower case, letters and digits only.
+#[rustfmt::skip]
 const JUNK_SERIALS: &[&str] = &[
-    "default string",
-    "to be filled by o.e.m.",
-    "system serial number",
-    "not specified",
-    "not applicable",
-    "not available",
-    "none",
-    "n/a",
-    "na",
-    "oem",
-    "unknown",
-    "serial",
-    "invalid",
-    "empty",
-    "0123456789",
-    "123456789",
-    "1234567890",
+    "baseboardserialnumber", "chassisserialnumber", "default", "defaultstring", "dummy", "empty", "invalid",
+    "invalidserialnumber", "na", "nil", "none", "noserial", "noserialnumber", "notapplicable", "notavailable",
+    "notdefined", "notpresent", "notset", "notspecified", "null", "oem", "serial", "serialnumber", "sn",
+    "ssn12345678901234567", "string", "systemserialnumber", "tbd", "test", "tobefilled", "tobefilledbyoem", "todo",
+    "undefined", "unknown", "unspecified",
 ];
+/// Someone ran a finger along the keyboard: a serial number that is a piece of these, from its beginning on.
+const COUNTING: &[&str] = &["01234567890123456789", "0123456789abcdef", "12345678901234567890", "123456789abcdef"];
+/// Addresses of examples, left in by makers of boards.
+const JUNK_MACS: &[&str] = &["000000000001", "001122334455", "00123456789a", "001234567890"];
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
     let Some(name) = cx.host.journal().fact("node").map(str::to_owned) else { return Ok(false) };
@@ -47,6 +44,8 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
 
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     let known = cx.host.journal().fact("node").map(str::to_owned);
+    // First: a name may be made out of it.
+    ensure_machine_id(&cx.host).owned_by(Owner::Host)?;
     let name = wanted_name(cx, known.as_deref())?;
     install(&cx.host, &name).owned_by(Owner::Host)?;
     if known.as_deref() != Some(&name) {
@@ -55,10 +54,14 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     Ok(())
 }
 
-fn install(host: &Host, name: &str) -> Result<()> {
-    if machine_id(host)?.is_none() {
-        host.write(MACHINE_ID, format!("{}\n", random_hex(host)?).as_bytes(), 0o444)?;
+fn ensure_machine_id(host: &Host) -> Result<()> {
+    match machine_id(host)? {
+        Some(_) => Ok(()),
+        None => host.write(MACHINE_ID, format!("{}\n", random_hex(host)?).as_bytes(), 0o444),
     }
+}
+
+fn install(host: &Host, name: &str) -> Result<()> {
     host.write(HOSTNAME, format!("{name}\n").as_bytes(), 0o644)?;
     host.write(HOSTS, hosts(name).as_bytes(), 0o644)?;
     host.sys().set_hostname(name)
@@ -69,7 +72,8 @@ fn hosts(name: &str) -> String {
     format!("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 {name}\n")
 }
 
-fn machine_id(host: &Host) -> Result<Option<String>> {
+/// `/etc/machine-id`, unless it is empty or no id.
+pub(crate) fn machine_id(host: &Host) -> Result<Option<String>> {
     let id = host.read_text(MACHINE_ID)?;
     Ok(id.filter(|i| i.len() == 32 && i.bytes().all(|b| b.is_ascii_hexdigit()) && i.bytes().any(|b| b != b'0')))
 }
@@ -83,9 +87,20 @@ fn random_hex(host: &Host) -> Result<String> {
 
 /// The name that this device should have; `known` is the one it was given before.
 fn wanted_name(cx: &Cx, known: Option<&str>) -> Result<String, Fault> {
-    match &cx.seed.node.name {
-        Some(template) => from_template(&cx.host, template),
-        None => default_name(&cx.host, known).owned_by(Owner::Host),
+    match name_by_hardware(&cx.host, cx.seed.node.name.as_ref())? {
+        Some(name) => Ok(name),
+        None => random_name(&cx.host, &cx.image, known).owned_by(Owner::Host),
+    }
+}
+
+/// The name by template, serial number or MAC address; `None` when only chance is left.
+pub(crate) fn name_by_hardware(host: &Host, template: Option<&NodeName>) -> Result<Option<String>, Fault> {
+    match template {
+        Some(template) => from_template(host, template).map(Some),
+        None => {
+            let id = serial(host).and_then(|s| Ok(s.or(permanent_mac(host)?))).owned_by(Owner::Host)?;
+            Ok(id.map(|id| format!("edge-{id}")))
+        }
     }
 }
 
@@ -102,14 +117,24 @@ fn from_template(host: &Host, template: &NodeName) -> Result<String, Fault> {
     rendered.map_err(|text| Fault::new(Owner::Seed, format!("render [node] name: {text}")))
 }
 
-fn default_name(host: &Host, known: Option<&str>) -> Result<String> {
-    if let Some(id) = serial(host)?.or(permanent_mac(host)?) {
-        return Ok(format!("edge-{id}"));
+/// A name that nothing but chance gave; `known` is the one that it gave before.
+fn random_name(host: &Host, image: &ImageInfo, known: Option<&str>) -> Result<String> {
+    if let Some(name) = known {
+        return Ok(name.to_owned());
     }
-    match known {
-        Some(name) => Ok(name.to_owned()),
-        None => Ok(format!("edge-{}", &random_hex(host)?[..12])),
-    }
+    let digits = match machine_id(host)? {
+        // Hashed, because a machine-id is not to be shown (machine-id(5)).
+        Some(id) if !came_with_image(host, image)? => {
+            hex(&Sha256::new().chain_update(b"firstboot node name 1\0").chain_update(id).finalize())
+        }
+        _ => random_hex(host)?,
+    };
+    Ok(format!("edge-{}", &digits[..12]))
+}
+
+/// Whether the machine-id is older than the image: then it came with it, and every device flashed from it has the same.
+pub(crate) fn came_with_image(host: &Host, image: &ImageInfo) -> Result<bool> {
+    Ok(host.modified(MACHINE_ID)?.is_some_and(|changed| changed < image.build_time as i64))
 }
 
 /// The serial number as part of a node name, from the device tree or DMI.
@@ -125,8 +150,10 @@ fn serial(host: &Host) -> Result<Option<String>> {
 /// A raw serial number in the characters of a DNS-1123 label, unless it is one of the fillers.
 fn usable_serial(raw: &str) -> Option<String> {
     let raw = raw.trim().to_ascii_lowercase();
-    let one_character = raw.bytes().all(|b| Some(b) == raw.bytes().next());
-    if raw.is_empty() || one_character || JUNK_SERIALS.contains(&raw.as_str()) {
+    let plain: String = raw.chars().filter(char::is_ascii_alphanumeric).collect();
+    let one_character = plain.bytes().all(|b| Some(b) == plain.bytes().next());
+    let counted = plain.len() >= 4 && COUNTING.iter().any(|c| c.starts_with(&plain));
+    if one_character || counted || JUNK_SERIALS.contains(&plain.as_str()) {
         return None;
     }
     let mapped: String = raw.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
@@ -154,8 +181,9 @@ fn permanent_mac(host: &Host) -> Result<Option<String>> {
 fn universal_mac(text: &str) -> Option<String> {
     let hex: String = text.split(':').collect();
     let first = u8::from_str_radix(hex.get(..2)?, 16).ok()?;
+    let hex = hex.to_ascii_lowercase();
     let universal = first & 0b11 == 0 && hex.len() == 12 && hex.bytes().any(|b| b != b'0');
-    universal.then_some(hex)
+    (universal && !JUNK_MACS.contains(&hex.as_str())).then_some(hex)
 }
 
 #[cfg(test)]
@@ -166,9 +194,52 @@ mod tests {
 
     #[test]
     fn fillers_are_no_serial_numbers() {
-        for junk in ["", "Default string", "0123456789", "00000000", "To be filled by O.E.M.", "xxxx", "---", " None "]
-        {
+        for junk in [
+            "",
+            " ",
+            "0",
+            "00000000",
+            "0000000000000000",
+            "FFFFFFFF",
+            "xxxx",
+            "---",
+            "...",
+            "Default string",
+            "DEFAULT_STRING",
+            "To be filled by O.E.M.",
+            "To Be Filled By O.E.M",
+            "System Serial Number",
+            "Chassis Serial Number",
+            "Serial Number",
+            "0123456789",
+            "123456789",
+            "1234567890",
+            "12345678",
+            "1234",
+            "0123456789ABCDEF",
+            "01234567",
+            " None ",
+            "N/A",
+            "Not Specified",
+            "Not Applicable",
+            "Not Available",
+            "Not Present",
+            "INVALID",
+            "Unknown",
+            "Undefined",
+            "NULL",
+            "OEM",
+            "TBD",
+            "empty",
+            "SSN12345678901234567",
+        ] {
             assert_eq!(usable_serial(junk), None, "{junk}");
+        }
+        // Close to a filler, but told apart from others by it.
+        for (good, label) in
+            [("0001", "0001"), ("12345679", "12345679"), ("OEM-7", "oem-7"), ("1234567890X", "1234567890x")]
+        {
+            assert_eq!(usable_serial(good).as_deref(), Some(label));
         }
         assert_eq!(usable_serial("10000000A3F2B1C0").as_deref(), Some("10000000a3f2b1c0"));
         assert_eq!(usable_serial("PF-3X/7 9_").as_deref(), Some("pf-3x-7-9"));
@@ -180,6 +251,36 @@ mod tests {
         assert_eq!(universal_mac("52:54:00:12:34:56"), None);
         assert_eq!(universal_mac("01:00:5e:00:00:01"), None);
         assert_eq!(universal_mac("00:00:00:00:00:00"), None);
+        assert_eq!(universal_mac("ff:ff:ff:ff:ff:ff"), None);
+        assert_eq!(universal_mac("00:11:22:33:44:55"), None);
+        assert_eq!(universal_mac("dc:a6:32:01:02"), None);
+        assert_eq!(universal_mac(""), None);
+    }
+
+    fn image() -> ImageInfo {
+        ImageInfo {
+            version: 1,
+            target: "t".into(),
+            arch: "amd64".into(),
+            build_time: 1000,
+            build_id: "b".into(),
+            boot_label: "BOOT".into(),
+        }
+    }
+
+    /// Journal and all are gone after a reset; the machine-id stays.
+    #[test]
+    fn a_random_name_is_the_same_after_a_reset_unless_the_machine_id_is_everybodys() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
+        put_for_tests(dir.path(), "etc/machine-id", "0f6dd9b27b0c4d2f9d3c2b1a4c5d6e7f\n");
+        put_for_tests(dir.path(), "proc/sys/kernel/random/uuid", "aaaaaaaa-bbbb-4d2f-9d3c-2b1a4c5d6e7f\n");
+        // printf 'firstboot node name 1\0000f6dd9b27b0c4d2f9d3c2b1a4c5d6e7f' | sha256sum
+        let name = random_name(&host, &image(), None).unwrap();
+        assert_eq!(name, "edge-1bcc25c8ad71");
+        assert_eq!(random_name(&host, &image(), None).unwrap(), name);
+        let later = ImageInfo { build_time: u64::MAX >> 2, ..image() };
+        assert_eq!(random_name(&host, &later, None).unwrap(), "edge-aaaaaaaabbbb");
     }
 
     #[test]
@@ -188,16 +289,26 @@ mod tests {
         let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
         let put = |path: &str, text: &str| put_for_tests(dir.path(), path, text);
         put("proc/sys/kernel/random/uuid", "0f6dd9b2-7b0c-4d2f-9d3c-2b1a4c5d6e7f\n");
-        assert_eq!(default_name(&host, None).unwrap(), "edge-0f6dd9b27b0c");
-        assert_eq!(default_name(&host, Some("edge-kept")).unwrap(), "edge-kept");
+        assert_eq!(name_by_hardware(&host, None).unwrap(), None);
+        let image = image();
+        assert_eq!(random_name(&host, &image, None).unwrap(), "edge-0f6dd9b27b0c");
+        assert_eq!(random_name(&host, &image, Some("edge-kept")).unwrap(), "edge-kept");
+        // An address that the driver made up at this boot, and one of a bridge.
+        put("sys/class/net/eth0/address", "dc:a6:32:01:02:03\n");
+        put("sys/class/net/eth0/addr_assign_type", "1\n");
+        put("sys/class/net/eth0/device/uevent", "DRIVER=x\n");
+        put("sys/class/net/cni0/address", "dc:a6:32:01:02:04\n");
+        put("sys/class/net/cni0/addr_assign_type", "0\n");
+        assert_eq!(name_by_hardware(&host, None).unwrap(), None);
         put("sys/class/net/eth0/address", "dc:a6:32:01:02:03\n");
         put("sys/class/net/eth0/addr_assign_type", "0\n");
         put("sys/class/net/eth0/device/uevent", "DRIVER=x\n");
-        assert_eq!(default_name(&host, None).unwrap(), "edge-dca632010203");
+        assert_eq!(name_by_hardware(&host, None).unwrap().unwrap(), "edge-dca632010203");
         put("sys/class/dmi/id/product_serial", "Default string\n");
-        assert_eq!(default_name(&host, None).unwrap(), "edge-dca632010203");
+        assert_eq!(name_by_hardware(&host, None).unwrap().unwrap(), "edge-dca632010203");
         put("sys/firmware/devicetree/base/serial-number", "10000000A3F2B1C0\0");
-        assert_eq!(default_name(&host, None).unwrap(), "edge-10000000a3f2b1c0");
+        assert_eq!(name_by_hardware(&host, None).unwrap().unwrap(), "edge-10000000a3f2b1c0");
+        ensure_machine_id(&host).unwrap();
         install(&host, "edge-1").unwrap();
         assert_eq!(machine_id(&host).unwrap().unwrap(), "0f6dd9b27b0c4d2f9d3c2b1a4c5d6e7f");
     }

@@ -1,30 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The join: certificate and kubelet's files, and the end of the token's use.
 
-use super::clock::keep_verified_time;
 use super::{Cx, spend};
+use crate::clock;
 use crate::credential::credential;
 use crate::cri::SOCKET;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::{Host, STATE_DIR};
 use crate::image::ImageInfo;
 use crate::journal::{Effect, Record};
+use crate::kube::config::CA_FILE;
 use crate::kube::files::{Content, files};
 use crate::kube::join::{Device, JoinInput, Joined, obtain};
 use crate::kube::node::NodeClient;
-use crate::report::{timestamp, unix_seconds};
 use crate::secret::Secret;
 use anyhow::{Context, Result};
 use std::time::{Duration, SystemTime};
 
-const CA: &str = "/etc/kubernetes/pki/ca.crt";
 const PEM: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 /// Where systemd-resolved keeps the servers that pods can use; /etc/resolv.conf names its own loopback address.
 const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 /// How long one try waits for approval; the next one takes the same request up again.
 const CSR_WAIT: Duration = Duration::from_secs(60);
-/// A clock that is this close needs no setting.
-const CLOSE: Duration = Duration::from_secs(5);
+/// The node monitor grace period is 50 s unless changed, and the cluster looks every 5 s.
+const READY_WAIT: Duration = Duration::from_secs(90);
 
 /// Names of the facts that the join leaves for later phases and later boots.
 mod facts {
@@ -58,7 +57,7 @@ pub(super) fn client(cx: &Cx) -> Result<NodeClient, Fault> {
     };
     let server = cx.host.journal().fact(facts::SERVER).map(str::to_owned);
     let server = server.context("find the API server in the journal").owned_by(Owner::Host)?;
-    let (ca, pem) = (text(CA).owned_by(Owner::Host)?, text(PEM).owned_by(Owner::Host)?);
+    let (ca, pem) = (text(CA_FILE).owned_by(Owner::Host)?, text(PEM).owned_by(Owner::Host)?);
     NodeClient::new(&node_name(cx)?, &server, &ca, &pem)
 }
 
@@ -83,6 +82,11 @@ fn key_path() -> String {
     format!("{STATE_DIR}/join.key")
 }
 
+/// Where SuperEdge's edge-info is kept, without its secrets, for the step that sets up SuperEdge's own parts.
+fn edge_info_path() -> String {
+    format!("{STATE_DIR}/edge-info.json")
+}
+
 fn ask(cx: &Cx) -> Result<Joined, Fault> {
     if cx.seed.cluster.token.is_spent() {
         return Err(Fault::new(
@@ -95,12 +99,14 @@ fn ask(cx: &Cx) -> Result<Joined, Fault> {
     let input = JoinInput {
         cluster: &cx.seed.cluster,
         node_name: &name,
+        role: cx.seed.node.role,
         kubelet_version: &cx.bundle.manifest.kubernetes,
         target: &cx.image.target,
         cri_socket: SOCKET,
         resolv_conf: resolved.then_some(RESOLVED),
         now: cx.host.now(),
         csr_wait: CSR_WAIT,
+        ready_wait: READY_WAIT,
     };
     obtain(&input, &mut Keeper { host: &cx.host, image: &cx.image })
 }
@@ -112,6 +118,14 @@ fn keep(cx: &Cx, joined: &Joined) -> Result<()> {
     if cx.host.journal().records().contains(&started) {
         // It would go on with what an earlier seed gave it.
         cx.host.run(&["systemctl", "stop", "kubelet.service"])?;
+    }
+    match &joined.edge_info {
+        Some(info) => {
+            let bytes = serde_json::to_vec_pretty(info).context("encode edge-info")?;
+            cx.host.write(&edge_info_path(), &bytes, 0o600)?;
+        }
+        // What another cluster once said must not be taken for this one's word.
+        None => cx.host.remove(&edge_info_path())?,
     }
     for file in files(joined, &cx.seed.node, &name, &name, cx.host.now()) {
         match file.content {
@@ -148,24 +162,14 @@ impl Device for Keeper<'_> {
     }
 
     fn server_time(&mut self, time: SystemTime) -> Result<(), Fault> {
-        let found = unix_seconds(time);
-        if found < self.image.build_time {
-            let (found, built) = (timestamp(found), timestamp(self.image.build_time));
-            let text = format!("take the time from the API server: it says {found}, but this image was built {built}");
-            return Err(Fault::new(Owner::Cluster, text));
-        }
-        let set = || -> Result<()> {
-            let now = self.host.now();
-            let apart = time.duration_since(now).or_else(|_| now.duration_since(time)).unwrap_or_default();
-            if apart > CLOSE {
-                self.host.sys().set_clock(time)?;
-            }
-            keep_verified_time(self.host, time)
-        };
-        set().owned_by(Owner::Host)
+        clock::believe(self.host, self.image, time).map(|by| clock::tell(self.host, by))
     }
 
     fn progress(&mut self, text: &str) {
         self.host.sys().notify(&format!("STATUS={text}"));
+    }
+
+    fn notice(&mut self, text: &str) {
+        self.host.sys().say(&format!("firstboot: {text}"));
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Kernel modules and settings that kubelet, the runtime and pod networks need; swap off; cgroups there.
+//! Kernel modules and settings that kubelet, the runtime and pod networks need; swap off.
 
 use super::Cx;
 use crate::fault::{Fault, OwnedBy, Owner};
@@ -32,9 +32,6 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("fs.inotify.max_user_watches", "524288", "many containers watch files"),
 ];
 
-/// Controllers that kubelet refuses to start without (system-validators, cgroup v2).
-const CONTROLLERS: &[&str] = &["cpu", "cpuset", "memory", "pids"];
-
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
     let held = || -> Result<bool> {
         Ok(cx.host.read(MODULES_FILE)?.as_deref() == Some(modules_file().as_bytes())
@@ -45,7 +42,6 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
 }
 
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
-    controllers(&cx.host)?;
     let work = || -> Result<()> {
         cx.host.write(MODULES_FILE, modules_file().as_bytes(), 0o644)?;
         cx.host.write(SETTINGS_FILE, settings_file().as_bytes(), 0o644)?;
@@ -75,48 +71,9 @@ fn settings_file() -> String {
     format!("# Written by firstboot.\n{lines}")
 }
 
-fn swaps(host: &Host) -> Result<Vec<String>> {
+/// What is swapped to.
+pub(crate) fn swaps(host: &Host) -> Result<Vec<String>> {
     let text = host.read("/proc/swaps")?.unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     Ok(text.lines().skip(1).filter_map(|l| l.split_whitespace().next()).map(str::to_owned).collect())
-}
-
-fn controllers(host: &Host) -> Result<(), Fault> {
-    let there = host.read_text("/sys/fs/cgroup/cgroup.controllers").owned_by(Owner::Host)?.unwrap_or_default();
-    let missing: Vec<&str> =
-        CONTROLLERS.iter().copied().filter(|c| !there.split_whitespace().any(|t| t == *c)).collect();
-    match missing.as_slice() {
-        [] => Ok(()),
-        // The words that Raspberry Pi kernels need.
-        list if list.contains(&"memory") => Err(Fault::new(
-            Owner::Host,
-            "find cgroup controller memory: it is off; add cgroup_enable=memory cgroup_memory=1 to the kernel command line",
-        )),
-        list => {
-            Err(Fault::new(Owner::Host, format!("find cgroup controller {}: this kernel has it off", list.join(", "))))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::host::fake::Fake;
-
-    #[test]
-    fn a_missing_controller_is_named_with_its_cure() {
-        let dir = tempfile::tempdir().unwrap();
-        let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
-        let file = dir.path().join("sys/fs/cgroup/cgroup.controllers");
-        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-        std::fs::write(&file, "cpuset cpu io memory pids\n").unwrap();
-        controllers(&host).unwrap();
-        std::fs::write(&file, "cpuset cpu io pids\n").unwrap();
-        assert_eq!(
-            controllers(&host).unwrap_err().to_string(),
-            "find cgroup controller memory: it is off; add cgroup_enable=memory cgroup_memory=1 to the kernel command line"
-        );
-        std::fs::write(&file, "cpuset cpu memory\n").unwrap();
-        assert_eq!(controllers(&host).unwrap_err().to_string(), "find cgroup controller pids: this kernel has it off");
-    }
 }

@@ -11,8 +11,8 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, SystemTime};
 
-const WANTED: &str = "/etc/systemd/system/multi-user.target.wants/kubelet.service";
-const UNIT: &str = "/usr/lib/systemd/system/kubelet.service";
+pub(crate) const WANTED: &str = "/etc/systemd/system/multi-user.target.wants/kubelet.service";
+pub(crate) const UNIT: &str = "/usr/lib/systemd/system/kubelet.service";
 /// As long as kubeadm waits (kubeletHealthCheck).
 const LIMIT: Duration = Duration::from_secs(240);
 /// kubelet's default healthz address; it answers without a certificate.

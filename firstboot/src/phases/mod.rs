@@ -11,12 +11,19 @@ mod kubelet;
 mod network;
 mod online;
 mod pod_network;
+mod preflight;
 mod ready;
 mod runtime;
 mod seal;
 
+pub(crate) use bundle::room;
 pub use bundle::{CURRENT, Installed};
-pub use clock::{floor, keep_verified_time, lay as lay_floor};
+pub(crate) use clock::has_timesyncd;
+pub(crate) use identity::{MACHINE_ID, came_with_image, machine_id, name_by_hardware};
+pub(crate) use kernel::swaps;
+pub(crate) use kubelet::{UNIT as KUBELET_UNIT, WANTED as KUBELET_WANTED};
+pub use pod_network::withdraw as withdraw_pod_network;
+pub use ready::LEFT_TO_DO;
 pub use seal::{finish_without_seed, spend};
 
 use crate::boot_partition::BootPartition;
@@ -54,6 +61,7 @@ pub struct Cx {
 
 /// The order of work. What needs no network comes first, so that a late link costs nothing.
 pub const PHASES: &[Phase<Cx>] = &[
+    Phase { name: "preflight", check: preflight::check, apply: preflight::apply },
     Phase { name: "identity", check: identity::check, apply: identity::apply },
     Phase { name: "kernel", check: kernel::check, apply: kernel::apply },
     Phase { name: "clock", check: clock::check, apply: clock::apply },

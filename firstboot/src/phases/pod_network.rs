@@ -8,7 +8,9 @@
 use super::Cx;
 use super::join::client;
 use crate::fault::{Fault, OwnedBy, Owner};
+use crate::host::Host;
 use crate::seed::Cni;
+use anyhow::Result;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -23,7 +25,7 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
         return Ok(true);
     }
     let names = cx.host.list(FOLDER).owned_by(Owner::Host)?;
-    if names.iter().any(|n| n.ends_with(".conflist") || n.ends_with(".conf")) {
+    if names.iter().any(|n| is_configuration(n)) {
         return Ok(true);
     }
     // Nothing yet: right only while a pod that brings it is on its way.
@@ -53,6 +55,26 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     Err(last.unwrap_or_else(|| Fault::new(Owner::Cluster, "wait for the node's podCIDR")))
 }
 
+/// Takes the configuration away that firstboot wrote, once the cluster's own lies beside it.
+///
+/// The runtime prefers the other already, by its name; but a file that nobody uses misleads whoever looks for the
+/// network's configuration.
+///
+/// # Errors
+/// When the folder cannot be read or the file not be removed.
+pub fn withdraw(host: &Host) -> Result<()> {
+    let names = host.list(FOLDER)?;
+    let ours = FILE.rsplit('/').next().unwrap_or_default();
+    if names.iter().any(|n| n == ours) && names.iter().any(|n| n != ours && is_configuration(n)) {
+        host.remove(FILE)?;
+    }
+    Ok(())
+}
+
+fn is_configuration(name: &str) -> bool {
+    [".conflist", ".conf", ".json"].iter().any(|end| name.ends_with(end))
+}
+
 /// Bridge with host-local addresses and host ports, rules in nftables (CNI plugins ≥ 1.6).
 fn conflist(cidrs: &[String]) -> Value {
     let ranges: Vec<Value> = cidrs.iter().map(|c| json!([{ "subnet": c }])).collect();
@@ -79,6 +101,20 @@ fn conflist(cidrs: &[String]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_clusters_own_network_takes_the_place_of_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::open(dir.path(), Box::new(crate::host::fake::Fake::new().0)).unwrap();
+        host.write(FILE, b"{}", 0o644).unwrap();
+        host.write("/etc/cni/net.d/README", b"", 0o644).unwrap();
+        withdraw(&host).unwrap();
+        assert_eq!(host.list(FOLDER).unwrap(), ["99-firstboot.conflist", "README"]);
+        host.write("/etc/cni/net.d/10-flannel.conflist", b"{}", 0o644).unwrap();
+        withdraw(&host).unwrap();
+        assert_eq!(host.list(FOLDER).unwrap(), ["10-flannel.conflist", "README"]);
+        withdraw(&host).unwrap();
+    }
 
     #[test]
     fn both_families_get_a_range_and_a_route() {

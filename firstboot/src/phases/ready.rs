@@ -5,8 +5,12 @@ use super::Cx;
 use super::join::{client, leftover, node_name};
 use super::kubelet;
 use crate::fault::{Fault, OwnedBy, Owner};
+use crate::journal::Record;
 use crate::kube::config;
 use std::time::Duration;
+
+/// Fact: commands, one a line, that only an administrator of the cluster may give and that the node lacks.
+pub const LEFT_TO_DO: &str = "left-to-do";
 
 const READY: Duration = Duration::from_secs(240);
 const LEASE: Duration = Duration::from_secs(60);
@@ -21,9 +25,16 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     client.wait_ready(boot.as_deref(), READY)?;
     // A Lease from before kubelet was started says nothing about this life of the node.
     client.wait_lease(kubelet::started(&cx.host), LEASE)?;
+    let mut commands = Vec::new();
     if leftover(cx) {
         let node = &cx.seed.node;
-        client.set_labels(&config::labels(node.role, &node_name(cx)?, &node.labels))?;
+        let labels = config::leftover_labels(node.role, &node_name(cx)?, &node.labels);
+        commands = client.take_over(&labels, &node.taints)?;
+    }
+    let commands = commands.join("\n");
+    let known = cx.host.journal().fact(LEFT_TO_DO).unwrap_or_default() == commands;
+    if !known {
+        cx.host.record(Record::Fact { name: LEFT_TO_DO.into(), value: commands }).owned_by(Owner::Host)?;
     }
     Ok(())
 }

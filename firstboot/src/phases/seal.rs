@@ -121,7 +121,7 @@ mod tests {
     fn a_copy_of_the_token_keeps_the_device_from_being_sealed_until_it_is_gone() {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
-        let boot = crate::boot_partition::formatted_for_tests(&dir.path().join("boot.img"));
+        let boot = crate::boot_partition::formatted_for_tests(&dir.path().join("boot.img"), 0, 16 << 20).unwrap();
         host.record(Record::Fact { name: COPIES.into(), value: "seed.toml~\nold/seed.txt".into() }).unwrap();
         boot.write("seed.toml~", b"token").unwrap();
         let fault = finish_without_seed(&host, &boot, "bundle").unwrap_err();

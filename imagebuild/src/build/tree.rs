@@ -16,9 +16,10 @@ use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Units that every image enables.
-const UNITS: [&str; 2] = ["firstboot-guard.service", "firstboot.service"];
+const UNITS: [&str; 3] = ["firstboot-guard.service", "firstboot.service", "firstboot-clock.timer"];
 /// Units that the image holds and does not enable.
-const STARTED_LATER: [&str; 3] = ["containerd.service", "kubelet.service", "kubelet.service.d/10-kubeadm.conf"];
+const STARTED_LATER: [&str; 4] =
+    ["firstboot-clock.service", "containerd.service", "kubelet.service", "kubelet.service.d/10-kubeadm.conf"];
 
 /// What the image says of itself.
 pub fn info(target: &Target, build_time: u64, key: &str) -> ImageInfo {
@@ -60,7 +61,7 @@ pub fn fill(
             install(&units.join(unit), &tree.join("usr/lib/systemd/system").join(unit), 0o644)?;
             rootfs::enable(tree, unit)?;
         }
-        // Started by firstboot, once what they run is installed.
+        // Started by firstboot, once what they run is installed, or by a timer.
         for unit in STARTED_LATER {
             let to = tree.join("usr/lib/systemd/system").join(unit);
             fs::create_dir_all(to.parent().context("find the folder of a unit")?).context("create a unit's folder")?;

@@ -3,12 +3,63 @@
 
 use std::path::Path;
 
-/// Address under which a guest on QEMU's user network reaches the build machine's loopback.
-pub const GUEST_VIEW: &str = "10.0.2.2";
-/// Pods of all nodes.
-pub const POD_SUBNET: &str = "10.244.0.0/16";
-/// Services; `kubernetes` gets the first address, DNS the tenth.
-pub const SERVICE_SUBNET: &str = "10.96.0.0/12";
+/// What QEMU's user network is told to use for IPv6: [`GUEST_VIEW_V6`] is in it.
+pub const GUEST_VIEW_V6_PREFIX: &str = "fd00:76::";
+/// Address under which a guest reaches the build machine's IPv6 loopback, where a [`crate::link`] leads to it.
+pub const GUEST_VIEW_V6: &str = "fd00:76::2";
+
+/// The address family of a cluster: its API server, services, pods and nodes have addresses of this one only.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    #[default]
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Address under which a guest on QEMU's user network reaches the build machine's loopback.
+    pub fn guest_view(self) -> &'static str {
+        match self {
+            Family::V4 => "10.0.2.2",
+            Family::V6 => GUEST_VIEW_V6,
+        }
+    }
+
+    /// The build machine's loopback.
+    pub fn loopback(self) -> &'static str {
+        match self {
+            Family::V4 => "127.0.0.1",
+            Family::V6 => "::1",
+        }
+    }
+
+    /// Pods of all nodes.
+    pub fn pod_subnet(self) -> &'static str {
+        match self {
+            Family::V4 => "10.244.0.0/16",
+            // A node gets a /64; Kubernetes allows 16 bits between the two.
+            Family::V6 => "fd00:244::/48",
+        }
+    }
+
+    /// Services; `kubernetes` gets the first address, DNS the tenth.
+    pub fn service_subnet(self) -> &'static str {
+        match self {
+            Family::V4 => "10.96.0.0/12",
+            Family::V6 => "fd00:96::/112",
+        }
+    }
+
+    /// `ADDRESS:PORT`, with brackets where they belong.
+    pub fn with_port(self, address: &str, port: u16) -> String {
+        match self {
+            Family::V4 => format!("{address}:{port}"),
+            Family::V6 => format!("[{address}]:{port}"),
+        }
+    }
+}
 
 /// CoreDNS of the bundle, whatever this version of kubeadm would install: no image is pulled.
 const COREDNS: &str = "v1.14.2";
@@ -30,13 +81,16 @@ pub struct Ports {
 
 /// kubeadm's configuration. `certificates` is where certificates are written, or, in the configuration that is
 /// uploaded to the cluster, where a device keeps them: kubeadm copies that path into the kubelet's configuration.
-pub fn kubeadm(version: &str, api_port: u16, certificates: &str) -> String {
+pub fn kubeadm(version: &str, family: Family, api_port: u16, certificates: &str) -> String {
+    let (guest_view, loopback) = (family.guest_view(), family.loopback());
+    let (endpoint, pods, services) =
+        (family.with_port(guest_view, api_port), family.pod_subnet(), family.service_subnet());
     format!(
         "\
 apiVersion: kubeadm.k8s.io/v1beta4
 kind: InitConfiguration
 localAPIEndpoint:
-  advertiseAddress: {GUEST_VIEW}
+  advertiseAddress: {guest_view:?}
   bindPort: {api_port}
 nodeRegistration:
   name: control-plane
@@ -46,15 +100,15 @@ apiVersion: kubeadm.k8s.io/v1beta4
 kind: ClusterConfiguration
 clusterName: kubernetes
 kubernetesVersion: {version}
-controlPlaneEndpoint: {GUEST_VIEW}:{api_port}
+controlPlaneEndpoint: {endpoint:?}
 certificatesDir: {certificates}
 apiServer:
-  certSANs: [localhost, 127.0.0.1, {GUEST_VIEW}]
+  certSANs: [localhost, {loopback:?}, {guest_view:?}]
 dns:
   imageTag: {COREDNS}
 networking:
-  podSubnet: {POD_SUBNET}
-  serviceSubnet: {SERVICE_SUBNET}
+  podSubnet: {pods:?}
+  serviceSubnet: {services:?}
 ---
 apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
@@ -86,11 +140,11 @@ pub fn etcd(dir: &Path, ports: Ports) -> Vec<String> {
 }
 
 /// kube-apiserver's command line: kubeadm's flags, on loopback, with the audit log on.
-pub fn apiserver(dir: &Path, ports: Ports) -> Vec<String> {
+pub fn apiserver(dir: &Path, family: Family, ports: Ports) -> Vec<String> {
     let pki = |name: &str| shown(dir, &format!("pki/{name}"));
     args(&[
-        ("bind-address", "127.0.0.1"),
-        ("advertise-address", GUEST_VIEW),
+        ("bind-address", family.loopback()),
+        ("advertise-address", family.guest_view()),
         ("secure-port", &ports.api.to_string()),
         ("etcd-servers", &format!("http://127.0.0.1:{}", ports.etcd)),
         ("authorization-mode", "Node,RBAC"),
@@ -113,7 +167,7 @@ pub fn apiserver(dir: &Path, ports: Ports) -> Vec<String> {
         ("service-account-issuer", "https://kubernetes.default.svc.cluster.local"),
         ("service-account-key-file", &pki("sa.pub")),
         ("service-account-signing-key-file", &pki("sa.key")),
-        ("service-cluster-ip-range", SERVICE_SUBNET),
+        ("service-cluster-ip-range", family.service_subnet()),
         ("audit-policy-file", &shown(dir, "audit-policy.yaml")),
         ("audit-log-path", &shown(dir, "audit.log")),
         ("audit-log-mode", "blocking"),
@@ -121,7 +175,7 @@ pub fn apiserver(dir: &Path, ports: Ports) -> Vec<String> {
 }
 
 /// kube-controller-manager's command line, with the two controllers that bootstrap tokens need.
-pub fn controller_manager(dir: &Path, ports: Ports, signing_duration: Option<&str>) -> Vec<String> {
+pub fn controller_manager(dir: &Path, family: Family, ports: Ports, signing_duration: Option<&str>) -> Vec<String> {
     let pki = |name: &str| shown(dir, &format!("pki/{name}"));
     let kubeconfig = shown(dir, "controller-manager.conf");
     args(&[
@@ -134,8 +188,8 @@ pub fn controller_manager(dir: &Path, ports: Ports, signing_duration: Option<&st
         ("use-service-account-credentials", "true"),
         ("leader-elect", "false"),
         ("allocate-node-cidrs", "true"),
-        ("cluster-cidr", POD_SUBNET),
-        ("service-cluster-ip-range", SERVICE_SUBNET),
+        ("cluster-cidr", family.pod_subnet()),
+        ("service-cluster-ip-range", family.service_subnet()),
         ("client-ca-file", &pki("ca.crt")),
         ("requestheader-client-ca-file", &pki("front-proxy-ca.crt")),
         ("cluster-signing-cert-file", &pki("ca.crt")),
@@ -175,18 +229,39 @@ mod tests {
 
     #[test]
     fn guests_are_told_an_address_that_they_can_reach() {
-        let text = kubeadm("v1.36.3", 20123, "/etc/kubernetes/pki");
-        assert!(text.contains("controlPlaneEndpoint: 10.0.2.2:20123\n"));
+        let text = kubeadm("v1.36.3", Family::V4, 20123, "/etc/kubernetes/pki");
+        assert!(text.contains("controlPlaneEndpoint: \"10.0.2.2:20123\"\n"), "{text}");
         assert!(text.contains("certificatesDir: /etc/kubernetes/pki\n"));
-        assert!(apiserver(Path::new("/x"), PORTS).contains(&"--advertise-address=10.0.2.2".to_owned()));
+        let dir = Path::new("/x");
+        assert!(apiserver(dir, Family::V4, PORTS).contains(&"--advertise-address=10.0.2.2".to_owned()));
+        let text = kubeadm("v1.36.3", Family::V6, 20123, "/etc/kubernetes/pki");
+        assert!(text.contains("controlPlaneEndpoint: \"[fd00:76::2]:20123\"\n"), "{text}");
+        assert!(apiserver(dir, Family::V6, PORTS).contains(&"--advertise-address=fd00:76::2".to_owned()));
     }
 
     #[test]
     fn nothing_listens_beyond_loopback() {
         let dir = Path::new("/x");
-        for list in [apiserver(dir, PORTS), controller_manager(dir, PORTS, None), scheduler(dir, PORTS)] {
-            assert!(list.contains(&"--bind-address=127.0.0.1".to_owned()));
+        let local = ["--bind-address=127.0.0.1", "--bind-address=::1"];
+        for family in [Family::V4, Family::V6] {
+            let lists =
+                [apiserver(dir, family, PORTS), controller_manager(dir, family, PORTS, None), scheduler(dir, PORTS)];
+            for list in lists {
+                assert!(list.iter().any(|a| local.contains(&a.as_str())), "{list:?}");
+            }
         }
         assert!(etcd(dir, PORTS).iter().filter(|a| a.contains("listen-")).all(|a| a.contains("http://127.0.0.1:")));
+    }
+
+    #[test]
+    fn an_ipv6_cluster_has_no_ipv4_address() {
+        let dir = Path::new("/x");
+        let text = kubeadm("v1.36.3", Family::V6, 20123, "/etc/kubernetes/pki");
+        assert!(!text.contains("10.") && !text.contains("127."), "{text}");
+        let ranges = |list: Vec<String>| -> Vec<String> {
+            list.into_iter().filter(|a| a.contains("-cidr=") || a.contains("-ip-range=")).collect()
+        };
+        let list = ranges(controller_manager(dir, Family::V6, PORTS, None));
+        assert_eq!(list, ["--cluster-cidr=fd00:244::/48", "--service-cluster-ip-range=fd00:96::/112"]);
     }
 }

@@ -3,7 +3,8 @@
 //! kube-scheduler on free loopback ports, prepared by unmodified kubeadm phases.
 //!
 //! Needs no root and changes nothing outside its scratch folder. Guests on QEMU's user network reach it as 10.0.2.2;
-//! its certificate, `cluster-info` and Service `kubernetes` carry that address.
+//! its certificate, `cluster-info` and Service `kubernetes` carry that address. An IPv6 cluster has an address of that
+//! family in its place, which [`crate::link`] leads to.
 
 pub mod audit;
 pub mod config;
@@ -16,7 +17,7 @@ use crate::process::Process;
 use crate::run_dir::RunDir;
 use crate::{ports, wait};
 use anyhow::{Context, Result, bail};
-use config::Ports;
+use config::{Family, Ports};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -35,11 +36,13 @@ pub struct Options {
     pub signing_duration: Option<String>,
     /// Whether kube-proxy and CoreDNS are installed. Without them `kubeadm-config` and `kubelet-config` still exist.
     pub addons: bool,
+    /// Address family of the cluster.
+    pub family: Family,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { kubernetes_version: "v1.36.3".to_owned(), signing_duration: None, addons: true }
+        Options { kubernetes_version: "v1.36.3".to_owned(), signing_duration: None, addons: true, family: Family::V4 }
     }
 }
 
@@ -49,6 +52,7 @@ pub struct ControlPlane {
     apiserver: Mutex<Option<Process>>,
     others: Vec<Process>,
     programs: Programs,
+    family: Family,
     ports: Ports,
     dir: RunDir,
 }
@@ -98,7 +102,8 @@ impl ControlPlane {
         };
         let path = dir.path().to_owned();
         let etcd = Process::start("etcd", &programs.etcd, &config::etcd(&path, ports), &path.join("etcd.log"))?;
-        let mut plane = ControlPlane { apiserver: Mutex::new(None), others: vec![etcd], programs, ports, dir };
+        let family = options.family;
+        let mut plane = ControlPlane { apiserver: Mutex::new(None), others: vec![etcd], programs, family, ports, dir };
         plane.prepare_files(options).context("prepare certificates with kubeadm")?;
         plane.start_apiserver()?;
         plane.start_controllers(options)?;
@@ -108,7 +113,7 @@ impl ControlPlane {
 
     /// Starts kube-apiserver (again) and waits until it is ready.
     pub fn start_apiserver(&self) -> Result<()> {
-        let args = config::apiserver(self.path(), self.ports);
+        let args = config::apiserver(self.path(), self.family, self.ports);
         let log = self.path().join("kube-apiserver.log");
         let process = Process::start("kube-apiserver", &self.programs.apiserver, &args, &log)?;
         let ready = wait::until("kube-apiserver to be ready", START, || {
@@ -138,7 +143,7 @@ impl ControlPlane {
             (
                 "kube-controller-manager",
                 self.programs.controller_manager.clone(),
-                config::controller_manager(&dir, self.ports, options.signing_duration.as_deref()),
+                config::controller_manager(&dir, self.family, self.ports, options.signing_duration.as_deref()),
             ),
             ("kube-scheduler", self.programs.scheduler.clone(), config::scheduler(&dir, self.ports)),
         ];
@@ -148,14 +153,14 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Address for guests: `10.0.2.2:PORT`.
+    /// Address for guests: `10.0.2.2:PORT`, or its IPv6 counterpart.
     pub fn endpoint_for_guest(&self) -> String {
-        format!("{}:{}", config::GUEST_VIEW, self.ports.api)
+        self.family.with_port(self.family.guest_view(), self.ports.api)
     }
 
-    /// Address for programs on the build machine: `127.0.0.1:PORT`.
+    /// Address for programs on the build machine: `127.0.0.1:PORT` or `[::1]:PORT`.
     pub fn endpoint_for_host(&self) -> String {
-        format!("127.0.0.1:{}", self.ports.api)
+        self.family.with_port(self.family.loopback(), self.ports.api)
     }
 
     /// Scratch folder with certificates, logs and kubeconfigs.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Preparing a control plane with unmodified `kubeadm init phase …`.
 
-use super::config::{self, GUEST_VIEW};
+use super::config;
 use super::{ControlPlane, Options};
 use crate::wait;
 use anyhow::{Context, Result};
@@ -16,8 +16,8 @@ impl ControlPlane {
     pub(super) fn prepare_files(&self, options: &Options) -> Result<()> {
         let dir = self.path();
         let version = &options.kubernetes_version;
-        let here = config::kubeadm(version, self.ports.api, &dir.join("pki").display().to_string());
-        let uploaded = config::kubeadm(version, self.ports.api, "/etc/kubernetes/pki");
+        let here = config::kubeadm(version, self.family, self.ports.api, &dir.join("pki").display().to_string());
+        let uploaded = config::kubeadm(version, self.family, self.ports.api, "/etc/kubernetes/pki");
         for (name, text) in
             [("kubeadm.yaml", &*here), ("uploaded.yaml", &uploaded), ("audit-policy.yaml", config::audit_policy())]
         {
@@ -26,11 +26,11 @@ impl ControlPlane {
         self.phase(&["certs", "all"], "kubeadm.yaml", &[])?;
         let kubeconfig_dir = dir.display().to_string();
         self.phase(&["kubeconfig", "all"], "kubeadm.yaml", &["--kubeconfig-dir", &kubeconfig_dir])?;
-        let (from, to) = (format!("https://{GUEST_VIEW}:"), "https://127.0.0.1:");
+        let (from, to) = (self.endpoint_for_guest(), self.endpoint_for_host());
         for name in KUBECONFIGS {
             let path = dir.join(name);
             let text = std::fs::read_to_string(&path).with_context(|| format!("read {name}"))?;
-            std::fs::write(&path, text.replace(&from, to)).with_context(|| format!("write {name}"))?;
+            std::fs::write(&path, text.replace(&from, &to)).with_context(|| format!("write {name}"))?;
         }
         Ok(())
     }
@@ -87,6 +87,17 @@ impl ControlPlane {
             Ok(info["data"].get(&key).map(drop))
         })?;
         Ok(token)
+    }
+
+    /// Gives kube-apiserver a new serving certificate, as its yearly renewal does, and starts it again.
+    pub fn renew_serving_certificate(&self) -> Result<()> {
+        let pki = self.path().join("pki");
+        for name in ["apiserver.crt", "apiserver.key"] {
+            std::fs::remove_file(pki.join(name)).with_context(|| format!("remove {name}"))?;
+        }
+        self.phase(&["certs", "apiserver"], "kubeadm.yaml", &[])?;
+        self.stop_apiserver()?;
+        self.start_apiserver()
     }
 
     fn kubeadm(&self) -> Command {

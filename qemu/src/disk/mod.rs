@@ -23,6 +23,17 @@ pub struct DiskImage {
     partitions: BTreeMap<u32, Extent>,
 }
 
+/// What a boot loader starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootEntry {
+    /// The kernel's file.
+    pub kernel: Vec<u8>,
+    /// The initrd's file.
+    pub initrd: Vec<u8>,
+    /// The kernel's command line.
+    pub command_line: String,
+}
+
 /// Where a partition lies, bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
@@ -85,8 +96,8 @@ impl DiskImage {
         Ok(self.boot()?.seed()?.is_some())
     }
 
-    /// The kernel that the default entry of the boot loader starts.
-    pub fn kernel(&self) -> Result<Vec<u8>> {
+    /// What the default entry of the boot loader starts.
+    pub fn boot_entry(&self) -> Result<BootEntry> {
         let extent = self.partition(EFI_SYSTEM)?;
         let file = File::open(&self.path).with_context(|| format!("open {}", self.path.display()))?;
         let end = extent.offset + extent.len;
@@ -100,8 +111,12 @@ impl DiskImage {
             Ok(bytes)
         };
         let entry = String::from_utf8(read("loader/entries/firstboot.conf")?).context("decode the loader's entry")?;
-        let line = entry.lines().find_map(|l| l.strip_prefix("linux")).context("find linux in the loader's entry")?;
-        read(line.trim())
+        let value = |key: &str| {
+            let line = entry.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(' '));
+            line.map(str::trim).with_context(|| format!("find {key} in the loader's entry"))
+        };
+        let (kernel, initrd) = (read(value("linux")?)?, read(value("initrd")?)?);
+        Ok(BootEntry { kernel, initrd, command_line: value("options")?.to_owned() })
     }
 
     /// A private copy in `to`, sparse where this one is, `size` bytes long when that is more.

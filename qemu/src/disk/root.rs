@@ -2,6 +2,7 @@
 //! Files of the ext4 root partition of a switched-off disk, through debugfs: no root, no mount.
 
 use super::DiskImage;
+use crate::process::tool;
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -9,7 +10,7 @@ use std::process::{Command, Stdio};
 impl DiskImage {
     /// Brings the root file system to the state that the guest would find at its next boot.
     pub fn replay_journal(&self) -> Result<()> {
-        let mut command = Command::new(sbin("e2fsck"));
+        let mut command = Command::new(tool("e2fsck"));
         command.args(["-p", "-E", "journal_only"]).arg(self.root_spec()?);
         let out = command.stdin(Stdio::null()).output().context("start e2fsck")?;
         // 1: something was corrected, here: the journal was replayed.
@@ -82,6 +83,12 @@ impl DiskImage {
         }
     }
 
+    /// Sets when a file was changed last, seconds since 1970.
+    pub fn set_modified(&self, path: &str, seconds: u64) -> Result<()> {
+        self.debugfs(true, &format!("set_inode_field \"{path}\" mtime @{seconds}"))?;
+        Ok(())
+    }
+
     /// Makes a symbolic link.
     pub fn link_file(&self, path: &str, target: &str) -> Result<()> {
         self.debugfs(true, &format!("symlink \"{path}\" \"{target}\""))?;
@@ -103,7 +110,7 @@ impl DiskImage {
     /// Runs one debugfs request; `None` when the path that it names does not exist. debugfs exits with 0 all the
     /// same, so its messages are what is looked at.
     fn debugfs(&self, write: bool, request: &str) -> Result<Option<Vec<u8>>> {
-        let mut command = Command::new(sbin("debugfs"));
+        let mut command = Command::new(tool("debugfs"));
         if write {
             command.arg("-w");
         }
@@ -120,11 +127,6 @@ impl DiskImage {
     }
 }
 
-/// e2fsprogs lie in a folder that is not on every user's PATH.
-fn sbin(name: &str) -> String {
-    if imagebuild::cmd::found(name) { name.to_owned() } else { format!("/usr/sbin/{name}") }
-}
-
 fn tempfile_for(bytes: &[u8]) -> Result<tempfile::NamedTempFile> {
     use std::io::Write;
     let mut file = tempfile::NamedTempFile::new().context("create a temporary file")?;
@@ -138,7 +140,7 @@ pub(super) fn disk_for_tests(dir: &Path) -> DiskImage {
     use crate::disk::{Extent, ROOT};
     let path = dir.join("disk");
     std::fs::File::create(&path).unwrap().set_len(17 << 20).unwrap();
-    let mut make = Command::new(sbin("mke2fs"));
+    let mut make = Command::new(tool("mke2fs"));
     make.args(["-q", "-t", "ext4", "-E", "offset=1048576"]).arg(&path).arg("16M");
     imagebuild::cmd::run(&mut make).unwrap();
     DiskImage { path, partitions: [(ROOT, Extent { offset: 1 << 20, len: 16 << 20 })].into() }

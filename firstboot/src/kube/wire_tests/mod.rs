@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a server can do wrong on the wire, by a small TLS server in this process; a real kube-apiserver, which does
-//! none of it, is met in tests/tests/join.rs.
+//! none of it, is met in tests/tests/join.
+
+mod network;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -20,13 +22,13 @@ use super::tls::{PinnedCa, Validity, unverified, verified};
 use super::{pin, run};
 use crate::seed::{Cluster, Endpoint, JoinToken, Trust};
 
-struct Ca {
+pub(crate) struct Ca {
     issuer: Issuer<'static, KeyPair>,
-    pem: String,
+    pub(crate) pem: String,
 }
 
 impl Ca {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
@@ -34,12 +36,12 @@ impl Ca {
         Ca { issuer: Issuer::new(params, key), pem }
     }
 
-    fn trusted(&self) -> Vec<CertificateDer<'static>> {
+    pub(crate) fn trusted(&self) -> Vec<CertificateDer<'static>> {
         pin::certificates(&self.pem).unwrap()
     }
 
     /// A server's certificate for `name`, valid in the years `from` to `until`.
-    fn leaf(&self, name: &str, from: i32, until: i32) -> (CertificateDer<'static>, KeyPair) {
+    pub(crate) fn leaf(&self, name: &str, from: i32, until: i32) -> (CertificateDer<'static>, KeyPair) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.not_before = date_time_ymd(from, 1, 1);
@@ -49,11 +51,11 @@ impl Ca {
 }
 
 /// Answers every request with `reply`, status line and all.
-fn serve(leaf: (CertificateDer<'static>, KeyPair), reply: String) -> Endpoint {
+pub(crate) fn serve(leaf: (CertificateDer<'static>, KeyPair), reply: String) -> Endpoint {
     serve_on(TcpListener::bind("127.0.0.1:0").unwrap(), leaf, reply)
 }
 
-fn serve_on(listener: TcpListener, leaf: (CertificateDer<'static>, KeyPair), reply: String) -> Endpoint {
+pub(crate) fn serve_on(listener: TcpListener, leaf: (CertificateDer<'static>, KeyPair), reply: String) -> Endpoint {
     let local = listener.local_addr().unwrap();
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(leaf.1.serialize_der()));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -75,11 +77,11 @@ fn serve_on(listener: TcpListener, leaf: (CertificateDer<'static>, KeyPair), rep
     Endpoint { host: local.ip().to_string(), port: local.port() }
 }
 
-fn http(head: &str, body: &str) -> String {
+pub(crate) fn http(head: &str, body: &str) -> String {
     format!("HTTP/1.1 {head}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
-fn ok_json(body: &str) -> String {
+pub(crate) fn ok_json(body: &str) -> String {
     http("200 OK\r\nContent-Type: application/json\r\nDate: Sun, 22 Nov 2026 16:31:48 GMT", body)
 }
 
@@ -133,35 +135,6 @@ fn certificates_that_prove_nothing() {
     let want = format!("certificate of API server {at} is not signed by the cluster's CA");
     assert_eq!(message(&at, &other, Validity::SetAside), want);
     assert!(get(&at, PinnedCa::new(ca.trusted(), Validity::SystemClock)).is_ok());
-}
-
-#[test]
-fn answers_that_are_no_api() {
-    let ca = Ca::new();
-    let answer = |reply: String| {
-        let at = serve(ca.leaf("127.0.0.1", 2020, 2090), reply);
-        message(&at, &ca, Validity::SystemClock).replace(&at.to_string(), "HOST")
-    };
-    let page = "API server HOST answers with a web page, not the Kubernetes API: is a captive portal or a proxy in \
-                between?";
-    assert_eq!(answer(http("200 OK\r\nContent-Type: text/html; charset=utf-8", "<html>")), page);
-    assert_eq!(answer(http("302 Found\r\nLocation: https://portal/\r\nContent-Type: text/html", "<html>")), page);
-    assert_eq!(
-        answer(http("200 OK", "hello")),
-        "API server HOST answers with something that is not the Kubernetes API"
-    );
-    assert_eq!(
-        answer(http("502 Bad Gateway", "")),
-        "GET /x: API server HOST answers 502 Bad Gateway, not in the words of the Kubernetes API"
-    );
-    assert_eq!(
-        answer(http("403 Forbidden", r#"{"kind":"Status","message":"configmaps \"x\" is\nforbidden"}"#)),
-        "GET /x: API server HOST answers 403 Forbidden: configmaps \"x\" is forbidden"
-    );
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let at = Endpoint { host: "127.0.0.1".to_owned(), port: listener.local_addr().unwrap().port() };
-    std::thread::spawn(move || listener.accept().unwrap().0.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n"));
-    assert_eq!(message(&at, &ca, Validity::SystemClock), format!("talk to API server {at}: it does not speak TLS"));
 }
 
 /// cluster-info for `server`, with these CA certificates, signed with `token`.

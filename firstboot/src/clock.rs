@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What time it can be, and what time it is.
+//!
+//! Small boards have no clock chip and start in 1970, where no certificate is valid yet. The *floor* is the later of
+//! the image's build time and the last verified time: no time before it can be right. `firstboot guard` lays it at
+//! every boot. A *verified* time is the `Date` of an API server that the cluster's CA vouches for: at the join, at
+//! every later boot and once a day. It may set the clock either way, but never below the build time.
+
+use crate::fault::{Fault, OwnedBy, Owner};
+use crate::host::{Host, STATE_DIR};
+use crate::image::ImageInfo;
+use crate::kube::clock::server_time;
+use crate::kube::config::CA_FILE;
+use crate::kube::files::KUBELET_CONF;
+use crate::kube::kubeconfig;
+use crate::report::{timestamp, unix_seconds};
+use crate::run::backoff;
+use anyhow::{Context, Result};
+use std::time::{Duration, SystemTime};
+
+/// A clock that is this close needs no setting: a `Date` has whole seconds, and the answer took its time.
+const CLOSE: u64 = 5;
+/// A verified time is kept when it is this far, in seconds, from the one that is kept. The floor only has to be late
+/// enough for certificates, so ten minutes lose nothing, and a device that starts every few minutes does not wear its
+/// flash.
+const KEEP: u64 = 600;
+
+fn kept_path() -> String {
+    format!("{STATE_DIR}/verified-time")
+}
+
+/// The last verified time, seconds since 1970; 0 when there is none.
+fn kept(host: &Host) -> Result<u64> {
+    Ok(host.read_text(&kept_path())?.and_then(|t| t.parse().ok()).unwrap_or(0))
+}
+
+/// The earliest time that it can be: the later of the image's build time and the last verified time.
+pub fn floor(host: &Host, image: &ImageInfo) -> Result<SystemTime> {
+    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(image.build_time.max(kept(host)?)))
+}
+
+/// Sets the clock to the floor when it is behind it.
+pub fn lay(host: &Host, image: &ImageInfo) -> Result<()> {
+    let floor = floor(host, image)?;
+    if host.now() < floor {
+        host.sys().set_clock(floor)?;
+    }
+    Ok(())
+}
+
+/// Believes the time of an API server that has proven itself: sets the clock by it and keeps it as the new floor.
+/// Returns by how many seconds the clock was moved; 0 when it was close.
+///
+/// # Errors
+/// A cluster fault when it is before the image's build time: then the server's clock is wrong.
+pub fn believe(host: &Host, image: &ImageInfo, time: SystemTime) -> Result<i64, Fault> {
+    let (told, now) = (unix_seconds(time), unix_seconds(host.now()));
+    if told < image.build_time {
+        let (told, built) = (timestamp(told), timestamp(image.build_time));
+        let text = format!("take the time from the API server: it says {told}, but this image was built {built}");
+        return Err(Fault::new(Owner::Cluster, text));
+    }
+    let far = told.abs_diff(now) > CLOSE;
+    let set = || -> Result<()> {
+        if far {
+            host.sys().set_clock(time)?;
+        }
+        // An earlier one is kept as well: the one before it came from a server whose clock was ahead.
+        if told.abs_diff(kept(host)?) >= KEEP {
+            host.write(&kept_path(), format!("{told}\n").as_bytes(), 0o600)?;
+        }
+        Ok(())
+    };
+    set().owned_by(Owner::Host)?;
+    Ok(if far { told as i64 - now as i64 } else { 0 })
+}
+
+/// Compares a joined device's clock with the cluster's, beside kubelet: tries until the API server answers, for a link
+/// may come late, and says something only when the clock was wrong or the server does not answer.
+///
+/// # Errors
+/// A host fault when kubelet's files cannot be read.
+pub fn compare(host: &Host, image: &ImageInfo) -> Result<(), Fault> {
+    let mut tries = 0;
+    let mut told = String::new();
+    loop {
+        let fault = match once(host, image) {
+            Ok(by) => {
+                tell(host, by);
+                return Ok(());
+            }
+            Err(fault) if fault.owner == Owner::Cluster => fault.to_string(),
+            Err(fault) => return Err(fault),
+        };
+        if told != fault {
+            host.sys().say(&format!("firstboot: clock not compared (cluster): {fault}; it keeps trying"));
+            told = fault;
+        }
+        host.sys().sleep(backoff(tries, host.sys().random()));
+        tries += 1;
+    }
+}
+
+/// Says that the clock was moved, if it was.
+pub(crate) fn tell(host: &Host, by: i64) {
+    if by != 0 {
+        let now = timestamp(unix_seconds(host.now()));
+        host.sys().say(&format!("firstboot: clock moved by {by:+} s to {now}, the cluster's time"));
+    }
+}
+
+/// One try of [`compare`]; by how many seconds the clock was moved.
+pub(crate) fn once(host: &Host, image: &ImageInfo) -> Result<i64, Fault> {
+    // Whatever else sets clocks on this device (NTP is not authenticated) may have gone below it.
+    lay(host, image).owned_by(Owner::Host)?;
+    let (server, ca) = cluster(host).owned_by(Owner::Host)?;
+    believe(host, image, server_time(&server, &ca)?)
+}
+
+/// The API server of a joined device, `https://host:port`, and the CA bundle that proves it, PEM. Read anew for each
+/// try: an administrator may be mending them.
+pub fn cluster(host: &Host) -> Result<(String, String)> {
+    let text = |path: &str| -> Result<String> { host.read_text(path)?.with_context(|| format!("find {path}")) };
+    let conf = text(KUBELET_CONF)?;
+    let info = kubeconfig::read(&conf).map_err(|why| anyhow::anyhow!("read {KUBELET_CONF}: {why}"))?;
+    Ok((info.server, text(CA_FILE)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::fake::{Fake, Seen};
+    use std::rc::Rc;
+
+    fn device(dir: &std::path::Path) -> (Host, Rc<Seen>, ImageInfo) {
+        let (fake, seen) = Fake::new();
+        let image = ImageInfo {
+            version: 1,
+            target: "t".into(),
+            arch: "amd64".into(),
+            build_time: 10_000,
+            build_id: "b".into(),
+            boot_label: "BOOT".into(),
+        };
+        (Host::open(dir, Box::new(fake)).unwrap(), seen, image)
+    }
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn the_clock_is_lifted_to_the_floor_and_never_set_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (host, seen, image) = device(dir.path());
+        seen.clock.set(Some(at(5)));
+        lay(&host, &image).unwrap();
+        assert_eq!(seen.clock.get(), Some(at(10_000)));
+        believe(&host, &image, at(30_000)).unwrap();
+        seen.clock.set(Some(at(5)));
+        lay(&host, &image).unwrap();
+        assert_eq!(seen.clock.get(), Some(at(30_000)));
+        seen.clock.set(Some(at(40_000)));
+        lay(&host, &image).unwrap();
+        assert_eq!(seen.clock.get(), Some(at(40_000)));
+    }
+
+    #[test]
+    fn a_verified_time_moves_the_clock_either_way_but_not_below_the_build_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let (host, seen, image) = device(dir.path());
+        seen.clock.set(Some(at(20_000)));
+        assert_eq!(believe(&host, &image, at(90_000)).unwrap(), 70_000);
+        assert_eq!(believe(&host, &image, at(50_000)).unwrap(), -40_000);
+        assert_eq!(seen.clock.get(), Some(at(50_000)));
+        // The later one was wrong: it does not come back at the next boot.
+        assert_eq!(floor(&host, &image).unwrap(), at(50_000));
+        let fault = believe(&host, &image, at(9_999)).unwrap_err();
+        assert_eq!(
+            fault.to_string(),
+            "take the time from the API server: it says 1970-01-01T02:46:39Z, but this image was built \
+             1970-01-01T02:46:40Z"
+        );
+        assert_eq!((fault.owner, seen.clock.get()), (Owner::Cluster, Some(at(50_000))));
+    }
+
+    #[test]
+    fn a_clock_that_is_right_is_left_alone_and_nothing_is_written_for_ten_minutes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (host, seen, image) = device(dir.path());
+        seen.clock.set(Some(at(20_004)));
+        assert_eq!(believe(&host, &image, at(20_000)).unwrap(), 0);
+        assert_eq!(seen.clock.get(), Some(at(20_004)));
+        seen.fuse.set(Some(0));
+        assert_eq!(believe(&host, &image, at(20_599)).unwrap(), 595);
+        assert_eq!(
+            believe(&host, &image, at(20_600)).unwrap_err().to_string(),
+            format!("power lost before {}", kept_path())
+        );
+    }
+
+    #[test]
+    fn a_device_without_kubelets_files_says_which_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (host, _, image) = device(dir.path());
+        let fault = compare(&host, &image).unwrap_err();
+        assert_eq!((fault.owner, fault.to_string().as_str()), (Owner::Host, "find /etc/kubernetes/kubelet.conf"));
+        host.write(KUBELET_CONF, b"kind: Config\n", 0o600).unwrap();
+        let fault = compare(&host, &image).unwrap_err();
+        assert_eq!(fault.to_string(), "read /etc/kubernetes/kubelet.conf: it is no kubeconfig");
+    }
+}

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The way to the cluster: each API server reachable and proven, the clock beside it, no proxy that kubelet would ask.
+//! No credential is sent.
+
+use super::Finding::{self, Error, Fine, Warning};
+use super::Ground;
+use crate::clock;
+use crate::fault::Fault;
+use crate::fault::Owner::{Cluster, Host, Seed};
+use crate::kube::client::host_of;
+use crate::kube::clock::{endpoint_time, server_time};
+use crate::phases::has_timesyncd;
+use crate::report::{timestamp, unix_seconds};
+use anyhow::Result;
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+/// A clock that is this far off shows in logs and tokens; the join sets it right. Seconds.
+const APART: u64 = 60;
+
+/// What each API server said: `host:port`; how far it is ahead of this device's clock in seconds, or why not.
+pub(super) type Times = Vec<(String, Result<i64, Fault>)>;
+
+/// The API servers of the cluster, `host:port`; those of kubelet once there is a kubelet.
+fn servers(ground: &Ground<'_>) -> Result<Vec<String>> {
+    if ground.done("join") {
+        return Ok(vec![host_of(&clock::cluster(ground.host)?.0)]);
+    }
+    let seed = ground.good_seed();
+    Ok(seed.map(|s| s.cluster.apiserver.iter().map(ToString::to_string).collect()).unwrap_or_default())
+}
+
+/// Asks each API server once.
+fn times<'g>(ground: &'g Ground<'_>) -> Result<&'g Times> {
+    if let Some(times) = ground.times.get() {
+        return Ok(times);
+    }
+    let mut times = Times::new();
+    let mut ask = |at: String, time: &dyn Fn() -> Result<SystemTime, Fault>| {
+        let told = time();
+        let now = unix_seconds(ground.host.now()) as i64;
+        times.push((at, told.map(|t| unix_seconds(t) as i64 - now)));
+    };
+    if ground.done("join") {
+        let (server, ca) = clock::cluster(ground.host)?;
+        ask(host_of(&server), &|| server_time(&server, &ca));
+    } else if let Some(seed) = ground.good_seed() {
+        for at in &seed.cluster.apiserver {
+            ask(at.to_string(), &|| endpoint_time(at, &seed.cluster.trust));
+        }
+    }
+    Ok(ground.times.get_or_init(|| times))
+}
+
+pub(super) fn endpoint(ground: &Ground<'_>) -> Result<Finding> {
+    let times = times(ground)?;
+    if times.is_empty() {
+        return Ok(match &ground.seed {
+            Some(Err(why)) => Error(Seed, why.clone()),
+            _ => Warning(Seed, "there is no seed yet, so no API server to ask".into()),
+        });
+    }
+    let good: Vec<&str> = times.iter().filter(|(_, t)| t.is_ok()).map(|(at, _)| at.as_str()).collect();
+    let failures: Vec<String> = times.iter().filter_map(|(_, t)| t.as_ref().err()).map(Fault::to_string).collect();
+    Ok(match (good.is_empty(), failures.is_empty()) {
+        (_, true) => Fine(format!("{}: answers, and is the cluster's", good.join(", "))),
+        (true, false) => Error(Cluster, failures.join("; ")),
+        (false, false) => Warning(Cluster, format!("{}; {} answers", failures.join("; "), good.join(", "))),
+    })
+}
+
+pub(super) fn clock(ground: &Ground<'_>) -> Result<Finding> {
+    let host = ground.host;
+    let (now, floor) = (unix_seconds(host.now()), unix_seconds(clock::floor(host, ground.image)?));
+    if now < floor {
+        let text = format!(
+            "set the clock: it says {}, but it is {} or later; firstboot-guard.service should have done so",
+            timestamp(now),
+            timestamp(floor)
+        );
+        return Ok(Error(Host, text));
+    }
+    let ahead = times(ground)?.iter().find_map(|(_, t)| t.as_ref().ok()).copied();
+    Ok(match ahead {
+        Some(by) if by.unsigned_abs() > APART => {
+            let word = if by > 0 { "behind" } else { "ahead of" };
+            let text = format!("the clock is {} s {word} the cluster's; firstboot sets it by that", by.unsigned_abs());
+            Warning(Host, text)
+        }
+        _ if !has_timesyncd(host)? => {
+            Warning(Host, "this image has no systemd-timesyncd: NTP servers of seed and DHCP are not asked".into())
+        }
+        Some(_) => Fine(format!("{}, as the cluster's", timestamp(now))),
+        None => Fine(format!("{}, not before {}; no API server to compare with", timestamp(now), timestamp(floor))),
+    })
+}
+
+/// kubelet takes proxies from its environment, as Go programs do; firstboot does not. What systemd gives to all
+/// services, it gave to this one.
+pub(super) fn proxy(ground: &Ground<'_>) -> Result<Finding> {
+    let environment = ground.host.read("/proc/self/environ")?.unwrap_or_default();
+    let environment = String::from_utf8_lossy(&environment).into_owned();
+    let value = |name: &str| {
+        let set = |l: &str| l.split_once('=').is_some_and(|(n, v)| n.eq_ignore_ascii_case(name) && !v.is_empty());
+        environment.split('\0').find(|l| set(l)).and_then(|l| l.split_once('=')).map(|(_, v)| v.to_owned())
+    };
+    if value("HTTPS_PROXY").is_none() {
+        return Ok(Fine("no HTTPS_PROXY is set".into()));
+    }
+    let exceptions = value("NO_PROXY").unwrap_or_default();
+    // A proxy's address may hold a password: it is not shown.
+    let through: Vec<String> = servers(ground)?.into_iter().filter(|at| !excepted(at, &exceptions)).collect();
+    Ok(match through.is_empty() {
+        true => Fine("HTTPS_PROXY is set, and NO_PROXY leaves out the API server".into()),
+        false => Warning(
+            Host,
+            format!(
+                "add {} to NO_PROXY: kubelet would talk to it through the proxy of HTTPS_PROXY, and expects the cluster's \
+                 certificate there",
+                through.join(", ")
+            ),
+        ),
+    })
+}
+
+/// Whether NO_PROXY covers `host:port`, by the rules of Go's `httpproxy`: `*`, domains with what is below them,
+/// addresses, networks.
+fn excepted(at: &str, exceptions: &str) -> bool {
+    let host = at.rsplit_once(':').map_or(at, |(h, _)| h).trim_matches(['[', ']']);
+    let address: Option<IpAddr> = host.parse().ok();
+    // Loopback is never asked for through a proxy.
+    if host == "localhost" || address.is_some_and(|a| a.is_loopback()) {
+        return true;
+    }
+    exceptions.split(',').map(str::trim).filter(|e| !e.is_empty()).any(|entry| {
+        let domain = entry.trim_start_matches("*.").trim_start_matches('.');
+        entry == "*"
+            || entry == at
+            || match (address, entry.split_once('/')) {
+                (Some(address), Some((network, bits))) => within(address, network, bits),
+                (Some(_), None) => entry.trim_matches(['[', ']']) == host,
+                (None, _) => host == domain || host.ends_with(&format!(".{domain}")),
+            }
+    })
+}
+
+fn within(address: IpAddr, network: &str, bits: &str) -> bool {
+    let (Ok(network), Ok(bits)) = (network.parse::<IpAddr>(), bits.parse::<u32>()) else { return false };
+    let high = |value: u128, width: u32| value.checked_shr(width.saturating_sub(bits)).unwrap_or(0);
+    match (address, network) {
+        (IpAddr::V4(a), IpAddr::V4(n)) => high(u32::from(a).into(), 32) == high(u32::from(n).into(), 32),
+        (IpAddr::V6(a), IpAddr::V6(n)) => high(a.into(), 128) == high(n.into(), 128),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exceptions_are_read_as_go_reads_them() {
+        for (at, exceptions, want) in [
+            ("10.0.0.1:6443", "10.0.0.0/8", true),
+            ("10.0.0.1:6443", "10.0.0.2, 192.168.0.0/16", false),
+            ("10.0.0.1:6443", "0.0.0.0/0", true),
+            ("[fd00::1]:6443", "fd00::/8", true),
+            ("[fd00::1]:6443", "10.0.0.0/8", false),
+            ("api.example.org:6443", ".example.org", true),
+            ("api.example.org:6443", "example.org", true),
+            ("api.badexample.org:6443", "example.org", false),
+            ("api.example.org:6443", "*", true),
+            ("api.example.org:6443", "", false),
+            ("127.0.0.1:6443", "", true),
+        ] {
+            assert_eq!(excepted(at, exceptions), want, "{at} {exceptions}");
+        }
+    }
+}

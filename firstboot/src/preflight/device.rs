@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The device itself: room, memory, identity, and what the bundle brings.
+
+use super::Finding::{self, Error, Fine, Warning};
+use super::Ground;
+use crate::cri::{Cri, SOCKET};
+use crate::fault::Owner::{Host, Image};
+use crate::phases::{self, MACHINE_ID};
+use anyhow::{Context, Result};
+
+/// kubelet, containerd and the system take about 300 MiB; below this nothing is left for a pod.
+const LEAST_MIB: u64 = 400;
+/// Boards sold with 1 GiB show about this much; with less, kubelet evicts pods early (memory.available<100Mi).
+const COMFORTABLE_MIB: u64 = 900;
+
+pub(super) fn disk(ground: &Ground<'_>) -> Result<Finding> {
+    let mounts = ground.host.read_text("/proc/mounts")?.unwrap_or_default();
+    // proc_mounts(5): device, mount point, type, options. The last line for a point is what is seen there.
+    let root = mounts.lines().rev().find(|l| l.split_whitespace().nth(1) == Some("/"));
+    let options = root.and_then(|l| l.split_whitespace().nth(3)).unwrap_or_default();
+    if options.split(',').any(|o| o == "ro") {
+        let text =
+            "write to the root file system: it is read-only; if it was not meant to be, the disk has errors (dmesg)";
+        return Ok(Error(Host, text.into()));
+    }
+    let need = phases::room(ground.host, ground.bundle)?;
+    let free = ground.host.free_bytes("/")?;
+    let (need_mib, free_mib) = (need.div_ceil(1 << 20), free >> 20);
+    Ok(match (free < need, ground.done("images")) {
+        (false, _) => Fine(format!("{free_mib} MiB are free, {need_mib} are needed")),
+        (true, false) => Error(
+            Host,
+            format!(
+                "make room for the bundle: it needs {need_mib} MiB on the root file system, {free_mib} MiB are free; \
+                 use a larger disk"
+            ),
+        ),
+        (true, true) => {
+            Warning(Host, format!("free some of the root file system: {free_mib} MiB are left for pods and logs"))
+        }
+    })
+}
+
+pub(super) fn memory(ground: &Ground<'_>) -> Result<Finding> {
+    let text = ground.host.read_text("/proc/meminfo")?.unwrap_or_default();
+    let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:")).context("find MemTotal in /proc/meminfo")?;
+    let kib = line.trim().trim_end_matches("kB").trim().parse::<u64>().context("read MemTotal in /proc/meminfo")?;
+    let mib = kib >> 10;
+    Ok(match mib {
+        0..LEAST_MIB => {
+            Error(Host, format!("use a device with more memory: it has {mib} MiB, a node needs {LEAST_MIB}"))
+        }
+        LEAST_MIB..COMFORTABLE_MIB => Warning(Host, format!("{mib} MiB of memory leave little for pods")),
+        _ => Fine(format!("{mib} MiB")),
+    })
+}
+
+pub(super) fn machine_id(ground: &Ground<'_>) -> Result<Finding> {
+    if phases::machine_id(ground.host)?.is_none() {
+        return Ok(match ground.done("identity") {
+            false => Fine("the phase identity makes one".into()),
+            true => Error(Host, format!("find an id in {MACHINE_ID}: it was there and is not any more")),
+        });
+    }
+    Ok(match phases::came_with_image(ground.host, ground.image)? {
+        false => Fine("made on this device".into()),
+        true => Warning(
+            Image,
+            format!("empty {MACHINE_ID} in the image: it came with it, so every device flashed from it has the same"),
+        ),
+    })
+}
+
+pub(super) fn node_name(ground: &Ground<'_>) -> Result<Finding> {
+    if let Some(name) = ground.host.journal().fact("node") {
+        return Ok(Fine(name.to_owned()));
+    }
+    let template = ground.good_seed().and_then(|s| s.node.name.as_ref());
+    Ok(match phases::name_by_hardware(ground.host, template) {
+        Ok(Some(name)) => Fine(name),
+        Ok(None) => {
+            let text = "this device has neither a serial number nor a permanent MAC address: it gets a random name, \
+                        and another one when it is flashed again; set [node] name in the seed";
+            Warning(Host, text.into())
+        }
+        Err(fault) => Error(fault.owner, fault.to_string()),
+    })
+}
+
+pub(super) fn sandbox_image(ground: &Ground<'_>) -> Result<Finding> {
+    let manifest = &ground.bundle.manifest;
+    let name = &manifest.sandbox_image;
+    if !manifest.images.iter().any(|i| i.name == *name) {
+        return Ok(Error(Image, format!("find sandbox image {name} in the bundle: without it no pod starts offline")));
+    }
+    if !ground.done("images") {
+        return Ok(Fine(format!("the bundle brings {name}")));
+    }
+    Ok(match Cri::connect(SOCKET)?.image(name)? {
+        Some(_) => Fine(name.clone()),
+        None => Error(Host, format!("find sandbox image {name} in the runtime: it was imported and is gone")),
+    })
+}

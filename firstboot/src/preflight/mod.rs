@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What has to hold of a device before it can be a node: kubeadm's preflight checks under kubeadm's ids, and ours.
+//!
+//! [`CHECKS`] is the list. `firstboot preflight` looks at all of them; the phase of that name looks at those whose cause
+//! no phase mends, so that a device that cannot become a node says so before anything is installed. What a phase makes
+//! itself (swap, modules, names) it checks itself. Nothing here changes the machine.
+
+mod cluster;
+mod device;
+mod kubeadm;
+mod system;
+
+#[cfg(test)]
+mod tests;
+
+use crate::boot_partition::locate;
+use crate::fault::{Fault, OwnedBy, Owner};
+use crate::host::Host;
+use crate::image::ImageInfo;
+use crate::phases::Installed;
+use crate::report::one_line;
+use crate::run::image_info;
+use crate::seed::{self, Seed};
+use anyhow::Result;
+use serde::Serialize;
+use std::cell::OnceCell;
+
+/// One row of the list.
+pub struct Check {
+    /// Its name; kubeadm's where kubeadm has such a check.
+    pub id: &'static str,
+    /// Whether the phase `preflight` looks at it, too.
+    pub early: bool,
+    look: fn(&Ground<'_>) -> Result<Finding>,
+}
+
+/// What one check found, with words for it and, unless all is well, who has to act.
+pub enum Finding {
+    /// All is well.
+    Fine(String),
+    /// The join may work; a person should know.
+    Warning(Owner, String),
+    /// The join will not work.
+    Error(Owner, String),
+}
+
+use Finding::{Error, Fine, Warning};
+
+/// In the order of `kubeadm join`, then ours.
+pub const CHECKS: &[Check] = &[
+    Check { id: "IsPrivilegedUser", early: true, look: |_| Ok(kubeadm::privileged()) },
+    Check { id: "FileAvailable--etc-kubernetes-kubelet.conf", early: true, look: kubeadm::kubelet_conf },
+    Check { id: "FileAvailable--etc-kubernetes-bootstrap-kubelet.conf", early: true, look: kubeadm::bootstrap_conf },
+    Check { id: "CRI", early: false, look: kubeadm::cri },
+    Check { id: "ContainerRuntimeVersion", early: false, look: kubeadm::runtime_version },
+    Check { id: "Swap", early: false, look: kubeadm::swap },
+    Check { id: "FileExisting-losetup", early: true, look: |g| kubeadm::program(g, "losetup") },
+    Check { id: "FileExisting-mount", early: true, look: |g| kubeadm::program(g, "mount") },
+    Check { id: "FileExisting-cp", early: true, look: |g| kubeadm::program(g, "cp") },
+    Check { id: "SystemVerification", early: true, look: system::verification },
+    Check { id: "Hostname", early: false, look: kubeadm::hostname },
+    Check { id: "KubeletVersion", early: false, look: kubeadm::kubelet_version },
+    Check { id: "Service-kubelet", early: false, look: kubeadm::kubelet_service },
+    Check { id: "Port-10250", early: true, look: kubeadm::port },
+    Check { id: "FileAvailable--etc-kubernetes-pki-ca.crt", early: true, look: kubeadm::ca },
+    Check { id: "HTTPProxy", early: true, look: cluster::proxy },
+    Check { id: "FileContent--proc-sys-net-ipv4-ip_forward", early: false, look: kubeadm::forward_v4 },
+    Check { id: "FileContent--proc-sys-net-ipv6-conf-default-forwarding", early: false, look: kubeadm::forward_v6 },
+    Check { id: "Disk", early: true, look: device::disk },
+    Check { id: "Memory", early: true, look: device::memory },
+    Check { id: "CgroupMemory", early: true, look: system::cgroup_memory },
+    Check { id: "MachineId", early: true, look: device::machine_id },
+    Check { id: "NodeName", early: false, look: device::node_name },
+    Check { id: "SandboxImage", early: false, look: device::sandbox_image },
+    Check { id: "Endpoint", early: false, look: cluster::endpoint },
+    Check { id: "Clock", early: false, look: cluster::clock },
+];
+
+/// What the checks look at.
+pub struct Ground<'a> {
+    /// The machine.
+    pub host: &'a Host,
+    /// What the image says of itself.
+    pub image: &'a ImageInfo,
+    /// The bundle in the image.
+    pub bundle: &'a Installed,
+    /// The seed, if there is one; why it is refused, if it is.
+    pub seed: Option<Result<&'a Seed, String>>,
+    /// What the API servers said, once they were asked.
+    times: OnceCell<cluster::Times>,
+}
+
+impl<'a> Ground<'a> {
+    /// What the checks look at, nothing of it asked for yet.
+    pub fn new(
+        host: &'a Host,
+        image: &'a ImageInfo,
+        bundle: &'a Installed,
+        seed: Option<Result<&'a Seed, String>>,
+    ) -> Self {
+        Ground { host, image, bundle, seed, times: OnceCell::new() }
+    }
+
+    /// The seed, when it can be used.
+    fn good_seed(&self) -> Option<&'a Seed> {
+        self.seed.as_ref().and_then(|s| s.as_ref().ok()).copied()
+    }
+
+    /// Whether this phase is behind us.
+    fn done(&self, phase: &str) -> bool {
+        self.host.journal().done(phase)
+    }
+}
+
+/// One row of the answer: the JSON that docs/operations.md describes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    /// Name of the check.
+    pub id: &'static str,
+    /// `ok`, `warning` or `error`.
+    pub level: &'static str,
+    /// What was found, one line.
+    pub message: String,
+    /// `seed`, `image`, `host` or `cluster`; `null` when all is well.
+    pub whose_move: Option<&'static str>,
+    #[serde(skip)]
+    owner: Option<Owner>,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    version: u32,
+    checks: &'a [Outcome],
+}
+
+impl Outcome {
+    fn new(id: &'static str, finding: Finding) -> Self {
+        let (level, owner, message) = match finding {
+            Fine(message) => ("ok", None, message),
+            Warning(owner, message) => ("warning", Some(owner), message),
+            Error(owner, message) => ("error", Some(owner), message),
+        };
+        Outcome { id, level, message: one_line(&message), whose_move: owner.map(Owner::word), owner }
+    }
+
+    /// Whether this keeps the device from joining.
+    pub fn is_error(&self) -> bool {
+        self.level == "error"
+    }
+
+    /// As kubeadm prints it, and whose move it is.
+    pub fn line(&self) -> String {
+        let level = self.level.to_uppercase();
+        let owner = self.whose_move.map_or_else(String::new, |owner| format!(" ({owner})"));
+        format!("[{level} {}]: {}{owner}", self.id, self.message)
+    }
+}
+
+/// Looks at all checks, or at those that the phase looks at. Without root rights nothing else can be seen, so that
+/// comes first and, when it fails, alone.
+pub fn look(ground: &Ground<'_>, early_only: bool) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    for check in CHECKS.iter().filter(|c| c.early || !early_only) {
+        let finding = (check.look)(ground).unwrap_or_else(|e| Error(Owner::Host, format!("{e:#}")));
+        outcomes.push(Outcome::new(check.id, finding));
+        if check.id == CHECKS[0].id && outcomes.iter().any(Outcome::is_error) {
+            break;
+        }
+    }
+    outcomes
+}
+
+/// The errors among `outcomes` as one fault, owned by whoever has to act first.
+///
+/// # Errors
+/// That fault, when there is an error.
+pub fn judge(outcomes: &[Outcome]) -> Result<(), Fault> {
+    let errors: Vec<&Outcome> = outcomes.iter().filter(|o| o.is_error()).collect();
+    let Some(owner) = errors.iter().find_map(|o| o.owner) else { return Ok(()) };
+    let texts: Vec<String> = errors.iter().map(|o| format!("{}: {}", o.id, o.message)).collect();
+    Err(Fault::new(owner, texts.join("; ")))
+}
+
+/// What `firstboot preflight` prints: a line a check, or one JSON document.
+pub fn shown(outcomes: &[Outcome], json: bool) -> Result<String> {
+    if json {
+        return Ok(serde_json::to_string_pretty(&Answer { version: 1, checks: outcomes })? + "\n");
+    }
+    Ok(outcomes.iter().map(|o| o.line() + "\n").collect())
+}
+
+/// Looks at this device from outside a run.
+///
+/// # Errors
+/// An image fault without a description of the image or its bundle; a host fault when the disks cannot be seen.
+pub fn of_device(open: impl FnOnce() -> Result<Host, Fault>) -> Result<Vec<Outcome>, Fault> {
+    // An ordinary user cannot even open the journal.
+    let root = kubeadm::privileged();
+    if matches!(root, Error(..)) {
+        return Ok(vec![Outcome::new(CHECKS[0].id, root)]);
+    }
+    let host = open()?;
+    let image = image_info(&host)?;
+    let bundle = Installed::read(&host)?;
+    let mut found = None;
+    for place in locate(&image.boot_label).owned_by(Owner::Host)? {
+        // A card that cannot be read is one without a seed here; the run says more.
+        if let Ok(Some((_, bytes))) = place.partition.seed() {
+            found = Some(seed::parse(&bytes).map_err(|e| e.to_string()));
+            break;
+        }
+    }
+    let seed = found.as_ref().map(|s| s.as_ref().map_err(Clone::clone));
+    Ok(look(&Ground::new(&host, &image, &bundle, seed), false))
+}

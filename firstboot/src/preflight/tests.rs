@@ -1,0 +1,381 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Each check on a device that is all right, then with that one thing wrong: level, owner and exact words.
+
+use super::{CHECKS, Ground, Outcome, judge, shown};
+use crate::bundle::{Blob, File, Image, Manifest};
+use crate::host::Host;
+use crate::host::fake::Fake;
+use crate::image::ImageInfo;
+use crate::journal::Record;
+use crate::kube::files::KUBELET_CONF;
+use crate::kube::wire_tests::{Ca, ok_json, serve};
+use crate::phases::{Installed, KUBELET_WANTED};
+use crate::seed::{self, Seed};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+const BUILT: u64 = 1_700_000_000;
+const CONFIG: &str = "NAMESPACES NET_NS PID_NS IPC_NS UTS_NS CPUSETS MEMCG INET EXT4_FS PROC_FS \
+    NETFILTER_XT_TARGET_REDIRECT NETFILTER_XT_MATCH_COMMENT FAIR_GROUP_SCHED CGROUPS CGROUP_BPF CGROUP_PIDS \
+    CGROUP_SCHED OVERLAY_FS BRIDGE_NETFILTER BLK_DEV_DM CFS_BANDWIDTH SECCOMP SECCOMP_FILTER CGROUP_HUGETLB";
+
+/// A device that is flashed, seeded and all right.
+struct Device {
+    dir: tempfile::TempDir,
+    host: Host,
+    image: ImageInfo,
+    bundle: Installed,
+    seed: Option<Seed>,
+}
+
+fn device() -> Device {
+    let dir = tempfile::tempdir().unwrap();
+    let put = |path: &str, text: &str| put(dir.path(), path, text);
+    let config: String = CONFIG.split_whitespace().map(|o| format!("CONFIG_{o}=y\n")).collect();
+    put("proc/sys/kernel/osrelease", "6.12.57+deb13-amd64\n");
+    put("boot/config-6.12.57+deb13-amd64", &config);
+    put("sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory hugetlb pids\n");
+    put("proc/meminfo", "MemTotal:        2014132 kB\nMemFree: 1 kB\n");
+    put("proc/mounts", "sysfs /sys sysfs rw 0 0\n/dev/vda3 / ext4 rw,noatime 0 0\n");
+    put("proc/net/tcp", "  sl  local_address rem_address   st\n   0: 0100007F:0035 00000000:0000 0A\n");
+    put("proc/self/environ", "PATH=/usr/bin\0LANG=C\0");
+    put("usr/lib/systemd/system/kubelet.service", "[Service]\n");
+    put("usr/lib/systemd/system/systemd-timesyncd.service", "[Service]\n");
+    for program in ["losetup", "mount", "cp"] {
+        let path = format!("usr/bin/{program}");
+        put(&path, "");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(dir.path().join(path), mode).unwrap();
+    }
+    put("sys/class/dmi/id/product_serial", "AB-12\n");
+    put("etc/machine-id", "0f6dd9b27b0c4d2f9d3c2b1a4c5d6e7f\n");
+    let (fake, seen) = Fake::new();
+    seen.clock.set(Some(SystemTime::UNIX_EPOCH + Duration::from_secs(BUILT + 100)));
+    let fake = fake.answering(|argv| match argv {
+        ["/usr/bin/kubelet", "--version"] => Some(Ok("Kubernetes v1.36.3\n".into())),
+        _ => None,
+    });
+    let host = Host::open(dir.path(), Box::new(fake)).unwrap();
+    let image = ImageInfo {
+        version: 1,
+        target: "t".into(),
+        arch: "amd64".into(),
+        build_time: BUILT,
+        build_id: "b".into(),
+        boot_label: "BOOT".into(),
+    };
+    Device { dir, host, image, bundle: bundle(), seed: None }
+}
+
+fn put(root: &Path, path: &str, text: &str) {
+    let path = root.join(path);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+}
+
+fn bundle() -> Installed {
+    let blob = Blob { sha256: "00".into(), size: 1 };
+    let image = Image {
+        name: "registry.k8s.io/pause:3.10.2".into(),
+        size: 1 << 20,
+        sha256: "00".into(),
+        blob,
+        component: "pause".into(),
+        version: "3.10.2".into(),
+    };
+    let manifest = Manifest {
+        version: 1,
+        arch: "amd64".into(),
+        kubernetes: "1.36.3".into(),
+        sandbox_image: image.name.clone(),
+        files: Vec::new(),
+        images: vec![image],
+    };
+    Installed { manifest, id: "0123456789abcdef".into() }
+}
+
+impl Device {
+    fn put(&self, path: &str, text: &str) {
+        put(self.dir.path(), path, text);
+    }
+
+    fn done(&self, phase: &str) {
+        self.host.record(Record::Done { phase: phase.into(), seconds: 0.1 }).unwrap();
+    }
+
+    fn outcome(&self, id: &str) -> Outcome {
+        let check = CHECKS.iter().find(|c| c.id == id).unwrap();
+        let ground = Ground::new(&self.host, &self.image, &self.bundle, self.seed.as_ref().map(Ok));
+        Outcome::new(check.id, (check.look)(&ground).unwrap())
+    }
+
+    /// `[LEVEL ID]: message (owner)`, without the id.
+    fn line(&self, id: &str) -> String {
+        self.outcome(id).line().replace(&format!(" {id}]: "), "] ")
+    }
+}
+
+fn seed(more: &str) -> Option<Seed> {
+    let text = format!(
+        "version = 1\n[cluster]\napiserver = \"10.0.0.1\"\ntoken = \"abcdef.0123456789abcdef\"\n\
+         ca-cert-hashes = [\"sha256:{}\"]\n{more}",
+        "0".repeat(64)
+    );
+    Some(seed::parse(text.as_bytes()).unwrap())
+}
+
+#[test]
+fn a_device_that_is_all_right() {
+    let mut device = device();
+    device.seed = seed("");
+    // Root rights are the test runner's; the API server of this seed is nowhere.
+    let looked = CHECKS.iter().filter(|c| !["IsPrivilegedUser", "Endpoint", "Clock"].contains(&c.id));
+    for check in looked {
+        let outcome = device.outcome(check.id);
+        assert_eq!((outcome.level, outcome.whose_move), ("ok", None), "{}", outcome.line());
+    }
+    let root = rustix::process::geteuid().is_root();
+    assert_eq!(device.outcome("IsPrivilegedUser").is_error(), !root);
+}
+
+#[test]
+fn what_another_join_left_is_named_and_our_own_files_are_not() {
+    let device = device();
+    for (id, path) in [
+        ("FileAvailable--etc-kubernetes-kubelet.conf", KUBELET_CONF),
+        ("FileAvailable--etc-kubernetes-bootstrap-kubelet.conf", "/etc/kubernetes/bootstrap-kubelet.conf"),
+        ("FileAvailable--etc-kubernetes-pki-ca.crt", "/etc/kubernetes/pki/ca.crt"),
+    ] {
+        device.put(&path[1..], "x");
+        let want = format!("[ERROR] remove {path}: another join left it; kubeadm reset removes all of it (host)");
+        assert_eq!(device.line(id), want);
+        std::fs::remove_file(device.dir.path().join(&path[1..])).unwrap();
+        device.host.write(path, b"ours", 0o600).unwrap();
+        assert_eq!(device.line(id), format!("[OK] {path} is firstboot's"));
+    }
+}
+
+#[test]
+fn port_10250_is_kubelets() {
+    let device = device();
+    device.put("proc/net/tcp6", "head\n   1: 00000000000000000000000000000000:280A 0:0 0A 0\n");
+    let taken = "[ERROR] free port 10250 for kubelet: something listens on it, see ss -ltnp (host)";
+    assert_eq!(device.line("Port-10250"), taken);
+    device.host.symlink(KUBELET_WANTED, "/usr/lib/systemd/system/kubelet.service").unwrap();
+    assert_eq!(device.line("Port-10250"), "[OK] kubelet listens on port 10250");
+}
+
+#[test]
+fn kernels_and_cgroups() {
+    let device = device();
+    let config = "boot/config-6.12.57+deb13-amd64";
+    let all: String = CONFIG.split_whitespace().map(|o| format!("CONFIG_{o}=m\n")).collect();
+    let redirect = all.replace("NETFILTER_XT_TARGET_REDIRECT", "IP_NF_TARGET_REDIRECT");
+    device.put(config, &redirect);
+    assert_eq!(device.line("SystemVerification"), "[OK] kernel 6.12.57+deb13-amd64, cgroup v2");
+    device.put(config, &all.replace("CONFIG_SECCOMP_FILTER=m\n", ""));
+    let want = "[WARNING] kernel 6.12.57+deb13-amd64 lacks CONFIG_SECCOMP_FILTER (image)";
+    assert_eq!(device.line("SystemVerification"), want);
+    device.put(config, &all.replace("CONFIG_CGROUP_BPF=m\n", "# CONFIG_CGROUP_BPF is not set\n"));
+    let want = "[ERROR] use a kernel with CONFIG_CGROUP_BPF: kernel 6.12.57+deb13-amd64 lacks it (image)";
+    assert_eq!(device.line("SystemVerification"), want);
+    std::fs::remove_file(device.dir.path().join(config)).unwrap();
+    let want = "[WARNING] the configuration of kernel 6.12.57+deb13-amd64 cannot be read (image)";
+    assert_eq!(device.line("SystemVerification"), want);
+    device.put(config, &all);
+    device.put("sys/fs/cgroup/cgroup.controllers", "cpuset cpu memory\n");
+    let want = "[ERROR] find cgroup controller pids: this kernel has it off (image)";
+    assert_eq!(device.line("SystemVerification"), want);
+    std::fs::remove_file(device.dir.path().join("sys/fs/cgroup/cgroup.controllers")).unwrap();
+    let want = "[ERROR] use cgroup v2: /sys/fs/cgroup is not; kubelet does not start with v1 (image)";
+    assert_eq!(device.line("SystemVerification"), want);
+}
+
+#[test]
+fn the_memory_controller_with_the_cure_for_the_board() {
+    let device = device();
+    device.put("sys/fs/cgroup/cgroup.controllers", "cpuset cpu io pids\n");
+    let want = "[ERROR] find cgroup controller memory: it is off; add cgroup_enable=memory cgroup_memory=1 to the kernel \
+                command line (host)";
+    assert_eq!(device.line("CgroupMemory"), want);
+    device.put("sys/firmware/devicetree/base/model", "Raspberry Pi 4 Model B Rev 1.4\0");
+    let want = "[ERROR] find cgroup controller memory: it is off; append cgroup_enable=memory cgroup_memory=1 to the \
+                single line of /boot/firmware/cmdline.txt (host)";
+    assert_eq!(device.line("CgroupMemory"), want);
+}
+
+#[test]
+fn room_and_memory() {
+    let mut device = device();
+    device.put("proc/meminfo", "MemTotal:         498000 kB\n");
+    assert_eq!(device.line("Memory"), "[WARNING] 486 MiB of memory leave little for pods (host)");
+    device.put("proc/meminfo", "MemTotal:         245760 kB\n");
+    let want = "[ERROR] use a device with more memory: it has 240 MiB, a node needs 400 (host)";
+    assert_eq!(device.line("Memory"), want);
+    let blob = Blob { sha256: "00".into(), size: 1 };
+    device.bundle.manifest.files.push(File {
+        path: "bin/huge".into(),
+        mode: 0o755,
+        size: 1 << 60,
+        sha256: "00".into(),
+        blob,
+        component: "c".into(),
+        version: "1".into(),
+    });
+    let line = device.line("Disk");
+    let need = ((1u64 << 60) >> 20) + 2 + 256;
+    let head = format!("[ERROR] make room for the bundle: it needs {need} MiB on the root file system, ");
+    assert!(line.starts_with(&head) && line.ends_with(" MiB are free; use a larger disk (host)"), "{line}");
+    device.put("proc/mounts", "/dev/vda3 / ext4 ro,noatime 0 0\n");
+    let want = "[ERROR] write to the root file system: it is read-only; if it was not meant to be, the disk has errors \
+                (dmesg) (host)";
+    assert_eq!(device.line("Disk"), want);
+}
+
+#[test]
+fn a_machine_id_that_came_with_the_image_is_everybodys() {
+    let mut device = device();
+    device.image.build_time = u64::MAX >> 2;
+    let want = "[WARNING] empty /etc/machine-id in the image: it came with it, so every device flashed from it has the \
+                same (image)";
+    assert_eq!(device.line("MachineId"), want);
+    device.put("etc/machine-id", "");
+    assert_eq!(device.line("MachineId"), "[OK] the phase identity makes one");
+    device.done("identity");
+    let want = "[ERROR] find an id in /etc/machine-id: it was there and is not any more (host)";
+    assert_eq!(device.line("MachineId"), want);
+}
+
+#[test]
+fn names_by_template_hardware_and_chance() {
+    let mut device = device();
+    assert_eq!(device.line("NodeName"), "[OK] edge-ab-12");
+    device.put("sys/class/dmi/id/product_serial", "To be filled by O.E.M.\n");
+    let want = "[WARNING] this device has neither a serial number nor a permanent MAC address: it gets a random name, and \
+                another one when it is flashed again; set [node] name in the seed (host)";
+    assert_eq!(device.line("NodeName"), want);
+    device.seed = seed("[node]\nname = \"shop-{serial}\"\n");
+    let want = "[ERROR] render [node] name: this device has no {serial}; use {mac} or {machine-id} (seed)";
+    assert_eq!(device.line("NodeName"), want);
+}
+
+#[test]
+fn what_a_phase_makes_is_looked_at_after_it() {
+    let device = device();
+    device.put("proc/swaps", "Filename Type\n/dev/zram0 partition 1 0 100\n");
+    assert_eq!(device.line("Swap"), "[OK] /dev/zram0 is on; the phase kernel switches it off");
+    for phase in ["kernel", "identity", "kubelet", "bundle"] {
+        device.done(phase);
+    }
+    assert_eq!(device.line("Swap"), "[WARNING] switch swap off: /dev/zram0 came back (host)");
+    device.put("proc/sys/net/ipv4/ip_forward", "0\n");
+    assert_eq!(
+        device.line("FileContent--proc-sys-net-ipv4-ip_forward"),
+        "[ERROR] set /proc/sys/net/ipv4/ip_forward to 1: something has changed it since (host)"
+    );
+    device.put("proc/sys/kernel/hostname", "edge-1\n");
+    device.put("etc/hosts", "127.0.0.1 localhost\n");
+    let want = "[WARNING] put edge-1 into /etc/hosts: kubelet looks its own name up when it starts (host)";
+    assert_eq!(device.line("Hostname"), want);
+    assert_eq!(device.line("Service-kubelet"), "[WARNING] enable kubelet.service: systemctl enable kubelet (host)");
+    assert_eq!(device.line("KubeletVersion"), "[OK] 1.36.3");
+    let older = Device {
+        bundle: Installed { manifest: Manifest { kubernetes: "1.40.0".into(), ..bundle().manifest }, ..bundle() },
+        ..device
+    };
+    let want = "[ERROR] use kubelet 1.36.3: kubeadm 1.40.0 works with one at most three minors older (host)";
+    assert_eq!(older.line("KubeletVersion"), want);
+    std::fs::remove_file(older.dir.path().join("usr/bin/mount")).unwrap();
+    let line = older.line("FileExisting-mount");
+    assert!(line.starts_with("[ERROR] find mount: kubelet calls it and it is in no folder of "), "{line}");
+}
+
+#[test]
+fn a_bundle_without_its_sandbox_image() {
+    let mut device = device();
+    device.bundle.manifest.sandbox_image = "registry.k8s.io/pause:9".into();
+    let want =
+        "[ERROR] find sandbox image registry.k8s.io/pause:9 in the bundle: without it no pod starts offline (image)";
+    assert_eq!(device.line("SandboxImage"), want);
+}
+
+#[test]
+fn a_proxy_that_kubelet_would_ask() {
+    let mut device = device();
+    device.seed = seed("");
+    device.put("proc/self/environ", "https_proxy=http://user:secret@proxy:3128\0NO_PROXY=.example.org\0");
+    let want = "[WARNING] add 10.0.0.1:6443 to NO_PROXY: kubelet would talk to it through the proxy of HTTPS_PROXY, and \
+                expects the cluster's certificate there (host)";
+    assert_eq!(device.line("HTTPProxy"), want);
+    device.put("proc/self/environ", "HTTPS_PROXY=http://proxy:3128\0no_proxy=10.0.0.0/8\0");
+    assert_eq!(device.line("HTTPProxy"), "[OK] HTTPS_PROXY is set, and NO_PROXY leaves out the API server");
+}
+
+#[test]
+fn without_a_seed_there_is_nobody_to_ask() {
+    let device = device();
+    assert_eq!(device.line("Endpoint"), "[WARNING] there is no seed yet, so no API server to ask (seed)");
+    let want = "[OK] 2023-11-14T22:15:00Z, not before 2023-11-14T22:13:20Z; no API server to compare with";
+    assert_eq!(device.line("Clock"), want);
+    let refused =
+        Ground::new(&device.host, &device.image, &device.bundle, Some(Err("seed.toml:3: unknown table [x]".into())));
+    let found = Outcome::new("Endpoint", super::cluster::endpoint(&refused).unwrap());
+    assert_eq!(found.line(), "[ERROR Endpoint]: seed.toml:3: unknown table [x] (seed)");
+}
+
+/// Two API servers: a real TLS server that proves itself, and a port that nobody listens on.
+#[test]
+fn api_servers_are_asked_and_their_clock_is_compared() {
+    let ca = Ca::new();
+    let good = serve(ca.leaf("127.0.0.1", 2020, 2090), ok_json("{}"));
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let text = |servers: &str, ca: &Ca| {
+        let head = format!("version = 1\n[cluster]\napiserver = [{servers}]\ntoken = \"abcdef.0123456789abcdef\"\n");
+        let seed = seed::parse(format!("{head}ca-cert = \"\"\"\n{}\"\"\"\n", ca.pem).as_bytes()).unwrap();
+        let device = Device { seed: Some(seed), ..device() };
+        // The server says 2026-11-22T16:31:48Z.
+        device.host.sys().set_clock(SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_365_108 - 3600)).unwrap();
+        (device.line("Endpoint"), device.line("Clock"))
+    };
+    let (endpoint, clock) = text(&format!("\"{good}\""), &ca);
+    assert_eq!(endpoint, format!("[OK] {good}: answers, and is the cluster's"));
+    assert_eq!(clock, "[WARNING] the clock is 3600 s behind the cluster's; firstboot sets it by that (host)");
+    let (endpoint, _) = text(&format!("\"{closed}\", \"{good}\""), &ca);
+    let refused = format!("connect to API server {closed}: connection refused");
+    assert_eq!(endpoint, format!("[WARNING] {refused}; {good} answers (cluster)"));
+    let (endpoint, clock) = text(&format!("\"{closed}\", \"{good}\""), &Ca::new());
+    let foreign = format!("certificate of API server {good} is not signed by the cluster's CA");
+    assert_eq!(endpoint, format!("[ERROR] {refused}; {foreign} (cluster)"));
+    assert!(clock.ends_with("; no API server to compare with"), "{clock}");
+}
+
+#[test]
+fn a_clock_below_its_floor() {
+    let mut device = device();
+    device.image.build_time = BUILT + 3600;
+    let want = "[ERROR] set the clock: it says 2023-11-14T22:15:00Z, but it is 2023-11-14T23:13:20Z or later; \
+                firstboot-guard.service should have done so (host)";
+    assert_eq!(device.line("Clock"), want);
+}
+
+#[test]
+fn errors_become_one_fault_and_the_answer_is_json() {
+    let device = device();
+    device.put("proc/meminfo", "MemTotal: 1024 kB\n");
+    device.put("sys/fs/cgroup/cgroup.controllers", "cpuset cpu pids\n");
+    let outcomes = ["Swap", "Memory", "CgroupMemory"].map(|id| device.outcome(id));
+    let fault = judge(&outcomes).unwrap_err();
+    assert_eq!(
+        (fault.owner.exit_code(), fault.to_string().as_str()),
+        (
+            12,
+            "Memory: use a device with more memory: it has 1 MiB, a node needs 400; CgroupMemory: find cgroup controller \
+             memory: it is off; add cgroup_enable=memory cgroup_memory=1 to the kernel command line"
+        )
+    );
+    let json: serde_json::Value = serde_json::from_str(&shown(&outcomes, true).unwrap()).unwrap();
+    let want = serde_json::json!({"id": "Swap", "level": "ok", "message": "swap is off", "whose_move": null});
+    assert_eq!((&json["version"], &json["checks"][0]), (&1.into(), &want));
+    assert_eq!(json["checks"][1]["whose_move"], "host");
+    assert_eq!(shown(&outcomes[..1], false).unwrap(), "[OK Swap]: swap is off\n");
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A network of the build machine's kernel that nobody else sees: a user and a network namespace, held by one process.
+//!
+//! Needs no root where the kernel allows user namespaces, and leaves nothing behind: interfaces, addresses and rules
+//! go with the last process in it (network_namespaces(7)).
+
+use crate::process::{Process, tool};
+use crate::run_dir::RunDir;
+use crate::wait;
+use anyhow::{Context, Result};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+/// A network namespace. Dropping it ends the process that holds it.
+pub struct Namespace {
+    holder: Process,
+}
+
+impl Namespace {
+    /// An empty network, with its loopback interface up. What its holder says goes to `dir`.
+    ///
+    /// # Errors
+    /// When this kernel or this user may not make one.
+    pub fn new(dir: &Path) -> Result<Self> {
+        // `unshare` becomes `sleep`: one process, whose identifier is the holder's.
+        let words = ["--user", "--map-root-user", "--net", "--", "sleep", "infinity"];
+        let words: Vec<String> = words.map(str::to_owned).to_vec();
+        let log = dir.join("namespace.log");
+        let holder = Process::start("the holder of a network namespace", Path::new("unshare"), &words, &log)?;
+        let name = format!("/proc/{}/comm", holder.pid());
+        wait::until("a network namespace", Duration::from_secs(10), || {
+            holder.check()?;
+            // Once it sleeps, the namespaces and the user's mapping are there.
+            Ok((std::fs::read_to_string(&name).is_ok_and(|comm| comm.trim() == "sleep")).then_some(()))
+        })?;
+        let namespace = Namespace { holder };
+        namespace.ip("link set lo up")?;
+        Ok(namespace)
+    }
+
+    /// Why networks of our own cannot be made here, if they cannot: tried with a tap interface.
+    pub fn probe() -> Result<()> {
+        let dir = RunDir::new("namespace-probe")?;
+        Self::new(dir.path())?.ip("tuntap add dev probe mode tap")
+    }
+
+    /// Runs `ip` with these words in it.
+    pub fn ip(&self, words: &str) -> Result<()> {
+        let words: Vec<&str> = words.split(' ').collect();
+        self.run("ip", &words).map(drop)
+    }
+
+    /// Sets a kernel parameter of the network, such as `net/ipv4/ip_forward`.
+    pub fn sysctl(&self, name: &str, value: &str) -> Result<()> {
+        let path = format!("/proc/sys/{name}");
+        self.run("sh", &["-c", "echo \"$1\" >\"$2\"", "sh", value, &path]).map(drop)
+    }
+
+    /// Runs a program in it and waits; returns what it prints.
+    pub fn run(&self, program: &str, args: &[&str]) -> Result<Vec<u8>> {
+        let mut command = Command::new("nsenter");
+        command.args(self.enter()).arg(tool(program)).args(args);
+        imagebuild::cmd::output(&mut command)
+    }
+
+    /// Starts a program in it. `name` is what errors call it.
+    pub fn start(&self, name: &str, program: &Path, args: &[String], log: &Path) -> Result<Process> {
+        let program = program.to_str().with_context(|| format!("read the path of {name}"))?;
+        // Enters and becomes the program: no process stands between it and its guard.
+        let all: Vec<String> = self.enter().into_iter().chain([tool(program)]).chain(args.iter().cloned()).collect();
+        Process::start(name, Path::new("nsenter"), &all, log)
+    }
+
+    fn enter(&self) -> Vec<String> {
+        let target = format!("--target={}", self.holder.pid());
+        ["--user", "--net", "--preserve-credentials", &target, "--"].map(str::to_owned).to_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where namespaces are not allowed there is nothing to test; the guest tests say so, and fail in CI.
+    #[test]
+    fn a_network_of_its_own_that_goes_with_its_guard() {
+        if let Err(why) = Namespace::probe() {
+            assert!(std::env::var_os("CI").is_none(), "{why:#}");
+            println!("skipped: {why:#}");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let namespace = Namespace::new(dir.path()).unwrap();
+        namespace.ip("tuntap add dev lan mode tap").unwrap();
+        namespace.ip("addr add 192.168.76.1/24 dev lan").unwrap();
+        let text = String::from_utf8(namespace.run("ip", &["addr", "show", "dev", "lan"]).unwrap()).unwrap();
+        assert!(text.contains("inet 192.168.76.1/24"), "{text}");
+        assert!(!Path::new("/sys/class/net/lan").exists(), "the build machine got an interface");
+        namespace.sysctl("net/ipv4/ip_forward", "1").unwrap();
+        let sleeper =
+            namespace.start("a sleeper", Path::new("sleep"), &["600".to_owned()], &dir.path().join("log")).unwrap();
+        let pids = [namespace.holder.pid(), sleeper.pid()];
+        drop(sleeper);
+        drop(namespace);
+        for pid in pids {
+            assert!(!Path::new(&format!("/proc/{pid}")).exists(), "process {pid} stays");
+        }
+    }
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The device's own join code, natively, against a real control plane: seconds a case instead of a boot.
+//!
+//! One control plane for all cases; each has its own token and node name, so that what it left in the cluster can be
+//! told apart, and puts back what it changed. All cases run, then the failed ones are named. Networks that lie need no
+//! cluster: firstboot/src/kube/wire_tests.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
+mod addresses;
+mod bench;
+mod cluster;
+mod csr;
+mod edge;
+mod machine;
+mod trust;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use bench::publish_server;
+use qemu::control_plane::{ControlPlane, Options};
+
+type Case = (&'static str, fn(&ControlPlane));
+
+const CASES: &[Case] = &[
+    ("seven requests, resumed", cluster::joins_with_seven_requests_and_resumes),
+    ("CA in the seed", trust::ca_in_the_seed_needs_no_unverified_request),
+    ("wrong CA hash", trust::wrong_ca_hash),
+    ("unknown token", trust::unknown_token),
+    ("expired token", trust::expired_token_by_the_clusters_clock),
+    ("wrong token secret", trust::wrong_token_secret),
+    ("token that may not authenticate", trust::token_that_signs_but_does_not_authenticate),
+    ("cluster-info not published", trust::cluster_info_that_is_not_published),
+    ("name not covered", addresses::certificate_that_does_not_cover_the_address),
+    ("refused connection, next server", addresses::refused_connection_then_the_next_server),
+    ("cluster-info names an unreachable server", addresses::seeds_server_is_kept_when_the_clusters_own_fails),
+    ("kubelet newer than the cluster", cluster::kubelet_newer_than_the_cluster),
+    ("ConfigMaps missing and forbidden", cluster::config_maps_missing_and_forbidden),
+    ("name taken", cluster::name_of_a_ready_node),
+    ("previous life", cluster::ready_node_of_a_previous_life_is_waited_out),
+    ("left-over Node", cluster::leftover_node_is_taken_over),
+    ("edge-info", edge::edge_info_is_kept_without_its_key),
+    ("changed seed during the wait", machine::changed_seed_is_picked_up_during_the_wait),
+    ("power cut at every effect", machine::power_cut_at_every_effect_leaves_one_csr),
+    ("what an administrator has to do", machine::what_is_left_for_an_administrator_is_told_at_the_end),
+    // Last: without automatic approval.
+    ("certificate by hand", csr::certificate_by_hand),
+    ("denied", csr::denied),
+    ("failed", csr::failed),
+    ("expired certificate", csr::certificate_of_an_old_csr_has_expired),
+    ("lost key", csr::kept_key_is_unreadable),
+];
+
+#[test]
+fn native_join() {
+    let plane = ControlPlane::start(&Options { addons: false, ..Options::default() }).unwrap();
+    // What is published for guests leads nowhere on the build machine; that is a case of its own.
+    publish_server(&plane, &plane.endpoint_for_host());
+    let failed: Vec<&str> = CASES
+        .iter()
+        .filter(|(name, case)| {
+            let started = Instant::now();
+            let failed = catch_unwind(AssertUnwindSafe(|| case(&plane))).is_err();
+            eprintln!(
+                "case: {name}: {} in {:.1} s",
+                if failed { "FAILED" } else { "ok" },
+                started.elapsed().as_secs_f64()
+            );
+            failed
+        })
+        .map(|(name, _)| *name)
+        .collect();
+    assert!(failed.is_empty(), "failed: {failed:?}\n{}", plane.logs(20));
+}
+
+#[test]
+fn native_join_of_an_ipv6_cluster() {
+    addresses::ipv6();
+}

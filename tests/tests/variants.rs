@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a seed and a cluster may ask for beyond the default: a stick that is carried on, the worker role, labels,
+//! taints, a cluster that brings its own pod network, the screen as console. Boots 1 guest.
+
+#![allow(clippy::unwrap_used)]
+
+use e2e::{SOON, add_script, device_options, own_arch, status_value};
+use qemu::control_plane::{ControlPlane, is_ready};
+use qemu::device::Device;
+use qemu::seed::Seed;
+use std::time::Duration;
+
+const OFF: Duration = Duration::from_secs(120);
+const NAME: &str = "edge-variants";
+/// A pod of every node that mounts the folder of CNI configurations, as each cluster network has one.
+const NETWORK: &str = r#"{"apiVersion":"apps/v1","kind":"DaemonSet","metadata":{"name":"network","namespace":
+"kube-system"},"spec":{"selector":{"matchLabels":{"app":"network"}},"template":{"metadata":{"labels":{"app":
+"network"}},"spec":{"hostNetwork":true,"tolerations":[{"operator":"Exists"}],"containers":[{"name":"network","image":
+"registry.k8s.io/pause:3.10.2","volumeMounts":[{"name":"cni","mountPath":"/cni"}]}],"volumes":[{"name":"cni","hostPath":
+{"path":"/etc/cni/net.d","type":"DirectoryOrCreate"}}]}}}}"#;
+/// What that pod would do, once it runs: bring the configuration. And the screen, read back from its memory.
+const SCRIPT: &str = r#"
+until grep -qs '"network"' /run/containerd/io.containerd.runtime.v2.task/k8s.io/*/config.json; do sleep 1; done
+cat >/etc/cni/net.d/10-cluster.conflist <<'END'
+{"cniVersion":"1.0.0","name":"cluster","plugins":[{"type":"bridge","bridge":"cluster0","isGateway":true,"ipMasq":true,
+"ipMasqBackend":"nftables","ipam":{"type":"host-local","ranges":[[{"subnet":"10.244.0.0/24"}]]}}]}
+END
+echo "test: cluster network is there"
+until tr -d '\0' </dev/vcs1 | grep -q 'is Ready, seed left on its stick'; do sleep 1; done
+echo "test: the screen shows the end"
+"#;
+
+#[test]
+#[ignore = "boots a guest"]
+fn a_stick_a_worker_and_a_cluster_with_its_own_network() {
+    if !e2e::can_boot(own_arch()) {
+        return;
+    }
+    let plane = ControlPlane::start(&Default::default()).unwrap();
+    let manifest = plane.path().join("network.json");
+    std::fs::write(&manifest, NETWORK).unwrap();
+    plane.kubectl(&["create", "-f", &manifest.display().to_string()]).unwrap();
+    let token = plane.create_token("1h").unwrap();
+    let more = "\n[node]\nrole = \"worker\"\nlabels = { \"topology.kubernetes.io/zone\" = \"shop-12\" }\n\
+                taints = [\"edge=true:NoSchedule\"]\n";
+    let seed = Seed { more: more.to_owned(), ..Seed::for_guest(&plane, &token).unwrap() }.text();
+    let options = qemu::device::Options { stick: Some(seed.clone()), ..device_options("variants") };
+    let mut device = Device::new(&e2e::image(own_arch()).unwrap(), &options).unwrap();
+    add_script(device.disk(), SCRIPT).unwrap();
+    device.power_on().unwrap();
+    device.wait_console("test: cluster network is there", SOON).unwrap();
+    device.wait_console(&format!("node {NAME} is Ready, seed left on its stick"), SOON).unwrap();
+    device.wait_console("test: the screen shows the end", SOON).unwrap();
+
+    let node = plane.node(NAME).unwrap().unwrap();
+    assert!(is_ready(&node));
+    let labels = &node["metadata"]["labels"];
+    assert_eq!(labels["superedge.io/node-cloud"], "enable");
+    assert!(labels["superedge.io/node-edge"].is_null());
+    assert_eq!(labels["topology.kubernetes.io/zone"], "shop-12");
+    let taint = serde_json::json!({ "key": "edge", "value": "true", "effect": "NoSchedule" });
+    assert!(node["spec"]["taints"].as_array().unwrap().contains(&taint), "{}", node["spec"]["taints"]);
+
+    device.power_off(OFF).unwrap();
+    assert_eq!(device.disk().list("/etc/cni/net.d").unwrap(), ["10-cluster.conflist"]);
+    assert_eq!(device.stick_seed().unwrap().unwrap(), seed.as_bytes(), "the stick was written to");
+    // The device's own card tells, not the stick.
+    let status = device.disk().status().unwrap();
+    assert_eq!(status_value(&status, "state"), "joined");
+    let keep = "you (the stick labelled SEED still holds the token: keep it safe, or delete the token)";
+    assert_eq!(status_value(&status, "whose move"), keep);
+    let secret = qemu::seed::secret_of(&token);
+    assert_eq!(qemu::search::find(device.disk().path(), secret).unwrap(), [0; 0]);
+}
