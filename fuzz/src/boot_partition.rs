@@ -31,7 +31,7 @@ fn medium() -> &'static Medium {
         file.set_len(SIZE as u64).expect("memory");
         let slice = || StreamSlice::new(file.try_clone().expect("a handle"), 0, SIZE as u64).expect("a slice");
         let label = fatfs::FormatVolumeOptions::new().volume_label(*b"BOOT       ");
-        fatfs::format_volume(&mut slice(), label).expect("a file system");
+        fatfs::format_volume(slice(), label).expect("a file system");
         {
             let volume = fatfs::FileSystem::new(slice(), fatfs::FsOptions::new()).expect("a file system");
             let root = volume.root_dir();
