@@ -4,8 +4,9 @@
 //! With pins (`ca-cert-hashes`) as kubeadm's token discovery does: an unverified, anonymous fetch; its JWS by the
 //! token; a CA pin; then a second fetch over TLS that must give the same bytes. Stricter than kubeadm in one thing:
 //! the second handshake accepts only the *pinned* certificates, not the whole bundle, for whoever shares the token
-//! could put a CA of his own beside the right one. With `ca-cert` no unverified request is made at all.
-//! No request of this module carries a credential.
+//! could put a CA of his own beside the right one. None of these requests carries a credential.
+//!
+//! With `ca-cert` no request is made without a credential, and none to a server that has not proven itself.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,11 +26,14 @@ use crate::seed::{CaPin, Cluster, Endpoint, Trust};
 /// Path of the ConfigMap that anybody may read.
 pub(super) const CLUSTER_INFO: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
 
+/// What any known user may read.
+const VERSION: &str = "/version";
+
 /// A cluster that is proven to be the seed's.
 pub struct Found {
     /// Its CA bundle, PEM, whole.
     pub ca_pem: String,
-    /// Where cluster-info says that it answers, `https://…`; the seed's own endpoint when cluster-info is not shown.
+    /// Where cluster-info says that it answers, `https://…`; the seed's own endpoint when the seed carries the CA.
     pub server: String,
     /// The clock of the verified server.
     pub server_time: Option<SystemTime>,
@@ -48,7 +52,7 @@ pub async fn discover(cluster: &Cluster, now: SystemTime) -> Result<Found, Error
     for endpoint in &cluster.apiserver {
         let found = match &cluster.trust {
             Trust::Pins(pins) => by_pins(cluster, endpoint, pins, now).await,
-            Trust::Ca(pem) => by_ca(endpoint, pem, now).await,
+            Trust::Ca(pem) => by_ca(cluster, endpoint, pem).await,
         };
         match found {
             Ok(found) => return Ok(found),
@@ -164,28 +168,16 @@ fn unpublished(error: Error, at: &Endpoint) -> Error {
     ))
 }
 
-/// Discovery by the CA that the seed carries; cluster-info is only asked for the server's preferred address, and its
-/// clock.
-async fn by_ca(at: &Endpoint, ca_pem: &str, now: SystemTime) -> Result<Found, Error> {
+/// Discovery by the CA that the seed carries: nobody has to be asked for anything without a credential. The server has
+/// to hold a certificate of that CA before it sees the token, and its first answer, whatever it is, tells the clock by
+/// which that certificate's dates are judged. As with kubeadm's file discovery the given address is kept.
+async fn by_ca(cluster: &Cluster, at: &Endpoint, ca_pem: &str) -> Result<Found, Error> {
     let server = url_of(at);
     let bundle = pin::certificates(ca_pem).unwrap_or_default();
     let (client, ca) = verified(&server, bundle.clone())?;
-    let (preferred, time) = match client.get(CLUSTER_INFO).await {
-        Ok(reply) => {
-            settle(&ca, bundle, reply.date.unwrap_or(now), at)?;
-            let info = reply.body["data"]["kubeconfig"].as_str().and_then(|text| kubeconfig::read(text).ok());
-            (info.map(|info| info.server), reply.date)
-        }
-        // A cluster need not publish cluster-info; its refusals tell the time all the same.
-        Err(Error { kind: Kind::Status(401 | 403 | 404), .. }) => {
-            let time = client.clock(CLUSTER_INFO).await?;
-            settle(&ca, bundle, time, at)?;
-            (None, Some(time))
-        }
-        Err(error) => return Err(error),
-    };
-    let server = preferred.unwrap_or(server);
-    Ok(Found { ca_pem: ca_pem.to_owned(), server, server_time: time, client, ask_for_edge_info: true })
+    let time = client.with_token(&cluster.token).clock(VERSION).await?;
+    settle(&ca, bundle, time, at)?;
+    Ok(Found { ca_pem: ca_pem.to_owned(), server, server_time: Some(time), client, ask_for_edge_info: true })
 }
 
 pub(super) fn verified(server: &str, trusted: Certificates) -> Result<(Client, Arc<PinnedCa>), Error> {

@@ -48,7 +48,7 @@ pub trait Device {
     /// Keeps the key, durably, until the certificate is written, in place of one kept before; called before the CSR is
     /// sent.
     fn store_key(&mut self, pem: &Secret<String>) -> Result<(), Fault>;
-    /// The clock of the verified cluster; called once, before any credential is sent.
+    /// The clock of the verified cluster; called once, before anything is read from it.
     fn server_time(&mut self, time: SystemTime) -> Result<(), Fault>;
     /// Tells what is being done, one line without secrets.
     fn progress(&mut self, text: &str);

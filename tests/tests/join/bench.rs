@@ -180,6 +180,23 @@ pub fn create(plane: &ControlPlane, object: &serde_json::Value) {
     plane.kubectl(&["create", "-f", &path.display().to_string()]).unwrap();
 }
 
+/// The group of all kubeadm bootstrap tokens.
+pub const TOKENS: &[&str] =
+    &["--as=system:bootstrap:test", "--as-group=system:bootstrappers:kubeadm:default-node-token"];
+/// Anybody.
+pub const ANYBODY: &[&str] = &["--as=system:anonymous"];
+
+/// Waits until `who` may (or may not) read a ConfigMap: the API server's authorizer takes changes of roles from its
+/// own watch, a moment later.
+pub fn wait_access(plane: &ControlPlane, who: &[&str], namespace: &str, map: &str, wanted: bool) {
+    let resource = format!("configmap/{map}");
+    let asked = [&["auth", "can-i", "get", &resource, "-n", namespace], who].concat();
+    qemu::wait::until("the authorizer to know", Duration::from_secs(10), || {
+        Ok((plane.kubectl(&asked).is_ok() == wanted).then_some(()))
+    })
+    .unwrap();
+}
+
 /// Makes cluster-info name `server` (`host:port`) as the cluster's own.
 pub fn publish_server(plane: &ControlPlane, server: &str) {
     let found = plane.get(&["-n", "kube-public", "configmap", "cluster-info"]).unwrap();

@@ -98,15 +98,12 @@ pub fn config_maps_missing_and_forbidden(plane: &ControlPlane) {
             id(&token)
         );
         without(plane, "rolebinding", role, || {
-            // The authorizer takes the change from its own watch, a moment later.
-            qemu::wait::until("the ConfigMap to be forbidden", Duration::from_secs(10), || {
-                let mut device = Bench { csr_wait: Duration::ZERO, ..Bench::default() };
-                let wanted = device.join(&seed, "no-config").err().is_some_and(|f| f.to_string() == forbidden);
-                Ok(wanted.then_some(()))
-            })
-            .unwrap();
+            wait_access(plane, TOKENS, "kube-system", map, false);
+            assert_eq!(refused(&seed, "no-config"), forbidden);
         });
+        wait_access(plane, TOKENS, "kube-system", map, true);
     }
+    assert_no_trace(plane, "no-config", &token);
 }
 
 /// Does `then` while an object of namespace kube-system is gone.

@@ -60,12 +60,12 @@ pub fn denied(plane: &ControlPlane) {
     let why = "was denied: KubectlDeny This CSR was denied by kubectl certificate deny.";
     // Denied while the device waits for it: a fault, so that nobody is asked again at once.
     device.csr_wait = Duration::from_secs(30);
+    let watched = |e: &&qemu::control_plane::audit::Event| {
+        e.verb == "watch" && e.request_uri.contains(&first) && e.stage == "ResponseStarted"
+    };
+    let before = plane.audit().unwrap().iter().filter(watched).count();
     let told = std::thread::scope(|scope| {
         scope.spawn(|| {
-            let watched = |e: &&qemu::control_plane::audit::Event| {
-                e.verb == "watch" && e.request_uri.contains(&first) && e.stage == "ResponseStarted"
-            };
-            let before = plane.audit().unwrap().iter().filter(watched).count();
             qemu::wait::until("the device to watch its CSR", Duration::from_secs(20), || {
                 Ok((plane.audit()?.iter().filter(watched).count() > before).then_some(()))
             })

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! SuperEdge's edge-info, laid out as edgeadm does it (`JoinNodePrepare`): namespace, ConfigMap, Role, RoleBinding.
 
-use std::time::Duration;
-
 use firstboot::seed::Role;
 use qemu::control_plane::ControlPlane;
 use serde_json::{Value, json};
@@ -59,6 +57,7 @@ pub fn edge_info_is_kept_without_its_key(plane: &ControlPlane) {
         (token, joined.edge_info, requests(plane, before))
     };
     objects().iter().for_each(|object| create(plane, object));
+    wait_access(plane, TOKENS, "edge-system", "edge-info", true);
     // Nothing that is fetched anyway tells of SuperEdge, so nothing is asked.
     let (token, info, all) = joins("edge-unseen", Role::Edge);
     assert_eq!((info, all), (None, of(&token, "edge-unseen")));
@@ -80,11 +79,10 @@ pub fn edge_info_is_kept_without_its_key(plane: &ControlPlane) {
 
     // Forbidden and absent are normal: no word about them, and the join goes on.
     plane.kubectl(&["-n", "edge-system", "delete", "rolebinding", "lite-apiserver"]).unwrap();
-    qemu::wait::until("edge-info to be forbidden", Duration::from_secs(10), || {
-        Ok(joins("edge-forbidden", Role::Edge).1.is_none().then_some(()))
-    })
-    .unwrap();
+    wait_access(plane, TOKENS, "edge-system", "edge-info", false);
+    assert_eq!(joins("edge-forbidden", Role::Edge).1, None);
     create(plane, &objects()[3]);
+    wait_access(plane, TOKENS, "edge-system", "edge-info", true);
     plane.kubectl(&["-n", "edge-system", "delete", "configmap", "edge-info"]).unwrap();
     assert_eq!(joins("edge-absent", Role::Edge).1, None);
     plane.kubectl(&["delete", "namespace", "edge-system", "--wait=false"]).unwrap();

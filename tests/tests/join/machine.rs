@@ -110,7 +110,7 @@ pub fn changed_seed_is_picked_up_during_the_wait(plane: &ControlPlane) {
     let (endpoint, pin) = (plane.endpoint_for_host(), plane.ca_pin().unwrap());
     let named = |text: String| format!("{text}[node]\nname = \"changed-seed\"\n");
     let (good, wrong) = (pinned_text(&endpoint, &token, &pin), format!("sha256:{}", "0".repeat(64)));
-    let broken = good.replace("token = ", "tokne = ");
+    let broken = good.replace("version = 1", "version = 2");
     let machine = Machine::new();
     machine.boot.write("seed.toml", broken.as_bytes()).unwrap();
     let mismatch = format!("CA of the cluster at {endpoint} does not match ca-cert-hashes: it is {pin}");
@@ -135,7 +135,7 @@ pub fn changed_seed_is_picked_up_during_the_wait(plane: &ControlPlane) {
     assert_eq!(
         plain(&lines),
         [
-            "firstboot: failed (seed): seed.toml:4: unknown key tokne in [cluster]; did you mean token?; waiting for a \
+            "firstboot: failed (seed): seed.toml:1: this firstboot reads seeds of version = 1 only; waiting for a \
              changed seed"
                 .to_owned(),
             "firstboot: phase 1/2 identity".to_owned(),
