@@ -13,6 +13,7 @@ use crate::kube::clock::server_time;
 use crate::kube::config::CA_FILE;
 use crate::kube::files::KUBELET_CONF;
 use crate::kube::kubeconfig;
+use crate::phases::kept_via;
 use crate::report::{timestamp, unix_seconds};
 use crate::run::backoff;
 use anyhow::{Context, Result};
@@ -114,7 +115,8 @@ pub(crate) fn once(host: &Host, image: &ImageInfo) -> Result<i64, Fault> {
     // Whatever else sets clocks on this device (NTP is not authenticated) may have gone below it.
     lay(host, image).owned_by(Owner::Host)?;
     let (server, ca) = cluster(host).owned_by(Owner::Host)?;
-    believe(host, image, server_time(&server, &ca)?)
+    let via = kept_via(host).owned_by(Owner::Host)?;
+    believe(host, image, server_time(&via, &server, &ca)?)
 }
 
 /// The API server of a joined device, `https://host:port`, and the CA bundle that proves it, PEM. Read anew for each

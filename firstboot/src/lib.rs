@@ -24,6 +24,7 @@ pub mod kube;
 pub mod phase;
 pub mod phases;
 pub mod preflight;
+pub mod proxy;
 pub mod report;
 pub mod run;
 mod sealed;

@@ -14,6 +14,7 @@ use firstboot::kube::clock::{endpoint_time, server_time};
 use firstboot::kube::config::CA_FILE;
 use firstboot::kube::files::KUBELET_CONF;
 use firstboot::kube::kubeconfig::kubelet_conf;
+use firstboot::proxy::Via;
 use firstboot::report::{timestamp, unix_seconds};
 use firstboot::seed::{CaPin, Endpoint, Trust};
 use qemu::control_plane::{ControlPlane, Options, is_ready};
@@ -83,13 +84,13 @@ fn the_real_api_server_tells_the_time_to_whom_it_can_prove_itself() {
         assert_eq!(fault.owner, Owner::Cluster);
         fault.to_string()
     };
-    let text = refused(server_time(&server, &other).unwrap_err());
+    let text = refused(server_time(&Via::default(), &server, &other).unwrap_err());
     assert_eq!(text, format!("certificate of API server {at} is not signed by the cluster's CA"));
     let endpoint = Endpoint::parse(&at).unwrap();
     let pin = plane.ca_pin().unwrap();
-    let text = refused(endpoint_time(&endpoint, &Trust::Pins(vec![CaPin([7; 32])])).unwrap_err());
+    let text = refused(endpoint_time(&Via::default(), &endpoint, &Trust::Pins(vec![CaPin([7; 32])])).unwrap_err());
     assert_eq!(text, format!("CA of the cluster at {at} does not match ca-cert-hashes: it is {pin}"));
-    let time = endpoint_time(&endpoint, &Trust::Pins(vec![CaPin::parse(&pin).unwrap()])).unwrap();
+    let time = endpoint_time(&Via::default(), &endpoint, &Trust::Pins(vec![CaPin::parse(&pin).unwrap()])).unwrap();
     let wrong = now() + 10 * DAY;
     set(wrong);
     let text = refused(believe(&host, &image(wrong), time).unwrap_err());

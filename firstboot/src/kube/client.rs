@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A client of the Kubernetes API: GET, POST, PATCH and WATCH of JSON, one server, one kept connection.
 //!
-//! HTTP/1.1 without redirects, proxies, cookies or retries: what fails is told, and the caller decides.
+//! HTTP/1.1 without redirects, cookies or retries: what fails is told, and the caller decides. A proxy only where the
+//! seed names one: environment variables of this process do not count.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,6 +15,7 @@ use serde_json::Value;
 
 use super::answer::{self, Asked};
 use super::error::{self, Error};
+use crate::proxy::Via;
 use crate::seed::{Endpoint, JoinToken};
 
 /// Longest time for one call, from connecting to the last byte.
@@ -41,6 +43,7 @@ pub struct Client {
     http: reqwest::Client,
     server: String,
     bearer: Option<HeaderValue>,
+    via: Via,
 }
 
 impl Client {
@@ -49,17 +52,30 @@ impl Client {
     /// # Errors
     /// TLS settings that cannot be used.
     pub fn new(server: &str, tls: ClientConfig) -> Result<Self, Error> {
+        Client::through(&Via::default(), server, tls)
+    }
+
+    /// The same, where the server is reached through a proxy (CONNECT, so that it sees names and no content).
+    ///
+    /// # Errors
+    /// TLS settings that cannot be used.
+    pub fn through(via: &Via, server: &str, tls: ClientConfig) -> Result<Self, Error> {
+        let choice = via.clone();
+        let proxy = move |url: &Url| -> Option<Url> {
+            let proxy = choice.proxy_for(url.host_str()?, url.port_or_known_default()?)?;
+            Url::parse(&proxy.url()).ok()
+        };
         let http = reqwest::Client::builder()
             .use_preconfigured_tls(tls)
             .dns_resolver(Arc::new(Resolver))
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(CALL_TIMEOUT)
             .redirect(redirect::Policy::none())
-            .no_proxy()
+            .proxy(reqwest::Proxy::custom(proxy))
             .https_only(true)
             .build()
             .map_err(|e| Error::answer(format!("set up TLS: {}", error::remote(&e.to_string()))))?;
-        Ok(Client { http, server: server.trim_end_matches('/').to_owned(), bearer: None })
+        Ok(Client { http, server: server.trim_end_matches('/').to_owned(), bearer: None, via: via.clone() })
     }
 
     /// The same client, and its open connections, with a bearer token.
@@ -227,7 +243,10 @@ impl Client {
     }
 
     fn transport(&self, e: &reqwest::Error) -> Error {
-        error::transport(&self.host(), e)
+        match Url::parse(&self.server).ok().and_then(|u| Some((u.host_str()?.to_owned(), u.port_or_known_default()?))) {
+            Some((host, port)) => error::transport(&self.host(), self.via.proxy_for(&host, port), e),
+            None => error::transport(&self.host(), None, e),
+        }
     }
 
     /// `host:port` for messages.

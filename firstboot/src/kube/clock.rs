@@ -9,6 +9,7 @@ use super::client::url_of;
 use super::error::Error;
 use super::{discovery, pin};
 use crate::fault::{Fault, Owner};
+use crate::proxy::Via;
 use crate::seed::{Endpoint, Trust};
 use rustls::pki_types::CertificateDer;
 use std::time::SystemTime;
@@ -20,29 +21,33 @@ const PATH: &str = "/version";
 ///
 /// # Errors
 /// A host fault when the bundle holds no certificate, else the cluster's: unreachable, not of this CA, no `Date`.
-pub fn server_time(server: &str, ca_pem: &str) -> Result<SystemTime, Fault> {
+pub fn server_time(via: &Via, server: &str, ca_pem: &str) -> Result<SystemTime, Fault> {
     let bundle =
         pin::certificates(ca_pem).ok_or_else(|| Fault::new(Owner::Host, "read the cluster's CA certificate"))?;
-    super::run(async { Ok(proven(server, bundle).await?) })
+    super::run(async { Ok(proven(via, server, bundle).await?) })
 }
 
 /// The time of an API server as a seed names it.
 ///
 /// # Errors
 /// The cluster's: unreachable, not of the seed's CA, no `Date`.
-pub fn endpoint_time(at: &Endpoint, trust: &Trust) -> Result<SystemTime, Fault> {
+pub fn endpoint_time(via: &Via, at: &Endpoint, trust: &Trust) -> Result<SystemTime, Fault> {
     super::run(async {
         let trusted = match trust {
-            Trust::Pins(pins) => discovery::pinned(at, pins).await?,
+            Trust::Pins(pins) => discovery::pinned(via, at, pins).await?,
             Trust::Ca(pem) => pin::certificates(pem).unwrap_or_default(),
         };
-        Ok(proven(&url_of(at), trusted).await?)
+        Ok(proven(via, &url_of(at), trusted).await?)
     })
 }
 
 /// The time of a server that one of `trusted` vouches for.
-pub(super) async fn proven(server: &str, trusted: Vec<CertificateDer<'static>>) -> Result<SystemTime, Error> {
-    let (client, ca) = discovery::verified(server, trusted.clone())?;
+pub(super) async fn proven(
+    via: &Via,
+    server: &str,
+    trusted: Vec<CertificateDer<'static>>,
+) -> Result<SystemTime, Error> {
+    let (client, ca) = discovery::verified(via, server, trusted.clone())?;
     let time = client.clock(PATH).await?;
     discovery::settle(&ca, trusted, time, &client.host())?;
     Ok(time)

@@ -218,6 +218,7 @@ fn only_the_proven_clusters_clock_says_that_a_token_has_expired() {
             token: JoinToken::parse("abcdef.0123456789abcdef").unwrap(),
             trust,
             token_expires: Some(at(expires)),
+            via: Default::default(),
         };
         let mut error = None;
         run(async {

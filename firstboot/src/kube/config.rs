@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde::Deserialize;
 use serde_yaml_ng::{Mapping, Value};
 
@@ -35,9 +36,21 @@ pub struct Networking {
     /// Addresses of Services, one CIDR or two joined by a comma.
     #[serde(default)]
     pub service_subnet: String,
+    /// Addresses of pods, one CIDR or two joined by a comma; empty where the pod network decides by itself.
+    #[serde(default)]
+    pub pod_subnet: String,
     /// `cluster.local`.
     #[serde(default)]
     pub dns_domain: String,
+}
+
+impl Networking {
+    /// All ranges inside the cluster that can be read, joined by commas.
+    pub fn ranges(&self) -> String {
+        let all = self.pod_subnet.split(',').chain(self.service_subnet.split(','));
+        let good: Vec<String> = all.filter_map(|r| r.trim().parse::<IpNet>().ok()).map(|r| r.to_string()).collect();
+        good.join(",")
+    }
 }
 
 /// Reads the value of ConfigMap `kubeadm-config`.

@@ -16,6 +16,9 @@ const SOCKET: &str = "unix:///run/containerd/containerd.sock";
 fn a_cluster_that_says_little_gets_kubeadms_defaults() {
     let cluster = cluster_configuration(CLUSTER).unwrap();
     assert_eq!(cluster.kubernetes_version, "v1.36.3");
+    assert_eq!(cluster.networking.ranges(), "10.244.0.0/16,10.96.0.0/12");
+    let two = Networking { pod_subnet: "10.0.0.0/8, fd00::/48".into(), ..Networking::default() };
+    assert_eq!((two.ranges().as_str(), Networking::default().ranges().as_str()), ("10.0.0.0/8,fd00::/48", ""));
     let published =
         "kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\nrotateCertificates: false\n";
     let want = "apiVersion: kubelet.config.k8s.io/v1beta1

@@ -21,6 +21,7 @@ use super::error::{Error, Kind};
 use super::kubeconfig::ClusterInfo;
 use super::tls::{self, PinnedCa, Validity};
 use super::{clock, jws, kubeconfig, pin};
+use crate::proxy::Via;
 use crate::seed::{CaPin, Cluster, Endpoint, Trust};
 
 /// Path of the ConfigMap that anybody may read.
@@ -69,7 +70,7 @@ pub async fn discover(cluster: &Cluster, now: SystemTime) -> Result<Found, Error
 /// Token discovery.
 async fn by_pins(cluster: &Cluster, at: &Endpoint, pins: &[CaPin], now: SystemTime) -> Result<Found, Error> {
     let server = url_of(at);
-    let first = unverified(at).await?;
+    let first = unverified(&cluster.via, at).await?;
     let config = kubeconfig_in(&first, at)?;
     let id = cluster.token.id();
     let Some(signature) = first.body["data"][format!("jws-kubeconfig-{id}")].as_str() else {
@@ -82,7 +83,7 @@ async fn by_pins(cluster: &Cluster, at: &Endpoint, pins: &[CaPin], now: SystemTi
         )));
     }
     let (info, bundle, pinned) = trusted(at, pins, config)?;
-    let (client, ca) = verified(&server, pinned)?;
+    let (client, ca) = verified(&cluster.via, &server, pinned)?;
     let second = client.get(CLUSTER_INFO).await?;
     if second.body["data"]["kubeconfig"] != first.body["data"]["kubeconfig"] {
         return Err(Error::answer(format!("cluster-info of {at} differs between unverified and verified request")));
@@ -98,8 +99,8 @@ async fn by_pins(cluster: &Cluster, at: &Endpoint, pins: &[CaPin], now: SystemTi
 }
 
 /// The first look at cluster-info, which proves nothing yet.
-async fn unverified(at: &Endpoint) -> Result<Reply, Error> {
-    let reply = Client::new(&url_of(at), tls::unverified().map_err(setup)?)?.get(CLUSTER_INFO).await;
+async fn unverified(via: &Via, at: &Endpoint) -> Result<Reply, Error> {
+    let reply = Client::through(via, &url_of(at), tls::unverified().map_err(setup)?)?.get(CLUSTER_INFO).await;
     reply.map_err(|e| unpublished(e, at))
 }
 
@@ -109,8 +110,8 @@ fn kubeconfig_in<'r>(reply: &'r Reply, at: &Endpoint) -> Result<&'r str, Error> 
 }
 
 /// The CA certificates of the cluster at `at` that the seed names: that takes no token, only its pins.
-pub(super) async fn pinned(at: &Endpoint, pins: &[CaPin]) -> Result<Certificates, Error> {
-    let reply = unverified(at).await?;
+pub(super) async fn pinned(via: &Via, at: &Endpoint, pins: &[CaPin]) -> Result<Certificates, Error> {
+    let reply = unverified(via, at).await?;
     trusted(at, pins, kubeconfig_in(&reply, at)?).map(|(_, _, pinned)| pinned)
 }
 
@@ -140,7 +141,7 @@ async fn unsigned(cluster: &Cluster, at: &Endpoint, pins: &[CaPin], config: &str
     if cluster.token_expires.is_some()
         && let Ok((_, _, pinned)) = trusted(at, pins, config)
     {
-        verified_time = clock::proven(&url_of(at), pinned).await.ok();
+        verified_time = clock::proven(&cluster.via, &url_of(at), pinned).await.ok();
     }
     let when = expired(cluster, verified_time).unwrap_or_else(|| "it may have expired, or never existed".to_owned());
     Error::answer(format!(
@@ -174,15 +175,15 @@ fn unpublished(error: Error, at: &Endpoint) -> Error {
 async fn by_ca(cluster: &Cluster, at: &Endpoint, ca_pem: &str) -> Result<Found, Error> {
     let server = url_of(at);
     let bundle = pin::certificates(ca_pem).unwrap_or_default();
-    let (client, ca) = verified(&server, bundle.clone())?;
+    let (client, ca) = verified(&cluster.via, &server, bundle.clone())?;
     let time = client.with_token(&cluster.token).clock(VERSION).await?;
     settle(&ca, bundle, time, at)?;
     Ok(Found { ca_pem: ca_pem.to_owned(), server, server_time: Some(time), client, ask_for_edge_info: true })
 }
 
-pub(super) fn verified(server: &str, trusted: Certificates) -> Result<(Client, Arc<PinnedCa>), Error> {
+pub(super) fn verified(via: &Via, server: &str, trusted: Certificates) -> Result<(Client, Arc<PinnedCa>), Error> {
     let ca = PinnedCa::new(trusted, Validity::SetAside);
-    Ok((Client::new(server, tls::verified(ca.clone()).map_err(setup)?)?, ca))
+    Ok((Client::through(via, server, tls::verified(ca.clone()).map_err(setup)?)?, ca))
 }
 
 /// Trusts the whole bundle from here on, and judges dates by the clock of the server that has just proven itself.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustls::CertificateError;
 
 use crate::fault::{Fault, Owner};
+use crate::proxy::Proxy;
 
 /// What kind of failure it was, for callers that act on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,8 +65,14 @@ impl From<Error> for Fault {
     }
 }
 
-/// Says why no answer came from `server` (`host:port`).
-pub(super) fn transport(server: &str, error: &reqwest::Error) -> Error {
+/// Says why no answer came from `server` (`host:port`), reached through `proxy` or directly.
+pub(super) fn transport(server: &str, proxy: Option<&Proxy>, error: &reqwest::Error) -> Error {
+    if let Some(proxy) = proxy
+        && let Some(why) = proxy_cause(error)
+    {
+        let text = format!("reach API server {server} through proxy {}: {why}", proxy.host());
+        return Error::new(Kind::Transport, text);
+    }
     // TCP connections that fail in the middle of the handshake are someone's doing: firewalls that look into TLS.
     if error.is_connect() && cut(error) {
         let text = format!(
@@ -84,6 +91,24 @@ pub(super) fn transport(server: &str, error: &reqwest::Error) -> Error {
         format!("talk to API server {server}: {}", remote(&innermost.to_string()))
     });
     Error::new(Kind::Transport, text)
+}
+
+/// What the proxy made of it, as far as it is the proxy that failed: the API server's name and address are its to
+/// find, and before it agrees no byte reaches the API server.
+fn proxy_cause(error: &reqwest::Error) -> Option<&'static str> {
+    let chain = || std::iter::successors(error.source(), |&e| e.source());
+    // hyper-util's TunnelError is not public; its texts are (client/legacy/connect/proxy/tunnel.rs).
+    let tunnel = chain().map(ToString::to_string).find_map(|text| match text.strip_prefix("tunnel error: ")? {
+        "proxy authorization required" => Some("it asks for a user name and a password, or for others"),
+        "unsuccessful" => Some("it does not let the connection through"),
+        "unexpected end of file" => Some("it ended the connection"),
+        "failed to create underlying connection" | "io error establishing tunnel" => None,
+        _ => Some("it answers with something that is no HTTP proxy's answer"),
+    });
+    let resolved = || chain().any(|e| e.to_string().starts_with("dns error")).then_some("its name is not resolved");
+    let io = || chain().flat_map(wrapped).find_map(|e| io_cause(e.kind()));
+    let connected = || chain().any(|e| e.downcast_ref::<rustls::Error>().is_some()) || !error.is_connect();
+    tunnel.or_else(resolved).or_else(|| if connected() { None } else { io() })
 }
 
 /// Whether the connection was there and then ended.

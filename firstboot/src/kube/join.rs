@@ -64,6 +64,8 @@ pub struct Joined {
     pub ca_pem: String,
     /// Of the control plane, `v1.36.3`.
     pub cluster_version: String,
+    /// Ranges of pods and Services, joined by commas; empty when kubeadm-config does not tell.
+    pub networks: String,
     /// `/var/lib/kubelet/config.yaml`.
     pub kubelet_config: String,
     /// CRI socket that it names.
@@ -111,6 +113,7 @@ async fn join(input: &JoinInput<'_>, device: &mut dyn Device) -> Result<Joined, 
     Ok(Joined {
         server: api.server().to_owned(),
         ca_pem: found.ca_pem,
+        networks: cluster.networking.ranges(),
         cluster_version: cluster.kubernetes_version,
         kubelet_config,
         cri_socket: input.cri_socket.to_owned(),

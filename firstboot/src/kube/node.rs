@@ -19,6 +19,7 @@ use super::error::{Error, Kind, remote};
 use super::pin;
 use super::tls::{self, PinnedCa, Validity};
 use crate::fault::{Fault, OwnedBy, Owner};
+use crate::proxy::Via;
 use crate::seed::Taint;
 
 /// Folder of CNI configurations.
@@ -82,6 +83,14 @@ impl NodeClient {
     /// # Errors
     /// The host's, when certificate and key cannot be used.
     pub fn new(name: &str, server: &str, ca_pem: &str, pem: &str) -> Result<Self, Fault> {
+        NodeClient::through(&Via::default(), name, server, ca_pem, pem)
+    }
+
+    /// The same, where the server is reached through a proxy.
+    ///
+    /// # Errors
+    /// The host's, when certificate and key cannot be used.
+    pub fn through(via: &Via, name: &str, server: &str, ca_pem: &str, pem: &str) -> Result<Self, Fault> {
         let unusable = |what: &str| Fault::new(Owner::Host, format!("use node certificate: {what}"));
         let ca = pin::certificates(ca_pem).ok_or_else(|| unusable("CA bundle cannot be read"))?;
         let chain = pin::certificates(pem).ok_or_else(|| unusable("certificate cannot be read"))?;
@@ -89,7 +98,7 @@ impl NodeClient {
         let tls = tls::identified(PinnedCa::new(ca, Validity::SystemClock), chain, key)
             .map_err(|e| unusable(&e.to_string()))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().owned_by(Owner::Host)?;
-        Ok(NodeClient { client: Client::new(server, tls)?, name: name.to_owned(), runtime })
+        Ok(NodeClient { client: Client::through(via, server, tls)?, name: name.to_owned(), runtime })
     }
 
     fn run<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {

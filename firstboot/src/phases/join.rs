@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The join: certificate and kubelet's files, and the end of the token's use.
 
-use super::{Cx, spend};
+use super::{Cx, proxy, spend};
 use crate::clock;
 use crate::credential::credential;
 use crate::cri::SOCKET;
@@ -58,7 +58,7 @@ pub(super) fn client(cx: &Cx) -> Result<NodeClient, Fault> {
     let server = cx.host.journal().fact(facts::SERVER).map(str::to_owned);
     let server = server.context("find the API server in the journal").owned_by(Owner::Host)?;
     let (ca, pem) = (text(CA_FILE).owned_by(Owner::Host)?, text(PEM).owned_by(Owner::Host)?);
-    NodeClient::new(&node_name(cx)?, &server, &ca, &pem)
+    NodeClient::through(&cx.seed.cluster.via, &node_name(cx)?, &server, &ca, &pem)
 }
 
 /// The name that the identity phase found.
@@ -138,6 +138,7 @@ fn keep(cx: &Cx, joined: &Joined) -> Result<()> {
         (facts::SERVER, joined.server.as_str()),
         (facts::CLUSTER_VERSION, &joined.cluster_version),
         (facts::LEFTOVER, if joined.leftover_node { "true" } else { "false" }),
+        (proxy::NETWORKS, &joined.networks),
         (facts::SEED, cx.seed.digest()),
     ] {
         cx.host.record(Record::Fact { name: fact.into(), value: value.into() })?;

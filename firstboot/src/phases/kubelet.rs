@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! kubelet: enabled, started, healthy.
+//! kubelet: configured as the seed says, enabled, started, healthy.
 
-use super::Cx;
+use super::{Cx, kubelet_config, proxy};
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::Host;
-use crate::journal::Record;
+use crate::journal::{Effect, Record};
 use crate::report::unix_seconds;
 use anyhow::Result;
 use std::io::{Read, Write};
@@ -15,6 +15,8 @@ pub(crate) const WANTED: &str = "/etc/systemd/system/multi-user.target.wants/kub
 pub(crate) const UNIT: &str = "/usr/lib/systemd/system/kubelet.service";
 /// As long as kubeadm waits (kubeletHealthCheck).
 const LIMIT: Duration = Duration::from_secs(240);
+/// How often it is asked whether kubelet keeps ending; its unit starts it again after 10 s.
+const LOOK: Duration = Duration::from_secs(15);
 /// kubelet's default healthz address; it answers without a certificate.
 const HEALTHZ: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 10248);
 
@@ -28,21 +30,96 @@ pub(super) fn started(host: &Host) -> SystemTime {
 }
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
-    Ok(cx.host.read_link(WANTED).owned_by(Owner::Host)?.is_some() && healthy())
+    let held = || -> Result<bool> {
+        Ok(cx.host.read_link(WANTED)?.is_some()
+            && kubelet_config::holds(&cx.host, &cx.seed.kubelet)?
+            && proxy::holds(&cx.host, &cx.seed.network.via)?)
+    };
+    Ok(held().owned_by(Owner::Host)? && healthy())
 }
 
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
-    let work = || -> Result<Option<()>> {
+    let work = || -> Result<()> {
         cx.host.symlink(WANTED, UNIT)?;
+        let proxy = proxy::put(&cx.host, &cx.seed.network.via)?;
+        if proxy {
+            // It runs without what the join found out: the cluster's own ranges, which no proxy leads to.
+            cx.host.run(&["systemctl", "restart", "containerd.service"])?;
+        }
+        let changed = kubelet_config::put(&cx.host, &cx.seed.kubelet)? || proxy;
+        let started = Record::Effect(Effect::Started { unit: "kubelet.service".into() });
+        if changed && cx.host.journal().records().contains(&started) {
+            cx.host.run(&["systemctl", "stop", "kubelet.service"])?;
+        }
         let now = unix_seconds(cx.host.now());
         cx.host.record(Record::Fact { name: STARTED.into(), value: now.to_string() })?;
-        cx.host.start_unit("kubelet.service")?;
-        cx.host.wait(LIMIT, Duration::from_millis(50), || Ok(healthy().then_some(())))
+        cx.host.start_unit("kubelet.service")
     };
-    match work().owned_by(Owner::Host)? {
-        Some(()) => Ok(()),
-        None => Err(Fault::new(Owner::Host, "wait for kubelet: not healthy after 240 s, see journalctl -u kubelet")),
+    work().owned_by(Owner::Host)?;
+    wait(cx)
+}
+
+/// Waits until kubelet is healthy, or keeps ending.
+fn wait(cx: &Cx) -> Result<(), Fault> {
+    let until = cx.host.sys().uptime() + LIMIT;
+    loop {
+        let well = cx.host.wait(LOOK, Duration::from_millis(50), || Ok(healthy().then_some(())));
+        if well.owned_by(Owner::Host)?.is_some() {
+            return Ok(());
+        }
+        let late = cx.host.sys().uptime() >= until;
+        let count = cx.host.run(&["systemctl", "show", "--property", "NRestarts", "--value", "kubelet.service"]);
+        let ended = count.ok().and_then(|n| n.trim().parse::<u32>().ok()).unwrap_or(0);
+        if ended < 2 && !late {
+            continue;
+        }
+        let log = ["journalctl", "--unit", "kubelet.service", "--boot", "--lines", "300", "--output", "cat"];
+        // Without a journal there is nothing to repeat.
+        let complaint = complaint(&cx.host.run(&log).unwrap_or_default());
+        return Err(fault(cx, ended, complaint));
     }
+}
+
+/// Why kubelet is not well, and whose move it is: what it does not like about `[kubelet.config]` is the seed's.
+fn fault(cx: &Cx, ended: u32, complaint: Option<String>) -> Fault {
+    let state = match ended {
+        0 | 1 => format!("wait for kubelet: not healthy after {} s", LIMIT.as_secs()),
+        _ => format!("start kubelet: it ended {ended} times"),
+    };
+    let Some(complaint) = complaint else {
+        return Fault::new(Owner::Host, format!("{state}, see journalctl -u kubelet"));
+    };
+    let ours = |complaint: &str| {
+        complaint.contains("dropin") || cx.seed.kubelet.config.keys().any(|field| complaint.contains(field.as_str()))
+    };
+    match !cx.seed.kubelet.config.is_empty() && ours(&complaint) {
+        true => Fault::new(Owner::Seed, format!("{state}, by [kubelet.config]: {complaint}")),
+        false => Fault::new(Owner::Host, format!("{state}: {complaint}")),
+    }
+}
+
+/// The one line of kubelet's log that says why it ended, or what it complained about last.
+fn complaint(log: &str) -> Option<String> {
+    let lines = || log.lines().rev().map(str::trim).filter(|l| !l.is_empty());
+    // klog: Lmmdd hh:mm:ss.uuuuuu threadid file:line] message; E and F are errors.
+    let error = |l: &&str| l.starts_with(['E', 'F']) && l.as_bytes().get(1).is_some_and(u8::is_ascii_digit);
+    const LAST_WORDS: &str = "\"command failed\" err=\"";
+    let line = lines()
+        .find(|l| l.contains(LAST_WORDS))
+        .or_else(|| lines().find(|l| l.starts_with("panic: ")))
+        .or_else(|| lines().find(error))
+        .or_else(|| lines().next())?;
+    Some(one_line(&match line.split_once(LAST_WORDS) {
+        Some((_, quoted)) => quoted.trim_end_matches('"').replace("\\\"", "\""),
+        None if error(&line) => line.split_once("] ").map_or(line, |(_, text)| text).to_owned(),
+        None => line.to_owned(),
+    }))
+}
+
+/// Text of another program, made fit for one line: printable, at most 400 characters.
+fn one_line(text: &str) -> String {
+    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(400).collect();
+    clean.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Whether `GET /healthz` answers 200.
@@ -57,3 +134,7 @@ fn healthy() -> bool {
     };
     ask().unwrap_or(false)
 }
+
+#[cfg(test)]
+#[path = "kubelet_tests.rs"]
+mod tests;

@@ -8,13 +8,19 @@ mod images;
 mod join;
 mod kernel;
 mod kubelet;
+mod kubelet_config;
 mod network;
 mod online;
+mod ours;
 mod pod_network;
 mod preflight;
+mod proxy;
 mod ready;
+mod registries;
 mod runtime;
 mod seal;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use bundle::room;
 pub use bundle::{CURRENT, Installed};
@@ -23,6 +29,7 @@ pub(crate) use identity::{MACHINE_ID, came_with_image, machine_id, name_by_hardw
 pub(crate) use kernel::swaps;
 pub(crate) use kubelet::{UNIT as KUBELET_UNIT, WANTED as KUBELET_WANTED};
 pub use pod_network::withdraw as withdraw_pod_network;
+pub(crate) use proxy::kept as kept_via;
 pub use ready::LEFT_TO_DO;
 pub use seal::{finish_without_seed, spend};
 

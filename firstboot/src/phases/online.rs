@@ -1,53 +1,134 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Waits for a way out: a route over an interface that is not the loopback.
+//! Waits for a way to the cluster: a route to one of its API servers, or to the proxy that leads there. A default
+//! route is not asked for where the API server is on the link.
 
 use super::Cx;
+use super::network;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::Host;
+use crate::seed::Seed;
 use anyhow::Result;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 /// How long one try waits for an address; after it the fault is told and the wait goes on.
 const LIMIT: Duration = Duration::from_secs(30);
 const INTERVAL: Duration = Duration::from_millis(100);
+/// Flag of a route that refuses (RTF_REJECT, linux/route.h).
+const REJECT: u32 = 0x200;
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
-    has_route(&cx.host).owned_by(Owner::Host)
+    has_way(&cx.host, &cx.seed).owned_by(Owner::Host)
 }
 
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
-    let found = cx.host.wait(LIMIT, INTERVAL, || Ok(has_route(&cx.host)?.then_some(()))).owned_by(Owner::Host)?;
-    match found {
+    let way = || Ok(has_way(&cx.host, &cx.seed)?.then_some(()));
+    match cx.host.wait(LIMIT, INTERVAL, way).owned_by(Owner::Host)? {
         Some(()) => Ok(()),
-        None => Err(Fault::new(Owner::Cluster, format!("find a route: {}", links(&cx.host).owned_by(Owner::Host)?))),
+        None => {
+            let goals: Vec<String> = goals(&cx.seed).into_iter().map(|(_, shown)| shown).collect();
+            let why = why_not(&cx.host, &cx.seed).owned_by(Owner::Host)?;
+            Err(Fault::new(Owner::Cluster, format!("find a route to {}: {why}", goals.join(", "))))
+        }
     }
 }
 
-/// Whether there is an IPv4 or global IPv6 route beyond this device (formats: proc_net(5)).
-fn has_route(host: &Host) -> Result<bool> {
-    let v4 = host.read("/proc/net/route")?.unwrap_or_default();
-    let v4 = String::from_utf8_lossy(&v4).lines().skip(1).any(|l| !l.starts_with("lo\t"));
-    let v6 = host.read("/proc/net/ipv6_route")?.unwrap_or_default();
-    let v6 = String::from_utf8_lossy(&v6).lines().any(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        // A default route with a gateway; link-local and multicast routes exist on every link.
-        fields.len() == 10 && fields[1] == "00" && fields[9] != "lo"
-    });
-    Ok(v4 || v6)
+/// Who has to be reached, one of them at least: host, and `host:port` for messages.
+fn goals(seed: &Seed) -> Vec<(String, String)> {
+    let mut goals: Vec<(String, String)> = Vec::new();
+    for server in &seed.cluster.apiserver {
+        let goal = match seed.cluster.via.proxy_for(&server.host, server.port) {
+            Some(proxy) => {
+                let host = proxy.host().rsplit_once(':').map_or(proxy.host(), |(host, _)| host);
+                (host.trim_matches(['[', ']']).to_owned(), format!("proxy {}", proxy.host()))
+            }
+            None => (server.host.clone(), server.to_string()),
+        };
+        if !goals.contains(&goal) {
+            goals.push(goal);
+        }
+    }
+    goals
+}
+
+fn has_way(host: &Host, seed: &Seed) -> Result<bool> {
+    let routes = routes(host)?;
+    let reached = |(goal, _): &(String, String)| match goal.parse::<IpAddr>() {
+        Ok(address) => address.is_loopback() || routes.iter().any(|(net, _)| net.contains(&address)),
+        // What a name stands for is found out by asking somebody.
+        Err(_) => !routes.is_empty(),
+    };
+    Ok(goals(seed).iter().any(reached))
+}
+
+/// Networks that there is a route to, and the interface it leads over (formats: proc_net(5)). Loopback, multicast and
+/// link-local ones are left out: they exist on every link.
+fn routes(host: &Host) -> Result<Vec<(IpNet, String)>> {
+    let text = |path: &str| -> Result<String> {
+        Ok(String::from_utf8_lossy(&host.read(path)?.unwrap_or_default()).into_owned())
+    };
+    let v4 = text("/proc/net/route")?;
+    let v6 = text("/proc/net/ipv6_route")?;
+    let all = v4.lines().skip(1).filter_map(route_v4).chain(v6.lines().filter_map(route_v6));
+    Ok(all.filter(|(_, interface)| interface != "lo").collect())
+}
+
+/// `Iface Destination Gateway Flags RefCnt Use Metric Mask …`; numbers are printed as the processor holds them.
+fn route_v4(line: &str) -> Option<(IpNet, String)> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let number = |index: usize| u32::from_str_radix(fields.get(index)?, 16).ok();
+    let address = |index: usize| Some(Ipv4Addr::from(number(index)?.to_ne_bytes()));
+    if number(3)? & REJECT != 0 {
+        return None;
+    }
+    let net = Ipv4Net::with_netmask(address(1)?, address(7)?).ok()?;
+    (!net.addr().is_link_local()).then(|| (net.into(), fields[0].to_owned()))
+}
+
+/// `destination prefix source prefix gateway metric refcnt use flags interface`.
+fn route_v6(line: &str) -> Option<(IpNet, String)> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let [to, prefix, _, _, _, _, _, _, flags, interface] = fields.as_slice() else { return None };
+    let address = Ipv6Addr::from(u128::from_str_radix(to, 16).ok()?);
+    let flags = u32::from_str_radix(flags, 16).ok()?;
+    if flags & REJECT != 0 || address.is_multicast() || address.is_unicast_link_local() {
+        return None;
+    }
+    let net = Ipv6Net::new(address, u8::from_str_radix(prefix, 16).ok()?).ok()?;
+    Some((net.into(), (*interface).to_owned()))
 }
 
 /// What the links look like, for the person who reads the status file.
-fn links(host: &Host) -> Result<String> {
+fn why_not(host: &Host, seed: &Seed) -> Result<String> {
+    let (network, routes) = (&seed.network, routes(host)?);
+    let links = network::links(host)?;
+    if let Some(interface) = &network.interface
+        && !links.iter().any(|l| interface.means(&l.name, &l.mac))
+        && host.size_and_mode(&format!("/sys/class/net/{interface}"))?.is_none()
+    {
+        let names: Vec<&str> = links.iter().map(|l| l.name.as_str()).collect();
+        let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        return Ok(format!("interface {interface} of [network] is not there; this device has {names}"));
+    }
     let mut told = Vec::new();
-    for name in host.list("/sys/class/net")? {
-        if host.read_text(&format!("/sys/class/net/{name}/device/uevent"))?.is_none() {
+    for link in &links {
+        let meant = network.interface.as_ref().is_none_or(|i| i.means(&link.name, &link.mac));
+        if !meant || (network.wifi.is_some() && !link.radio) {
             continue;
         }
-        // Reading `carrier` of an interface that is down is an error; that is "down" too.
-        let carrier = host.read_text(&format!("/sys/class/net/{name}/carrier")).unwrap_or(None);
-        told.push(match carrier.as_deref() {
-            Some("1") => format!("{name} has a link but no address (no DHCP answer)"),
-            _ => format!("{name} has no link"),
+        let over = |name: &str| name == link.name || network.vlan.is_some_and(|id| name == network::vlan_name(id));
+        let name = &link.name;
+        told.push(match (link.carrier, network.wifi.is_some()) {
+            (false, true) => format!("{name} is not connected: wrong ssid or password, or out of reach"),
+            (false, false) => format!("{name} has no link"),
+            (true, _) if routes.iter().any(|(_, interface)| over(interface)) => {
+                let gateway = network.gateway.is_empty() && !network.addresses.is_empty();
+                let hint = if gateway { " (gateway is missing in [network])" } else { "" };
+                format!("{name} has an address, but no route leads there{hint}")
+            }
+            (true, _) if network.dhcp => format!("{name} has a link but no address (no DHCP answer)"),
+            (true, _) => format!("{name} has a link but not the addresses of [network]"),
         });
     }
     Ok(if told.is_empty() { "this device has no network interface".into() } else { told.join(", ") })
@@ -55,31 +136,98 @@ fn links(host: &Host) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::put_for_tests;
+    use super::super::{put_for_tests, tests::cx};
     use super::*;
     use crate::host::fake::Fake;
+    use std::path::Path;
+
+    const HEAD: &str = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n";
+    const DEFAULT: &str = "eth0\t00000000\t0202000A\t0003\t0\t0\t1024\t00000000\t0\t0\t0\n";
+    const SUBNET: &str = "eth0\t0002000A\t00000000\t0001\t0\t0\t1024\t00FFFFFF\t0\t0\t0\n";
+
+    fn device(root: &Path, server: &str, network: &str) -> Cx {
+        let pin = "0".repeat(64);
+        let text = format!(
+            "version = 1\n[cluster]\napiserver = \"{server}\"\ntoken = \"abcdef.0123456789abcdef\"\nca-cert-hashes = \
+             \"sha256:{pin}\"\n{network}"
+        );
+        cx(root, Fake::new().0, &text)
+    }
+
+    fn put(cx: &Cx, root: &Path, v4: &str, v6: &str) -> bool {
+        put_for_tests(root, "proc/net/route", &format!("{HEAD}{v4}"));
+        put_for_tests(root, "proc/net/ipv6_route", v6);
+        check(cx).unwrap()
+    }
 
     #[test]
-    fn tells_a_route_from_none_and_says_why() {
+    fn a_route_to_the_api_server_is_what_counts() {
         let dir = tempfile::tempdir().unwrap();
-        let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
-        let put = |path: &str, text: &str| put_for_tests(dir.path(), path, text);
-        assert_eq!(links(&host).unwrap(), "this device has no network interface");
-        put("sys/class/net/eth0/device/uevent", "DRIVER=x\n");
-        put("sys/class/net/eth0/carrier", "0\n");
-        assert_eq!(links(&host).unwrap(), "eth0 has no link");
-        put("sys/class/net/eth0/carrier", "1\n");
-        assert_eq!(links(&host).unwrap(), "eth0 has a link but no address (no DHCP answer)");
-        let head = "Iface\tDestination\tGateway\n";
-        put("proc/net/route", head);
-        assert!(!has_route(&host).unwrap());
-        put("proc/net/route", &format!("{head}eth0\t00000000\t0202000A\n"));
-        assert!(has_route(&host).unwrap());
-        put("proc/net/route", head);
-        let none = "0".repeat(32);
-        put("proc/net/ipv6_route", &format!("{none} 00 {none} 00 {none} ffffffff 1 0 00200200 lo\n"));
-        assert!(!has_route(&host).unwrap());
-        put("proc/net/ipv6_route", &format!("{none} 00 {none} 00 fe80{} 400 1 0 3 eth0\n", &none[4..]));
-        assert!(has_route(&host).unwrap());
+        let root = dir.path();
+        let near = device(root, "10.0.2.2", "");
+        let far = device(root, "192.0.2.1", "");
+        let named = device(root, "api.example", "");
+        for (cx, none, subnet, default) in
+            [(&near, false, true, true), (&far, false, false, true), (&named, false, true, true)]
+        {
+            assert_eq!(put(cx, root, "", ""), none);
+            assert_eq!(put(cx, root, SUBNET, ""), subnet);
+            assert_eq!(put(cx, root, DEFAULT, ""), default);
+        }
+        let zero = "0".repeat(32);
+        let line = |to: &str, prefix: &str, flags: &str, dev: &str| {
+            format!("{to} {prefix} {zero} 00 {zero} 00000400 00000001 00000000 {flags} {dev}\n")
+        };
+        let six = device(root, "[fd00::1]", "");
+        assert!(put(&six, root, "", &line(&zero, "00", "00450003", "eth0")));
+        assert!(!put(&six, root, "", &line(&zero, "00", "00200200", "lo")));
+        assert!(!put(&six, root, "", &line(&zero, "00", "00200200", "eth0")));
+        assert!(put(&six, root, "", &line(&format!("fd00{}", &zero[4..]), "40", "00000001", "eth0")));
+        assert!(!put(&six, root, "", &line(&format!("fd01{}", &zero[4..]), "40", "00000001", "eth0")));
+        // Every link has these.
+        let own = line(&format!("fe80{}", &zero[4..]), "40", "00000001", "eth0");
+        assert!(!put(&named, root, "", &own));
+        assert!(!put(&six, root, SUBNET, &own));
+    }
+
+    #[test]
+    fn through_a_proxy_the_proxy_is_to_be_reached() {
+        let dir = tempfile::tempdir().unwrap();
+        let proxied = device(dir.path(), "192.0.2.1", "[network]\nproxy = \"http://u:hunter22@10.0.2.9:3128\"\n");
+        assert!(put(&proxied, dir.path(), SUBNET, ""));
+        assert!(!put(&proxied, dir.path(), "", ""));
+        let text = apply(&proxied).unwrap_err().to_string();
+        assert_eq!(text, "find a route to proxy 10.0.2.9:3128: this device has no network interface");
+        let past = "[network]\nproxy = \"http://10.0.2.9:3128\"\nno-proxy = \"192.0.2.0/24\"\n";
+        assert!(!put(&device(dir.path(), "192.0.2.1", past), dir.path(), SUBNET, ""));
+    }
+
+    #[test]
+    fn says_why_there_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let why = |network: &str| {
+            let text = apply(&device(root, "192.0.2.1", network)).unwrap_err().to_string();
+            text.strip_prefix("find a route to 192.0.2.1:6443: ").unwrap().to_owned()
+        };
+        put_for_tests(root, "proc/net/route", HEAD);
+        assert_eq!(why(""), "this device has no network interface");
+        put_for_tests(root, "sys/class/net/eth0/device/uevent", "DRIVER=x\n");
+        put_for_tests(root, "sys/class/net/eth0/carrier", "0\n");
+        assert_eq!(why(""), "eth0 has no link");
+        put_for_tests(root, "sys/class/net/eth0/carrier", "1\n");
+        assert_eq!(why(""), "eth0 has a link but no address (no DHCP answer)");
+        let fixed = "[network]\naddresses = \"10.0.2.15/24\"\ngateway = \"10.0.2.1\"\n";
+        assert_eq!(why(fixed), "eth0 has a link but not the addresses of [network]");
+        let other = "[network]\ninterface = \"eth7\"\n";
+        assert_eq!(why(other), "interface eth7 of [network] is not there; this device has eth0");
+        put_for_tests(root, "proc/net/route", &format!("{HEAD}{SUBNET}"));
+        assert_eq!(why(""), "eth0 has an address, but no route leads there");
+        let lone = "[network]\naddresses = \"10.0.2.15/24\"\nproxy = \"http://a:1\"\nno-proxy = \"192.0.2.1\"\n";
+        assert_eq!(why(lone), "eth0 has an address, but no route leads there (gateway is missing in [network])");
+        put_for_tests(root, "sys/class/net/wlan0/device/uevent", "DRIVER=x\n");
+        put_for_tests(root, "sys/class/net/wlan0/phy80211/name", "phy0\n");
+        let radio = "[network.wifi]\nssid = \"a\"\npassword = \"hunter22\"\ncountry = \"DE\"\n";
+        assert_eq!(why(radio), "wlan0 is not connected: wrong ssid or password, or out of reach");
     }
 }

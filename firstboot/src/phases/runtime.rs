@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The container runtime: configured, enabled, running and answering on CRI.
 
-use super::{CURRENT, Cx};
+use super::{CURRENT, Cx, proxy, registries};
 use crate::cri::{Cri, SOCKET};
 use crate::fault::{Fault, OwnedBy, Owner};
+use crate::journal::{Effect, Record};
 use anyhow::{Context, Result};
 use std::time::Duration;
 
@@ -15,7 +16,10 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
     let held = || -> Result<bool> {
         // An edited configuration is the administrator's; a missing one is ours.
-        Ok(cx.host.read(CONFIG)?.is_some_and(|b| !b.is_empty()) && cx.host.read_link(WANTED)?.is_some())
+        Ok(cx.host.read(CONFIG)?.is_some_and(|b| !b.is_empty())
+            && cx.host.read_link(WANTED)?.is_some()
+            && registries::hold(&cx.host, &cx.seed.registries)?
+            && proxy::holds(&cx.host, &cx.seed.network.via)?)
     };
     Ok(held().owned_by(Owner::Host)? && answers().is_ok())
 }
@@ -24,10 +28,17 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     let work = || -> Result<()> {
         cx.host.write(CONFIG, config(&cx.bundle.manifest.sandbox_image).as_bytes(), 0o644)?;
         // Folders that kubelet, CNI plugins and administrators expect to be there.
-        for folder in ["/etc/cni/net.d", "/opt/cni/bin", "/etc/containerd/certs.d"] {
+        for folder in ["/etc/cni/net.d", "/opt/cni/bin", registries::FOLDER] {
             cx.host.mkdir(folder, 0o755)?;
         }
+        registries::put(&cx.host, &cx.seed.registries)?;
+        let proxy = proxy::put(&cx.host, &cx.seed.network.via)?;
         cx.host.symlink(WANTED, UNIT)?;
+        let started = Record::Effect(Effect::Started { unit: "containerd.service".into() });
+        if proxy && cx.host.journal().records().contains(&started) {
+            // It would go on with the environment that an earlier seed gave it.
+            cx.host.run(&["systemctl", "stop", "containerd.service"])?;
+        }
         cx.host.start_unit("containerd.service")?;
         let mut last = None;
         let answered = cx.host.wait(LIMIT, Duration::from_millis(50), || match answers() {

@@ -9,10 +9,10 @@ use crate::fault::Fault;
 use crate::fault::Owner::{Cluster, Host, Seed};
 use crate::kube::client::host_of;
 use crate::kube::clock::{endpoint_time, server_time};
-use crate::phases::has_timesyncd;
+use crate::phases::{has_timesyncd, kept_via};
+use crate::proxy::is_direct;
 use crate::report::{timestamp, unix_seconds};
 use anyhow::Result;
-use std::net::IpAddr;
 use std::time::SystemTime;
 
 /// A clock that is this far off shows in logs and tokens; the join sets it right. Seconds.
@@ -43,10 +43,11 @@ fn times<'g>(ground: &'g Ground<'_>) -> Result<&'g Times> {
     };
     if ground.done("join") {
         let (server, ca) = clock::cluster(ground.host)?;
-        ask(host_of(&server), &|| server_time(&server, &ca));
+        let via = kept_via(ground.host)?;
+        ask(host_of(&server), &|| server_time(&via, &server, &ca));
     } else if let Some(seed) = ground.good_seed() {
         for at in &seed.cluster.apiserver {
-            ask(at.to_string(), &|| endpoint_time(at, &seed.cluster.trust));
+            ask(at.to_string(), &|| endpoint_time(&seed.cluster.via, at, &seed.cluster.trust));
         }
     }
     Ok(ground.times.get_or_init(|| times))
@@ -123,35 +124,10 @@ pub(super) fn proxy(ground: &Ground<'_>) -> Result<Finding> {
     })
 }
 
-/// Whether NO_PROXY covers `host:port`, by the rules of Go's `httpproxy`: `*`, domains with what is below them,
-/// addresses, networks.
+/// Whether NO_PROXY covers `host:port`.
 fn excepted(at: &str, exceptions: &str) -> bool {
-    let host = at.rsplit_once(':').map_or(at, |(h, _)| h).trim_matches(['[', ']']);
-    let address: Option<IpAddr> = host.parse().ok();
-    // Loopback is never asked for through a proxy.
-    if host == "localhost" || address.is_some_and(|a| a.is_loopback()) {
-        return true;
-    }
-    exceptions.split(',').map(str::trim).filter(|e| !e.is_empty()).any(|entry| {
-        let domain = entry.trim_start_matches("*.").trim_start_matches('.');
-        entry == "*"
-            || entry == at
-            || match (address, entry.split_once('/')) {
-                (Some(address), Some((network, bits))) => within(address, network, bits),
-                (Some(_), None) => entry.trim_matches(['[', ']']) == host,
-                (None, _) => host == domain || host.ends_with(&format!(".{domain}")),
-            }
-    })
-}
-
-fn within(address: IpAddr, network: &str, bits: &str) -> bool {
-    let (Ok(network), Ok(bits)) = (network.parse::<IpAddr>(), bits.parse::<u32>()) else { return false };
-    let high = |value: u128, width: u32| value.checked_shr(width.saturating_sub(bits)).unwrap_or(0);
-    match (address, network) {
-        (IpAddr::V4(a), IpAddr::V4(n)) => high(u32::from(a).into(), 32) == high(u32::from(n).into(), 32),
-        (IpAddr::V6(a), IpAddr::V6(n)) => high(a.into(), 128) == high(n.into(), 128),
-        _ => false,
-    }
+    let (host, port) = at.rsplit_once(':').unwrap_or((at, ""));
+    is_direct(host, port.parse().unwrap_or(443), exceptions.split(','))
 }
 
 #[cfg(test)]

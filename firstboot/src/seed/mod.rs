@@ -4,10 +4,18 @@
 //! Strict: an unknown key is an error with its line. No message repeats a value, because any value may hold the
 //! token. The keys are listed in docs/seed.md. Nothing here reads a file or knows a phase.
 
+pub mod join_line;
+mod kubelet;
+mod kubelet_fields;
+mod network;
 mod read;
+mod read_network;
+mod registries;
 mod text;
 mod types;
 
+#[cfg(test)]
+mod table_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -18,9 +26,14 @@ use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 use toml::de::DeTable;
+use zeroize::Zeroizing;
 
+use crate::proxy::Via;
 use crate::unpack::hex;
 
+pub use kubelet::Kubelet;
+pub use network::{Interface, Network, Security, Time, Wifi};
+pub use registries::{Mirror, Registry};
 pub use types::{
     CaPin, Cni, DEFAULT_PORT, Endpoint, JoinToken, NodeLabel, NodeName, Role, Taint, is_dns_subdomain, may_show,
 };
@@ -28,9 +41,18 @@ pub use types::{
 /// Largest seed that is read, bytes.
 pub const MAX_SIZE: usize = 64 * 1024;
 
-/// Every key that a seed may have, by table (`""`: before any table). docs/seed.md is held against this list.
-pub const KEYS: [(&str, &[&str]); 3] =
-    [("", &["version"]), ("cluster", &read::CLUSTER_KEYS), ("node", &read::NODE_KEYS)];
+/// Every key that a seed may have, by table (`""`: before any table; a table of tables has the keys of each of them).
+/// docs/seed.md is held against this list.
+pub const KEYS: &[(&str, &[&str])] = &[
+    ("", &read::TOP_KEYS),
+    ("cluster", &read::CLUSTER_KEYS),
+    ("node", &read::NODE_KEYS),
+    ("network", &read_network::NETWORK_KEYS),
+    ("network.wifi", &read_network::WIFI_KEYS),
+    ("time", &read_network::TIME_KEYS),
+    ("kubelet", &kubelet::KEYS),
+    ("registries", &registries::KEYS),
+];
 
 /// Why a seed was refused; `Display` is one line, `seed.toml:LINE: …`, without any value of the seed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,18 +74,26 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// A whole seed. `Debug` shows everything but the token's secret.
+/// A whole seed. `Debug` shows everything but secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seed {
     /// Which cluster, and why it is trusted.
     pub cluster: Cluster,
     /// What this node is in it.
     pub node: Node,
+    /// How it reaches the network.
+    pub network: Network,
+    /// Who tells it the time.
+    pub time: Time,
+    /// Settings of its kubelet.
+    pub kubelet: Kubelet,
+    /// Where its container images come from, by name.
+    pub registries: Vec<Registry>,
     digest: String,
 }
 
 impl Seed {
-    /// Tells two seeds apart: 16 hex digits over the text without the token's secret, from which nothing of it can be found.
+    /// Tells two seeds apart: 16 hex digits over the text without its secrets, from which nothing of them can be found.
     pub fn digest(&self) -> &str {
         &self.digest
     }
@@ -80,6 +110,8 @@ pub struct Cluster {
     pub trust: Trust,
     /// When the token ends, if the seed says so.
     pub token_expires: Option<SystemTime>,
+    /// How its API servers are reached; `[network]` says it.
+    pub via: Via,
 }
 
 /// How the cluster's CA becomes known.
@@ -120,10 +152,17 @@ pub fn parse(bytes: &[u8]) -> Result<Seed, Error> {
         return Err(whole("the file is empty"));
     }
     let root = DeTable::parse(&text).map_err(|e| syntax_error(&text, &e))?;
-    let (cluster, node) = read::tables(&text, root.get_ref())?;
+    let read::Tables { cluster, node, network, time, kubelet, registries, mut secrets } =
+        read::tables(&text, root.get_ref())?;
+    let mut public = text.clone();
+    secrets.sort_by_key(|s| std::cmp::Reverse(s.start));
+    for secret in secrets {
+        public.replace_range(secret, "");
+    }
     // Overwriting the token must not make it another seed.
-    let spent = text.replace(cluster.token.secret(), JoinToken::SPENT);
-    Ok(Seed { digest: digest(spent.as_bytes()), cluster, node })
+    let public = Zeroizing::new(public.replace(cluster.token.secret(), JoinToken::SPENT));
+    let digest = digest(public.as_bytes());
+    Ok(Seed { cluster, node, network, time, kubelet, registries, digest })
 }
 
 /// 16 hex digits that identify a seed file.

@@ -1,61 +1,82 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Walks the parsed tables of a seed: known keys into typed values, everything else into errors with a line.
 
+use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{CaPin, Cluster, Cni, Endpoint, Error, JoinToken, Node, NodeLabel, NodeName, Role, Taint, Trust};
-use super::{may_show, text};
+use super::join_line::{self, JoinLine};
+use super::{CaPin, Cluster, Cni, Endpoint, Error, JoinToken, Kubelet, Network, Node, NodeLabel, NodeName, Registry};
+use super::{Role, Taint, Time, Trust, may_show, text};
+use crate::proxy::Via;
+
+/// Keys before any table.
+pub(super) const TOP_KEYS: [&str; 2] = ["version", "join"];
 
 /// Keys of `[cluster]`.
 pub(super) const CLUSTER_KEYS: [&str; 5] = ["apiserver", "token", "ca-cert-hashes", "ca-cert", "token-expires"];
 /// Keys of `[node]`.
 pub(super) const NODE_KEYS: [&str; 5] = ["name", "role", "cni", "labels", "taints"];
+/// Tables that are read.
+const TABLES: [&str; 6] = ["cluster", "node", "network", "time", "kubelet", "registries"];
 /// Tables of the seed format that later versions read; refused until then, as ignoring them would be wrong.
-const LATER_TABLES: [&str; 6] = ["network", "time", "access", "kubelet", "registries", "harden"];
+const LATER_TABLES: [&str; 2] = ["access", "harden"];
 /// Top-level keys that later versions read.
-const LATER_KEYS: [&str; 2] = ["join", "reset"];
+const LATER_KEYS: [&str; 1] = ["reset"];
 
 /// Line of a byte offset, from 1.
 pub(super) fn line_of(text: &str, offset: usize) -> usize {
     1 + text.as_bytes()[..offset.min(text.len())].iter().filter(|b| **b == b'\n').count()
 }
 
-type Value<'i> = Spanned<DeValue<'i>>;
+pub(super) type Value<'i> = Spanned<DeValue<'i>>;
+
+/// Everything that a seed's tables say.
+pub(super) struct Tables {
+    pub cluster: Cluster,
+    pub node: Node,
+    pub network: Network,
+    pub time: Time,
+    pub kubelet: Kubelet,
+    pub registries: Vec<Registry>,
+    /// Where secrets other than the token stand in the text.
+    pub secrets: Vec<Range<usize>>,
+}
 
 /// The tables of a seed whose TOML is well formed.
-pub(super) fn tables(text: &str, root: &DeTable<'_>) -> Result<(Cluster, Node), Error> {
-    let mut reader = Reader { text, errors: Vec::new() };
+pub(super) fn tables(text: &str, root: &DeTable<'_>) -> Result<Tables, Error> {
+    let mut reader = Reader { text, errors: Vec::new(), secrets: Vec::new() };
     let seed = reader.seed(root);
     // Tables are walked by name; the person reads from the top.
     match (reader.errors.into_iter().min_by_key(|e| e.line.unwrap_or(usize::MAX)), seed) {
         (Some(error), _) => Err(error),
-        (None, Some(seed)) => Ok(seed),
+        (None, Some(seed)) => Ok(Tables { secrets: reader.secrets, ..seed }),
         (None, None) => Err(Error { line: None, text: "a value is missing".to_owned() }),
     }
 }
 
 /// Walks the parsed tables and collects what is wrong, so that the first line can be told, not the first key.
-struct Reader<'t> {
+pub(super) struct Reader<'t> {
     text: &'t str,
-    errors: Vec<Error>,
+    pub(super) errors: Vec<Error>,
+    pub(super) secrets: Vec<Range<usize>>,
 }
 
 impl<'t> Reader<'t> {
-    fn error(&mut self, offset: usize, text: impl Into<String>) {
+    pub(super) fn error(&mut self, offset: usize, text: impl Into<String>) {
         self.errors.push(Error { line: Some(line_of(self.text, offset)), text: text.into() });
     }
 
-    fn seed(&mut self, root: &DeTable<'_>) -> Option<(Cluster, Node)> {
+    fn seed(&mut self, root: &DeTable<'_>) -> Option<Tables> {
         self.version(root)?;
         for (key, value) in root.iter() {
             let (at, name, is_table) = (key.span().start, key.get_ref().as_ref(), value.get_ref().is_table());
             match name {
-                "version" => {}
-                "cluster" | "node" if is_table => {}
-                "cluster" | "node" => self.error(at, format!("{name} must be a table: [{name}]")),
+                _ if TOP_KEYS.contains(&name) => {}
+                _ if TABLES.contains(&name) && is_table => {}
+                _ if TABLES.contains(&name) => self.error(at, format!("{name} must be a table: [{name}]")),
                 _ if LATER_TABLES.contains(&name) => {
                     self.error(at, format!("[{name}] is not supported by this version of firstboot"));
                 }
@@ -67,18 +88,50 @@ impl<'t> Reader<'t> {
             }
         }
         let table = |name: &str| root.get(name).and_then(|v| Some((v.span().start, v.get_ref().as_table()?)));
-        let node = match table("node") {
+        let mut join = root.get("join").map(|v| (v.span().start, self.join(v)));
+        let mut node = match table("node") {
             Some((_, node)) => self.node(node),
             None => self.node(&DeTable::new()),
         };
-        let Some((at, cluster)) = table("cluster") else {
-            if self.errors.is_empty() {
-                self.errors.push(Error { line: None, text: "table [cluster] is missing".to_owned() });
+        if let (Some((at, Some(join))), Some(node)) = (&mut join, &mut node) {
+            match (join.node_name.take(), &node.name) {
+                (Some(_), Some(_)) => self.error(*at, "--node-name in join and name in [node] are both set: give one"),
+                (Some(name), None) => node.name = Some(name),
+                (None, _) => {}
             }
-            return None;
+        }
+        let network = match table("network") {
+            Some((at, network)) => self.network(at, network),
+            None => Some(Network::default()),
         };
-        let cluster = self.cluster(at, cluster);
-        Some((cluster?, node?))
+        let time = table("time").map_or(Some(Time::default()), |(_, t)| self.time(t));
+        let kubelet = table("kubelet").map_or(Some(Kubelet::default()), |(_, t)| self.kubelet(t));
+        let registries = table("registries").map_or(Some(Vec::new()), |(_, t)| self.registries(t));
+        let cluster = match (table("cluster"), join) {
+            (cluster, Some((at, join))) => {
+                let empty = DeTable::new();
+                join.and_then(|join| self.cluster(at, cluster.map_or(&empty, |(_, t)| t), Some(join)))
+            }
+            (Some((at, cluster)), None) => self.cluster(at, cluster, None),
+            (None, None) => {
+                if self.errors.is_empty() {
+                    self.errors.push(Error { line: None, text: "table [cluster] is missing".to_owned() });
+                }
+                None
+            }
+        };
+        let (mut cluster, node, network) = (cluster?, node?, network?);
+        cluster.via = network.via.clone();
+        self.a_way_out(table("network").map_or(0, |(at, _)| at), &network, &cluster);
+        Some(Tables {
+            cluster,
+            node,
+            network,
+            time: time?,
+            kubelet: kubelet?,
+            registries: registries?,
+            secrets: Vec::new(),
+        })
     }
 
     /// Comes first: another version may have other keys, and then every other message would mislead.
@@ -96,35 +149,68 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn unknown_keys(&mut self, name: &str, table: &DeTable<'_>, known: &[&str]) {
+    pub(super) fn unknown_keys(&mut self, name: &str, table: &DeTable<'_>, known: &[&str]) {
         for key in table.keys().filter(|k| !known.contains(&k.get_ref().as_ref())) {
-            let hint = match LATER_KEYS.contains(&key.get_ref().as_ref()) {
-                true => "; it belongs at the top, before any table",
-                false => "",
-            };
+            let hint = misplaced(key.get_ref());
             self.error(key.span().start, format!("unknown key {} in [{name}]{hint}", quoted(key.get_ref())));
         }
     }
 
-    fn cluster(&mut self, at: usize, table: &DeTable<'_>) -> Option<Cluster> {
+    /// kubeadm's own line.
+    fn join(&mut self, value: &Value<'_>) -> Option<JoinLine> {
+        let Some(line) = value.get_ref().as_str() else {
+            self.error(value.span().start, "join must be a string in quotes");
+            return None;
+        };
+        let read = join_line::parse(line);
+        read.map_err(|why| self.error(value.span().start, format!("malformed join: {why}"))).ok()
+    }
+
+    /// `[cluster]`, or what kubeadm's line says of it; `at` is where the one of them that counts begins.
+    fn cluster(&mut self, at: usize, table: &DeTable<'_>, join: Option<JoinLine>) -> Option<Cluster> {
         self.unknown_keys("cluster", table, &CLUSTER_KEYS);
-        let apiserver = table.get("apiserver").map(|v| self.strings(v, "apiserver", "cluster", Endpoint::parse));
-        let token = table.get("token").map(|v| self.string(v, "token", "cluster", JoinToken::parse));
-        let pins = table.get("ca-cert-hashes").map(|v| self.strings(v, "ca-cert-hashes", "cluster", CaPin::parse));
+        let beside = CLUSTER_KEYS[..3].iter().filter(|_| join.is_some()).filter_map(|k| table.get_key_value(*k));
+        for (key, _) in beside {
+            let text = format!("join and {} in [cluster] are both set: the line says it already", key.get_ref());
+            self.error(key.span().start, text);
+        }
+        let from_line = join.is_some();
+        let (apiserver, token, pins) = match join {
+            Some(JoinLine { apiserver, token, ca_cert_hashes, .. }) => {
+                let pins = (!ca_cert_hashes.is_empty()).then_some(Some(ca_cert_hashes));
+                (Some(Some(vec![apiserver])), Some(Some(token)), pins)
+            }
+            None => (
+                table.get("apiserver").map(|v| self.strings(v, "apiserver", "cluster", Endpoint::parse)),
+                table.get("token").map(|v| self.string(v, "token", "cluster", JoinToken::parse)),
+                table.get("ca-cert-hashes").map(|v| self.strings(v, "ca-cert-hashes", "cluster", CaPin::parse)),
+            ),
+        };
         let ca = table.get("ca-cert").map(|v| self.string(v, "ca-cert", "cluster", text::check_pem));
         let token_expires = table.get("token-expires").map(|v| self.datetime(v));
         if let (Some(_), Some(_), Some(v)) = (&pins, &ca, table.get("ca-cert")) {
-            self.error(v.span().start, "ca-cert and ca-cert-hashes are both set in [cluster]: give one of them");
+            let text = match from_line {
+                true => {
+                    "ca-cert in [cluster] and --discovery-token-ca-cert-hash in join are both set: give one of them"
+                }
+                false => "ca-cert and ca-cert-hashes are both set in [cluster]: give one of them",
+            };
+            self.error(v.span().start, text);
         }
         if self.errors.is_empty() {
+            const IMPOSTOR: &str = "without it the cluster cannot be told from an impostor";
             let missing = match (&apiserver, &token, &pins, &ca) {
-                (None, ..) => "apiserver is missing in [cluster]",
-                (_, None, ..) => "token is missing in [cluster]",
-                (_, _, None, None) => {
-                    "ca-cert-hashes is missing in [cluster]: without it the cluster cannot be told \
-                                       from an impostor (ca-cert does as well)"
+                (None, ..) => "apiserver is missing in [cluster]".to_owned(),
+                (_, None, ..) => "token is missing in [cluster]".to_owned(),
+                (_, _, None, None) if from_line => {
+                    format!(
+                        "join has no --discovery-token-ca-cert-hash: {IMPOSTOR} (ca-cert in [cluster] does as well)"
+                    )
                 }
-                _ => "",
+                (_, _, None, None) => {
+                    format!("ca-cert-hashes is missing in [cluster]: {IMPOSTOR} (ca-cert does as well)")
+                }
+                _ => String::new(),
             };
             if !missing.is_empty() {
                 self.error(at, missing);
@@ -135,7 +221,13 @@ impl<'t> Reader<'t> {
             (None, Some(ca)) => Some(Trust::Ca(ca)),
             _ => None,
         };
-        Some(Cluster { apiserver: apiserver??, token: token??, trust: trust?, token_expires: token_expires.flatten() })
+        Some(Cluster {
+            apiserver: apiserver??,
+            token: token??,
+            trust: trust?,
+            token_expires: token_expires.flatten(),
+            via: Via::default(),
+        })
     }
 
     fn node(&mut self, table: &DeTable<'_>) -> Option<Node> {
@@ -149,12 +241,12 @@ impl<'t> Reader<'t> {
     }
 
     /// One string, checked by `parse`.
-    fn string<T>(
+    pub(super) fn string<T>(
         &mut self,
         value: &Value<'_>,
         key: &str,
         table: &str,
-        parse: fn(&str) -> Result<T, String>,
+        parse: impl Fn(&str) -> Result<T, String>,
     ) -> Option<T> {
         let Some(text) = value.get_ref().as_str() else {
             self.error(value.span().start, format!("{key} in [{table}] must be a string in quotes"));
@@ -163,22 +255,23 @@ impl<'t> Reader<'t> {
         parse(text).map_err(|why| self.error(value.span().start, format!("malformed {key} in [{table}]: {why}"))).ok()
     }
 
-    /// A list of strings, or one string that stands for a list of one. Only `taints` may be an empty list.
-    fn strings<T>(
+    /// A list of strings, or one string that stands for a list of one. An empty list is refused where something is
+    /// required.
+    pub(super) fn strings<T>(
         &mut self,
         value: &Value<'_>,
         key: &str,
         table: &str,
-        parse: fn(&str) -> Result<T, String>,
+        parse: impl Fn(&str) -> Result<T, String>,
     ) -> Option<Vec<T>> {
         let Some(array) = value.get_ref().as_array() else {
             return self.string(value, key, table, parse).map(|one| vec![one]);
         };
-        if array.is_empty() && key != "taints" {
+        if array.is_empty() && table == "cluster" {
             self.error(value.span().start, format!("{key} in [{table}] is empty"));
             return None;
         }
-        let all: Vec<Option<T>> = array.iter().map(|v| self.string(v, key, table, parse)).collect();
+        let all: Vec<Option<T>> = array.iter().map(|v| self.string(v, key, table, &parse)).collect();
         all.into_iter().collect()
     }
 
@@ -197,6 +290,10 @@ impl<'t> Reader<'t> {
             };
             match NodeLabel::parse(key.get_ref(), text) {
                 Ok(label) => labels.push(label),
+                // A line that was added at the end of the file, where a table is open.
+                Err(_) if !misplaced(key.get_ref()).is_empty() => {
+                    self.error(at, format!("malformed label {name} in [node]{}", misplaced(key.get_ref())));
+                }
                 Err(why) => self.error(at, format!("malformed label {name} in [node]: {why}")),
             }
         }
@@ -217,8 +314,16 @@ impl<'t> Reader<'t> {
     }
 }
 
+/// What to add to a message about a key that stands in a table but belongs before any.
+pub(super) fn misplaced(key: &str) -> &'static str {
+    match TOP_KEYS.contains(&key) || LATER_KEYS.contains(&key) {
+        true => "; it belongs at the top, before any table",
+        false => "",
+    }
+}
+
 /// A key in quotes when it may be repeated; otherwise only its length.
-fn quoted(key: &str) -> String {
+pub(super) fn quoted(key: &str) -> String {
     match may_show(key) {
         true => format!("\"{key}\""),
         false => format!("of {} characters", key.chars().count()),

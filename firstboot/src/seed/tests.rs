@@ -137,7 +137,7 @@ fn bad() -> Vec<(String, &'static str)> {
         (with("version = 1", ""), "seed.toml: the first line must be: version = 1"),
         (with("version = 1", "version = 2\nnew = 1"), "seed.toml:1: this firstboot reads seeds of version = 1 only"),
         (with("version = 1", "version = \"1\""), "seed.toml:1: this firstboot reads seeds of version = 1 only"),
-        (seed("[network]\ndhcp = true\n"), "seed.toml:6: [network] is not supported by this version of firstboot"),
+        (seed("[harden]\n"), "seed.toml:6: [harden] is not supported by this version of firstboot"),
         (
             with("version = 1", "version = 1\nreset = true"),
             "seed.toml:2: key \"reset\" is not supported by this version of firstboot",

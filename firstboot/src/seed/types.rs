@@ -200,6 +200,11 @@ impl NodeName {
         Ok(name)
     }
 
+    /// The template as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// The name, with `value` asked for each placeholder; lower case, valid as a node name.
     ///
     /// # Errors

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `imagebuild seed new`: writes a seed from flags, or from the line that `kubeadm token create` prints.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
+use firstboot::seed::join_line;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -103,15 +104,22 @@ pub fn main(args: &Args) -> Result<()> {
 
 /// The seed's text, accepted by the device's own parser.
 fn text(args: &Args, input: &mut impl Read) -> Result<String> {
-    let mut cluster = match &args.join {
+    let (mut cluster, named) = match &args.join {
         Some(line) => from_join(&given(line, input)?)?,
-        None => Cluster {
-            apiserver: args.apiserver.clone(),
-            token: given(args.token.as_deref().context("make a seed: give --join or --token")?, input)?,
-            ca_cert_hashes: args.ca_cert_hash.clone(),
-            ..Cluster::default()
-        },
+        None => {
+            let cluster = Cluster {
+                apiserver: args.apiserver.clone(),
+                token: given(args.token.as_deref().context("make a seed: give --join or --token")?, input)?,
+                ca_cert_hashes: args.ca_cert_hash.clone(),
+                ..Cluster::default()
+            };
+            (cluster, None)
+        }
     };
+    ensure!(
+        named.is_none() || args.name.is_none(),
+        "make a seed: give --name or --node-name in the join line, not both"
+    );
     ensure!(!cluster.apiserver.is_empty(), "make a seed: give --join or --apiserver");
     cluster.token_expires = args.token_expires;
     if let Some(path) = &args.ca_cert {
@@ -123,7 +131,7 @@ fn text(args: &Args, input: &mut impl Read) -> Result<String> {
         let (key, value) = label.split_once('=').with_context(|| format!("read --label {label}: not KEY=VALUE"))?;
         labels.insert(key.to_owned(), value.to_owned());
     }
-    let (name, role, cni) = (args.name.clone(), args.role.clone(), args.cni.clone());
+    let (name, role, cni) = (args.name.clone().or(named), args.role.clone(), args.cni.clone());
     let seed = Seed { version: 1, cluster, node: Node { name, role, cni, taints: args.taint.clone(), labels } };
     let text = toml::to_string(&seed).context("write the seed")?;
     super::parse(text.as_bytes()).context("make a seed: the device would refuse it")?;
@@ -140,33 +148,16 @@ fn given(value: &str, input: &mut impl Read) -> Result<String> {
     Ok(text.trim().to_owned())
 }
 
-/// Reads `kubeadm join …`. No message repeats a value: any of them may be the token.
-fn from_join(line: &str) -> Result<Cluster> {
-    let line = line.replace("\\\n", " ");
-    let mut words = line.split_whitespace().skip_while(|w| *w != "join").skip(1);
-    let mut cluster = Cluster::default();
-    while let Some(word) = words.next() {
-        if !word.starts_with('-') {
-            cluster.apiserver.push(word.to_owned());
-            continue;
-        }
-        let (flag, value) = match word.split_once('=') {
-            Some((flag, value)) => (flag, Some(value)),
-            None => (word, None),
-        };
-        let mut value =
-            || value.or_else(|| words.next()).with_context(|| format!("read the join line: {flag} is last"));
-        match flag {
-            "--token" | "--discovery-token" => cluster.token = value()?.to_owned(),
-            "--discovery-token-ca-cert-hash" => {
-                cluster.ca_cert_hashes.extend(value()?.split(',').map(str::to_owned));
-            }
-            _ => bail!("read the join line: firstboot has no counterpart to {flag}; leave it out"),
-        }
-    }
-    ensure!(!cluster.apiserver.is_empty(), "read the join line: no `join HOST:PORT` in it");
-    ensure!(!cluster.token.is_empty(), "read the join line: no --token in it");
-    Ok(cluster)
+/// What the device's own reader makes of `kubeadm join …`: the cluster, and the node's name if the line has one.
+fn from_join(line: &str) -> Result<(Cluster, Option<String>)> {
+    let line = join_line::parse(line).map_err(|why| anyhow!("read the join line: {why}"))?;
+    let cluster = Cluster {
+        apiserver: vec![line.apiserver.to_string()],
+        token: line.token.bearer().to_string(),
+        ca_cert_hashes: line.ca_cert_hashes.iter().map(ToString::to_string).collect(),
+        ..Cluster::default()
+    };
+    Ok((cluster, line.node_name.map(|n| n.as_str().to_owned())))
 }
 
 /// Writes a new file that only its owner can read.
@@ -201,14 +192,23 @@ mod tests {
     }
 
     #[test]
+    fn a_name_in_the_line_is_the_nodes() {
+        let line = format!(
+            "kubeadm join a:1 --token abcdef.0123456789abcdef --discovery-token-ca-cert-hash {HASH} --node-name Shop-1"
+        );
+        let args = Args { join: Some(line), ..Args::default() };
+        assert!(text(&args, &mut &b""[..]).unwrap().ends_with("\n[node]\nname = \"Shop-1\"\n"));
+        let both = text(&Args { name: Some("a".into()), ..args }, &mut &b""[..]).unwrap_err().to_string();
+        assert_eq!(both, "make a seed: give --name or --node-name in the join line, not both");
+    }
+
+    #[test]
     fn mistakes_are_told_without_values() {
-        let error = |line: &str| from_join(line).unwrap_err().to_string();
-        assert_eq!(error("kubeadm join a:1 --token"), "read the join line: --token is last");
-        assert_eq!(error("kubeadm join a:1"), "read the join line: no --token in it");
-        assert_eq!(error("nonsense"), "read the join line: no `join HOST:PORT` in it");
+        let error = |line: &str| from_join(line).err().unwrap().to_string();
+        assert_eq!(error("kubeadm join a:1 --token"), "read the join line: --token has no value");
         assert_eq!(
-            error("kubeadm join a:1 --token t --control-plane"),
-            "read the join line: firstboot has no counterpart to --control-plane; leave it out"
+            error("nonsense"),
+            "read the join line: expected the line that kubeadm token create --print-join-command prints"
         );
         let args = Args { apiserver: vec!["a:1".into()], token: Some("secret".into()), ..Args::default() };
         let error = text(&args, &mut &b""[..]).unwrap_err();

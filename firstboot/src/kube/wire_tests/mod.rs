@@ -3,6 +3,7 @@
 //! none of it, is met in tests/tests/join.
 
 mod network;
+mod proxy;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -20,6 +21,7 @@ use super::discovery::discover;
 use super::error::Error;
 use super::tls::{PinnedCa, Validity, unverified, verified};
 use super::{pin, run};
+use crate::proxy::Via;
 use crate::seed::{Cluster, Endpoint, JoinToken, Trust};
 
 pub(crate) struct Ca {
@@ -159,7 +161,13 @@ fn who_shares_the_token_cannot_add_a_ca_to_the_bundle() {
     let attempt = |server: &Ca| {
         let at = serve(server.leaf("127.0.0.1", 2020, 2090), cluster_info(&bundle, &token));
         let trust = Trust::Pins(vec![pin::pin_of(&real.trusted()[0]).unwrap()]);
-        let cluster = Cluster { apiserver: vec![at.clone()], token: token.clone(), trust, token_expires: None };
+        let cluster = Cluster {
+            apiserver: vec![at.clone()],
+            token: token.clone(),
+            trust,
+            token_expires: None,
+            via: Via::default(),
+        };
         let mut found = None;
         run(async {
             found = Some(discover(&cluster, year(2026)).await);

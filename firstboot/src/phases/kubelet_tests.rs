@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is made of kubelet's log. The lines are those of kubelet 1.36.3, given drop-ins that it does not take.
+
+use super::super::tests::cx;
+use super::*;
+use crate::host::fake::Fake;
+
+const STATIC: &str = "E1122 20:08:35.289357   30094 run.go:72] \"command failed\" err=\"failed to validate kubelet \
+                      configuration, error: [invalid configuration: topologyManagerPolicy (--topology-manager-policy) \
+                      \\\"x\\\" must be one of: [\\\"none\\\" \\\"best-effort\\\" \\\"restricted\\\" \
+                      \\\"single-numa-node\\\"]], path: &TypeMeta{Kind:,APIVersion:,}\"";
+const SWAP: &str = "E1122 20:08:37.152887   30180 run.go:72] \"command failed\" err=\"failed to merge kubelet configs: \
+                    failed to unmarshal merged JSON into kubelet configuration: json: cannot unmarshal number into Go \
+                    struct field KubeletConfiguration.memorySwap of type v1beta1.MemorySwapConfiguration\"";
+
+#[test]
+fn the_line_that_says_why() {
+    let said = "failed to validate kubelet configuration, error: [invalid configuration: topologyManagerPolicy \
+                (--topology-manager-policy) \"x\" must be one of: [\"none\" \"best-effort\" \"restricted\" \
+                \"single-numa-node\"]], path: &TypeMeta{Kind:,APIVersion:,}";
+    let log = format!("I1122 20:08:35.1 30094 server.go:1] \"Starting\"\n{STATIC}\nkubelet.service: Failed\n\n");
+    assert_eq!(complaint(&log).unwrap(), said);
+    let panic = "panic: unrecognized feature gate: Nope\n\ngoroutine 1 [running]:\nmain.main()\n\t+0x2a\n";
+    assert_eq!(complaint(panic).unwrap(), "panic: unrecognized feature gate: Nope");
+    let error = "E1122 20:08:37.152887   30180 kubelet.go:9] \"Eviction manager: failed\" err=\"x\"\nI1122 20:08:38.1 1 a.go:1] b\n";
+    assert_eq!(complaint(error).unwrap(), "\"Eviction manager: failed\" err=\"x\"");
+    assert_eq!(
+        complaint("kubelet: error while loading shared libraries\n").unwrap(),
+        "kubelet: error while loading shared libraries"
+    );
+    assert_eq!(complaint("\n \n"), None);
+    assert_eq!(complaint(&"x".repeat(1000)).unwrap().len(), 400);
+}
+
+const SEED: &str = "version = 1\n[cluster]\napiserver = \"10.0.2.2\"\ntoken = \"abcdef.0123456789abcdef\"\nca-cert-hashes = \
+                    \"sha256:0000000000000000000000000000000000000000000000000000000000000000\"\n";
+
+/// The fault when kubelet ended so often and left this log.
+fn applied(seed: &str, ended: &'static str, log: &'static str) -> (Owner, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let (fake, _) = Fake::new();
+    let fake = fake.answering(move |argv| match argv {
+        ["systemctl", "show", ..] => Some(Ok(format!("{ended}\n"))),
+        ["journalctl", ..] => Some(Ok(log.to_owned())),
+        _ => None,
+    });
+    let fault = apply(&cx(dir.path(), fake, seed)).unwrap_err();
+    (fault.owner, fault.to_string())
+}
+
+#[test]
+fn whose_move_it_is_when_kubelet_keeps_ending() {
+    let with = |line: &str| format!("{SEED}[kubelet.config]\n{line}\n");
+    let (owner, text) = applied(&with("topologyManagerPolicy = \"x\""), "2", STATIC);
+    assert_eq!(owner, Owner::Seed);
+    assert!(
+        text.starts_with("start kubelet: it ended 2 times, by [kubelet.config]: failed to validate kubelet"),
+        "{text}"
+    );
+    let (owner, text) = applied(&with("maxPods = 60"), "3", STATIC);
+    assert_eq!(owner, Owner::Host);
+    assert!(text.starts_with("start kubelet: it ended 3 times: failed to validate kubelet configuration"), "{text}");
+    let (owner, _) = applied(&with("memorySwap = {}"), "2", SWAP);
+    assert_eq!(owner, Owner::Seed);
+    let never = "wait for kubelet: not healthy after 240 s, see journalctl -u kubelet";
+    assert_eq!(applied(SEED, "0", ""), (Owner::Host, never.to_owned()));
+    let (owner, text) = applied(SEED, "1", "E1122 20:08:37.1 1 kubelet.go:9] \"No CRI\"\n");
+    assert_eq!((owner, text.as_str()), (Owner::Host, "wait for kubelet: not healthy after 240 s: \"No CRI\""));
+}

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The link: what `[network]` says, in files of systemd-networkd or, where an image uses that, of NetworkManager.
+//!
+//! Without the table every wired interface asks for an address by DHCP and listens to router advertisements. Nothing
+//! is waited for here (see `online`), unless it takes a link to know which interface is meant.
+
+mod keyfile;
+mod networkd;
+mod pick;
+mod radio;
+
+pub(super) use pick::links;
+
+use super::Cx;
+use super::ours::{self, Changes, File};
+use crate::fault::{Fault, OwnedBy, Owner};
+use crate::host::Host;
+use crate::seed::Network;
+use anyhow::Result;
+
+const NETWORKD: &str = "/usr/lib/systemd/system/systemd-networkd.service";
+const WANTS: &str = "/etc/systemd/system/multi-user.target.wants";
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Folders that hold nothing of ours but what this phase writes.
+const FOLDERS: [&str; 4] = [networkd::FOLDER, keyfile::FOLDER, radio::FOLDER, "/etc/modprobe.d"];
+
+/// The interfaces that are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Link {
+    /// All that are wired and no part of another one.
+    EveryWired,
+    /// By the kernel's name.
+    Name(String),
+    /// By hardware address, as sysfs writes it.
+    Mac(String),
+}
+
+/// Who sets up networks on this image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manager {
+    Networkd,
+    NetworkManager,
+}
+
+impl Network {
+    /// Whether IPv6 addresses and routes come from router advertisements: unless the seed gives its own.
+    fn router_tells_ipv6(&self) -> bool {
+        self.dhcp || !self.addresses.iter().any(|a| a.addr().is_ipv6())
+    }
+}
+
+pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
+    let held = || -> Result<bool> {
+        let network = &cx.seed.network;
+        let Some(link) = pick::link(&cx.host, network)? else { return Ok(false) };
+        let manager = manager(&cx.host)?;
+        let enabled = match (manager, &network.wifi, &link) {
+            (Manager::NetworkManager, ..) => true,
+            (Manager::Networkd, Some(_), Link::Name(name)) => cx.host.read_link(&radio_wanted(name))?.is_some(),
+            (Manager::Networkd, ..) => true,
+        };
+        Ok(enabled && ours::hold(&cx.host, &files(&cx.host, manager, network, &link)?, &FOLDERS)?)
+    };
+    held().owned_by(Owner::Host)
+}
+
+pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
+    let network = &cx.seed.network;
+    let manager = manager(&cx.host).owned_by(Owner::Host)?;
+    if network.wifi.is_some() && manager == Manager::Networkd {
+        let there = cx.host.size_and_mode(radio::UNIT_FILE).owned_by(Owner::Host)?.is_some();
+        if !there {
+            let text = "use [network.wifi]: this image has no wpa_supplicant; add wpasupplicant to its packages";
+            return Err(Fault::new(Owner::Image, text));
+        }
+    }
+    let link = pick::wait(&cx.host, network)?;
+    let work = || -> Result<()> {
+        let changes = ours::put(&cx.host, &files(&cx.host, manager, network, &link)?, &FOLDERS)?;
+        match manager {
+            Manager::Networkd => networkd(&cx.host, network, &link, &changes),
+            Manager::NetworkManager => network_manager(&cx.host, &changes),
+        }
+    };
+    work().owned_by(Owner::Host)
+}
+
+fn files(host: &Host, manager: Manager, network: &Network, link: &Link) -> Result<Vec<File>> {
+    let mut files = match manager {
+        Manager::Networkd => networkd::files(network, link),
+        Manager::NetworkManager => keyfile::files(network, link),
+    };
+    if let Some(wifi) = &network.wifi {
+        files.push(radio::country_file(wifi));
+        if let (Manager::Networkd, Link::Name(name)) = (manager, link) {
+            files.push(radio::file(wifi, name));
+        }
+    }
+    // NetworkManager writes the file itself; systemd-resolved takes the servers from networkd.
+    if manager == Manager::Networkd && !network.dns.is_empty() && !resolved(host)? {
+        let lines: String = network.dns.iter().map(|d| format!("nameserver {d}\n")).collect();
+        files.push(File::public(RESOLV_CONF, &lines));
+    }
+    Ok(files)
+}
+
+/// Whether names are resolved by systemd-resolved.
+fn resolved(host: &Host) -> Result<bool> {
+    Ok(host.read_link(RESOLV_CONF)?.is_some_and(|to| to.contains("systemd/resolve")))
+}
+
+/// NetworkManager where it is enabled and networkd is not.
+fn manager(host: &Host) -> Result<Manager> {
+    let enabled = |unit: &str| host.read_link(&format!("{WANTS}/{unit}")).map(|l| l.is_some());
+    Ok(match enabled("NetworkManager.service")? && !enabled("systemd-networkd.service")? {
+        true => Manager::NetworkManager,
+        false => Manager::Networkd,
+    })
+}
+
+fn radio_wanted(interface: &str) -> String {
+    format!("{WANTS}/wpa_supplicant@{interface}.service")
+}
+
+fn networkd(host: &Host, network: &Network, link: &Link, changes: &Changes) -> Result<()> {
+    host.symlink(&format!("{WANTS}/systemd-networkd.service"), NETWORKD)?;
+    // What an earlier seed set up: networkd would leave its VLAN there, and the radio would stay on.
+    for name in stale_vlans(host, network)? {
+        host.run(&["ip", "link", "delete", "dev", &name])?;
+    }
+    for interface in changes.removed.iter().filter_map(|p| radio::interface_of(p)) {
+        host.remove(&radio_wanted(interface))?;
+        host.run(&["systemctl", "stop", &format!("wpa_supplicant@{interface}.service")])?;
+    }
+    if let (Some(_), Link::Name(name)) = (&network.wifi, link) {
+        host.symlink(&radio_wanted(name), radio::UNIT_FILE)?;
+        host.run(&["systemctl", "--no-block", "restart", &format!("wpa_supplicant@{name}.service")])?;
+    }
+    // `restart` rather than `start`: it may be running already, without this file. Nobody waits for it here:
+    // the bundle is unpacked while the address comes.
+    host.run(&["systemctl", "--no-block", "restart", "systemd-networkd.service"]).map(drop)
+}
+
+/// Name of the interface of a VLAN.
+pub(super) fn vlan_name(id: u16) -> String {
+    format!("vlan{id}")
+}
+
+/// VLANs that are there by an earlier seed.
+fn stale_vlans(host: &Host, network: &Network) -> Result<Vec<String>> {
+    if !host.journal().knows(&networkd::vlan_file()) {
+        return Ok(Vec::new());
+    }
+    let is_vlan = |name: &String| name.strip_prefix("vlan").is_some_and(|id| id.parse::<u16>().is_ok());
+    let mut names = host.list("/sys/class/net")?;
+    names.retain(|name| is_vlan(name) && network.vlan.map(vlan_name).as_ref() != Some(name));
+    Ok(names)
+}
+
+/// NetworkManager takes up changed profiles when told, and the profile where its interface is ready.
+fn network_manager(host: &Host, changes: &Changes) -> Result<()> {
+    if *changes == Changes::default() {
+        return Ok(());
+    }
+    host.run(&["nmcli", "connection", "reload"])?;
+    let ours = format!("{}/{}.nmconnection", keyfile::FOLDER, keyfile::ID);
+    if changes.written.contains(&ours) {
+        // An interface that is not ready yet is taken up by NetworkManager when it is; `online` tells when it is not.
+        let _ = host.run(&["nmcli", "--wait", "0", "connection", "up", "id", keyfile::ID]);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod real_tests;
+#[cfg(test)]
+mod tests;

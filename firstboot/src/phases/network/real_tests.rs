@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The files that firstboot writes, read and carried out by the real systemd-networkd, on a pair of virtual interfaces
+//! in a network namespace of their own.
+
+use super::tests::network;
+use super::*;
+use std::process::Command;
+
+/// `$1`: the files, `$2`: what must have come about, as a command. Read-only /sys tells networkd that nobody runs udev.
+const SCRIPT: &str = r#"
+set -e
+chmod 755 /run/systemd
+mount -t tmpfs -o mode=755 none /run/systemd/netif
+chown systemd-network:systemd-network /run/systemd/netif
+mount --bind "$1" /etc/systemd/network
+mount -t sysfs -o ro none /sys
+log=/run/systemd/netif/firstboot-log
+ip link add eth0 address 02:00:5e:00:53:01 type veth peer name far
+ip link set far up
+SYSTEMD_LOG_LEVEL=info SYSTEMD_LOG_TARGET=console /usr/lib/systemd/systemd-networkd 2>$log &
+networkd=$!
+for _ in $(seq 100); do
+    if grep -q 'Enumeration completed' $log && eval "$2" >/dev/null; then break; fi
+    sleep 0.1
+done
+ip -oneline addr show dev eth0
+ip route
+ip -6 route
+cat $log
+kill $networkd
+"#;
+
+/// What networkd said and did with the files of this `[network]`.
+fn carried_out(lines: &str, link: &Link, until: &str, edit: impl Fn(&str) -> String) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    for file in networkd::files(&network(lines), link) {
+        std::fs::write(dir.path().join(file.path.rsplit('/').next().unwrap()), edit(&file.text)).unwrap();
+    }
+    // networkd gives its rights up before it reads.
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(dir.path(), mode).unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--net", "--mount", "sh", "-c", SCRIPT, "sh"]).arg(dir.path()).arg(until);
+    let out = command.output().unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(text.contains("Enumeration completed"), "networkd did not start: {text}");
+    text
+}
+
+const MAC: &str = "02:00:5e:00:53:01";
+
+#[test]
+#[ignore = "needs root and systemd-networkd"]
+fn networkd_gives_the_interface_what_the_seed_says() {
+    let lines = "addresses = [\"10.0.2.15/24\", \"2001:db8::10/64\"]\ngateway = [\"10.0.2.1\", \"fe80::1\"]\ndns = \"10.0.2.3\"";
+    for link in [Link::Name("eth0".into()), Link::Mac(MAC.into())] {
+        // veth is a kind, which a real interface is not.
+        let edit = |text: &str| text.replace("Kind=!*\n", "");
+        let until = "ip -6 route | grep ^default && ip -6 addr show dev eth0 | grep 2001:db8::10";
+        let seen = carried_out(lines, &link, until, edit);
+        for want in [
+            "inet 10.0.2.15/24 ",
+            "inet6 2001:db8::10/64 ",
+            "default via 10.0.2.1 dev eth0 proto static",
+            "default via fe80::1 dev eth0 proto static",
+        ] {
+            assert!(seen.contains(want), "no {want:?}: {seen}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root and systemd-networkd"]
+fn networkd_takes_every_line() {
+    let complaints =
+        |text: &str| text.lines().filter(|l| l.contains("ignoring")).map(str::to_owned).collect::<Vec<_>>();
+    for (lines, link) in [
+        ("", Link::EveryWired),
+        ("dns = \"10.0.2.3\"", Link::EveryWired),
+        ("vlan = 42\ndns = [\"10.0.2.3\", \"fd00::3\"]", Link::Mac(MAC.into())),
+        ("vlan = 42\naddresses = \"10.0.2.15/24\"\ngateway = \"10.0.2.1\"", Link::Name("eth0".into())),
+        ("addresses = \"10.0.2.15/24\"\ndhcp = true", Link::Name("eth0".into())),
+    ] {
+        let seen = carried_out(lines, &link, "true", str::to_owned);
+        assert_eq!(complaints(&seen), Vec::<String>::new(), "{lines}");
+    }
+    // The check itself can fail.
+    let seen = carried_out("", &Link::EveryWired, "true", |text| text.replace("UseHostname", "UseHostnam"));
+    assert_eq!(complaints(&seen).len(), 2, "{seen}");
+}

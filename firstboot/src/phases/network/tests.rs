@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Which interface is meant, which system is told, and what goes when another seed is dropped; the files themselves
+//! are shown to the real systemd-networkd.
+
+use super::super::{put_for_tests, tests::cx};
+use super::*;
+use crate::host::fake::{Fake, Seen};
+use crate::seed;
+use std::path::Path;
+use std::rc::Rc;
+
+/// `[network]` with these lines, of a seed whose API server is 10.0.2.2.
+pub(super) fn network(lines: &str) -> Network {
+    seed::parse(text(lines).as_bytes()).unwrap().network
+}
+
+fn text(lines: &str) -> String {
+    format!(
+        "version = 1\n[cluster]\napiserver = \"10.0.2.2\"\ntoken = \"abcdef.0123456789abcdef\"\nca-cert-hashes = \
+         \"sha256:{}\"\n[network]\n{lines}\n",
+        "0".repeat(64)
+    )
+}
+
+fn machine(root: &Path, lines: &str) -> (Cx, Rc<Seen>) {
+    let (fake, seen) = Fake::new();
+    (cx(root, fake, &text(lines)), seen)
+}
+
+/// An interface of this device.
+fn interface(root: &Path, name: &str, mac: &str, carrier: bool) {
+    let put = |file: &str, text: &str| put_for_tests(root, &format!("sys/class/net/{name}/{file}"), text);
+    put("device/uevent", "DRIVER=x\n");
+    put("address", &format!("{mac}\n"));
+    put("carrier", if carrier { "1\n" } else { "0\n" });
+}
+
+const ONE: &str = "02:00:5e:00:53:01";
+const TWO: &str = "02:00:5e:00:53:02";
+
+#[test]
+fn the_first_interface_with_a_link_is_kept_until_another_has_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cx, seen) = machine(dir.path(), "addresses = \"10.0.2.15/24\"");
+    let fault = apply(&cx).unwrap_err();
+    assert_eq!(
+        (fault.owner, fault.to_string().as_str()),
+        (Owner::Cluster, "find a link: this device has no network interface")
+    );
+    interface(dir.path(), "eth0", ONE, false);
+    interface(dir.path(), "eth1", TWO, false);
+    let fault = apply(&cx).unwrap_err();
+    assert_eq!((fault.owner, fault.to_string().as_str()), (Owner::Cluster, "find a link: none of eth0, eth1 has one"));
+    assert_eq!(seen.commands.take(), ["ip link set dev eth0 up", "ip link set dev eth1 up"]);
+    interface(dir.path(), "eth1", TWO, true);
+    let file = || cx.host.read_text("/etc/systemd/network/50-firstboot.network").unwrap().unwrap();
+    apply(&cx).unwrap();
+    assert!(check(&cx).unwrap() && file().contains(TWO), "{}", file());
+    interface(dir.path(), "eth0", ONE, true);
+    assert!(check(&cx).unwrap());
+    interface(dir.path(), "eth1", TWO, false);
+    assert!(!check(&cx).unwrap());
+    apply(&cx).unwrap();
+    assert!(check(&cx).unwrap() && file().contains(ONE), "{}", file());
+    // Nobody has a link: that is no reason to choose another.
+    interface(dir.path(), "eth0", ONE, false);
+    assert!(check(&cx).unwrap());
+}
+
+#[test]
+fn the_only_interface_is_meant_even_without_a_link() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cx, _) = machine(dir.path(), "vlan = 42");
+    interface(dir.path(), "eth0", ONE, false);
+    apply(&cx).unwrap();
+    assert!(check(&cx).unwrap());
+}
+
+#[test]
+fn another_seed_takes_away_what_it_does_not_ask_for() {
+    let dir = tempfile::tempdir().unwrap();
+    interface(dir.path(), "eth0", ONE, true);
+    let (cx, _) = machine(dir.path(), "interface = \"eth0\"\nvlan = 42");
+    assert!(!check(&cx).unwrap());
+    apply(&cx).unwrap();
+    assert!(check(&cx).unwrap());
+    drop(cx);
+    put_for_tests(dir.path(), "sys/class/net/vlan42/address", ONE);
+    let (cx, seen) = machine(dir.path(), "interface = \"eth0\"\nvlan = 7");
+    assert!(!check(&cx).unwrap());
+    apply(&cx).unwrap();
+    let restart = "systemctl --no-block restart systemd-networkd.service";
+    assert_eq!(seen.commands.take(), ["ip link delete dev vlan42", restart]);
+    drop(cx);
+    let (cx, _) = machine(dir.path(), "");
+    assert!(!check(&cx).unwrap());
+    apply(&cx).unwrap();
+    assert!(check(&cx).unwrap());
+    assert_eq!(cx.host.list("/etc/systemd/network").unwrap(), ["50-firstboot.network"]);
+}
+
+#[test]
+fn a_radio_is_found_by_itself_and_switched_off_by_another_seed() {
+    let dir = tempfile::tempdir().unwrap();
+    let wifi = "wifi = { ssid = \"a\", password = \"hunter22\", country = \"DE\" }";
+    let (cx, seen) = machine(dir.path(), wifi);
+    let fault = apply(&cx).unwrap_err();
+    assert_eq!(
+        (fault.owner, fault.to_string().as_str()),
+        (Owner::Image, "use [network.wifi]: this image has no wpa_supplicant; add wpasupplicant to its packages")
+    );
+    put_for_tests(dir.path(), "usr/lib/systemd/system/wpa_supplicant@.service", "[Service]\n");
+    interface(dir.path(), "eth0", ONE, true);
+    let fault = apply(&cx).unwrap_err();
+    let text = "find a radio for [network.wifi]: this device shows none; is it there, and are its driver and firmware in \
+                the image?";
+    assert_eq!((fault.owner, fault.to_string().as_str()), (Owner::Host, text));
+    interface(dir.path(), "wlp1s0", TWO, false);
+    put_for_tests(dir.path(), "sys/class/net/wlp1s0/phy80211/name", "phy0\n");
+    apply(&cx).unwrap();
+    assert!(check(&cx).unwrap());
+    let unit = "wpa_supplicant@wlp1s0.service";
+    let restart = "systemctl --no-block restart";
+    assert_eq!(seen.commands.take(), [format!("{restart} {unit}"), format!("{restart} systemd-networkd.service")]);
+    let secret = "/etc/wpa_supplicant/wpa_supplicant-wlp1s0.conf";
+    assert_eq!(cx.host.size_and_mode(secret).unwrap().unwrap().1, 0o600);
+    assert!(cx.host.read_link(&radio_wanted("wlp1s0")).unwrap().is_some());
+    let journal = std::fs::read_to_string(dir.path().join("var/lib/firstboot/journal")).unwrap();
+    assert!(!journal.contains("hunter22"));
+    drop(cx);
+    let (cx, seen) = machine(dir.path(), "");
+    assert!(!check(&cx).unwrap());
+    apply(&cx).unwrap();
+    assert!(check(&cx).unwrap());
+    assert_eq!(seen.commands.take()[0], format!("systemctl stop {unit}"));
+    assert_eq!(cx.host.read(secret).unwrap(), None);
+    assert_eq!(cx.host.read_link(&radio_wanted("wlp1s0")).unwrap(), None);
+    drop(cx);
+    let (cx, _) = machine(dir.path(), &format!("interface = \"wlan9\"\n{wifi}"));
+    let fault = apply(&cx).unwrap_err();
+    let text = "find radio wlan9 of [network]: there is none of that name; this device has wlp1s0";
+    assert_eq!((fault.owner, fault.to_string().as_str()), (Owner::Seed, text));
+}
+
+#[test]
+fn networkmanager_is_told_where_the_image_uses_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cx, seen) = machine(dir.path(), "interface = \"eth0\"\naddresses = \"10.0.2.15/24\"");
+    cx.host
+        .symlink(&format!("{WANTS}/NetworkManager.service"), "/usr/lib/systemd/system/NetworkManager.service")
+        .unwrap();
+    apply(&cx).unwrap();
+    assert!(check(&cx).unwrap());
+    assert_eq!(seen.commands.take(), ["nmcli connection reload", "nmcli --wait 0 connection up id firstboot"]);
+    assert_eq!(cx.host.list(keyfile::FOLDER).unwrap(), ["firstboot.nmconnection"]);
+    assert!(cx.host.list(networkd::FOLDER).unwrap().is_empty());
+    drop(cx);
+    let (cx, seen) = machine(dir.path(), "");
+    assert!(!check(&cx).unwrap());
+    apply(&cx).unwrap();
+    assert!(check(&cx).unwrap() && cx.host.list(keyfile::FOLDER).unwrap().is_empty());
+    assert_eq!(seen.commands.take(), ["nmcli connection reload"]);
+}
+
+#[test]
+fn name_servers_without_systemd_resolved() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cx, _) = machine(dir.path(), "dns = [\"10.0.2.3\", \"fd00::3\"]");
+    apply(&cx).unwrap();
+    let text = "# Written by firstboot.\nnameserver 10.0.2.3\nnameserver fd00::3";
+    assert_eq!(cx.host.read_text(RESOLV_CONF).unwrap().as_deref(), Some(text));
+    let dir = tempfile::tempdir().unwrap();
+    let (cx, _) = machine(dir.path(), "dns = \"10.0.2.3\"");
+    cx.host.symlink(RESOLV_CONF, "../run/systemd/resolve/stub-resolv.conf").unwrap();
+    apply(&cx).unwrap();
+    assert!(check(&cx).unwrap());
+    assert_eq!(cx.host.read_link(RESOLV_CONF).unwrap().as_deref(), Some("../run/systemd/resolve/stub-resolv.conf"));
+}

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What tests of several phases share.
+
+use super::{Cx, Installed};
+use crate::boot_partition::formatted_for_tests;
+use crate::bundle::Manifest;
+use crate::host::Host;
+use crate::host::fake::Fake;
+use crate::image::ImageInfo;
+use crate::seed;
+use std::path::Path;
+
+/// Everything that a phase is given: this machine and this seed, an empty bundle.
+pub(super) fn cx(root: &Path, sys: Fake, seed: &str) -> Cx {
+    // One machine may be given several seeds, one after the other.
+    let boot = (0..).map(|n| root.join(format!("boot-{n}.img"))).find(|p| !p.exists()).unwrap();
+    Cx {
+        seed: seed::parse(seed.as_bytes()).unwrap(),
+        image: ImageInfo {
+            version: 1,
+            target: "generic-amd64".into(),
+            arch: "amd64".into(),
+            build_time: 0,
+            build_id: "test".into(),
+            boot_label: "BOOT".into(),
+        },
+        bundle: Installed {
+            manifest: Manifest {
+                version: 1,
+                arch: "amd64".into(),
+                kubernetes: "1.36.3".into(),
+                sandbox_image: "registry.k8s.io/pause:3.10.2".into(),
+                files: Vec::new(),
+                images: Vec::new(),
+            },
+            id: "0".repeat(16),
+        },
+        boot: formatted_for_tests(&boot, 0, 16 << 20).unwrap(),
+        seed_name: "seed.toml",
+        carried: false,
+        host: Host::open(root, Box::new(sys)).unwrap(),
+    }
+}

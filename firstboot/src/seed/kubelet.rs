@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `[kubelet.config]`: fields of KubeletConfiguration, checked as far as that needs no kubelet.
+
+use serde_json::{Map, Number, Value as Json};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::kubelet_fields::{FIELDS, Kind, OWNED};
+use super::read::{Reader, misplaced, quoted};
+
+/// Keys of `[kubelet]`.
+pub(super) const KEYS: [&str; 1] = ["config"];
+
+/// Table `[kubelet]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Kubelet {
+    /// Fields of KubeletConfiguration that this node has otherwise than its cluster says; none where it is empty.
+    pub config: Map<String, Json>,
+}
+
+impl Reader<'_> {
+    pub(super) fn kubelet(&mut self, table: &DeTable<'_>) -> Option<Kubelet> {
+        self.unknown_keys("kubelet", table, &KEYS);
+        let Some(value) = table.get("config") else { return Some(Kubelet::default()) };
+        let Some(fields) = value.get_ref().as_table() else {
+            self.error(value.span().start, "config in [kubelet] must be a table: [kubelet.config]");
+            return None;
+        };
+        let mut config = Map::new();
+        for (key, value) in fields.iter() {
+            let (at, name) = (key.span().start, key.get_ref().as_ref());
+            if let Some((_, why)) = OWNED.iter().find(|(owned, _)| *owned == name) {
+                self.error(at, format!("{name} in [kubelet.config] is refused: {why}"));
+                continue;
+            }
+            let Some((_, kind)) = FIELDS.iter().find(|(field, _)| *field == name) else {
+                let hint = misplaced(name);
+                self.error(at, format!("unknown field {} in [kubelet.config]{hint}", quoted(name)));
+                continue;
+            };
+            match json(value).filter(|v| kind.fits(v)) {
+                Some(json) if name == "resolvConf" && !is_path(&json) => {
+                    self.error(at, "resolvConf in [kubelet.config] must be an absolute path");
+                }
+                Some(json) => {
+                    config.insert(name.to_owned(), json);
+                }
+                None => self.error(at, format!("{name} in [kubelet.config] must be {}", kind.expected())),
+            }
+        }
+        (config.len() == fields.len()).then_some(Kubelet { config })
+    }
+}
+
+fn is_path(value: &Json) -> bool {
+    value.as_str().is_some_and(|s| s.starts_with('/'))
+}
+
+/// The same value in JSON; none for what JSON does not have (times, infinity).
+fn json(value: &Spanned<DeValue<'_>>) -> Option<Json> {
+    Some(match value.get_ref() {
+        DeValue::String(s) => Json::String(s.to_string()),
+        DeValue::Boolean(b) => Json::Bool(*b),
+        DeValue::Integer(i) => Json::Number(i64::from_str_radix(i.as_str(), i.radix()).ok()?.into()),
+        DeValue::Float(f) => Json::Number(Number::from_f64(f.as_str().parse().ok()?)?),
+        DeValue::Array(list) => Json::Array(list.iter().map(json).collect::<Option<_>>()?),
+        DeValue::Table(table) => {
+            let entry = |(k, v): (&Spanned<_>, _)| Some((AsRef::<str>::as_ref(k.get_ref()).to_owned(), json(v)?));
+            Json::Object(table.iter().map(entry).collect::<Option<_>>()?)
+        }
+        DeValue::Datetime(_) => return None,
+    })
+}
+
+impl Kind {
+    fn fits(self, value: &Json) -> bool {
+        let list = |good: fn(&Json) -> bool| value.as_array().is_some_and(|a| a.iter().all(good));
+        let map = |good: fn(&Json) -> bool| value.as_object().is_some_and(|o| o.values().all(good));
+        match self {
+            Kind::Bool => value.is_boolean(),
+            Kind::Integer => value.is_i64(),
+            Kind::Number => value.is_number(),
+            Kind::String => value.is_string(),
+            Kind::Duration => value.as_str().is_some_and(is_go_duration),
+            Kind::Strings => list(Json::is_string),
+            Kind::Integers => list(Json::is_i64),
+            Kind::StringMap => map(Json::is_string),
+            Kind::BoolMap => map(Json::is_boolean),
+            Kind::List => value.is_array(),
+            Kind::Table => value.is_object(),
+        }
+    }
+
+    fn expected(self) -> &'static str {
+        match self {
+            Kind::Bool => "true or false",
+            Kind::Integer => "a whole number",
+            Kind::Number => "a number",
+            Kind::String => "a string in quotes",
+            Kind::Duration => "a duration in quotes, as in \"1m30s\"",
+            Kind::Strings => "a list of strings in quotes",
+            Kind::Integers => "a list of whole numbers",
+            Kind::StringMap => "a table of strings in quotes",
+            Kind::BoolMap => "a table of true and false",
+            Kind::List => "a list",
+            Kind::Table => "a table",
+        }
+    }
+}
+
+/// `time.ParseDuration` of Go: numbers, each with its unit, or a bare 0.
+fn is_go_duration(text: &str) -> bool {
+    let mut rest = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if rest == "0" {
+        return true;
+    }
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (number, tail) = rest.split_at(end);
+        let good = number.bytes().filter(|b| *b == b'.').count() < 2 && number.bytes().any(|b| b.is_ascii_digit());
+        let unit = ["ns", "us", "µs", "μs", "ms", "s", "m", "h"].into_iter().filter(|u| tail.starts_with(u));
+        // The longest unit is the one that was meant: ms before m.
+        match unit.max_by_key(|u| u.chars().count()) {
+            Some(unit) if good => rest = &tail[unit.len()..],
+            _ => return false,
+        }
+    }
+    !text.is_empty() && !text.ends_with(['+', '-'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_as_go_reads_them() {
+        for good in ["0", "5s", "1m30s", "1.5h", ".5s", "100ms", "-1s", "10µs", "24h0m0s"] {
+            assert!(is_go_duration(good), "{good}");
+        }
+        for bad in ["", "5", "s", "1d", "5 s", "1.2.3s", "+", "1h5", "."] {
+            assert!(!is_go_duration(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn no_field_is_listed_twice() {
+        let mut names: Vec<&str> = FIELDS.iter().map(|(n, _)| *n).chain(OWNED.iter().map(|(n, _)| *n)).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Walks `[network]` and `[time]`, and holds what they say against each other and against `[cluster]`.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use toml::de::{DeTable, DeValue};
+
+use super::Cluster;
+use super::network::{self, Interface, Network, Security, Time, Wifi};
+use super::read::{Reader, Value};
+use crate::proxy::{Direct, Proxy, Via};
+
+/// Keys of `[network]`.
+pub(super) const NETWORK_KEYS: [&str; 9] =
+    ["interface", "dhcp", "addresses", "gateway", "dns", "vlan", "wifi", "proxy", "no-proxy"];
+/// Keys of `[network.wifi]`.
+pub(super) const WIFI_KEYS: [&str; 4] = ["ssid", "password", "country", "security"];
+/// Keys of `[time]`.
+pub(super) const TIME_KEYS: [&str; 1] = ["servers"];
+
+impl Reader<'_> {
+    pub(super) fn time(&mut self, table: &DeTable<'_>) -> Option<Time> {
+        self.unknown_keys("time", table, &TIME_KEYS);
+        let servers = table.get("servers").map(|v| self.strings(v, "servers", "time", network::time_server));
+        Some(Time { servers: servers.unwrap_or(Some(Vec::new()))? })
+    }
+
+    pub(super) fn network(&mut self, at: usize, table: &DeTable<'_>) -> Option<Network> {
+        self.unknown_keys("network", table, &NETWORK_KEYS);
+        let before = self.errors.len();
+        let interface = table.get("interface").map(|v| self.string(v, "interface", "network", Interface::parse));
+        let mut list = |key: &str| table.get(key).map_or(Some(Vec::new()), |v| self.ip_list(v, key));
+        let (gateway, dns) = (list("gateway"), list("dns"));
+        let addresses = table
+            .get("addresses")
+            .map_or(Some(Vec::new()), |v| self.strings(v, "addresses", "network", network::device_address));
+        let dhcp = table.get("dhcp").map(|v| self.boolean(v, "dhcp"));
+        let vlan = table.get("vlan").map(|v| self.vlan(v));
+        let wifi = table.get("wifi").map(|v| self.wifi(v));
+        let proxy = table.get("proxy").map(|v| self.proxy(v));
+        let no_proxy =
+            table.get("no-proxy").map_or(Some(Vec::new()), |v| self.strings(v, "no-proxy", "network", Direct::parse));
+        if self.errors.len() > before {
+            return None;
+        }
+        let addresses = addresses?;
+        let network = Network {
+            interface: interface.flatten(),
+            dhcp: dhcp.flatten().unwrap_or(addresses.is_empty()),
+            addresses,
+            gateway: gateway?,
+            dns: dns?,
+            vlan: vlan.flatten(),
+            wifi: wifi.flatten(),
+            via: Via { proxy: proxy.flatten(), direct: no_proxy? },
+        };
+        if let Err((key, why)) = consistent(&network) {
+            let at = table.get_key_value(key).map_or(at, |(k, _)| k.span().start);
+            self.error(at, why);
+            return None;
+        }
+        Some(network)
+    }
+
+    fn ip_list(&mut self, value: &Value<'_>, key: &str) -> Option<Vec<IpAddr>> {
+        self.strings(value, key, "network", network::server_address)
+    }
+
+    fn boolean(&mut self, value: &Value<'_>, key: &str) -> Option<bool> {
+        if value.get_ref().as_bool().is_none() {
+            self.error(value.span().start, format!("{key} in [network] must be true or false"));
+        }
+        value.get_ref().as_bool()
+    }
+
+    fn vlan(&mut self, value: &Value<'_>) -> Option<u16> {
+        let id = match value.get_ref() {
+            DeValue::Integer(i) => u16::from_str_radix(i.as_str(), i.radix()).ok(),
+            _ => None,
+        };
+        let id = id.filter(|id| (1..=4094).contains(id));
+        if id.is_none() {
+            self.error(value.span().start, "vlan in [network] must be a number from 1 to 4094");
+        }
+        id
+    }
+
+    fn proxy(&mut self, value: &Value<'_>) -> Option<Proxy> {
+        let proxy = self.string(value, "proxy", "network", Proxy::parse)?;
+        if proxy.has_credentials() {
+            self.secrets.push(value.span());
+        }
+        Some(proxy)
+    }
+
+    fn wifi(&mut self, value: &Value<'_>) -> Option<Wifi> {
+        let Some(table) = value.get_ref().as_table() else {
+            let text = "wifi in [network] must be a table: wifi = { ssid = \"…\", password = \"…\", country = \"DE\" }";
+            self.error(value.span().start, text);
+            return None;
+        };
+        self.unknown_keys("network.wifi", table, &WIFI_KEYS);
+        if let Some(missing) = WIFI_KEYS[..3].iter().find(|k| !table.contains_key(**k)) {
+            self.error(value.span().start, format!("{missing} is missing in [network.wifi]"));
+        }
+        if let Some(password) = table.get("password") {
+            self.secrets.push(password.span());
+        }
+        let wifi = "network.wifi";
+        let ssid = table.get("ssid").and_then(|v| self.string(v, "ssid", wifi, network::ssid));
+        let password = table.get("password").and_then(|v| self.string(v, "password", wifi, network::passphrase));
+        let country = table.get("country").and_then(|v| self.string(v, "country", wifi, network::country));
+        let security = match table.get("security") {
+            Some(v) => self.string(v, "security", wifi, Security::parse),
+            None => Some(Security::Both),
+        };
+        Some(Wifi { ssid: ssid?, password: password?, country: country?, security: security? })
+    }
+
+    /// Whether some API server can be reached at all: an address alone leads no further than its own network.
+    pub(super) fn a_way_out(&mut self, at: usize, network: &Network, cluster: &Cluster) {
+        let reached = |server: IpAddr| {
+            let same = |a: &IpNet| a.contains(&server);
+            let router = |g: &IpAddr| g.is_ipv4() == server.is_ipv4();
+            network.addresses.iter().any(same) || network.gateway.iter().any(router)
+        };
+        // Addresses of IPv6 may come from routers all the same, and what a name stands for is known only there.
+        let known = |host: &str| host.parse().is_ok_and(|server: IpAddr| server.is_ipv4() && !reached(server));
+        if !network.dhcp && network.via.proxy.is_none() && cluster.apiserver.iter().all(|s| known(&s.host)) {
+            self.error(at, "gateway is missing in [network]: no API server is within the networks of addresses");
+        }
+    }
+}
+
+/// Whether the values fit each other; else the key at which they do not, and why.
+fn consistent(network: &Network) -> Result<(), (&'static str, String)> {
+    let Network { addresses, gateway, .. } = network;
+    if network.wifi.is_some() && network.vlan.is_some() {
+        return Err(("vlan", "vlan and wifi are both set in [network]: a radio network carries no VLANs".to_owned()));
+    }
+    if !network.dhcp && addresses.is_empty() {
+        return Err(("dhcp", "addresses is missing in [network]: without DHCP somebody has to say them".to_owned()));
+    }
+    for (number, address) in addresses.iter().enumerate() {
+        if addresses[..number].iter().any(|other| other.addr() == address.addr()) {
+            return Err(("addresses", "addresses in [network] names one address twice".to_owned()));
+        }
+    }
+    for (number, router) in gateway.iter().enumerate() {
+        if gateway[..number].iter().any(|other| other.is_ipv4() == router.is_ipv4()) {
+            return Err(("gateway", "gateway in [network] names two of one address family".to_owned()));
+        }
+        if addresses.iter().any(|a| a.addr() == *router) {
+            return Err(("gateway", "gateway in [network] is an address of this device itself".to_owned()));
+        }
+        let own: Vec<&IpNet> = addresses.iter().filter(|a| a.addr().is_ipv4() == router.is_ipv4()).collect();
+        let family = if router.is_ipv4() { "IPv4" } else { "IPv6" };
+        if own.is_empty() {
+            let text = format!("gateway in [network] is an {family} address, but addresses has none of that family");
+            return Err(("gateway", text));
+        }
+        if !network::is_link_local(*router) && !own.iter().any(|a| a.contains(router)) {
+            let text = format!("gateway in [network] is within no network of addresses ({family})");
+            return Err(("gateway", text));
+        }
+    }
+    if network.via.proxy.is_none() && !network.via.direct.is_empty() {
+        return Err(("no-proxy", "no-proxy in [network] says nothing without proxy".to_owned()));
+    }
+    Ok(())
+}
