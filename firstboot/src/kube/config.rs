@@ -90,7 +90,7 @@ pub fn check_skew(kubelet: &str, cluster: &str, target: &str) -> Result<(), Faul
             "kubelet {} of this image is {what}, {}: imagebuild build --target {target} --kubernetes-version \
              {major}.{minor}",
             kubelet.trim_start_matches('v'),
-            cluster.trim_start_matches('v'),
+            remote(cluster.trim_start_matches('v')),
         ),
     ))
 }
@@ -172,11 +172,11 @@ fn dns_address(subnets: &str) -> Option<IpAddr> {
     match address.parse().ok()? {
         IpAddr::V4(v4) => {
             let mask = u32::MAX.checked_shl(32u32.checked_sub(prefix)?).unwrap_or(0);
-            Some(IpAddr::V4(((v4.to_bits() & mask) + 10).into()))
+            Some(IpAddr::V4((v4.to_bits() & mask).checked_add(10)?.into()))
         }
         IpAddr::V6(v6) => {
             let mask = u128::MAX.checked_shl(128u32.checked_sub(prefix)?).unwrap_or(0);
-            Some(IpAddr::V6(((v6.to_bits() & mask) + 10).into()))
+            Some(IpAddr::V6((v6.to_bits() & mask).checked_add(10)?.into()))
         }
     }
 }

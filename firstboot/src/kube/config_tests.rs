@@ -104,7 +104,10 @@ fn dns_is_the_tenth_address() {
     assert_eq!(dns("10.97.1.1/12,fd00::/112").unwrap(), "10.96.0.10");
     assert_eq!(dns("fd00:1::/108").unwrap(), "fd00:1::a");
     assert_eq!(dns("0.0.0.0/0").unwrap(), "0.0.0.10");
-    for bad in ["", "10.96.0.0", "10.96.0.0/33", "x/1"] {
+    // The last two found by fuzzing: there is no tenth address after them.
+    for bad in
+        ["", "10.96.0.0", "10.96.0.0/33", "x/1", "255.255.255.255/32", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128"]
+    {
         assert_eq!(dns(bad), None, "{bad}");
     }
 }
@@ -126,6 +129,11 @@ fn skew() {
     assert_eq!(
         refused("1.36.3", "v1.40.0"),
         (Owner::Image, format!("kubelet 1.36.3 of this image is too old for the cluster, 1.40.0: {command} 1.40"))
+    );
+    // Found by fuzzing: a version that is more than a line.
+    assert_eq!(
+        refused("1.36.3", "v1.35.\n2"),
+        (Owner::Image, format!("kubelet 1.36.3 of this image is newer than the cluster, 1.35. 2: {command} 1.35"))
     );
     assert_eq!(
         refused("1.36.3", "stable-1"),
