@@ -127,7 +127,7 @@ fn keep(cx: &Cx, joined: &Joined) -> Result<()> {
         // What another cluster once said must not be taken for this one's word.
         None => cx.host.remove(&edge_info_path())?,
     }
-    for file in files(joined, &cx.seed.node, &name, &name, cx.host.now()) {
+    for file in files(joined, &cx.seed, &name, &name, cx.host.now()) {
         match file.content {
             Content::Dir(mode) => cx.host.mkdir(&file.path, mode)?,
             Content::File(bytes, mode) => cx.host.write(&file.path, &bytes, mode)?,

@@ -76,6 +76,10 @@ mirrors = "https://all.example"
     let network = seed.network;
     assert_eq!(network.interface, Some(Interface::Mac("02:00:5e:00:53:01".into())));
     assert!(!network.dhcp && network.wifi.is_none());
+    let ips: Vec<String> = network.node_ips().iter().map(ToString::to_string).collect();
+    assert_eq!(ips, ["192.0.2.10", "2001:db8::10"]);
+    let both = Network { dhcp: true, ..network.clone() };
+    assert!(both.node_ips().is_empty() && Network::default().node_ips().is_empty());
     assert_eq!(
         network.addresses.iter().map(|a| a.to_string()).collect::<Vec<_>>(),
         ["192.0.2.10/24", "2001:db8::10/64"]
