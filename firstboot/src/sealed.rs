@@ -9,6 +9,7 @@ use crate::credential::{Credential, mended};
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::image::ImageInfo;
+use crate::phases::withdraw_pod_network;
 use crate::run::backoff;
 use std::time::{Duration, SystemTime};
 
@@ -34,6 +35,7 @@ pub(crate) fn look_after(
 ) -> Result<Option<Lost>, Fault> {
     let mut lost = Lost { why: String::new(), asked: false, tries: 0, next: Duration::ZERO };
     if let Credential::Usable { until } = mended(host).owned_by(Owner::Host)? {
+        withdraw_pod_network(host).owned_by(Owner::Host)?;
         refuse(until)?;
         clock::compare(host, image)?;
         lost.asked = true;
