@@ -4,10 +4,11 @@
 SHELL := bash
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/firstboot/target
 TARGET ?= generic-$(if $(filter aarch64 arm64,$(shell uname -m)),arm64,amd64)
+RUNS ?= 10000000
 imagebuild := cargo run --quiet --locked --package imagebuild --
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long bench check image clean build-tools
+.PHONY: help demo test test-long fuzz fuzz-corpus bench check image clean build-tools
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 20
@@ -28,6 +29,14 @@ test-long: build-tools ## tests that take too long for every change
 	@$(imagebuild) setup --for test
 	@cargo run --quiet --locked --package e2e --bin run-tests -- --long
 
+fuzz: build-tools ## what is read from outside, with made-up input; out/fuzz/report.json (RUNS=10000000 FUZZ="seed date")
+	@$(imagebuild) setup --for test
+	@cargo run --quiet --locked --package e2e --bin run-fuzz -- --runs $(RUNS) $(FUZZ)
+
+fuzz-corpus: build-tools ## what make fuzz found into fuzz/corpus, minimised (FUZZ="seed date")
+	@$(imagebuild) setup --for test
+	@cargo run --quiet --locked --package e2e --bin run-fuzz -- --minimise $(FUZZ)
+
 bench: build-tools ## the join beside kubeadm's; out/bench/report.json (TARGET=...)
 	@$(imagebuild) setup --for bench
 	@cargo run --quiet --locked --package qemu -- bench --target $(TARGET)
@@ -46,4 +55,4 @@ build-tools:
 	@command -v cc >/dev/null || { [ "$$(id -u)" = 0 ] && { apt-get update; apt-get install -y gcc libc6-dev; } || \
 	  { echo "run this once, then try again: sudo apt-get install -y gcc libc6-dev"; exit 1; } }
 	@mkdir -p "$(CARGO_TARGET_DIR)"; [ "$$(cat "$(CARGO_TARGET_DIR)/clone" 2>/dev/null)" = "$(CURDIR)" ] || { \
-	  rm -rf "$(CARGO_TARGET_DIR)"/*/.fingerprint/{firstboot,imagebuild,qemu,e2e}-*; echo "$(CURDIR)" >"$(CARGO_TARGET_DIR)/clone"; }
+	  rm -rf "$(CARGO_TARGET_DIR)"/{,*/}*/.fingerprint/{firstboot,imagebuild,qemu,e2e,fuzz}-*; echo "$(CURDIR)" >"$(CARGO_TARGET_DIR)/clone"; }

@@ -86,6 +86,8 @@ const TOOLS: &[Tool] = &[
     tool("nft", "nftables", Goal::Test),
     tool("dnsmasq", "dnsmasq-base", Goal::Test),
     tool("tinyproxy", "tinyproxy-bin", Goal::Test),
+    // libFuzzer is C++.
+    tool("g++", "g++", Goal::Test),
 ];
 
 /// The compiler whose standard library can be built from source, where no other route to musl exists.

@@ -6,6 +6,8 @@
 
 #![allow(clippy::disallowed_methods)] // runs on a build machine, not on a device
 
+pub mod fuzzing;
+
 use anyhow::Result;
 use imagebuild::arch::Arch;
 use qemu::control_plane::ControlPlane;

@@ -4,13 +4,15 @@
 //! One user-space library (`fatfs`) reads and writes it on the device and on the build machine alike. The device
 //! opens the partition itself (`/dev/vda1`, offset 0); a build machine opens a disk image at the partition's offset.
 
+mod bounded;
 mod locate;
 mod raw;
 
 pub use locate::{Place, STICK_LABEL, locate, root_disk_name};
 
 use crate::seed::MAX_SIZE;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use bounded::Bounded;
 use fatfs::{FileSystem, FsOptions};
 use fscommon::{BufStream, StreamSlice};
 use std::fs::{File, OpenOptions};
@@ -24,8 +26,12 @@ pub const STATUS_NAME: &str = "firstboot-status.txt";
 /// Size of the status file in bytes: fixed, so that it is overwritten in place and no directory entry changes.
 pub const STATUS_SIZE: usize = 16384;
 
-type Volume = FileSystem<BufStream<StreamSlice<File>>>;
-type Directory<'a> = fatfs::Dir<'a, BufStream<StreamSlice<File>>>;
+type Medium = Bounded<BufStream<StreamSlice<File>>>;
+type Volume = FileSystem<Medium>;
+type Directory<'a> = fatfs::Dir<'a, Medium>;
+
+/// Most folders within each other that are searched.
+const MAX_DEPTH: usize = 32;
 
 /// A FAT file system inside a file or block device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +77,9 @@ impl BootPartition {
     fn volume(&self, write: bool) -> Result<Volume> {
         let slice = StreamSlice::new(self.file(write)?, self.offset, self.offset + self.len)
             .with_context(|| format!("open the boot partition in {}", self.path.display()))?;
-        FileSystem::new(BufStream::new(slice), FsOptions::new())
+        // No piece of work reads everything more than a few times.
+        let medium = Bounded::new(BufStream::new(slice), (1 << 20) + self.len.saturating_mul(4));
+        FileSystem::new(medium, FsOptions::new())
             .with_context(|| format!("read a FAT file system from {}", self.path.display()))
     }
 
@@ -104,16 +112,28 @@ impl BootPartition {
     }
 
     /// Content of a file in the root directory; `None` when there is none of this name (case is ignored, as FAT does).
+    ///
+    /// # Errors
+    /// When it cannot be read, or says that it is larger than the partition.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let Some(bytes) = self.read_up_to(name, self.len)? else { return Ok(None) };
+        ensure!(bytes.len() as u64 <= self.len, "read {name} on the boot partition: it is larger than the partition");
+        Ok(Some(bytes))
+    }
+
+    /// The first bytes of a file: `limit` and one more, which tells that there are more.
+    fn read_up_to(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         let volume = self.volume(false)?;
         let root = volume.root_dir();
-        let mut file = match root.open_file(name) {
+        let file = match root.open_file(name) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e).with_context(|| format!("open {name} on the boot partition")),
         };
         let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).with_context(|| format!("read {name} on the boot partition"))?;
+        file.take(limit.saturating_add(1))
+            .read_to_end(&mut bytes)
+            .with_context(|| format!("read {name} on the boot partition"))?;
         Ok(Some(bytes))
     }
 
@@ -123,9 +143,9 @@ impl BootPartition {
     /// When it cannot be read or is larger than [`MAX_SIZE`].
     pub fn seed(&self) -> Result<Option<(&'static str, Vec<u8>)>> {
         for name in SEED_NAMES {
-            if let Some(bytes) = self.read(name)? {
+            if let Some(bytes) = self.read_up_to(name, MAX_SIZE as u64)? {
                 if bytes.len() > MAX_SIZE {
-                    bail!("read {name}: it has {} bytes, more than the {MAX_SIZE} allowed", bytes.len());
+                    bail!("read {name}: it has more than the {MAX_SIZE} bytes allowed");
                 }
                 return Ok(Some((name, bytes)));
             }
@@ -191,18 +211,25 @@ impl BootPartition {
     pub fn files_with(&self, needle: &str) -> Result<Vec<String>> {
         let volume = self.volume(false)?;
         let mut found = Vec::new();
-        search_directory(&volume.root_dir(), "", &encodings(needle), &mut found)?;
+        search_directory(&volume.root_dir(), "", MAX_DEPTH, &encodings(needle), &mut found)?;
         Ok(found)
     }
 }
 
-fn search_directory(dir: &Directory<'_>, prefix: &str, needles: &[Vec<u8>; 3], found: &mut Vec<String>) -> Result<()> {
+fn search_directory(
+    dir: &Directory<'_>,
+    prefix: &str,
+    depth: usize,
+    needles: &[Vec<u8>; 3],
+    found: &mut Vec<String>,
+) -> Result<()> {
+    ensure!(depth > 0, "search the boot partition: more than {MAX_DEPTH} folders within each other");
     for entry in dir.iter() {
         let entry = entry.context("list the boot partition")?;
         let path = format!("{prefix}{}", entry.file_name());
         if entry.is_dir() {
             if !matches!(entry.file_name().as_str(), "." | "..") {
-                search_directory(&entry.to_dir(), &format!("{path}/"), needles, found)?;
+                search_directory(&entry.to_dir(), &format!("{path}/"), depth - 1, needles, found)?;
             }
             continue;
         }

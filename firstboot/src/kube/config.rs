@@ -90,7 +90,7 @@ pub fn check_skew(kubelet: &str, cluster: &str, target: &str) -> Result<(), Faul
             "kubelet {} of this image is {what}, {}: imagebuild build --target {target} --kubernetes-version \
              {major}.{minor}",
             kubelet.trim_start_matches('v'),
-            cluster.trim_start_matches('v'),
+            remote(cluster.trim_start_matches('v')),
         ),
     ))
 }
@@ -172,11 +172,11 @@ fn dns_address(subnets: &str) -> Option<IpAddr> {
     match address.parse().ok()? {
         IpAddr::V4(v4) => {
             let mask = u32::MAX.checked_shl(32u32.checked_sub(prefix)?).unwrap_or(0);
-            Some(IpAddr::V4(((v4.to_bits() & mask) + 10).into()))
+            Some(IpAddr::V4((v4.to_bits() & mask).checked_add(10)?.into()))
         }
         IpAddr::V6(v6) => {
             let mask = u128::MAX.checked_shl(128u32.checked_sub(prefix)?).unwrap_or(0);
-            Some(IpAddr::V6(((v6.to_bits() & mask) + 10).into()))
+            Some(IpAddr::V6((v6.to_bits() & mask).checked_add(10)?.into()))
         }
     }
 }
@@ -207,10 +207,21 @@ pub fn leftover_labels(role: Role, node: &str, more: &[NodeLabel]) -> BTreeMap<S
 }
 
 /// `/var/lib/kubelet/kubeadm-flags.env`; `kubeadm upgrade node` reads it back, so its form is fixed.
-pub fn flags_env(node: &str, hostname: &str, labels: &BTreeMap<String, String>, taints: &[Taint]) -> String {
+pub fn flags_env(
+    node: &str,
+    hostname: &str,
+    ips: &[IpAddr],
+    labels: &BTreeMap<String, String>,
+    taints: &[Taint],
+) -> String {
     let mut flags = Vec::new();
     if node != hostname {
         flags.push(format!("--hostname-override={node}"));
+    }
+    if !ips.is_empty() {
+        // Left to itself, kubelet takes the address of the default route, which there may be none of.
+        let ips: Vec<String> = ips.iter().map(IpAddr::to_string).collect();
+        flags.push(format!("--node-ip={}", ips.join(",")));
     }
     if !taints.is_empty() {
         let taints: Vec<String> = taints.iter().map(Taint::to_string).collect();

@@ -104,7 +104,10 @@ fn dns_is_the_tenth_address() {
     assert_eq!(dns("10.97.1.1/12,fd00::/112").unwrap(), "10.96.0.10");
     assert_eq!(dns("fd00:1::/108").unwrap(), "fd00:1::a");
     assert_eq!(dns("0.0.0.0/0").unwrap(), "0.0.0.10");
-    for bad in ["", "10.96.0.0", "10.96.0.0/33", "x/1"] {
+    // The last two found by fuzzing: there is no tenth address after them.
+    for bad in
+        ["", "10.96.0.0", "10.96.0.0/33", "x/1", "255.255.255.255/32", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128"]
+    {
         assert_eq!(dns(bad), None, "{bad}");
     }
 }
@@ -127,6 +130,11 @@ fn skew() {
         refused("1.36.3", "v1.40.0"),
         (Owner::Image, format!("kubelet 1.36.3 of this image is too old for the cluster, 1.40.0: {command} 1.40"))
     );
+    // Found by fuzzing: a version that is more than a line.
+    assert_eq!(
+        refused("1.36.3", "v1.35.\n2"),
+        (Owner::Image, format!("kubelet 1.36.3 of this image is newer than the cluster, 1.35. 2: {command} 1.35"))
+    );
     assert_eq!(
         refused("1.36.3", "stable-1"),
         (Owner::Cluster, "version of the cluster in kubeadm-config cannot be read: stable-1".to_owned())
@@ -139,14 +147,17 @@ fn flags() {
     let zone = [NodeLabel::parse("topology.kubernetes.io/zone", "shop-12").unwrap()];
     let edge = labels(Role::Edge, "edge-01", &zone);
     assert_eq!(
-        flags_env("edge-01", "localhost", &edge, &taints),
+        flags_env("edge-01", "localhost", &[], &edge, &taints),
         "KUBELET_KUBEADM_ARGS=\"--hostname-override=edge-01 --register-with-taints=edge=true:NoSchedule,a:NoExecute \
          --node-labels=superedge.io.hostname=edge-01,superedge.io/node-edge=enable,topology.kubernetes.io/zone=shop-12\"\n"
     );
     let own = [NodeLabel::parse("superedge.io/node-cloud", "x").unwrap()];
     assert_eq!(
-        flags_env("a", "a", &labels(Role::Worker, "a", &own), &[]),
+        flags_env("a", "a", &[], &labels(Role::Worker, "a", &own), &[]),
         "KUBELET_KUBEADM_ARGS=\"--node-labels=superedge.io/node-cloud=x\"\n"
     );
-    assert_eq!(flags_env("a", "a", &BTreeMap::new(), &[]), "KUBELET_KUBEADM_ARGS=\"\"\n");
+    assert_eq!(flags_env("a", "a", &[], &BTreeMap::new(), &[]), "KUBELET_KUBEADM_ARGS=\"\"\n");
+    let ips = ["10.0.2.15".parse().unwrap(), "fd00::1".parse().unwrap()];
+    let told = flags_env("a", "a", &ips, &BTreeMap::new(), &[]);
+    assert_eq!(told, "KUBELET_KUBEADM_ARGS=\"--node-ip=10.0.2.15,fd00::1\"\n");
 }

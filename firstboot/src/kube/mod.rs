@@ -6,7 +6,7 @@
 //! is stricter or kinder, the module says so. The only async code of the program is in here, on one thread.
 //! Nothing here writes a file, and the token leaves this process only towards a server whose CA is proven.
 
-mod answer;
+pub mod answer;
 pub mod client;
 pub mod clock;
 pub mod config;

@@ -23,6 +23,10 @@ const TEST: &[Step] = &[
         name: "unit tests",
         words: &["test", "--quiet", "--locked", "--workspace", "--exclude", "e2e", "--no-fail-fast"],
     },
+    Step {
+        name: "fuzzing",
+        words: &["run", "--quiet", "--locked", "--package", "e2e", "--bin", "run-fuzz", "--", "--short"],
+    },
     // One at a time: each may run an emulated machine with all the processors there are.
     Step {
         name: "end to end",
@@ -125,9 +129,9 @@ fn run(step: &Step, path: &OsStr) -> Result<(Sum, bool)> {
     Ok((sum, status.success()))
 }
 
-/// Reads `test result: ok. 15 passed; 0 failed; …` and `check result: …`.
+/// Reads `test result: ok. 15 passed; 0 failed; …`, and the same of `check` and `fuzz`.
 fn result(line: &str) -> Option<Sum> {
-    let rest = line.strip_prefix("test result: ").or_else(|| line.strip_prefix("check result: "))?;
+    let rest = ["test", "check", "fuzz"].into_iter().find_map(|w| line.strip_prefix(w)?.strip_prefix(" result: "))?;
     let (_, numbers) = rest.split_once(". ")?;
     let number = |word: &str| {
         let part = numbers.split(';').map(str::trim).find(|p| p.ends_with(word))?;
@@ -147,6 +151,7 @@ mod tests {
         assert_eq!(result(line), Some(Sum { passed: 15, failed: 2 }));
         let line = "check result: ok. 6 passed; 0 failed; 1 skipped";
         assert_eq!(result(line), Some(Sum { passed: 6, failed: 0 }));
+        assert_eq!(result("fuzz result: FAILED. 7 passed; 1 failed"), Some(Sum { passed: 7, failed: 1 }));
     }
 
     #[test]
