@@ -13,6 +13,10 @@ use crate::phases::withdraw_pod_network;
 use crate::run::backoff;
 use std::time::{Duration, SystemTime};
 
+/// How long after a boot the link may take before anybody is told that the certificate has expired.
+const GRACE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_secs(1);
+
 /// A device that was a node, and whose credential is worth nothing any more.
 pub(crate) struct Lost {
     /// Why, one line.
@@ -40,7 +44,16 @@ pub(crate) fn look_after(
         clock::compare(host, image)?;
         lost.asked = true;
     }
-    Ok((!lost.regained(host, image)?).then_some(lost))
+    let until = host.sys().uptime() + GRACE;
+    loop {
+        if lost.regained(host, image)? {
+            return Ok(None);
+        }
+        if lost.asked || host.sys().uptime() >= until {
+            return Ok(Some(lost));
+        }
+        host.sys().sleep(LOOK);
+    }
 }
 
 impl Lost {
