@@ -74,7 +74,7 @@ fn says_when_there_is_no_file_system_or_the_seed_is_too_long() {
 #[test]
 fn a_broken_allocation_table_ends_the_reading() {
     let (_dir, mut p) = formatted(8);
-    p.change(|root| Ok(drop(root.create_dir("folder")?))).unwrap();
+    p.change(|root| root.create_dir("folder").map(drop).context("create a folder")).unwrap();
     let file = p.file(true).unwrap();
     let mut sector = [0; 512];
     file.read_exact_at(&mut sector, p.offset).unwrap();
