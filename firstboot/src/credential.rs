@@ -16,6 +16,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::sign::CertifiedKey;
 use std::time::SystemTime;
 
+/// Where kubelet keeps its certificates.
+const PKI: &str = "/var/lib/kubelet/pki";
+
 /// What the credential is worth.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credential {
@@ -48,6 +51,29 @@ pub fn credential(host: &Host) -> Result<Credential> {
         return Ok(unusable(format!("find {CURRENT_PEM}: it is missing")));
     };
     Ok(pair(&pem, host.now()))
+}
+
+/// [`credential`], after the pair was looked for among those that kubelet keeps beside it: the power may have gone, or
+/// kubelet been ended, between writing a renewed certificate and moving the link to it.
+///
+/// # Errors
+/// As [`credential`], and when the link cannot be moved.
+pub fn mended(host: &Host) -> Result<Credential> {
+    let found = credential(host)?;
+    if found.usable() || host.read_text(KUBELET_CONF)?.is_none() {
+        return Ok(found);
+    }
+    let mut best = None;
+    for name in host.list(PKI)?.iter().filter(|n| n.starts_with("kubelet-client-") && n.ends_with(".pem")) {
+        let path = format!("{PKI}/{name}");
+        let pem = host.read(&path)?.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
+        if let Credential::Usable { until } = pair(&pem, host.now()) {
+            best = best.max(Some((until, path)));
+        }
+    }
+    let Some((until, path)) = best else { return Ok(found) };
+    host.symlink(CURRENT_PEM, &path)?;
+    Ok(Credential::Usable { until })
 }
 
 fn unusable(why: String) -> Credential {
@@ -87,6 +113,26 @@ mod tests {
 
     fn at(year: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs((year - 1970) * 31_557_600)
+    }
+
+    #[test]
+    fn a_link_to_a_bad_pair_is_moved_to_the_best_of_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let (fake, seen) = crate::host::fake::Fake::new();
+        seen.clock.set(Some(at(2026)));
+        let host = Host::open(dir.path(), Box::new(fake)).unwrap();
+        let (certificate, key) = made();
+        host.write(KUBELET_CONF, b"apiVersion: v1\n", 0o600).unwrap();
+        host.write(&format!("{PKI}/kubelet-client-1.pem"), certificate.as_bytes(), 0o600).unwrap();
+        host.symlink(CURRENT_PEM, &format!("{PKI}/kubelet-client-1.pem")).unwrap();
+        assert!(!mended(&host).unwrap().usable());
+        let whole = format!("{certificate}{key}");
+        host.write(&format!("{PKI}/kubelet-client-2.pem"), whole.as_bytes(), 0o600).unwrap();
+        assert!(!credential(&host).unwrap().usable());
+        assert!(mended(&host).unwrap().usable() && credential(&host).unwrap().usable());
+        assert_eq!(host.read_link(CURRENT_PEM).unwrap(), Some(format!("{PKI}/kubelet-client-2.pem")));
+        seen.clock.set(Some(at(2031)));
+        assert!(!mended(&host).unwrap().usable());
     }
 
     #[test]

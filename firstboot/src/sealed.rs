@@ -5,10 +5,11 @@
 //! nobody is told to bring a new seed, and none is taken, before the cluster's clock was asked, if it answers.
 
 use crate::clock;
-use crate::credential::{Credential, credential};
+use crate::credential::{Credential, mended};
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::image::ImageInfo;
+use crate::phases::withdraw_pod_network;
 use crate::run::backoff;
 use std::time::{Duration, SystemTime};
 
@@ -33,7 +34,8 @@ pub(crate) fn look_after(
     refuse: &dyn Fn(SystemTime) -> Result<(), Fault>,
 ) -> Result<Option<Lost>, Fault> {
     let mut lost = Lost { why: String::new(), asked: false, tries: 0, next: Duration::ZERO };
-    if let Credential::Usable { until } = credential(host).owned_by(Owner::Host)? {
+    if let Credential::Usable { until } = mended(host).owned_by(Owner::Host)? {
+        withdraw_pod_network(host).owned_by(Owner::Host)?;
         refuse(until)?;
         clock::compare(host, image)?;
         lost.asked = true;
@@ -59,7 +61,7 @@ impl Lost {
                 Err(_) => self.asked = true,
             }
         }
-        match credential(host).owned_by(Owner::Host)? {
+        match mended(host).owned_by(Owner::Host)? {
             Credential::Usable { .. } => Ok(true),
             Credential::Unusable(why) => {
                 self.why = why;

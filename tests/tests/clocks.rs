@@ -45,6 +45,8 @@ fn the_real_api_server_tells_the_time_to_whom_it_can_prove_itself() {
     let host = Host::open(root.path(), Box::new(fake)).unwrap();
     host.write(KUBELET_CONF, kubelet_conf(&server, &ca).as_bytes(), 0o600).unwrap();
     host.write(CA_FILE, ca.as_bytes(), 0o644).unwrap();
+    // A token that is signed says that the controllers are up, and outlive a restart of their server.
+    plane.create_token("1h").unwrap();
     plane.renew_serving_certificate().unwrap();
 
     // The device was off while the certificate was renewed, and its clock goes on where it stopped; then it is two

@@ -16,10 +16,10 @@ use std::time::Duration;
 
 const OFF: Duration = Duration::from_secs(120);
 const NAME: &str = "edge-interop";
-/// kubelet renews after 70 to 90 % of a certificate's life, which the cluster dates back by 5 minutes: 3.4 to 5.8
+/// kubelet renews after 70 to 90 % of a certificate's life, which the cluster dates back by 5 minutes: 5.5 to 8.5
 /// minutes after it was signed.
-const SHORT: &str = "7m";
-const ROTATION: Duration = Duration::from_secs(600);
+const SHORT: &str = "10m";
+const ROTATION: Duration = Duration::from_secs(900);
 /// kubelet serves its health before kubeadm can ask for the Node that it keeps.
 const WAIT_FOR_KUBELET: &str = "until (exec 3<>/dev/tcp/127.0.0.1/10248) 2>/dev/null; do sleep 1; done\n";
 
@@ -54,6 +54,15 @@ fn certificate_is_renewed(plane: &ControlPlane, device: &Device) {
         Ok(plane.csrs()?.into_iter().any(|csr| csr.requester == requester && csr.issued).then_some(()))
     })
     .unwrap();
+    // kubelet still has to fetch and store it; it is given two heartbeats for that.
+    let heartbeat = || -> anyhow::Result<Value> {
+        Ok(plane.get(&["-n", "kube-node-lease", "lease", NAME])?["spec"]["renewTime"].take())
+    };
+    for _ in 0..2 {
+        let last = heartbeat().unwrap();
+        let next = qemu::wait::until("kubelet's next heartbeat", SOON, || Ok((heartbeat()? != last).then_some(())));
+        next.unwrap();
+    }
 }
 
 /// `kubeadm upgrade node` finds all that it needs and brings a changed cluster-wide setting to the device.

@@ -25,6 +25,28 @@ const KUBELET: u16 = 10250;
 /// Deadline to be Ready, when packets get lost and have to be sent again.
 const LONG: Duration = Duration::from_secs(1200);
 
+const VLAN: &str = "\n[network]\nvlan = 12\n";
+
+fn proxied() -> String {
+    format!("\n[network]\nproxy = \"http://{PROXY}\"\n")
+}
+
+fn fixed(address: &str, gateway: &str) -> String {
+    format!("\n[network]\naddresses = [\"{address}\"]\ngateway = [\"{gateway}\"]\n")
+}
+
+#[test]
+fn the_device_reads_these_seeds() {
+    let (v4, v6) = (fixed(&format!("{FREE}/24"), ROUTER), fixed(&format!("{FREE_V6}/64"), ROUTER_V6));
+    for (more, apiserver) in
+        [(VLAN, "10.0.2.2:1"), (&proxied(), "10.0.2.2:1"), (&v4, "10.0.2.2:1"), (&v6, "[fd00:76::2]:1")]
+    {
+        let (token, pin) = ("abcdef.0123456789abcdef".to_owned(), format!("sha256:{}", "0f".repeat(32)));
+        let seed = Seed { apiserver: apiserver.to_owned(), token, pin, more: more.to_owned() };
+        firstboot::seed::parse(seed.text().as_bytes()).unwrap();
+    }
+}
+
 /// A device on `link` that is switched off, with a seed for `plane` and `more` in it.
 fn device(plane: &ControlPlane, link: &Link, serial: &str, more: &str) -> Device {
     let options = qemu::device::Options { link: link.socket(), ..e2e::device_options(serial) };
@@ -128,7 +150,7 @@ fn a_tagged_vlan() {
     let plane = e2e::shared_plane();
     // What carries no tag, or another one, the relay drops.
     let link = Link::to_user(Conditions { vlan: Some(12), ..Conditions::default() }).unwrap();
-    let mut device = device(plane, &link, "vlan", "\n[network]\nvlan = 12\n");
+    let mut device = device(plane, &link, "vlan", VLAN);
     device.power_on().unwrap();
     assert_eq!(joins(plane, &device, "vlan"), [address("10.0.2.15")]);
 }
@@ -182,8 +204,7 @@ fn a_proxy_is_the_only_way_out() {
     let plane = e2e::shared_plane();
     let lan = Lan { addresses: Addresses::Dhcp, way_out: WayOut::Proxy };
     let link = Link::to_router(Conditions::default(), lan).unwrap();
-    let more = format!("\n[network]\nproxy = \"http://{PROXY}\"\n");
-    let mut device = device(plane, &link, "proxy", &more);
+    let mut device = device(plane, &link, "proxy", &proxied());
     device.power_on().unwrap();
     joins(plane, &device, "proxy");
     let log = link.router().unwrap().proxy_log();
@@ -199,8 +220,7 @@ fn a_fixed_address() {
     let plane = e2e::shared_plane();
     let lan = Lan { addresses: Addresses::Fixed, way_out: WayOut::Router };
     let link = Link::to_router(Conditions::default(), lan).unwrap();
-    let more = format!("\n[network]\naddresses = [\"{FREE}/24\"]\ngateway = [\"{ROUTER}\"]\n");
-    let mut device = device(plane, &link, "fixed", &more);
+    let mut device = device(plane, &link, "fixed", &fixed(&format!("{FREE}/24"), ROUTER));
     device.power_on().unwrap();
     assert_eq!(joins(plane, &device, "fixed"), [address(FREE)]);
 }
@@ -213,7 +233,7 @@ fn a_cluster_of_ipv6_only() {
         return;
     }
     let plane = ControlPlane::start(&Options { family: Family::V6, ..Options::default() }).unwrap();
-    let fixed = format!("\n[network]\naddresses = [\"{FREE_V6}/64\"]\ngateway = [\"{ROUTER_V6}\"]\n");
+    let fixed = fixed(&format!("{FREE_V6}/64"), ROUTER_V6);
     let ways = [("v6-auto", Addresses::Advertised, ""), ("v6-fixed", Addresses::Fixed, &fixed)];
     for (serial, addresses, more) in ways {
         let link = Link::to_router(Conditions::default(), Lan { addresses, way_out: WayOut::Router }).unwrap();

@@ -209,10 +209,21 @@ pub fn leftover_labels(role: Role, node: &str, more: &[NodeLabel]) -> BTreeMap<S
 }
 
 /// `/var/lib/kubelet/kubeadm-flags.env`; `kubeadm upgrade node` reads it back, so its form is fixed.
-pub fn flags_env(node: &str, hostname: &str, labels: &BTreeMap<String, String>, taints: &[Taint]) -> String {
+pub fn flags_env(
+    node: &str,
+    hostname: &str,
+    ips: &[IpAddr],
+    labels: &BTreeMap<String, String>,
+    taints: &[Taint],
+) -> String {
     let mut flags = Vec::new();
     if node != hostname {
         flags.push(format!("--hostname-override={node}"));
+    }
+    if !ips.is_empty() {
+        // Left to itself, kubelet takes the address of the default route, which there may be none of.
+        let ips: Vec<String> = ips.iter().map(IpAddr::to_string).collect();
+        flags.push(format!("--node-ip={}", ips.join(",")));
     }
     if !taints.is_empty() {
         let taints: Vec<String> = taints.iter().map(Taint::to_string).collect();

@@ -147,16 +147,19 @@ fn flags() {
     let zone = [NodeLabel::parse("topology.kubernetes.io/zone", "shop-12").unwrap()];
     let edge = labels(Role::Edge, "edge-01", &zone);
     assert_eq!(
-        flags_env("edge-01", "localhost", &edge, &taints),
+        flags_env("edge-01", "localhost", &[], &edge, &taints),
         "KUBELET_KUBEADM_ARGS=\"--hostname-override=edge-01 --register-with-taints=edge=true:NoSchedule,a:NoExecute \
          --node-labels=superedge.io.hostname=edge-01,superedge.io/node-edge=enable,topology.kubernetes.io/zone=shop-12\"\n"
     );
     let own = [NodeLabel::parse("superedge.io/node-cloud", "x").unwrap()];
     assert_eq!(
-        flags_env("a", "a", &labels(Role::Worker, "a", &own), &[]),
+        flags_env("a", "a", &[], &labels(Role::Worker, "a", &own), &[]),
         "KUBELET_KUBEADM_ARGS=\"--node-labels=superedge.io/node-cloud=x\"\n"
     );
-    assert_eq!(flags_env("a", "a", &BTreeMap::new(), &[]), "KUBELET_KUBEADM_ARGS=\"\"\n");
+    assert_eq!(flags_env("a", "a", &[], &BTreeMap::new(), &[]), "KUBELET_KUBEADM_ARGS=\"\"\n");
+    let ips = ["10.0.2.15".parse().unwrap(), "fd00::1".parse().unwrap()];
+    let told = flags_env("a", "a", &ips, &BTreeMap::new(), &[]);
+    assert_eq!(told, "KUBELET_KUBEADM_ARGS=\"--node-ip=10.0.2.15,fd00::1\"\n");
 }
 
 /// Found by fuzzing: a tag that was written so that nobody could read the file.

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use super::config::{self, CA_FILE};
 use super::join::Joined;
 use super::kubeconfig::{CURRENT_PEM, kubelet_conf};
-use crate::seed::Node;
+use crate::seed::Seed;
 
 /// kubelet's kubeconfig.
 pub const KUBELET_CONF: &str = "/etc/kubernetes/kubelet.conf";
@@ -35,7 +35,8 @@ pub enum Content {
 }
 
 /// Everything to write for `joined`, in order. `now` names the certificate's file; `hostname` is the device's.
-pub fn files(joined: &Joined, node: &Node, name: &str, hostname: &str, now: SystemTime) -> Vec<FileSpec> {
+pub fn files(joined: &Joined, seed: &Seed, name: &str, hostname: &str, now: SystemTime) -> Vec<FileSpec> {
+    let node = &seed.node;
     let dir = |path: &str, mode| FileSpec { path: path.to_owned(), content: Content::Dir(mode) };
     let file = |path: &str, text: &str, mode| FileSpec {
         path: path.to_owned(),
@@ -44,6 +45,7 @@ pub fn files(joined: &Joined, node: &Node, name: &str, hostname: &str, now: Syst
     let pem_path = pem_path(now);
     let pem = zeroize::Zeroizing::new(format!("{}{}", terminated(&joined.certificate_pem), joined.key_pem.expose()));
     let labels = config::labels(node.role, name, &node.labels);
+    let flags = config::flags_env(name, hostname, &seed.network.node_ips(), &labels, &node.taints);
     vec![
         dir("/etc/kubernetes", 0o755),
         dir("/etc/kubernetes/manifests", 0o755),
@@ -53,7 +55,7 @@ pub fn files(joined: &Joined, node: &Node, name: &str, hostname: &str, now: Syst
         file(CA_FILE, &joined.ca_pem, 0o644),
         file("/var/lib/kubelet/instance-config.yaml", &config::instance_config(&joined.cri_socket), 0o600),
         file("/var/lib/kubelet/config.yaml", &joined.kubelet_config, 0o600),
-        file("/var/lib/kubelet/kubeadm-flags.env", &config::flags_env(name, hostname, &labels, &node.taints), 0o600),
+        file("/var/lib/kubelet/kubeadm-flags.env", &flags, 0o600),
         file(&pem_path, &pem, 0o600),
         FileSpec { path: CURRENT_PEM.to_owned(), content: Content::Link(pem_path) },
         file(KUBELET_CONF, &kubelet_conf(&joined.server, &joined.ca_pem), 0o600),
@@ -85,7 +87,6 @@ mod tests {
 
     use super::*;
     use crate::secret::Secret;
-    use crate::seed::{Cni, Role};
 
     #[test]
     fn all_files_of_a_node_in_order() {
@@ -101,9 +102,14 @@ mod tests {
             leftover_node: false,
             edge_info: None,
         };
-        let node = Node { name: None, role: Role::Worker, cni: Cni::Auto, labels: vec![], taints: vec![] };
+        let text = format!(
+            "version = 1\n[cluster]\napiserver = \"10.0.2.2\"\ntoken = \"abcdef.0123456789abcdef\"\nca-cert-hashes = \
+             \"sha256:{}\"\n[node]\nrole = \"worker\"\n",
+            "0".repeat(64)
+        );
+        let seed = crate::seed::parse(text.as_bytes()).unwrap();
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_365_108);
-        let shown: Vec<String> = files(&joined, &node, "edge-1", "edge-1", now)
+        let shown: Vec<String> = files(&joined, &seed, "edge-1", "edge-1", now)
             .into_iter()
             .map(|f| match f.content {
                 Content::Dir(mode) => format!("{mode:o} {}/", f.path),

@@ -28,9 +28,9 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     work().owned_by(Owner::Host)
 }
 
-/// NTP servers of the seed; this version of the seed has none.
-fn servers(_: &Cx) -> &[String] {
-    &[]
+/// NTP servers of the seed.
+fn servers(cx: &Cx) -> &[String] {
+    &cx.seed.time.servers
 }
 
 /// Configuration of systemd-timesyncd (timesyncd.conf(5)); none when the seed names no server.

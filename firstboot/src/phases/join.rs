@@ -94,6 +94,7 @@ fn ask(cx: &Cx) -> Result<Joined, Fault> {
             format!("use the token in {}: it was used and erased by this device; drop a new seed", cx.seed_name),
         ));
     }
+    stop_kubelet(cx).owned_by(Owner::Host)?;
     let name = node_name(cx)?;
     let resolved = cx.host.size_and_mode(RESOLVED).owned_by(Owner::Host)?.is_some();
     let input = JoinInput {
@@ -111,14 +112,19 @@ fn ask(cx: &Cx) -> Result<Joined, Fault> {
     obtain(&input, &mut Keeper { host: &cx.host, image: &cx.image })
 }
 
+/// Stops the kubelet that an earlier seed started: it would go on with what that seed gave it, and would keep the Node
+/// of this name Ready, so that the name looked taken for ever.
+fn stop_kubelet(cx: &Cx) -> Result<()> {
+    let started = Record::Effect(Effect::Started { unit: "kubelet.service".into() });
+    if cx.host.journal().records().contains(&started) {
+        cx.host.run(&["systemctl", "stop", "kubelet.service"])?;
+    }
+    Ok(())
+}
+
 /// Writes kubelet's files in their order; kubelet.conf, which tells kubelet that all is there, comes last.
 fn keep(cx: &Cx, joined: &Joined) -> Result<()> {
     let name = node_name(cx)?;
-    let started = Record::Effect(Effect::Started { unit: "kubelet.service".into() });
-    if cx.host.journal().records().contains(&started) {
-        // It would go on with what an earlier seed gave it.
-        cx.host.run(&["systemctl", "stop", "kubelet.service"])?;
-    }
     match &joined.edge_info {
         Some(info) => {
             let bytes = serde_json::to_vec_pretty(info).context("encode edge-info")?;
@@ -127,7 +133,7 @@ fn keep(cx: &Cx, joined: &Joined) -> Result<()> {
         // What another cluster once said must not be taken for this one's word.
         None => cx.host.remove(&edge_info_path())?,
     }
-    for file in files(joined, &cx.seed.node, &name, &name, cx.host.now()) {
+    for file in files(joined, &cx.seed, &name, &name, cx.host.now()) {
         match file.content {
             Content::Dir(mode) => cx.host.mkdir(&file.path, mode)?,
             Content::File(bytes, mode) => cx.host.write(&file.path, &bytes, mode)?,

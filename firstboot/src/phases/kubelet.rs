@@ -39,7 +39,7 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
 }
 
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
-    let work = || -> Result<()> {
+    let work = || -> Result<u32> {
         cx.host.symlink(WANTED, UNIT)?;
         let proxy = proxy::put(&cx.host, &cx.seed.network.via)?;
         if proxy {
@@ -48,19 +48,29 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
         }
         let changed = kubelet_config::put(&cx.host, &cx.seed.kubelet)? || proxy;
         let started = Record::Effect(Effect::Started { unit: "kubelet.service".into() });
-        if changed && cx.host.journal().records().contains(&started) {
+        let started = cx.host.journal().records().contains(&started);
+        if changed && started {
             cx.host.run(&["systemctl", "stop", "kubelet.service"])?;
         }
+        // systemd goes on counting where it was stopped between two starts of its own.
+        let before = if started { restarts(&cx.host) } else { 0 };
         let now = unix_seconds(cx.host.now());
         cx.host.record(Record::Fact { name: STARTED.into(), value: now.to_string() })?;
-        cx.host.start_unit("kubelet.service")
+        cx.host.start_unit("kubelet.service")?;
+        Ok(before)
     };
-    work().owned_by(Owner::Host)?;
-    wait(cx)
+    let before = work().owned_by(Owner::Host)?;
+    wait(cx, before)
 }
 
-/// Waits until kubelet is healthy, or keeps ending.
-fn wait(cx: &Cx) -> Result<(), Fault> {
+/// How often systemd has started kubelet again by itself.
+fn restarts(host: &Host) -> u32 {
+    let count = host.run(&["systemctl", "show", "--property", "NRestarts", "--value", "kubelet.service"]);
+    count.ok().and_then(|n| n.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Waits until kubelet is healthy, or keeps ending; `before` is what [`restarts`] said when it was started.
+fn wait(cx: &Cx, before: u32) -> Result<(), Fault> {
     let until = cx.host.sys().uptime() + LIMIT;
     loop {
         let well = cx.host.wait(LOOK, Duration::from_millis(50), || Ok(healthy().then_some(())));
@@ -68,8 +78,8 @@ fn wait(cx: &Cx) -> Result<(), Fault> {
             return Ok(());
         }
         let late = cx.host.sys().uptime() >= until;
-        let count = cx.host.run(&["systemctl", "show", "--property", "NRestarts", "--value", "kubelet.service"]);
-        let ended = count.ok().and_then(|n| n.trim().parse::<u32>().ok()).unwrap_or(0);
+        let count = restarts(&cx.host);
+        let ended = count.checked_sub(before).unwrap_or(count);
         if ended < 2 && !late {
             continue;
         }

@@ -48,6 +48,19 @@ fn applied(seed: &str, ended: &'static str, log: &'static str) -> (Owner, String
     (fault.owner, fault.to_string())
 }
 
+/// A second seed, after kubelet had been started again three times under the first: those do not count.
+#[test]
+fn what_was_before_does_not_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let (fake, seen) = Fake::new();
+    let fake = fake.answering(|argv| matches!(argv, ["systemctl", "show", ..]).then(|| Ok("3\n".into())));
+    let cx = cx(dir.path(), fake, SEED);
+    cx.host.record(Record::Effect(Effect::Started { unit: "kubelet.service".into() })).unwrap();
+    let text = apply(&cx).unwrap_err().to_string();
+    assert_eq!(text, "wait for kubelet: not healthy after 240 s, see journalctl -u kubelet");
+    assert!(!seen.commands.take().contains(&"systemctl stop kubelet.service".to_owned()), "nothing had changed");
+}
+
 #[test]
 fn whose_move_it_is_when_kubelet_keeps_ending() {
     let with = |line: &str| format!("{SEED}[kubelet.config]\n{line}\n");

@@ -57,7 +57,7 @@ pub(super) fn endpoint(ground: &Ground<'_>) -> Result<Finding> {
     let times = times(ground)?;
     if times.is_empty() {
         return Ok(match &ground.seed {
-            Some(Err(why)) => Error(Seed, why.clone()),
+            Some(Err((owner, why))) => Error(*owner, why.clone()),
             _ => Warning(Seed, "there is no seed yet, so no API server to ask".into()),
         });
     }

@@ -14,7 +14,7 @@ mod system;
 mod tests;
 
 use crate::boot_partition::locate;
-use crate::fault::{Fault, OwnedBy, Owner};
+use crate::fault::{Fault, Owner};
 use crate::host::Host;
 use crate::image::ImageInfo;
 use crate::phases::Installed;
@@ -76,6 +76,9 @@ pub const CHECKS: &[Check] = &[
     Check { id: "Clock", early: false, look: cluster::clock },
 ];
 
+/// Why there is no seed that can be used, and who has to act.
+pub type Refusal = (Owner, String);
+
 /// What the checks look at.
 pub struct Ground<'a> {
     /// The machine.
@@ -85,7 +88,7 @@ pub struct Ground<'a> {
     /// The bundle in the image.
     pub bundle: &'a Installed,
     /// The seed, if there is one; why it is refused, if it is.
-    pub seed: Option<Result<&'a Seed, String>>,
+    pub seed: Option<Result<&'a Seed, Refusal>>,
     /// What the API servers said, once they were asked.
     times: OnceCell<cluster::Times>,
 }
@@ -96,7 +99,7 @@ impl<'a> Ground<'a> {
         host: &'a Host,
         image: &'a ImageInfo,
         bundle: &'a Installed,
-        seed: Option<Result<&'a Seed, String>>,
+        seed: Option<Result<&'a Seed, Refusal>>,
     ) -> Self {
         Ground { host, image, bundle, seed, times: OnceCell::new() }
     }
@@ -202,14 +205,18 @@ pub fn of_device(open: impl FnOnce() -> Result<Host, Fault>) -> Result<Vec<Outco
     let host = open()?;
     let image = image_info(&host)?;
     let bundle = Installed::read(&host)?;
-    let mut found = None;
-    for place in locate(&image.boot_label).owned_by(Owner::Host)? {
-        // A card that cannot be read is one without a seed here; the run says more.
-        if let Ok(Some((_, bytes))) = place.partition.seed() {
-            found = Some(seed::parse(&bytes).map_err(|e| e.to_string()));
-            break;
-        }
-    }
-    let seed = found.as_ref().map(|s| s.as_ref().map_err(Clone::clone));
+    let found = find_seed(&image);
+    let seed = found.as_ref().map(|s| s.as_ref().map_err(|(owner, why)| (*owner, why.clone())));
     Ok(look(&Ground::new(&host, &image, &bundle, seed), false))
+}
+
+/// The seed that a run would take, or why it would not.
+fn find_seed(image: &ImageInfo) -> Option<Result<Seed, Refusal>> {
+    let places = match locate(&image.boot_label) {
+        Ok(places) => places,
+        Err(error) => return Some(Err((Owner::Host, format!("{error:#}")))),
+    };
+    // A card that cannot be read is one without a seed here; the run says more.
+    let (_, bytes) = places.iter().find_map(|p| p.partition.seed().ok().flatten())?;
+    Some(seed::parse(&bytes).map_err(|e| (Owner::Seed, e.to_string())))
 }

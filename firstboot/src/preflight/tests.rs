@@ -317,8 +317,12 @@ fn without_a_seed_there_is_nobody_to_ask() {
     assert_eq!(device.line("Endpoint"), "[WARNING] there is no seed yet, so no API server to ask (seed)");
     let want = "[OK] 2023-11-14T22:15:00Z, not before 2023-11-14T22:13:20Z; no API server to compare with";
     assert_eq!(device.line("Clock"), want);
-    let refused =
-        Ground::new(&device.host, &device.image, &device.bundle, Some(Err("seed.toml:3: unknown table [x]".into())));
+    let refused = Ground::new(
+        &device.host,
+        &device.image,
+        &device.bundle,
+        Some(Err((crate::fault::Owner::Seed, "seed.toml:3: unknown table [x]".into()))),
+    );
     let found = Outcome::new("Endpoint", super::cluster::endpoint(&refused).unwrap());
     assert_eq!(found.line(), "[ERROR Endpoint]: seed.toml:3: unknown table [x] (seed)");
 }

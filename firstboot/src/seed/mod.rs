@@ -154,6 +154,10 @@ pub fn parse(bytes: &[u8]) -> Result<Seed, Error> {
     let root = DeTable::parse(&text).map_err(|e| syntax_error(&text, &e))?;
     let read::Tables { cluster, node, network, time, kubelet, registries, mut secrets } =
         read::tables(&text, root.get_ref())?;
+    // It will be overwritten where it stands, which takes that it stands there.
+    if !text.contains(cluster.token.secret()) {
+        return Err(whole("write the token in one piece, without escapes: it could not be erased"));
+    }
     let mut public = text.clone();
     secrets.sort_by_key(|s| std::cmp::Reverse(s.start));
     for secret in secrets {

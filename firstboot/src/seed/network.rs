@@ -49,6 +49,19 @@ impl Default for Network {
     }
 }
 
+impl Network {
+    /// Addresses under which the node is known to the cluster, at most one of each family; empty where they are left to
+    /// DHCP, and with it to kubelet.
+    pub fn node_ips(&self) -> Vec<IpAddr> {
+        let of = |v4: bool| self.addresses.iter().map(IpNet::addr).find(|a| a.is_ipv4() == v4);
+        let first_v4 = self.addresses.first().is_none_or(|a| a.addr().is_ipv4());
+        match self.dhcp {
+            true => Vec::new(),
+            false => [of(first_v4), of(!first_v4)].into_iter().flatten().collect(),
+        }
+    }
+}
+
 /// A network interface, by the kernel's name for it or by its hardware address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Interface {

@@ -76,6 +76,10 @@ mirrors = "https://all.example"
     let network = seed.network;
     assert_eq!(network.interface, Some(Interface::Mac("02:00:5e:00:53:01".into())));
     assert!(!network.dhcp && network.wifi.is_none());
+    let ips: Vec<String> = network.node_ips().iter().map(ToString::to_string).collect();
+    assert_eq!(ips, ["192.0.2.10", "2001:db8::10"]);
+    let both = Network { dhcp: true, ..network.clone() };
+    assert!(both.node_ips().is_empty() && Network::default().node_ips().is_empty());
     assert_eq!(
         network.addresses.iter().map(|a| a.to_string()).collect::<Vec<_>>(),
         ["192.0.2.10/24", "2001:db8::10/64"]
@@ -192,6 +196,14 @@ fn bad() -> Vec<(String, &'static str)> {
         (
             seed("[registries]\njoin = \"kubeadm join a:1\"\n"),
             "seed.toml:7: malformed registry \"join\" in [registries]; it belongs at the top, before any table",
+        ),
+        (
+            format!("version = 1\njoin = \"kubeadm join a:1 --token abcdef.q7w2e9r4't1y6u8i3' {}\"\n", pinned()),
+            "seed.toml: write the token in one piece, without escapes: it could not be erased",
+        ),
+        (
+            seed("").replace("q7w2", "\\u00717w2"),
+            "seed.toml: write the token in one piece, without escapes: it could not be erased",
         ),
         // [network]
         (network("dhpc = true"), "seed.toml:7: unknown key \"dhpc\" in [network]"),
@@ -395,4 +407,26 @@ fn networks_without_a_gateway_that_reach_the_cluster_all_the_same() {
     }
     let named = seed("[network]\naddresses = \"192.0.2.10/24\"\n").replace("10.0.2.2:6443", "api.example.com");
     read(&named);
+}
+
+/// Cuts, and one character replaced, at every place: read or refused, without a panic and without a secret.
+#[test]
+fn every_cut_is_read_or_refused_without_the_secrets() {
+    let tables = "[network]\ninterface = \"eth0\"\naddresses = [\"10.0.2.15/24\", \"fd00::1/64\"]\ngateway = \"10.0.2.1\"\n\
+                  proxy = \"http://a:correcthorse@b:3128\"\nno-proxy = [\"*.x.y:1\", \"[::1]:2\"]\n[network.wifi]\nssid = \
+                  \"a\"\npassword = \"batterystaple\"\ncountry = \"DE\"\n[kubelet.config]\nshutdownGracePeriod = \"1m30s\"\n\
+                  [registries.\"a.b:5000\"]\nmirrors = \"https://m.n/p\"\n";
+    let whole = by_line(&format!("'--node-name' \\\\\\n \\\"x-1\\\" {}", pinned()), tables);
+    read(&whole);
+    for (end, c) in whole.char_indices() {
+        let replaced = |by: &str| format!("{}{by}{}", &whole[..end], &whole[end + c.len_utf8()..]);
+        for text in [whole[..end].to_owned(), whole[end..].to_owned(), replaced("?"), replaced("\\"), replaced("é")] {
+            if let Err(error) = parse(text.as_bytes()) {
+                let shown = format!("{error} {error:?}");
+                for secret in ["q7w2e9r4t1y6u8i3", "correcthorse", "batterystaple"] {
+                    assert!(!shown.contains(secret), "{shown}");
+                }
+            }
+        }
+    }
 }

@@ -57,7 +57,7 @@ pub fn seeds_server_is_kept_when_the_clusters_own_fails(plane: &ControlPlane) {
              unreachable"
         )]
     );
-    let all = files(&joined, &seed.node, "behind-nat", "localhost", device.now);
+    let all = files(&joined, &seed, "behind-nat", "localhost", device.now);
     let conf = all.into_iter().find(|f| f.path == KUBELET_CONF).unwrap();
     let Content::File(text, _) = conf.content else { panic!("{KUBELET_CONF} is no file") };
     let text = String::from_utf8(text).unwrap();

@@ -189,8 +189,8 @@ pub const ANYBODY: &[&str] = &["--as=system:anonymous"];
 /// Waits until `who` may (or may not) read a ConfigMap: the API server's authorizer takes changes of roles from its
 /// own watch, a moment later.
 pub fn wait_access(plane: &ControlPlane, who: &[&str], namespace: &str, map: &str, wanted: bool) {
-    let resource = format!("configmap/{map}");
-    let asked = [&["auth", "can-i", "get", &resource, "-n", namespace], who].concat();
+    let path = format!("/api/v1/namespaces/{namespace}/configmaps/{map}");
+    let asked = [&["get", "--raw", &path], who].concat();
     qemu::wait::until("the authorizer to know", Duration::from_secs(10), || {
         Ok((plane.kubectl(&asked).is_ok() == wanted).then_some(()))
     })

@@ -32,7 +32,7 @@ pub fn seven(bootstrap: &str, node: &str) -> Vec<String> {
 /// Writes what a node has on disk below `root`; what names a path on the device names it below `root` then.
 fn write(joined: &Joined, seed: &Seed, node: &str, root: &Path) {
     let below = |path: &str| root.join(path.trim_start_matches('/'));
-    for spec in files(joined, &seed.node, node, "localhost", SystemTime::now()) {
+    for spec in files(joined, seed, node, "localhost", SystemTime::now()) {
         match spec.content {
             Content::Dir(_) => std::fs::create_dir_all(below(&spec.path)).unwrap(),
             Content::File(bytes, _) => {

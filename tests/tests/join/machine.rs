@@ -5,11 +5,14 @@
 use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use firstboot::boot_partition::{BootPartition, Place, STATUS_NAME, formatted_for_tests};
 use firstboot::bundle::{BUNDLE_DIR, Manifest};
 use firstboot::fault::Fault;
+use firstboot::host::Host;
 use firstboot::host::fake::{Fake, Seen};
 use firstboot::image::{IMAGE_INFO, ImageInfo};
 use firstboot::phase::Phase;
@@ -64,6 +67,16 @@ impl Machine {
     fn run(&self, phases: &[&str], fuse: Option<u32>, look: impl Fn(&Seen)) -> (Result<(), Fault>, Vec<String>) {
         let (fake, seen) = Fake::new();
         seen.fuse.set(fuse);
+        self.run_on(fake, seen, phases, look)
+    }
+
+    fn run_on(
+        &self,
+        fake: Fake,
+        seen: Rc<Seen>,
+        phases: &[&str],
+        look: impl Fn(&Seen),
+    ) -> (Result<(), Fault>, Vec<String>) {
         let places = {
             let seen: Rc<Seen> = seen.clone();
             let boot = self.boot.clone();
@@ -191,6 +204,45 @@ pub fn power_cut_at_every_effect_leaves_one_csr(plane: &ControlPlane) {
     let (done, lines) = machine.run(&phases, Some(0), |_| ());
     done.unwrap();
     assert_eq!(lines, ["firstboot: stopped after phase join, as asked"]);
+}
+
+/// A device whose kubelet runs is given another seed: its own Ready Node does not count as somebody else's.
+pub fn own_ready_node_is_no_other_machine(plane: &ControlPlane) {
+    let machine = Machine::new();
+    let put = |token: &str| {
+        let seed = pinned_text(&plane.endpoint_for_host(), token, &plane.ca_pin().unwrap());
+        machine.boot.write("seed.toml", format!("{seed}[node]\nname = \"own-node\"\n").as_bytes()).unwrap();
+    };
+    let (first, second) = (plane.create_token("1h").unwrap(), plane.create_token("1h").unwrap());
+    put(&first);
+    let phases = ["identity", "join"];
+    machine.run(&phases, None, |_| ()).0.unwrap();
+    let host = Host::open(machine.disk.path(), Box::new(Fake::new().0)).unwrap();
+    host.start_unit("kubelet.service").unwrap();
+    drop(host);
+    create_node(plane, "own-node", &json!({}), &json!([]));
+    report_ready(plane, "own-node", "True");
+
+    put(&second);
+    let stopped = Arc::new(AtomicBool::new(false));
+    let (fake, seen) = Fake::new();
+    let seen_stop = stopped.clone();
+    let fake = fake.answering(move |argv| {
+        seen_stop.fetch_or(argv == ["systemctl", "stop", "kubelet.service"], Ordering::Relaxed);
+        None
+    });
+    let (done, lines) = std::thread::scope(|scope| {
+        // What the cluster does once kubelet is gone, sooner.
+        scope.spawn(|| {
+            let told = || Ok(stopped.load(Ordering::Relaxed).then_some(()));
+            qemu::wait::until("kubelet to be stopped", Duration::from_secs(20), told).unwrap();
+            report_ready(plane, "own-node", "Unknown");
+        });
+        machine.run_on(fake, seen, &phases, |_| ())
+    });
+    done.unwrap();
+    assert!(!lines.iter().any(|l| l.contains("failed")), "{lines:?}");
+    assert_eq!(csrs_by(plane, &second).len(), 1);
 }
 
 pub fn what_is_left_for_an_administrator_is_told_at_the_end(plane: &ControlPlane) {

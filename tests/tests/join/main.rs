@@ -42,6 +42,7 @@ const CASES: &[Case] = &[
     ("edge-info", edge::edge_info_is_kept_without_its_key),
     ("changed seed during the wait", machine::changed_seed_is_picked_up_during_the_wait),
     ("power cut at every effect", machine::power_cut_at_every_effect_leaves_one_csr),
+    ("its own Ready Node", machine::own_ready_node_is_no_other_machine),
     ("what an administrator has to do", machine::what_is_left_for_an_administrator_is_told_at_the_end),
     // Last: without automatic approval.
     ("certificate by hand", csr::certificate_by_hand),
