@@ -11,6 +11,7 @@ mod boot_partition;
 mod certificates;
 mod cluster_config;
 mod date;
+mod join_line;
 mod jws;
 mod kubeconfig;
 mod secrets;
@@ -30,6 +31,7 @@ pub struct Target {
 /// Every target.
 pub const TARGETS: &[Target] = &[
     Target { name: "seed", run: seed::run, max_len: 2048 },
+    Target { name: "join-line", run: join_line::run, max_len: 512 },
     Target { name: "jws", run: jws::run, max_len: 512 },
     Target { name: "kubeconfig", run: kubeconfig::run, max_len: 2048 },
     Target { name: "cluster-config", run: cluster_config::run, max_len: 2048 },

@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use toml::de::{DeTable, DeValue};
+
 /// The secret half of the token that messages and documentation show.
 pub const EXAMPLE: &str = "0123456789abcdef";
 
@@ -24,6 +26,25 @@ pub fn tokens(text: &str) -> Vec<Range<usize>> {
         }
     }
     found
+}
+
+/// Where in a seed a Wi-Fi password and the credentials of a proxy stand, if they stand there in so many words.
+pub fn passwords(seed: &str) -> Vec<Range<usize>> {
+    let Ok(root) = DeTable::parse(seed) else { return Vec::new() };
+    let Some(network) = root.get_ref().get("network").and_then(|n| n.get_ref().as_table()) else { return Vec::new() };
+    let inner = |value: &toml::Spanned<DeValue<'_>>| {
+        let Range { start, end } = value.span();
+        let inner = start + 1..end.checked_sub(1)?;
+        // Without escapes and line ends, what is between the quotes is the value.
+        (seed.get(inner.clone()) == value.get_ref().as_str()).then_some(inner)
+    };
+    let password = network.get("wifi").and_then(|w| w.get_ref().as_table()?.get("password")).and_then(inner);
+    let credentials = network.get("proxy").and_then(inner).and_then(|url| {
+        let start = url.start + "http://".len();
+        let authority = seed.get(start..url.end)?.split(['/', '?', '#', '\\']).next()?;
+        Some(start..start + authority.rfind('@')?)
+    });
+    password.into_iter().chain(credentials).collect()
 }
 
 /// The same text with every letter and digit of `ranges` replaced by the next one of its class; `e` stays, which in a
@@ -65,6 +86,13 @@ mod tests {
         let text = "x = abcdef.0123456789abcdef\nabcdefg.0123456789abcdef abcdef.0123456789abcdef0 é.abcdef";
         assert_eq!(tokens(text).into_iter().map(|r| r.start).collect::<Vec<_>>(), [11]);
         assert!(tokens("abcdef.0123456789abcde").is_empty());
+    }
+
+    #[test]
+    fn passwords_are_found_by_key() {
+        let seed = "[network]\nproxy = 'http://u:p@h:1'\nwifi = { ssid = \"s\", password = \"geheim 1\" }\n";
+        let found: Vec<&str> = passwords(seed).into_iter().map(|r| &seed[r]).collect();
+        assert_eq!(found, ["geheim 1", "u:p"]);
     }
 
     #[test]

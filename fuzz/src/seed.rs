@@ -2,9 +2,10 @@
 //! `seed::parse`: no secret is shown, whatever the seed; the encoding does not matter; overwriting the token leaves the
 //! seed the same seed.
 
+use firstboot::phases::registries::hosts;
 use firstboot::seed::{Error, JoinToken, Seed, parse};
 
-use crate::secrets::{EXAMPLE, count, long_runs, tokens, twin};
+use crate::secrets::{EXAMPLE, count, long_runs, passwords, tokens, twin};
 
 /// Everything that can be seen of a result: what `Debug` prints of a seed, digest included, or the message.
 fn shown(result: &Result<Seed, Error>) -> String {
@@ -36,7 +37,35 @@ pub fn run(input: &[u8]) {
                 assert_eq!(output, shown(&parse(twin.as_bytes())), "the message depends on a token");
             }
         }
-        Ok(seed) => accepted(text, seed, &output),
+        Ok(seed) => {
+            accepted(text, seed, &output);
+            registries(seed);
+        }
+    }
+    if text.contains("password") || text.contains("proxy") {
+        let secrets = passwords(text);
+        if !secrets.is_empty() {
+            let twin = twin(text, secrets);
+            assert_eq!(output, shown(&parse(twin.as_bytes())), "it depends on a password");
+        }
+    }
+}
+
+/// containerd can read what is written for it, and is told of each mirror, in order.
+fn registries(seed: &Seed) {
+    for registry in &seed.registries {
+        let text = hosts(&registry.mirrors, Some("/ca.crt"));
+        let table: toml::Table = text.parse().expect("hosts.toml is TOML");
+        let told: Vec<&str> = table
+            .get("host")
+            .and_then(|h| h.as_table())
+            .into_iter()
+            .flat_map(|h| h.keys())
+            .map(String::as_str)
+            .collect();
+        let mut want: Vec<&str> = registry.mirrors.iter().map(|m| m.url.as_str()).collect();
+        want.sort_unstable();
+        assert_eq!(told, want, "{text}");
     }
 }
 

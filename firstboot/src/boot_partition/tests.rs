@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Against real FAT16 and FAT32 file systems, at an offset inside a larger file.
 
+use std::os::unix::fs::FileExt;
+
 use super::*;
 
 const SECRET: &str = "0123456789abcdef";
@@ -66,4 +68,27 @@ fn says_when_there_is_no_file_system_or_the_seed_is_too_long() {
     let (_dir, p) = formatted(16);
     p.write("seed.toml.txt", &vec![b'#'; 65537]).unwrap();
     assert_eq!(p.seed().unwrap_err().to_string(), "read seed.toml.txt: it has more than the 65536 bytes allowed");
+}
+
+/// The library follows a chain of clusters that leads in a circle for ever.
+#[test]
+fn a_broken_allocation_table_ends_the_reading() {
+    let (_dir, mut p) = formatted(8);
+    p.change(|root| root.create_dir("folder").map(drop).context("create a folder")).unwrap();
+    let file = p.file(true).unwrap();
+    let mut sector = [0; 512];
+    file.read_exact_at(&mut sector, p.offset).unwrap();
+    let at = |i: usize| u64::from(u16::from_le_bytes([sector[i], sector[i + 1]]));
+    // FAT16. The folder has the first cluster, number 2, which is made to follow itself and to be full.
+    let (table, cluster) = (p.offset + at(14) * at(11), u64::from(sector[13]) * at(11));
+    let data = table + u64::from(sector[16]) * at(22) * at(11) + at(17) * 32;
+    file.write_all_at(&[2, 0], table + 2 * 2).unwrap();
+    // Entries of removed files.
+    let entry = [&b"\xe5FILE   TXT "[..], &[0; 20]].concat();
+    file.write_all_at(&entry.repeat(cluster as usize / 32), data).unwrap();
+    // Less of it, and so less to read before it is too much.
+    p.len = 1 << 20;
+    assert_eq!(p.list().unwrap(), ["folder"]);
+    let why = format!("{:#}", p.files_with(SECRET).unwrap_err());
+    assert_eq!(why, "list the boot partition: more was read than it can hold: its allocation table is broken");
 }

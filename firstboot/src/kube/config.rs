@@ -156,11 +156,13 @@ fn fill(map: &mut Mapping, path: &[&str], value: Value) {
 fn sorted(value: Value) -> Value {
     match value {
         Value::Mapping(map) => {
-            let mut entries: Vec<(Value, Value)> = map.into_iter().map(|(k, v)| (k, sorted(v))).collect();
+            let mut entries: Vec<(Value, Value)> = map.into_iter().map(|(k, v)| (sorted(k), sorted(v))).collect();
             entries.sort_by(|(a, _), (b, _)| a.as_str().cmp(&b.as_str()));
             Value::Mapping(entries.into_iter().collect())
         }
         Value::Sequence(list) => Value::Sequence(list.into_iter().map(sorted).collect()),
+        // A tag of somebody's own says nothing to kubelet, and is not always written so that it can be read again.
+        Value::Tagged(tagged) => sorted(tagged.value),
         other => other,
     }
 }

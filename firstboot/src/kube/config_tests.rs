@@ -161,3 +161,12 @@ fn flags() {
     let told = flags_env("a", "a", &ips, &BTreeMap::new(), &[]);
     assert_eq!(told, "KUBELET_KUBEADM_ARGS=\"--node-ip=10.0.2.15,fd00::1\"\n");
 }
+
+/// Found by fuzzing: a tag that was written so that nobody could read the file.
+#[test]
+fn tags_are_left_out() {
+    let published = "kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\na: !k//!!%5B%0Bns b\n";
+    let cluster = cluster_configuration("kubernetesVersion: v1.36.3").unwrap();
+    let made = kubelet_config(published, &cluster, "unix:///s", None).unwrap();
+    assert!(made.starts_with("a: b\napiVersion:"), "{made}");
+}

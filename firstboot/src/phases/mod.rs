@@ -16,7 +16,7 @@ mod pod_network;
 mod preflight;
 mod proxy;
 mod ready;
-mod registries;
+pub mod registries;
 mod runtime;
 mod seal;
 #[cfg(test)]

@@ -40,8 +40,8 @@ fn files(registries: &[Registry]) -> Vec<File> {
     files
 }
 
-/// `hosts.toml`. The registry itself comes after the mirrors by itself; its name says what its server is.
-fn hosts(mirrors: &[Mirror], ca: Option<&str>) -> String {
+/// `hosts.toml`; `ca` is the path of the CA's file. The registry itself comes after the mirrors by itself; its name says what its server is.
+pub fn hosts(mirrors: &[Mirror], ca: Option<&str>) -> String {
     let ca = ca.map(|path| format!("ca = \"{path}\"\n")).unwrap_or_default();
     if mirrors.is_empty() {
         return ca;

@@ -18,7 +18,7 @@ pub struct Kubelet {
     pub config: Map<String, Json>,
 }
 
-impl Reader<'_> {
+impl Reader {
     pub(super) fn kubelet(&mut self, table: &DeTable<'_>) -> Option<Kubelet> {
         self.unknown_keys("kubelet", table, &KEYS);
         let Some(value) = table.get("config") else { return Some(Kubelet::default()) };

@@ -47,7 +47,8 @@ pub(super) struct Tables {
 
 /// The tables of a seed whose TOML is well formed.
 pub(super) fn tables(text: &str, root: &DeTable<'_>) -> Result<Tables, Error> {
-    let mut reader = Reader { text, errors: Vec::new(), secrets: Vec::new() };
+    let ends = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at).collect();
+    let mut reader = Reader { ends, errors: Vec::new(), secrets: Vec::new() };
     let seed = reader.seed(root);
     // Tables are walked by name; the person reads from the top.
     match (reader.errors.into_iter().min_by_key(|e| e.line.unwrap_or(usize::MAX)), seed) {
@@ -58,15 +59,17 @@ pub(super) fn tables(text: &str, root: &DeTable<'_>) -> Result<Tables, Error> {
 }
 
 /// Walks the parsed tables and collects what is wrong, so that the first line can be told, not the first key.
-pub(super) struct Reader<'t> {
-    text: &'t str,
+pub(super) struct Reader {
+    /// Where lines end; counting them anew for each of thousands of errors would take seconds.
+    ends: Vec<usize>,
     pub(super) errors: Vec<Error>,
     pub(super) secrets: Vec<Range<usize>>,
 }
 
-impl<'t> Reader<'t> {
+impl Reader {
     pub(super) fn error(&mut self, offset: usize, text: impl Into<String>) {
-        self.errors.push(Error { line: Some(line_of(self.text, offset)), text: text.into() });
+        let line = 1 + self.ends.partition_point(|end| *end < offset);
+        self.errors.push(Error { line: Some(line), text: text.into() });
     }
 
     fn seed(&mut self, root: &DeTable<'_>) -> Option<Tables> {

@@ -19,7 +19,7 @@ pub(super) const WIFI_KEYS: [&str; 4] = ["ssid", "password", "country", "securit
 /// Keys of `[time]`.
 pub(super) const TIME_KEYS: [&str; 1] = ["servers"];
 
-impl Reader<'_> {
+impl Reader {
     pub(super) fn time(&mut self, table: &DeTable<'_>) -> Option<Time> {
         self.unknown_keys("time", table, &TIME_KEYS);
         let servers = table.get("servers").map(|v| self.strings(v, "servers", "time", network::time_server));

@@ -76,7 +76,7 @@ pub(super) fn is_registry(name: &str) -> bool {
 /// Keys of each table in `[registries]`.
 pub(super) const KEYS: [&str; 2] = ["mirrors", "ca"];
 
-impl Reader<'_> {
+impl Reader {
     pub(super) fn registries(&mut self, table: &DeTable<'_>) -> Option<Vec<Registry>> {
         let mut registries = Vec::new();
         for (key, value) in table.iter() {
@@ -108,6 +108,10 @@ impl Reader<'_> {
         let (mirrors, ca) = (mirrors?, ca.map_or(Some(None), |ca| ca.map(Some))?);
         if mirrors.is_empty() && (ca.is_none() || name == "*") {
             self.error(at, format!("mirrors is missing in [{place}]"));
+        }
+        // containerd does not read a hosts.toml that names a host twice.
+        if (1..mirrors.len()).any(|n| mirrors[..n].iter().any(|m: &Mirror| m.url == mirrors[n].url)) {
+            self.error(at, format!("mirrors in [{place}] names one mirror twice"));
         }
         if ca.is_some() && !mirrors.is_empty() && !mirrors.iter().any(Mirror::is_https) {
             self.error(at, format!("ca in [{place}] says nothing: no mirror is spoken to by https://"));

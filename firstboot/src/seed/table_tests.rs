@@ -342,6 +342,11 @@ fn bad() -> Vec<(String, &'static str)> {
             "seed.toml:7: registry \"docker.io\" in [registries] must be a table",
         ),
         (registry("docker.io", ""), "seed.toml:6: mirrors is missing in [registries.docker.io]"),
+        // Found by fuzzing: written one as the other, they are the same table of hosts.toml.
+        (
+            registry("docker.io", "mirrors = ['https://a.example', 'https://A.example:443/']"),
+            "seed.toml:6: mirrors in [registries.docker.io] names one mirror twice",
+        ),
         (registry("docker.io", "skip-verify = true"), "seed.toml:6: mirrors is missing in [registries.docker.io]"),
         (
             registry("docker.io", "mirrors = \"https://a\"\nskip-verify = true"),
