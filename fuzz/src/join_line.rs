@@ -85,7 +85,7 @@ fn made(choices: &mut Choices<'_>) {
     let token = format!("{}.{}", choices.text(6, PLAIN), choices.text(16, PLAIN));
     let pins: Vec<String> =
         (0..choices.next() % 4).map(|_| format!("sha256:{}", choices.text(64, "0123456789abcdefABCDEF"))).collect();
-    let name = (choices.next() % 2 == 0).then(|| choices.text(8, PLAIN));
+    let name = (choices.next().is_multiple_of(2)).then(|| choices.text(8, PLAIN));
 
     let mut flags: Vec<(&str, String)> = Vec::new();
     match choices.next() % 4 {
@@ -118,7 +118,7 @@ fn made(choices: &mut Choices<'_>) {
         let Some((flag, value)) = flags.get(number) else { break };
         line.push_str(choices.space());
         line.push_str(&choices.quoted(flag));
-        line.push_str(if choices.next() % 2 == 0 { "=" } else { choices.space() });
+        line.push_str(if choices.next().is_multiple_of(2) { "=" } else { choices.space() });
         line.push_str(&choices.quoted(value));
     }
     line.push_str(choices.of(&["", "\n", " ", " \\", "\r\n"]));
