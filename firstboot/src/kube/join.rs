@@ -74,7 +74,7 @@ pub struct Joined {
     pub certificate_pem: String,
     /// Its private key, SEC 1 PEM.
     pub key_pem: Secret<String>,
-    /// A Node of this name was left over: kubelet will not label it, so [`super::node::NodeClient::set_labels`] must.
+    /// A Node of this name was left over: kubelet will not label it, so [`super::node::NodeClient::take_over`] must.
     pub leftover_node: bool,
     /// What SuperEdge has for its edge nodes, if it is there.
     pub edge_info: Option<EdgeInfo>,
