@@ -17,9 +17,11 @@ use firstboot::boot_partition::BootPartition;
 use serde_json::json;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const GIB: u64 = 1 << 30;
+/// How long a pressed power button may be without effect before it is pressed again.
+const AGAIN: Duration = Duration::from_secs(15);
 
 /// What may be chosen of a device.
 #[derive(Debug, Clone)]
@@ -153,8 +155,18 @@ impl Device {
     /// Presses the power button and waits until the operating system has switched the device off.
     pub fn power_off(&mut self, limit: Duration) -> Result<()> {
         let process = self.running()?;
-        Qmp::connect(&self.files.control)?.execute("system_powerdown", json!({}))?;
-        let ended = wait::until("the device to switch itself off", limit, || process.ended());
+        let press = || Qmp::connect(&self.files.control)?.execute("system_powerdown", json!({}));
+        press()?;
+        let mut pressed = Instant::now();
+        let ended = wait::until("the device to switch itself off", limit, || {
+            // Early in a boot nobody listens to the button yet, and the press is lost.
+            if pressed.elapsed() > AGAIN {
+                pressed = Instant::now();
+                // It fails when the emulator has just ended.
+                let _ = press();
+            }
+            process.ended()
+        });
         ended.with_context(|| format!("switch the device off; its console ends:\n{}", self.console.tail(15)))?;
         self.emulator = None;
         Ok(())
