@@ -5,7 +5,7 @@
 //! seed is accepted when"). kubelet.conf alone proves nothing: kubelet writes it before it has a certificate.
 
 use crate::host::Host;
-use crate::kube::files::KUBELET_CONF;
+use crate::kube::files::{KUBELET_CONF, PKI};
 use crate::kube::kubeconfig::CURRENT_PEM;
 use crate::kube::{pin, tls};
 use crate::report::{timestamp, unix_seconds};
@@ -15,9 +15,6 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::sign::CertifiedKey;
 use std::time::SystemTime;
-
-/// Where kubelet keeps its certificates.
-const PKI: &str = "/var/lib/kubelet/pki";
 
 /// What the credential is worth.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -22,6 +22,9 @@ use std::time::Duration;
 /// machine that does other work as well.
 pub const SOON: Duration = Duration::from_secs(420);
 
+/// Deadline for a device to switch itself off.
+pub const OFF: Duration = Duration::from_secs(120);
+
 /// Whether what the guest tests need is installed. Where it is not, the test is skipped with the reason, except in
 /// CI (environment variable `CI`), where it fails.
 ///

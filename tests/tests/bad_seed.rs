@@ -6,14 +6,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-use e2e::{SOON, status_value};
+use e2e::{OFF, SOON, status_value};
 use qemu::control_plane::ControlPlane;
 use qemu::device::Device;
 use qemu::disk::tree::{Tree, difference};
 use qemu::seed::Seed;
 use std::time::Duration;
 
-const OFF: Duration = Duration::from_secs(120);
 const EDIT: &str = "seed (edit seed.toml on the boot partition)";
 const MEND: &str = "cluster (mend the cluster or the network, or change seed.toml; it keeps trying)";
 

@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
-use e2e::{SOON, add_script, device_options, own_arch, remove_script};
+use e2e::{OFF, SOON, add_script, device_options, own_arch, remove_script};
 use firstboot::clock::{believe, compare, floor};
 use firstboot::fault::Owner;
 use firstboot::host::Host;
@@ -19,11 +19,10 @@ use firstboot::report::{timestamp, unix_seconds};
 use firstboot::seed::{CaPin, Endpoint, Trust};
 use qemu::control_plane::{ControlPlane, Options, is_ready};
 use qemu::device::Device;
-use qemu::seed::Seed;
+use qemu::journey;
 use std::time::{Duration, SystemTime};
 
 const DAY: u64 = 86_400;
-const OFF: Duration = Duration::from_secs(120);
 
 fn now() -> u64 {
     unix_seconds(SystemTime::now())
@@ -153,9 +152,7 @@ fn no_clock_chip_no_serial_number_and_a_certificate_renewed_while_it_was_off() {
     let mut options = device_options("");
     options.serial = None;
     options.clock = "1970-01-01T00:00:00".into();
-    let mut device = Device::new(&e2e::image(own_arch()).unwrap(), &options).unwrap();
-    let token = plane.create_token("1h").unwrap();
-    device.disk().put_seed(&Seed::for_guest(plane, &token).unwrap().text()).unwrap();
+    let (mut device, _) = journey::seeded(plane, &e2e::image(own_arch()).unwrap(), &options).unwrap();
     age(&device, 60);
     device.power_on().unwrap();
     let line = device.wait_console("clock moved by ", SOON).unwrap();
@@ -209,9 +206,7 @@ fn a_clock_two_years_ahead_and_a_serial_number_that_says_nothing() {
     let plane = e2e::shared_plane();
     let mut options = device_options("To be filled by O.E.M.");
     options.clock = timestamp(now() + 730 * DAY)[..19].to_owned();
-    let mut device = Device::new(&e2e::image(own_arch()).unwrap(), &options).unwrap();
-    let token = plane.create_token("1h").unwrap();
-    device.disk().put_seed(&Seed::for_guest(plane, &token).unwrap().text()).unwrap();
+    let (mut device, _) = journey::seeded(plane, &e2e::image(own_arch()).unwrap(), &options).unwrap();
     age(&device, 60);
     device.power_on().unwrap();
     let line = device.wait_console("clock moved by -", SOON).unwrap();

@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use e2e::{SOON, add_script, remove_script, status_value};
+use e2e::{OFF, SOON, add_script, remove_script, status_value};
 use qemu::control_plane::{ControlPlane, Options, is_ready};
 use qemu::device::Device;
 use qemu::disk::DiskImage;
@@ -14,7 +14,6 @@ use qemu::seed::Seed;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-const OFF: Duration = Duration::from_secs(120);
 const NAME: &str = "edge-interop";
 /// kubelet renews after 70 to 90 % of a certificate's life, which the cluster dates back by 5 minutes: 5.5 to 8.5
 /// minutes after it was signed.

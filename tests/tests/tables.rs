@@ -4,12 +4,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-use e2e::{SOON, device_options, own_arch, status_value};
+use e2e::{OFF, SOON, device_options, own_arch, status_value};
 use qemu::control_plane::{ControlPlane, is_ready};
 use qemu::device::Device;
 use std::time::Duration;
 
-const OFF: Duration = Duration::from_secs(120);
 const NAME: &str = "edge-tables";
 
 /// A seed with the line that kubeadm prints, and `more` after it.

@@ -4,13 +4,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-use e2e::{SOON, add_script, device_options, own_arch, status_value};
+use e2e::{OFF, SOON, add_script, device_options, own_arch, status_value};
 use qemu::control_plane::{ControlPlane, is_ready};
 use qemu::device::Device;
 use qemu::seed::Seed;
 use std::time::Duration;
 
-const OFF: Duration = Duration::from_secs(120);
 const NAME: &str = "edge-variants";
 /// A pod of every node that mounts the folder of CNI configurations, as each cluster network has one.
 const NETWORK: &str = r#"{"apiVersion":"apps/v1","kind":"DaemonSet","metadata":{"name":"network","namespace":

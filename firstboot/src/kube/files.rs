@@ -14,7 +14,7 @@ use crate::seed::Seed;
 /// kubelet's kubeconfig.
 pub const KUBELET_CONF: &str = "/etc/kubernetes/kubelet.conf";
 /// Where kubelet keeps certificates.
-const PKI: &str = "/var/lib/kubelet/pki";
+pub(crate) const PKI: &str = "/var/lib/kubelet/pki";
 
 /// One thing on disk.
 pub struct FileSpec {

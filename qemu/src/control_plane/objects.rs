@@ -4,6 +4,7 @@
 use super::ControlPlane;
 use crate::wait;
 use anyhow::{Context, Result, bail};
+use firstboot::unpack::hex;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::time::Duration;
@@ -26,8 +27,7 @@ impl ControlPlane {
     pub fn ca_pin(&self) -> Result<String> {
         let certificate = Certificate::from_pem(self.ca_pem()?).context("parse the cluster CA")?;
         let key = certificate.tbs_certificate.subject_public_key_info.to_der().context("encode the CA's public key")?;
-        let hex: String = Sha256::digest(&key).iter().map(|b| format!("{b:02x}")).collect();
-        Ok(format!("sha256:{hex}"))
+        Ok(format!("sha256:{}", hex(&Sha256::digest(&key))))
     }
 
     /// Waits until node `name` is Ready; calls `look` between two tries, so that the caller can give up.

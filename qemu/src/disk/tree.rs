@@ -4,6 +4,7 @@
 use super::{DiskImage, ROOT};
 use anyhow::{Context, Result};
 use ext4_view::{Ext4, Ext4Read, Path};
+use firstboot::unpack::hex;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -100,10 +101,6 @@ fn look(root: &Ext4, path: &str) -> Result<Entry> {
         String::new()
     };
     Ok(Entry { mode: metadata.mode(), owner: (metadata.uid(), metadata.gid()), content })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]
