@@ -86,6 +86,7 @@ const TOOLS: &[Tool] = &[
     tool("nft", "nftables", Goal::Test),
     tool("dnsmasq", "dnsmasq-base", Goal::Test),
     tool("tinyproxy", "tinyproxy-bin", Goal::Test),
+    tool("nmap", "nmap", Goal::Test),
     // libFuzzer is C++.
     tool("g++", "g++", Goal::Test),
 ];
