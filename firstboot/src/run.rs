@@ -69,7 +69,7 @@ pub fn run_phases(
     if host.journal().sealed() {
         lost = look_after(&host, &image, &|until| refuse_seed(&host, &image, until, places))?;
         if lost.is_none() {
-            return Ok(());
+            return learn::of_sealed(&host);
         }
     }
     let mut tries = 0;

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A sealed device at a later boot: its clock first, then, by that clock, what its credential is worth. Last, who the
-//! cluster's API servers are now.
+//! A sealed device at a later boot: its clock first, then, by that clock, what its credential is worth.
 //!
 //! A clock two years ahead makes a good certificate look expired, and one that stopped makes an expired one look good. So
 //! nobody is told to bring a new seed, and none is taken, before the cluster's clock was asked, if it answers.
@@ -8,7 +7,6 @@
 use crate::clock;
 use crate::credential::{Credential, mended};
 use crate::fault::{Fault, OwnedBy, Owner};
-use crate::firewall::learn;
 use crate::host::Host;
 use crate::image::ImageInfo;
 use crate::phases::withdraw_pod_network;
@@ -44,7 +42,6 @@ pub(crate) fn look_after(
         withdraw_pod_network(host).owned_by(Owner::Host)?;
         refuse(until)?;
         clock::compare(host, image)?;
-        learn::of_sealed(host)?;
         lost.asked = true;
     }
     let until = host.sys().uptime() + GRACE;

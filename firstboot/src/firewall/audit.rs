@@ -37,11 +37,35 @@ fn findings(table: &Table<'_>, kept: &Kept, known: &Known) -> Vec<Finding> {
     let accepted = accepts(&rules(kept, known), "input").to_string();
     let mut all = vec![
         compare("input", "filter input 0 drop", None, table.head("input"), "what is not allowed does not come in"),
-        compare("ports", &usual, (ports != usual).then_some(ports), Some(table.ports()), "no other port is open to anybody"),
+        compare(
+            "ports",
+            &usual,
+            (ports != usual).then_some(ports),
+            Some(table.ports()),
+            "no other port is open to anybody",
+        ),
         compare("apiservers", &apiservers, None, table.set("apiservers"), "the API servers reach kubelet"),
-        compare("kubelet-from", "nobody", nets(&harden.kubelet_from), table.set("kubelet_from"), "nobody else reaches kubelet"),
-        compare("kubelet", "apiservers, kubelet_from", None, Some(table.sources(KUBELET)), "kubelet answers these sources alone"),
-        compare("input-rules", &accepted, None, Some(table.accepts("input").to_string()), "nobody added a rule that accepts"),
+        compare(
+            "kubelet-from",
+            "nobody",
+            nets(&harden.kubelet_from),
+            table.set("kubelet_from"),
+            "nobody else reaches kubelet",
+        ),
+        compare(
+            "kubelet",
+            "apiservers, kubelet_from",
+            None,
+            Some(table.sources(KUBELET)),
+            "kubelet answers these sources alone",
+        ),
+        compare(
+            "input-rules",
+            &accepted,
+            None,
+            Some(table.accepts("input").to_string()),
+            "nobody added a rule that accepts",
+        ),
         compare(
             "nodeports",
             &format!("filter prerouting -150 accept, {NODE_PORTS} dropped"),
@@ -95,7 +119,8 @@ impl Table<'_> {
     fn set(&self, name: &str) -> Option<String> {
         let own = |s: &&Value| s["name"] == format!("{name}_v4") || s["name"] == format!("{name}_v6");
         let sets: Vec<&Value> = self.objects("set").filter(own).collect();
-        (sets.len() == 2).then(|| joined(sets.iter().flat_map(|s| s["elem"].as_array().into_iter().flatten()).map(element)))
+        (sets.len() == 2)
+            .then(|| joined(sets.iter().flat_map(|s| s["elem"].as_array().into_iter().flatten()).map(element)))
     }
 
     /// What the rules of a chain hold.
@@ -116,7 +141,9 @@ impl Table<'_> {
     /// Sets of sources from which a port is accepted.
     fn sources(&self, port: u16) -> String {
         let own = |r: &&Vec<Value>| has(r, "accept") && r.iter().flat_map(ports).any(|p| p == format!("tcp/{port}"));
-        let set = |r: &Vec<Value>| source(r).map_or("anybody".to_owned(), |s| s.trim_end_matches(['4', '6']).trim_end_matches("_v").to_owned());
+        let set = |r: &Vec<Value>| {
+            source(r).map_or("anybody".to_owned(), |s| s.trim_end_matches(['4', '6']).trim_end_matches("_v").to_owned())
+        };
         joined(self.rules("input").filter(own).map(set))
     }
 
@@ -146,7 +173,10 @@ fn ports(expr: &Value) -> Vec<String> {
 
 /// The set of source addresses that a rule asks for.
 fn source(rule: &[Value]) -> Option<&str> {
-    let own = rule.iter().map(|e| &e["match"]).find(|m| m["left"]["payload"]["field"] == "saddr" && m["right"].is_string())?;
+    let own = rule
+        .iter()
+        .map(|e| &e["match"])
+        .find(|m| m["left"]["payload"]["field"] == "saddr" && m["right"].is_string())?;
     own["right"].as_str().map(|s| s.trim_start_matches('@'))
 }
 

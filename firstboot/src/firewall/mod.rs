@@ -47,7 +47,8 @@ pub fn apply(host: &Host) -> Result<()> {
 /// When not even that can be applied. No link comes up then (firstboot-guard.conf of systemd-networkd).
 pub(crate) fn guard(host: &Host) -> Result<()> {
     let Err(error) = apply(host) else { return Ok(()) };
-    host.sys().say(&format!("firstboot: the seed's exceptions are not in the packet filter: {error:#}; nothing is open"));
+    host.sys()
+        .say(&format!("firstboot: the seed's exceptions are not in the packet filter: {error:#}; nothing is open"));
     let closed = load(host, &render::rules(&Kept::default(), &Known::default()));
     closed.inspect_err(|_| host.sys().say("firstboot: no packet filter, so no network; flash the image again"))
 }
@@ -88,8 +89,10 @@ mod tests {
         assert_eq!(seen.commands.take(), ["nft -f -", "nft -f -"]);
         assert_eq!(
             seen.lines.take(),
-            ["firstboot: the seed's exceptions are not in the packet filter: load the packet filter: run nft -f -: exit \
-              status: 1: syntax error; nothing is open"]
+            [
+                "firstboot: the seed's exceptions are not in the packet filter: load the packet filter: run nft -f -: exit \
+              status: 1: syntax error; nothing is open"
+            ]
         );
         let (host, seen) = device(dir.path(), 2);
         let error = guard(&host).unwrap_err();

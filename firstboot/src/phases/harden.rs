@@ -9,7 +9,7 @@ use crate::harden::{KEPT, Kept};
 use anyhow::Result;
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
-    let held = || -> Result<bool> { 
+    let held = || -> Result<bool> {
         let kept = cx.host.read(KEPT)?.as_deref() == Some(&Kept::of(&cx.seed).bytes()?);
         Ok(kept && firewall::holds(&cx.host, &cx.seed)?)
     };
