@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What runs at every boot before the runtime and kubelet: quick, without any network.
+//! What runs at every boot before any link is up, and before the runtime and kubelet: quick, without any network.
 //!
-//! It lays the clock floor, so that nothing looks at a certificate in 1970. (Torn files and the firewall come with
-//! later releases; docs/release-notes.md.)
+//! It applies the packet filter and lays the clock floor, so that nothing looks at a certificate in 1970. (Torn files
+//! come with a later release; docs/release-notes.md.)
 
 use crate::clock;
 use crate::fault::{Fault, OwnedBy, Owner};
+use crate::firewall;
 use crate::host::Host;
 use crate::run::image_info;
 
-/// Guards one boot.
+/// Guards one boot. What fails of one duty does not keep the others from being done.
 ///
 /// # Errors
-/// An image fault without a description of the image, a host fault when the clock cannot be set.
+/// A host fault when there is no packet filter or the clock cannot be set, an image fault without a description of the
+/// image.
 pub fn guard(host: &Host) -> Result<(), Fault> {
-    let image = image_info(host)?;
-    clock::lay(host, &image).owned_by(Owner::Host)
+    let filter = firewall::guard(host).owned_by(Owner::Host);
+    let clock = || clock::lay(host, &image_info(host)?).owned_by(Owner::Host);
+    let clock = clock();
+    filter.and(clock)
 }

@@ -17,6 +17,7 @@ pub mod clock;
 pub mod credential;
 pub mod cri;
 pub mod fault;
+pub mod firewall;
 pub mod guard;
 pub mod harden;
 pub mod host;

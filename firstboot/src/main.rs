@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The device binary: arguments in, exit code out.
 
+use anyhow::Context;
 use firstboot::fault::{Fault, OwnedBy, Owner};
+use firstboot::firewall::host_ports::host_ports;
 use firstboot::host::{Host, Linux};
 use firstboot::phases::PHASES;
 use firstboot::report::{Status, status_path};
@@ -129,9 +131,14 @@ fn execute(command: Command) -> Result<(), Fault> {
         Command::Status { json } => {
             let bytes = std::fs::read(status_path())
                 .map_err(|e| Fault::new(Owner::Host, format!("read {}: {e}; has firstboot run?", status_path())))?;
-            let status: Status = serde_json::from_slice(&bytes)
+            let mut status: Status = serde_json::from_slice(&bytes)
                 .map_err(|e| Fault::new(Owner::Host, format!("read {}: {e}", status_path())))?;
-            let shown = if json { String::from_utf8_lossy(&bytes).into_owned() + "\n" } else { status.text() };
+            // Pods come and go while nobody writes the status.
+            status.exceptions.extend(host_ports(&Linux::new()));
+            let shown = match json {
+                true => serde_json::to_string(&status).context("encode the status").owned_by(Owner::Host)? + "\n",
+                false => status.text(),
+            };
             print!("{shown}");
             Ok(())
         }

@@ -6,6 +6,7 @@
 use crate::boot_partition::{BootPartition, Place, locate, root_disk_name};
 use crate::clock;
 use crate::fault::{Fault, OwnedBy, Owner};
+use crate::firewall::learn;
 use crate::host::{Host, System};
 use crate::image::{IMAGE_INFO, ImageInfo};
 use crate::journal::Record;
@@ -68,7 +69,7 @@ pub fn run_phases(
     if host.journal().sealed() {
         lost = look_after(&host, &image, &|until| refuse_seed(&host, &image, until, places))?;
         if lost.is_none() {
-            return Ok(());
+            return learn::of_sealed(&host);
         }
     }
     let mut tries = 0;
@@ -131,13 +132,17 @@ pub fn run_phases(
     }
 }
 
-/// What the daily timer runs: compares a sealed device's clock with the cluster's. Before that the phases see to it.
+/// What the daily timer runs: compares a sealed device's clock with the cluster's, and asks who its API servers are.
+/// Before that the phases see to both.
 ///
 /// # Errors
-/// As [`clock::compare`].
+/// As [`clock::compare`], and a host fault when the packet filter cannot be applied.
 pub fn clock(host: &Host) -> Result<(), Fault> {
     match host.journal().sealed() {
-        true => clock::compare(host, &image_info(host)?),
+        true => {
+            clock::compare(host, &image_info(host)?)?;
+            learn::of_sealed(host)
+        }
         false => Ok(()),
     }
 }

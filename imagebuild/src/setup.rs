@@ -84,6 +84,7 @@ const TOOLS: &[Tool] = &[
     // Networks that tests make in namespaces of their own. These packages start no service.
     tool("ip", "iproute2", Goal::Test),
     tool("nft", "nftables", Goal::Test),
+    tool("iptables-nft", "iptables", Goal::Test),
     tool("dnsmasq", "dnsmasq-base", Goal::Test),
     tool("tinyproxy", "tinyproxy-bin", Goal::Test),
     tool("nmap", "nmap", Goal::Test),

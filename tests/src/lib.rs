@@ -46,6 +46,14 @@ pub fn can_network() -> bool {
     goes(missing.or_else(|| Namespace::probe().err().map(|e| format!("no network of our own: {e:#}"))))
 }
 
+/// Whether rules can be made as kube-proxy's mode iptables makes them. Skips and fails like [`can_boot`].
+///
+/// # Panics
+/// In CI, when it is missing.
+pub fn can_iptables() -> bool {
+    goes(missing(&["iptables-nft"]))
+}
+
 fn missing(tools: &[&str]) -> Option<String> {
     let here = |tool: &&&str| imagebuild::cmd::found(tool) || Path::new("/usr/sbin").join(tool).is_file();
     tools.iter().find(|tool| !here(tool)).map(|tool| format!("{tool} is not installed"))

@@ -5,6 +5,7 @@
 //! again, the kernel, the packet filter, the service manager and kubelet are asked.
 
 use crate::fault::{Fault, Owner};
+use crate::firewall;
 use crate::harden::Kept;
 use crate::host::Host;
 use crate::phases;
@@ -29,7 +30,8 @@ pub struct Area {
 }
 
 /// All that is looked at, in the order of the phases that made it.
-pub const AREAS: &[Area] = &[Area { name: "sysctl", look: phases::audit_kernel }];
+pub const AREAS: &[Area] =
+    &[Area { name: "sysctl", look: phases::audit_kernel }, Area { name: "firewall", look: firewall::audit }];
 
 /// What a setting was found to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

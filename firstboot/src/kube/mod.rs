@@ -21,6 +21,7 @@ pub mod kubeconfig;
 pub mod node;
 pub mod pin;
 mod published;
+pub mod resolve;
 pub mod tls;
 
 #[cfg(test)]

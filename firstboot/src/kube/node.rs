@@ -3,10 +3,12 @@
 //!
 //! Uses the certificate that kubelet uses; what this identity may do is fixed by the node authorizer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
+use reqwest::Url;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
@@ -225,6 +227,23 @@ impl NodeClient {
         })
     }
 
+    /// Host of the API server that this client talks to, without brackets.
+    pub fn server_host(&self) -> String {
+        host_of(self.client.server())
+    }
+
+    /// Endpoints of Service `kubernetes`: the API servers as the cluster sees them. None where the cluster has no such
+    /// object or does not let nodes read it (ClusterRole `system:node` does).
+    pub fn endpoints(&self) -> Result<BTreeSet<IpAddr>, Fault> {
+        self.run(async {
+            match self.client.get("/api/v1/namespaces/default/endpoints/kubernetes").await {
+                Ok(reply) => Ok(endpoints(&reply.body)),
+                Err(Error { kind: Kind::Status(403 | 404), .. }) => Ok(BTreeSet::new()),
+                Err(error) => Err(error.into()),
+            }
+        })
+    }
+
     /// A pod scheduled to this node that mounts the CNI configuration folder: `namespace/name`.
     pub fn cni_pod(&self) -> Result<Option<String>, Fault> {
         self.run(async {
@@ -243,6 +262,19 @@ fn mounts_cni(pod: &Value) -> bool {
     let volumes = pod["spec"]["volumes"].as_array();
     let path = |v: &Value| v["hostPath"]["path"].as_str().map(|p| p.trim_end_matches('/').to_owned());
     volumes.is_some_and(|all| all.iter().filter_map(path).any(|p| p == CNI_CONF || p == "/etc/cni"))
+}
+
+/// Host of a server's URL, without brackets.
+fn host_of(server: &str) -> String {
+    let url = Url::parse(server).ok();
+    url.as_ref().and_then(Url::host_str).unwrap_or_default().trim_matches(['[', ']']).to_owned()
+}
+
+/// Addresses in an Endpoints object (core/v1).
+fn endpoints(object: &Value) -> BTreeSet<IpAddr> {
+    let subsets = object["subsets"].as_array().into_iter().flatten();
+    let all = subsets.flat_map(|s| s["addresses"].as_array().into_iter().flatten());
+    all.filter_map(|a| a["ip"].as_str()?.parse().ok()).collect()
 }
 
 fn micro_time(text: &str) -> Option<SystemTime> {
@@ -288,6 +320,19 @@ mod tests {
             mounts_cni(&pod("/etc/cni/net.d")) && mounts_cni(&pod("/etc/cni/net.d/")) && mounts_cni(&pod("/etc/cni"))
         );
         assert!(!mounts_cni(&pod("/etc")) && !mounts_cni(&json!({})));
+    }
+
+    #[test]
+    fn addresses_of_endpoints_and_servers() {
+        let object = json!({"subsets": [
+            {"addresses": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}], "ports": [{"port": 6443}]},
+            {"notReadyAddresses": [{"ip": "10.0.0.9"}]},
+        ]});
+        let found: Vec<String> = endpoints(&object).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["10.0.0.1", "fd00::1"]);
+        assert!(endpoints(&json!({})).is_empty());
+        assert_eq!(host_of("https://[fd00::1]:6443"), "fd00::1");
+        assert_eq!(host_of("https://api.example/k8s"), "api.example");
     }
 
     #[test]

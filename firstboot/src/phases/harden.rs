@@ -4,15 +4,22 @@
 
 use super::Cx;
 use crate::fault::{Fault, OwnedBy, Owner};
+use crate::firewall;
 use crate::harden::{KEPT, Kept};
 use anyhow::Result;
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
-    let held = || -> Result<bool> { Ok(cx.host.read(KEPT)?.as_deref() == Some(&Kept::of(&cx.seed).bytes()?)) };
+    let held = || -> Result<bool> {
+        let kept = cx.host.read(KEPT)?.as_deref() == Some(&Kept::of(&cx.seed).bytes()?);
+        Ok(kept && firewall::holds(&cx.host, &cx.seed)?)
+    };
     held().owned_by(Owner::Host)
 }
 
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
-    let work = || -> Result<()> { cx.host.write(KEPT, &Kept::of(&cx.seed).bytes()?, 0o644) };
+    let work = || -> Result<()> {
+        cx.host.write(KEPT, &Kept::of(&cx.seed).bytes()?, 0o644)?;
+        firewall::put(&cx.host, &cx.seed)
+    };
     work().owned_by(Owner::Host)
 }

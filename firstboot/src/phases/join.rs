@@ -6,6 +6,7 @@ use crate::clock;
 use crate::credential::credential;
 use crate::cri::SOCKET;
 use crate::fault::{Fault, OwnedBy, Owner};
+use crate::firewall::learn;
 use crate::host::{Host, STATE_DIR};
 use crate::image::ImageInfo;
 use crate::journal::{Effect, Record};
@@ -40,11 +41,14 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     // After a power cut the certificate may be there already; then it is only proven and the token ended.
     if !holds(cx)? {
+        learn::names(&cx.host).owned_by(Owner::Host)?;
         let joined = ask(cx)?;
         keep(cx, &joined).owned_by(Owner::Host)?;
     }
     // One answered request proves the certificate; from then on nobody needs the token.
-    client(cx)?.node()?;
+    let client = client(cx)?;
+    client.node()?;
+    learn::from_cluster(&cx.host, &client).owned_by(Owner::Host)?;
     spend(cx).owned_by(Owner::Host)?;
     cx.host.remove(&key_path()).owned_by(Owner::Host)
 }

@@ -30,7 +30,7 @@ pub(crate) use identity::{MACHINE_ID, came_with_image, machine_id, name_by_hardw
 pub(crate) use kernel::{audit as audit_kernel, swaps};
 pub(crate) use kubelet::{UNIT as KUBELET_UNIT, WANTED as KUBELET_WANTED};
 pub use pod_network::withdraw as withdraw_pod_network;
-pub(crate) use proxy::kept as kept_via;
+pub(crate) use proxy::{NETWORKS, kept as kept_via};
 pub use ready::LEFT_TO_DO;
 pub use seal::{finish_without_seed, spend};
 

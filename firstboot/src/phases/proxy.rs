@@ -17,7 +17,7 @@ const FOLDER: &str = "/etc/firstboot";
 /// Named in the units of containerd and kubelet.
 const FILE: &str = "/etc/firstboot/proxy.env";
 /// Fact: ranges of pods and Services, joined by commas, as kubeadm-config says.
-pub(super) const NETWORKS: &str = "cluster-networks";
+pub(crate) const NETWORKS: &str = "cluster-networks";
 
 /// This device itself and its link: no proxy leads there.
 const LOCAL: &str = "localhost,127.0.0.0/8,::1,169.254.0.0/16,fe80::/10";

@@ -17,9 +17,14 @@ use std::time::{Duration, UNIX_EPOCH};
 
 /// Units that every image enables.
 const UNITS: [&str; 3] = ["firstboot-guard.service", "firstboot.service", "firstboot-clock.timer"];
-/// Units that the image holds and does not enable.
-const STARTED_LATER: [&str; 4] =
-    ["firstboot-clock.service", "containerd.service", "kubelet.service", "kubelet.service.d/10-kubeadm.conf"];
+/// Units that the image holds and does not enable, and additions to others' units.
+const STARTED_LATER: [&str; 5] = [
+    "firstboot-clock.service",
+    "containerd.service",
+    "kubelet.service",
+    "kubelet.service.d/10-kubeadm.conf",
+    "systemd-networkd.service.d/10-firstboot.conf",
+];
 
 /// What the image says of itself.
 pub fn info(target: &Target, build_time: u64, key: &str) -> ImageInfo {
@@ -61,7 +66,7 @@ pub fn fill(
             install(&units.join(unit), &tree.join("usr/lib/systemd/system").join(unit), 0o644)?;
             rootfs::enable(tree, unit)?;
         }
-        // Started by firstboot, once what they run is installed, or by a timer.
+        // Started by firstboot, once what they run is installed, or by a timer or by systemd itself.
         for unit in STARTED_LATER {
             let to = tree.join("usr/lib/systemd/system").join(unit);
             fs::create_dir_all(to.parent().context("find the folder of a unit")?).context("create a unit's folder")?;

@@ -34,6 +34,27 @@ impl Namespace {
         let words: Vec<String> = words.map(str::to_owned).to_vec();
         let log = dir.join("namespace.log");
         let holder = Process::start("the holder of a network namespace", Path::new("unshare"), &words, &log)?;
+        Self::held(holder)
+    }
+
+    /// Another empty network under the same user: an interface of one can be the far end of one of the other's.
+    ///
+    /// # Errors
+    /// When this kernel does not allow it.
+    pub fn beside(&self, dir: &Path) -> Result<Self> {
+        let words = ["--net", "--", "sleep", "infinity"].map(str::to_owned);
+        let log = dir.join("namespace-beside.log");
+        let holder = self.start("the holder of a second network", Path::new("unshare"), &words, &log)?;
+        Self::held(holder)
+    }
+
+    /// The process that holds it: `ip link … netns PID`.
+    pub fn pid(&self) -> u32 {
+        self.holder.pid()
+    }
+
+    /// Waits until the holder is what it is to become.
+    fn held(holder: Process) -> Result<Self> {
         let name = format!("/proc/{}/comm", holder.pid());
         wait::until("a network namespace", Duration::from_secs(10), || {
             holder.check()?;

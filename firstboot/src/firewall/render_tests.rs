@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The packet filter as text: what it is for nobody, and what a seed changes in it.
+
+use super::*;
+use crate::firewall::known::Known;
+use crate::seed::{self, Seed};
+
+/// The filter of a device that knows no cluster and has no exceptions.
+const CLOSED: &str = include_str!("closed.nft");
+/// The filter of a device whose seed says all that it can.
+const OPENED: &str = include_str!("opened.nft");
+
+fn seed(more: &str) -> Seed {
+    let pin = "0".repeat(64);
+    let text = format!(
+        "version = 1\n[cluster]\napiserver = [\"10.0.0.1\", \"[fd00::1]\"]\ntoken = \"abcdef.0123456789abcdef\"\n\
+         ca-cert-hashes = \"sha256:{pin}\"\n{more}"
+    );
+    seed::parse(text.as_bytes()).unwrap()
+}
+
+#[test]
+fn nothing_is_open_without_a_seed() {
+    assert_eq!(rules(&Kept::default(), &Known::default()), CLOSED);
+}
+
+#[test]
+fn a_seed_opens_what_it_names_and_nothing_else() {
+    let more = "[network]\ndns = \"10.0.0.53\"\n[time]\nservers = \"fd00::123\"\n[harden]\nopen = [\"udp/8472\", \
+                \"tcp/30000-30010\", \"sctp/9\"]\nkubelet-from = [\"10.1.0.0/24\", \"10.1.0.7\", \"fd01::/64\"]\negress = \
+                [\"192.0.2.0/24\", \"2001:db8::/32\"]\n[access]\nssh-from = \"10.2.0.0/16\"\nssh-keys = \"ssh-ed25519 \
+                AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"\n";
+    let seed = seed(more);
+    let mut known = Known::of_seed(&seed, Known::default());
+    let endpoints = ["10.0.0.2", "10.0.0.3"].map(|a| a.parse().unwrap()).into();
+    known.join("10.0.0.1", endpoints, vec!["10.244.0.0/16".parse().unwrap(), "10.96.0.0/12".parse().unwrap()]);
+    assert_eq!(rules(&Kept::of(&seed), &known), OPENED);
+}
+
+#[test]
+fn ssh_is_open_to_anybody_only_when_there_are_keys_and_no_networks() {
+    let lines = |text: &str, what: &str| {
+        text.lines().filter(|l| l.contains(what)).map(str::trim).collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(lines(CLOSED, "dport 22 "), "");
+    let keys =
+        "[access]\nssh-keys = \"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"\n";
+    let text = rules(&Kept::of(&seed(keys)), &Known::default());
+    assert_eq!(lines(&text, "dport 22 "), "tcp dport 22 accept");
+    assert_eq!(
+        lines(OPENED, "dport 22 "),
+        "tcp dport 22 ip saddr @ssh_from_v4 accept\ntcp dport 22 ip6 saddr @ssh_from_v6 accept"
+    );
+}
+
+#[test]
+fn networks_that_overlap_or_touch_become_one() {
+    let nets: Vec<IpNet> =
+        ["10.0.1.0/24", "10.0.0.0/24", "10.0.0.7/32", "fd00::/64"].map(|n| n.parse().unwrap()).into();
+    let shown: Vec<String> = disjoint(&nets).iter().map(plain).collect();
+    assert_eq!(shown, ["10.0.0.0/23", "fd00::/64"]);
+}
+
+/// docs/hardening.md has every rule that a device may get, with its reason, in the order of the chains.
+#[test]
+fn rules_are_documented() {
+    let doc = include_str!("../../../docs/hardening.md");
+    let foreign = [NODE_PORTS_FOREIGN];
+    let dns = [ALLOWED_DNS];
+    let nodeports: [&[Rule]; 4] = [NODE_PORTS_FIRST, PODS, &foreign, NODE_PORTS_LAST];
+    let input: [&[Rule]; 4] = [INPUT_FIRST, SSH, SSH_FROM, INPUT_LAST];
+    let allowed: [&[Rule]; 3] = [ALLOWED, &dns, ALLOWED_LAST];
+    for (chain, parts) in [
+        ("nodeports", &nodeports[..]),
+        ("input", &input),
+        ("allowed", &allowed),
+        ("output", &[OUTPUT]),
+        ("forward", &[FORWARD]),
+    ] {
+        let table = doc.split(&format!("\n| rule of chain `{chain}` | reason |\n|---|---|\n")).nth(1);
+        let table = table.unwrap_or_else(|| panic!("no table of chain {chain}")).split("\n\n").next().unwrap();
+        let rows: Vec<String> =
+            parts.iter().flat_map(|p| p.iter()).map(|(rule, why)| format!("| `{rule}` | {why} |")).collect();
+        assert_eq!(table.trim_end(), rows.join("\n"), "chain {chain}");
+    }
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `firstboot audit`, area firewall, against what this machine's nft says of the loaded rules.
+
+use super::ground::{Ground, seed};
+use firstboot::audit::{AREAS, Finding, Ground as Audited, State};
+use firstboot::firewall::known::Known;
+use firstboot::harden::Kept;
+use firstboot::host::Host;
+use firstboot::host::fake::Fake;
+use std::rc::Rc;
+
+/// Ids and what was found of everything that is not in this state.
+fn but(findings: &[Finding], state: State) -> Vec<String> {
+    findings.iter().filter(|f| f.state != state).map(|f| format!("{}: {}", f.id, f.found)).collect()
+}
+
+#[test]
+fn the_audit_sees_what_holds_and_what_somebody_changed() {
+    if !e2e::can_network() {
+        return;
+    }
+    let ground = Rc::new(Ground::new(&[9100]));
+    let device = ground.clone();
+    let fake = Fake::new().0.answering(move |argv| {
+        let out = device.device.run(argv[0], &argv[1..]);
+        Some(out.and_then(|o| Ok(String::from_utf8(o)?)))
+    });
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::open(root.path(), Box::new(fake)).unwrap();
+    let area = AREAS.iter().find(|a| a.name == "firewall").unwrap();
+    let look = |more: &str| {
+        let seed = seed(more);
+        Known::of_seed(&seed, Known::default()).keep(&host).unwrap();
+        (area.look)(&Audited { host: &host, kept: Kept::of(&seed) })
+    };
+    // No table at all.
+    assert!(look("").is_err());
+    ground.filter("");
+    let findings = look("").unwrap();
+    assert_eq!(but(&findings, State::Ok), [""; 0]);
+    assert!(findings.iter().any(|f| f.id == "firewall/apiservers" && f.found == "192.168.77.10, fd00:77::10"));
+    let more = "[harden]\nopen = [\"udp/8472\", \"tcp/30000-30010\"]\nkubelet-from = [\"10.0.0.0/24\", \"10.0.1.0/24\"]\n\
+                egress = \"192.0.2.0/24\"\n[access]\nssh-from = \"10.2.0.0/16\"\nssh-keys = \"ssh-ed25519 \
+                AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"\n";
+    ground.filter(more);
+    let findings = look(more).unwrap();
+    assert!(findings.iter().all(|f| f.state != State::Drift), "{findings:#?}");
+    assert_eq!(
+        but(&findings, State::Ok),
+        [
+            "firewall/ports: tcp/30000-30010, udp/546, udp/68, udp/8472",
+            "firewall/kubelet-from: 10.0.0.0/23",
+            "firewall/ssh-from: 10.2.0.0/16",
+        ]
+    );
+    // The seed says less than what is loaded.
+    let less = look("").unwrap();
+    assert!(less.iter().any(|f| f.id == "firewall/ports" && f.state == State::Drift), "{less:#?}");
+    for (change, drifted) in [
+        ("add rule inet firstboot input tcp dport 4444 accept", &["firewall/ports", "firewall/input-rules"][..]),
+        ("insert rule inet firstboot input accept", &["firewall/input-rules"]),
+        ("add chain inet firstboot input { policy accept ; }", &["firewall/input"]),
+        ("add element inet firstboot apiservers_v4 { 203.0.113.7 }", &["firewall/apiservers"]),
+        (
+            "add rule inet firstboot input tcp dport 10250 accept",
+            &["firewall/ports", "firewall/kubelet", "firewall/input-rules"],
+        ),
+        ("flush chain inet firstboot nodeports", &["firewall/nodeports"]),
+    ] {
+        ground.filter("");
+        ground.nft(&change.split(' ').collect::<Vec<_>>());
+        let findings = look("").unwrap();
+        let found: Vec<&str> = findings.iter().filter(|f| f.state == State::Drift).map(|f| f.id.as_str()).collect();
+        assert_eq!(found, drifted, "{change}: {findings:#?}");
+    }
+}

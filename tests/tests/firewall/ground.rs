@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Three networks of this machine's kernel: one in the device's place, one outside of it, one for a pod behind a
+//! bridge; servers and clients that speak real TCP and UDP over them.
+
+use firstboot::firewall::known::Known;
+use firstboot::firewall::render::rules;
+use firstboot::harden::Kept;
+use firstboot::seed::{self, Seed};
+use qemu::link::namespace::Namespace;
+use qemu::process::Process;
+use qemu::run_dir::RunDir;
+use std::path::Path;
+use std::time::Duration;
+
+/// The device, as the outside sees it.
+pub const DEVICE: &str = "192.168.77.1";
+pub const DEVICE_V6: &str = "fd00:77::1";
+/// An API server, outside.
+pub const SERVER: &str = "192.168.77.10";
+pub const SERVER_V6: &str = "fd00:77::10";
+/// Anybody else outside.
+pub const OTHER: &str = "192.168.77.2";
+pub const OTHER_V6: &str = "fd00:77::2";
+/// A pod of the device.
+pub const POD: &str = "10.244.1.5";
+pub const POD_V6: &str = "fd00:244::5";
+
+/// Answers every connection and every datagram with the port that it came in at. Arguments: ports.
+const SERVE: &str = r#"
+import selectors, socket, sys
+all = selectors.DefaultSelector()
+for port in map(int, sys.argv[1:]):
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        s = socket.socket(socket.AF_INET6, kind)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        s.bind(('::', port))
+        if kind == socket.SOCK_STREAM:
+            s.listen(64)
+        all.register(s, selectors.EVENT_READ, port)
+print('ready', flush=True)
+kept = []
+while True:
+    for key, _ in all.select():
+        s, port = key.fileobj, str(key.data).encode()
+        if s.type == socket.SOCK_STREAM:
+            c, _ = s.accept()
+            c.sendall(port)
+            kept.append(c)
+        else:
+            # The answer comes from the address that was asked.
+            _, to, _, peer = s.recvmsg(100, 100)
+            s.sendmsg([port], to, 0, peer)
+"#;
+
+/// Tries all its arguments at once, each `PROTOCOL/SOURCE/SOURCE PORT/DESTINATION/PORT`, and prints what became of each:
+/// the answer (`pong` to a `ping`), `refused`, or `silence` after a while.
+const PROBE: &str = r#"
+import select, socket, sys, time
+def start(word):
+    proto, source, sport, to, port = word.split('/')
+    family = socket.AF_INET6 if ':' in to else socket.AF_INET
+    v6, ping = family == socket.AF_INET6, proto == 'ping'
+    kind = socket.SOCK_STREAM if proto == 'tcp' else socket.SOCK_DGRAM
+    s = socket.socket(family, kind, (socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP) if ping else 0)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind((source, int(sport)))
+    s.setblocking(False)
+    try:
+        s.connect((to, int(port)))
+        if proto == 'udp':
+            s.send(b'?')
+        if ping:
+            s.send(bytes([128 if v6 else 8, 0, 0, 0, 0, 0, 0, 1]))
+    except BlockingIOError:
+        pass
+    except OSError as e:
+        return s, 'refused'
+    return s, None
+probes = [start(w) for w in sys.argv[1:]]
+found = [result for _, result in probes]
+end = time.monotonic() + 1.5
+while None in found and time.monotonic() < end:
+    open_ones = [s for (s, _), f in zip(probes, found) if f is None]
+    ready, _, _ = select.select(open_ones, [], [], end - time.monotonic())
+    for at, (s, _) in enumerate(probes):
+        if s in ready:
+            try:
+                answer = s.recv(100)
+                found[at] = 'pong' if sys.argv[1 + at].startswith('ping') else answer.decode()
+            except OSError:
+                found[at] = 'refused'
+print('\n'.join(f or 'silence' for f in found))
+"#;
+
+/// One connection that is used again when a file is there. Arguments: address, port, file.
+const STAY: &str = r#"
+import os, socket, sys, time
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
+s.settimeout(5)
+print(s.recv(100).decode(), flush=True)
+while not os.path.exists(sys.argv[3]):
+    time.sleep(0.02)
+s.sendall(b'more')
+print(s.recv(100).decode(), flush=True)
+"#;
+
+/// Answers a connection twice: at once, and when it is asked again.
+const TWICE: &str = r#"
+import socket, sys
+s = socket.create_server(('', int(sys.argv[1])))
+print('ready', flush=True)
+c, _ = s.accept()
+c.sendall(b'one')
+c.recv(100)
+c.sendall(b'two')
+c.recv(100)
+"#;
+
+/// The three networks.
+pub struct Ground {
+    // Order matters: what runs in the networks ends before their holders.
+    servers: Vec<Process>,
+    pub pod: Namespace,
+    pub outside: Namespace,
+    pub device: Namespace,
+    dir: RunDir,
+}
+
+impl Ground {
+    /// Networks whose device listens on these ports; the pod on 80, the outside on 53, 123, 443, 3128 and 6443.
+    pub fn new(device_ports: &[u16]) -> Self {
+        let dir = RunDir::new("firewall").unwrap();
+        let device = Namespace::new(dir.path()).unwrap();
+        let at = |name: &str| {
+            let path = dir.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            path
+        };
+        let (outside, pod) = (device.beside(&at("outside")).unwrap(), device.beside(&at("pod")).unwrap());
+        for namespace in [&device, &outside, &pod] {
+            // Addresses are there at once: nobody else can have them.
+            namespace.sysctl("net/ipv6/conf/default/accept_dad", "0").unwrap();
+        }
+        outside.sysctl("net/ipv4/ping_group_range", "0 0").unwrap();
+        device.sysctl("net/ipv4/ip_forward", "1").unwrap();
+        device.sysctl("net/ipv6/conf/all/forwarding", "1").unwrap();
+        let all = |namespace: &Namespace, lines: &[String]| lines.iter().for_each(|l| namespace.ip(l).unwrap());
+        let text = |lines: &[&str]| lines.iter().map(|l| (*l).to_owned()).collect::<Vec<_>>();
+        let (out, inner) = (outside.pid(), pod.pid());
+        all(
+            &device,
+            &[
+                format!("link add eth0 type veth peer name eth0 netns {out}"),
+                format!("link add veth1 type veth peer name eth0 netns {inner}"),
+                format!("addr add {DEVICE}/24 dev eth0"),
+                format!("addr add {DEVICE_V6}/64 dev eth0"),
+            ],
+        );
+        all(
+            &device,
+            &text(&[
+                "link add cni0 type bridge",
+                "addr add 10.244.1.1/24 dev cni0",
+                "addr add fd00:244::1/64 dev cni0",
+                "link set veth1 master cni0",
+                "link set veth1 type bridge_slave hairpin on",
+                "link set veth1 up",
+                "link set cni0 up",
+                "link set eth0 up",
+            ]),
+        );
+        for address in [SERVER, OTHER] {
+            outside.ip(&format!("addr add {address}/24 dev eth0")).unwrap();
+        }
+        for address in [SERVER_V6, OTHER_V6] {
+            outside.ip(&format!("addr add {address}/64 dev eth0")).unwrap();
+        }
+        outside.ip("link set eth0 up").unwrap();
+        all(
+            &pod,
+            &[
+                format!("addr add {POD}/24 dev eth0"),
+                format!("addr add {POD_V6}/64 dev eth0"),
+                "link set eth0 up".to_owned(),
+                "route add default via 10.244.1.1".to_owned(),
+                "-6 route add default via fd00:244::1".to_owned(),
+            ],
+        );
+        let mut ground = Ground { servers: Vec::new(), pod, outside, device, dir };
+        let ports = |all: &[u16]| all.iter().map(u16::to_string).collect::<Vec<_>>();
+        ground.serve("device", SERVE, ports(device_ports), |g| &g.device);
+        ground.serve("pod-server", SERVE, ports(&[80]), |g| &g.pod);
+        ground.serve("outside-server", SERVE, ports(&[53, 123, 443, 3128, 6443]), |g| &g.outside);
+        ground
+    }
+
+    fn serve(&mut self, name: &str, script: &str, args: Vec<String>, place: impl Fn(&Ground) -> &Namespace) {
+        let log = self.dir.path().join(format!("{name}.log"));
+        let all: Vec<String> = ["-c".to_owned(), script.to_owned()].into_iter().chain(args).collect();
+        let server = place(self).start(name, Path::new("python3"), &all, &log).unwrap();
+        qemu::wait::until("a server", Duration::from_secs(20), || {
+            server.check()?;
+            Ok(qemu::process::tail(&log, usize::MAX).contains("ready").then_some(()))
+        })
+        .unwrap();
+        self.servers.push(server);
+    }
+
+    /// Loads rules as the device does: by one run of nft.
+    pub fn load(&self, text: &str) {
+        self.try_load(text).unwrap();
+    }
+
+    /// The same, where nft may refuse them.
+    pub fn try_load(&self, text: &str) -> anyhow::Result<()> {
+        let path = self.dir.path().join("rules.nft");
+        std::fs::write(&path, text)?;
+        self.device.run("nft", &["-f", &path.display().to_string()]).map(drop)
+    }
+
+    /// What nft says of the device.
+    pub fn nft(&self, words: &[&str]) -> String {
+        String::from_utf8(self.device.run("nft", words).unwrap()).unwrap()
+    }
+
+    /// Loads the filter of a device with this seed, and says what is known of its cluster.
+    pub fn filter(&self, more: &str) -> (Kept, Known) {
+        let seed = seed(more);
+        let (kept, known) = (Kept::of(&seed), Known::of_seed(&seed, Known::default()));
+        self.load(&rules(&kept, &known));
+        (kept, known)
+    }
+
+    /// What becomes of each of these, from outside: `PROTOCOL SOURCE[#PORT] DESTINATION PORT`.
+    pub fn from_outside(&self, probes: &[&str]) -> Vec<String> {
+        probe(&self.outside, probes)
+    }
+
+    /// The same from the device itself.
+    pub fn from_device(&self, probes: &[&str]) -> Vec<String> {
+        probe(&self.device, probes)
+    }
+
+    /// The same from the pod.
+    pub fn from_pod(&self, probes: &[&str]) -> Vec<String> {
+        probe(&self.pod, probes)
+    }
+
+    /// Opens a connection from outside to `port` of the device, calls `between`, and uses it again: what was heard.
+    pub fn stays_open(&mut self, port: u16, between: impl Fn(&Ground)) -> String {
+        self.serve("twice", TWICE, vec![port.to_string()], |g| &g.device);
+        let (log, go) = (self.dir.path().join("stay.log"), self.dir.path().join("go"));
+        let words = ["-c", STAY, DEVICE, &port.to_string(), &go.display().to_string()].map(str::to_owned);
+        let client = self.outside.start("a connection", Path::new("python3"), &words, &log).unwrap();
+        let heard = |word: &str| {
+            qemu::wait::until("an answer", Duration::from_secs(20), || {
+                let text = qemu::process::tail(&log, usize::MAX);
+                client.check().ok();
+                Ok(text.contains(word).then_some(text))
+            })
+        };
+        heard("one").unwrap();
+        between(self);
+        std::fs::write(&go, "").unwrap();
+        heard("two").unwrap()
+    }
+}
+
+fn probe(namespace: &Namespace, probes: &[&str]) -> Vec<String> {
+    let word = |probe: &&str| {
+        let parts: Vec<&str> = probe.split(' ').collect();
+        let [protocol, source, to, port] = parts.as_slice() else { panic!("not a probe: {probe}") };
+        let (source, source_port) = source.split_once('#').unwrap_or((source, "0"));
+        format!("{protocol}/{source}/{source_port}/{to}/{port}")
+    };
+    let words: Vec<String> = probes.iter().map(word).collect();
+    let all: Vec<&str> = ["-c", PROBE].into_iter().chain(words.iter().map(String::as_str)).collect();
+    let out = String::from_utf8(namespace.run("python3", &all).unwrap()).unwrap();
+    probes.iter().zip(out.lines()).map(|(probe, found)| format!("{probe}: {found}")).collect()
+}
+
+/// A seed whose API servers are the one outside.
+pub fn seed(more: &str) -> Seed {
+    let pin = "0".repeat(64);
+    let text = format!(
+        "version = 1\n[cluster]\napiserver = [\"{SERVER}\", \"[{SERVER_V6}]\"]\ntoken = \"abcdef.0123456789abcdef\"\n\
+         ca-cert-hashes = \"sha256:{pin}\"\n{more}"
+    );
+    seed::parse(text.as_bytes()).unwrap()
+}
