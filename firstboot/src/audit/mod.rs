@@ -5,9 +5,8 @@
 //! again, the kernel, the packet filter, the service manager and kubelet are asked.
 
 use crate::fault::{Fault, Owner};
-use crate::harden::Kept;
+use crate::harden::{self, Kept};
 use crate::host::Host;
-use crate::phases;
 use crate::report::one_line;
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -29,7 +28,14 @@ pub struct Area {
 }
 
 /// All that is looked at, in the order of the phases that made it.
-pub const AREAS: &[Area] = &[Area { name: "sysctl", look: phases::audit_kernel }];
+pub const AREAS: &[Area] = &[
+    Area { name: "sysctl", look: harden::sysctl::audit },
+    Area { name: "modules", look: harden::modules::audit },
+    Area { name: "boot", look: harden::boot::audit },
+    Area { name: "apparmor", look: harden::boot::audit_apparmor },
+    Area { name: "mounts", look: harden::mounts::audit },
+    Area { name: "access", look: harden::access::audit },
+];
 
 /// What a setting was found to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

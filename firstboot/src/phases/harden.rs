@@ -4,15 +4,20 @@
 
 use super::Cx;
 use crate::fault::{Fault, OwnedBy, Owner};
-use crate::harden::{KEPT, Kept};
+use crate::harden::{self, KEPT, Kept};
 use anyhow::Result;
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
-    let held = || -> Result<bool> { Ok(cx.host.read(KEPT)?.as_deref() == Some(&Kept::of(&cx.seed).bytes()?)) };
+    let kept = Kept::of(&cx.seed);
+    let held = || -> Result<bool> {
+        Ok(cx.host.read(KEPT)?.as_deref() == Some(&kept.bytes()?) && harden::holds(&cx.host, &kept)?)
+    };
     held().owned_by(Owner::Host)
 }
 
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
-    let work = || -> Result<()> { cx.host.write(KEPT, &Kept::of(&cx.seed).bytes()?, 0o644) };
-    work().owned_by(Owner::Host)
+    let kept = Kept::of(&cx.seed);
+    let keep = || -> Result<()> { cx.host.write(KEPT, &kept.bytes()?, 0o644) };
+    keep().owned_by(Owner::Host)?;
+    harden::apply(&cx.host, &kept)
 }
