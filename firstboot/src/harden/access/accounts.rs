@@ -6,6 +6,8 @@
 
 /// The comment that marks an account as firstboot's.
 const MARK: &str = "made by firstboot for SSH";
+/// Where homes lie.
+pub const HOMES: &str = "/home";
 /// Groups that may read the system's logs, and nothing more.
 pub const GROUPS: [&str; 2] = ["adm", "systemd-journal"];
 /// Passwords were "changed" on this day, in days since 1970: any fixed day in the past serves.
@@ -41,7 +43,7 @@ impl Accounts {
             return None;
         }
         let id = id.unwrap_or_else(|| free_id(&rest));
-        rest.passwd += &format!("{user}:x:{id}:{id}:{MARK}:/home/{user}:/bin/bash\n");
+        rest.passwd += &format!("{user}:x:{id}:{id}:{MARK}:{HOMES}/{user}:/bin/bash\n");
         rest.group = with_member(&rest.group, user, 3) + &format!("{user}:x:{id}:\n");
         rest.shadow += &format!("{user}:!*:{CHANGED}:0:99999:7:::\n");
         rest.gshadow = with_member(&rest.gshadow, user, 3) + &format!("{user}:!*::\n");
@@ -114,7 +116,7 @@ mod tests {
     fn an_account_is_added_once_and_taken_away_again() {
         let with = image().with(Some("admin")).unwrap();
         let last = |text: &str| text.lines().last().unwrap().to_owned();
-        assert_eq!(last(&with.passwd), "admin:x:1001:1001:made by firstboot for SSH:/home/admin:/bin/bash");
+        assert_eq!(last(&with.passwd), format!("admin:x:1001:1001:made by firstboot for SSH:{HOMES}/admin:/bin/bash"));
         assert_eq!(last(&with.shadow), "admin:!*:20000:0:99999:7:::");
         assert_eq!(
             with.group,

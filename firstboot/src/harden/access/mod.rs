@@ -115,7 +115,7 @@ fn write_accounts(host: &Host, now: &Accounts, wanted: &Accounts) -> Result<()> 
 }
 
 fn open(host: &Host, access: &Access, user: &str) -> Result<()> {
-    host.mkdir(&format!("/home/{user}"), 0o755)?;
+    host.mkdir(&format!("{}/{user}", accounts::HOMES), 0o755)?;
     for other in host.list(sshd::KEYS_DIR)?.iter().filter(|name| *name != user) {
         host.remove(&format!("{}/{other}", sshd::KEYS_DIR))?;
     }
