@@ -12,7 +12,6 @@ use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::Host;
 use anyhow::Result;
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
 
 /// Read at every boot; sorts behind Debian's own files, and before what the seed says.
 pub const FILE: &str = "/usr/lib/sysctl.d/99-firstboot-harden.conf";
@@ -73,6 +72,9 @@ const WHERE_KNOWN: &[Setting] = &[
     ("net.ipv6.conf.*.accept_source_route", "0", "nobody else chooses the way of packets"),
     ("net.ipv6.conf.*.accept_redirects", "0", "a neighbour cannot redirect traffic through itself"),
 ];
+
+/// What only ever gets stricter while a kernel runs.
+const ONLY_STRICTER: [&str; 2] = ["kernel.kexec_load_disabled", "kernel.unprivileged_bpf_disabled"];
 
 /// The file that the image holds.
 pub fn file() -> String {
@@ -154,8 +156,8 @@ fn wish(host: &Host, key: &str, wanted: &str) -> Result<(), Fault> {
     }
     match host.sys().set_kernel(&path(key), wanted) {
         Ok(()) => Ok(()),
-        // Some settings only ever get stricter while the kernel runs; the file is in place for the next one.
-        Err(e) if e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::PermissionDenied) => {
+        // The file is in place for the next kernel.
+        Err(_) if found.is_some() && ONLY_STRICTER.contains(&key) => {
             host.sys().say(&format!("{key} = {wanted}, by the seed, holds from the next boot"));
             Ok(())
         }

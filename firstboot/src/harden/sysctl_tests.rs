@@ -127,3 +127,18 @@ fn names_only_the_seed_has_are_read_back_too() {
     assert_eq!(get("sysctl/net.core.somaxconn"), [State::Drift]);
     assert_eq!(get("sysctl/kernel.sysrq"), [State::Exception]);
 }
+
+#[test]
+fn a_setting_that_is_refused_is_the_seeds_fault_or_waits_for_the_next_boot() {
+    let dir = tempfile::tempdir().unwrap();
+    let (fake, seen) = Fake::new();
+    let fake = fake.answering(|argv| (argv[0] == "set").then(|| anyhow::bail!("set {}: Invalid argument", argv[1])));
+    let host = Host::open(dir.path(), Box::new(fake)).unwrap();
+    put(&host, "/proc/sys/kernel/kexec_load_disabled", "1");
+    wish(&host, "kernel.kexec_load_disabled", "0").unwrap();
+    assert_eq!(*seen.lines.borrow(), ["kernel.kexec_load_disabled = 0, by the seed, holds from the next boot"]);
+    let fault = wish(&host, "kernel.nonsense", "1").unwrap_err();
+    assert_eq!(fault.owner, Owner::Seed);
+    let words = "set kernel.nonsense to 1 by [harden] sysctl: set /proc/sys/kernel/nonsense: Invalid argument";
+    assert_eq!(fault.to_string(), words);
+}

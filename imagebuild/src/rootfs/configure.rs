@@ -183,6 +183,7 @@ fn files(owner: &Owner, tree: &Path) -> Result<()> {
     // has yet to ask its user questions (machine-id(5), "First boot semantics").
     put(tree, "/etc/machine-id", "", 0o444)?;
     put(tree, "/etc/security/opasswd", "", 0o600)?;
+    put(tree, "/etc/environment", "", 0o644)?;
     put(tree, "/var/log/wtmp", "", 0o664)?;
     put(tree, "/var/log/btmp", "", 0o660)
 }

@@ -102,15 +102,20 @@ pub(super) fn apply(host: &Host, access: &Access) -> Result<(), Fault> {
     work().owned_by(Owner::Host)
 }
 
+/// Writes what differs. The comment in passwd is what firstboot's account is known by, so it is the last thing to go
+/// and the first to come: whenever the power goes, no line is left that nobody knows of.
 fn write_accounts(host: &Host, now: &Accounts, wanted: &Accounts) -> Result<()> {
     if now == wanted {
         return Ok(());
     }
-    let texts = [&wanted.passwd, &wanted.group, &wanted.shadow, &wanted.gshadow];
-    // The names last: who is in passwd already is in all of them.
-    for ((path, mode), text) in FILES.iter().zip(texts).rev() {
-        host.write(path, text.as_bytes(), *mode)?;
+    let put = |accounts: &Accounts, order: [usize; 4]| -> Result<()> {
+        let texts = [&accounts.passwd, &accounts.group, &accounts.shadow, &accounts.gshadow];
+        order.into_iter().try_for_each(|n| host.write(FILES[n].0, texts[n].as_bytes(), FILES[n].1))
+    };
+    if now.passwd != wanted.passwd {
+        put(&now.with(None).context("take firstboot's account away")?, [3, 2, 1, 0])?;
     }
+    put(wanted, [0, 1, 2, 3])?;
     host.run(&["chgrp", "shadow", "/etc/shadow", "/etc/gshadow"]).map(drop)
 }
 

@@ -94,6 +94,37 @@ fn keys_open_it_once_and_no_keys_close_it() {
     assert_eq!(text(&host, sshd::HOST_KEY).unwrap(), "PRIVATE", "the device is known again");
 }
 
+/// Wherever the power goes while one account takes the place of another, going on leads to what an uninterrupted run
+/// makes, and there is never a password.
+#[test]
+fn a_power_cut_anywhere_heals() {
+    let whole = tempfile::tempdir().unwrap();
+    let (host, _) = machine(whole.path());
+    apply(&host, &access("admin")).unwrap();
+    let files = ["/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow", CONFIG, sshd::HOST_KEY];
+    let wanted = files.map(|path| text(&host, path));
+    let mut cuts = 0;
+    for fuse in 0.. {
+        // In memory, where there is a place: it is all flushing.
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let (host, seen) = machine(dir.path());
+        apply(&host, &access("ops")).unwrap();
+        host.remove(sshd::HOST_KEY).unwrap();
+        seen.fuse.set(Some(fuse));
+        let ended = apply(&host, &access("admin")).is_ok();
+        seen.fuse.set(None);
+        assert!(with_password(&text(&host, "/etc/shadow").unwrap()).is_empty(), "after {fuse} effects");
+        apply(&host, &access("admin")).unwrap();
+        assert!(check(&host, &access("admin")).unwrap(), "after {fuse} effects");
+        assert_eq!(files.map(|path| text(&host, path)), wanted, "after {fuse} effects");
+        if ended {
+            break;
+        }
+        cuts += 1;
+    }
+    assert!(cuts > 20, "{cuts} cuts");
+}
+
 #[test]
 fn what_cannot_be_given_is_the_seeds_or_the_images_fault() {
     let dir = tempfile::tempdir().unwrap();
