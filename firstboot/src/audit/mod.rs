@@ -37,6 +37,10 @@ pub const AREAS: &[Area] = &[
     Area { name: "mounts", look: harden::mounts::audit },
     Area { name: "firewall", look: firewall::audit },
     Area { name: "access", look: harden::access::audit },
+    Area { name: "kubelet", look: harden::kubelet::audit },
+    Area { name: "containerd", look: harden::containerd::audit },
+    Area { name: "units", look: harden::units::audit },
+    Area { name: "files", look: harden::files::audit },
 ];
 
 /// What a setting was found to be.
@@ -49,6 +53,8 @@ pub enum State {
     Exception,
     /// Not as it should be.
     Drift,
+    /// Cannot be looked at from here, for a reason that is no fault of this host.
+    Unchecked,
 }
 
 /// One setting, read back: a row of the JSON that docs/operations.md describes.
@@ -119,12 +125,14 @@ pub fn shown(findings: &[Finding], json: bool) -> Result<String> {
         let Finding { id, wanted, found, why, .. } = finding;
         text += &match finding.state {
             State::Drift => format!("drift      {id}: {found}, wanted {wanted} ({why})\n"),
+            State::Unchecked => format!("unchecked  {id}: {found} ({why})\n"),
             _ => format!("exception  {id}: {found}, by the seed ({why})\n"),
         };
     }
     let count = |state: State| findings.iter().filter(|f| f.state == state).count();
     let (ok, exceptions, drift) = (count(State::Ok), count(State::Exception), count(State::Drift));
-    Ok(format!("{text}{ok} ok, {exceptions} excepted by the seed, {drift} drifted\n"))
+    let unchecked = count(State::Unchecked);
+    Ok(format!("{text}{ok} ok, {exceptions} excepted by the seed, {unchecked} unchecked, {drift} drifted\n"))
 }
 
 /// A fault of the host when anything drifted.
@@ -165,7 +173,7 @@ mod tests {
                     exception  sysctl/c: 1, by the seed (the reason)\n\
                     drift      sysctl/d: 2, wanted 1 (the reason)\n\
                     drift      sysctl/e: missing, wanted 2 (the reason)\n\
-                    1 ok, 1 excepted by the seed, 3 drifted\n";
+                    1 ok, 1 excepted by the seed, 0 unchecked, 3 drifted\n";
         assert_eq!(shown(&findings(), false).unwrap(), text);
         let fault = judge(&findings()).unwrap_err();
         assert_eq!(fault.owner, Owner::Host);

@@ -2,19 +2,27 @@
 //! The hardened host: settings as data, each with the reason beside it, and what the seed wants otherwise.
 //!
 //! Each file here is one kind of setting: a table, an `apply` for the phase `harden` (or the guard, which runs at every
-//! boot), and a `look` for `firstboot audit`, which reads back from the running machine. Nothing here talks to a network.
+//! boot), and a `look` for `firstboot audit`, which reads back from the running machine. Nothing here talks to
+//! a network; kubelet is asked on loopback.
 
 pub mod access;
 pub mod boot;
+pub mod containerd;
+pub mod files;
+pub mod kubelet;
 pub mod modules;
 pub mod mounts;
+mod process;
 pub mod sysctl;
+pub mod units;
 
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::seed::{Access, Harden, Seed};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// What of `[harden]` and `[access]` stays on the device when the seed is gone.
 pub const KEPT: &str = "/etc/firstboot/harden.json";
@@ -63,12 +71,16 @@ pub struct Kept {
     pub harden: Harden,
     /// Table `[access]`.
     pub access: Access,
+    /// Fields of `[kubelet.config]` that differ from the hardened host's, by path ([`kubelet::FIELDS`]).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub kubelet: BTreeMap<String, Value>,
 }
 
 impl Kept {
     /// What a seed says.
     pub fn of(seed: &Seed) -> Self {
-        Kept { harden: seed.harden.clone(), access: seed.access.clone() }
+        let kubelet = kubelet::overrides(&seed.kubelet.config);
+        Kept { harden: seed.harden.clone(), access: seed.access.clone(), kubelet }
     }
 
     /// What is kept on the device; the default, which opens nothing, before the first seed.
@@ -94,20 +106,23 @@ impl Kept {
 
     /// Where this device is more open than others, one line each, for people: `firstboot status` lists them.
     pub fn exceptions(&self) -> Vec<String> {
-        let Kept { harden, access } = self;
+        let Kept { harden, access, kubelet } = self;
         let from = |list: &[ipnet::IpNet]| match list.is_empty() {
             true => "anywhere".to_owned(),
             false => list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         };
         let open = harden.open.iter().map(|port| format!("open to anybody: {port}"));
-        let kubelet = harden.kubelet_from.iter().map(|net| format!("may reach kubelet (tcp/10250): {net}"));
+        let reach = harden.kubelet_from.iter().map(|net| format!("may reach kubelet (tcp/10250): {net}"));
         let sysctl = harden.sysctl.iter().map(|(key, value)| format!("kernel setting by the seed: {key} = {value}"));
         let modules = harden.modules.iter().map(|name| format!("kernel module allowed: {name}"));
         let ssh = (!access.keys.is_empty()).then(|| {
             let (keys, from) = (access.keys.len(), from(&access.from));
             format!("SSH: user {}, {keys} key(s), from {from}", access.user)
         });
-        open.chain(kubelet).chain(sysctl).chain(modules).chain(ssh).collect()
+        let kubelet = kubelet
+            .iter()
+            .map(|(field, value)| format!("kubelet setting by the seed: {field} = {}", kubelet::shown(value)));
+        open.chain(reach).chain(sysctl).chain(modules).chain(ssh).chain(kubelet).collect()
     }
 }
 
@@ -120,7 +135,8 @@ mod tests {
                         = \"sha256:a0b1c2d3e4f5a0b1c2d3e4f5a0b1c2d3e4f5a0b1c2d3e4f5a0b1c2d3e4f5a0b1\"\n[harden]\nopen = \
                         [\"udp/8472\", \"tcp/30000-30010\"]\nkubelet-from = \"10.0.0.0/24\"\nsysctl = { \
                         \"kernel.kptr_restrict\" = \"1\" }\nmodules = \"sctp\"\n[access]\nssh-keys = \"ssh-ed25519 \
-                        AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA someone at work\"\n";
+                        AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA someone at \
+                        work\"\n[kubelet.config]\nmaxPods = 60\npodPidsLimit = -1\n";
 
     #[test]
     fn what_is_kept_comes_back_and_is_told() {
@@ -140,6 +156,7 @@ mod tests {
                 "kernel setting by the seed: kernel.kptr_restrict = 1",
                 "kernel module allowed: sctp",
                 "SSH: user admin, 1 key(s), from anywhere",
+                "kubelet setting by the seed: podPidsLimit = -1",
             ]
         );
     }

@@ -144,6 +144,18 @@ impl Host {
         }
     }
 
+    /// User and group that own a file; `None` when it is not there. Links are followed below the root.
+    pub fn owner(&self, path: &str) -> Result<Option<(u32, u32)>> {
+        match self.open_below(path, OFlags::PATH) {
+            Ok(fd) => {
+                let stat = fs::fstat(fd).with_context(|| format!("look at {path}"))?;
+                Ok(Some((stat.st_uid, stat.st_gid)))
+            }
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("look at {path}")),
+        }
+    }
+
     /// When a file was changed last, whole seconds since 1970; `None` when it is not there.
     pub fn modified(&self, path: &str) -> Result<Option<i64>> {
         match self.open_below(path, OFlags::PATH) {

@@ -48,11 +48,11 @@ pub fn files(joined: &Joined, seed: &Seed, name: &str, hostname: &str, now: Syst
     let flags = config::flags_env(name, hostname, &seed.network.node_ips(), &labels, &node.taints);
     vec![
         dir("/etc/kubernetes", 0o755),
-        dir("/etc/kubernetes/manifests", 0o755),
-        dir("/etc/kubernetes/pki", 0o755),
+        dir("/etc/kubernetes/manifests", 0o700),
+        dir("/etc/kubernetes/pki", 0o700),
         dir("/var/lib/kubelet", 0o700),
-        dir(PKI, 0o755),
-        file(CA_FILE, &joined.ca_pem, 0o644),
+        dir(PKI, 0o700),
+        file(CA_FILE, &joined.ca_pem, 0o600),
         file("/var/lib/kubelet/instance-config.yaml", &config::instance_config(&joined.cri_socket), 0o600),
         file("/var/lib/kubelet/config.yaml", &joined.kubelet_config, 0o600),
         file("/var/lib/kubelet/kubeadm-flags.env", &flags, 0o600),
@@ -125,11 +125,11 @@ mod tests {
             shown,
             [
                 "755 /etc/kubernetes/",
-                "755 /etc/kubernetes/manifests/",
-                "755 /etc/kubernetes/pki/",
+                "700 /etc/kubernetes/manifests/",
+                "700 /etc/kubernetes/pki/",
                 "700 /var/lib/kubelet/",
-                "755 /var/lib/kubelet/pki/",
-                "644 /etc/kubernetes/pki/ca.crt CA",
+                "700 /var/lib/kubelet/pki/",
+                "600 /etc/kubernetes/pki/ca.crt CA",
                 "600 /var/lib/kubelet/instance-config.yaml containerRuntimeEndpoint: \
                  \"unix:///run/containerd/containerd.sock\"",
                 "600 /var/lib/kubelet/config.yaml kind: KubeletConfiguration",

@@ -18,6 +18,7 @@ pub mod files;
 pub mod join;
 pub mod jws;
 pub mod kubeconfig;
+pub mod kubelet;
 pub mod node;
 pub mod pin;
 mod published;

@@ -14,7 +14,10 @@ use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_na
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    SupportedProtocolVersion,
+};
 use x509_cert::der::Decode;
 
 /// By which clock certificates are judged.
@@ -194,6 +197,12 @@ pub fn unverified() -> Result<ClientConfig, Error> {
 /// Settings of a verified connection without a certificate of our own.
 pub fn verified(ca: Arc<PinnedCa>) -> Result<ClientConfig, Error> {
     let builder = ClientConfig::builder_with_provider(ca.provider.clone()).with_safe_default_protocol_versions()?;
+    Ok(builder.dangerous().with_custom_certificate_verifier(ca).with_no_client_auth())
+}
+
+/// Settings of a verified connection without a certificate of our own, in these versions of TLS alone.
+pub fn only(ca: Arc<PinnedCa>, versions: &[&'static SupportedProtocolVersion]) -> Result<ClientConfig, Error> {
+    let builder = ClientConfig::builder_with_provider(ca.provider.clone()).with_protocol_versions(versions)?;
     Ok(builder.dangerous().with_custom_certificate_verifier(ca).with_no_client_auth())
 }
 

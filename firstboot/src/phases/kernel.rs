@@ -90,3 +90,15 @@ pub(crate) fn swaps(host: &Host) -> Result<Vec<String>> {
     let text = String::from_utf8_lossy(&text);
     Ok(text.lines().skip(1).filter_map(|l| l.split_whitespace().next()).map(str::to_owned).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_kubelet_insists_on_is_set() {
+        for (key, value) in crate::seed::KUBELETS {
+            assert!(SETTINGS.iter().any(|(k, v, _)| *k == key && *v == value), "{key}");
+        }
+    }
+}

@@ -1,60 +1,61 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `[kubelet.config]` on the device, in two places: as a drop-in that kubelet lays over what the cluster says
-//! (`--config-dir`), and as a patch for whoever runs `kubeadm upgrade node --patches /etc/firstboot/patches`, so that
-//! kubeadm's own copy of the configuration says the same. Both lie outside /etc/kubernetes, which is kubeadm's.
+//! kubelet's settings beside the cluster's, as drop-ins that kubelet lays over what the cluster says (`--config-dir`):
+//! those of the hardened host ([`crate::harden::kubelet`]), then those of the seed's `[kubelet.config]`. The seed's are
+//! there a second time, as a patch for whoever runs `kubeadm upgrade node --patches /etc/firstboot/patches`, so that
+//! kubeadm's own copy of the configuration says the same. All lie outside /etc/kubernetes, which is kubeadm's, and are
+//! root's alone, as CIS Kubernetes asks of kubelet's configuration.
 
+use crate::harden::kubelet::{DROP_IN, FOLDER, SEED_DROP_IN, drop_in};
 use crate::host::Host;
 use crate::seed::Kubelet;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-/// `--config-dir` of kubelet: files ending in `.conf`, in the order of their names.
-const FOLDER: &str = "/etc/firstboot/kubelet.conf.d";
 /// The name says which component is patched, and how (kubeadm, `--patches`).
 const PATCH: &str = "/etc/firstboot/patches/kubeletconfiguration+strategic.json";
 /// Where kubeadm's unit looks for `KUBELET_EXTRA_ARGS`.
 const ARGS_FILE: &str = "/etc/default/kubelet";
-
-fn drop_in() -> String {
-    format!("{FOLDER}/50-seed.conf")
-}
+/// Of all of them.
+const MODE: u32 = 0o600;
 
 fn flag() -> String {
     format!("--config-dir={FOLDER}")
 }
 
-/// Whether kubelet finds what the seed says, and nothing of another seed.
+/// What is to be there; none where nothing is.
+fn files(kubelet: &Kubelet) -> Result<[(&'static str, Option<String>); 3]> {
+    let seed = text(kubelet)?;
+    Ok([(DROP_IN, Some(drop_in()?)), (SEED_DROP_IN, seed.clone()), (PATCH, seed)])
+}
+
+/// Whether kubelet finds the hardened host's settings and what the seed says, and nothing of another seed.
 pub(super) fn holds(host: &Host, kubelet: &Kubelet) -> Result<bool> {
-    let wanted = text(kubelet)?;
-    for path in [&drop_in(), PATCH] {
-        if host.read(path)? != wanted.clone().map(String::into_bytes) {
+    for (path, wanted) in files(kubelet)? {
+        let mode = host.size_and_mode(path)?.map(|(_, mode)| mode);
+        if host.read(path)? != wanted.map(String::into_bytes) || mode.is_some_and(|mode| mode != MODE) {
             return Ok(false);
         }
     }
     let args = args(host)?;
-    Ok(with_flag(&args, wanted.is_some()) == args)
+    Ok(with_flag(&args) == args)
 }
 
-/// Writes what the seed says; whether that changed anything.
+/// Writes it; whether that changed anything.
 pub(super) fn put(host: &Host, kubelet: &Kubelet) -> Result<bool> {
     if holds(host, kubelet)? {
         return Ok(false);
     }
-    let wanted = text(kubelet)?;
-    // The flag comes after the folder that it names, and goes before it: kubelet ends without the folder.
-    let args = args(host)?;
-    let new = with_flag(&args, wanted.is_some());
-    if wanted.is_none() && new != args {
-        keep_args(host, &new)?;
-    }
-    for path in [&drop_in(), PATCH] {
+    for (path, wanted) in files(kubelet)? {
         match &wanted {
-            Some(text) => host.write(path, text.as_bytes(), 0o644)?,
+            Some(text) => host.write(path, text.as_bytes(), MODE)?,
             None => host.remove(path)?,
         }
     }
-    if wanted.is_some() && new != args {
-        keep_args(host, &new)?;
+    // The flag comes after the folder that it names: kubelet ends without the folder.
+    let args = args(host)?;
+    let new = with_flag(&args);
+    if new != args {
+        host.write(ARGS_FILE, new.as_bytes(), MODE)?;
     }
     Ok(true)
 }
@@ -75,33 +76,19 @@ fn args(host: &Host) -> Result<String> {
     Ok(String::from_utf8_lossy(&host.read(ARGS_FILE)?.unwrap_or_default()).into_owned())
 }
 
-fn keep_args(host: &Host, text: &str) -> Result<()> {
-    match text.is_empty() {
-        true => host.remove(ARGS_FILE),
-        false => host.write(ARGS_FILE, text.as_bytes(), 0o644),
-    }
-}
-
-/// The same environment file with or without our flag among `KUBELET_EXTRA_ARGS`; everything else in it is the
-/// administrator's.
-fn with_flag(file: &str, wanted: bool) -> String {
+/// The same environment file with our flag among `KUBELET_EXTRA_ARGS`; everything else in it is the administrator's.
+fn with_flag(file: &str) -> String {
     const NAME: &str = "KUBELET_EXTRA_ARGS=";
     // Of several lines the last counts (systemd.exec(5), EnvironmentFile=).
     let last = file.lines().rev().find_map(|l| l.strip_prefix(NAME)).unwrap_or_default();
-    let mut flags: Vec<&str> = last.trim_matches('"').split_whitespace().collect();
     let ours = flag();
-    if wanted == flags.contains(&ours.as_str()) {
+    let mut flags: Vec<&str> = last.trim_matches('"').split_whitespace().collect();
+    if flags.contains(&ours.as_str()) {
         return file.to_owned();
     }
-    match wanted {
-        true => flags.push(&ours),
-        false => flags.retain(|f| *f != ours),
-    }
-    let mut text: String = file.lines().filter(|l| !l.starts_with(NAME)).map(|l| format!("{l}\n")).collect();
-    if !flags.is_empty() {
-        text += &format!("{NAME}\"{}\"\n", flags.join(" "));
-    }
-    text
+    flags.push(&ours);
+    let others: String = file.lines().filter(|l| !l.starts_with(NAME)).map(|l| format!("{l}\n")).collect();
+    format!("{others}{NAME}\"{}\"\n", flags.join(" "))
 }
 
 #[cfg(test)]
@@ -114,26 +101,33 @@ mod tests {
     }
 
     #[test]
-    fn fields_become_a_drop_in_and_a_patch_and_go_with_the_seed() {
+    fn the_hardened_settings_are_always_there_and_the_seeds_come_and_go() {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
         let none = Kubelet::default();
+        assert!(!holds(&host, &none).unwrap() && put(&host, &none).unwrap());
         assert!(holds(&host, &none).unwrap() && !put(&host, &none).unwrap());
+        assert_eq!(host.list(FOLDER).unwrap(), ["10-harden.conf"]);
+        let args = host.read_text(ARGS_FILE).unwrap().unwrap();
+        assert_eq!(args, "KUBELET_EXTRA_ARGS=\"--config-dir=/etc/firstboot/kubelet.conf.d\"");
         let some = kubelet(json!({"maxPods": 60, "evictionHard": {"memory.available": "50Mi"}}));
-        assert!(put(&host, &some).unwrap());
+        assert!(!holds(&host, &some).unwrap() && put(&host, &some).unwrap());
         assert!(holds(&host, &some).unwrap() && !put(&host, &some).unwrap());
-        let text = host.read_text("/etc/firstboot/kubelet.conf.d/50-seed.conf").unwrap().unwrap();
+        let text = host.read_text(SEED_DROP_IN).unwrap().unwrap();
         assert_eq!(
             text,
             "{\n  \"apiVersion\": \"kubelet.config.k8s.io/v1beta1\",\n  \"evictionHard\": {\n    \
              \"memory.available\": \"50Mi\"\n  },\n  \"kind\": \"KubeletConfiguration\",\n  \"maxPods\": 60\n}"
         );
         assert_eq!(host.read_text(PATCH).unwrap().unwrap(), text);
-        let args = host.read_text(ARGS_FILE).unwrap().unwrap();
-        assert_eq!(args, "KUBELET_EXTRA_ARGS=\"--config-dir=/etc/firstboot/kubelet.conf.d\"");
+        for path in [DROP_IN, SEED_DROP_IN, PATCH, ARGS_FILE] {
+            assert_eq!(host.size_and_mode(path).unwrap().unwrap().1, 0o600, "{path}");
+        }
         assert!(!holds(&host, &kubelet(json!({"maxPods": 61}))).unwrap());
+        host.write(SEED_DROP_IN, &host.read(SEED_DROP_IN).unwrap().unwrap(), 0o644).unwrap();
+        assert!(!holds(&host, &some).unwrap(), "a mode that is too wide");
         assert!(put(&host, &none).unwrap() && holds(&host, &none).unwrap());
-        assert_eq!((host.read(ARGS_FILE).unwrap(), host.read(PATCH).unwrap()), (None, None));
+        assert_eq!((host.list(FOLDER).unwrap(), host.read(PATCH).unwrap()), (vec!["10-harden.conf".to_owned()], None));
     }
 
     #[test]
@@ -142,13 +136,11 @@ mod tests {
         for (without, with) in [
             ("", format!("KUBELET_EXTRA_ARGS=\"{ours}\"\n")),
             ("# A\nB=1\n", format!("# A\nB=1\nKUBELET_EXTRA_ARGS=\"{ours}\"\n")),
+            ("KUBELET_EXTRA_ARGS=--v=4", format!("KUBELET_EXTRA_ARGS=\"--v=4 {ours}\"\n")),
             ("KUBELET_EXTRA_ARGS=\"--v=4\"\n", format!("KUBELET_EXTRA_ARGS=\"--v=4 {ours}\"\n")),
         ] {
-            assert_eq!(with_flag(without, true), with);
-            assert_eq!(with_flag(&with, true), with);
-            assert_eq!(with_flag(&with, false), without);
-            assert_eq!(with_flag(without, false), without);
+            assert_eq!(with_flag(without), with);
+            assert_eq!(with_flag(&with), with);
         }
-        assert_eq!(with_flag("KUBELET_EXTRA_ARGS=--v=4", true), format!("KUBELET_EXTRA_ARGS=\"--v=4 {ours}\"\n"));
     }
 }

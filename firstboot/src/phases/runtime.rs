@@ -4,11 +4,11 @@
 use super::{CURRENT, Cx, proxy, registries};
 use crate::cri::{Cri, SOCKET};
 use crate::fault::{Fault, OwnedBy, Owner};
+use crate::harden::containerd::CONFIG;
 use crate::journal::{Effect, Record};
 use anyhow::{Context, Result};
 use std::time::Duration;
 
-const CONFIG: &str = "/etc/containerd/config.toml";
 const WANTED: &str = "/etc/systemd/system/multi-user.target.wants/containerd.service";
 const UNIT: &str = "/usr/lib/systemd/system/containerd.service";
 const LIMIT: Duration = Duration::from_secs(120);
@@ -26,7 +26,7 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
 
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     let work = || -> Result<()> {
-        cx.host.write(CONFIG, config(&cx.bundle.manifest.sandbox_image).as_bytes(), 0o644)?;
+        cx.host.write(CONFIG, config(&cx.bundle.manifest.sandbox_image).as_bytes(), 0o600)?;
         // Folders that kubelet, CNI plugins and administrators expect to be there.
         for folder in ["/etc/cni/net.d", "/opt/cni/bin", registries::FOLDER] {
             cx.host.mkdir(folder, 0o755)?;

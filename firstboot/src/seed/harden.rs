@@ -16,6 +16,16 @@ use super::read::{Reader, Value, misplaced, quoted};
 /// Keys of `[harden]`.
 pub(super) const KEYS: [&str; 5] = ["open", "kubelet-from", "egress", "sysctl", "modules"];
 
+/// What kubelet's protectKernelDefaults wants: with any other value it ends (pkg/util/sysctl of Kubernetes).
+pub(crate) const KUBELETS: [(&str, &str); 6] = [
+    ("vm.overcommit_memory", "1"),
+    ("vm.panic_on_oom", "0"),
+    ("kernel.panic", "10"),
+    ("kernel.panic_on_oops", "1"),
+    ("kernel.keys.root_maxkeys", "1000000"),
+    ("kernel.keys.root_maxbytes", "25000000"),
+];
+
 /// Table `[harden]`. Everything in it but an egress list is an exception, and `firstboot status` lists it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Harden {
@@ -170,6 +180,12 @@ impl Reader {
                 _ if !is_setting(name) => {
                     let text = format!("unknown setting {} in [harden] sysctl{}", quoted(name), misplaced(name));
                     self.error(at, text);
+                }
+                Some(text) if KUBELETS.iter().any(|(key, value)| *key == name && *value != text) => {
+                    self.error(
+                        at,
+                        format!("{name} in [harden] sysctl is refused: kubelet ends with another value than its own"),
+                    );
                 }
                 Some(text) if good(text) => {
                     settings.insert(name.to_owned(), text.to_owned());

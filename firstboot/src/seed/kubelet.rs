@@ -18,6 +18,12 @@ pub struct Kubelet {
     pub config: Map<String, Json>,
 }
 
+/// Whether KubeletConfiguration has a field of this name.
+#[cfg(test)]
+pub(crate) fn is_kubelet_field(name: &str) -> bool {
+    FIELDS.iter().any(|(field, _)| *field == name) || OWNED.iter().any(|(owned, _)| *owned == name)
+}
+
 impl Reader {
     pub(super) fn kubelet(&mut self, table: &DeTable<'_>) -> Option<Kubelet> {
         self.unknown_keys("kubelet", table, &KEYS);

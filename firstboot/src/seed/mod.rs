@@ -36,8 +36,12 @@ use crate::proxy::Via;
 use crate::unpack::hex;
 
 pub use access::{Access, SshKey};
+#[cfg(test)]
+pub(crate) use harden::KUBELETS;
 pub use harden::{Harden, OpenPort, Protocol};
 pub use kubelet::Kubelet;
+#[cfg(test)]
+pub(crate) use kubelet::is_kubelet_field;
 pub use network::{Interface, Network, Security, Time, Wifi};
 pub use registries::{Mirror, Registry};
 pub use types::{

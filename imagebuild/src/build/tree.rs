@@ -9,7 +9,8 @@ use crate::rootfs::{self, Rootfs};
 use crate::target::{Role, Target};
 use anyhow::{Context, Result};
 use firstboot::bundle::BUNDLE_DIR;
-use firstboot::harden::mounts;
+use firstboot::harden::units::FOLDER;
+use firstboot::harden::{files, mounts};
 use firstboot::image::{IMAGE_INFO, ImageInfo};
 use std::fs::{self, File, FileTimes, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -65,20 +66,26 @@ pub fn fill(
     if let Some(program) = &parts.firstboot {
         install(program, &tree.join("usr/bin/firstboot"), 0o755)?;
         for unit in UNITS {
-            install(&units.join(unit), &tree.join("usr/lib/systemd/system").join(unit), 0o644)?;
+            install_unit(units, unit, tree)?;
             rootfs::enable(tree, unit)?;
         }
         // Started by firstboot, once what they run is installed, or by a timer or by systemd itself.
         for unit in STARTED_LATER {
-            let to = tree.join("usr/lib/systemd/system").join(unit);
-            fs::create_dir_all(to.parent().context("find the folder of a unit")?).context("create a unit's folder")?;
-            install(&units.join(unit), &to, 0o644)?;
+            install_unit(units, unit, tree)?;
         }
     }
     if let Some(bundle) = &parts.bundle {
         copy_folder(bundle, &tree.join(BUNDLE_DIR.trim_start_matches('/'))).context("copy the bundle")?;
     }
     times(tree, info.build_time)
+}
+
+/// A unit, or an addition to one, with the mode that the audit wants of it.
+fn install_unit(units: &Path, unit: &str, tree: &Path) -> Result<()> {
+    let path = format!("{FOLDER}/{unit}");
+    let to = tree.join(&path[1..]);
+    fs::create_dir_all(to.parent().context("find the folder of a unit")?).context("create a unit's folder")?;
+    install(&units.join(unit), &to, files::mode_of(&path).unwrap_or(0o644))
 }
 
 fn install(from: &Path, to: &Path, mode: u32) -> Result<()> {

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The container runtime, as it is configured: nothing takes a protection from containers, and it listens nowhere but
+//! at its socket.
+//!
+//! Nothing is applied here: the phase `runtime` writes the file, and these are what containerd makes of it together
+//! with its defaults and whatever else it imports (`containerd config dump`).
+
+use super::process::{changed_since, main_pid, started};
+use crate::audit::{Finding, Ground};
+use anyhow::{Context, Result};
+use toml::{Table, Value};
+
+/// Its configuration.
+pub const CONFIG: &str = "/etc/containerd/config.toml";
+/// What containerd imports by itself.
+const IMPORTS: &str = "/etc/containerd/conf.d";
+const PROGRAM: &str = "/opt/firstboot/current/bin/containerd";
+
+/// Plugin, keys below it, wanted value, reason. The plugin's versions have names of their own.
+type Setting = (&'static str, &'static [&'static str], &'static str, &'static str);
+
+#[rustfmt::skip]
+const SETTINGS: &[Setting] = &[
+    ("io.containerd.cri.v1.runtime", &["disable_apparmor"], "false", "containers get containerd's AppArmor profile"),
+    ("io.containerd.cri.v1.runtime", &["disable_proc_mount"], "false", "/proc of containers is masked unless a pod says otherwise and may"),
+    ("io.containerd.cri.v1.runtime", &["containerd", "default_runtime_name"], "runc", "the runtime that applies these protections"),
+    ("io.containerd.cri.v1.runtime", &["containerd", "runtimes", "runc", "base_runtime_spec"], "none", "containers start from containerd's own set of protections"),
+    ("io.containerd.cri.v1.runtime", &["containerd", "runtimes", "runc", "cgroup_writable"], "false", "no container changes its own limits"),
+    ("io.containerd.cri.v1.runtime", &["containerd", "runtimes", "runc", "options", "NoNewKeyring"], "false", "containers do not share the host's keys"),
+    ("io.containerd.cri.v1.runtime", &["containerd", "runtimes", "runc", "options", "SystemdCgroup"], "true", "one manager of control groups, so that limits hold"),
+    ("io.containerd.grpc.v1.cri", &["disable_tcp_service"], "true", "who may talk to containerd is decided by the mode of its socket"),
+    ("io.containerd.grpc.v1.cri", &["stream_server_address"], "127.0.0.1", "exec and attach go through kubelet, which asks for a credential"),
+];
+
+/// All findings; none before there is a runtime.
+pub(crate) fn audit(ground: &Ground<'_>) -> Result<Vec<Finding>> {
+    let host = ground.host;
+    if host.read(CONFIG)?.is_none() {
+        return Ok(Vec::new());
+    }
+    let dump: Table = host.run(&[PROGRAM, "config", "dump"])?.parse().context("read containerd's configuration")?;
+    let mut all: Vec<Finding> = SETTINGS.iter().map(|setting| look(&dump, setting)).collect();
+    let imports = host.list(IMPORTS)?;
+    let found = if imports.is_empty() { "none".to_owned() } else { imports.join(", ") };
+    let why = "nothing else is laid over this configuration";
+    all.push(Finding::compare(format!("containerd{IMPORTS}"), "none", None, Some(found), why));
+    let found = match main_pid(host, "containerd.service")? {
+        None => "not running".to_owned(),
+        Some(pid) => match changed_since(host, started(host, pid)?, &[CONFIG.to_owned()])?.is_empty() {
+            true => "none".to_owned(),
+            false => CONFIG.to_owned(),
+        },
+    };
+    let why = "containerd reads its configuration once, when it starts";
+    all.push(Finding::compare("containerd/changed-since-start".to_owned(), "none", None, Some(found), why));
+    Ok(all)
+}
+
+fn look(dump: &Table, (plugin, keys, wanted, why): &Setting) -> Finding {
+    let start = dump.get("plugins").and_then(|plugins| plugins.get(*plugin));
+    let found = keys.iter().fold(start, |at, key| at?.get(*key)).map(shown);
+    Finding::compare(format!("containerd/{}", keys.join("/")), wanted, None, found, why)
+}
+
+fn shown(value: &Value) -> String {
+    match value.as_str() {
+        Some("") => "none".to_owned(),
+        Some(text) => text.to_owned(),
+        None => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::State;
+    use crate::harden::Kept;
+    use crate::host::Host;
+    use crate::host::fake::Fake;
+
+    /// What containerd 2.4.2 dumps of our file, shortened.
+    const DUMP: &str = include_str!("containerd-dump.toml");
+
+    /// What is not as it should be when containerd says `dump`.
+    fn odd(dump: String, imports: &[&str]) -> Vec<(String, State, String)> {
+        let dir = tempfile::tempdir().unwrap();
+        let fake = Fake::new().0.answering(move |argv| match argv[0] {
+            PROGRAM => Some(Ok(dump.clone())),
+            _ => Some(Ok("9\n".to_owned())),
+        });
+        let host = Host::open(dir.path(), Box::new(fake)).unwrap();
+        let put = |path: &str, text: &str| host.write(path, text.as_bytes(), 0o600).unwrap();
+        put(CONFIG, "version = 3\n");
+        put("/proc/9/stat", &format!("9 (containerd) S {}0 0\n", "0 ".repeat(18)));
+        put("/proc/stat", "btime 9000000000\n");
+        for name in imports {
+            put(&format!("{IMPORTS}/{name}"), "version = 3\n");
+        }
+        let all = audit(&Ground { host: &host, kept: Kept::default() }).unwrap();
+        assert_eq!(all.len(), SETTINGS.len() + 2);
+        all.into_iter().filter(|f| f.state != State::Ok).map(|f| (f.id, f.state, f.found)).collect()
+    }
+
+    #[test]
+    fn our_configuration_is_as_it_should_be() {
+        assert_eq!(odd(DUMP.to_owned(), &[]), []);
+    }
+
+    #[test]
+    fn what_takes_a_protection_away_is_drift() {
+        let dump = DUMP.replace("disable_apparmor = false", "disable_apparmor = true");
+        let dump = dump.replace("base_runtime_spec = ''", "base_runtime_spec = '/etc/spec.json'");
+        let drift = |id: &str, found: &str| (id.to_owned(), State::Drift, found.to_owned());
+        assert_eq!(
+            odd(dump, &["nvidia.toml"]),
+            [
+                drift("containerd/disable_apparmor", "true"),
+                drift("containerd/containerd/runtimes/runc/base_runtime_spec", "/etc/spec.json"),
+                drift("containerd/etc/containerd/conf.d", "nvidia.toml"),
+            ]
+        );
+    }
+}

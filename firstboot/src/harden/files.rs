@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Modes and owners of files that decide what runs on this node and as whom: CIS Kubernetes 4.1 and what is beside it.
+//!
+//! Whoever writes a file gives it its mode (the phases, `kube/files.rs`; units: imagebuild, by [`mode_of`]); here they
+//! are looked at. A mode that lets others do less is as good.
+
+use super::containerd::CONFIG;
+use super::kubelet::{DROP_IN, SEED_DROP_IN};
+use crate::audit::{Finding, Ground, State};
+use anyhow::Result;
+
+/// A path, the most that its mode may allow, the reason.
+type File = (&'static str, u32, &'static str);
+
+#[rustfmt::skip]
+const FILES: &[File] = &[
+    ("/usr/lib/systemd/system/kubelet.service", 0o600, "CIS 4.1.1, 4.1.2: what kubelet is started with"),
+    ("/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf", 0o600, "CIS 4.1.1, 4.1.2: the same, kubeadm's part"),
+    ("/etc/default/kubelet", 0o600, "CIS 4.1.1, 4.1.2: the same, flags of whoever runs the node"),
+    ("/etc/kubernetes/kubelet.conf", 0o600, "CIS 4.1.5, 4.1.6: whose cluster this is, and where its key lies"),
+    ("/etc/kubernetes/pki", 0o700, "who may put a certificate there says whom kubelet trusts"),
+    ("/etc/kubernetes/pki/ca.crt", 0o600, "CIS 4.1.7, 4.1.8: whom kubelet trusts"),
+    ("/etc/kubernetes/manifests", 0o700, "what lies there runs as a pod that nobody in the cluster allowed"),
+    ("/var/lib/kubelet", 0o700, "volumes of pods, their secrets included"),
+    ("/var/lib/kubelet/config.yaml", 0o600, "CIS 4.1.9, 4.1.10: kubelet's configuration"),
+    ("/var/lib/kubelet/instance-config.yaml", 0o600, "CIS 4.1.9, 4.1.10: the same, this node's part"),
+    ("/var/lib/kubelet/kubeadm-flags.env", 0o600, "CIS 4.1.9, 4.1.10: the same, flags"),
+    (DROP_IN, 0o600, "CIS 4.1.9, 4.1.10: the same, the hardened host's part"),
+    (SEED_DROP_IN, 0o600, "CIS 4.1.9, 4.1.10: the same, the seed's part"),
+    ("/etc/firstboot/patches/kubeletconfiguration+strategic.json", 0o600, "CIS 4.1.9, 4.1.10: the same, for kubeadm upgrade"),
+    ("/var/lib/kubelet/pki", 0o700, "kubelet's keys"),
+    ("/var/lib/kubelet/pki/kubelet-client-current.pem", 0o600, "the node's own key: who has it is this node"),
+    ("/var/lib/kubelet/pki/kubelet.key", 0o600, "the key of kubelet's port"),
+    (CONFIG, 0o600, "what the runtime starts containers with"),
+    ("/run/containerd/containerd.sock", 0o660, "who reaches it is root"),
+    ("/etc/firstboot/proxy.env", 0o600, "it may hold the proxy's password"),
+    ("/var/lib/firstboot", 0o700, "firstboot's own record"),
+];
+
+/// The mode that an image gives to one of these files.
+pub fn mode_of(path: &str) -> Option<u32> {
+    FILES.iter().find(|(name, ..)| *name == path).map(|(_, mode, _)| *mode)
+}
+
+/// All of those that are there.
+pub(crate) fn audit(ground: &Ground<'_>) -> Result<Vec<Finding>> {
+    look(ground, (0, 0))
+}
+
+fn look(ground: &Ground<'_>, owner: (u32, u32)) -> Result<Vec<Finding>> {
+    let mut all = Vec::new();
+    for (path, most, why) in FILES {
+        let (Some((_, mode)), Some(found)) = (ground.host.size_and_mode(path)?, ground.host.owner(path)?) else {
+            continue;
+        };
+        let state = if mode & !most == 0 && found == owner { State::Ok } else { State::Drift };
+        all.push(Finding {
+            id: format!("files{path}"),
+            state,
+            wanted: shown(*most, owner),
+            found: shown(mode, found),
+            why: (*why).to_owned(),
+        });
+    }
+    Ok(all)
+}
+
+fn shown(mode: u32, (user, group): (u32, u32)) -> String {
+    format!("{mode:o} {user}:{group}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::harden::Kept;
+    use crate::host::Host;
+    use crate::host::fake::Fake;
+    use rustix::process::{getgid, getuid};
+
+    #[test]
+    fn wider_modes_and_other_owners_are_drift() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
+        host.mkdir("/etc/kubernetes/pki", 0o755).unwrap();
+        for (path, mode) in [
+            ("/etc/kubernetes/pki/ca.crt", 0o400),
+            ("/etc/kubernetes/kubelet.conf", 0o640),
+            ("/usr/lib/systemd/system/kubelet.service", 0o600),
+        ] {
+            host.write(path, b"x", mode).unwrap();
+        }
+        let me = (getuid().as_raw(), getgid().as_raw());
+        let ground = Ground { host: &host, kept: Kept::default() };
+        let odd = |owner| -> Vec<(String, String)> {
+            let all = look(&ground, owner).unwrap();
+            assert_eq!(all.len(), 5, "{all:#?}");
+            all.into_iter().filter(|f| f.state != State::Ok).map(|f| (f.id, f.found)).collect()
+        };
+        let (user, group) = me;
+        assert_eq!(
+            odd(me),
+            [
+                ("files/etc/kubernetes/kubelet.conf".to_owned(), format!("640 {user}:{group}")),
+                ("files/etc/kubernetes/pki".to_owned(), format!("755 {user}:{group}")),
+            ]
+        );
+        assert_eq!(odd((user + 1, group)).len(), 5);
+    }
+
+    #[test]
+    fn units_of_kubelet_are_roots_alone() {
+        assert_eq!(mode_of("/usr/lib/systemd/system/kubelet.service"), Some(0o600));
+        assert_eq!(mode_of("/usr/lib/systemd/system/containerd.service"), None);
+    }
+}

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Unit files against what systemd would say of them.
+
+use super::*;
+use crate::audit::State;
+
+const TEXT: &str = "[Service]\nExecStart=/usr/bin/x\n# Not this one.\nRestart=always\n# no rights\nNoNewPrivileges=yes\n\
+                    # what it needs\nCapabilityBoundingSet=CAP_SYS_TIME CAP_NET_ADMIN\n# calls\nSystemCallFilter=@system-service \
+                    @clock\nSystemCallErrorNumber=EPERM\n# nobody\nIPAddressDeny=any\n";
+
+fn loaded() -> BTreeMap<&'static str, &'static str> {
+    BTreeMap::from([
+        ("FragmentPath", "/usr/lib/systemd/system/x.service"),
+        ("DropInPaths", ""),
+        ("NeedDaemonReload", "no"),
+        ("NoNewPrivileges", "yes"),
+        ("CapabilityBoundingSet", "cap_net_admin cap_sys_time"),
+        ("SystemCallFilter", "accept clock_settime read write"),
+        ("SystemCallErrorNumber", "EPERM"),
+        ("IPAddressDeny", "::/0 0.0.0.0/0"),
+    ])
+}
+
+fn odd(loaded: &BTreeMap<&str, &str>) -> Vec<(String, String, String)> {
+    let all = judged("x.service", TEXT, &[], loaded);
+    assert_eq!(all.len(), 7, "{all:#?}");
+    all.into_iter().filter(|f| f.state != State::Ok).map(|f| (f.id, f.wanted, f.found)).collect()
+}
+
+#[test]
+fn reasons_stand_above_settings() {
+    let found: Vec<(&str, &str)> = settings(TEXT).into_iter().map(|s| (s.key, s.why)).collect();
+    assert_eq!(
+        found,
+        [
+            ("NoNewPrivileges", "no rights"),
+            ("CapabilityBoundingSet", "what it needs"),
+            ("SystemCallFilter", "calls"),
+            ("SystemCallErrorNumber", "calls"),
+            ("IPAddressDeny", "nobody"),
+        ]
+    );
+}
+
+#[test]
+fn what_systemd_says_is_the_same_in_other_words() {
+    assert_eq!(odd(&loaded()), []);
+}
+
+#[test]
+fn every_difference_is_drift() {
+    let mut other = loaded();
+    other.insert("DropInPaths", "/etc/systemd/system/x.service.d/override.conf");
+    other.insert("NeedDaemonReload", "yes");
+    other.insert("NoNewPrivileges", "no");
+    other.insert("CapabilityBoundingSet", "cap_net_admin cap_sys_admin cap_sys_time");
+    other.insert("SystemCallFilter", "accept clock_settime mount read write");
+    other.insert("IPAddressDeny", "");
+    let found: Vec<String> =
+        odd(&other).into_iter().map(|(id, ..)| id.rsplit('/').next().unwrap().to_owned()).collect();
+    assert_eq!(
+        found,
+        ["files", "reload", "NoNewPrivileges", "CapabilityBoundingSet", "SystemCallFilter", "IPAddressDeny"]
+    );
+    other.insert("SystemCallFilter", "");
+    let all = odd(&other);
+    let filter = all.iter().find(|(id, ..)| id.ends_with("SystemCallFilter")).unwrap();
+    assert_eq!(filter.1, "without ptrace init_module mount reboot swapon");
+    assert_eq!(filter.2, "with all calls");
+}
+
+#[test]
+fn lists_of_what_is_taken_away() {
+    let text =
+        "# machine\nCapabilityBoundingSet=~CAP_SYS_BOOT CAP_SYS_PACCT\n# calls\nSystemCallFilter=~@reboot @swap\n";
+    let find = |caps: &str, calls: &str| {
+        let loaded = BTreeMap::from([("CapabilityBoundingSet", caps), ("SystemCallFilter", calls)]);
+        let all = judged("x.service", text, &[], &loaded);
+        all.into_iter().skip(2).map(|f| (f.state, f.found)).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        find("cap_chown cap_sys_admin", "~kexec_load reboot swapoff swapon"),
+        [(State::Ok, "without CAP_SYS_BOOT CAP_SYS_PACCT".to_owned()), (State::Ok, "without reboot swapon".to_owned())]
+    );
+    assert_eq!(
+        find("cap_chown cap_sys_boot", "~swapon"),
+        [(State::Drift, "without CAP_SYS_PACCT".to_owned()), (State::Drift, "without swapon".to_owned())]
+    );
+}
+
+#[test]
+fn every_unit_is_confined_with_reasons() {
+    for (name, text, _) in UNITS {
+        let settings = settings(text);
+        assert!(settings.len() >= 3, "{name}");
+        for Setting { key, why, .. } in settings {
+            assert!(!why.is_empty() && why.starts_with(|c: char| c.is_lowercase()), "{name}: {key} has no reason");
+        }
+    }
+}
