@@ -59,6 +59,7 @@ const CALLS: &[(&str, &str)] = &[
     ("@module", "init_module"),
     ("@mount", "mount"),
     ("@reboot", "reboot"),
+    ("@resources", "setpriority"),
     ("@swap", "swapon"),
 ];
 
@@ -118,17 +119,15 @@ fn judged(name: &str, text: &str, additions: &[&str], loaded: &BTreeMap<&str, &s
     ];
     for Setting { key, value, why } in settings(text) {
         let (wanted, found) = match key {
-            "SystemCallFilter" => (refused(value), refused(said(key))),
-            _ => (canonical(key, value), canonical(key, said(key))),
-        };
-        // A list of what is taken away: nothing of it is left.
-        let (wanted, found) = match key == "CapabilityBoundingSet" && value.starts_with('~') {
-            true => {
-                let left = said(key).split_whitespace().map(str::to_uppercase).collect::<BTreeSet<_>>();
-                let gone = wanted.split(' ').filter(|cap| !left.contains(*cap)).collect::<Vec<_>>().join(" ");
-                (format!("without {wanted}"), format!("without {gone}"))
+            // What is taken away beside it does no harm.
+            "SystemCallFilter" => without(&refused(value), &refused(said(key))),
+            "CapabilityBoundingSet" if value.starts_with('~') => {
+                let left = canonical(key, said(key));
+                let gone = |cap: &String| !left.split(' ').any(|l| l == cap);
+                let all: BTreeSet<String> = canonical(key, value).split(' ').map(str::to_owned).collect();
+                without(&all, &all.iter().filter(|cap| gone(cap)).cloned().collect())
             }
-            false => (wanted, found),
+            _ => (canonical(key, value), canonical(key, said(key))),
         };
         all.push(compare(key, &wanted, found, why));
     }
@@ -147,20 +146,27 @@ fn canonical(key: &str, value: &str) -> String {
 }
 
 /// Which of [`CALLS`] a filter refuses, be it a list of groups as in a unit file or of calls as systemd shows it.
-fn refused(filter: &str) -> String {
+fn refused(filter: &str) -> BTreeSet<String> {
     let (deny, list) = match filter.strip_prefix('~') {
         Some(list) => (true, list),
         None => (false, filter),
     };
     let words: BTreeSet<&str> = list.split_whitespace().collect();
-    let none = words.is_empty();
-    let named = |(group, call): &(&str, &str)| words.contains(group) || words.contains(call);
-    let calls = CALLS.iter().filter(|pair| !none && named(pair) == deny).map(|(_, call)| *call);
-    let calls: Vec<&str> = calls.collect();
-    match calls.is_empty() {
-        true => "with all calls".to_owned(),
-        false => format!("without {}", calls.join(" ")),
-    }
+    // The one group here that is a part of another.
+    let within = |group: &str| !deny && group == "@resources" && words.contains("@system-service");
+    let named = |group: &str, call: &str| words.contains(group) || words.contains(call) || within(group);
+    let calls = CALLS.iter().filter(|(group, call)| !words.is_empty() && named(group, call) == deny);
+    calls.map(|(_, call)| (*call).to_owned()).collect()
+}
+
+/// What is to be taken away, and what of it is.
+fn without(wanted: &BTreeSet<String>, found: &BTreeSet<String>) -> (String, String) {
+    let list = |all: Vec<&str>| match all.is_empty() {
+        true => "with all".to_owned(),
+        false => format!("without {}", all.join(" ")),
+    };
+    let found = wanted.intersection(found).map(String::as_str).collect();
+    (list(wanted.iter().map(String::as_str).collect()), list(found))
 }
 
 #[cfg(test)]

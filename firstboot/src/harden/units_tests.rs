@@ -6,7 +6,7 @@ use crate::audit::State;
 
 const TEXT: &str = "[Service]\nExecStart=/usr/bin/x\n# Not this one.\nRestart=always\n# no rights\nNoNewPrivileges=yes\n\
                     # what it needs\nCapabilityBoundingSet=CAP_SYS_TIME CAP_NET_ADMIN\n# calls\nSystemCallFilter=@system-service \
-                    @clock\nSystemCallErrorNumber=EPERM\n# nobody\nIPAddressDeny=any\n";
+                    @clock\nSystemCallFilter=~@resources\nSystemCallErrorNumber=EPERM\n# nobody\nIPAddressDeny=any\n";
 
 fn loaded() -> BTreeMap<&'static str, &'static str> {
     BTreeMap::from([
@@ -23,7 +23,7 @@ fn loaded() -> BTreeMap<&'static str, &'static str> {
 
 fn odd(loaded: &BTreeMap<&str, &str>) -> Vec<(String, String, String)> {
     let all = judged("x.service", TEXT, &[], loaded);
-    assert_eq!(all.len(), 7, "{all:#?}");
+    assert_eq!(all.len(), 8, "{all:#?}");
     all.into_iter().filter(|f| f.state != State::Ok).map(|f| (f.id, f.wanted, f.found)).collect()
 }
 
@@ -35,6 +35,7 @@ fn reasons_stand_above_settings() {
         [
             ("NoNewPrivileges", "no rights"),
             ("CapabilityBoundingSet", "what it needs"),
+            ("SystemCallFilter", "calls"),
             ("SystemCallFilter", "calls"),
             ("SystemCallErrorNumber", "calls"),
             ("IPAddressDeny", "nobody"),
@@ -54,19 +55,27 @@ fn every_difference_is_drift() {
     other.insert("NeedDaemonReload", "yes");
     other.insert("NoNewPrivileges", "no");
     other.insert("CapabilityBoundingSet", "cap_net_admin cap_sys_admin cap_sys_time");
-    other.insert("SystemCallFilter", "accept clock_settime mount read write");
+    other.insert("SystemCallFilter", "accept clock_settime mount read setpriority write");
     other.insert("IPAddressDeny", "");
     let found: Vec<String> =
         odd(&other).into_iter().map(|(id, ..)| id.rsplit('/').next().unwrap().to_owned()).collect();
     assert_eq!(
         found,
-        ["files", "reload", "NoNewPrivileges", "CapabilityBoundingSet", "SystemCallFilter", "IPAddressDeny"]
+        [
+            "files",
+            "reload",
+            "NoNewPrivileges",
+            "CapabilityBoundingSet",
+            "SystemCallFilter",
+            "SystemCallFilter",
+            "IPAddressDeny"
+        ]
     );
     other.insert("SystemCallFilter", "");
     let all = odd(&other);
     let filter = all.iter().find(|(id, ..)| id.ends_with("SystemCallFilter")).unwrap();
-    assert_eq!(filter.1, "without ptrace init_module mount reboot swapon");
-    assert_eq!(filter.2, "with all calls");
+    assert_eq!(filter.1, "without init_module mount ptrace reboot swapon");
+    assert_eq!(filter.2, "with all");
 }
 
 #[test]
