@@ -68,7 +68,13 @@ const NO_MESSAGE: &[&str] = &[
     // The form of what audit prints: docs/operations.md describes it in words.
     "drift      {id}: {found}, wanted {wanted} ({why})",
     "exception  {id}: {found}, by the seed ({why})",
-    "{text}{ok} ok, {exceptions} excepted by the seed, {drift} drifted",
+    "unchecked  {id}: {found} ({why})",
+    "{text}{ok} ok, {exceptions} excepted by the seed, {unchecked} unchecked, {drift} drifted",
+    // harden/kubelet, harden/containerd.rs, harden/units.rs: what was found, beside its id.
+    "{value} (--{name})",
+    "not running",
+    "with all",
+    "without {}",
     // firewall: the language of nft and the form of its answers, where values stand in it; docs/hardening.md has the rules.
     "elements = {{ {} }}",
     "{} dport {} accept",

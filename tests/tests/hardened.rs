@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use e2e::{OFF, SOON, add_script, device_options, status_value};
+use e2e::{OFF, SOON, add_script, cis, device_options, status_value};
 use qemu::control_plane::{ControlPlane, Options};
 use qemu::device::Device;
 use qemu::link::site::{CONTROL_PLANE, STRANGER, STRANGER_V6, Scan, Site};
@@ -33,10 +33,15 @@ fn nothing_is_open_and_a_pod_stays_a_pod() {
     let binding = plane.kubectl(&["get", "clusterrolebinding", APPROVER, "-o", "yaml"]).unwrap();
     assert!(binding.contains("certificatesigningrequests:nodeclient"), "{binding}");
     plane.kubectl(&["delete", "clusterrolebinding", APPROVER]).unwrap();
+    // As docs/hardening.md says, so that the device's audit sees what its kubelet has in force.
+    let configz = ["create", "clusterrole", "node-configz", "--verb=get", "--resource=nodes/configz"];
+    plane.kubectl(&configz).unwrap();
+    let nodes = ["create", "clusterrolebinding", "node-configz", "--clusterrole=node-configz", "--group=system:nodes"];
+    plane.kubectl(&nodes).unwrap();
 
     let options = qemu::device::Options { link: site.socket(), ..device_options("hardened") };
     let mut device = Device::new(&e2e::image(e2e::own_arch()).unwrap(), &options).unwrap();
-    add_script(device.disk(), SCRIPT).unwrap();
+    add_script(device.disk(), &format!("{SCRIPT}{}sync\n", cis::SCRIPT)).unwrap();
     device.power_on().unwrap();
     device.wait_status("state: waiting for a seed", SOON).unwrap();
     let address = qemu::wait::until("the device's address", SOON, || Ok(site.address())).unwrap();
@@ -60,8 +65,10 @@ fn nothing_is_open_and_a_pod_stays_a_pod() {
     assert!(site.scan(CONTROL_PLANE, &address, Scan::Tcp).unwrap().contains(&"tcp/10250".to_owned()));
     assert_eq!(site.scan(STRANGER_V6, LINK_LOCAL, Scan::Tcp).unwrap(), [""; 0], "IPv6");
     assert_eq!(site.scan(STRANGER, &address, Scan::Udp).unwrap(), [""; 0]);
+    let configz = plane.kubectl(&["get", "--raw", &format!("/api/v1/nodes/{NAME}/proxy/configz")]).unwrap();
     device.power_off(OFF).unwrap();
     looked_over(&device);
+    section_4(&device, &serde_json::from_str(&configz).unwrap());
 }
 
 /// No port is open, of either address family.
@@ -129,16 +136,30 @@ cat /proc/self/mountinfo >$out/mountinfo
 lsmod >$out/modules
 ss --listening --numeric --tcp --udp --processes >$out/sockets
 systemctl --failed --no-legend --plain >$out/failed
-sync
+for unit in kubelet containerd; do readlink /proc/$(systemctl show --property MainPID --value $unit)/ns/mnt; done >$out/mount-namespaces
+readlink /proc/1/ns/mnt >>$out/mount-namespaces
 "#;
+
+/// A file that the script left behind.
+fn left(device: &Device, name: &str) -> String {
+    let path = format!("/var/lib/firstboot-test/{name}");
+    String::from_utf8(device.disk().read_file(&path).unwrap().unwrap_or_else(|| panic!("{path} is missing"))).unwrap()
+}
+
+/// CIS Kubernetes, section 4: nothing fails, and the warnings are those of docs/hardening.md.
+fn section_4(device: &Device, configz: &Value) {
+    let verdicts = cis::verdicts(&cis::Facts::new(|name| left(device, name), configz));
+    for (id, asks, verdict, found) in &verdicts {
+        println!("CIS {id} {verdict:?}: {asks}: {found}");
+    }
+    let not_passed: Vec<(&str, cis::Verdict)> =
+        verdicts.iter().filter(|v| v.2 != cis::Verdict::Pass).map(|v| (v.0, v.2)).collect();
+    assert_eq!(not_passed, ["4.1.3", "4.2.9", "4.2.15"].map(|id| (id, cis::Verdict::Warn)), "{verdicts:#?}");
+}
 
 /// What the script found.
 fn looked_over(device: &Device) {
-    let read = |name: &str| -> String {
-        let path = format!("/var/lib/firstboot-test/{name}");
-        String::from_utf8(device.disk().read_file(&path).unwrap().unwrap_or_else(|| panic!("{path} is missing")))
-            .unwrap()
-    };
+    let read = |name: &str| left(device, name);
     let audit: Value = serde_json::from_str(&read("audit.json")).unwrap();
     let findings = audit["findings"].as_array().unwrap();
     let drift: Vec<&Value> = findings.iter().filter(|f| f["state"] != "ok").collect();
@@ -146,4 +167,10 @@ fn looked_over(device: &Device) {
     assert_eq!(read("audit.rc").trim(), "0", "{}", read("audit.err"));
     assert!(findings.len() > 100, "only {} settings are looked at", findings.len());
     assert_eq!(read("failed"), "", "units that failed");
+    let configz = findings.iter().find(|f| f["id"] == "kubelet/configz").unwrap();
+    assert_eq!(configz["found"], "read", "{configz}");
+    // Volumes that a container mounts reach kubelet, and kubelet's reach containers: one view of the file system.
+    let views = read("mount-namespaces");
+    let views: Vec<&str> = views.lines().collect();
+    assert!(views.len() == 3 && views.iter().all(|v| *v == views[0]), "{views:?}");
 }
