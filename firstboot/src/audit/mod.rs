@@ -36,6 +36,7 @@ pub const AREAS: &[Area] = &[
     Area { name: "apparmor", look: harden::boot::audit_apparmor },
     Area { name: "mounts", look: harden::mounts::audit },
     Area { name: "firewall", look: firewall::audit },
+    Area { name: "kubelet", look: harden::kubelet::audit },
     Area { name: "access", look: harden::access::audit },
 ];
 

@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod boot;
+pub mod kubelet;
 pub mod modules;
 pub mod mounts;
 pub mod sysctl;
@@ -15,6 +16,7 @@ use crate::host::Host;
 use crate::seed::{Access, Harden, Seed};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// What of `[harden]` and `[access]` stays on the device when the seed is gone.
 pub const KEPT: &str = "/etc/firstboot/harden.json";
@@ -63,12 +65,15 @@ pub struct Kept {
     pub harden: Harden,
     /// Table `[access]`.
     pub access: Access,
+    /// Hardened fields of kubelet that `[kubelet.config]` changes, with the seed's values.
+    #[serde(default)]
+    pub kubelet: BTreeMap<String, serde_json::Value>,
 }
 
 impl Kept {
     /// What a seed says.
     pub fn of(seed: &Seed) -> Self {
-        Kept { harden: seed.harden.clone(), access: seed.access.clone() }
+        Kept { harden: seed.harden.clone(), access: seed.access.clone(), kubelet: kubelet::exceptions(seed) }
     }
 
     /// What is kept on the device; the default, which opens nothing, before the first seed.
@@ -94,7 +99,7 @@ impl Kept {
 
     /// Where this device is more open than others, one line each, for people: `firstboot status` lists them.
     pub fn exceptions(&self) -> Vec<String> {
-        let Kept { harden, access } = self;
+        let Kept { harden, access, kubelet: fields } = self;
         let from = |list: &[ipnet::IpNet]| match list.is_empty() {
             true => "anywhere".to_owned(),
             false => list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
@@ -107,7 +112,8 @@ impl Kept {
             let (keys, from) = (access.keys.len(), from(&access.from));
             format!("SSH: user {}, {keys} key(s), from {from}", access.user)
         });
-        open.chain(kubelet).chain(sysctl).chain(modules).chain(ssh).collect()
+        let fields = fields.iter().map(|(name, value)| format!("kubelet by the seed: {name} = {value}"));
+        open.chain(kubelet).chain(fields).chain(sysctl).chain(modules).chain(ssh).collect()
     }
 }
 

@@ -72,7 +72,9 @@ pub fn fill(
         for unit in STARTED_LATER {
             let to = tree.join("usr/lib/systemd/system").join(unit);
             fs::create_dir_all(to.parent().context("find the folder of a unit")?).context("create a unit's folder")?;
-            install(&units.join(unit), &to, 0o644)?;
+            // How kubelet starts is root's alone to read (CIS Kubernetes Benchmark, 4.1.1).
+            let mode = if unit.starts_with("kubelet.") { 0o600 } else { 0o644 };
+            install(&units.join(unit), &to, mode)?;
         }
     }
     if let Some(bundle) = &parts.bundle {
