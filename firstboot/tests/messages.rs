@@ -81,7 +81,7 @@ const NO_MESSAGE: &[&str] = &[
     "chain {chain} {{",
     "nft -f -",
     "filter {chain} 0 drop",
-    "filter prerouting -150 accept, {NODE_PORTS} dropped",
+    "filter prerouting -150 accept, {} dropped",
     "{head}, {} dropped",
     // Parts that say nothing by themselves.
     "{verb} {}",

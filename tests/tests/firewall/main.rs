@@ -23,15 +23,15 @@ fn probes<'a>(wanted: &[&'a str]) -> Vec<&'a str> {
 }
 
 fn outside(ground: &Ground, wanted: &[&str]) {
-    expect(ground.from_outside(&probes(wanted)), wanted);
+    expect(ground.probe_from_outside(&probes(wanted)), wanted);
 }
 
 fn device(ground: &Ground, wanted: &[&str]) {
-    expect(ground.from_device(&probes(wanted)), wanted);
+    expect(ground.probe_from_device(&probes(wanted)), wanted);
 }
 
 fn pod(ground: &Ground, wanted: &[&str]) {
-    expect(ground.from_pod(&probes(wanted)), wanted);
+    expect(ground.probe_from_pod(&probes(wanted)), wanted);
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn what_is_loaded_again_cuts_nothing_and_touches_nobody_elses_table() {
             .filter(|t| !t.trim_start_matches("table ").starts_with("inet firstboot"))
             .map(str::to_owned)
             .collect();
-        foreign.join("\ntable ")
+        foreign.join("\ntable ").trim_end().to_owned()
     };
     let before = others(&ground);
     assert!(before.contains("table ip kube-proxy") || before.contains("ip kube-proxy {"), "{before}");
