@@ -55,6 +55,7 @@ fn nothing_is_open_and_a_pod_stays_a_pod() {
     pods::create(&plane).unwrap();
     pods_work(&plane, &site, &device, &address);
     confined(&plane, &device);
+    kubelet_runs_as_hardened(&plane);
     // Now the API server may talk to kubelet, anybody to the pod's hostPort, and nobody to anything else.
     assert_eq!(site.scan(STRANGER, &address, Scan::Tcp).unwrap(), [format!("tcp/{}", pods::PORT)]);
     assert!(site.scan(CONTROL_PLANE, &address, Scan::Tcp).unwrap().contains(&"tcp/10250".to_owned()));
@@ -113,6 +114,28 @@ fn confined(plane: &ControlPlane, device: &Device) {
     }
 }
 
+/// What kubelet made of its configuration, asked as the cluster's administrator: no node may ask its own.
+fn kubelet_runs_as_hardened(plane: &ControlPlane) {
+    let path = format!("/api/v1/nodes/{NAME}/proxy/configz");
+    let said: Value = serde_json::from_str(&plane.kubectl(&["get", "--raw", &path]).unwrap()).unwrap();
+    let effective = &said["kubeletconfig"];
+    for (name, value, why) in firstboot::harden::kubelet::fields() {
+        assert!(holds(&effective[name], &value), "{name} is {}, not {value}: {why}", effective[name]);
+    }
+    // What is a default of kubelet's, and has to be one.
+    assert!(effective["readOnlyPort"].as_u64().unwrap_or(0) == 0, "{effective}");
+    assert_eq!(effective["authentication"]["x509"]["clientCAFile"], "/etc/kubernetes/pki/ca.crt");
+}
+
+/// Whether everything of `wanted` is in `found`; what is zero may be left out.
+fn holds(found: &Value, wanted: &Value) -> bool {
+    match wanted {
+        Value::Object(fields) => fields.iter().all(|(name, value)| holds(&found[name], value)),
+        Value::Number(n) if n.as_u64() == Some(0) => found.is_null() || found == wanted,
+        _ => found == wanted,
+    }
+}
+
 /// Waits until the node is joined, then asks firstboot, and others beside it.
 const SCRIPT: &str = r#"
 until grep -q '"joined"' /var/lib/firstboot/status.json 2>/dev/null; do sleep 1; done
@@ -146,4 +169,15 @@ fn looked_over(device: &Device) {
     assert_eq!(read("audit.rc").trim(), "0", "{}", read("audit.err"));
     assert!(findings.len() > 100, "only {} settings are looked at", findings.len());
     assert_eq!(read("failed"), "", "units that failed");
+    // The same by other programs' word.
+    assert!(read("ruleset").contains("type filter hook input priority filter; policy drop;"), "{}", read("ruleset"));
+    for line in ["kernel.kptr_restrict = 2", "kernel.yama.ptrace_scope = 2", "kernel.sysrq = 0"] {
+        assert!(read("sysctl").lines().any(|l| l == line), "{line}\n{}", read("sysctl"));
+    }
+    assert!(read("lockdown").contains("[integrity]"), "{}", read("lockdown"));
+    let mounts = read("mountinfo");
+    for folder in ["/tmp", "/var/tmp", "/dev/shm"] {
+        let line = mounts.lines().find(|l| l.split(' ').nth(4) == Some(folder)).unwrap_or_else(|| panic!("{mounts}"));
+        assert!(["nosuid", "nodev", "noexec"].iter().all(|o| line.contains(o)), "{line}");
+    }
 }
