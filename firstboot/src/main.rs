@@ -6,7 +6,7 @@ use firstboot::fault::{Fault, OwnedBy, Owner};
 use firstboot::firewall::host_ports::host_ports;
 use firstboot::host::{Host, Linux};
 use firstboot::phases::PHASES;
-use firstboot::report::{Status, status_path};
+use firstboot::report::{STATUS_FOR_ALL, Status, status_path};
 use firstboot::{audit, guard, preflight, run, seed};
 use lexopt::prelude::*;
 use std::path::Path;
@@ -130,6 +130,7 @@ fn execute(command: Command) -> Result<(), Fault> {
         }
         Command::Status { json } => {
             let bytes = std::fs::read(status_path())
+                .or_else(|e| std::fs::read(STATUS_FOR_ALL).map_err(|_| e))
                 .map_err(|e| Fault::new(Owner::Host, format!("read {}: {e}; has firstboot run?", status_path())))?;
             let mut status: Status = serde_json::from_slice(&bytes)
                 .map_err(|e| Fault::new(Owner::Host, format!("read {}: {e}", status_path())))?;

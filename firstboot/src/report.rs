@@ -109,6 +109,9 @@ pub fn status_path() -> String {
     format!("{STATE_DIR}/status.json")
 }
 
+/// The same for accounts that may not look into firstboot's folder; gone at power-off.
+pub const STATUS_FOR_ALL: &str = "/run/firstboot/status.json";
+
 /// Tells people; keeps the status while it changes.
 pub struct Reporter<'a> {
     host: &'a Host,
@@ -188,6 +191,7 @@ impl<'a> Reporter<'a> {
     fn write_files(&self) -> Result<()> {
         let json = serde_json::to_vec(&self.status).context("encode the status")?;
         self.host.write(&status_path(), &json, 0o644)?;
+        self.host.write(STATUS_FOR_ALL, &json, 0o644)?;
         if let Some(boot) = &self.boot {
             boot.write(STATUS_NAME, &padded(&self.status.text()))?;
         }

@@ -1,39 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The FAT partition with broken bytes: reading it ends, with an error or without, and takes no more memory than the
-//! partition has bytes.
+//! partition has bytes, and changes nothing. In memory: with a file, most of the time went into system calls.
 //!
 //! Input: patches to a partition of 64 KiB with a seed, a long name and a folder: offset (two bytes, little endian),
 //! length (one byte), bytes.
 
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::cell::RefCell;
+use std::io::{Cursor, Write};
 use std::sync::OnceLock;
-use std::{fs::File, io::Write};
 
-use firstboot::boot_partition::BootPartition;
+use firstboot::boot_partition::Volume;
 use fscommon::StreamSlice;
 
 const SIZE: usize = 64 << 10;
 
-/// The partition as it should be, and the memory that stands for the medium.
-struct Medium {
-    whole: Vec<u8>,
-    file: File,
-    path: PathBuf,
+type Memory<'a> = StreamSlice<Cursor<&'a mut [u8]>>;
+
+fn slice(bytes: &mut [u8]) -> Memory<'_> {
+    StreamSlice::new(Cursor::new(bytes), 0, SIZE as u64).expect("a slice")
 }
 
-fn medium() -> &'static Medium {
-    static MEDIUM: OnceLock<Medium> = OnceLock::new();
-    MEDIUM.get_or_init(|| {
-        let file = rustix::fs::memfd_create("boot", rustix::fs::MemfdFlags::CLOEXEC).expect("memory");
-        let file = File::from(file);
-        file.set_len(SIZE as u64).expect("memory");
-        let slice = || StreamSlice::new(file.try_clone().expect("a handle"), 0, SIZE as u64).expect("a slice");
+/// The partition as it should be.
+fn whole() -> &'static [u8] {
+    static WHOLE: OnceLock<Vec<u8>> = OnceLock::new();
+    WHOLE.get_or_init(|| {
+        let mut bytes = vec![0; SIZE];
         let label = fatfs::FormatVolumeOptions::new().volume_label(*b"BOOT       ");
-        fatfs::format_volume(slice(), label).expect("a file system");
+        fatfs::format_volume(slice(&mut bytes), label).expect("a file system");
         {
-            let volume = fatfs::FileSystem::new(slice(), fatfs::FsOptions::new()).expect("a file system");
+            let volume = fatfs::FileSystem::new(slice(&mut bytes), fatfs::FsOptions::new()).expect("a file system");
             let root = volume.root_dir();
             let write = |dir: &fatfs::Dir<'_, _>, name: &str, bytes: &[u8]| {
                 dir.create_file(name).expect("a file").write_all(bytes).expect("room");
@@ -42,34 +37,57 @@ fn medium() -> &'static Medium {
             write(&root, "a rather long name of a file.txt", &[b'x'; 3000]);
             write(&root.create_dir("overlays").expect("a folder"), "board.dtbo", b"token");
         }
-        let mut whole = vec![0; SIZE];
-        file.read_exact_at(&mut whole, 0).expect("memory");
-        let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        Medium { whole, file, path }
+        bytes
     })
 }
 
-pub fn run(mut input: &[u8]) {
-    let Medium { whole, file, path } = medium();
-    let mut bytes = whole.clone();
+pub fn run(input: &[u8]) {
+    thread_local! {
+        // As it should be between two inputs: copying it anew for each would take longer than most looks.
+        static BYTES: RefCell<Vec<u8>> = RefCell::new(whole().to_vec());
+    }
+    BYTES.with_borrow_mut(|bytes| {
+        let patched = patch(bytes, input);
+        look(bytes);
+        for range in patched {
+            bytes[range.clone()].copy_from_slice(&whole()[range]);
+        }
+        assert!(bytes == whole(), "a look changed something");
+    });
+}
+
+/// Applies the patches; where they went.
+fn patch(bytes: &mut [u8], mut input: &[u8]) -> Vec<std::ops::Range<usize>> {
+    let mut patched = Vec::new();
     while let Some((&[low, high, len], rest)) = input.split_first_chunk() {
         let at = usize::from(u16::from_le_bytes([low, high]));
         let len = usize::from(len).min(rest.len()).min(SIZE - at);
         bytes[at..at + len].copy_from_slice(&rest[..len]);
+        patched.push(at..at + len);
         input = &rest[len..];
     }
-    file.write_all_at(&bytes, 0).expect("memory");
-    let Ok(partition) = BootPartition::open_whole(path) else { return };
-    let _ = partition.label();
-    let names = partition.list().unwrap_or_default();
+    patched
+}
+
+fn open(bytes: &mut [u8]) -> std::io::Result<Volume<Cursor<&mut [u8]>>> {
+    Volume::open(slice(bytes), SIZE as u64)
+}
+
+/// Each look opens the file system anew, as [`firstboot::boot_partition::BootPartition`] does.
+fn look(medium: &mut [u8]) {
+    match open(medium) {
+        Ok(volume) => drop(volume.label()),
+        Err(_) => return,
+    }
+    let names = open(medium).map(|v| v.list().unwrap_or_default()).unwrap_or_default();
     assert!(names.len() <= SIZE / 32, "{} names in {SIZE} bytes", names.len());
-    if let Ok(Some((_, seed))) = partition.seed() {
+    if let Ok(Ok(Some((_, seed)))) = open(medium).map(|v| v.seed()) {
         assert!(seed.len() <= firstboot::seed::MAX_SIZE);
     }
     for name in names.iter().take(4) {
-        if let Ok(Some(bytes)) = partition.read(name) {
+        if let Ok(Ok(Some(bytes))) = open(medium).map(|v| v.read(name)) {
             assert!(bytes.len() <= SIZE, "{} bytes of a file in {SIZE}", bytes.len());
         }
     }
-    let _ = partition.files_with("token");
+    let _ = open(medium).map(|v| v.files_with("token"));
 }

@@ -36,6 +36,8 @@ fn any(text: &str) {
         }
         // A host or a name may well look like a token; it is shown, and kubeadm shows it too.
         Ok(line) if secrets.len() != 1 || text[secrets[0].clone()] != *line.token.secret() => return,
+        // The same, of the very characters of a token that stands elsewhere in two pieces.
+        Ok(line) if format!("{:?} {:?}", line.apiserver, line.node_name).contains(line.token.secret()) => return,
         Ok(_) => {}
     }
     assert_eq!(output, shown(&parse(&twin(text, secrets))), "it depends on a token");

@@ -25,6 +25,8 @@ const COMMANDS: [&str; 16] = [
     "cat", "cp", "dd", "find", "grep", "hexdump", "mkdir", "modprobe", "mount", "reboot", "sed", "sh", "sleep", "sort",
     "switch_root", "tr",
 ];
+/// What a signed module ends with (kernel/module/signing.c).
+const SIGNED: &[u8] = b"~Module signature appended~\n";
 /// Unpacks as fast at every level; beyond this one, building costs far more than it saves.
 const ZSTD_LEVEL: i32 = 12;
 
@@ -33,7 +35,8 @@ pub fn ensure(target: &Target, rootfs: &Rootfs) -> Result<PathBuf> {
     let debian = Debian::open(&target.arch)?;
     let busybox = debian.resolve(&["busybox-static"], false)?;
     let name = busybox.first().context("find busybox-static")?.file_name();
-    let key = digest::key(&[&RECIPE.concat(), INIT, &name, &rootfs.key, &target.initrd.modules.join("\n")]);
+    let locked = if locked_down(target) { "locked" } else { "open" };
+    let key = digest::key(&[&RECIPE.concat(), INIT, &name, &rootfs.key, &target.initrd.modules.join("\n"), locked]);
     let dir = cache::dir()?.join("initrd").join(key);
     cache::once(&dir, |scratch| {
         let deb = debian.fetch(&busybox)?.into_iter().next().context("download busybox-static")?;
@@ -82,6 +85,10 @@ fn drivers(target: &Target, rootfs: &Rootfs, scratch: &Path, tree: &Path) -> Res
             true => cmd::output(Command::new("xz").args(["--decompress", "--stdout"]).arg(base.join(module)))?,
             false => fs::read(base.join(module)).with_context(|| format!("read {module}"))?,
         };
+        ensure!(
+            !locked_down(target) || bytes.ends_with(SIGNED),
+            "use {module}: it is not signed, and with lockdown= on the target's command line the kernel refuses it"
+        );
         fs::write(&plain, bytes).with_context(|| format!("write {}", plain.display()))?;
     }
     for name in ["modules.order", "modules.builtin", "modules.builtin.modinfo"] {
@@ -97,6 +104,11 @@ fn drivers(target: &Target, rootfs: &Rootfs, scratch: &Path, tree: &Path) -> Res
         }
     }
     Ok(())
+}
+
+/// Whether the kernel will take signed modules only.
+fn locked_down(target: &Target) -> bool {
+    target.command_line.split_whitespace().any(|word| word.starts_with("lockdown=") && word != "lockdown=none")
 }
 
 /// `kernel/drivers/ata/ahci.ko.xz` → `ahci`; the kernel holds `-` and `_` for the same.

@@ -4,8 +4,11 @@
 //! Only Debian packages are installed; everything else (zig, Debian lists, Go modules) goes to caches when it is
 //! first needed. Nothing is configured and no service is started.
 
-use crate::{cache, cmd, device, repo, toolchain};
+use crate::debian::{Debian, Package};
+use crate::{cache, cmd, device, digest, repo, toolchain};
 use anyhow::{Context, Result, bail, ensure};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -87,6 +90,7 @@ const TOOLS: &[Tool] = &[
     tool("iptables-nft", "iptables", Goal::Test),
     tool("dnsmasq", "dnsmasq-base", Goal::Test),
     tool("tinyproxy", "tinyproxy-bin", Goal::Test),
+    tool("nmap", "nmap", Goal::Test),
     // libFuzzer is C++.
     tool("g++", "g++", Goal::Test),
 ];
@@ -129,6 +133,7 @@ pub fn install(goal: Goal) -> Result<()> {
     }
     if goal >= Goal::Test {
         registry()?;
+        sshd()?;
     }
     if routes()?.iter().any(|r| !matches!(r, toolchain::Route::Cross(_))) {
         toolchain::zig()?;
@@ -159,6 +164,37 @@ pub fn registry() -> Result<Option<PathBuf>> {
         cmd::run(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(scratch)).with_context(|| format!("unpack {PACKAGE}"))
     })?;
     Ok(Some(dir.join("usr/bin")))
+}
+
+/// A program that is the images' sshd on this machine, for tests to ask: run by its own loader with its own libraries,
+/// out of Debian's packages, none of which is installed.
+pub fn sshd() -> Result<PathBuf> {
+    let (arch, triple) = match std::env::consts::ARCH {
+        "x86_64" => ("amd64", "x86_64-linux-gnu"),
+        "aarch64" => ("arm64", "aarch64-linux-gnu"),
+        other => bail!("fetch sshd: no images are made for {other}"),
+    };
+    let debian = Debian::open(arch)?;
+    let mut packages = debian.resolve(&["openssh-server"], true)?;
+    packages.retain(|p| p.name == "openssh-server" || p.name.starts_with("lib") || p.name.starts_with("zlib"));
+    let list: Vec<String> = packages.iter().map(Package::file_name).collect();
+    let dir = cache::dir()?.join("tools").join(format!("sshd-{}", digest::key(&[&list.join("\n")])));
+    cache::once(&dir, |scratch| {
+        eprintln!("setup: fetching sshd");
+        for deb in debian.fetch(&packages)? {
+            debian.unpack(&deb, scratch)?;
+        }
+        let usr = dir.join("usr");
+        let (usr, libraries) = (usr.display(), usr.join("lib").join(triple));
+        let loader = if arch == "amd64" { "ld-linux-x86-64.so.2" } else { "ld-linux-aarch64.so.1" };
+        let libraries = libraries.display();
+        let text = format!("#!/bin/sh\nexec {libraries}/{loader} --library-path {libraries} {usr}/sbin/sshd \"$@\"\n");
+        let path = scratch.join("sshd");
+        std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+        std::fs::set_permissions(&path, Permissions::from_mode(0o755))
+            .with_context(|| format!("chmod {}", path.display()))
+    })?;
+    Ok(dir.join("sshd"))
 }
 
 /// Packages that are missing for `goal`.

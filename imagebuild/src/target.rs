@@ -156,6 +156,17 @@ mod tests {
     }
 
     #[test]
+    fn every_command_line_is_hardened() {
+        for name in Target::names().unwrap() {
+            let target = Target::load(&name).unwrap();
+            let words: Vec<&str> = target.command_line.split_whitespace().collect();
+            for (word, arch, _) in firstboot::harden::boot::COMMAND_LINE {
+                assert!((!arch.is_empty() && *arch != target.arch) || words.contains(word), "{name} lacks {word}");
+            }
+        }
+    }
+
+    #[test]
     fn mistakes_are_named() {
         let good = std::fs::read_to_string(Target::folder().unwrap().join("generic-arm64.toml")).unwrap();
         let error = |from: &str, to: &str| {

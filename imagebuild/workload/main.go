@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command demo is the workload that proves a node: `serve` answers HTTP on port 8080 with the names of its pod and
-// node, `fetch URL` asks such a server by its Service name and reports what came.
+// node, `fetch URL` asks such a server by its Service name and reports what came, `confined` tries to leave its container
+// and reports what stopped it.
 package main
 
 import (
@@ -49,8 +50,10 @@ func run(args []string) error {
 		return serve(ctx)
 	case len(args) == 2 && args[0] == "fetch":
 		return fetch(ctx, args[1])
+	case len(args) == 1 && args[0] == "confined":
+		return confined()
 	}
-	return fmt.Errorf("usage: demo serve | demo fetch URL")
+	return fmt.Errorf("usage: demo serve | demo fetch URL | demo confined")
 }
 
 func serve(ctx context.Context) error {

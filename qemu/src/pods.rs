@@ -40,9 +40,7 @@ pub fn create(plane: &ControlPlane) -> Result<()> {
         let accounts = plane.kubectl(&["get", "serviceaccounts", "-n", "default", "-o", "name"])?;
         Ok(accounts.contains("serviceaccount/default").then_some(()))
     })?;
-    let path = plane.path().join("pods.json");
-    std::fs::write(&path, manifests().to_string()).with_context(|| format!("write {}", path.display()))?;
-    plane.kubectl(&["apply", "-f", &path.display().to_string()]).map(drop)
+    apply(plane, &manifests())
 }
 
 /// Waits until both pods have done their part on `node`.
@@ -81,6 +79,30 @@ pub fn prove(plane: &ControlPlane, device: &Device, node: &str, limit: Duration)
         }
     }
     Ok(proof)
+}
+
+/// Runs a pod of the workload with these arguments to its end; returns how its container ended.
+///
+/// # Errors
+/// When it has not ended after `limit`; the text holds pods and events.
+pub fn run(plane: &ControlPlane, device: &Device, name: &str, args: &[&str], limit: Duration) -> Result<Value> {
+    let mut pod = pod(name, "Never", json!(args));
+    pod["spec"]["containers"][0]["env"] =
+        json!([{ "name": "HOST_IP", "valueFrom": { "fieldRef": { "fieldPath": "status.hostIP" } } }]);
+    apply(plane, &pod)?;
+    let ended = wait::every(Duration::from_millis(500), &format!("pod {name} to end"), limit, || {
+        device.check()?;
+        let pod = plane.get(&["pod", name, "-n", "default"])?;
+        let state = pod["status"]["containerStatuses"][0]["state"]["terminated"].clone();
+        Ok((!state.is_null()).then_some(state))
+    });
+    ended.map_err(|e| e.context(report(plane)))
+}
+
+fn apply(plane: &ControlPlane, object: &Value) -> Result<()> {
+    let path = plane.path().join("pods.json");
+    std::fs::write(&path, object.to_string()).with_context(|| format!("write {}", path.display()))?;
+    plane.kubectl(&["apply", "-n", "default", "-f", &path.display().to_string()]).map(drop)
 }
 
 /// Images that were pulled instead of taken from the bundle, as events tell.

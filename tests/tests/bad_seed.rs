@@ -11,7 +11,6 @@ use qemu::control_plane::ControlPlane;
 use qemu::device::Device;
 use qemu::disk::tree::{Tree, difference};
 use qemu::seed::Seed;
-use std::time::Duration;
 
 const EDIT: &str = "seed (edit seed.toml on the boot partition)";
 const MEND: &str = "cluster (mend the cluster or the network, or change seed.toml; it keeps trying)";

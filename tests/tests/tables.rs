@@ -7,7 +7,6 @@
 use e2e::{OFF, SOON, device_options, own_arch, status_value};
 use qemu::control_plane::{ControlPlane, is_ready};
 use qemu::device::Device;
-use std::time::Duration;
 
 const NAME: &str = "edge-tables";
 

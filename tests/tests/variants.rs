@@ -8,7 +8,6 @@ use e2e::{OFF, SOON, add_script, device_options, own_arch, status_value};
 use qemu::control_plane::{ControlPlane, is_ready};
 use qemu::device::Device;
 use qemu::seed::Seed;
-use std::time::Duration;
 
 const NAME: &str = "edge-variants";
 /// A pod of every node that mounts the folder of CNI configurations, as each cluster network has one.

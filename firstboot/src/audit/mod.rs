@@ -6,9 +6,8 @@
 
 use crate::fault::{Fault, Owner};
 use crate::firewall;
-use crate::harden::Kept;
+use crate::harden::{self, Kept};
 use crate::host::Host;
-use crate::phases;
 use crate::report::one_line;
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -30,8 +29,16 @@ pub struct Area {
 }
 
 /// All that is looked at, in the order of the phases that made it.
-pub const AREAS: &[Area] =
-    &[Area { name: "sysctl", look: phases::audit_kernel }, Area { name: "firewall", look: firewall::audit }];
+pub const AREAS: &[Area] = &[
+    Area { name: "sysctl", look: harden::sysctl::audit },
+    Area { name: "modules", look: harden::modules::audit },
+    Area { name: "boot", look: harden::boot::audit },
+    Area { name: "apparmor", look: harden::boot::audit_apparmor },
+    Area { name: "mounts", look: harden::mounts::audit },
+    Area { name: "firewall", look: firewall::audit },
+    Area { name: "kubelet", look: harden::kubelet::audit },
+    Area { name: "access", look: harden::access::audit },
+];
 
 /// What a setting was found to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

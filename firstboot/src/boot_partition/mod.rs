@@ -7,17 +7,17 @@
 mod bounded;
 mod locate;
 mod raw;
+mod volume;
 
 pub use locate::{Place, STICK_LABEL, locate, root_disk_name};
+pub use volume::Volume;
 
-use crate::seed::MAX_SIZE;
-use anyhow::{Context, Result, bail, ensure};
-use bounded::Bounded;
-use fatfs::{FileSystem, FsOptions};
-use fscommon::{BufStream, StreamSlice};
+use anyhow::{Context, Result};
+use fscommon::StreamSlice;
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use volume::Directory;
 
 /// Names under which a seed is looked for, in this order; Windows hides known endings, so people save the second.
 pub const SEED_NAMES: [&str; 2] = ["seed.toml", "seed.toml.txt"];
@@ -25,13 +25,6 @@ pub const SEED_NAMES: [&str; 2] = ["seed.toml", "seed.toml.txt"];
 pub const STATUS_NAME: &str = "firstboot-status.txt";
 /// Size of the status file in bytes: fixed, so that it is overwritten in place and no directory entry changes.
 pub const STATUS_SIZE: usize = 16384;
-
-type Medium = Bounded<BufStream<StreamSlice<File>>>;
-type Volume = FileSystem<Medium>;
-type Directory<'a> = fatfs::Dir<'a, Medium>;
-
-/// Most folders within each other that are searched.
-const MAX_DEPTH: usize = 32;
 
 /// A FAT file system inside a file or block device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,20 +67,17 @@ impl BootPartition {
             .with_context(|| format!("{verb} {}", self.path.display()))
     }
 
-    fn volume(&self, write: bool) -> Result<Volume> {
+    fn volume(&self, write: bool) -> Result<Volume<File>> {
         let slice = StreamSlice::new(self.file(write)?, self.offset, self.offset + self.len)
             .with_context(|| format!("open the boot partition in {}", self.path.display()))?;
-        // No piece of work reads everything more than a few times.
-        let medium = Bounded::new(BufStream::new(slice), (1 << 20) + self.len.saturating_mul(4));
-        FileSystem::new(medium, FsOptions::new())
-            .with_context(|| format!("read a FAT file system from {}", self.path.display()))
+        Volume::open(slice, self.len).with_context(|| format!("read a FAT file system from {}", self.path.display()))
     }
 
     /// Runs `change` on the root directory, then makes it durable.
-    fn change<T>(&self, change: impl FnOnce(&Directory<'_>) -> Result<T>) -> Result<T> {
+    fn change<T>(&self, change: impl FnOnce(&Directory<'_, File>) -> Result<T>) -> Result<T> {
         let volume = self.volume(true)?;
-        let done = change(&volume.root_dir());
-        let closed = volume.unmount();
+        let done = change(&volume.root());
+        let closed = volume.close();
         self.file(true)?.sync_all().with_context(|| format!("flush {}", self.path.display()))?;
         let done = done?;
         closed.with_context(|| format!("close the file system on {}", self.path.display()))?;
@@ -96,61 +86,22 @@ impl BootPartition {
 
     /// Volume label, without padding.
     pub fn label(&self) -> Result<String> {
-        let volume = self.volume(false)?;
-        let from_directory = volume.read_volume_label_from_root_dir().context("read the volume label")?;
-        Ok(from_directory.unwrap_or_else(|| volume.volume_label()).trim().to_owned())
+        self.volume(false)?.label()
     }
 
     /// Names in the root directory.
     pub fn list(&self) -> Result<Vec<String>> {
-        let volume = self.volume(false)?;
-        let mut names = Vec::new();
-        for entry in volume.root_dir().iter() {
-            names.push(entry.context("list the boot partition")?.file_name());
-        }
-        Ok(names)
+        self.volume(false)?.list()
     }
 
-    /// Content of a file in the root directory; `None` when there is none of this name (case is ignored, as FAT does).
-    ///
-    /// # Errors
-    /// When it cannot be read, or says that it is larger than the partition.
+    /// Content of a file in the root directory: see [`Volume::read`].
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        let Some(bytes) = self.read_up_to(name, self.len)? else { return Ok(None) };
-        ensure!(bytes.len() as u64 <= self.len, "read {name} on the boot partition: it is larger than the partition");
-        Ok(Some(bytes))
+        self.volume(false)?.read(name)
     }
 
-    /// The first bytes of a file: `limit` and one more, which tells that there are more.
-    fn read_up_to(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
-        let volume = self.volume(false)?;
-        let root = volume.root_dir();
-        let file = match root.open_file(name) {
-            Ok(file) => file,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(e).with_context(|| format!("open {name} on the boot partition")),
-        };
-        let mut bytes = Vec::new();
-        file.take(limit.saturating_add(1))
-            .read_to_end(&mut bytes)
-            .with_context(|| format!("read {name} on the boot partition"))?;
-        Ok(Some(bytes))
-    }
-
-    /// The seed, as (name, bytes): the first of [`SEED_NAMES`] that exists.
-    ///
-    /// # Errors
-    /// When it cannot be read or is larger than [`MAX_SIZE`].
+    /// The seed, as (name, bytes): see [`Volume::seed`].
     pub fn seed(&self) -> Result<Option<(&'static str, Vec<u8>)>> {
-        for name in SEED_NAMES {
-            if let Some(bytes) = self.read_up_to(name, MAX_SIZE as u64)? {
-                if bytes.len() > MAX_SIZE {
-                    bail!("read {name}: it has more than the {MAX_SIZE} bytes allowed");
-                }
-                return Ok(Some((name, bytes)));
-            }
-        }
-        Ok(None)
+        self.volume(false)?.seed()
     }
 
     /// Writes a file in the root directory. An existing file of the same length keeps its clusters.
@@ -209,37 +160,8 @@ impl BootPartition {
 
     /// Paths of the files whose content holds `needle` in UTF-8 or UTF-16.
     pub fn files_with(&self, needle: &str) -> Result<Vec<String>> {
-        let volume = self.volume(false)?;
-        let mut found = Vec::new();
-        search_directory(&volume.root_dir(), "", MAX_DEPTH, &encodings(needle), &mut found)?;
-        Ok(found)
+        self.volume(false)?.files_with(needle)
     }
-}
-
-fn search_directory(
-    dir: &Directory<'_>,
-    prefix: &str,
-    depth: usize,
-    needles: &[Vec<u8>; 3],
-    found: &mut Vec<String>,
-) -> Result<()> {
-    ensure!(depth > 0, "search the boot partition: more than {MAX_DEPTH} folders within each other");
-    for entry in dir.iter() {
-        let entry = entry.context("list the boot partition")?;
-        let path = format!("{prefix}{}", entry.file_name());
-        if entry.is_dir() {
-            if !matches!(entry.file_name().as_str(), "." | "..") {
-                search_directory(&entry.to_dir(), &format!("{path}/"), depth - 1, needles, found)?;
-            }
-            continue;
-        }
-        let mut bytes = Vec::new();
-        entry.to_file().read_to_end(&mut bytes).with_context(|| format!("read {path} on the boot partition"))?;
-        if needles.iter().any(|n| !find_all(&bytes, n).is_empty()) {
-            found.push(path);
-        }
-    }
-    Ok(())
 }
 
 /// `text` as the bytes that editors may have saved: UTF-8, UTF-16 little endian, UTF-16 big endian.

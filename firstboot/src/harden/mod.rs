@@ -4,13 +4,59 @@
 //! Each file here is one kind of setting: a table, an `apply` for the phase `harden` (or the guard, which runs at every
 //! boot), and a `look` for `firstboot audit`, which reads back from the running machine. Nothing here talks to a network.
 
+pub mod access;
+pub mod boot;
+pub mod kubelet;
+pub mod modules;
+pub mod mounts;
+pub mod sysctl;
+
+use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::seed::{Access, Harden, Seed};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// What of `[harden]` and `[access]` stays on the device when the seed is gone.
 pub const KEPT: &str = "/etc/firstboot/harden.json";
+
+/// Files that every image holds, so that they are in force from its very first boot on: path and text.
+pub fn image_files() -> [(&'static str, String); 2] {
+    [(sysctl::FILE, sysctl::file()), (modules::FILE, modules::file())]
+}
+
+/// Whether everything that [`apply`] makes is there.
+///
+/// # Errors
+/// When files cannot be read.
+pub fn holds(host: &Host, kept: &Kept) -> Result<bool> {
+    Ok(sysctl::check(host, kept)? && modules::check(host, kept)? && access::check(host, &kept.access)?)
+}
+
+/// Applies kernel settings, the list of modules, and access; what the seed wants otherwise included.
+///
+/// # Errors
+/// A fault of the seed where it asks for what this host cannot give, of the host where it does not take a setting.
+pub fn apply(host: &Host, kept: &Kept) -> Result<(), Fault> {
+    sysctl::apply(host, kept)?;
+    modules::apply(host, kept).owned_by(Owner::Host)?;
+    access::apply(host, &kept.access)
+}
+
+/// Writes a configuration file that anybody may read, unless it is there already.
+fn ensure(host: &Host, path: &str, text: &str) -> Result<()> {
+    host.write(path, text.as_bytes(), 0o644)
+}
+
+/// The same for a file that is there only where there is something to say.
+fn keep_or_remove(host: &Host, path: &str, text: Option<&str>) -> Result<()> {
+    match text {
+        Some(text) => ensure(host, path, text),
+        None if host.read(path)?.is_some() => host.remove(path),
+        None => Ok(()),
+    }
+}
 
 /// What the seed wants otherwise than the hardened host; no secret is in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,12 +65,15 @@ pub struct Kept {
     pub harden: Harden,
     /// Table `[access]`.
     pub access: Access,
+    /// Hardened fields of kubelet that `[kubelet.config]` changes, with the seed's values.
+    #[serde(default)]
+    pub kubelet: BTreeMap<String, serde_json::Value>,
 }
 
 impl Kept {
     /// What a seed says.
     pub fn of(seed: &Seed) -> Self {
-        Kept { harden: seed.harden.clone(), access: seed.access.clone() }
+        Kept { harden: seed.harden.clone(), access: seed.access.clone(), kubelet: kubelet::exceptions(seed) }
     }
 
     /// What is kept on the device; the default, which opens nothing, before the first seed.
@@ -50,7 +99,7 @@ impl Kept {
 
     /// Where this device is more open than others, one line each, for people: `firstboot status` lists them.
     pub fn exceptions(&self) -> Vec<String> {
-        let Kept { harden, access } = self;
+        let Kept { harden, access, kubelet: fields } = self;
         let from = |list: &[ipnet::IpNet]| match list.is_empty() {
             true => "anywhere".to_owned(),
             false => list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
@@ -63,7 +112,8 @@ impl Kept {
             let (keys, from) = (access.keys.len(), from(&access.from));
             format!("SSH: user {}, {keys} key(s), from {from}", access.user)
         });
-        open.chain(kubelet).chain(sysctl).chain(modules).chain(ssh).collect()
+        let fields = fields.iter().map(|(name, value)| format!("kubelet by the seed: {name} = {value}"));
+        open.chain(kubelet).chain(fields).chain(sysctl).chain(modules).chain(ssh).collect()
     }
 }
 

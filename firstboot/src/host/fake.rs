@@ -41,7 +41,7 @@ impl Fake {
         (Fake { seen: seen.clone(), answer: Box::new(|_| None), patient: false }, seen)
     }
 
-    /// Answers commands for which `answer` gives something.
+    /// Answers commands for which `answer` gives something; a kernel setting is asked as `set PATH VALUE`.
     pub fn answering(mut self, answer: impl Fn(&[&str]) -> Option<Result<String>> + 'static) -> Self {
         self.answer = Box::new(answer);
         self
@@ -86,6 +86,7 @@ impl System for Fake {
     }
 
     fn set_kernel(&self, path: &str, value: &str) -> Result<()> {
+        (self.answer)(&["set", path, value]).transpose()?;
         self.seen.kernel.borrow_mut().push(format!("{path}={value}"));
         Ok(())
     }

@@ -5,21 +5,25 @@
 use super::Cx;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::firewall;
-use crate::harden::{KEPT, Kept};
+use crate::harden::{self, KEPT, Kept};
 use anyhow::Result;
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
+    let kept = Kept::of(&cx.seed);
     let held = || -> Result<bool> {
-        let kept = cx.host.read(KEPT)?.as_deref() == Some(&Kept::of(&cx.seed).bytes()?);
-        Ok(kept && firewall::holds(&cx.host, &cx.seed)?)
+        Ok(cx.host.read(KEPT)?.as_deref() == Some(&kept.bytes()?)
+            && firewall::holds(&cx.host, &cx.seed)?
+            && harden::holds(&cx.host, &kept)?)
     };
     held().owned_by(Owner::Host)
 }
 
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
-    let work = || -> Result<()> {
-        cx.host.write(KEPT, &Kept::of(&cx.seed).bytes()?, 0o644)?;
+    let kept = Kept::of(&cx.seed);
+    let keep = || -> Result<()> {
+        cx.host.write(KEPT, &kept.bytes()?, 0o644)?;
         firewall::put(&cx.host, &cx.seed)
     };
-    work().owned_by(Owner::Host)
+    keep().owned_by(Owner::Host)?;
+    harden::apply(&cx.host, &kept)
 }

@@ -4,6 +4,7 @@
 use super::Cx;
 use crate::audit::{Finding, Ground};
 use crate::fault::{Fault, OwnedBy, Owner};
+use crate::harden::sysctl::path;
 use crate::host::Host;
 use anyhow::Result;
 
@@ -49,7 +50,8 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
         let mut modprobe = vec!["modprobe", "--all"];
         modprobe.extend(MODULES.iter().map(|(name, _)| *name));
         cx.host.run(&modprobe)?;
-        for (key, value, _) in SETTINGS {
+        // What the seed wants otherwise is the next phase's to set.
+        for (key, value, _) in SETTINGS.iter().filter(|(key, ..)| !cx.seed.harden.sysctl.contains_key(*key)) {
             cx.host.sys().set_kernel(&path(key), value)?;
         }
         if !swaps(&cx.host)?.is_empty() {
@@ -60,10 +62,6 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
         Ok(())
     };
     work().owned_by(Owner::Host)
-}
-
-fn path(key: &str) -> String {
-    format!("/proc/sys/{}", key.replace('.', "/"))
 }
 
 /// The settings, read back from the kernel.

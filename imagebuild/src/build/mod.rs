@@ -178,6 +178,7 @@ fn key(parts: &Parts, rootfs: &Rootfs, initrd: &Path, loader: &Path, units: &Pat
         &content(parts.bundle.as_ref().map(|b| b.join("manifest.json")))?,
         &digest::tree(units, &["."])?,
         SEED_EXAMPLE.1,
+        &firstboot::harden::mounts::fstab(),
     ]))
 }
 

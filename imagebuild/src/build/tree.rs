@@ -9,6 +9,7 @@ use crate::rootfs::{self, Rootfs};
 use crate::target::{Role, Target};
 use anyhow::{Context, Result};
 use firstboot::bundle::BUNDLE_DIR;
+use firstboot::harden::mounts;
 use firstboot::image::{IMAGE_INFO, ImageInfo};
 use std::fs::{self, File, FileTimes, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -54,8 +55,9 @@ pub fn fill(
     cmd::run(tar.arg("--directory").arg(tree)).context("unpack the root file system")?;
     let fstab = format!(
         "# The root grows with its partition. Boot and EFI system partitions are not mounted.\n\
-         PARTUUID={} / ext4 defaults,noatime,errors=remount-ro,x-systemd.growfs 0 1\n",
-        ids.partition(Role::Root)
+         PARTUUID={} / ext4 defaults,noatime,errors=remount-ro,x-systemd.growfs 0 1\n{}",
+        ids.partition(Role::Root),
+        mounts::fstab()
     );
     rootfs::put(tree, "/etc/fstab", &fstab, 0o644)?;
     let text = serde_json::to_string_pretty(info).context("write image.json")? + "\n";
@@ -70,7 +72,9 @@ pub fn fill(
         for unit in STARTED_LATER {
             let to = tree.join("usr/lib/systemd/system").join(unit);
             fs::create_dir_all(to.parent().context("find the folder of a unit")?).context("create a unit's folder")?;
-            install(&units.join(unit), &to, 0o644)?;
+            // How kubelet starts is root's alone to read (CIS Kubernetes Benchmark, 4.1.1).
+            let mode = if unit.starts_with("kubelet.") { 0o600 } else { 0o644 };
+            install(&units.join(unit), &to, mode)?;
         }
     }
     if let Some(bundle) = &parts.bundle {

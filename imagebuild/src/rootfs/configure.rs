@@ -2,7 +2,7 @@
 //! What maintainer scripts of the packages would do on an empty system, and what makes the system a firstboot one.
 
 use super::accounts::Accounts;
-use super::units;
+use super::{hardened, units};
 use crate::cmd;
 use crate::owner::Owner;
 use anyhow::{Context, Result, ensure};
@@ -97,8 +97,10 @@ const UNLINKED: [&str; 2] = [
 /// Units that nobody here needs: log-in prompts (there is no password), questions at first boot, debugging aids,
 /// data bases that the image leaves out, measurements into a security chip that nothing reads, and modules that are
 /// loaded in advance for what a node does not use. On an emulated device each costs up to a second at every boot.
+/// Two more for who may command this device: no keyboard restarts it, and sshd starts as a service or not at all.
 #[rustfmt::skip]
-const MASKED: [&str; 32] = [
+const MASKED: [&str; 34] = [
+    "ctrl-alt-del.target", "ssh.socket",
     "getty.target", "getty@.service", "serial-getty@.service", "console-getty.service", "debug-shell.service",
     "systemd-firstboot.service", "systemd-ask-password-console.path", "systemd-ask-password-wall.path",
     "sys-kernel-config.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "sys-fs-fuse-connections.mount",
@@ -146,6 +148,7 @@ pub fn run(owner: &Owner, tree: &Path) -> Result<()> {
         units::no_generator(tree, generator)?;
     }
     overlay(tree)?;
+    hardened::files(tree)?;
     owners(owner, tree, &accounts)
 }
 
@@ -180,6 +183,7 @@ fn files(owner: &Owner, tree: &Path) -> Result<()> {
     // has yet to ask its user questions (machine-id(5), "First boot semantics").
     put(tree, "/etc/machine-id", "", 0o444)?;
     put(tree, "/etc/security/opasswd", "", 0o600)?;
+    put(tree, "/etc/environment", "", 0o644)?;
     put(tree, "/var/log/wtmp", "", 0o664)?;
     put(tree, "/var/log/btmp", "", 0o660)
 }
@@ -286,7 +290,8 @@ fn owners(owner: &Owner, tree: &Path, accounts: &Accounts) -> Result<()> {
         cmd::run(owner.command("chgrp").arg(gid.to_string()).arg(&file))?;
         cmd::run(owner.command("chmod").arg(mode).arg(&file))?;
     }
-    put(tree, "/var/lib/dpkg/statoverride", &format!("root messagebus 4754 {helper}\n"), 0o644)
+    let overrides = format!("root messagebus 4754 {helper}\n") + &hardened::no_set_id(owner, tree)?;
+    put(tree, "/var/lib/dpkg/statoverride", &overrides, 0o644)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 mod accounts;
 mod configure;
 mod database;
+mod hardened;
 mod units;
 
 pub use configure::put;
@@ -44,11 +45,12 @@ const EXCLUDE: [&str; 14] = [
 /// Taken back from [`EXCLUDE`].
 const INCLUDE: &str = "/usr/share/doc/*/copyright";
 /// A change in how root file systems are made makes a new key.
-const RECIPE: [&str; 5] = [
+const RECIPE: [&str; 6] = [
     include_str!("mod.rs"),
     include_str!("accounts.rs"),
     include_str!("configure.rs"),
     include_str!("database.rs"),
+    include_str!("hardened.rs"),
     include_str!("units.rs"),
 ];
 
@@ -72,8 +74,8 @@ pub fn ensure(target: &Target) -> Result<Rootfs> {
     let debian = Debian::open(&target.arch)?;
     let packages = step("resolve Debian packages", || selection(&debian, target))?;
     let list: Vec<String> = packages.iter().map(Package::file_name).collect();
-    let key =
-        digest::key(&[&RECIPE.concat(), configure::OVERLAY_TEXT, &list.join("\n"), &target.drop_modules.join("\n")]);
+    let dropped = target.drop_modules.join("\n");
+    let key = digest::key(&[&RECIPE.concat(), configure::OVERLAY_TEXT, &hardened::texts(), &list.join("\n"), &dropped]);
     let dir = cache::dir()?.join("rootfs").join(&key);
     cache::once(&dir, |scratch| {
         let debs = step("download Debian packages", || debian.fetch(&packages))?;

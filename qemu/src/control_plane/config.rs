@@ -139,11 +139,12 @@ pub fn etcd(dir: &Path, ports: Ports) -> Vec<String> {
     ])
 }
 
-/// kube-apiserver's command line: kubeadm's flags, on loopback, with the audit log on.
-pub fn apiserver(dir: &Path, family: Family, ports: Ports) -> Vec<String> {
+/// kube-apiserver's command line: kubeadm's flags, on loopback, or in a `namespace` of its own on all its addresses,
+/// with the audit log on.
+pub fn apiserver(dir: &Path, family: Family, ports: Ports, namespace: bool) -> Vec<String> {
     let pki = |name: &str| shown(dir, &format!("pki/{name}"));
     args(&[
-        ("bind-address", family.loopback()),
+        ("bind-address", if namespace { "::" } else { family.loopback() }),
         ("advertise-address", family.guest_view()),
         ("secure-port", &ports.api.to_string()),
         ("etcd-servers", &format!("http://127.0.0.1:{}", ports.etcd)),
@@ -233,10 +234,10 @@ mod tests {
         assert!(text.contains("controlPlaneEndpoint: \"10.0.2.2:20123\"\n"), "{text}");
         assert!(text.contains("certificatesDir: /etc/kubernetes/pki\n"));
         let dir = Path::new("/x");
-        assert!(apiserver(dir, Family::V4, PORTS).contains(&"--advertise-address=10.0.2.2".to_owned()));
+        assert!(apiserver(dir, Family::V4, PORTS, false).contains(&"--advertise-address=10.0.2.2".to_owned()));
         let text = kubeadm("v1.36.3", Family::V6, 20123, "/etc/kubernetes/pki");
         assert!(text.contains("controlPlaneEndpoint: \"[fd00:76::2]:20123\"\n"), "{text}");
-        assert!(apiserver(dir, Family::V6, PORTS).contains(&"--advertise-address=fd00:76::2".to_owned()));
+        assert!(apiserver(dir, Family::V6, PORTS, false).contains(&"--advertise-address=fd00:76::2".to_owned()));
     }
 
     #[test]
@@ -244,8 +245,11 @@ mod tests {
         let dir = Path::new("/x");
         let local = ["--bind-address=127.0.0.1", "--bind-address=::1"];
         for family in [Family::V4, Family::V6] {
-            let lists =
-                [apiserver(dir, family, PORTS), controller_manager(dir, family, PORTS, None), scheduler(dir, PORTS)];
+            let lists = [
+                apiserver(dir, family, PORTS, false),
+                controller_manager(dir, family, PORTS, None),
+                scheduler(dir, PORTS),
+            ];
             for list in lists {
                 assert!(list.iter().any(|a| local.contains(&a.as_str())), "{list:?}");
             }

@@ -4,7 +4,8 @@
 //!
 //! Needs no root and changes nothing outside its scratch folder. Guests on QEMU's user network reach it as 10.0.2.2;
 //! its certificate, `cluster-info` and Service `kubernetes` carry that address. An IPv6 cluster has an address of that
-//! family in its place, which [`crate::link`] leads to.
+//! family in its place, which [`crate::link`] leads to. Or it runs in a namespace, beside the devices on its network
+//! ([`crate::link::site`]): then the API server reaches them, too.
 
 pub mod audit;
 pub mod config;
@@ -13,6 +14,7 @@ mod prepare;
 
 pub use objects::{Csr, condition, conditions, is_ready};
 
+use crate::link::namespace::Namespace;
 use crate::process::Process;
 use crate::run_dir::RunDir;
 use crate::{ports, wait};
@@ -20,7 +22,7 @@ use anyhow::{Context, Result, bail};
 use config::{Family, Ports};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const START: Duration = Duration::from_secs(90);
@@ -38,11 +40,19 @@ pub struct Options {
     pub addons: bool,
     /// Address family of the cluster.
     pub family: Family,
+    /// Where it runs; on the build machine's loopback when left out.
+    pub namespace: Option<Arc<Namespace>>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { kubernetes_version: "v1.36.3".to_owned(), signing_duration: None, addons: true, family: Family::V4 }
+        Options {
+            kubernetes_version: "v1.36.3".to_owned(),
+            signing_duration: None,
+            addons: true,
+            family: Family::V4,
+            namespace: None,
+        }
     }
 }
 
@@ -54,6 +64,7 @@ pub struct ControlPlane {
     programs: Programs,
     family: Family,
     ports: Ports,
+    namespace: Option<Arc<Namespace>>,
     dir: RunDir,
 }
 
@@ -101,9 +112,11 @@ impl ControlPlane {
             scheduler: ports::free()?,
         };
         let path = dir.path().to_owned();
-        let etcd = Process::start("etcd", &programs.etcd, &config::etcd(&path, ports), &path.join("etcd.log"))?;
-        let family = options.family;
-        let mut plane = ControlPlane { apiserver: Mutex::new(None), others: vec![etcd], programs, family, ports, dir };
+        let (family, namespace) = (options.family, options.namespace.clone());
+        let (apiserver, others) = (Mutex::new(None), Vec::new());
+        let mut plane = ControlPlane { apiserver, others, programs, family, ports, namespace, dir };
+        let etcd = plane.run("etcd", &plane.programs.etcd, &config::etcd(&path, ports))?;
+        plane.others.push(etcd);
         plane.prepare_files(options).context("prepare certificates with kubeadm")?;
         plane.start_apiserver()?;
         plane.start_controllers(options)?;
@@ -113,9 +126,8 @@ impl ControlPlane {
 
     /// Starts kube-apiserver (again) and waits until it is ready.
     pub fn start_apiserver(&self) -> Result<()> {
-        let args = config::apiserver(self.path(), self.family, self.ports);
-        let log = self.path().join("kube-apiserver.log");
-        let process = Process::start("kube-apiserver", &self.programs.apiserver, &args, &log)?;
+        let args = config::apiserver(self.path(), self.family, self.ports, self.namespace.is_some());
+        let process = self.run("kube-apiserver", &self.programs.apiserver, &args)?;
         let ready = wait::until("kube-apiserver to be ready", START, || {
             process.check()?;
             for other in &self.others {
@@ -148,9 +160,27 @@ impl ControlPlane {
             ("kube-scheduler", self.programs.scheduler.clone(), config::scheduler(&dir, self.ports)),
         ];
         for (name, program, args) in wanted {
-            self.others.push(Process::start(name, &program, &args, &dir.join(format!("{name}.log")))?);
+            let process = self.run(name, &program, &args)?;
+            self.others.push(process);
         }
         Ok(())
+    }
+
+    /// Starts one of its servers where it runs; its output goes to `NAME.log`.
+    fn run(&self, name: &str, program: &Path, args: &[String]) -> Result<Process> {
+        let log = self.path().join(format!("{name}.log"));
+        match &self.namespace {
+            Some(namespace) => namespace.start(name, program, args, &log),
+            None => Process::start(name, program, args, &log),
+        }
+    }
+
+    /// A command that will run where its servers do.
+    fn command(&self, program: &Path) -> Command {
+        match &self.namespace {
+            Some(namespace) => namespace.command(program),
+            None => Command::new(program),
+        }
     }
 
     /// Address for guests: `10.0.2.2:PORT`, or its IPv6 counterpart.
@@ -181,7 +211,7 @@ impl ControlPlane {
 
     /// Runs kubectl as administrator; returns what it prints.
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
-        let mut command = Command::new(&self.programs.kubectl);
+        let mut command = self.command(&self.programs.kubectl);
         command.arg("--kubeconfig").arg(self.kubeconfig()).args(args);
         // kubectl keeps what it discovered; that must not land in the user's home.
         command.env("KUBECACHEDIR", self.path().join("kubectl-cache"));

@@ -101,7 +101,7 @@ impl ControlPlane {
     }
 
     fn kubeadm(&self) -> Command {
-        let mut command = Command::new(&self.programs.kubeadm);
+        let mut command = self.command(&self.programs.kubeadm);
         // kubeadm asks the internet for a version when it does not find one; it must not.
         command.env("HOME", self.path());
         command

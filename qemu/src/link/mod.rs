@@ -13,6 +13,7 @@ pub mod frame;
 pub mod namespace;
 pub mod relay;
 pub mod router;
+pub mod site;
 
 use crate::args;
 use crate::process::Process;

@@ -17,6 +17,12 @@ pub struct Namespace {
     holder: Process,
 }
 
+impl std::fmt::Debug for Namespace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Namespace({})", self.holder.pid())
+    }
+}
+
 impl Namespace {
     /// An empty network, with its loopback interface up. What its holder says goes to `dir`.
     ///
@@ -80,9 +86,15 @@ impl Namespace {
 
     /// Runs a program in it and waits; returns what it prints.
     pub fn run(&self, program: &str, args: &[&str]) -> Result<Vec<u8>> {
+        let mut command = self.command(Path::new(&tool(program)));
+        imagebuild::cmd::output(command.args(args))
+    }
+
+    /// A command that will run in it.
+    pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(self.enter()).arg(tool(program)).args(args);
-        imagebuild::cmd::output(&mut command)
+        command.args(self.enter()).arg(program);
+        command
     }
 
     /// Starts a program in it. `name` is what errors call it.

@@ -5,7 +5,7 @@
 //! ended badly without saying why, and when a step ran no test at all.
 
 use anyhow::{Context, Result};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
@@ -56,8 +56,8 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let path = match path() {
-        Ok(path) => path,
+    let tools = match tools() {
+        Ok(tools) => tools,
         Err(e) => {
             println!("set up the tests: {e:#}\n{}", shown(Sum { passed: 0, failed: 1 }));
             return ExitCode::FAILURE;
@@ -67,7 +67,7 @@ fn main() -> ExitCode {
     for step in steps {
         let start = Instant::now();
         println!("== {} (cargo {})", step.name, step.words.join(" "));
-        let sum = match run(step, &path) {
+        let sum = match run(step, &tools) {
             Ok((sum, ended_well)) => judge(step.name, sum, ended_well),
             Err(e) => {
                 println!("{}: {e:#}", step.name);
@@ -97,20 +97,22 @@ fn judge(name: &str, mut sum: Sum, ended_well: bool) -> Sum {
     sum
 }
 
-/// PATH with the programs that set-up keeps in the cache.
-fn path() -> Result<OsString> {
+/// Environment by which tests find the programs that set-up keeps in the cache.
+fn tools() -> Result<[(&'static str, OsString); 2]> {
     let own = std::env::var_os("PATH").unwrap_or_default();
     let more = imagebuild::setup::registry()?;
-    std::env::join_paths(std::env::split_paths(&own).chain(more)).context("extend PATH")
+    let path = std::env::join_paths(std::env::split_paths(&own).chain(more)).context("extend PATH")?;
+    // firstboot/src/harden/access/sshd_tests.rs
+    Ok([("PATH", path), ("FIRSTBOOT_SSHD", imagebuild::setup::sshd()?.into())])
 }
 
 /// Runs one step, passes its output on and adds up its results.
-fn run(step: &Step, path: &OsStr) -> Result<(Sum, bool)> {
+fn run(step: &Step, tools: &[(&str, OsString)]) -> Result<(Sum, bool)> {
     let mut child = Command::new("cargo")
         .args(step.words)
         // Set-up has been here: a test that finds a tool missing fails instead of passing by.
         .env("CI", "1")
-        .env("PATH", path)
+        .envs(tools.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Looks at a FAT file system, wherever its bytes lie: in a block device, in an image, in memory under the fuzzer. Every
+//! look ends and takes no more memory than the file system has bytes, however broken it is. Nothing here writes.
+
+use super::bounded::Bounded;
+use super::{SEED_NAMES, encodings, find_all};
+use crate::seed::MAX_SIZE;
+use anyhow::{Context, Result, bail, ensure};
+use fatfs::{FileSystem, FsOptions, ReadWriteSeek};
+use fscommon::{BufStream, StreamSlice};
+use std::io::Read;
+
+type Medium<T> = Bounded<BufStream<StreamSlice<T>>>;
+pub(super) type Directory<'a, T> = fatfs::Dir<'a, Medium<T>>;
+
+/// Most folders within each other that are searched.
+const MAX_DEPTH: usize = 32;
+
+/// An open FAT file system. One is good for one piece of work: what may be read of it is bounded.
+#[allow(missing_debug_implementations)] // the library's own has none
+pub struct Volume<T: ReadWriteSeek> {
+    inner: FileSystem<Medium<T>>,
+    len: u64,
+}
+
+impl<T: ReadWriteSeek> Volume<T> {
+    /// The file system that fills `slice`, which is `len` bytes long.
+    ///
+    /// # Errors
+    /// When there is no FAT file system.
+    pub fn open(slice: StreamSlice<T>, len: u64) -> std::io::Result<Self> {
+        // No piece of work reads everything more than a few times.
+        let medium = Bounded::new(BufStream::new(slice), (1 << 20) + len.saturating_mul(4));
+        Ok(Volume { inner: FileSystem::new(medium, FsOptions::new())?, len })
+    }
+
+    pub(super) fn root(&self) -> Directory<'_, T> {
+        self.inner.root_dir()
+    }
+
+    pub(super) fn close(self) -> std::io::Result<()> {
+        self.inner.unmount()
+    }
+
+    /// Volume label, without padding.
+    pub fn label(&self) -> Result<String> {
+        let from_directory = self.inner.read_volume_label_from_root_dir().context("read the volume label")?;
+        Ok(from_directory.unwrap_or_else(|| self.inner.volume_label()).trim().to_owned())
+    }
+
+    /// Names in the root directory.
+    pub fn list(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in self.root().iter() {
+            names.push(entry.context("list the boot partition")?.file_name());
+        }
+        Ok(names)
+    }
+
+    /// Content of a file in the root directory; `None` when there is none of this name (case is ignored, as FAT does).
+    ///
+    /// # Errors
+    /// When it cannot be read, or says that it is larger than the partition.
+    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let Some(bytes) = self.read_up_to(name, self.len)? else { return Ok(None) };
+        ensure!(bytes.len() as u64 <= self.len, "read {name} on the boot partition: it is larger than the partition");
+        Ok(Some(bytes))
+    }
+
+    /// The first bytes of a file: `limit` and one more, which tells that there are more.
+    fn read_up_to(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        let root = self.root();
+        let file = match root.open_file(name) {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e).with_context(|| format!("open {name} on the boot partition")),
+        };
+        let mut bytes = Vec::new();
+        file.take(limit.saturating_add(1))
+            .read_to_end(&mut bytes)
+            .with_context(|| format!("read {name} on the boot partition"))?;
+        Ok(Some(bytes))
+    }
+
+    /// The seed, as (name, bytes): the first of [`SEED_NAMES`] that exists.
+    ///
+    /// # Errors
+    /// When it cannot be read or is larger than [`MAX_SIZE`].
+    pub fn seed(&self) -> Result<Option<(&'static str, Vec<u8>)>> {
+        for name in SEED_NAMES {
+            if let Some(bytes) = self.read_up_to(name, MAX_SIZE as u64)? {
+                if bytes.len() > MAX_SIZE {
+                    bail!("read {name}: it has more than the {MAX_SIZE} bytes allowed");
+                }
+                return Ok(Some((name, bytes)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Paths of the files whose content holds `needle` in UTF-8 or UTF-16.
+    pub fn files_with(&self, needle: &str) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        search(&self.root(), "", MAX_DEPTH, &encodings(needle), &mut found)?;
+        Ok(found)
+    }
+}
+
+fn search<T: ReadWriteSeek>(
+    dir: &Directory<'_, T>,
+    prefix: &str,
+    depth: usize,
+    needles: &[Vec<u8>; 3],
+    found: &mut Vec<String>,
+) -> Result<()> {
+    ensure!(depth > 0, "search the boot partition: more than {MAX_DEPTH} folders within each other");
+    for entry in dir.iter() {
+        let entry = entry.context("list the boot partition")?;
+        let path = format!("{prefix}{}", entry.file_name());
+        if entry.is_dir() {
+            if !matches!(entry.file_name().as_str(), "." | "..") {
+                search(&entry.to_dir(), &format!("{path}/"), depth - 1, needles, found)?;
+            }
+            continue;
+        }
+        let mut bytes = Vec::new();
+        entry.to_file().read_to_end(&mut bytes).with_context(|| format!("read {path} on the boot partition"))?;
+        if needles.iter().any(|n| !find_all(&bytes, n).is_empty()) {
+            found.push(path);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The account that a seed's SSH keys open: its lines in passwd, group, shadow and gshadow, as text in and text out.
+//!
+//! What firstboot made is known by its comment field, so that another seed's account takes its place and none is left
+//! when a seed has no keys. Nothing else in these files is touched. Format: passwd(5), shadow(5).
+
+/// The comment that marks an account as firstboot's.
+const MARK: &str = "made by firstboot for SSH";
+/// Where homes lie.
+pub const HOMES: &str = "/home";
+/// Groups that may read the system's logs, and nothing more.
+pub const GROUPS: [&str; 2] = ["adm", "systemd-journal"];
+/// Passwords were "changed" on this day, in days since 1970: any fixed day in the past serves.
+const CHANGED: u32 = 20_000;
+
+/// The four files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accounts {
+    /// /etc/passwd
+    pub passwd: String,
+    /// /etc/group
+    pub group: String,
+    /// /etc/shadow
+    pub shadow: String,
+    /// /etc/gshadow
+    pub gshadow: String,
+}
+
+impl Accounts {
+    /// The files with this account as the only one of firstboot's, or with none; `None` when the system itself has an
+    /// account or a group of that name.
+    pub fn with(&self, user: Option<&str>) -> Option<Accounts> {
+        let ours: Vec<&str> = fields(&self.passwd).filter(|l| l.get(4) == Some(&MARK)).map(|l| l[0]).collect();
+        let id = fields(&self.passwd).find(|l| Some(l[0]) == user && l.get(4) == Some(&MARK)).map(|l| l[2].to_owned());
+        let mut rest = Accounts {
+            passwd: without(&self.passwd, &ours),
+            group: without_member(&without(&self.group, &ours), &ours, 3),
+            shadow: without(&self.shadow, &ours),
+            gshadow: without_member(&without(&self.gshadow, &ours), &ours, 3),
+        };
+        let Some(user) = user else { return Some(rest) };
+        if fields(&rest.passwd).chain(fields(&rest.group)).any(|l| l[0] == user) {
+            return None;
+        }
+        let id = id.unwrap_or_else(|| free_id(&rest));
+        rest.passwd += &format!("{user}:x:{id}:{id}:{MARK}:{HOMES}/{user}:/bin/bash\n");
+        rest.group = with_member(&rest.group, user, 3) + &format!("{user}:x:{id}:\n");
+        rest.shadow += &format!("{user}:!*:{CHANGED}:0:99999:7:::\n");
+        rest.gshadow = with_member(&rest.gshadow, user, 3) + &format!("{user}:!*::\n");
+        Some(rest)
+    }
+}
+
+/// Accounts with a password that could be entered, by /etc/shadow.
+pub fn with_password(shadow: &str) -> Vec<&str> {
+    let locked = |l: &Vec<&str>| l.get(1).is_some_and(|p| p.starts_with('!') || p.starts_with('*'));
+    fields(shadow).filter(|l| !locked(l)).map(|l| l[0]).collect()
+}
+
+fn fields(text: &str) -> impl Iterator<Item = Vec<&str>> {
+    text.lines().filter(|l| !l.is_empty()).map(|l| l.split(':').collect())
+}
+
+fn without(text: &str, names: &[&str]) -> String {
+    let stays = |line: &&str| line.split(':').next().is_some_and(|name| !names.contains(&name));
+    text.lines().filter(stays).map(|line| format!("{line}\n")).collect()
+}
+
+/// Changes the list of members, field `at`, of some lines.
+fn members(text: &str, at: usize, change: impl Fn(&str, &mut Vec<String>)) -> String {
+    let one = |line: &str| {
+        let mut fields: Vec<String> = line.split(':').map(str::to_owned).collect();
+        if fields.len() > at {
+            let mut list: Vec<String> = fields[at].split(',').filter(|m| !m.is_empty()).map(str::to_owned).collect();
+            change(&fields[0], &mut list);
+            fields[at] = list.join(",");
+        }
+        fields.join(":") + "\n"
+    };
+    text.lines().map(one).collect()
+}
+
+fn without_member(text: &str, names: &[&str], at: usize) -> String {
+    members(text, at, |_, list| list.retain(|m| !names.contains(&m.as_str())))
+}
+
+fn with_member(text: &str, user: &str, at: usize) -> String {
+    members(text, at, |group, list| {
+        if GROUPS.contains(&group) {
+            list.push(user.to_owned());
+        }
+    })
+}
+
+/// The first number from 1000 on that neither a user nor a group has.
+fn free_id(accounts: &Accounts) -> String {
+    let taken: Vec<&str> =
+        fields(&accounts.passwd).chain(fields(&accounts.group)).filter_map(|l| l.get(2).copied()).collect();
+    (1000..60_000).map(|id: u32| id.to_string()).find(|id| !taken.contains(&id.as_str())).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image() -> Accounts {
+        Accounts {
+            passwd: "root:x:0:0:root:/root:/bin/bash\nsshd:x:998:998:sshd user:/run/sshd:/usr/sbin/nologin\n".into(),
+            group: "root:x:0:\nadm:x:4:syslog\nsystemd-journal:x:999:\nusers:x:1000:\n".into(),
+            shadow: "root:!*:20000:0:99999:7:::\nsshd:!*:20000:0:99999:7:::\n".into(),
+            gshadow: "root:!*::\nadm:!*::syslog\nsystemd-journal:!*::\nusers:!*::\n".into(),
+        }
+    }
+
+    #[test]
+    fn an_account_is_added_once_and_taken_away_again() {
+        let with = image().with(Some("admin")).unwrap();
+        let last = |text: &str| text.lines().last().unwrap().to_owned();
+        assert_eq!(last(&with.passwd), format!("admin:x:1001:1001:made by firstboot for SSH:{HOMES}/admin:/bin/bash"));
+        assert_eq!(last(&with.shadow), "admin:!*:20000:0:99999:7:::");
+        assert_eq!(
+            with.group,
+            "root:x:0:\nadm:x:4:syslog,admin\nsystemd-journal:x:999:admin\nusers:x:1000:\nadmin:x:1001:\n"
+        );
+        assert!(with.gshadow.contains("adm:!*::syslog,admin\n") && with.gshadow.ends_with("admin:!*::\n"));
+        assert_eq!(with.with(Some("admin")).unwrap(), with);
+        assert_eq!(with.with(None).unwrap(), image());
+        assert_eq!(image().with(None).unwrap(), image());
+    }
+
+    #[test]
+    fn another_account_takes_its_place() {
+        let with = image().with(Some("admin")).unwrap().with(Some("ops")).unwrap();
+        assert_eq!(with, image().with(Some("ops")).unwrap());
+    }
+
+    #[test]
+    fn names_of_the_system_are_not_taken() {
+        assert_eq!(image().with(Some("sshd")), None);
+        assert_eq!(image().with(Some("users")), None);
+    }
+
+    #[test]
+    fn a_password_that_could_be_entered_is_seen() {
+        assert!(with_password(&image().shadow).is_empty());
+        let open = "root:$y$j9T$x:1::::::\na::1::::::\nb:*:1::::::\nc:!:1::::::\nd\n";
+        assert_eq!(with_password(open), ["root", "a", "d"]);
+    }
+}

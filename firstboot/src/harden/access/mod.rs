@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Who may log in to this device: nobody, unless the seed has SSH keys; then one account, by key.
+//!
+//! The image holds OpenSSH, not enabled, without a configuration and without host keys. A seed with keys gets all of
+//! that, and one without keys takes it away again; the host key stays, so that the device is known again. The account
+//! has no password, no sudo, a home of root's, and the groups that read logs: it is for looking. The way to root is
+//! the cluster's (`kubectl debug node/NAME --profile=sysadmin`), where it is logged.
+
+pub mod accounts;
+pub mod sshd;
+
+use self::accounts::{Accounts, with_password};
+use super::{ensure, keep_or_remove};
+use crate::audit::{Finding, Ground};
+use crate::fault::{Fault, OwnedBy, Owner};
+use crate::host::Host;
+use crate::seed::Access;
+use anyhow::{Context, Result};
+use zeroize::Zeroizing;
+
+const SSHD: &str = "/usr/sbin/sshd";
+const CONFIG: &str = "/etc/ssh/sshd_config";
+const UNIT: &str = "ssh.service";
+/// What `systemctl enable` would make.
+const ENABLED: (&str, &str) =
+    ("/etc/systemd/system/multi-user.target.wants/ssh.service", "/usr/lib/systemd/system/ssh.service");
+/// Where a new host key lies until it is stored: in memory.
+const NEW_KEY: &str = "/run/firstboot-host-key";
+const FILES: [(&str, u32); 4] =
+    [("/etc/passwd", 0o644), ("/etc/group", 0o644), ("/etc/shadow", 0o640), ("/etc/gshadow", 0o640)];
+
+/// Programs that anybody may start with the rights of root or of a group, and that lose that in the image, each with
+/// the reason.
+#[rustfmt::skip]
+pub const NO_SETID: &[(&str, &str)] = &[
+    ("/usr/bin/su", "nobody becomes another: there are no passwords"),
+    ("/usr/bin/mount", "only root mounts"),
+    ("/usr/bin/umount", "only root unmounts"),
+    ("/usr/bin/passwd", "there are no passwords to change"),
+    ("/usr/bin/gpasswd", "there are no passwords of groups"),
+    ("/usr/bin/newgrp", "there are no passwords of groups to enter"),
+    ("/usr/bin/chfn", "accounts are firstboot's to change"),
+    ("/usr/bin/chsh", "the shell is firstboot's to change"),
+    ("/usr/bin/chage", "passwords that are locked do not age"),
+    ("/usr/bin/expiry", "passwords that are locked do not expire"),
+    ("/usr/lib/openssh/ssh-keysign", "this host vouches for no user"),
+];
+
+/// Units that would offer a shell on the console.
+const NO_CONSOLE: [&str; 5] =
+    ["getty.target", "getty@.service", "serial-getty@.service", "console-getty.service", "debug-shell.service"];
+
+fn read(host: &Host) -> Result<Accounts> {
+    let text = |path: &str| -> Result<String> {
+        String::from_utf8(host.read(path)?.unwrap_or_default()).with_context(|| format!("read {path} as text"))
+    };
+    let [passwd, group, shadow, gshadow] = FILES.map(|(path, _)| text(path));
+    Ok(Accounts { passwd: passwd?, group: group?, shadow: shadow?, gshadow: gshadow? })
+}
+
+/// The account that there is to be.
+fn user(access: &Access) -> Option<&str> {
+    (!access.keys.is_empty()).then_some(access.user.as_str())
+}
+
+pub(super) fn check(host: &Host, access: &Access) -> Result<bool> {
+    let now = read(host)?;
+    let accounts = now.with(user(access)).is_some_and(|wanted| wanted == now);
+    let linked = host.read_link(ENABLED.0)?;
+    let config = host.read(CONFIG)?;
+    let keys = host.list(sshd::KEYS_DIR)?;
+    Ok(accounts
+        && match user(access) {
+            None => linked.is_none() && config.is_none() && keys.is_empty(),
+            Some(user) => {
+                let held = host.read(&format!("{}/{user}", sshd::KEYS_DIR))?;
+                linked.as_deref() == Some(ENABLED.1)
+                    && config.as_deref() == Some(sshd::config(user).as_bytes())
+                    && keys == [user]
+                    && held.as_deref() == Some(sshd::keys(access).as_bytes())
+                    && host.size_and_mode(sshd::HOST_KEY)?.is_some_and(|(size, mode)| size > 0 && mode == 0o600)
+            }
+        })
+}
+
+pub(super) fn apply(host: &Host, access: &Access) -> Result<(), Fault> {
+    if user(access).is_some() && host.size_and_mode(SSHD).owned_by(Owner::Host)?.is_none() {
+        return Err(Fault::new(Owner::Image, format!("find {SSHD}: the seed has SSH keys, and this image no SSH")));
+    }
+    let now = read(host).owned_by(Owner::Host)?;
+    let Some(wanted) = now.with(user(access)) else {
+        let text = format!("make account {}: this system has one of that name for itself", access.user);
+        return Err(Fault::new(Owner::Seed, format!("{text}; change user in [access]")));
+    };
+    let work = || -> Result<()> {
+        write_accounts(host, &now, &wanted)?;
+        match user(access) {
+            Some(user) => open(host, access, user),
+            None => close(host),
+        }
+    };
+    work().owned_by(Owner::Host)
+}
+
+/// Writes what differs. The comment in passwd is what firstboot's account is known by, so it is the last thing to go
+/// and the first to come: whenever the power goes, no line is left that nobody knows of.
+fn write_accounts(host: &Host, now: &Accounts, wanted: &Accounts) -> Result<()> {
+    if now == wanted {
+        return Ok(());
+    }
+    let put = |accounts: &Accounts, order: [usize; 4]| -> Result<()> {
+        let texts = [&accounts.passwd, &accounts.group, &accounts.shadow, &accounts.gshadow];
+        order.into_iter().try_for_each(|n| host.write(FILES[n].0, texts[n].as_bytes(), FILES[n].1))
+    };
+    if now.passwd != wanted.passwd {
+        put(&now.with(None).context("take firstboot's account away")?, [3, 2, 1, 0])?;
+    }
+    put(wanted, [0, 1, 2, 3])?;
+    host.run(&["chgrp", "shadow", "/etc/shadow", "/etc/gshadow"]).map(drop)
+}
+
+fn open(host: &Host, access: &Access, user: &str) -> Result<()> {
+    host.mkdir(&format!("{}/{user}", accounts::HOMES), 0o755)?;
+    for other in host.list(sshd::KEYS_DIR)?.iter().filter(|name| *name != user) {
+        host.remove(&format!("{}/{other}", sshd::KEYS_DIR))?;
+    }
+    ensure(host, &format!("{}/{user}", sshd::KEYS_DIR), &sshd::keys(access))?;
+    host_key(host)?;
+    let changed = host.read(CONFIG)?.is_some_and(|held| held != sshd::config(user).as_bytes());
+    host.write(CONFIG, sshd::config(user).as_bytes(), 0o600)?;
+    host.symlink(ENABLED.0, ENABLED.1)?;
+    host.start_unit(UNIT)?;
+    if changed {
+        // It may have been running with what another seed said.
+        host.run(&["systemctl", "reload", UNIT])?;
+    }
+    Ok(())
+}
+
+fn close(host: &Host) -> Result<()> {
+    if host.read_link(ENABLED.0)?.is_some() {
+        host.remove(ENABLED.0)?;
+        host.run(&["systemctl", "stop", UNIT])?;
+    }
+    keep_or_remove(host, CONFIG, None)?;
+    for name in host.list(sshd::KEYS_DIR)? {
+        host.remove(&format!("{}/{name}", sshd::KEYS_DIR))?;
+    }
+    Ok(())
+}
+
+/// Makes this device's own key, once. It is made in memory and stored through the door, so that a power cut leaves
+/// none or a whole one, and so that a reset knows of it.
+fn host_key(host: &Host) -> Result<()> {
+    let stored = host.size_and_mode(sshd::HOST_KEY)?.is_some_and(|(size, mode)| size > 0 && mode == 0o600);
+    if stored && host.read(&format!("{}.pub", sshd::HOST_KEY))?.is_some_and(|b| !b.is_empty()) {
+        return Ok(());
+    }
+    let public = format!("{NEW_KEY}.pub");
+    host.remove(NEW_KEY)?;
+    host.remove(&public)?;
+    host.run(&["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", NEW_KEY])?;
+    let read = |path: &str| host.read(path)?.with_context(|| format!("find {path}: ssh-keygen made none"));
+    let key = Zeroizing::new(read(NEW_KEY)?);
+    ensure(host, &format!("{}.pub", sshd::HOST_KEY), &String::from_utf8_lossy(&read(&public)?))?;
+    host.write(sshd::HOST_KEY, &key, 0o600)?;
+    host.remove(NEW_KEY)?;
+    host.remove(&public)
+}
+
+/// Passwords, shells on the console, programs that give rights away, core dumps, SSH.
+pub(crate) fn audit(ground: &Ground<'_>) -> Result<Vec<Finding>> {
+    let host = ground.host;
+    let mut findings = Vec::new();
+    let mut add = |id: &str, wanted: &str, exception: Option<&str>, found: String, why: &str| {
+        findings.push(Finding::compare(format!("access/{id}"), wanted, exception, Some(found), why));
+    };
+    let none = |list: Vec<&str>| if list.is_empty() { "none".to_owned() } else { list.join(", ") };
+    let shadow = read(host)?.shadow;
+    add(
+        "passwords",
+        "none",
+        None,
+        none(with_password(&shadow)),
+        "no account, root's included, has a password to enter",
+    );
+    let masked = |unit: &&str| -> Result<bool> {
+        Ok(host.read_link(&format!("/etc/systemd/system/{unit}"))?.as_deref() == Some("/dev/null"))
+    };
+    let mut shells = Vec::new();
+    for unit in NO_CONSOLE {
+        if !masked(&unit)? {
+            shells.push(unit);
+        }
+    }
+    add("console", "none", None, none(shells), "the console shows progress and asks for nothing");
+    for (path, why) in NO_SETID {
+        if let Some((_, mode)) = host.size_and_mode(path)? {
+            let found = if mode & 0o6000 == 0 { "no" } else { "yes" };
+            add(&format!("set-id{path}"), "no", None, found.to_owned(), why);
+        }
+    }
+    let limit = host.run(&["systemctl", "show", "--property=DefaultLimitCORE", "--value"])?;
+    add("core-dumps", "0", None, limit.trim().to_owned(), "memory of a service that failed may hold secrets");
+    let state = host.run(&["systemctl", "show", "--property=ActiveState", "--value", UNIT])?;
+    let wanted = user(&ground.kept.access).map(|_| "active");
+    add("ssh", "inactive", wanted, state.trim().to_owned(), "SSH is absent unless the seed has keys");
+    if let Some(user) = user(&ground.kept.access) {
+        let effective = host.run(&[SSHD, "-T"])?;
+        let wrong = sshd::differences(&effective, user);
+        let wrong: Vec<String> = wrong.iter().map(|(key, found)| format!("{key} {found}")).collect();
+        let why = "what sshd does is what firstboot wrote";
+        add("sshd-configuration", "none", None, none(wrong.iter().map(String::as_str).collect()), why);
+    }
+    Ok(findings)
+}
+
+#[cfg(test)]
+mod tests;

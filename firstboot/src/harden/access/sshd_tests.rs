@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+//! sshd's configuration: as text, and as sshd itself reads it.
+
+use super::*;
+use crate::seed::SshKey;
+
+const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+#[test]
+fn keys_open_a_terminal_and_nothing_else() {
+    let mut access = Access { keys: vec![SshKey::parse(&format!("{KEY} work")).unwrap()], ..Access::default() };
+    assert_eq!(keys(&access), format!("restrict,pty {KEY} work\n"));
+    access.from = vec!["10.0.0.0/24".parse().unwrap(), "fd00::/8".parse().unwrap()];
+    assert_eq!(keys(&access), format!("from=\"10.0.0.0/24,fd00::/8\",restrict,pty {KEY} work\n"));
+}
+
+#[test]
+fn the_host_key_is_where_it_is_looked_for() {
+    let text = config("ops");
+    assert!(text.contains(&format!("\nHostKey {HOST_KEY}\n")) && text.contains("\nAllowUsers ops\n"));
+    assert!(text.contains(&format!("\nAuthorizedKeysFile {KEYS_DIR}/%u\n")));
+    assert!(!text.contains("USER"));
+}
+
+#[test]
+fn another_value_is_a_difference() {
+    let effective: String = DIRECTIVES
+        .iter()
+        .map(|(key, value, _)| format!("{} {}\n", key.to_ascii_lowercase(), value.replace("USER", "admin")))
+        .collect();
+    assert_eq!(differences(&effective, "admin"), []);
+    let other = effective.replace("passwordauthentication no", "passwordauthentication yes").replace("usedns no\n", "");
+    let found = differences(&format!("{other}allowusers guest\n"), "admin");
+    assert_eq!(
+        found,
+        [
+            ("AllowUsers", "admin, guest".to_owned()),
+            ("PasswordAuthentication", "yes".to_owned()),
+            ("UseDNS", "missing".to_owned()),
+        ]
+    );
+}
+
+/// sshd reads it (`-G`: needs no keys and no account) and says that it understood every line as meant. Debian's of
+/// the images is `FIRSTBOOT_SSHD`, which `make test` sets; else the machine's own.
+#[test]
+fn sshd_itself_reads_it_as_meant() {
+    let named = std::env::var_os("FIRSTBOOT_SSHD").map(std::path::PathBuf::from);
+    let Some(program) = named.or_else(|| Some("/usr/sbin/sshd".into()).filter(|p: &std::path::PathBuf| p.exists()))
+    else {
+        assert!(std::env::var_os("CI").is_none(), "there is no sshd, which set-up should have fetched");
+        println!("skipped: no FIRSTBOOT_SSHD and no /usr/sbin/sshd");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sshd_config");
+    #[allow(clippy::disallowed_methods)] // a test's own folder
+    let put = std::fs::write(&path, config("admin"));
+    put.unwrap();
+    #[allow(clippy::disallowed_methods)] // another program's opinion
+    let out = std::process::Command::new(program).arg("-G").arg("-f").arg(&path).output().unwrap();
+    let (text, error) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success() && error.is_empty(), "{error}");
+    assert_eq!(differences(&text, "admin"), []);
+}

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Access over SSH: opened, opened for another, taken away; the reading back.
+
+use super::*;
+use crate::audit::State;
+use crate::harden::Kept;
+use crate::host::fake::{Fake, Seen};
+use crate::seed::SshKey;
+use std::path::Path;
+use std::rc::Rc;
+
+const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA work";
+const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\nsshd:x:998:998::/run/sshd:/usr/sbin/nologin\n";
+const SHADOW: &str = "root:!*:20000:0:99999:7:::\nsshd:!*:20000:0:99999:7:::\n";
+
+/// An image with OpenSSH, on which ssh-keygen makes a key.
+fn machine(root: &Path) -> (Host, Rc<Seen>) {
+    let (fake, seen) = Fake::new();
+    let run = root.join("run");
+    let fake = fake.answering(move |argv| match argv {
+        ["ssh-keygen", .., path] => {
+            #[allow(clippy::disallowed_methods)] // what another program does
+            let put = std::fs::create_dir_all(&run)
+                .and_then(|()| std::fs::write(run.join(Path::new(path).file_name().unwrap()), "PRIVATE"))
+                .and_then(|()| std::fs::write(run.join("firstboot-host-key.pub"), "PUBLIC"));
+            Some(put.map(|()| String::new()).map_err(Into::into))
+        }
+        ["systemctl", "show", "--property=DefaultLimitCORE", ..] => Some(Ok("0\n".to_owned())),
+        ["systemctl", "show", ..] => Some(Ok("inactive\n".to_owned())),
+        _ => None,
+    });
+    let host = Host::open(root, Box::new(fake)).unwrap();
+    host.write(SSHD, b"", 0o755).unwrap();
+    for (path, text, mode) in [
+        ("/etc/passwd", PASSWD, 0o644),
+        ("/etc/group", "root:x:0:\nadm:x:4:\nsystemd-journal:x:999:\n", 0o644),
+        ("/etc/shadow", SHADOW, 0o640),
+        ("/etc/gshadow", "root:!*::\nadm:!*::\nsystemd-journal:!*::\n", 0o640),
+    ] {
+        host.write(path, text.as_bytes(), mode).unwrap();
+    }
+    for unit in NO_CONSOLE {
+        host.symlink(&format!("/etc/systemd/system/{unit}"), "/dev/null").unwrap();
+    }
+    (host, seen)
+}
+
+fn access(user: &str) -> Access {
+    Access { user: user.to_owned(), keys: vec![SshKey::parse(KEY).unwrap()], from: Vec::new() }
+}
+
+fn text(host: &Host, path: &str) -> Option<String> {
+    host.read(path).unwrap().map(|b| String::from_utf8(b).unwrap())
+}
+
+#[test]
+fn keys_open_it_once_and_no_keys_close_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (host, seen) = machine(dir.path());
+    assert!(check(&host, &Access::default()).unwrap());
+    apply(&host, &Access::default()).unwrap();
+    assert_eq!(*seen.commands.borrow(), Vec::<String>::new());
+
+    assert!(!check(&host, &access("admin")).unwrap());
+    apply(&host, &access("admin")).unwrap();
+    let opened = [
+        "chgrp shadow /etc/shadow /etc/gshadow",
+        "ssh-keygen -q -t ed25519 -N  -C  -f /run/firstboot-host-key",
+        "systemctl start ssh.service",
+    ];
+    assert_eq!(*seen.commands.borrow(), opened);
+    assert!(check(&host, &access("admin")).unwrap());
+    assert_eq!(text(&host, sshd::HOST_KEY).unwrap(), "PRIVATE");
+    assert_eq!(host.size_and_mode(sshd::HOST_KEY).unwrap().unwrap().1, 0o600);
+    assert_eq!(host.size_and_mode("/etc/shadow").unwrap().unwrap().1, 0o640);
+    assert_eq!(host.list("/run").unwrap(), Vec::<String>::new());
+    assert_eq!(text(&host, "/etc/ssh/authorized_keys.d/admin").unwrap(), format!("restrict,pty {KEY}\n"));
+
+    // Once more: nothing is made again.
+    seen.commands.borrow_mut().clear();
+    apply(&host, &access("admin")).unwrap();
+    assert_eq!(*seen.commands.borrow(), ["systemctl start ssh.service"]);
+
+    apply(&host, &access("ops")).unwrap();
+    assert!(check(&host, &access("ops")).unwrap() && !check(&host, &access("admin")).unwrap());
+    assert_eq!(host.list(sshd::KEYS_DIR).unwrap(), ["ops"]);
+    assert!(seen.commands.borrow().contains(&"systemctl reload ssh.service".to_owned()));
+
+    apply(&host, &Access::default()).unwrap();
+    assert!(check(&host, &Access::default()).unwrap());
+    assert_eq!(text(&host, "/etc/passwd").unwrap(), PASSWD);
+    assert_eq!(text(&host, "/etc/shadow").unwrap(), SHADOW);
+    assert!(seen.commands.borrow().contains(&"systemctl stop ssh.service".to_owned()));
+    assert_eq!(text(&host, sshd::HOST_KEY).unwrap(), "PRIVATE", "the device is known again");
+}
+
+/// Wherever the power goes while one account takes the place of another, going on leads to what an uninterrupted run
+/// makes, and there is never a password.
+#[test]
+fn a_power_cut_anywhere_heals() {
+    let whole = tempfile::tempdir().unwrap();
+    let (host, _) = machine(whole.path());
+    apply(&host, &access("admin")).unwrap();
+    let files = ["/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow", CONFIG, sshd::HOST_KEY];
+    let wanted = files.map(|path| text(&host, path));
+    let mut cuts = 0;
+    for fuse in 0.. {
+        // In memory, where there is a place: it is all flushing.
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let (host, seen) = machine(dir.path());
+        apply(&host, &access("ops")).unwrap();
+        host.remove(sshd::HOST_KEY).unwrap();
+        seen.fuse.set(Some(fuse));
+        let ended = apply(&host, &access("admin")).is_ok();
+        seen.fuse.set(None);
+        assert!(with_password(&text(&host, "/etc/shadow").unwrap()).is_empty(), "after {fuse} effects");
+        apply(&host, &access("admin")).unwrap();
+        assert!(check(&host, &access("admin")).unwrap(), "after {fuse} effects");
+        assert_eq!(files.map(|path| text(&host, path)), wanted, "after {fuse} effects");
+        if ended {
+            break;
+        }
+        cuts += 1;
+    }
+    assert!(cuts > 20, "{cuts} cuts");
+}
+
+#[test]
+fn what_cannot_be_given_is_the_seeds_or_the_images_fault() {
+    let dir = tempfile::tempdir().unwrap();
+    let (host, _) = machine(dir.path());
+    let fault = apply(&host, &access("systemd-journal")).unwrap_err();
+    assert_eq!(fault.owner, Owner::Seed);
+    let words = "make account systemd-journal: this system has one of that name for itself; change user in [access]";
+    assert_eq!(fault.to_string(), words);
+    host.remove(SSHD).unwrap();
+    let fault = apply(&host, &access("admin")).unwrap_err();
+    assert_eq!(fault.owner, Owner::Image);
+    assert_eq!(fault.to_string(), "find /usr/sbin/sshd: the seed has SSH keys, and this image no SSH");
+}
+
+#[test]
+fn passwords_shells_and_set_id_programs_are_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let (host, _) = machine(dir.path());
+    let look = |kept: Kept| {
+        let findings = audit(&Ground { host: &host, kept }).unwrap();
+        findings.into_iter().map(|f| (f.id, f.state, f.found)).collect::<Vec<_>>()
+    };
+    host.write("/usr/bin/su", b"", 0o755).unwrap();
+    let good = look(Kept::default());
+    assert!(good.len() == 5 && good.iter().all(|(_, state, _)| *state == State::Ok), "{good:?}");
+    host.write("/usr/bin/su", b"x", 0o4755).unwrap();
+    host.write("/etc/shadow", b"root::1::::::\n", 0o640).unwrap();
+    host.remove("/etc/systemd/system/getty@.service").unwrap();
+    let bad = look(Kept { access: access("admin"), ..Kept::default() });
+    let get = |id: &str| bad.iter().find(|(i, ..)| i == id).map(|(_, s, f)| (*s, f.as_str())).unwrap();
+    assert_eq!(get("access/passwords"), (State::Drift, "root"));
+    assert_eq!(get("access/console"), (State::Drift, "getty@.service"));
+    assert_eq!(get("access/set-id/usr/bin/su"), (State::Drift, "yes"));
+    assert_eq!(get("access/ssh"), (State::Drift, "inactive"));
+    assert!(get("access/sshd-configuration").1.contains("PermitRootLogin missing"));
+}

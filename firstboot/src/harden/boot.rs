@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How the kernel was started: its command line, which the image's boot loader gives it, and its security modules.
+//!
+//! Nothing is applied here: the words stand in `targets/*.toml`, which a test of imagebuild holds against this table.
+//! <https://docs.kernel.org/admin-guide/kernel-parameters.html>
+
+use crate::audit::{Finding, Ground};
+use anyhow::Result;
+
+/// A word, the architecture that knows it (`""`: all), and the reason.
+pub type Word = (&'static str, &'static str, &'static str);
+
+/// Words of the command line.
+#[rustfmt::skip]
+pub const COMMAND_LINE: &[Word] = &[
+    ("lockdown=integrity", "", "root cannot change the running kernel: only signed modules, no writing to its memory"),
+    ("slab_nomerge", "", "objects of one kind in the kernel do not overflow into another kind"),
+    ("init_on_alloc=1", "", "memory is zeroed before it is handed out"),
+    ("page_alloc.shuffle=1", "", "free memory is handed out in random order"),
+    ("randomize_kstack_offset=on", "", "each system call finds the kernel's stack elsewhere"),
+    ("mitigations=auto", "", "the processor's own faults are worked around, as far as that leaves all its threads in use: nosmt would halve many of them"),
+    ("debugfs=off", "", "no debugging interface of drivers"),
+    ("vsyscall=none", "amd64", "no code at a fixed address in every program"),
+];
+
+/// The words in the running kernel's command line, lockdown and AppArmor as the kernel tells them.
+pub(crate) fn audit(ground: &Ground<'_>) -> Result<Vec<Finding>> {
+    let host = ground.host;
+    let line = host.read_text("/proc/cmdline")?.unwrap_or_default();
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let arch = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
+    let known = COMMAND_LINE.iter().filter(|(_, only, _)| only.is_empty() || *only == arch);
+    let mut findings: Vec<Finding> = known
+        .map(|(word, _, why)| {
+            let key = word.split('=').next().unwrap_or(word);
+            // The last one of a name is the one that the kernel takes.
+            let found = words.iter().rev().find(|w| w.split('=').next() == Some(key)).map(|w| (*w).to_owned());
+            Finding::compare(format!("boot/{key}"), word, None, found, why)
+        })
+        .collect();
+    let modules = host.read_text("/sys/kernel/security/lsm")?.unwrap_or_default();
+    // A kernel built without it takes the word and does nothing.
+    if modules.split(',').any(|m| m == "lockdown") {
+        let text = host.read_text("/sys/kernel/security/lockdown")?;
+        let found = text.map(|t| t.split(['[', ']']).nth(1).unwrap_or("unclear").to_owned());
+        let why = "what the kernel made of lockdown= on its command line";
+        findings.push(Finding::compare("boot/kernel-lockdown".to_owned(), "integrity", None, found, why));
+    }
+    Ok(findings)
+}
+
+/// Where containerd looks for the program that loads its profile.
+const PARSER: &str = "/usr/sbin/apparmor_parser";
+/// The profile that containerd gives to containers.
+const PROFILE: &str = "cri-containerd.apparmor.d";
+
+/// AppArmor: in force, and able to take containerd's profile.
+pub(crate) fn audit_apparmor(ground: &Ground<'_>) -> Result<Vec<Finding>> {
+    let host = ground.host;
+    let found = host.read_text("/sys/module/apparmor/parameters/enabled")?;
+    let why = "containers are confined by a profile beside their namespaces";
+    let mut findings = vec![Finding::compare("apparmor/enabled".to_owned(), "Y", None, found, why)];
+    let found = if host.size_and_mode(PARSER)?.is_some() { "present" } else { "missing" };
+    let why = "without it containerd starts containers unconfined, and says nothing";
+    findings.push(Finding::compare("apparmor/parser".to_owned(), "present", None, Some(found.to_owned()), why));
+    // There from the first container on.
+    let profiles = host.read_text("/sys/kernel/security/apparmor/profiles")?.unwrap_or_default();
+    let mode = profiles.lines().find_map(|l| l.strip_prefix(PROFILE)?.trim().strip_prefix('(')?.strip_suffix(')'));
+    if let Some(mode) = mode {
+        let why = "what the profile forbids is refused, not only logged";
+        let id = format!("apparmor/{PROFILE}");
+        findings.push(Finding::compare(id, "enforce", None, Some(mode.to_owned()), why));
+    }
+    Ok(findings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::State;
+    use crate::harden::Kept;
+    use crate::host::Host;
+    use crate::host::fake::Fake;
+
+    fn found(files: &[(&str, &str)], look: fn(&Ground<'_>) -> Result<Vec<Finding>>) -> Vec<(String, State, String)> {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
+        for (path, text) in files {
+            host.write(path, text.as_bytes(), 0o644).unwrap();
+        }
+        let ground = Ground { host: &host, kept: Kept::default() };
+        look(&ground).unwrap().into_iter().map(|f| (f.id, f.state, f.found)).collect()
+    }
+
+    fn line() -> String {
+        let words = COMMAND_LINE.iter().map(|(word, ..)| *word).collect::<Vec<_>>();
+        format!("root=x ro {}", words.join(" "))
+    }
+
+    #[test]
+    fn the_last_word_of_a_name_counts() {
+        let good = found(&[("/proc/cmdline", &line())], audit);
+        assert!(good.len() + 1 >= COMMAND_LINE.len() && good.iter().all(|(_, state, _)| *state == State::Ok));
+        let off = format!("{} mitigations=off", line().replace(" slab_nomerge", ""));
+        let bad = found(&[("/proc/cmdline", &off)], audit);
+        let bad: Vec<_> = bad.into_iter().filter(|(_, state, _)| *state != State::Ok).collect();
+        assert_eq!(
+            bad,
+            [
+                ("boot/slab_nomerge".to_owned(), State::Drift, "missing".to_owned()),
+                ("boot/mitigations".to_owned(), State::Drift, "mitigations=off".to_owned()),
+            ]
+        );
+    }
+
+    #[test]
+    fn lockdown_is_what_the_kernel_says() {
+        let with = |lsm: &str, lockdown: &str| {
+            let files = [
+                ("/proc/cmdline", line()),
+                ("/sys/kernel/security/lsm", lsm.to_owned()),
+                ("/sys/kernel/security/lockdown", lockdown.to_owned()),
+            ];
+            let files: Vec<(&str, &str)> = files.iter().map(|(p, t)| (*p, t.as_str())).collect();
+            found(&files, audit).into_iter().find(|(id, ..)| id == "boot/kernel-lockdown").map(|(_, s, f)| (s, f))
+        };
+        let all = "capability,landlock,lockdown,yama,apparmor";
+        assert_eq!(with(all, "none [integrity] confidentiality\n"), Some((State::Ok, "integrity".to_owned())));
+        assert_eq!(with(all, "[none] integrity confidentiality\n"), Some((State::Drift, "none".to_owned())));
+        assert_eq!(with("capability,yama", "x"), None);
+    }
+
+    #[test]
+    fn apparmor_has_to_be_on_and_its_profile_in_force() {
+        let enabled = ("/sys/module/apparmor/parameters/enabled", "Y\n");
+        let parser = (PARSER, "");
+        let states = |files: &[(&str, &str)]| -> Vec<State> {
+            found(files, audit_apparmor).into_iter().map(|(_, state, _)| state).collect()
+        };
+        assert_eq!(states(&[enabled, parser]), [State::Ok, State::Ok]);
+        assert_eq!(states(&[]), [State::Drift, State::Drift]);
+        let profiles = |mode: &str| format!("lsb_release ({mode})\ncri-containerd.apparmor.d ({mode})\n");
+        let path = "/sys/kernel/security/apparmor/profiles";
+        assert_eq!(states(&[enabled, parser, (path, &profiles("enforce"))]), [State::Ok; 3]);
+        assert_eq!(states(&[enabled, parser, (path, &profiles("complain"))])[2], State::Drift);
+    }
+}

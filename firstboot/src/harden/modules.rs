@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Kernel modules that no node needs: the kernel loads a protocol or a file system as soon as somebody asks for it by
+//! name, and the rarely used ones are where faults stay longest. They cannot be loaded, but by the seed's word.
+//!
+//! The image holds the list for modprobe (modprobe.d(5)); a file of the same name below /etc takes its place where
+//! the seed allows some. USB storage is not on it: a seed may come on a stick, and devices boot from USB disks. `llc`
+//! is not, for bridges need it; FAT is not, though firstboot itself never mounts one.
+
+use super::{Kept, ensure, keep_or_remove};
+use crate::audit::{Finding, Ground};
+use crate::host::Host;
+use anyhow::Result;
+use std::collections::BTreeSet;
+
+/// Read by modprobe, and by udev.
+pub const FILE: &str = "/usr/lib/modprobe.d/firstboot-deny.conf";
+/// Takes the place of [`FILE`].
+const SEED_FILE: &str = "/etc/modprobe.d/firstboot-deny.conf";
+
+/// Modules, each with the reason. What depends on one of them cannot be loaded either.
+const DENIED: &[(&str, &str)] = &[
+    ("cramfs", "file system of old boot disks"),
+    ("freevxfs", "file system of old UNIX servers"),
+    ("hfs", "file system of old Apple disks"),
+    ("hfsplus", "file system of Apple disks"),
+    ("jffs2", "file system of raw flash chips"),
+    ("udf", "file system of optical disks"),
+    ("squashfs", "file system of snaps, which are not used here"),
+    ("adfs", "file system of Acorn computers"),
+    ("affs", "file system of Amiga computers"),
+    ("befs", "file system of BeOS"),
+    ("bfs", "file system of UnixWare's boot disks"),
+    ("efs", "file system of old SGI disks"),
+    ("hpfs", "file system of OS/2"),
+    ("jfs", "file system of AIX and OS/2"),
+    ("minix", "file system of Minix"),
+    ("nilfs2", "a log as a file system, rarely used"),
+    ("omfs", "file system of music players"),
+    ("qnx4", "file system of QNX 4"),
+    ("qnx6", "file system of QNX 6"),
+    ("reiserfs", "no longer maintained"),
+    ("sysv", "file system of old UNIX systems"),
+    ("ufs", "file system of BSD systems"),
+    ("dccp", "transport protocol that no workload uses; many faults"),
+    ("sctp", "transport protocol; a cluster with SCTP Services names it in the seed"),
+    ("rds", "transport protocol of database clusters; many faults"),
+    ("tipc", "transport protocol of telephone exchanges; many faults"),
+    ("can", "bus of vehicles and machines; a gateway to one names it in the seed"),
+    ("atm", "networks of telephone companies"),
+    ("ax25", "amateur radio"),
+    ("netrom", "amateur radio"),
+    ("rose", "amateur radio"),
+    ("x25", "packet networks of the past"),
+    ("lapb", "packet networks of the past"),
+    ("appletalk", "networks of old Apple computers"),
+    ("ipx", "networks of old Novell servers"),
+    ("p8022", "carrier of IPX"),
+    ("phonet", "modems of old Nokia telephones"),
+    ("caif", "modems of ST-Ericsson"),
+    ("rxrpc", "carrier of AFS"),
+    ("kcm", "multiplexer in the kernel, rarely used"),
+    ("smc", "remote memory of mainframes"),
+    ("ieee802154", "radio of sensors; a gateway to them names it in the seed"),
+    ("nfc", "radio of cards"),
+    ("bluetooth", "radio of keyboards and sensors; a gateway to them names it in the seed"),
+    ("n_gsm", "multiplexer of modems on a serial line; many faults"),
+    ("n_hdlc", "a line discipline with many faults"),
+    ("slip", "networks over serial lines"),
+    ("firewire_core", "a plug that reads and writes all memory"),
+    ("thunderbolt", "a plug that reaches the memory bus"),
+    ("floppy", "drives of the past; many faults"),
+    ("vivid", "a made-up camera for tests; was a way to root"),
+    ("pcspkr", "nobody listens"),
+];
+
+/// The list without what is allowed.
+fn text(allowed: &[String]) -> String {
+    let lines: String = DENIED
+        .iter()
+        .filter(|(name, _)| !allowed.iter().any(|a| a == name))
+        // `install` for those who ask by name, `blacklist` for hardware that asks by alias.
+        .map(|(name, why)| format!("# {why}\ninstall {name} /bin/false\nblacklist {name}\n"))
+        .collect();
+    format!("# Written by firstboot.\n{lines}")
+}
+
+/// The file that the image holds.
+pub fn file() -> String {
+    text(&[])
+}
+
+fn seed_file(kept: &Kept) -> Option<String> {
+    let allowed = &kept.harden.modules;
+    (!allowed.is_empty()).then(|| text(allowed))
+}
+
+pub(super) fn check(host: &Host, kept: &Kept) -> Result<bool> {
+    let seed = host.read(SEED_FILE)?;
+    Ok(host.read(FILE)?.as_deref() == Some(file().as_bytes())
+        && seed.as_deref() == seed_file(kept).as_ref().map(String::as_bytes))
+}
+
+pub(super) fn apply(host: &Host, kept: &Kept) -> Result<()> {
+    ensure(host, FILE, &file())?;
+    keep_or_remove(host, SEED_FILE, seed_file(kept).as_deref())
+}
+
+/// What modprobe would do, by its own word, and what the kernel has loaded all the same.
+pub(crate) fn audit(ground: &Ground<'_>) -> Result<Vec<Finding>> {
+    let configuration = ground.host.run(&["modprobe", "--showconfig"])?;
+    let loaded = ground.host.read_text("/proc/modules")?.unwrap_or_default();
+    let loaded: BTreeSet<&str> = loaded.lines().filter_map(|l| l.split(' ').next()).collect();
+    let refused: BTreeSet<String> = configuration
+        .lines()
+        .filter_map(|l| l.strip_prefix("install ")?.strip_suffix(" /bin/false"))
+        .map(|name| name.replace('-', "_"))
+        .collect();
+    let one = |(name, why): &(&str, &str)| {
+        let found = match (loaded.contains(name), refused.contains(*name)) {
+            (true, _) => "loaded",
+            (false, true) => "refused",
+            (false, false) => "not refused",
+        };
+        // Allowed ones may be loaded or not.
+        let allowed = ground.kept.harden.modules.iter().any(|a| a == name);
+        let exception = allowed.then_some(if found == "refused" { "not refused" } else { found });
+        Finding::compare(format!("modules/{name}"), "refused", exception, Some(found.to_owned()), why)
+    };
+    Ok(DENIED.iter().map(one).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::State;
+    use crate::host::fake::Fake;
+
+    fn kept(modules: &[&str]) -> Kept {
+        let mut kept = Kept::default();
+        kept.harden.modules = modules.iter().map(|m| (*m).to_owned()).collect();
+        kept
+    }
+
+    #[test]
+    fn an_allowed_module_is_taken_off_the_list_and_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
+        assert!(!check(&host, &kept(&[])).unwrap());
+        apply(&host, &kept(&[])).unwrap();
+        assert!(check(&host, &kept(&[])).unwrap() && host.read(SEED_FILE).unwrap().is_none());
+        assert!(file().contains("# file system of old boot disks\ninstall cramfs /bin/false\nblacklist cramfs\n"));
+        apply(&host, &kept(&["sctp"])).unwrap();
+        let other = String::from_utf8(host.read(SEED_FILE).unwrap().unwrap()).unwrap();
+        assert!(!other.contains("sctp") && other.contains("install dccp /bin/false\n"));
+        assert_eq!(file().lines().count(), other.lines().count() + 3);
+        assert!(check(&host, &kept(&["sctp"])).unwrap() && !check(&host, &kept(&[])).unwrap());
+        apply(&host, &kept(&[])).unwrap();
+        assert!(check(&host, &kept(&[])).unwrap());
+    }
+
+    #[test]
+    fn modprobe_and_the_kernel_are_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = text(&["sctp".to_owned(), "x25".to_owned()]);
+        let fake = Fake::new().0.answering(move |argv| (argv[0] == "modprobe").then(|| Ok(config.clone())));
+        let host = Host::open(dir.path(), Box::new(fake)).unwrap();
+        host.write("/proc/modules", b"tipc 1 0 - Live 0x0\nsctp 2 0 - Live 0x0\n", 0o644).unwrap();
+        let findings = audit(&Ground { host: &host, kept: kept(&["sctp", "dccp"]) }).unwrap();
+        let get = |name: &str| findings.iter().find(|f| f.id == format!("modules/{name}")).unwrap();
+        assert_eq!((get("sctp").state, get("sctp").found.as_str()), (State::Exception, "loaded"));
+        assert_eq!((get("tipc").state, get("tipc").found.as_str()), (State::Drift, "loaded"));
+        assert_eq!((get("x25").state, get("x25").found.as_str()), (State::Drift, "not refused"));
+        // Allowed by the seed, and yet refused: the phase has not done its work.
+        assert_eq!(get("dccp").state, State::Drift);
+        assert_eq!(findings.iter().filter(|f| f.state == State::Ok).count(), DENIED.len() - 4);
+    }
+
+    #[test]
+    fn nothing_that_a_node_needs_is_refused() {
+        let needed =
+            ["overlay", "br_netfilter", "nf_conntrack", "bridge", "llc", "stp", "vxlan", "usb_storage", "vfat"];
+        assert!(DENIED.iter().all(|(name, _)| !needed.contains(name)));
+        // modprobe holds - and _ for the same, and the seed's names come with _.
+        assert!(DENIED.iter().all(|(name, _)| !name.contains('-')));
+    }
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Folders that everybody may write to: nothing there is a device, changes its user, or is started.
+//!
+//! Nothing is applied here: the image's fstab holds the lines. containerd unpacks below its own folder, and pods have
+//! a /tmp and a /dev/shm of their own.
+
+use crate::audit::{Finding, Ground};
+use anyhow::Result;
+
+/// Where, the line of fstab(5), the reason.
+type Mount = (&'static str, &'static str, &'static str);
+
+/// What is mounted beside the root.
+#[rustfmt::skip]
+const MOUNTS: &[Mount] = &[
+    ("/tmp", "tmpfs /tmp tmpfs nodev,nosuid,noexec,mode=1777,size=25% 0 0", "gone at power-off, and at most a quarter of the memory"),
+    ("/var/tmp", "/var/tmp /var/tmp none bind,nodev,nosuid,noexec 0 0", "outlives power-off, so it stays on the disk"),
+    ("/dev/shm", "tmpfs /dev/shm tmpfs nodev,nosuid,noexec,mode=1777 0 0", "memory that programs share holds data, no programs"),
+];
+
+/// What none of them does.
+const OPTIONS: [&str; 3] = ["nodev", "nosuid", "noexec"];
+
+/// The lines of the image's fstab.
+pub fn fstab() -> String {
+    MOUNTS.iter().map(|(_, line, why)| format!("# {why}\n{line}\n")).collect()
+}
+
+/// What is mounted now (proc_pid_mountinfo(5)).
+pub(crate) fn audit(ground: &Ground<'_>) -> Result<Vec<Finding>> {
+    let text = ground.host.read_text("/proc/self/mountinfo")?.unwrap_or_default();
+    // Mount point, options of the mount, file system. What was mounted last lies on top.
+    let mounts: Vec<(&str, &str, &str)> = text
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split(' ').skip(4);
+            let (point, options) = (words.next()?, words.next()?);
+            Some((point, options, words.skip_while(|w| *w != "-").nth(1)?))
+        })
+        .collect();
+    let one = |(path, _, why): &Mount| {
+        let options = mounts.iter().rev().find(|(point, ..)| point == path).map(|(_, options, _)| *options);
+        let found = options.map(|options| {
+            let has = |name: &&&str| options.split(',').any(|o| o == **name);
+            OPTIONS.iter().filter(has).copied().collect::<Vec<_>>().join(",")
+        });
+        Finding::compare(format!("mounts{path}"), &OPTIONS.join(","), None, found, why)
+    };
+    let mut findings: Vec<Finding> = MOUNTS.iter().map(one).collect();
+    let fat: Vec<&str> = mounts.iter().filter(|(.., kind)| *kind == "vfat").map(|(point, ..)| *point).collect();
+    let found = if fat.is_empty() { "none".to_owned() } else { fat.join(", ") };
+    let why = "the boot and EFI system partitions are not mounted: nothing that runs reaches kernel, initrd or seed by a path";
+    findings.push(Finding::compare("mounts/fat".to_owned(), "none", None, Some(found), why));
+    Ok(findings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::State;
+    use crate::harden::Kept;
+    use crate::host::Host;
+    use crate::host::fake::Fake;
+
+    const MOUNTED: &str = "22 1 254:3 / / rw,noatime shared:1 - ext4 /dev/vda3 rw,errors=remount-ro\n\
+        30 22 0:24 / /tmp rw,nosuid,nodev,noexec,relatime shared:13 - tmpfs tmpfs rw,size=250000k\n\
+        31 22 254:3 /var/tmp /var/tmp rw,nosuid,nodev,noexec,noatime shared:1 - ext4 /dev/vda3 rw\n\
+        25 23 0:20 / /dev/shm rw,nosuid,nodev,noexec shared:4 - tmpfs tmpfs rw\n";
+
+    fn states(text: &str) -> Vec<(String, State, String)> {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
+        host.write("/proc/self/mountinfo", text.as_bytes(), 0o644).unwrap();
+        let findings = audit(&Ground { host: &host, kept: Kept::default() }).unwrap();
+        findings.into_iter().map(|f| (f.id, f.state, f.found)).collect()
+    }
+
+    #[test]
+    fn options_of_the_mount_on_top_count() {
+        assert!(states(MOUNTED).iter().all(|(_, state, _)| *state == State::Ok));
+        let over = format!("{MOUNTED}40 30 0:30 / /tmp rw,nosuid - tmpfs tmpfs rw\n");
+        assert_eq!(states(&over)[0], ("mounts/tmp".to_owned(), State::Drift, "nosuid".to_owned()));
+        let absent = MOUNTED.replace(" /var/tmp rw", " /mnt rw");
+        assert_eq!(states(&absent)[1], ("mounts/var/tmp".to_owned(), State::Drift, "missing".to_owned()));
+        let efi = format!("{MOUNTED}40 22 254:2 / /efi ro - vfat /dev/vda2 ro\n");
+        assert_eq!(states(&efi)[3], ("mounts/fat".to_owned(), State::Drift, "/efi".to_owned()));
+    }
+
+    #[test]
+    fn every_line_has_every_option() {
+        for (path, line, _) in MOUNTS {
+            let fields: Vec<&str> = line.split(' ').collect();
+            assert_eq!((fields.len(), fields[1]), (6, *path));
+            assert!(OPTIONS.iter().all(|o| fields[3].split(',').any(|f| f == *o)), "{line}");
+        }
+    }
+}

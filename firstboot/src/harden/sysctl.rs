@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Kernel settings of the hardened host: what the Kernel Self-Protection Project and the CIS benchmark for Debian
+//! (levels 1 and 2) ask for, as far as a Kubernetes node allows.
+//!
+//! The image holds them as a file that systemd-sysctl reads before any link is up, and udev for each link that comes
+//! later; the phase `harden` sets them as well and adds what the seed wants otherwise. What kubelet needs is in
+//! [`crate::phases`]. Format: sysctl.d(5). <https://kspp.github.io/Recommended_Settings>
+
+use super::{Kept, ensure, keep_or_remove};
+use crate::audit::{Finding, Ground, State};
+use crate::fault::{Fault, OwnedBy, Owner};
+use crate::host::Host;
+use anyhow::Result;
+use std::collections::BTreeMap;
+
+/// Read at every boot; sorts behind Debian's own files, and before what the seed says.
+pub const FILE: &str = "/usr/lib/sysctl.d/99-firstboot-harden.conf";
+/// What the seed says.
+const SEED_FILE: &str = "/etc/sysctl.d/99-firstboot-seed.conf";
+
+/// Name, value, reason. A `*` stands for every network interface.
+type Setting = (&'static str, &'static str, &'static str);
+
+/// What every kernel has.
+#[rustfmt::skip]
+const SETTINGS: &[Setting] = &[
+    ("kernel.kptr_restrict", "2", "addresses in the kernel help an attack on it"),
+    ("kernel.dmesg_restrict", "1", "the kernel log is for root"),
+    ("kernel.randomize_va_space", "2", "programs lie at random addresses, the heap included"),
+    ("kernel.sysrq", "0", "a keyboard, or a pod that writes to /proc/sysrq-trigger, commands nothing"),
+    ("kernel.ctrl-alt-del", "0", "Ctrl-Alt-Del is left to the service manager, which ignores it"),
+    ("kernel.core_pattern", "|/bin/false", "memory of a program that failed may hold secrets: it is not kept"),
+    ("kernel.core_uses_pid", "1", "should somebody want core dumps, none overwrites another"),
+    ("fs.suid_dumpable", "0", "programs that changed their user leave no memory behind"),
+    ("fs.protected_hardlinks", "1", "nobody links to files that are not his"),
+    ("fs.protected_symlinks", "1", "links in /tmp lead nobody else astray"),
+    ("fs.protected_fifos", "2", "nobody writes into another's pipe in a folder for all"),
+    ("fs.protected_regular", "2", "nobody writes into another's file in a folder for all"),
+    ("vm.mmap_min_addr", "65536", "a null pointer in the kernel leads to no memory of a program"),
+    ("net.ipv4.tcp_syncookies", "1", "a flood of half-open connections shuts nobody out"),
+    ("net.ipv4.tcp_rfc1337", "1", "a late packet does not end a connection that is being closed"),
+    ("net.ipv4.icmp_echo_ignore_broadcasts", "1", "no amplifier of somebody else's traffic"),
+    ("net.ipv4.icmp_ignore_bogus_error_responses", "1", "wrong answers of routers do not fill the log"),
+    ("net.ipv4.conf.all.rp_filter", "1", "a packet comes in where its answer would go out; strict works with bridge and flannel, and Calico refuses loose"),
+    ("net.ipv4.conf.default.rp_filter", "1", "the same for links that come later, pods' included"),
+    ("net.ipv4.conf.all.log_martians", "1", "packets from impossible addresses are logged; the kernel limits the rate"),
+    ("net.ipv4.conf.default.log_martians", "1", "the same for links that come later"),
+    ("net.ipv4.conf.*.accept_source_route", "0", "nobody else chooses the way of packets"),
+    ("net.ipv4.conf.*.accept_redirects", "0", "a neighbour cannot redirect traffic through itself"),
+    ("net.ipv4.conf.*.secure_redirects", "0", "not even one that is a gateway"),
+    ("net.ipv4.conf.*.send_redirects", "0", "a node is no router for its neighbours"),
+];
+
+/// What some kernels lack: built without, of another age, or of another architecture. Where the name is known, the
+/// value holds.
+#[rustfmt::skip]
+const WHERE_KNOWN: &[Setting] = &[
+    ("kernel.perf_event_paranoid", "3", "performance counters spy on other programs; 3 is Debian's word for root only"),
+    ("kernel.unprivileged_bpf_disabled", "1", "only root loads programs into the kernel"),
+    ("net.core.bpf_jit_harden", "2", "programs in the kernel carry no constants of an attacker's choice"),
+    ("kernel.kexec_load_disabled", "1", "no other kernel is started past the firmware"),
+    ("kernel.yama.ptrace_scope", "2", "only who has CAP_SYS_PTRACE looks into another program; 3 would take that from debugging pods, too"),
+    ("kernel.unprivileged_userns_clone", "0", "user namespaces are made by root alone: Kubernetes' own (hostUsers: false) still work, for the runtime makes them"),
+    ("kernel.io_uring_disabled", "2", "a frequent way to root; containerd's seccomp profile refuses it to pods anyway"),
+    ("vm.unprivileged_userfaultfd", "0", "handling of page faults makes races in the kernel easy to win"),
+    ("vm.mmap_rnd_bits", "32", "as random as addresses can be on amd64, and nearly so on arm64"),
+    ("vm.mmap_rnd_compat_bits", "16", "the same for 32-bit programs"),
+    ("dev.tty.ldisc_autoload", "0", "terminals load no line disciplines, a source of faults for years"),
+    ("dev.tty.legacy_tiocsti", "0", "no program types into another's terminal"),
+    ("net.ipv6.conf.all.accept_ra", "0", "networkd and NetworkManager read router advertisements themselves; the kernel's own reading is for hosts that forward nothing"),
+    ("net.ipv6.conf.default.accept_ra", "0", "the same for links that come later: a pod cannot announce itself as a router"),
+    ("net.ipv6.conf.*.accept_source_route", "0", "nobody else chooses the way of packets"),
+    ("net.ipv6.conf.*.accept_redirects", "0", "a neighbour cannot redirect traffic through itself"),
+];
+
+/// What only ever gets stricter while a kernel runs.
+const ONLY_STRICTER: [&str; 2] = ["kernel.kexec_load_disabled", "kernel.unprivileged_bpf_disabled"];
+
+/// The file that the image holds.
+pub fn file() -> String {
+    let line = |mark: &str, (key, value, why): &Setting| format!("# {why}\n{mark}{key} = {value}\n");
+    let must: String = SETTINGS.iter().map(|s| line("", s)).collect();
+    // The minus: systemd-sysctl goes on where the kernel does not take it.
+    let may: String = WHERE_KNOWN.iter().map(|s| line("-", s)).collect();
+    format!("# Written by firstboot.\n{must}{may}")
+}
+
+/// The file of what the seed wants otherwise.
+fn seed_file(settings: &BTreeMap<String, String>) -> Option<String> {
+    let lines: String = settings.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+    (!lines.is_empty()).then(|| format!("# Written by firstboot.\n{lines}"))
+}
+
+/// Where a setting lies; dots and slashes in a name have changed places there (sysctl(8)), for links with dots.
+pub(crate) fn path(key: &str) -> String {
+    let swapped = key.chars().map(|c| match c {
+        '.' => '/',
+        '/' => '.',
+        other => other,
+    });
+    format!("/proc/sys/{}", swapped.collect::<String>())
+}
+
+/// Names that a name with a `*` stands for.
+fn expand(host: &Host, key: &str) -> Result<Vec<String>> {
+    let Some((before, after)) = key.split_once(".*.") else { return Ok(vec![key.to_owned()]) };
+    let links = host.list(&path(before))?;
+    Ok(links.into_iter().map(|link| format!("{before}.{}.{after}", link.replace('.', "/"))).collect())
+}
+
+/// What the kernel has, blanks made one.
+fn value(host: &Host, key: &str) -> Result<Option<String>> {
+    let text = host.read_text(&path(key))?;
+    Ok(text.map(|t| t.split_whitespace().collect::<Vec<_>>().join(" ")))
+}
+
+pub(super) fn check(host: &Host, kept: &Kept) -> Result<bool> {
+    let seed = host.read(SEED_FILE)?;
+    Ok(host.read(FILE)?.as_deref() == Some(file().as_bytes())
+        && seed.as_deref() == seed_file(&kept.harden.sysctl).as_ref().map(String::as_bytes))
+}
+
+pub(super) fn apply(host: &Host, kept: &Kept) -> Result<(), Fault> {
+    let wishes = &kept.harden.sysctl;
+    let ours = || -> Result<()> {
+        ensure(host, FILE, &file())?;
+        for (known_only, (key, wanted, _)) in
+            SETTINGS.iter().map(|s| (false, s)).chain(WHERE_KNOWN.iter().map(|s| (true, s)))
+        {
+            for key in expand(host, key)?.iter().filter(|key| !wishes.contains_key(*key)) {
+                let found = value(host, key)?;
+                if found.as_deref() == Some(*wanted) || (known_only && found.is_none()) {
+                    continue;
+                }
+                match host.sys().set_kernel(&path(key), wanted) {
+                    // A kernel may know the name and not the value; the audit tells.
+                    Err(_) if known_only => {}
+                    other => other?,
+                }
+            }
+        }
+        keep_or_remove(host, SEED_FILE, seed_file(wishes).as_deref())
+    };
+    ours().owned_by(Owner::Host)?;
+    for (key, wanted) in wishes {
+        wish(host, key, wanted)?;
+    }
+    Ok(())
+}
+
+/// Sets what the seed wants.
+fn wish(host: &Host, key: &str, wanted: &str) -> Result<(), Fault> {
+    let found = value(host, key).owned_by(Owner::Host)?;
+    if found.as_deref() == Some(wanted) {
+        return Ok(());
+    }
+    match host.sys().set_kernel(&path(key), wanted) {
+        Ok(()) => Ok(()),
+        // The file is in place for the next kernel.
+        Err(_) if found.is_some() && ONLY_STRICTER.contains(&key) => {
+            host.sys().say(&format!("{key} = {wanted}, by the seed, holds from the next boot"));
+            Ok(())
+        }
+        Err(e) => Err(Fault::new(Owner::Seed, format!("set {key} to {wanted} by [harden] sysctl: {e:#}"))),
+    }
+}
+
+/// All settings of the hardened host and of the seed, read back from the kernel.
+pub(crate) fn audit(ground: &Ground<'_>) -> Result<Vec<Finding>> {
+    let wishes = &ground.kept.harden.sysctl;
+    let mut findings = crate::phases::audit_kernel(ground)?;
+    for setting in SETTINGS {
+        findings.push(look(ground.host, setting, wishes, false)?);
+    }
+    for setting in WHERE_KNOWN {
+        findings.push(look(ground.host, setting, wishes, true)?);
+    }
+    let covered = |key: &str| findings.iter().any(|f| f.id == format!("sysctl/{key}") || f.id == starred(key));
+    let more: Vec<_> = wishes.iter().filter(|(key, _)| !covered(key)).collect();
+    for (key, wanted) in more {
+        let why = "the seed names it, the hardened host does not";
+        let found = value(ground.host, key)?;
+        findings.push(Finding::compare(format!("sysctl/{key}"), wanted, Some(wanted), found, why));
+    }
+    Ok(findings)
+}
+
+/// The id under which a setting of one link is found: `net.ipv4.conf.eth0.x` → `sysctl/net.ipv4.conf.*.x`.
+fn starred(key: &str) -> String {
+    let mut parts: Vec<&str> = key.split('.').collect();
+    if let [_, _, _, link, _] = parts.as_mut_slice() {
+        *link = "*";
+    }
+    format!("sysctl/{}", parts.join("."))
+}
+
+/// One row: of all links together, where it is for all. Only links that differ are named.
+fn look(host: &Host, setting: &Setting, wishes: &BTreeMap<String, String>, known_only: bool) -> Result<Finding> {
+    let (row, wanted, why) = *setting;
+    let (mut wrong, mut excepted) = (Vec::new(), Vec::new());
+    for key in expand(host, row)? {
+        let found = value(host, &key)?;
+        let shown = found.clone().unwrap_or_else(|| "missing".to_owned());
+        let shown = if row.contains('*') { format!("{key} = {shown}") } else { shown };
+        match wishes.get(&key) {
+            Some(other) if found.as_deref() == Some(other) => excepted.push((other.clone(), shown)),
+            None if found.as_deref() == Some(wanted) || (known_only && found.is_none()) => {}
+            _ => wrong.push(shown),
+        }
+    }
+    let finding = |state, wanted: &str, found: &str| {
+        let (id, wanted) = (format!("sysctl/{row}"), wanted.to_owned());
+        Finding { id, state, wanted, found: crate::report::one_line(found), why: why.to_owned() }
+    };
+    let joined = |list: &[String]| list.join(", ");
+    Ok(match (wrong.is_empty(), excepted.first()) {
+        (false, _) => finding(State::Drift, wishes.get(row).map_or(wanted, String::as_str), &joined(&wrong)),
+        (true, Some((other, _))) => {
+            finding(State::Exception, other, &joined(&excepted.iter().map(|(_, s)| s.clone()).collect::<Vec<_>>()))
+        }
+        (true, None) => finding(State::Ok, wanted, wanted),
+    })
+}
+
+#[cfg(test)]
+#[path = "sysctl_tests.rs"]
+mod tests;

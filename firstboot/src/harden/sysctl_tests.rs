@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Kernel settings: the file, what is set, exceptions, the reading back.
+
+use super::*;
+use crate::host::fake::{Fake, Seen};
+use std::path::Path;
+use std::rc::Rc;
+
+fn machine(root: &Path) -> (Host, Rc<Seen>) {
+    let (fake, seen) = Fake::new();
+    let host = Host::open(root, Box::new(fake)).unwrap();
+    for link in ["all", "default", "lo", "eth0.5"] {
+        for name in ["accept_source_route", "accept_redirects", "secure_redirects", "send_redirects"] {
+            put(&host, &format!("/proc/sys/net/ipv4/conf/{link}/{name}"), "0");
+        }
+    }
+    for (key, value, _) in SETTINGS.iter().filter(|(key, ..)| !key.contains('*')) {
+        put(&host, &path(key), value);
+    }
+    (host, seen)
+}
+
+fn put(host: &Host, path: &str, text: &str) {
+    host.write(path, format!("{text}\n").as_bytes(), 0o644).unwrap();
+}
+
+fn kept(wishes: &[(&str, &str)]) -> Kept {
+    let mut kept = Kept::default();
+    kept.harden.sysctl = wishes.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    kept
+}
+
+#[test]
+fn the_file_has_every_setting_once_and_marks_what_may_fail() {
+    let text = file();
+    assert!(text.starts_with(
+        "# Written by firstboot.\n# addresses in the kernel help an attack on it\nkernel.kptr_restrict = 2\n"
+    ));
+    assert!(
+        text.contains("\n-kernel.io_uring_disabled = 2\n") && text.contains("\nnet.ipv4.conf.*.send_redirects = 0\n")
+    );
+    let keys: Vec<&str> = text.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split(" = ").next()).collect();
+    let different: std::collections::BTreeSet<&str> = keys.iter().map(|k| k.trim_start_matches('-')).collect();
+    assert_eq!((keys.len(), different.len()), (SETTINGS.len() + WHERE_KNOWN.len(), keys.len()));
+}
+
+#[test]
+fn only_what_differs_is_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let (host, seen) = machine(dir.path());
+    apply(&host, &kept(&[])).unwrap();
+    assert_eq!(*seen.kernel.borrow(), Vec::<String>::new());
+    assert!(check(&host, &kept(&[])).unwrap());
+    put(&host, "/proc/sys/kernel/sysrq", "438");
+    put(&host, "/proc/sys/kernel/io_uring_disabled", "0");
+    put(&host, "/proc/sys/net/ipv4/conf/eth0.5/send_redirects", "1");
+    apply(&host, &kept(&[])).unwrap();
+    let set = [
+        "/proc/sys/kernel/sysrq=0",
+        "/proc/sys/net/ipv4/conf/eth0.5/send_redirects=0",
+        "/proc/sys/kernel/io_uring_disabled=2",
+    ];
+    assert_eq!(*seen.kernel.borrow(), set);
+}
+
+#[test]
+fn the_seed_has_the_last_word_and_can_take_it_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (host, seen) = machine(dir.path());
+    let wishes =
+        kept(&[("kernel.sysrq", "1"), ("net.core.somaxconn", "4096"), ("net.ipv4.conf.eth0/5.send_redirects", "1")]);
+    apply(&host, &wishes).unwrap();
+    let set = [
+        "/proc/sys/kernel/sysrq=1",
+        "/proc/sys/net/core/somaxconn=4096",
+        "/proc/sys/net/ipv4/conf/eth0.5/send_redirects=1",
+    ];
+    assert_eq!(*seen.kernel.borrow(), set);
+    let text = String::from_utf8(host.read(SEED_FILE).unwrap().unwrap()).unwrap();
+    assert_eq!(
+        text,
+        "# Written by firstboot.\nkernel.sysrq = 1\nnet.core.somaxconn = 4096\nnet.ipv4.conf.eth0/5.send_redirects = 1\n"
+    );
+    assert!(check(&host, &wishes).unwrap() && !check(&host, &kept(&[])).unwrap());
+    apply(&host, &kept(&[])).unwrap();
+    assert!(host.read(SEED_FILE).unwrap().is_none() && check(&host, &kept(&[])).unwrap());
+    assert!(Path::new(SEED_FILE).file_name() > Path::new(FILE).file_name(), "the last file of sysctl.d(5) wins");
+}
+
+#[test]
+fn what_is_read_back_is_told_by_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let (host, _) = machine(dir.path());
+    let look = |row: &str, wishes: &[(&str, &str)]| {
+        let all = SETTINGS.iter().map(|s| (s, false)).chain(WHERE_KNOWN.iter().map(|s| (s, true)));
+        let (setting, known_only) = all.into_iter().find(|(s, _)| s.0 == row).unwrap();
+        let found = super::look(&host, setting, &kept(wishes).harden.sysctl, known_only).unwrap();
+        (found.state, found.wanted, found.found)
+    };
+    let is = |state, wanted: &str, found: &str| (state, wanted.to_owned(), found.to_owned());
+    let (sysrq, redirects) = ("kernel.sysrq", "net.ipv4.conf.*.send_redirects");
+    assert_eq!(look(sysrq, &[]), is(State::Ok, "0", "0"));
+    assert_eq!(look(redirects, &[]), is(State::Ok, "0", "0"));
+    // A kernel without it is no drift, another value is.
+    assert_eq!(look("kernel.io_uring_disabled", &[]).0, State::Ok);
+    put(&host, "/proc/sys/kernel/io_uring_disabled", "0");
+    assert_eq!(look("kernel.io_uring_disabled", &[]), is(State::Drift, "2", "0"));
+    put(&host, "/proc/sys/kernel/sysrq", "1");
+    assert_eq!(look(sysrq, &[]), is(State::Drift, "0", "1"));
+    assert_eq!(look(sysrq, &[(sysrq, "1")]), is(State::Exception, "1", "1"));
+    assert_eq!(look(sysrq, &[(sysrq, "8")]), is(State::Drift, "8", "1"));
+    put(&host, "/proc/sys/net/ipv4/conf/eth0.5/send_redirects", "1");
+    let one = "net.ipv4.conf.eth0/5.send_redirects";
+    assert_eq!(look(redirects, &[]), is(State::Drift, "0", "net.ipv4.conf.eth0/5.send_redirects = 1"));
+    assert_eq!(look(redirects, &[(one, "1")]), is(State::Exception, "1", "net.ipv4.conf.eth0/5.send_redirects = 1"));
+}
+
+#[test]
+fn names_only_the_seed_has_are_read_back_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (host, _) = machine(dir.path());
+    put(&host, "/proc/sys/net/ipv4/tcp_rmem", "4096\t131072\t6291456");
+    let wishes = [("net.ipv4.tcp_rmem", "4096 131072 6291456"), ("net.core.somaxconn", "4096"), ("kernel.sysrq", "0")];
+    let findings = audit(&Ground { host: &host, kept: kept(&wishes) }).unwrap();
+    let get = |id: &str| findings.iter().filter(|f| f.id == id).map(|f| f.state).collect::<Vec<_>>();
+    assert_eq!(get("sysctl/net.ipv4.tcp_rmem"), [State::Exception]);
+    assert_eq!(get("sysctl/net.core.somaxconn"), [State::Drift]);
+    assert_eq!(get("sysctl/kernel.sysrq"), [State::Exception]);
+}
+
+#[test]
+fn a_setting_that_is_refused_is_the_seeds_fault_or_waits_for_the_next_boot() {
+    let dir = tempfile::tempdir().unwrap();
+    let (fake, seen) = Fake::new();
+    let fake = fake.answering(|argv| (argv[0] == "set").then(|| anyhow::bail!("set {}: Invalid argument", argv[1])));
+    let host = Host::open(dir.path(), Box::new(fake)).unwrap();
+    put(&host, "/proc/sys/kernel/kexec_load_disabled", "1");
+    wish(&host, "kernel.kexec_load_disabled", "0").unwrap();
+    assert_eq!(*seen.lines.borrow(), ["kernel.kexec_load_disabled = 0, by the seed, holds from the next boot"]);
+    let fault = wish(&host, "kernel.nonsense", "1").unwrap_err();
+    assert_eq!(fault.owner, Owner::Seed);
+    let words = "set kernel.nonsense to 1 by [harden] sysctl: set /proc/sys/kernel/nonsense: Invalid argument";
+    assert_eq!(fault.to_string(), words);
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A site: devices, their control plane and strangers on one local network, in a namespace. Here the API server reaches
+//! kubelet (logs, exec), and somebody else tries to.
+//!
+//! Addresses come from dnsmasq. The control plane is started with [`Site::namespace`] and has the address that
+//! guests know it by everywhere. Nothing is configured outside the namespace, nothing stays behind.
+
+use super::cable::{self, Side};
+use super::conditions::Conditions;
+use super::namespace::Namespace;
+use super::relay::{Ends, Relay};
+use crate::args;
+use crate::process::Process;
+use crate::run_dir::RunDir;
+use anyhow::{Context, Result, bail, ensure};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Where the control plane is.
+pub const CONTROL_PLANE: &str = "10.0.2.2";
+/// Somebody who has no business with the devices.
+pub const STRANGER: &str = "10.0.2.3";
+/// The same, IPv6, on this link only.
+pub const STRANGER_V6: &str = "fe80::3";
+
+/// A local network with one device on it. It has to outlive the device.
+pub struct Site {
+    // Order matters: what runs in the namespace ends before its holder.
+    _programs: Vec<Process>,
+    _relay: Relay,
+    device: Ends,
+    namespace: Arc<Namespace>,
+    dir: RunDir,
+}
+
+impl Site {
+    /// Sets the network up.
+    ///
+    /// # Errors
+    /// When this machine does not allow namespaces or tap interfaces, or lacks a program.
+    pub fn start() -> Result<Self> {
+        let dir = RunDir::new("site")?;
+        let at = |name: &str| dir.path().join(name);
+        let device = Ends { relay: at("near-relay"), peer: at("near") };
+        let network = Ends { relay: at("far-relay"), peer: at("far") };
+        let relay = Relay::start(&device, &network, Conditions::default())?;
+        let namespace = Arc::new(Namespace::new(dir.path())?);
+        // Addresses are there at once: nobody else can have them.
+        namespace.sysctl("net/ipv6/conf/default/accept_dad", "0")?;
+        namespace.ip("tuntap add dev lan mode tap")?;
+        for address in [CONTROL_PLANE, STRANGER] {
+            namespace.ip(&format!("addr add {address}/24 dev lan"))?;
+        }
+        namespace.ip(&format!("addr add {STRANGER_V6}/64 dev lan"))?;
+        namespace.ip("link set lan up")?;
+        let within =
+            |name: &str, program: &Path, args: &[String], log: &Path| namespace.start(name, program, args, log);
+        let leases = format!("--dhcp-leasefile={}", at("leases").display());
+        let words = [
+            "--no-daemon",
+            "--conf-file=/dev/null",
+            "--interface=lan",
+            "--except-interface=lo",
+            "--bind-interfaces",
+            "--no-resolv",
+            "--no-hosts",
+            "--log-dhcp",
+            "--port=0",
+            "--dhcp-range=10.0.2.100,10.0.2.150,1h",
+            &leases,
+        ]
+        .map(str::to_owned);
+        let programs = vec![
+            cable::start(&network, Side::Tap("lan"), &at("lan.log"), within)?,
+            namespace.start("dnsmasq", Path::new("dnsmasq"), &words, &at("dnsmasq.log"))?,
+        ];
+        Ok(Site { _programs: programs, _relay: relay, device, namespace, dir })
+    }
+
+    /// Where the control plane and others on this network run.
+    pub fn namespace(&self) -> Arc<Namespace> {
+        Arc::clone(&self.namespace)
+    }
+
+    /// Where the device is plugged in.
+    pub fn socket(&self) -> args::Link {
+        args::Link::Relay(self.device.clone())
+    }
+
+    /// The address that the device got, once it has one.
+    pub fn address(&self) -> Option<String> {
+        let log = crate::process::tail(&self.dir.path().join("dnsmasq.log"), usize::MAX);
+        // `dnsmasq-dhcp: 12345 DHCPACK(lan) 10.0.2.100 52:54:00:12:34:56 edge-0001`
+        let line = log.lines().rev().find(|l| l.contains("DHCPACK(lan)"))?;
+        line.split("DHCPACK(lan) ").nth(1)?.split(' ').next().map(str::to_owned)
+    }
+
+    /// Open ports of `target` as nmap sees them from `source`, such as `tcp/10250`.
+    ///
+    /// # Errors
+    /// When nmap cannot run, or does not say that it has looked.
+    pub fn scan(&self, source: &str, target: &str, what: Scan) -> Result<Vec<String>> {
+        let mut words = vec!["-n", "-Pn", "-oG", "-", "--max-retries", "2", "-e", "lan", "-S", source];
+        words.extend(what.words());
+        if target.contains(':') {
+            words.push("-6");
+        }
+        words.push(target);
+        let text = String::from_utf8(self.namespace.run("nmap", &words)?).context("decode nmap's answer")?;
+        open_ports(&text).with_context(|| format!("scan {target}"))
+    }
+
+    /// What `program` prints when it runs on this network.
+    pub fn run(&self, program: &str, args: &[&str]) -> Result<String> {
+        String::from_utf8(self.namespace.run(program, args)?).with_context(|| format!("decode what {program} says"))
+    }
+}
+
+/// What is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scan {
+    /// Every TCP port.
+    Tcp,
+    /// The 1000 UDP ports that nmap finds open most often.
+    Udp,
+}
+
+impl Scan {
+    fn words(self) -> &'static [&'static str] {
+        match self {
+            // An emulated device that drops everything answers nothing: without a rate the scan would take an hour.
+            Scan::Tcp => &["-sS", "-p", "1-65535", "--min-rate", "2000"],
+            Scan::Udp => &["-sU", "--top-ports", "1000", "--min-rate", "200"],
+        }
+    }
+}
+
+/// Open ports in nmap's greppable output. `open|filtered`, nmap's word for a UDP port that does not answer, is not open.
+fn open_ports(text: &str) -> Result<Vec<String>> {
+    ensure!(text.contains("Status: Up"), "read nmap's answer: it looked at nobody\n{text}");
+    if !text.lines().any(|l| l.starts_with("# Nmap done at ")) {
+        bail!("read nmap's answer: it did not end\n{text}");
+    }
+    let ports = text.lines().filter_map(|l| l.split("Ports: ").nth(1)).flat_map(|l| l.split(['\t', ',']));
+    let open = ports.filter_map(|port| {
+        // `10250/open/tcp//unknown///`
+        let fields: Vec<&str> = port.trim().split('/').collect();
+        (fields.get(1) == Some(&"open")).then(|| format!("{}/{}", fields[2], fields[0]))
+    });
+    Ok(open.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANSWER: &str = "# Nmap 7.93 scan initiated Wed Nov 25 17:30:00 2026 as: nmap -oG - 10.0.2.100\n\
+        Host: 10.0.2.100 ()\tStatus: Up\n\
+        Host: 10.0.2.100 ()\tPorts: 22/closed/tcp//ssh///, 8080/open/tcp//http-proxy///, 10250/open/tcp/////\tIgnored \
+        State: filtered (65532)\n# Nmap done at Wed Nov 25 17:31:00 2026 -- 1 IP address (1 host up) scanned in 60 s\n";
+
+    #[test]
+    fn open_ports_are_read() {
+        assert_eq!(open_ports(ANSWER).unwrap(), ["tcp/8080", "tcp/10250"]);
+        let udp = ANSWER.replace("8080/open/tcp", "53/open|filtered/udp");
+        assert_eq!(open_ports(&udp).unwrap(), ["tcp/10250"]);
+    }
+
+    #[test]
+    fn a_scan_that_did_not_look_shows_nothing() {
+        assert!(open_ports(&ANSWER.replace("Status: Up", "Status: Down")).is_err());
+        assert!(open_ports(ANSWER.split("# Nmap done").next().unwrap()).is_err());
+    }
+}

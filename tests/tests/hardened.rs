@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A hardened device, seen from outside and from inside: what is open before a seed, while it waits for its certificate
+//! and afterwards; what a pod may do on it; what its own audit says, and what other programs say of the same.
+//! Boots 1 guest, twice.
+
+#![allow(clippy::unwrap_used)]
+
+use e2e::{OFF, SOON, add_script, device_options, status_value};
+use qemu::control_plane::{ControlPlane, Options};
+use qemu::device::Device;
+use qemu::link::site::{CONTROL_PLANE, STRANGER, STRANGER_V6, Scan, Site};
+use qemu::pods;
+use qemu::seed::Seed;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const NAME: &str = "edge-hardened";
+/// The device's address on its link, by its hardware address (RFC 4291, appendix A).
+const LINK_LOCAL: &str = "fe80::5054:ff:fe12:3456%lan";
+/// kubeadm's binding that lets the certificates of bootstrap tokens be approved without anybody.
+const APPROVER: &str = "kubeadm:node-autoapprove-bootstrap";
+/// What the kernel answers a pod that may not.
+const REFUSED: [&str; 4] =
+    ["operation not permitted", "permission denied", "read-only file system", "no such file or directory"];
+
+#[test]
+fn nothing_is_open_and_a_pod_stays_a_pod() {
+    if !e2e::can_boot(e2e::own_arch()) || !e2e::can_network() {
+        return;
+    }
+    let site = Site::start().unwrap();
+    let plane = ControlPlane::start(&Options { namespace: Some(site.namespace()), ..Options::default() }).unwrap();
+    let binding = plane.kubectl(&["get", "clusterrolebinding", APPROVER, "-o", "yaml"]).unwrap();
+    assert!(binding.contains("certificatesigningrequests:nodeclient"), "{binding}");
+    plane.kubectl(&["delete", "clusterrolebinding", APPROVER]).unwrap();
+
+    let options = qemu::device::Options { link: site.socket(), ..device_options("hardened") };
+    let mut device = Device::new(&e2e::image(e2e::own_arch()).unwrap(), &options).unwrap();
+    add_script(device.disk(), SCRIPT).unwrap();
+    device.power_on().unwrap();
+    device.wait_status("state: waiting for a seed", SOON).unwrap();
+    let address = qemu::wait::until("the device's address", SOON, || Ok(site.address())).unwrap();
+    closed(&site, &address, "before a seed");
+
+    let token = plane.create_token("2h").unwrap();
+    device.change_seed(&Seed::for_guest(&plane, &token).unwrap().text()).unwrap();
+    let status = device.wait_status("waits for approval", SOON).unwrap();
+    assert_eq!(status_value(&status, "state"), "retrying");
+    closed(&site, &address, "while it joins");
+    let csr = plane.csrs().unwrap().remove(0).name;
+    plane.kubectl(&["certificate", "approve", &csr]).unwrap();
+    device.wait_console(&format!("node {NAME} is Ready, seed destroyed"), SOON).unwrap();
+    plane.wait_node_ready(NAME, SOON, || device.check()).unwrap();
+
+    pods::create(&plane).unwrap();
+    pods_work(&plane, &site, &device, &address);
+    confined(&plane, &device);
+    // Now the API server may talk to kubelet, anybody to the pod's hostPort, and nobody to anything else.
+    assert_eq!(site.scan(STRANGER, &address, Scan::Tcp).unwrap(), [format!("tcp/{}", pods::PORT)]);
+    assert!(site.scan(CONTROL_PLANE, &address, Scan::Tcp).unwrap().contains(&"tcp/10250".to_owned()));
+    assert_eq!(site.scan(STRANGER_V6, LINK_LOCAL, Scan::Tcp).unwrap(), [""; 0], "IPv6");
+    assert_eq!(site.scan(STRANGER, &address, Scan::Udp).unwrap(), [""; 0]);
+    device.power_off(OFF).unwrap();
+    looked_over(&device);
+}
+
+/// No port is open, of either address family.
+fn closed(site: &Site, address: &str, when: &str) {
+    assert_eq!(site.scan(STRANGER, address, Scan::Tcp).unwrap(), [""; 0], "{when}");
+    assert_eq!(site.scan(STRANGER, address, Scan::Udp).unwrap(), [""; 0], "{when}");
+    assert_eq!(site.scan(STRANGER_V6, LINK_LOCAL, Scan::Tcp).unwrap(), [""; 0], "{when}, IPv6");
+}
+
+/// hostPort, Service, DNS, logs and exec over that link.
+fn pods_work(plane: &ControlPlane, site: &Site, device: &Device, address: &str) {
+    let ended = |name: &str| {
+        let pod = plane.get(&["pod", name, "-n", "default"])?;
+        let state = pod["status"]["containerStatuses"][0]["state"]["terminated"].clone();
+        Ok((!state.is_null()).then_some(state))
+    };
+    let found = qemu::wait::every(Duration::from_secs(1), "the pod that asks by name", SOON, || {
+        device.check()?;
+        ended("fetch-hello")
+    });
+    let found = found.unwrap();
+    assert_eq!(found["exitCode"], 0, "{found}");
+    let url = format!("http://{address}:{}/", pods::PORT);
+    let get = format!("exec 3<>/dev/tcp/{address}/{}; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3", pods::PORT);
+    let answer = site.run("timeout", &["20", "bash", "-c", &get]).unwrap();
+    assert!(answer.contains("\"pod\":\"hello\""), "{url}: {answer}");
+    let log = plane.kubectl(&["logs", "-n", "default", "hello"]).unwrap();
+    assert!(log.contains("pod hello on node edge-hardened answers on :8080"), "{log}");
+    let said = plane.kubectl(&["exec", "-n", "default", "hello", "--", "/demo", "fetch", "http://127.0.0.1:8080/"]);
+    let said: Value = serde_json::from_str(&said.unwrap()).unwrap();
+    assert_eq!(said, json!({ "pod": "hello", "node": NAME }));
+}
+
+/// An ordinary pod tries to leave its container.
+fn confined(plane: &ControlPlane, device: &Device) {
+    let state = pods::run(plane, device, "confined", &["confined"], SOON).unwrap();
+    assert_eq!(state["exitCode"], 0, "{state}");
+    let said: Value = serde_json::from_str(state["message"].as_str().unwrap()).unwrap();
+    assert_eq!(said["seccomp"], "2", "{said}");
+    assert_eq!(said["apparmor"], "cri-containerd.apparmor.d (enforce)", "{said}");
+    let attempts = said["attempts"].as_object().unwrap();
+    assert_eq!(attempts.len(), 9, "{said}");
+    for (what, outcome) in attempts {
+        match what.as_str() {
+            "trace a host process" => assert_eq!(outcome, "no such process", "{said}"),
+            "kubelet" => assert_eq!(outcome, "no answer", "{said}"),
+            _ => assert!(REFUSED.contains(&outcome.as_str().unwrap()), "{what}: {said}"),
+        }
+    }
+}
+
+/// Waits until the node is joined, then asks firstboot, and others beside it.
+const SCRIPT: &str = r#"
+until grep -q '"joined"' /var/lib/firstboot/status.json 2>/dev/null; do sleep 1; done
+out=/var/lib/firstboot-test
+mkdir -p $out
+/usr/bin/firstboot audit --json >$out/audit.json 2>$out/audit.err; echo $? >$out/audit.rc
+/usr/bin/firstboot audit >$out/audit.txt 2>&1
+systemd-analyze security --no-pager --json=short >$out/security.json 2>$out/security.err
+nft list ruleset >$out/ruleset
+sysctl --all >$out/sysctl 2>/dev/null
+cat /proc/cmdline >$out/cmdline
+cat /sys/kernel/security/lockdown >$out/lockdown
+cat /proc/self/mountinfo >$out/mountinfo
+lsmod >$out/modules
+ss --listening --numeric --tcp --udp --processes >$out/sockets
+systemctl --failed --no-legend --plain >$out/failed
+sync
+"#;
+
+/// What the script found.
+fn looked_over(device: &Device) {
+    let read = |name: &str| -> String {
+        let path = format!("/var/lib/firstboot-test/{name}");
+        String::from_utf8(device.disk().read_file(&path).unwrap().unwrap_or_else(|| panic!("{path} is missing")))
+            .unwrap()
+    };
+    let audit: Value = serde_json::from_str(&read("audit.json")).unwrap();
+    let findings = audit["findings"].as_array().unwrap();
+    let drift: Vec<&Value> = findings.iter().filter(|f| f["state"] != "ok").collect();
+    assert!(drift.is_empty(), "{drift:#?}");
+    assert_eq!(read("audit.rc").trim(), "0", "{}", read("audit.err"));
+    assert!(findings.len() > 100, "only {} settings are looked at", findings.len());
+    assert_eq!(read("failed"), "", "units that failed");
+}
