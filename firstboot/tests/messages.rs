@@ -83,6 +83,10 @@ const NO_MESSAGE: &[&str] = &[
     "filter {chain} 0 drop",
     "filter prerouting -150 accept, {} dropped",
     "{head}, {} dropped",
+    // harden/kubelet.rs: modes and owners.
+    "{most:o} root:root",
+    "{most:o} {owner}",
+    "{mode:o} {owner}",
     // Parts that say nothing by themselves.
     "{verb} {}",
     "{} {reason}",
@@ -236,7 +240,7 @@ fn every_message_is_in_the_table_and_nothing_else() {
     let (mut missing, mut alive) = (Vec::new(), vec![false; entries.len()]);
     for (name, code) in sources() {
         for text in literals(&code).into_iter().filter(|t| is_words(t)) {
-            if NO_MESSAGE.contains(&text.trim()) || reasons.contains(text.trim()) {
+            if NO_MESSAGE.contains(&text.trim()) {
                 continue;
             }
             let pieces = fixed(&text);
@@ -246,7 +250,7 @@ fn every_message_is_in_the_table_and_nothing_else() {
                     (found, *alive) = (true, true);
                 }
             }
-            if !found {
+            if !found && !reasons.contains(text.trim()) {
                 missing.push(format!("{name}: {text}"));
             }
         }
