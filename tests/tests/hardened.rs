@@ -87,7 +87,8 @@ fn pods_work(plane: &ControlPlane, site: &Site, device: &Device, address: &str) 
         ended("fetch-hello")
     });
     let found = found.unwrap();
-    assert_eq!(found["exitCode"], 0, "{found}");
+    let dns = || plane.kubectl(&["logs", "-n", "kube-system", "-l", "k8s-app=kube-dns", "--tail=20"]);
+    assert_eq!(found["exitCode"], 0, "{found}\n{:?}", dns());
     let url = format!("http://{address}:{}/", pods::PORT);
     let get = format!("exec 3<>/dev/tcp/{address}/{}; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3", pods::PORT);
     let answer = site.run("timeout", &["20", "bash", "-c", &get]).unwrap();
