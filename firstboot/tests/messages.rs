@@ -87,7 +87,7 @@ const NO_MESSAGE: &[&str] = &[
     "chain {chain} {{",
     "nft -f -",
     "filter {chain} 0 drop",
-    "filter prerouting -150 accept, {NODE_PORTS} dropped",
+    "filter prerouting -150 accept, {} dropped",
     "{head}, {} dropped",
     // Parts that say nothing by themselves.
     "{verb} {}",
@@ -242,7 +242,7 @@ fn every_message_is_in_the_table_and_nothing_else() {
     let (mut missing, mut alive) = (Vec::new(), vec![false; entries.len()]);
     for (name, code) in sources() {
         for text in literals(&code).into_iter().filter(|t| is_words(t)) {
-            if NO_MESSAGE.contains(&text.trim()) || reasons.contains(text.trim()) {
+            if NO_MESSAGE.contains(&text.trim()) {
                 continue;
             }
             let pieces = fixed(&text);
@@ -252,7 +252,7 @@ fn every_message_is_in_the_table_and_nothing_else() {
                     (found, *alive) = (true, true);
                 }
             }
-            if !found {
+            if !found && !reasons.contains(text.trim()) {
                 missing.push(format!("{name}: {text}"));
             }
         }

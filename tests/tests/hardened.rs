@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 use e2e::{OFF, SOON, add_script, cis, device_options, status_value};
+use firstboot::harden::kubelet::{FIELDS, Field};
 use qemu::control_plane::{ControlPlane, Options};
 use qemu::device::Device;
 use qemu::link::site::{CONTROL_PLANE, STRANGER, STRANGER_V6, Scan, Site};
@@ -44,13 +45,16 @@ fn nothing_is_open_and_a_pod_stays_a_pod() {
     add_script(device.disk(), &format!("{SCRIPT}{}sync\n", cis::SCRIPT)).unwrap();
     device.power_on().unwrap();
     device.wait_status("state: waiting for a seed", SOON).unwrap();
-    let address = qemu::wait::until("the device's address", SOON, || Ok(site.address())).unwrap();
-    closed(&site, &address, "before a seed");
+    // It has not asked for an address, and answers nobody who asks for it by the one that it would give itself.
+    assert_eq!(site.address(), None);
+    let nobody = format!("{:#}", site.scan(STRANGER_V6, LINK_LOCAL, Scan::Tcp).unwrap_err());
+    assert!(nobody.contains("it looked at nobody"), "{nobody}");
 
     let token = plane.create_token("2h").unwrap();
     device.change_seed(&Seed::for_guest(&plane, &token).unwrap().text()).unwrap();
     let status = device.wait_status("waits for approval", SOON).unwrap();
     assert_eq!(status_value(&status, "state"), "retrying");
+    let address = site.address().expect("an address, by DHCP");
     closed(&site, &address, "while it joins");
     let csr = plane.csrs().unwrap().remove(0).name;
     plane.kubectl(&["certificate", "approve", &csr]).unwrap();
@@ -60,15 +64,15 @@ fn nothing_is_open_and_a_pod_stays_a_pod() {
     pods::create(&plane).unwrap();
     pods_work(&plane, &site, &device, &address);
     confined(&plane, &device);
+    let configz = kubelet_runs_as_hardened(&plane);
     // Now the API server may talk to kubelet, anybody to the pod's hostPort, and nobody to anything else.
     assert_eq!(site.scan(STRANGER, &address, Scan::Tcp).unwrap(), [format!("tcp/{}", pods::PORT)]);
     assert!(site.scan(CONTROL_PLANE, &address, Scan::Tcp).unwrap().contains(&"tcp/10250".to_owned()));
     assert_eq!(site.scan(STRANGER_V6, LINK_LOCAL, Scan::Tcp).unwrap(), [""; 0], "IPv6");
     assert_eq!(site.scan(STRANGER, &address, Scan::Udp).unwrap(), [""; 0]);
-    let configz = plane.kubectl(&["get", "--raw", &format!("/api/v1/nodes/{NAME}/proxy/configz")]).unwrap();
     device.power_off(OFF).unwrap();
     looked_over(&device);
-    section_4(&device, &serde_json::from_str(&configz).unwrap());
+    section_4(&device, &configz);
 }
 
 /// No port is open, of either address family.
@@ -90,7 +94,8 @@ fn pods_work(plane: &ControlPlane, site: &Site, device: &Device, address: &str) 
         ended("fetch-hello")
     });
     let found = found.unwrap();
-    assert_eq!(found["exitCode"], 0, "{found}");
+    let dns = || plane.kubectl(&["logs", "-n", "kube-system", "-l", "k8s-app=kube-dns", "--tail=20"]);
+    assert_eq!(found["exitCode"], 0, "{found}\n{:?}", dns());
     let url = format!("http://{address}:{}/", pods::PORT);
     let get = format!("exec 3<>/dev/tcp/{address}/{}; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3", pods::PORT);
     let answer = site.run("timeout", &["20", "bash", "-c", &get]).unwrap();
@@ -118,6 +123,22 @@ fn confined(plane: &ControlPlane, device: &Device) {
             _ => assert!(REFUSED.contains(&outcome.as_str().unwrap()), "{what}: {said}"),
         }
     }
+}
+
+/// What kubelet made of its configuration, asked as the cluster's administrator.
+fn kubelet_runs_as_hardened(plane: &ControlPlane) -> Value {
+    let path = format!("/api/v1/nodes/{NAME}/proxy/configz");
+    let said: Value = serde_json::from_str(&plane.kubectl(&["get", "--raw", &path]).unwrap()).unwrap();
+    let effective = &said["kubeletconfig"];
+    for Field { path, value, why, .. } in FIELDS {
+        let found = effective.pointer(&format!("/{path}")).unwrap_or(&Value::Null);
+        let wanted: Value = serde_json::from_str(value).unwrap();
+        // What is empty is left out.
+        let empty = wanted == json!(0) || wanted == json!([]);
+        assert!(*found == wanted || empty && found.is_null(), "{path} is {found}, not {wanted}: {why}");
+    }
+    assert_eq!(effective["authentication"]["x509"]["clientCAFile"], "/etc/kubernetes/pki/ca.crt");
+    said
 }
 
 /// Waits until the node is joined, then asks firstboot, and others beside it.
@@ -173,4 +194,15 @@ fn looked_over(device: &Device) {
     let views = read("mount-namespaces");
     let views: Vec<&str> = views.lines().collect();
     assert!(views.len() == 3 && views.iter().all(|v| *v == views[0]), "{views:?}");
+    // The same by other programs' word.
+    assert!(read("ruleset").contains("type filter hook input priority filter; policy drop;"), "{}", read("ruleset"));
+    for line in ["kernel.kptr_restrict = 2", "kernel.yama.ptrace_scope = 2", "kernel.sysrq = 0"] {
+        assert!(read("sysctl").lines().any(|l| l == line), "{line}\n{}", read("sysctl"));
+    }
+    assert!(read("lockdown").contains("[integrity]"), "{}", read("lockdown"));
+    let mounts = read("mountinfo");
+    for folder in ["/tmp", "/var/tmp", "/dev/shm"] {
+        let line = mounts.lines().find(|l| l.split(' ').nth(4) == Some(folder)).unwrap_or_else(|| panic!("{mounts}"));
+        assert!(["nosuid", "nodev", "noexec"].iter().all(|o| line.contains(o)), "{line}");
+    }
 }

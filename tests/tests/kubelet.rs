@@ -37,6 +37,8 @@ evictionHard: {memory.available: 1Mi, nodefs.available: 1%, nodefs.inodesFree: 1
 maxPods: 77
 # The build machine's kernel is none of this test's business.
 failCgroupV1: false
+containerLogMaxFiles: 9
+imageGCHighThresholdPercent: 99
 containerRuntimeEndpoint: unix:///nowhere.sock
 "#;
 /// Its last words when all of the configuration was taken: it runs without an API server here.

@@ -4,7 +4,7 @@
 //! Judges the kernel's answer by what must hold, not by the text that was loaded, so that a mistake there is found too.
 
 use super::known::Known;
-use super::render::{KUBELET, NODE_PORTS, TABLE, disjoint, plain, rules};
+use super::render::{KUBELET, TABLE, disjoint, plain, rules};
 use crate::audit::{Finding, Ground};
 use crate::harden::Kept;
 use anyhow::{Context, Result};
@@ -68,7 +68,7 @@ fn findings(table: &Table<'_>, kept: &Kept, known: &Known) -> Vec<Finding> {
         ),
         compare(
             "nodeports",
-            &format!("filter prerouting -150 accept, {NODE_PORTS} dropped"),
+            &format!("filter prerouting -150 accept, {} dropped", known.node_ports),
             None,
             table.head("nodeports").map(|head| format!("{head}, {} dropped", table.dropped("nodeports"))),
             "NodePorts are judged before kube-proxy translates them",

@@ -4,12 +4,14 @@
 //!
 //! Names stay beside their addresses, so that they can be looked up again when the seed is gone. No secret is in it.
 
+use super::render::KUBELET;
 use crate::host::{Host, STATE_DIR};
 use crate::seed::{Protocol, Seed};
 use anyhow::{Context, Result};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::IpAddr;
 
 /// Port and protocol of name servers (RFC 1035, 4.2).
@@ -48,6 +50,39 @@ pub struct Service {
     pub addresses: BTreeSet<IpAddr>,
 }
 
+/// The ports that an API server gives to NodePorts (`--service-node-port-range`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortRange {
+    /// The first port.
+    pub first: u16,
+    /// The last one.
+    pub last: u16,
+}
+
+impl Default for PortRange {
+    /// The API server's own default.
+    fn default() -> Self {
+        PortRange { first: 30000, last: 32767 }
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+impl PortRange {
+    /// Reads `FIRST-LAST`. None when it is no range, or holds ports of the host's own (up to kubelet's): those stay as
+    /// they are, whatever the cluster gives out.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (first, last) = text.split_once('-')?;
+        let range = PortRange { first: first.parse().ok()?, last: last.parse().ok()? };
+        (range.first > KUBELET && range.first <= range.last).then_some(range)
+    }
+}
+
 /// What is known of the cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
@@ -61,6 +96,9 @@ pub struct Known {
     pub services: Vec<Service>,
     /// Ranges of pods and Services, where there is an egress list.
     pub networks: Vec<IpNet>,
+    /// Its NodePorts.
+    #[serde(default)]
+    pub node_ports: PortRange,
 }
 
 /// Where it is kept.
@@ -189,6 +227,14 @@ mod tests {
         known.join("10.0.0.3", BTreeSet::new(), Vec::new());
         assert!(known.endpoints == set(&["10.0.0.2"]) && known.apiservers().contains(&"10.0.0.3".parse().unwrap()));
         assert_eq!(Known::of_seed(&seed("\"10.0.0.9\"", ""), known).apiservers(), set(&["10.0.0.9"]));
+    }
+
+    #[test]
+    fn ranges_of_node_ports() {
+        assert_eq!(PortRange::parse("20000-22767").unwrap().to_string(), "20000-22767");
+        for bad in ["", "20000", "1-65535", "10250-20000", "3-2", "20000-70000", "20000+100"] {
+            assert_eq!(PortRange::parse(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! A cluster that does not answer changes nothing and stops nothing: the filter keeps what it knows.
 
 use super::apply;
-use super::known::Known;
+use super::known::{Known, PortRange};
 use crate::clock::cluster;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::harden::Kept;
@@ -17,6 +17,9 @@ use crate::phases::{NETWORKS, kept_via};
 use anyhow::{Context, Result};
 use ipnet::IpNet;
 use std::collections::BTreeSet;
+
+/// Fact: the range of NodePorts, as kubeadm-config says.
+pub(crate) const NODE_PORTS: &str = "node-ports";
 
 /// Looks the seed's names up, before the join talks to any of them.
 ///
@@ -37,8 +40,10 @@ pub(crate) fn from_cluster(host: &Host, client: &NodeClient) -> Result<()> {
     });
     let server = client.server_host();
     let networks = if Kept::read(host)?.harden.egress.is_some() { networks(host) } else { Vec::new() };
+    let node_ports = host.journal().fact(NODE_PORTS).and_then(PortRange::parse);
     update(host, |known| {
         known.join(&server, endpoints, networks);
+        known.node_ports = node_ports.unwrap_or_default();
         known.look_up(&addresses);
     })
 }

@@ -4,7 +4,7 @@
 //! Pure. The table is replaced whole by one transaction (nft(8)), so that there is no moment without it and nobody
 //! else's table is touched. Why each rule is there: docs/hardening.md, Firewall. ICMPv6 as RFC 4890 has it for hosts.
 
-use super::known::Known;
+use super::known::{Known, PortRange};
 use crate::harden::Kept;
 use crate::seed::OpenPort;
 use ipnet::IpNet;
@@ -14,8 +14,6 @@ use std::fmt::Write;
 pub const TABLE: &str = "firstboot";
 /// kubelet's port.
 pub const KUBELET: u16 = 10250;
-/// The ports that an API server gives to NodePorts unless told otherwise (`--service-node-port-range`).
-pub const NODE_PORTS: &str = "30000-32767";
 
 /// A rule in nft's language, and the reason for it.
 type Rule = (&'static str, &'static str);
@@ -36,7 +34,7 @@ const NODE_PORTS_FIRST: &[Rule] = &[
 /// Chain nodeports, between [`PODS`] and what the seed opens.
 const NODE_PORTS_FOREIGN: Rule =
     ("fib daddr type != local accept", "only this node's own addresses have NodePorts: load balancers' addresses pass");
-/// Chain nodeports, after what the seed opens.
+/// Chain nodeports, after what the seed opens; with the cluster's own range, where that is another.
 const NODE_PORTS_LAST: &[Rule] = &[
     (
         "meta l4proto { tcp, udp, sctp } th dport 30000-32767 limit rate 5/minute burst 10 packets log prefix \"firstboot drop: \" level info",
@@ -146,7 +144,7 @@ pub fn rules(kept: &Kept, known: &Known) -> String {
         put(sets("egress", &all));
         put(services(known));
     }
-    put(nodeports(kept));
+    put(nodeports(kept, known));
     put(input(kept));
     if kept.harden.egress.is_some() {
         put(egress(known));
@@ -220,12 +218,13 @@ fn ports(open: &OpenPort) -> String {
 }
 
 /// NodePorts, judged before kube-proxy translates them: afterwards neither the port nor the address is in the packet.
-fn nodeports(kept: &Kept) -> String {
+fn nodeports(kept: &Kept, known: &Known) -> String {
     let mut lines = texts(NODE_PORTS_FIRST);
     lines.extend(texts(PODS));
     lines.push(NODE_PORTS_FOREIGN.0.to_owned());
     lines.extend(kept.harden.open.iter().map(opened));
-    lines.extend(texts(NODE_PORTS_LAST));
+    let (usual, own) = (PortRange::default().to_string(), known.node_ports.to_string());
+    lines.extend(texts(NODE_PORTS_LAST).iter().map(|rule| rule.replacen(&usual, &own, 1)));
     chain("nodeports", "type filter hook prerouting priority mangle; policy accept;", &lines)
 }
 

@@ -38,6 +38,13 @@ fn a_seed_opens_what_it_names_and_nothing_else() {
 }
 
 #[test]
+fn a_clusters_own_range_of_node_ports_takes_the_place_of_the_usual_one() {
+    let known =
+        Known { node_ports: crate::firewall::known::PortRange::parse("20000-22767").unwrap(), ..Known::default() };
+    assert_eq!(rules(&Kept::default(), &known), CLOSED.replace("30000-32767", "20000-22767"));
+}
+
+#[test]
 fn ssh_is_open_to_anybody_only_when_there_are_keys_and_no_networks() {
     let lines = |text: &str, what: &str| {
         text.lines().filter(|l| l.contains(what)).map(str::trim).collect::<Vec<_>>().join("\n")

@@ -27,6 +27,28 @@ pub struct ClusterConfiguration {
     /// Services and DNS.
     #[serde(default)]
     pub networking: Networking,
+    /// How kubeadm starts API servers.
+    #[serde(default)]
+    pub api_server: ApiServer,
+}
+
+/// How kubeadm starts API servers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiServer {
+    /// Flags: a list of names and values (kubeadm.k8s.io/v1beta4), or a map (v1beta3).
+    #[serde(default)]
+    extra_args: Value,
+}
+
+impl ApiServer {
+    /// The range of NodePorts, `FIRST-LAST`; empty when it is the usual one.
+    pub fn node_ports(&self) -> String {
+        const FLAG: &str = "service-node-port-range";
+        let list = self.extra_args.as_sequence().into_iter().flatten().find(|a| a["name"] == FLAG);
+        let value = list.map_or(&self.extra_args[FLAG], |arg| &arg["value"]);
+        value.as_str().unwrap_or_default().trim().to_owned()
+    }
 }
 
 /// Names and addresses inside the cluster.

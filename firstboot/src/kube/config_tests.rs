@@ -170,3 +170,18 @@ fn tags_are_left_out() {
     let made = kubelet_config(published, &cluster, "unix:///s", None).unwrap();
     assert!(made.starts_with("a: b\napiVersion:"), "{made}");
 }
+
+#[test]
+fn the_range_of_node_ports_is_found_in_both_forms_of_flags() {
+    let of = |args: &str| {
+        let text = format!("kubernetesVersion: v1.36.3\napiServer:\n  extraArgs:{args}\n");
+        cluster_configuration(&text).unwrap().api_server.node_ports()
+    };
+    assert_eq!(
+        of("\n  - name: v\n    value: \"2\"\n  - name: service-node-port-range\n    value: 20000-22767"),
+        "20000-22767"
+    );
+    assert_eq!(of("\n    service-node-port-range: 20000-22767"), "20000-22767");
+    assert_eq!(of(" {}"), "");
+    assert_eq!(cluster_configuration("kubernetesVersion: v1.36.3\n").unwrap().api_server.node_ports(), "");
+}

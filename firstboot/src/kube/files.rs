@@ -94,6 +94,7 @@ mod tests {
             server: "https://10.0.2.2:6443".into(),
             ca_pem: "CA\n".into(),
             networks: String::new(),
+            node_ports: String::new(),
             cluster_version: "v1.36.3".into(),
             kubelet_config: "kind: KubeletConfiguration\n".into(),
             cri_socket: "unix:///run/containerd/containerd.sock".into(),

@@ -66,6 +66,8 @@ pub struct Joined {
     pub cluster_version: String,
     /// Ranges of pods and Services, joined by commas; empty when kubeadm-config does not tell.
     pub networks: String,
+    /// Range of NodePorts, `FIRST-LAST`; empty when kubeadm-config names none.
+    pub node_ports: String,
     /// `/var/lib/kubelet/config.yaml`.
     pub kubelet_config: String,
     /// CRI socket that it names.
@@ -114,6 +116,7 @@ async fn join(input: &JoinInput<'_>, device: &mut dyn Device) -> Result<Joined, 
         server: api.server().to_owned(),
         ca_pem: found.ca_pem,
         networks: cluster.networking.ranges(),
+        node_ports: cluster.api_server.node_ports(),
         cluster_version: cluster.kubernetes_version,
         kubelet_config,
         cri_socket: input.cri_socket.to_owned(),

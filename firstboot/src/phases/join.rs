@@ -149,6 +149,7 @@ fn keep(cx: &Cx, joined: &Joined) -> Result<()> {
         (facts::CLUSTER_VERSION, &joined.cluster_version),
         (facts::LEFTOVER, if joined.leftover_node { "true" } else { "false" }),
         (proxy::NETWORKS, &joined.networks),
+        (learn::NODE_PORTS, &joined.node_ports),
         (facts::SEED, cx.seed.digest()),
     ] {
         cx.host.record(Record::Fact { name: fact.into(), value: value.into() })?;

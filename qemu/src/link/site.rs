@@ -67,6 +67,8 @@ impl Site {
             "--log-dhcp",
             "--port=0",
             "--dhcp-range=10.0.2.100,10.0.2.150,1h",
+            // Nobody answers there, but CoreDNS does not start without a server to ask.
+            "--dhcp-option=option:dns-server,10.0.2.2",
             &leases,
         ]
         .map(str::to_owned);

@@ -234,17 +234,17 @@ impl Ground {
     }
 
     /// What becomes of each of these, from outside: `PROTOCOL SOURCE[#PORT] DESTINATION PORT`.
-    pub fn from_outside(&self, probes: &[&str]) -> Vec<String> {
+    pub fn probe_from_outside(&self, probes: &[&str]) -> Vec<String> {
         probe(&self.outside, probes)
     }
 
     /// The same from the device itself.
-    pub fn from_device(&self, probes: &[&str]) -> Vec<String> {
+    pub fn probe_from_device(&self, probes: &[&str]) -> Vec<String> {
         probe(&self.device, probes)
     }
 
     /// The same from the pod.
-    pub fn from_pod(&self, probes: &[&str]) -> Vec<String> {
+    pub fn probe_from_pod(&self, probes: &[&str]) -> Vec<String> {
         probe(&self.pod, probes)
     }
 

@@ -71,6 +71,10 @@ pub fn joins_with_seven_requests_and_resumes(plane: &ControlPlane) {
     let node = node_client("happy", &joined);
     assert_eq!(node.node().unwrap(), None);
     assert_eq!(node.cni_pod().unwrap(), None);
+    // Who the packet filter lets reach kubelet: a node may read it.
+    let known = plane.get(&["endpoints", "kubernetes"]).unwrap();
+    let found: Vec<String> = node.endpoints().unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(found, [known["subsets"][0]["addresses"][0]["ip"].as_str().unwrap()]);
 }
 
 pub fn kubelet_newer_than_the_cluster(plane: &ControlPlane) {

@@ -80,7 +80,7 @@ fn findings(ground: &Ground<'_>, running: &Running, asked: &Asked) -> Vec<Findin
     for field in FIELDS {
         let wanted = field.wanted().map(|value| shown(&value)).unwrap_or_default();
         let found = match &asked.configz {
-            Ok(Ok(document)) => field.of(document).map(shown),
+            Ok(Ok(document)) => field.of(document).map(shown).or_else(|| left_out(&wanted)),
             _ => running.value(field),
         };
         let id = format!("kubelet/{}", field.path);
@@ -101,6 +101,11 @@ fn findings(ground: &Ground<'_>, running: &Running, asked: &Asked) -> Vec<Findin
         behaves("answers/read-only-port", "no", found, "whether anything listens at port 10255");
     }
     all
+}
+
+/// kubelet leaves out what is zero or empty.
+fn left_out(wanted: &str) -> Option<String> {
+    ["0", "none"].contains(&wanted).then(|| wanted.to_owned())
 }
 
 fn yn(yes: bool) -> &'static str {
