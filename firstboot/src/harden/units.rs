@@ -138,6 +138,8 @@ fn judged(name: &str, text: &str, additions: &[&str], loaded: &BTreeMap<&str, &s
 fn canonical(key: &str, value: &str) -> String {
     let value = match key {
         "IPAddressDeny" => value.replace("any", "0.0.0.0/0 ::/0"),
+        // systemd shows the number.
+        "SystemCallErrorNumber" if value == "1" => "EPERM".to_owned(),
         "CapabilityBoundingSet" => value.trim_start_matches('~').to_uppercase(),
         _ => value.to_owned(),
     };

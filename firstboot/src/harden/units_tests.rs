@@ -16,7 +16,7 @@ fn loaded() -> BTreeMap<&'static str, &'static str> {
         ("NoNewPrivileges", "yes"),
         ("CapabilityBoundingSet", "cap_net_admin cap_sys_time"),
         ("SystemCallFilter", "accept clock_settime read write"),
-        ("SystemCallErrorNumber", "EPERM"),
+        ("SystemCallErrorNumber", "1"),
         ("IPAddressDeny", "::/0 0.0.0.0/0"),
     ])
 }
