@@ -10,6 +10,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::disallowed_methods))]
 
+pub mod audit;
 pub mod boot_partition;
 pub mod bundle;
 pub mod clock;
@@ -17,6 +18,7 @@ pub mod credential;
 pub mod cri;
 pub mod fault;
 pub mod guard;
+pub mod harden;
 pub mod host;
 pub mod image;
 pub mod journal;

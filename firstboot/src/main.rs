@@ -5,7 +5,7 @@ use firstboot::fault::{Fault, OwnedBy, Owner};
 use firstboot::host::{Host, Linux};
 use firstboot::phases::PHASES;
 use firstboot::report::{Status, status_path};
-use firstboot::{guard, preflight, run, seed};
+use firstboot::{audit, guard, preflight, run, seed};
 use lexopt::prelude::*;
 use std::path::Path;
 use std::process::ExitCode;
@@ -19,6 +19,7 @@ Usage:
   firstboot check FILE        look through a seed file
   firstboot preflight [--json]
                               what has to hold before this device can be a node
+  firstboot audit [--json]    whether this host is still as it was hardened; not 0 where a setting has drifted
   firstboot clock             compare the clock with the cluster's; what firstboot-clock.timer does every day
   firstboot guard             what firstboot-guard.service does at every boot
   firstboot version           print the version
@@ -35,6 +36,7 @@ enum Command {
     Status { json: bool },
     Check { file: String },
     Preflight { json: bool },
+    Audit { json: bool },
     Clock,
     Guard,
     Print(String),
@@ -74,13 +76,16 @@ fn parse(mut args: lexopt::Parser) -> Result<Command, lexopt::Error> {
                 }
                 *until = Some(phase);
             }
-            (Long("json"), Command::Status { json } | Command::Preflight { json }) => *json = true,
+            (Long("json"), Command::Status { json } | Command::Preflight { json } | Command::Audit { json }) => {
+                *json = true;
+            }
             (Value(word), _) if !named => {
                 named = true;
                 command = match word.string()?.as_str() {
                     "status" => Command::Status { json: false },
                     "check" => Command::Check { file: args.value()?.string()? },
                     "preflight" => Command::Preflight { json: false },
+                    "audit" => Command::Audit { json: false },
                     "clock" => Command::Clock,
                     "guard" => Command::Guard,
                     "version" => Command::Print(format!("firstboot {}\n", env!("CARGO_PKG_VERSION"))),
@@ -102,6 +107,12 @@ fn execute(command: Command) -> Result<(), Fault> {
             let outcomes = preflight::of_device(open)?;
             print!("{}", preflight::shown(&outcomes, json).owned_by(Owner::Host)?);
             preflight::judge(&outcomes)
+        }
+        Command::Audit { json } => {
+            let host = Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host)?;
+            let findings = audit::of_device(&host).owned_by(Owner::Host)?;
+            print!("{}", audit::shown(&findings, json).owned_by(Owner::Host)?);
+            audit::judge(&findings)
         }
         Command::Clock => run::clock(&Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host)?),
         Command::Guard => guard::guard(&Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host)?),

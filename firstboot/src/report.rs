@@ -5,6 +5,7 @@
 
 use crate::boot_partition::{BootPartition, STATUS_NAME, STATUS_SIZE};
 use crate::fault::{Fault, Owner};
+use crate::harden::Kept;
 use crate::host::{Host, STATE_DIR};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,9 @@ pub struct Status {
     /// Commands that only an administrator of the cluster may give, and that the node lacks.
     #[serde(default)]
     pub left_to_do: Vec<String>,
+    /// Where the seed has this host more open than others, one line each.
+    #[serde(default)]
+    pub exceptions: Vec<String>,
     /// When this was written, seconds since 1970 UTC by the device's own clock.
     pub written: u64,
     /// Target and build time of the image, version of Kubernetes in its bundle.
@@ -64,6 +68,9 @@ impl Status {
         line("next try", &self.next_try_seconds.map(|s| next_try(s, self.written)));
         for command in &self.left_to_do {
             line("left to do", &Some(command.clone()));
+        }
+        for exception in &self.exceptions {
+            line("exception", &Some(exception.clone()));
         }
         line("written", &Some(format!("{} (by this device's clock)", timestamp(self.written))));
         line("image", &Some(self.image.clone()));
@@ -113,7 +120,9 @@ pub struct Reporter<'a> {
 impl<'a> Reporter<'a> {
     /// A reporter that writes to the boot partition, if there is one.
     pub fn new(host: &'a Host, boot: Option<BootPartition>, image: String) -> Self {
-        Reporter { host, boot, status: Status { image, ..Status::default() } }
+        // An unreadable file is the audit's to tell; here it must not keep a status from being written.
+        let exceptions = Kept::read(host).map(|kept| kept.exceptions()).unwrap_or_default();
+        Reporter { host, boot, status: Status { image, exceptions, ..Status::default() } }
     }
 
     /// Says one line on the console.

@@ -2,6 +2,7 @@
 //! Kernel modules and settings that kubelet, the runtime and pod networks need; swap off.
 
 use super::Cx;
+use crate::audit::{Finding, Ground};
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::Host;
 use anyhow::Result;
@@ -49,7 +50,7 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
         modprobe.extend(MODULES.iter().map(|(name, _)| *name));
         cx.host.run(&modprobe)?;
         for (key, value, _) in SETTINGS {
-            cx.host.sys().set_kernel(&format!("/proc/sys/{}", key.replace('.', "/")), value)?;
+            cx.host.sys().set_kernel(&path(key), value)?;
         }
         if !swaps(&cx.host)?.is_empty() {
             // The target as well, or swap is back at the next boot.
@@ -59,6 +60,20 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
         Ok(())
     };
     work().owned_by(Owner::Host)
+}
+
+fn path(key: &str) -> String {
+    format!("/proc/sys/{}", key.replace('.', "/"))
+}
+
+/// The settings, read back from the kernel.
+pub(crate) fn audit(ground: &Ground<'_>) -> Result<Vec<Finding>> {
+    let one = |(key, value, why): &(&str, &str, &str)| {
+        let exception = ground.kept.harden.sysctl.get(*key).map(String::as_str);
+        let found = ground.host.read_text(&path(key))?;
+        Ok(Finding::compare(format!("sysctl/{key}"), value, exception, found, why))
+    };
+    SETTINGS.iter().map(one).collect()
 }
 
 fn modules_file() -> String {

@@ -3,6 +3,7 @@
 
 mod bundle;
 mod clock;
+mod harden;
 mod identity;
 mod images;
 mod join;
@@ -26,7 +27,7 @@ pub(crate) use bundle::room;
 pub use bundle::{CURRENT, Installed};
 pub(crate) use clock::has_timesyncd;
 pub(crate) use identity::{MACHINE_ID, came_with_image, machine_id, name_by_hardware};
-pub(crate) use kernel::swaps;
+pub(crate) use kernel::{audit as audit_kernel, swaps};
 pub(crate) use kubelet::{UNIT as KUBELET_UNIT, WANTED as KUBELET_WANTED};
 pub use pod_network::withdraw as withdraw_pod_network;
 pub(crate) use proxy::kept as kept_via;
@@ -71,6 +72,7 @@ pub const PHASES: &[Phase<Cx>] = &[
     Phase { name: "preflight", check: preflight::check, apply: preflight::apply },
     Phase { name: "identity", check: identity::check, apply: identity::apply },
     Phase { name: "kernel", check: kernel::check, apply: kernel::apply },
+    Phase { name: "harden", check: harden::check, apply: harden::apply },
     Phase { name: "clock", check: clock::check, apply: clock::apply },
     Phase { name: "network", check: network::check, apply: network::apply },
     Phase { name: "bundle", check: bundle::check, apply: bundle::apply },

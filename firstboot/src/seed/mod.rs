@@ -4,6 +4,8 @@
 //! Strict: an unknown key is an error with its line. No message repeats a value, because any value may hold the
 //! token. The keys are listed in docs/seed.md. Nothing here reads a file or knows a phase.
 
+mod access;
+mod harden;
 pub mod join_line;
 mod kubelet;
 mod kubelet_fields;
@@ -14,6 +16,8 @@ mod registries;
 mod text;
 mod types;
 
+#[cfg(test)]
+mod harden_tests;
 #[cfg(test)]
 mod table_tests;
 #[cfg(test)]
@@ -31,6 +35,8 @@ use zeroize::Zeroizing;
 use crate::proxy::Via;
 use crate::unpack::hex;
 
+pub use access::{Access, SshKey};
+pub use harden::{Harden, OpenPort, Protocol};
 pub use kubelet::Kubelet;
 pub use network::{Interface, Network, Security, Time, Wifi};
 pub use registries::{Mirror, Registry};
@@ -52,6 +58,8 @@ pub const KEYS: &[(&str, &[&str])] = &[
     ("time", &read_network::TIME_KEYS),
     ("kubelet", &kubelet::KEYS),
     ("registries", &registries::KEYS),
+    ("access", &access::KEYS),
+    ("harden", &harden::KEYS),
 ];
 
 /// Why a seed was refused; `Display` is one line, `seed.toml:LINE: …`, without any value of the seed.
@@ -89,6 +97,10 @@ pub struct Seed {
     pub kubelet: Kubelet,
     /// Where its container images come from, by name.
     pub registries: Vec<Registry>,
+    /// Who may log in.
+    pub access: Access,
+    /// Where its host is to be less, or more, closed than others.
+    pub harden: Harden,
     digest: String,
 }
 
@@ -152,7 +164,7 @@ pub fn parse(bytes: &[u8]) -> Result<Seed, Error> {
         return Err(whole("the file is empty"));
     }
     let root = DeTable::parse(&text).map_err(|e| syntax_error(&text, &e))?;
-    let read::Tables { cluster, node, network, time, kubelet, registries, mut secrets } =
+    let read::Tables { cluster, node, network, time, kubelet, registries, access, harden, mut secrets } =
         read::tables(&text, root.get_ref())?;
     // It will be overwritten where it stands, which takes that it stands there.
     if !text.contains(cluster.token.secret()) {
@@ -166,7 +178,7 @@ pub fn parse(bytes: &[u8]) -> Result<Seed, Error> {
     // Overwriting the token must not make it another seed.
     let public = Zeroizing::new(public.replace(cluster.token.secret(), JoinToken::SPENT));
     let digest = digest(public.as_bytes());
-    Ok(Seed { cluster, node, network, time, kubelet, registries, digest })
+    Ok(Seed { cluster, node, network, time, kubelet, registries, access, harden, digest })
 }
 
 /// 16 hex digits that identify a seed file.

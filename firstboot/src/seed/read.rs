@@ -8,8 +8,10 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::join_line::{self, JoinLine};
-use super::{CaPin, Cluster, Cni, Endpoint, Error, JoinToken, Kubelet, Network, Node, NodeLabel, NodeName, Registry};
-use super::{Role, Taint, Time, Trust, may_show, text};
+use super::{
+    Access, CaPin, Cluster, Cni, Endpoint, Error, Harden, JoinToken, Kubelet, Network, Node, NodeLabel, NodeName,
+};
+use super::{Registry, Role, Taint, Time, Trust, may_show, text};
 use crate::proxy::Via;
 
 /// Keys before any table.
@@ -20,10 +22,8 @@ pub(super) const CLUSTER_KEYS: [&str; 5] = ["apiserver", "token", "ca-cert-hashe
 /// Keys of `[node]`.
 pub(super) const NODE_KEYS: [&str; 5] = ["name", "role", "cni", "labels", "taints"];
 /// Tables that are read.
-const TABLES: [&str; 6] = ["cluster", "node", "network", "time", "kubelet", "registries"];
-/// Tables of the seed format that later versions read; refused until then, as ignoring them would be wrong.
-const LATER_TABLES: [&str; 2] = ["access", "harden"];
-/// Top-level keys that later versions read.
+const TABLES: [&str; 8] = ["cluster", "node", "network", "time", "access", "kubelet", "registries", "harden"];
+/// Top-level keys that later versions read; refused until then, as ignoring them would be wrong.
 const LATER_KEYS: [&str; 1] = ["reset"];
 
 /// Line of a byte offset, from 1.
@@ -41,6 +41,8 @@ pub(super) struct Tables {
     pub time: Time,
     pub kubelet: Kubelet,
     pub registries: Vec<Registry>,
+    pub access: Access,
+    pub harden: Harden,
     /// Where secrets other than the token stand in the text.
     pub secrets: Vec<Range<usize>>,
 }
@@ -80,9 +82,6 @@ impl Reader {
                 _ if TOP_KEYS.contains(&name) => {}
                 _ if TABLES.contains(&name) && is_table => {}
                 _ if TABLES.contains(&name) => self.error(at, format!("{name} must be a table: [{name}]")),
-                _ if LATER_TABLES.contains(&name) => {
-                    self.error(at, format!("[{name}] is not supported by this version of firstboot"));
-                }
                 _ if LATER_KEYS.contains(&name) => {
                     self.error(at, format!("key \"{name}\" is not supported by this version of firstboot"));
                 }
@@ -110,6 +109,8 @@ impl Reader {
         let time = table("time").map_or(Some(Time::default()), |(_, t)| self.time(t));
         let kubelet = table("kubelet").map_or(Some(Kubelet::default()), |(_, t)| self.kubelet(t));
         let registries = table("registries").map_or(Some(Vec::new()), |(_, t)| self.registries(t));
+        let access = table("access").map_or(Some(Access::default()), |(_, t)| self.access(t));
+        let harden = table("harden").map_or(Some(Harden::default()), |(_, t)| self.harden(t));
         let cluster = match (table("cluster"), join) {
             (cluster, Some((at, join))) => {
                 let empty = DeTable::new();
@@ -133,6 +134,8 @@ impl Reader {
             time: time?,
             kubelet: kubelet?,
             registries: registries?,
+            access: access?,
+            harden: harden?,
             secrets: Vec::new(),
         })
     }

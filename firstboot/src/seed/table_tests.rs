@@ -7,7 +7,7 @@ const PIN: &str = "sha256:a0b1c2d3e4f5a0b1c2d3e4f5a0b1c2d3e4f5a0b1c2d3e4f5a0b1c2
 const TOKEN: &str = "abcdef.q7w2e9r4t1y6u8i3";
 
 /// A seed that is read; `more` begins in line 6.
-fn seed(more: &str) -> String {
+pub(super) fn seed(more: &str) -> String {
     format!(
         "version = 1\n[cluster]\napiserver = \"10.0.2.2:6443\"\ntoken = \"{TOKEN}\"\nca-cert-hashes = [\"{PIN}\"]\n{more}"
     )
@@ -22,7 +22,7 @@ fn pinned() -> String {
     format!("--discovery-token-ca-cert-hash {PIN}")
 }
 
-fn read(text: &str) -> Seed {
+pub(super) fn read(text: &str) -> Seed {
     parse(text.as_bytes()).unwrap_or_else(|e| panic!("{e}: {text}"))
 }
 

@@ -137,7 +137,6 @@ fn bad() -> Vec<(String, &'static str)> {
         (with("version = 1", ""), "seed.toml: the first line must be: version = 1"),
         (with("version = 1", "version = 2\nnew = 1"), "seed.toml:1: this firstboot reads seeds of version = 1 only"),
         (with("version = 1", "version = \"1\""), "seed.toml:1: this firstboot reads seeds of version = 1 only"),
-        (seed("[harden]\n"), "seed.toml:6: [harden] is not supported by this version of firstboot"),
         (
             with("version = 1", "version = 1\nreset = true"),
             "seed.toml:2: key \"reset\" is not supported by this version of firstboot",

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What `[access]` may say: who may log in to this device over SSH. Without it nobody may, from nowhere.
+//!
+//! Messages of `parse` say what was expected, never what was found.
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use toml::de::DeTable;
+
+use super::harden::source;
+use super::read::Reader;
+
+/// Keys of `[access]`.
+pub(super) const KEYS: [&str; 3] = ["ssh-keys", "ssh-from", "user"];
+/// The account that keys open, unless the seed names another.
+const USER: &str = "admin";
+/// Accounts that the system has for itself.
+const TAKEN: [&str; 8] = ["root", "daemon", "nobody", "sshd", "messagebus", "sync", "backup", "operator"];
+/// Algorithms of keys that are taken: OpenSSH's names. RSA is judged by its length.
+const ALGORITHMS: [&str; 7] = [
+    "ssh-ed25519",
+    "sk-ssh-ed25519@openssh.com",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+    "ssh-rsa",
+];
+/// Shortest RSA modulus, bits.
+const RSA_BITS: usize = 3072;
+
+/// Table `[access]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Access {
+    /// The account that the keys open.
+    pub user: String,
+    /// Public keys; none: no SSH at all.
+    pub keys: Vec<SshKey>,
+    /// Where logins may come from; empty: from anywhere.
+    pub from: Vec<IpNet>,
+}
+
+impl Default for Access {
+    /// Nobody.
+    fn default() -> Self {
+        Access { user: USER.to_owned(), keys: Vec::new(), from: Vec::new() }
+    }
+}
+
+/// A public key, as a line of `authorized_keys` without options (sshd(8)).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SshKey {
+    /// OpenSSH's name of the algorithm.
+    pub algorithm: String,
+    /// The key, base64 (RFC 4253, section 6.6).
+    pub key: String,
+    /// Whose it is, in words; may be empty.
+    pub comment: String,
+}
+
+impl SshKey {
+    /// Reads `ALGORITHM BASE64 [COMMENT]`, as a `.pub` file has it.
+    ///
+    /// # Errors
+    /// What was expected.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let expected = || "expected a line of a .pub file, as in ssh-ed25519 AAAA… name".to_owned();
+        let mut words = text.split_whitespace();
+        let (Some(algorithm), Some(key)) = (words.next(), words.next()) else { return Err(expected()) };
+        if text.chars().any(char::is_control) || !ALGORITHMS.contains(&algorithm) {
+            return Err(format!("{} ({})", expected(), ALGORITHMS.join(", ")));
+        }
+        let blob = STANDARD.decode(key).map_err(|_| expected())?;
+        let fields = fields(&blob).ok_or_else(expected)?;
+        if fields.first() != Some(&algorithm.as_bytes()) || fields.len() < 2 {
+            return Err(expected());
+        }
+        if algorithm == "ssh-rsa" && fields.get(2).map_or(0, |n| bits(n)) < RSA_BITS {
+            return Err(format!("expected an RSA key of at least {RSA_BITS} bits, or better ssh-ed25519"));
+        }
+        let comment = words.collect::<Vec<_>>().join(" ");
+        Ok(SshKey { algorithm: algorithm.to_owned(), key: key.to_owned(), comment })
+    }
+}
+
+impl fmt::Display for SshKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.algorithm, self.key)?;
+        match self.comment.is_empty() {
+            true => Ok(()),
+            false => write!(f, " {}", self.comment),
+        }
+    }
+}
+
+/// Strings of a key blob, each after its length in four bytes (RFC 4251, section 5); none where they do not fill it.
+fn fields(mut blob: &[u8]) -> Option<Vec<&[u8]>> {
+    let mut all = Vec::new();
+    while !blob.is_empty() {
+        let (length, rest) = blob.split_first_chunk::<4>()?;
+        let (field, rest) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+        all.push(field);
+        blob = rest;
+    }
+    Some(all)
+}
+
+/// Bits of a number, big endian.
+fn bits(number: &[u8]) -> usize {
+    let first = number.iter().position(|b| *b != 0);
+    first.map_or(0, |at| 8 * (number.len() - at) - number[at].leading_zeros() as usize)
+}
+
+/// Name of an account: `useradd`'s rule, and none that the system has.
+fn user(text: &str) -> Result<String, String> {
+    let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+    let shaped = (1..=32).contains(&text.len())
+        && text.as_bytes()[0].is_ascii_lowercase()
+        && text.bytes().all(good)
+        && !text.starts_with("systemd-");
+    match shaped && !TAKEN.contains(&text) {
+        true => Ok(text.to_owned()),
+        false => Err("expected the name of an account for people, a-z, 0-9, - and _, not root".to_owned()),
+    }
+}
+
+impl Reader {
+    pub(super) fn access(&mut self, table: &DeTable<'_>) -> Option<Access> {
+        self.unknown_keys("access", table, &KEYS);
+        let user = table.get("user").map_or(Some(USER.to_owned()), |v| self.string(v, "user", "access", user));
+        let keys =
+            table.get("ssh-keys").map_or(Some(Vec::new()), |v| self.strings(v, "ssh-keys", "access", SshKey::parse));
+        let from = table.get("ssh-from").map_or(Some(Vec::new()), |v| self.strings(v, "ssh-from", "access", source));
+        let (user, keys, from) = (user?, keys?, from?);
+        for key in ["user", "ssh-from"].iter().filter(|_| keys.is_empty()) {
+            if let Some((key, _)) = table.get_key_value(*key) {
+                let text = format!("{} in [access] is nothing without ssh-keys", key.get_ref());
+                self.error(key.span().start, text);
+            }
+        }
+        Some(Access { user, keys, from })
+    }
+}
