@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A hardened device, seen from outside and from inside: what is open before a seed, while it waits for its certificate
 //! and afterwards; what a pod may do on it; what its own audit says, and what other programs say of the same.
-//! Boots 1 guest, twice.
+//! Boots 1 guest.
 
 #![allow(clippy::unwrap_used)]
 

@@ -2,7 +2,7 @@
 //! The packet filter: an nftables table of its own that lets nothing in but what a node needs and what the seed opens.
 //!
 //! [`render`] says what the table is, [`known`] what it has to know of the cluster, [`learn`] finds that out;
-//! [`audit`] and [`host_ports`] read back. `firstboot guard` applies it at every boot before any link is up, the phase
+//! [`mod@audit`] and [`host_ports`] read back. `firstboot guard` applies it at every boot before any link is up, the phase
 //! `harden` when a seed says more. Tables of others (kube-proxy, CNI plugins) are neither read for a decision nor
 //! changed. Reasons: docs/hardening.md, Firewall.
 
