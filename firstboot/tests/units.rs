@@ -36,18 +36,20 @@ fn what_is_left_open_is_explained() {
     let docs = docs();
     for (name, ..) in UNITS {
         let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("units").join(name);
-        let answer = Command::new("systemd-analyze").args(["security", "--offline=true", "--no-pager"]).arg(&unit).output();
+        let answer =
+            Command::new("systemd-analyze").args(["security", "--offline=true", "--no-pager"]).arg(&unit).output();
         let Some(answer) = answer.ok().filter(|a| a.status.success()) else {
             println!("skipped: systemd-analyze is not there or does not judge files");
             return;
         };
         let said = String::from_utf8(answer.stdout).unwrap();
-        let limit = docs.lines().find_map(|l| l.strip_prefix(&format!("| `{name}` | "))?.trim_end_matches(" |").parse().ok());
+        let limit =
+            docs.lines().find_map(|l| l.strip_prefix(&format!("| `{name}` | "))?.trim_end_matches(" |").parse().ok());
         let limit: f64 = limit.unwrap_or_else(|| panic!("{name} has no row in docs/hardening.md, Units"));
         let sum = said.lines().find_map(|l| l.split("Overall exposure level for ").nth(1)?.split([' ', ':']).nth(2));
         let sum: f64 = sum.unwrap().parse().unwrap();
         assert!(sum <= limit, "{name}: {sum}, at most {limit} by docs/hardening.md");
-        let open = said.lines().filter_map(|l| l.strip_prefix("✗ ")?.split("  ").next()).map(str::trim);
+        let open = said.lines().filter_map(|l| l.strip_prefix("✗ ")?.split_whitespace().next());
         // containerd's rest is explained by kind.
         let unexplained: Vec<&str> = open
             .filter(|point| !docs.contains(&format!("`{point}`")))

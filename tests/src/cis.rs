@@ -169,7 +169,8 @@ fn owners(facts: &Facts, places: &[(&str, &str)]) -> (Verdict, String) {
 /// A ConfigMap of the cluster's, as a volume: its mode is the cluster's word, but the way there is root's alone.
 fn proxy_mode(facts: &Facts) -> (Verdict, String) {
     let (verdict, found) = modes(facts, &[PROXY], 0o600);
-    let closed = facts.files.get("/var/lib/kubelet").is_some_and(|(mode, owner)| *mode == 0o700 && owner == "root:root");
+    let closed =
+        facts.files.get("/var/lib/kubelet").is_some_and(|(mode, owner)| *mode == 0o700 && owner == "root:root");
     match verdict {
         Verdict::Fail if closed && !found.is_empty() && !facts.files.contains_key("/etc/kubernetes/proxy.conf") => {
             (Verdict::Warn, found)
@@ -204,7 +205,9 @@ fn certificate(facts: &Facts) -> (Verdict, String) {
     let set = ["/tlsCertFile", "/tlsPrivateKeyFile"].map(|p| facts.configz.pointer(p).is_some_and(Value::is_string));
     match set {
         [true, true] => (Verdict::Pass, "both are set".to_owned()),
-        [false, false] => (Verdict::Warn, format!("not set, serverTLSBootstrap {}", facts.configz["serverTLSBootstrap"])),
+        [false, false] => {
+            (Verdict::Warn, format!("not set, serverTLSBootstrap {}", facts.configz["serverTLSBootstrap"]))
+        }
         _ => (Verdict::Fail, "one is set".to_owned()),
     }
 }

@@ -43,7 +43,8 @@ fn failed(device: &Device) -> Vec<&'static str> {
 #[test]
 fn a_hardened_device_fails_nothing() {
     assert_eq!(failed(&good()), [""; 0]);
-    let warned: Vec<&str> = judged(&good()).into_iter().filter(|(_, v)| *v == Verdict::Warn).map(|(id, _)| id).collect();
+    let warned: Vec<&str> =
+        judged(&good()).into_iter().filter(|(_, v)| *v == Verdict::Warn).map(|(id, _)| id).collect();
     assert_eq!(warned, ["4.1.3", "4.2.9", "4.2.15"]);
 }
 
