@@ -204,6 +204,7 @@ fn read_only_port(facts: &Facts) -> (Verdict, String) {
 fn certificate(facts: &Facts) -> (Verdict, String) {
     let set = ["/tlsCertFile", "/tlsPrivateKeyFile"].map(|p| facts.configz.pointer(p).is_some_and(Value::is_string));
     match set {
+        _ if !facts.configz.is_object() => (Verdict::Fail, "unknown".to_owned()),
         [true, true] => (Verdict::Pass, "both are set".to_owned()),
         [false, false] => {
             (Verdict::Warn, format!("not set, serverTLSBootstrap {}", facts.configz["serverTLSBootstrap"]))
