@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The checks themselves: a device as it should be, and each thing about it that may be wrong.
 
+#![allow(clippy::unwrap_used)]
+
 use super::*;
 use serde_json::json;
 

@@ -98,7 +98,7 @@ impl Kubelet {
         let mut bytes = Vec::new();
         match (&mut stream).take(MAX_ANSWER).read_to_end(&mut bytes) {
             // Go closes the connection without saying so in TLS; the length of the body tells whether it is whole.
-            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error).context("ask kubelet"),
+            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error).context("ask kubelet"),
             _ => answer(&bytes),
         }
     }
