@@ -72,6 +72,7 @@ const NO_MESSAGE: &[&str] = &[
     "{text}{ok} ok, {exceptions} excepted by the seed, {unchecked} unchecked, {drift} drifted",
     // harden/kubelet, harden/containerd.rs, harden/units.rs: what was found, beside its id.
     "{value} (--{name})",
+    "neither text nor true nor false",
     "not running",
     "with all",
     "without {}",

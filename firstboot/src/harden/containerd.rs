@@ -7,8 +7,8 @@
 
 use super::process::{changed_since, main_pid, started};
 use crate::audit::{Finding, Ground};
-use anyhow::{Context, Result};
-use toml::{Table, Value};
+use anyhow::{Result, anyhow};
+use toml::de::{DeTable, DeValue};
 
 /// Its configuration.
 pub const CONFIG: &str = "/etc/containerd/config.toml";
@@ -38,8 +38,9 @@ pub(crate) fn audit(ground: &Ground<'_>) -> Result<Vec<Finding>> {
     if host.read(CONFIG)?.is_none() {
         return Ok(Vec::new());
     }
-    let dump: Table = host.run(&[PROGRAM, "config", "dump"])?.parse().context("read containerd's configuration")?;
-    let mut all: Vec<Finding> = SETTINGS.iter().map(|setting| look(&dump, setting)).collect();
+    let text = host.run(&[PROGRAM, "config", "dump"])?;
+    let dump = DeTable::parse(&text).map_err(|_| anyhow!("read containerd's configuration"))?;
+    let mut all: Vec<Finding> = SETTINGS.iter().map(|setting| look(dump.get_ref(), setting)).collect();
     let imports = host.list(IMPORTS)?;
     let found = if imports.is_empty() { "none".to_owned() } else { imports.join(", ") };
     let why = "nothing else is laid over this configuration";
@@ -56,17 +57,19 @@ pub(crate) fn audit(ground: &Ground<'_>) -> Result<Vec<Finding>> {
     Ok(all)
 }
 
-fn look(dump: &Table, (plugin, keys, wanted, why): &Setting) -> Finding {
-    let start = dump.get("plugins").and_then(|plugins| plugins.get(*plugin));
-    let found = keys.iter().fold(start, |at, key| at?.get(*key)).map(shown);
+fn look(dump: &DeTable<'_>, (plugin, keys, wanted, why): &Setting) -> Finding {
+    let start = dump.get("plugins").map(|plugins| plugins.get_ref());
+    let path = std::iter::once(plugin).chain(keys.iter());
+    let found = path.fold(start, |at, key| Some(at?.as_table()?.get(*key)?.get_ref())).map(shown);
     Finding::compare(format!("containerd/{}", keys.join("/")), wanted, None, found, why)
 }
 
-fn shown(value: &Value) -> String {
-    match value.as_str() {
-        Some("") => "none".to_owned(),
-        Some(text) => text.to_owned(),
-        None => value.to_string(),
+fn shown(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) if text.is_empty() => "none".to_owned(),
+        DeValue::String(text) => text.to_string(),
+        DeValue::Boolean(yes) => yes.to_string(),
+        _ => "neither text nor true nor false".to_owned(),
     }
 }
 

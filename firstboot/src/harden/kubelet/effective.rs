@@ -5,8 +5,9 @@
 use super::Field;
 use crate::harden::process::{changed_since, main_pid, started};
 use crate::host::Host;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use serde_json::{Map, Value};
+use serde_yaml_ng::{Mapping, Value as Yaml};
 
 /// The running kubelet.
 pub(super) struct Running {
@@ -37,8 +38,9 @@ impl Running {
         let mut files = Value::Object(Map::new());
         for path in &paths {
             let text = host.read_text(path)?.with_context(|| format!("find {path}"))?;
-            let document = serde_yaml_ng::from_str(&text).map_err(|_| anyhow::anyhow!("read {path}: it is no YAML"))?;
-            merge(&mut files, document);
+            let document: Mapping =
+                serde_yaml_ng::from_str(&text).map_err(|_| anyhow!("read {path}: it is no YAML"))?;
+            merge(&mut files, json(Yaml::Mapping(document)));
         }
         let unread = changed_since(host, started(host, pid)?, &paths)?;
         Ok(Some(Running { flags, files, unread, drop_ins }))
@@ -70,6 +72,24 @@ fn flags(line: &str) -> Vec<(String, String)> {
         flags.push((name.to_owned(), value));
     }
     flags
+}
+
+/// The same value in JSON; what JSON does not have (tags, keys that are no text) is left out.
+fn json(value: Yaml) -> Value {
+    match value {
+        Yaml::Bool(yes) => Value::Bool(yes),
+        Yaml::Number(n) => match (n.as_i64(), n.as_f64()) {
+            (Some(whole), _) => whole.into(),
+            (None, part) => part.into(),
+        },
+        Yaml::String(text) => Value::String(text),
+        Yaml::Sequence(list) => Value::Array(list.into_iter().map(json).collect()),
+        Yaml::Mapping(map) => {
+            let entry = |(key, value): (Yaml, Yaml)| Some((key.as_str()?.to_owned(), json(value)));
+            Value::Object(map.into_iter().filter_map(entry).collect())
+        }
+        Yaml::Null | Yaml::Tagged(_) => Value::Null,
+    }
 }
 
 /// JSON merge patch.
