@@ -200,15 +200,16 @@ fn read_only_port(facts: &Facts) -> (Verdict, String) {
     (if listens { Verdict::Fail } else { verdict }, format!("{found}, listening: {listens}"))
 }
 
-/// Without them kubelet signs its own, or asks the cluster where somebody approves that.
+/// Without them kubelet signs its own, and names that one here, or asks the cluster where somebody approves that.
 fn certificate(facts: &Facts) -> (Verdict, String) {
-    let set = ["/tlsCertFile", "/tlsPrivateKeyFile"].map(|p| facts.configz.pointer(p).is_some_and(Value::is_string));
-    match set {
+    let named = |key: &str| facts.configz.pointer(key).and_then(Value::as_str);
+    match (named("/tlsCertFile"), named("/tlsPrivateKeyFile")) {
         _ if !facts.configz.is_object() => (Verdict::Fail, "unknown".to_owned()),
-        [true, true] => (Verdict::Pass, "both are set".to_owned()),
-        [false, false] => {
-            (Verdict::Warn, format!("not set, serverTLSBootstrap {}", facts.configz["serverTLSBootstrap"]))
+        (Some("/var/lib/kubelet/pki/kubelet.crt"), Some("/var/lib/kubelet/pki/kubelet.key")) => {
+            (Verdict::Warn, "kubelet's own".to_owned())
         }
+        (Some(certificate), Some(key)) => (Verdict::Pass, format!("{certificate}, {key}")),
+        (None, None) => (Verdict::Warn, format!("not set, serverTLSBootstrap {}", facts.configz["serverTLSBootstrap"])),
         _ => (Verdict::Fail, "one is set".to_owned()),
     }
 }
@@ -220,9 +221,10 @@ fn strong(list: &Value) -> bool {
 
 /// The packet filter does it, for this port alone: kubelet also opens connections, to where it cannot be known here.
 fn address_deny(facts: &Facts) -> (Verdict, String) {
+    // systemctl leaves out a list that is empty.
     match facts.unit.get("IPAddressDeny").map(String::as_str) {
-        None => (Verdict::Fail, "unknown".to_owned()),
-        Some("") => (Verdict::Warn, "none".to_owned()),
+        _ if !facts.unit.contains_key("Id") => (Verdict::Fail, "unknown".to_owned()),
+        None | Some("") => (Verdict::Warn, "none".to_owned()),
         Some(list) => (Verdict::Pass, list.to_owned()),
     }
 }

@@ -27,7 +27,7 @@ fn good() -> Device {
     let words = [
         ("modes", MODES),
         ("kubelet-flags", "/usr/bin/kubelet\n--config=/var/lib/kubelet/config.yaml\n"),
-        ("kubelet-unit", "Id=kubelet.service\nIPAddressDeny=\n"),
+        ("kubelet-unit", "Id=kubelet.service\nUMask=0022\n"),
         ("listening", LISTENING),
     ];
     (words.map(|(name, text)| (name, text.to_owned())).into(), configz)
@@ -68,7 +68,7 @@ fn each_check_can_fail() {
     assert_eq!(word("modes", "ca.crt 600 root:root", "ca.crt 666 x:root"), ["4.1.7", "4.1.8"]);
     assert_eq!(word("modes", "10-harden.conf 600 root:root", "10-harden.conf 604 root:x"), ["4.1.9", "4.1.10"]);
     assert_eq!(word("kubelet-flags", "--config=", "--hostname-override=x\n--config="), ["4.2.7"]);
-    assert_eq!(word("kubelet-unit", "IPAddressDeny=", "X="), ["4.2.15"]);
+    assert_eq!(word("kubelet-unit", "Id=", "X="), ["4.2.15"]);
     assert_eq!(word("listening", "127.0.0.1:10249", "*:10249"), ["4.3.1"]);
     assert_eq!(word("listening", "*:10250 ", "*:10255 "), ["4.2.4"]);
     assert_eq!(word("listening", "127.0.0.1:10249", "127.0.0.1:1"), ["4.3.1"]);
