@@ -25,6 +25,8 @@ const CLOSE: u64 = 5;
 /// enough for certificates, so ten minutes lose nothing, and a device that starts every few minutes does not wear its
 /// flash.
 const KEEP: u64 = 600;
+/// An image that is older than this joins nothing any more, seconds.
+const AGE: u64 = 20 * 365 * 24 * 3600;
 
 fn kept_path() -> String {
     format!("{STATE_DIR}/verified-time")
@@ -53,12 +55,19 @@ pub fn lay(host: &Host, image: &ImageInfo) -> Result<()> {
 /// Returns by how many seconds the clock was moved; 0 when it was close.
 ///
 /// # Errors
-/// A cluster fault when it is before the image's build time: then the server's clock is wrong.
+/// A cluster fault when it is before the image's build time, or [`AGE`] after it: then the server's clock is wrong, or
+/// whoever tells it is not the server.
 pub fn believe(host: &Host, image: &ImageInfo, time: SystemTime) -> Result<i64, Fault> {
     let (told, now) = (unix_seconds(time), unix_seconds(host.now()));
     if told < image.build_time {
         let (told, built) = (timestamp(told), timestamp(image.build_time));
         let text = format!("take the time from the API server: it says {told}, but this image was built {built}");
+        return Err(Fault::new(Owner::Cluster, text));
+    }
+    if told > image.build_time.saturating_add(AGE) {
+        let built = timestamp(image.build_time);
+        let text =
+            format!("take the time from the API server: it is more than 20 years after this image was built, {built}");
         return Err(Fault::new(Owner::Cluster, text));
     }
     let far = told.abs_diff(now) > CLOSE;
@@ -184,6 +193,10 @@ mod tests {
              1970-01-01T02:46:40Z"
         );
         assert_eq!((fault.owner, seen.clock.get()), (Owner::Cluster, Some(at(50_000))));
+        let fault = believe(&host, &image, at(10_000 + AGE + 1)).unwrap_err();
+        let text = "take the time from the API server: it is more than 20 years after this image was built, \
+                    1970-01-01T02:46:40Z";
+        assert_eq!((fault.owner, fault.to_string().as_str()), (Owner::Cluster, text));
     }
 
     #[test]

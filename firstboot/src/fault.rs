@@ -28,6 +28,11 @@ impl Owner {
         }
     }
 
+    /// Who has this word.
+    pub fn of_word(word: &str) -> Option<Owner> {
+        [Owner::Seed, Owner::Image, Owner::Host, Owner::Cluster].into_iter().find(|owner| owner.word() == word)
+    }
+
     /// What the person in front of the device should do, one line.
     pub fn advice(self) -> &'static str {
         match self {

@@ -7,7 +7,7 @@ use firstboot::firewall::host_ports::host_ports;
 use firstboot::host::{Host, Linux};
 use firstboot::phases::PHASES;
 use firstboot::report::{STATUS_FOR_ALL, Status, status_path};
-use firstboot::{audit, guard, preflight, run, seed};
+use firstboot::{audit, guard, network_part, preflight, run, seed};
 use lexopt::prelude::*;
 use std::path::Path;
 use std::process::ExitCode;
@@ -24,6 +24,7 @@ Usage:
   firstboot audit [--json]    whether this host is still as it was hardened; not 0 where a setting has drifted
   firstboot clock             compare the clock with the cluster's; what firstboot-clock.timer does every day
   firstboot guard             what firstboot-guard.service does at every boot
+  firstboot network           the join itself, without rights; what firstboot-network@.service does
   firstboot version           print the version
 
 Options:
@@ -41,6 +42,7 @@ enum Command {
     Audit { json: bool },
     Clock,
     Guard,
+    Network,
     Print(String),
 }
 
@@ -90,6 +92,7 @@ fn parse(mut args: lexopt::Parser) -> Result<Command, lexopt::Error> {
                     "audit" => Command::Audit { json: false },
                     "clock" => Command::Clock,
                     "guard" => Command::Guard,
+                    "network" => Command::Network,
                     "version" => Command::Print(format!("firstboot {}\n", env!("CARGO_PKG_VERSION"))),
                     other => return Err(format!("no command is called {other}").into()),
                 };
@@ -118,6 +121,7 @@ fn execute(command: Command) -> Result<(), Fault> {
         }
         Command::Clock => run::clock(&Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host)?),
         Command::Guard => guard::guard(&Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host)?),
+        Command::Network => network_part::confined::run(),
         Command::Print(text) => {
             print!("{text}");
             Ok(())

@@ -19,6 +19,7 @@ pub type Unit = (&'static str, &'static str, &'static [&'static str]);
 pub const UNITS: &[Unit] = &[
     ("firstboot-guard.service", include_str!("../../units/firstboot-guard.service"), &[]),
     ("firstboot.service", include_str!("../../units/firstboot.service"), &[]),
+    ("firstboot-network@.service", include_str!("../../units/firstboot-network@.service"), &[]),
     ("firstboot-clock.service", include_str!("../../units/firstboot-clock.service"), &[]),
     ("containerd.service", include_str!("../../units/containerd.service"), &[]),
     ("kubelet.service", include_str!("../../units/kubelet.service"), &["10-kubeadm.conf"]),
@@ -27,11 +28,19 @@ pub const UNITS: &[Unit] = &[
 /// Settings that confine a service.
 const CONFINING: &[&str] = &[
     "CapabilityBoundingSet",
+    "DynamicUser",
     "IPAddressDeny",
+    "KeyringMode",
     "LockPersonality",
     "MemoryDenyWriteExecute",
     "NoNewPrivileges",
+    "PrivateDevices",
+    "PrivateIPC",
+    "PrivateMounts",
     "PrivateTmp",
+    "PrivateUsers",
+    "ProcSubset",
+    "ProtectClock",
     "ProtectControlGroups",
     "ProtectHome",
     "ProtectHostname",
@@ -94,7 +103,8 @@ pub(crate) fn audit(ground: &Ground<'_>) -> Result<Vec<Finding>> {
     let mut all = Vec::new();
     for (name, text, additions) in UNITS {
         let keys = format!("--property=FragmentPath,DropInPaths,NeedDaemonReload,{}", CONFINING.join(","));
-        let said = ground.host.run(&["systemctl", "show", &keys, name])?;
+        // Of a template, any instance: systemd loads it to show it.
+        let said = ground.host.run(&["systemctl", "show", &keys, &name.replace("@.", "@audit.")])?;
         let loaded: BTreeMap<&str, &str> = said.lines().filter_map(|l| l.split_once('=')).collect();
         all.extend(judged(name, text, additions, &loaded));
     }

@@ -6,7 +6,7 @@ use super::{Job, System};
 use anyhow::{Context, Result, bail};
 use rustix::time::{ClockId, Timespec, clock_settime};
 use std::io::{Read, Write};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -74,6 +74,10 @@ impl System for Linux {
             };
             running.into_iter().map(end).collect()
         })
+    }
+
+    fn connect(&self, path: &str) -> Result<UnixStream> {
+        UnixStream::connect(path).with_context(|| format!("connect to {path}"))
     }
 
     fn now(&self) -> SystemTime {

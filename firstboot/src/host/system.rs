@@ -3,6 +3,7 @@
 
 use anyhow::Result;
 use std::io::Read;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, SystemTime};
 
 /// A command and what it reads.
@@ -24,6 +25,8 @@ pub trait System {
     fn run_all(&self, jobs: Vec<Job<'_>>) -> Vec<Result<String>> {
         jobs.into_iter().map(|mut job| self.run(&job.argv, Some(&mut *job.input))).collect()
     }
+    /// Connects to a local socket.
+    fn connect(&self, path: &str) -> Result<UnixStream>;
     /// Wall-clock time.
     fn now(&self) -> SystemTime;
     /// Time since some fixed point, never set back.

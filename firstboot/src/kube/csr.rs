@@ -16,6 +16,7 @@ use sec1::EcParameters;
 use sec1::der::asn1::ObjectIdentifier;
 use sec1::der::{Decode, EncodePem};
 use sec1::pkcs8::PrivateKeyInfo;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use x509_cert::der::Encode;
@@ -65,8 +66,14 @@ impl Key {
         key.to_pem(sec1::LineEnding::LF).map(Secret::new).map_err(|_| broken())
     }
 
+    /// The request for a certificate over this key.
+    pub fn request(&self, node: &str) -> Result<Request, Fault> {
+        let spki = self.0.subject_public_key_info();
+        Ok(Request { name: name(&spki, node), pem: self.pkcs10(node)?, spki })
+    }
+
     /// PKCS#10 request, PEM: `O=system:nodes, CN=system:node:<name>`, no further names.
-    pub fn request(&self, node: &str) -> Result<String, Fault> {
+    fn pkcs10(&self, node: &str) -> Result<String, Fault> {
         let broken = |e: rcgen::Error| Fault::new(Owner::Host, format!("make certificate request: {e}"));
         let text = |s: &str| PrintableString::try_from(s).map(DnValue::PrintableString).map_err(broken);
         let mut subject = DistinguishedName::new();
@@ -76,29 +83,42 @@ impl Key {
         params.distinguished_name = subject;
         params.serialize_request(&self.0).and_then(|csr| csr.pem()).map_err(broken)
     }
+}
 
-    /// Name of the CSR object that belongs to this key and node.
-    pub fn csr_name(&self, node: &str) -> String {
-        let mut hash = Sha256::new().chain_update(self.0.subject_public_key_info());
-        for part in ["system:nodes", node].iter().chain(&USAGES) {
-            hash.update([0]);
-            hash.update(part);
-        }
-        hash.finalize().iter().take(16).fold("node-csr-".to_owned(), |name, b| name + &format!("{b:02x}"))
+/// Name of the CSR object that belongs to a public key and a node.
+fn name(spki: &[u8], node: &str) -> String {
+    let mut hash = Sha256::new().chain_update(spki);
+    for part in ["system:nodes", node].iter().chain(&USAGES) {
+        hash.update([0]);
+        hash.update(part);
     }
+    hash.finalize().iter().take(16).fold("node-csr-".to_owned(), |name, b| name + &format!("{b:02x}"))
+}
 
+/// The public side of a [`Key`]: what is sent, and what a certificate is held against.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Name of the CSR object.
+    pub name: String,
+    /// PKCS#10, PEM.
+    pub pem: String,
+    /// The public key, DER SubjectPublicKeyInfo.
+    pub spki: Vec<u8>,
+}
+
+impl Request {
     /// The CSR object.
-    fn csr(&self, node: &str) -> Result<Value, Fault> {
-        Ok(json!({
+    fn csr(&self) -> Value {
+        json!({
             "apiVersion": "certificates.k8s.io/v1",
             "kind": "CertificateSigningRequest",
-            "metadata": { "name": self.csr_name(node) },
+            "metadata": { "name": self.name },
             "spec": {
                 "signerName": SIGNER,
                 "usages": USAGES,
-                "request": STANDARD.encode(self.request(node)?),
+                "request": STANDARD.encode(&self.pem),
             },
-        }))
+        })
     }
 
     /// Whether a certificate is over this key and for this node.
@@ -108,9 +128,7 @@ impl Key {
         let subject = leaf.tbs_certificate.subject.to_string();
         let has = |part: &str| subject.split(',').any(|p| p == part);
         let key = leaf.tbs_certificate.subject_public_key_info.to_der();
-        key.is_ok_and(|key| key == self.0.subject_public_key_info())
-            && has(&format!("CN=system:node:{node}"))
-            && has("O=system:nodes")
+        key.is_ok_and(|key| key == self.spki) && has(&format!("CN=system:node:{node}")) && has("O=system:nodes")
     }
 }
 
@@ -128,14 +146,14 @@ pub enum Outcome {
 /// Refused, denied, failed, or still pending; always the cluster's move.
 pub async fn certificate(
     client: &Client,
-    key: &Key,
+    request: &Request,
     node: &str,
     now: SystemTime,
     limit: Duration,
 ) -> Result<Outcome, Fault> {
-    let name = key.csr_name(node);
+    let name = &request.name;
     // Ours from before a power cut: nobody else has this key.
-    let adopted = match client.post(CSRS, &key.csr(node)?).await {
+    let adopted = match client.post(CSRS, &request.csr()).await {
         Ok(_) => false,
         Err(Error { kind: Kind::Status(409), .. }) => true,
         Err(error) => return Err(error.into()),
@@ -150,7 +168,7 @@ pub async fn certificate(
             approved = condition(csr, "Approved").is_some();
             // What is decided by the first event was decided before this attempt.
             let old = adopted && std::mem::take(&mut first);
-            match state(key, node, csr, now) {
+            match state(request, node, csr, now) {
                 State::UnderWay => Ok(None),
                 State::Signed(chain) => Ok(Some(Outcome::Issued(chain))),
                 State::Lost(why) if old => Ok(Some(Outcome::Spoilt(format!("CSR {name} {why}")))),
@@ -160,7 +178,7 @@ pub async fn certificate(
             }
         })
         .await?;
-    seen.ok_or_else(|| Fault::new(Owner::Cluster, pending(&name, approved)))
+    seen.ok_or_else(|| Fault::new(Owner::Cluster, pending(name, approved)))
 }
 
 /// How far a CSR is.
@@ -173,7 +191,7 @@ enum State {
     Lost(String),
 }
 
-fn state(key: &Key, node: &str, csr: &Value, now: SystemTime) -> State {
+fn state(request: &Request, node: &str, csr: &Value, now: SystemTime) -> State {
     if let Some(why) = condition(csr, "Denied") {
         return State::Lost(format!("was denied{why}"));
     }
@@ -182,7 +200,7 @@ fn state(key: &Key, node: &str, csr: &Value, now: SystemTime) -> State {
     }
     let Some(encoded) = csr["status"]["certificate"].as_str() else { return State::UnderWay };
     let chain = STANDARD.decode(encoded).ok().and_then(|pem| String::from_utf8(pem).ok());
-    let Some(chain) = chain.filter(|chain| key.fits(chain, node)) else {
+    let Some(chain) = chain.filter(|chain| request.fits(chain, node)) else {
         return State::Lost("has a certificate that is not for this key and node".to_owned());
     };
     let until = pin::certificates(&chain).and_then(|c| tls::dates(c.first()?)).map(|(_, until)| until);

@@ -19,7 +19,7 @@ fn openssl(args: &[&str], input: &str) -> String {
 fn request_has_kubelets_form() {
     let key = Key::generate().unwrap();
     let request = key.request("edge-1").unwrap();
-    let text = openssl(&["req", "-noout", "-text", "-verify", "-nameopt", "show_type,sep_comma_plus"], &request);
+    let text = openssl(&["req", "-noout", "-text", "-verify", "-nameopt", "show_type,sep_comma_plus"], &request.pem);
     for want in [
         "Version: 1 (0x0)",
         "Subject: O=PRINTABLESTRING:system:nodes,CN=PRINTABLESTRING:system:node:edge-1",
@@ -39,7 +39,7 @@ fn key_has_kubelets_form_and_survives_storing() {
     let public = openssl(&["ec", "-pubout"], sec1.expose());
     assert_eq!(public.trim(), openssl(&["pkey", "-pubout"], key.pem().expose()).trim());
     let stored = Key::from_pem(key.pem().expose()).unwrap();
-    assert_eq!(stored.csr_name("edge-1"), key.csr_name("edge-1"));
+    assert_eq!(stored.request("edge-1").unwrap().name, key.request("edge-1").unwrap().name);
     for torn in ["", "-----BEGIN PRIVATE KEY-----\n", sec1.expose().as_str()] {
         assert!(Key::from_pem(torn).is_none());
     }
@@ -48,11 +48,12 @@ fn key_has_kubelets_form_and_survives_storing() {
 #[test]
 fn csr_name_follows_key_and_node() {
     let (a, b) = (Key::generate().unwrap(), Key::generate().unwrap());
-    let name = a.csr_name("edge-1");
-    assert_eq!(name.len(), "node-csr-".len() + 32);
-    assert_eq!(a.csr("edge-1").unwrap()["metadata"]["name"], name);
-    assert_ne!(name, a.csr_name("edge-2"));
-    assert_ne!(name, b.csr_name("edge-1"));
+    let name = |key: &Key, node: &str| key.request(node).unwrap().name;
+    let first = name(&a, "edge-1");
+    assert_eq!(first.len(), "node-csr-".len() + 32);
+    assert_eq!(a.request("edge-1").unwrap().csr()["metadata"]["name"], first);
+    assert_ne!(first, name(&a, "edge-2"));
+    assert_ne!(first, name(&b, "edge-1"));
 }
 
 #[test]
@@ -64,19 +65,21 @@ fn certificate_must_fit() {
         names.iter().for_each(|(kind, name)| params.distinguished_name.push(kind.clone(), *name));
         params.self_signed(key).unwrap().pem()
     };
+    let request = key.request("edge-1").unwrap();
     let names = [(DnType::OrganizationName, "system:nodes"), (DnType::CommonName, "system:node:edge-1")];
-    assert!(key.fits(&issue(&names, &key.0), "edge-1"));
-    assert!(!key.fits(&issue(&names, &key.0), "edge-2"));
-    assert!(!key.fits(&issue(&names[1..], &key.0), "edge-1"));
-    assert!(!key.fits(&issue(&names, &Key::generate().unwrap().0), "edge-1"));
-    assert!(!key.fits("", "edge-1"));
+    assert!(request.fits(&issue(&names, &key.0), "edge-1"));
+    assert!(!request.fits(&issue(&names, &key.0), "edge-2"));
+    assert!(!request.fits(&issue(&names[1..], &key.0), "edge-1"));
+    assert!(!request.fits(&issue(&names, &Key::generate().unwrap().0), "edge-1"));
+    assert!(!request.fits("", "edge-1"));
 }
 
 #[test]
 fn states_of_a_csr() {
     let key = Key::generate().unwrap();
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_365_108);
-    let state = |csr: Value| state(&key, "edge-1", &csr, now);
+    let request = key.request("edge-1").unwrap();
+    let state = |csr: Value| state(&request, "edge-1", &csr, now);
     let with = |kind: &str| {
         let condition = json!({"type": kind, "status": "True", "reason": "R", "message": "a\nb"});
         json!({"status": {"conditions": [condition]}})

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::client::Client;
@@ -32,7 +32,7 @@ const PUBLIC: &[&str] = &[
 ];
 
 /// What `edge-info` holds, without secrets.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EdgeInfo {
     /// Known keys and their values, as edgeadm wrote them.
     pub data: BTreeMap<String, String>,
@@ -47,8 +47,7 @@ impl EdgeInfo {
         let mut info = EdgeInfo { data: BTreeMap::new(), left_out: Vec::new() };
         for (key, value) in all {
             match value.as_str() {
-                // A key pasted under a harmless name is a key all the same.
-                Some(text) if PUBLIC.contains(&key.as_str()) && !text.contains("PRIVATE KEY") => {
+                Some(text) if is_public(key, text) => {
                     info.data.insert(key.clone(), text.to_owned());
                 }
                 _ => info.left_out.push(key.clone()),
@@ -56,6 +55,16 @@ impl EdgeInfo {
         }
         Some(info)
     }
+
+    /// Whether it holds nothing but what may be kept.
+    pub fn is_public(&self) -> bool {
+        self.data.iter().all(|(key, text)| is_public(key, text))
+    }
+}
+
+/// A key pasted under a harmless name is a key all the same.
+fn is_public(key: &str, text: &str) -> bool {
+    PUBLIC.contains(&key) && !text.contains("PRIVATE KEY")
 }
 
 /// Whether an object tells of SuperEdge: edgeadm made or changed it, or it carries a label or annotation of

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use super::config::{self, CA_FILE};
 use super::join::Joined;
 use super::kubeconfig::{CURRENT_PEM, kubelet_conf};
+use crate::secret::Secret;
 use crate::seed::Seed;
 
 /// kubelet's kubeconfig.
@@ -34,8 +35,9 @@ pub enum Content {
     Link(String),
 }
 
-/// Everything to write for `joined`, in order. `now` names the certificate's file; `hostname` is the device's.
-pub fn files(joined: &Joined, seed: &Seed, name: &str, hostname: &str, now: SystemTime) -> Vec<FileSpec> {
+/// Everything to write for `joined` and its key (SEC 1 PEM), in order. `now` names the certificate's file; `name` is the
+/// node's and the device's.
+pub fn files(joined: &Joined, key: &Secret<String>, seed: &Seed, name: &str, now: SystemTime) -> Vec<FileSpec> {
     let node = &seed.node;
     let dir = |path: &str, mode| FileSpec { path: path.to_owned(), content: Content::Dir(mode) };
     let file = |path: &str, text: &str, mode| FileSpec {
@@ -43,9 +45,9 @@ pub fn files(joined: &Joined, seed: &Seed, name: &str, hostname: &str, now: Syst
         content: Content::File(text.as_bytes().to_vec(), mode),
     };
     let pem_path = pem_path(now);
-    let pem = zeroize::Zeroizing::new(format!("{}{}", terminated(&joined.certificate_pem), joined.key_pem.expose()));
+    let pem = zeroize::Zeroizing::new(format!("{}{}", terminated(&joined.certificate_pem), key.expose()));
     let labels = config::labels(node.role, name, &node.labels);
-    let flags = config::flags_env(name, hostname, &seed.network.node_ips(), &labels, &node.taints);
+    let flags = config::flags_env(name, name, &seed.network.node_ips(), &labels, &node.taints);
     vec![
         dir("/etc/kubernetes", 0o755),
         dir("/etc/kubernetes/manifests", 0o700),
@@ -86,7 +88,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::secret::Secret;
 
     #[test]
     fn all_files_of_a_node_in_order() {
@@ -99,10 +100,10 @@ mod tests {
             kubelet_config: "kind: KubeletConfiguration\n".into(),
             cri_socket: "unix:///run/containerd/containerd.sock".into(),
             certificate_pem: "CERTIFICATE".into(),
-            key_pem: Secret::new("KEY\n".to_owned()),
             leftover_node: false,
             edge_info: None,
         };
+        let key = Secret::new("KEY\n".to_owned());
         let text = format!(
             "version = 1\n[cluster]\napiserver = \"10.0.2.2\"\ntoken = \"abcdef.0123456789abcdef\"\nca-cert-hashes = \
              \"sha256:{}\"\n[node]\nrole = \"worker\"\n",
@@ -110,7 +111,7 @@ mod tests {
         );
         let seed = crate::seed::parse(text.as_bytes()).unwrap();
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_365_108);
-        let shown: Vec<String> = files(&joined, &seed, "edge-1", "edge-1", now)
+        let shown: Vec<String> = files(&joined, &key, &seed, "edge-1", now)
             .into_iter()
             .map(|f| match f.content {
                 Content::Dir(mode) => format!("{mode:o} {}/", f.path),

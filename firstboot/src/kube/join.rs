@@ -8,13 +8,13 @@
 use std::time::{Duration, SystemTime};
 
 use super::client::Client;
-use super::csr::{self, Key, Outcome};
+use super::csr::{self, Outcome, Request};
 use super::edge_info::{self, EdgeInfo, tells_of_superedge};
 use super::published::{config_map, configured, data, existing_node};
 use super::{config, discovery};
 use crate::fault::{Fault, Owner};
-use crate::secret::Secret;
 use crate::seed::{Cluster, Role};
+use serde::{Deserialize, Serialize};
 
 /// What a join has to know.
 pub struct JoinInput<'a> {
@@ -43,11 +43,9 @@ pub struct JoinInput<'a> {
 
 /// What the join needs of the device it runs on.
 pub trait Device {
-    /// The key that an earlier attempt stored, PEM; none when there is none.
-    fn stored_key(&mut self) -> Result<Option<Secret<String>>, Fault>;
-    /// Keeps the key, durably, until the certificate is written, in place of one kept before; called before the CSR is
-    /// sent.
-    fn store_key(&mut self, pem: &Secret<String>) -> Result<(), Fault>;
+    /// The request for a certificate, over the key that is kept from an earlier attempt, or over a new one where there
+    /// is none or `fresh` asks for one. A key is kept, durably, before its request is handed out.
+    fn request(&mut self, fresh: bool) -> Result<Request, Fault>;
     /// The clock of the verified cluster; called once, before anything is read from it.
     fn server_time(&mut self, time: SystemTime) -> Result<(), Fault>;
     /// Tells what is being done, one line without secrets.
@@ -56,7 +54,8 @@ pub trait Device {
     fn notice(&mut self, text: &str);
 }
 
-/// All that the cluster gave; [`super::files::files`] says where it goes.
+/// All that the cluster gave; [`super::files::files`] says where it goes, beside the key that the device kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Joined {
     /// API server to keep, `https://host:port[/path]`.
     pub server: String,
@@ -74,8 +73,6 @@ pub struct Joined {
     pub cri_socket: String,
     /// Certificate chain of `system:node:<name>`, PEM.
     pub certificate_pem: String,
-    /// Its private key, SEC 1 PEM.
-    pub key_pem: Secret<String>,
     /// A Node of this name was left over: kubelet will not label it, so [`super::node::NodeClient::take_over`] must.
     pub leftover_node: bool,
     /// What SuperEdge has for its edge nodes, if it is there.
@@ -111,7 +108,7 @@ async fn join(input: &JoinInput<'_>, device: &mut dyn Device) -> Result<Joined, 
         _ => None,
     };
     let now = found.server_time.unwrap_or(input.now);
-    let (key, certificate_pem) = certificate(&api, input, now, device).await?;
+    let certificate_pem = certificate(&api, input, now, device).await?;
     Ok(Joined {
         server: api.server().to_owned(),
         ca_pem: found.ca_pem,
@@ -121,45 +118,28 @@ async fn join(input: &JoinInput<'_>, device: &mut dyn Device) -> Result<Joined, 
         kubelet_config,
         cri_socket: input.cri_socket.to_owned(),
         certificate_pem,
-        key_pem: key.sec1_pem()?,
         leftover_node: leftover.is_some(),
         edge_info,
     })
 }
 
-/// Key and certificate chain. The key is on record before its CSR is sent, so that a power cut costs nothing.
+/// The certificate chain. Its key is on record before the CSR is sent, so that a power cut costs nothing.
 async fn certificate(
     api: &Client,
     input: &JoinInput<'_>,
     now: SystemTime,
     device: &mut dyn Device,
-) -> Result<(Key, String), Fault> {
+) -> Result<String, Fault> {
     device.progress("asking for a certificate");
-    let stored = device.stored_key()?;
-    let lost = stored.is_some();
-    let mut key = match stored.and_then(|pem| Key::from_pem(pem.expose())) {
-        Some(key) => key,
-        None => {
-            if lost {
-                device.notice("the private key that was kept cannot be read: asking for a certificate with another");
-            }
-            new_key(device)?
-        }
-    };
-    let why = match csr::certificate(api, &key, input.node_name, now, input.csr_wait).await? {
-        Outcome::Issued(chain) => return Ok((key, chain)),
+    let request = device.request(false)?;
+    let why = match csr::certificate(api, &request, input.node_name, now, input.csr_wait).await? {
+        Outcome::Issued(chain) => return Ok(chain),
         Outcome::Spoilt(why) => why,
     };
     device.notice(&format!("{why}: sending another"));
-    key = new_key(device)?;
-    match csr::certificate(api, &key, input.node_name, now, input.csr_wait).await? {
-        Outcome::Issued(chain) => Ok((key, chain)),
+    let request = device.request(true)?;
+    match csr::certificate(api, &request, input.node_name, now, input.csr_wait).await? {
+        Outcome::Issued(chain) => Ok(chain),
         Outcome::Spoilt(why) => Err(Fault::new(Owner::Cluster, format!("{why}; the next try sends another"))),
     }
-}
-
-fn new_key(device: &mut dyn Device) -> Result<Key, Fault> {
-    let key = Key::generate()?;
-    device.store_key(&key.pem())?;
-    Ok(key)
 }

@@ -67,14 +67,19 @@ pub fn read(text: &str) -> Result<ClusterInfo, &'static str> {
     let ca = STANDARD.decode(&cluster.certificate_authority_data).ok().and_then(|der| String::from_utf8(der).ok());
     let ca_pem = ca.filter(|pem| !pem.is_empty()).ok_or("it holds no CA certificate")?;
     let server = cluster.server.trim_end_matches('/');
+    if !is_server(server) {
+        return Err("its server is no https:// address");
+    }
+    Ok(ClusterInfo { ca_pem, server: server.to_owned() })
+}
+
+/// Whether this is the URL of an API server, and the same one to Go as it is here.
+pub fn is_server(server: &str) -> bool {
     // Browsers' rules (Url) let more pass than Go's, and what has a blank in it or ends in a colon is something else in
     // kubelet.conf than what was read here.
     let plain =
         server.bytes().all(|b| b.is_ascii_graphic()) && !server.ends_with(':') && server.starts_with("https://");
-    if !plain || !Url::parse(server).is_ok_and(|url| url.has_host()) {
-        return Err("its server is no https:// address");
-    }
-    Ok(ClusterInfo { ca_pem, server: server.to_owned() })
+    plain && Url::parse(server).is_ok_and(|url| url.has_host())
 }
 
 /// `/etc/kubernetes/kubelet.conf`, byte for byte as client-go writes it; certificate and key by path, because kubelet's

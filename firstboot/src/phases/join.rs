@@ -11,12 +11,16 @@ use crate::host::{Host, STATE_DIR};
 use crate::image::ImageInfo;
 use crate::journal::{Effect, Record};
 use crate::kube::config::CA_FILE;
+use crate::kube::csr::{Key, Request};
 use crate::kube::files::{Content, files};
-use crate::kube::join::{Device, JoinInput, Joined, obtain};
+use crate::kube::join::{Device, JoinInput, Joined};
 use crate::kube::node::NodeClient;
+use crate::network_part::privileged::obtain;
+use crate::network_part::{self, SERVICE_UNITS, SOCKET_UNIT};
 use crate::secret::Secret;
 use anyhow::{Context, Result};
 use std::time::{Duration, SystemTime};
+use zeroize::Zeroizing;
 
 const PEM: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 /// Where systemd-resolved keeps the servers that pods can use; /etc/resolv.conf names its own loopback address.
@@ -42,8 +46,8 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     // After a power cut the certificate may be there already; then it is only proven and the token ended.
     if !holds(cx)? {
         learn::names(&cx.host).owned_by(Owner::Host)?;
-        let joined = ask(cx)?;
-        keep(cx, &joined).owned_by(Owner::Host)?;
+        let (joined, key) = ask(cx)?;
+        keep(cx, &joined, &key.sec1_pem()?).owned_by(Owner::Host)?;
     }
     // One answered request proves the certificate; from then on nobody needs the token.
     let client = client(cx)?;
@@ -91,7 +95,8 @@ fn edge_info_path() -> String {
     format!("{STATE_DIR}/edge-info.json")
 }
 
-fn ask(cx: &Cx) -> Result<Joined, Fault> {
+/// What the cluster gave, through the network part, and the key that it is for.
+fn ask(cx: &Cx) -> Result<(Joined, Key), Fault> {
     if cx.seed.cluster.token.is_spent() {
         return Err(Fault::new(
             Owner::Seed,
@@ -113,7 +118,12 @@ fn ask(cx: &Cx) -> Result<Joined, Fault> {
         csr_wait: CSR_WAIT,
         ready_wait: READY_WAIT,
     };
-    obtain(&input, &mut Keeper { host: &cx.host, image: &cx.image })
+    let mut keeper = Keeper { host: &cx.host, image: &cx.image, node: &name, key: None };
+    cx.host.run(&["systemctl", "start", SOCKET_UNIT]).owned_by(Owner::Host)?;
+    let joined = obtain(&cx.host.sys().connect(network_part::SOCKET).owned_by(Owner::Host)?, &input, &mut keeper)?;
+    // It has done its work: nobody needs a process that knows the token any more, nor the way to one.
+    cx.host.run(&["systemctl", "stop", SOCKET_UNIT, SERVICE_UNITS]).owned_by(Owner::Host)?;
+    Ok((joined, keeper.key.context("find the key of the certificate").owned_by(Owner::Host)?))
 }
 
 /// Stops the kubelet that an earlier seed started: it would go on with what that seed gave it, and would keep the Node
@@ -127,7 +137,7 @@ fn stop_kubelet(cx: &Cx) -> Result<()> {
 }
 
 /// Writes kubelet's files in their order; kubelet.conf, which tells kubelet that all is there, comes last.
-fn keep(cx: &Cx, joined: &Joined) -> Result<()> {
+fn keep(cx: &Cx, joined: &Joined, key: &Secret<String>) -> Result<()> {
     let name = node_name(cx)?;
     match &joined.edge_info {
         Some(info) => {
@@ -137,7 +147,7 @@ fn keep(cx: &Cx, joined: &Joined) -> Result<()> {
         // What another cluster once said must not be taken for this one's word.
         None => cx.host.remove(&edge_info_path())?,
     }
-    for file in files(joined, &cx.seed, &name, &name, cx.host.now()) {
+    for file in files(joined, key, &cx.seed, &name, cx.host.now()) {
         match file.content {
             Content::Dir(mode) => cx.host.mkdir(&file.path, mode)?,
             Content::File(bytes, mode) => cx.host.write(&file.path, &bytes, mode)?,
@@ -157,20 +167,42 @@ fn keep(cx: &Cx, joined: &Joined) -> Result<()> {
     Ok(())
 }
 
-/// What the join asks of this device.
+/// What the join asks of this device. The key stays here; its request alone is handed out.
 struct Keeper<'a> {
     host: &'a Host,
     image: &'a ImageInfo,
+    node: &'a str,
+    key: Option<Key>,
+}
+
+impl Keeper<'_> {
+    /// The key that an earlier attempt kept; none when there is none that can be read.
+    fn kept(&self) -> Result<Option<Key>> {
+        let Some(bytes) = self.host.read(&key_path())? else { return Ok(None) };
+        let bytes = Zeroizing::new(bytes);
+        let key = std::str::from_utf8(&bytes).ok().and_then(Key::from_pem);
+        if key.is_none() {
+            let text = "the private key that was kept cannot be read: asking for a certificate with another";
+            self.host.sys().say(&format!("firstboot: {text}"));
+        }
+        Ok(key)
+    }
 }
 
 impl Device for Keeper<'_> {
-    fn stored_key(&mut self) -> Result<Option<Secret<String>>, Fault> {
-        let key = self.host.read(&key_path()).owned_by(Owner::Host)?;
-        Ok(key.and_then(|bytes| String::from_utf8(bytes).ok()).map(Secret::new))
-    }
-
-    fn store_key(&mut self, pem: &Secret<String>) -> Result<(), Fault> {
-        self.host.write(&key_path(), pem.expose().as_bytes(), 0o600).owned_by(Owner::Host)
+    fn request(&mut self, fresh: bool) -> Result<Request, Fault> {
+        let kept = if fresh { None } else { self.kept().owned_by(Owner::Host)? };
+        let key = match kept {
+            Some(key) => key,
+            None => {
+                let key = Key::generate()?;
+                self.host.write(&key_path(), key.pem().expose().as_bytes(), 0o600).owned_by(Owner::Host)?;
+                key
+            }
+        };
+        let request = key.request(self.node)?;
+        self.key = Some(key);
+        Ok(request)
     }
 
     fn server_time(&mut self, time: SystemTime) -> Result<(), Fault> {
@@ -183,5 +215,37 @@ impl Device for Keeper<'_> {
 
     fn notice(&mut self, text: &str) {
         self.host.sys().say(&format!("firstboot: {text}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::cx;
+    use super::*;
+    use crate::host::fake::Fake;
+
+    const SEED: &str = "version = 1\n[cluster]\napiserver = \"a\"\ntoken = \"abcdef.0123456789abcdef\"\nca-cert-hashes = \
+                        \"sha256:0000000000000000000000000000000000000000000000000000000000000000\"\n";
+
+    #[test]
+    fn a_key_is_kept_before_its_request_is_handed_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let (fake, seen) = Fake::new();
+        let cx = cx(dir.path(), fake, SEED);
+        let keeper = || Keeper { host: &cx.host, image: &cx.image, node: "edge-1", key: None };
+        let request = |fresh| keeper().request(fresh).unwrap();
+        let first = request(false);
+        assert_eq!(request(false).name, first.name, "a power cut costs nothing");
+        let second = request(true);
+        assert_ne!(second.name, first.name);
+        assert_eq!((request(false).name, seen.lines.borrow().len()), (second.name.clone(), 0));
+        assert_eq!(cx.host.size_and_mode(&key_path()).unwrap().unwrap().1, 0o600);
+        cx.host.write(&key_path(), b"-----BEGIN PRIVATE KEY-----\n", 0o600).unwrap();
+        assert_ne!(request(false).name, second.name);
+        let told = "firstboot: the private key that was kept cannot be read: asking for a certificate with another";
+        assert_eq!(*seen.lines.borrow(), [told]);
+        // Nothing can be kept: nothing is handed out.
+        seen.fuse.set(Some(0));
+        assert!(keeper().request(true).unwrap_err().to_string().contains("power lost"));
     }
 }

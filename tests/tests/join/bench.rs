@@ -4,12 +4,16 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use firstboot::fault::{Fault, Owner};
-use firstboot::kube::join::{Device, JoinInput, Joined, obtain};
+use firstboot::kube::csr::{Key, Request};
+use firstboot::kube::join::{Device, JoinInput, Joined};
 use firstboot::kube::node::NodeClient;
+use firstboot::network_part::confined;
+use firstboot::network_part::privileged::obtain;
 use firstboot::secret::Secret;
 use firstboot::seed::{self, Role, Seed};
 use qemu::control_plane::ControlPlane;
@@ -21,6 +25,8 @@ pub const KUBELET: &str = "1.36.3";
 pub struct Bench {
     /// The key on record.
     pub key: Option<String>,
+    /// Name of the Node that joins.
+    pub node: String,
     /// The cluster's clock.
     pub server_time: Option<SystemTime>,
     /// Progress and notices.
@@ -37,6 +43,7 @@ impl Default for Bench {
     fn default() -> Self {
         Bench {
             key: None,
+            node: String::new(),
             server_time: None,
             told: Vec::new(),
             now: SystemTime::now(),
@@ -49,12 +56,11 @@ impl Default for Bench {
 }
 
 impl Device for Bench {
-    fn stored_key(&mut self) -> Result<Option<Secret<String>>, Fault> {
-        Ok(self.key.clone().map(Secret::new))
-    }
-    fn store_key(&mut self, pem: &Secret<String>) -> Result<(), Fault> {
-        self.key = Some(pem.expose().clone());
-        Ok(())
+    fn request(&mut self, fresh: bool) -> Result<Request, Fault> {
+        let kept = self.key.as_deref().filter(|_| !fresh).and_then(Key::from_pem);
+        let key = kept.map_or_else(Key::generate, Ok)?;
+        self.key = Some(key.pem().expose().clone());
+        key.request(&self.node)
     }
     fn server_time(&mut self, time: SystemTime) -> Result<(), Fault> {
         self.server_time = Some(time);
@@ -69,6 +75,7 @@ impl Device for Bench {
 impl Bench {
     /// One attempt.
     pub fn join(&mut self, seed: &Seed, node: &str) -> Result<Joined, Fault> {
+        self.node = node.to_owned();
         let input = JoinInput {
             cluster: &seed.cluster,
             node_name: node,
@@ -81,11 +88,27 @@ impl Bench {
             csr_wait: self.csr_wait,
             ready_wait: self.ready_wait,
         };
-        let joined = obtain(&input, self);
+        // As on a device, but for the sandbox: what is asked of the network is asked by the network part.
+        let (here, there) = UnixStream::pair().unwrap();
+        let network_part = std::thread::spawn(move || confined::serve(&there));
+        let joined = obtain(&here, &input, self);
+        drop(here);
+        let _ = network_part.join().unwrap();
         let fault = joined.as_ref().err();
         let shown = format!("{:?} {:?} {:?}", fault.map(Fault::to_string), fault, self.told);
         assert!(!shown.contains(seed.cluster.token.secret()), "a message holds the token: {shown}");
         joined
+    }
+
+    /// The key on record, as kubelet wants it.
+    pub fn kubelets_key(&self) -> Secret<String> {
+        Key::from_pem(self.key.as_ref().unwrap()).unwrap().sec1_pem().unwrap()
+    }
+
+    /// The node itself.
+    pub fn node_client(&self, joined: &Joined) -> NodeClient {
+        let pair = format!("{}{}", joined.certificate_pem, self.kubelets_key().expose());
+        NodeClient::new(&self.node, &joined.server, &joined.ca_pem, &pair).unwrap()
     }
 
     /// An attempt that fails.
@@ -130,12 +153,6 @@ pub fn with_ca(plane: &ControlPlane, token: &str) -> Seed {
     seed_of(&format!(
         "version = 1\n[cluster]\napiserver = \"{endpoint}\"\ntoken = \"{token}\"\nca-cert = \"\"\"\n{ca}\"\"\"\n"
     ))
-}
-
-/// The node itself.
-pub fn node_client(node: &str, joined: &Joined) -> NodeClient {
-    let pair = format!("{}{}", joined.certificate_pem, joined.key_pem.expose());
-    NodeClient::new(node, &joined.server, &joined.ca_pem, &pair).unwrap()
 }
 
 /// firstboot's requests since `before`, one line each.

@@ -30,9 +30,9 @@ pub fn seven(bootstrap: &str, node: &str) -> Vec<String> {
 }
 
 /// Writes what a node has on disk below `root`; what names a path on the device names it below `root` then.
-fn write(joined: &Joined, seed: &Seed, node: &str, root: &Path) {
+fn write(device: &Bench, joined: &Joined, seed: &Seed, node: &str, root: &Path) {
     let below = |path: &str| root.join(path.trim_start_matches('/'));
-    for spec in files(joined, seed, node, "localhost", SystemTime::now()) {
+    for spec in files(joined, &device.kubelets_key(), seed, node, SystemTime::now()) {
         match spec.content {
             Content::Dir(_) => std::fs::create_dir_all(below(&spec.path)).unwrap(),
             Content::File(bytes, _) => {
@@ -64,11 +64,11 @@ pub fn joins_with_seven_requests_and_resumes(plane: &ControlPlane) {
 
     // kubectl, as kubelet would, reads kubelet.conf and the pair that it names.
     let root = tempdir();
-    write(&joined, &seed, "happy", root.path());
+    write(&device, &joined, &seed, "happy", root.path());
     let conf = root.path().join("etc/kubernetes/kubelet.conf").display().to_string();
     let who = plane.kubectl(&["--kubeconfig", &conf, "auth", "whoami", "-o", "jsonpath={.status.userInfo}"]).unwrap();
     assert!(who.contains("\"system:node:happy\"") && who.contains("\"system:nodes\""), "{who}");
-    let node = node_client("happy", &joined);
+    let node = device.node_client(&joined);
     assert_eq!(node.node().unwrap(), None);
     assert_eq!(node.cni_pod().unwrap(), None);
     // Who the packet filter lets reach kubelet: a node may read it.
@@ -175,9 +175,10 @@ pub fn leftover_node_is_taken_over(plane: &ControlPlane) {
     let old = json!({"superedge.io/node-cloud": "enable", "kept": "yes"});
     create_node(plane, "leftover", &old, &json!([{"key": "edge", "value": "true", "effect": "NoSchedule"}]));
     report_ready(plane, "leftover", "False");
-    let joined = Bench::default().join(&seed, "leftover").unwrap();
+    let mut device = Bench::default();
+    let joined = device.join(&seed, "leftover").unwrap();
     assert!(joined.leftover_node);
-    let node = node_client("leftover", &joined);
+    let node = device.node_client(&joined);
     let labels = firstboot::kube::config::leftover_labels(seed.node.role, "leftover", &seed.node.labels);
     let taints = ["edge=true:NoSchedule", "shop=12:NoExecute", "slow:PreferNoSchedule"];
     let taints: Vec<Taint> = taints.iter().map(|t| Taint::parse(t).unwrap()).collect();

@@ -43,7 +43,7 @@ fn approve_and_join(plane: &ControlPlane, device: &mut Bench, seed: &Seed, node:
     plane.kubectl(&["certificate", "approve", csr]).unwrap();
     device.csr_wait = Duration::from_secs(15);
     let joined = device.join(seed, node).unwrap();
-    assert_eq!(node_client(node, &joined).node().unwrap(), None);
+    assert_eq!(device.node_client(&joined).node().unwrap(), None);
 }
 
 pub fn certificate_by_hand(plane: &ControlPlane) {
@@ -128,6 +128,5 @@ pub fn kept_key_is_unreadable(plane: &ControlPlane) {
     let fault = device.fails(&seed, "lost-key");
     let second = another(plane, &token, &[&first]);
     assert_eq!(fault, pending(&second));
-    assert_eq!(device.told, ["the private key that was kept cannot be read: asking for a certificate with another"]);
     approve_and_join(plane, &mut device, &seed, "lost-key", &second);
 }

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The network part itself.
+
+use super::message::{Task, Told, receive, send};
+use crate::fault::{Fault, OwnedBy, Owner};
+use crate::kube::csr::Request;
+use crate::kube::join::{Device, Joined, obtain};
+use crate::report::unix_seconds;
+use crate::sandbox;
+use anyhow::{Context, Result};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::SystemTime;
+
+/// What `firstboot-network@.service` runs: takes the connection that systemd gave it as standard input, gives up all
+/// rights, joins.
+///
+/// # Errors
+/// A host fault when it was started otherwise, or cannot give up its rights; what fails later is the other part's to
+/// tell.
+pub fn run() -> Result<(), Fault> {
+    let connection = || -> Result<UnixStream> {
+        let stream = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+        stream.peer_addr()?;
+        Ok(stream)
+    };
+    let stream = connection()
+        .context("take the connection to the privileged part: firstboot.service starts this, nobody else")
+        .owned_by(Owner::Host)?;
+    let missing = match sandbox::enter() {
+        Ok(missing) => missing,
+        Err(why) => {
+            let fault = Fault { owner: Owner::Host, cause: why.context("confine the network part"), retry_after: None };
+            return tell(&stream, &failed(&fault)).owned_by(Owner::Host);
+        }
+    };
+    for notice in missing.notices() {
+        tell(&stream, &Told::Notice(notice.to_owned())).owned_by(Owner::Host)?;
+    }
+    serve(&stream).owned_by(Owner::Host)
+}
+
+/// One join, asked for and answered over `stream`.
+///
+/// # Errors
+/// The other part is gone or says what it should not.
+pub fn serve(stream: &UnixStream) -> Result<()> {
+    let Some(task) = receive::<Task>(stream)? else { return Ok(()) };
+    let last = match join(&task, stream) {
+        Ok(joined) => Told::Joined(Box::new(joined)),
+        Err(fault) => failed(&fault),
+    };
+    tell(stream, &last)
+}
+
+fn join(task: &Task, stream: &UnixStream) -> Result<Joined, Fault> {
+    let cluster = task.cluster().owned_by(Owner::Host)?;
+    obtain(&task.input(&cluster).owned_by(Owner::Host)?, &mut Remote { stream })
+}
+
+fn tell(stream: &UnixStream, told: &Told) -> Result<()> {
+    send(stream, told)
+}
+
+fn failed(fault: &Fault) -> Told {
+    let retry_after = fault.retry_after.map(|t| t.as_secs());
+    Told::Failed { owner: fault.owner.word().to_owned(), text: fault.to_string(), retry_after }
+}
+
+/// The device, at the other end of the connection.
+struct Remote<'a> {
+    stream: &'a UnixStream,
+}
+
+impl Device for Remote<'_> {
+    fn request(&mut self, fresh: bool) -> Result<Request, Fault> {
+        let ask = || -> Result<Request> {
+            tell(self.stream, &Told::Ask { fresh })?;
+            receive(self.stream)?.context("wait for a certificate request: the privileged part is gone")
+        };
+        ask().owned_by(Owner::Host)
+    }
+
+    fn server_time(&mut self, time: SystemTime) -> Result<(), Fault> {
+        tell(self.stream, &Told::Clock(unix_seconds(time))).owned_by(Owner::Host)
+    }
+
+    fn progress(&mut self, text: &str) {
+        // When the other part is gone the next question says so.
+        let _ = tell(self.stream, &Told::Progress(text.to_owned()));
+    }
+
+    fn notice(&mut self, text: &str) {
+        let _ = tell(self.stream, &Told::Notice(text.to_owned()));
+    }
+}

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The join in a process of its own, which has no rights.
+//!
+//! Until the node has its certificate, what the device reads from the network (TLS, HTTP, JSON, YAML, certificates) is
+//! read by `firstboot-network@.service`: an account that exists only as long as it runs, no capability, no program to
+//! execute, no file to write ([`crate::sandbox`]). The privileged part hands it what the join has to know, the token
+//! included, and the public half of the node's key; it gets back what the cluster gave, and believes none of it
+//! unseen. Between them is one local socket that root alone may open, and [`message`]s of at most 4 MiB.
+//!
+//! | | |
+//! |---|---|
+//! | [`message`] | what the two say to each other, and how it is written down |
+//! | [`confined`] | the network part: enters its sandbox, joins, says what came of it |
+//! | [`privileged`] | the other end: answers, and holds each message against what it can be |
+//! | `validate` | whether what is said to come from the cluster can be so |
+
+pub mod confined;
+pub mod message;
+pub mod privileged;
+mod validate;
+
+/// Where the network part is reached.
+pub const SOCKET: &str = "/run/firstboot-network.sock";
+/// systemd listens there and starts a network part for each connection.
+pub const SOCKET_UNIT: &str = "firstboot-network.socket";
+/// All network parts that run.
+pub const SERVICE_UNITS: &str = "firstboot-network@*.service";
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The privileged part's end: it answers, and takes nothing for granted.
+//!
+//! The network part may have been taken over by whoever it talks to. So each message may come in its turn only, texts
+//! become one line without the token, the time has bounds, and what is said to come from the cluster is held against
+//! the seed and against the node's own key.
+
+use super::message::{Task, Told, at, receive, send};
+use super::validate;
+use crate::fault::{Fault, OwnedBy, Owner};
+use crate::kube::csr::Request;
+use crate::kube::join::{Device, JoinInput, Joined};
+use crate::seed::JoinToken;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// Longest silence: one step of a join asks every API server of the seed, each for some seconds, waits for a Node of
+/// this name to go away, and for approval.
+const SILENCE: Duration = Duration::from_secs(600);
+/// Most lines of progress and notices in one join.
+const LINES: u32 = 50;
+/// Longest text, characters.
+const TEXT: usize = 2000;
+/// Longest time for which the cluster may ask to be left alone.
+const RETRY_AFTER: Duration = Duration::from_secs(3600);
+
+/// Has the network part at the other end of `stream` join, and answers its questions by `device`.
+///
+/// # Errors
+/// What [`crate::kube::join::obtain`] says there; the cluster's fault, too, when the network part ends without a word
+/// or says what cannot be: what it was told made it do so, and the next try starts another.
+pub fn obtain(stream: &UnixStream, input: &JoinInput<'_>, device: &mut dyn Device) -> Result<Joined, Fault> {
+    stream.set_read_timeout(Some(SILENCE)).owned_by(Owner::Host)?;
+    stream.set_write_timeout(Some(SILENCE)).owned_by(Owner::Host)?;
+    // One that ended at once has said why before that.
+    let _ = send(stream, &Task::new(input));
+    Talk { input, device, lines: 0, clock: false, request: None, asked: 0 }.until_the_end(stream)
+}
+
+/// How far the conversation is.
+struct Talk<'a, 'd> {
+    input: &'a JoinInput<'a>,
+    device: &'d mut dyn Device,
+    lines: u32,
+    clock: bool,
+    request: Option<Request>,
+    asked: u32,
+}
+
+impl Talk<'_, '_> {
+    fn until_the_end(mut self, stream: &UnixStream) -> Result<Joined, Fault> {
+        loop {
+            let told = receive(stream).owned_by(Owner::Cluster)?;
+            match told.ok_or_else(|| impossible("it ended without a word; journalctl -u 'firstboot-network@*'"))? {
+                Told::Progress(text) => {
+                    let text = self.line(&text)?;
+                    self.device.progress(&text);
+                }
+                Told::Notice(text) => {
+                    let text = self.line(&text)?;
+                    self.device.notice(&text);
+                }
+                Told::Clock(seconds) => {
+                    if std::mem::replace(&mut self.clock, true) || self.asked > 0 {
+                        return Err(impossible("it tells the time a second time or too late"));
+                    }
+                    self.device.server_time(at(seconds))?;
+                }
+                Told::Ask { fresh } => {
+                    // The key that is kept, then a new one: a third would be asked for by nobody.
+                    if self.asked > 1 || fresh != (self.asked == 1) {
+                        return Err(impossible("it asks for a key out of turn"));
+                    }
+                    self.asked += 1;
+                    let request = self.device.request(fresh)?;
+                    send(stream, &request).owned_by(Owner::Cluster)?;
+                    self.request = Some(request);
+                }
+                Told::Joined(joined) => return validate::joined(*joined, self.input, self.request.as_ref()),
+                Told::Failed { owner, text, retry_after } => {
+                    let owner = Owner::of_word(&owner).ok_or_else(|| impossible("it blames nobody that there is"))?;
+                    let mut fault = Fault::new(owner, one_line(&text, &self.input.cluster.token));
+                    fault.retry_after = retry_after.map(|s| Duration::from_secs(s).min(RETRY_AFTER));
+                    return Err(fault);
+                }
+            }
+        }
+    }
+
+    fn line(&mut self, text: &str) -> Result<String, Fault> {
+        self.lines += 1;
+        match self.lines <= LINES {
+            true => Ok(one_line(text, &self.input.cluster.token)),
+            false => Err(impossible("it talks without end")),
+        }
+    }
+}
+
+/// What no network part says that is as it was built.
+pub(super) fn impossible(why: &str) -> Fault {
+    Fault::new(Owner::Cluster, format!("join through the network part: {why}"))
+}
+
+/// A text made fit for console, log and status file: one line, not too long, and never the token.
+fn one_line(text: &str, token: &JoinToken) -> String {
+    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(TEXT).collect();
+    clean.replace(token.secret(), "…")
+}

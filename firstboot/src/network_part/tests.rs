@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The conversation with a network part that was taken over: whatever it says, the privileged part names what is wrong
+//! with it, and does nothing of it.
+
+use super::message::{LONGEST, Task, Told, receive, send};
+use super::privileged::obtain;
+use crate::fault::{Fault, Owner};
+use crate::kube::csr::{Key, Request};
+use crate::kube::edge_info::EdgeInfo;
+use crate::kube::join::{Device, JoinInput, Joined};
+use crate::kube::pin;
+use crate::seed::{Cluster, Role, parse};
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, SystemTime};
+
+const SECRET: &str = "0123456789abcdef";
+
+/// A certificate over `key`, which signs it itself.
+fn certificate(key: &KeyPair, names: &[(DnType, &str)]) -> String {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    names.iter().for_each(|(kind, name)| params.distinguished_name.push(kind.clone(), *name));
+    params.self_signed(key).unwrap().pem()
+}
+
+fn ca() -> String {
+    certificate(&KeyPair::generate().unwrap(), &[(DnType::CommonName, "kubernetes")])
+}
+
+fn node_certificate(key: &Key, node: &str) -> String {
+    let key = KeyPair::from_pem(key.pem().expose()).unwrap();
+    let name = format!("system:node:{node}");
+    certificate(&key, &[(DnType::OrganizationName, "system:nodes"), (DnType::CommonName, &name)])
+}
+
+/// The cluster of a seed that names `ca` by its pin.
+fn cluster(ca: &str, more: &str) -> Cluster {
+    let pin = pin::pin_of(&pin::certificates(ca).unwrap()[0]).unwrap();
+    let text = format!(
+        "version = 1\n[cluster]\napiserver = [\"10.0.0.1\", \"[fd00::1]:443\"]\ntoken = \"abcdef.{SECRET}\"\nca-cert-hashes \
+         = \"{pin}\"\n{more}"
+    );
+    parse(text.as_bytes()).unwrap().cluster
+}
+
+fn input(cluster: &Cluster) -> JoinInput<'_> {
+    JoinInput {
+        cluster,
+        node_name: "edge-1",
+        role: Role::Edge,
+        kubelet_version: "1.36.3",
+        target: "generic-amd64",
+        cri_socket: "unix:///run/containerd/containerd.sock",
+        resolv_conf: Some("/run/systemd/resolve/resolv.conf"),
+        now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_365_108),
+        csr_wait: Duration::from_secs(60),
+        ready_wait: Duration::from_secs(90),
+    }
+}
+
+/// A device with one key, which notes what it is asked.
+struct Bench {
+    key: Key,
+    asked: Vec<String>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Bench { key: Key::generate().unwrap(), asked: Vec::new() }
+    }
+}
+
+impl Device for Bench {
+    fn request(&mut self, fresh: bool) -> Result<Request, Fault> {
+        self.asked.push(format!("request {fresh}"));
+        self.key.request("edge-1")
+    }
+    fn server_time(&mut self, time: SystemTime) -> Result<(), Fault> {
+        self.asked.push(format!("clock {}", crate::report::unix_seconds(time)));
+        Ok(())
+    }
+    fn progress(&mut self, text: &str) {
+        self.asked.push(format!("progress {text}"));
+    }
+    fn notice(&mut self, text: &str) {
+        self.asked.push(format!("notice {text}"));
+    }
+}
+
+/// What a right network part hands over at the end.
+fn good(ca: &str, key: &Key) -> Joined {
+    Joined {
+        server: "https://10.0.0.1:6443".into(),
+        ca_pem: ca.to_owned(),
+        cluster_version: "v1.36.3".into(),
+        networks: "10.244.0.0/16,fd00:10::/112".into(),
+        node_ports: "20000-22767".into(),
+        kubelet_config: "kind: KubeletConfiguration\n".into(),
+        cri_socket: "unix:///run/containerd/containerd.sock".into(),
+        certificate_pem: node_certificate(key, "edge-1"),
+        leftover_node: true,
+        edge_info: None,
+    }
+}
+
+/// The privileged part, told these messages and then nothing more.
+fn talk(cluster: &Cluster, device: &mut Bench, told: Vec<Told>) -> Result<Joined, Fault> {
+    let (here, there) = UnixStream::pair().unwrap();
+    let speaker = std::thread::spawn(move || {
+        let _task: Option<Task> = receive(&there).unwrap();
+        // The other side may hang up before the end.
+        let _ = told.iter().try_for_each(|message| send(&there, message));
+        let _ = there.shutdown(std::net::Shutdown::Write);
+        // Its requests are taken, so that it is not cut off while it sends them.
+        while let Ok(Some(_)) = receive::<Request>(&there) {}
+    });
+    let result = obtain(&here, &input(cluster), device);
+    drop(here);
+    speaker.join().unwrap();
+    result
+}
+
+fn refused(told: Vec<Told>) -> (String, Vec<String>) {
+    let (ca, mut device) = (ca(), Bench::new());
+    let Err(fault) = talk(&cluster(&ca, ""), &mut device, told) else { panic!("it was believed") };
+    assert_eq!(fault.owner, Owner::Cluster);
+    (fault.to_string(), device.asked)
+}
+
+#[test]
+fn a_task_is_the_same_at_the_other_end() {
+    let ca = ca();
+    let more = "token-expires = 2027-01-01T00:00:00Z\n[network]\nproxy = \"http://u:hunter22@10.0.0.9:3128\"\nno-proxy = \
+                [\"10.0.0.0/8\", \".example\"]\n";
+    let by_ca = format!(
+        "version = 1\n[cluster]\napiserver = \"a.example\"\ntoken = \"abcdef.{SECRET}\"\nca-cert = \"\"\"\n{ca}\"\"\"\n"
+    );
+    for cluster in [cluster(&ca, more), parse(by_ca.as_bytes()).unwrap().cluster] {
+        let input = input(&cluster);
+        let mut bytes = Vec::new();
+        send(&mut bytes, &Task::new(&input)).unwrap();
+        let task: Task = receive(&bytes[..]).unwrap().unwrap();
+        let read = task.cluster().unwrap();
+        assert_eq!(read, cluster);
+        let read = task.input(&read).unwrap();
+        assert_eq!((read.node_name, read.role, read.kubelet_version), (input.node_name, input.role, "1.36.3"));
+        assert_eq!((read.now, read.csr_wait, read.ready_wait), (input.now, input.csr_wait, input.ready_wait));
+        assert_eq!(
+            (read.target, read.cri_socket, read.resolv_conf),
+            (input.target, input.cri_socket, input.resolv_conf)
+        );
+    }
+}
+
+#[test]
+fn what_is_no_message() {
+    let read = |bytes: &[u8]| receive::<Told>(bytes).map_err(|e| e.to_string());
+    assert_eq!(read(b""), Ok(None));
+    assert_eq!(read(b"\0\0\0\x05{}"), Err("receive a message: it ends in the middle".to_owned()));
+    assert_eq!(read(b"\xff\xff\xff\xff"), Err(format!("receive a message: it is longer than {LONGEST} bytes")));
+    assert_eq!(read(b"\0\0\0\x02{}"), Err("read a message: it is not one".to_owned()));
+    let long = Told::Notice("x".repeat(LONGEST));
+    assert_eq!(
+        send(Vec::new(), &long).unwrap_err().to_string(),
+        format!("send a message: it is longer than {LONGEST} bytes")
+    );
+}
+
+#[test]
+fn a_whole_conversation() {
+    let (ca, mut device) = (ca(), Bench::new());
+    let joined = good(&ca, &device.key);
+    let told = vec![
+        Told::Progress("looking for the cluster".into()),
+        Told::Clock(1_795_365_110),
+        Told::Ask { fresh: false },
+        Told::Notice(format!("a\nb \x1b[31m abcdef.{SECRET}")),
+        Told::Ask { fresh: true },
+        Told::Joined(Box::new(joined.clone())),
+    ];
+    assert_eq!(talk(&cluster(&ca, ""), &mut device, told).unwrap(), joined);
+    let asked = [
+        "progress looking for the cluster",
+        "clock 1795365110",
+        "request false",
+        "notice a b  [31m abcdef.…",
+        "request true",
+    ];
+    assert_eq!(device.asked, asked);
+}
+
+#[test]
+fn a_failure_keeps_its_owner_and_loses_the_token() {
+    let (ca, mut device) = (ca(), Bench::new());
+    let failed =
+        |owner: &str| Told::Failed { owner: owner.into(), text: format!("{SECRET}\n!"), retry_after: Some(u64::MAX) };
+    let fault = talk(&cluster(&ca, ""), &mut device, vec![failed("image")]).unwrap_err();
+    assert_eq!((fault.owner, fault.to_string().as_str()), (Owner::Image, "… !"));
+    assert_eq!(fault.retry_after, Some(Duration::from_secs(3600)));
+    let (text, _) = refused(vec![failed("nobody")]);
+    assert_eq!(text, "join through the network part: it blames nobody that there is");
+}
+
+#[test]
+fn messages_out_of_turn() {
+    let ask = |fresh| Told::Ask { fresh };
+    let turn = "join through the network part: it asks for a key out of turn";
+    let time = "join through the network part: it tells the time a second time or too late";
+    let end = "join through the network part: it ended without a word; journalctl -u 'firstboot-network@*'";
+    for (told, text, asked) in [
+        (vec![], end, vec![]),
+        (vec![ask(true)], turn, vec![]),
+        (vec![ask(false), ask(false)], turn, vec!["request false"]),
+        (vec![ask(false), ask(true), ask(true)], turn, vec!["request false", "request true"]),
+        (vec![Told::Clock(1), Told::Clock(2)], time, vec!["clock 1"]),
+        (vec![ask(false), Told::Clock(1)], time, vec!["request false"]),
+    ] {
+        assert_eq!(refused(told), (text.to_owned(), asked.iter().map(|a| (*a).to_owned()).collect()));
+    }
+    let many = (0..100).map(|n| Told::Progress(n.to_string())).collect();
+    let (text, asked) = refused(many);
+    assert_eq!((text.as_str(), asked.len()), ("join through the network part: it talks without end", 50));
+}
+
+#[test]
+fn a_message_that_is_none_ends_the_conversation() {
+    let ca = ca();
+    let cluster = cluster(&ca, "");
+    let (here, mut there) = UnixStream::pair().unwrap();
+    there.write_all(b"\0\0\0\x07garbage").unwrap();
+    let fault = obtain(&here, &input(&cluster), &mut Bench::new()).unwrap_err();
+    assert_eq!((fault.owner, fault.to_string().as_str()), (Owner::Cluster, "read a message: it is not one"));
+}
+
+#[test]
+fn what_cannot_come_from_the_cluster() {
+    let ca = ca();
+    let cluster = cluster(&ca, "");
+    let refused = |change: &dyn Fn(&mut Joined)| {
+        let mut device = Bench::new();
+        let mut joined = good(&ca, &device.key);
+        change(&mut joined);
+        let told = vec![Told::Ask { fresh: false }, Told::Joined(Box::new(joined))];
+        let fault = talk(&cluster, &mut device, told).unwrap_err();
+        let text = fault.to_string();
+        (fault.owner, text.strip_prefix("join through the network part: ").unwrap_or(&text).to_owned())
+    };
+    let key = "the certificate is not for this node and its key";
+    let other = Key::generate().unwrap();
+    let wrong_ca = "the CA is not the one that the seed names";
+    let server = "the API server is no https:// address";
+    let values = "kubeadm-config has values that cannot be";
+    type Change = Box<dyn Fn(&mut Joined)>;
+    let secret = "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n";
+    let changes: Vec<(Change, &str)> = vec![
+        (Box::new(move |j| j.certificate_pem = node_certificate(&other, "edge-1")), key),
+        (Box::new(|j| j.certificate_pem = String::new()), key),
+        (Box::new(move |j| j.certificate_pem.insert_str(0, secret)), wrong_ca),
+        (Box::new(move |j| j.ca_pem.push_str(secret)), wrong_ca),
+        (Box::new(|j| j.ca_pem = super::tests::ca()), wrong_ca),
+        (Box::new(|j| j.ca_pem = String::new()), wrong_ca),
+        (Box::new(|j| j.server = "http://10.0.0.1".into()), server),
+        (Box::new(|j| j.server = "https://a\nusers: []".into()), server),
+        (Box::new(|j| j.server = format!("https://{}", "a".repeat(300))), server),
+        (Box::new(|j| j.cluster_version = "v1.36.3\n".into()), values),
+        (Box::new(|j| j.node_ports = "1 2".into()), values),
+        (Box::new(|j| j.networks = "everything".into()), values),
+        (Box::new(|j| j.cri_socket = "unix:///tmp/x".into()), values),
+    ];
+    for (change, text) in changes {
+        assert_eq!(refused(&change), (Owner::Cluster, text.to_owned()));
+    }
+    let info = |key: &str| EdgeInfo { data: [(key.to_owned(), "x".to_owned())].into(), left_out: vec![] };
+    let (owner, text) = refused(&|j| j.edge_info = Some(info("lite-apiserver.key")));
+    assert_eq!((owner, text.as_str()), (Owner::Cluster, "edge-info holds what is to stay in the cluster"));
+    let (owner, text) = refused(&|j| j.cluster_version = "v1.30.0".into());
+    assert!(owner == Owner::Image && text.contains("newer than the cluster"), "{text}");
+    // Nobody asked for a key.
+    let mut device = Bench::new();
+    let told = vec![Told::Joined(Box::new(good(&ca, &device.key)))];
+    let text = talk(&cluster, &mut device, told).unwrap_err().to_string();
+    assert_eq!(text, format!("join through the network part: {key}"));
+    // With all in order.
+    let mut device = Bench::new();
+    let mut joined = good(&ca, &device.key);
+    joined.edge_info = Some(info("kube-api-ca.crt"));
+    joined.networks = String::new();
+    let told = vec![Told::Ask { fresh: false }, Told::Joined(Box::new(joined.clone()))];
+    assert_eq!(talk(&cluster, &mut device, told).unwrap(), joined);
+}

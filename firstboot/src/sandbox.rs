@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Takes from this process, for good, everything that talking to an API server does not need.
+//!
+//! What is left: TCP and UDP over IPv4 and IPv6, reading a few files that name resolution needs, threads, memory.
+//! No capability, no other program, no writing to files, no raw or local socket. It trusts no unit file: each layer
+//! holds by itself. <https://docs.kernel.org/userspace-api/seccomp_filter.html>,
+//! <https://docs.kernel.org/userspace-api/landlock.html>
+
+mod filter;
+
+use anyhow::{Context, Result};
+use caps::CapSet;
+use landlock::{
+    ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus,
+    path_beneath_rules,
+};
+use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+
+/// What may be read: name resolution, by musl and by glibc; systemd-resolved's servers lie behind a link.
+const READABLE: &[&str] = &[
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/nsswitch.conf",
+    "/etc/host.conf",
+    "/etc/gai.conf",
+    "/etc/services",
+    "/run/systemd/resolve",
+];
+
+/// What a kernel or a limit did not allow; the process is confined all the same.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// The kernel has no Landlock, or none that is enabled.
+    pub landlock: bool,
+    /// Memory could not be locked: the limit is too low.
+    pub locked_memory: bool,
+}
+
+impl Missing {
+    /// What a person should know of it, one line each.
+    pub fn notices(&self) -> impl Iterator<Item = &'static str> {
+        let landlock = "this kernel has no Landlock: the network part is confined by its unit and by seccomp alone";
+        let memory = "the network part's memory cannot be locked: it may reach swap, where there is any";
+        [(self.landlock, landlock), (self.locked_memory, memory)].into_iter().filter(|n| n.0).map(|n| n.1)
+    }
+}
+
+/// Enters the sandbox. To be called before any other thread is started, for Landlock and capabilities go by thread.
+///
+/// # Errors
+/// When a layer that every kernel of ours has cannot be set up; the process must end then.
+pub fn enter() -> Result<Missing> {
+    // Not dumpable: no core file, and no other process of this user reads /proc/self/mem.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).context("make memory non-dumpable")?;
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).context("switch core files off")?;
+    let locked = lock_memory();
+    rustix::thread::set_no_new_privs(true).context("set no_new_privs")?;
+    let landlock = restrict_files()?;
+    drop_capabilities()?;
+    filter::install()?;
+    Ok(Missing { landlock: landlock == RulesetStatus::NotEnforced, locked_memory: !locked })
+}
+
+/// Keeps memory out of swap. Below a limit this is not tried: what is mapped later would fail once it is reached.
+fn lock_memory() -> bool {
+    let all = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    getrlimit(Resource::Memlock).current.is_none() && mlockall(all).is_ok()
+}
+
+fn restrict_files() -> Result<RulesetStatus> {
+    // The newest set of rights; a kernel that knows fewer enforces those.
+    let abi = ABI::V5;
+    let status = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(abi))
+        .and_then(Ruleset::create)
+        .and_then(|rules| rules.add_rules(path_beneath_rules(READABLE, AccessFs::ReadFile | AccessFs::ReadDir)))
+        .and_then(|rules| rules.restrict_self())
+        .context("set Landlock rules")?;
+    Ok(status.ruleset)
+}
+
+fn drop_capabilities() -> Result<()> {
+    // The bounding set may only be lowered by who holds CAP_SETPCAP; without it there is nothing to gain from it,
+    // for nothing can be executed.
+    if caps::has_cap(None, CapSet::Effective, caps::Capability::CAP_SETPCAP).context("read capabilities")? {
+        caps::clear(None, CapSet::Bounding).context("empty the bounding set")?;
+    }
+    for set in [CapSet::Ambient, CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
+        caps::clear(None, set).with_context(|| format!("drop {set:?} capabilities"))?;
+    }
+    Ok(())
+}

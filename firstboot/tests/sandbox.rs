@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The sandbox of the network part, from inside and from outside: what is refused, with which error, and what works.
+//!
+//! `examples/confined.rs` enters it and tries. Where the kernel has no Landlock, seccomp's part is still held to.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+const EPERM: &str = "1";
+const EACCES: &str = "13";
+/// An account without rights, for DAC has no hold on root. On Debian: nobody.
+const NOBODY: u32 = 65534;
+
+/// A program that is being copied cannot be executed, and another thread's child holds it open while it starts.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Confined {
+    child: Child,
+    answers: BTreeMap<String, String>,
+}
+
+impl Drop for Confined {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The example, which cargo builds along with the tests.
+fn example() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.parent().and_then(Path::parent).unwrap().join("examples/confined")
+}
+
+fn confined(folder: &Path, as_nobody: bool) -> Confined {
+    let program = folder.join("confined");
+    fs::copy(example(), &program).unwrap();
+    fs::set_permissions(folder, Permissions::from_mode(0o777)).unwrap();
+    let target = folder.join("outside");
+    fs::write(&target, "untouched").unwrap();
+    fs::set_permissions(&target, Permissions::from_mode(0o666)).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = format!("localhost:{}", listener.local_addr().unwrap().port());
+    let mut command = Command::new(program);
+    command.arg(server).arg(&target).stdin(Stdio::piped()).stdout(Stdio::piped());
+    if as_nobody {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    let mut child = command.spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let answers = lines
+        .take_while(|line| line != "waiting")
+        .filter_map(|line| line.split_once(char::is_whitespace).map(|(k, v)| (k.to_owned(), v.trim().to_owned())))
+        .collect();
+    let confined = Confined { child, answers };
+    if confined.answers.get("connect").is_some_and(|a| a == "done") {
+        let mut text = String::new();
+        listener.accept().unwrap().0.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "hello");
+    }
+    assert_eq!(fs::read_to_string(&target).unwrap(), "untouched");
+    confined
+}
+
+#[test]
+fn it_is_refused_all_but_the_network() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let root = rustix::process::geteuid().is_root();
+    let confined = confined(folder.path(), root);
+    let answer = |what: &str| confined.answers.get(what).map(String::as_str).unwrap_or("no answer");
+    let by_seccomp = [
+        "raw-socket",
+        "packet-socket",
+        "ping-socket",
+        "local-socket",
+        "shell",
+        "exec",
+        "create",
+        "write-existing",
+        "append",
+        "remove",
+        "link",
+        "kill-parent",
+    ];
+    for what in by_seccomp {
+        assert_eq!(answer(what), EPERM, "{what}: {:?}", confined.answers);
+    }
+    assert_eq!(answer("read-shadow"), EACCES);
+    assert_eq!(answer("connect"), "done");
+    assert_eq!((answer("Seccomp:"), answer("NoNewPrivs:")), ("2", "1"));
+    for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+        assert_eq!(answer(set), "0000000000000000", "{set}");
+    }
+    if answer("missing").contains("landlock: true") {
+        println!("this kernel has no Landlock: what it refuses was not tried");
+    }
+}
+
+#[test]
+fn nobody_reads_its_memory() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let confined = confined(folder.path(), rustix::process::geteuid().is_root());
+    assert_eq!(confined.answers["connect"], "done", "it has to be alive still");
+    // Of a process that is not dumpable, root owns these files: not the account that it runs under.
+    let mem = format!("/proc/{}/mem", confined.child.id());
+    let mut other = Command::new("dd");
+    other.args([&format!("if={mem}"), "of=/dev/null", "count=0"]).env("LC_ALL", "C").stderr(Stdio::piped());
+    if rustix::process::geteuid().is_root() {
+        other.uid(NOBODY).gid(NOBODY);
+    }
+    let output = other.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && told.contains("Permission denied"), "{told}");
+}
+
+#[test]
+fn root_has_no_capability_left_in_it() {
+    if !rustix::process::geteuid().is_root() {
+        println!("not root here: nothing to drop");
+        return;
+    }
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let confined = confined(folder.path(), false);
+    for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+        assert_eq!(confined.answers[set], "0000000000000000", "{set}");
+    }
+    // Root owns the file, so only Landlock refuses it.
+    if confined.answers["missing"].contains("landlock: false") {
+        assert_eq!(confined.answers["read-shadow"], EACCES);
+    }
+}
