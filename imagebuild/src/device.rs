@@ -15,7 +15,14 @@ pub const MAX_BYTES: u64 = 4 << 20;
 /// The architectures there are.
 pub const ARCHES: [&str; 2] = ["arm64", "amd64"];
 /// What goes into the binary, relative to the repository's root.
-const INPUTS: [&str; 4] = ["Cargo.lock", "Cargo.toml", "firstboot/Cargo.toml", "firstboot/src"];
+const INPUTS: [&str; 6] = [
+    "Cargo.lock",
+    "Cargo.toml",
+    "firstboot/Cargo.toml",
+    "firstboot/src",
+    "firstboot/units",
+    "imagebuild/src/toolchain.rs",
+];
 
 /// `imagebuild device`: builds the device binary and prints where it lies.
 #[derive(Debug, clap::Args)]

@@ -168,6 +168,9 @@ pub fn clean(command: &mut Command) -> &mut Command {
     command
 }
 
+/// No unwinding tables, for rustc and for the C compiler.
+const TABLES_OFF: (&str, &str) = ("-Cforce-unwind-tables=no", "-fno-asynchronous-unwind-tables -fno-unwind-tables");
+
 /// A command that builds for `triple` by `route`; the caller adds package, profile and target folder.
 pub fn command(route: &Route, triple: &str) -> Result<Command> {
     let (mut command, zig) = match route {
@@ -185,20 +188,23 @@ pub fn command(route: &Route, triple: &str) -> Result<Command> {
         }
     };
     let cache = cache::dir()?;
+    let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", triple.to_uppercase().replace('-', "_"));
     clean(&mut command)
+        // A panic ends the program, so nobody walks its stack: tables for that were a seventh of it.
+        .env(&flags, TABLES_OFF.0)
+        .env(format!("CFLAGS_{}", triple.replace('-', "_")), TABLES_OFF.1)
         .env("CARGO_ZIGBUILD_ZIG_PATH", zig)
         .env("CARGO_ZIGBUILD_CACHE_DIR", cache.join("zigbuild"))
         .env("ZIG_GLOBAL_CACHE_DIR", cache.join("zig"))
         .args(["zigbuild", "--target", triple]);
     if let Route::BuildStd(rust) = route {
-        let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", triple.to_uppercase().replace('-', "_"));
         command
             // -Zbuild-std is what a released compiler refuses otherwise; the sources are its own.
             .env("RUSTC_BOOTSTRAP", "1")
             .env("RUSTC", &rust.rustc)
             .env("CARGO", &rust.cargo)
             // Debian ships no musl start files with the compiler; zig brings its own.
-            .env(flags, "-Clink-self-contained=no")
+            .env(flags, format!("{} -Clink-self-contained=no", TABLES_OFF.0))
             .arg("-Zbuild-std=std,panic_abort");
     }
     Ok(command)

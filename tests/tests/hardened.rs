@@ -42,7 +42,7 @@ fn nothing_is_open_and_a_pod_stays_a_pod() {
 
     let options = qemu::device::Options { link: site.socket(), ..device_options("hardened") };
     let mut device = Device::new(&e2e::image(e2e::own_arch()).unwrap(), &options).unwrap();
-    add_script(device.disk(), &format!("{SCRIPT}{}sync\n", cis::SCRIPT)).unwrap();
+    add_script(device.disk(), &format!("{NETWORK_PART}{SCRIPT}{}sync\n", cis::SCRIPT)).unwrap();
     device.power_on().unwrap();
     device.wait_status("state: waiting for a seed", SOON).unwrap();
     // It has not asked for an address, and answers nobody who asks for it by the one that it would give itself.
@@ -71,6 +71,7 @@ fn nothing_is_open_and_a_pod_stays_a_pod() {
     assert_eq!(site.scan(STRANGER_V6, LINK_LOCAL, Scan::Tcp).unwrap(), [""; 0], "IPv6");
     assert_eq!(site.scan(STRANGER, &address, Scan::Udp).unwrap(), [""; 0]);
     device.power_off(OFF).unwrap();
+    network_part(&device);
     looked_over(&device);
     section_4(&device, &configz);
 }
@@ -134,18 +135,35 @@ fn kubelet_runs_as_hardened(plane: &ControlPlane) -> Value {
         let found = effective.pointer(&format!("/{path}")).unwrap_or(&Value::Null);
         let wanted: Value = serde_json::from_str(value).unwrap();
         // What is empty is left out.
-        let empty = wanted == json!(0) || wanted == json!([]);
+        let empty = [json!(0), json!([]), json!("")].contains(&wanted);
         assert!(*found == wanted || empty && found.is_null(), "{path} is {found}, not {wanted}: {why}");
     }
     assert_eq!(effective["authentication"]["x509"]["clientCAFile"], "/etc/kubernetes/pki/ca.crt");
     said
 }
 
+/// While the device waits for its certificate: what the process is like that talks to the API server, and who talks.
+const NETWORK_PART: &str = r#"
+out=/var/lib/firstboot-test
+mkdir -p $out
+pid=0
+until grep -q '^Seccomp:.*2' /proc/$pid/status 2>/dev/null && ss -Htnp | grep -q "pid=$pid,"; do
+  sleep 1
+  unit=$(systemctl list-units --plain --no-legend 'firstboot-network@*.service' | cut -d' ' -f1)
+  pid=$(systemctl show --property MainPID --value "${unit:-none.service}")
+done
+cat /proc/$pid/status >$out/network-part
+ss -Htnp >$out/connections
+echo $pid >$out/network-part-pid
+stat -c '%a %U:%G' /run/firstboot-network.sock >$out/network-socket
+systemd-analyze security --no-pager $unit 2>&1 | tail -1 >$out/network-exposure
+"#;
+
 /// Waits until the node is joined, then asks firstboot, and others beside it.
 const SCRIPT: &str = r#"
 until grep -q '"joined"' /var/lib/firstboot/status.json 2>/dev/null; do sleep 1; done
-out=/var/lib/firstboot-test
-mkdir -p $out
+ls /run/firstboot-network.sock >$out/network-gone 2>&1
+systemctl list-units --plain --no-legend --state=active,activating 'firstboot-network*' >>$out/network-gone
 /usr/bin/firstboot audit --json >$out/audit.json 2>$out/audit.err; echo $? >$out/audit.rc
 /usr/bin/firstboot audit >$out/audit.txt 2>&1
 systemd-analyze security --no-pager --json=short >$out/security.json 2>$out/security.err
@@ -176,6 +194,31 @@ fn section_4(device: &Device, configz: &Value) {
     let not_passed: Vec<(&str, cis::Verdict)> =
         verdicts.iter().filter(|v| v.2 != cis::Verdict::Pass).map(|v| (v.0, v.2)).collect();
     assert_eq!(not_passed, ["4.1.3", "4.2.9", "4.2.15"].map(|id| (id, cis::Verdict::Warn)), "{verdicts:#?}");
+}
+
+/// The join ran where nothing could be had, and nothing of it is left.
+fn network_part(device: &Device) {
+    let read = |name: &str| left(device, name);
+    let said = read("network-part");
+    let field = |name: &str| {
+        let line = said.lines().find_map(|l| l.strip_prefix(name)).unwrap_or_else(|| panic!("{name} is not in {said}"));
+        line.trim_start_matches(':').trim().to_owned()
+    };
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(field(set), "0000000000000000", "{set}");
+    }
+    assert_eq!((field("NoNewPrivs"), field("Seccomp")), ("1".to_owned(), "2".to_owned()));
+    assert!(field("Uid").split_whitespace().all(|id| id.parse::<u32>().unwrap() > 60_000), "{said}");
+    assert_ne!(field("VmLck"), "0 kB");
+    let (pid, connections) = (format!("pid={},", read("network-part-pid").trim()), read("connections"));
+    let firstboots: Vec<&str> = connections.lines().filter(|l| l.contains("\"firstboot\"")).collect();
+    assert!(!firstboots.is_empty() && firstboots.iter().all(|l| l.contains(&pid)), "not {pid} alone: {connections}");
+    assert_eq!(read("network-socket").trim(), "600 root:root");
+    let exposure = read("network-exposure");
+    let sum = exposure.split_whitespace().find_map(|word| word.parse::<f64>().ok());
+    assert!(sum.is_some_and(|sum| sum <= 2.0), "{exposure}");
+    let gone = read("network-gone");
+    assert!(gone.lines().count() == 1 && gone.contains("No such file"), "{gone}");
 }
 
 /// What the script found.

@@ -28,6 +28,8 @@ allowedUnsafeSysctls: [net.core.somaxconn]
 podPidsLimit: -1
 streamingConnectionIdleTimeout: 0s
 eventRecordQPS: 1
+staticPodPath: /tmp/pods
+staticPodURL: http://192.0.2.1/pods
 enableProfilingHandler: true
 enableDebugFlagsHandler: true
 enableSystemLogHandler: true

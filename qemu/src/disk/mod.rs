@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use firstboot::boot_partition::BootPartition;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -43,6 +43,8 @@ pub struct Extent {
     pub len: u64,
 }
 
+/// The boot loader's default entry, on the EFI system partition.
+const ENTRY: &str = "loader/entries/firstboot.conf";
 const BOOT: u32 = 1;
 const EFI_SYSTEM: u32 = 2;
 const ROOT: u32 = 3;
@@ -110,13 +112,35 @@ impl DiskImage {
             file.read_to_end(&mut bytes).with_context(|| format!("read {path}"))?;
             Ok(bytes)
         };
-        let entry = String::from_utf8(read("loader/entries/firstboot.conf")?).context("decode the loader's entry")?;
+        let entry = String::from_utf8(read(ENTRY)?).context("decode the loader's entry")?;
         let value = |key: &str| {
             let line = entry.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(' '));
             line.map(str::trim).with_context(|| format!("find {key} in the loader's entry"))
         };
         let (kernel, initrd) = (read(value("linux")?)?, read(value("initrd")?)?);
         Ok(BootEntry { kernel, initrd, command_line: value("options")?.to_owned() })
+    }
+
+    /// Gives the default entry of the boot loader another command line for the kernel.
+    pub fn set_command_line(&self, words: &str) -> Result<()> {
+        let extent = self.partition(EFI_SYSTEM)?;
+        let file = File::options().read(true).write(true).open(&self.path);
+        let file = file.with_context(|| format!("open {}", self.path.display()))?;
+        let end = extent.offset + extent.len;
+        let slice = fscommon::StreamSlice::new(file, extent.offset, end).context("find the EFI system partition")?;
+        let slice = fscommon::BufStream::new(slice);
+        let fat = fatfs::FileSystem::new(slice, fatfs::FsOptions::new()).context("read the EFI system partition")?;
+        {
+            let mut entry = fat.root_dir().open_file(ENTRY).with_context(|| format!("open {ENTRY}"))?;
+            let mut text = String::new();
+            entry.read_to_string(&mut text).with_context(|| format!("read {ENTRY}"))?;
+            let old =
+                text.lines().find(|line| line.starts_with("options ")).context("find options in the loader's entry")?;
+            let text = text.replace(old, &format!("options {words}"));
+            entry.seek(SeekFrom::Start(0)).and_then(|_| entry.truncate()).with_context(|| format!("empty {ENTRY}"))?;
+            entry.write_all(text.as_bytes()).with_context(|| format!("write {ENTRY}"))?;
+        }
+        fat.unmount().context("close the EFI system partition")
     }
 
     /// A private copy in `to`, sparse where this one is, `size` bytes long when that is more.

@@ -51,6 +51,8 @@ pub const FIELDS: &[Field] = &[
     field("makeIPTablesUtilChains", "true", "make-iptables-util-chains", "what is marked to be dropped is dropped, whatever else a pod network sets up"),
     field("seccompDefault", "true", "seccomp-default", "a pod that says nothing is confined by the runtime's seccomp profile"),
     field("allowedUnsafeSysctls", "[]", "allowed-unsafe-sysctls", "no pod changes a kernel setting that reaches beyond it"),
+    field("staticPodPath", "\"/etc/kubernetes/manifests\"", "pod-manifest-path", "pods that no API server knows come from root's own folder alone"),
+    field("staticPodURL", "\"\"", "manifest-url", "and from no address"),
     field("podPidsLimit", "4096", "pod-max-pids", "a pod that forks without end stops itself, not the node"),
     field("streamingConnectionIdleTimeout", "\"5m0s\"", "streaming-connection-idle-timeout", "a forgotten exec, attach or port-forward ends"),
     field("eventRecordQPS", "50", "event-qps", "events are kept when much happens, and a flood of them does not drown the API server"),
@@ -118,6 +120,7 @@ pub fn overrides(config: &Map<String, Value>) -> BTreeMap<String, Value> {
 /// A value as people read it: text without quotation marks, lists without brackets.
 pub fn shown(value: &Value) -> String {
     match value {
+        Value::String(text) if text.is_empty() => "none".to_owned(),
         Value::String(text) => text.clone(),
         Value::Array(list) if list.is_empty() => "none".to_owned(),
         Value::Array(list) => list.iter().map(shown).collect::<Vec<_>>().join(","),
