@@ -37,7 +37,19 @@ pub fn run() -> Result<(), Fault> {
     for notice in missing.notices() {
         tell(&stream, &Told::Notice(notice.to_owned())).owned_by(Owner::Host)?;
     }
+    tell_panics(&stream).owned_by(Owner::Host)?;
     serve(&stream).owned_by(Owner::Host)
+}
+
+/// A program that stops in the middle says so where a person will read it: nobody sees its standard error.
+fn tell_panics(stream: &UnixStream) -> Result<()> {
+    let stream = stream.try_clone().context("copy the connection to the privileged part")?;
+    std::panic::set_hook(Box::new(move |why| {
+        // Whoever made it stop is out there, so it is worth another try.
+        let fault = Fault::new(Owner::Cluster, format!("join in the network part: {why}"));
+        let _ = tell(&stream, &failed(&fault));
+    }));
+    Ok(())
 }
 
 /// One join, asked for and answered over `stream`.

@@ -73,8 +73,18 @@ impl Device for Bench {
 }
 
 impl Bench {
-    /// One attempt.
+    /// One attempt. As on a device, but for the sandbox: what is asked of the network is asked by the network part.
     pub fn join(&mut self, seed: &Seed, node: &str) -> Result<Joined, Fault> {
+        let (here, there) = UnixStream::pair().unwrap();
+        let network_part = std::thread::spawn(move || confined::serve(&there));
+        let joined = self.join_through(&here, seed, node);
+        drop(here);
+        let _ = network_part.join().unwrap();
+        joined
+    }
+
+    /// One attempt, by the network part at the other end.
+    pub fn join_through(&mut self, network_part: &UnixStream, seed: &Seed, node: &str) -> Result<Joined, Fault> {
         self.node = node.to_owned();
         let input = JoinInput {
             cluster: &seed.cluster,
@@ -88,12 +98,7 @@ impl Bench {
             csr_wait: self.csr_wait,
             ready_wait: self.ready_wait,
         };
-        // As on a device, but for the sandbox: what is asked of the network is asked by the network part.
-        let (here, there) = UnixStream::pair().unwrap();
-        let network_part = std::thread::spawn(move || confined::serve(&there));
-        let joined = obtain(&here, &input, self);
-        drop(here);
-        let _ = network_part.join().unwrap();
+        let joined = obtain(network_part, &input, self);
         let fault = joined.as_ref().err();
         let shown = format!("{:?} {:?} {:?}", fault.map(Fault::to_string), fault, self.told);
         assert!(!shown.contains(seed.cluster.token.secret()), "a message holds the token: {shown}");

@@ -12,6 +12,7 @@ mod cluster;
 mod csr;
 mod edge;
 mod machine;
+mod sandboxed;
 mod trust;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,6 +25,7 @@ type Case = (&'static str, fn(&ControlPlane));
 
 const CASES: &[Case] = &[
     ("seven requests, resumed", cluster::joins_with_seven_requests_and_resumes),
+    ("device binary in its sandbox", sandboxed::the_device_binary_joins_from_its_sandbox),
     ("CA in the seed", trust::ca_in_the_seed_needs_no_unauthenticated_request),
     ("wrong CA hash", trust::wrong_ca_hash),
     ("unknown token", trust::unknown_token),
