@@ -99,6 +99,32 @@ struct Image {
     id: String,
 }
 
+#[derive(Clone, PartialEq, prost::Message)]
+struct ListPodSandboxRequest {}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ListPodSandboxResponse {
+    #[prost(message, repeated, tag = "1")]
+    items: Vec<PodSandbox>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct PodSandbox {
+    #[prost(string, tag = "1")]
+    id: String,
+}
+
+/// Of StopPodSandbox and of RemovePodSandbox.
+#[derive(Clone, PartialEq, prost::Message)]
+struct PodSandboxRequest {
+    #[prost(string, tag = "1")]
+    pod_sandbox_id: String,
+}
+
+/// Of both, and it says nothing.
+#[derive(Clone, PartialEq, prost::Message)]
+struct PodSandboxResponse {}
+
 /// A connection to the runtime.
 pub struct Cri {
     runtime: tokio::runtime::Runtime,
@@ -175,5 +201,20 @@ impl Cri {
         let question = ImageStatusRequest { image: Some(ImageSpec { image: name.to_owned() }) };
         let answer: ImageStatusResponse = self.call("/runtime.v1.ImageService/ImageStatus", question)?;
         Ok(answer.image.map(|i| i.id))
+    }
+
+    /// Ids of all pods, running or not.
+    pub fn pods(&self) -> Result<Vec<String>> {
+        let answer: ListPodSandboxResponse =
+            self.call("/runtime.v1.RuntimeService/ListPodSandbox", ListPodSandboxRequest {})?;
+        Ok(answer.items.into_iter().map(|pod| pod.id).collect())
+    }
+
+    /// Ends every container of a pod, and removes it with its network.
+    pub fn remove_pod(&self, id: &str) -> Result<()> {
+        let pod = || PodSandboxRequest { pod_sandbox_id: id.to_owned() };
+        let _: PodSandboxResponse = self.call("/runtime.v1.RuntimeService/StopPodSandbox", pod())?;
+        let _: PodSandboxResponse = self.call("/runtime.v1.RuntimeService/RemovePodSandbox", pod())?;
+        Ok(())
     }
 }

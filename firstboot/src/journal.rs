@@ -78,6 +78,13 @@ pub enum Record {
     },
     /// The node is Ready and the seed is gone.
     Sealed,
+    /// This device is being reset: whatever else is on record, the reset goes on until the journal itself is replaced.
+    Resetting {
+        /// Paths that are left alone.
+        keep: Vec<String>,
+        /// Digest of the seed that asked for it; none when a person did.
+        seed: Option<String>,
+    },
 }
 
 /// The journal in memory and on disk; the two never differ by more than the record being written.
@@ -125,6 +132,31 @@ impl Journal {
         Ok(())
     }
 
+    /// Puts another journal at `path`, in place of this one and in one step, and goes on with it.
+    ///
+    /// # Errors
+    /// When it cannot be written; then the old one is still there.
+    #[allow(clippy::disallowed_methods)] // the door needs the journal first
+    pub fn replace(&mut self, path: &Path, records: &[Record]) -> Result<()> {
+        let shown = path.display();
+        let mut text = Vec::new();
+        for record in records {
+            serde_json::to_writer(&mut text, record).context("encode a journal record")?;
+            text.push(b'\n');
+        }
+        let beside = path.with_extension("new");
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&beside).with_context(|| format!("create {}", beside.display()))?;
+        file.write_all(&text).and_then(|()| file.sync_all()).context("write the journal")?;
+        std::fs::rename(&beside, path).with_context(|| format!("rename to {shown}"))?;
+        if let Some(folder) = path.parent() {
+            File::open(folder).and_then(|f| f.sync_all()).with_context(|| format!("flush {}", folder.display()))?;
+        }
+        *self = Journal::open(path)?;
+        Ok(())
+    }
+
     /// Every record, oldest first.
     pub fn records(&self) -> &[Record] {
         &self.records
@@ -157,7 +189,20 @@ impl Journal {
 
     /// Whether the device is sealed: Ready once, seed destroyed, and no other seed begun since.
     pub fn sealed(&self) -> bool {
-        self.life().contains(&Record::Sealed)
+        self.life().contains(&Record::Sealed) && self.resetting().is_none()
+    }
+
+    /// Whether a reset has begun and not ended: which paths it leaves alone.
+    pub fn resetting(&self) -> Option<&[String]> {
+        self.records.iter().find_map(|r| match r {
+            Record::Resetting { keep, .. } => Some(keep.as_slice()),
+            _ => None,
+        })
+    }
+
+    /// Whether any seed was ever begun: whether there is anything that a reset could take back.
+    pub fn used(&self) -> bool {
+        self.records.iter().any(|r| matches!(r, Record::Begun { .. }))
     }
 
     /// Whether an effect on this path is already on record, so that its first state is known.
@@ -243,6 +288,27 @@ mod tests {
         assert!(journal.done("ready") && !journal.sealed());
         journal.append(Record::Sealed).unwrap();
         assert!(journal.sealed());
+    }
+
+    #[test]
+    fn a_reset_holds_until_another_journal_takes_the_place_of_this_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let mut journal = Journal::open(&path).unwrap();
+        journal.append(Record::Begun { version: "1".into(), seed: "s".into(), boot: "b".into() }).unwrap();
+        journal.append(Record::Sealed).unwrap();
+        assert!(journal.sealed() && journal.used() && journal.resetting().is_none());
+        journal.append(Record::Resetting { keep: vec!["/srv".into()], seed: None }).unwrap();
+        let mut journal = Journal::open(&path).unwrap();
+        assert_eq!(journal.resetting(), Some(&["/srv".to_owned()][..]));
+        assert!(!journal.sealed());
+        let fact = Record::Fact { name: "node-before".into(), value: "edge-1".into() };
+        journal.replace(&path, &[fact]).unwrap();
+        journal.append(done("identity")).unwrap();
+        let journal = Journal::open(&path).unwrap();
+        assert!(journal.resetting().is_none() && !journal.used() && journal.done("identity"));
+        assert_eq!(journal.fact("node-before"), Some("edge-1"));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub mod phases;
 pub mod preflight;
 pub mod proxy;
 pub mod report;
+pub mod reset;
 pub mod run;
 pub mod sandbox;
 mod sealed;

@@ -7,8 +7,10 @@ use firstboot::firewall::host_ports::host_ports;
 use firstboot::host::{Host, Linux};
 use firstboot::phases::PHASES;
 use firstboot::report::{STATUS_FOR_ALL, Status, status_path};
+use firstboot::reset::{self, Keep};
 use firstboot::{audit, guard, network_part, preflight, run, seed};
 use lexopt::prelude::*;
+use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -17,6 +19,8 @@ Joins this device to its Kubernetes cluster by the seed on its boot partition.
 
 Usage:
   firstboot [--until PHASE]   run or resume; what firstboot.service does
+  firstboot --reset [--yes] [--dry-run] [--keep PATH]...
+                              back to where a seed can be dropped
   firstboot status [--json]   how far it is
   firstboot check FILE        look through a seed file
   firstboot preflight [--json]
@@ -24,11 +28,15 @@ Usage:
   firstboot audit [--json]    whether this host is still as it was hardened; not 0 where a setting has drifted
   firstboot clock             compare the clock with the cluster's; what firstboot-clock.timer does every day
   firstboot guard             what firstboot-guard.service does at every boot
+  firstboot reset             the reset itself, once it was asked for; what firstboot-reset.service does
   firstboot network           the join itself, without rights; what firstboot-network@.service does
   firstboot version           print the version
 
 Options:
   --until PHASE   stop after this phase: PHASES
+  --yes           do not ask whether this device is to be reset
+  --dry-run       print what a reset would do, and do nothing
+  --keep PATH     a reset leaves this path alone, with everything below it; may be given more than once
   -h, --help      print this
 
 Exit codes: 0 done; 2 usage; 10 the seed, 11 the image, 12 this device, 13 the cluster or the network has to change.
@@ -43,11 +51,14 @@ enum Command {
     Clock,
     Guard,
     Network,
+    Reset { yes: bool, dry_run: bool, keep: Vec<String> },
+    ResetWork,
     Print(String),
 }
 
 fn main() -> ExitCode {
     match parse(lexopt::Parser::from_env()) {
+        Ok(Command::Reset { yes, dry_run, keep }) => reset(yes, dry_run, &keep),
         Ok(command) => match execute(command) {
             Ok(()) => ExitCode::SUCCESS,
             Err(fault) => {
@@ -80,6 +91,16 @@ fn parse(mut args: lexopt::Parser) -> Result<Command, lexopt::Error> {
                 }
                 *until = Some(phase);
             }
+            (Long("reset"), Command::Run { until: None }) if !named => {
+                command = Command::Reset { yes: false, dry_run: false, keep: Vec::new() };
+                named = true;
+            }
+            (Long("yes"), Command::Reset { yes, .. }) => *yes = true,
+            (Long("dry-run"), Command::Reset { dry_run, .. }) => *dry_run = true,
+            (Long("keep"), Command::Reset { keep, .. }) => {
+                keep.push(args.value()?.string()?);
+                Keep::parse(keep)?;
+            }
             (Long("json"), Command::Status { json } | Command::Preflight { json } | Command::Audit { json }) => {
                 *json = true;
             }
@@ -93,6 +114,7 @@ fn parse(mut args: lexopt::Parser) -> Result<Command, lexopt::Error> {
                     "clock" => Command::Clock,
                     "guard" => Command::Guard,
                     "network" => Command::Network,
+                    "reset" => Command::ResetWork,
                     "version" => Command::Print(format!("firstboot {}\n", env!("CARGO_PKG_VERSION"))),
                     other => return Err(format!("no command is called {other}").into()),
                 };
@@ -101,6 +123,50 @@ fn parse(mut args: lexopt::Parser) -> Result<Command, lexopt::Error> {
         }
     }
     Ok(command)
+}
+
+/// Asks and resets. No answer is no.
+fn reset(yes: bool, dry_run: bool, keep: &[String]) -> ExitCode {
+    let go = || -> Result<Option<String>, Fault> {
+        let keep = Keep::parse(keep).map_err(|text| Fault::new(Owner::Seed, text))?;
+        let host = Host::open(Path::new("/"), Box::new(Linux::new())).owned_by(Owner::Host)?;
+        if dry_run {
+            print!("{}", reset::dry_run(&host, &keep));
+            return Ok(None);
+        }
+        if let Some(question) = reset::question(&host).filter(|_| !yes) {
+            if !std::io::stdin().is_terminal() {
+                return Ok(Some(
+                    "reset this device: there is no terminal to ask on; --yes says that it is meant".into(),
+                ));
+            }
+            eprint!("{question}");
+            let mut line = String::new();
+            std::io::stdin().read_line(&mut line).context("read the answer").owned_by(Owner::Host)?;
+            if !reset::is_yes(&line) {
+                return Ok(Some("reset this device: not confirmed, so nothing was done".into()));
+            }
+        }
+        match reset::by_command(&host, &keep)? {
+            reset::Done::Nothing => println!("nothing to reset: this device waits for its first seed"),
+            reset::Done::Reset(left) => {
+                println!("this device is reset and waits for a seed; journalctl -u {} has the details", reset::UNIT);
+                left.iter().for_each(|left| println!("left for an administrator of the cluster: {left}"));
+            }
+        }
+        Ok(None)
+    };
+    match go() {
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(refusal)) => {
+            eprintln!("firstboot: {refusal}");
+            ExitCode::from(2)
+        }
+        Err(fault) => {
+            eprintln!("firstboot: {fault}");
+            ExitCode::from(fault.owner.exit_code())
+        }
+    }
 }
 
 fn execute(command: Command) -> Result<(), Fault> {
@@ -122,13 +188,15 @@ fn execute(command: Command) -> Result<(), Fault> {
         Command::Clock => run::clock(&Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host)?),
         Command::Guard => guard::guard(&Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host)?),
         Command::Network => network_part::confined::run(),
+        Command::Reset { .. } => Ok(()),
+        Command::ResetWork => reset::work(root, Box::new(Linux::new())),
         Command::Print(text) => {
             print!("{text}");
             Ok(())
         }
         Command::Check { file } => {
             let bytes = std::fs::read(&file).map_err(|e| Fault::new(Owner::Seed, format!("read {file}: {e}")))?;
-            seed::parse(&bytes).owned_by(Owner::Seed)?;
+            seed::asked(&bytes).owned_by(Owner::Seed)?;
             println!("{file}: a seed that this version of firstboot takes");
             Ok(())
         }

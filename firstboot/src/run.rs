@@ -13,6 +13,7 @@ use crate::journal::Record;
 use crate::phase::{self, Event, Phase, Stopped};
 use crate::phases::{Cx, Installed, LEFT_TO_DO, PHASES, finish_without_seed};
 use crate::report::{Reporter, Status, timestamp, unix_seconds};
+use crate::reset::{self, Answer, answer};
 use crate::sealed::{Lost, look_after};
 use crate::seed::{self, Seed};
 use anyhow::Context;
@@ -28,6 +29,8 @@ const STALE: Duration = Duration::from_secs(5);
 
 const NO_SEED: &str =
     "find seed.toml on the boot partition: there is none; copy seed.toml.example to seed.toml and fill it in";
+
+const STICK_RESETS: &str = "the seed on the stick asks for a reset, and there is nothing to take back";
 
 /// A seed file as it was found.
 struct Found {
@@ -65,8 +68,15 @@ pub fn run_phases(
     let mut host = Host::open(root, sys).owned_by(Owner::Host)?;
     let started = host.sys().uptime();
     let image = image_info(&host)?;
+    if host.journal().resetting().is_some() {
+        // The power went while it was at work.
+        return reset::by_service(&host, None);
+    }
     let mut lost = None;
     if host.journal().sealed() {
+        if let Some((found, digest)) = asks_for_reset(&host, &image, places) {
+            return be_reset(&host, &found, &image, digest);
+        }
         lost = look_after(&host, &image, &|until| refuse_seed(&host, &image, until, places))?;
         if lost.is_none() {
             return learn::of_sealed(&host);
@@ -78,8 +88,14 @@ pub fn run_phases(
     loop {
         let found = wait_for_seed(&host, &image, lost.as_mut(), places)?;
         let Some(found) = found else { return Ok(()) };
-        let seed = match seed::parse(&found.bytes) {
-            Ok(seed) => seed,
+        let answer = seed::asked(&found.bytes).map(|asked| answer(&host.journal(), asked, found.place.carried));
+        let seed = match answer {
+            Ok(Answer::Join(seed)) => *seed,
+            Ok(Answer::Reset(digest)) => return be_reset(&host, &found, &image, digest),
+            Ok(Answer::NothingToReset) => {
+                nothing_to_reset(&host, &found, &image, places)?;
+                continue;
+            }
             Err(error) => {
                 let mut reporter = reporter(&host, &found, &image);
                 reporter.failed(None, &Fault::new(Owner::Seed, error), None);
@@ -145,6 +161,35 @@ pub fn clock(host: &Host) -> Result<(), Fault> {
         }
         false => Ok(()),
     }
+}
+
+/// A seed that asks for a sealed device's reset, and its digest. A card that cannot be read, or a file that is no seed,
+/// is not the node's trouble.
+fn asks_for_reset(host: &Host, image: &ImageInfo, places: Places<'_>) -> Option<(Found, String)> {
+    let found = places(&image.boot_label).owned_by(Owner::Host).and_then(look).ok()??;
+    match answer(&host.journal(), seed::asked(&found.bytes).ok()?, found.place.carried) {
+        Answer::Reset(digest) => Some((found, digest)),
+        Answer::Join(_) | Answer::NothingToReset => None,
+    }
+}
+
+/// Hands this device over to firstboot-reset.service, which starts firstboot again when it is done.
+fn be_reset(host: &Host, found: &Found, image: &ImageInfo, digest: String) -> Result<(), Fault> {
+    let mut reporter = reporter(host, found, image);
+    reporter.say(&format!("{} asks for a reset", found.name));
+    reporter.status.state = "resetting".into();
+    reporter.write();
+    reset::by_service(host, Some(digest))
+}
+
+/// A seed that asks for a reset alone, on a device that has nothing to take back: it is done, so the file goes. On a
+/// stick it stays, for the next device.
+fn nothing_to_reset(host: &Host, found: &Found, image: &ImageInfo, places: Places<'_>) -> Result<(), Fault> {
+    if !found.place.carried {
+        return found.place.partition.destroy(found.name).owned_by(Owner::Host);
+    }
+    tell_waiting(host, image, found.boot.clone(), Some(STICK_RESETS))?;
+    wait_for_change(host, image, found, None, places).map(drop)
 }
 
 /// A sealed device whose credential is good: it needs no seed, and one that lies there is left alone, with the reason.
@@ -337,6 +382,7 @@ fn tell_waiting(host: &Host, image: &ImageInfo, boot: Option<BootPartition>, los
     let mut reporter = Reporter::new(host, boot, describe(image));
     let text = match lost {
         None => NO_SEED.to_owned(),
+        Some(why) if why == STICK_RESETS => why.to_owned(),
         Some(why) => format!("{why}; this node needs a new seed to join again, its workload's data is kept"),
     };
     reporter.say(&format!("waiting for a seed: {text}"));

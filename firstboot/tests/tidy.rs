@@ -176,7 +176,7 @@ fn seed_examples_are_true() {
     let doc = fs::read_to_string(root().join("docs/seed.md")).unwrap();
     let (mut read, mut refused) = (0, 0);
     for block in doc.split("```toml\n").skip(1).map(|b| b.split("```").next().unwrap()) {
-        let result = seed::parse(block.as_bytes()).map(drop).map_err(|e| e.to_string());
+        let result = seed::asked(block.as_bytes()).map(drop).map_err(|e| e.to_string());
         match block.lines().next().and_then(|l| l.strip_prefix("# refused: ")) {
             Some(text) => {
                 assert_eq!(result, Err(text.to_owned()), "{block}");

@@ -105,6 +105,14 @@ impl System for Fake {
         self.set_kernel("/proc/sys/kernel/hostname", name)
     }
 
+    fn unmount(&self, path: &str) -> Result<()> {
+        self.run(&["unmount", path], None).map(drop)
+    }
+
+    fn zero_free_space(&self, folder: &str) -> Result<u64> {
+        self.run(&["zero", folder], None).map(|_| 0)
+    }
+
     fn random(&self) -> f64 {
         0.5
     }

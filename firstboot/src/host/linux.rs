@@ -4,11 +4,16 @@
 
 use super::{Job, System};
 use anyhow::{Context, Result, bail};
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{UnmountFlags, unmount};
 use rustix::time::{ClockId, Timespec, clock_settime};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
+
+/// A file system in memory (TMPFS_MAGIC, linux/magic.h): nothing of it outlives power-off.
+const TMPFS: rustix::fs::FsWord = 0x0102_1994;
 
 /// This machine.
 pub struct Linux {
@@ -104,6 +109,35 @@ impl System for Linux {
 
     fn set_hostname(&self, name: &str) -> Result<()> {
         rustix::system::sethostname(name.as_bytes()).with_context(|| format!("set the host name to {name}"))
+    }
+
+    fn unmount(&self, path: &str) -> Result<()> {
+        let gone = || unmount(path, UnmountFlags::NOFOLLOW);
+        // What a process still has open goes as soon as that ends; nobody else finds a way to it any more.
+        gone()
+            .or_else(|_| unmount(path, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH))
+            .with_context(|| format!("unmount {path}"))
+    }
+
+    fn zero_free_space(&self, folder: &str) -> Result<u64> {
+        let shown = || format!("zero the free space of {folder}");
+        // A file without a name is gone whenever the power goes.
+        let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(folder, flags, Mode::from_raw_mode(0o600)).with_context(shown)?;
+        if rustix::fs::fstatfs(&fd).with_context(shown)?.f_type == TMPFS {
+            return Ok(0);
+        }
+        let (mut file, zeros, mut done) = (std::fs::File::from(fd), vec![0; 1 << 20], 0);
+        loop {
+            match file.write(&zeros) {
+                Ok(n) => done += n as u64,
+                Err(e) if e.kind() == ErrorKind::StorageFull => break,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e).with_context(shown),
+            }
+        }
+        file.sync_data().with_context(shown)?;
+        Ok(done)
     }
 
     fn random(&self) -> f64 {

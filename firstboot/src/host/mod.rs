@@ -9,6 +9,7 @@
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 mod linux;
+mod remove;
 mod system;
 
 pub use linux::Linux;
@@ -23,7 +24,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 /// The folder that holds everything firstboot keeps for itself.
@@ -34,6 +35,7 @@ pub struct Host {
     root: OwnedFd,
     sys: Box<dyn System>,
     journal: RefCell<Journal>,
+    journal_path: PathBuf,
 }
 
 impl Host {
@@ -47,10 +49,11 @@ impl Host {
             rustix::fs::chmod(&state, Mode::from_raw_mode(0o700))
                 .with_context(|| format!("protect {}", state.display()))?;
         }
-        let journal = Journal::open(&root.join(JOURNAL.trim_start_matches('/')))?;
+        let journal_path = root.join(JOURNAL.trim_start_matches('/'));
+        let journal = Journal::open(&journal_path)?;
         let fd = fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .with_context(|| format!("open {}", root.display()))?;
-        Ok(Host { root: fd, sys, journal: RefCell::new(journal) })
+        Ok(Host { root: fd, sys, journal: RefCell::new(journal), journal_path })
     }
 
     /// What was done so far.
@@ -62,6 +65,18 @@ impl Host {
     pub fn record(&self, record: Record) -> Result<()> {
         self.sys.before_effect("journal")?;
         self.journal.borrow_mut().append(record)
+    }
+
+    /// Puts a journal with these records in the place of the one that there is.
+    pub fn renew_journal(&self, records: &[Record]) -> Result<()> {
+        self.sys.before_effect("journal")?;
+        self.journal.borrow_mut().replace(&self.journal_path, records)
+    }
+
+    /// Reads the journal again: another process may have written to it.
+    pub fn reread_journal(&self) -> Result<()> {
+        *self.journal.borrow_mut() = Journal::open(&self.journal_path)?;
+        Ok(())
     }
 
     /// The machine beyond its files.

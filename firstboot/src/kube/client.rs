@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A client of the Kubernetes API: GET, POST, PATCH and WATCH of JSON, one server, one kept connection.
+//! A client of the Kubernetes API: GET, POST, PATCH, DELETE and WATCH of JSON, one server, one kept connection.
 //!
 //! HTTP/1.1 without redirects, cookies or retries: what fails is told, and the caller decides. A proxy only where the
 //! seed names one: environment variables of this process do not count.
@@ -120,6 +120,11 @@ impl Client {
     /// Strategic merge PATCH of an object.
     pub async fn patch(&self, path: &str, patch: &Value) -> Result<Reply, Error> {
         self.call(Method::PATCH, path, Some(("application/strategic-merge-patch+json", patch))).await
+    }
+
+    /// DELETE of an object.
+    pub async fn delete(&self, path: &str, options: &Value) -> Result<Reply, Error> {
+        self.call(Method::DELETE, path, Some(("application/json", options))).await
     }
 
     async fn call(&self, method: Method, path: &str, body: Option<(&'static str, &Value)>) -> Result<Reply, Error> {

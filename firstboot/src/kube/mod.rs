@@ -19,6 +19,7 @@ pub mod join;
 pub mod jws;
 pub mod kubeconfig;
 pub mod kubelet;
+pub mod leave;
 pub mod node;
 pub mod pin;
 mod published;

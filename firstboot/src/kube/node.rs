@@ -74,8 +74,8 @@ fn taint(value: &Value) -> Option<String> {
 
 /// A client that is `system:node:<name>`. Blocking; keeps its connection.
 pub struct NodeClient {
-    client: Client,
-    name: String,
+    pub(super) client: Client,
+    pub(super) name: String,
     runtime: Runtime,
 }
 
@@ -103,11 +103,11 @@ impl NodeClient {
         Ok(NodeClient { client: Client::through(via, server, tls)?, name: name.to_owned(), runtime })
     }
 
-    fn run<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    pub(super) fn run<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
         self.runtime.block_on(work)
     }
 
-    fn node_path(&self) -> String {
+    pub(super) fn node_path(&self) -> String {
         format!("/api/v1/nodes/{}", self.name)
     }
 

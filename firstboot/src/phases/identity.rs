@@ -3,8 +3,8 @@
 //!
 //! The name comes from the seed's template or, without one, from what the hardware tells: serial number unless it is
 //! one of the fillers that vendors leave in, else the permanent, universally administered MAC address, else a random
-//! one that is kept. It is the same after a reset: the random one is made out of the machine-id, which systemd makes
-//! at a device's first boot and no reset takes away.
+//! one that is kept. It is the same after a reset, which takes the machine-id away and leaves a note of the name: a
+//! random one is then taken from there.
 
 use super::Cx;
 use crate::fault::{Fault, OwnedBy, Owner};
@@ -16,6 +16,8 @@ use crate::unpack::hex;
 use anyhow::Result;
 use sha2::{Digest, Sha256};
 
+/// Fact: the name that this device had before it was reset.
+pub(crate) const NODE_BEFORE: &str = "node-before";
 pub(crate) const MACHINE_ID: &str = "/etc/machine-id";
 const HOSTNAME: &str = "/etc/hostname";
 const HOSTS: &str = "/etc/hosts";
@@ -43,15 +45,21 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
 }
 
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
-    let known = cx.host.journal().fact("node").map(str::to_owned);
+    let known = known_name(&cx.host);
     // First: a name may be made out of it.
     ensure_machine_id(&cx.host).owned_by(Owner::Host)?;
     let name = wanted_name(cx, known.as_deref())?;
     install(&cx.host, &name).owned_by(Owner::Host)?;
-    if known.as_deref() != Some(&name) {
+    if cx.host.journal().fact("node") != Some(&name) {
         cx.host.record(Record::Fact { name: "node".into(), value: name }).owned_by(Owner::Host)?;
     }
     Ok(())
+}
+
+/// The name that this device was given before, be it in an earlier life.
+fn known_name(host: &Host) -> Option<String> {
+    let journal = host.journal();
+    journal.fact("node").or(journal.fact(NODE_BEFORE)).map(str::to_owned)
 }
 
 fn ensure_machine_id(host: &Host) -> Result<()> {
@@ -268,9 +276,8 @@ mod tests {
         }
     }
 
-    /// Journal and all are gone after a reset; the machine-id stays.
     #[test]
-    fn a_random_name_is_the_same_after_a_reset_unless_the_machine_id_is_everybodys() {
+    fn a_random_name_follows_the_machine_id_unless_that_is_everybodys_and_outlives_a_reset() {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
         put_for_tests(dir.path(), "etc/machine-id", "0f6dd9b27b0c4d2f9d3c2b1a4c5d6e7f\n");
@@ -281,6 +288,12 @@ mod tests {
         assert_eq!(random_name(&host, &image(), None).unwrap(), name);
         let later = ImageInfo { build_time: u64::MAX >> 2, ..image() };
         assert_eq!(random_name(&host, &later, None).unwrap(), "edge-aaaaaaaabbbb");
+        // After a reset there is another machine-id, and a note.
+        put_for_tests(dir.path(), "etc/machine-id", "");
+        host.renew_journal(&[Record::Fact { name: NODE_BEFORE.into(), value: name.clone() }]).unwrap();
+        ensure_machine_id(&host).unwrap();
+        assert_eq!(random_name(&host, &image(), known_name(&host).as_deref()).unwrap(), name);
+        assert_ne!(random_name(&host, &image(), None).unwrap(), name);
     }
 
     #[test]

@@ -105,6 +105,8 @@ pub struct Seed {
     pub access: Access,
     /// Where its host is to be less, or more, closed than others.
     pub harden: Harden,
+    /// Whether a device that has joined is reset first.
+    pub reset: bool,
     digest: String,
 }
 
@@ -154,7 +156,33 @@ pub struct Node {
     pub taints: Vec<Taint>,
 }
 
-/// Reads a seed; UTF-8 with or without byte-order mark, or UTF-16 with one; any line ends.
+/// What a seed file asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// To join; a device that has joined already is reset first where the seed says so.
+    Join(Box<Seed>),
+    /// To be reset, and to wait for a seed then: `reset = true` alone.
+    Reset {
+        /// As [`Seed::digest`].
+        digest: String,
+    },
+}
+
+/// Reads a seed file, which may ask for a reset alone; otherwise as [`parse`].
+///
+/// # Errors
+/// The first thing that is wrong, by line.
+pub fn asked(bytes: &[u8]) -> Result<Asked, Error> {
+    if bytes.len() <= MAX_SIZE {
+        let text = text::decode(bytes)?;
+        if DeTable::parse(&text).is_ok_and(|root| read::is_reset_alone(root.get_ref())) {
+            return Ok(Asked::Reset { digest: digest(text.as_bytes()) });
+        }
+    }
+    parse(bytes).map(|seed| Asked::Join(Box::new(seed)))
+}
+
+/// Reads a seed that joins; UTF-8 with or without byte-order mark, or UTF-16 with one; any line ends.
 ///
 /// # Errors
 /// The first thing that is wrong, by line.
@@ -168,7 +196,7 @@ pub fn parse(bytes: &[u8]) -> Result<Seed, Error> {
         return Err(whole("the file is empty"));
     }
     let root = DeTable::parse(&text).map_err(|e| syntax_error(&text, &e))?;
-    let read::Tables { cluster, node, network, time, kubelet, registries, access, harden, mut secrets } =
+    let read::Tables { cluster, node, network, time, kubelet, registries, access, harden, reset, mut secrets } =
         read::tables(&text, root.get_ref())?;
     // It will be overwritten where it stands, which takes that it stands there.
     if !text.contains(cluster.token.secret()) {
@@ -182,7 +210,7 @@ pub fn parse(bytes: &[u8]) -> Result<Seed, Error> {
     // Overwriting the token must not make it another seed.
     let public = Zeroizing::new(public.replace(cluster.token.secret(), JoinToken::SPENT));
     let digest = digest(public.as_bytes());
-    Ok(Seed { cluster, node, network, time, kubelet, registries, access, harden, digest })
+    Ok(Seed { cluster, node, network, time, kubelet, registries, access, harden, reset, digest })
 }
 
 /// 16 hex digits that identify a seed file.

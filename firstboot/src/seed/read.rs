@@ -15,7 +15,7 @@ use super::{Registry, Role, Taint, Time, Trust, may_show, text};
 use crate::proxy::Via;
 
 /// Keys before any table.
-pub(super) const TOP_KEYS: [&str; 2] = ["version", "join"];
+pub(super) const TOP_KEYS: [&str; 3] = ["version", "join", "reset"];
 
 /// Keys of `[cluster]`.
 pub(super) const CLUSTER_KEYS: [&str; 5] = ["apiserver", "token", "ca-cert-hashes", "ca-cert", "token-expires"];
@@ -23,8 +23,6 @@ pub(super) const CLUSTER_KEYS: [&str; 5] = ["apiserver", "token", "ca-cert-hashe
 pub(super) const NODE_KEYS: [&str; 5] = ["name", "role", "cni", "labels", "taints"];
 /// Tables that are read.
 const TABLES: [&str; 8] = ["cluster", "node", "network", "time", "access", "kubelet", "registries", "harden"];
-/// Top-level keys that later versions read; refused until then, as ignoring them would be wrong.
-const LATER_KEYS: [&str; 1] = ["reset"];
 
 /// Line of a byte offset, from 1.
 pub(super) fn line_of(text: &str, offset: usize) -> usize {
@@ -43,6 +41,8 @@ pub(super) struct Tables {
     pub registries: Vec<Registry>,
     pub access: Access,
     pub harden: Harden,
+    /// Whether a device that has joined is reset first.
+    pub reset: bool,
     /// Where secrets other than the token stand in the text.
     pub secrets: Vec<Range<usize>>,
 }
@@ -58,6 +58,13 @@ pub(super) fn tables(text: &str, root: &DeTable<'_>) -> Result<Tables, Error> {
         (None, Some(seed)) => Ok(Tables { secrets: reader.secrets, ..seed }),
         (None, None) => Err(Error { line: None, text: "a value is missing".to_owned() }),
     }
+}
+
+/// Whether a seed says `reset = true` and nothing else, but its version.
+pub(super) fn is_reset_alone(root: &DeTable<'_>) -> bool {
+    let says = |key: &str| root.get(key).map(|v| v.get_ref());
+    let version = says("version").is_some_and(|v| matches!(v, DeValue::Integer(i) if i.as_str() == "1"));
+    version && root.len() == 2 && says("reset").and_then(DeValue::as_bool) == Some(true)
 }
 
 /// Walks the parsed tables and collects what is wrong, so that the first line can be told, not the first key.
@@ -82,13 +89,11 @@ impl Reader {
                 _ if TOP_KEYS.contains(&name) => {}
                 _ if TABLES.contains(&name) && is_table => {}
                 _ if TABLES.contains(&name) => self.error(at, format!("{name} must be a table: [{name}]")),
-                _ if LATER_KEYS.contains(&name) => {
-                    self.error(at, format!("key \"{name}\" is not supported by this version of firstboot"));
-                }
                 _ if is_table && may_show(name) => self.error(at, format!("unknown table [{name}]")),
                 _ => self.error(at, format!("unknown key {} before any table", quoted(name))),
             }
         }
+        let reset = root.get("reset").map_or(Some(false), |v| self.reset(v));
         let table = |name: &str| root.get(name).and_then(|v| Some((v.span().start, v.get_ref().as_table()?)));
         let mut join = root.get("join").map(|v| (v.span().start, self.join(v)));
         let mut node = match table("node") {
@@ -136,6 +141,7 @@ impl Reader {
             registries: registries?,
             access: access?,
             harden: harden?,
+            reset: reset?,
             secrets: Vec::new(),
         })
     }
@@ -160,6 +166,14 @@ impl Reader {
             let hint = misplaced(key.get_ref());
             self.error(key.span().start, format!("unknown key {} in [{name}]{hint}", quoted(key.get_ref())));
         }
+    }
+
+    fn reset(&mut self, value: &Value<'_>) -> Option<bool> {
+        let reset = value.get_ref().as_bool();
+        if reset.is_none() {
+            self.error(value.span().start, "reset must be true or false");
+        }
+        reset
     }
 
     /// kubeadm's own line.
@@ -322,7 +336,7 @@ impl Reader {
 
 /// What to add to a message about a key that stands in a table but belongs before any.
 pub(super) fn misplaced(key: &str) -> &'static str {
-    match TOP_KEYS.contains(&key) || LATER_KEYS.contains(&key) {
+    match TOP_KEYS.contains(&key) {
         true => "; it belongs at the top, before any table",
         false => "",
     }

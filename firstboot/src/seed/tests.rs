@@ -137,14 +137,17 @@ fn bad() -> Vec<(String, &'static str)> {
         (with("version = 1", ""), "seed.toml: the first line must be: version = 1"),
         (with("version = 1", "version = 2\nnew = 1"), "seed.toml:1: this firstboot reads seeds of version = 1 only"),
         (with("version = 1", "version = \"1\""), "seed.toml:1: this firstboot reads seeds of version = 1 only"),
-        (
-            with("version = 1", "version = 1\nreset = true"),
-            "seed.toml:2: key \"reset\" is not supported by this version of firstboot",
-        ),
+        (with("version = 1", "version = 1\nreset = \"true\""), "seed.toml:2: reset must be true or false"),
         (
             seed(&format!("join = \"kubeadm join --token abcdef.{SECRET}\"\n")),
             "seed.toml:6: unknown key \"join\" in [cluster]; it belongs at the top, before any table",
         ),
+        (
+            seed("reset = true\n"),
+            "seed.toml:6: unknown key \"reset\" in [cluster]; it belongs at the top, before any table",
+        ),
+        // Alone it is valid, but it joins nothing.
+        ("version = 1\nreset = true\n".into(), "seed.toml: table [cluster] is missing"),
         ("version = 1\n".into(), "seed.toml: table [cluster] is missing"),
         ("version = 1\ncluster = 3\n".into(), "seed.toml:2: cluster must be a table: [cluster]"),
         (with("apiserver = \"10.0.2.2:6443\"", ""), "seed.toml:2: apiserver is missing in [cluster]"),
@@ -284,4 +287,22 @@ fn every_cut_of_a_seed_is_read_or_refused_without_the_secret() {
             }
         }
     }
+}
+
+#[test]
+fn a_reset_alone_is_told_from_a_seed_that_joins() {
+    let read = |text: &str| asked(text.as_bytes());
+    for alone in ["version = 1\nreset = true\n", "\u{feff}version = 1\r\n# away with it\r\nreset = true\r\n"] {
+        assert!(matches!(read(alone), Ok(Asked::Reset { digest }) if digest.len() == 16), "{alone}");
+    }
+    for none in ["version = 1\nreset = false\n", "version = 1\nreset = true\n[network]\ndhcp = true\n"] {
+        assert_eq!(read(none).unwrap_err().to_string(), "seed.toml: table [cluster] is missing");
+    }
+    assert!(read("version = 2\nreset = true\n").is_err() && read("reset = true\n").is_err());
+    let of = |text: &str| match read(text) {
+        Ok(Asked::Join(seed)) => seed.reset,
+        other => panic!("{other:?}"),
+    };
+    let with = |line: &str| seed("").replacen("version = 1", &format!("version = 1\n{line}"), 1);
+    assert!(!of(&seed("")) && of(&with("reset = true")) && !of(&with("reset = false")));
 }

@@ -20,10 +20,11 @@ use std::time::{Duration, UNIX_EPOCH};
 /// Units that every image enables.
 const UNITS: [&str; 3] = ["firstboot-guard.service", "firstboot.service", "firstboot-clock.timer"];
 /// Units that the image holds and does not enable, and additions to others' units.
-const STARTED_LATER: [&str; 7] = [
+const STARTED_LATER: [&str; 8] = [
     "firstboot-network.socket",
     "firstboot-network@.service",
     "firstboot-clock.service",
+    "firstboot-reset.service",
     "containerd.service",
     "kubelet.service",
     "kubelet.service.d/10-kubeadm.conf",

@@ -7,7 +7,7 @@ mod put;
 pub use put::put;
 
 use anyhow::{Context, Result, anyhow};
-use firstboot::seed::{Seed, Trust};
+use firstboot::seed::{Asked, Seed, Trust};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -44,13 +44,16 @@ pub fn main(args: &Args) -> Result<()> {
     match &args.command {
         Command::New(args) => new::main(args),
         Command::Check { file } => {
-            println!("{}", describe(&parse(&read(file)?)?));
+            match asked(&read(file)?)? {
+                Asked::Join(seed) => println!("{}", describe(&seed)),
+                Asked::Reset { .. } => println!("good: resets the device, which waits for a seed then"),
+            }
             Ok(())
         }
         Command::Put { file, disk, unchecked } => {
             let bytes = read(file)?;
             if !unchecked {
-                parse(&bytes).context("check the seed (--unchecked writes it as it is)")?;
+                asked(&bytes).context("check the seed (--unchecked writes it as it is)")?;
             }
             put(&bytes, disk)?;
             println!("seed.toml is on the boot partition of {}", disk.display());
@@ -63,9 +66,14 @@ fn read(file: &Path) -> Result<Vec<u8>> {
     fs::read(file).with_context(|| format!("read {}", file.display()))
 }
 
-/// Parses a seed with the device's own parser.
+/// Parses a seed that joins, with the device's own parser.
 fn parse(bytes: &[u8]) -> Result<Seed> {
     firstboot::seed::parse(bytes).map_err(|e| anyhow!("{e}"))
+}
+
+/// The same for one that may ask for a reset alone.
+fn asked(bytes: &[u8]) -> Result<Asked> {
+    firstboot::seed::asked(bytes).map_err(|e| anyhow!("{e}"))
 }
 
 /// A seed on one line, without the secret.

@@ -125,7 +125,7 @@ fn radio_wanted(interface: &str) -> String {
 fn networkd(host: &Host, network: &Network, link: &Link, changes: &Changes) -> Result<()> {
     host.symlink(&format!("{WANTS}/systemd-networkd.service"), NETWORKD)?;
     // What an earlier seed set up: networkd would leave its VLAN there, and the radio would stay on.
-    for name in stale_vlans(host, network)? {
+    for name in stale_vlans(host, network.vlan)? {
         host.run(&["ip", "link", "delete", "dev", &name])?;
     }
     for interface in changes.removed.iter().filter_map(|p| radio::interface_of(p)) {
@@ -147,14 +147,19 @@ pub(super) fn vlan_name(id: u16) -> String {
 }
 
 /// VLANs that are there by an earlier seed.
-fn stale_vlans(host: &Host, network: &Network) -> Result<Vec<String>> {
+fn stale_vlans(host: &Host, wanted: Option<u16>) -> Result<Vec<String>> {
     if !host.journal().knows(&networkd::vlan_file()) {
         return Ok(Vec::new());
     }
     let is_vlan = |name: &String| name.strip_prefix("vlan").is_some_and(|id| id.parse::<u16>().is_ok());
     let mut names = host.list("/sys/class/net")?;
-    names.retain(|name| is_vlan(name) && network.vlan.map(vlan_name).as_ref() != Some(name));
+    names.retain(|name| is_vlan(name) && wanted.map(vlan_name).as_ref() != Some(name));
     Ok(names)
+}
+
+/// VLANs that are there by a seed.
+pub(crate) fn made_vlans(host: &Host) -> Result<Vec<String>> {
+    stale_vlans(host, None)
 }
 
 /// NetworkManager takes up changed profiles when told, and the profile where its interface is ready.

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Taking things back: trees, single folders, copies that were kept. For a reset only.
+//!
+//! No symbolic link is followed below the path that is named, and no mount is entered: what is mounted somewhere below
+//! may be somebody's data, so a tree with a mount in it is a fault and not a tree less.
+
+use super::{Host, split};
+use anyhow::{Context, Result, bail};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::fchown;
+
+/// Longest file that is overwritten before it is removed, bytes: keys and passwords are short.
+const SHORT: u64 = 1 << 20;
+
+/// Whether a path is to be left alone.
+pub type Keep<'a> = &'a dyn Fn(&str) -> bool;
+
+impl Host {
+    /// Whether there is anything at a path; a symbolic link counts, wherever it leads.
+    pub fn exists(&self, path: &str) -> Result<bool> {
+        Ok(self.entry(path)?.is_some())
+    }
+
+    /// Removes a file or link; one that nobody but root may read is overwritten first. Nothing happens when it is not
+    /// there, or a folder.
+    pub fn take_away(&self, path: &str) -> Result<()> {
+        let Some((folder, stat)) = self.entry(path)? else { return Ok(()) };
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            return Ok(());
+        }
+        let (_, name) = split(path)?;
+        self.drop_file(folder.as_fd(), name, path, &stat)?;
+        fs::fsync(&folder).with_context(|| format!("flush the folder of {path}"))
+    }
+
+    /// Removes a folder if nothing is in it. One that holds something, or is mounted on, stays.
+    pub fn take_folder_away(&self, path: &str) -> Result<()> {
+        let Some((folder, stat)) = self.entry(path)? else { return Ok(()) };
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory || !self.list(path)?.is_empty() {
+            return Ok(());
+        }
+        let (_, name) = split(path)?;
+        self.sys.before_effect(path)?;
+        match fs::unlinkat(&folder, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::BUSY) => Ok(()),
+            Err(e) => Err(e).with_context(|| format!("remove {path}")),
+        }
+    }
+
+    /// Removes a folder with everything in it, but for what is kept.
+    ///
+    /// # Errors
+    /// When something is mounted below it, or cannot be removed.
+    pub fn take_tree_away(&self, path: &str, keep: Keep<'_>) -> Result<()> {
+        if keep(path) {
+            return Ok(());
+        }
+        self.take_content_away(path, keep)?;
+        self.take_folder_away(path)
+    }
+
+    /// The same, but the folder itself stays.
+    pub fn take_content_away(&self, path: &str, keep: Keep<'_>) -> Result<()> {
+        match self.open_below(path, OFlags::RDONLY | OFlags::DIRECTORY) {
+            Ok(fd) => self.empty(fd, path, keep),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
+            Err(e) => Err(e).with_context(|| format!("open {path}")),
+        }
+    }
+
+    fn empty(&self, dir: OwnedFd, path: &str, keep: Keep<'_>) -> Result<()> {
+        // All of them first: what a folder lists while it is being emptied is left open (readdir(3)).
+        let mut names: Vec<CString> = Vec::new();
+        for entry in fs::Dir::read_from(&dir).with_context(|| format!("list {path}"))? {
+            let entry = entry.with_context(|| format!("list {path}"))?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                names.push(entry.file_name().to_owned());
+            }
+        }
+        for name in &names {
+            let name = name.as_c_str();
+            let shown = format!("{path}/{}", name.to_string_lossy());
+            if keep(&shown) {
+                continue;
+            }
+            let stat = fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW);
+            let stat = stat.with_context(|| format!("look at {shown}"))?;
+            if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                self.drop_file(dir.as_fd(), name, &shown, &stat)?;
+                continue;
+            }
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let below = match fs::openat2(&dir, name, flags, Mode::empty(), ResolveFlags::NO_XDEV) {
+                Ok(below) => below,
+                Err(Errno::XDEV) => bail!("remove {shown}: something is still mounted there"),
+                Err(e) => return Err(e).with_context(|| format!("open {shown}")),
+            };
+            self.empty(below, &shown, keep)?;
+            self.sys.before_effect(&shown)?;
+            match fs::unlinkat(&dir, name, AtFlags::REMOVEDIR) {
+                // What is kept lies in it.
+                Ok(()) | Err(Errno::NOTEMPTY) => {}
+                Err(e) => return Err(e).with_context(|| format!("remove {shown}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Unlinks one file. What nobody but root may read, a key for instance, is overwritten in place first.
+    fn drop_file<P: rustix::path::Arg + Copy>(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: P,
+        path: &str,
+        stat: &Stat,
+    ) -> Result<()> {
+        let plain = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_nlink == 1;
+        let size = stat.st_size as u64;
+        if plain && stat.st_mode & 0o077 == 0 && size > 0 && size <= SHORT {
+            self.sys.before_effect(path)?;
+            let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            // A file that cannot be written, immutable for instance, cannot be removed either: that is told below.
+            if let Ok(fd) = fs::openat(dir, name, flags, Mode::empty()) {
+                let mut file = File::from(fd);
+                file.write_all(&vec![0; size as usize]).with_context(|| format!("overwrite {path}"))?;
+                file.sync_data().with_context(|| format!("flush {path}"))?;
+            }
+        }
+        self.sys.before_effect(path)?;
+        match fs::unlinkat(dir, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(e).with_context(|| format!("remove {path}")),
+        }
+    }
+
+    /// Puts back what stood at `path` before firstboot's first change, from the copy that was kept. The owner is that of
+    /// what stands there now: firstboot never changes it.
+    pub fn put_back(&self, path: &str, backup: &str) -> Result<()> {
+        if let Some(target) = self.read_link(backup)? {
+            return match self.read_link(path)?.as_deref() == Some(target.as_str()) {
+                true => Ok(()),
+                false => self.symlink(path, &target),
+            };
+        }
+        let Some(bytes) = self.read(backup)? else { bail!("put {path} back: its copy {backup} is gone") };
+        let mode = self.size_and_mode(backup)?.map_or(0o600, |(_, mode)| mode);
+        let now = self.entry(path)?.map(|(_, stat)| stat);
+        let same_mode = now.as_ref().is_some_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::RegularFile)
+            && self.size_and_mode(path)?.is_some_and(|(_, m)| m == mode);
+        if same_mode && self.read(path)?.as_deref() == Some(&bytes) {
+            return Ok(());
+        }
+        self.mkdir(split(path)?.0, 0o755)?;
+        let mut writer = self.create(path, mode)?;
+        writer.file.write_all(&bytes).with_context(|| format!("write {path}"))?;
+        if let Some(stat) = now {
+            fchown(&writer.file, Some(stat.st_uid), Some(stat.st_gid))
+                .with_context(|| format!("give {path} back to its owner"))?;
+        }
+        self.finish(writer)
+    }
+
+    /// Flushes the file system that holds the root folder.
+    pub fn flush(&self) -> Result<()> {
+        self.sys.before_effect("flush")?;
+        let root = self.folder("/")?;
+        fs::syncfs(root).context("flush the root file system")
+    }
+
+    /// The folder that holds `path`, and what stands there.
+    fn entry(&self, path: &str) -> Result<Option<(OwnedFd, Stat)>> {
+        let (dir, name) = split(path)?;
+        let folder = match self.open_below(dir, OFlags::RDONLY | OFlags::DIRECTORY) {
+            Ok(folder) => folder,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(e) => return Err(e).with_context(|| format!("open folder {dir}")),
+        };
+        match fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some((folder, stat))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("look at {path}")),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `firstboot --reset`: back to where a seed can be dropped, without a reflash and without a download.
+//!
+//! Whoever asks for it (a person, or a seed with `reset = true`) leaves one record in the journal and starts
+//! firstboot-reset.service, which does the work: it goes on when the terminal is gone, and at the next boot when the
+//! power is. The work is a list of steps ([`plan`]) out of the journal; the journal itself goes last.
+
+mod by_seed;
+mod cluster;
+mod keep;
+mod mounts;
+mod packets;
+mod plan;
+mod steps;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use by_seed::{Answer, answer};
+pub use keep::Keep;
+
+use crate::fault::{Fault, OwnedBy, Owner};
+use crate::host::{Host, System};
+use crate::journal::Record;
+use std::cell::Cell;
+use std::path::Path;
+use steps::Work;
+
+/// What does the work.
+pub const UNIT: &str = "firstboot-reset.service";
+
+/// Every step and path in order, one line each: what `--dry-run` prints.
+pub fn dry_run(host: &Host, keep: &Keep) -> String {
+    let units = plan::OURS.map(|unit| plan::Step::Stop(unit.into()));
+    let steps = units.into_iter().chain(plan::plan(host, &kept(host, keep)));
+    steps.map(|step| format!("{step}\n")).chain(keep.paths().iter().map(|p| format!("keep {p}\n"))).collect()
+}
+
+/// What a person is asked before anything is done; none where it was asked before and the power went, or where there is
+/// nothing to take back.
+pub fn question(host: &Host) -> Option<String> {
+    let journal = host.journal();
+    if !journal.used() || journal.resetting().is_some() {
+        return None;
+    }
+    let node = journal.fact("node").unwrap_or("that has no name yet").to_owned();
+    Some(format!(
+        "This device is node {node}. A reset ends its pods and removes them with their data on this device, its container \
+         images, its certificate and all that its seed set up.\nType yes to go on: "
+    ))
+}
+
+/// Whether a line that was typed means yes.
+pub fn is_yes(line: &str) -> bool {
+    line.trim().eq_ignore_ascii_case("yes")
+}
+
+/// What came of [`by_command`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Done {
+    /// No seed was ever begun on this device.
+    Nothing,
+    /// It waits for a seed again; the command that is left for an administrator of the cluster.
+    Reset(Option<String>),
+}
+
+/// Does it, by the service, and waits until it is done.
+///
+/// # Errors
+/// A host fault where the service failed; it goes on at the next boot.
+pub fn by_command(host: &Host, keep: &Keep) -> Result<Done, Fault> {
+    if !host.journal().used() && host.journal().resetting().is_none() {
+        return Ok(Done::Nothing);
+    }
+    let left = left_to_do(host);
+    record(host, keep, None)?;
+    host.run(&["systemctl", "start", UNIT]).owned_by(Owner::Host)?;
+    Ok(Done::Reset(left))
+}
+
+/// Hands over to the service, which stops the caller: for firstboot.service.
+pub(crate) fn by_service(host: &Host, seed: Option<String>) -> Result<(), Fault> {
+    record(host, &Keep::default(), seed)?;
+    host.sys().notify("STATUS=being reset");
+    host.run(&["systemctl", "--no-block", "start", UNIT]).map(drop).owned_by(Owner::Host)
+}
+
+/// From this record on the device is being reset, whatever happens.
+fn record(host: &Host, keep: &Keep, seed: Option<String>) -> Result<(), Fault> {
+    if host.journal().resetting().is_some() {
+        return Ok(());
+    }
+    host.record(Record::Resetting { keep: keep.paths().to_vec(), seed }).owned_by(Owner::Host)
+}
+
+/// What firstboot-reset.service does; nothing on a device that nobody asked to reset.
+///
+/// # Errors
+/// A host fault when something on this device cannot be taken back. The next boot tries again.
+pub fn work(root: &Path, sys: Box<dyn System>) -> Result<(), Fault> {
+    let host = Host::open(root, sys).owned_by(Owner::Host)?;
+    if host.journal().resetting().is_none() {
+        return Ok(());
+    }
+    for unit in plan::OURS {
+        steps::stop(&host, unit).owned_by(Owner::Host)?;
+    }
+    // What they wrote until they were stopped.
+    host.reread_journal().owned_by(Owner::Host)?;
+    let keep = kept(&host, &Keep::default());
+    let left = left_to_do(&host);
+    host.sys().say("firstboot: reset begins");
+    let work = Work { host: &host, keep: &keep, deaf: Cell::new(false) };
+    for step in plan::plan(&host, &keep) {
+        work.perform(&step).owned_by(Owner::Host)?;
+    }
+    host.sys().say("firstboot: reset done: this device waits for a seed");
+    if let Some(left) = left {
+        host.sys().say(&format!("firstboot: left for an administrator of the cluster: {left}"));
+    }
+    // Neither is needed for what was done to hold: the next boot does the same.
+    let _ = host.run(&["systemctl", "daemon-reload"]);
+    let _ = host.run(&["systemctl", "--no-block", "start", "firstboot.service"]);
+    Ok(())
+}
+
+/// The one thing that a node may not do.
+fn left_to_do(host: &Host) -> Option<String> {
+    host.journal().fact("node").map(|node| format!("kubectl delete node {node}"))
+}
+
+/// What stays: as it was asked for when the reset began.
+fn kept(host: &Host, asked: &Keep) -> Keep {
+    let journal = host.journal();
+    // A record that was good when it was written.
+    journal.resetting().map_or_else(|| asked.clone(), |paths| Keep::parse(paths).unwrap_or_default())
+}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is mounted below the folders that a reset takes away (proc_pid_mountinfo(5)).
+
+use super::keep::{Keep, is_within};
+
+/// Network namespaces of pods, which the runtime mounts by name.
+const NAMESPACES: &str = "/run/netns/cni-";
+
+/// Mount points strictly below the folders, and the namespaces of pods: what was mounted last comes first.
+pub(super) fn below(mountinfo: &str, folders: &[String], keep: &Keep) -> Vec<String> {
+    let points = mountinfo.lines().rev().filter_map(|line| line.split(' ').nth(4)).map(unescaped);
+    let ours = |point: &String| {
+        let within = folders.iter().any(|folder| point != folder && is_within(point, folder));
+        (within || point.starts_with(NAMESPACES)) && !keep.covers(point)
+    };
+    points.filter(ours).collect()
+}
+
+/// Blanks and their like are written as three octal digits.
+fn unescaped(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let code = after.get(..3).and_then(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, 8).ok());
+        match (first, code) {
+            (b'\\', Some(code)) => {
+                bytes.push(code);
+                rest = &after[3..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_mount_is_the_first_to_go_and_no_other_goes() {
+        let text = "22 1 254:3 / / rw - ext4 /dev/vda3 rw\n\
+            30 22 0:24 / /tmp rw - tmpfs tmpfs rw\n\
+            31 22 8:1 / /var/lib/containerd rw - ext4 /dev/sda1 rw\n\
+            40 22 0:40 / /var/lib/kubelet/pods/a/volumes/x\\040y rw - tmpfs tmpfs rw\n\
+            41 40 0:41 / /var/lib/kubelet/pods/a/volumes/x\\040y/z rw - nfs h:/d rw\n\
+            42 22 0:42 / /var/lib/kubelet-2 rw - tmpfs tmpfs rw\n\
+            43 22 0:43 / /var/lib/kubelet/keep rw - tmpfs tmpfs rw\n\
+            44 22 0:4 net:[4026532000] /run/netns/cni-1 rw - nsfs nsfs rw\n\
+            45 22 0:4 net:[4026532001] /run/netns/mine rw - nsfs nsfs rw\n";
+        let folders = ["/var/lib/kubelet".to_owned(), "/var/lib/containerd".to_owned()];
+        let keep = Keep::parse(&["/var/lib/kubelet/keep"]).unwrap();
+        assert_eq!(
+            below(text, &folders, &keep),
+            ["/run/netns/cni-1", "/var/lib/kubelet/pods/a/volumes/x y/z", "/var/lib/kubelet/pods/a/volumes/x y"]
+        );
+    }
+}

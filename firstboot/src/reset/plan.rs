@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a reset does, as a list: made from the journal, newest effect first, and from what kubelet, containerd and pod
+//! networks are known to make besides. `--dry-run` prints the list, a reset carries it out; neither knows more.
+
+use super::keep::{Keep, is_within};
+use crate::host::{Host, STATE_DIR};
+use crate::journal::{Effect, Record};
+use std::fmt;
+
+/// Units of firstboot's own that must not go on while it is taken back.
+pub(super) const OURS: [&str; 2] = ["firstboot.service", "firstboot-clock.service"];
+pub(super) const KUBELET: &str = "kubelet.service";
+pub(super) const RUNTIME: &str = "containerd.service";
+/// Fact: everything that had a copy has been put back, so that the copies may go.
+pub(super) const RESTORED: &str = "put-back";
+
+/// Folders that a unit makes by itself, with everything in them; gone where firstboot started that unit.
+#[rustfmt::skip]
+const MADE: &[(&str, &str)] = &[
+    (KUBELET, "/var/lib/kubelet"),
+    (KUBELET, "/var/log/pods"),
+    (KUBELET, "/var/log/containers"),
+    (KUBELET, "/usr/libexec/kubernetes"),
+    (RUNTIME, "/var/lib/containerd"),
+    (RUNTIME, "/run/containerd"),
+    (RUNTIME, "/opt/containerd"),
+    (RUNTIME, "/var/lib/cni"),
+    (RUNTIME, "/run/flannel"),
+    (RUNTIME, "/var/lib/calico"),
+    (RUNTIME, "/run/calico"),
+];
+/// Folders of whose content others have a part; gone whole where firstboot made the folder.
+const SHARED: [&str; 4] = ["/etc/kubernetes", "/etc/cni/net.d", "/opt/cni/bin", "/var/lib/kubelet"];
+/// Where systemd keeps what is enabled.
+const ENABLED: &str = "/etc/systemd/system/";
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The cluster is told, and pods are evicted, while kubelet still runs.
+    Leave,
+    /// The cluster is told the rest, now that kubelet has stopped.
+    Depart,
+    Stop(String),
+    Pods,
+    Unmount(Vec<String>),
+    Links,
+    Packets,
+    Tree(String),
+    Remove(String),
+    PutBack {
+        path: String,
+        backup: String,
+    },
+    Folder(String),
+    HostName,
+    MachineId,
+    State,
+    Filter,
+    Erase,
+    Journal,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::Leave => f.write_str("cordon the node and evict its pods, if the cluster answers"),
+            Step::Depart => f.write_str("tell the cluster that the node is not Ready; delete its Lease and CSINode"),
+            Step::Stop(unit) => write!(f, "stop {unit}"),
+            Step::Pods => f.write_str("stop and remove all pods"),
+            Step::Unmount(folders) => write!(f, "unmount what is mounted below {}", folders.join(", ")),
+            Step::Links => f.write_str("delete network interfaces of pod networks"),
+            Step::Packets => f.write_str("delete Kubernetes' rules from nftables and iptables"),
+            Step::Tree(path) => write!(f, "remove {path} and everything in it"),
+            Step::Remove(path) => write!(f, "remove {path}"),
+            Step::PutBack { path, .. } => write!(f, "put {path} back as it was"),
+            Step::Folder(path) => write!(f, "remove {path} if it is empty"),
+            Step::HostName => f.write_str("take the host name of /etc/hostname again"),
+            Step::MachineId => f.write_str("empty /etc/machine-id: a new one is made at the next boot"),
+            Step::Filter => f.write_str("close the packet filter"),
+            Step::State => write!(f, "remove everything in {STATE_DIR} but the journal"),
+            Step::Erase => f.write_str("zero the free space of the root file system, and trim it"),
+            Step::Journal => f.write_str("begin a new journal"),
+        }
+    }
+}
+
+/// All steps in order.
+pub(super) fn plan(host: &Host, keep: &Keep) -> Vec<Step> {
+    let journal = host.journal();
+    let effects: Vec<&Effect> = journal
+        .records()
+        .iter()
+        .filter_map(|r| if let Record::Effect(effect) = r { Some(effect) } else { None })
+        .collect();
+    let mut steps = Vec::new();
+    if journal.fact(RESTORED).is_none() {
+        begin(&effects, keep, &mut steps);
+        for effect in effects.iter().rev() {
+            undo(effect, &mut steps);
+        }
+        steps.extend([Step::HostName, Step::MachineId]);
+    }
+    // The filter comes after what it would let through is forgotten.
+    steps.extend([Step::State, Step::Filter, Step::Erase, Step::Journal]);
+    let mut seen = Vec::new();
+    steps.retain(|step| {
+        let wanted = !path(step).is_some_and(|p| keep.covers(p) || is_within(p, STATE_DIR)) && !seen.contains(step);
+        seen.push(step.clone());
+        wanted
+    });
+    steps
+}
+
+/// What ends before anything is taken away.
+fn begin(effects: &[&Effect], keep: &Keep, steps: &mut Vec<Step>) {
+    let started = |unit: &str| effects.iter().any(|e| matches!(e, Effect::Started { unit: u } if u == unit));
+    let made = |path: &str| effects.iter().any(|e| matches!(e, Effect::Folder { path: p } if p == path));
+    steps.push(Step::Leave);
+    // First of all: a device that loses its power now starts neither at its next boot.
+    for unit in [KUBELET, RUNTIME] {
+        let link = |e: &&&Effect| matches!(e, Effect::Created { path } if enabled(path) == Some(unit));
+        steps.extend(effects.iter().filter(link).flat_map(|e| match e {
+            Effect::Created { path } => Some(Step::Remove(path.clone())),
+            _ => None,
+        }));
+    }
+    if started(KUBELET) {
+        steps.push(Step::Stop(KUBELET.into()));
+    }
+    steps.push(Step::Depart);
+    if started(RUNTIME) {
+        steps.extend([Step::Pods, Step::Stop(RUNTIME.into())]);
+    }
+    let own = MADE.iter().filter(|(unit, _)| started(unit)).map(|(_, path)| *path);
+    let shared = SHARED.into_iter().filter(|path| made(path));
+    let mut trees: Vec<String> = own.chain(shared).filter(|p| !keep.covers(p)).map(str::to_owned).collect();
+    trees.sort();
+    trees.dedup();
+    if started(RUNTIME) {
+        steps.extend([Step::Unmount(trees.clone()), Step::Links, Step::Packets]);
+    }
+    steps.extend(trees.into_iter().map(Step::Tree));
+}
+
+/// The unit that a link enables.
+fn enabled(path: &str) -> Option<&str> {
+    let (folder, unit) = path.strip_prefix(ENABLED)?.split_once('/')?;
+    folder.ends_with(".wants").then_some(unit)
+}
+
+fn undo(effect: &Effect, steps: &mut Vec<Step>) {
+    match effect {
+        Effect::Started { unit } => steps.push(Step::Stop(unit.clone())),
+        Effect::Created { path } => {
+            steps.push(Step::Remove(path.clone()));
+            // What was enabled may run, even where systemd and not firstboot started it.
+            steps.extend(enabled(path).map(|unit| Step::Stop(unit.to_owned())));
+        }
+        Effect::Replaced { path, backup } => {
+            steps.push(Step::PutBack { path: path.clone(), backup: backup.clone() });
+        }
+        Effect::Folder { path } => steps.push(Step::Folder(path.clone())),
+        Effect::Tree { path } => steps.push(Step::Tree(path.clone())),
+    }
+}
+
+fn path(step: &Step) -> Option<&str> {
+    match step {
+        Step::Tree(path) | Step::Remove(path) | Step::PutBack { path, .. } | Step::Folder(path) => Some(path),
+        Step::MachineId => Some(crate::phases::MACHINE_ID),
+        _ => None,
+    }
+}

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Carries out one step of a reset. Each may be done twice: after a power cut all of them are gone through again.
+//!
+//! What concerns others (cluster, pods, packets) is tried and told; what is on this device's disk has to succeed, or the
+//! reset stops, and goes on at the next boot.
+
+use super::keep::Keep;
+use super::plan::{RESTORED, Step};
+use super::{cluster, mounts, packets};
+use crate::cri::{self, Cri};
+use crate::firewall;
+use crate::host::{Host, STATE_DIR};
+use crate::journal::{JOURNAL, Record};
+use crate::phases::{MACHINE_ID, NODE_BEFORE, came_with_image, made_vlans};
+use crate::run::image_info;
+use anyhow::{Context, Result};
+use std::cell::Cell;
+use std::time::Duration;
+
+/// Fact: digest of the seed that asked for the last reset. One on a stick does not ask for it again.
+pub(super) const RESET_BY: &str = "reset-by";
+/// How long the runtime has to end all pods.
+const PODS: Duration = Duration::from_secs(120);
+
+/// A reset at work.
+pub(super) struct Work<'a> {
+    pub host: &'a Host,
+    pub keep: &'a Keep,
+    /// The cluster did not answer: it is not asked again.
+    pub deaf: Cell<bool>,
+}
+
+impl Work<'_> {
+    pub(super) fn perform(&self, step: &Step) -> Result<()> {
+        let host = self.host;
+        match step {
+            Step::Leave => self.leave(),
+            Step::Depart if self.deaf.get() => {}
+            Step::Depart => self.told("tell the cluster", cluster::depart(host).map_err(|f| f.cause)),
+            Step::Stop(unit) => return stop(host, unit),
+            Step::Pods => self.told("stop pods", self.pods()),
+            Step::Unmount(folders) => return self.unmount(folders),
+            Step::Links => self.told("delete interfaces", self.links()),
+            Step::Packets => self.all_told("delete packet rules", packets::clear(host)),
+            Step::Tree(path) => return host.take_tree_away(path, &|p: &str| self.keep.covers(p)),
+            Step::Remove(path) => return remove(host, path),
+            Step::PutBack { path, backup } => {
+                remove_temporary(host, path)?;
+                return host.put_back(path, backup);
+            }
+            Step::Folder(path) => return host.take_folder_away(path),
+            Step::HostName => self.told("take the host name", host_name(host)),
+            Step::MachineId => return machine_id(host),
+            Step::Filter => self.told("close the packet filter", firewall::guard(host)),
+            Step::State => return state(host),
+            Step::Erase => self.erase(),
+            Step::Journal => return journal(host),
+        }
+        Ok(())
+    }
+
+    fn say(&self, text: &str) {
+        self.host.sys().say(&format!("firstboot: reset: {text}"));
+    }
+
+    /// What failed is said, and the work goes on.
+    fn told(&self, what: &str, done: Result<()>) {
+        if let Err(error) = done {
+            self.say(&format!("{what}: {error:#}; it goes on"));
+        }
+    }
+
+    fn all_told(&self, what: &str, failed: Vec<String>) {
+        for error in failed {
+            self.say(&format!("{what}: {error}; it goes on"));
+        }
+    }
+
+    fn leave(&self) {
+        match cluster::leave(self.host) {
+            Ok(0) => {}
+            Ok(left) => self.say(&format!("{left} pods were not evicted in time, and end now")),
+            Err(fault) => {
+                self.deaf.set(true);
+                self.say(&format!("the cluster is not told: {fault}; it goes on"));
+            }
+        }
+    }
+
+    /// Ends and removes every pod, as long as the runtime answers; then whatever is left of any.
+    fn pods(&self) -> Result<()> {
+        self.told("stop pods", self.pods_by_runtime());
+        self.host.run(&["systemctl", "stop", "kubepods.slice"]).map(drop)
+    }
+
+    fn pods_by_runtime(&self) -> Result<()> {
+        if !self.host.exists(cri::SOCKET.trim_start_matches("unix://"))? {
+            return Ok(());
+        }
+        let cri = Cri::connect(cri::SOCKET)?;
+        let until = self.host.sys().uptime() + PODS;
+        for pod in cri.pods()? {
+            self.host.sys().before_effect(&pod)?;
+            if self.host.sys().uptime() > until {
+                anyhow::bail!("the runtime takes longer than {} s", PODS.as_secs());
+            }
+            self.told("stop a pod", cri.remove_pod(&pod));
+        }
+        Ok(())
+    }
+
+    fn unmount(&self, folders: &[String]) -> Result<()> {
+        // Of a runtime that has stopped, what holds containers together stays behind and keeps mounts busy.
+        let _ = self.host.run(&["systemctl", "kill", "--signal=SIGKILL", super::plan::RUNTIME]);
+        let mounted = self.host.read_text("/proc/self/mountinfo")?.unwrap_or_default();
+        for point in mounts::below(&mounted, folders, self.keep) {
+            self.host.sys().before_effect(&point)?;
+            self.host.sys().unmount(&point)?;
+        }
+        Ok(())
+    }
+
+    fn links(&self) -> Result<()> {
+        let failed = packets::delete_links(self.host, &made_vlans(self.host)?)?;
+        self.all_told("delete interfaces", failed);
+        Ok(())
+    }
+
+    /// Makes old blocks unreadable, as far as a program can.
+    fn erase(&self) {
+        let zero = || -> Result<u64> {
+            self.host.flush()?;
+            self.host.sys().before_effect("zero")?;
+            self.host.sys().zero_free_space("/var/lib")
+        };
+        self.say("zeroing the free space of the root file system; this takes as long as writing it full");
+        match zero() {
+            Ok(bytes) => self.say(&format!("{} MiB of free space zeroed", bytes >> 20)),
+            Err(error) => self.say(&format!("the free space still holds old blocks: {error:#}")),
+        }
+        match self.host.run(&["fstrim", "/"]) {
+            Ok(_) => self.say("free space trimmed; what a flash controller has put aside it may keep all the same"),
+            Err(error) => self.say(&format!("the medium was not told what is free: {error:#}")),
+        }
+    }
+}
+
+/// Stops a unit. One that could not be stopped because there is none is no fault.
+pub(super) fn stop(host: &Host, unit: &str) -> Result<()> {
+    let Err(error) = host.run(&["systemctl", "stop", unit]) else { return Ok(()) };
+    let state = host.run(&["systemctl", "show", "--property=ActiveState", "--value", unit]).unwrap_or_default();
+    match state.trim() {
+        "inactive" | "failed" => Ok(()),
+        _ => Err(error),
+    }
+}
+
+fn remove(host: &Host, path: &str) -> Result<()> {
+    remove_temporary(host, path)?;
+    host.take_away(path)
+}
+
+/// What a power cut left of a file that was being written.
+fn remove_temporary(host: &Host, path: &str) -> Result<()> {
+    let Some((folder, name)) = path.rsplit_once('/') else { return Ok(()) };
+    host.take_away(&format!("{folder}/.{name}.firstboot"))
+}
+
+/// The name that the device had before its first seed, where the image gives one.
+fn host_name(host: &Host) -> Result<()> {
+    match host.read_text("/etc/hostname")? {
+        Some(name) => host.sys().set_hostname(&name),
+        None => Ok(()),
+    }
+}
+
+/// Empty, as in an image: systemd makes another at the next boot, a new seed at once (machine-id(5)).
+fn machine_id(host: &Host) -> Result<()> {
+    let theirs = image_info(host).is_ok_and(|image| came_with_image(host, &image).unwrap_or(false));
+    if host.read_text(MACHINE_ID)?.is_none() || theirs {
+        return Ok(());
+    }
+    let writer = host.create(MACHINE_ID, 0o444)?;
+    host.finish(writer)
+}
+
+/// Everything that firstboot keeps for itself goes, but for the journal, which says that the rest is to go.
+fn state(host: &Host) -> Result<()> {
+    if host.journal().fact(RESTORED).is_none() {
+        // Before the copies go: after that nothing could be put back from them.
+        host.flush()?;
+        host.record(Record::Fact { name: RESTORED.into(), value: "true".into() })?;
+    }
+    let keep = |path: &str| path == JOURNAL;
+    host.take_content_away(STATE_DIR, &keep).with_context(|| format!("empty {STATE_DIR}"))
+}
+
+/// The last step: what is on record is gone but for what the next life has to know.
+fn journal(host: &Host) -> Result<()> {
+    host.flush()?;
+    let records = {
+        let journal = host.journal();
+        let node = journal.fact("node").or(journal.fact(NODE_BEFORE)).map(str::to_owned);
+        let by = journal.records().iter().rev().find_map(|r| match r {
+            Record::Resetting { seed, .. } => seed.clone(),
+            _ => None,
+        });
+        let fact = |name: &str, value: Option<String>| value.map(|value| Record::Fact { name: name.into(), value });
+        [fact(NODE_BEFORE, node), fact(RESET_BY, by)]
+    };
+    host.renew_journal(&records.into_iter().flatten().collect::<Vec<_>>())
+}
