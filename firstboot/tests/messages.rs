@@ -42,6 +42,7 @@ const NO_MESSAGE: &[&str] = &[
     "STATUS=phase {number}/{of} {phase}",
     "STATUS=node {node} is Ready",
     "STATUS=waiting for a seed",
+    "STATUS=being reset",
     "looking for the cluster",
     "asking for a certificate",
     // phases/identity.rs, seed/mod.rs: what makes a digest this program's.
