@@ -181,8 +181,7 @@ readlink /proc/1/ns/mnt >>$out/mount-namespaces
 
 /// A file that the script left behind.
 fn left(device: &Device, name: &str) -> String {
-    let path = format!("/var/lib/firstboot-test/{name}");
-    String::from_utf8(device.disk().read_file(&path).unwrap().unwrap_or_else(|| panic!("{path} is missing"))).unwrap()
+    e2e::found(device, name).unwrap()
 }
 
 /// CIS Kubernetes, section 4: nothing fails, and the warnings are those of docs/hardening.md.

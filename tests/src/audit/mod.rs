@@ -8,7 +8,7 @@
 mod before;
 pub mod lynis;
 
-use crate::{OFF, add_script, cis, device_options, own_arch};
+use crate::{FOUND, OFF, add_script, cis, device_options, found, own_arch};
 use anyhow::{Context, Result, ensure};
 use imagebuild::debian::Debian;
 use lynis::Said;
@@ -23,8 +23,6 @@ use std::time::Duration;
 
 /// Lynis takes ten minutes under emulation, and more beside other work.
 const LONG: Duration = Duration::from_secs(45 * 60);
-/// Where the tools are laid, and where their words are left.
-const FOLDER: &str = "/var/lib/firstboot-test";
 /// Says that the script is done.
 const DONE: &str = "firstboot-test: audited";
 
@@ -47,18 +45,26 @@ mkdir -p $out
 /usr/bin/firstboot audit --json >$out/audit.json 2>$out/audit.err
 "#;
 
-/// Audits a device before and after; the report.
+/// What `make audit` found.
+pub struct Audited {
+    /// Lynis, of the joined device.
+    pub lynis: Said,
+    /// All of it, for `report.json`.
+    pub report: Value,
+}
+
+/// Audits a device before and after.
 ///
 /// # Errors
 /// When a device does not come up, or a tool does not run.
-pub fn run(progress: &mut Progress) -> Result<Value> {
+pub fn run(progress: &mut Progress) -> Result<Audited> {
     let arch = own_arch();
     progress.say("tools");
     let tools = tools(arch)?;
     let image = crate::image(arch)?;
     progress.say("device without firstboot");
     let mut device = Device::new(&image, &device_options("plain"))?;
-    device.disk().write_file(&format!("{FOLDER}/lynis.tar"), &tools, 0o600)?;
+    device.disk().write_file(&format!("{FOUND}/lynis.tar"), &tools, 0o600)?;
     before::strip(device.disk())?;
     add_script(device.disk(), TOOLS)?;
     device.power_on()?;
@@ -70,7 +76,7 @@ pub fn run(progress: &mut Progress) -> Result<Value> {
     progress.say("device with firstboot");
     let plane = ControlPlane::start(&Default::default())?;
     let (device, token) = journey::seeded(&plane, &image, &device_options("audited"))?;
-    device.disk().write_file(&format!("{FOLDER}/lynis.tar"), &tools, 0o600)?;
+    device.disk().write_file(&format!("{FOUND}/lynis.tar"), &tools, 0o600)?;
     add_script(device.disk(), &format!("{JOINED}{}{TOOLS}", cis::SCRIPT))?;
     let mut joined = journey::join(&plane, device, token, progress)?;
     let path = format!("/api/v1/nodes/{}/proxy/configz", joined.name);
@@ -80,9 +86,9 @@ pub fn run(progress: &mut Progress) -> Result<Value> {
     joined.device.power_off(OFF)?;
     let after = Found::on(&joined.device)?;
     progress.say(&format!("Lynis: {} of 100 after", after.lynis.index));
-    let verdicts = cis::verdicts(&cis::Facts::new(|name| left(&joined.device, name).unwrap_or_default(), &configz));
-    let audit: Value = serde_json::from_str(&left(&joined.device, "audit.json")?).context("read firstboot's audit")?;
-    Ok(json!({
+    let verdicts = cis::verdicts(&cis::Facts::new(|name| found(&joined.device, name).unwrap_or_default(), &configz));
+    let audit: Value = serde_json::from_str(&found(&joined.device, "audit.json")?).context("read firstboot's audit")?;
+    let report = json!({
         "target": format!("generic-{arch}"),
         "lynis": { "version": before.lynis.version, "before": before.lynis.shown(), "after": after.lynis.shown() },
         "systemd": { "before": before.units, "after": after.units },
@@ -90,7 +96,8 @@ pub fn run(progress: &mut Progress) -> Result<Value> {
             "id": id, "asks": asks, "verdict": format!("{verdict:?}").to_uppercase(), "found": found,
         })).collect::<Vec<_>>(),
         "firstboot-audit": audit,
-    }))
+    });
+    Ok(Audited { lynis: after.lynis, report })
 }
 
 /// What the tools said on one device.
@@ -101,20 +108,14 @@ struct Found {
 
 impl Found {
     fn on(device: &Device) -> Result<Self> {
-        let report = left(device, "lynis.dat")?;
-        let lynis = Said::read(&report).with_context(|| match left(device, "lynis.out") {
+        let report = found(device, "lynis.dat")?;
+        let lynis = Said::read(&report).with_context(|| match found(device, "lynis.out") {
             Ok(said) => format!("read Lynis's report; it said: {said}"),
             Err(_) => "read Lynis's report".to_owned(),
         })?;
-        let units = serde_json::from_str(&left(device, "units.json")?).context("read what systemd-analyze says")?;
+        let units = serde_json::from_str(&found(device, "units.json")?).context("read what systemd-analyze says")?;
         Ok(Found { lynis, units })
     }
-}
-
-fn left(device: &Device, name: &str) -> Result<String> {
-    let path = format!("{FOLDER}/{name}");
-    let bytes = device.disk().read_file(&path)?.with_context(|| format!("find {path} on the device"))?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Lynis's files as Debian packs them, in one archive.
