@@ -9,6 +9,7 @@
 pub mod audit;
 pub mod cis;
 pub mod fuzzing;
+pub mod ports;
 
 use anyhow::{Context, Result};
 use imagebuild::arch::Arch;
@@ -23,6 +24,9 @@ use std::time::Duration;
 /// Deadline for a device to say something definite: it ends what hangs, and is long enough for emulation on a
 /// machine that does other work as well.
 pub const SOON: Duration = Duration::from_secs(420);
+
+/// kubeadm's binding that lets the certificates of bootstrap tokens be approved without anybody.
+pub const APPROVER: &str = "kubeadm:node-autoapprove-bootstrap";
 
 /// Deadline for a device to switch itself off.
 pub const OFF: Duration = Duration::from_secs(120);

@@ -16,6 +16,9 @@ const UNITS: &[&str] = &[
     "/usr/lib/systemd/system/systemd-networkd.service.d/10-firstboot.conf",
 ];
 
+/// The network that firstboot would set up; Debian's installer asks for as much.
+const DHCP: &[u8] = b"[Match]\nType=ether\n[Network]\nDHCP=yes\n";
+
 /// Takes it all away.
 pub(super) fn strip(disk: &DiskImage) -> Result<()> {
     for path in UNITS {
@@ -36,6 +39,7 @@ pub(super) fn strip(disk: &DiskImage) -> Result<()> {
             disk.write_file(path, &program, 0o4755)?;
         }
     }
+    disk.write_file("/etc/systemd/network/80-dhcp.network", DHCP, 0o644)?;
     let hardening = |word: &&str| COMMAND_LINE.iter().any(|(ours, ..)| ours == word);
     let line = disk.boot_entry()?.command_line;
     let left: Vec<&str> = line.split_whitespace().filter(|word| !hardening(word)).collect();

@@ -65,8 +65,11 @@ fn shown(report: &Value) -> String {
 
 /// What is not as it has to be.
 fn faults(audited: &Audited, docs: &str) -> Vec<String> {
-    let Audited { lynis, report } = audited;
+    let Audited { lynis, ports, report } = audited;
     let mut faults = Vec::new();
+    if !ports.is_empty() {
+        faults.push(format!("strangers find ports open: {}", ports.join(", ")));
+    }
     if lynis.index < LEAST {
         faults.push(format!("Lynis's index is {}, at least {LEAST} is wanted", lynis.index));
     }
