@@ -99,13 +99,15 @@ pub(super) fn plan(host: &Host, keep: &Keep) -> Vec<Step> {
         for effect in effects.iter().rev() {
             undo(effect, &mut steps);
         }
+        steps.extend(folders(&effects));
         steps.extend([Step::HostName, Step::MachineId]);
     }
     // The filter comes after what it would let through is forgotten.
     steps.extend([Step::State, Step::Filter, Step::Erase, Step::Journal]);
     let mut seen = Vec::new();
     steps.retain(|step| {
-        let wanted = !path(step).is_some_and(|p| keep.covers(p) || is_within(p, STATE_DIR)) && !seen.contains(step);
+        let leaves = |p: &str| keep.covers(p) || is_within(p, STATE_DIR);
+        let wanted = path(step).is_none_or(|p| !leaves(p)) && !seen.contains(step);
         seen.push(step.clone());
         wanted
     });
@@ -160,9 +162,18 @@ fn undo(effect: &Effect, steps: &mut Vec<Step>) {
         Effect::Replaced { path, backup } => {
             steps.push(Step::PutBack { path: path.clone(), backup: backup.clone() });
         }
-        Effect::Folder { path } => steps.push(Step::Folder(path.clone())),
+        // When everything is gone that could be in one.
+        Effect::Folder { .. } => {}
         Effect::Tree { path } => steps.push(Step::Tree(path.clone())),
     }
+}
+
+/// The folders that were made, the deepest first.
+fn folders(effects: &[&Effect]) -> Vec<Step> {
+    let made = effects.iter().filter_map(|e| if let Effect::Folder { path } = e { Some(path.clone()) } else { None });
+    let mut made: Vec<String> = made.collect();
+    made.sort_by_key(|path| std::cmp::Reverse(path.matches('/').count()));
+    made.into_iter().map(Step::Folder).collect()
 }
 
 fn path(step: &Step) -> Option<&str> {
@@ -170,5 +181,44 @@ fn path(step: &Step) -> Option<&str> {
         Step::Tree(path) | Step::Remove(path) | Step::PutBack { path, .. } | Step::Folder(path) => Some(path),
         Step::MachineId => Some(crate::phases::MACHINE_ID),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::fake::Fake;
+
+    #[test]
+    fn folders_go_last_and_the_deepest_of_them_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
+        let tree = || Effect::Tree { path: "/opt/firstboot/bundles/1".into() };
+        host.record(Record::Effect(tree())).unwrap();
+        host.mkdir("/opt/firstboot/bundles/1/bin", 0o755).unwrap();
+        host.symlink("/opt/firstboot/current", "bundles/1").unwrap();
+        let shown: Vec<String> = plan(&host, &Keep::default()).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            shown[2..9],
+            [
+                "remove /opt/firstboot/current",
+                "remove /opt/firstboot/bundles/1 and everything in it",
+                "remove /opt/firstboot/bundles/1/bin if it is empty",
+                "remove /opt/firstboot/bundles/1 if it is empty",
+                "remove /opt/firstboot/bundles if it is empty",
+                "remove /opt/firstboot if it is empty",
+                "remove /opt if it is empty",
+            ]
+        );
+        let keep = Keep::parse(&["/opt/firstboot/bundles"]).unwrap();
+        let kept: Vec<String> = plan(&host, &keep).iter().map(ToString::to_string).collect();
+        assert!(!kept.iter().any(|step| step.contains("bundles")), "{kept:#?}");
+    }
+
+    #[test]
+    fn units_that_a_link_enables() {
+        assert_eq!(enabled("/etc/systemd/system/multi-user.target.wants/kubelet.service"), Some("kubelet.service"));
+        assert_eq!(enabled("/etc/systemd/system/kubelet.service"), None);
+        assert_eq!(enabled("/etc/systemd/system/kubelet.service.d/x.conf"), None);
     }
 }
