@@ -60,6 +60,14 @@ pub fn can_iptables() -> bool {
     goes(missing(&["iptables-nft"]))
 }
 
+/// Whether somebody can log in to a device. Skips and fails like [`can_boot`].
+///
+/// # Panics
+/// In CI, when something is missing.
+pub fn can_log_in() -> bool {
+    goes(missing(&["ssh", "ssh-keygen", "python3"]))
+}
+
 fn missing(tools: &[&str]) -> Option<String> {
     let here = |tool: &&&str| imagebuild::cmd::found(tool) || Path::new("/usr/sbin").join(tool).is_file();
     tools.iter().find(|tool| !here(tool)).map(|tool| format!("{tool} is not installed"))
