@@ -73,6 +73,16 @@ pub fn mended(host: &Host) -> Result<Credential> {
     Ok(Credential::Usable { until })
 }
 
+/// Until when the certificate is good, by its own word; `None` where there is none that can be read.
+///
+/// # Errors
+/// When the file is there but cannot be read at all.
+pub fn end(host: &Host) -> Result<Option<SystemTime>> {
+    let Some(pem) = host.read(CURRENT_PEM)?.and_then(|bytes| String::from_utf8(bytes).ok()) else { return Ok(None) };
+    let leaf = pin::certificates(&pem).and_then(|chain| chain.into_iter().next());
+    Ok(leaf.as_ref().and_then(tls::dates).map(|(_, until)| until))
+}
+
 fn unusable(why: String) -> Credential {
     Credential::Unusable(why)
 }
@@ -130,6 +140,9 @@ mod tests {
         assert_eq!(host.read_link(CURRENT_PEM).unwrap(), Some(format!("{PKI}/kubelet-client-2.pem")));
         seen.clock.set(Some(at(2031)));
         assert!(!mended(&host).unwrap().usable());
+        assert_eq!(end(&host).unwrap(), Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_893_456_000)));
+        host.remove(CURRENT_PEM).unwrap();
+        assert_eq!(end(&host).unwrap(), None);
     }
 
     #[test]

@@ -4,9 +4,11 @@
 //! The one place that prints. Nothing here ever sees a secret.
 
 use crate::boot_partition::{BootPartition, STATUS_NAME, STATUS_SIZE};
+use crate::credential;
 use crate::fault::{Fault, Owner};
 use crate::harden::Kept;
 use crate::host::{Host, STATE_DIR};
+use crate::versions::Versions;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
@@ -24,6 +26,9 @@ pub struct Status {
     pub node: Option<String>,
     /// The phase at work or stopped, as `10/14 join`.
     pub phase: Option<String>,
+    /// Since when it has been there, seconds since 1970 UTC: in this phase, tries included, or else in this state.
+    #[serde(default)]
+    pub since: u64,
     /// Who has to act, and what is to be done.
     pub whose_move: Option<String>,
     /// The last error, one line.
@@ -43,6 +48,12 @@ pub struct Status {
     pub written: u64,
     /// Target and build time of the image, version of Kubernetes in its bundle.
     pub image: String,
+    /// Which version of what is here.
+    #[serde(default)]
+    pub versions: Versions,
+    /// Until when the node's certificate is good, seconds since 1970 UTC; none before it has one.
+    #[serde(default)]
+    pub certificate_until: Option<u64>,
     /// Phases done, with the seconds that each took.
     pub phases: Vec<(String, f64)>,
 }
@@ -60,6 +71,7 @@ impl Status {
         line("state", &Some(self.state.clone()));
         line("node", &self.node);
         line("phase", &self.phase);
+        line("since", &(self.since > 0).then(|| timestamp(self.since)));
         line("whose move", &self.whose_move);
         line("error", &self.error);
         for warning in &self.warnings {
@@ -72,9 +84,16 @@ impl Status {
         for exception in &self.exceptions {
             line("exception", &Some(exception.clone()));
         }
+        line("certificate until", &self.certificate_until.map(|until| {
+            let over = if until < self.written { ", expired" } else { "" };
+            format!("{}{over}", timestamp(until))
+        }));
         line("written", &Some(format!("{} (by this device's clock)", timestamp(self.written))));
         line("image", &Some(self.image.clone()));
         line("firstboot", &Some(env!("CARGO_PKG_VERSION").to_owned()));
+        line("kubernetes", &self.versions.kubernetes.as_ref().map(|v| format!("{v} in the bundle")));
+        line("kubelet", &self.versions.kubelet);
+        line("containerd", &self.versions.containerd);
         if !self.phases.is_empty() {
             text.push_str("phases, with seconds:\n");
             for (name, seconds) in &self.phases {
@@ -82,6 +101,12 @@ impl Status {
             }
         }
         text
+    }
+
+    /// Where it is: tries and waits between them leave a device in its phase.
+    fn place(&self) -> (bool, &str, Option<&str>) {
+        let under_way = matches!(self.state.as_str(), "working" | "retrying");
+        (under_way, if under_way { "" } else { &self.state }, self.phase.as_deref())
     }
 }
 
@@ -116,6 +141,8 @@ pub const STATUS_FOR_ALL: &str = "/run/firstboot/status.json";
 pub struct Reporter<'a> {
     host: &'a Host,
     boot: Option<BootPartition>,
+    /// What was told last, if need be by the process before: since when it has been so.
+    last: Status,
     /// The status as it was last told.
     pub status: Status,
 }
@@ -125,7 +152,18 @@ impl<'a> Reporter<'a> {
     pub fn new(host: &'a Host, boot: Option<BootPartition>, image: String) -> Self {
         // An unreadable file is the audit's to tell; here it must not keep a status from being written.
         let exceptions = Kept::read(host).map(|kept| kept.exceptions()).unwrap_or_default();
-        Reporter { host, boot, status: Status { image, exceptions, ..Status::default() } }
+        let versions = Versions::of_image(host);
+        // A torn status of an earlier process only loses the time since when it has been so.
+        let last = host.read(&status_path()).ok().flatten().and_then(|b| serde_json::from_slice(&b).ok());
+        let status = Status { image, exceptions, versions, ..Status::default() };
+        Reporter { host, boot, last: last.unwrap_or_default(), status }
+    }
+
+    /// Notes the time when it has come to another place.
+    fn note_since(&mut self) {
+        let same = self.last.since > 0 && self.last.place() == self.status.place();
+        self.status.since = if same { self.last.since } else { unix_seconds(self.host.now()) };
+        self.last = self.status.clone();
     }
 
     /// Says one line on the console.
@@ -138,6 +176,7 @@ impl<'a> Reporter<'a> {
         self.status.state = "working".into();
         self.status.phase = Some(format!("{number}/{of} {phase}"));
         self.status.next_try_seconds = None;
+        self.note_since();
         self.host.sys().notify(&format!("STATUS=phase {number}/{of} {phase}"));
     }
 
@@ -178,7 +217,10 @@ impl<'a> Reporter<'a> {
     /// Writes the status to the boot partition and for `firstboot status`. What fails here is said on the console
     /// and does not stop the work: a card that cannot be written must not keep a node from joining.
     pub fn write(&mut self) {
+        self.note_since();
         self.status.written = unix_seconds(self.host.now());
+        // What cannot be read is the run's to tell; here it must not keep a status from being written.
+        self.status.certificate_until = credential::end(self.host).ok().flatten().map(unix_seconds);
         self.status.node = self.host.journal().fact("node").map(str::to_owned);
         self.status.phases = self.host.journal().seconds();
         self.status.warnings =
@@ -233,12 +275,13 @@ mod tests {
                  next try in 12 s, at 2026-11-23T00:00:12Z"]
         );
         let text = reporter.status.text();
-        let head: Vec<&str> = text.lines().take(6).collect();
+        let head: Vec<&str> = text.lines().take(7).collect();
         assert_eq!(
             head,
             [
                 "state: retrying",
                 "phase: 10/14 join",
+                "since: 2026-11-23T00:00:00Z",
                 "whose move: cluster (mend the cluster or the network, or change seed.toml; it keeps trying)",
                 "error: connect to 10.0.0.1:6443: connection refused",
                 "warning: Memory: 512 MiB of memory leave little for pods",
@@ -248,18 +291,22 @@ mod tests {
         let kept: Status = serde_json::from_slice(&host.read(&status_path()).unwrap().unwrap()).unwrap();
         assert_eq!(kept, reporter.status);
         assert_eq!(padded(&text).len(), STATUS_SIZE);
-        // The next try begins: what failed stays on show.
+        // The next try begins, if need be in another process: what failed stays on show, and since when.
+        seen.clock.set(Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_392_012)));
+        reporter.last = Reporter::new(&host, None, String::new()).last;
         reporter.begins(10, 14, "join");
         reporter.write();
         let text = reporter.status.text();
-        assert!(text.starts_with("state: working\nphase: 10/14 join\nwhose move: cluster"), "{text}");
+        assert!(text.starts_with("state: working\nphase: 10/14 join\nsince: 2026-11-23T00:00:00Z\nwhose move: cluster"), "{text}");
         assert!(text.contains("\nerror: connect to 10.0.0.1:6443: connection refused\nwarning: "), "{text}");
         // It holds: nothing is wrong any more, but something is left to do.
         reporter.holds(10, 14, "join", Some(Duration::ZERO));
         reporter.status.left_to_do = vec!["kubectl taint node e a:NoSchedule".into()];
         let text = reporter.status.text();
-        assert!(text.starts_with("state: working\nphase: 10/14 join\nwarning: "), "{text}");
+        assert!(text.starts_with("state: working\nphase: 10/14 join\nsince: 2026-11-23T00:00:00Z\nwarning: "), "{text}");
         assert!(text.contains("\nleft to do: kubectl taint node e a:NoSchedule\n"), "{text}");
+        reporter.begins(11, 14, "kubelet");
+        assert_eq!(timestamp(reporter.status.since), "2026-11-23T00:00:12Z");
     }
 
     #[test]
