@@ -7,7 +7,7 @@ use crate::boot_partition::{BootPartition, STATUS_NAME, STATUS_SIZE};
 use crate::credential;
 use crate::fault::{Fault, Owner};
 use crate::harden::Kept;
-use crate::host::{Host, STATE_DIR};
+use crate::host::{Field, Host, STATE_DIR};
 use crate::versions::Versions;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -84,10 +84,13 @@ impl Status {
         for exception in &self.exceptions {
             line("exception", &Some(exception.clone()));
         }
-        line("certificate until", &self.certificate_until.map(|until| {
-            let over = if until < self.written { ", expired" } else { "" };
-            format!("{}{over}", timestamp(until))
-        }));
+        line(
+            "certificate until",
+            &self.certificate_until.map(|until| {
+                let over = if until < self.written { ", expired" } else { "" };
+                format!("{}{over}", timestamp(until))
+            }),
+        );
         line("written", &Some(format!("{} (by this device's clock)", timestamp(self.written))));
         line("image", &Some(self.image.clone()));
         line("firstboot", &Some(env!("CARGO_PKG_VERSION").to_owned()));
@@ -166,9 +169,19 @@ impl<'a> Reporter<'a> {
         self.last = self.status.clone();
     }
 
-    /// Says one line on the console.
+    /// Says one line on the console; the log has node and phase beside it.
     pub fn say(&self, line: &str) {
-        self.host.sys().say(&format!("firstboot: {line}"));
+        self.say_with(line, &[]);
+    }
+
+    /// The same with more fields. Their names are in docs/operations.md.
+    fn say_with(&self, line: &str, more: &[Field<'_>]) {
+        let node = self.host.journal().fact("node").unwrap_or_default().to_owned();
+        let phase = self.status.phase.as_deref().and_then(|phase| phase.split(' ').next_back()).unwrap_or_default();
+        let mut fields = vec![("FIRSTBOOT_NODE", node.as_str()), ("FIRSTBOOT_PHASE", phase)];
+        fields.extend_from_slice(more);
+        fields.retain(|(_, value)| !value.is_empty());
+        self.host.sys().say_with(&format!("firstboot: {line}"), &fields);
     }
 
     /// A phase begins.
@@ -183,7 +196,8 @@ impl<'a> Reporter<'a> {
     /// A phase holds.
     pub fn holds(&mut self, number: usize, of: usize, phase: &str, took: Option<Duration>) {
         if let Some(took) = took {
-            self.say(&format!("phase {number}/{of} {phase} done {:.2} s", took.as_secs_f64()));
+            let seconds = format!("{:.2}", took.as_secs_f64());
+            self.say_with(&format!("phase {number}/{of} {phase} done {seconds} s"), &[("FIRSTBOOT_SECONDS", &seconds)]);
             self.clear_fault();
         }
     }
@@ -205,9 +219,12 @@ impl<'a> Reporter<'a> {
             (None, Owner::Seed) => "waiting for a changed seed".to_owned(),
             (None, _) => "stopped".to_owned(),
         };
-        self.say(&format!("{at}failed ({owner}): {error}; {then}"));
         self.status.state = if next.is_some() { "retrying" } else { "stopped" }.into();
         self.status.phase = phase.map(|(n, of, p)| format!("{n}/{of} {p}"));
+        // Priority 3 is an error, 4 a warning: what is tried again may heal by itself.
+        let priority = if next.is_some() { "4" } else { "3" };
+        let fields = [("FIRSTBOOT_OWNER", owner), ("FIRSTBOOT_ERROR", error.as_str()), ("PRIORITY", priority)];
+        self.say_with(&format!("{at}failed ({owner}): {error}; {then}"), &fields);
         self.status.whose_move = Some(format!("{owner} ({})", fault.owner.advice()));
         self.status.error = Some(error);
         self.status.next_try_seconds = next.map(|n| n.as_secs());
@@ -274,6 +291,9 @@ mod tests {
             ["firstboot: phase 10/14 join failed (cluster): connect to 10.0.0.1:6443: connection refused; \
                  next try in 12 s, at 2026-11-23T00:00:12Z"]
         );
+        let error = "connect to 10.0.0.1:6443: connection refused";
+        let fields = format!("FIRSTBOOT_PHASE=join FIRSTBOOT_OWNER=cluster FIRSTBOOT_ERROR={error} PRIORITY=4");
+        assert_eq!(seen.fields.take(), [fields]);
         let text = reporter.status.text();
         let head: Vec<&str> = text.lines().take(7).collect();
         assert_eq!(
@@ -297,13 +317,21 @@ mod tests {
         reporter.begins(10, 14, "join");
         reporter.write();
         let text = reporter.status.text();
-        assert!(text.starts_with("state: working\nphase: 10/14 join\nsince: 2026-11-23T00:00:00Z\nwhose move: cluster"), "{text}");
+        assert!(
+            text.starts_with("state: working\nphase: 10/14 join\nsince: 2026-11-23T00:00:00Z\nwhose move: cluster"),
+            "{text}"
+        );
         assert!(text.contains("\nerror: connect to 10.0.0.1:6443: connection refused\nwarning: "), "{text}");
         // It holds: nothing is wrong any more, but something is left to do.
+        host.record(crate::journal::Record::Fact { name: "node".into(), value: "edge-1".into() }).unwrap();
         reporter.holds(10, 14, "join", Some(Duration::ZERO));
+        assert_eq!(seen.fields.take(), ["FIRSTBOOT_NODE=edge-1 FIRSTBOOT_PHASE=join FIRSTBOOT_SECONDS=0.00"]);
         reporter.status.left_to_do = vec!["kubectl taint node e a:NoSchedule".into()];
         let text = reporter.status.text();
-        assert!(text.starts_with("state: working\nphase: 10/14 join\nsince: 2026-11-23T00:00:00Z\nwarning: "), "{text}");
+        assert!(
+            text.starts_with("state: working\nphase: 10/14 join\nsince: 2026-11-23T00:00:00Z\nwarning: "),
+            "{text}"
+        );
         assert!(text.contains("\nleft to do: kubectl taint node e a:NoSchedule\n"), "{text}");
         reporter.begins(11, 14, "kubelet");
         assert_eq!(timestamp(reporter.status.since), "2026-11-23T00:00:12Z");

@@ -94,6 +94,7 @@ const NO_MESSAGE: &[&str] = &[
     "filter prerouting -150 accept, {} dropped",
     "{head}, {} dropped",
     // Parts that say nothing by themselves.
+    "{phase} {s:.2}",
     "{verb} {}",
     "{} {reason}",
     ": {words}",

@@ -8,9 +8,11 @@
 
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+mod journald;
 mod linux;
 mod system;
 
+pub use journald::Field;
 pub use linux::Linux;
 pub use system::{Job, System};
 
