@@ -50,7 +50,7 @@ pub const DIRECTIVES: &[(&str, &str, &str)] = &[
     ("UseDNS", "no", "no waiting for name servers"),
     ("UsePAM", "yes", "limits and the log of sessions; without it an account whose password is locked cannot log in by key"),
     ("PrintMotd", "no", "nothing to say"),
-    ("Banner", "none", "nothing is told before log-in"),
+    ("Banner", "/etc/issue.net", "whoever comes is warned, and learns nothing of the system"),
     ("LogLevel", "VERBOSE", "the log says which key logged in"),
     ("Subsystem", "sftp internal-sftp", "files can be fetched, by no program of its own"),
 ];
