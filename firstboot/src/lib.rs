@@ -36,4 +36,7 @@ pub mod sandbox;
 mod sealed;
 pub mod secret;
 pub mod seed;
+pub mod status;
+pub mod support;
 pub mod unpack;
+pub mod versions;

@@ -2,13 +2,12 @@
 //! The device binary: arguments in, exit code out.
 
 use anyhow::Context;
+use firstboot::boot_partition::locate;
 use firstboot::fault::{Fault, OwnedBy, Owner};
-use firstboot::firewall::host_ports::host_ports;
 use firstboot::host::{Host, Linux};
 use firstboot::phases::PHASES;
-use firstboot::report::{STATUS_FOR_ALL, Status, status_path};
 use firstboot::reset::{self, Keep};
-use firstboot::{audit, guard, network_part, preflight, run, seed};
+use firstboot::{audit, guard, network_part, preflight, run, seed, status, support};
 use lexopt::prelude::*;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -22,6 +21,7 @@ Usage:
   firstboot --reset [--yes] [--dry-run] [--keep PATH]...
                               back to where a seed can be dropped
   firstboot status [--json]   how far it is
+  firstboot report [FILE]     an archive for whoever is asked to help, without secrets; - is standard output
   firstboot check FILE        look through a seed file
   firstboot preflight [--json]
                               what has to hold before this device can be a node
@@ -45,6 +45,7 @@ Exit codes: 0 done; 2 usage; 10 the seed, 11 the image, 12 this device, 13 the c
 enum Command {
     Run { until: Option<String> },
     Status { json: bool },
+    Report { file: Option<String> },
     Check { file: String },
     Preflight { json: bool },
     Audit { json: bool },
@@ -108,6 +109,7 @@ fn parse(mut args: lexopt::Parser) -> Result<Command, lexopt::Error> {
                 named = true;
                 command = match word.string()?.as_str() {
                     "status" => Command::Status { json: false },
+                    "report" => Command::Report { file: None },
                     "check" => Command::Check { file: args.value()?.string()? },
                     "preflight" => Command::Preflight { json: false },
                     "audit" => Command::Audit { json: false },
@@ -119,6 +121,7 @@ fn parse(mut args: lexopt::Parser) -> Result<Command, lexopt::Error> {
                     other => return Err(format!("no command is called {other}").into()),
                 };
             }
+            (Value(path), Command::Report { file: file @ None }) => *file = Some(path.string()?),
             (other, _) => return Err(other.unexpected()),
         }
     }
@@ -201,19 +204,39 @@ fn execute(command: Command) -> Result<(), Fault> {
             Ok(())
         }
         Command::Status { json } => {
-            let bytes = std::fs::read(status_path())
-                .or_else(|e| std::fs::read(STATUS_FOR_ALL).map_err(|_| e))
-                .map_err(|e| Fault::new(Owner::Host, format!("read {}: {e}; has firstboot run?", status_path())))?;
-            let mut status: Status = serde_json::from_slice(&bytes)
-                .map_err(|e| Fault::new(Owner::Host, format!("read {}: {e}", status_path())))?;
-            // Pods come and go while nobody writes the status.
-            status.exceptions.extend(host_ports(&Linux::new()));
-            let shown = match json {
-                true => serde_json::to_string(&status).context("encode the status").owned_by(Owner::Host)? + "\n",
-                false => status.text(),
-            };
-            print!("{shown}");
+            let open = || Host::open(root, Box::new(Linux::new())).ok();
+            print!("{}", status::shown(&status::look(root, &Linux::new(), open)?, json)?);
             Ok(())
         }
+        Command::Report { file } => report(root, file),
     }
+}
+
+fn report(root: &Path, file: Option<String>) -> Result<(), Fault> {
+    let open = || Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host);
+    let host = open()?;
+    // A seed that is still there is secret; without a boot partition there is none.
+    let label = run::image_info(&host).map(|image| image.boot_label).unwrap_or_default();
+    let places = locate(&label).unwrap_or_default();
+    let seed = places.iter().find_map(|p| p.partition.seed().ok().flatten()).map(|(_, bytes)| bytes);
+    let found = status::look(root, &Linux::new(), || open().ok());
+    let status = |json| match &found {
+        Ok(status) => Ok(status::shown(status, json)?),
+        Err(fault) => Err(anyhow::anyhow!("{fault}")),
+    };
+    let archive = support::archive(
+        &host,
+        &[
+            ("status", &|| status(false)),
+            ("status.json", &|| status(true)),
+            ("preflight", &|| preflight::shown(&preflight::of_device(open)?, false)),
+            ("audit", &|| audit::shown(&audit::of_device(&host)?, false)),
+        ],
+        &support::known(&host, seed.as_deref()),
+    )?;
+    let file = file.unwrap_or_else(|| format!("{}.tar.gz", support::folder(&host)));
+    if let Some(line) = support::put(&host, &archive, &file)? {
+        println!("{line}");
+    }
+    Ok(())
 }

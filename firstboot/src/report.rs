@@ -4,9 +4,11 @@
 //! The one place that prints. Nothing here ever sees a secret.
 
 use crate::boot_partition::{BootPartition, STATUS_NAME, STATUS_SIZE};
+use crate::credential;
 use crate::fault::{Fault, Owner};
 use crate::harden::Kept;
-use crate::host::{Host, STATE_DIR};
+use crate::host::{Field, Host, STATE_DIR};
+use crate::versions::Versions;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
@@ -24,6 +26,9 @@ pub struct Status {
     pub node: Option<String>,
     /// The phase at work or stopped, as `10/14 join`.
     pub phase: Option<String>,
+    /// Since when it has been there, seconds since 1970 UTC: in this phase, tries included, or else in this state.
+    #[serde(default)]
+    pub since: u64,
     /// Who has to act, and what is to be done.
     pub whose_move: Option<String>,
     /// The last error, one line.
@@ -43,6 +48,12 @@ pub struct Status {
     pub written: u64,
     /// Target and build time of the image, version of Kubernetes in its bundle.
     pub image: String,
+    /// Which version of what is here.
+    #[serde(default)]
+    pub versions: Versions,
+    /// Until when the node's certificate is good, seconds since 1970 UTC; none before it has one.
+    #[serde(default)]
+    pub certificate_until: Option<u64>,
     /// Phases done, with the seconds that each took.
     pub phases: Vec<(String, f64)>,
 }
@@ -60,6 +71,7 @@ impl Status {
         line("state", &Some(self.state.clone()));
         line("node", &self.node);
         line("phase", &self.phase);
+        line("since", &(self.since > 0).then(|| timestamp(self.since)));
         line("whose move", &self.whose_move);
         line("error", &self.error);
         for warning in &self.warnings {
@@ -72,9 +84,19 @@ impl Status {
         for exception in &self.exceptions {
             line("exception", &Some(exception.clone()));
         }
+        line(
+            "certificate until",
+            &self.certificate_until.map(|until| {
+                let over = if until < self.written { ", expired" } else { "" };
+                format!("{}{over}", timestamp(until))
+            }),
+        );
         line("written", &Some(format!("{} (by this device's clock)", timestamp(self.written))));
         line("image", &Some(self.image.clone()));
         line("firstboot", &Some(env!("CARGO_PKG_VERSION").to_owned()));
+        line("kubernetes", &self.versions.kubernetes.as_ref().map(|v| format!("{v} in the bundle")));
+        line("kubelet", &self.versions.kubelet);
+        line("containerd", &self.versions.containerd);
         if !self.phases.is_empty() {
             text.push_str("phases, with seconds:\n");
             for (name, seconds) in &self.phases {
@@ -82,6 +104,12 @@ impl Status {
             }
         }
         text
+    }
+
+    /// Where it is: tries and waits between them leave a device in its phase.
+    fn place(&self) -> (bool, &str, Option<&str>) {
+        let under_way = matches!(self.state.as_str(), "working" | "retrying");
+        (under_way, if under_way { "" } else { &self.state }, self.phase.as_deref())
     }
 }
 
@@ -116,6 +144,8 @@ pub const STATUS_FOR_ALL: &str = "/run/firstboot/status.json";
 pub struct Reporter<'a> {
     host: &'a Host,
     boot: Option<BootPartition>,
+    /// What was told last, if need be by the process before: since when it has been so.
+    last: Status,
     /// The status as it was last told.
     pub status: Status,
 }
@@ -125,12 +155,33 @@ impl<'a> Reporter<'a> {
     pub fn new(host: &'a Host, boot: Option<BootPartition>, image: String) -> Self {
         // An unreadable file is the audit's to tell; here it must not keep a status from being written.
         let exceptions = Kept::read(host).map(|kept| kept.exceptions()).unwrap_or_default();
-        Reporter { host, boot, status: Status { image, exceptions, ..Status::default() } }
+        let versions = Versions::of_image(host);
+        // A torn status of an earlier process only loses the time since when it has been so.
+        let last = host.read(&status_path()).ok().flatten().and_then(|b| serde_json::from_slice(&b).ok());
+        let status = Status { image, exceptions, versions, ..Status::default() };
+        Reporter { host, boot, last: last.unwrap_or_default(), status }
     }
 
-    /// Says one line on the console.
+    /// Notes the time when it has come to another place.
+    fn note_since(&mut self) {
+        let same = self.last.since > 0 && self.last.place() == self.status.place();
+        self.status.since = if same { self.last.since } else { unix_seconds(self.host.now()) };
+        self.last = self.status.clone();
+    }
+
+    /// Says one line on the console; the log has node and phase beside it.
     pub fn say(&self, line: &str) {
-        self.host.sys().say(&format!("firstboot: {line}"));
+        self.say_with(line, &[]);
+    }
+
+    /// The same with more fields. Their names are in docs/operations.md.
+    fn say_with(&self, line: &str, more: &[Field<'_>]) {
+        let node = self.host.journal().fact("node").unwrap_or_default().to_owned();
+        let phase = self.status.phase.as_deref().and_then(|phase| phase.split(' ').next_back()).unwrap_or_default();
+        let mut fields = vec![("FIRSTBOOT_NODE", node.as_str()), ("FIRSTBOOT_PHASE", phase)];
+        fields.extend_from_slice(more);
+        fields.retain(|(_, value)| !value.is_empty());
+        self.host.sys().say_with(&format!("firstboot: {line}"), &fields);
     }
 
     /// A phase begins.
@@ -138,13 +189,15 @@ impl<'a> Reporter<'a> {
         self.status.state = "working".into();
         self.status.phase = Some(format!("{number}/{of} {phase}"));
         self.status.next_try_seconds = None;
+        self.note_since();
         self.host.sys().notify(&format!("STATUS=phase {number}/{of} {phase}"));
     }
 
     /// A phase holds.
     pub fn holds(&mut self, number: usize, of: usize, phase: &str, took: Option<Duration>) {
         if let Some(took) = took {
-            self.say(&format!("phase {number}/{of} {phase} done {:.2} s", took.as_secs_f64()));
+            let seconds = format!("{:.2}", took.as_secs_f64());
+            self.say_with(&format!("phase {number}/{of} {phase} done {seconds} s"), &[("FIRSTBOOT_SECONDS", &seconds)]);
             self.clear_fault();
         }
     }
@@ -166,9 +219,12 @@ impl<'a> Reporter<'a> {
             (None, Owner::Seed) => "waiting for a changed seed".to_owned(),
             (None, _) => "stopped".to_owned(),
         };
-        self.say(&format!("{at}failed ({owner}): {error}; {then}"));
         self.status.state = if next.is_some() { "retrying" } else { "stopped" }.into();
         self.status.phase = phase.map(|(n, of, p)| format!("{n}/{of} {p}"));
+        // Priority 3 is an error, 4 a warning: what is tried again may heal by itself.
+        let priority = if next.is_some() { "4" } else { "3" };
+        let fields = [("FIRSTBOOT_OWNER", owner), ("FIRSTBOOT_ERROR", error.as_str()), ("PRIORITY", priority)];
+        self.say_with(&format!("{at}failed ({owner}): {error}; {then}"), &fields);
         self.status.whose_move = Some(format!("{owner} ({})", fault.owner.advice()));
         self.status.error = Some(error);
         self.status.next_try_seconds = next.map(|n| n.as_secs());
@@ -178,7 +234,10 @@ impl<'a> Reporter<'a> {
     /// Writes the status to the boot partition and for `firstboot status`. What fails here is said on the console
     /// and does not stop the work: a card that cannot be written must not keep a node from joining.
     pub fn write(&mut self) {
+        self.note_since();
         self.status.written = unix_seconds(self.host.now());
+        // What cannot be read is the run's to tell; here it must not keep a status from being written.
+        self.status.certificate_until = credential::end(self.host).ok().flatten().map(unix_seconds);
         self.status.node = self.host.journal().fact("node").map(str::to_owned);
         self.status.phases = self.host.journal().seconds();
         self.status.warnings =
@@ -232,13 +291,17 @@ mod tests {
             ["firstboot: phase 10/14 join failed (cluster): connect to 10.0.0.1:6443: connection refused; \
                  next try in 12 s, at 2026-11-23T00:00:12Z"]
         );
+        let error = "connect to 10.0.0.1:6443: connection refused";
+        let fields = format!("FIRSTBOOT_PHASE=join FIRSTBOOT_OWNER=cluster FIRSTBOOT_ERROR={error} PRIORITY=4");
+        assert_eq!(seen.fields.take(), [fields]);
         let text = reporter.status.text();
-        let head: Vec<&str> = text.lines().take(6).collect();
+        let head: Vec<&str> = text.lines().take(7).collect();
         assert_eq!(
             head,
             [
                 "state: retrying",
                 "phase: 10/14 join",
+                "since: 2026-11-23T00:00:00Z",
                 "whose move: cluster (mend the cluster or the network, or change seed.toml; it keeps trying)",
                 "error: connect to 10.0.0.1:6443: connection refused",
                 "warning: Memory: 512 MiB of memory leave little for pods",
@@ -248,18 +311,30 @@ mod tests {
         let kept: Status = serde_json::from_slice(&host.read(&status_path()).unwrap().unwrap()).unwrap();
         assert_eq!(kept, reporter.status);
         assert_eq!(padded(&text).len(), STATUS_SIZE);
-        // The next try begins: what failed stays on show.
+        // The next try begins, if need be in another process: what failed stays on show, and since when.
+        seen.clock.set(Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_392_012)));
+        reporter.last = Reporter::new(&host, None, String::new()).last;
         reporter.begins(10, 14, "join");
         reporter.write();
         let text = reporter.status.text();
-        assert!(text.starts_with("state: working\nphase: 10/14 join\nwhose move: cluster"), "{text}");
+        assert!(
+            text.starts_with("state: working\nphase: 10/14 join\nsince: 2026-11-23T00:00:00Z\nwhose move: cluster"),
+            "{text}"
+        );
         assert!(text.contains("\nerror: connect to 10.0.0.1:6443: connection refused\nwarning: "), "{text}");
         // It holds: nothing is wrong any more, but something is left to do.
+        host.record(crate::journal::Record::Fact { name: "node".into(), value: "edge-1".into() }).unwrap();
         reporter.holds(10, 14, "join", Some(Duration::ZERO));
+        assert_eq!(seen.fields.take(), ["FIRSTBOOT_NODE=edge-1 FIRSTBOOT_PHASE=join FIRSTBOOT_SECONDS=0.00"]);
         reporter.status.left_to_do = vec!["kubectl taint node e a:NoSchedule".into()];
         let text = reporter.status.text();
-        assert!(text.starts_with("state: working\nphase: 10/14 join\nwarning: "), "{text}");
+        assert!(
+            text.starts_with("state: working\nphase: 10/14 join\nsince: 2026-11-23T00:00:00Z\nwarning: "),
+            "{text}"
+        );
         assert!(text.contains("\nleft to do: kubectl taint node e a:NoSchedule\n"), "{text}");
+        reporter.begins(11, 14, "kubelet");
+        assert_eq!(timestamp(reporter.status.since), "2026-11-23T00:00:12Z");
     }
 
     #[test]

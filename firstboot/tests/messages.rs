@@ -55,6 +55,9 @@ const NO_MESSAGE: &[&str] = &[
     "{key}: {value}",
     "phases, with seconds:",
     "whose move",
+    "certificate until",
+    ", expired",
+    "{v} in the bundle",
     "next try",
     "left to do",
     "{} (by this device's clock)",
@@ -95,6 +98,7 @@ const NO_MESSAGE: &[&str] = &[
     "filter prerouting -150 accept, {} dropped",
     "{head}, {} dropped",
     // Parts that say nothing by themselves.
+    "{phase} {s:.2}",
     "{verb} {}",
     "{} {reason}",
     ": {words}",

@@ -17,6 +17,7 @@ use qemu::control_plane::ControlPlane;
 use qemu::device::{Device, Options};
 use qemu::disk::DiskImage;
 use qemu::link::namespace::Namespace;
+use serde_json::Value;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -128,6 +129,15 @@ pub fn add_script(disk: &DiskImage, script: &str) -> Result<()> {
 /// When the disk cannot be written.
 pub fn remove_script(disk: &DiskImage) -> Result<()> {
     [SCRIPT_WANTED, SCRIPT_UNIT, SCRIPT].into_iter().try_for_each(|path| disk.remove_file(path))
+}
+
+/// What kubelet of the node `name` made of its configuration (`/configz`), asked by way of the API server.
+///
+/// # Errors
+/// When the API server does not reach it, or its answer is no JSON.
+pub fn configz(plane: &ControlPlane, name: &str) -> Result<Value> {
+    let said = plane.kubectl(&["get", "--raw", &format!("/api/v1/nodes/{name}/proxy/configz")])?;
+    serde_json::from_str(&said).context("read /configz")
 }
 
 /// Where scripts leave what they found on a device, and find what is laid there for them.

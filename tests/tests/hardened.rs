@@ -116,8 +116,7 @@ fn confined(plane: &ControlPlane, device: &Device) {
 
 /// What kubelet made of its configuration, asked as the cluster's administrator.
 fn kubelet_runs_as_hardened(plane: &ControlPlane) -> Value {
-    let path = format!("/api/v1/nodes/{NAME}/proxy/configz");
-    let said: Value = serde_json::from_str(&plane.kubectl(&["get", "--raw", &path]).unwrap()).unwrap();
+    let said = e2e::configz(plane, NAME).unwrap();
     let effective = &said["kubeletconfig"];
     for Field { path, value, why, .. } in FIELDS {
         let found = effective.pointer(&format!("/{path}")).unwrap_or(&Value::Null);

@@ -53,6 +53,14 @@ pub(crate) fn from_cluster(host: &Host, client: &NodeClient) -> Result<()> {
 /// # Errors
 /// A host fault when kubelet's files cannot be read, or the filter not be kept or applied.
 pub(crate) fn of_sealed(host: &Host) -> Result<(), Fault> {
+    from_cluster(host, &node_client(host)?).owned_by(Owner::Host)
+}
+
+/// A client that is this node, by kubelet's files alone: no seed is needed.
+///
+/// # Errors
+/// A host fault when those cannot be read.
+pub(crate) fn node_client(host: &Host) -> Result<NodeClient, Fault> {
     let open = || -> Result<(String, String, String, String)> {
         let (server, ca) = cluster(host)?;
         let pem = host.read_text(CURRENT_PEM)?.with_context(|| format!("find {CURRENT_PEM}"))?;
@@ -60,8 +68,7 @@ pub(crate) fn of_sealed(host: &Host) -> Result<(), Fault> {
     };
     let (server, ca, pem, node) = open().owned_by(Owner::Host)?;
     let via = kept_via(host).owned_by(Owner::Host)?;
-    let client = NodeClient::through(&via, &node, &server, &ca, &pem)?;
-    from_cluster(host, &client).owned_by(Owner::Host)
+    NodeClient::through(&via, &node, &server, &ca, &pem)
 }
 
 /// Ranges of pods and Services, as the join left them.

@@ -2,7 +2,7 @@
 //! A scripted machine for tests that need no kernel of their own: files are real (below a temporary root), commands
 //! are recorded and answered from a table, time passes only when somebody waits.
 
-use super::System;
+use super::{Field, System};
 use crate::network_part;
 use anyhow::{Result, bail, ensure};
 use std::cell::{Cell, RefCell};
@@ -20,6 +20,8 @@ pub struct Seen {
     pub commands: RefCell<Vec<String>>,
     /// Lines said on the console.
     pub lines: RefCell<Vec<String>>,
+    /// Fields of each of those lines in the log, as `NAME=value`, joined by blanks.
+    pub fields: RefCell<Vec<String>>,
     /// Kernel settings, as `path=value`.
     pub kernel: RefCell<Vec<String>>,
     /// Effects that may still happen before the power goes; `None`: it stays.
@@ -117,7 +119,9 @@ impl System for Fake {
         0.5
     }
 
-    fn say(&self, line: &str) {
+    fn say_with(&self, line: &str, fields: &[Field<'_>]) {
+        let fields: Vec<String> = fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        self.seen.fields.borrow_mut().push(fields.join(" "));
         self.seen.lines.borrow_mut().push(line.to_owned());
     }
 

@@ -2,6 +2,7 @@
 //! The real machine.
 #![allow(clippy::disallowed_methods)] // this is the door
 
+use super::journald::{self, Field};
 use super::{Job, System};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags};
@@ -149,8 +150,10 @@ impl System for Linux {
         }
     }
 
-    fn say(&self, line: &str) {
-        println!("{line}");
+    fn say_with(&self, line: &str, fields: &[Field<'_>]) {
+        if !journald::log(&std::io::stdout(), line, fields) {
+            println!("{line}");
+        }
         let consoles = std::fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
         for console in consoles.split_whitespace() {
             // tty0 is whichever terminal is shown. A console that cannot be written to must not stop the work.

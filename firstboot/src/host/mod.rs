@@ -8,10 +8,12 @@
 
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+mod journald;
 mod linux;
 mod remove;
 mod system;
 
+pub use journald::Field;
 pub use linux::Linux;
 pub use system::{Job, System};
 

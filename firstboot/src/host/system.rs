@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the machine can do beyond files: commands, clock, waiting, kernel settings.
 
+use super::journald::Field;
 use anyhow::Result;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
@@ -45,8 +46,12 @@ pub trait System {
     fn zero_free_space(&self, folder: &str) -> Result<u64>;
     /// A random number in 0.0..1.0, for jitter.
     fn random(&self) -> f64;
-    /// Prints one line on every console that the kernel has, and to the log.
-    fn say(&self, line: &str);
+    /// Prints one line on every console that the kernel has, and to the log, there with these fields beside it.
+    fn say_with(&self, line: &str, fields: &[Field<'_>]);
+    /// [`System::say_with`] without fields.
+    fn say(&self, line: &str) {
+        self.say_with(line, &[]);
+    }
     /// Tells the service manager how far the work is (`sd_notify`).
     fn notify(&self, state: &str);
     /// Called before each effect; a test stops the run here as a power cut would.

@@ -14,6 +14,7 @@ pub mod csr;
 pub mod discovery;
 pub mod edge_info;
 pub mod error;
+pub mod event;
 pub mod files;
 pub mod join;
 pub mod jws;

@@ -111,6 +111,21 @@ impl NodeClient {
         format!("/api/v1/nodes/{}", self.name)
     }
 
+    /// Name of the node that this client is.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Creates an object. One of that name that is there already is as good.
+    pub(super) fn create(&self, path: &str, object: &Value) -> Result<(), Fault> {
+        self.run(async {
+            match self.client.post(path, object).await {
+                Ok(_) | Err(Error { kind: Kind::Status(409), .. }) => Ok(()),
+                Err(error) => Err(error.into()),
+            }
+        })
+    }
+
     /// Own Node; none before kubelet has registered it. Either answer proves that the certificate is accepted.
     pub fn node(&self) -> Result<Option<NodeState>, Fault> {
         self.run(async {

@@ -3,6 +3,7 @@
 
 mod bundle;
 mod clock;
+mod events;
 mod harden;
 mod identity;
 mod images;

@@ -2,7 +2,7 @@
 //! The end of the seed: its token is overwritten as soon as the certificate works, the file is destroyed when the node
 //! is Ready, and the partition is searched for what may be left of it.
 
-use super::Cx;
+use super::{Cx, events};
 use crate::boot_partition::{BootPartition, encodings};
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::{Host, STATE_DIR};
@@ -20,6 +20,7 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
 }
 
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
+    events::joined(cx)?;
     if !cx.carried {
         no_copies(&cx.host, &cx.boot)?;
         cx.boot.destroy(cx.seed_name).owned_by(Owner::Host)?;

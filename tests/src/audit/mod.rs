@@ -9,7 +9,7 @@ mod before;
 pub mod lynis;
 
 use crate::ports::open_to_strangers;
-use crate::{APPROVER, FOUND, OFF, SOON, add_script, cis, device_options, found, own_arch};
+use crate::{APPROVER, FOUND, OFF, SOON, add_script, cis, configz, device_options, found, own_arch};
 use anyhow::{Context, Result, ensure};
 use imagebuild::debian::Debian;
 use lynis::Said;
@@ -140,8 +140,7 @@ fn joined(image: &DiskImage, tools: &[u8], progress: &mut Progress) -> Result<Jo
     progress.say(&format!("{NAME} is Ready"));
     let ports = open_to_strangers(&site, &address)?;
     let from_control_plane = site.scan(CONTROL_PLANE, &address, Scan::Tcp)?;
-    let configz = plane.kubectl(&["get", "--raw", &format!("/api/v1/nodes/{NAME}/proxy/configz")])?;
-    let configz: Value = serde_json::from_str(&configz).context("read /configz")?;
+    let configz = configz(&plane, NAME)?;
     device.wait_console(DONE, LONG)?;
     device.power_off(OFF)?;
     let verdicts = cis::verdicts(&cis::Facts::new(|name| found(&device, name).unwrap_or_default(), &configz));

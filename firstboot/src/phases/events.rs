@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the cluster is told of this node by Events. Best effort: a refusal is said once and keeps nothing from going on.
+
+use super::Cx;
+use crate::fault::{Fault, OwnedBy, Owner};
+use crate::firewall::learn::node_client;
+use crate::host::Host;
+use crate::journal::Record;
+use crate::kube::event::Event;
+use crate::report::unix_seconds;
+
+/// Fact: digest of the seed by which the node joined whose Event was made, or refused.
+const TOLD: &str = "joined-event";
+
+/// Tells once in this life of the node that it is Ready, how long each phase took and which image it is.
+pub(super) fn joined(cx: &Cx) -> Result<(), Fault> {
+    if cx.host.journal().fact(TOLD) == Some(cx.seed.digest()) {
+        return Ok(());
+    }
+    tell(&cx.host, "FirstbootJoined", false, message(cx), cx.seed.digest());
+    cx.host.record(Record::Fact { name: TOLD.into(), value: cx.seed.digest().into() }).owned_by(Owner::Host)
+}
+
+/// Creates an Event, or says why there is none.
+pub(super) fn tell(host: &Host, reason: &'static str, warning: bool, message: String, occasion: &str) {
+    let occasion = occasion.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+    let event = Event { reason, warning, message, occasion, time: unix_seconds(host.now()) };
+    if let Err(fault) = node_client(host).and_then(|client| client.tell(&event)) {
+        host.sys().say(&format!("firstboot: no Event for the cluster ({}): {fault}", fault.owner.word()));
+    }
+}
+
+fn message(cx: &Cx) -> String {
+    let seconds = cx.host.journal().seconds();
+    let total: f64 = seconds.iter().map(|(_, s)| s).sum();
+    let each: Vec<String> = seconds.iter().map(|(phase, s)| format!("{phase} {s:.2}")).collect();
+    format!(
+        "firstboot {} made this device a Ready node in {total:.1} s, image {} ({}); seconds: {}",
+        env!("CARGO_PKG_VERSION"),
+        cx.image.target,
+        cx.image.build_id,
+        each.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::cx;
+    use super::*;
+    use crate::host::fake::Fake;
+
+    const SEED: &str = "version = 1\n[cluster]\napiserver = \"a\"\ntoken = \"abcdef.0123456789abcdef\"\nca-cert-hashes = \
+                        \"sha256:0000000000000000000000000000000000000000000000000000000000000000\"\n";
+
+    #[test]
+    fn what_cannot_be_told_is_said_once_and_stops_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (fake, seen) = Fake::new();
+        let cx = cx(dir.path(), fake, SEED);
+        cx.host.record(Record::Done { phase: "join".into(), seconds: 1.25 }).unwrap();
+        cx.host.record(Record::Done { phase: "ready".into(), seconds: 2.0 }).unwrap();
+        let text = "firstboot 0.1.0 made this device a Ready node in 3.2 s, image generic-amd64 (test); \
+                    seconds: join 1.25, ready 2.00";
+        assert_eq!(message(&cx), text);
+        // There is no certificate to show to anybody.
+        joined(&cx).unwrap();
+        joined(&cx).unwrap();
+        let said = seen.lines.take();
+        assert!(
+            matches!(&said[..], [one] if one.starts_with("firstboot: no Event for the cluster (host): ")),
+            "{said:?}"
+        );
+    }
+}

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `firstboot report`: one archive (tar, gzip) for whoever is asked to help, without a secret in it and of bounded size.
+//!
+//! [`FILES`] and [`COMMANDS`] are the list of what goes in. Every text goes through [`redact()`]. The seed, kubelet.conf and
+//! kubelet's certificates and keys are in no list; of those files that hold secrets, the values are read so that they can
+//! be taken out of everything else ([`known()`]).
+
+mod known;
+mod redact;
+#[cfg(test)]
+mod tests;
+mod words;
+
+pub use known::known;
+pub use redact::{Known, MARK, redact};
+
+use crate::fault::{Fault, OwnedBy, Owner};
+use crate::host::Host;
+use crate::image::IMAGE_INFO;
+use crate::journal::JOURNAL;
+use crate::report::{one_line, timestamp, unix_seconds};
+use anyhow::{Context, Result};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use std::io::Write;
+
+/// How large an archive may get, uncompressed.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// Most bytes of one text; of a longer one the end is kept, which is the newest of a log.
+    text: usize,
+    /// Most bytes of all texts together.
+    total: usize,
+}
+
+const LIMITS: Limits = Limits { text: 512 << 10, total: 8 << 20 };
+
+/// Files that are read as they are, below the name that they get.
+const FILES: &[(&str, &str)] = &[
+    ("firstboot/journal", JOURNAL),
+    ("firstboot/receipt.json", "/var/lib/firstboot/receipt.json"),
+    ("firstboot/verified-time", "/var/lib/firstboot/verified-time"),
+    ("firstboot/firewall.json", "/var/lib/firstboot/firewall.json"),
+    ("versions/image.json", IMAGE_INFO),
+    ("versions/os-release", "/etc/os-release"),
+    ("system/kernel", "/proc/version"),
+    ("system/command-line", "/proc/cmdline"),
+    ("system/uptime", "/proc/uptime"),
+    ("system/load", "/proc/loadavg"),
+    ("system/memory", "/proc/meminfo"),
+    ("system/cpu", "/proc/cpuinfo"),
+    ("system/modules", "/proc/modules"),
+    ("system/mounts", "/proc/mounts"),
+    ("system/swaps", "/proc/swaps"),
+    ("network/resolv.conf", "/etc/resolv.conf"),
+    ("network/resolv.conf-resolved", "/run/systemd/resolve/resolv.conf"),
+    ("network/hosts", "/etc/hosts"),
+    ("network/interfaces", "/proc/net/dev"),
+];
+
+/// Commands whose output goes in. Each has its own limit of time: none may keep the others from being asked.
+const COMMANDS: &[(&str, &[&str])] = &[
+    ("versions/kubelet", &["kubelet", "--version"]),
+    ("versions/containerd", &["containerd", "--version"]),
+    ("versions/runc", &["runc", "--version"]),
+    ("versions/systemd", &["systemctl", "--version"]),
+    ("network/addresses", &["ip", "address"]),
+    ("network/links", &["ip", "-stats", "link"]),
+    ("network/routes", &["ip", "route", "show", "table", "all"]),
+    ("network/routes6", &["ip", "-6", "route", "show", "table", "all"]),
+    ("network/rules", &["ip", "rule"]),
+    ("network/neighbours", &["ip", "neighbour"]),
+    ("network/sockets", &["ss", "-tulpn"]),
+    ("network/dns", &["resolvectl", "--no-pager", "status"]),
+    ("network/networkd", &["networkctl", "--no-pager", "--all", "status"]),
+    ("network/packet-filter", &["nft", "list", "table", "inet", "firstboot"]),
+    ("system/disks", &["lsblk", "--output", "NAME,TYPE,SIZE,RO,FSTYPE,LABEL,MOUNTPOINTS"]),
+    ("system/disk-usage", &["df", "-h"]),
+    ("system/inodes", &["df", "-i"]),
+    ("system/clock", &["timedatectl", "--no-pager"]),
+    ("system/failed-units", &["systemctl", "--no-pager", "--failed"]),
+    ("system/units", &["systemctl", "--no-pager", "list-units", "--all", "firstboot*", "containerd*", "kubelet*"]),
+    ("system/containers", &["ctr", "--namespace", "k8s.io", "containers", "list"]),
+];
+
+const JOURNALCTL: &[&str] = &[
+    "timeout",
+    "60",
+    "journalctl",
+    "--quiet",
+    "--no-pager",
+    "--no-hostname",
+    "--output=short-iso-precise",
+    "--lines=2000",
+];
+
+/// Units whose log lines go in.
+const LOGS: &[(&str, &[&str])] = &[
+    ("logs/firstboot", &["--unit=firstboot*"]),
+    ("logs/kubelet", &["--unit=kubelet.service"]),
+    ("logs/containerd", &["--unit=containerd.service"]),
+    ("logs/kernel", &["--dmesg"]),
+    ("logs/warnings", &["--priority=warning"]),
+];
+
+/// A text of firstboot's own, made when it is asked for: status, preflight, audit.
+pub type Own<'a> = (&'a str, &'a dyn Fn() -> Result<String>);
+
+/// The archive: `own` texts, then what the lists name.
+///
+/// # Errors
+/// When it cannot be put together; what cannot be read is said in its place and is no error.
+pub fn archive(host: &Host, own: &[Own<'_>], known: &Known) -> Result<Vec<u8>, Fault> {
+    within(LIMITS, host, own, known)
+}
+
+fn within(limits: Limits, host: &Host, own: &[Own<'_>], known: &Known) -> Result<Vec<u8>, Fault> {
+    let mut archive = Archive {
+        tar: tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default())),
+        folder: folder(host),
+        time: unix_seconds(host.now()),
+        limits,
+        known,
+    };
+    fill(&mut archive, host, own).owned_by(Owner::Host)?;
+    let gzip = archive.tar.into_inner().context("write the archive").owned_by(Owner::Host)?;
+    gzip.finish().context("write the archive").owned_by(Owner::Host)
+}
+
+/// Name of the archive's one folder, and of its file before `.tar.gz`: node and time, which tell archives apart.
+pub fn folder(host: &Host) -> String {
+    let node = host.journal().fact("node").unwrap_or("device").to_owned();
+    format!("firstboot-report-{node}-{}", timestamp(unix_seconds(host.now())).replace(':', ""))
+}
+
+fn fill(archive: &mut Archive<'_>, host: &Host, own: &[Own<'_>]) -> Result<()> {
+    for (name, text) in own {
+        archive.add(name, text().map(String::into_bytes))?;
+    }
+    for (name, path) in FILES {
+        match host.read(path) {
+            Ok(None) => {}
+            read => archive.add(name, read.map(Option::unwrap_or_default))?,
+        }
+    }
+    for (name, argv) in COMMANDS {
+        let limited = [&["timeout", "20"], *argv].concat();
+        archive.add(name, host.sys().run(&limited, None).map(String::into_bytes))?;
+    }
+    for (name, which) in LOGS {
+        let argv = [JOURNALCTL, *which].concat();
+        archive.add(name, host.sys().run(&argv, None).map(String::into_bytes))?;
+    }
+    Ok(())
+}
+
+struct Archive<'a> {
+    tar: tar::Builder<GzEncoder<Vec<u8>>>,
+    folder: String,
+    time: u64,
+    /// What is left of them, for all texts to come.
+    limits: Limits,
+    known: &'a Known,
+}
+
+impl Archive<'_> {
+    /// Adds one text, or why there is none.
+    fn add(&mut self, name: &str, text: Result<Vec<u8>>) -> Result<()> {
+        let bytes = text.unwrap_or_else(|error| one_line(&format!("not there: {error:#}")).into_bytes());
+        // Redacted before it is cut, so that no half of a secret is left at the cut.
+        let text = cut(redact(&bytes, self.known), self.limits.text.min(self.limits.total));
+        self.limits.total -= text.len().min(self.limits.total);
+        let mut header = tar::Header::new_ustar();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o600);
+        header.set_mtime(self.time);
+        let path = format!("{}/{name}", self.folder);
+        self.tar.append_data(&mut header, path, text.as_bytes()).with_context(|| format!("add {name} to the archive"))
+    }
+}
+
+/// The last lines of a text that is too long, and how much is not there.
+fn cut(text: String, limit: usize) -> String {
+    if text.len() <= limit {
+        return text;
+    }
+    let at = text.len() - limit;
+    let at = memchr::memchr(b'\n', &text.as_bytes()[at..]).map_or(text.len(), |line| at + line + 1);
+    let mut head = format!("[{at} bytes before this are left out]");
+    head.push('\n');
+    head + &text[at..]
+}
+
+/// Writes the archive to `file`, or to standard output when that is `-`; gives a line for people.
+///
+/// # Errors
+/// A host fault when it cannot be written.
+pub fn put(host: &Host, archive: &[u8], file: &str) -> Result<Option<String>, Fault> {
+    if file == "-" {
+        std::io::stdout().write_all(archive).context("write the archive").owned_by(Owner::Host)?;
+        return Ok(None);
+    }
+    let path = std::path::absolute(file).with_context(|| format!("find {file}")).owned_by(Owner::Host)?;
+    let path = path.to_string_lossy().into_owned();
+    host.write(&path, archive, 0o600).owned_by(Owner::Host)?;
+    Ok(Some(format!("{path}: {} KiB; no token, key, passphrase or password in it", archive.len().div_ceil(1024))))
+}

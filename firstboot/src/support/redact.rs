@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Takes secrets out of text that other programs wrote: by their form, by the word before them, and by value where this
+//! device knows it. It takes too much rather than too little. Pure.
+//!
+//! Forms: bootstrap tokens (kubeadm, `[a-z0-9]{6}\.[a-z0-9]{16}`, whose first half is public), private keys in PEM (RFC 7468)
+//! and that in base64, bearer tokens (RFC 6750), JSON Web Tokens (RFC 7519), user information in URLs (RFC 3986, 3.2.1).
+
+use super::words::after_key_words;
+use memchr::memmem::{find_iter, rfind};
+use zeroize::Zeroizing;
+
+/// Stands where a secret was.
+pub const MARK: &str = "[redacted]";
+/// Most lines that are dropped after the head of a private key whose end is not there.
+const KEY_LINES: usize = 120;
+/// Shortest value that is taken out wherever it stands: less would tear up ordinary words.
+const SHORTEST: usize = 4;
+
+/// What this device knows to be secret.
+#[derive(Default)]
+pub struct Known(Vec<Zeroizing<String>>);
+
+impl Known {
+    /// Adds a value; what is too short to be one is ignored.
+    pub fn add(&mut self, value: &str) {
+        if value.len() >= SHORTEST {
+            // The longest comes first: a value that is a part of another must not leave the rest of it.
+            let at = self.0.partition_point(|v| v.len() > value.len());
+            self.0.insert(at, Zeroizing::new(value.to_owned()));
+        }
+    }
+
+    /// Adds the lines of every private key in this text.
+    pub fn add_keys(&mut self, pem: &str) {
+        let mut within = false;
+        for line in pem.lines().map(str::trim) {
+            match within {
+                _ if is_end(line) => within = false,
+                _ if is_head(line) => within = true,
+                true if looks_like_key(line) => self.add(line),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The text without control characters (UTF-16 becomes plain by that) and without secrets.
+pub fn redact(bytes: &[u8], known: &Known) -> String {
+    let mut text: String = String::from_utf8_lossy(bytes)
+        .chars()
+        .filter(|c| matches!(c, '\n' | '\t') || !(c.is_control() || matches!(c, '\u{fffd}' | '\u{feff}')))
+        .collect();
+    for value in &known.0 {
+        text = text.replace(value.as_str(), MARK);
+    }
+    let text = without_keys(&text);
+    text.lines().map(|line| redact_line(line) + "\n").collect()
+}
+
+fn redact_line(line: &str) -> String {
+    let line = without_credentials(&without_tokens(line));
+    after_key_words(&without_words(&line))
+}
+
+fn is_head(text: &str) -> bool {
+    key_boundary(text, "-----BEGIN ").is_some()
+}
+
+fn is_end(text: &str) -> bool {
+    key_boundary(text, "-----END ").is_some()
+}
+
+/// Where a `-----BEGIN … PRIVATE KEY-----` or its end begins and ends.
+fn key_boundary(text: &str, opens: &str) -> Option<(usize, usize)> {
+    const CLOSES: &str = "PRIVATE KEY";
+    find_iter(text.as_bytes(), CLOSES).find_map(|closes| {
+        let start = rfind(&text.as_bytes()[..closes], opens.as_bytes())?;
+        let kind = &text[start + opens.len()..closes];
+        let one = kind.bytes().all(|b| b.is_ascii_uppercase() || b == b' ');
+        let end = text.len().min(closes + CLOSES.len() + "-----".len());
+        (one && text.is_char_boundary(end)).then_some((start, end))
+    })
+}
+
+/// Private keys over many lines or on one, with their head or without it.
+fn without_keys(text: &str) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    let mut within: Option<usize> = None;
+    for line in text.lines() {
+        let mut line = line.to_owned();
+        if let Some(count) = within {
+            match key_boundary(&line, "-----END ") {
+                Some((_, end)) => {
+                    line.replace_range(..end, MARK);
+                    within = None;
+                }
+                None => {
+                    within = (count < KEY_LINES).then_some(count + 1);
+                    continue;
+                }
+            }
+        }
+        while let Some((start, head)) = key_boundary(&line, "-----BEGIN ") {
+            match key_boundary(&line[head..], "-----END ") {
+                Some((_, end)) => line.replace_range(start..head + end, MARK),
+                None => {
+                    line.replace_range(start.., MARK);
+                    within = Some(0);
+                }
+            }
+        }
+        if let Some((start, end)) = key_boundary(&line, "-----END ") {
+            // The log began in the middle of a key.
+            line.replace_range(start..end, MARK);
+            while lines.last().is_some_and(|l| looks_like_key(l)) {
+                lines.pop();
+            }
+        }
+        lines.push(line);
+    }
+    lines.join("\n")
+}
+
+/// Whether the line ends in a word of base64, as a line of PEM does behind whatever a log puts before it.
+fn looks_like_key(line: &str) -> bool {
+    let word = line.split_whitespace().next_back().unwrap_or_default();
+    word.len() >= 8 && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b))
+}
+
+/// Second halves of bootstrap tokens.
+fn without_tokens(line: &str) -> String {
+    let small = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let (bytes, mut out, mut from) = (line.as_bytes(), String::with_capacity(line.len()), 0);
+    for dot in memchr::memchr_iter(b'.', bytes) {
+        let before = bytes[from..dot].iter().rev().take_while(|b| small(b)).count();
+        let after = bytes[dot + 1..].iter().take_while(|b| small(b)).count();
+        if before >= 6 && after >= 16 {
+            out.push_str(&line[from..=dot]);
+            out.push_str(MARK);
+            from = dot + 1 + after;
+        }
+    }
+    out + &line[from..]
+}
+
+/// What stands before the `@` of a URL.
+fn without_credentials(line: &str) -> String {
+    let (mut out, mut rest) = (String::with_capacity(line.len()), line);
+    while let Some((before, after)) = rest.split_once("://") {
+        out.push_str(before);
+        out.push_str("://");
+        let ends = |c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\'' | '<' | '>' | '`');
+        let authority = &after[..after.find(ends).unwrap_or(after.len())];
+        rest = match authority.rsplit_once('@') {
+            Some((who, _)) => {
+                out.push_str(MARK);
+                &after[who.len()..]
+            }
+            None => after,
+        };
+    }
+    out + rest
+}
+
+/// Words that are secrets by their form: JSON Web Tokens, and PEM in base64 (kubeconfigs have keys so).
+fn without_words(line: &str) -> String {
+    let in_word = |c: char| c.is_ascii_alphanumeric() || "+/=-_.".contains(c);
+    let (mut out, mut rest) = (String::with_capacity(line.len()), line);
+    while let Some(start) = rest.find(in_word) {
+        let length = rest[start..].find(|c| !in_word(c)).unwrap_or(rest.len() - start);
+        let word = &rest[start..start + length];
+        out.push_str(&rest[..start]);
+        // `{"` and `-----BEGI` in base64; a value may hang on a `=`.
+        let secret = ["eyJ", "LS0tLS1CRUdJ"].iter().find_map(|form| word.find(form));
+        match secret.filter(|at| word.len() - at >= 32) {
+            Some(at) => {
+                out.push_str(&word[..at]);
+                out.push_str(MARK);
+            }
+            None => out.push_str(word),
+        }
+        rest = &rest[start + length..];
+    }
+    out + rest
+}

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Secrets are planted in every source of the archive, which is then searched for them, uncompressed, in UTF-8 and UTF-16.
+
+use super::*;
+use crate::boot_partition::{encodings, find_all};
+use crate::host::fake::Fake;
+use crate::kube::files::{KUBELET_CONF, PKI};
+use std::io::Read;
+
+const TOKEN: &str = "0123456789abcdef";
+const WIFI: &str = "it's my #1 \"network";
+const PROXY: &str = "p%40ss;word";
+const BEARER: &str = "opaque-bearer-4711";
+const JWT: &str = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJub2RlIn0.c2lnbmF0dXJl";
+/// Base64 of "-----BEGIN EC PRIVATE KEY-----…", as kubeconfigs have it.
+const KEY_DATA: &str = "LS0tLS1CRUdJTiBFQyBQUklWQVRFIEtFWS0tLS0tCk1IY0NBUUVFSUk=";
+const KEY: [&str; 2] = ["MHcCAQEEIIplantedplantedplantedplantedplantedplantedplanted12345", "AwEHoUQDQgAEshortlast=="];
+
+fn pem() -> String {
+    format!("-----BEGIN EC PRIVATE KEY-----\n{}\n{}\n-----END EC PRIVATE KEY-----\n", KEY[0], KEY[1])
+}
+
+/// What must not be found, in pieces short enough to be found if a part is left.
+fn secrets() -> Vec<&'static str> {
+    vec![
+        TOKEN,
+        WIFI,
+        "#1 \"net",
+        "#1 \\\"net",
+        PROXY,
+        "p@ss;word",
+        BEARER,
+        JWT,
+        "c2lnbmF0dXJl",
+        KEY_DATA,
+        KEY[0],
+        KEY[1],
+    ]
+}
+
+/// Log lines as programs write them, with every secret in them, here and there with nothing before it that tells.
+fn planted() -> String {
+    let logged: String = pem().lines().map(|l| format!("2026-11-23T00:00:00Z kubelet[7]: {l}\n")).collect();
+    format!(
+        "harmless before\n\
+         kubeadm join 10.0.0.1:6443 --token abcdef.{TOKEN} --discovery-token-ca-cert-hash sha256:00\n\
+         the secret alone: {TOKEN}.\n\
+         wpa_supplicant: psk=\"{WIFI}\" refused\n\
+         set {WIFI} for wlan0\n\
+         {{\"msg\":\"psk it's my #1 \\\"network was refused\"}}\n\
+         proxyconnect http://edge:{PROXY}@proxy.example:3128/x: refused\n\
+         decoded: edge p@ss;word\n\
+         Authorization: Bearer {BEARER}\n\
+         curl -H 'authorization: bearer {BEARER}'\n\
+         mounted {JWT} for a pod\n\
+         client-key-data: {KEY_DATA}\n\
+         {logged}\
+         on one line: {}\n\
+         harmless after\n",
+        pem().trim_end().replace('\n', "\\n")
+    )
+}
+
+/// A device with a secret in every file that may hold one, and in everything that is read or asked.
+fn device(root: &Path) -> Host {
+    let (fake, seen) = Fake::new();
+    seen.clock.set(Some(std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_795_392_000)));
+    let host = Host::open(root, Box::new(fake.answering(|_| Some(Ok(planted()))))).unwrap();
+    host.record(crate::journal::Record::Fact { name: "node".into(), value: "edge-1".into() }).unwrap();
+    for (_, path) in FILES.iter().filter(|(_, path)| *path != JOURNAL) {
+        put(root, path, planted().as_bytes());
+    }
+    // As an editor on Windows saves.
+    put(root, "/etc/hosts", &encodings(&format!("\u{feff}{}", planted()))[1]);
+    put(
+        root,
+        "/etc/wpa_supplicant/wpa_supplicant-wlan0.conf",
+        format!("network={{\n\tpsk=\"{WIFI}\"\n}}\n").as_bytes(),
+    );
+    put(root, "/etc/firstboot/proxy.env", format!("HTTPS_PROXY=http://edge:{PROXY}@proxy.example:3128\n").as_bytes());
+    put(root, &format!("{PKI}/kubelet-client-current.pem"), pem().as_bytes());
+    put(root, KUBELET_CONF, planted().as_bytes());
+    host
+}
+
+use std::path::Path;
+
+fn put(root: &Path, path: &str, bytes: &[u8]) {
+    let path = root.join(path.trim_start_matches('/'));
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn seed() -> Vec<u8> {
+    format!(
+        "version = 1\n[cluster]\napiserver = \"a\"\ntoken = \"abcdef.{TOKEN}\"\nca-cert-hashes = \"sha256:{}\"\n",
+        "0".repeat(64)
+    )
+    .into_bytes()
+}
+
+fn unpacked(gzip: &[u8]) -> Vec<u8> {
+    let mut tar = Vec::new();
+    flate2::read::GzDecoder::new(gzip).read_to_end(&mut tar).unwrap();
+    tar
+}
+
+#[test]
+fn no_secret_is_in_the_archive_wherever_it_was_planted() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = device(dir.path());
+    let own: [Own<'_>; 2] = [("status", &|| Ok(planted())), ("audit", &|| anyhow::bail!("psk=\"{WIFI}\" failed"))];
+    let known = known(&host, Some(&seed()));
+    let tar = unpacked(&archive(&host, &own, &known).unwrap());
+    for secret in secrets() {
+        for form in encodings(secret) {
+            assert_eq!(find_all(&tar, &form), [0usize; 0], "{secret} is in the archive");
+        }
+    }
+    let mut names = Vec::new();
+    for entry in tar::Archive::new(tar.as_slice()).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let name = entry.path().unwrap().to_string_lossy().into_owned();
+        let name = name.strip_prefix("firstboot-report-edge-1-2026-11-23T000000Z/").unwrap().to_owned();
+        let mut text = String::new();
+        entry.read_to_string(&mut text).unwrap();
+        // What is no secret is still there, on either side of what was.
+        if !["firstboot/journal", "audit"].contains(&name.as_str()) {
+            assert!(text.starts_with("harmless before\n") && text.ends_with("\nharmless after\n"), "{name}: {text}");
+            assert!(text.contains("--token [redacted] --discovery-token-ca-cert-hash sha256:00\n"), "{text}");
+            assert!(text.contains("\ndecoded: edge [redacted]\n"), "{text}");
+            assert!(text.contains("http://[redacted]@proxy.example:3128/x: refused\n"), "{text}");
+        }
+        names.push(name);
+    }
+    assert_eq!(names.len(), own.len() + FILES.len() + COMMANDS.len() + LOGS.len());
+    let never = ["seed", "kubelet.conf", "pki", "wpa_supplicant", "proxy.env", "join.key"];
+    assert!(!names.iter().any(|name| never.iter().any(|n| name.contains(n))), "{names:?}");
+}
+
+/// Without knowing the values, by their forms and the words before them alone.
+#[test]
+fn forms_and_words_are_enough_for_most() {
+    let none = Known::default();
+    for (text, shown) in [
+        (format!("token abcdef.{TOKEN}!"), "token abcdef.[redacted]!"),
+        (format!("\"token\":\"{BEARER}\",\"a\":1"), "\"token\":\"[redacted]\",\"a\":1"),
+        (format!("\\\"token\\\": \\\"{BEARER}\\\" x"), "\\\"token\\\": \\\"[redacted]\\\" x"),
+        ("\"secret\": \"one\\\"two\" x".into(), "\"secret\": \"[redacted]\" x"),
+        ("token=one;two,three x".into(), "token=[redacted] x"),
+        ("password: http://a:b@c one two".into(), "password: [redacted]"),
+        (format!("sae_password = {WIFI}"), "sae_password = [redacted]"),
+        (format!("psk=\"{WIFI}\" x"), "psk=\"[redacted]\" x"),
+        ("key_mgmt=WPA-PSK WPA-PSK-SHA256".into(), "key_mgmt=WPA-PSK WPA-PSK-SHA256"),
+        (
+            "http://user@[fd00::1]:3128 https://plain.example/a@b".into(),
+            "http://[redacted]@[fd00::1]:3128 https://plain.example/a@b",
+        ),
+        (format!("bearer {BEARER}, x"), "bearer [redacted] x"),
+        (format!("value={JWT}"), "value=[redacted]"),
+        ("no secrets: 12 tokens; containerd.io".into(), "no secrets: 12 tokens; containerd.io"),
+        ("\u{1b}[31mred\u{0}".into(), "[31mred"),
+    ] {
+        assert_eq!(redact(text.as_bytes(), &none), format!("{shown}\n"), "{text}");
+    }
+    // A log that begins in the middle of a key, and one that ends there.
+    let half = format!("a\nx: {}\nx: {}\nx: -----END EC PRIVATE KEY-----\nb\n", KEY[0], KEY[1]);
+    assert_eq!(redact(half.as_bytes(), &none), "a\nx: [redacted]\nb\n");
+    let half = format!("a\nx: -----BEGIN EC PRIVATE KEY-----\nx: {}\n", KEY[0]);
+    assert_eq!(redact(half.as_bytes(), &none), "a\nx: [redacted]\n");
+}
+
+#[test]
+fn a_secret_that_is_a_part_of_another_leaves_nothing_of_it() {
+    let mut known = Known::default();
+    for value in ["word", "password-1", "abc"] {
+        known.add(value);
+    }
+    assert_eq!(redact(b"password-1 sword abc", &known), "[redacted] s[redacted] abc\n");
+}
+
+#[test]
+fn its_size_is_bounded_and_the_newest_lines_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let (fake, _) = Fake::new();
+    let flood = "0123456789 0123456789 0123456789\n".repeat(1 << 9) + "the newest line\n";
+    let host = Host::open(dir.path(), Box::new(fake.answering(move |_| Some(Ok(flood.clone()))))).unwrap();
+    let archive = within(Limits { text: 1 << 10, total: 16 << 10 }, &host, &[], &Known::default()).unwrap();
+    let tar = unpacked(&archive);
+    // Heads and padding of tar come on top.
+    assert!(tar.len() < (16 << 10) + 26 * 2048 + 1024, "{}", tar.len());
+    assert!(find_all(&tar, b"\nthe newest line\n").len() >= 15);
+    assert!(find_all(&tar, b" bytes before this are left out]\n").len() >= 15);
+    let file = dir.path().join("out.tar.gz");
+    // The host's root is the folder itself, so this path lies below it.
+    let said = super::put(&host, &archive, "/out.tar.gz").unwrap().unwrap();
+    assert!(said.starts_with("/out.tar.gz: "), "{said}");
+    assert_eq!(std::fs::read(file).unwrap(), archive);
+}
