@@ -192,9 +192,9 @@ impl Journal {
         self.life().contains(&Record::Sealed) && self.resetting().is_none()
     }
 
-    /// Whether a reset has begun and not ended: which paths it leaves alone.
+    /// Whether a reset has begun and not ended: which paths it leaves alone, by the latest word.
     pub fn resetting(&self) -> Option<&[String]> {
-        self.records.iter().find_map(|r| match r {
+        self.records.iter().rev().find_map(|r| match r {
             Record::Resetting { keep, .. } => Some(keep.as_slice()),
             _ => None,
         })

@@ -52,16 +52,15 @@ enum Command {
     Clock,
     Guard,
     Network,
-    Reset { yes: bool, dry_run: bool, keep: Vec<String> },
+    Reset { yes: bool, dry_run: bool, keep: Keep },
     ResetWork,
     Print(String),
 }
 
 fn main() -> ExitCode {
     match parse(lexopt::Parser::from_env()) {
-        Ok(Command::Reset { yes, dry_run, keep }) => reset(yes, dry_run, &keep),
         Ok(command) => match execute(command) {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(code) => code,
             Err(fault) => {
                 eprintln!("firstboot: {fault}");
                 ExitCode::from(fault.owner.exit_code())
@@ -93,14 +92,13 @@ fn parse(mut args: lexopt::Parser) -> Result<Command, lexopt::Error> {
                 *until = Some(phase);
             }
             (Long("reset"), Command::Run { until: None }) if !named => {
-                command = Command::Reset { yes: false, dry_run: false, keep: Vec::new() };
+                command = Command::Reset { yes: false, dry_run: false, keep: Keep::default() };
                 named = true;
             }
             (Long("yes"), Command::Reset { yes, .. }) => *yes = true,
             (Long("dry-run"), Command::Reset { dry_run, .. }) => *dry_run = true,
             (Long("keep"), Command::Reset { keep, .. }) => {
-                keep.push(args.value()?.string()?);
-                Keep::parse(keep)?;
+                *keep = keep.with(&Keep::parse(&[args.value()?.string()?])?);
             }
             (Long("json"), Command::Status { json } | Command::Preflight { json } | Command::Audit { json }) => {
                 *json = true;
@@ -129,52 +127,42 @@ fn parse(mut args: lexopt::Parser) -> Result<Command, lexopt::Error> {
 }
 
 /// Asks and resets. No answer is no.
-fn reset(yes: bool, dry_run: bool, keep: &[String]) -> ExitCode {
-    let go = || -> Result<Option<String>, Fault> {
-        let keep = Keep::parse(keep).map_err(|text| Fault::new(Owner::Seed, text))?;
-        let host = Host::open(Path::new("/"), Box::new(Linux::new())).owned_by(Owner::Host)?;
-        if dry_run {
-            print!("{}", reset::dry_run(&host, &keep));
-            return Ok(None);
+fn reset(yes: bool, dry_run: bool, keep: &Keep) -> Result<ExitCode, Fault> {
+    let host = Host::open(Path::new("/"), Box::new(Linux::new())).owned_by(Owner::Host)?;
+    if dry_run {
+        print!("{}", reset::dry_run(&host, keep)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(question) = reset::question(&host).filter(|_| !yes) {
+        let refused = |why: &str| {
+            eprintln!("firstboot: reset this device: {why}");
+            Ok(ExitCode::from(2))
+        };
+        if !std::io::stdin().is_terminal() {
+            return refused("there is no terminal to ask on; --yes says that it is meant");
         }
-        if let Some(question) = reset::question(&host).filter(|_| !yes) {
-            if !std::io::stdin().is_terminal() {
-                return Ok(Some(
-                    "reset this device: there is no terminal to ask on; --yes says that it is meant".into(),
-                ));
-            }
-            eprint!("{question}");
-            let mut line = String::new();
-            std::io::stdin().read_line(&mut line).context("read the answer").owned_by(Owner::Host)?;
-            if !reset::is_yes(&line) {
-                return Ok(Some("reset this device: not confirmed, so nothing was done".into()));
-            }
-        }
-        match reset::by_command(&host, &keep)? {
-            reset::Done::Nothing => println!("nothing to reset: this device waits for its first seed"),
-            reset::Done::Reset(left) => {
-                println!("this device is reset and waits for a seed; journalctl -u {} has the details", reset::UNIT);
-                left.iter().for_each(|left| println!("left for an administrator of the cluster: {left}"));
-            }
-        }
-        Ok(None)
-    };
-    match go() {
-        Ok(None) => ExitCode::SUCCESS,
-        Ok(Some(refusal)) => {
-            eprintln!("firstboot: {refusal}");
-            ExitCode::from(2)
-        }
-        Err(fault) => {
-            eprintln!("firstboot: {fault}");
-            ExitCode::from(fault.owner.exit_code())
+        eprint!("{question}");
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line).context("read the answer").owned_by(Owner::Host)?;
+        if !reset::is_yes(&line) {
+            return refused("not confirmed, so nothing was done");
         }
     }
+    match reset::by_command(&host, keep)? {
+        reset::Done::Nothing => println!("nothing to reset: this device waits for its first seed"),
+        reset::Done::Reset(left) => {
+            println!("this device is reset and waits for a seed; journalctl -u {} has the details", reset::UNIT);
+            left.iter().for_each(|left| println!("left for an administrator of the cluster: {left}"));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
-fn execute(command: Command) -> Result<(), Fault> {
+/// Gives the exit code: a reset may be refused by whoever is asked, which is nobody's fault.
+fn execute(command: Command) -> Result<ExitCode, Fault> {
     let root = Path::new("/");
-    match command {
+    let done = match command {
+        Command::Reset { yes, dry_run, keep } => return reset(yes, dry_run, &keep),
         Command::Run { until } => run::run(root, Box::new(Linux::new()), until.as_deref()),
         Command::Preflight { json } => {
             let open = || Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host);
@@ -191,7 +179,6 @@ fn execute(command: Command) -> Result<(), Fault> {
         Command::Clock => run::clock(&Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host)?),
         Command::Guard => guard::guard(&Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host)?),
         Command::Network => network_part::confined::run(),
-        Command::Reset { .. } => Ok(()),
         Command::ResetWork => reset::work(root, Box::new(Linux::new())),
         Command::Print(text) => {
             print!("{text}");
@@ -209,7 +196,8 @@ fn execute(command: Command) -> Result<(), Fault> {
             Ok(())
         }
         Command::Report { file } => report(root, file),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn report(root: &Path, file: Option<String>) -> Result<(), Fault> {

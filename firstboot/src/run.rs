@@ -241,6 +241,13 @@ fn reporter<'a>(host: &'a Host, found: &Found, image: &ImageInfo) -> Reporter<'a
     Reporter::new(host, found.boot.clone(), describe(image))
 }
 
+/// Somebody who tells of a device of which it may be that nothing is whole any more.
+pub(crate) fn reporter_beside<'a>(host: &'a Host, places: Places<'_>) -> Reporter<'a> {
+    let Ok(image) = image_info(host) else { return Reporter::new(host, None, String::new()) };
+    let boot = places(&image.boot_label).ok().and_then(|places| own(&places));
+    Reporter::new(host, boot, describe(&image))
+}
+
 fn begin(host: &Host, seed: &Seed) -> Result<(), Fault> {
     let boot = host.boot_id().owned_by(Owner::Host)?.unwrap_or_default();
     let begun = Record::Begun { version: env!("CARGO_PKG_VERSION").into(), seed: seed.digest().to_owned(), boot };

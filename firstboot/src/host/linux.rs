@@ -6,6 +6,7 @@ use super::journald::{self, Field};
 use super::{Job, System};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::time::{ClockId, Timespec, clock_settime};
 use std::io::{ErrorKind, Read, Write};
@@ -113,10 +114,14 @@ impl System for Linux {
     }
 
     fn unmount(&self, path: &str) -> Result<()> {
-        let gone = || unmount(path, UnmountFlags::NOFOLLOW);
+        let gone = |more| match unmount(path, UnmountFlags::NOFOLLOW | more) {
+            // It went with another, or is hidden below one.
+            Err(Errno::INVAL | Errno::NOENT) => Ok(()),
+            other => other,
+        };
         // What a process still has open goes as soon as that ends; nobody else finds a way to it any more.
-        gone()
-            .or_else(|_| unmount(path, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH))
+        gone(UnmountFlags::empty())
+            .or_else(|_| gone(UnmountFlags::DETACH))
             .with_context(|| format!("unmount {path}"))
     }
 

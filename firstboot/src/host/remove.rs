@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Taking things back: trees, single folders, copies that were kept. For a reset only.
 //!
-//! No symbolic link is followed below the path that is named, and no mount is entered: what is mounted somewhere below
-//! may be somebody's data, so a tree with a mount in it is a fault and not a tree less.
+//! No symbolic link is followed at or below the path that is named, and no mount below it is entered: where it leads and
+//! what is mounted there may be somebody's data, so a tree with a mount in it is a fault and not a tree less.
 
-use super::{Host, split};
-use anyhow::{Context, Result, bail};
+use super::{Host, parts, split};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use std::ffi::CString;
@@ -17,8 +17,34 @@ use std::os::unix::fs::fchown;
 /// Longest file that is overwritten before it is removed, bytes: keys and passwords are short.
 const SHORT: u64 = 1 << 20;
 
+const MOUNTED: &str = "something is still mounted there";
+
 /// Whether a path is to be left alone.
 pub type Keep<'a> = &'a dyn Fn(&str) -> bool;
+
+/// A folder that is being emptied.
+struct Level {
+    dir: OwnedFd,
+    /// In the folder above.
+    name: CString,
+    path: String,
+    /// What is still to be looked at.
+    names: std::vec::IntoIter<CString>,
+}
+
+impl Level {
+    fn of(dir: OwnedFd, name: CString, path: String) -> Result<Self> {
+        // All of them first: what a folder lists while it is being emptied is left open (readdir(3)).
+        let mut names = Vec::new();
+        for entry in fs::Dir::read_from(&dir).with_context(|| format!("list {path}"))? {
+            let entry = entry.with_context(|| format!("list {path}"))?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                names.push(entry.file_name().to_owned());
+            }
+        }
+        Ok(Level { dir, name, path, names: names.into_iter() })
+    }
+}
 
 impl Host {
     /// Whether there is anything at a path; a symbolic link counts, wherever it leads.
@@ -55,7 +81,7 @@ impl Host {
     /// Removes a folder with everything in it, but for what is kept.
     ///
     /// # Errors
-    /// When something is mounted below it, or cannot be removed.
+    /// When it is a symbolic link, something is mounted below it, or something cannot be removed.
     pub fn take_tree_away(&self, path: &str, keep: Keep<'_>) -> Result<()> {
         if keep(path) {
             return Ok(());
@@ -66,49 +92,57 @@ impl Host {
 
     /// The same, but the folder itself stays.
     pub fn take_content_away(&self, path: &str, keep: Keep<'_>) -> Result<()> {
-        match self.open_below(path, OFlags::RDONLY | OFlags::DIRECTORY) {
-            Ok(fd) => self.empty(fd, path, keep),
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
-            Err(e) => Err(e).with_context(|| format!("open {path}")),
+        ensure!(parts(path)?.len() > 1, "remove {path}: it is a part of the system");
+        let Some((folder, stat)) = self.entry(path)? else { return Ok(()) };
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => {}
+            FileType::Symlink => bail!("remove {path}: it is a symbolic link, and where it leads may be somebody's data"),
+            _ => return Ok(()),
         }
+        let (_, name) = split(path)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let dir = fs::openat(folder, name, flags, Mode::empty()).with_context(|| format!("open {path}"))?;
+        self.empty(Level::of(dir, CString::default(), path.to_owned())?, keep)
     }
 
-    fn empty(&self, dir: OwnedFd, path: &str, keep: Keep<'_>) -> Result<()> {
-        // All of them first: what a folder lists while it is being emptied is left open (readdir(3)).
-        let mut names: Vec<CString> = Vec::new();
-        for entry in fs::Dir::read_from(&dir).with_context(|| format!("list {path}"))? {
-            let entry = entry.with_context(|| format!("list {path}"))?;
-            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                names.push(entry.file_name().to_owned());
-            }
-        }
-        for name in &names {
-            let name = name.as_c_str();
-            let shown = format!("{path}/{}", name.to_string_lossy());
+    /// Not by calling itself: how deep a tree is, the pods have decided.
+    fn empty(&self, top: Level, keep: Keep<'_>) -> Result<()> {
+        let mut levels = vec![top];
+        while let Some(level) = levels.last_mut() {
+            let Some(name) = level.names.next() else {
+                let (Some(done), Some(above)) = (levels.pop(), levels.last()) else { break };
+                self.drop_folder(&above.dir, &done)?;
+                continue;
+            };
+            let shown = format!("{}/{}", level.path, name.to_string_lossy());
             if keep(&shown) {
                 continue;
             }
-            let stat = fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW);
+            let stat = fs::statat(&level.dir, &name, AtFlags::SYMLINK_NOFOLLOW);
             let stat = stat.with_context(|| format!("look at {shown}"))?;
             if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-                self.drop_file(dir.as_fd(), name, &shown, &stat)?;
+                self.drop_file(level.dir.as_fd(), name.as_c_str(), &shown, &stat)?;
                 continue;
             }
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let below = match fs::openat2(&dir, name, flags, Mode::empty(), ResolveFlags::NO_XDEV) {
+            let below = match fs::openat2(&level.dir, &name, flags, Mode::empty(), ResolveFlags::NO_XDEV) {
                 Ok(below) => below,
-                Err(Errno::XDEV) => bail!("remove {shown}: something is still mounted there"),
+                Err(Errno::XDEV) => bail!("remove {shown}: {MOUNTED}"),
                 Err(e) => return Err(e).with_context(|| format!("open {shown}")),
             };
-            self.empty(below, &shown, keep)?;
-            self.sys.before_effect(&shown)?;
-            match fs::unlinkat(&dir, name, AtFlags::REMOVEDIR) {
-                // What is kept lies in it.
-                Ok(()) | Err(Errno::NOTEMPTY) => {}
-                Err(e) => return Err(e).with_context(|| format!("remove {shown}")),
-            }
+            levels.push(Level::of(below, name, shown)?);
         }
         Ok(())
+    }
+
+    fn drop_folder(&self, above: &OwnedFd, folder: &Level) -> Result<()> {
+        let path = &folder.path;
+        self.sys.before_effect(path)?;
+        match fs::unlinkat(above, &folder.name, AtFlags::REMOVEDIR) {
+            // What is kept lies in it.
+            Ok(()) | Err(Errno::NOTEMPTY) => Ok(()),
+            Err(e) => Err(e).with_context(|| format!("remove {path}")),
+        }
     }
 
     /// Unlinks one file. What nobody but root may read, a key for instance, is overwritten in place first.
@@ -123,17 +157,23 @@ impl Host {
         let size = stat.st_size as u64;
         if plain && stat.st_mode & 0o077 == 0 && size > 0 && size <= SHORT {
             self.sys.before_effect(path)?;
-            let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            // A file that cannot be written, immutable for instance, cannot be removed either: that is told below.
-            if let Ok(fd) = fs::openat(dir, name, flags, Mode::empty()) {
-                let mut file = File::from(fd);
-                file.write_all(&vec![0; size as usize]).with_context(|| format!("overwrite {path}"))?;
-                file.sync_data().with_context(|| format!("flush {path}"))?;
+            let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            match fs::openat2(dir, name, flags, Mode::empty(), ResolveFlags::NO_XDEV) {
+                Ok(fd) => {
+                    let mut file = File::from(fd);
+                    file.write_all(&vec![0; size as usize]).with_context(|| format!("overwrite {path}"))?;
+                    file.sync_data().with_context(|| format!("flush {path}"))?;
+                }
+                // It would be somebody else's file that is overwritten.
+                Err(Errno::XDEV) => bail!("remove {path}: {MOUNTED}"),
+                // A file that cannot be written, immutable for instance, cannot be removed either: that is told below.
+                Err(_) => {}
             }
         }
         self.sys.before_effect(path)?;
         match fs::unlinkat(dir, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(Errno::BUSY) => bail!("remove {path}: {MOUNTED}"),
             Err(e) => Err(e).with_context(|| format!("remove {path}")),
         }
     }
@@ -187,3 +227,7 @@ impl Host {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "remove_tests.rs"]
+mod tests;

@@ -2,15 +2,19 @@
 //! How a node leaves its cluster, as far as a node may (Node authorizer and NodeRestriction): cordoned, its pods evicted,
 //! not Ready, without Lease and CSINode. Its Node object only an administrator may delete.
 
+use super::client::Reply;
 use super::error::{Error, Kind};
 use super::node::NodeClient;
 use crate::fault::Fault;
 use crate::report::{timestamp, unix_seconds};
 use serde_json::{Value, json};
+use std::future::Future;
 use std::time::{Duration, SystemTime};
 
 /// How often it is asked which pods are left.
 const LOOK: Duration = Duration::from_secs(2);
+/// Annotation of a Node that a reset has cordoned.
+const CORDONED: &str = "firstboot/cordoned-by-reset";
 
 /// A pod that is this node's to end: neither a DaemonSet's, which would come again, nor a file's on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,16 +26,68 @@ struct Pod {
 }
 
 impl NodeClient {
-    /// No pod is given to this node any more.
+    /// Asks until the cluster answers: whether it knows this node.
+    ///
+    /// # Errors
+    /// No answer within `limit`, for the last reason; or at once when the cluster does not take this node for what it is.
+    pub fn known(&self, limit: Duration) -> Result<bool, Fault> {
+        self.run(async {
+            let mut last = None;
+            let asked = async {
+                loop {
+                    match self.client.get(&self.node_path()).await {
+                        Ok(_) => return Ok(true),
+                        Err(Error { kind: Kind::Status(404), .. }) => return Ok(false),
+                        Err(error @ Error { kind: Kind::Status(401 | 403), .. }) => return Err(error),
+                        Err(error) => last = Some(error),
+                    }
+                    tokio::time::sleep(LOOK).await;
+                }
+            };
+            // Over all of it: a single call may take as long.
+            match tokio::time::timeout(limit, asked).await {
+                Ok(known) => Ok(known?),
+                Err(_) => Err(last.unwrap_or_else(|| self.no_answer(limit)).into()),
+            }
+        })
+    }
+
+    fn no_answer(&self, limit: Duration) -> Error {
+        let text = format!("ask API server {} for the own Node: no answer in {} s", self.client.host(), limit.as_secs());
+        Error::new(Kind::Transport, text)
+    }
+
+    /// No pod is given to this node any more. It is noted on the Node, for [`NodeClient::uncordon`]; what an
+    /// administrator has cordoned is left to him.
     pub fn cordon(&self) -> Result<(), Fault> {
         self.run(async {
-            let unschedulable = json!({"spec": {"unschedulable": true}});
-            Ok(self.client.patch(&self.node_path(), &unschedulable).await.map(drop)?)
+            if self.client.get(&self.node_path()).await?.body["spec"]["unschedulable"] == true {
+                return Ok(());
+            }
+            let patch = json!({"metadata": {"annotations": {CORDONED: "true"}}, "spec": {"unschedulable": true}});
+            Ok(self.client.patch(&self.node_path(), &patch).await.map(drop)?)
         })
+    }
+
+    /// Takes back what a reset's [`NodeClient::cordon`] did to `node`, which has joined again and was never deleted. Gives
+    /// the command for an administrator where the cluster does not let a node do that.
+    pub(super) async fn uncordon(&self, node: &Value) -> Result<Option<String>, Error> {
+        if node["metadata"]["annotations"][CORDONED].is_null() {
+            return Ok(None);
+        }
+        let patch = json!({"metadata": {"annotations": {CORDONED: null}}, "spec": {"unschedulable": null}});
+        match self.client.patch(&self.node_path(), &patch).await {
+            Ok(_) => Ok(None),
+            Err(Error { kind: Kind::Status(403), .. }) => Ok(Some(format!("kubectl uncordon {}", self.name))),
+            Err(error) => Err(error),
+        }
     }
 
     /// Evicts own pods and waits until they are gone; how many are left after `limit`. A budget (PodDisruptionBudget) that
     /// refuses is asked again until then.
+    ///
+    /// # Errors
+    /// No answer, or a cluster that lets this node evict nothing.
     pub fn drain(&self, limit: Duration) -> Result<usize, Fault> {
         self.run(async {
             let started = tokio::time::Instant::now();
@@ -44,8 +100,9 @@ impl NodeClient {
                         "metadata": {"name": pod.name, "namespace": pod.namespace},
                     });
                     match self.client.post(&format!("{}/eviction", pod.path()), &eviction).await {
-                        Ok(_) | Err(Error { kind: Kind::Status(404 | 409 | 429), .. }) => {}
-                        Err(error) => return Err(error.into()),
+                        Err(error) if !matches!(error.kind, Kind::Status(404..)) => return Err(error.into()),
+                        // One that the cluster will not evict now, for whatever reason, must not keep others.
+                        _ => {}
                     }
                 }
                 if pods.is_empty() || started.elapsed() >= limit {
@@ -57,30 +114,27 @@ impl NodeClient {
     }
 
     /// What is to be said once kubelet has stopped: pods that are left are gone, the node is not Ready, it has no Lease
-    /// and no CSINode.
-    pub fn depart(&self, now: SystemTime) -> Result<(), Fault> {
-        self.run(async {
+    /// and no CSINode. Each is tried, as long as the cluster answers; gives what failed.
+    pub fn depart(&self, now: SystemTime) -> Vec<Fault> {
+        let done = self.run(async {
+            let mut failed = Vec::new();
             let at_once = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0});
-            for pod in self.pods().await? {
-                gone(self.client.delete(&pod.path(), &at_once).await.map(drop))?;
-            }
-            let now = timestamp(unix_seconds(now));
-            let ready = json!({
-                "type": "Ready",
-                "status": "False",
-                "reason": "DeviceReset",
-                "message": "firstboot --reset took this device back",
-                "lastHeartbeatTime": now,
-                "lastTransitionTime": now,
+            let pods = self.pods().await.unwrap_or_else(|error| {
+                failed.push(error);
+                Vec::new()
             });
-            let path = format!("{}/status", self.node_path());
-            gone(self.client.patch(&path, &json!({"status": {"conditions": [ready]}})).await.map(drop))?;
+            for pod in pods {
+                attempt(&mut failed, self.client.delete(&pod.path(), &at_once)).await;
+            }
+            let status = not_ready(now);
+            attempt(&mut failed, self.client.patch(&format!("{}/status", self.node_path()), &status)).await;
             let options = json!({"apiVersion": "v1", "kind": "DeleteOptions"});
             for path in ["coordination.k8s.io/v1/namespaces/kube-node-lease/leases", "storage.k8s.io/v1/csinodes"] {
-                gone(self.client.delete(&format!("/apis/{path}/{}", self.name), &options).await.map(drop))?;
+                attempt(&mut failed, self.client.delete(&format!("/apis/{path}/{}", self.name), &options)).await;
             }
-            Ok(())
-        })
+            Ok(failed.into_iter().map(Fault::from).collect())
+        });
+        done.unwrap_or_else(|fault| vec![fault])
     }
 
     async fn pods(&self) -> Result<Vec<Pod>, Error> {
@@ -95,11 +149,28 @@ impl Pod {
     }
 }
 
-/// What is not there needs no end.
-fn gone(done: Result<(), Error>) -> Result<(), Fault> {
-    match done {
-        Err(Error { kind: Kind::Status(404), .. }) => Ok(()),
-        done => Ok(done?),
+/// What the Node says when kubelet says nothing any more.
+fn not_ready(now: SystemTime) -> Value {
+    let now = timestamp(unix_seconds(now));
+    let ready = json!({
+        "type": "Ready",
+        "status": "False",
+        "reason": "DeviceReset",
+        "message": "firstboot --reset took this device back",
+        "lastHeartbeatTime": now,
+        "lastTransitionTime": now,
+    });
+    json!({"status": {"conditions": [ready]}})
+}
+
+/// Notes what fails. What is not there needs no end, and a server that does not answer is asked nothing more.
+async fn attempt(failed: &mut Vec<Error>, call: impl Future<Output = Result<Reply, Error>>) {
+    if failed.iter().any(|error| error.kind == Kind::Transport) {
+        return;
+    }
+    match call.await {
+        Ok(_) | Err(Error { kind: Kind::Status(404), .. }) => {}
+        Err(error) => failed.push(error),
     }
 }
 

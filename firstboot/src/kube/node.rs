@@ -213,7 +213,8 @@ impl NodeClient {
     }
 
     /// Gives own Node what kubelet does not when the Node was left over from an earlier life: labels are set (or,
-    /// without a value, removed); taints only an administrator may set. Gives the commands that are left to him.
+    /// without a value, removed), and pods may come again where a reset has cordoned it; taints only an administrator may
+    /// set. Gives the commands that are left to him.
     ///
     /// # Errors
     /// No answer. That the cluster does not let a node set these labels is no error but a command.
@@ -238,6 +239,7 @@ impl NodeClient {
             if !missing.is_empty() {
                 commands.push(format!("kubectl taint --overwrite node {} {}", self.name, missing.join(" ")));
             }
+            commands.extend(self.uncordon(&node).await?);
             Ok(commands)
         })
     }

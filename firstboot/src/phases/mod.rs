@@ -30,7 +30,7 @@ pub(crate) use clock::has_timesyncd;
 pub(crate) use identity::{MACHINE_ID, NODE_BEFORE, came_with_image, machine_id, name_by_hardware};
 pub(crate) use kernel::{audit as audit_kernel, swaps};
 pub(crate) use kubelet::{UNIT as KUBELET_UNIT, WANTED as KUBELET_WANTED};
-pub(crate) use network::made_vlans;
+pub(crate) use network::made_vlan;
 pub use pod_network::withdraw as withdraw_pod_network;
 pub(crate) use proxy::{NETWORKS, kept as kept_via};
 pub use ready::LEFT_TO_DO;

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Leaving the cluster gracefully, where it answers. A cluster that is gone, or a certificate that is, keeps no device
-//! from being reset: that is said in one line.
+//! Who is told that a node leaves. A cluster that is gone, or a certificate that is, keeps no device from being reset:
+//! that is said in one line.
 
 use crate::clock::cluster;
-use crate::credential::credential;
+use crate::credential::{Credential, credential};
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::Host;
+use crate::kube::error::{Error, Kind};
 use crate::kube::kubeconfig::CURRENT_PEM;
 use crate::kube::node::NodeClient;
 use crate::phases::kept_via;
@@ -13,44 +14,30 @@ use anyhow::{Context, Result};
 use std::time::Duration;
 
 /// How long pods have to end.
-const DRAIN: Duration = Duration::from_secs(60);
+pub(super) const DRAIN: Duration = Duration::from_secs(60);
 /// How long the link may take after a boot.
 const ANSWER: Duration = Duration::from_secs(30);
-const LOOK: Duration = Duration::from_secs(2);
 
-/// Cordons the node and evicts its pods; how many are left after [`DRAIN`], and end with the runtime.
-pub(super) fn leave(host: &Host) -> Result<usize, Fault> {
-    let Some(client) = client(host)? else { return Ok(0) };
-    let mut last = None;
-    let answered = host.wait(ANSWER, LOOK, || match client.node() {
-        Ok(node) => Ok(Some(node.is_some())),
-        Err(fault) => {
-            last = Some(fault);
-            Ok(None)
-        }
-    });
-    match (answered.owned_by(Owner::Host)?, last) {
-        (Some(true), _) => {}
-        // An administrator has deleted it already.
-        (Some(false), _) => return Ok(0),
-        (None, fault) => return Err(fault.unwrap_or_else(|| Fault::new(Owner::Cluster, "ask for the own Node"))),
-    }
-    client.cordon()?;
-    client.drain(DRAIN)
+/// A client that is this node, of a cluster that answers; none where an administrator has deleted the Node already.
+pub(super) fn reach(host: &Host) -> Result<Option<NodeClient>, Fault> {
+    let client = client(host)?;
+    Ok(client.known(ANSWER)?.then_some(client))
 }
 
-/// Says that the node is gone, once kubelet has stopped.
-pub(super) fn depart(host: &Host) -> Result<(), Fault> {
-    match client(host)? {
-        Some(client) => client.depart(host.now()),
-        None => Ok(()),
-    }
+/// Says that the node is gone, once kubelet has stopped; what the cluster refused.
+pub(super) fn depart(host: &Host) -> Result<Vec<Fault>, Fault> {
+    Ok(client(host)?.depart(host.now()))
 }
 
-/// A client that is this node; none where it has no usable certificate.
-fn client(host: &Host) -> Result<Option<NodeClient>, Fault> {
-    if !credential(host).owned_by(Owner::Host)?.usable() {
-        return Ok(None);
+/// Whether it was no answer at all, rather than a refusal.
+pub(super) fn is_silent(fault: &Fault) -> bool {
+    fault.cause.downcast_ref::<Error>().is_some_and(|error| error.kind == Kind::Transport)
+}
+
+/// A client that is this node.
+fn client(host: &Host) -> Result<NodeClient, Fault> {
+    if let Credential::Unusable(why) = credential(host).owned_by(Owner::Host)? {
+        return Err(Fault::new(Owner::Host, why));
     }
     let open = || -> Result<(String, String, String, String)> {
         let (server, ca) = cluster(host)?;
@@ -60,5 +47,5 @@ fn client(host: &Host) -> Result<Option<NodeClient>, Fault> {
     };
     let (server, ca, pem, node) = open().owned_by(Owner::Host)?;
     let via = kept_via(host).owned_by(Owner::Host)?;
-    NodeClient::through(&via, &node, &server, &ca, &pem).map(Some)
+    NodeClient::through(&via, &node, &server, &ca, &pem)
 }

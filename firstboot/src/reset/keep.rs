@@ -16,6 +16,14 @@ impl Keep {
         paths.iter().map(|path| one(path.as_ref())).collect::<Result<_, _>>().map(Keep)
     }
 
+    /// These and those.
+    #[must_use]
+    pub fn with(&self, more: &Keep) -> Self {
+        let mut paths = self.0.clone();
+        paths.extend(more.0.iter().filter(|path| !self.0.contains(path)).cloned());
+        Keep(paths)
+    }
+
     /// As they were given.
     pub fn paths(&self) -> &[String] {
         &self.0

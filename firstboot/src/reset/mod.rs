@@ -15,12 +15,20 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub(crate) fn mounted_below(mountinfo: &str, folders: &[String]) -> Vec<String> {
+    mounts::below(mountinfo, folders, &Keep::default())
+}
+
 pub(crate) use by_seed::{Answer, answer};
 pub use keep::Keep;
 
+use crate::boot_partition::locate;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::{Host, System};
-use crate::journal::Record;
+use crate::journal::{Effect, JOURNAL, Record};
+use crate::report::Reporter;
+use crate::run::{Places, reporter_beside};
 use std::cell::Cell;
 use std::path::Path;
 use steps::Work;
@@ -29,10 +37,14 @@ use steps::Work;
 pub const UNIT: &str = "firstboot-reset.service";
 
 /// Every step and path in order, one line each: what `--dry-run` prints.
-pub fn dry_run(host: &Host, keep: &Keep) -> String {
+///
+/// # Errors
+/// A host fault when a reset has begun, and its record cannot be read.
+pub fn dry_run(host: &Host, keep: &Keep) -> Result<String, Fault> {
+    let keep = begun(host)?.unwrap_or_default().with(keep);
     let units = plan::OURS.map(|unit| plan::Step::Stop(unit.into()));
-    let steps = units.into_iter().chain(plan::plan(host, &kept(host, keep)));
-    steps.map(|step| format!("{step}\n")).chain(keep.paths().iter().map(|p| format!("keep {p}\n"))).collect()
+    let steps = units.into_iter().chain(plan::plan(host, &keep));
+    Ok(steps.map(|step| format!("{step}\n")).chain(keep.paths().iter().map(|p| format!("keep {p}\n"))).collect())
 }
 
 /// What a person is asked before anything is done; none where it was asked before and the power went, or where there is
@@ -84,12 +96,22 @@ pub(crate) fn by_service(host: &Host, seed: Option<String>) -> Result<(), Fault>
     host.run(&["systemctl", "--no-block", "start", UNIT]).map(drop).owned_by(Owner::Host)
 }
 
-/// From this record on the device is being reset, whatever happens.
+/// From this record on the device is being reset, whatever happens. Once begun, a reset can only be told to keep more:
+/// where it stopped at what somebody has mounted, for instance.
 fn record(host: &Host, keep: &Keep, seed: Option<String>) -> Result<(), Fault> {
-    if host.journal().resetting().is_some() {
+    let before = begun(host)?;
+    let keep = before.clone().unwrap_or_default().with(keep);
+    if before.as_ref() == Some(&keep) {
         return Ok(());
     }
     host.record(Record::Resetting { keep: keep.paths().to_vec(), seed }).owned_by(Owner::Host)
+}
+
+/// What a reset that has begun, and not ended, leaves alone; none where none has begun.
+fn begun(host: &Host) -> Result<Option<Keep>, Fault> {
+    // A list that cannot be read must not be taken for an empty one.
+    let keep = host.journal().resetting().map(Keep::parse).transpose();
+    keep.map_err(|why| Fault::new(Owner::Host, format!("read {JOURNAL}: {why}")))
 }
 
 /// What firstboot-reset.service does; nothing on a device that nobody asked to reset.
@@ -97,20 +119,32 @@ fn record(host: &Host, keep: &Keep, seed: Option<String>) -> Result<(), Fault> {
 /// # Errors
 /// A host fault when something on this device cannot be taken back. The next boot tries again.
 pub fn work(root: &Path, sys: Box<dyn System>) -> Result<(), Fault> {
+    work_beside(root, sys, &locate)
+}
+
+/// [`work`] with another boot partition.
+fn work_beside(root: &Path, sys: Box<dyn System>, places: Places<'_>) -> Result<(), Fault> {
     let host = Host::open(root, sys).owned_by(Owner::Host)?;
-    if host.journal().resetting().is_none() {
+    if begun(&host)?.is_none() {
         return Ok(());
     }
-    for unit in plan::OURS {
-        steps::stop(&host, unit).owned_by(Owner::Host)?;
-    }
+    // Before anything is written where they write, too.
+    let stopped = plan::OURS.into_iter().try_for_each(|unit| steps::stop(&host, unit)).owned_by(Owner::Host);
+    let mut reporter = reporter_beside(&host, places);
+    let done = stopped.and_then(|()| take_back(&host, &mut reporter));
+    done.inspect_err(|fault| reporter.failed(None, fault, None))
+}
+
+fn take_back(host: &Host, reporter: &mut Reporter<'_>) -> Result<(), Fault> {
     // What they wrote until they were stopped.
     host.reread_journal().owned_by(Owner::Host)?;
-    let keep = kept(&host, &Keep::default());
-    let left = left_to_do(&host);
+    let keep = begun(host)?.unwrap_or_default();
+    let left = left_to_do(host);
     host.sys().say("firstboot: reset begins");
-    let work = Work { host: &host, keep: &keep, deaf: Cell::new(false) };
-    for step in plan::plan(&host, &keep) {
+    reporter.status.state = "resetting".into();
+    reporter.write();
+    let work = Work { host, keep: &keep, deaf: Cell::new(false) };
+    for step in plan::plan(host, &keep) {
         work.perform(&step).owned_by(Owner::Host)?;
     }
     host.sys().say("firstboot: reset done: this device waits for a seed");
@@ -123,14 +157,9 @@ pub fn work(root: &Path, sys: Box<dyn System>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The one thing that a node may not do.
+/// The one thing that a node may not do, where there may be a Node.
 fn left_to_do(host: &Host) -> Option<String> {
-    host.journal().fact("node").map(|node| format!("kubectl delete node {node}"))
-}
-
-/// What stays: as it was asked for when the reset began.
-fn kept(host: &Host, asked: &Keep) -> Keep {
     let journal = host.journal();
-    // A record that was good when it was written.
-    journal.resetting().map_or_else(|| asked.clone(), |paths| Keep::parse(paths).unwrap_or_default())
+    let ran = journal.records().contains(&Record::Effect(Effect::Started { unit: plan::KUBELET.into() }));
+    journal.fact("node").filter(|_| ran).map(|node| format!("kubectl delete node {node}"))
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What Kubernetes and its pod networks leave in the kernel: nftables tables, iptables chains and rules, interfaces.
 //!
-//! Best effort: a program that is missing made nothing either, and all of it is gone at the next boot anyway.
+//! Best effort: a program that is missing made nothing either, and all of it is gone at the next boot anyway. IPVS's
+//! own table is left until then: what it forwards for is the addresses of `kube-ipvs0`, which go with that interface.
 
 use crate::host::Host;
 use anyhow::Result;
@@ -12,10 +13,14 @@ const TABLES: [&str; 4] = ["kube-proxy", "cni_", "flannel-", "kube-router"];
 const CHAINS: [&str; 6] = ["KUBE-", "CNI-", "FLANNEL-", "cali-", "CILIUM_", "WEAVE-"];
 /// Words in comments of rules that stand in chains of the system's own.
 const COMMENTS: [&str; 1] = ["flanneld"];
-/// Interfaces that are theirs, by name and by the beginning of a name.
-const LINKS: [&str; 7] =
-    ["cni0", "flannel.1", "flannel-v6.1", "kube-ipvs0", "kube-bridge", "vxlan.calico", "nodelocaldns"];
-const PEERS: [&str; 3] = ["veth", "cali", "lxc"];
+/// Bridges that are theirs: what is plugged into one is a pod's.
+const BRIDGES: [&str; 2] = ["cni0", "kube-bridge"];
+/// Other interfaces that are theirs.
+#[rustfmt::skip]
+const LINKS: [&str; 10] = [
+    "flannel.1", "flannel-v6.1", "kube-ipvs0", "kube-dummy-if", "vxlan.calico", "nodelocaldns", "cilium_host",
+    "cilium_net", "cilium_vxlan", "lxc_health",
+];
 
 /// Deletes the tables and rules; what could not be, one line each.
 pub(super) fn clear(host: &Host) -> Vec<String> {
@@ -69,22 +74,38 @@ fn without(text: &str) -> String {
     text.lines().filter(|line| !theirs(line)).map(|line| format!("{line}\n")).collect()
 }
 
-/// Deletes their interfaces; `more` are names that are ours. What could not be deleted, one line each.
-pub(super) fn delete_links(host: &Host, more: &[String]) -> Result<Vec<String>> {
+/// Deletes their interfaces, and the one that is ours. What could not be deleted, one line each.
+pub(super) fn delete_links(host: &Host, ours: Option<&str>) -> Result<Vec<String>> {
+    let mut found = host.list("/sys/class/net")?;
+    let mut masters = Vec::new();
+    for name in &found {
+        let master = host.read_link(&format!("/sys/class/net/{name}/master"))?;
+        masters.push(master.and_then(|path| path.rsplit('/').next().map(str::to_owned)));
+    }
+    // Before the first of them goes: a bridge takes along what says who was plugged into it.
+    let mut masters = masters.into_iter();
+    found.retain(|name| is_theirs(name, masters.next().flatten().as_deref()) || ours == Some(name.as_str()));
     let mut failed = Vec::new();
-    for name in host.list("/sys/class/net")? {
-        let theirs = LINKS.contains(&name.as_str()) || PEERS.iter().any(|p| name.starts_with(p));
-        if theirs || more.contains(&name) {
-            let gone = host.run(&["ip", "link", "delete", "dev", &name]);
-            // One end of a pair goes with the other.
-            if let Err(error) = gone
-                && host.exists(&format!("/sys/class/net/{name}"))?
-            {
-                failed.push(format!("{error:#}"));
-            }
+    for name in found {
+        let gone = host.run(&["ip", "link", "delete", "dev", &name]);
+        // One end of a pair goes with the other.
+        if let Err(error) = gone
+            && host.exists(&format!("/sys/class/net/{name}"))?
+        {
+            failed.push(format!("{error:#}"));
         }
     }
     Ok(failed)
+}
+
+/// Whether an interface, plugged into `master`, is theirs. What others plug into their own bridges (Docker, LXC) stays.
+fn is_theirs(name: &str, master: Option<&str>) -> bool {
+    let digits = |rest: &str, count| rest.len() == count && rest.bytes().all(|b| b.is_ascii_hexdigit());
+    // Calico and Cilium name a pod's end of a pair so.
+    let calico = name.strip_prefix("cali").is_some_and(|rest| digits(rest, 11));
+    let cilium = name.strip_prefix("lxc").is_some_and(|rest| digits(rest, 12));
+    let plugged = name.starts_with("veth") && master.is_some_and(|m| BRIDGES.contains(&m));
+    BRIDGES.contains(&name) || LINKS.contains(&name) || calico || cilium || plugged
 }
 
 #[cfg(test)]
@@ -138,11 +159,15 @@ mod tests {
                 "ipset destroy KUBE-CLUSTER-IP",
             ]
         );
-        for name in ["cni0", "eth0", "lo", "veth1", "vlan7"] {
+        let theirs = ["cali0123456789a", "cni0", "lxc0123456789ab", "veth1"];
+        for name in theirs.iter().chain(&["docker0", "eth0", "lo", "lxcbr0", "veth2", "veth3", "vlan7", "vlan8"]) {
             host.mkdir(&format!("/sys/class/net/{name}"), 0o755).unwrap();
         }
-        assert_eq!(delete_links(&host, &["vlan7".into()]).unwrap(), ["busy"]);
-        let deleted = ["cni0", "veth1", "vlan7"].map(|name| format!("ip link delete dev {name}"));
-        assert_eq!(seen.commands.take(), deleted);
+        for (name, bridge) in [("veth1", "cni0"), ("veth2", "docker0")] {
+            host.symlink(&format!("/sys/class/net/{name}/master"), &format!("../{bridge}")).unwrap();
+        }
+        assert_eq!(delete_links(&host, Some("vlan7")).unwrap(), ["busy"]);
+        let deleted = theirs.iter().chain(&["vlan7"]).map(|name| format!("ip link delete dev {name}"));
+        assert_eq!(seen.commands.take(), deleted.collect::<Vec<_>>());
     }
 }

@@ -5,10 +5,11 @@
 use super::keep::{Keep, is_within};
 use crate::host::{Host, STATE_DIR};
 use crate::journal::{Effect, Record};
+use crate::network_part::{SERVICE_UNITS, SOCKET_UNIT};
 use std::fmt;
 
 /// Units of firstboot's own that must not go on while it is taken back.
-pub(super) const OURS: [&str; 2] = ["firstboot.service", "firstboot-clock.service"];
+pub(super) const OURS: [&str; 4] = ["firstboot.service", "firstboot-clock.service", SOCKET_UNIT, SERVICE_UNITS];
 pub(super) const KUBELET: &str = "kubelet.service";
 pub(super) const RUNTIME: &str = "containerd.service";
 /// Fact: everything that had a copy has been put back, so that the copies may go.
@@ -118,7 +119,10 @@ pub(super) fn plan(host: &Host, keep: &Keep) -> Vec<Step> {
 fn begin(effects: &[&Effect], keep: &Keep, steps: &mut Vec<Step>) {
     let started = |unit: &str| effects.iter().any(|e| matches!(e, Effect::Started { unit: u } if u == unit));
     let made = |path: &str| effects.iter().any(|e| matches!(e, Effect::Folder { path: p } if p == path));
-    steps.push(Step::Leave);
+    // A node that never ran has nobody to tell.
+    if started(KUBELET) {
+        steps.push(Step::Leave);
+    }
     // First of all: a device that loses its power now starts neither at its next boot.
     for unit in [KUBELET, RUNTIME] {
         let link = |e: &&&Effect| matches!(e, Effect::Created { path } if enabled(path) == Some(unit));
@@ -128,9 +132,8 @@ fn begin(effects: &[&Effect], keep: &Keep, steps: &mut Vec<Step>) {
         }));
     }
     if started(KUBELET) {
-        steps.push(Step::Stop(KUBELET.into()));
+        steps.extend([Step::Stop(KUBELET.into()), Step::Depart]);
     }
-    steps.push(Step::Depart);
     if started(RUNTIME) {
         steps.extend([Step::Pods, Step::Stop(RUNTIME.into())]);
     }
@@ -199,12 +202,11 @@ mod tests {
         host.symlink("/opt/firstboot/current", "bundles/1").unwrap();
         let shown: Vec<String> = plan(&host, &Keep::default()).iter().map(ToString::to_string).collect();
         assert_eq!(
-            shown[2..9],
+            shown[..6],
             [
                 "remove /opt/firstboot/current",
                 "remove /opt/firstboot/bundles/1 and everything in it",
                 "remove /opt/firstboot/bundles/1/bin if it is empty",
-                "remove /opt/firstboot/bundles/1 if it is empty",
                 "remove /opt/firstboot/bundles if it is empty",
                 "remove /opt/firstboot if it is empty",
                 "remove /opt if it is empty",

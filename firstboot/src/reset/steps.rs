@@ -8,10 +8,11 @@ use super::keep::Keep;
 use super::plan::{RESTORED, Step};
 use super::{cluster, mounts, packets};
 use crate::cri::{self, Cri};
+use crate::fault::Fault;
 use crate::firewall;
 use crate::host::{Host, STATE_DIR};
 use crate::journal::{JOURNAL, Record};
-use crate::phases::{MACHINE_ID, NODE_BEFORE, came_with_image, made_vlans};
+use crate::phases::{MACHINE_ID, NODE_BEFORE, came_with_image, made_vlan};
 use crate::run::image_info;
 use anyhow::{Context, Result};
 use std::cell::Cell;
@@ -36,7 +37,10 @@ impl Work<'_> {
         match step {
             Step::Leave => self.leave(),
             Step::Depart if self.deaf.get() => {}
-            Step::Depart => self.told("tell the cluster", cluster::depart(host).map_err(|f| f.cause)),
+            Step::Depart => {
+                let failed = cluster::depart(host).unwrap_or_else(|fault| vec![fault]);
+                self.all_told("tell the cluster", failed.iter().map(Fault::to_string).collect());
+            }
             Step::Stop(unit) => return stop(host, unit),
             Step::Pods => self.told("stop pods", self.pods()),
             Step::Unmount(folders) => return self.unmount(folders),
@@ -77,12 +81,22 @@ impl Work<'_> {
     }
 
     fn leave(&self) {
-        match cluster::leave(self.host) {
-            Ok(0) => {}
-            Ok(left) => self.say(&format!("{left} pods were not evicted in time, and end now")),
+        let client = match cluster::reach(self.host) {
+            Ok(Some(client)) => client,
+            Ok(None) => return,
             Err(fault) => {
                 self.deaf.set(true);
                 self.say(&format!("the cluster is not told: {fault}; it goes on"));
+                return;
+            }
+        };
+        self.told("cordon the node", client.cordon().map_err(|fault| fault.cause));
+        match client.drain(cluster::DRAIN) {
+            Ok(0) => {}
+            Ok(left) => self.say(&format!("{left} pods were not evicted in time, and end now")),
+            Err(fault) => {
+                self.deaf.set(cluster::is_silent(&fault));
+                self.say(&format!("evict pods: {fault}; it goes on"));
             }
         }
     }
@@ -90,7 +104,7 @@ impl Work<'_> {
     /// Ends and removes every pod, as long as the runtime answers; then whatever is left of any.
     fn pods(&self) -> Result<()> {
         self.told("stop pods", self.pods_by_runtime());
-        self.host.run(&["systemctl", "stop", "kubepods.slice"]).map(drop)
+        stop(self.host, "kubepods.slice")
     }
 
     fn pods_by_runtime(&self) -> Result<()> {
@@ -121,7 +135,7 @@ impl Work<'_> {
     }
 
     fn links(&self) -> Result<()> {
-        let failed = packets::delete_links(self.host, &made_vlans(self.host)?)?;
+        let failed = packets::delete_links(self.host, made_vlan(self.host)?.as_deref())?;
         self.all_told("delete interfaces", failed);
         Ok(())
     }

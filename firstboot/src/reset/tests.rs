@@ -191,7 +191,7 @@ fn differences(before: &Tree, after: &Tree) -> Vec<String> {
 fn reset_on(root: &Path, fuse: Option<u32>) -> (Result<(), Fault>, Rc<Seen>) {
     let (fake, seen) = Fake::new();
     seen.fuse.set(fuse);
-    (work(root, Box::new(fake)), seen)
+    (work_beside(root, Box::new(fake), &|_| Ok(vec![])), seen)
 }
 
 fn ask(root: &Path, keep: &Keep) {
@@ -280,7 +280,7 @@ fn what_is_kept_stays_and_a_dry_run_changes_nothing() {
     let keep = Keep::parse(&["/var/lib/kubelet/pods/1/volumes", "/etc/hosts"]).unwrap();
     let there = tree(root);
     let host = Host::open(root, Box::new(Fake::new().0)).unwrap();
-    let told = dry_run(&host, &keep);
+    let told = dry_run(&host, &keep).unwrap();
     assert_eq!(tree(root), there);
     for line in [
         "stop firstboot.service",
@@ -306,7 +306,9 @@ fn what_is_kept_stays_and_a_dry_run_changes_nothing() {
     let rest: Vec<String> = differences(&before, &after)
         .into_iter()
         .filter(|d| {
-            !d.starts_with("/var/lib/kubelet") && !d.starts_with("/etc/hosts") && !d.starts_with("/etc/machine-id")
+            // The file that a power cut left beside what is kept stays with it.
+            let kept = ["/var/lib/kubelet", "/etc/hosts", "/etc/.hosts.firstboot"];
+            !kept.iter().any(|k| d.starts_with(k)) && !d.starts_with("/etc/machine-id")
         })
         .collect();
     assert_eq!(rest, Vec::<String>::new());
@@ -336,11 +338,35 @@ fn a_seed_that_says_reset_takes_the_device_back_and_is_gone_then() {
     assert_eq!(done.unwrap_err().to_string(), "nobody drops a seed");
     assert_eq!(boot.seed().unwrap(), None);
     assert!(seen.lines.take()[0].starts_with("firstboot: waiting for a seed: find seed.toml"));
-    assert!(status().starts_with("state: waiting for a seed\nwhose move: seed"), "{}", status());
+    assert!(status().starts_with("state: waiting for a seed\n") && status().contains("\nwhose move: seed"), "{}", status());
     // Another seed begins another life, under the same name.
     boot.write("seed.toml", seed().as_bytes()).unwrap();
     let name = Host::open(root, Box::new(Fake::new().0)).unwrap().journal().fact("node-before").unwrap().to_owned();
     put(root, "/proc/sys/kernel/random/uuid", "aaaaaaaa-bbbb-4d2f-9d3c-2b1a4c5d6e7f\n", 0o444);
     run(root, &boot, Some("bundle")).0.unwrap();
     assert_eq!(node(&Host::open(root, Box::new(Fake::new().0)).unwrap()), name);
+}
+
+#[test]
+fn a_reset_that_stops_says_so_on_the_card_and_can_be_told_to_keep_more() {
+    let (disk, boot, _) = life();
+    let root = &disk.path().join("root");
+    fs::rename(root.join("var/lib/cni"), root.join("srv")).unwrap();
+    symlink("/srv", root.join("var/lib/cni")).unwrap();
+    let hosts = fs::read(root.join("etc/hosts")).unwrap();
+    ask(root, &Keep::parse(&["/etc/hosts"]).unwrap());
+    let places = |_: &str| Ok(vec![Place { partition: boot.clone(), carried: false }]);
+    let (fake, seen) = Fake::new();
+    let stopped = work_beside(root, Box::new(fake), &places).unwrap_err();
+    let error = "remove /var/lib/cni: it is a symbolic link, and where it leads may be somebody's data";
+    assert_eq!((stopped.owner, stopped.to_string().as_str()), (Owner::Host, error));
+    assert_eq!(seen.lines.take().last().unwrap(), &format!("firstboot: failed (host): {error}; stopped"));
+    let status = String::from_utf8(boot.read(STATUS_NAME).unwrap().unwrap()).unwrap().replace('\r', "");
+    assert!(status.starts_with("state: stopped\n") && status.contains(&format!("\nerror: {error}\n")), "{status}");
+    // The second time it is told what to leave alone; what it was told before still holds.
+    ask(root, &Keep::parse(&["/var/lib/cni"]).unwrap());
+    reset_on(root, None).0.unwrap();
+    assert!(root.join("var/lib/cni").is_symlink() && root.join("srv/networks/firstboot/10.244.1.2").exists());
+    assert_eq!(fs::read(root.join("etc/hosts")).unwrap(), hosts);
+    assert!(!root.join("var/lib/containerd").exists());
 }

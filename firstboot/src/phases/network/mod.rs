@@ -125,7 +125,7 @@ fn radio_wanted(interface: &str) -> String {
 fn networkd(host: &Host, network: &Network, link: &Link, changes: &Changes) -> Result<()> {
     host.symlink(&format!("{WANTS}/systemd-networkd.service"), NETWORKD)?;
     // What an earlier seed set up: networkd would leave its VLAN there, and the radio would stay on.
-    for name in stale_vlans(host, network.vlan)? {
+    for name in stale_vlans(host, network)? {
         host.run(&["ip", "link", "delete", "dev", &name])?;
     }
     for interface in changes.removed.iter().filter_map(|p| radio::interface_of(p)) {
@@ -147,19 +147,21 @@ pub(super) fn vlan_name(id: u16) -> String {
 }
 
 /// VLANs that are there by an earlier seed.
-fn stale_vlans(host: &Host, wanted: Option<u16>) -> Result<Vec<String>> {
+fn stale_vlans(host: &Host, network: &Network) -> Result<Vec<String>> {
     if !host.journal().knows(&networkd::vlan_file()) {
         return Ok(Vec::new());
     }
     let is_vlan = |name: &String| name.strip_prefix("vlan").is_some_and(|id| id.parse::<u16>().is_ok());
     let mut names = host.list("/sys/class/net")?;
-    names.retain(|name| is_vlan(name) && wanted.map(vlan_name).as_ref() != Some(name));
+    names.retain(|name| is_vlan(name) && network.vlan.map(vlan_name).as_ref() != Some(name));
     Ok(names)
 }
 
-/// VLANs that are there by a seed.
-pub(crate) fn made_vlans(host: &Host) -> Result<Vec<String>> {
-    stale_vlans(host, None)
+/// The VLAN's interface that a seed asked for, as the file has it that networkd was given.
+pub(crate) fn made_vlan(host: &Host) -> Result<Option<String>> {
+    let file = networkd::vlan_file();
+    let text = if host.journal().knows(&file) { host.read_text(&file)? } else { None };
+    Ok(text.and_then(|text| text.lines().find_map(|line| line.strip_prefix("Name=")).map(str::to_owned)))
 }
 
 /// NetworkManager takes up changed profiles when told, and the profile where its interface is ready.

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is taken away, and above all what is not, on a real file system with real mounts.
+
+use super::*;
+use crate::host::fake::Fake;
+use rustix::mount::{MountFlags, mount, mount_bind};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+
+const KEPT: Keep<'static> = &|_| false;
+
+fn host() -> (tempfile::TempDir, Host) {
+    let dir = tempfile::tempdir().unwrap();
+    let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
+    (dir, host)
+}
+
+fn put(root: &Path, path: &str, text: &str, mode: u32) {
+    let path = root.join(path);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn links_are_removed_and_never_followed() {
+    let (dir, host) = host();
+    let root = dir.path();
+    put(root, "srv/data/file", "theirs", 0o600);
+    put(root, "var/lib/kubelet/file", "x", 0o644);
+    symlink("/srv/data", root.join("var/lib/kubelet/folder")).unwrap();
+    symlink("/srv/data/file", root.join("var/lib/kubelet/secret")).unwrap();
+    host.take_tree_away("/var/lib/kubelet", KEPT).unwrap();
+    assert!(!root.join("var/lib/kubelet").exists());
+    // The named path itself.
+    symlink("/srv/data", root.join("var/lib/kubelet")).unwrap();
+    let error = host.take_tree_away("/var/lib/kubelet", KEPT).unwrap_err().to_string();
+    assert_eq!(error, "remove /var/lib/kubelet: it is a symbolic link, and where it leads may be somebody's data");
+    host.take_folder_away("/var/lib/kubelet").unwrap();
+    assert!(root.join("var/lib/kubelet").is_symlink());
+    host.take_away("/var/lib/kubelet").unwrap();
+    assert!(!root.join("var/lib/kubelet").is_symlink());
+    assert_eq!(std::fs::read(root.join("srv/data/file")).unwrap(), b"theirs");
+    for path in ["/", "/var", "var/lib", "/var/../srv"] {
+        assert!(host.take_content_away(path, KEPT).is_err(), "{path}");
+    }
+    assert_eq!(std::fs::read(root.join("srv/data/file")).unwrap(), b"theirs");
+}
+
+#[test]
+fn a_secret_is_overwritten_unless_it_has_another_name_somewhere() {
+    let (dir, host) = host();
+    let root = dir.path();
+    put(root, "etc/key", "secret", 0o600);
+    put(root, "etc/shared", "theirs", 0o600);
+    std::fs::hard_link(root.join("etc/shared"), root.join("etc/other")).unwrap();
+    let mut open = File::open(root.join("etc/key")).unwrap();
+    host.take_away("/etc/key").unwrap();
+    host.take_away("/etc/shared").unwrap();
+    let mut text = Vec::new();
+    std::io::Read::read_to_end(&mut open, &mut text).unwrap();
+    assert_eq!(text, [0; 6]);
+    assert_eq!(std::fs::read(root.join("etc/other")).unwrap(), b"theirs");
+    assert!(!root.join("etc/key").exists() && !root.join("etc/shared").exists());
+}
+
+/// How deep its folders are a pod decides. On a device the unit allows as many open files.
+#[test]
+fn a_tree_deeper_than_a_path_may_be_long_goes() {
+    let (dir, host) = host();
+    let mut at = fs::openat(fs::CWD, dir.path(), OFlags::RDONLY, Mode::empty()).unwrap();
+    for name in std::iter::once("srv").chain(std::iter::repeat_n("0123456789", 600)) {
+        fs::mkdirat(&at, name, Mode::from_raw_mode(0o755)).unwrap();
+        at = fs::openat(&at, name, OFlags::RDONLY, Mode::empty()).unwrap();
+    }
+    host.mkdir("/srv/kept", 0o755).unwrap();
+    host.take_content_away("/srv/0123456789", KEPT).unwrap();
+    host.take_folder_away("/srv/0123456789").unwrap();
+    assert_eq!(host.list("/srv").unwrap(), ["kept"]);
+}
+
+/// In a mount namespace of its own, which this test enters by starting itself again.
+#[test]
+fn what_is_mounted_stays_and_is_named() {
+    const INSIDE: &str = "FIRSTBOOT_TEST_MOUNTS";
+    if std::env::var_os(INSIDE).is_none() {
+        let mut again = Command::new("unshare");
+        again.args(["--map-root-user", "--mount", "--propagation=private"]).arg(std::env::current_exe().unwrap());
+        again.args(["--exact", "host::remove::tests::what_is_mounted_stays_and_is_named"]).env(INSIDE, "1");
+        let probe = Command::new("unshare").args(["--map-root-user", "--mount", "true"]).output();
+        if !probe.is_ok_and(|p| p.status.success()) {
+            println!("skipped: no mount namespace can be made here");
+            return;
+        }
+        let done = again.output().unwrap();
+        let said = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(done.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
+    let (dir, host) = host();
+    let root = dir.path();
+    put(root, "srv/data/file", "theirs", 0o600);
+    let fresh = || {
+        for path in ["folder", "bound"] {
+            std::fs::create_dir_all(root.join("var/lib/kubelet").join(path)).unwrap();
+        }
+        put(root, "var/lib/kubelet/secret", "", 0o600);
+    };
+    fresh();
+    mount("tmpfs", root.join("var/lib/kubelet/folder"), "tmpfs", MountFlags::empty(), None).unwrap();
+    put(root, "var/lib/kubelet/folder/file", "theirs", 0o600);
+    mount_bind(root.join("srv/data"), root.join("var/lib/kubelet/bound")).unwrap();
+    mount_bind(root.join("srv/data/file"), root.join("var/lib/kubelet/secret")).unwrap();
+    for path in ["folder", "bound", "secret"] {
+        let others = move |p: &str| p != format!("/var/lib/kubelet/{path}");
+        let error = host.take_content_away("/var/lib/kubelet", &others).unwrap_err().to_string();
+        assert_eq!(error, format!("remove /var/lib/kubelet/{path}: something is still mounted there"));
+    }
+    assert_eq!(std::fs::read(root.join("srv/data/file")).unwrap(), b"theirs");
+    assert_eq!(std::fs::read(root.join("var/lib/kubelet/folder/file")).unwrap(), b"theirs");
+    // What is kept is not looked into. A folder that is mounted on, and is named, is emptied and stays.
+    let keep = |p: &str| ["folder", "bound", "secret"].iter().any(|kept| p == format!("/var/lib/kubelet/{kept}"));
+    host.take_tree_away("/var/lib/kubelet", &keep).unwrap();
+    host.take_tree_away("/var/lib/kubelet/folder", KEPT).unwrap();
+    assert_eq!(host.list("/var/lib/kubelet").unwrap(), ["bound", "folder", "secret"]);
+    assert!(host.list("/var/lib/kubelet/folder").unwrap().is_empty());
+    // As a reset does it.
+    let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let shown = root.join("var/lib/kubelet").display().to_string();
+    let points = crate::reset::mounted_below(&text, &[shown]);
+    assert_eq!(points.len(), 3, "{text}");
+    for point in &points {
+        crate::host::System::unmount(&crate::host::Linux::new(), point).unwrap();
+    }
+    // One that is gone already needs no unmounting.
+    crate::host::System::unmount(&crate::host::Linux::new(), &points[0]).unwrap();
+    host.take_tree_away("/var/lib/kubelet", KEPT).unwrap();
+    assert_eq!(std::fs::read(root.join("srv/data/file")).unwrap(), b"theirs");
+    assert!(!root.join("var/lib/kubelet").exists());
+}
