@@ -100,7 +100,9 @@ impl NodeClient {
                         "metadata": {"name": pod.name, "namespace": pod.namespace},
                     });
                     match self.client.post(&format!("{}/eviction", pod.path()), &eviction).await {
-                        Err(error) if !matches!(error.kind, Kind::Status(404..)) => return Err(error.into()),
+                        Err(error) if matches!(error.kind, Kind::Transport | Kind::Status(400..404)) => {
+                            return Err(error.into());
+                        }
                         // One that the cluster will not evict now, for whatever reason, must not keep others.
                         _ => {}
                     }

@@ -122,8 +122,11 @@ pub fn work(root: &Path, sys: Box<dyn System>) -> Result<(), Fault> {
     work_beside(root, sys, &locate)
 }
 
-/// [`work`] with another boot partition.
-fn work_beside(root: &Path, sys: Box<dyn System>, places: Places<'_>) -> Result<(), Fault> {
+/// [`work`] with another boot partition: for tests on a machine that has none of its own.
+///
+/// # Errors
+/// As [`work`].
+pub fn work_beside(root: &Path, sys: Box<dyn System>, places: Places<'_>) -> Result<(), Fault> {
     let host = Host::open(root, sys).owned_by(Owner::Host)?;
     if begun(&host)?.is_none() {
         return Ok(());

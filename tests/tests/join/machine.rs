@@ -28,13 +28,13 @@ use super::cluster::create_node;
 const WAITING: &str = "waiting for a changed seed";
 
 /// A machine that is switched off: its disk and its boot partition.
-struct Machine {
-    disk: tempfile::TempDir,
-    boot: BootPartition,
+pub struct Machine {
+    pub disk: tempfile::TempDir,
+    pub boot: BootPartition,
 }
 
 impl Machine {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let disk = tempdir();
         let put = |path: &str, text: &str| {
             let path = disk.path().join(path.trim_start_matches('/'));
@@ -65,7 +65,7 @@ impl Machine {
     }
 
     /// Switches it on. `look` is called each time that the device looks for a seed.
-    fn run(&self, phases: &[&str], fuse: Option<u32>, look: impl Fn(&Seen)) -> (Result<(), Fault>, Vec<String>) {
+    pub fn run(&self, phases: &[&str], fuse: Option<u32>, look: impl Fn(&Seen)) -> (Result<(), Fault>, Vec<String>) {
         let (fake, seen) = Fake::new();
         seen.fuse.set(fuse);
         self.run_on(fake, seen, phases, look)
@@ -91,11 +91,11 @@ impl Machine {
         (done, lines)
     }
 
-    fn status(&self) -> String {
+    pub fn status(&self) -> String {
         String::from_utf8(self.boot.read(STATUS_NAME).unwrap().unwrap_or_default()).unwrap().replace('\r', "")
     }
 
-    fn file(&self, path: &str) -> Option<String> {
+    pub fn file(&self, path: &str) -> Option<String> {
         std::fs::read_to_string(self.disk.path().join(path.trim_start_matches('/'))).ok()
     }
 }
@@ -115,7 +115,7 @@ fn plain(lines: &[String]) -> Vec<String> {
     lines.iter().map(cut).collect()
 }
 
-fn value<'t>(status: &'t str, key: &str) -> Option<&'t str> {
+pub fn value<'t>(status: &'t str, key: &str) -> Option<&'t str> {
     status.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(": "))
 }
 
@@ -256,7 +256,7 @@ pub fn what_is_left_for_an_administrator_is_told_at_the_end(plane: &ControlPlane
     report_ready(plane, "told", "False");
     let (done, lines) = std::thread::scope(|scope| {
         let disk = machine.disk.path().to_owned();
-        scope.spawn(move || kubelet(plane, &disk));
+        scope.spawn(move || kubelet(plane, &disk, "told"));
         machine.run(&["identity", "join", "ready", "seal"], None, |_| ())
     });
     done.unwrap();
@@ -282,18 +282,18 @@ pub fn what_is_left_for_an_administrator_is_told_at_the_end(plane: &ControlPlane
 }
 
 /// What kubelet would do once it is started: report Ready, renew the Lease.
-fn kubelet(plane: &ControlPlane, disk: &Path) {
+pub fn kubelet(plane: &ControlPlane, disk: &Path, node: &str) {
     qemu::wait::until("kubelet.conf", Duration::from_secs(60), || {
         Ok(disk.join("etc/kubernetes/kubelet.conf").exists().then_some(()))
     })
     .unwrap();
-    report_ready(plane, "told", "True");
+    report_ready(plane, node, "True");
     create(
         plane,
         &json!({
             "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-            "metadata": { "name": "told", "namespace": "kube-node-lease" },
-            "spec": { "holderIdentity": "told", "renewTime": "2030-01-01T00:00:00.000000Z" },
+            "metadata": { "name": node, "namespace": "kube-node-lease" },
+            "spec": { "holderIdentity": node, "renewTime": "2030-01-01T00:00:00.000000Z" },
         }),
     );
 }

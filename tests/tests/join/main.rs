@@ -11,6 +11,7 @@ mod bench;
 mod cluster;
 mod csr;
 mod edge;
+mod leaving;
 mod machine;
 mod sandboxed;
 mod trust;
@@ -46,6 +47,10 @@ const CASES: &[Case] = &[
     ("power cut at every effect", machine::power_cut_at_every_effect_leaves_one_csr),
     ("its own Ready Node", machine::own_ready_node_is_no_other_machine),
     ("what an administrator has to do", machine::what_is_left_for_an_administrator_is_told_at_the_end),
+    ("reset, and another life", leaving::a_reset_leaves_the_cluster_and_another_seed_comes_back),
+    ("reset of a node that may not leave", leaving::what_the_cluster_does_not_allow_is_told_and_the_rest_is_done),
+    ("pods that stay when asked to go", leaving::pods_that_are_held_are_counted_and_end),
+    ("own Node on leaving", leaving::who_answers_and_who_does_not),
     // Last: without automatic approval.
     ("certificate by hand", csr::certificate_by_hand),
     ("denied", csr::denied),
