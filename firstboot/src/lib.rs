@@ -24,6 +24,8 @@ pub mod host;
 pub mod image;
 pub mod journal;
 pub mod kube;
+#[cfg(test)]
+mod namespaces;
 pub mod network_part;
 pub mod phase;
 pub mod phases;

@@ -114,8 +114,15 @@ pub fn argv(machine: &Machine, files: &Files) -> Vec<String> {
     add("rtc", format!("base={}", machine.clock));
     add("drive", format!("if=pflash,unit=0,format=raw,readonly=on,file={}", escaped(&files.code)));
     add("drive", format!("if=pflash,unit=1,format=raw,file={}", escaped(&files.vars)));
-    // The build machine's power is not at stake: flushes need not reach its disk, only its page cache.
-    add("drive", format!("if=none,id=disk,format=raw,cache=unsafe,discard=unmap,file={}", escaped(&files.disk)));
+    // The build machine's power is not at stake: flushes need not reach its disk, only its page cache. Zeros that a guest
+    // writes (a reset writes its whole disk full of them) take no room.
+    add(
+        "drive",
+        format!(
+            "if=none,id=disk,format=raw,cache=unsafe,discard=unmap,detect-zeroes=unmap,file={}",
+            escaped(&files.disk)
+        ),
+    );
     for device in disk_devices(machine.controller) {
         add("device", (*device).to_owned());
     }
@@ -227,7 +234,7 @@ mod tests {
     const REST: &str = "-smp 2 -m 2048 -rtc base=utc \
         -drive if=pflash,unit=0,format=raw,readonly=on,file=/run/code \
         -drive if=pflash,unit=1,format=raw,file=/run/vars \
-        -drive if=none,id=disk,format=raw,cache=unsafe,discard=unmap,file=/run/disk \
+        -drive if=none,id=disk,format=raw,cache=unsafe,discard=unmap,detect-zeroes=unmap,file=/run/disk \
         -device virtio-blk-pci,drive=disk,bootindex=0 \
         -netdev user,id=net,hostfwd=tcp:127.0.0.1:20001-:8080 \
         -device virtio-net-pci,netdev=net,mac=52:54:00:12:34:56,romfile= \

@@ -16,6 +16,7 @@ use imagebuild::arch::Arch;
 use qemu::control_plane::ControlPlane;
 use qemu::device::{Device, Options};
 use qemu::disk::DiskImage;
+use qemu::disk::tree::{Tree, difference};
 use qemu::link::namespace::Namespace;
 use serde_json::Value;
 use std::path::Path;
@@ -170,4 +171,31 @@ StandardError=journal+console
 /// The value that the status file gives for `key`.
 pub fn status_value(status: &str, key: &str) -> String {
     qemu::status::value(status, key).unwrap_or_default().to_owned()
+}
+
+/// What systemd keeps at any boot, and firstboot's own folder: its status and journal.
+const KEPT_AT_ANY_BOOT: [&str; 4] = ["/etc/machine-id", "/var/lib/firstboot", "/var/lib/systemd", "/var/log/journal"];
+/// What systemd makes once at the first boot of any image (tmpfiles.d, ldconfig.service), with or without firstboot.
+const MADE_AT_FIRST_BOOT: [&str; 11] = [
+    "~/etc/credstore",
+    "~/etc/credstore.encrypted",
+    "+/etc/default/locale",
+    "+/etc/ld.so.cache",
+    "+/etc/vconsole.conf",
+    concat!("+/root", "/.ssh"), // in two, for tidy takes it for a path of the build machine
+    "+/var/cache/ldconfig/aux-cache",
+    "+/var/cache/private",
+    "+/var/lib/private",
+    "+/var/log/README",
+    "+/var/log/private",
+];
+
+/// What differs between two root file systems, but for what every boot leaves with or without firstboot, and firstboot's
+/// own folder.
+pub fn changes(before: &Tree, after: &Tree) -> Vec<String> {
+    let ours = |change: &String| {
+        !KEPT_AT_ANY_BOOT.iter().any(|path| change[1..].starts_with(path))
+            && !MADE_AT_FIRST_BOOT.contains(&change.as_str())
+    };
+    difference(before, after).into_iter().filter(ours).collect()
 }

@@ -9,28 +9,11 @@
 use e2e::{OFF, SOON, status_value};
 use qemu::control_plane::ControlPlane;
 use qemu::device::Device;
-use qemu::disk::tree::{Tree, difference};
+use qemu::disk::tree::Tree;
 use qemu::seed::Seed;
 
 const EDIT: &str = "seed (edit seed.toml on the boot partition)";
 const MEND: &str = "cluster (mend the cluster or the network, or change seed.toml; it keeps trying)";
-
-/// What systemd keeps at any boot, and firstboot's own folder: its status and journal.
-const KEPT_AT_ANY_BOOT: [&str; 4] = ["/etc/machine-id", "/var/lib/firstboot", "/var/lib/systemd", "/var/log/journal"];
-/// What systemd makes once at the first boot of any image (tmpfiles.d, ldconfig.service), with or without firstboot.
-const MADE_AT_FIRST_BOOT: [&str; 11] = [
-    "~/etc/credstore",
-    "~/etc/credstore.encrypted",
-    "+/etc/default/locale",
-    "+/etc/ld.so.cache",
-    "+/etc/vconsole.conf",
-    concat!("+/root", "/.ssh"), // in two, for tidy takes it for a path of the build machine
-    "+/var/cache/ldconfig/aux-cache",
-    "+/var/cache/private",
-    "+/var/lib/private",
-    "+/var/log/README",
-    "+/var/log/private",
-];
 
 #[test]
 fn bad_seeds_are_named_and_change_nothing_until_the_right_one_joins() {
@@ -133,10 +116,5 @@ fn expect_cluster_error(device: &Device, error: &str) {
 
 /// Every path of the root file system, its owner, mode and content, but for what any boot changes.
 fn unchanged(before: &Tree, after: &Tree) {
-    let ours = |change: &String| {
-        !KEPT_AT_ANY_BOOT.iter().any(|path| change[1..].starts_with(path))
-            && !MADE_AT_FIRST_BOOT.contains(&change.as_str())
-    };
-    let changes: Vec<String> = difference(before, after).into_iter().filter(ours).collect();
-    assert_eq!(changes, [""; 0], "changed although no seed could be read");
+    assert_eq!(e2e::changes(before, after), [""; 0], "changed although no seed could be read");
 }

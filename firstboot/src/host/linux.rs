@@ -120,9 +120,7 @@ impl System for Linux {
             other => other,
         };
         // What a process still has open goes as soon as that ends; nobody else finds a way to it any more.
-        gone(UnmountFlags::empty())
-            .or_else(|_| gone(UnmountFlags::DETACH))
-            .with_context(|| format!("unmount {path}"))
+        gone(UnmountFlags::empty()).or_else(|_| gone(UnmountFlags::DETACH)).with_context(|| format!("unmount {path}"))
     }
 
     fn zero_free_space(&self, folder: &str) -> Result<u64> {

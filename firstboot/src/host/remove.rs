@@ -96,7 +96,9 @@ impl Host {
         let Some((folder, stat)) = self.entry(path)? else { return Ok(()) };
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {}
-            FileType::Symlink => bail!("remove {path}: it is a symbolic link, and where it leads may be somebody's data"),
+            FileType::Symlink => {
+                bail!("remove {path}: it is a symbolic link, and where it leads may be somebody's data")
+            }
             _ => return Ok(()),
         }
         let (_, name) = split(path)?;

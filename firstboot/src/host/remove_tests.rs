@@ -3,10 +3,10 @@
 
 use super::*;
 use crate::host::fake::Fake;
+use crate::namespaces::inside;
 use rustix::mount::{MountFlags, mount, mount_bind};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::process::Command;
 
 const KEPT: Keep<'static> = &|_| false;
 
@@ -80,34 +80,19 @@ fn a_tree_deeper_than_a_path_may_be_long_goes() {
     assert_eq!(host.list("/srv").unwrap(), ["kept"]);
 }
 
-/// In a mount namespace of its own, which this test enters by starting itself again.
 #[test]
 fn what_is_mounted_stays_and_is_named() {
-    const INSIDE: &str = "FIRSTBOOT_TEST_MOUNTS";
-    if std::env::var_os(INSIDE).is_none() {
-        let mut again = Command::new("unshare");
-        again.args(["--map-root-user", "--mount", "--propagation=private"]).arg(std::env::current_exe().unwrap());
-        again.args(["--exact", "host::remove::tests::what_is_mounted_stays_and_is_named"]).env(INSIDE, "1");
-        let probe = Command::new("unshare").args(["--map-root-user", "--mount", "true"]).output();
-        if !probe.is_ok_and(|p| p.status.success()) {
-            println!("skipped: no mount namespace can be made here");
-            return;
-        }
-        let done = again.output().unwrap();
-        let said = String::from_utf8_lossy(&done.stdout).into_owned();
-        assert!(done.status.success() && said.contains("1 passed"), "{said}");
+    let test = "host::remove::tests::what_is_mounted_stays_and_is_named";
+    if !inside(test, &["--mount", "--propagation=private"], &[]) {
         return;
     }
     let (dir, host) = host();
     let root = dir.path();
     put(root, "srv/data/file", "theirs", 0o600);
-    let fresh = || {
-        for path in ["folder", "bound"] {
-            std::fs::create_dir_all(root.join("var/lib/kubelet").join(path)).unwrap();
-        }
-        put(root, "var/lib/kubelet/secret", "", 0o600);
-    };
-    fresh();
+    for path in ["folder", "bound"] {
+        std::fs::create_dir_all(root.join("var/lib/kubelet").join(path)).unwrap();
+    }
+    put(root, "var/lib/kubelet/secret", "", 0o600);
     mount("tmpfs", root.join("var/lib/kubelet/folder"), "tmpfs", MountFlags::empty(), None).unwrap();
     put(root, "var/lib/kubelet/folder/file", "theirs", 0o600);
     mount_bind(root.join("srv/data"), root.join("var/lib/kubelet/bound")).unwrap();

@@ -53,7 +53,8 @@ impl NodeClient {
     }
 
     fn no_answer(&self, limit: Duration) -> Error {
-        let text = format!("ask API server {} for the own Node: no answer in {} s", self.client.host(), limit.as_secs());
+        let text =
+            format!("ask API server {} for the own Node: no answer in {} s", self.client.host(), limit.as_secs());
         Error::new(Kind::Transport, text)
     }
 

@@ -344,7 +344,11 @@ fn a_seed_that_says_reset_takes_the_device_back_and_is_gone_then() {
     assert_eq!(done.unwrap_err().to_string(), "nobody drops a seed");
     assert_eq!(boot.seed().unwrap(), None);
     assert!(seen.lines.take()[0].starts_with("firstboot: waiting for a seed: find seed.toml"));
-    assert!(status().starts_with("state: waiting for a seed\n") && status().contains("\nwhose move: seed"), "{}", status());
+    assert!(
+        status().starts_with("state: waiting for a seed\n") && status().contains("\nwhose move: seed"),
+        "{}",
+        status()
+    );
     // Another seed begins another life, under the same name.
     boot.write("seed.toml", seed().as_bytes()).unwrap();
     let name = Host::open(root, Box::new(Fake::new().0)).unwrap().journal().fact("node-before").unwrap().to_owned();

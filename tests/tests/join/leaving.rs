@@ -68,7 +68,8 @@ fn pod(plane: &ControlPlane, node: &str, name: &str, grace: u64, annotations: &V
             },
         }),
     );
-    let status = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}).to_string();
+    let status =
+        json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}).to_string();
     plane.kubectl(&["patch", "pod", name, "--subresource=status", "--type=merge", "-p", &status]).unwrap();
 }
 
@@ -80,7 +81,9 @@ fn pods_of(plane: &ControlPlane, node: &str) -> Vec<String> {
 
 /// Whether the cluster has this node's Lease and CSINode.
 fn beside(plane: &ControlPlane, node: &str) -> [bool; 2] {
-    let has = |args: &[&str]| !plane.kubectl(&[&["get", "--ignore-not-found", "-o", "name"], args].concat()).unwrap().is_empty();
+    let has = |args: &[&str]| {
+        !plane.kubectl(&[&["get", "--ignore-not-found", "-o", "name"], args].concat()).unwrap().is_empty()
+    };
     [has(&["-n", "kube-node-lease", "lease", node]), has(&["csinode", node])]
 }
 
@@ -89,8 +92,11 @@ pub fn a_reset_leaves_the_cluster_and_another_seed_comes_back(plane: &ControlPla
     create_node(plane, "leaving", &json!({}), &json!([]));
     report_ready(plane, "leaving", "False");
     joins(plane, &machine, "leaving");
-    create(plane, &json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSINode", "metadata": {"name": "leaving"},
-                          "spec": {"drivers": []}}));
+    create(
+        plane,
+        &json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSINode", "metadata": {"name": "leaving"},
+                          "spec": {"drivers": []}}),
+    );
     pod(plane, "leaving", "leaving-web", 0, &json!({}));
     pod(plane, "leaving", "leaving-static", 0, &json!({"kubernetes.io/config.mirror": "x"}));
     assert_eq!((pods_of(plane, "leaving").len(), beside(plane, "leaving")), (2, [true, true]));
@@ -114,10 +120,16 @@ pub fn a_reset_leaves_the_cluster_and_another_seed_comes_back(plane: &ControlPla
         ]
     );
     let node = plane.node("leaving").unwrap().unwrap();
-    assert_eq!((&node["spec"]["unschedulable"], &node["metadata"]["annotations"][CORDONED]), (&json!(true), &json!("true")));
+    assert_eq!(
+        (&node["spec"]["unschedulable"], &node["metadata"]["annotations"][CORDONED]),
+        (&json!(true), &json!("true"))
+    );
     let ready = condition(&node, "Ready").unwrap();
     assert_eq!((&ready["status"], &ready["reason"]), (&json!("False"), &json!("DeviceReset")));
-    assert_eq!((pods_of(plane, "leaving"), beside(plane, "leaving")), (vec!["pod/leaving-static".to_owned()], [false, false]));
+    assert_eq!(
+        (pods_of(plane, "leaving"), beside(plane, "leaving")),
+        (vec!["pod/leaving-static".to_owned()], [false, false])
+    );
     for path in ["/etc/kubernetes/kubelet.conf", "/var/lib/kubelet/pki/kubelet-client-current.pem"] {
         assert_eq!(machine.file(path), None);
     }
@@ -131,7 +143,11 @@ pub fn a_reset_leaves_the_cluster_and_another_seed_comes_back(plane: &ControlPla
     joins(plane, &machine, "leaving");
     assert_eq!(machine.file("/etc/machine-id").unwrap(), "aaaaaaaabbbb4d2f9d3c2b1a4c5d6e7f\n");
     let node = plane.node("leaving").unwrap().unwrap();
-    assert_eq!((node["spec"].get("unschedulable"), node["metadata"]["annotations"].get(CORDONED)), (None, None), "{node}");
+    assert_eq!(
+        (node["spec"].get("unschedulable"), node["metadata"]["annotations"].get(CORDONED)),
+        (None, None),
+        "{node}"
+    );
     // What an administrator has cordoned is not taken back.
     plane.kubectl(&["cordon", "leaving"]).unwrap();
     kept_client(&machine, "leaving").cordon().unwrap();
@@ -167,10 +183,12 @@ pub fn what_the_cluster_does_not_allow_is_told_and_the_rest_is_done(plane: &Cont
     report_ready(plane, "held", "False");
     joins(plane, &machine, "held");
     pod(plane, "held", "held-web", 0, &json!({}));
-    let rule = |groups: &str, resources: &str, operation: &str| {
-        json!({"apiGroups": [groups], "apiVersions": ["*"], "resources": [resources], "operations": [operation]})
-    };
-    let rules = [rule("", "nodes", "UPDATE"), rule("", "pods/eviction", "CREATE"), rule("coordination.k8s.io", "leases", "DELETE")];
+    let rule = |groups: &str, resources: &str, operation: &str| json!({"apiGroups": [groups], "apiVersions": ["*"], "resources": [resources], "operations": [operation]});
+    let rules = [
+        rule("", "nodes", "UPDATE"),
+        rule("", "pods/eviction", "CREATE"),
+        rule("coordination.k8s.io", "leases", "DELETE"),
+    ];
     create(
         plane,
         &json!({
@@ -200,7 +218,9 @@ pub fn what_the_cluster_does_not_allow_is_told_and_the_rest_is_done(plane: &Cont
         plane.kubectl(&["delete", policy, "held"]).unwrap();
     }
     let server = plane.endpoint_for_host();
-    let denied = |what: &str| format!("{what} is forbidden: ValidatingAdmissionPolicy 'held' with binding 'held' denied request: nodes stay");
+    let denied = |what: &str| {
+        format!("{what} is forbidden: ValidatingAdmissionPolicy 'held' with binding 'held' denied request: nodes stay")
+    };
     let lease = "leases.coordination.k8s.io \"held\"";
     assert_eq!(
         lines[1..4],
@@ -287,7 +307,8 @@ pub fn who_answers_and_who_does_not(plane: &ControlPlane) {
     let started = Instant::now();
     let refused = client("other", &joined.server).known(Duration::from_secs(30)).unwrap_err().to_string();
     let (server, took) = (plane.endpoint_for_host(), started.elapsed());
-    let wanted = format!("GET /api/v1/nodes/other: API server {server} answers 403 Forbidden: nodes \"other\" is forbidden: ");
+    let wanted =
+        format!("GET /api/v1/nodes/other: API server {server} answers 403 Forbidden: nodes \"other\" is forbidden: ");
     assert!(refused.starts_with(&wanted) && took < Duration::from_secs(10), "{refused} after {took:?}");
     // Nobody listens; somebody listens and says nothing.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Two lives of one device, in two clusters, and back to where a third could begin: `firstboot --reset` on the device, then
+//! a seed that says so, with the power cut in the middle. Boots 1 guest, four times, so only `make test-long` runs it.
+
+#![allow(clippy::unwrap_used)]
+
+use e2e::{OFF, SOON, add_script, changes, device_options, found, remove_script, status_value};
+use qemu::control_plane::{ControlPlane, condition, is_ready};
+use qemu::device::{Device, Options};
+use qemu::disk::tree::Tree;
+use qemu::seed::{Seed, secret_of};
+use qemu::{pods, search, wait};
+use std::time::Duration;
+
+const NAME: &str = "edge-reset";
+/// Smaller than usual: a reset writes all of it.
+const DISK: u64 = 4 << 30;
+/// Deadline for that.
+const RESET: Duration = Duration::from_secs(1200);
+/// The account and its host key are of this life as well.
+const ACCESS: &str = "\n[access]\nssh-keys = [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA someone\"]\n";
+const HOST_KEY: &str = "/etc/ssh/ssh_host_ed25519_key.pub";
+/// How a private key begins in PEM, and its first Base64 letters: programs hold such headings without a key after them.
+const KEYS: [&str; 3] = [
+    "-----BEGIN EC PRIVATE KEY-----\nM",
+    "-----BEGIN PRIVATE KEY-----\nM",
+    "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXk",
+];
+const ALONE: &str = "version = 1\nreset = true\n";
+
+/// Waits until a pod called `go` runs, then asks for a reset: without a terminal, and as it should be asked for. A line of
+/// the node's key goes past the disk, so that it can be searched for.
+const SCRIPT: &str = r#"
+out=/var/lib/firstboot-test
+mkdir -p $out
+until ls /var/log/containers/go_default_* >/dev/null 2>&1; do sleep 1; done
+grep -A1 'PRIVATE KEY' /var/lib/kubelet/pki/kubelet-client-current.pem | sed -n 's/^M/test: key M/p' >/dev/console
+cat /etc/machine-id >$out/machine-id
+cat /etc/ssh/ssh_host_ed25519_key.pub >$out/host-key
+/usr/bin/firstboot --reset --dry-run >$out/dry-run 2>&1
+/usr/bin/firstboot --reset >$out/refused 2>&1; echo "rc $?" >>$out/refused
+systemctl is-active kubelet >>$out/refused
+/usr/bin/firstboot --reset --yes >$out/reset 2>&1; echo "rc $?" >>$out/reset
+cat /proc/self/mountinfo >$out/mountinfo
+ip -oneline link | cut -d: -f2 >$out/links
+nft list ruleset >$out/ruleset
+cat /proc/[0-9]*/comm >$out/processes
+systemctl --failed --no-legend --plain >$out/failed
+hostname >$out/hostname
+sync
+echo "test: looked"
+"#;
+
+#[test]
+#[ignore = "boots a guest four times"]
+fn a_device_lives_twice_and_nothing_of_either_life_is_left() {
+    if !e2e::can_boot(e2e::own_arch()) {
+        return;
+    }
+    let image = e2e::image(e2e::own_arch()).unwrap();
+    let options = Options { disk_size: DISK, guest_ports: vec![pods::PORT], ..device_options("reset") };
+    let mut device = Device::new(&image, &options).unwrap();
+    add_script(device.disk(), SCRIPT).unwrap();
+    let before = device.disk().tree().unwrap();
+    let (first, first_key) = first_life(&mut device, &before);
+    remove_script(device.disk()).unwrap();
+    let before = without_script(before);
+
+    let plane = ControlPlane::start(&Default::default()).unwrap();
+    let second = second_life(&mut device, &plane);
+    // The search finds a key where there is one.
+    assert_ne!(search::find(device.disk().path(), KEYS[0]).unwrap(), [0; 0]);
+    ends_by_a_seed_and_a_power_cut(&mut device, &plane);
+    as_flashed(&device, &before, &[&first, &second], &first_key);
+}
+
+/// Joins, runs pods, and is reset by a command on the device; gives its token and a line of its key.
+fn first_life(device: &mut Device, before: &Tree) -> (String, String) {
+    let plane = ControlPlane::start(&Default::default()).unwrap();
+    pods::create(&plane).unwrap();
+    let token = joins(device, &plane);
+    pods::prove(&plane, device, NAME, SOON).unwrap();
+    assert_eq!(pods::pulled(&plane).unwrap(), [""; 0]);
+    plane.kubectl(&["run", "go", "--image=firstboot.local/demo:1", "--restart=Never", "--", "confined"]).unwrap();
+    device.wait_console("test: looked", RESET).unwrap();
+    let key = device.wait_console("test: key M", SOON).unwrap();
+    let key = key.split("test: key ").nth(1).unwrap().trim().to_owned();
+    assert!(key.len() > 60, "{key}");
+    left_the_cluster(&plane);
+    // What the device printed for an administrator is a command that does it.
+    plane.kubectl(&["delete", "node", NAME]).unwrap();
+    assert_eq!(plane.node(NAME).unwrap(), None);
+    let status = device.wait_status("state: waiting for a seed", SOON).unwrap();
+    assert_eq!(status_value(&status, "error").split(':').next(), Some("find seed.toml on the boot partition"));
+    device.power_off(OFF).unwrap();
+    told(device);
+    gone_from_the_kernel(device);
+    as_flashed(device, before, &[&token], &key);
+    (token, key)
+}
+
+/// Switches it on with a seed for `plane`, and waits until it has joined; gives the token.
+fn joins(device: &mut Device, plane: &ControlPlane) -> String {
+    let token = plane.create_token("2h").unwrap();
+    let seed = Seed { more: ACCESS.to_owned(), ..Seed::for_guest(plane, &token).unwrap() };
+    device.disk().put_seed(&seed.text()).unwrap();
+    let joined = Line::once_more(device, format!("node {NAME} is Ready, seed destroyed"));
+    device.power_on().unwrap();
+    joined.wait(device, SOON);
+    let node = plane.wait_node_ready(NAME, SOON, || device.check()).unwrap();
+    assert!(node["spec"].get("unschedulable").is_none(), "{node}");
+    token
+}
+
+/// A line that the console may have shown in an earlier boot, and is to show again.
+struct Line {
+    text: String,
+    seen: usize,
+}
+
+impl Line {
+    fn once_more(device: &Device, text: impl Into<String>) -> Self {
+        let text = text.into();
+        let seen = device.console().count(&text).unwrap();
+        Line { text, seen }
+    }
+
+    fn wait(&self, device: &Device, limit: Duration) {
+        let shown = wait::until(&format!("`{}` on the console, again", self.text), limit, || {
+            device.check()?;
+            Ok((device.console().count(&self.text)? > self.seen).then_some(()))
+        });
+        shown.map_err(|e| e.context(device.report())).unwrap();
+    }
+}
+
+/// Cordoned, not Ready, without Lease, CSINode and pods of its own.
+fn left_the_cluster(plane: &ControlPlane) {
+    let node = plane.node(NAME).unwrap().unwrap();
+    assert_eq!(node["spec"]["unschedulable"], true, "{node}");
+    let ready = condition(&node, "Ready").unwrap();
+    // The cluster may have noticed by itself meanwhile.
+    assert!(ready["status"] == "False" && ready["reason"] == "DeviceReset" || ready["status"] == "Unknown", "{ready}");
+    for kind in [&["-n", "kube-node-lease", "lease", NAME][..], &["csinode", NAME]] {
+        let left = plane.kubectl(&[&["get", "--ignore-not-found", "-o", "name"], kind].concat()).unwrap();
+        assert_eq!(left, "");
+    }
+    assert_eq!(plane.kubectl(&["get", "pods", "-n", "default", "-o", "name"]).unwrap(), "");
+}
+
+/// What the commands on the device said.
+fn told(device: &Device) {
+    let read = |name: &str| found(device, name).unwrap();
+    let steps = read("dry-run");
+    for step in [
+        "stop firstboot.service",
+        "cordon the node and evict its pods, if the cluster answers",
+        "remove /var/lib/kubelet and everything in it",
+        "put /etc/hostname back as it was",
+        "begin a new journal",
+    ] {
+        assert!(steps.lines().any(|line| line == step), "{step} is not in:\n{steps}");
+    }
+    assert_eq!(
+        read("refused"),
+        "firstboot: reset this device: there is no terminal to ask on; --yes says that it is meant\nrc 2\nactive\n"
+    );
+    assert_eq!(
+        read("reset"),
+        format!(
+            "this device is reset and waits for a seed; journalctl -u firstboot-reset.service has the details\nleft for an \
+             administrator of the cluster: kubectl delete node {NAME}\nrc 0\n"
+        )
+    );
+    let console = device.console().text().unwrap();
+    let failed: Vec<&str> =
+        console.lines().filter(|l| l.contains("firstboot: reset: ") && l.contains("; it goes on")).collect();
+    assert_eq!(failed, [""; 0]);
+}
+
+/// No mount, process, interface or rule of Kubernetes was left when the reset had ended, before any restart.
+fn gone_from_the_kernel(device: &Device) {
+    let read = |name: &str| found(device, name).unwrap();
+    let none = |name: &str, words: &[&str]| {
+        let text = read(name);
+        let left: Vec<&str> = text.lines().filter(|line| words.iter().any(|word| line.contains(word))).collect();
+        assert_eq!(left, [""; 0], "{name}");
+    };
+    none("mountinfo", &["/var/lib/kubelet", "/containerd", "/run/netns/cni-"]);
+    none("processes", &["kubelet", "containerd", "kube-proxy", "coredns", "pause", "demo"]);
+    none("links", &["cni", "veth", "flannel", "kube-"]);
+    none("ruleset", &["KUBE-", "CNI-", "kube-proxy", "cni_"]);
+    none("failed", &["firstboot", "kubelet", "containerd"]);
+    assert!(read("ruleset").contains("table inet firstboot"));
+    assert_ne!(read("hostname").trim(), NAME);
+}
+
+/// The root file system is the image's, and no secret of a life is anywhere on the disk.
+fn as_flashed(device: &Device, before: &Tree, tokens: &[&str], key: &str) {
+    let disk = device.disk();
+    assert_eq!(changes(before, &disk.tree().unwrap()), [""; 0]);
+    let mut kept = disk.list("/var/lib/firstboot").unwrap();
+    // The status of a device that waits.
+    kept.retain(|name| name != "status.json");
+    assert_eq!(kept, ["journal"]);
+    assert!(!disk.seed_present().unwrap());
+    let secrets = tokens.iter().map(|token| secret_of(token)).chain([key]).chain(KEYS);
+    for secret in secrets {
+        assert_eq!(search::find(disk.path(), secret).unwrap(), [0; 0], "{secret}");
+    }
+}
+
+/// In another cluster, by the same name, with a machine-id and a host key of its own.
+fn second_life(device: &mut Device, plane: &ControlPlane) -> String {
+    pods::create(plane).unwrap();
+    let token = joins(device, plane);
+    pods::prove(plane, device, NAME, SOON).unwrap();
+    assert_eq!(pods::pulled(plane).unwrap(), [""; 0]);
+    assert!(is_ready(&plane.node(NAME).unwrap().unwrap()));
+    device.power_off(OFF).unwrap();
+    let now = |path: &str| String::from_utf8(device.disk().read_file(path).unwrap().unwrap()).unwrap();
+    assert_ne!(now("/etc/machine-id"), found(device, "machine-id").unwrap());
+    assert_ne!(now(HOST_KEY), found(device, "host-key").unwrap());
+    token
+}
+
+/// A device that nobody can log in to. The power goes while its free space is being zeroed; the next boot goes on.
+fn ends_by_a_seed_and_a_power_cut(device: &mut Device, plane: &ControlPlane) {
+    device.disk().put_seed(ALONE).unwrap();
+    let zeroing = Line::once_more(device, "reset: zeroing the free space");
+    device.power_on().unwrap();
+    device.wait_console("seed.toml asks for a reset", SOON).unwrap();
+    zeroing.wait(device, RESET);
+    device.power_cut().unwrap();
+    left_the_cluster(plane);
+    let done = Line::once_more(device, "reset done: this device waits for a seed");
+    device.power_on().unwrap();
+    done.wait(device, RESET);
+    device.wait_status("state: waiting for a seed", SOON).unwrap();
+    device.power_off(OFF).unwrap();
+}
+
+/// The image as it was before a test laid its script on it.
+fn without_script(mut tree: Tree) -> Tree {
+    tree.retain(|path, _| !path.contains("/test-script"));
+    tree
+}
