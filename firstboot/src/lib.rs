@@ -24,8 +24,6 @@ pub mod host;
 pub mod image;
 pub mod journal;
 pub mod kube;
-#[cfg(test)]
-mod namespaces;
 pub mod network_part;
 pub mod phase;
 pub mod phases;
@@ -40,5 +38,7 @@ pub mod secret;
 pub mod seed;
 pub mod status;
 pub mod support;
+#[cfg(test)]
+mod test_namespaces;
 pub mod unpack;
 pub mod versions;

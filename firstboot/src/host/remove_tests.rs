@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::host::fake::Fake;
-use crate::namespaces::inside;
+use crate::test_namespaces::inside;
 use rustix::mount::{MountFlags, mount, mount_bind};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;

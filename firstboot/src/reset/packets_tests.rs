@@ -4,7 +4,7 @@
 use super::*;
 use crate::host::Linux;
 use crate::host::fake::Fake;
-use crate::namespaces::inside;
+use crate::test_namespaces::inside;
 use rustix::mount::{MountFlags, mount};
 use std::process::Command;
 
