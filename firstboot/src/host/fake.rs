@@ -107,7 +107,7 @@ impl System for Fake {
         self.set_kernel("/proc/sys/kernel/hostname", name)
     }
 
-    fn unmount(&self, path: &str) -> Result<()> {
+    fn unmount(&self, path: &str, _remote: bool) -> Result<()> {
         self.run(&["unmount", path], None).map(drop)
     }
 

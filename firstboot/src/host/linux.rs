@@ -113,14 +113,15 @@ impl System for Linux {
         rustix::system::sethostname(name.as_bytes()).with_context(|| format!("set the host name to {name}"))
     }
 
-    fn unmount(&self, path: &str) -> Result<()> {
+    fn unmount(&self, path: &str, remote: bool) -> Result<()> {
         let gone = |more| match unmount(path, UnmountFlags::NOFOLLOW | more) {
             // It went with another, or is hidden below one.
             Err(Errno::INVAL | Errno::NOENT) => Ok(()),
             other => other,
         };
         // What a process still has open goes as soon as that ends; nobody else finds a way to it any more.
-        gone(UnmountFlags::empty()).or_else(|_| gone(UnmountFlags::DETACH)).with_context(|| format!("unmount {path}"))
+        let first = if remote { UnmountFlags::DETACH } else { UnmountFlags::empty() };
+        gone(first).or_else(|_| gone(UnmountFlags::DETACH)).with_context(|| format!("unmount {path}"))
     }
 
     fn zero_free_space(&self, folder: &str) -> Result<u64> {

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::host::fake::Fake;
+use crate::host::{Linux, System};
 use crate::test_namespaces::inside;
 use rustix::mount::{MountFlags, mount, mount_bind};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -113,13 +114,12 @@ fn what_is_mounted_stays_and_is_named() {
     // As a reset does it.
     let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let shown = root.join("var/lib/kubelet").display().to_string();
-    let points = crate::reset::mounted_below(&text, &[shown]);
+    let points = crate::reset::mounts::below(&text, &[shown], &crate::reset::Keep::default());
     assert_eq!(points.len(), 3, "{text}");
-    for point in &points {
-        crate::host::System::unmount(&crate::host::Linux::new(), point).unwrap();
-    }
     // One that is gone already needs no unmounting.
-    crate::host::System::unmount(&crate::host::Linux::new(), &points[0]).unwrap();
+    for mount in points.iter().chain(&points[..1]) {
+        Linux::new().unmount(&mount.point, mount.remote).unwrap();
+    }
     host.take_tree_away("/var/lib/kubelet", KEPT).unwrap();
     assert_eq!(std::fs::read(root.join("srv/data/file")).unwrap(), b"theirs");
     assert!(!root.join("var/lib/kubelet").exists());

@@ -40,8 +40,9 @@ pub trait System {
     fn set_kernel(&self, path: &str, value: &str) -> Result<()>;
     /// Sets the running kernel's host name.
     fn set_hostname(&self, name: &str) -> Result<()>;
-    /// Unmounts what is mounted at a path.
-    fn unmount(&self, path: &str) -> Result<()>;
+    /// Unmounts what is mounted at a path. What is `remote` is detached at once: its server may be gone, and the kernel
+    /// would wait for it.
+    fn unmount(&self, path: &str, remote: bool) -> Result<()>;
     /// Overwrites what is free on the file system of a folder; how many bytes that were.
     fn zero_free_space(&self, folder: &str) -> Result<u64>;
     /// A random number in 0.0..1.0, for jitter.

@@ -8,17 +8,12 @@
 mod by_seed;
 mod cluster;
 mod keep;
-mod mounts;
+pub(crate) mod mounts;
 mod packets;
 mod plan;
 mod steps;
 #[cfg(test)]
 mod tests;
-
-#[cfg(test)]
-pub(crate) fn mounted_below(mountinfo: &str, folders: &[String]) -> Vec<String> {
-    mounts::below(mountinfo, folders, &Keep::default())
-}
 
 pub(crate) use by_seed::{Answer, answer};
 pub use keep::Keep;
@@ -54,9 +49,9 @@ pub fn question(host: &Host) -> Option<String> {
     if !journal.used() || journal.resetting().is_some() {
         return None;
     }
-    let node = journal.fact("node").unwrap_or("that has no name yet").to_owned();
+    let node = journal.fact("node").map_or("not named as a node yet".to_owned(), |node| format!("node {node}"));
     Some(format!(
-        "This device is node {node}. A reset ends its pods and removes them with their data on this device, its container \
+        "This device is {node}. A reset ends its pods and removes them with their data on this device, its container \
          images, its certificate and all that its seed set up.\nType yes to go on: "
     ))
 }

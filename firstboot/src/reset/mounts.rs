@@ -6,14 +6,35 @@ use super::keep::{Keep, is_within};
 /// Network namespaces of pods, which the runtime mounts by name.
 const NAMESPACES: &str = "/run/netns/cni-";
 
-/// Mount points strictly below the folders, and the namespaces of pods: what was mounted last comes first.
-pub(super) fn below(mountinfo: &str, folders: &[String], keep: &Keep) -> Vec<String> {
-    let points = mountinfo.lines().rev().filter_map(|line| line.split(' ').nth(4)).map(unescaped);
-    let ours = |point: &String| {
+/// Beginnings of the types of file systems that a server, or a program, stands behind.
+const REMOTE: [&str; 6] = ["nfs", "cifs", "smb", "ceph", "9p", "fuse"];
+
+/// Something that is mounted.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Mount {
+    /// Where.
+    pub point: String,
+    /// Whether somebody has to answer for it to be unmounted.
+    pub remote: bool,
+}
+
+impl Mount {
+    fn of(line: &str) -> Option<Self> {
+        let (left, right) = line.split_once(" - ")?;
+        let kind = right.split(' ').next()?;
+        let remote = REMOTE.iter().any(|r| kind.starts_with(r));
+        Some(Mount { point: unescaped(left.split(' ').nth(4)?), remote })
+    }
+}
+
+/// What is mounted strictly below the folders, and the namespaces of pods: what was mounted last comes first.
+pub(crate) fn below(mountinfo: &str, folders: &[String], keep: &Keep) -> Vec<Mount> {
+    let ours = |mount: &Mount| {
+        let point = &mount.point;
         let within = folders.iter().any(|folder| point != folder && is_within(point, folder));
         (within || point.starts_with(NAMESPACES)) && !keep.covers(point)
     };
-    points.filter(ours).collect()
+    mountinfo.lines().rev().filter_map(Mount::of).filter(ours).collect()
 }
 
 /// Blanks and their like are written as three octal digits.
@@ -53,9 +74,15 @@ mod tests {
             45 22 0:4 net:[4026532001] /run/netns/mine rw - nsfs nsfs rw\n";
         let folders = ["/var/lib/kubelet".to_owned(), "/var/lib/containerd".to_owned()];
         let keep = Keep::parse(&["/var/lib/kubelet/keep"]).unwrap();
+        let mounts = below(text, &folders, &keep);
+        let shown: Vec<(&str, bool)> = mounts.iter().map(|m| (m.point.as_str(), m.remote)).collect();
         assert_eq!(
-            below(text, &folders, &keep),
-            ["/run/netns/cni-1", "/var/lib/kubelet/pods/a/volumes/x y/z", "/var/lib/kubelet/pods/a/volumes/x y"]
+            shown,
+            [
+                ("/run/netns/cni-1", false),
+                ("/var/lib/kubelet/pods/a/volumes/x y/z", true),
+                ("/var/lib/kubelet/pods/a/volumes/x y", false),
+            ]
         );
     }
 }

@@ -127,9 +127,9 @@ impl Work<'_> {
         // Of a runtime that has stopped, what holds containers together stays behind and keeps mounts busy.
         let _ = self.host.run(&["systemctl", "kill", "--signal=SIGKILL", super::plan::RUNTIME]);
         let mounted = self.host.read_text("/proc/self/mountinfo")?.unwrap_or_default();
-        for point in mounts::below(&mounted, folders, self.keep) {
-            self.host.sys().before_effect(&point)?;
-            self.host.sys().unmount(&point)?;
+        for mount in mounts::below(&mounted, folders, self.keep) {
+            self.host.sys().before_effect(&mount.point)?;
+            self.host.sys().unmount(&mount.point, mount.remote)?;
         }
         Ok(())
     }
