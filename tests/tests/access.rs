@@ -141,7 +141,7 @@ fn logs_in(ssh: &Ssh<'_>) {
     let open = |to: &str| ssh.admin(&format!("timeout 5 bash -c \"exec 3<>/dev/tcp/{to}/{PORT}\""));
     assert!(open(ALLOWED).ends_with("rc 0\n"), "{}", open(ALLOWED));
     let refused = open(STRANGER);
-    assert!(refused.ends_with("rc 124\n"), "{refused}");
+    assert!(refused.contains("No route to host") && refused.ends_with("rc 1\n"), "{refused}");
 }
 
 /// Pods keep to the egress list, too.
@@ -153,5 +153,5 @@ fn ways_out(plane: &ControlPlane, device: &Device) {
     assert_eq!((&state["exitCode"], &state["message"]), (&json!(0), &json!("hello\n")), "{state}");
     let state = fetch("no-way-out", STRANGER);
     assert_eq!(state["exitCode"], 1, "{state}");
-    assert!(state["message"].as_str().unwrap().contains("deadline exceeded"), "{state}");
+    assert!(state["message"].as_str().unwrap().contains("no route to host"), "{state}");
 }
