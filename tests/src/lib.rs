@@ -95,6 +95,10 @@ pub fn own_arch() -> &'static str {
     Arch::host().expect("run on a supported machine").name()
 }
 
+/// A key that nobody has, for seeds whose SSH nobody uses.
+pub const NOBODYS_KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA someone";
+
 /// An ordinary device of the build machine's own architecture whose node is to be called `edge-SERIAL`.
 pub fn device_options(serial: &str) -> Options {
     let mut options = Options::new(own_arch());

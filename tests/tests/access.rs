@@ -60,8 +60,7 @@ impl Ssh<'_> {
 #[test]
 fn the_device_reads_this_seed() {
     let (token, pin) = ("abcdef.0123456789abcdef".to_owned(), format!("sha256:{}", "0f".repeat(32)));
-    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA someone";
-    let seed = Seed { apiserver: "10.0.2.2:1".to_owned(), token, pin, more: seed_part(key) };
+    let seed = Seed { apiserver: "10.0.2.2:1".to_owned(), token, pin, more: seed_part(e2e::NOBODYS_KEY) };
     firstboot::seed::parse(seed.text().as_bytes()).unwrap();
 }
 

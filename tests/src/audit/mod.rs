@@ -3,22 +3,23 @@
 //!
 //! *Before* is the image's Debian as anybody else would be given it: without firstboot, without what the image holds
 //! of its hardening, and without the hardening words of the kernel's command line. *After* is the same image, joined.
+//! Both let somebody in by SSH, for an auditor has to log in: before by Debian's own sshd_config, after by a key in the seed.
 //! Both run Lynis by its files, which are no package of the image and are laid on the disk for the run alone.
 
 mod before;
 pub mod lynis;
 
 use crate::ports::open_to_strangers;
-use crate::{APPROVER, FOUND, OFF, SOON, add_script, cis, configz, device_options, found, own_arch};
+use crate::{APPROVER, FOUND, NOBODYS_KEY, OFF, SOON, add_script, cis, configz, device_options, found, own_arch};
 use anyhow::{Context, Result, ensure};
 use imagebuild::debian::Debian;
 use lynis::Said;
 use qemu::control_plane::{self, ControlPlane};
 use qemu::device::{Device, Options};
 use qemu::disk::DiskImage;
-use qemu::journey;
 use qemu::link::site::{CONTROL_PLANE, Scan, Site};
 use qemu::progress::Progress;
+use qemu::seed::Seed;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
@@ -48,6 +49,14 @@ out=/var/lib/firstboot-test
 mkdir -p $out
 /usr/bin/firstboot audit --json >$out/audit.json 2>$out/audit.err
 "#;
+
+/// As whoever installs Debian and wants to log in.
+const SSH: &str = "\
+ssh-keygen -q -A
+systemctl start ssh.service
+";
+/// Who may log in to the joined device.
+const OPERATOR: &str = "10.0.2.4";
 
 /// What `make audit` found.
 pub struct Audited {
@@ -99,7 +108,7 @@ fn plain(image: &DiskImage, tools: &[u8]) -> Result<Found> {
     let mut device = Device::new(image, &options)?;
     device.disk().write_file(&format!("{FOUND}/lynis.tar"), tools, 0o600)?;
     before::strip(device.disk())?;
-    add_script(device.disk(), TOOLS)?;
+    add_script(device.disk(), &format!("{SSH}{TOOLS}"))?;
     device.power_on()?;
     let address = qemu::wait::every(Duration::from_secs(1), "the device to have an address", SOON, || {
         device.check()?;
@@ -126,7 +135,10 @@ fn joined(image: &DiskImage, tools: &[u8], progress: &mut Progress) -> Result<Jo
         ControlPlane::start(&control_plane::Options { namespace: Some(site.namespace()), ..Default::default() })?;
     plane.kubectl(&["delete", "clusterrolebinding", APPROVER])?;
     let options = Options { link: site.socket(), ..device_options("audited") };
-    let (mut device, _) = journey::seeded(&plane, image, &options)?;
+    let mut device = Device::new(image, &options)?;
+    let token = plane.create_token("2h")?;
+    let more = format!("\n[access]\nssh-keys = [\"{NOBODYS_KEY}\"]\nssh-from = [\"{OPERATOR}\"]\n");
+    device.disk().put_seed(&Seed { more, ..Seed::for_guest(&plane, &token)? }.text())?;
     device.disk().write_file(&format!("{FOUND}/lynis.tar"), tools, 0o600)?;
     add_script(device.disk(), &format!("{JOINED}{}{TOOLS}", cis::SCRIPT))?;
     device.power_on()?;
