@@ -150,7 +150,11 @@ fn report(root: &Path, file: Option<String>) -> Result<(), Fault> {
     let label = run::image_info(&host).map(|image| image.boot_label).unwrap_or_default();
     let places = locate(&label).unwrap_or_default();
     let seed = places.iter().find_map(|p| p.partition.seed().ok().flatten()).map(|(_, bytes)| bytes);
-    let status = |json| Ok(status::shown(&status::look(root, &Linux::new(), || open().ok())?, json)?);
+    let found = status::look(root, &Linux::new(), || open().ok());
+    let status = |json| match &found {
+        Ok(status) => Ok(status::shown(status, json)?),
+        Err(fault) => Err(anyhow::anyhow!("{fault}")),
+    };
     let archive = support::archive(
         &host,
         &[

@@ -36,6 +36,9 @@ const NO_MESSAGE: &[&str] = &[
     "{key} = {value}",
     // harden: values of an audit's findings.
     "not refused",
+    "as the image has it",
+    "another text",
+    "login{LOGIN_DEFS} {key}",
     "{key} = {shown}",
     "{key} {found}",
     // What systemctl shows while it works.

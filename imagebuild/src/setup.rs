@@ -91,6 +91,8 @@ const TOOLS: &[Tool] = &[
     tool("dnsmasq", "dnsmasq-base", Goal::Test),
     tool("tinyproxy", "tinyproxy-bin", Goal::Test),
     tool("nmap", "nmap", Goal::Test),
+    tool("ssh", "openssh-client", Goal::Test),
+    tool("python3", "python3", Goal::Test),
     // libFuzzer is C++.
     tool("g++", "g++", Goal::Test),
 ];

@@ -137,8 +137,11 @@ pub const CHECKS: &[Check] = &[
     Check { id: "4.3.1", asks: "kube-proxy's metrics: on loopback alone", look: proxy_metrics },
 ];
 
+/// A check's id, what it asks, its verdict, and what was found.
+pub type Row = (&'static str, &'static str, Verdict, String);
+
 /// Every check with its verdict and what was found.
-pub fn verdicts(facts: &Facts) -> Vec<(&'static str, &'static str, Verdict, String)> {
+pub fn verdicts(facts: &Facts) -> Vec<Row> {
     let judged = CHECKS.iter().map(|check| (check, (check.look)(facts)));
     judged.map(|(check, (verdict, found))| (check.id, check.asks, verdict, found)).collect()
 }

@@ -9,13 +9,15 @@
 pub mod audit;
 pub mod cis;
 pub mod fuzzing;
+pub mod ports;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use imagebuild::arch::Arch;
 use qemu::control_plane::ControlPlane;
-use qemu::device::Options;
+use qemu::device::{Device, Options};
 use qemu::disk::DiskImage;
 use qemu::link::namespace::Namespace;
+use serde_json::Value;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -23,6 +25,9 @@ use std::time::Duration;
 /// Deadline for a device to say something definite: it ends what hangs, and is long enough for emulation on a
 /// machine that does other work as well.
 pub const SOON: Duration = Duration::from_secs(420);
+
+/// kubeadm's binding that lets the certificates of bootstrap tokens be approved without anybody.
+pub const APPROVER: &str = "kubeadm:node-autoapprove-bootstrap";
 
 /// Deadline for a device to switch itself off.
 pub const OFF: Duration = Duration::from_secs(120);
@@ -54,6 +59,14 @@ pub fn can_network() -> bool {
 /// In CI, when it is missing.
 pub fn can_iptables() -> bool {
     goes(missing(&["iptables-nft"]))
+}
+
+/// Whether somebody can log in to a device. Skips and fails like [`can_boot`].
+///
+/// # Panics
+/// In CI, when something is missing.
+pub fn can_log_in() -> bool {
+    goes(missing(&["ssh", "ssh-keygen", "python3"]))
 }
 
 fn missing(tools: &[&str]) -> Option<String> {
@@ -116,6 +129,28 @@ pub fn add_script(disk: &DiskImage, script: &str) -> Result<()> {
 /// When the disk cannot be written.
 pub fn remove_script(disk: &DiskImage) -> Result<()> {
     [SCRIPT_WANTED, SCRIPT_UNIT, SCRIPT].into_iter().try_for_each(|path| disk.remove_file(path))
+}
+
+/// What kubelet of the node `name` made of its configuration (`/configz`), asked by way of the API server.
+///
+/// # Errors
+/// When the API server does not reach it, or its answer is no JSON.
+pub fn configz(plane: &ControlPlane, name: &str) -> Result<Value> {
+    let said = plane.kubectl(&["get", "--raw", &format!("/api/v1/nodes/{name}/proxy/configz")])?;
+    serde_json::from_str(&said).context("read /configz")
+}
+
+/// Where scripts leave what they found on a device, and find what is laid there for them.
+pub const FOUND: &str = "/var/lib/firstboot-test";
+
+/// What a script left in [`FOUND`] under `name`, read from the disk.
+///
+/// # Errors
+/// When it is not there.
+pub fn found(device: &Device, name: &str) -> Result<String> {
+    let path = format!("{FOUND}/{name}");
+    let bytes = device.disk().read_file(&path)?.with_context(|| format!("find {path} on the device"))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 const SCRIPT: &str = "/usr/local/sbin/test-script";

@@ -5,21 +5,18 @@
 
 #![allow(clippy::unwrap_used)]
 
-use e2e::{OFF, SOON, add_script, cis, device_options, status_value};
+use e2e::ports::{LINK_LOCAL, open_to_strangers};
+use e2e::{APPROVER, OFF, SOON, add_script, cis, device_options, status_value};
 use firstboot::harden::kubelet::{FIELDS, Field};
 use qemu::control_plane::{ControlPlane, Options};
 use qemu::device::Device;
-use qemu::link::site::{CONTROL_PLANE, STRANGER, STRANGER_V6, Scan, Site};
+use qemu::link::site::{CONTROL_PLANE, STRANGER_V6, Scan, Site};
 use qemu::pods;
 use qemu::seed::Seed;
 use serde_json::{Value, json};
 use std::time::Duration;
 
 const NAME: &str = "edge-hardened";
-/// The device's address on its link, by its hardware address (RFC 4291, appendix A).
-const LINK_LOCAL: &str = "fe80::5054:ff:fe12:3456%lan";
-/// kubeadm's binding that lets the certificates of bootstrap tokens be approved without anybody.
-const APPROVER: &str = "kubeadm:node-autoapprove-bootstrap";
 /// What the kernel answers a pod that may not.
 const REFUSED: [&str; 4] =
     ["operation not permitted", "permission denied", "read-only file system", "no such file or directory"];
@@ -55,7 +52,7 @@ fn nothing_is_open_and_a_pod_stays_a_pod() {
     let status = device.wait_status("waits for approval", SOON).unwrap();
     assert_eq!(status_value(&status, "state"), "retrying");
     let address = site.address().expect("an address, by DHCP");
-    closed(&site, &address, "while it joins");
+    assert_eq!(open_to_strangers(&site, &address).unwrap(), [""; 0], "while it joins");
     let csr = plane.csrs().unwrap().remove(0).name;
     plane.kubectl(&["certificate", "approve", &csr]).unwrap();
     device.wait_console(&format!("node {NAME} is Ready, seed destroyed"), SOON).unwrap();
@@ -66,21 +63,12 @@ fn nothing_is_open_and_a_pod_stays_a_pod() {
     confined(&plane, &device);
     let configz = kubelet_runs_as_hardened(&plane);
     // Now the API server may talk to kubelet, anybody to the pod's hostPort, and nobody to anything else.
-    assert_eq!(site.scan(STRANGER, &address, Scan::Tcp).unwrap(), [format!("tcp/{}", pods::PORT)]);
+    assert_eq!(open_to_strangers(&site, &address).unwrap(), [format!("tcp/{}", pods::PORT)]);
     assert!(site.scan(CONTROL_PLANE, &address, Scan::Tcp).unwrap().contains(&"tcp/10250".to_owned()));
-    assert_eq!(site.scan(STRANGER_V6, LINK_LOCAL, Scan::Tcp).unwrap(), [""; 0], "IPv6");
-    assert_eq!(site.scan(STRANGER, &address, Scan::Udp).unwrap(), [""; 0]);
     device.power_off(OFF).unwrap();
     network_part(&device);
     looked_over(&device);
     section_4(&device, &configz);
-}
-
-/// No port is open, of either address family.
-fn closed(site: &Site, address: &str, when: &str) {
-    assert_eq!(site.scan(STRANGER, address, Scan::Tcp).unwrap(), [""; 0], "{when}");
-    assert_eq!(site.scan(STRANGER, address, Scan::Udp).unwrap(), [""; 0], "{when}");
-    assert_eq!(site.scan(STRANGER_V6, LINK_LOCAL, Scan::Tcp).unwrap(), [""; 0], "{when}, IPv6");
 }
 
 /// hostPort, Service, DNS, logs and exec over that link.
@@ -128,8 +116,7 @@ fn confined(plane: &ControlPlane, device: &Device) {
 
 /// What kubelet made of its configuration, asked as the cluster's administrator.
 fn kubelet_runs_as_hardened(plane: &ControlPlane) -> Value {
-    let path = format!("/api/v1/nodes/{NAME}/proxy/configz");
-    let said: Value = serde_json::from_str(&plane.kubectl(&["get", "--raw", &path]).unwrap()).unwrap();
+    let said = e2e::configz(plane, NAME).unwrap();
     let effective = &said["kubeletconfig"];
     for Field { path, value, why, .. } in FIELDS {
         let found = effective.pointer(&format!("/{path}")).unwrap_or(&Value::Null);
@@ -181,8 +168,7 @@ readlink /proc/1/ns/mnt >>$out/mount-namespaces
 
 /// A file that the script left behind.
 fn left(device: &Device, name: &str) -> String {
-    let path = format!("/var/lib/firstboot-test/{name}");
-    String::from_utf8(device.disk().read_file(&path).unwrap().unwrap_or_else(|| panic!("{path} is missing"))).unwrap()
+    e2e::found(device, name).unwrap()
 }
 
 /// CIS Kubernetes, section 4: nothing fails, and the warnings are those of docs/hardening.md.

@@ -37,6 +37,7 @@ pub const AREAS: &[Area] = &[
     Area { name: "mounts", look: harden::mounts::audit },
     Area { name: "firewall", look: firewall::audit },
     Area { name: "access", look: harden::access::audit },
+    Area { name: "login", look: harden::login::audit },
     Area { name: "kubelet", look: harden::kubelet::audit },
     Area { name: "containerd", look: harden::containerd::audit },
     Area { name: "units", look: harden::units::audit },

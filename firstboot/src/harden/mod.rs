@@ -10,6 +10,7 @@ pub mod boot;
 pub mod containerd;
 pub mod files;
 pub mod kubelet;
+pub mod login;
 pub mod modules;
 pub mod mounts;
 mod process;
@@ -28,8 +29,9 @@ use std::collections::BTreeMap;
 pub const KEPT: &str = "/etc/firstboot/harden.json";
 
 /// Files that every image holds, so that they are in force from its very first boot on: path and text.
-pub fn image_files() -> [(&'static str, String); 2] {
-    [(sysctl::FILE, sysctl::file()), (modules::FILE, modules::file())]
+pub fn image_files() -> Vec<(&'static str, String)> {
+    let login = login::FILES.iter().map(|(path, text, _)| (*path, (*text).to_owned()));
+    [(sysctl::FILE, sysctl::file()), (modules::FILE, modules::file())].into_iter().chain(login).collect()
 }
 
 /// Whether everything that [`apply`] makes is there.

@@ -18,10 +18,12 @@ use super::error::{self, Error};
 use crate::proxy::Via;
 use crate::seed::{Endpoint, JoinToken};
 
-/// Longest time for one call, from connecting to the last byte.
-pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest time for one connection attempt, TLS not included.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest time for one call, from connecting to the last byte: what client-go allows a connection alone, so that a
+/// link that loses every third packet has time to send again, at waits that double each time (RFC 6298).
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time for one connection, TLS included: four lost packets in a row at such waits. No longer, for the next of
+/// several API servers waits for it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Longest time for finding a name's addresses; less than [`CONNECT_TIMEOUT`], so that a DNS server that does not
 /// answer is told from an API server that does not.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(4);

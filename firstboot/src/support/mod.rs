@@ -3,7 +3,7 @@
 //!
 //! [`FILES`] and [`COMMANDS`] are the list of what goes in. Every text goes through [`redact()`]. The seed, kubelet.conf and
 //! kubelet's certificates and keys are in no list; of those files that hold secrets, the values are read so that they can
-//! be taken out of everything else ([`known`]).
+//! be taken out of everything else ([`known()`]).
 
 mod known;
 mod redact;

@@ -56,7 +56,7 @@ pub(super) fn after_key_words(text: &str) -> String {
         while let Some(at) = small[from..].find(key.word).map(|at| from + at + key.word.len()) {
             from = at;
             if let Some((start, end)) = value_at(&text, at, key)
-                && !text[start..end].starts_with(MARK)
+                && &text[start..end] != MARK
             {
                 text.replace_range(start..end, MARK);
                 small.replace_range(start..end, MARK);
@@ -78,17 +78,27 @@ fn value_at(text: &str, at: usize, key: &KeyWord) -> Option<(usize, usize)> {
         None => return None,
     };
     let value = rest.trim_start_matches('\\');
+    let depth = rest.len() - value.len();
     let quote = value.chars().next().filter(|c| matches!(c, '"' | '\''));
     let (value, end) = match quote {
         Some(quote) => {
             let inner = &value[1..];
             // Where a quotation mark is part of the value, as wpa_supplicant allows, what is behind it goes as well.
-            let end = if key.line { inner.rfind(quote) } else { inner.find(quote) };
+            let end = if key.line { inner.rfind(quote) } else { closing(inner, quote, depth) };
             (inner, end.unwrap_or(inner.len()))
         }
         None if key.line => (value, value.len()),
-        None => (value, value.find(|c: char| c.is_whitespace() || ",;\"'}&)".contains(c)).unwrap_or(value.len())),
+        None => (value, value.find(|c: char| c.is_whitespace() || "\"'}".contains(c)).unwrap_or(value.len())),
     };
     let start = text.len() - value.len();
     (end > 0).then_some((start, start + end))
+}
+
+/// Where a quoted value ends whose opening mark has `depth` backslashes before it: at a mark with no more of them. One with more is
+/// part of the value.
+fn closing(inner: &str, quote: char, depth: usize) -> Option<usize> {
+    inner.match_indices(quote).find_map(|(at, _)| {
+        let before = inner[..at].len() - inner[..at].trim_end_matches('\\').len();
+        (before <= depth).then_some(at - before)
+    })
 }

@@ -7,20 +7,23 @@
 use super::configure::put;
 use crate::cmd;
 use crate::owner::Owner;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use firstboot::harden::access::NO_SETID;
 use firstboot::harden::image_files;
+use firstboot::harden::login::{LOGIN_DEFS, login_defs};
 use std::path::Path;
 
 /// All that goes in from here, as part of the key of a root file system.
 pub fn texts() -> String {
     let programs: String = NO_SETID.iter().map(|(path, _)| *path).collect();
-    image_files().iter().map(|(path, text)| format!("{path}\n{text}")).collect::<String>() + &programs
+    image_files().iter().map(|(path, text)| format!("{path}\n{text}")).collect::<String>() + &programs + &login_defs("")
 }
 
-/// Kernel settings and the list of modules that are refused.
+/// Kernel settings, the list of modules that are refused, and what a session is like.
 pub fn files(tree: &Path) -> Result<()> {
-    image_files().iter().try_for_each(|(path, text)| put(tree, path, text, 0o644))
+    image_files().iter().try_for_each(|(path, text)| put(tree, path, text, 0o644))?;
+    let text = std::fs::read_to_string(tree.join(&LOGIN_DEFS[1..])).with_context(|| format!("read {LOGIN_DEFS}"))?;
+    put(tree, LOGIN_DEFS, &login_defs(&text), 0o644)
 }
 
 /// Takes set-id bits from programs that need none here; returns what dpkg has to know to leave it so.
@@ -45,10 +48,15 @@ mod tests {
     #[test]
     fn files_lie_where_systemd_and_modprobe_read_them() {
         let dir = tempfile::tempdir().unwrap();
+        put(dir.path(), LOGIN_DEFS, "UMASK 022\nUID_MIN 1000\n", 0o644).unwrap();
         files(dir.path()).unwrap();
         let read = |path: &str| std::fs::read_to_string(dir.path().join(path)).unwrap();
         assert!(read("usr/lib/sysctl.d/99-firstboot-harden.conf").contains("\nkernel.kptr_restrict = 2\n"));
         assert!(read("usr/lib/modprobe.d/firstboot-deny.conf").contains("\ninstall dccp /bin/false\n"));
+        assert!(read("etc/issue.net").contains("Unauthorized use"));
+        assert!(
+            read("etc/login.defs").starts_with("UID_MIN 1000\n") && read("etc/login.defs").ends_with("UMASK 027\n")
+        );
         assert!(texts().contains("kernel.kptr_restrict = 2") && texts().contains("/usr/bin/su"));
     }
 

@@ -5,6 +5,7 @@ use anyhow::{Context, Result, ensure};
 use firstboot::harden::access::NO_SETID;
 use firstboot::harden::boot::COMMAND_LINE;
 use firstboot::harden::image_files;
+use firstboot::harden::login::{LOGIN_DEFS, login_defs};
 use qemu::disk::DiskImage;
 
 /// Links by which systemd starts what is firstboot's, and additions to others' units.
@@ -15,6 +16,9 @@ const UNITS: &[&str] = &[
     "/usr/lib/systemd/system/systemd-networkd.service.d/10-firstboot.conf",
 ];
 
+/// The network that firstboot would set up; Debian's installer asks for as much.
+const DHCP: &[u8] = b"[Match]\nType=ether\n[Network]\nDHCP=yes\n";
+
 /// Takes it all away.
 pub(super) fn strip(disk: &DiskImage) -> Result<()> {
     for path in UNITS {
@@ -24,6 +28,9 @@ pub(super) fn strip(disk: &DiskImage) -> Result<()> {
     for (path, _) in image_files() {
         disk.remove_file(path)?;
     }
+    let defs = disk.read_file(LOGIN_DEFS)?.with_context(|| format!("find {LOGIN_DEFS}"))?;
+    let defs = String::from_utf8_lossy(&defs).replace(&login_defs(""), "");
+    disk.write_file(LOGIN_DEFS, defs.as_bytes(), 0o644)?;
     let fstab = disk.read_file("/etc/fstab")?.context("find /etc/fstab")?;
     let root: String = String::from_utf8_lossy(&fstab).lines().filter(|l| l.starts_with("PARTUUID=")).collect();
     disk.write_file("/etc/fstab", format!("{root}\n").as_bytes(), 0o644)?;
@@ -32,6 +39,7 @@ pub(super) fn strip(disk: &DiskImage) -> Result<()> {
             disk.write_file(path, &program, 0o4755)?;
         }
     }
+    disk.write_file("/etc/systemd/network/80-dhcp.network", DHCP, 0o644)?;
     let hardening = |word: &&str| COMMAND_LINE.iter().any(|(ours, ..)| ours == word);
     let line = disk.boot_entry()?.command_line;
     let left: Vec<&str> = line.split_whitespace().filter(|word| !hardening(word)).collect();

@@ -8,13 +8,16 @@
 mod before;
 pub mod lynis;
 
-use crate::{OFF, add_script, cis, device_options, own_arch};
+use crate::ports::open_to_strangers;
+use crate::{APPROVER, FOUND, OFF, SOON, add_script, cis, configz, device_options, found, own_arch};
 use anyhow::{Context, Result, ensure};
 use imagebuild::debian::Debian;
 use lynis::Said;
-use qemu::control_plane::ControlPlane;
-use qemu::device::Device;
+use qemu::control_plane::{self, ControlPlane};
+use qemu::device::{Device, Options};
+use qemu::disk::DiskImage;
 use qemu::journey;
+use qemu::link::site::{CONTROL_PLANE, Scan, Site};
 use qemu::progress::Progress;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -23,8 +26,7 @@ use std::time::Duration;
 
 /// Lynis takes ten minutes under emulation, and more beside other work.
 const LONG: Duration = Duration::from_secs(45 * 60);
-/// Where the tools are laid, and where their words are left.
-const FOLDER: &str = "/var/lib/firstboot-test";
+const NAME: &str = "edge-audited";
 /// Says that the script is done.
 const DONE: &str = "firstboot-test: audited";
 
@@ -47,74 +49,123 @@ mkdir -p $out
 /usr/bin/firstboot audit --json >$out/audit.json 2>$out/audit.err
 "#;
 
-/// Audits a device before and after; the report.
+/// What `make audit` found.
+pub struct Audited {
+    /// Lynis, of the joined device.
+    pub lynis: Said,
+    /// Ports of the joined device that are open to strangers.
+    pub ports: Vec<String>,
+    /// All of it, for `report.json`.
+    pub report: Value,
+}
+
+/// Audits a device before and after.
 ///
 /// # Errors
 /// When a device does not come up, or a tool does not run.
-pub fn run(progress: &mut Progress) -> Result<Value> {
+pub fn run(progress: &mut Progress) -> Result<Audited> {
     let arch = own_arch();
     progress.say("tools");
     let tools = tools(arch)?;
     let image = crate::image(arch)?;
     progress.say("device without firstboot");
-    let mut device = Device::new(&image, &device_options("plain"))?;
-    device.disk().write_file(&format!("{FOLDER}/lynis.tar"), &tools, 0o600)?;
+    let before = plain(&image, &tools)?;
+    progress.say(&format!("Lynis: {} of 100 before; open ports: {}", before.lynis.index, before.ports.join(", ")));
+    progress.say("device with firstboot");
+    let after = joined(&image, &tools, progress)?;
+    progress.say(&format!("Lynis: {} of 100 after", after.found.lynis.index));
+    let report = json!({
+        "target": format!("generic-{arch}"),
+        "lynis": {
+            "version": before.lynis.version, "before": before.lynis.shown(), "after": after.found.lynis.shown(),
+        },
+        "systemd": { "before": before.units, "after": after.found.units },
+        "open-ports": {
+            "before": before.ports, "while-joining": after.while_joining, "after": after.found.ports,
+            "after-from-control-plane": after.from_control_plane,
+        },
+        "cis-kubernetes-4": after.verdicts.iter().map(|(id, asks, verdict, found)| json!({
+            "id": id, "asks": asks, "verdict": format!("{verdict:?}").to_uppercase(), "found": found,
+        })).collect::<Vec<_>>(),
+        "firstboot-audit": after.audit,
+    });
+    Ok(Audited { lynis: after.found.lynis, ports: after.found.ports, report })
+}
+
+/// The device without firstboot.
+fn plain(image: &DiskImage, tools: &[u8]) -> Result<Found> {
+    let site = Site::start()?;
+    let options = Options { link: site.socket(), ..device_options("plain") };
+    let mut device = Device::new(image, &options)?;
+    device.disk().write_file(&format!("{FOUND}/lynis.tar"), tools, 0o600)?;
     before::strip(device.disk())?;
     add_script(device.disk(), TOOLS)?;
     device.power_on()?;
+    let address = qemu::wait::every(Duration::from_secs(1), "the device to have an address", SOON, || {
+        device.check()?;
+        Ok(site.address())
+    })?;
+    let ports = open_to_strangers(&site, &address)?;
     device.wait_console(DONE, LONG)?;
     device.power_off(OFF)?;
-    let before = Found::on(&device)?;
-    progress.say(&format!("Lynis: {} of 100 before", before.lynis.index));
+    Found::on(&device, ports)
+}
 
-    progress.say("device with firstboot");
-    let plane = ControlPlane::start(&Default::default())?;
-    let (device, token) = journey::seeded(&plane, &image, &device_options("audited"))?;
-    device.disk().write_file(&format!("{FOLDER}/lynis.tar"), &tools, 0o600)?;
+/// The device with firstboot, looked at while it waits for its certificate and after it has joined.
+struct Joined {
+    found: Found,
+    while_joining: Vec<String>,
+    from_control_plane: Vec<String>,
+    verdicts: Vec<cis::Row>,
+    audit: Value,
+}
+
+fn joined(image: &DiskImage, tools: &[u8], progress: &mut Progress) -> Result<Joined> {
+    let site = Site::start()?;
+    let plane =
+        ControlPlane::start(&control_plane::Options { namespace: Some(site.namespace()), ..Default::default() })?;
+    plane.kubectl(&["delete", "clusterrolebinding", APPROVER])?;
+    let options = Options { link: site.socket(), ..device_options("audited") };
+    let (mut device, _) = journey::seeded(&plane, image, &options)?;
+    device.disk().write_file(&format!("{FOUND}/lynis.tar"), tools, 0o600)?;
     add_script(device.disk(), &format!("{JOINED}{}{TOOLS}", cis::SCRIPT))?;
-    let mut joined = journey::join(&plane, device, token, progress)?;
-    let path = format!("/api/v1/nodes/{}/proxy/configz", joined.name);
-    let configz = plane.kubectl(&["get", "--raw", &path])?;
-    let configz: Value = serde_json::from_str(&configz).context("read /configz")?;
-    joined.device.wait_console(DONE, LONG)?;
-    joined.device.power_off(OFF)?;
-    let after = Found::on(&joined.device)?;
-    progress.say(&format!("Lynis: {} of 100 after", after.lynis.index));
-    let verdicts = cis::verdicts(&cis::Facts::new(|name| left(&joined.device, name).unwrap_or_default(), &configz));
-    let audit: Value = serde_json::from_str(&left(&joined.device, "audit.json")?).context("read firstboot's audit")?;
-    Ok(json!({
-        "target": format!("generic-{arch}"),
-        "lynis": { "version": before.lynis.version, "before": before.lynis.shown(), "after": after.lynis.shown() },
-        "systemd": { "before": before.units, "after": after.units },
-        "cis-kubernetes-4": verdicts.iter().map(|(id, asks, verdict, found)| json!({
-            "id": id, "asks": asks, "verdict": format!("{verdict:?}").to_uppercase(), "found": found,
-        })).collect::<Vec<_>>(),
-        "firstboot-audit": audit,
-    }))
+    device.power_on()?;
+    device.wait_status("waits for approval", SOON)?;
+    let address = site.address().context("find the device's address")?;
+    let while_joining = open_to_strangers(&site, &address)?;
+    let requests = plane.csrs()?;
+    let request = requests.first().context("find the device's request")?;
+    plane.kubectl(&["certificate", "approve", &request.name])?;
+    device.wait_console(&format!("node {NAME} is Ready"), SOON)?;
+    progress.say(&format!("{NAME} is Ready"));
+    let ports = open_to_strangers(&site, &address)?;
+    let from_control_plane = site.scan(CONTROL_PLANE, &address, Scan::Tcp)?;
+    let configz = configz(&plane, NAME)?;
+    device.wait_console(DONE, LONG)?;
+    device.power_off(OFF)?;
+    let verdicts = cis::verdicts(&cis::Facts::new(|name| found(&device, name).unwrap_or_default(), &configz));
+    let audit = serde_json::from_str(&found(&device, "audit.json")?).context("read firstboot's audit")?;
+    Ok(Joined { found: Found::on(&device, ports)?, while_joining, from_control_plane, verdicts, audit })
 }
 
 /// What the tools said on one device.
 struct Found {
     lynis: Said,
     units: Value,
+    /// Open to strangers.
+    ports: Vec<String>,
 }
 
 impl Found {
-    fn on(device: &Device) -> Result<Self> {
-        let report = left(device, "lynis.dat")?;
-        let lynis = Said::read(&report).with_context(|| match left(device, "lynis.out") {
+    fn on(device: &Device, ports: Vec<String>) -> Result<Self> {
+        let report = found(device, "lynis.dat")?;
+        let lynis = Said::read(&report).with_context(|| match found(device, "lynis.out") {
             Ok(said) => format!("read Lynis's report; it said: {said}"),
             Err(_) => "read Lynis's report".to_owned(),
         })?;
-        let units = serde_json::from_str(&left(device, "units.json")?).context("read what systemd-analyze says")?;
-        Ok(Found { lynis, units })
+        let units = serde_json::from_str(&found(device, "units.json")?).context("read what systemd-analyze says")?;
+        Ok(Found { lynis, units, ports })
     }
-}
-
-fn left(device: &Device, name: &str) -> Result<String> {
-    let path = format!("{FOLDER}/{name}");
-    let bytes = device.disk().read_file(&path)?.with_context(|| format!("find {path} on the device"))?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Lynis's files as Debian packs them, in one archive.

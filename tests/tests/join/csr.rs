@@ -47,7 +47,7 @@ fn approve_and_join(plane: &ControlPlane, device: &mut Bench, seed: &Seed, node:
 }
 
 pub fn certificate_by_hand(plane: &ControlPlane) {
-    plane.kubectl(&["delete", "clusterrolebinding", "kubeadm:node-autoapprove-bootstrap"]).unwrap();
+    plane.kubectl(&["delete", "clusterrolebinding", e2e::APPROVER]).unwrap();
     let (mut device, seed, token, csr) = waiting(plane, "by-hand");
     // The next attempt takes the same one up again.
     assert_eq!(device.fails(&seed, "by-hand"), pending(&csr));

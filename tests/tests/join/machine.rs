@@ -19,6 +19,7 @@ use firstboot::phase::Phase;
 use firstboot::phases::{Cx, PHASES};
 use firstboot::run::run_phases;
 use qemu::control_plane::ControlPlane;
+use qemu::seed::secret_of;
 use serde_json::json;
 
 use super::bench::*;
@@ -269,6 +270,15 @@ pub fn what_is_left_for_an_administrator_is_told_at_the_end(plane: &ControlPlane
     assert_eq!(machine.boot.read("seed.toml").unwrap(), None);
     let labels = plane.node("told").unwrap().unwrap()["metadata"]["labels"].clone();
     assert_eq!((&labels["shop"], &labels["superedge.io/node-edge"]), (&json!("12"), &json!("enable")));
+    let events = plane.events("FirstbootJoined").unwrap();
+    let ours: Vec<&String> = events.iter().filter(|e| e.starts_with("/told: ")).collect();
+    let [event] = &ours[..] else { panic!("{events:?}") };
+    assert!(
+        event.contains(" made this device a Ready node in ") && event.contains(", image generic-amd64 (test); "),
+        "{event}"
+    );
+    assert!(event.contains("seconds: identity ") && event.contains(", join ") && event.contains(", ready "), "{event}");
+    assert!(!event.contains(secret_of(&token)), "{event}");
 }
 
 /// What kubelet would do once it is started: report Ready, renew the Lease.

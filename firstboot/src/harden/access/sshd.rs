@@ -3,6 +3,7 @@
 //!
 //! Format: sshd_config(5).
 
+use crate::harden::login::BANNER;
 use crate::seed::Access;
 
 /// Where the keys lie: root's, so that who logs in cannot add others.
@@ -50,7 +51,7 @@ pub const DIRECTIVES: &[(&str, &str, &str)] = &[
     ("UseDNS", "no", "no waiting for name servers"),
     ("UsePAM", "yes", "limits and the log of sessions; without it an account whose password is locked cannot log in by key"),
     ("PrintMotd", "no", "nothing to say"),
-    ("Banner", "none", "nothing is told before log-in"),
+    ("Banner", BANNER, "whoever comes is warned, and learns nothing of the system"),
     ("LogLevel", "VERBOSE", "the log says which key logged in"),
     ("Subsystem", "sftp internal-sftp", "files can be fetched, by no program of its own"),
 ];
