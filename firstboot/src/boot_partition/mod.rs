@@ -177,8 +177,8 @@ impl BootPartition {
         self.scan_by(sought::LONGEST, &|bytes| sought.places(bytes))
     }
 
-    /// Overwrites places that [`BootPartition::scan_for`] has found. They must be outside of every file: behind the end of one,
-    /// in its last cluster, lies what it held before.
+    /// Overwrites places that [`BootPartition::scan_for`] has found. They must be outside of every file: behind the end
+    /// of one, in its last cluster, lies what it held before.
     pub fn blank(&self, places: &[(u64, usize)]) -> Result<()> {
         raw::blank(&self.file(true)?, self.offset, places)
             .with_context(|| format!("overwrite what is left on {}", self.path.display()))

@@ -107,8 +107,8 @@ pub(super) fn blank(file: &File, offset: u64, places: &[Place]) -> Result<()> {
 /// Tells where something stands in a piece of the medium, and how many bytes it has there.
 pub(super) type Find<'a> = &'a dyn Fn(&[u8]) -> Vec<(usize, usize)>;
 
-/// Searches `len` bytes from `offset` for what `find` knows, which has at most `longest` bytes; the page cache is dropped first, so that what
-/// is found (or not) is what the medium holds.
+/// Searches `len` bytes from `offset` for what `find` knows, which has at most `longest` bytes; the page cache is dropped
+/// first, so that what is found (or not) is what the medium holds.
 pub(super) fn scan(file: &File, offset: u64, len: u64, longest: usize, find: Find<'_>) -> Result<Vec<Place>> {
     file.sync_all().or_else(|e| if e.kind() == std::io::ErrorKind::PermissionDenied { Ok(()) } else { Err(e) })?;
     fadvise(file, offset, NonZeroU64::new(len), Advice::DontNeed).context("drop the page cache")?;
