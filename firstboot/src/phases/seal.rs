@@ -8,6 +8,7 @@ use crate::boot_partition::{BootPartition, Sought, encodings};
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::{Host, STATE_DIR};
 use crate::journal::Record;
+use crate::repair;
 use crate::report::unix_seconds;
 use crate::seed::JoinToken;
 use anyhow::{Context, Result};
@@ -145,6 +146,7 @@ fn finish(host: &Host, bundle: &str, seed: &str, carried: bool) -> Result<()> {
     });
     let bytes = serde_json::to_vec_pretty(&receipt).context("encode the receipt")?;
     host.write(&format!("{STATE_DIR}/receipt.json"), &bytes, 0o600)?;
+    repair::keep(host)?;
     host.record(Record::Sealed)
 }
 
