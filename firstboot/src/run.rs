@@ -12,7 +12,7 @@ use crate::image::{IMAGE_INFO, ImageInfo};
 use crate::journal::Record;
 use crate::phase::{self, Event, Phase, Stopped};
 use crate::phases::{Cx, Installed, LEFT_TO_DO, PHASES, finish_without_seed};
-use crate::report::{Reporter, Status, timestamp, unix_seconds};
+use crate::report::{Reporter, Status, show_again, timestamp, unix_seconds};
 use crate::sealed::{Lost, look_after};
 use crate::seed::{self, Seed};
 use anyhow::Context;
@@ -67,6 +67,7 @@ pub fn run_phases(
     let image = image_info(&host)?;
     let mut lost = None;
     if host.journal().sealed() {
+        show_again(&host).owned_by(Owner::Host)?;
         lost = look_after(&host, &image, &|until| refuse_seed(&host, &image, until, places))?;
         if lost.is_none() {
             return learn::of_sealed(&host);
