@@ -8,7 +8,7 @@ RUNS ?= 10000000
 imagebuild := cargo run --quiet --locked --package imagebuild --
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long fuzz fuzz-corpus bench audit check image clean build-tools
+.PHONY: help demo test test-long fuzz fuzz-corpus bench compare audit check image clean build-tools
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 20
@@ -40,6 +40,10 @@ fuzz-corpus: build-tools ## what make fuzz found into fuzz/corpus, minimised (FU
 bench: build-tools ## the join beside kubeadm's; out/bench/report.json (TARGET=...)
 	@$(imagebuild) setup --for bench
 	@cargo run --quiet --locked --package qemu -- bench --target $(TARGET)
+
+compare: build-tools ## this tree's image beside another, from power-on to Ready; out/compare/report.json (WITH=image.img)
+	@$(imagebuild) setup --for bench
+	@cargo run --quiet --locked --package qemu -- compare --target $(TARGET) --with $(WITH)
 
 audit: build-tools ## auditors' tools on one device, before firstboot and after; out/audit/report.json
 	@$(imagebuild) setup --for test

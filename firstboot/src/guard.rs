@@ -1,23 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What runs at every boot before any link is up, and before the runtime and kubelet: quick, without any network.
 //!
-//! It applies the packet filter and lays the clock floor, so that nothing looks at a certificate in 1970. (Torn files
-//! come with a later release; docs/release-notes.md.)
+//! It applies the packet filter, lays the clock floor, so that nothing looks at a certificate in 1970, and puts back torn
+//! files of a sealed node.
 
 use crate::clock;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::firewall;
 use crate::host::Host;
+use crate::repair;
 use crate::run::image_info;
 
 /// Guards one boot. What fails of one duty does not keep the others from being done.
 ///
 /// # Errors
-/// A host fault when there is no packet filter or the clock cannot be set, an image fault without a description of the
-/// image.
+/// A host fault when there is no packet filter, the clock cannot be set or a torn file cannot be put back, an image fault
+/// without a description of the image.
 pub fn guard(host: &Host) -> Result<(), Fault> {
     let filter = firewall::guard(host).owned_by(Owner::Host);
     let clock = || clock::lay(host, &image_info(host)?).owned_by(Owner::Host);
     let clock = clock();
-    filter.and(clock)
+    let torn = if host.journal().sealed() { repair::mend(host).map(drop).owned_by(Owner::Host) } else { Ok(()) };
+    filter.and(clock).and(torn)
 }

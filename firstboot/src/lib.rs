@@ -29,6 +29,7 @@ pub mod phase;
 pub mod phases;
 pub mod preflight;
 pub mod proxy;
+pub mod repair;
 pub mod report;
 pub mod reset;
 pub mod run;

@@ -140,6 +140,15 @@ pub fn status_path() -> String {
 /// The same for accounts that may not look into firstboot's folder; gone at power-off.
 pub const STATUS_FOR_ALL: &str = "/run/firstboot/status.json";
 
+/// Shows the last status to accounts that may not look into firstboot's folder, at a later boot: that of a sealed device
+/// writes nothing to its disk.
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub fn show_again(host: &Host) -> Result<()> {
+    host.read(&status_path())?.map_or(Ok(()), |json| host.write(STATUS_FOR_ALL, &json, 0o644))
+}
+
 /// Tells people; keeps the status while it changes.
 pub struct Reporter<'a> {
     host: &'a Host,
@@ -310,6 +319,10 @@ mod tests {
         );
         let kept: Status = serde_json::from_slice(&host.read(&status_path()).unwrap().unwrap()).unwrap();
         assert_eq!(kept, reporter.status);
+        // The next boot begins with an empty /run.
+        host.remove(STATUS_FOR_ALL).unwrap();
+        show_again(&host).unwrap();
+        assert_eq!(host.read(STATUS_FOR_ALL).unwrap(), host.read(&status_path()).unwrap());
         assert_eq!(padded(&text).len(), STATUS_SIZE);
         // The next try begins, if need be in another process: what failed stays on show, and since when.
         seen.clock.set(Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_392_012)));

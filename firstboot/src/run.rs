@@ -12,7 +12,7 @@ use crate::image::{IMAGE_INFO, ImageInfo};
 use crate::journal::Record;
 use crate::phase::{self, Event, Phase, Stopped};
 use crate::phases::{Cx, Installed, LEFT_TO_DO, PHASES, finish_without_seed};
-use crate::report::{Reporter, Status, timestamp, unix_seconds};
+use crate::report::{Reporter, Status, show_again, timestamp, unix_seconds};
 use crate::reset::{self, Answer, answer};
 use crate::sealed::{Lost, look_after};
 use crate::seed::{self, Seed};
@@ -74,6 +74,7 @@ pub fn run_phases(
     }
     let mut lost = None;
     if host.journal().sealed() {
+        show_again(&host).owned_by(Owner::Host)?;
         if let Some((found, digest)) = asks_for_reset(&host, &image, places) {
             return be_reset(&host, &found, &image, digest);
         }

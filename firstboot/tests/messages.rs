@@ -48,7 +48,8 @@ const NO_MESSAGE: &[&str] = &[
     "STATUS=being reset",
     "looking for the cluster",
     "asking for a certificate",
-    // phases/identity.rs, seed/mod.rs: what makes a digest this program's.
+    // phases/identity.rs, seed/mod.rs, boot_partition/sought.rs: what makes a digest this program's.
+    "firstboot token 10",
     "firstboot node name 10",
     "firstboot seed 10",
     // The form of the status file and of the console: docs/operations.md describes both in words.

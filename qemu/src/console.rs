@@ -2,7 +2,13 @@
 //! A guest's serial console, kept in a file: lines so far, and waiting for one.
 
 use anyhow::{Context, Result, bail};
+use std::fs::File;
 use std::path::{Path, PathBuf};
+
+/// How the kernel says that it gave up.
+const PANIC: &str = "Kernel panic";
+/// The first word of our initrd, with what it found or with what it lacks.
+const INITRD: &str = "initrd: ";
 
 /// Reads a console log; keeps no position, so that any line of the past can be asked for.
 #[derive(Debug, Clone)]
@@ -21,11 +27,34 @@ impl Console {
 
     /// Everything so far, without the sequences that colour a terminal.
     pub fn text(&self) -> Result<String> {
+        self.text_from(0)
+    }
+
+    /// Bytes so far.
+    pub fn length(&self) -> u64 {
+        self.0.metadata().map_or(0, |meta| meta.len())
+    }
+
+    /// The line with which the kernel gave up in the boot that began at byte `from`, when it did so before the initrd
+    /// said a word.
+    pub fn early_panic(&self, from: u64) -> Result<Option<String>> {
+        let text = self.text_from(from)?;
+        Ok(text.lines().find(|line| line.contains(PANIC)).filter(|_| !text.contains(INITRD)).map(str::to_owned))
+    }
+
+    /// Forgets what came after byte `from`; the guest has to stand still. QEMU appends, so it goes on from there.
+    pub fn forget(&self, from: u64) -> Result<()> {
+        let file = File::options().write(true).open(&self.0);
+        file.and_then(|file| file.set_len(from)).with_context(|| format!("shorten console {}", self.0.display()))
+    }
+
+    fn text_from(&self, from: u64) -> Result<String> {
         if !self.0.exists() {
             return Ok(String::new());
         }
         let bytes = std::fs::read(&self.0).with_context(|| format!("read console {}", self.0.display()))?;
-        Ok(plain(&String::from_utf8_lossy(&bytes)))
+        let bytes = usize::try_from(from).ok().and_then(|from| bytes.get(from..)).unwrap_or_default();
+        Ok(plain(&String::from_utf8_lossy(bytes)))
     }
 
     /// The first line that holds `part`.
@@ -47,8 +76,7 @@ impl Console {
 
     /// An error when the kernel gave up or systemd dropped to its emergency shell: waiting on is of no use.
     pub fn check(&self) -> Result<()> {
-        const FATAL: [&str; 4] =
-            ["Kernel panic", "You are in emergency mode", "(initramfs)", "Synchronous Exception at"];
+        const FATAL: [&str; 4] = [PANIC, "You are in emergency mode", "(initramfs)", "Synchronous Exception at"];
         for sign in FATAL {
             if let Some(line) = self.find(sign)? {
                 bail!("keep the guest running; its console says: {}", line.trim());
@@ -113,5 +141,24 @@ mod tests {
             Console::new(path).check().unwrap_err().to_string(),
             "keep the guest running; its console says: [    1.0] Kernel panic - not syncing: VFS"
         );
+    }
+
+    #[test]
+    fn only_a_panic_before_the_initrd_is_an_early_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("console");
+        let before = "[    1.0] Run /init as init process\ninitrd: root is /dev/vda3\n";
+        let panic = "[    1.8] Kernel panic - not syncing: Fatal exception in interrupt\n";
+        let from = before.len() as u64;
+        std::fs::write(&path, before).unwrap();
+        let console = Console::new(path.clone());
+        assert_eq!(console.length(), from);
+        assert_eq!(console.early_panic(from).unwrap(), None);
+        std::fs::write(&path, format!("{before}{panic}")).unwrap();
+        assert_eq!(console.early_panic(from).unwrap().unwrap(), panic.trim_end());
+        assert_eq!(console.early_panic(0).unwrap(), None, "the initrd had the word");
+        console.forget(from).unwrap();
+        assert_eq!(console.text().unwrap(), before);
+        console.check().unwrap();
     }
 }

@@ -17,6 +17,7 @@ use firstboot::boot_partition::BootPartition;
 use serde_json::json;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const GIB: u64 = 1 << 30;
@@ -87,6 +88,10 @@ pub struct Device {
     files: Files,
     disk: DiskImage,
     console: Console,
+    /// Length of the console when it was switched on, bytes.
+    switched_on_at: u64,
+    /// Whether this boot was begun anew because the emulated kernel crashed.
+    started_again: AtomicBool,
     dir: RunDir,
 }
 
@@ -127,7 +132,8 @@ impl Device {
             forwards: options.guest_ports.iter().map(forward).collect::<Result<_>>()?,
         };
         let console = Console::new(files.console.clone());
-        Ok(Device { emulator: None, machine, files, disk, console, dir })
+        let started_again = AtomicBool::new(false);
+        Ok(Device { emulator: None, machine, files, disk, console, switched_on_at: 0, started_again, dir })
     }
 
     /// Content of `seed.toml` on the stick, once the device is switched off.
@@ -141,6 +147,8 @@ impl Device {
         if self.emulator.is_some() {
             bail!("switch the device on: it is on");
         }
+        self.switched_on_at = self.console.length();
+        self.started_again = AtomicBool::new(false);
         let program = args::program(&self.machine.arch);
         let argv = args::argv(&self.machine, &self.files);
         let process = Process::start(program, Path::new(program), &argv, &self.dir.path().join("emulator.log"))?;
@@ -204,7 +212,28 @@ impl Device {
     /// Whether it is on, and an error when it ended by itself or its kernel gave up.
     pub fn check(&self) -> Result<()> {
         self.running()?.check()?;
+        if self.accelerator() == Accelerator::Tcg && self.start_again()? {
+            return Ok(());
+        }
         self.console.check()
+    }
+
+    /// Begins a boot anew, once, when the kernel gave up before the initrd said a word: nothing of ours ran yet, and no
+    /// disk was mounted. QEMU's translator runs the guest's processors in threads, and on a busy machine one of them now
+    /// and then executes an instruction that another is patching (seen once in some hundred boots, 1.8 s after power-on).
+    fn start_again(&self) -> Result<bool> {
+        let Some(line) = self.console.early_panic(self.switched_on_at)? else { return Ok(false) };
+        if self.started_again.swap(true, Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let mut qmp = Qmp::connect(&self.files.control)?;
+        qmp.execute("stop", json!({}))?;
+        println!("the emulated kernel crashed before the initrd ran; this boot begins anew, once: {}", line.trim());
+        println!("{}", self.console.tail(40));
+        self.console.forget(self.switched_on_at)?;
+        qmp.execute("system_reset", json!({}))?;
+        qmp.execute("cont", json!({}))?;
+        Ok(true)
     }
 
     fn running(&self) -> Result<&Process> {

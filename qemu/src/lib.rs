@@ -6,6 +6,7 @@
 pub mod accel;
 pub mod args;
 pub mod bench;
+pub mod compare;
 pub mod console;
 pub mod control_plane;
 pub mod demo;
@@ -14,6 +15,7 @@ pub mod disk;
 pub mod firmware;
 pub mod journey;
 pub mod link;
+pub mod pairs;
 pub mod pods;
 pub mod ports;
 pub mod process;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `qemu`: the demo and the bench, on emulated devices and a real control plane.
+//! `qemu`: the demo, the bench and the comparison of two images, on emulated devices and a real control plane.
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -17,12 +17,15 @@ enum Command {
     Demo(qemu::demo::Args),
     /// Measure firstboot's join beside kubeadm's.
     Bench(qemu::bench::Args),
+    /// Measure the image of this tree beside another image, from power-on to Ready.
+    Compare(qemu::compare::Args),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Demo(args) => qemu::demo::main(&args),
         Command::Bench(args) => qemu::bench::main(&args),
+        Command::Compare(args) => qemu::compare::main(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

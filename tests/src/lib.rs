@@ -13,7 +13,7 @@ pub mod ports;
 
 use anyhow::{Context, Result};
 use imagebuild::arch::Arch;
-use qemu::control_plane::ControlPlane;
+use qemu::control_plane::{ControlPlane, is_ready};
 use qemu::device::{Device, Options};
 use qemu::disk::DiskImage;
 use qemu::disk::tree::{Tree, difference};
@@ -96,6 +96,10 @@ pub fn own_arch() -> &'static str {
     Arch::host().expect("run on a supported machine").name()
 }
 
+/// A key that nobody has, for seeds whose SSH nobody uses.
+pub const NOBODYS_KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA someone";
+
 /// An ordinary device of the build machine's own architecture whose node is to be called `edge-SERIAL`.
 pub fn device_options(serial: &str) -> Options {
     let mut options = Options::new(own_arch());
@@ -111,6 +115,24 @@ pub fn device_options(serial: &str) -> Options {
 pub fn shared_plane() -> &'static ControlPlane {
     static PLANE: OnceLock<ControlPlane> = OnceLock::new();
     PLANE.get_or_init(|| ControlPlane::start(&Default::default()).expect("start a control plane"))
+}
+
+/// The Node once it is Ready as reported from another boot than `before`.
+///
+/// # Errors
+/// When that takes too long, or the device ended; with what it told.
+pub fn ready_again(plane: &ControlPlane, device: &Device, name: &str, before: &str) -> Result<Value> {
+    let what = format!("node {name} to be Ready from another boot");
+    let ready = qemu::wait::every(Duration::from_secs(1), &what, SOON, || {
+        device.check()?;
+        Ok(plane.node(name)?.filter(|node| is_ready(node) && boot_id(node) != before))
+    });
+    ready.map_err(|e| e.context(device.report()))
+}
+
+/// The boot from which kubelet reported `node`.
+pub fn boot_id(node: &Value) -> String {
+    node["status"]["nodeInfo"]["bootID"].as_str().unwrap_or_default().to_owned()
 }
 
 /// Lets a switched-off device run `script` (bash, as root) at its next boot, beside everything else that it starts.

@@ -60,8 +60,7 @@ impl Ssh<'_> {
 #[test]
 fn the_device_reads_this_seed() {
     let (token, pin) = ("abcdef.0123456789abcdef".to_owned(), format!("sha256:{}", "0f".repeat(32)));
-    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA someone";
-    let seed = Seed { apiserver: "10.0.2.2:1".to_owned(), token, pin, more: seed_part(key) };
+    let seed = Seed { apiserver: "10.0.2.2:1".to_owned(), token, pin, more: seed_part(e2e::NOBODYS_KEY) };
     firstboot::seed::parse(seed.text().as_bytes()).unwrap();
 }
 
@@ -141,7 +140,7 @@ fn logs_in(ssh: &Ssh<'_>) {
     let open = |to: &str| ssh.admin(&format!("timeout 5 bash -c \"exec 3<>/dev/tcp/{to}/{PORT}\""));
     assert!(open(ALLOWED).ends_with("rc 0\n"), "{}", open(ALLOWED));
     let refused = open(STRANGER);
-    assert!(refused.ends_with("rc 124\n"), "{refused}");
+    assert!(refused.contains("No route to host") && refused.ends_with("rc 1\n"), "{refused}");
 }
 
 /// Pods keep to the egress list, too.
@@ -153,5 +152,5 @@ fn ways_out(plane: &ControlPlane, device: &Device) {
     assert_eq!((&state["exitCode"], &state["message"]), (&json!(0), &json!("hello\n")), "{state}");
     let state = fetch("no-way-out", STRANGER);
     assert_eq!(state["exitCode"], 1, "{state}");
-    assert!(state["message"].as_str().unwrap().contains("deadline exceeded"), "{state}");
+    assert!(state["message"].as_str().unwrap().contains("no route to host"), "{state}");
 }

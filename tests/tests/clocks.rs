@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
-use e2e::{OFF, SOON, add_script, device_options, own_arch, remove_script};
+use e2e::{OFF, SOON, add_script, boot_id, device_options, own_arch, ready_again, remove_script};
 use firstboot::clock::{believe, compare, floor};
 use firstboot::fault::Owner;
 use firstboot::host::Host;
@@ -17,7 +17,7 @@ use firstboot::kube::kubeconfig::kubelet_conf;
 use firstboot::proxy::Via;
 use firstboot::report::{timestamp, unix_seconds};
 use firstboot::seed::{CaPin, Endpoint, Trust};
-use qemu::control_plane::{ControlPlane, Options, is_ready};
+use qemu::control_plane::{ControlPlane, Options};
 use qemu::device::Device;
 use qemu::journey;
 use std::time::{Duration, SystemTime};
@@ -121,21 +121,6 @@ fn moved_days(line: &str) -> i64 {
     (by as f64 / DAY as f64).round() as i64
 }
 
-fn boot_id(plane: &ControlPlane, node: &str) -> String {
-    plane.node(node).unwrap().unwrap()["status"]["nodeInfo"]["bootID"].as_str().unwrap().to_owned()
-}
-
-/// Waits until the node is Ready as reported from another boot than `before`.
-fn ready_again(plane: &ControlPlane, device: &Device, node: &str, before: &str) {
-    let what = format!("node {node} to be Ready from its second boot");
-    let ready = qemu::wait::every(Duration::from_secs(1), &what, SOON, || {
-        device.check()?;
-        let Some(found) = plane.node(node)? else { return Ok(None) };
-        Ok((is_ready(&found) && found["status"]["nodeInfo"]["bootID"] != before).then_some(()))
-    });
-    ready.unwrap_or_else(|e| panic!("{e:#}\n{}", device.report()));
-}
-
 /// Name of the node that the console says is Ready.
 fn joined(device: &Device) -> String {
     let line = device.wait_console(" is Ready, seed destroyed", SOON).unwrap();
@@ -161,7 +146,7 @@ fn no_clock_chip_no_serial_number_and_a_certificate_renewed_while_it_was_off() {
     // Neither a serial number nor a universally administered address: a name out of the machine-id.
     let digits = node.strip_prefix("edge-").unwrap();
     assert!(digits.len() == 12 && digits.bytes().all(|b| b.is_ascii_hexdigit()), "{node}");
-    let before = boot_id(plane, &node);
+    let before = boot_id(&plane.node(&node).unwrap().unwrap());
     device.power_off(OFF).unwrap();
 
     // It was last on 30 days ago; the clock chip shows 2000. The rest is looked at from inside.
@@ -175,7 +160,7 @@ fn no_clock_chip_no_serial_number_and_a_certificate_renewed_while_it_was_off() {
     device.power_on().unwrap();
     let line = device.wait_console("clock moved by +25", SOON).unwrap();
     assert_eq!(moved_days(&line), 30);
-    ready_again(plane, &device, &node, &before);
+    ready_again(plane, &device, &node, &before).unwrap();
     device.wait_console("test: no preflight error", SOON).unwrap();
     let line = device.wait_console("test: own time ", SOON).unwrap();
     println!("{line}");
@@ -213,7 +198,7 @@ fn a_clock_two_years_ahead_and_a_serial_number_that_says_nothing() {
     assert_eq!(moved_days(&line), -730);
     let node = joined(&device);
     assert!(node.len() == 17 && !node.contains("oem"), "{node}");
-    let before = boot_id(plane, &node);
+    let before = boot_id(&plane.node(&node).unwrap().unwrap());
     device.power_off(OFF).unwrap();
 
     // The node's certificate is good for a year: by this clock it has long expired, until the cluster is asked.
@@ -223,7 +208,7 @@ fn a_clock_two_years_ahead_and_a_serial_number_that_says_nothing() {
         Ok((device.console().count("clock moved by -")? == 2).then_some(()))
     })
     .unwrap_or_else(|e| panic!("{e:#}\n{}", device.report()));
-    ready_again(plane, &device, &node, &before);
+    ready_again(plane, &device, &node, &before).unwrap();
     assert_eq!(device.console().count("waiting for a seed").unwrap(), 0);
     device.power_off(OFF).unwrap();
 }

@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use e2e::{OFF, SOON, add_script, remove_script, status_value};
+use e2e::{OFF, SOON, add_script, boot_id, ready_again, remove_script, status_value};
 use qemu::control_plane::{ControlPlane, Options, is_ready};
 use qemu::device::Device;
 use qemu::disk::DiskImage;
@@ -34,7 +34,7 @@ fn kubelet_rotates_and_kubeadm_upgrades_and_resets_a_joined_device() {
     let (device, token) = journey::seeded(&plane, &image, &e2e::device_options("interop")).unwrap();
     let mut joined = journey::join(&plane, device, token, &mut Progress::default()).unwrap();
     assert_eq!(joined.name, NAME);
-    let first = joined.node["status"]["nodeInfo"]["bootID"].clone();
+    let first = boot_id(&joined.node);
     let device = &mut joined.device;
 
     certificate_is_renewed(&plane, device);
@@ -65,7 +65,7 @@ fn certificate_is_renewed(plane: &ControlPlane, device: &Device) {
 }
 
 /// `kubeadm upgrade node` finds all that it needs and brings a changed cluster-wide setting to the device.
-fn upgraded_by_kubeadm(plane: &ControlPlane, device: &mut Device, before: &Value) -> Value {
+fn upgraded_by_kubeadm(plane: &ControlPlane, device: &mut Device, before: &str) -> String {
     let pems = device.disk().list("/var/lib/kubelet/pki").unwrap();
     let pems = pems.iter().filter(|n| n.starts_with("kubelet-client-2")).count();
     assert!(pems >= 2, "the renewed certificate is not on the disk");
@@ -74,18 +74,18 @@ fn upgraded_by_kubeadm(plane: &ControlPlane, device: &mut Device, before: &Value
     device.power_on().unwrap();
     let line = device.wait_console("test: upgrade ", SOON).unwrap();
     assert!(line.trim().ends_with("test: upgrade 0"), "{}", device.console().tail(30));
-    let node = ready_after_boot(plane, device, before);
+    let node = ready_again(plane, device, NAME, before).unwrap();
     device.power_off(OFF).unwrap();
     remove_script(device.disk()).unwrap();
     let config = device.disk().read_file("/var/lib/kubelet/config.yaml").unwrap().unwrap();
     assert!(String::from_utf8(config).unwrap().contains("maxPods: 77"));
-    node["status"]["nodeInfo"]["bootID"].clone()
+    boot_id(&node)
 }
 
 /// firstboot does not undo what differs from what it wrote.
-fn survives_the_next_boot(plane: &ControlPlane, device: &mut Device, before: &Value) {
+fn survives_the_next_boot(plane: &ControlPlane, device: &mut Device, before: &str) {
     device.power_on().unwrap();
-    let node = ready_after_boot(plane, device, before);
+    let node = ready_again(plane, device, NAME, before).unwrap();
     assert_eq!(node["status"]["capacity"]["pods"], "77");
     device.power_off(OFF).unwrap();
 }
@@ -123,15 +123,6 @@ fn joins_again_by_a_new_seed(plane: &ControlPlane, device: &mut Device) {
     assert!(!device.disk().seed_present().unwrap());
     let secret = qemu::seed::secret_of(&token);
     assert_eq!(qemu::search::find(device.disk().path(), secret).unwrap(), [0; 0]);
-}
-
-/// The Node, once this boot's kubelet has reported it Ready.
-fn ready_after_boot(plane: &ControlPlane, device: &Device, before: &Value) -> Value {
-    let ready = qemu::wait::until("the node to be Ready after this boot", SOON, || {
-        device.check()?;
-        Ok(plane.node(NAME)?.filter(|n| is_ready(n) && n["status"]["nodeInfo"]["bootID"] != *before))
-    });
-    ready.map_err(|e| e.context(device.report())).unwrap()
 }
 
 fn set_max_pods(plane: &ControlPlane, pods: u32) {

@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use e2e::{OFF, SOON, add_script, changes, device_options, found, remove_script, status_value};
+use e2e::{NOBODYS_KEY, OFF, SOON, add_script, changes, device_options, found, remove_script, status_value};
 use qemu::control_plane::{ControlPlane, condition, is_ready};
 use qemu::device::{Device, Options};
 use qemu::disk::tree::Tree;
@@ -17,8 +17,6 @@ const NAME: &str = "edge-reset";
 const DISK: u64 = 4 << 30;
 /// Deadline for that.
 const RESET: Duration = Duration::from_secs(1200);
-/// The account and its host key are of this life as well.
-const ACCESS: &str = "\n[access]\nssh-keys = [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA someone\"]\n";
 const HOST_KEY: &str = "/etc/ssh/ssh_host_ed25519_key.pub";
 /// How a private key begins in PEM, and its first Base64 letters: programs hold such headings without a key after them.
 const KEYS: [&str; 3] = [
@@ -102,7 +100,9 @@ fn first_life(device: &mut Device, before: &Tree) -> (String, String) {
 /// Switches it on with a seed for `plane`, and waits until it has joined; gives the token.
 fn joins(device: &mut Device, plane: &ControlPlane) -> String {
     let token = plane.create_token("2h").unwrap();
-    let seed = Seed { more: ACCESS.to_owned(), ..Seed::for_guest(plane, &token).unwrap() };
+    // The account and its host key are of this life as well.
+    let access = format!("\n[access]\nssh-keys = [\"{NOBODYS_KEY}\"]\n");
+    let seed = Seed { more: access, ..Seed::for_guest(plane, &token).unwrap() };
     device.disk().put_seed(&seed.text()).unwrap();
     let joined = Line::once_more(device, format!("node {NAME} is Ready, seed destroyed"));
     device.power_on().unwrap();

@@ -5,11 +5,14 @@
 //! opens the partition itself (`/dev/vda1`, offset 0); a build machine opens a disk image at the partition's offset.
 
 mod bounded;
+pub mod copies;
 mod locate;
 mod raw;
+mod sought;
 mod volume;
 
 pub use locate::{Place, STICK_LABEL, locate, root_disk_name};
+pub use sought::Sought;
 pub use volume::Volume;
 
 use anyhow::{Context, Result};
@@ -114,6 +117,12 @@ impl BootPartition {
         })
     }
 
+    /// Makes a folder in the root directory.
+    #[cfg(test)]
+    pub(crate) fn make_folder_for_tests(&self, name: &str) -> Result<()> {
+        self.change(|root| Ok(root.create_dir(name).map(drop)?))
+    }
+
     /// Overwrites `from` with `to` (of the same length) wherever it stands in a file, in place.
     /// Returns how many times it stood there.
     pub fn overwrite(&self, name: &str, from: &[u8], to: &[u8]) -> Result<usize> {
@@ -154,13 +163,40 @@ impl BootPartition {
 
     /// Byte offsets within the partition at which `needle` stands in UTF-8 or UTF-16, read past the page cache.
     pub fn scan(&self, needle: &str) -> Result<Vec<u64>> {
-        raw::scan(&self.file(false)?, self.offset, self.len, needle)
+        let needles = encodings(needle);
+        let longest = needles.iter().map(Vec::len).max().unwrap_or(1);
+        let places = self.scan_by(longest, &|bytes| {
+            let all = |n: &Vec<u8>| find_all(bytes, n).into_iter().map(|at| (at, n.len())).collect::<Vec<_>>();
+            needles.iter().flat_map(all).collect()
+        })?;
+        Ok(places.into_iter().map(|(at, _)| at).collect())
+    }
+
+    /// The same for a secret that is known by its digest, with the bytes that it has there.
+    pub fn scan_for(&self, sought: &Sought) -> Result<Vec<(u64, usize)>> {
+        self.scan_by(sought::LONGEST, &|bytes| sought.places(bytes))
+    }
+
+    /// Overwrites places that [`BootPartition::scan_for`] has found. They must be outside of every file: behind the end
+    /// of one, in its last cluster, lies what it held before.
+    pub fn blank(&self, places: &[(u64, usize)]) -> Result<()> {
+        raw::blank(&self.file(true)?, self.offset, places)
+            .with_context(|| format!("overwrite what is left on {}", self.path.display()))
+    }
+
+    fn scan_by(&self, longest: usize, find: raw::Find<'_>) -> Result<Vec<raw::Place>> {
+        raw::scan(&self.file(false)?, self.offset, self.len, longest, find)
             .with_context(|| format!("search {}", self.path.display()))
     }
 
     /// Paths of the files whose content holds `needle` in UTF-8 or UTF-16.
     pub fn files_with(&self, needle: &str) -> Result<Vec<String>> {
         self.volume(false)?.files_with(needle)
+    }
+
+    /// The same for a secret that is known by its digest.
+    pub fn files_holding(&self, sought: &Sought) -> Result<Vec<String>> {
+        self.volume(false)?.files_that(&|bytes| !sought.places(bytes).is_empty())
     }
 }
 

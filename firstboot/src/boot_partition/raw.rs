@@ -3,7 +3,6 @@
 //!
 //! Layout after Microsoft's "FAT: General Overview of On-Disk Format" 1.03, §3 (BPB) and §4 (FAT entries).
 
-use super::{encodings, find_all};
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{Advice, fadvise};
 use std::fs::File;
@@ -94,13 +93,26 @@ pub(super) fn zero_free_clusters(file: &mut File, offset: u64) -> Result<u64> {
     Ok(zeroed)
 }
 
-/// Searches `len` bytes from `offset` for `needle` in each encoding; the page cache is dropped first, so that what
-/// is found (or not) is what the medium holds.
-pub(super) fn scan(file: &File, offset: u64, len: u64, needle: &str) -> Result<Vec<u64>> {
+/// Where something stands within the partition, and how many bytes it has there.
+pub(super) type Place = (u64, usize);
+
+/// Overwrites these places with zeros; `offset` is where the file system starts in `file`.
+pub(super) fn blank(file: &File, offset: u64, places: &[Place]) -> Result<()> {
+    for (at, length) in places {
+        file.write_all_at(&vec![0; *length], offset + at).context("overwrite what is left")?;
+    }
+    file.sync_all().context("flush")
+}
+
+/// Tells where something stands in a piece of the medium, and how many bytes it has there.
+pub(super) type Find<'a> = &'a dyn Fn(&[u8]) -> Vec<(usize, usize)>;
+
+/// Searches `len` bytes from `offset` for what `find` knows, which has at most `longest` bytes; the page cache is dropped
+/// first, so that what is found (or not) is what the medium holds.
+pub(super) fn scan(file: &File, offset: u64, len: u64, longest: usize, find: Find<'_>) -> Result<Vec<Place>> {
     file.sync_all().or_else(|e| if e.kind() == std::io::ErrorKind::PermissionDenied { Ok(()) } else { Err(e) })?;
     fadvise(file, offset, NonZeroU64::new(len), Advice::DontNeed).context("drop the page cache")?;
-    let needles = encodings(needle);
-    let overlap = needles.iter().map(Vec::len).max().unwrap_or(1) - 1;
+    let overlap = longest.saturating_sub(1);
     let mut found = Vec::new();
     let mut at = 0;
     let mut window = Vec::new();
@@ -113,12 +125,9 @@ pub(super) fn scan(file: &File, offset: u64, len: u64, needle: &str) -> Result<V
         reader.seek(SeekFrom::Start(offset + at)).context("seek")?;
         reader.read_exact(&mut window[kept..]).context("read")?;
         // Most of a boot partition is empty, and seeing that is much quicker than searching it three times.
-        let needles = if is_zero(&window) { &[][..] } else { &needles[..] };
-        for needle in needles {
-            let places = find_all(&window, needle);
-            // What lies wholly in the kept part was found in the round before.
-            found.extend(places.into_iter().filter(|p| p + needle.len() > kept).map(|p| at + p as u64 - kept as u64));
-        }
+        let places = if is_zero(&window) { Vec::new() } else { find(&window) };
+        // What lies wholly in the kept part was found in the round before.
+        found.extend(places.into_iter().filter(|(p, n)| p + n > kept).map(|(p, n)| (at + p as u64 - kept as u64, n)));
         at += want as u64;
     }
     found.sort_unstable();

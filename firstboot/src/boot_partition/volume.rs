@@ -100,8 +100,14 @@ impl<T: ReadWriteSeek> Volume<T> {
 
     /// Paths of the files whose content holds `needle` in UTF-8 or UTF-16.
     pub fn files_with(&self, needle: &str) -> Result<Vec<String>> {
+        let needles = encodings(needle);
+        self.files_that(&|bytes| needles.iter().any(|n| !find_all(bytes, n).is_empty()))
+    }
+
+    /// Paths of the files whose content is one of those that `holds` tells.
+    pub(super) fn files_that(&self, holds: &dyn Fn(&[u8]) -> bool) -> Result<Vec<String>> {
         let mut found = Vec::new();
-        search(&self.root(), "", MAX_DEPTH, &encodings(needle), &mut found)?;
+        search(&self.root(), "", MAX_DEPTH, holds, &mut found)?;
         Ok(found)
     }
 }
@@ -110,7 +116,7 @@ fn search<T: ReadWriteSeek>(
     dir: &Directory<'_, T>,
     prefix: &str,
     depth: usize,
-    needles: &[Vec<u8>; 3],
+    holds: &dyn Fn(&[u8]) -> bool,
     found: &mut Vec<String>,
 ) -> Result<()> {
     ensure!(depth > 0, "search the boot partition: more than {MAX_DEPTH} folders within each other");
@@ -119,13 +125,13 @@ fn search<T: ReadWriteSeek>(
         let path = format!("{prefix}{}", entry.file_name());
         if entry.is_dir() {
             if !matches!(entry.file_name().as_str(), "." | "..") {
-                search(&entry.to_dir(), &format!("{path}/"), depth - 1, needles, found)?;
+                search(&entry.to_dir(), &format!("{path}/"), depth - 1, holds, found)?;
             }
             continue;
         }
         let mut bytes = Vec::new();
         entry.to_file().read_to_end(&mut bytes).with_context(|| format!("read {path} on the boot partition"))?;
-        if needles.iter().any(|n| !find_all(&bytes, n).is_empty()) {
+        if holds(&bytes) {
             found.push(path);
         }
     }

@@ -53,7 +53,7 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     let client = client(cx)?;
     client.node()?;
     learn::from_cluster(&cx.host, &client).owned_by(Owner::Host)?;
-    spend(cx).owned_by(Owner::Host)?;
+    spend(cx)?;
     cx.host.remove(&key_path()).owned_by(Owner::Host)
 }
 

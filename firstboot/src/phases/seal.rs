@@ -3,17 +3,21 @@
 //! is Ready, and the partition is searched for what may be left of it.
 
 use super::{Cx, events};
-use crate::boot_partition::{BootPartition, encodings};
+use crate::boot_partition::copies::{beside, is_copy};
+use crate::boot_partition::{BootPartition, Sought, encodings};
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::{Host, STATE_DIR};
 use crate::journal::Record;
+use crate::repair;
 use crate::report::unix_seconds;
 use crate::seed::JoinToken;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-/// Fact: files besides the seed that hold the token, one a line.
+/// Fact: files besides the seed that held the token when it was spent, one a line.
 const COPIES: &str = "token-copies";
+/// Fact: digest of the token's secret, so that what is left of it can be found when it has been spent.
+const TOKEN: &str = "token-digest";
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
     Ok(cx.host.journal().sealed())
@@ -22,75 +26,107 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     events::joined(cx)?;
     if !cx.carried {
-        no_copies(&cx.host, &cx.boot)?;
-        cx.boot.destroy(cx.seed_name).owned_by(Owner::Host)?;
-        cx.boot.zero_free_clusters().owned_by(Owner::Host)?;
-        let token = &cx.seed.cluster.token;
-        if !token.is_spent() {
-            nothing_left(&cx.boot, token)?;
-        }
+        destroy(&cx.host, &cx.boot, Some(cx.seed_name)).map_err(|fault| undone(&cx.host, fault))?;
     }
     finish(&cx.host, &cx.bundle.id, cx.seed.digest(), cx.carried).owned_by(Owner::Host)
 }
 
-/// Overwrites the token's secret in the seed file, in place: from here on the seed is worthless to a thief.
+/// Overwrites the token's secret in place, in the seed file and in the copies that programs made of it: from here on the
+/// seed is worthless to a thief.
 ///
-/// Other files that hold it, an editor's copy for instance, are noted first: later nobody knows what to look for.
-pub fn spend(cx: &Cx) -> Result<()> {
-    if cx.carried || cx.seed.cluster.token.is_spent() {
+/// Other files that hold it are somebody's, and are named when the seed is destroyed.
+pub fn spend(cx: &Cx) -> Result<(), Fault> {
+    let token = &cx.seed.cluster.token;
+    if cx.carried || token.is_spent() {
         return Ok(());
     }
-    let secret = cx.seed.cluster.token.secret();
-    let mut copies = cx.boot.files_with(secret)?;
-    copies.retain(|name| !name.eq_ignore_ascii_case(cx.seed_name));
-    if !copies.is_empty() {
-        cx.host.record(Record::Fact { name: COPIES.into(), value: copies.join("\n") })?;
-    }
-    for (secret, mark) in encodings(secret).iter().zip(&encodings(JoinToken::SPENT)) {
-        cx.boot.overwrite(cx.seed_name, secret, mark)?;
-    }
-    Ok(())
-}
-
-/// A fault that names the copies of the token which are still on the partition.
-fn no_copies(host: &Host, boot: &BootPartition) -> Result<(), Fault> {
-    let noted = host.journal().fact(COPIES).unwrap_or_default().to_owned();
-    let mut left = Vec::new();
-    for name in noted.lines() {
-        if boot.read(name).owned_by(Owner::Host)?.is_some() {
-            left.push(name);
+    let work = || -> Result<()> {
+        // Noted first: later nobody knows what to look for.
+        note(&cx.host, TOKEN, Sought::secret(token.secret()).digest())?;
+        let mut copies = cx.boot.files_with(token.secret())?;
+        copies.retain(|name| !name.eq_ignore_ascii_case(cx.seed_name) && is_copy(name));
+        // Those of a try that was cut off hold the token no more, and are still to be destroyed.
+        let before = cx.host.journal().fact(COPIES).unwrap_or_default().to_owned();
+        copies.extend(
+            before.lines().filter(|name| !copies.contains(&(*name).to_owned())).map(str::to_owned).collect::<Vec<_>>(),
+        );
+        note(&cx.host, COPIES, &copies.join("\n"))?;
+        // The seed comes last: as long as its token is there, all of this is done again.
+        for name in copies.iter().map(String::as_str).chain([cx.seed_name]) {
+            if cx.boot.read(name)?.is_none() {
+                continue;
+            }
+            for (secret, mark) in encodings(token.secret()).iter().zip(&encodings(JoinToken::SPENT)) {
+                cx.boot.overwrite(name, secret, mark)?;
+            }
         }
-    }
-    match left.as_slice() {
-        [] => Ok(()),
-        left => Err(Fault::new(
-            Owner::Host,
-            format!(
-                "destroy the seed: the token also stands in {}; remove it from the boot partition",
-                left.join(", ")
-            ),
-        )),
-    }
+        Ok(())
+    };
+    work().owned_by(Owner::Host).map_err(|fault| undone(&cx.host, fault))
 }
 
-/// The power went between the destruction of the seed and the last record: only that record is missing.
-pub fn finish_without_seed(host: &Host, boot: &BootPartition, bundle: &str) -> Result<(), Fault> {
-    no_copies(host, boot)?;
-    boot.zero_free_clusters().owned_by(Owner::Host)?;
-    let seed = host.journal().seed().unwrap_or_default().to_owned();
-    finish(host, bundle, &seed, false).owned_by(Owner::Host)
+/// Records a fact, unless it is on record.
+fn note(host: &Host, name: &str, value: &str) -> Result<()> {
+    let known = host.journal().fact(name).unwrap_or_default() == value;
+    if known { Ok(()) } else { host.record(Record::Fact { name: name.into(), value: value.into() }) }
 }
 
-fn nothing_left(boot: &BootPartition, token: &JoinToken) -> Result<(), Fault> {
-    let places = boot.scan(token.secret()).owned_by(Owner::Host)?;
+/// Destroys the seed and every copy that a program made of it, and looks for what is left of its token.
+fn destroy(host: &Host, boot: &BootPartition, seed: Option<&str>) -> Result<(), Fault> {
+    let noted = host.journal().fact(COPIES).unwrap_or_default().to_owned();
+    let work = || -> Result<()> {
+        for name in boot.list()?.iter().filter(|name| beside(name)) {
+            boot.destroy(name)?;
+        }
+        for name in noted.lines().filter(|name| is_copy(name)).chain(seed) {
+            boot.destroy(name)?;
+        }
+        boot.zero_free_clusters().map(drop)
+    };
+    work().owned_by(Owner::Host)?;
+    let sought = host.journal().fact(TOKEN).map(Sought::by_digest);
+    sought.map_or(Ok(()), |sought| nothing_left(boot, &sought))
+}
+
+/// Overwrites what is left of the token outside of files. A fault that names the files in which it still stands.
+fn nothing_left(boot: &BootPartition, sought: &Sought) -> Result<(), Fault> {
+    let places = boot.scan_for(sought).owned_by(Owner::Host)?;
     if places.is_empty() {
         return Ok(());
     }
-    let text = format!(
-        "destroy the seed: the token still stands at {} places outside any file; reformat the boot partition",
-        places.len()
-    );
-    Err(Fault::new(Owner::Host, text))
+    let files = boot.files_holding(sought).owned_by(Owner::Host)?;
+    if !files.is_empty() {
+        let files = files.join(", ");
+        let text = format!("destroy the seed: the token also stands in {files}; remove it from the boot partition");
+        return Err(Fault::new(Owner::Host, text));
+    }
+    boot.blank(&places).owned_by(Owner::Host)?;
+    match boot.scan_for(sought).owned_by(Owner::Host)?.len() {
+        0 => Ok(()),
+        left => {
+            let text = format!(
+                "destroy the seed: the token still stands at {left} places outside any file; reformat the boot partition"
+            );
+            Err(Fault::new(Owner::Host, text))
+        }
+    }
+}
+
+/// The seed is not destroyed, or nobody can tell: the cluster is told, once a boot, and the fault says what it is about.
+fn undone(host: &Host, fault: Fault) -> Fault {
+    let text = fault.to_string();
+    let text = if text.starts_with("destroy the seed: ") { text } else { format!("destroy the seed: {text}") };
+    let boot = host.boot_id().ok().flatten().unwrap_or_default();
+    events::tell(host, "SeedNotDestroyed", true, text.clone(), &boot);
+    Fault::new(fault.owner, text)
+}
+
+/// The power went between the destruction of the seed and the last record, or something is left of its token: it is
+/// looked for again.
+pub fn finish_without_seed(host: &Host, boot: &BootPartition, bundle: &str) -> Result<(), Fault> {
+    destroy(host, boot, None).map_err(|fault| undone(host, fault))?;
+    let seed = host.journal().seed().unwrap_or_default().to_owned();
+    finish(host, bundle, &seed, false).owned_by(Owner::Host)
 }
 
 /// Leaves the receipt and seals the device.
@@ -110,29 +146,10 @@ fn finish(host: &Host, bundle: &str, seed: &str, carried: bool) -> Result<()> {
     });
     let bytes = serde_json::to_vec_pretty(&receipt).context("encode the receipt")?;
     host.write(&format!("{STATE_DIR}/receipt.json"), &bytes, 0o600)?;
+    repair::keep(host)?;
     host.record(Record::Sealed)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::host::fake::Fake;
-
-    #[test]
-    fn a_copy_of_the_token_keeps_the_device_from_being_sealed_until_it_is_gone() {
-        let dir = tempfile::tempdir().unwrap();
-        let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
-        let boot = crate::boot_partition::formatted_for_tests(&dir.path().join("boot.img"), 0, 16 << 20).unwrap();
-        host.record(Record::Fact { name: COPIES.into(), value: "seed.toml~\nold/seed.txt".into() }).unwrap();
-        boot.write("seed.toml~", b"token").unwrap();
-        let fault = finish_without_seed(&host, &boot, "bundle").unwrap_err();
-        assert_eq!(
-            fault.to_string(),
-            "destroy the seed: the token also stands in seed.toml~; remove it from the boot partition"
-        );
-        assert!(!host.journal().sealed());
-        boot.remove("seed.toml~").unwrap();
-        finish_without_seed(&host, &boot, "bundle").unwrap();
-        assert!(host.journal().sealed());
-    }
-}
+#[path = "seal_tests.rs"]
+mod tests;

@@ -9,6 +9,7 @@ mod sample;
 
 use crate::control_plane::ControlPlane;
 use crate::disk::DiskImage;
+use crate::pairs;
 use crate::progress::Progress;
 use anyhow::{Context, Result};
 use firstboot::bundle::{BUNDLE_DIR, Manifest};
@@ -64,7 +65,7 @@ pub fn main(args: &Args) -> Result<()> {
     let rows = report::rows(&samples, sizes(&image)?);
     let installs: Vec<f64> = samples.iter().map(|s| s.install).collect();
     let install = installs.iter().sum::<f64>() / installs.len().max(1) as f64;
-    println!("\n{}", report::table(&rows));
+    println!("\n{}", pairs::table(&rows, ["firstboot", "kubeadm"]));
     println!("installing the bundle, before either program starts: {install:.1} s on average, {} runs", installs.len());
     let text = json!({
         "target": name, "pairs": args.pairs, "install_seconds": installs, "rows": rows, "samples": samples,

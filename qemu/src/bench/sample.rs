@@ -137,10 +137,7 @@ fn times(plane: &ControlPlane, device: &Device, name: &str, program: Program) ->
     };
     std::thread::scope(|scope| -> Result<()> {
         let ready = scope.spawn(|| -> Result<()> {
-            let node = format!("node/{name}");
-            let limit = format!("--timeout={}s", JOIN.as_secs());
-            plane.kubectl(&["wait", "--for=create", &node, &limit])?;
-            plane.kubectl(&["wait", "--for=condition=Ready", &node, &limit])?;
+            plane.wait_ready(name, JOIN)?;
             note(2, Instant::now());
             Ok(())
         });

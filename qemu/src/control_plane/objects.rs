@@ -42,6 +42,13 @@ impl ControlPlane {
         found.map_err(|e| e.context(format!("last seen: {last}")))
     }
 
+    /// Waits until the node of this name is there and Ready, by kubectl's watch: as exact as the API server's own event.
+    pub fn wait_ready(&self, name: &str, limit: Duration) -> Result<()> {
+        let (node, limit) = (format!("node/{name}"), format!("--timeout={}s", limit.as_secs()));
+        self.kubectl(&["wait", "--for=create", &node, &limit])?;
+        self.kubectl(&["wait", "--for=condition=Ready", &node, &limit]).map(drop)
+    }
+
     /// The node of this name, as JSON.
     pub fn node(&self, name: &str) -> Result<Option<Value>> {
         Ok(self.nodes()?.into_iter().find(|n| n["metadata"]["name"] == name))

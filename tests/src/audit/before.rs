@@ -14,7 +14,10 @@ const UNITS: &[&str] = &[
     "/etc/systemd/system/sysinit.target.wants/firstboot-guard.service",
     "/etc/systemd/system/timers.target.wants/firstboot-clock.timer",
     "/usr/lib/systemd/system/systemd-networkd.service.d/10-firstboot.conf",
+    "/usr/lib/systemd/system/ssh.service.d/50-firstboot.conf",
 ];
+/// Debian's own configuration of sshd, and where its package puts it at installation.
+const SSHD: [&str; 2] = ["/usr/share/openssh/sshd_config", "/etc/ssh/sshd_config"];
 
 /// The network that firstboot would set up; Debian's installer asks for as much.
 const DHCP: &[u8] = b"[Match]\nType=ether\n[Network]\nDHCP=yes\n";
@@ -39,6 +42,9 @@ pub(super) fn strip(disk: &DiskImage) -> Result<()> {
             disk.write_file(path, &program, 0o4755)?;
         }
     }
+    let [from, to] = SSHD;
+    let sshd = disk.read_file(from)?.with_context(|| format!("find {from}"))?;
+    disk.write_file(to, &sshd, 0o644)?;
     disk.write_file("/etc/systemd/network/80-dhcp.network", DHCP, 0o644)?;
     let hardening = |word: &&str| COMMAND_LINE.iter().any(|(ours, ..)| ours == word);
     let line = disk.boot_entry()?.command_line;

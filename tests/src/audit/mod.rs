@@ -3,22 +3,23 @@
 //!
 //! *Before* is the image's Debian as anybody else would be given it: without firstboot, without what the image holds
 //! of its hardening, and without the hardening words of the kernel's command line. *After* is the same image, joined.
+//! Both let somebody in by SSH, for an auditor has to log in: before by Debian's own sshd_config, after by a key in the seed.
 //! Both run Lynis by its files, which are no package of the image and are laid on the disk for the run alone.
 
 mod before;
 pub mod lynis;
 
 use crate::ports::open_to_strangers;
-use crate::{APPROVER, FOUND, OFF, SOON, add_script, cis, configz, device_options, found, own_arch};
+use crate::{APPROVER, FOUND, NOBODYS_KEY, OFF, SOON, add_script, cis, configz, device_options, found, own_arch};
 use anyhow::{Context, Result, ensure};
 use imagebuild::debian::Debian;
 use lynis::Said;
 use qemu::control_plane::{self, ControlPlane};
 use qemu::device::{Device, Options};
 use qemu::disk::DiskImage;
-use qemu::journey;
 use qemu::link::site::{CONTROL_PLANE, Scan, Site};
 use qemu::progress::Progress;
+use qemu::seed::Seed;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
@@ -48,6 +49,14 @@ out=/var/lib/firstboot-test
 mkdir -p $out
 /usr/bin/firstboot audit --json >$out/audit.json 2>$out/audit.err
 "#;
+
+/// As whoever installs Debian and wants to log in.
+const SSH: &str = "\
+ssh-keygen -q -A
+systemctl start ssh.service
+";
+/// Who may log in to the joined device.
+const OPERATOR: &str = "10.0.2.4";
 
 /// What `make audit` found.
 pub struct Audited {
@@ -81,7 +90,8 @@ pub fn run(progress: &mut Progress) -> Result<Audited> {
         },
         "systemd": { "before": before.units, "after": after.found.units },
         "open-ports": {
-            "before": before.ports, "while-joining": after.while_joining, "after": after.found.ports,
+            "before": before.ports, "before-seed": after.before_seed, "while-joining": after.while_joining,
+            "after": after.found.ports,
             "after-from-control-plane": after.from_control_plane,
         },
         "cis-kubernetes-4": after.verdicts.iter().map(|(id, asks, verdict, found)| json!({
@@ -99,21 +109,27 @@ fn plain(image: &DiskImage, tools: &[u8]) -> Result<Found> {
     let mut device = Device::new(image, &options)?;
     device.disk().write_file(&format!("{FOUND}/lynis.tar"), tools, 0o600)?;
     before::strip(device.disk())?;
-    add_script(device.disk(), TOOLS)?;
+    add_script(device.disk(), &format!("{SSH}{TOOLS}"))?;
     device.power_on()?;
-    let address = qemu::wait::every(Duration::from_secs(1), "the device to have an address", SOON, || {
-        device.check()?;
-        Ok(site.address())
-    })?;
+    let address = address(&site, &device)?;
     let ports = open_to_strangers(&site, &address)?;
     device.wait_console(DONE, LONG)?;
     device.power_off(OFF)?;
     Found::on(&device, ports)
 }
 
-/// The device with firstboot, looked at while it waits for its certificate and after it has joined.
+/// The address that the device gets from its network.
+fn address(site: &Site, device: &Device) -> Result<String> {
+    qemu::wait::every(Duration::from_secs(1), "the device to have an address", SOON, || {
+        device.check()?;
+        Ok(site.address())
+    })
+}
+
+/// The device with firstboot, looked at while it waits for a seed, while it waits for its certificate and after it has joined.
 struct Joined {
     found: Found,
+    before_seed: Vec<String>,
     while_joining: Vec<String>,
     from_control_plane: Vec<String>,
     verdicts: Vec<cis::Row>,
@@ -126,12 +142,19 @@ fn joined(image: &DiskImage, tools: &[u8], progress: &mut Progress) -> Result<Jo
         ControlPlane::start(&control_plane::Options { namespace: Some(site.namespace()), ..Default::default() })?;
     plane.kubectl(&["delete", "clusterrolebinding", APPROVER])?;
     let options = Options { link: site.socket(), ..device_options("audited") };
-    let (mut device, _) = journey::seeded(&plane, image, &options)?;
+    let mut device = Device::new(image, &options)?;
+    let token = plane.create_token("2h")?;
+    let more = format!("\n[access]\nssh-keys = [\"{NOBODYS_KEY}\"]\nssh-from = [\"{OPERATOR}\"]\n");
+    let seed = Seed { more, ..Seed::for_guest(&plane, &token)? }.text();
     device.disk().write_file(&format!("{FOUND}/lynis.tar"), tools, 0o600)?;
     add_script(device.disk(), &format!("{JOINED}{}{TOOLS}", cis::SCRIPT))?;
     device.power_on()?;
+    device.wait_status("state: waiting for a seed", SOON)?;
+    let before_seed = open_to_strangers(&site, &address(&site, &device)?)?;
+    device.change_seed(&seed)?;
     device.wait_status("waits for approval", SOON)?;
-    let address = site.address().context("find the device's address")?;
+    // Another name may have got it another address.
+    let address = address(&site, &device)?;
     let while_joining = open_to_strangers(&site, &address)?;
     let requests = plane.csrs()?;
     let request = requests.first().context("find the device's request")?;
@@ -145,7 +168,7 @@ fn joined(image: &DiskImage, tools: &[u8], progress: &mut Progress) -> Result<Jo
     device.power_off(OFF)?;
     let verdicts = cis::verdicts(&cis::Facts::new(|name| found(&device, name).unwrap_or_default(), &configz));
     let audit = serde_json::from_str(&found(&device, "audit.json")?).context("read firstboot's audit")?;
-    Ok(Joined { found: Found::on(&device, ports)?, while_joining, from_control_plane, verdicts, audit })
+    Ok(Joined { found: Found::on(&device, ports)?, before_seed, while_joining, from_control_plane, verdicts, audit })
 }
 
 /// What the tools said on one device.

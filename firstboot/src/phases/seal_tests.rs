@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+//! On real FAT partitions: what is destroyed, what is named, and that nothing is sealed until nothing is left.
+
+use super::super::tests::cx;
+use super::*;
+use crate::host::fake::{Fake, Seen};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+
+const SECRET: &str = "0123456789abcdef";
+const SEED: &str = "version = 1\n[cluster]\napiserver = \"a\"\ntoken = \"abcdef.0123456789abcdef\"\nca-cert-hashes = \
+                    \"sha256:0000000000000000000000000000000000000000000000000000000000000000\"\n";
+
+/// A device that has this seed on its boot partition, and, of that, copies in files of these names.
+fn device(root: &std::path::Path, copies: &[&str]) -> (Cx, Rc<Seen>) {
+    let (fake, seen) = Fake::new();
+    let cx = cx(root, fake, SEED);
+    cx.boot.write("seed.toml", SEED.as_bytes()).unwrap();
+    for (number, name) in copies.iter().enumerate() {
+        if let Some((folder, _)) = name.split_once('/') {
+            cx.boot.make_folder_for_tests(folder).unwrap();
+        }
+        cx.boot.write(name, &encodings(SEED)[number % 3]).unwrap();
+    }
+    (cx, seen)
+}
+
+#[test]
+fn copies_that_programs_made_go_with_the_seed() {
+    let dir = tempfile::tempdir().unwrap();
+    let copies = ["seed.toml~", ".seed.toml.swp", "._seed.toml", "$RECYCLE.BIN/$R1.toml", "seed.toml.txt"];
+    let (cx, _) = device(dir.path(), &copies);
+    cx.boot.write("seed.toml.bak", b"of another day").unwrap();
+    cx.boot.write("seed.toml.example", b"stays").unwrap();
+    spend(&cx).unwrap();
+    // From here on nobody has use for any of them.
+    assert_eq!(cx.boot.files_with(SECRET).unwrap(), Vec::<String>::new());
+    apply(&cx).unwrap();
+    assert!(cx.host.journal().sealed());
+    assert_eq!(cx.boot.list().unwrap(), ["$RECYCLE.BIN", "seed.toml.example"]);
+    assert_eq!(cx.boot.scan(SECRET).unwrap(), Vec::<u64>::new());
+    let journal = std::fs::read_to_string(dir.path().join("var/lib/firstboot/journal")).unwrap();
+    assert!(!journal.contains(SECRET));
+}
+
+#[test]
+fn a_file_of_somebodys_is_named_at_every_boot_until_the_token_is_out_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cx, seen) = device(dir.path(), &["seed.toml~", "notes.txt", "old/seed.toml"]);
+    spend(&cx).unwrap();
+    let want = "destroy the seed: the token also stands in notes.txt, old/seed.toml; remove it from the boot partition";
+    assert_eq!(apply(&cx).unwrap_err().to_string(), want);
+    // The next boot finds no seed any more, and knows the token by its digest alone.
+    assert_eq!(cx.boot.seed().unwrap(), None);
+    assert_eq!(finish_without_seed(&cx.host, &cx.boot, "bundle").unwrap_err().to_string(), want);
+    assert!(!cx.host.journal().sealed());
+    let said = seen.lines.take();
+    assert_eq!(said.iter().filter(|l| l.starts_with("firstboot: no Event for the cluster")).count(), 3, "{said:?}");
+    cx.boot.write("notes.txt", b"nothing any more").unwrap();
+    cx.boot.remove("old/seed.toml").unwrap();
+    finish_without_seed(&cx.host, &cx.boot, "bundle").unwrap();
+    assert!(cx.host.journal().sealed());
+    assert_eq!(cx.boot.scan(SECRET).unwrap(), Vec::<u64>::new());
+}
+
+#[test]
+fn a_partition_that_cannot_be_written_keeps_the_device_from_being_sealed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut cx, _) = device(dir.path(), &[]);
+    // The same partition on a medium that takes no writes any more.
+    let whole = std::fs::read(cx.boot.path()).unwrap();
+    let memory = memfd_create("card", MemfdFlags::ALLOW_SEALING).unwrap();
+    std::io::Write::write_all(&mut std::fs::File::from(memory.try_clone().unwrap()), &whole).unwrap();
+    fcntl_add_seals(&memory, SealFlags::WRITE).unwrap();
+    let card = std::path::PathBuf::from(format!("/proc/self/fd/{}", memory.as_raw_fd()));
+    let good = std::mem::replace(&mut cx.boot, BootPartition::open(&card, 0, 16 << 20).unwrap());
+    let said = spend(&cx).unwrap_err().to_string();
+    assert!(said.starts_with("destroy the seed: ") && said.contains("seed.toml on the boot partition"), "{said}");
+    let said = apply(&cx).unwrap_err().to_string();
+    assert!(said.starts_with("destroy the seed: ") && !cx.host.journal().sealed(), "{said}");
+    // A card that can be written: it is tried again, from the start.
+    cx.boot = good;
+    spend(&cx).unwrap();
+    apply(&cx).unwrap();
+    assert!(cx.host.journal().sealed());
+    assert_eq!(cx.boot.scan(SECRET).unwrap(), Vec::<u64>::new());
+}
