@@ -19,8 +19,9 @@ const DISK: u64 = 4 << 30;
 const RESET: Duration = Duration::from_secs(1200);
 const HOST_KEY: &str = "/etc/ssh/ssh_host_ed25519_key.pub";
 /// How a private key begins in PEM, and its first Base64 letters: programs hold such headings without a key after them.
-const KEYS: [&str; 3] = [
+const KEYS: [&str; 4] = [
     "-----BEGIN EC PRIVATE KEY-----\nM",
+    "-----BEGIN RSA PRIVATE KEY-----\nM",
     "-----BEGIN PRIVATE KEY-----\nM",
     "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXk",
 ];
