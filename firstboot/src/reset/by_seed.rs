@@ -16,9 +16,10 @@ pub(crate) enum Answer {
     NothingToReset,
 }
 
-/// Answers a seed. A stick is left as it is, so what it asks for it would ask for at every boot: it is obeyed once.
+/// Answers a seed. A stick is left as it is, so what it asks for it would ask for at every boot: it is obeyed once, and
+/// resets no device that has joined by it.
 pub(crate) fn answer(journal: &Journal, asked: Asked, carried: bool) -> Answer {
-    let obeyed = |digest: &str| carried && journal.fact(RESET_BY) == Some(digest);
+    let obeyed = |digest: &str| carried && [journal.fact(RESET_BY), journal.seed()].contains(&Some(digest));
     match asked {
         Asked::Reset { digest } if journal.used() && !obeyed(&digest) => Answer::Reset(digest),
         Asked::Reset { .. } => Answer::NothingToReset,
@@ -62,6 +63,14 @@ mod tests {
         }
         let Asked::Join(seed) = joins(true) else { panic!() };
         journal.append(Record::Fact { name: RESET_BY.into(), value: seed.digest().into() }).unwrap();
+        assert!(matches!(answer(&journal, joins(true), true), Answer::Join(_)));
+        assert!(resets(answer(&journal, joins(true), false)));
+        // A new device that has joined by it.
+        let mut journal = Journal::open(&dir.path().join("other")).unwrap();
+        let begun = Record::Begun { version: "1".into(), seed: seed.digest().into(), boot: "b".into() };
+        for record in [begun, Record::Sealed] {
+            journal.append(record).unwrap();
+        }
         assert!(matches!(answer(&journal, joins(true), true), Answer::Join(_)));
         assert!(resets(answer(&journal, joins(true), false)));
     }

@@ -19,6 +19,11 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
+    /// Whether it is the network namespace of a pod: a file that is there to be mounted on.
+    pub fn is_namespace(&self) -> bool {
+        self.point.starts_with(NAMESPACES)
+    }
+
     fn of(line: &str) -> Option<Self> {
         let (left, right) = line.split_once(" - ")?;
         let kind = right.split(' ').next()?;
@@ -32,7 +37,7 @@ pub(crate) fn below(mountinfo: &str, folders: &[String], keep: &Keep) -> Vec<Mou
     let ours = |mount: &Mount| {
         let point = &mount.point;
         let within = folders.iter().any(|folder| point != folder && is_within(point, folder));
-        (within || point.starts_with(NAMESPACES)) && !keep.covers(point)
+        (within || mount.is_namespace()) && !keep.covers(point)
     };
     mountinfo.lines().rev().filter_map(Mount::of).filter(ours).collect()
 }

@@ -130,6 +130,10 @@ impl Work<'_> {
         for mount in mounts::below(&mounted, folders, self.keep) {
             self.host.sys().before_effect(&mount.point)?;
             self.host.sys().unmount(&mount.point, mount.remote)?;
+            if mount.is_namespace() {
+                // It is empty, and gone at power-off.
+                let _ = self.host.take_away(&mount.point);
+            }
         }
         Ok(())
     }
@@ -219,6 +223,8 @@ fn journal(host: &Host) -> Result<()> {
             Record::Resetting { seed, .. } => seed.clone(),
             _ => None,
         });
+        // A stick that was obeyed before is still not to be obeyed again.
+        let by = by.or(journal.fact(RESET_BY).map(str::to_owned));
         let fact = |name: &str, value: Option<String>| value.map(|value| Record::Fact { name: name.into(), value });
         [fact(NODE_BEFORE, node), fact(RESET_BY, by)]
     };
