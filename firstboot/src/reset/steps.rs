@@ -13,6 +13,7 @@ use crate::firewall;
 use crate::host::{Host, STATE_DIR};
 use crate::journal::{JOURNAL, Record};
 use crate::phases::{MACHINE_ID, NODE_BEFORE, came_with_image, made_vlan};
+use crate::report::STATUS_FOR_ALL;
 use crate::run::image_info;
 use anyhow::{Context, Result};
 use std::cell::Cell;
@@ -209,6 +210,8 @@ fn state(host: &Host) -> Result<()> {
         host.flush()?;
         host.record(Record::Fact { name: RESTORED.into(), value: "true".into() })?;
     }
+    // A reset that goes on after a power cut has shown its status there, and the next life would keep a copy of it.
+    host.take_away(STATUS_FOR_ALL)?;
     let keep = |path: &str| path == JOURNAL;
     host.take_content_away(STATE_DIR, &keep).with_context(|| format!("empty {STATE_DIR}"))
 }

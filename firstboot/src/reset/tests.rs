@@ -9,6 +9,7 @@ use crate::host::fake::{Fake, Seen};
 use crate::image::{IMAGE_INFO, ImageInfo};
 use crate::phase::Phase;
 use crate::phases::{Cx, PHASES};
+use crate::report::STATUS_FOR_ALL;
 use crate::run::run_phases;
 use std::collections::BTreeMap;
 use std::fs;
@@ -276,9 +277,13 @@ fn a_cut_at_every_effect_of_a_reset_ends_in_the_same_tree() {
         crate::guard::guard(&host).unwrap();
         assert_eq!(on_disk(&cut), there, "cut at effect {cuts}");
         drop(host);
+        fs::remove_dir_all(cut.join("run")).unwrap();
+        fs::create_dir(cut.join("run")).unwrap();
         let _ = reset_on(&cut, Some(cuts / 2));
         reset_on(&cut, None).0.unwrap();
         assert_eq!(on_disk(&cut), whole, "cut at effect {cuts}");
+        // What stood there would be kept as if it had been there before the next life.
+        assert!(!tree(&cut).contains_key(STATUS_FOR_ALL), "cut at effect {cuts}");
         fs::remove_dir_all(&cut).unwrap();
         cuts += 1;
     }
