@@ -44,7 +44,7 @@ pub fn credential(host: &Host) -> Result<Credential> {
     if host.read_text(KUBELET_CONF)?.is_none() {
         return Ok(unusable(format!("find {KUBELET_CONF}: it is missing or empty")));
     }
-    let Some(pem) = pem(host, CURRENT_PEM)? else {
+    let Some(pem) = host.read_utf8(CURRENT_PEM)? else {
         return Ok(unusable(format!("find {CURRENT_PEM}: it is missing")));
     };
     Ok(pair(&pem, host.now()))
@@ -63,7 +63,7 @@ pub fn mended(host: &Host) -> Result<Credential> {
     let mut best = None;
     for name in host.list(PKI)?.iter().filter(|n| n.starts_with("kubelet-client-") && n.ends_with(".pem")) {
         let path = format!("{PKI}/{name}");
-        let pem = pem(host, &path)?.unwrap_or_default();
+        let pem = host.read_utf8(&path)?.unwrap_or_default();
         if let Credential::Usable { until } = pair(&pem, host.now()) {
             best = best.max(Some((until, path)));
         }
@@ -78,14 +78,9 @@ pub fn mended(host: &Host) -> Result<Credential> {
 /// # Errors
 /// When the file is there but cannot be read at all.
 pub fn end(host: &Host) -> Result<Option<SystemTime>> {
-    let Some(pem) = pem(host, CURRENT_PEM)? else { return Ok(None) };
+    let Some(pem) = host.read_utf8(CURRENT_PEM)? else { return Ok(None) };
     let leaf = pin::certificates(&pem).and_then(|chain| chain.into_iter().next());
     Ok(leaf.as_ref().and_then(tls::dates).map(|(_, until)| until))
-}
-
-/// A file of certificates and keys; none when it is missing or no text.
-fn pem(host: &Host, path: &str) -> Result<Option<String>> {
-    Ok(host.read(path)?.and_then(|bytes| String::from_utf8(bytes).ok()))
 }
 
 fn unusable(why: String) -> Credential {

@@ -16,6 +16,7 @@ pub mod bundle;
 pub mod clock;
 pub mod credential;
 pub mod cri;
+mod escapes;
 pub mod fault;
 pub mod firewall;
 pub mod guard;

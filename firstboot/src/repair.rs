@@ -28,18 +28,20 @@ enum Form {
     Text,
 }
 
-/// Each with its form and its mode.
-const FILES: &[(&str, Form, u32)] = &[
-    (CA_FILE, Form::Certificates, 0o600),
-    ("/var/lib/kubelet/config.yaml", Form::Yaml, 0o600),
-    ("/var/lib/kubelet/instance-config.yaml", Form::Yaml, 0o600),
-    ("/var/lib/kubelet/kubeadm-flags.env", Form::Text, 0o600),
-    ("/etc/default/kubelet", Form::Text, 0o600),
-    (DROP_IN, Form::Yaml, 0o600),
-    (SEED_DROP_IN, Form::Yaml, 0o600),
-    (KUBELET_CONF, Form::Yaml, 0o600),
-    (containerd::CONFIG, Form::Toml, 0o600),
+/// Each with its form.
+const FILES: &[(&str, Form)] = &[
+    (CA_FILE, Form::Certificates),
+    ("/var/lib/kubelet/config.yaml", Form::Yaml),
+    ("/var/lib/kubelet/instance-config.yaml", Form::Yaml),
+    ("/var/lib/kubelet/kubeadm-flags.env", Form::Text),
+    ("/etc/default/kubelet", Form::Text),
+    (DROP_IN, Form::Yaml),
+    (SEED_DROP_IN, Form::Yaml),
+    (KUBELET_CONF, Form::Yaml),
+    (containerd::CONFIG, Form::Toml),
 ];
+/// Of all of them, and of their copies.
+const MODE: u32 = 0o600;
 
 /// Copies, by path.
 type Copies = BTreeMap<String, String>;
@@ -54,14 +56,13 @@ fn copies_path() -> String {
 /// When a file cannot be read or the copies cannot be written.
 pub fn keep(host: &Host) -> Result<()> {
     let mut copies = Copies::new();
-    for (path, form, _) in FILES {
-        let text = host.read(path)?.and_then(|bytes| String::from_utf8(bytes).ok());
-        if let Some(text) = text.filter(|text| form.holds(text)) {
+    for (path, form) in FILES {
+        if let Some(text) = host.read_utf8(path)?.filter(|text| form.holds(text)) {
             copies.insert((*path).to_owned(), text);
         }
     }
     let bytes = serde_json::to_vec(&copies).context("encode copies of the node's files")?;
-    host.write(&copies_path(), &bytes, 0o600)
+    host.write(&copies_path(), &bytes, MODE)
 }
 
 /// Puts back what is missing, empty, cut short or unparsable, and says so; returns which.
@@ -81,12 +82,12 @@ pub fn mend(host: &Host) -> Result<Vec<&'static str>> {
     if host.read(CURRENT_PEM)?.is_none_or(|pem| pem.is_empty()) {
         return Ok(mended);
     }
-    for (path, form, mode) in FILES {
+    for (path, form) in FILES {
         let Some(copy) = copies.get(*path) else { continue };
-        if form.is_whole(host.read(path)?.as_deref(), copy) {
+        if form.is_whole(host.read_utf8(path)?.as_deref(), copy) {
             continue;
         }
-        host.write(path, copy.as_bytes(), *mode)?;
+        host.write(path, copy.as_bytes(), MODE)?;
         let line =
             format!("firstboot: put back {path}, which was missing or torn, as it was when this device was sealed");
         host.sys().say(&line);
@@ -97,8 +98,8 @@ pub fn mend(host: &Host) -> Result<Vec<&'static str>> {
 
 impl Form {
     /// Whether `found` may stay; `copy` is what once stood there.
-    fn is_whole(self, found: Option<&[u8]>, copy: &str) -> bool {
-        let Some(text) = found.and_then(|bytes| std::str::from_utf8(bytes).ok()) else { return false };
+    fn is_whole(self, found: Option<&str>, copy: &str) -> bool {
+        let Some(text) = found else { return false };
         // Half of a file may parse as well.
         let cut_short = text.len() < copy.len() && copy.starts_with(text);
         !cut_short && self.holds(text)
@@ -131,14 +132,14 @@ mod tests {
         let (fake, seen) = Fake::new();
         let host = Host::open(root, Box::new(fake)).unwrap();
         let certificate = rcgen::generate_simple_self_signed(Vec::new()).unwrap().cert.pem();
-        for (path, form, mode) in FILES.iter().filter(|(path, ..)| *path != SEED_DROP_IN) {
+        for (path, form) in FILES.iter().filter(|(path, _)| *path != SEED_DROP_IN) {
             let text = match form {
                 Form::Yaml => "kind: X\nlist:\n- 1\n",
                 Form::Toml => "version = 3\n[a]\nb = \"c\"\n",
                 Form::Certificates => &certificate,
                 Form::Text => "A=\"b\"\n",
             };
-            host.write(path, text.as_bytes(), *mode).unwrap();
+            host.write(path, text.as_bytes(), MODE).unwrap();
         }
         host.write(CURRENT_PEM, b"pair", 0o600).unwrap();
         keep(&host).unwrap();
@@ -150,7 +151,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (host, seen) = sealed(dir.path());
         assert!(mend(&host).unwrap().is_empty());
-        for (path, _, mode) in FILES.iter().filter(|(path, ..)| *path != SEED_DROP_IN) {
+        for (path, _) in FILES.iter().filter(|(path, _)| *path != SEED_DROP_IN) {
             let good = host.read(path).unwrap().unwrap();
             for torn in [&b""[..], b"\n", b"\0\0\0\0", &good[..good.len() / 2], b"\xff\xfe", b"A=\"b\"\0\0"] {
                 std::fs::write(dir.path().join(&path[1..]), torn).unwrap();
@@ -159,7 +160,7 @@ mod tests {
             }
             std::fs::remove_file(dir.path().join(&path[1..])).unwrap();
             assert_eq!(mend(&host).unwrap(), [*path]);
-            assert_eq!(host.size_and_mode(path).unwrap(), Some((good.len() as u64, *mode)));
+            assert_eq!(host.size_and_mode(path).unwrap(), Some((good.len() as u64, 0o600)));
         }
         let line =
             format!("firstboot: put back {CONFIG}, which was missing or torn, as it was when this device was sealed");

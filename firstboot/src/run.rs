@@ -75,10 +75,14 @@ pub fn run_phases(
     let mut lost = None;
     if host.journal().sealed() {
         show_again(&host).owned_by(Owner::Host)?;
-        if let Some((found, digest)) = asks_for_reset(&host, &image, places) {
-            return be_reset(&host, &found, &image, digest);
+        // A card that cannot be read must not keep a good node from working.
+        let seen = places(&image.boot_label).owned_by(Owner::Host).and_then(look).ok().flatten();
+        if let Some(found) = &seen
+            && let Some(digest) = asks_for_reset(&host, found)
+        {
+            return be_reset(&host, found, &image, digest);
         }
-        lost = look_after(&host, &image, &|until| refuse_seed(&host, &image, until, places))?;
+        lost = look_after(&host, &image, &|until| refuse_seed(&host, &image, until, seen.as_ref()))?;
         if lost.is_none() {
             return learn::of_sealed(&host);
         }
@@ -164,12 +168,10 @@ pub fn clock(host: &Host) -> Result<(), Fault> {
     }
 }
 
-/// A seed that asks for a sealed device's reset, and its digest. A card that cannot be read, or a file that is no seed,
-/// is not the node's trouble.
-fn asks_for_reset(host: &Host, image: &ImageInfo, places: Places<'_>) -> Option<(Found, String)> {
-    let found = places(&image.boot_label).owned_by(Owner::Host).and_then(look).ok()??;
+/// The digest of a seed that asks for a sealed device's reset. A file that is no seed is not the node's trouble.
+fn asks_for_reset(host: &Host, found: &Found) -> Option<String> {
     match answer(&host.journal(), seed::asked(&found.bytes).ok()?, found.place.carried) {
-        Answer::Reset(digest) => Some((found, digest)),
+        Answer::Reset(digest) => Some(digest),
         Answer::Join(_) | Answer::NothingToReset => None,
     }
 }
@@ -189,18 +191,14 @@ fn nothing_to_reset(host: &Host, found: &Found, image: &ImageInfo, places: Place
     if !found.place.carried {
         return found.place.partition.destroy(found.name).owned_by(Owner::Host);
     }
-    tell_waiting(host, image, found.boot.clone(), Some(STICK_RESETS))?;
+    tell_waiting(host, image, found.boot.clone(), STICK_RESETS.to_owned())?;
     wait_for_change(host, image, found, None, places).map(drop)
 }
 
 /// A sealed device whose credential is good: it needs no seed, and one that lies there is left alone, with the reason.
-fn refuse_seed(host: &Host, image: &ImageInfo, until: SystemTime, places: Places<'_>) -> Result<(), Fault> {
-    let found = match places(&image.boot_label).owned_by(Owner::Host).and_then(look) {
-        Ok(Some(found)) if !found.place.carried => found,
-        // Nothing to refuse, or a card that cannot be read: neither may keep a good node from working.
-        _ => return Ok(()),
-    };
-    let mut reporter = reporter(host, &found, image);
+fn refuse_seed(host: &Host, image: &ImageInfo, until: SystemTime, seen: Option<&Found>) -> Result<(), Fault> {
+    let Some(found) = seen.filter(|found| !found.place.carried) else { return Ok(()) };
+    let mut reporter = reporter(host, found, image);
     let node = host.journal().fact("node").unwrap_or_default().to_owned();
     let text = format!(
         "take {}: this device is node {node} and its certificate is good until {}; the file is left alone, remove it",
@@ -362,7 +360,13 @@ fn wait_for_seed(
             return Ok(None);
         }
         if !told {
-            tell_waiting(host, image, boot, lost.as_ref().map(|l| l.why.as_str()))?;
+            let text = match &lost {
+                None => NO_SEED.to_owned(),
+                Some(lost) => {
+                    format!("{}; this node needs a new seed to join again, its workload's data is kept", lost.why)
+                }
+            };
+            tell_waiting(host, image, boot, text)?;
             told = true;
         } else if let Some(lost) = &mut lost
             && lost.regained(host, image)?
@@ -376,7 +380,7 @@ fn wait_for_seed(
     }
 }
 
-fn tell_waiting(host: &Host, image: &ImageInfo, boot: Option<BootPartition>, lost: Option<&str>) -> Result<(), Fault> {
+fn tell_waiting(host: &Host, image: &ImageInfo, boot: Option<BootPartition>, text: String) -> Result<(), Fault> {
     if boot.is_none() {
         let text = format!(
             "find the boot partition: no FAT file system labelled {} on disk {}; flash the image again",
@@ -388,11 +392,6 @@ fn tell_waiting(host: &Host, image: &ImageInfo, boot: Option<BootPartition>, los
         return Err(fault);
     }
     let mut reporter = Reporter::new(host, boot, describe(image));
-    let text = match lost {
-        None => NO_SEED.to_owned(),
-        Some(why) if why == STICK_RESETS => why.to_owned(),
-        Some(why) => format!("{why}; this node needs a new seed to join again, its workload's data is kept"),
-    };
     reporter.say(&format!("waiting for a seed: {text}"));
     reporter.status.state = "waiting for a seed".into();
     reporter.status.whose_move = Some(format!("{} ({})", Owner::Seed.word(), Owner::Seed.advice()));

@@ -55,10 +55,7 @@ struct Sample {
 /// Measures and reports.
 pub fn main(args: &Args) -> Result<()> {
     let progress = Progress::default();
-    let name = match &args.target {
-        Some(name) => name.clone(),
-        None => format!("generic-{}", crate::host_arch()?),
-    };
+    let name = crate::target_or_own(args.target.as_deref())?;
     let arch = Target::load(&name)?.arch;
     let ours = DiskImage::open(&crate::image_of(&name)?)?;
     let other = DiskImage::open(&args.with)?;

@@ -76,10 +76,7 @@ impl std::fmt::Display for Told {
 impl std::error::Error for Told {}
 
 fn run(args: &Args, progress: &mut Progress) -> Result<String> {
-    let name = match &args.target {
-        Some(name) => name.clone(),
-        None => format!("generic-{}", crate::host_arch()?),
-    };
+    let name = crate::target_or_own(args.target.as_deref())?;
     let target = Target::load(&name)?;
     progress.stage("image", &format!("image for target {name}: building what has changed"));
     let image = DiskImage::open(&crate::image_of(&name)?)?;

@@ -212,10 +212,11 @@ impl Device {
     /// Whether it is on, and an error when it ended by itself or its kernel gave up.
     pub fn check(&self) -> Result<()> {
         self.running()?.check()?;
-        if self.accelerator() == Accelerator::Tcg && self.start_again()? {
+        let said = self.console.check();
+        if said.is_err() && self.accelerator() == Accelerator::Tcg && self.start_again()? {
             return Ok(());
         }
-        self.console.check()
+        said
     }
 
     /// Begins a boot anew, once, when the kernel gave up before the initrd said a word: nothing of ours ran yet, and no

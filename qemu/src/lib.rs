@@ -34,6 +34,11 @@ pub fn host_arch() -> Result<&'static str> {
     Ok(imagebuild::arch::Arch::host()?.name())
 }
 
+/// The target that was asked for, or the generic one of the build machine's own architecture.
+pub fn target_or_own(asked: Option<&str>) -> Result<String> {
+    asked.map_or_else(|| Ok(format!("generic-{}", host_arch()?)), |name| Ok(name.to_owned()))
+}
+
 /// The raw disk image of a target, built if anything that goes into it has changed.
 pub fn image_of(target: &str) -> Result<std::path::PathBuf> {
     imagebuild::build::ensure_raw(target, None)

@@ -64,7 +64,8 @@ pub(crate) fn node_client(host: &Host) -> Result<NodeClient, Fault> {
     let open = || -> Result<(String, String, String, String)> {
         let (server, ca) = cluster(host)?;
         let pem = host.read_text(CURRENT_PEM)?.with_context(|| format!("find {CURRENT_PEM}"))?;
-        Ok((server, ca, pem, host.journal().fact("node").unwrap_or_default().to_owned()))
+        let node = host.journal().fact("node").map(str::to_owned).context("find the node's name in the journal")?;
+        Ok((server, ca, pem, node))
     };
     let (server, ca, pem, node) = open().owned_by(Owner::Host)?;
     let via = kept_via(host).owned_by(Owner::Host)?;

@@ -69,6 +69,12 @@ impl Host {
         self.journal.borrow_mut().append(record)
     }
 
+    /// Records a fact, unless it is on record; one that is not counts as empty.
+    pub fn note(&self, name: &str, value: &str) -> Result<()> {
+        let known = self.journal().fact(name).unwrap_or_default() == value;
+        if known { Ok(()) } else { self.record(Record::Fact { name: name.into(), value: value.into() }) }
+    }
+
     /// Puts a journal with these records in the place of the one that there is.
     pub fn renew_journal(&self, records: &[Record]) -> Result<()> {
         self.sys.before_effect("journal")?;
@@ -106,6 +112,11 @@ impl Host {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).with_context(|| format!("read {path}"))?;
         Ok(Some(bytes))
+    }
+
+    /// Content of a file as it is; `None` when it is not there or no text.
+    pub fn read_utf8(&self, path: &str) -> Result<Option<String>> {
+        Ok(self.read(path)?.and_then(|bytes| String::from_utf8(bytes).ok()))
     }
 
     /// Content of a small text file, trimmed; `None` when it is not there or empty.

@@ -5,7 +5,6 @@ use super::Cx;
 use super::join::{client, leftover, node_name};
 use super::kubelet;
 use crate::fault::{Fault, OwnedBy, Owner};
-use crate::journal::Record;
 use crate::kube::config;
 use std::time::Duration;
 
@@ -31,10 +30,5 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
         let labels = config::leftover_labels(node.role, &node_name(cx)?, &node.labels);
         commands = client.take_over(&labels, &node.taints)?;
     }
-    let commands = commands.join("\n");
-    let known = cx.host.journal().fact(LEFT_TO_DO).unwrap_or_default() == commands;
-    if !known {
-        cx.host.record(Record::Fact { name: LEFT_TO_DO.into(), value: commands }).owned_by(Owner::Host)?;
-    }
-    Ok(())
+    cx.host.note(LEFT_TO_DO, &commands.join("\n")).owned_by(Owner::Host)
 }

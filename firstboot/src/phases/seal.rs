@@ -13,6 +13,7 @@ use crate::report::unix_seconds;
 use crate::seed::JoinToken;
 use anyhow::{Context, Result};
 use serde_json::json;
+use std::collections::BTreeSet;
 
 /// Fact: files besides the seed that held the token when it was spent, one a line.
 const COPIES: &str = "token-copies";
@@ -42,15 +43,13 @@ pub fn spend(cx: &Cx) -> Result<(), Fault> {
     }
     let work = || -> Result<()> {
         // Noted first: later nobody knows what to look for.
-        note(&cx.host, TOKEN, Sought::secret(token.secret()).digest())?;
-        let mut copies = cx.boot.files_with(token.secret())?;
-        copies.retain(|name| !name.eq_ignore_ascii_case(cx.seed_name) && is_copy(name));
+        cx.host.note(TOKEN, Sought::secret(token.secret()).digest())?;
+        let found = cx.boot.files_with(token.secret())?;
+        let found = found.into_iter().filter(|name| !name.eq_ignore_ascii_case(cx.seed_name) && is_copy(name));
         // Those of a try that was cut off hold the token no more, and are still to be destroyed.
         let before = cx.host.journal().fact(COPIES).unwrap_or_default().to_owned();
-        copies.extend(
-            before.lines().filter(|name| !copies.contains(&(*name).to_owned())).map(str::to_owned).collect::<Vec<_>>(),
-        );
-        note(&cx.host, COPIES, &copies.join("\n"))?;
+        let copies: BTreeSet<String> = found.chain(before.lines().map(str::to_owned)).collect();
+        cx.host.note(COPIES, &copies.iter().map(String::as_str).collect::<Vec<_>>().join("\n"))?;
         // The seed comes last: as long as its token is there, all of this is done again.
         for name in copies.iter().map(String::as_str).chain([cx.seed_name]) {
             if cx.boot.read(name)?.is_none() {
@@ -63,12 +62,6 @@ pub fn spend(cx: &Cx) -> Result<(), Fault> {
         Ok(())
     };
     work().owned_by(Owner::Host).map_err(|fault| undone(&cx.host, fault))
-}
-
-/// Records a fact, unless it is on record.
-fn note(host: &Host, name: &str, value: &str) -> Result<()> {
-    let known = host.journal().fact(name).unwrap_or_default() == value;
-    if known { Ok(()) } else { host.record(Record::Fact { name: name.into(), value: value.into() }) }
 }
 
 /// Destroys the seed and every copy that a program made of it, and looks for what is left of its token.

@@ -2,15 +2,12 @@
 //! Who is told that a node leaves. A cluster that is gone, or a certificate that is, keeps no device from being reset:
 //! that is said in one line.
 
-use crate::clock::cluster;
 use crate::credential::{Credential, credential};
 use crate::fault::{Fault, OwnedBy, Owner};
+use crate::firewall::learn::node_client;
 use crate::host::Host;
 use crate::kube::error::{Error, Kind};
-use crate::kube::kubeconfig::CURRENT_PEM;
 use crate::kube::node::NodeClient;
-use crate::phases::kept_via;
-use anyhow::{Context, Result};
 use std::time::Duration;
 
 /// How long pods have to end.
@@ -34,18 +31,10 @@ pub(super) fn is_silent(fault: &Fault) -> bool {
     fault.cause.downcast_ref::<Error>().is_some_and(|error| error.kind == Kind::Transport)
 }
 
-/// A client that is this node.
+/// A client that is this node, as long as its certificate is worth anything.
 fn client(host: &Host) -> Result<NodeClient, Fault> {
     if let Credential::Unusable(why) = credential(host).owned_by(Owner::Host)? {
         return Err(Fault::new(Owner::Host, why));
     }
-    let open = || -> Result<(String, String, String, String)> {
-        let (server, ca) = cluster(host)?;
-        let pem = host.read_text(CURRENT_PEM)?.with_context(|| format!("find {CURRENT_PEM}"))?;
-        let node = host.journal().fact("node").map(str::to_owned).context("find the node's name in the journal")?;
-        Ok((server, ca, pem, node))
-    };
-    let (server, ca, pem, node) = open().owned_by(Owner::Host)?;
-    let via = kept_via(host).owned_by(Owner::Host)?;
-    NodeClient::through(&via, &node, &server, &ca, &pem)
+    node_client(host)
 }

@@ -2,6 +2,7 @@
 //! What is mounted below the folders that a reset takes away (proc_pid_mountinfo(5)).
 
 use super::keep::{Keep, is_within};
+use crate::escapes::resolved;
 
 /// Network namespaces of pods, which the runtime mounts by name.
 const NAMESPACES: &str = "/run/netns/cni-";
@@ -28,7 +29,8 @@ impl Mount {
         let (left, right) = line.split_once(" - ")?;
         let kind = right.split(' ').next()?;
         let remote = REMOTE.iter().any(|r| kind.starts_with(r));
-        Some(Mount { point: unescaped(left.split(' ').nth(4)?), remote })
+        // Blanks and their like are written as three octal digits.
+        Some(Mount { point: resolved(left.split(' ').nth(4)?, b'\\', 3, 8), remote })
     }
 }
 
@@ -40,26 +42,6 @@ pub(crate) fn below(mountinfo: &str, folders: &[String], keep: &Keep) -> Vec<Mou
         (within || mount.is_namespace()) && !keep.covers(point)
     };
     mountinfo.lines().rev().filter_map(Mount::of).filter(ours).collect()
-}
-
-/// Blanks and their like are written as three octal digits.
-fn unescaped(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let code = after.get(..3).and_then(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, 8).ok());
-        match (first, code) {
-            (b'\\', Some(code)) => {
-                bytes.push(code);
-                rest = &after[3..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]

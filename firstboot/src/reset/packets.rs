@@ -76,17 +76,17 @@ fn without(text: &str) -> String {
 
 /// Deletes their interfaces, and the one that is ours. What could not be deleted, one line each.
 pub(super) fn delete_links(host: &Host, ours: Option<&str>) -> Result<Vec<String>> {
-    let mut found = host.list("/sys/class/net")?;
-    let mut masters = Vec::new();
-    for name in &found {
+    // All are looked at before the first of them goes: a bridge takes along what says who was plugged into it.
+    let mut going = Vec::new();
+    for name in host.list("/sys/class/net")? {
         let master = host.read_link(&format!("/sys/class/net/{name}/master"))?;
-        masters.push(master.and_then(|path| path.rsplit('/').next().map(str::to_owned)));
+        let master = master.as_deref().and_then(|path| path.rsplit('/').next());
+        if is_theirs(&name, master) || ours == Some(name.as_str()) {
+            going.push(name);
+        }
     }
-    // Before the first of them goes: a bridge takes along what says who was plugged into it.
-    let mut masters = masters.into_iter();
-    found.retain(|name| is_theirs(name, masters.next().flatten().as_deref()) || ours == Some(name.as_str()));
     let mut failed = Vec::new();
-    for name in found {
+    for name in going {
         let gone = host.run(&["ip", "link", "delete", "dev", &name]);
         // One end of a pair goes with the other.
         if let Err(error) = gone

@@ -3,6 +3,7 @@
 //! files that hold them and kept in memory alone.
 
 use super::redact::Known;
+use crate::escapes::resolved;
 use crate::host::{Host, STATE_DIR};
 use crate::kube::files::{KUBELET_CONF, PKI};
 use crate::seed;
@@ -65,25 +66,7 @@ fn add_credentials(known: &mut Known, url: &str) {
     let who = url.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@')).map(|(who, _)| who);
     if let Some(secret) = who.and_then(|who| who.splitn(2, ':').last()) {
         known.add(secret);
-        known.add(&decoded(secret));
+        // RFC 3986, 2.1.
+        known.add(&resolved(secret, b'%', 2, 16));
     }
-}
-
-/// Percent signs resolved (RFC 3986, 2.1).
-fn decoded(text: &str) -> String {
-    let (mut out, mut rest) = (Vec::new(), text.as_bytes());
-    while let Some((&first, after)) = rest.split_first() {
-        let code = after.get(..2).and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
-        match (first, code) {
-            (b'%', Some(code)) => {
-                out.push(code);
-                rest = &after[2..];
-            }
-            _ => {
-                out.push(first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }

@@ -45,10 +45,7 @@ pub enum Program {
 /// Runs the bench.
 pub fn main(args: &Args) -> Result<()> {
     let progress = Progress::default();
-    let name = match &args.target {
-        Some(name) => name.clone(),
-        None => format!("generic-{}", crate::host_arch()?),
-    };
+    let name = crate::target_or_own(args.target.as_deref())?;
     let target = Target::load(&name)?;
     let image = DiskImage::open(&crate::image_of(&name)?)?;
     progress.say("control plane");

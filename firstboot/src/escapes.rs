@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Bytes that a text has as a mark and a number of digits: `%20`, `\\040`. Pure.
+
+/// The text with each `mark` that `digits` digits to the base `radix` follow made the byte that they stand for. A mark
+/// without such digits stays, and what is no UTF-8 then is replaced.
+pub(crate) fn resolved(text: &str, mark: u8, digits: usize, radix: u32) -> String {
+    let (mut out, mut rest) = (Vec::new(), text.as_bytes());
+    while let Some((&first, after)) = rest.split_first() {
+        let code = after.get(..digits).and_then(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, radix).ok());
+        match code {
+            Some(code) if first == mark => {
+                out.push(code);
+                rest = &after[digits..];
+            }
+            _ => {
+                out.push(first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::resolved;
+
+    #[test]
+    fn only_a_mark_with_its_digits_is_resolved() {
+        assert_eq!(resolved("a%20b%2", b'%', 2, 16), "a b%2");
+        assert_eq!(resolved("/x\\040y\\09", b'\\', 3, 8), "/x y\\09");
+        assert_eq!(resolved("20%zz", b'%', 2, 16), "20%zz");
+    }
+}
