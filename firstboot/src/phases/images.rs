@@ -5,7 +5,7 @@
 use super::bundle::Installed;
 use super::{CURRENT, Cx};
 use crate::bundle::Image;
-use crate::cri::{Cri, SOCKET};
+use crate::cri::Cri;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::Job;
 use crate::unpack::{hex, unpack};
@@ -35,7 +35,7 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
 
 /// Images of the bundle that the runtime does not have.
 fn missing(cx: &Cx) -> Result<Vec<&Image>> {
-    let cri = Cri::connect(SOCKET)?;
+    let cri = Cri::connect(cx.host.sys())?;
     let mut missing = Vec::new();
     for image in &cx.bundle.manifest.images {
         if cri.image(&image.name)?.is_none() {

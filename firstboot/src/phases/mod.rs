@@ -34,6 +34,7 @@ pub(crate) use network::made_vlan;
 pub use pod_network::withdraw as withdraw_pod_network;
 pub(crate) use proxy::{NETWORKS, kept as kept_via};
 pub use ready::LEFT_TO_DO;
+pub(crate) use seal::{erase, is_half_erased};
 pub use seal::{finish_without_seed, spend};
 
 use crate::boot_partition::BootPartition;

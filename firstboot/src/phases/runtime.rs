@@ -2,9 +2,10 @@
 //! The container runtime: configured, enabled, running and answering on CRI.
 
 use super::{CURRENT, Cx, proxy, registries};
-use crate::cri::{Cri, SOCKET};
+use crate::cri::Cri;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::harden::containerd::CONFIG;
+use crate::host::Host;
 use crate::journal::{Effect, Record};
 use anyhow::{Context, Result};
 use std::time::Duration;
@@ -21,7 +22,7 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
             && registries::hold(&cx.host, &cx.seed.registries)?
             && proxy::holds(&cx.host, &cx.seed.network.via)?)
     };
-    Ok(held().owned_by(Owner::Host)? && answers().is_ok())
+    Ok(held().owned_by(Owner::Host)? && answers(&cx.host).is_ok())
 }
 
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
@@ -41,7 +42,7 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
         }
         cx.host.start_unit("containerd.service")?;
         let mut last = None;
-        let answered = cx.host.wait(LIMIT, Duration::from_millis(50), || match answers() {
+        let answered = cx.host.wait(LIMIT, Duration::from_millis(50), || match answers(&cx.host) {
             Ok(()) => Ok(Some(())),
             Err(e) => {
                 last = Some(e);
@@ -57,8 +58,8 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     work().owned_by(Owner::Host)
 }
 
-fn answers() -> Result<()> {
-    Cri::connect(SOCKET)?.ready()
+fn answers(host: &Host) -> Result<()> {
+    Cri::connect(host.sys())?.ready()
 }
 
 /// containerd's configuration, version 3 (containerd 2.x, docs/cri/config.md).
