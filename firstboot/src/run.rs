@@ -79,7 +79,9 @@ pub fn run_phases(
     let mut lost = None;
     if host.journal().sealed() {
         // A card that cannot be read, and a disk that cannot be written, must not keep a good node from working.
-        let _ = show_again(&host);
+        if let Err(error) = show_again(&host) {
+            host.sys().say(&format!("firstboot: status not written: {error:#}"));
+        }
         let there = places(&image.boot_label).unwrap_or_default();
         let boot = own(&there);
         let seen = look(there).ok().flatten();

@@ -2,12 +2,12 @@
 //! What the loop says to people: on the console, on the card and for `firstboot status`.
 
 use super::{Found, Places, image_info, own};
-use crate::boot_partition::BootPartition;
+use crate::boot_partition::{BootPartition, STATUS_NAME};
 use crate::fault::{Fault, Owner};
 use crate::host::{Host, System};
 use crate::image::{IMAGE_INFO, ImageInfo};
 use crate::phases::LEFT_TO_DO;
-use crate::report::{self, Reporter, timestamp, unix_seconds};
+use crate::report::{self, Reporter, Status, padded, timestamp, unix_seconds};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -76,7 +76,11 @@ pub(super) fn tell_joined(host: &Host, reporter: &mut Reporter<'_>, carried: boo
 
 /// The same at a later boot, where the power went before it was said: the status would speak of work for ever.
 pub(super) fn tell_joined_at_last(host: &Host, image: &ImageInfo, boot: Option<BootPartition>, carried: bool) {
-    if !Reporter::last(host).is_some_and(|last| last.state == "joined") {
+    let said = |last: &Status| {
+        let card = boot.as_ref().map(|boot| boot.read(STATUS_NAME).ok().flatten());
+        last.state == "joined" && card.is_none_or(|text| text.as_deref() == Some(&padded(&last.text())[..]))
+    };
+    if !Reporter::last(host).as_ref().is_some_and(said) {
         tell_joined(host, &mut Reporter::new(host, boot, describe(image)), carried);
     }
 }

@@ -21,7 +21,7 @@ enum How {
 /// Files that differ after two joins by one seed, each with what may differ and why it must.
 #[rustfmt::skip]
 const DIFFERS: &[(&str, How, &str)] = &[
-    ("var/lib/firstboot/journal", How::Records(&["kubelet-started"]), "a run that was cut off has left its records; times"),
+    ("var/lib/firstboot/journal", How::Records(&["kubelet-started"]), "a run that was cut off has left its records; times; a seal without its seed is no phase"),
     ("var/lib/firstboot/status.json", How::Keys(&["written", "since", "certificate_until", "phases"]), "times"),
     ("var/lib/firstboot/receipt.json", How::Keys(&["boot", "sealed", "phases"]), "times, and the boot that it was written in"),
     ("var/lib/firstboot/verified-time", How::Content, "a time"),
@@ -41,7 +41,19 @@ pub fn differences(wanted: &Tree, found: &Tree) -> Vec<String> {
     let (wanted, found) = (plain(wanted), plain(found));
     let paths: BTreeSet<&String> = wanted.keys().chain(found.keys()).collect();
     let odd = paths.into_iter().filter(|path| wanted.get(*path) != found.get(*path));
-    odd.map(|path| format!("/{path}: wanted {:?}, found {:?}", wanted.get(path), found.get(path))).collect()
+    odd.map(|path| format!("/{path}: {}", odd_part(wanted.get(path), found.get(path)))).collect()
+}
+
+/// Where two texts part.
+fn odd_part(wanted: Option<&String>, found: Option<&String>) -> String {
+    let (Some(wanted), Some(found)) = (wanted, found) else {
+        return (if wanted.is_some() { "missing" } else { "should not be there" }).to_owned();
+    };
+    let same = wanted.bytes().zip(found.bytes()).take_while(|(a, b)| a == b).count().saturating_sub(40);
+    let part = |text: &str| {
+        String::from_utf8_lossy(&text.as_bytes()[same.min(text.len())..]).chars().take(160).collect::<String>()
+    };
+    format!("wanted …{:?}, found …{:?}", part(wanted), part(found))
 }
 
 /// Differences between a device that was flashed and one that was reset.
@@ -119,7 +131,10 @@ fn records(text: &str, facts: &[&str]) -> String {
     for line in text.lines() {
         let Ok(record) = serde_json::from_str::<Value>(line) else { return format!("unreadable: {text}") };
         if let Some(phase) = record.get("done") {
-            all.insert(json!({"done": phase["phase"]}).to_string());
+            // Where the power went after the seed was destroyed, the rest of the seal is done outside of the table.
+            if phase["phase"] != "seal" {
+                all.insert(json!({"done": phase["phase"]}).to_string());
+            }
         } else if let Some(fact) = record.get("fact") {
             last.insert(fact["name"].to_string(), fact["value"].to_string());
         } else if record.get("begun").is_none() {

@@ -196,5 +196,5 @@ impl Device {
     }
 }
 
-/// Length of the boot partition, bytes.
-pub(crate) const CARD: usize = 16 << 20;
+/// Length of the boot partition, bytes: as small as a FAT16 may be, for it is searched again and again.
+pub(crate) const CARD: usize = 5 << 20;

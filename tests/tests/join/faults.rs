@@ -43,27 +43,43 @@ const VERBS: [&str; 12] = [
     "destroy the seed: ",
 ];
 
-/// From the state before an effect on: that effect fails as the kernel would have it, then nothing does.
+/// How many effects before the one that is to fail the device may have to begin, for it to come to it again.
+const BEFORE: usize = 8;
+
+/// One effect fails as the kernel would have it, then nothing does.
 pub fn fails_once(life: &Life, n: usize, errno: Errno) -> Result<(), String> {
-    let cut = &life.cuts[n];
-    if cut.what.is_empty() {
+    let what = &life.cuts[n].what;
+    if what.is_empty() {
         return Ok(());
     }
-    life.from(n, &cut.state, || {
-        let (what, failed) = (cut.what.clone(), Rc::new(Cell::new(false)));
-        let once = failed.clone();
-        let before = move |next: &str| match next == what && !once.replace(next == what || once.get()) {
-            true => Err(errno.into()),
-            false => Ok(()),
+    let first = (n.saturating_sub(BEFORE)..=n).rev();
+    first
+        .map(|from| fails_from(life, from, n, errno))
+        .find(|result| result != &Ok(false))
+        .map_or_else(|| Err("it is not done again".to_owned()), |result| result.map(drop))
+}
+
+/// The same, begun in the state before an earlier effect; whether the device came to it.
+fn fails_from(life: &Life, from: usize, n: usize, errno: Errno) -> Result<bool, String> {
+    let what = life.cuts[n].what.clone();
+    let left = Rc::new(Cell::new(life.cuts[from..=n].iter().filter(|cut| cut.what == what).count()));
+    let failed = Cell::new(false);
+    let done = life.from(from, &life.cuts[from].state, || {
+        let (name, count) = (what.clone(), left.clone());
+        let before = move |next: &str| {
+            count.set(count.get().wrapping_sub(usize::from(next == name)));
+            if next == name && count.get() == 0 { Err(errno.into()) } else { Ok(()) }
         };
-        let outcome = life.device.run(Boot { before: Box::new(before), restart: true, ..Boot::default() });
-        let outcome = outcome.map_err(|e| format!("{e:#}"))?;
+        let boot = Boot { before: Box::new(before), restart: true, ..Boot::default() };
+        let outcome = life.device.run(boot).map_err(|e| format!("{e:#}"))?;
+        failed.set(left.get() == 0 || left.get() > life.cuts.len());
         if !failed.get() {
-            return Err(format!("it is not done again: {:#?}", outcome.lines));
+            return Ok(());
         }
-        is_clear(&cut.what, &outcome, errno).map_err(|why| format!("{why}: {outcome:#?}"))?;
+        is_clear(&what, &outcome, errno).map_err(|why| format!("{why}: {outcome:#?}"))?;
         life.goes_on(true)
-    })
+    });
+    done.map(|()| failed.get())
 }
 
 /// Whether the device says what failed, and whose move it is; on the card too, unless that is what failed.
@@ -81,14 +97,19 @@ fn is_clear(what: &str, outcome: &Outcome, errno: Errno) -> Result<(), &'static 
         };
     };
     let text = fault.to_string();
-    let path = what.strip_prefix(BOOT).unwrap_or(what).rsplit(' ').next().unwrap_or_default();
     if fault.owner != Owner::Host || !text.ends_with(&words) || text.contains('\n') {
         return Err("not the host's, not the kernel's words, or more than one line");
     }
     if !VERBS.iter().any(|verb| text.starts_with(verb)) {
         return Err("no verb first");
     }
-    if what.starts_with('/') && !text.contains(path) {
+    // A path, a program, or a file on the boot partition.
+    let words_of = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let object = match what.strip_prefix(BOOT) {
+        Some(change) => words_of(change).pop(),
+        None => words_of(what).into_iter().next().filter(|word| word.starts_with('/')),
+    };
+    if object.is_some_and(|object| !text.contains(&object)) {
         return Err("no path");
     }
     let last = outcome.lines.last().map(String::as_str).unwrap_or_default();

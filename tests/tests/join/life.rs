@@ -155,8 +155,11 @@ pub struct Failures(Vec<String>);
 impl Failures {
     /// Goes on whatever came of it; after ten failures no more is tried.
     pub fn note(&mut self, what: &str, result: Result<(), String>) {
-        self.0.extend(result.err().map(|why| format!("--- {what}\n{why}")));
-        self.tell(10);
+        if let Err(why) = result {
+            eprintln!("--- {what}\n{why}");
+            self.0.push(what.to_owned());
+        }
+        self.tell(30);
     }
 
     pub fn tell(&self, most: usize) {
