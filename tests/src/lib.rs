@@ -11,6 +11,7 @@ pub mod cis;
 pub mod fuzzing;
 pub mod native;
 pub mod ports;
+pub mod torture;
 
 use anyhow::{Context, Result};
 use imagebuild::arch::Arch;

@@ -16,12 +16,13 @@ pub mod tree;
 
 use anyhow::{Result, ensure};
 use cluster::Cluster;
-use firstboot::boot_partition::{BootPartition, Place, STATUS_NAME, formatted_for_tests};
+use firstboot::boot_partition::{BootPartition, Place, STATUS_NAME, find_all, formatted_for_tests};
 use firstboot::fault::{Fault, Owner};
 use firstboot::host::Host;
 use firstboot::host::fake::{Fake, Seen};
 use firstboot::reset::{Done, Keep, by_command, work_beside};
 use firstboot::run::run_phases;
+use firstboot::seed;
 use qemu::control_plane::ControlPlane;
 use serde_json::Value;
 use stand_in::StandIn;
@@ -80,20 +81,65 @@ impl Default for Boot {
 
 /// Lets firstboot go on with what a device was left with, to its end: a new boot, with no fault and no further cut.
 ///
-/// The node is called as its journal says, or by the serial number `native`. The API server must be reachable under the
-/// address that seed and `kubelet.conf` name.
+/// The node is called as its journal says, or by the serial number `native`. Where seed and files name the API server by
+/// the address that guests have for it, they are given that of the build machine ([`readdress`]); so should cluster-info.
 ///
 /// # Panics
 /// When the folder cannot be written, or the cluster does not answer.
 #[allow(clippy::expect_used)] // a test's helper
 pub fn resume(root: &Path, boot: BootPartition, plane: &ControlPlane) -> Outcome {
     let serial = node_on_record(root).and_then(|node| node.strip_prefix("edge-").map(str::to_owned));
+    readdress(root, &boot, &plane.endpoint_for_guest(), &plane.endpoint_for_host()).expect("give the addresses");
     let device = Device { root: root.to_owned(), boot, serial: serial.unwrap_or_else(|| "native".to_owned()) };
     let mut outcome = device.run(Boot::default()).expect("boot the device");
     // A seed may have named it.
     let node = node_on_record(root).unwrap_or_else(|| device.node());
     outcome.node = Cluster::of(plane).and_then(|cluster| cluster.node(&node)).expect("ask the cluster for the Node");
     outcome
+}
+
+/// Puts `to` in the place of `from` (`HOST:PORT`) in the seed and in the files that came of it, which know the seed by
+/// its digest: then a device that joined by one address of a cluster has joined by the other.
+///
+/// # Errors
+/// When something cannot be read or written.
+pub fn readdress(root: &Path, boot: &BootPartition, from: &str, to: &str) -> Result<()> {
+    let replaced = |bytes: &[u8], from: &str, to: &str| -> Vec<u8> {
+        let (mut new, mut at) = (Vec::new(), 0);
+        for found in find_all(bytes, from.as_bytes()) {
+            new.extend_from_slice(&bytes[at..found]);
+            new.extend_from_slice(to.as_bytes());
+            at = found + from.len();
+        }
+        new.extend_from_slice(&bytes[at..]);
+        new
+    };
+    let mut digests = None;
+    if let Ok(Some((name, bytes))) = boot.seed() {
+        let new = replaced(&bytes, from, to);
+        if let (Ok(old), Ok(seed)) = (seed::parse(&bytes), seed::parse(&new)) {
+            digests = Some((old.digest().to_owned(), seed.digest().to_owned()));
+            boot.write(name, &new)?;
+        }
+    }
+    for folder in ["etc/kubernetes", "var/lib/firstboot"] {
+        let Ok(entries) = std::fs::read_dir(root.join(folder)) else { continue };
+        for entry in entries {
+            let path = entry?.path();
+            if !path.is_file() || path.is_symlink() {
+                continue;
+            }
+            let bytes = std::fs::read(&path)?;
+            let mut new = replaced(&bytes, from, to);
+            if let Some((old, digest)) = &digests {
+                new = replaced(&new, old, digest);
+            }
+            if new != bytes {
+                std::fs::write(&path, new)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The node's name in the journal below `root`.

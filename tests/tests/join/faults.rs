@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
 use e2e::native::cut::BOOT;
-use e2e::native::{Boot, Outcome};
+use e2e::native::{Boot, Outcome, readdress, resume};
 use firstboot::boot_partition::{BootPartition, STATUS_NAME};
 use firstboot::fault::Owner;
 use qemu::control_plane::ControlPlane;
@@ -227,6 +227,22 @@ pub fn a_record_that_cannot_be_opened(plane: &ControlPlane) {
         life.goes_on(true)
     })
     .unwrap();
+}
+
+/// What was read off another machine's disk, where the API server has another address, is gone on with as well.
+pub fn a_tree_of_another_machine(plane: &ControlPlane) {
+    let life = Life::lived(plane, "read-off");
+    let (here, there) = (plane.endpoint_for_host(), plane.endpoint_for_guest());
+    let joined = life.cuts.iter().position(|cut| cut.what == "systemctl start kubelet.service").unwrap();
+    for n in [joined / 2, joined, life.cuts.len() - 20] {
+        life.from(n, &life.cuts[n].state, || {
+            readdress(&life.device.root, &life.device.boot, &here, &there).unwrap();
+            let outcome = resume(&life.device.root, life.device.boot.clone(), plane);
+            assert_eq!(outcome.node.as_ref().unwrap()["metadata"]["name"], "edge-read-off");
+            life.is_over(&outcome)
+        })
+        .unwrap();
+    }
 }
 
 /// Whether the device stopped at what is its own, said so in one line, and was not sealed.

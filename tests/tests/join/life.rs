@@ -123,7 +123,7 @@ impl Life {
         self.is_over(&self.device.run(Boot { restart, ..Boot::default() }).map_err(|e| format!("{e:#}"))?)
     }
 
-    fn is_over(&self, outcome: &Outcome) -> Result<(), String> {
+    pub fn is_over(&self, outcome: &Outcome) -> Result<(), String> {
         let mut wrong = Vec::new();
         if let Err(fault) = &outcome.done {
             return Err(format!("{fault}\n{:#?}", outcome.lines));

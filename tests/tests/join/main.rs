@@ -52,6 +52,7 @@ const CASES: &[Case] = &[
     ("process killed at every phase", faults::killed_at_every_phase),
     ("card that fails", faults::a_card_that_fails),
     ("record that cannot be opened", faults::a_record_that_cannot_be_opened),
+    ("tree of another machine", faults::a_tree_of_another_machine),
     ("its own Ready Node", machine::own_ready_node_is_no_other_machine),
     ("what an administrator has to do", machine::what_is_left_for_an_administrator_is_told_at_the_end),
     ("reset, and another life", leaving::a_reset_leaves_the_cluster_and_another_seed_comes_back),
