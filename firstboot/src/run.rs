@@ -11,7 +11,7 @@ use crate::host::{Host, System};
 use crate::image::{IMAGE_INFO, ImageInfo};
 use crate::journal::Record;
 use crate::phase::{self, Event, Phase, Stopped};
-use crate::phases::{Cx, Installed, LEFT_TO_DO, PHASES, finish_without_seed};
+use crate::phases::{Ask, Cx, Installed, LEFT_TO_DO, PHASES, Watch, finish_without_seed, missing_images, tell_rebuilt};
 use crate::report::{Reporter, Status, show_again, timestamp, unix_seconds};
 use crate::reset::{self, Answer, answer};
 use crate::sealed::{Lost, look_after};
@@ -64,6 +64,18 @@ pub fn run_phases(
     phases: &[Phase<Cx>],
     places: Places<'_>,
 ) -> Result<(), Fault> {
+    run_beside(root, sys, until, phases, places, &missing_images)
+}
+
+/// [`run_phases`] with another runtime, of which is asked what it lacks: for tests on a machine that has none.
+fn run_beside(
+    root: &Path,
+    sys: Box<dyn System>,
+    until: Option<&str>,
+    phases: &[Phase<Cx>],
+    places: Places<'_>,
+    runtime: Ask<'_>,
+) -> Result<(), Fault> {
     sys.notify("READY=1");
     let mut host = Host::open(root, sys).owned_by(Owner::Host)?;
     let started = host.sys().uptime();
@@ -82,9 +94,13 @@ pub fn run_phases(
         {
             return be_reset(&host, found, &image, digest);
         }
-        lost = look_after(&host, &image, &|until| refuse_seed(&host, &image, until, seen.as_ref()))?;
+        let mut runtime = Watch::new(&host, runtime, places);
+        let refuse = |until| refuse_seed(&host, &image, until, seen.as_ref());
+        lost = look_after(&host, &image, &refuse, &mut || runtime.look(&host))?;
         if lost.is_none() {
-            return learn::of_sealed(&host);
+            let learned = learn::of_sealed(&host);
+            let settled = runtime.settle(&host);
+            return learned.and(settled).and(tell_rebuilt(&host));
         }
     }
     let mut tries = 0;

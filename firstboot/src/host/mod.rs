@@ -22,6 +22,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use std::cell::{Ref, RefCell};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -38,6 +39,7 @@ pub struct Host {
     sys: Box<dyn System>,
     journal: RefCell<Journal>,
     journal_path: PathBuf,
+    seen: RefCell<BTreeSet<String>>,
 }
 
 impl Host {
@@ -55,7 +57,7 @@ impl Host {
         let journal = Journal::open(&journal_path)?;
         let fd = fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .with_context(|| format!("open {}", root.display()))?;
-        Ok(Host { root: fd, sys, journal: RefCell::new(journal), journal_path })
+        Ok(Host { root: fd, sys, journal: RefCell::new(journal), journal_path, seen: RefCell::default() })
     }
 
     /// What was done so far.
@@ -90,6 +92,11 @@ impl Host {
     /// The machine beyond its files.
     pub fn sys(&self) -> &dyn System {
         &*self.sys
+    }
+
+    /// Whether this process has not asked this before: for what is to be said once.
+    pub fn first_time(&self, what: &str) -> bool {
+        self.seen.borrow_mut().insert(what.to_owned())
     }
 
     /// Wall-clock time.
