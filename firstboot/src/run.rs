@@ -444,6 +444,10 @@ fn wait_for_change(
 }
 
 #[cfg(test)]
+#[path = "run_tests.rs"]
+mod table_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
