@@ -20,6 +20,7 @@ use crate::run::{Places, reporter_beside};
 use anyhow::{Context, Result};
 use found::{Unit, sign};
 use past::{Past, Stage};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Names of the bundle's images that the runtime lacks; an error where it does not answer.
@@ -28,6 +29,8 @@ pub(crate) type Ask<'a> = &'a dyn Fn(&Installed) -> Result<Vec<String>>;
 const ROOT: &str = "/var/lib/containerd";
 const RUNTIME: &str = "containerd.service";
 const KUBELET: &str = "kubelet.service";
+/// Fact: images that were imported again on a sealed device, one a line.
+const AGAIN: &str = "images-again";
 /// How long containerd may take on an empty folder.
 const START: Duration = Duration::from_secs(120);
 const CUT_OFF: &str = "it was being set aside";
@@ -143,6 +146,14 @@ pub(super) fn whole(host: &Host) -> Result<()> {
     Ok(())
 }
 
+/// Whether somebody takes these images away: they are missing a second time, and the one that nobody removes, for no pod
+/// starts without it, is there. kubelet does so where the disk gets full, or an administrator.
+fn removed(host: &Host, bundle: &Installed, missing: &[String]) -> bool {
+    let journal = host.journal();
+    let again = journal.fact(AGAIN).unwrap_or_default();
+    !missing.contains(&bundle.manifest.sandbox_image) && missing.iter().all(|name| again.lines().any(|a| a == name))
+}
+
 /// A line for the status file, as long as the damaged state is kept.
 pub(crate) fn warning(host: &Host) -> Option<String> {
     let past = Past::read(host).filter(|past| past.stage >= Stage::Rebuilt)?;
@@ -248,17 +259,17 @@ impl<'a> Watch<'a> {
             if let Some(why) = torn_pause(host).owned_by(Owner::Host)? {
                 return Ok(Some(why));
             }
-            whole(host).owned_by(Owner::Host)?;
-            return Ok(None);
+        } else if !removed(host, bundle, missing) {
+            host.sys().say(&format!("firstboot: the runtime lacks {}: imported again", missing.join(", ")));
+            if let Err(fault) = images::import(host, &images::named(bundle, missing)) {
+                let why = damage_by(host, &fault).owned_by(Owner::Host)?;
+                return why.map_or(Err(fault), |why| Ok(Some(why)));
+            }
+            let before = host.journal().fact(AGAIN).unwrap_or_default().to_owned();
+            let again: BTreeSet<&str> = before.lines().chain(missing.iter().map(String::as_str)).collect();
+            host.note(AGAIN, &again.into_iter().collect::<Vec<_>>().join("\n")).owned_by(Owner::Host)?;
         }
-        host.sys().say(&format!("firstboot: the runtime lacks {}: imported again", missing.join(", ")));
-        match images::import(host, &images::named(bundle, missing)) {
-            Ok(()) => whole(host).owned_by(Owner::Host).map(|()| None),
-            Err(fault) => match damage_by(host, &fault).owned_by(Owner::Host)? {
-                Some(why) => Ok(Some(why)),
-                None => Err(fault),
-            },
-        }
+        whole(host).owned_by(Owner::Host).map(|()| None)
     }
 
     fn rebuild(&self, host: &Host, bundle: &Installed, why: &str) -> Result<(), Fault> {

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 const PAUSE: &str = "registry.k8s.io/pause:3.10.2";
+const PROXY: &str = "registry.k8s.io/kube-proxy:v1.36.3";
 const SHOW: &str = "systemctl show --property=ActiveState,NRestarts containerd.service";
 const LOG: &str = "journalctl --quiet --no-pager --boot --unit=containerd.service --output=cat --lines=2000";
 const IMPORT: &str = "/opt/firstboot/current/bin/ctr --namespace k8s.io images import --local -";
@@ -46,11 +47,11 @@ impl Device {
         let path = root.join(&BUNDLE_DIR[1..]).join("blobs").join(&blob.sha256);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, &archive).unwrap();
-        let image = Image {
-            name: PAUSE.into(),
+        let image = |name: &str| Image {
+            name: name.into(),
             size: 7,
             sha256: hex(&Sha256::digest(b"archive")),
-            blob,
+            blob: blob.clone(),
             component: "pause".into(),
             version: "3.10.2".into(),
         };
@@ -60,7 +61,7 @@ impl Device {
             kubernetes: "1.36.3".into(),
             sandbox_image: PAUSE.into(),
             files: vec![],
-            images: vec![image],
+            images: vec![image(PAUSE), image(PROXY)],
         };
         let info = ImageInfo {
             version: 1,
@@ -132,7 +133,10 @@ impl Device {
                     Some(why) if root.join("var/lib/containerd/old").exists() => {
                         return Some(Err(anyhow::anyhow!(why)));
                     }
-                    _ => std::fs::write(root.join("var/lib/containerd/imported"), "").unwrap(),
+                    _ => {
+                        std::fs::write(root.join("var/lib/containerd/imported"), "").unwrap();
+                        let _ = std::fs::remove_file(root.join("var/lib/containerd/collected"));
+                    }
                 },
                 _ => {}
             }
@@ -164,10 +168,15 @@ impl Device {
 fn asked(root: &Path, unit: &str) -> Result<Vec<String>> {
     let state = root.join("var/lib/containerd");
     anyhow::ensure!(unit.starts_with("ActiveState=active\n") && !state.join("torn").exists(), "unknown service");
-    Ok(if state.join("imported").exists() { Vec::new() } else { vec![PAUSE.to_owned()] })
+    let lacks: &[&str] = match (state.join("imported").exists(), state.join("collected").exists()) {
+        (true, false) => &[],
+        (true, true) => &[PROXY],
+        (false, _) => &[PAUSE, PROXY],
+    };
+    Ok(lacks.iter().map(|name| (*name).to_owned()).collect())
 }
 
-const STEPS: [&str; 9] = [
+const STEPS: [&str; 10] = [
     "systemctl stop kubelet.service",
     "systemctl stop containerd.service",
     "systemctl kill --signal=SIGKILL containerd.service",
@@ -175,6 +184,7 @@ const STEPS: [&str; 9] = [
     "systemctl stop /run/netns/cni-1",
     "systemctl stop /run/containerd/io.containerd.runtime.v2.task/k8s.io/1/rootfs",
     "systemctl start containerd.service",
+    IMPORT,
     IMPORT,
     "systemctl start kubelet.service",
 ];
@@ -297,8 +307,8 @@ fn missing_images_are_imported_and_set_aside_only_where_that_cannot_be() {
     lose();
     let (done, seen) = device.settle(None);
     done.unwrap();
-    assert_eq!(seen.commands.take(), [SHOW, IMPORT]);
-    assert_eq!(seen.lines.take(), [format!("firstboot: the runtime lacks {PAUSE}: imported again")]);
+    assert_eq!(seen.commands.take(), [SHOW, IMPORT, IMPORT]);
+    assert_eq!(seen.lines.take(), [format!("firstboot: the runtime lacks {PAUSE}, {PROXY}: imported again")]);
     assert!(device.has("/var/lib/containerd/imported") && device.past().is_none());
 
     lose();
@@ -308,14 +318,14 @@ fn missing_images_are_imported_and_set_aside_only_where_that_cannot_be() {
     let fault = done.unwrap_err();
     let text = format!("import image {PAUSE}: run ctr: exit status: 1: write: no space left on device");
     assert_eq!((fault.owner, fault.to_string()), (Owner::Host, text.clone()));
-    assert_eq!(seen.commands.take(), [SHOW, IMPORT, LOG]);
+    assert_eq!(seen.commands.take(), [SHOW, IMPORT, IMPORT, LOG]);
     assert!(seen.lines.take().contains(&format!("firstboot: failed (host): {text}; stopped")));
     assert!(device.past().is_none() && device.status().contains("whose move: host"));
 
     device.refuses.replace(Some("ctr: failed to open database file: invalid database"));
     let (done, seen) = device.settle(None);
     done.unwrap();
-    assert_eq!(seen.commands.take(), [&[SHOW, IMPORT][..], &STEPS].concat());
+    assert_eq!(seen.commands.take(), [&[SHOW, IMPORT, IMPORT][..], &STEPS].concat());
     // A torn blob says it as well: the importer only finds that something has ended too early.
     lose();
     device.another_boot("2");
@@ -325,6 +335,21 @@ fn missing_images_are_imported_and_set_aside_only_where_that_cannot_be() {
     let (done, seen) = device.settle(None);
     done.unwrap();
     assert!(seen.lines.take()[1].contains("damaged (blob abc is empty)"));
+}
+
+/// kubelet collects images that nobody uses where the disk gets full: that is not undone at every boot.
+#[test]
+fn an_image_that_somebody_removes_is_imported_again_once() {
+    let device = Device::new();
+    device.put("/var/lib/containerd/collected");
+    assert_eq!(device.settle(None).1.commands.take(), [SHOW, IMPORT]);
+    device.put("/var/lib/containerd/collected");
+    let (done, seen) = device.settle(Some(1));
+    done.unwrap();
+    assert_eq!((seen.commands.take(), seen.lines.take()), (vec![SHOW.to_owned()], vec![]));
+    // Without the pause image no pod starts.
+    std::fs::remove_file(device.root().join("var/lib/containerd/imported")).unwrap();
+    assert_eq!(device.settle(None).1.commands.take(), [SHOW, IMPORT, IMPORT]);
 }
 
 #[test]
