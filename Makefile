@@ -10,7 +10,7 @@ RUNS ?= 10000000
 imagebuild := cargo run --quiet --locked --package imagebuild --
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long fuzz fuzz-corpus bench compare audit check image clean build-tools
+.PHONY: help demo test test-long torture fuzz fuzz-corpus bench compare audit check image clean build-tools
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 20
@@ -30,6 +30,10 @@ test: build-tools ## every test that CI runs
 test-long: build-tools ## tests that take too long for every change
 	@$(imagebuild) setup --for test
 	@cargo run --quiet --locked --package e2e --bin run-tests -- --long
+
+torture: build-tools ## power cuts at very many moments of a first boot; out/torture/report.json (TORTURE="--seed 1")
+	@$(imagebuild) setup --for test
+	@cargo run --quiet --locked --package e2e --bin run-torture -- $(TORTURE)
 
 fuzz: build-tools ## what is read from outside, with made-up input; out/fuzz/report.json (RUNS=10000000 FUZZ="seed date")
 	@$(imagebuild) setup --for test

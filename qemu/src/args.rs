@@ -92,6 +92,8 @@ pub struct Files {
     pub control: PathBuf,
     /// What is started in place of the disk's boot loader.
     pub kernel: Option<Kernel>,
+    /// Where everything that the guest writes to its disk is recorded, in order ([`crate::writes`]).
+    pub recording: Option<PathBuf>,
 }
 
 /// What QEMU calls the network end of a device.
@@ -114,15 +116,8 @@ pub fn argv(machine: &Machine, files: &Files) -> Vec<String> {
     add("rtc", format!("base={}", machine.clock));
     add("drive", format!("if=pflash,unit=0,format=raw,readonly=on,file={}", escaped(&files.code)));
     add("drive", format!("if=pflash,unit=1,format=raw,file={}", escaped(&files.vars)));
-    // The build machine's power is not at stake: flushes need not reach its disk, only its page cache. Zeros that a guest
-    // writes (a reset writes its whole disk full of them) take no room.
-    add(
-        "drive",
-        format!(
-            "if=none,id=disk,format=raw,cache=unsafe,discard=unmap,detect-zeroes=unmap,file={}",
-            escaped(&files.disk)
-        ),
-    );
+    let (option, disk) = disk(files);
+    add(option, disk);
     for device in disk_devices(machine.controller) {
         add("device", (*device).to_owned());
     }
@@ -151,6 +146,26 @@ pub fn argv(machine: &Machine, files: &Files) -> Vec<String> {
         add("append", direct.command_line.clone());
     }
     args
+}
+
+/// The disk behind its controller.
+///
+/// The build machine's power is not at stake: flushes need not reach its disk, only its page cache. Zeros that a guest
+/// writes (a reset writes its whole disk full of them) take no room.
+fn disk(files: &Files) -> (&'static str, String) {
+    let (path, zeros) = (escaped(&files.disk), "discard=unmap,detect-zeroes=unmap");
+    match &files.recording {
+        None => ("drive", format!("if=none,id=disk,format=raw,cache=unsafe,{zeros},file={path}")),
+        Some(log) => {
+            let raw = |node: &str, path: &str| {
+                format!(
+                    "{node}.driver=raw,{node}.cache.no-flush=on,{node}.discard=unmap,{node}.file.driver=file,{node}.file.filename={path}"
+                )
+            };
+            let (disk, log) = (raw("file", &path), raw("log", &escaped(log)));
+            ("blockdev", format!("driver=blklogwrites,node-name=disk,log-sector-size=512,{zeros},{disk},{log}"))
+        }
+    }
 }
 
 fn netdev(link: &Link, forwards: &[Forward]) -> String {
@@ -228,6 +243,7 @@ mod tests {
             stick: None,
             control: at("qmp"),
             kernel: None,
+            recording: None,
         }
     }
 
@@ -270,6 +286,17 @@ mod tests {
         let kernel = Kernel { kernel: "/run/k".into(), initrd: "/run/i".into(), command_line: "root=a rw".into() };
         let all = argv(&machine("amd64"), &Files { kernel: Some(kernel), ..files() });
         assert_eq!(all[all.len() - 6..], ["-kernel", "/run/k", "-initrd", "/run/i", "-append", "root=a rw"]);
+    }
+
+    #[test]
+    fn a_device_whose_writes_are_recorded() {
+        let all = argv(&machine("amd64"), &Files { recording: Some("/run/writes".into()), ..files() }).join(" ");
+        let disk = "-blockdev driver=blklogwrites,node-name=disk,log-sector-size=512,discard=unmap,detect-zeroes=unmap,\
+            file.driver=raw,file.cache.no-flush=on,file.discard=unmap,file.file.driver=file,file.file.filename=/run/disk,\
+            log.driver=raw,log.cache.no-flush=on,log.discard=unmap,log.file.driver=file,log.file.filename=/run/writes \
+            -device virtio-blk-pci,drive=disk,bootindex=0";
+        assert!(all.contains(disk), "{all}");
+        assert!(!all.contains("id=disk"), "{all}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::disk::DiskImage;
 use crate::process::Process;
 use crate::qmp::Qmp;
 use crate::run_dir::RunDir;
+use crate::writes::Log;
 use crate::{firmware, ports, wait};
 use anyhow::{Context, Result, bail};
 use firstboot::boot_partition::BootPartition;
@@ -49,6 +50,8 @@ pub struct Options {
     pub start: Start,
     /// Text of `seed.toml` on a USB stick labelled `SEED` that is plugged in.
     pub stick: Option<String>,
+    /// Whether what it writes to its disk is recorded, each boot anew: [`Device::recording`].
+    pub record: bool,
 }
 
 /// What starts the operating system.
@@ -76,6 +79,7 @@ impl Options {
             guest_ports: Vec::new(),
             start: Start::BootLoader,
             stick: None,
+            record: false,
         }
     }
 }
@@ -116,6 +120,7 @@ impl Device {
                 Start::BootLoader => None,
                 Start::Firmware => Some(kernel(image, dir.path())?),
             },
+            recording: options.record.then(|| at("writes.log")),
         };
         let disk = image.copy(&files.disk, options.disk_size)?;
         let forward = |guest: &u16| -> Result<Forward> { Ok(Forward { host: ports::free()?, guest: *guest }) };
@@ -142,10 +147,21 @@ impl Device {
         BootPartition::open_whole(path)?.read("seed.toml")
     }
 
+    /// What it has written to its disk since it was switched on last. Complete once it is switched off.
+    ///
+    /// # Errors
+    /// When it was not to be recorded, or the recording is no such thing.
+    pub fn recording(&self) -> Result<Log> {
+        Log::open(self.files.recording.as_deref().context("find a recording of this device")?)
+    }
+
     /// Switches it on.
     pub fn power_on(&mut self) -> Result<()> {
         if self.emulator.is_some() {
             bail!("switch the device on: it is on");
+        }
+        if let Some(log) = &self.files.recording {
+            File::create(log).context("begin a recording")?;
         }
         self.switched_on_at = self.console.length();
         self.started_again = AtomicBool::new(false);

@@ -26,6 +26,7 @@ pub mod search;
 pub mod seed;
 pub mod status;
 pub mod wait;
+pub mod writes;
 
 use anyhow::{Context, Result};
 

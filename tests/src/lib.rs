@@ -10,6 +10,7 @@ pub mod audit;
 pub mod cis;
 pub mod fuzzing;
 pub mod ports;
+pub mod torture;
 
 use anyhow::{Context, Result};
 use imagebuild::arch::Arch;

@@ -8,11 +8,12 @@
 use e2e::ports::{LINK_LOCAL, open_to_strangers};
 use e2e::{APPROVER, OFF, SOON, add_script, cis, device_options, status_value};
 use firstboot::harden::kubelet::{FIELDS, Field};
+use firstboot::kube::files::PKI;
 use qemu::control_plane::{ControlPlane, Options};
 use qemu::device::Device;
 use qemu::link::site::{CONTROL_PLANE, STRANGER_V6, Scan, Site};
 use qemu::pods;
-use qemu::seed::Seed;
+use qemu::seed::{Seed, secret_of};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -69,6 +70,7 @@ fn nothing_is_open_and_a_pod_stays_a_pod() {
     network_part(&device);
     looked_over(&device);
     section_4(&device, &configz);
+    reports_hold_no_secret(&device, &token);
 }
 
 /// hostPort, Service, DNS, logs and exec over that link.
@@ -144,6 +146,8 @@ ss -Htnp >$out/connections
 echo $pid >$out/network-part-pid
 stat -c '%a %U:%G' /run/firstboot-network.sock >$out/network-socket
 systemd-analyze security --no-pager $unit 2>&1 | tail -1 >$out/network-exposure
+/usr/bin/firstboot report $out/joining.tar.gz >$out/joining-report 2>&1
+tar -xOzf $out/joining.tar.gz >$out/joining-texts
 "#;
 
 /// Waits until the node is joined, then asks firstboot, and others beside it.
@@ -164,6 +168,9 @@ ss --listening --numeric --tcp --udp --processes >$out/sockets
 systemctl --failed --no-legend --plain >$out/failed
 for unit in kubelet containerd; do readlink /proc/$(systemctl show --property MainPID --value $unit)/ns/mnt; done >$out/mount-namespaces
 readlink /proc/1/ns/mnt >>$out/mount-namespaces
+/usr/bin/firstboot report $out/joined.tar.gz >$out/joined-report 2>&1
+tar -tzf $out/joined.tar.gz >$out/joined-names
+tar -xOzf $out/joined.tar.gz >$out/joined-texts
 "#;
 
 /// A file that the script left behind.
@@ -180,6 +187,30 @@ fn section_4(device: &Device, configz: &Value) {
     let not_passed: Vec<(&str, cis::Verdict)> =
         verdicts.iter().filter(|v| v.2 != cis::Verdict::Pass).map(|v| (v.0, v.2)).collect();
     assert_eq!(not_passed, ["4.1.3", "4.2.9", "4.2.15"].map(|id| (id, cis::Verdict::Warn)), "{verdicts:#?}");
+}
+
+/// `firstboot report`, while the device had its token and after it had its certificate.
+fn reports_hold_no_secret(device: &Device, token: &str) {
+    let read = |name: &str| left(device, name);
+    let names = read("joined-names");
+    for name in ["status", "status.json", "preflight", "audit", "firstboot/journal", "logs/firstboot", "logs/kubelet"] {
+        assert!(names.lines().any(|line| line.ends_with(&format!("/{name}"))), "{name} is not in:\n{names}");
+    }
+    let disk = device.disk();
+    let names = disk.list(PKI).unwrap();
+    let pair = names.iter().find(|name| name.starts_with("kubelet-client-2")).unwrap_or_else(|| panic!("{names:?}"));
+    let pair = String::from_utf8(disk.read_file(&format!("{PKI}/{pair}")).unwrap().unwrap()).unwrap();
+    let (_, key) = pair.split_once("PRIVATE KEY-----").unwrap();
+    let lines = key.lines().filter(|line| !line.is_empty() && !line.starts_with('-'));
+    let secrets: Vec<&str> = lines.chain([secret_of(token)]).collect();
+    assert!(secrets.len() > 2, "{}", secrets.len());
+    for when in ["joining", "joined"] {
+        let (said, texts) = (read(&format!("{when}-report")), read(&format!("{when}-texts")));
+        assert!(said.trim().ends_with(" KiB; no token, key, passphrase or password in it"), "{said}");
+        assert!(texts.contains(&format!("node: {NAME}")) && texts.len() > 50_000, "{} bytes", texts.len());
+        let found: Vec<&&str> = secrets.iter().filter(|secret| texts.contains(**secret)).collect();
+        assert!(found.is_empty(), "{} secrets are in the report of a device {when}", found.len());
+    }
 }
 
 /// The join ran where nothing could be had, and nothing of it is left.

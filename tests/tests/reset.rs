@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Two lives of one device, in two clusters, and back to where a third could begin: `firstboot --reset` on the device, then
-//! a seed that says so, with the power cut in the middle. Boots 1 guest, four times, so only `make test-long` runs it.
+//! a seed that says so, with the power cut in the middle, on both targets. Boots 2 guests, four times each, so only `make test-long` runs it.
 
 #![allow(clippy::unwrap_used)]
 
-use e2e::{NOBODYS_KEY, OFF, SOON, add_script, changes, device_options, found, remove_script, status_value};
+use e2e::{NOBODYS_KEY, OFF, SOON, add_script, changes, found, remove_script, status_value};
 use qemu::control_plane::{ControlPlane, condition, is_ready};
 use qemu::device::{Device, Options};
 use qemu::disk::tree::Tree;
@@ -55,12 +55,23 @@ echo "test: looked"
 
 #[test]
 #[ignore = "boots a guest four times"]
-fn a_device_lives_twice_and_nothing_of_either_life_is_left() {
-    if !e2e::can_boot(e2e::own_arch()) {
+fn an_amd64_device_lives_twice_and_nothing_of_either_life_is_left() {
+    two_lives("amd64");
+}
+
+#[test]
+#[ignore = "boots a guest four times"]
+fn an_arm64_device_lives_twice_and_nothing_of_either_life_is_left() {
+    two_lives("arm64");
+}
+
+fn two_lives(arch: &str) {
+    if !e2e::can_boot(arch) {
         return;
     }
-    let image = e2e::image(e2e::own_arch()).unwrap();
-    let options = Options { disk_size: DISK, guest_ports: vec![pods::PORT], ..device_options("reset") };
+    let image = e2e::image(arch).unwrap();
+    let serial = Some("reset".to_owned());
+    let options = Options { disk_size: DISK, guest_ports: vec![pods::PORT], serial, ..Options::new(arch) };
     let mut device = Device::new(&image, &options).unwrap();
     add_script(device.disk(), SCRIPT).unwrap();
     let before = device.disk().tree().unwrap();

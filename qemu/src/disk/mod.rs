@@ -65,6 +65,12 @@ impl DiskImage {
         Ok(DiskImage { path: path.to_owned(), partitions })
     }
 
+    /// A file that has no partitions.
+    #[cfg(test)]
+    pub(crate) fn bare(path: &Path) -> Self {
+        DiskImage { path: path.to_owned(), partitions: BTreeMap::new() }
+    }
+
     /// Where the image lies.
     pub fn path(&self) -> &Path {
         &self.path

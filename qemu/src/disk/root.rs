@@ -20,6 +20,24 @@ impl DiskImage {
         Ok(())
     }
 
+    /// Gives the root file system the check that it gets at any boot (`fsck -a`), and holds it against a whole one.
+    ///
+    /// # Errors
+    /// When the first would have stopped the boot, or left something that the second finds.
+    pub fn check_root(&self) -> Result<()> {
+        // 0: nothing to do; 1: corrected, and be it by replaying the journal.
+        for (words, most) in [(&["-p"][..], 1), (&["-f", "-n"], 0)] {
+            let mut command = Command::new(tool("e2fsck"));
+            let out =
+                command.args(words).arg(self.root_spec()?).stdin(Stdio::null()).output().context("start e2fsck")?;
+            if out.status.code().is_none_or(|code| code > most) {
+                let said = String::from_utf8_lossy(&out.stdout);
+                bail!("check the root file system (e2fsck {}, {}): {}", words.join(" "), out.status, said.trim());
+            }
+        }
+        Ok(())
+    }
+
     /// Content of a file; `None` when there is none.
     pub fn read_file(&self, path: &str) -> Result<Option<Vec<u8>>> {
         self.debugfs(false, &format!("cat \"{path}\"")).with_context(|| format!("read {path} of the guest"))
@@ -148,6 +166,7 @@ pub(super) fn disk_for_tests(dir: &Path) -> DiskImage {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ROOT;
     use super::*;
 
     #[test]
@@ -166,5 +185,11 @@ mod tests {
         disk.remove_file("/etc/demo/unit file").unwrap();
         assert_eq!(disk.list("/etc/demo").unwrap(), ["link"]);
         disk.replay_journal().unwrap();
+        disk.check_root().unwrap();
+        // A count that no ordinary check corrects without asking.
+        let first = disk.partition(ROOT).unwrap().offset;
+        disk.damage(first + 1024, &[0xff; 1024]).unwrap();
+        let said = disk.check_root().unwrap_err().to_string();
+        assert!(said.starts_with("check the root file system (e2fsck -p, exit status: "), "{said}");
     }
 }

@@ -8,8 +8,8 @@ use firstboot::unpack::hex;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 
 /// What a path is; times are left out, because a clock differs between two runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +87,50 @@ impl DiskImage {
         }
         Ok(tree)
     }
+
+    /// Copies files, links and folders below `folders` to where they lie below `to`, with their modes and without their
+    /// owners; what still lies in the file system's journal counts as written. A folder that is not there is left out.
+    pub fn extract(&self, folders: &[&str], to: &std::path::Path) -> Result<()> {
+        let root = self.root()?;
+        let mut left: Vec<String> = folders.iter().map(|folder| (*folder).to_owned()).collect();
+        while let Some(path) = left.pop() {
+            if !root.exists(path.as_str()).with_context(|| format!("look at {path} of the guest"))? {
+                continue;
+            }
+            let target = to.join(path.trim_start_matches('/'));
+            fs::create_dir_all(&target).with_context(|| format!("make {}", target.display()))?;
+            for entry in root.read_dir(path.as_str()).with_context(|| format!("list {path} of the guest"))? {
+                let entry = entry.with_context(|| format!("list {path} of the guest"))?;
+                let name = entry.file_name().display().to_string();
+                let below = format!("{}/{name}", path.trim_end_matches('/'));
+                if entry.file_type()?.is_dir() {
+                    if name != "." && name != ".." {
+                        left.push(below);
+                    }
+                } else {
+                    copy_out(&root, &below, &target.join(&name))
+                        .with_context(|| format!("copy {below} of the guest"))?;
+                }
+            }
+            // Last, for a folder may be closed to its owner, too.
+            let mode = u32::from(root.metadata(path.as_str())?.mode()) & 0o7777;
+            fs::set_permissions(&target, fs::Permissions::from_mode(mode | 0o700))?;
+        }
+        Ok(())
+    }
+}
+
+/// One file or link; anything else is left out.
+fn copy_out(root: &Ext4, path: &str, target: &std::path::Path) -> Result<()> {
+    let at = Path::try_from(path)?;
+    let metadata = root.symlink_metadata(at)?;
+    if metadata.file_type().is_symlink() {
+        symlink(root.read_link(at)?.display().to_string(), target)?;
+    } else if metadata.file_type().is_regular_file() {
+        fs::write(target, root.read(at)?)?;
+        fs::set_permissions(target, fs::Permissions::from_mode(u32::from(metadata.mode()) & 0o7777))?;
+    }
+    Ok(())
 }
 
 fn look(root: &Ext4, path: &str) -> Result<Entry> {
@@ -124,5 +168,14 @@ mod tests {
         assert_eq!(after["/etc/changed"].content, hex(&Sha256::digest(b"two")));
         assert_eq!(difference(&before, &after), ["~/etc/changed", "-/etc/gone", "~/etc/kept", "+/etc/link"]);
         assert_eq!(difference(&after, &after), [""; 0]);
+
+        let to = dir.path().join("copy");
+        disk.extract(&["/etc", "/nowhere"], &to).unwrap();
+        let mut names: Vec<_> = std::fs::read_dir(to.join("etc")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["changed", "kept", "link"]);
+        assert_eq!(std::fs::read(to.join("etc/link")).unwrap(), b"same");
+        assert_eq!(to.join("etc/kept").metadata().unwrap().permissions().mode() & 0o7777, 0o600);
+        assert!(!to.join("nowhere").exists());
     }
 }

@@ -9,7 +9,7 @@
 mod before;
 pub mod lynis;
 
-use crate::ports::open_to_strangers;
+use crate::ports::{LINK_LOCAL, open_to_strangers};
 use crate::{APPROVER, FOUND, NOBODYS_KEY, OFF, SOON, add_script, cis, configz, device_options, found, own_arch};
 use anyhow::{Context, Result, bail, ensure};
 use imagebuild::debian::Debian;
@@ -17,12 +17,13 @@ use lynis::Said;
 use qemu::control_plane::{self, ControlPlane};
 use qemu::device::{Device, Options};
 use qemu::disk::DiskImage;
-use qemu::link::site::{CONTROL_PLANE, Scan, Site};
+use qemu::link::site::{CONTROL_PLANE, STRANGER_V6, Scan, Site};
 use qemu::progress::Progress;
 use qemu::seed::Seed;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
+use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 /// Lynis takes ten minutes under emulation, and four times as long beside other work.
@@ -77,12 +78,18 @@ pub fn run(progress: &mut Progress) -> Result<Audited> {
     progress.say("tools");
     let tools = tools(arch)?;
     let image = crate::image(arch)?;
-    progress.say("a device without firstboot, and one with it beside: Lynis keeps one processor busy for each");
+    progress.say("a joined device");
+    let (joins, has_joined) = channel();
     let (before, after) = std::thread::scope(|scope| -> Result<(Found, Joined)> {
-        let before = scope.spawn(|| plain(&image, &tools));
-        let after = joined(&image, &tools, progress);
-        let before = before.join().unwrap_or_else(|_| bail!("look at the device without firstboot"))?;
-        Ok((before, after?))
+        let after = scope.spawn(|| joined(&image, &tools, joins));
+        // Lynis keeps one processor busy, a boot and a join all of them: so the second begins when the first has joined. One
+        // that does not join is told at once.
+        let before = has_joined.recv().ok().map(|()| {
+            progress.say(&format!("{NAME} is Ready; a device without firstboot, and Lynis on both"));
+            plain(&image, &tools)
+        });
+        let after = after.join().unwrap_or_else(|_| bail!("look at the joined device"))?;
+        Ok((before.context("look at the device without firstboot")??, after))
     })?;
     progress.say(&format!("Lynis: {} of 100 before, {} after", before.lynis.index, after.found.lynis.index));
     progress.say(&format!("open ports before: {}", before.ports.join(", ")));
@@ -121,6 +128,20 @@ fn plain(image: &DiskImage, tools: &[u8]) -> Result<Found> {
     Found::on(&device, ports)
 }
 
+/// Before its seed a device has asked nobody for an address, and answers nobody who tries the one that it would give itself.
+fn answers_nobody(site: &Site) -> Result<String> {
+    ensure!(site.address().is_none(), "find a device that has no address before it has a seed");
+    match site.scan(STRANGER_V6, LINK_LOCAL, Scan::Tcp) {
+        Err(error) if format!("{error:#}").contains("it looked at nobody") => {
+            Ok("no address, and no answer".to_owned())
+        }
+        Err(error) => Err(error),
+        Ok(open) => {
+            bail!("find a device that answers nobody before it has a seed: it answers at {LINK_LOCAL}, {open:?}")
+        }
+    }
+}
+
 /// The address that the device gets from its network.
 fn address(site: &Site, device: &Device) -> Result<String> {
     qemu::wait::every(Duration::from_secs(1), "the device to have an address", SOON, || {
@@ -132,14 +153,15 @@ fn address(site: &Site, device: &Device) -> Result<String> {
 /// The device with firstboot, looked at while it waits for a seed, while it waits for its certificate and after it has joined.
 struct Joined {
     found: Found,
-    before_seed: Vec<String>,
+    before_seed: String,
     while_joining: Vec<String>,
     from_control_plane: Vec<String>,
     verdicts: Vec<cis::Row>,
     audit: Value,
 }
 
-fn joined(image: &DiskImage, tools: &[u8], progress: &mut Progress) -> Result<Joined> {
+/// `joins` is told when it has joined.
+fn joined(image: &DiskImage, tools: &[u8], joins: Sender<()>) -> Result<Joined> {
     let site = Site::start()?;
     let plane =
         ControlPlane::start(&control_plane::Options { namespace: Some(site.namespace()), ..Default::default() })?;
@@ -153,20 +175,19 @@ fn joined(image: &DiskImage, tools: &[u8], progress: &mut Progress) -> Result<Jo
     add_script(device.disk(), &format!("{JOINED}{}{TOOLS}", cis::SCRIPT))?;
     device.power_on()?;
     device.wait_status("state: waiting for a seed", SOON)?;
-    let before_seed = open_to_strangers(&site, &address(&site, &device)?)?;
+    let before_seed = answers_nobody(&site)?;
     device.change_seed(&seed)?;
     device.wait_status("waits for approval", SOON)?;
-    // Another name may have got it another address.
     let address = address(&site, &device)?;
     let while_joining = open_to_strangers(&site, &address)?;
     let requests = plane.csrs()?;
     let request = requests.first().context("find the device's request")?;
     plane.kubectl(&["certificate", "approve", &request.name])?;
     device.wait_console(&format!("node {NAME} is Ready"), SOON)?;
-    progress.say(&format!("{NAME} is Ready"));
     let ports = open_to_strangers(&site, &address)?;
     let from_control_plane = site.scan(CONTROL_PLANE, &address, Scan::Tcp)?;
     let configz = configz(&plane, NAME)?;
+    joins.send(()).context("tell that the device has joined")?;
     device.wait_console(DONE, LONG)?;
     device.power_off(OFF)?;
     let verdicts = cis::verdicts(&cis::Facts::new(|name| found(&device, name).unwrap_or_default(), &configz));

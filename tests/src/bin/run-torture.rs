@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `make torture`: power cuts while a device joins; `out/torture/report.json`. Fails when a device did not come back.
+//!
+//! Usage: run-torture [--seed N] [--moments N] [--boots N] [--kills N].
+
+use anyhow::{Context, Result, bail};
+use e2e::torture::{self, Figures};
+use imagebuild::repo;
+use qemu::progress::Progress;
+use std::process::ExitCode;
+use std::time::{Instant, SystemTime};
+
+fn main() -> ExitCode {
+    let figures = match arguments(std::env::args().skip(1)) {
+        Ok(figures) => figures,
+        Err(error) => {
+            eprintln!("torture: {error:#}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(figures) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("torture: {}", qemu::explain(&error));
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn arguments(mut words: impl Iterator<Item = String>) -> Result<Figures> {
+    let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+    let mut figures = Figures::whole(now);
+    while let Some(word) = words.next() {
+        let value = words.next().with_context(|| format!("read {word}: a number is missing"))?;
+        let number: u64 = value.parse().with_context(|| format!("read {word} {value}"))?;
+        let count = usize::try_from(number).with_context(|| format!("read {word} {value}"))?;
+        match word.as_str() {
+            "--seed" => figures.seed = number,
+            "--moments" => figures.moments = count,
+            "--boots" => figures.boots = count,
+            "--kills" => figures.kills = count,
+            other => bail!("read {other}: there are --seed, --moments, --boots and --kills"),
+        }
+    }
+    Ok(figures)
+}
+
+fn run(figures: Figures) -> Result<bool> {
+    let start = Instant::now();
+    let outcome = torture::run(figures, &mut Progress::default())?;
+    let path = repo::root()?.join("out/torture/report.json");
+    let text = serde_json::to_string_pretty(&outcome.report).context("encode the report")? + "\n";
+    qemu::write_report(&path, &text)?;
+    let (recorded, killed) = (&outcome.report["recorded"], &outcome.report["killed"]);
+    println!(
+        "power cuts: {} moments of a recorded boot tried, {} of them booted, {} converged; {} boots killed, {} joined",
+        recorded["moments tried"],
+        recorded["moments booted"],
+        recorded["moments converged"],
+        killed["kills"],
+        killed["joined"]
+    );
+    println!("{:.0} min; report: {}", start.elapsed().as_secs_f64() / 60.0, path.display());
+    for failure in &outcome.failures {
+        eprintln!("torture: {failure}");
+    }
+    Ok(outcome.failures.is_empty())
+}
