@@ -246,14 +246,14 @@ impl<'a> Reporter<'a> {
         let then = match (next, fault.owner) {
             (Some(next), _) => format!("next try {}", next_try(next.as_secs(), unix_seconds(self.host.now()))),
             (None, Owner::Seed) => "waiting for a changed seed".to_owned(),
-            (None, _) => "stopped".to_owned(),
+            (None, _) => STOPPED.to_owned(),
         };
         self.status.state = if next.is_some() { "retrying" } else { "stopped" }.into();
         self.status.phase = phase.map(|(n, of, p)| format!("{n}/{of} {p}"));
         // Priority 3 is an error, 4 a warning: what is tried again may heal by itself.
         let priority = if next.is_some() { "4" } else { "3" };
         let fields = [("FIRSTBOOT_OWNER", owner), ("FIRSTBOOT_ERROR", error.as_str()), ("PRIORITY", priority)];
-        self.say_with(&format!("{at}failed ({owner}): {error}; {then}"), &fields);
+        self.say_with(&failure(&at, owner, &error, &then), &fields);
         self.status.whose_move = Some(format!("{owner} ({})", fault.owner.advice()));
         self.status.error = Some(error);
         self.status.next_try_seconds = next.map(|n| n.as_secs());
@@ -295,18 +295,27 @@ impl<'a> Reporter<'a> {
     }
 }
 
+/// What is done about a fault that nobody but a person can do anything about.
+const STOPPED: &str = "stopped";
+
+fn failure(at: &str, owner: &str, error: &str, then: &str) -> String {
+    format!("{at}failed ({owner}): {error}; {then}")
+}
+
 /// Tells, on console and card, of a fault that leaves nothing else to write to.
 pub(crate) fn failed_without_host(sys: &dyn System, boot: Option<&BootPartition>, image: String, fault: &Fault) {
     let (error, owner) = (one_line(&fault.to_string()), fault.owner.word());
     let fields = [("FIRSTBOOT_OWNER", owner), ("FIRSTBOOT_ERROR", error.as_str()), ("PRIORITY", "3")];
-    sys.say_with(&format!("firstboot: failed ({owner}): {error}; stopped"), &fields);
+    let line = failure("", owner, &error, STOPPED);
+    sys.say_with(&format!("firstboot: {line}"), &fields);
     let now = unix_seconds(sys.now());
     let whose_move = Some(format!("{owner} ({})", fault.owner.advice()));
     let (state, error) = ("stopped".into(), Some(error));
     let status = Status { state, whose_move, error, image, since: now, written: now, ..Status::default() };
     let write = |boot: &BootPartition| boot.write(STATUS_NAME, &padded(&status.text()));
     if let Some(Err(error)) = boot.map(write) {
-        sys.say(&format!("firstboot: status not written: {error:#}"));
+        let line = format!("status not written: {error:#}");
+        sys.say(&format!("firstboot: {line}"));
     }
 }
 

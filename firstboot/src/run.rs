@@ -94,7 +94,7 @@ fn run_beside(
     if host.journal().sealed() {
         // A card that cannot be read, and a disk that cannot be written, must not keep a good node from working.
         if let Err(error) = show_again(&host) {
-            host.sys().say(&format!("firstboot: status not written: {error:#}"));
+            Reporter::new(&host, None, describe(&image)).say(&format!("status not written: {error:#}"));
         }
         let there = places(&image.boot_label).unwrap_or_default();
         let boot = own(&there);
