@@ -25,6 +25,8 @@ use std::time::SystemTime;
 /// `Date` of the server's answers: 2026-11-22T16:31:48Z.
 const DATE: u64 = 1_795_365_108;
 const DATA: &str = "var/lib/kubelet/pods/1/volumes/data/file";
+/// The pause image, as the runtime has unpacked it.
+const LAYER: &str = "var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/1/fs/pause";
 
 /// Each row says on record that it was applied; the first belongs to one seed, the last seals.
 const ROWS: [Phase<Cx>; 3] = [
@@ -112,6 +114,7 @@ impl Device {
         host.write(CURRENT_PEM, pem.as_bytes(), 0o600).unwrap();
         host.record(Record::Fact { name: "node".into(), value: "edge-1".into() }).unwrap();
         repair::keep(&host).unwrap();
+        put_for_tests(&device.root(), LAYER, "program");
         device
     }
 

@@ -80,7 +80,10 @@ const NO_MESSAGE: &[&str] = &[
     "{text}{ok} ok, {exceptions} excepted by the seed, {unchecked} unchecked, {drift} drifted",
     // phases/rebuild: containerd's own words, and a fact.
     "invalid database",
+    "checksum error",
+    "file size too small",
     "missing parent",
+    "The image {image} is not unpacked",
     "{} {} {word}",
     // leds.rs: a setting of the kernel.
     "{brightness} {ms} {brightness} 0",

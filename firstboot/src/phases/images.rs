@@ -15,19 +15,18 @@ use std::fs::File;
 use std::io::{self, Seek};
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
-    let held = || {
-        Ok::<_, anyhow::Error>(missing(&cx.host, &cx.bundle)?.is_empty() && rebuild::torn_pause(&cx.host)?.is_none())
-    };
+    let held = || Ok::<_, anyhow::Error>(missing(&cx.host, &cx.bundle)?.is_empty() && torn_pause(cx)?.is_none());
     held().owned_by(Owner::Host)
 }
 
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     let lacking = || missing(&cx.host, &cx.bundle).owned_by(Owner::Host);
-    let why = match rebuild::torn_pause(&cx.host).owned_by(Owner::Host)? {
-        Some(why) => Some(why),
-        None => match import(&cx.host, &named(&cx.bundle, &lacking()?)) {
+    let lacks = lacking()?;
+    // The power may have gone while the runtime wrote, earlier.
+    let why = match lacks.is_empty() {
+        true => torn_pause(cx).owned_by(Owner::Host)?,
+        false => match import(&cx.host, &named(&cx.bundle, &lacks)) {
             Ok(()) => None,
-            // The power went while the runtime wrote, earlier.
             Err(fault) => match rebuild::damage_by(&cx.host, &fault).owned_by(Owner::Host)? {
                 Some(why) => Some(why),
                 None => return Err(fault),
@@ -46,6 +45,10 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
             format!("import image {name}: the runtime does not know it afterwards; its archive has another name"),
         )),
     }
+}
+
+fn torn_pause(cx: &Cx) -> Result<Option<String>> {
+    rebuild::torn_pause(&cx.host, &cx.bundle.manifest.sandbox_image)
 }
 
 /// Names of the bundle's images that the runtime does not have.

@@ -9,7 +9,8 @@ use anyhow::Result;
 
 /// What containerd 2.x logs when bbolt finds its file torn: as an error, which leaves containerd running without CRI, or in
 /// the stack of a panic. The last one is of a snapshotter whose data base is empty.
-const SIGNS: [&str; 3] = ["invalid database", "go.etcd.io/bbolt", "missing parent"];
+const SIGNS: [&str; 5] =
+    ["invalid database", "checksum error", "file size too small", "go.etcd.io/bbolt", "missing parent"];
 /// So many starts by systemd after the first are no accident.
 const RESTARTS: u32 = 2;
 
@@ -38,12 +39,16 @@ impl Unit {
     }
 }
 
-/// Why containerd's state is damaged, by its own word in this boot.
-pub(super) fn sign(host: &Host) -> Option<String> {
+/// What containerd has logged in this boot; nothing where there is no log.
+fn log(host: &Host) -> String {
     let log =
         ["journalctl", "--quiet", "--no-pager", "--boot", "--unit=containerd.service", "--output=cat", "--lines=2000"];
-    // Without a log nothing is said.
-    sign_in(&host.run(&log).ok()?)
+    host.run(&log).unwrap_or_default()
+}
+
+/// Why containerd's state is damaged, by its own word in this boot.
+pub(super) fn sign(host: &Host) -> Option<String> {
+    sign_in(&log(host))
 }
 
 fn sign_in(text: &str) -> Option<String> {
@@ -62,17 +67,24 @@ fn torn_blob(host: &Host) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// The pause image is one file in one layer, and no pod starts without it.
-pub(in crate::phases) fn torn_pause(host: &Host) -> Result<Option<String>> {
+/// Why no pod starts, where the runtime knows the pause image: that is one file in one layer, torn, or gone with the
+/// snapshotter's data base. Containerd is asked only where that layer is not found: it may lie elsewhere.
+pub(in crate::phases) fn torn_pause(host: &Host, image: &str) -> Result<Option<String>> {
     let folder = format!("{ROOT}/io.containerd.snapshotter.v1.overlayfs/snapshots");
+    let mut found = false;
     for snapshot in host.list(&folder)? {
         let layer = format!("{folder}/{snapshot}/fs");
-        let pause = host.size_and_mode(&format!("{layer}/pause"))?;
-        if pause.is_some_and(|(size, _)| size == 0) && host.list(&layer)? == ["pause"] {
+        let Some((size, _)) = host.size_and_mode(&format!("{layer}/pause"))? else { continue };
+        if host.list(&layer)? != ["pause"] {
+            continue;
+        }
+        if size == 0 {
             return Ok(Some(format!("the pause image's program in {layer} is empty")));
         }
+        found = true;
     }
-    Ok(None)
+    let gone = !found && log(host).contains(&format!("The image {image} is not unpacked"));
+    Ok(gone.then(|| "the pause image's layer is gone".to_owned()))
 }
 
 /// Why a runtime that does not answer has to be set aside; none where nothing says that its state is to blame.

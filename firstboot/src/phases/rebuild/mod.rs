@@ -256,7 +256,7 @@ impl<'a> Watch<'a> {
     /// A runtime that answers: imports what is missing; why it has to be set aside all the same.
     fn complete(&self, host: &Host, bundle: &Installed, missing: &[String]) -> Result<Option<String>, Fault> {
         if missing.is_empty() {
-            if let Some(why) = torn_pause(host).owned_by(Owner::Host)? {
+            if let Some(why) = torn_pause(host, &bundle.manifest.sandbox_image).owned_by(Owner::Host)? {
                 return Ok(Some(why));
             }
         } else if !removed(host, bundle, missing) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A sealed device whose containerd was cut off: what is found, each step in order, and a cut before each of them. What
-//! containerd says was tried with the real one (2.4): zeros or rubbish in meta.db leave it running without CRI, a data base
-//! that is cut short ends it in a panic, one of no length loses all images.
+//! containerd says was tried with the real one (2.4): zeros, rubbish or a wrong sum in meta.db leave it running without CRI,
+//! a data base that is cut short or has torn pages ends it in a panic, one of no length loses all images.
 
 use super::*;
 use crate::boot_partition::{BootPartition, Place, STATUS_NAME, formatted_for_tests};
@@ -19,6 +19,7 @@ use std::rc::Rc;
 
 const PAUSE: &str = "registry.k8s.io/pause:3.10.2";
 const PROXY: &str = "registry.k8s.io/kube-proxy:v1.36.3";
+const LAYER: &str = "var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/1/fs/pause";
 const SHOW: &str = "systemctl show --property=ActiveState,NRestarts containerd.service";
 const LOG: &str = "journalctl --quiet --no-pager --boot --unit=containerd.service --output=cat --lines=2000";
 const IMPORT: &str = "/opt/firstboot/current/bin/ctr --namespace k8s.io images import --local -";
@@ -94,6 +95,7 @@ impl Device {
         host.record(Record::Fact { name: "node".into(), value: "edge-1".into() }).unwrap();
         host.record(Record::Sealed).unwrap();
         device.put("/var/lib/containerd/imported");
+        put_for_tests(&device.root(), LAYER, "program");
         device
     }
 
@@ -135,6 +137,7 @@ impl Device {
                     }
                     _ => {
                         std::fs::write(root.join("var/lib/containerd/imported"), "").unwrap();
+                        put_for_tests(&root, LAYER, "program");
                         let _ = std::fs::remove_file(root.join("var/lib/containerd/collected"));
                     }
                 },
@@ -286,18 +289,27 @@ fn a_panic_again_and_again_and_an_empty_pause_are_damage_too() {
     device.another_boot("2");
     let layer = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots";
     // Somebody else's empty file of that name does no harm.
-    device.put(&format!("{layer}/1/fs/pause"));
-    device.put(&format!("{layer}/1/fs/other"));
+    device.put(&format!("{layer}/7/fs/pause"));
+    device.put(&format!("{layer}/7/fs/other"));
     device.settle(None).0.unwrap();
     assert_eq!(device.past(), Some((1, Stage::Rebuilt)));
-    device.put(&format!("{layer}/2/fs/pause"));
+    device.put(&format!("{layer}/8/fs/pause"));
     let (done, seen) = device.settle(None);
     done.unwrap();
-    let line = format!("damaged (the pause image's program in {layer}/2/fs is empty): it is set aside");
+    let line = format!("damaged (the pause image's program in {layer}/8/fs is empty): it is set aside");
     assert!(seen.lines.take()[0].contains(&line));
     // Of several only the last is kept.
     assert_eq!(device.past(), Some((2, Stage::Rebuilt)));
     assert!(device.has("/var/lib/containerd.set-aside-2") && !device.has("/var/lib/containerd.set-aside-1"));
+    // Another snapshotter keeps it elsewhere; one whose data base was lost says so.
+    device.another_boot("3");
+    std::fs::remove_file(device.root().join(LAYER)).unwrap();
+    assert_eq!(device.settle(None).1.commands.take(), [SHOW, LOG]);
+    device.log.replace(format!("level=warning msg=\"The image {PAUSE} is not unpacked.\""));
+    assert!(
+        device.settle(None).1.lines.take()[0].contains("damaged (the pause image's layer is gone): it is set aside")
+    );
+    assert_eq!(device.past(), Some((3, Stage::Rebuilt)));
 }
 
 #[test]
@@ -365,6 +377,27 @@ fn a_second_time_in_one_boot_is_refused() {
     assert_eq!(done.unwrap_err().to_string(), text);
     assert_eq!(seen.commands.take(), [SHOW, LOG]);
     assert_eq!(device.past(), Some((1, Stage::Rebuilt)));
+}
+
+/// The phases `runtime` and `images` take the same steps before the device is sealed; kubelet is for its phase to start.
+#[test]
+fn a_device_that_is_not_sealed_yet_takes_the_same_steps() {
+    let device = Device::new();
+    device.unit.replace(PANICS.to_owned());
+    let (host, seen) = device.on();
+    assert_eq!(damage(&host).unwrap(), None);
+    device.log.replace("level=fatal error=\"checksum error\"".to_owned());
+    let why = damage(&host).unwrap().unwrap();
+    assert_eq!(why, "it says \"checksum error\"");
+    seen.commands.take();
+    set_aside(&host, &why).unwrap();
+    assert_eq!(seen.commands.take(), STEPS[..7]);
+    whole(&host).unwrap();
+    assert_eq!(device.past(), Some((1, Stage::Rebuilt)));
+    // A full disk, which has no room for images, is no damage.
+    device.log.replace(String::new());
+    let full = Fault::new(Owner::Host, "import image x: no space left on device");
+    assert_eq!(damage_by(&host, &full).unwrap(), None);
 }
 
 #[test]
