@@ -46,7 +46,7 @@ pub fn floor(host: &Host, image: &ImageInfo) -> Result<SystemTime> {
 pub fn lay(host: &Host, image: &ImageInfo) -> Result<()> {
     let floor = floor(host, image)?;
     if host.now() < floor {
-        host.sys().set_clock(floor)?;
+        host.set_clock(floor)?;
     }
     Ok(())
 }
@@ -73,7 +73,7 @@ pub fn believe(host: &Host, image: &ImageInfo, time: SystemTime) -> Result<i64, 
     let far = told.abs_diff(now) > CLOSE;
     let set = || -> Result<()> {
         if far {
-            host.sys().set_clock(time)?;
+            host.set_clock(time)?;
         }
         // An earlier one is kept as well: the one before it came from a server whose clock was ahead.
         if told.abs_diff(kept(host)?) >= KEEP {
@@ -216,11 +216,12 @@ mod tests {
         seen.clock.set(Some(at(20_004)));
         assert_eq!(believe(&host, &image, at(20_000)).unwrap(), 0);
         assert_eq!(seen.clock.get(), Some(at(20_004)));
-        seen.fuse.set(Some(0));
+        // The clock is set, and nothing else.
+        seen.fuse.set(Some(1));
         assert_eq!(believe(&host, &image, at(20_599)).unwrap(), 595);
         assert_eq!(
             believe(&host, &image, at(20_600)).unwrap_err().to_string(),
-            format!("power lost before {}", kept_path())
+            format!("create {0}: power lost before {0}", kept_path())
         );
     }
 

@@ -3,6 +3,7 @@
 //!
 //! The messages are written out by hand, only the fields that are read: the field numbers are those of `api.proto`.
 
+use crate::host::System;
 use anyhow::{Context, Result, bail};
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -132,8 +133,9 @@ pub struct Cri {
 }
 
 impl Cri {
-    /// Connects to `socket` (`unix:///…`).
-    pub fn connect(socket: &str) -> Result<Self> {
+    /// Connects to the runtime of this machine.
+    pub fn connect(sys: &dyn System) -> Result<Self> {
+        let socket = &format!("unix://{}", sys.socket(SOCKET.trim_start_matches("unix://")));
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the network runtime")?;
         let endpoint = Endpoint::from_shared(socket.to_owned()).with_context(|| format!("read address {socket}"))?;

@@ -91,6 +91,8 @@ pub enum Record {
 pub struct Journal {
     file: File,
     records: Vec<Record>,
+    /// Bytes of whole records; none while nothing is behind them.
+    torn: Option<u64>,
 }
 
 impl Journal {
@@ -120,16 +122,32 @@ impl Journal {
         if whole < bytes.len() {
             file.set_len(whole as u64).with_context(|| format!("drop the torn last line of journal {shown}"))?;
         }
-        Ok(Journal { file, records })
+        Ok(Journal { file, records, torn: None })
     }
 
     /// Adds a record and flushes it to the medium.
     pub fn append(&mut self, record: Record) -> Result<()> {
         let mut line = serde_json::to_vec(&record).context("encode a journal record")?;
         line.push(b'\n');
-        self.file.write_all(&line).and_then(|()| self.file.sync_data()).context("write the journal")?;
+        self.write(&line).context("write the journal")?;
         self.records.push(record);
         Ok(())
+    }
+
+    /// What a write that failed has left (of a full disk for instance) goes before the next one: two records on one line
+    /// would be none.
+    fn write(&mut self, line: &[u8]) -> std::io::Result<()> {
+        if let Some(whole) = self.torn {
+            self.file.set_len(whole)?;
+            self.torn = None;
+        }
+        let whole = self.file.metadata()?.len();
+        let written = self.file.write_all(line).and_then(|()| self.file.sync_data());
+        if written.is_err() {
+            // Now, if it can be: whoever reads it meanwhile finds whole records.
+            self.torn = self.file.set_len(whole).is_err().then_some(whole);
+        }
+        written
     }
 
     /// Puts another journal at `path`, in place of this one and in one step, and goes on with it.
@@ -267,6 +285,24 @@ mod tests {
         assert!(journal.done("identity") && !journal.done("join") && journal.sealed());
         assert_eq!(journal.fact("node"), Some("edge-1"));
         assert_eq!(journal.seconds(), [("identity".to_owned(), 1.5)]);
+    }
+
+    #[test]
+    fn what_a_failed_write_has_left_is_gone_before_the_next_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let mut journal = Journal::open(&path).unwrap();
+        journal.append(done("identity")).unwrap();
+        let whole = std::fs::metadata(&path).unwrap().len();
+        // As on a disk that was full after half a line, and took no other size either.
+        let good = std::mem::replace(&mut journal.file, File::open(&path).unwrap());
+        assert_eq!(journal.append(done("join")).unwrap_err().to_string(), "write the journal");
+        journal.file = good;
+        journal.file.write_all(b"{\"done\":{\"pha").unwrap();
+        assert_eq!(journal.torn, Some(whole));
+        journal.append(Record::Sealed).unwrap();
+        assert_eq!(Journal::open(&path).unwrap().records(), journal.records());
+        assert!(journal.sealed() && !journal.done("join"));
     }
 
     #[test]

@@ -7,12 +7,12 @@ use crate::boot_partition::{BootPartition, STATUS_NAME, STATUS_SIZE};
 use crate::credential;
 use crate::fault::{Fault, Owner};
 use crate::harden::Kept;
-use crate::host::{Field, Host, STATE_DIR};
+use crate::host::{Field, Host, STATE_DIR, System};
 use crate::leds::{self, Light};
 use crate::phases::rebuilt;
 use crate::run::image_info;
 use crate::versions::Versions;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 use std::time::{Duration, SystemTime};
@@ -180,10 +180,14 @@ impl<'a> Reporter<'a> {
         // An unreadable file is the audit's to tell; here it must not keep a status from being written.
         let exceptions = Kept::read(host).map(|kept| kept.exceptions()).unwrap_or_default();
         let versions = Versions::of_image(host);
-        // A torn status of an earlier process only loses the time since when it has been so.
-        let last = host.read(&status_path()).ok().flatten().and_then(|b| serde_json::from_slice(&b).ok());
         let status = Status { image, exceptions, versions, ..Status::default() };
-        Reporter { host, boot, lights: lights(host), last: last.unwrap_or_default(), status }
+        // Without it only the time is lost since when it has been so.
+        Reporter { host, boot, lights: lights(host), last: Self::last(host).unwrap_or_default(), status }
+    }
+
+    /// What was told last, if need be by the process before; none where that is torn.
+    pub(crate) fn last(host: &Host) -> Option<Status> {
+        serde_json::from_slice(&host.read(&status_path()).ok()??).ok()
     }
 
     /// Notes the time when it has come to another place.
@@ -242,14 +246,14 @@ impl<'a> Reporter<'a> {
         let then = match (next, fault.owner) {
             (Some(next), _) => format!("next try {}", next_try(next.as_secs(), unix_seconds(self.host.now()))),
             (None, Owner::Seed) => "waiting for a changed seed".to_owned(),
-            (None, _) => "stopped".to_owned(),
+            (None, _) => STOPPED.to_owned(),
         };
         self.status.state = if next.is_some() { "retrying" } else { "stopped" }.into();
         self.status.phase = phase.map(|(n, of, p)| format!("{n}/{of} {p}"));
         // Priority 3 is an error, 4 a warning: what is tried again may heal by itself.
         let priority = if next.is_some() { "4" } else { "3" };
         let fields = [("FIRSTBOOT_OWNER", owner), ("FIRSTBOOT_ERROR", error.as_str()), ("PRIORITY", priority)];
-        self.say_with(&format!("{at}failed ({owner}): {error}; {then}"), &fields);
+        self.say_with(&failure(&at, owner, &error, &then), &fields);
         self.status.whose_move = Some(format!("{owner} ({})", fault.owner.advice()));
         self.status.error = Some(error);
         self.status.next_try_seconds = next.map(|n| n.as_secs());
@@ -276,12 +280,42 @@ impl<'a> Reporter<'a> {
 
     fn write_files(&self) -> Result<()> {
         let json = serde_json::to_vec(&self.status).context("encode the status")?;
-        self.host.write(&status_path(), &json, 0o644)?;
-        self.host.write(STATUS_FOR_ALL, &json, 0o644)?;
-        if let Some(boot) = &self.boot {
-            boot.write(STATUS_NAME, &padded(&self.status.text()))?;
-        }
+        // Each for itself: where a disk is full or read-only, the card still tells. And the card first: what is kept on
+        // the disk says that a person has been told.
+        let text = padded(&self.status.text());
+        let on_card = self
+            .boot
+            .as_ref()
+            .map_or(Ok(()), |boot| self.host.change_boot("write", STATUS_NAME, || boot.write(STATUS_NAME, &text)));
+        let on_disk = [&status_path(), STATUS_FOR_ALL].map(|path| self.host.write(path, &json, 0o644));
+        let failed: Vec<String> =
+            std::iter::once(on_card).chain(on_disk).filter_map(|r| r.err().map(|e| format!("{e:#}"))).collect();
+        ensure!(failed.is_empty(), "{}", failed.join("; "));
         Ok(())
+    }
+}
+
+/// What is done about a fault that nobody but a person can do anything about.
+const STOPPED: &str = "stopped";
+
+fn failure(at: &str, owner: &str, error: &str, then: &str) -> String {
+    format!("{at}failed ({owner}): {error}; {then}")
+}
+
+/// Tells, on console and card, of a fault that leaves nothing else to write to.
+pub(crate) fn failed_without_host(sys: &dyn System, boot: Option<&BootPartition>, image: String, fault: &Fault) {
+    let (error, owner) = (one_line(&fault.to_string()), fault.owner.word());
+    let fields = [("FIRSTBOOT_OWNER", owner), ("FIRSTBOOT_ERROR", error.as_str()), ("PRIORITY", "3")];
+    let line = failure("", owner, &error, STOPPED);
+    sys.say_with(&format!("firstboot: {line}"), &fields);
+    let now = unix_seconds(sys.now());
+    let whose_move = Some(format!("{owner} ({})", fault.owner.advice()));
+    let (state, error) = ("stopped".into(), Some(error));
+    let status = Status { state, whose_move, error, image, since: now, written: now, ..Status::default() };
+    let write = |boot: &BootPartition| boot.write(STATUS_NAME, &padded(&status.text()));
+    if let Some(Err(error)) = boot.map(write) {
+        let line = format!("status not written: {error:#}");
+        sys.say(&format!("firstboot: {line}"));
     }
 }
 

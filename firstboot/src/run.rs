@@ -3,6 +3,8 @@
 //!
 //! The rules are product decisions: which seed is accepted when, and whose move it is (docs/operations.md).
 
+mod telling;
+
 use crate::boot_partition::{BootPartition, Place, locate, root_disk_name};
 use crate::clock;
 use crate::fault::{Fault, OwnedBy, Owner};
@@ -11,14 +13,18 @@ use crate::host::{Host, System};
 use crate::image::{IMAGE_INFO, ImageInfo};
 use crate::journal::Record;
 use crate::phase::{self, Event, Phase, Stopped};
-use crate::phases::{Ask, Cx, Installed, LEFT_TO_DO, PHASES, Watch, finish_without_seed, missing_images, tell_rebuilt};
-use crate::report::{Reporter, Status, show_again, timestamp, unix_seconds};
+use crate::phases::{
+    Ask, Cx, Installed, PHASES, Watch, erase, finish_without_seed, is_half_erased, missing_images, tell_rebuilt,
+};
+use crate::report::{Reporter, Status, show_again};
 use crate::reset::{self, Answer, answer};
 use crate::sealed::{Lost, look_after};
 use crate::seed::{self, Seed};
 use anyhow::Context;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
+pub(crate) use telling::reporter_beside;
+use telling::{and_told, describe, finished, left_to_do, refuse_seed, reporter, tell_joined_at_last, without_host};
 
 /// How often a waiting device looks for a seed.
 const LOOK: Duration = Duration::from_secs(5);
@@ -77,18 +83,22 @@ fn run_beside(
     runtime: Ask<'_>,
 ) -> Result<(), Fault> {
     sys.notify("READY=1");
-    let mut host = Host::open(root, sys).owned_by(Owner::Host)?;
+    let mut host = Host::open_or_back(root, sys).map_err(|(error, sys)| without_host(root, &*sys, places, error))?;
     let started = host.sys().uptime();
-    let image = image_info(&host)?;
+    let image = and_told(&host, places, image_info(&host))?;
     if host.journal().resetting().is_some() {
         // The power went while it was at work.
         return reset::by_service(&host, None);
     }
     let mut lost = None;
     if host.journal().sealed() {
-        show_again(&host).owned_by(Owner::Host)?;
-        // A card that cannot be read must not keep a good node from working.
-        let seen = places(&image.boot_label).owned_by(Owner::Host).and_then(look).ok().flatten();
+        // A card that cannot be read, and a disk that cannot be written, must not keep a good node from working.
+        if let Err(error) = show_again(&host) {
+            Reporter::new(&host, None, describe(&image)).say(&format!("status not written: {error:#}"));
+        }
+        let there = places(&image.boot_label).unwrap_or_default();
+        let boot = own(&there);
+        let seen = look(there).ok().flatten();
         if let Some(found) = &seen
             && let Some(digest) = asks_for_reset(&host, found)
         {
@@ -98,7 +108,9 @@ fn run_beside(
         let refuse = |until| refuse_seed(&host, &image, until, seen.as_ref());
         lost = look_after(&host, &image, &refuse, &mut || runtime.look(&host))?;
         if lost.is_none() {
-            let learned = learn::of_sealed(&host);
+            let carried = seen.is_some_and(|found| found.place.carried);
+            tell_joined_at_last(&host, &image, boot, carried);
+            let learned = and_told(&host, places, learn::of_sealed(&host));
             let settled = runtime.settle(&host);
             return learned.and(settled).and(tell_rebuilt(&host));
         }
@@ -124,8 +136,8 @@ fn run_beside(
                 continue;
             }
         };
-        begin(&host, &seed)?;
-        let bundle = Installed::read(&host)?;
+        and_told(&host, places, begin(&host, &seed))?;
+        let bundle = and_told(&host, places, Installed::read(&host))?;
         let cx = Cx {
             host,
             seed,
@@ -205,28 +217,10 @@ fn be_reset(host: &Host, found: &Found, image: &ImageInfo, digest: String) -> Re
 /// stick it stays, for the next device.
 fn nothing_to_reset(host: &Host, found: &Found, image: &ImageInfo, places: Places<'_>) -> Result<(), Fault> {
     if !found.place.carried {
-        return found.place.partition.destroy(found.name).owned_by(Owner::Host);
+        return and_told(host, places, erase(host, &found.place.partition, found.name).owned_by(Owner::Host));
     }
     tell_waiting(host, image, found.boot.clone(), STICK_RESETS.to_owned())?;
     wait_for_change(host, image, found, None, places).map(drop)
-}
-
-/// A sealed device whose credential is good: it needs no seed, and one that lies there is left alone, with the reason.
-fn refuse_seed(host: &Host, image: &ImageInfo, until: SystemTime, seen: Option<&Found>) -> Result<(), Fault> {
-    let Some(found) = seen.filter(|found| !found.place.carried) else { return Ok(()) };
-    let mut reporter = reporter(host, found, image);
-    let node = host.journal().fact("node").unwrap_or_default().to_owned();
-    let text = format!(
-        "take {}: this device is node {node} and its certificate is good until {}; the file is left alone, remove it",
-        found.name,
-        timestamp(unix_seconds(until))
-    );
-    reporter.say(&format!("refused: {text}"));
-    reporter.status.state = "joined".into();
-    reporter.status.whose_move = Some(format!("{} ({})", Owner::Seed.word(), Owner::Seed.advice()));
-    reporter.status.error = Some(text);
-    reporter.write();
-    Ok(())
 }
 
 /// Exponential with full jitter (at least one second), so that a thousand devices do not come back at once.
@@ -246,21 +240,6 @@ pub fn image_info(host: &Host) -> Result<ImageInfo, Fault> {
     let bytes = host.read(IMAGE_INFO).and_then(|b| b.with_context(|| format!("find {IMAGE_INFO}")));
     let bytes = bytes.owned_by(Owner::Image)?;
     serde_json::from_slice(&bytes).with_context(|| format!("read {IMAGE_INFO}")).owned_by(Owner::Image)
-}
-
-fn describe(image: &ImageInfo) -> String {
-    format!("{} built {} ({})", image.target, timestamp(image.build_time), image.build_id)
-}
-
-fn reporter<'a>(host: &'a Host, found: &Found, image: &ImageInfo) -> Reporter<'a> {
-    Reporter::new(host, found.boot.clone(), describe(image))
-}
-
-/// Somebody who tells of a device of which it may be that nothing is whole any more.
-pub(crate) fn reporter_beside<'a>(host: &'a Host, places: Places<'_>) -> Reporter<'a> {
-    let Ok(image) = image_info(host) else { return Reporter::new(host, None, String::new()) };
-    let boot = places(&image.boot_label).ok().and_then(|places| own(&places));
-    Reporter::new(host, boot, describe(&image))
 }
 
 fn begin(host: &Host, seed: &Seed) -> Result<(), Fault> {
@@ -295,36 +274,6 @@ fn once(
     })
 }
 
-fn finished(host: &Host, found: &Found, image: &ImageInfo, until: Option<&str>, started: Duration) {
-    let mut reporter = reporter(host, found, image);
-    if !host.journal().sealed() {
-        reporter.say(&format!("stopped after phase {}, as asked", until.unwrap_or_default()));
-        return;
-    }
-    reporter.status.state = "joined".into();
-    if found.place.carried {
-        reporter.status.whose_move =
-            Some("you (the stick labelled SEED still holds the token: keep it safe, or delete the token)".into());
-    }
-    left_to_do(host, &mut reporter);
-    reporter.write();
-    let node = host.journal().fact("node").unwrap_or_default().to_owned();
-    let seed = if found.place.carried { "seed left on its stick" } else { "seed destroyed" };
-    let took = host.sys().uptime().saturating_sub(started).as_secs_f64();
-    reporter.say(&format!("node {node} is Ready, {seed} ({took:.1} s)"));
-    host.sys().notify(&format!("STATUS=node {node} is Ready"));
-}
-
-/// Names what an administrator of the cluster has to do for this node: no node may do it itself.
-fn left_to_do(host: &Host, reporter: &mut Reporter<'_>) {
-    let commands: Vec<String> =
-        host.journal().fact(LEFT_TO_DO).unwrap_or_default().lines().map(str::to_owned).collect();
-    for command in &commands {
-        reporter.say(&format!("left for an administrator of the cluster: {command}"));
-    }
-    reporter.status.left_to_do = commands;
-}
-
 /// The boot partition of the device itself. A stick is only read.
 fn own(places: &[Place]) -> Option<BootPartition> {
     places.iter().find(|p| !p.carried).map(|p| p.partition.clone())
@@ -352,9 +301,12 @@ fn wait_for_seed(
 ) -> Result<Option<Found>, Fault> {
     let mut told = false;
     loop {
-        let places = places(&image.boot_label).owned_by(Owner::Host)?;
-        let boot = own(&places);
-        match look(places) {
+        let there = and_told(host, places, places(&image.boot_label).owned_by(Owner::Host))?;
+        let boot = own(&there);
+        let all_but_the_record = host.journal().done("ready") && !host.journal().sealed();
+        match look(there) {
+            // The power went while this one was being destroyed: it is nobody's seed any more.
+            Ok(Some(found)) if all_but_the_record && !found.place.carried && is_half_erased(&found.bytes) => {}
             Ok(Some(found)) => return Ok(Some(found)),
             Ok(None) => {}
             Err(fault) if !told => {
@@ -363,7 +315,6 @@ fn wait_for_seed(
             }
             Err(_) => {}
         }
-        let all_but_the_record = host.journal().done("ready") && !host.journal().sealed();
         if let (true, Some(boot)) = (all_but_the_record, &boot) {
             let mut reporter = Reporter::new(host, Some(boot.clone()), describe(image));
             if let Err(fault) = finish_without_seed(host, boot, &Installed::read(host)?.id) {
@@ -433,9 +384,9 @@ fn wait_for_change(
             return Ok(false);
         }
         host.sys().sleep(left);
-        let places = places(&image.boot_label).owned_by(Owner::Host)?;
+        let there = and_told(host, places, places(&image.boot_label).owned_by(Owner::Host))?;
         // An unreadable card is the same as an unchanged one here: the next look may be better.
-        if let Ok(Some(new)) = look(places)
+        if let Ok(Some(new)) = look(there)
             && new.bytes != old.bytes
         {
             return Ok(true);

@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::SystemTime;
 
 /// `Date` of the server's answers: 2026-11-22T16:31:48Z.
 const DATE: u64 = 1_795_365_108;
@@ -149,7 +150,7 @@ impl Device {
             }
             Ok(vec![Place { partition: self.boot.clone(), carried: false }])
         };
-        (run_beside(&self.root(), Box::new(fake), None, &ROWS, &places, &|_| Ok(Vec::new())), seen)
+        (run_beside(&self.root(), Box::new(fake), None, &ROWS, &places, &|_, _| Ok(Vec::new())), seen)
     }
 
     fn boots(&self, fails: Option<&'static str>) -> (Result<(), Fault>, Rc<Seen>) {

@@ -103,7 +103,6 @@ const NO_MESSAGE: &[&str] = &[
     "type filter hook forward priority filter; policy drop;",
     "chain {name} {{",
     "chain {chain} {{",
-    "nft -f -",
     "filter {chain} 0 drop",
     "filter prerouting -150 accept, {} dropped",
     "{head}, {} dropped",

@@ -9,6 +9,7 @@
 pub mod audit;
 pub mod cis;
 pub mod fuzzing;
+pub mod native;
 pub mod ports;
 pub mod torture;
 

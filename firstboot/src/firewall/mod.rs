@@ -54,8 +54,7 @@ pub(crate) fn guard(host: &Host) -> Result<()> {
 }
 
 fn load(host: &Host, rules: &str) -> Result<()> {
-    host.sys().before_effect("nft -f -")?;
-    host.sys().run(&["nft", "-f", "-"], Some(&mut rules.as_bytes())).map(drop).context("load the packet filter")
+    host.feed(&["nft", "-f", "-"], &mut rules.as_bytes()).map(drop).context("load the packet filter")
 }
 
 #[cfg(test)]

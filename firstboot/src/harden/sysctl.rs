@@ -132,7 +132,7 @@ pub(super) fn apply(host: &Host, kept: &Kept) -> Result<(), Fault> {
                 if found.as_deref() == Some(*wanted) || (known_only && found.is_none()) {
                     continue;
                 }
-                match host.sys().set_kernel(&path(key), wanted) {
+                match host.set_kernel(&path(key), wanted) {
                     // A kernel may know the name and not the value; the audit tells.
                     Err(_) if known_only => {}
                     other => other?,
@@ -154,7 +154,7 @@ fn wish(host: &Host, key: &str, wanted: &str) -> Result<(), Fault> {
     if found.as_deref() == Some(wanted) {
         return Ok(());
     }
-    match host.sys().set_kernel(&path(key), wanted) {
+    match host.set_kernel(&path(key), wanted) {
         Ok(()) => Ok(()),
         // The file is in place for the next kernel.
         Err(_) if found.is_some() && ONLY_STRICTER.contains(&key) => {

@@ -7,11 +7,15 @@ use crate::network_part;
 use anyhow::{Result, bail, ensure};
 use std::cell::{Cell, RefCell};
 use std::io::Read;
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 type Answer = Box<dyn Fn(&[&str]) -> Option<Result<String>>>;
+type Before = Box<dyn Fn(&str) -> Result<()>>;
+type Fed = Box<dyn Fn(&[&str], &mut dyn Read) -> Result<()>>;
 
 /// What the scripted machine saw; shared with the test that made it.
 #[derive(Default)]
@@ -35,6 +39,9 @@ pub struct Seen {
 pub struct Fake {
     seen: Rc<Seen>,
     answer: Answer,
+    before: Before,
+    fed: Fed,
+    sockets: PathBuf,
     patient: bool,
 }
 
@@ -42,12 +49,39 @@ impl Fake {
     /// A machine on which every command succeeds silently, and what it sees.
     pub fn new() -> (Self, Rc<Seen>) {
         let seen = Rc::new(Seen::default());
-        (Fake { seen: seen.clone(), answer: Box::new(|_| None), patient: false }, seen)
+        let fake = Fake {
+            seen: seen.clone(),
+            answer: Box::new(|_| None),
+            before: Box::new(|_| Ok(())),
+            fed: Box::new(|_, input| std::io::copy(input, &mut std::io::sink()).map(drop).map_err(Into::into)),
+            sockets: PathBuf::from("/"),
+            patient: false,
+        };
+        (fake, seen)
     }
 
-    /// Answers commands for which `answer` gives something; a kernel setting is asked as `set PATH VALUE`.
+    /// Answers commands for which `answer` gives something; a kernel setting is asked as `set PATH VALUE`, and what
+    /// answers on a port as `get ADDRESS PATH`.
     pub fn answering(mut self, answer: impl Fn(&[&str]) -> Option<Result<String>> + 'static) -> Self {
         self.answer = Box::new(answer);
+        self
+    }
+
+    /// Calls `before` before each effect, with what it is about; the effect fails with what `before` fails with.
+    pub fn before(mut self, before: impl Fn(&str) -> Result<()> + 'static) -> Self {
+        self.before = Box::new(before);
+        self
+    }
+
+    /// Gives what commands are fed with to `fed`.
+    pub fn feeding(mut self, fed: impl Fn(&[&str], &mut dyn Read) -> Result<()> + 'static) -> Self {
+        self.fed = Box::new(fed);
+        self
+    }
+
+    /// Sockets of other programs lie below this folder.
+    pub fn sockets_below(mut self, folder: &Path) -> Self {
+        self.sockets = folder.to_owned();
         self
     }
 
@@ -62,7 +96,7 @@ impl System for Fake {
     fn run(&self, argv: &[&str], input: Option<&mut dyn Read>) -> Result<String> {
         self.seen.commands.borrow_mut().push(argv.join(" "));
         if let Some(input) = input {
-            std::io::copy(input, &mut std::io::sink())?;
+            (self.fed)(argv, input)?;
         }
         (self.answer)(argv).unwrap_or_else(|| Ok(String::new()))
     }
@@ -73,6 +107,18 @@ impl System for Fake {
         let (here, there) = UnixStream::pair()?;
         std::thread::spawn(move || network_part::confined::serve(&there));
         Ok(here)
+    }
+
+    fn socket(&self, path: &str) -> String {
+        self.sockets.join(path.trim_start_matches('/')).display().to_string()
+    }
+
+    fn answers(&self, at: SocketAddr, path: &str) -> bool {
+        matches!((self.answer)(&["get", &at.to_string(), path]), Some(Ok(_)))
+    }
+
+    fn is_root(&self) -> bool {
+        true
     }
 
     #[allow(clippy::disallowed_methods)]
@@ -128,6 +174,7 @@ impl System for Fake {
     fn notify(&self, _state: &str) {}
 
     fn before_effect(&self, what: &str) -> Result<()> {
+        (self.before)(what)?;
         match self.seen.fuse.get() {
             None => Ok(()),
             Some(0) => bail!("power lost before {what}"),

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::time::{ClockId, Timespec, clock_settime};
 use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
@@ -85,6 +86,23 @@ impl System for Linux {
 
     fn connect(&self, path: &str) -> Result<UnixStream> {
         UnixStream::connect(path).with_context(|| format!("connect to {path}"))
+    }
+
+    fn answers(&self, at: SocketAddr, path: &str) -> bool {
+        let limit = Duration::from_secs(2);
+        let ask = || -> std::io::Result<bool> {
+            let mut stream = TcpStream::connect_timeout(&at, limit)?;
+            stream.set_read_timeout(Some(limit))?;
+            stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes())?;
+            let mut head = [0; 12];
+            stream.read_exact(&mut head)?;
+            Ok(&head[9..] == b"200")
+        };
+        ask().unwrap_or(false)
+    }
+
+    fn is_root(&self) -> bool {
+        rustix::process::geteuid().is_root()
     }
 
     fn now(&self) -> SystemTime {

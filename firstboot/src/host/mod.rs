@@ -18,9 +18,11 @@ pub use linux::Linux;
 pub use system::{Job, System};
 
 use crate::journal::{Effect, JOURNAL, Journal, Record};
+use crate::unpack::hex;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use sha2::{Digest, Sha256};
 use std::cell::{Ref, RefCell};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -45,6 +47,20 @@ pub struct Host {
 impl Host {
     /// Opens the machine whose root folder is `root` (`/` on the device) and its journal.
     pub fn open(root: &Path, sys: Box<dyn System>) -> Result<Self> {
+        Self::open_or_back(root, sys).map_err(|(error, _)| error)
+    }
+
+    /// The same; where it cannot be opened the machine is given back, so that people can be told.
+    pub(crate) fn open_or_back(root: &Path, sys: Box<dyn System>) -> Result<Self, (anyhow::Error, Box<dyn System>)> {
+        match Self::parts(root) {
+            Ok((fd, journal, journal_path)) => {
+                Ok(Host { root: fd, sys, journal: RefCell::new(journal), journal_path, seen: RefCell::default() })
+            }
+            Err(error) => Err((error, sys)),
+        }
+    }
+
+    fn parts(root: &Path) -> Result<(OwnedFd, Journal, PathBuf)> {
         let state = root.join(STATE_DIR.trim_start_matches('/'));
         std::fs::create_dir_all(&state).with_context(|| format!("create {}", state.display()))?;
         let mode = std::fs::metadata(&state).with_context(|| format!("look at {}", state.display()))?.mode();
@@ -57,7 +73,7 @@ impl Host {
         let journal = Journal::open(&journal_path)?;
         let fd = fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .with_context(|| format!("open {}", root.display()))?;
-        Ok(Host { root: fd, sys, journal: RefCell::new(journal), journal_path, seen: RefCell::default() })
+        Ok((fd, journal, journal_path))
     }
 
     /// What was done so far.
@@ -67,7 +83,7 @@ impl Host {
 
     /// Adds to the journal.
     pub fn record(&self, record: Record) -> Result<()> {
-        self.sys.before_effect("journal")?;
+        self.effect("journal", || "write the journal".to_owned())?;
         self.journal.borrow_mut().append(record)
     }
 
@@ -79,7 +95,7 @@ impl Host {
 
     /// Puts a journal with these records in the place of the one that there is.
     pub fn renew_journal(&self, records: &[Record]) -> Result<()> {
-        self.sys.before_effect("journal")?;
+        self.effect("journal", || "write the journal".to_owned())?;
         self.journal.borrow_mut().replace(&self.journal_path, records)
     }
 
@@ -87,6 +103,41 @@ impl Host {
     pub fn reread_journal(&self) -> Result<()> {
         *self.journal.borrow_mut() = Journal::open(&self.journal_path)?;
         Ok(())
+    }
+
+    /// About to change something: a test may stop here, or fail as the kernel would; `shown` is what failed then.
+    fn effect(&self, what: &str, shown: impl FnOnce() -> String) -> Result<()> {
+        self.sys.before_effect(what).with_context(shown)
+    }
+
+    /// Writes a kernel setting.
+    pub fn set_kernel(&self, path: &str, value: &str) -> Result<()> {
+        self.effect(path, || format!("set {path} to {value}"))?;
+        self.sys.set_kernel(path, value)
+    }
+
+    /// Sets the running kernel's host name.
+    pub fn set_hostname(&self, name: &str) -> Result<()> {
+        self.effect("host name", || format!("set the host name to {name}"))?;
+        self.sys.set_hostname(name)
+    }
+
+    /// Unmounts what is mounted at a path.
+    pub fn unmount(&self, path: &str, remote: bool) -> Result<()> {
+        self.effect(path, || format!("unmount {path}"))?;
+        self.sys.unmount(path, remote)
+    }
+
+    /// Sets the wall clock.
+    pub fn set_clock(&self, to: SystemTime) -> Result<()> {
+        self.effect("clock", || "set the clock".to_owned())?;
+        self.sys.set_clock(to)
+    }
+
+    /// Changes a file on the boot partition, which has a writer of its own.
+    pub fn change_boot<T>(&self, verb: &str, name: &str, change: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.effect(&format!("boot partition: {verb} {name}"), || format!("{verb} {name} on the boot partition"))?;
+        change()
     }
 
     /// The machine beyond its files.
@@ -225,13 +276,13 @@ impl Host {
             return Ok(());
         }
         self.prepare(path)?;
-        self.sys.before_effect(path)?;
+        self.effect(path, || format!("create link {path}"))?;
         let (dir, name) = split(path)?;
         let dir = self.folder(dir)?;
         let temporary = format!(".{name}.firstboot");
         let _ = fs::unlinkat(&dir, &temporary, AtFlags::empty());
         fs::symlinkat(target, &dir, &temporary).with_context(|| format!("create link {path}"))?;
-        self.sys.before_effect(path)?;
+        self.effect(path, || format!("rename to {path}"))?;
         fs::renameat(&dir, &temporary, &dir, name).with_context(|| format!("rename to {path}"))?;
         fs::fsync(&dir).with_context(|| format!("flush the folder of {path}"))
     }
@@ -249,7 +300,7 @@ impl Host {
             if !self.journal.borrow().knows(&at) {
                 self.record(Record::Effect(Effect::Folder { path: at.clone() }))?;
             }
-            self.sys.before_effect(&at)?;
+            self.effect(&at, || format!("create folder {at}"))?;
             let parent =
                 self.open_below(&above, OFlags::RDONLY | OFlags::DIRECTORY).with_context(|| format!("open {above}"))?;
             let bits = Mode::from_raw_mode(if index + 1 == parts.len() { mode } else { 0o755 });
@@ -264,7 +315,7 @@ impl Host {
 
     /// Removes a file or link that firstboot made. Nothing happens when it is not there.
     pub fn remove(&self, path: &str) -> Result<()> {
-        self.sys.before_effect(path)?;
+        self.effect(path, || format!("remove {path}"))?;
         let (dir, name) = split(path)?;
         let Ok(dir) = self.open_below(dir, OFlags::RDONLY | OFlags::DIRECTORY) else { return Ok(()) };
         match fs::unlinkat(&dir, name, AtFlags::empty()) {
@@ -276,14 +327,20 @@ impl Host {
 
     /// Runs a command.
     pub fn run(&self, argv: &[&str]) -> Result<String> {
-        self.sys.before_effect(&argv.join(" "))?;
+        self.effect(&argv.join(" "), || format!("start {}", argv.first().copied().unwrap_or_default()))?;
         self.sys.run(argv, None)
+    }
+
+    /// Runs a command that reads `input`.
+    pub fn feed(&self, argv: &[&str], input: &mut dyn Read) -> Result<String> {
+        self.effect(&argv.join(" "), || format!("start {}", argv.first().copied().unwrap_or_default()))?;
+        self.sys.run(argv, Some(input))
     }
 
     /// Runs commands that do not depend on each other, at the same time; answers in their order.
     pub fn run_all(&self, jobs: Vec<Job<'_>>) -> Result<Vec<Result<String>>> {
         for job in &jobs {
-            self.sys.before_effect(&job.argv.join(" "))?;
+            self.effect(&job.argv.join(" "), || format!("start {}", job.argv.first().copied().unwrap_or_default()))?;
         }
         Ok(self.sys.run_all(jobs))
     }
@@ -318,7 +375,7 @@ impl Host {
 
     /// Opens a file for writing beside its final place; [`Host::finish`] puts it there.
     pub(crate) fn create(&self, path: &str, mode: u32) -> Result<Writer> {
-        self.sys.before_effect(path)?;
+        self.effect(path, || format!("create {path}"))?;
         let (dir, name) = split(path)?;
         let dir = self.folder(dir)?;
         let temporary = format!(".{name}.firstboot");
@@ -334,7 +391,7 @@ impl Host {
     pub(crate) fn finish(&self, writer: Writer) -> Result<()> {
         let path = &writer.path;
         writer.file.sync_all().with_context(|| format!("flush {path}"))?;
-        self.sys.before_effect(path)?;
+        self.effect(path, || format!("rename to {path}"))?;
         fs::renameat(&writer.dir, &writer.temporary, &writer.dir, &writer.name)
             .with_context(|| format!("rename to {path}"))?;
         fs::fsync(&writer.dir).with_context(|| format!("flush the folder of {path}"))
@@ -348,11 +405,11 @@ impl Host {
             return Ok(());
         }
         let effect = if let Some(target) = self.read_link(path)? {
-            let backup = self.keep(name, |to| self.symlink(to, &target))?;
+            let backup = self.keep(path, name, |to| self.symlink(to, &target))?;
             Effect::Replaced { path: path.into(), backup }
         } else if let Some(bytes) = self.read(path)? {
             let mode = self.size_and_mode(path)?.map_or(0o600, |(_, mode)| mode);
-            let backup = self.keep(name, |to| self.write(to, &bytes, mode))?;
+            let backup = self.keep(path, name, |to| self.write(to, &bytes, mode))?;
             Effect::Replaced { path: path.into(), backup }
         } else {
             Effect::Created { path: path.into() }
@@ -360,10 +417,10 @@ impl Host {
         self.record(Record::Effect(effect))
     }
 
-    /// Keeps a copy under a name of its own in the state folder; returns its path.
-    fn keep(&self, name: &str, copy: impl FnOnce(&str) -> Result<()>) -> Result<String> {
-        let number = self.journal.borrow().records().len();
-        let to = format!("{STATE_DIR}/backup/{number}-{name}");
+    /// Keeps a copy of `path` in the state folder, under a name of its own that is the same each time: what a power cut
+    /// left of one is written over; returns its path.
+    fn keep(&self, path: &str, name: &str, copy: impl FnOnce(&str) -> Result<()>) -> Result<String> {
+        let to = format!("{STATE_DIR}/backup/{}-{name}", &hex(&Sha256::digest(path))[..8]);
         copy(&to)?;
         Ok(to)
     }

@@ -72,7 +72,7 @@ impl Host {
             return Ok(());
         }
         let (_, name) = split(path)?;
-        self.sys.before_effect(path)?;
+        self.effect(path, || format!("remove {path}"))?;
         match fs::unlinkat(&folder, name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::BUSY) => Ok(()),
             Err(e) => Err(e).with_context(|| format!("remove {path}")),
@@ -140,7 +140,7 @@ impl Host {
 
     fn drop_folder(&self, above: &OwnedFd, folder: &Level) -> Result<()> {
         let path = &folder.path;
-        self.sys.before_effect(path)?;
+        self.effect(path, || format!("remove {path}"))?;
         match fs::unlinkat(above, &folder.name, AtFlags::REMOVEDIR) {
             // What is kept lies in it.
             Ok(()) | Err(Errno::NOTEMPTY) => Ok(()),
@@ -159,7 +159,7 @@ impl Host {
         let plain = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_nlink == 1;
         let size = stat.st_size as u64;
         if plain && stat.st_mode & 0o077 == 0 && size > 0 && size <= SHORT {
-            self.sys.before_effect(path)?;
+            self.effect(path, || format!("overwrite {path}"))?;
             let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             match fs::openat2(dir, name, flags, Mode::empty(), ResolveFlags::NO_XDEV) {
                 Ok(fd) => {
@@ -173,7 +173,7 @@ impl Host {
                 Err(_) => {}
             }
         }
-        self.sys.before_effect(path)?;
+        self.effect(path, || format!("remove {path}"))?;
         match fs::unlinkat(dir, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(Errno::BUSY) => bail!("remove {path}: {MOUNTED}"),
@@ -231,7 +231,7 @@ impl Host {
 
     /// Flushes the file system that holds the root folder.
     pub fn flush(&self) -> Result<()> {
-        self.sys.before_effect("flush")?;
+        self.effect("flush", || "flush the root file system".to_owned())?;
         let root = self.folder("/")?;
         fs::syncfs(root).context("flush the root file system")
     }

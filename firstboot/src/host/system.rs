@@ -4,6 +4,7 @@
 use super::journald::Field;
 use anyhow::Result;
 use std::io::Read;
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, SystemTime};
 
@@ -28,6 +29,14 @@ pub trait System {
     }
     /// Connects to a local socket.
     fn connect(&self, path: &str) -> Result<UnixStream>;
+    /// Where a local socket of another program lies, for libraries that connect themselves.
+    fn socket(&self, path: &str) -> String {
+        path.to_owned()
+    }
+    /// Whether a program of this machine answers `GET path` with 200.
+    fn answers(&self, at: SocketAddr, path: &str) -> bool;
+    /// Whether this process has root's rights.
+    fn is_root(&self) -> bool;
     /// Wall-clock time.
     fn now(&self) -> SystemTime;
     /// Time since some fixed point, never set back.

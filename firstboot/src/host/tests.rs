@@ -33,7 +33,7 @@ fn a_file_is_recorded_before_it_is_made_and_written_once() {
     seen.fuse.set(Some(0));
     host.write("/etc/hostname", b"edge-1\n", 0o644).unwrap();
     let error = host.write("/etc/hostname", b"edge-2\n", 0o644).unwrap_err();
-    assert_eq!(error.to_string(), "power lost before /etc/hostname");
+    assert_eq!(format!("{error:#}"), "create /etc/hostname: power lost before /etc/hostname");
     assert_eq!(std::fs::read(dir.path().join("etc/hostname")).unwrap(), b"edge-1\n");
 }
 

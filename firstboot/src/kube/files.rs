@@ -9,13 +9,14 @@ use std::time::SystemTime;
 use super::config::{self, CA_FILE};
 use super::join::Joined;
 use super::kubeconfig::{CURRENT_PEM, kubelet_conf};
+use super::{pin, tls};
 use crate::secret::Secret;
 use crate::seed::Seed;
 
 /// kubelet's kubeconfig.
 pub const KUBELET_CONF: &str = "/etc/kubernetes/kubelet.conf";
 /// Where kubelet keeps certificates.
-pub(crate) const PKI: &str = "/var/lib/kubelet/pki";
+pub const PKI: &str = "/var/lib/kubelet/pki";
 
 /// One thing on disk.
 pub struct FileSpec {
@@ -35,8 +36,8 @@ pub enum Content {
     Link(String),
 }
 
-/// Everything to write for `joined` and its key (SEC 1 PEM), in order. `now` names the certificate's file; `name` is the
-/// node's and the device's.
+/// Everything to write for `joined` and its key (SEC 1 PEM), in order; `name` is the node's and the device's. `now` names
+/// the file of a certificate whose dates cannot be read.
 pub fn files(joined: &Joined, key: &Secret<String>, seed: &Seed, name: &str, now: SystemTime) -> Vec<FileSpec> {
     let node = &seed.node;
     let dir = |path: &str, mode| FileSpec { path: path.to_owned(), content: Content::Dir(mode) };
@@ -44,7 +45,9 @@ pub fn files(joined: &Joined, key: &Secret<String>, seed: &Seed, name: &str, now
         path: path.to_owned(),
         content: Content::File(text.as_bytes().to_vec(), mode),
     };
-    let pem_path = pem_path(now);
+    // By its own date: a try that was cut off before the certificate was in use wrote the same one, to the same file.
+    let leaf = pin::certificates(&joined.certificate_pem).and_then(|chain| chain.into_iter().next());
+    let pem_path = pem_path(leaf.as_ref().and_then(tls::dates).map_or(now, |(from, _)| from));
     let pem = zeroize::Zeroizing::new(format!("{}{}", terminated(&joined.certificate_pem), key.expose()));
     let labels = config::labels(node.role, name, &node.labels);
     let flags = config::flags_env(name, name, &seed.network.node_ips(), &labels, &node.taints);
@@ -64,7 +67,7 @@ pub fn files(joined: &Joined, key: &Secret<String>, seed: &Seed, name: &str, now
     ]
 }
 
-/// Name of a certificate's file, by the time at which it was stored (UTC).
+/// Name of a certificate's file, by the time from which on it is good (UTC).
 fn pem_path(now: SystemTime) -> String {
     let t = time::OffsetDateTime::from(now);
     let (date, month) = (t.date(), u8::from(t.month()));

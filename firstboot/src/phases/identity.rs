@@ -72,7 +72,7 @@ fn ensure_machine_id(host: &Host) -> Result<()> {
 fn install(host: &Host, name: &str) -> Result<()> {
     host.write(HOSTNAME, format!("{name}\n").as_bytes(), 0o644)?;
     host.write(HOSTS, hosts(name).as_bytes(), 0o644)?;
-    host.sys().set_hostname(name)
+    host.set_hostname(name)
 }
 
 /// kubelet looks its own name up when it starts; without this line it waits for a resolver that may not answer.

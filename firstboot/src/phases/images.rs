@@ -5,7 +5,7 @@
 use super::bundle::Installed;
 use super::{CURRENT, Cx, rebuild, runtime};
 use crate::bundle::Image;
-use crate::cri::{Cri, SOCKET};
+use crate::cri::Cri;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::{Host, Job};
 use crate::unpack::{hex, unpack};
@@ -15,12 +15,12 @@ use std::fs::File;
 use std::io::{self, Seek};
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
-    let held = || Ok::<_, anyhow::Error>(missing(&cx.bundle)?.is_empty() && torn_pause(cx)?.is_none());
+    let held = || Ok::<_, anyhow::Error>(missing(&cx.host, &cx.bundle)?.is_empty() && torn_pause(cx)?.is_none());
     held().owned_by(Owner::Host)
 }
 
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
-    let lacking = || missing(&cx.bundle).owned_by(Owner::Host);
+    let lacking = || missing(&cx.host, &cx.bundle).owned_by(Owner::Host);
     let lacks = lacking()?;
     // The power may have gone while the runtime wrote, earlier.
     let why = match lacks.is_empty() {
@@ -55,8 +55,8 @@ fn torn_pause(cx: &Cx) -> Result<Option<String>> {
 ///
 /// # Errors
 /// When it does not answer.
-pub(crate) fn missing(bundle: &Installed) -> Result<Vec<String>> {
-    let cri = Cri::connect(SOCKET)?;
+pub(crate) fn missing(host: &Host, bundle: &Installed) -> Result<Vec<String>> {
+    let cri = Cri::connect(host.sys())?;
     let mut missing = Vec::new();
     for image in &bundle.manifest.images {
         if cri.image(&image.name)?.is_none() {

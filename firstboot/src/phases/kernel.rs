@@ -52,7 +52,7 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
         cx.host.run(&modprobe)?;
         // What the seed wants otherwise is the next phase's to set.
         for (key, value, _) in SETTINGS.iter().filter(|(key, ..)| !cx.seed.harden.sysctl.contains_key(*key)) {
-            cx.host.sys().set_kernel(&path(key), value)?;
+            cx.host.set_kernel(&path(key), value)?;
         }
         if !swaps(&cx.host)?.is_empty() {
             // The target as well, or swap is back at the next boot.

@@ -7,8 +7,7 @@ use crate::host::Host;
 use crate::journal::{Effect, Record};
 use crate::report::unix_seconds;
 use anyhow::Result;
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 pub(crate) const WANTED: &str = "/etc/systemd/system/multi-user.target.wants/kubelet.service";
@@ -35,7 +34,7 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
             && kubelet_config::holds(&cx.host, &cx.seed.kubelet)?
             && proxy::holds(&cx.host, &cx.seed.network.via)?)
     };
-    Ok(held().owned_by(Owner::Host)? && healthy())
+    Ok(held().owned_by(Owner::Host)? && healthy(&cx.host))
 }
 
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
@@ -73,7 +72,7 @@ fn restarts(host: &Host) -> u32 {
 fn wait(cx: &Cx, before: u32) -> Result<(), Fault> {
     let until = cx.host.sys().uptime() + LIMIT;
     loop {
-        let well = cx.host.wait(LOOK, Duration::from_millis(50), || Ok(healthy().then_some(())));
+        let well = cx.host.wait(LOOK, Duration::from_millis(50), || Ok(healthy(&cx.host).then_some(())));
         if well.owned_by(Owner::Host)?.is_some() {
             return Ok(());
         }
@@ -132,17 +131,8 @@ fn one_line(text: &str) -> String {
     clean.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Whether `GET /healthz` answers 200.
-fn healthy() -> bool {
-    let ask = || -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect_timeout(&HEALTHZ, Duration::from_secs(2))?;
-        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        stream.write_all(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-        let mut head = [0; 12];
-        stream.read_exact(&mut head)?;
-        Ok(&head[9..] == b"200")
-    };
-    ask().unwrap_or(false)
+fn healthy(host: &Host) -> bool {
+    host.sys().answers(HEALTHZ, "/healthz")
 }
 
 #[cfg(test)]

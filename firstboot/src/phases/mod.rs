@@ -37,6 +37,7 @@ pub use pod_network::withdraw as withdraw_pod_network;
 pub(crate) use proxy::{NETWORKS, kept as kept_via};
 pub use ready::LEFT_TO_DO;
 pub(crate) use rebuild::{Ask, Watch, tell as tell_rebuilt, warning as rebuilt};
+pub(crate) use seal::{erase, is_half_erased};
 pub use seal::{finish_without_seed, spend};
 
 use crate::boot_partition::BootPartition;

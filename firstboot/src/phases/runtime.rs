@@ -2,7 +2,7 @@
 //! The container runtime: configured, enabled, running and answering on CRI.
 
 use super::{CURRENT, Cx, proxy, rebuild, registries};
-use crate::cri::{Cri, SOCKET};
+use crate::cri::Cri;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::harden::containerd::CONFIG;
 use crate::host::Host;
@@ -22,7 +22,7 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
             && registries::hold(&cx.host, &cx.seed.registries)?
             && proxy::holds(&cx.host, &cx.seed.network.via)?)
     };
-    Ok(held().owned_by(Owner::Host)? && answers().is_ok())
+    Ok(held().owned_by(Owner::Host)? && answers(&cx.host).is_ok())
 }
 
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
@@ -59,7 +59,7 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
 /// Waits until it answers.
 pub(super) fn wait(host: &Host) -> Result<()> {
     let mut last = None;
-    let answered = host.wait(LIMIT, Duration::from_millis(50), || match answers() {
+    let answered = host.wait(LIMIT, Duration::from_millis(50), || match answers(host) {
         Ok(()) => Ok(Some(())),
         Err(e) => {
             last = Some(e);
@@ -73,8 +73,8 @@ pub(super) fn wait(host: &Host) -> Result<()> {
     }
 }
 
-fn answers() -> Result<()> {
-    Cri::connect(SOCKET)?.ready()
+fn answers(host: &Host) -> Result<()> {
+    Cri::connect(host.sys())?.ready()
 }
 
 /// containerd's configuration, version 3 (containerd 2.x, docs/cri/config.md).

@@ -4,7 +4,7 @@
 
 use super::{Cx, events};
 use crate::boot_partition::copies::{beside, is_copy};
-use crate::boot_partition::{BootPartition, Sought, encodings};
+use crate::boot_partition::{BootPartition, SEED_NAMES, Sought, encodings};
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::{Host, STATE_DIR};
 use crate::journal::Record;
@@ -38,12 +38,14 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
 /// Other files that hold it are somebody's, and are named when the seed is destroyed.
 pub fn spend(cx: &Cx) -> Result<(), Fault> {
     let token = &cx.seed.cluster.token;
-    if cx.carried || token.is_spent() {
+    if cx.carried || token.secret() == JoinToken::SPENT {
         return Ok(());
     }
     let work = || -> Result<()> {
-        // Noted first: later nobody knows what to look for.
-        cx.host.note(TOKEN, Sought::secret(token.secret()).digest())?;
+        // Noted first: later nobody knows what to look for. Of a part that is left the whole was noted before.
+        if !token.is_spent() {
+            cx.host.note(TOKEN, Sought::secret(token.secret()).digest())?;
+        }
         let found = cx.boot.files_with(token.secret())?;
         let found = found.into_iter().filter(|name| !name.eq_ignore_ascii_case(cx.seed_name) && is_copy(name));
         // Those of a try that was cut off hold the token no more, and are still to be destroyed.
@@ -56,7 +58,8 @@ pub fn spend(cx: &Cx) -> Result<(), Fault> {
                 continue;
             }
             for (secret, mark) in encodings(token.secret()).iter().zip(&encodings(JoinToken::SPENT)) {
-                cx.boot.overwrite(name, secret, mark)?;
+                let overwrite = || cx.boot.overwrite(name, secret, mark);
+                cx.host.change_boot("overwrite the token in", name, overwrite)?;
             }
         }
         Ok(())
@@ -69,20 +72,39 @@ fn destroy(host: &Host, boot: &BootPartition, seed: Option<&str>) -> Result<(), 
     let noted = host.journal().fact(COPIES).unwrap_or_default().to_owned();
     let work = || -> Result<()> {
         for name in boot.list()?.iter().filter(|name| beside(name)) {
-            boot.destroy(name)?;
+            erase(host, boot, name)?;
         }
         for name in noted.lines().filter(|name| is_copy(name)).chain(seed) {
-            boot.destroy(name)?;
+            erase(host, boot, name)?;
         }
-        boot.zero_free_clusters().map(drop)
+        for name in SEED_NAMES {
+            if boot.read(name)?.is_some_and(|bytes| is_half_erased(&bytes)) {
+                erase(host, boot, name)?;
+            }
+        }
+        host.change_boot("zero", "free clusters", || boot.zero_free_clusters()).map(drop)
     };
     work().owned_by(Owner::Host)?;
     let sought = host.journal().fact(TOKEN).map(Sought::by_digest);
-    sought.map_or(Ok(()), |sought| nothing_left(boot, &sought))
+    sought.map_or(Ok(()), |sought| nothing_left(host, boot, &sought))
+}
+
+/// Overwrites a file on the boot partition with zeros, and removes it when that is durable. Nothing happens when it is
+/// not there.
+pub(crate) fn erase(host: &Host, boot: &BootPartition, name: &str) -> Result<()> {
+    let Some(bytes) = boot.read(name)? else { return Ok(()) };
+    host.change_boot("overwrite", name, || boot.write(name, &vec![0; bytes.len()]))?;
+    host.change_boot("remove", name, || boot.remove(name))
+}
+
+/// Whether a file is one of which the power left only a part, or nothing, when it was being overwritten: a medium writes
+/// whole sectors, and no text has one of zeros.
+pub(crate) fn is_half_erased(bytes: &[u8]) -> bool {
+    bytes.chunks(512).any(|sector| sector.iter().all(|b| *b == 0))
 }
 
 /// Overwrites what is left of the token outside of files. A fault that names the files in which it still stands.
-fn nothing_left(boot: &BootPartition, sought: &Sought) -> Result<(), Fault> {
+fn nothing_left(host: &Host, boot: &BootPartition, sought: &Sought) -> Result<(), Fault> {
     let places = boot.scan_for(sought).owned_by(Owner::Host)?;
     if places.is_empty() {
         return Ok(());
@@ -93,7 +115,7 @@ fn nothing_left(boot: &BootPartition, sought: &Sought) -> Result<(), Fault> {
         let text = format!("destroy the seed: the token also stands in {files}; remove it from the boot partition");
         return Err(Fault::new(Owner::Host, text));
     }
-    boot.blank(&places).owned_by(Owner::Host)?;
+    host.change_boot("overwrite", "what is left", || boot.blank(&places)).owned_by(Owner::Host)?;
     match boot.scan_for(sought).owned_by(Owner::Host)?.len() {
         0 => Ok(()),
         left => {

@@ -45,6 +45,32 @@ fn copies_that_programs_made_go_with_the_seed() {
 }
 
 #[test]
+fn a_cut_in_the_middle_of_overwriting_is_gone_on_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut cx, _) = device(dir.path(), &[]);
+    spend(&cx).unwrap();
+    let noted = cx.host.journal().fact(TOKEN).map(str::to_owned);
+    // A sector of the token is new, the other one old; what is left of it goes, and what to look for stays noted.
+    let half = SEED.replace("01234567", "********");
+    cx.boot.write("seed.toml", half.as_bytes()).unwrap();
+    cx.seed = crate::seed::parse(half.as_bytes()).unwrap();
+    assert_eq!(cx.seed.digest(), crate::seed::parse(SEED.as_bytes()).unwrap().digest());
+    spend(&cx).unwrap();
+    assert_eq!(cx.boot.read("seed.toml").unwrap().unwrap(), SEED.replace(SECRET, JoinToken::SPENT).as_bytes());
+    assert_eq!(cx.host.journal().fact(TOKEN).map(str::to_owned), noted);
+    // The same when the file is destroyed. One that somebody drops is none of ours.
+    let mut zeros = vec![0; 512];
+    zeros.extend_from_slice(b"# the rest\n");
+    cx.boot.write("seed.toml", &zeros).unwrap();
+    cx.boot.write("seed.toml.txt", SEED.as_bytes()).unwrap();
+    finish_without_seed(&cx.host, &cx.boot, "bundle").unwrap_err();
+    assert_eq!(cx.boot.list().unwrap(), ["seed.toml.txt"]);
+    cx.boot.remove("seed.toml.txt").unwrap();
+    finish_without_seed(&cx.host, &cx.boot, "bundle").unwrap();
+    assert!(cx.host.journal().sealed());
+}
+
+#[test]
 fn a_file_of_somebodys_is_named_at_every_boot_until_the_token_is_out_of_it() {
     let dir = tempfile::tempdir().unwrap();
     let (cx, seen) = device(dir.path(), &["seed.toml~", "notes.txt", "old/seed.toml"]);

@@ -3,7 +3,7 @@
 
 use super::Finding::{self, Error, Fine, Warning};
 use super::Ground;
-use crate::cri::{Cri, SOCKET};
+use crate::cri::Cri;
 use crate::fault::Owner::{Host, Image};
 use crate::phases::{self, MACHINE_ID};
 use anyhow::{Context, Result};
@@ -96,7 +96,7 @@ pub(super) fn sandbox_image(ground: &Ground<'_>) -> Result<Finding> {
     if !ground.done("images") {
         return Ok(Fine(format!("the bundle brings {name}")));
     }
-    Ok(match Cri::connect(SOCKET)?.image(name)? {
+    Ok(match Cri::connect(ground.host.sys())?.image(name)? {
         Some(_) => Fine(name.clone()),
         None => Error(Host, format!("find sandbox image {name} in the runtime: it was imported and is gone")),
     })

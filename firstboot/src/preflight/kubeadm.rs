@@ -6,6 +6,7 @@ use super::Finding::{self, Error, Fine, Warning};
 use super::Ground;
 use crate::cri::{Cri, SOCKET};
 use crate::fault::Owner::{Host, Image};
+use crate::host::System;
 use crate::kube::config::CA_FILE;
 use crate::kube::files::KUBELET_CONF;
 use crate::phases::{KUBELET_UNIT, KUBELET_WANTED, swaps};
@@ -17,8 +18,8 @@ const PATH: &[&str] = &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/
 /// kubelet's port, as /proc/net/tcp writes it.
 const PORT_HEX: &str = ":280A";
 
-pub(super) fn privileged() -> Finding {
-    match rustix::process::geteuid().is_root() {
+pub(super) fn privileged(sys: &dyn System) -> Finding {
+    match sys.is_root() {
         true => Fine("running as root".into()),
         false => Error(Host, "run as root: this user is not".into()),
     }
@@ -49,7 +50,7 @@ pub(super) fn cri(ground: &Ground<'_>) -> Result<Finding> {
     if !ground.done("runtime") {
         return Ok(Fine("containerd is not installed yet; the phase runtime does".into()));
     }
-    let answer = Cri::connect(SOCKET).and_then(|cri| cri.ready());
+    let answer = Cri::connect(ground.host.sys()).and_then(|cri| cri.ready());
     Ok(match answer {
         Ok(()) => Fine(format!("{SOCKET} answers and is ready")),
         Err(error) => Error(Host, format!("ask the container runtime: {error:#}; see journalctl -u containerd")),
@@ -60,7 +61,7 @@ pub(super) fn runtime_version(ground: &Ground<'_>) -> Result<Finding> {
     if !ground.done("runtime") {
         return Ok(Fine("containerd is not installed yet; the phase runtime does".into()));
     }
-    let asked = Cri::connect(SOCKET).and_then(|cri| Ok((cri.version()?, cri.cgroup_driver()?)));
+    let asked = Cri::connect(ground.host.sys()).and_then(|cri| Ok((cri.version()?, cri.cgroup_driver()?)));
     Ok(match asked {
         Ok((who, Some(driver))) => {
             Fine(format!("{} {}, cgroup driver {driver}", who.runtime_name, who.runtime_version))

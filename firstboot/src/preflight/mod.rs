@@ -15,7 +15,7 @@ mod tests;
 
 use crate::boot_partition::locate;
 use crate::fault::{Fault, Owner};
-use crate::host::Host;
+use crate::host::{Host, Linux};
 use crate::image::ImageInfo;
 use crate::phases::Installed;
 use crate::report::one_line;
@@ -48,7 +48,7 @@ use Finding::{Error, Fine, Warning};
 
 /// In the order of `kubeadm join`, then ours.
 pub const CHECKS: &[Check] = &[
-    Check { id: "IsPrivilegedUser", early: true, look: |_| Ok(kubeadm::privileged()) },
+    Check { id: "IsPrivilegedUser", early: true, look: |g| Ok(kubeadm::privileged(g.host.sys())) },
     Check { id: "FileAvailable--etc-kubernetes-kubelet.conf", early: true, look: kubeadm::kubelet_conf },
     Check { id: "FileAvailable--etc-kubernetes-bootstrap-kubelet.conf", early: true, look: kubeadm::bootstrap_conf },
     Check { id: "CRI", early: false, look: kubeadm::cri },
@@ -198,7 +198,7 @@ pub fn shown(outcomes: &[Outcome], json: bool) -> Result<String> {
 /// An image fault without a description of the image or its bundle; a host fault when the disks cannot be seen.
 pub fn of_device(open: impl FnOnce() -> Result<Host, Fault>) -> Result<Vec<Outcome>, Fault> {
     // An ordinary user cannot even open the journal.
-    let root = kubeadm::privileged();
+    let root = kubeadm::privileged(&Linux::new());
     if matches!(root, Error(..)) {
         return Ok(vec![Outcome::new(CHECKS[0].id, root)]);
     }

@@ -21,7 +21,7 @@ pub use keep::Keep;
 use crate::boot_partition::locate;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::{Host, System};
-use crate::journal::{Effect, JOURNAL, Record};
+use crate::journal::{JOURNAL, Record};
 use crate::report::Reporter;
 use crate::run::{Places, reporter_beside};
 use std::cell::Cell;
@@ -158,6 +158,6 @@ fn take_back(host: &Host, reporter: &mut Reporter<'_>) -> Result<(), Fault> {
 /// The one thing that a node may not do, where there may be a Node.
 fn left_to_do(host: &Host) -> Option<String> {
     let journal = host.journal();
-    let ran = journal.records().contains(&Record::Effect(Effect::Started { unit: plan::KUBELET.into() }));
+    let ran = journal.records().iter().any(|r| matches!(r, Record::Effect(e) if plan::starts(e, plan::KUBELET)));
     journal.fact("node").filter(|_| ran).map(|node| format!("kubectl delete node {node}"))
 }

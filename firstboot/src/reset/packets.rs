@@ -36,10 +36,7 @@ pub(super) fn clear(host: &Host) -> Vec<String> {
         let Ok(text) = host.run(&[&save]) else { continue };
         let rest = without(&text);
         if rest != text {
-            let load = || -> Result<()> {
-                host.sys().before_effect(&restore)?;
-                host.sys().run(&[&restore], Some(&mut rest.as_bytes())).map(drop)
-            };
+            let load = || -> Result<()> { host.feed(&[&restore], &mut rest.as_bytes()).map(drop) };
             attempt(load());
         }
     }

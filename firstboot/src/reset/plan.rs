@@ -117,7 +117,7 @@ pub(super) fn plan(host: &Host, keep: &Keep) -> Vec<Step> {
 
 /// What ends before anything is taken away.
 fn begin(effects: &[&Effect], keep: &Keep, steps: &mut Vec<Step>) {
-    let started = |unit: &str| effects.iter().any(|e| matches!(e, Effect::Started { unit: u } if u == unit));
+    let started = |unit: &str| effects.iter().any(|effect| starts(effect, unit));
     let made = |path: &str| effects.iter().any(|e| matches!(e, Effect::Folder { path: p } if p == path));
     // A node that never ran has nobody to tell.
     if started(KUBELET) {
@@ -146,6 +146,15 @@ fn begin(effects: &[&Effect], keep: &Keep, steps: &mut Vec<Step>) {
         steps.extend([Step::Unmount(trees.clone()), Step::Links, Step::Packets]);
     }
     steps.extend(trees.into_iter().map(Step::Tree));
+}
+
+/// Whether this unit may have run since: what is enabled is started by systemd, too, at a boot after a power cut.
+pub(super) fn starts(effect: &Effect, unit: &str) -> bool {
+    match effect {
+        Effect::Started { unit: started } => started == unit,
+        Effect::Created { path } => enabled(path) == Some(unit),
+        _ => false,
+    }
 }
 
 /// The unit that a link enables.

@@ -112,7 +112,7 @@ impl Work<'_> {
         if !self.host.exists(cri::SOCKET.trim_start_matches("unix://"))? {
             return Ok(());
         }
-        let cri = Cri::connect(cri::SOCKET)?;
+        let cri = Cri::connect(self.host.sys())?;
         let until = self.host.sys().uptime() + PODS;
         for pod in cri.pods()? {
             self.host.sys().before_effect(&pod)?;
@@ -129,8 +129,7 @@ impl Work<'_> {
         let _ = self.host.run(&["systemctl", "kill", "--signal=SIGKILL", super::plan::RUNTIME]);
         let mounted = self.host.read_text("/proc/self/mountinfo")?.unwrap_or_default();
         for mount in mounts::below(&mounted, folders, self.keep) {
-            self.host.sys().before_effect(&mount.point)?;
-            self.host.sys().unmount(&mount.point, mount.remote)?;
+            self.host.unmount(&mount.point, mount.remote)?;
             if mount.is_namespace() {
                 // It is empty, and gone at power-off.
                 let _ = self.host.take_away(&mount.point);
@@ -188,7 +187,7 @@ fn remove_temporary(host: &Host, path: &str) -> Result<()> {
 /// The name that the device had before its first seed, where the image gives one.
 fn host_name(host: &Host) -> Result<()> {
     match host.read_text("/etc/hostname")? {
-        Some(name) => host.sys().set_hostname(&name),
+        Some(name) => host.set_hostname(&name),
         None => Ok(()),
     }
 }

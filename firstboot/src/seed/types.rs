@@ -25,17 +25,21 @@ impl JoinToken {
     /// What firstboot leaves in place of the secret once the certificate works.
     pub const SPENT: &str = "****************";
 
-    /// Whether the secret was overwritten by an earlier run.
+    /// Whether the secret was overwritten by an earlier run; if the power went meanwhile, only a part of it was.
     pub fn is_spent(&self) -> bool {
-        self.secret.expose() == Self::SPENT
+        self.secret.expose().contains('*')
     }
 
-    /// Reads `abcdef.0123456789abcdef`: 6 and 16 characters a-z0-9, or the secret overwritten ([`Self::SPENT`]).
+    /// Reads `abcdef.0123456789abcdef`: 6 and 16 characters a-z0-9, or the secret overwritten ([`Self::SPENT`]), if only
+    /// in part.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let plain =
-            |s: &str, len: usize| s.len() == len && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
         match text.split_once('.') {
-            Some((id, secret)) if plain(id, 6) && (plain(secret, 16) || secret == Self::SPENT) => {
+            Some((id, secret))
+                if (id.len(), secret.len()) == (6, 16)
+                    && id.bytes().all(plain)
+                    && secret.bytes().all(|b| plain(b) || b == b'*') =>
+            {
                 Ok(JoinToken { id: id.to_owned(), secret: Secret::new(secret.to_owned()) })
             }
             _ => Err("expected 6 and 16 characters a-z0-9, as in abcdef.0123456789abcdef".to_owned()),

@@ -10,8 +10,11 @@ mod addresses;
 mod bench;
 mod cluster;
 mod csr;
+mod cuts;
 mod edge;
+mod faults;
 mod leaving;
+mod life;
 mod machine;
 mod sandboxed;
 mod trust;
@@ -45,6 +48,11 @@ const CASES: &[Case] = &[
     ("edge-info", edge::edge_info_is_kept_without_its_key),
     ("changed seed during the wait", machine::changed_seed_is_picked_up_during_the_wait),
     ("power cut at every effect", machine::power_cut_at_every_effect_leaves_one_csr),
+    ("power cut and fault at every effect of the whole way", cuts::every_effect),
+    ("process killed at every phase", faults::killed_at_every_phase),
+    ("card that fails", faults::a_card_that_fails),
+    ("record that cannot be opened", faults::a_record_that_cannot_be_opened),
+    ("tree of another machine", faults::a_tree_of_another_machine),
     ("its own Ready Node", machine::own_ready_node_is_no_other_machine),
     ("what an administrator has to do", machine::what_is_left_for_an_administrator_is_told_at_the_end),
     ("reset, and another life", leaving::a_reset_leaves_the_cluster_and_another_seed_comes_back),
@@ -66,6 +74,8 @@ fn native_join() {
     publish_server(&plane, &plane.endpoint_for_host());
     let failed: Vec<&str> = CASES
         .iter()
+        // One of them alone, for whoever works on it.
+        .filter(|(name, _)| std::env::var("FIRSTBOOT_CASE").map_or(true, |only| name.contains(&only)))
         .filter(|(name, case)| {
             let started = Instant::now();
             let failed = catch_unwind(AssertUnwindSafe(|| case(&plane))).is_err();
@@ -79,6 +89,15 @@ fn native_join() {
         .map(|(name, _)| *name)
         .collect();
     assert!(failed.is_empty(), "failed: {failed:?}\n{}", plane.logs(20));
+}
+
+/// The full product: hours of what `native_join` takes one of.
+#[test]
+#[ignore = "takes an hour"]
+fn every_effect_in_every_way() {
+    let plane = ControlPlane::start(&Options { addons: false, ..Options::default() }).unwrap();
+    publish_server(&plane, &plane.endpoint_for_host());
+    cuts::every_effect_in_every_way(&plane);
 }
 
 #[test]

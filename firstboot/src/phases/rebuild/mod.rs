@@ -24,7 +24,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Names of the bundle's images that the runtime lacks; an error where it does not answer.
-pub(crate) type Ask<'a> = &'a dyn Fn(&Installed) -> Result<Vec<String>>;
+pub(crate) type Ask<'a> = &'a dyn Fn(&Host, &Installed) -> Result<Vec<String>>;
 
 const ROOT: &str = "/var/lib/containerd";
 const RUNTIME: &str = "containerd.service";
@@ -116,7 +116,7 @@ fn fill(host: &Host, bundle: &Installed, ask: Ask<'_>) -> Result<(), Fault> {
     let work = || -> Result<(), Fault> {
         let mut last = None;
         let missing = host
-            .wait(START, Duration::from_millis(500), || match ask(bundle) {
+            .wait(START, Duration::from_millis(500), || match ask(host, bundle) {
                 Ok(missing) => Ok(Some(missing)),
                 Err(error) => {
                     last = Some(error);
@@ -234,7 +234,7 @@ impl<'a> Watch<'a> {
         let why = match unit {
             // That was us, and we were ended: kubelet is still to be started.
             Unit::Runs if moved => Some(CUT_OFF.to_owned()),
-            Unit::Runs => match (self.ask)(&bundle) {
+            Unit::Runs => match (self.ask)(host, &bundle) {
                 Ok(missing) => match self.complete(host, &bundle, &missing)? {
                     Some(why) => Some(why),
                     None => return Ok(true),

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the kernel refuses on the way to a node: each ends in a clear state and one line, and the next try, with nothing in
+//! the way, in the same node.
+
+use std::cell::Cell;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+
+use e2e::native::cut::BOOT;
+use e2e::native::{Boot, Outcome, readdress, resume};
+use firstboot::boot_partition::{BootPartition, STATUS_NAME};
+use firstboot::fault::Owner;
+use qemu::control_plane::ControlPlane;
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::io::Errno;
+
+use super::life::{Failures, Life};
+use super::machine::value;
+
+/// A full disk, a read-only one, a broken one.
+pub const ERRNOS: [Errno; 3] = [Errno::NOSPC, Errno::ROFS, Errno::IO];
+
+/// Effects that nothing depends on, each with the reason; what failed is said, and the work goes on.
+const GO_ON: [(&str, &str); 3] = [
+    ("boot partition: write firstboot-status.txt", "a card that cannot be written must not keep a node from joining"),
+    ("/var/lib/firstboot/status.json", "the status is for people"),
+    ("/run/firstboot/status.json", "the same"),
+];
+
+/// Verbs that a message about a refused effect begins with.
+const VERBS: [&str; 12] = [
+    "create ",
+    "create folder ",
+    "create link ",
+    "rename to ",
+    "remove ",
+    "write ",
+    "overwrite ",
+    "zero ",
+    "set ",
+    "start ",
+    "load ",
+    "destroy the seed: ",
+];
+
+/// How many effects before the one that is to fail the device may have to begin, for it to come to it again.
+const BEFORE: usize = 8;
+
+/// One effect fails as the kernel would have it, then nothing does.
+pub fn fails_once(life: &Life, n: usize, errno: Errno) -> Result<(), String> {
+    let what = &life.cuts[n].what;
+    if what.is_empty() {
+        return Ok(());
+    }
+    let first = (n.saturating_sub(BEFORE)..=n).rev();
+    first
+        .map(|from| fails_from(life, from, n, errno))
+        .find(|result| result != &Ok(false))
+        .map_or_else(|| Err("it is not done again".to_owned()), |result| result.map(drop))
+}
+
+/// The same, begun in the state before an earlier effect; whether the device came to it.
+fn fails_from(life: &Life, from: usize, n: usize, errno: Errno) -> Result<bool, String> {
+    let what = life.cuts[n].what.clone();
+    let left = Rc::new(Cell::new(life.cuts[from..=n].iter().filter(|cut| cut.what == what).count()));
+    let failed = Cell::new(false);
+    let done = life.from(from, &life.cuts[from].state, || {
+        let (name, count) = (what.clone(), left.clone());
+        let before = move |next: &str| {
+            count.set(count.get().wrapping_sub(usize::from(next == name)));
+            if next == name && count.get() == 0 { Err(errno.into()) } else { Ok(()) }
+        };
+        let boot = Boot { before: Box::new(before), restart: true, ..Boot::default() };
+        let outcome = life.device.run(boot).map_err(|e| format!("{e:#}"))?;
+        failed.set(left.get() == 0 || left.get() > life.cuts.len());
+        if !failed.get() {
+            return Ok(());
+        }
+        is_clear(&what, &outcome, errno).map_err(|why| format!("{why}: {outcome:#?}"))?;
+        life.goes_on(true)
+    });
+    done.map(|()| failed.get())
+}
+
+/// Whether the device says what failed, and whose move it is; on the card too, unless that is what failed.
+fn is_clear(what: &str, outcome: &Outcome, errno: Errno) -> Result<(), &'static str> {
+    let words = errno.to_string();
+    let Err(fault) = &outcome.done else {
+        let tolerated = GO_ON.iter().any(|(known, _)| *known == what) || what.starts_with("journal");
+        let said = outcome
+            .lines
+            .iter()
+            .any(|line| line.starts_with("firstboot: status not written: ") && line.contains(&words));
+        return match tolerated && said {
+            true => Ok(()),
+            false => Err("it went on, or said nothing"),
+        };
+    };
+    let text = fault.to_string();
+    if fault.owner != Owner::Host || !text.ends_with(&words) || text.contains('\n') {
+        return Err("not the host's, not the kernel's words, or more than one line");
+    }
+    if !VERBS.iter().any(|verb| text.starts_with(verb)) {
+        return Err("no verb first");
+    }
+    // A path, a program, or a file on the boot partition.
+    let words_of = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let object = match what.strip_prefix(BOOT) {
+        Some(change) => words_of(change).pop(),
+        None => words_of(what).into_iter().next().filter(|word| word.starts_with('/')),
+    };
+    if object.is_some_and(|object| !text.contains(&object)) {
+        return Err("no path");
+    }
+    let last = outcome.lines.last().map(String::as_str).unwrap_or_default();
+    if !last.starts_with("firstboot: ") || !last.ends_with(&format!("failed (host): {text}; stopped")) {
+        return Err("another last line");
+    }
+    let told = (value(&outcome.status, "state"), value(&outcome.status, "error"), value(&outcome.status, "whose move"));
+    let wanted =
+        (Some("stopped"), Some(text.as_str()), Some("host (look at this device; it tries again at the next boot)"));
+    if told == wanted { Ok(()) } else { Err("the card says something else") }
+}
+
+/// The process ends at the beginning of each phase, and systemd starts it again.
+pub fn killed_at_every_phase(plane: &ControlPlane) {
+    let life = Life::lived(plane, "killed");
+    let mut failures = Failures::default();
+    let mut phases = 0;
+    for n in (1..life.cuts.len()).rev() {
+        // The last record before it said that a phase is done.
+        let journal = |n: usize| match life.cuts[n].state.tree.get("var/lib/firstboot/journal") {
+            Some(e2e::native::tree::Entry::File(_, bytes)) => String::from_utf8_lossy(bytes).into_owned(),
+            _ => String::new(),
+        };
+        let (before, now) = (journal(n - 1), journal(n));
+        if before != now && now.lines().last().is_some_and(|line| line.starts_with("{\"done\"")) {
+            phases += 1;
+            failures.note(&format!("killed at {n}"), life.from(n, &life.cuts[n].state, || life.goes_on(true)));
+        }
+    }
+    assert_eq!(phases, firstboot::phases::PHASES.len());
+    failures.tell(0);
+}
+
+/// The card takes no writes, is pulled while the device works, or can be read only in part; then it is good again.
+pub fn a_card_that_fails(plane: &ControlPlane) {
+    let life = Life::lived(plane, "card");
+    let mut failures = Failures::default();
+    let good = life.device.boot.clone();
+    let first = &life.cuts[0].state;
+    failures.note(
+        "read-only",
+        life.from(0, first, || {
+            let whole = std::fs::read(good.path()).unwrap();
+            let memory = memfd_create("card", MemfdFlags::ALLOW_SEALING).unwrap();
+            std::io::Write::write_all(&mut std::fs::File::from(memory.try_clone().unwrap()), &whole).unwrap();
+            fcntl_add_seals(&memory, SealFlags::WRITE).unwrap();
+            let path = std::path::PathBuf::from(format!("/proc/self/fd/{}", memory.as_raw_fd()));
+            let card = BootPartition::open_whole(&path).unwrap();
+            let outcome =
+                life.device.run(Boot { card: Some(Box::new(move || vec![card.clone()])), ..Boot::default() }).unwrap();
+            stopped(&outcome, "destroy the seed: ", "Operation not permitted (os error 1)")?;
+            life.goes_on(true)
+        }),
+    );
+    failures.note(
+        "pulled",
+        life.from(0, first, || {
+            let aside = good.path().with_extension("pulled");
+            let (from, to) = (good.path().to_owned(), aside.clone());
+            let pull = move |what: &str| {
+                if what == "/etc/containerd/config.toml" && from.exists() {
+                    std::fs::rename(&from, &to)?;
+                }
+                Ok(())
+            };
+            let outcome = life.device.run(Boot { before: Box::new(pull), ..Boot::default() }).unwrap();
+            stopped(&outcome, "destroy the seed: open ", "No such file or directory (os error 2)")?;
+            // systemd starts it again: there is none to be found.
+            let gone = Boot { card: Some(Box::new(Vec::new)), restart: true, ..Boot::default() };
+            let outcome = life.device.run(gone).unwrap();
+            let fault = outcome.done.as_ref().unwrap_err();
+            let text = "find the boot partition: no FAT file system labelled BOOT on disk ";
+            if fault.owner != Owner::Image || !fault.to_string().starts_with(text) {
+                return Err(format!("{outcome:#?}"));
+            }
+            std::fs::rename(&aside, good.path()).unwrap();
+            life.goes_on(true)
+        }),
+    );
+    failures.note(
+        "unreadable",
+        life.from(0, first, || {
+            let whole = std::fs::read(good.path()).unwrap();
+            let path = good.path().to_owned();
+            let tear = move |what: &str| {
+                if what == "/etc/containerd/config.toml" {
+                    std::fs::OpenOptions::new().write(true).open(&path)?.set_len(512)?;
+                }
+                Ok(())
+            };
+            let outcome = life.device.run(Boot { before: Box::new(tear), ..Boot::default() }).unwrap();
+            stopped(&outcome, "destroy the seed: ", "failed to fill whole buffer")?;
+            std::fs::write(good.path(), &whole).unwrap();
+            life.goes_on(true)
+        }),
+    );
+    failures.tell(0);
+}
+
+/// firstboot's own record cannot be opened: nothing can be kept, and it is told all the same.
+pub fn a_record_that_cannot_be_opened(plane: &ControlPlane) {
+    let life = Life::lived(plane, "record");
+    let first = life.cuts.len() / 2;
+    life.from(first, &life.cuts[first].state, || {
+        let journal = life.device.root.join("var/lib/firstboot/journal");
+        let aside = journal.with_extension("aside");
+        std::fs::rename(&journal, &aside).unwrap();
+        std::fs::create_dir(&journal).unwrap();
+        let outcome = life.device.run(Boot { restart: true, ..Boot::default() }).unwrap();
+        stopped(&outcome, "open journal ", "Is a directory (os error 21)")?;
+        let text = outcome.done.as_ref().unwrap_err().to_string();
+        assert_eq!((value(&outcome.status, "state"), value(&outcome.status, "error")), (Some("stopped"), Some(&*text)));
+        std::fs::remove_dir(&journal).unwrap();
+        std::fs::rename(&aside, &journal).unwrap();
+        life.goes_on(true)
+    })
+    .unwrap();
+}
+
+/// What was read off another machine's disk, where the API server has another address, is gone on with as well.
+pub fn a_tree_of_another_machine(plane: &ControlPlane) {
+    let life = Life::lived(plane, "read-off");
+    let (here, there) = (plane.endpoint_for_host(), plane.endpoint_for_guest());
+    let joined = life.cuts.iter().position(|cut| cut.what == "systemctl start kubelet.service").unwrap();
+    for n in [joined / 2, joined, life.cuts.len() - 20] {
+        life.from(n, &life.cuts[n].state, || {
+            readdress(&life.device.root, &life.device.boot, &here, &there).unwrap();
+            let outcome = resume(&life.device.root, life.device.boot.clone(), plane);
+            assert_eq!(outcome.node.as_ref().unwrap()["metadata"]["name"], "edge-read-off");
+            life.is_over(&outcome)
+        })
+        .unwrap();
+    }
+}
+
+/// Whether the device stopped at what is its own, said so in one line, and was not sealed.
+fn stopped(outcome: &Outcome, begins: &str, ends: &str) -> Result<(), String> {
+    let Err(fault) = &outcome.done else { return Err(format!("it went on: {outcome:#?}")) };
+    let text = fault.to_string();
+    let last = outcome.lines.last().cloned().unwrap_or_default();
+    let told = outcome.lines.iter().any(|line| line.ends_with(&format!("failed (host): {text}; stopped")));
+    let fits = fault.owner == Owner::Host && text.starts_with(begins) && text.ends_with(ends) && !text.contains('\n');
+    let status =
+        last.starts_with("firstboot: status not written: ") && last.contains(STATUS_NAME) || last.contains(&text);
+    if fits && told && status { Ok(()) } else { Err(format!("{outcome:#?}")) }
+}

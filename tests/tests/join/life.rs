@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One device's whole way to a sealed node, below a root folder, with what it held before each effect on the way.
+
+use std::rc::Rc;
+
+use e2e::native::cluster::{Cluster, pod_cidr};
+use e2e::native::compare::differences;
+use e2e::native::cut::{Cut, Damage, Recorder, State, damages, holding};
+use e2e::native::tree::{self, Tree};
+use e2e::native::{Boot, Device, Outcome};
+use qemu::control_plane::ControlPlane;
+use qemu::seed::secret_of;
+
+use super::machine::value;
+
+/// Which of several ways to damage a state is taken; another one with `FIRSTBOOT_CUTS`.
+pub fn seed_of_choice() -> u64 {
+    std::env::var("FIRSTBOOT_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(1)
+}
+
+/// A life that was recorded, and the device that it is lived again on.
+pub struct Life {
+    pub device: Device,
+    pub cuts: Vec<Cut>,
+    pub end: Tree,
+    pub flashed: Tree,
+    pub cluster: Cluster,
+    token: String,
+    /// The first cut at which the cluster had the Node.
+    registered: usize,
+    _folder: tempfile::TempDir,
+}
+
+/// What of a seed the table of work makes files of; three sectors long, and the token's secret lies in two of them.
+fn seed(plane: &ControlPlane, token: &str) -> String {
+    let (id, secret) = token.split_once('.').unwrap();
+    let head = |filler: &str| {
+        let server = plane.endpoint_for_host();
+        format!("version = 1\n# {filler}\n[cluster]\napiserver = \"{server}\"\ntoken = \"{id}.")
+    };
+    let head = head(&"-".repeat(512 - 8 - head("").len()));
+    let pin = plane.ca_pin().unwrap();
+    let mut text = format!(
+        "{head}{secret}\"\nca-cert-hashes = [\"{pin}\"]\n[node]\nlabels = {{ \"shop\" = \"12\" }}\n[time]\nservers = \
+         \"10.0.0.5\"\n[kubelet.config]\nmaxPods = 60\n[registries.\"docker.io\"]\nmirrors = \"https://10.0.0.6\"\n[access]\n\
+         ssh-keys = \"{}\"\n[harden]\nmodules = \"sctp\"\n# ",
+        e2e::NOBODYS_KEY
+    );
+    text += &"-".repeat(1300 - text.len());
+    text
+}
+
+impl Life {
+    /// Lives it.
+    pub fn lived(plane: &ControlPlane, serial: &str) -> Self {
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let token = plane.create_token("1h").unwrap();
+        let device = Device::flashed(folder.path(), serial, &seed(plane, &token)).unwrap();
+        let flashed = tree::read(&device.root, &Tree::new()).unwrap();
+        let recorder = Rc::new(Recorder::default());
+        let (notes, noted) = (recorder.clone(), device.clone());
+        let outcome = device.run(Boot { before: Box::new(move |what| notes.note(&noted, what)), ..Boot::default() });
+        let outcome = outcome.unwrap();
+        outcome.done.as_ref().unwrap_or_else(|fault| panic!("{fault}: {:#?}", outcome.lines));
+        let cuts = recorder.end(&device).unwrap();
+        let end = cuts.last().unwrap().state.tree.clone();
+        let starts = |cut: &Cut| cut.what == "systemctl start kubelet.service";
+        let registered = cuts.iter().position(starts).unwrap() + 1;
+        let life = Life {
+            device,
+            cuts,
+            end,
+            flashed,
+            cluster: Cluster::of(plane).unwrap(),
+            token,
+            registered,
+            _folder: folder,
+        };
+        life.is_over(&outcome).unwrap();
+        assert_eq!(life.cluster.csrs_by(&life.token).unwrap().len(), 1);
+        pod_cidr(&life.device.registered(&life.cluster).unwrap().unwrap()).unwrap();
+        life
+    }
+
+    /// The ways in which the power may go at a cut.
+    pub fn damages(&self, n: usize) -> Vec<Damage> {
+        let mut random = fastrand::Rng::with_seed(seed_of_choice() << 32 | n as u64);
+        damages(&self.cuts[n], self.cuts.get(n + 1), &mut || random.u64(..))
+    }
+
+    /// Lays a state on the device and in the cluster, and lets `act` go on with it; what is wrong then, one line each.
+    pub fn from(&self, n: usize, state: &State, act: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+        state.lay(&self.device).unwrap();
+        if n < self.registered {
+            self.cluster.forget(&self.device.node()).unwrap();
+        }
+        let requests = self.cluster.csrs_by(&self.token).unwrap();
+        let node = self.device.registered(&self.cluster).unwrap();
+        let done = act();
+        let mut wrong: Vec<String> = done.err().into_iter().collect();
+        // The key, once it is in place, is what the request is known by.
+        let tree = &self.cuts[n].state.tree;
+        let keyed = ["var/lib/firstboot/join.key", "var/lib/kubelet/pki/kubelet-client-current.pem"];
+        let keyed = keyed.iter().any(|path| tree.contains_key(*path));
+        let mut new = self.cluster.csrs_by(&self.token).unwrap();
+        new.retain(|name| !requests.contains(name));
+        if new.len() > usize::from(!keyed) {
+            wrong.push(format!("{} new signing requests", new.len()));
+        }
+        new.iter().for_each(|name| self.cluster.forget_csr(name).unwrap());
+        if n >= self.registered {
+            let now = self.device.registered(&self.cluster).unwrap();
+            let uid = |node: &Option<serde_json::Value>| node.as_ref().map(|n| n["metadata"]["uid"].to_string());
+            if uid(&now) != uid(&node) {
+                wrong.push("another Node".to_owned());
+            }
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+    }
+
+    /// Goes on to the end, with nothing in the way, and holds what is there then against the life that was not cut.
+    pub fn goes_on(&self, restart: bool) -> Result<(), String> {
+        self.is_over(&self.device.run(Boot { restart, ..Boot::default() }).map_err(|e| format!("{e:#}"))?)
+    }
+
+    pub fn is_over(&self, outcome: &Outcome) -> Result<(), String> {
+        let mut wrong = Vec::new();
+        if let Err(fault) = &outcome.done {
+            return Err(format!("{fault}\n{:#?}", outcome.lines));
+        }
+        let found = tree::read(&self.device.root, &self.end).unwrap();
+        wrong.extend(differences(&self.end, &found));
+        let held = holding(&self.device, &found, secret_of(&self.token)).unwrap();
+        if !held.is_empty() {
+            wrong.push(format!("the token stands in {held:?}"));
+        }
+        if self.device.boot.seed().unwrap().is_some() {
+            wrong.push("the seed is still there".to_owned());
+        }
+        let state = value(&outcome.status, "state");
+        if state != Some("joined") || value(&outcome.status, "error").is_some() || !outcome.kubelet {
+            wrong.push(format!("status {state:?}, kubelet runs: {}", outcome.kubelet));
+        }
+        if self.device.registered(&self.cluster).unwrap().is_none() {
+            wrong.push("no Node".to_owned());
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(format!("{}\n{:#?}", wrong.join("\n"), outcome.lines)) }
+    }
+}
+
+/// Notes what failed, where, and tells it all at the end.
+#[derive(Default)]
+pub struct Failures(Vec<String>);
+
+impl Failures {
+    /// Goes on whatever came of it; after ten failures no more is tried.
+    pub fn note(&mut self, what: &str, result: Result<(), String>) {
+        if let Err(why) = result {
+            eprintln!("--- {what}\n{why}");
+            self.0.push(what.to_owned());
+        }
+        self.tell(30);
+    }
+
+    pub fn tell(&self, most: usize) {
+        let choice = seed_of_choice();
+        assert!(self.0.len() < most.max(1), "FIRSTBOOT_CUTS={choice}\n{}", self.0.join("\n"));
+    }
+}
