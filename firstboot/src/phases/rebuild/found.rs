@@ -26,7 +26,8 @@ pub(super) enum Unit {
 
 impl Unit {
     pub(super) fn asked(host: &Host) -> Result<Unit> {
-        let said = host.run(&["systemctl", "show", "--property=ActiveState,NRestarts", RUNTIME])?;
+        // A question, and no effect.
+        let said = host.sys().run(&["systemctl", "show", "--property=ActiveState,NRestarts", RUNTIME], None)?;
         let value = |key: &str| said.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix('=')).unwrap_or_default();
         let restarts: u32 = value("NRestarts").parse().unwrap_or(0);
         Ok(match value("ActiveState") {
@@ -43,7 +44,7 @@ impl Unit {
 fn log(host: &Host) -> String {
     let log =
         ["journalctl", "--quiet", "--no-pager", "--boot", "--unit=containerd.service", "--output=cat", "--lines=2000"];
-    host.run(&log).unwrap_or_default()
+    host.sys().run(&log, None).unwrap_or_default()
 }
 
 /// Why containerd's state is damaged, by its own word in this boot.
