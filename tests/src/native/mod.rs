@@ -63,12 +63,17 @@ pub struct Outcome {
     pub node: Option<Value>,
 }
 
+/// Called before each effect, with what it is about; what it fails with, the effect fails with.
+pub type Before = Box<dyn Fn(&str) -> Result<()>>;
+/// Gives the boot partition each time that firstboot looks for it.
+pub type Card = Box<dyn Fn() -> Vec<BootPartition>>;
+
 /// What a test has to do with a boot.
 pub struct Boot {
-    /// Called before each effect, with what it is about; what it fails with, the effect fails with.
-    pub before: Box<dyn Fn(&str) -> Result<()>>,
-    /// Gives the boot partition each time that firstboot looks for it.
-    pub card: Option<Box<dyn Fn() -> Vec<BootPartition>>>,
+    /// Nothing, unless a test says so.
+    pub before: Before,
+    /// The device's own, unless a test says so.
+    pub card: Option<Card>,
     /// Whether only the process is started again, by systemd, and the kernel runs on.
     pub restart: bool,
 }
@@ -205,7 +210,7 @@ impl Device {
     }
 
     /// The scripted machine, switched on.
-    fn machine(&self, before: Box<dyn Fn(&str) -> Result<()>>, restart: bool) -> Result<(Fake, Rc<Seen>, Rc<StandIn>)> {
+    fn machine(&self, before: Before, restart: bool) -> Result<(Fake, Rc<Seen>, Rc<StandIn>)> {
         if !restart {
             ground::power_on(&self.root, &self.serial)?;
         }
