@@ -91,6 +91,14 @@ pub fn believe(host: &Host, image: &ImageInfo, time: SystemTime) -> Result<i64, 
 /// # Errors
 /// A host fault when kubelet's files cannot be read.
 pub fn compare(host: &Host, image: &ImageInfo) -> Result<(), Fault> {
+    compare_beside(host, image, &mut || ())
+}
+
+/// [`compare`], with something else to do after each try that came to nothing.
+///
+/// # Errors
+/// As [`compare`].
+pub(crate) fn compare_beside(host: &Host, image: &ImageInfo, beside: &mut dyn FnMut()) -> Result<(), Fault> {
     let mut tries = 0;
     let mut told = String::new();
     loop {
@@ -106,6 +114,7 @@ pub fn compare(host: &Host, image: &ImageInfo) -> Result<(), Fault> {
             host.sys().say(&format!("firstboot: clock not compared (cluster): {fault}; it keeps trying"));
             told = fault;
         }
+        beside();
         host.sys().sleep(backoff(tries, host.sys().random()));
         tries += 1;
     }
@@ -152,6 +161,7 @@ mod tests {
             build_time: 10_000,
             build_id: "b".into(),
             boot_label: "BOOT".into(),
+            leds: vec![],
         };
         (Host::open(dir, Box::new(fake)).unwrap(), seen, image)
     }

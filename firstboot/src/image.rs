@@ -22,4 +22,23 @@ pub struct ImageInfo {
     pub build_id: String,
     /// Volume label of the FAT partition that carries the seed.
     pub boot_label: String,
+    /// Lights that tell how far the device is, as the target names them; none in an image that names none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leds: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_without_lights_is_written_as_before_and_an_older_one_is_read() {
+        let older = r#"{"version":1,"target":"t","arch":"amd64","build_time":1,"build_id":"b","boot_label":"BOOT"}"#;
+        let mut image: ImageInfo = serde_json::from_str(older).unwrap();
+        assert_eq!((image.leds.len(), serde_json::to_string(&image).unwrap().as_str()), (0, older));
+        image.leds.push("ACT".into());
+        let text = serde_json::to_string(&image).unwrap();
+        assert!(text.ends_with(r#","leds":["ACT"]}"#), "{text}");
+        assert_eq!(serde_json::from_str::<ImageInfo>(&text).unwrap(), image);
+    }
 }

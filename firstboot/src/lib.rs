@@ -25,6 +25,7 @@ pub mod host;
 pub mod image;
 pub mod journal;
 pub mod kube;
+pub mod leds;
 pub mod network_part;
 pub mod phase;
 pub mod phases;

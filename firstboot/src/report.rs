@@ -8,6 +8,9 @@ use crate::credential;
 use crate::fault::{Fault, Owner};
 use crate::harden::Kept;
 use crate::host::{Field, Host, STATE_DIR, System};
+use crate::leds::{self, Light};
+use crate::phases::rebuilt;
+use crate::run::image_info;
 use crate::versions::Versions;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -140,19 +143,31 @@ pub fn status_path() -> String {
 /// The same for accounts that may not look into firstboot's folder; gone at power-off.
 pub const STATUS_FOR_ALL: &str = "/run/firstboot/status.json";
 
-/// Shows the last status to accounts that may not look into firstboot's folder, at a later boot: that of a sealed device
-/// writes nothing to its disk.
+/// Shows the last status to accounts that may not look into firstboot's folder, and by lights, at a later boot: that of a
+/// sealed device writes nothing to its disk.
 ///
 /// # Errors
 /// When a file cannot be read or written.
 pub fn show_again(host: &Host) -> Result<()> {
-    host.read(&status_path())?.map_or(Ok(()), |json| host.write(STATUS_FOR_ALL, &json, 0o644))
+    let Some(json) = host.read(&status_path())? else { return Ok(()) };
+    host.write(STATUS_FOR_ALL, &json, 0o644)?;
+    // One that is torn is written again as soon as there is something to tell.
+    if let Ok(status) = serde_json::from_slice(&json) {
+        leds::show(host, &lights(host), Light::of(&status));
+    }
+    Ok(())
+}
+
+/// Lights that the image names.
+fn lights(host: &Host) -> Vec<String> {
+    image_info(host).map(|image| image.leds).unwrap_or_default()
 }
 
 /// Tells people; keeps the status while it changes.
 pub struct Reporter<'a> {
     host: &'a Host,
     boot: Option<BootPartition>,
+    lights: Vec<String>,
     /// What was told last, if need be by the process before: since when it has been so.
     last: Status,
     /// The status as it was last told.
@@ -167,7 +182,7 @@ impl<'a> Reporter<'a> {
         let versions = Versions::of_image(host);
         let status = Status { image, exceptions, versions, ..Status::default() };
         // Without it only the time is lost since when it has been so.
-        Reporter { host, boot, last: Self::last(host).unwrap_or_default(), status }
+        Reporter { host, boot, lights: lights(host), last: Self::last(host).unwrap_or_default(), status }
     }
 
     /// What was told last, if need be by the process before; none where that is torn.
@@ -203,6 +218,7 @@ impl<'a> Reporter<'a> {
         self.status.phase = Some(format!("{number}/{of} {phase}"));
         self.status.next_try_seconds = None;
         self.note_since();
+        leds::show(self.host, &self.lights, Light::of(&self.status));
         self.host.sys().notify(&format!("STATUS=phase {number}/{of} {phase}"));
     }
 
@@ -248,13 +264,15 @@ impl<'a> Reporter<'a> {
     /// and does not stop the work: a card that cannot be written must not keep a node from joining.
     pub fn write(&mut self) {
         self.note_since();
+        // First: it works where nothing can be written any more.
+        leds::show(self.host, &self.lights, Light::of(&self.status));
         self.status.written = unix_seconds(self.host.now());
         // What cannot be read is the run's to tell; here it must not keep a status from being written.
         self.status.certificate_until = credential::end(self.host).ok().flatten().map(unix_seconds);
         self.status.node = self.host.journal().fact("node").map(str::to_owned);
         self.status.phases = self.host.journal().seconds();
-        self.status.warnings =
-            self.host.journal().fact(WARNINGS).unwrap_or_default().lines().map(str::to_owned).collect();
+        let warnings = self.host.journal().fact(WARNINGS).unwrap_or_default().to_owned();
+        self.status.warnings = warnings.lines().map(str::to_owned).chain(rebuilt(self.host)).collect();
         if let Err(error) = self.write_files() {
             self.say(&format!("status not written: {error:#}"));
         }

@@ -13,7 +13,9 @@ use crate::host::{Host, System};
 use crate::image::{IMAGE_INFO, ImageInfo};
 use crate::journal::Record;
 use crate::phase::{self, Event, Phase, Stopped};
-use crate::phases::{Cx, Installed, PHASES, erase, finish_without_seed, is_half_erased};
+use crate::phases::{
+    Ask, Cx, Installed, PHASES, Watch, erase, finish_without_seed, is_half_erased, missing_images, tell_rebuilt,
+};
 use crate::report::{Reporter, Status, show_again};
 use crate::reset::{self, Answer, answer};
 use crate::sealed::{Lost, look_after};
@@ -68,6 +70,18 @@ pub fn run_phases(
     phases: &[Phase<Cx>],
     places: Places<'_>,
 ) -> Result<(), Fault> {
+    run_beside(root, sys, until, phases, places, &missing_images)
+}
+
+/// [`run_phases`] with another runtime, of which is asked what it lacks: for tests on a machine that has none.
+fn run_beside(
+    root: &Path,
+    sys: Box<dyn System>,
+    until: Option<&str>,
+    phases: &[Phase<Cx>],
+    places: Places<'_>,
+    runtime: Ask<'_>,
+) -> Result<(), Fault> {
     sys.notify("READY=1");
     let mut host = Host::open_or_back(root, sys).map_err(|(error, sys)| without_host(root, &*sys, places, error))?;
     let started = host.sys().uptime();
@@ -90,11 +104,15 @@ pub fn run_phases(
         {
             return be_reset(&host, found, &image, digest);
         }
-        lost = look_after(&host, &image, &|until| refuse_seed(&host, &image, until, seen.as_ref()))?;
+        let mut runtime = Watch::new(&host, runtime, places);
+        let refuse = |until| refuse_seed(&host, &image, until, seen.as_ref());
+        lost = look_after(&host, &image, &refuse, &mut || runtime.look(&host))?;
         if lost.is_none() {
             let carried = seen.is_some_and(|found| found.place.carried);
             tell_joined_at_last(&host, &image, boot, carried);
-            return and_told(&host, places, learn::of_sealed(&host));
+            let learned = and_told(&host, places, learn::of_sealed(&host));
+            let settled = runtime.settle(&host);
+            return learned.and(settled).and(tell_rebuilt(&host));
         }
     }
     let mut tries = 0;
@@ -375,6 +393,10 @@ fn wait_for_change(
         }
     }
 }
+
+#[cfg(test)]
+#[path = "run_tests.rs"]
+mod table_tests;
 
 #[cfg(test)]
 mod tests {

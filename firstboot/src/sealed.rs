@@ -28,7 +28,7 @@ pub(crate) struct Lost {
 }
 
 /// Sees to the clock of a sealed device; `None` when it is a node and stays one. `refuse` is called with the end of a
-/// good certificate, before the clock, which may take its time.
+/// good certificate, before the clock, which may take its time: `beside` is called meanwhile, again and again.
 ///
 /// # Errors
 /// A host fault when kubelet's files cannot be read.
@@ -36,12 +36,13 @@ pub(crate) fn look_after(
     host: &Host,
     image: &ImageInfo,
     refuse: &dyn Fn(SystemTime) -> Result<(), Fault>,
+    beside: &mut dyn FnMut(),
 ) -> Result<Option<Lost>, Fault> {
     let mut lost = Lost { why: String::new(), asked: false, tries: 0, next: Duration::ZERO };
     if let Credential::Usable { until } = mended(host).owned_by(Owner::Host)? {
         withdraw_pod_network(host).owned_by(Owner::Host)?;
         refuse(until)?;
-        clock::compare(host, image)?;
+        clock::compare_beside(host, image, beside)?;
         lost.asked = true;
     }
     let until = host.sys().uptime() + GRACE;

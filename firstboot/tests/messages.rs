@@ -78,6 +78,15 @@ const NO_MESSAGE: &[&str] = &[
     "exception  {id}: {found}, by the seed ({why})",
     "unchecked  {id}: {found} ({why})",
     "{text}{ok} ok, {exceptions} excepted by the seed, {unchecked} unchecked, {drift} drifted",
+    // phases/rebuild: containerd's own words, and a fact.
+    "invalid database",
+    "checksum error",
+    "file size too small",
+    "missing parent",
+    "The image {image} is not unpacked",
+    "{} {} {word}",
+    // leds.rs: a setting of the kernel.
+    "{brightness} {ms} {brightness} 0",
     // harden/kubelet, harden/containerd.rs, harden/units.rs: what was found, beside its id.
     "{value} (--{name})",
     "neither text nor true nor false",

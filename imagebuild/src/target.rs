@@ -29,6 +29,9 @@ pub struct Target {
     pub drop_modules: Vec<String>,
     /// What is needed to find the root file system.
     pub initrd: Initrd,
+    /// Lights of the board that tell how far the device is: names in /sys/class/leds, with at most one `*`.
+    #[serde(default)]
+    pub leds: Vec<String>,
     /// The disk from its beginning to its end.
     pub partitions: Vec<Partition>,
 }
@@ -120,6 +123,9 @@ impl Target {
             target.arch
         );
         ensure!(!target.consoles.is_empty(), "consoles: name at least one");
+        for name in &target.leds {
+            ensure!(firstboot::leds::is_name(name), "leds: `{name}` is no name in /sys/class/leds with at most one *");
+        }
         for role in [Role::Boot, Role::Esp, Role::Root] {
             let count = target.partitions.iter().filter(|p| p.role == role).count();
             ensure!(count == 1, "partitions: expected one with role {role:?}, found {count}");
@@ -174,6 +180,10 @@ mod tests {
             Target::parse("x", &good.replace(from, to)).unwrap_err().to_string()
         };
         assert_eq!(error("arch = \"arm64\"", "arch = \"mips\""), "arch: expected arm64 or amd64, found mips");
+        let with = |leds: &str| Target::parse("x", &format!("leds = {leds}\n{good}"));
+        assert_eq!(with(r#"["ACT", "input*::scrolllock"]"#).unwrap().leds.len(), 2);
+        let wrong = with(r#"["../x"]"#).unwrap_err().to_string();
+        assert_eq!(wrong, "leds: `../x` is no name in /sys/class/leds with at most one *");
         assert!(error("bootloader =", "boot-loader =").contains("unknown field `boot-loader`"));
         assert_eq!(error("role = \"esp\"", "role = \"boot\""), "partitions: expected one with role Boot, found 2");
         assert_eq!(

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What editors leave beside a seed, and what a power cut or a worn card may leave of a sealed device's files. Boots 1
-//! guest, twice.
+//! What editors leave beside a seed, and what a power cut or a worn card may leave of a sealed device's files; what its lights
+//! show then. Boots 1 guest, twice.
 
 #![allow(clippy::unwrap_used)]
 
-use e2e::{OFF, SOON, boot_id, device_options, own_arch, ready_again};
+use e2e::{OFF, SOON, add_script, boot_id, device_options, found, own_arch, ready_again};
 use firstboot::boot_partition::encodings;
 use firstboot::kube::files::KUBELET_CONF;
 use qemu::device::Device;
@@ -14,6 +14,16 @@ use qemu::{search, status};
 const NAME: &str = "edge-torn";
 const CONFIG: &str = "/var/lib/kubelet/config.yaml";
 const FLAGS: &str = "/var/lib/kubelet/kubeadm-flags.env";
+
+/// Lights of keyboards, once firstboot has ended: joined is steady. And the modules by which they would blink.
+const LIGHTS: &str = r#"
+mkdir -p /var/lib/firstboot-test
+until [ "$(systemctl show --value --property=ExecMainExitTimestampMonotonic firstboot.service)" -gt 0 ]; do sleep 1; done
+for led in /sys/class/leds/input*::scrolllock; do echo "$(cat $led/brightness) $(cat $led/trigger)"; done >/var/lib/firstboot-test/lights
+grep ledtrig /proc/modules >>/var/lib/firstboot-test/lights
+sync
+echo "test: lights looked at"
+"#;
 
 #[test]
 fn no_copy_of_the_seed_stays_and_torn_files_come_back() {
@@ -46,6 +56,7 @@ fn no_copy_of_the_seed_stays_and_torn_files_come_back() {
     disk.write_file(CONFIG, b"", 0o600).unwrap();
     disk.write_file(FLAGS, &vec![0; whole[1].len()], 0o600).unwrap();
     disk.remove_file(KUBELET_CONF).unwrap();
+    add_script(disk, LIGHTS).unwrap();
     device.power_on().unwrap();
     for path in [CONFIG, FLAGS, KUBELET_CONF] {
         let line =
@@ -53,7 +64,13 @@ fn no_copy_of_the_seed_stays_and_torn_files_come_back() {
         device.wait_console(&line, SOON).unwrap();
     }
     ready_again(plane, &device, NAME, &boot_id(&node)).unwrap();
+    device.wait_console("test: lights looked at", SOON).unwrap();
     device.power_off(OFF).unwrap();
+    let lights = found(&device, "lights").unwrap();
+    // The emulated PC has a keyboard; the other target names no lights.
+    let on = lights.lines().filter(|line| line.starts_with("1 ") && line.contains("[none]")).count();
+    assert!(own_arch() != "amd64" || on > 0, "{lights}");
+    assert!(own_arch() != "amd64" || lights.contains("ledtrig_pattern"), "{lights}");
     assert_eq!(whole, [CONFIG, FLAGS, KUBELET_CONF].map(|path| device.disk().read_file(path).unwrap().unwrap()));
     assert_eq!(status::value(&device.disk().status().unwrap(), "state"), Some("joined"));
 }

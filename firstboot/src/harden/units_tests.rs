@@ -107,3 +107,13 @@ fn every_unit_is_confined_with_reasons() {
         }
     }
 }
+
+/// Lights are below /sys, which that setting makes read-only: who tells by them goes without it, and nobody else does.
+#[test]
+fn who_sets_lights_may_write_there() {
+    for (name, text, _) in UNITS.iter().filter(|(name, ..)| name.starts_with("firstboot")) {
+        let tells = ["firstboot.service", "firstboot-reset.service"].contains(name);
+        let closed = settings(text).iter().any(|s| s.key == "ProtectKernelTunables" && s.value == "yes");
+        assert_ne!(closed, tells, "{name}");
+    }
+}

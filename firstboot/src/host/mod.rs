@@ -24,6 +24,7 @@ use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 use std::cell::{Ref, RefCell};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -40,6 +41,7 @@ pub struct Host {
     sys: Box<dyn System>,
     journal: RefCell<Journal>,
     journal_path: PathBuf,
+    seen: RefCell<BTreeSet<String>>,
 }
 
 impl Host {
@@ -51,7 +53,9 @@ impl Host {
     /// The same; where it cannot be opened the machine is given back, so that people can be told.
     pub(crate) fn open_or_back(root: &Path, sys: Box<dyn System>) -> Result<Self, (anyhow::Error, Box<dyn System>)> {
         match Self::parts(root) {
-            Ok((fd, journal, journal_path)) => Ok(Host { root: fd, sys, journal: RefCell::new(journal), journal_path }),
+            Ok((fd, journal, journal_path)) => {
+                Ok(Host { root: fd, sys, journal: RefCell::new(journal), journal_path, seen: RefCell::default() })
+            }
             Err(error) => Err((error, sys)),
         }
     }
@@ -139,6 +143,11 @@ impl Host {
     /// The machine beyond its files.
     pub fn sys(&self) -> &dyn System {
         &*self.sys
+    }
+
+    /// Whether this process has not asked this before: for what is to be said once.
+    pub fn first_time(&self, what: &str) -> bool {
+        self.seen.borrow_mut().insert(what.to_owned())
     }
 
     /// Wall-clock time.

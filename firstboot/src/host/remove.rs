@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Taking things back: trees, single folders, copies that were kept. For a reset only.
+//! Taking things back: trees, single folders, copies that were kept. For a reset, and for a runtime that is set aside.
 //!
 //! No symbolic link is followed at or below the path that is named, and no mount below it is entered: where it leads and
 //! what is mounted there may be somebody's data, so a tree with a mount in it is a fault and not a tree less.
 
 use super::{Host, parts, split};
+use crate::journal::{Effect, Record};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
@@ -178,6 +179,27 @@ impl Host {
             Err(Errno::BUSY) => bail!("remove {path}: {MOUNTED}"),
             Err(e) => Err(e).with_context(|| format!("remove {path}")),
         }
+    }
+
+    /// Renames a folder to `to`, beside it. That is on record first, so that a reset takes it away. Nothing happens where
+    /// there is none.
+    ///
+    /// # Errors
+    /// When it is a symbolic link, or something is mounted on it.
+    pub fn set_aside(&self, path: &str, to: &str) -> Result<()> {
+        let Some((folder, stat)) = self.entry(path)? else { return Ok(()) };
+        ensure!(
+            FileType::from_raw_mode(stat.st_mode) == FileType::Directory,
+            "set {path} aside: it is no folder, and where it leads may be somebody's data"
+        );
+        let ((above, name), (beside, new)) = (split(path)?, split(to)?);
+        ensure!(above == beside, "set {path} aside: {to} is in another folder");
+        if !self.journal.borrow().knows(to) {
+            self.record(Record::Effect(Effect::Tree { path: to.into() }))?;
+        }
+        self.sys.before_effect(path)?;
+        fs::renameat(&folder, name, &folder, new).with_context(|| format!("set {path} aside"))?;
+        fs::fsync(&folder).with_context(|| format!("flush {above}"))
     }
 
     /// Puts back what stood at `path` before firstboot's first change, from the copy that was kept. The owner is that of

@@ -50,6 +50,7 @@ fn joined(ca: &Ca, server: &Endpoint, clock: u64) -> Joined {
         build_time: DATE - 30 * DAY,
         build_id: "b".into(),
         boot_label: "BOOT".into(),
+        leds: vec![],
     };
     Joined { host, seen, image, _root: root }
 }
@@ -154,7 +155,7 @@ fn a_certificate_is_judged_after_the_clock() {
     let judged = |clock: u64, until: i32| {
         let device = joined(&ca, &server, clock);
         with_certificate(&device, &ca, 2020, until);
-        let lost = look_after(&device.host, &device.image, &|_| Ok(())).unwrap();
+        let lost = look_after(&device.host, &device.image, &|_| Ok(()), &mut || ()).unwrap();
         assert_eq!(device.clock(), DATE);
         lost.map(|lost| lost.why)
     };
@@ -171,7 +172,7 @@ fn a_device_that_cannot_ask_yet_is_not_lost_for_good() {
     let server = Endpoint { host: address.ip().to_string(), port: address.port() };
     let device = joined(&ca, &server, DATE + 730 * DAY);
     with_certificate(&device, &ca, 2020, 2027);
-    let lost = look_after(&device.host, &device.image, &|_| Ok(())).unwrap();
+    let lost = look_after(&device.host, &device.image, &|_| Ok(()), &mut || ()).unwrap();
     let mut lost = lost.unwrap_or_else(|| panic!("nobody was asked"));
     serve_on(TcpListener::bind(address).unwrap(), ca.leaf("127.0.0.1", 2020, 2090), ok_json("{}"));
     // It waited a minute for the link; from then on it asks less and less often, and not before its time.

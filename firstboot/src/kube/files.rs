@@ -16,7 +16,7 @@ use crate::seed::Seed;
 /// kubelet's kubeconfig.
 pub const KUBELET_CONF: &str = "/etc/kubernetes/kubelet.conf";
 /// Where kubelet keeps certificates.
-pub(crate) const PKI: &str = "/var/lib/kubelet/pki";
+pub const PKI: &str = "/var/lib/kubelet/pki";
 
 /// One thing on disk.
 pub struct FileSpec {

@@ -273,6 +273,7 @@ mod tests {
             build_time: 1000,
             build_id: "b".into(),
             boot_label: "BOOT".into(),
+            leds: vec![],
         }
     }
 

@@ -3,11 +3,11 @@
 //! pulled later.
 
 use super::bundle::Installed;
-use super::{CURRENT, Cx};
+use super::{CURRENT, Cx, rebuild, runtime};
 use crate::bundle::Image;
 use crate::cri::Cri;
 use crate::fault::{Fault, OwnedBy, Owner};
-use crate::host::Job;
+use crate::host::{Host, Job};
 use crate::unpack::{hex, unpack};
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
@@ -15,44 +15,70 @@ use std::fs::File;
 use std::io::{self, Seek};
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
-    Ok(missing(cx).owned_by(Owner::Host)?.is_empty())
+    let held = || Ok::<_, anyhow::Error>(missing(&cx.host, &cx.bundle)?.is_empty() && torn_pause(cx)?.is_none());
+    held().owned_by(Owner::Host)
 }
 
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
-    import(cx, &missing(cx).owned_by(Owner::Host)?)?;
-    let still = missing(cx).owned_by(Owner::Host)?;
-    match still.first() {
-        None => Ok(()),
-        Some(image) => Err(Fault::new(
+    let lacking = || missing(&cx.host, &cx.bundle).owned_by(Owner::Host);
+    let lacks = lacking()?;
+    // The power may have gone while the runtime wrote, earlier.
+    let why = match lacks.is_empty() {
+        true => torn_pause(cx).owned_by(Owner::Host)?,
+        false => match import(&cx.host, &named(&cx.bundle, &lacks)) {
+            Ok(()) => None,
+            Err(fault) => match rebuild::damage_by(&cx.host, &fault).owned_by(Owner::Host)? {
+                Some(why) => Some(why),
+                None => return Err(fault),
+            },
+        },
+    };
+    if let Some(why) = why {
+        rebuild::set_aside(&cx.host, &why)?;
+        runtime::wait(&cx.host).owned_by(Owner::Host)?;
+        import(&cx.host, &named(&cx.bundle, &lacking()?))?;
+    }
+    match lacking()?.first() {
+        None => rebuild::whole(&cx.host).owned_by(Owner::Host),
+        Some(name) => Err(Fault::new(
             Owner::Image,
-            format!(
-                "import image {}: the runtime does not know it afterwards; its archive has another name",
-                image.name
-            ),
+            format!("import image {name}: the runtime does not know it afterwards; its archive has another name"),
         )),
     }
 }
 
-/// Images of the bundle that the runtime does not have.
-fn missing(cx: &Cx) -> Result<Vec<&Image>> {
-    let cri = Cri::connect(cx.host.sys())?;
+fn torn_pause(cx: &Cx) -> Result<Option<String>> {
+    rebuild::torn_pause(&cx.host, &cx.bundle.manifest.sandbox_image)
+}
+
+/// Names of the bundle's images that the runtime does not have.
+///
+/// # Errors
+/// When it does not answer.
+pub(crate) fn missing(host: &Host, bundle: &Installed) -> Result<Vec<String>> {
+    let cri = Cri::connect(host.sys())?;
     let mut missing = Vec::new();
-    for image in &cx.bundle.manifest.images {
+    for image in &bundle.manifest.images {
         if cri.image(&image.name)?.is_none() {
-            missing.push(image);
+            missing.push(image.name.clone());
         }
     }
     Ok(missing)
 }
 
+/// Those of the bundle's images that are named.
+pub(super) fn named<'b>(bundle: &'b Installed, names: &[String]) -> Vec<&'b Image> {
+    bundle.manifest.images.iter().filter(|image| names.contains(&image.name)).collect()
+}
+
 /// Imports all at the same time: each import is a chain of programs that wait for each other.
 ///
 /// The archives go straight into the runtime: they are never on the disk, and a card is worn less.
-fn import(cx: &Cx, images: &[&Image]) -> Result<(), Fault> {
+pub(super) fn import(host: &Host, images: &[&Image]) -> Result<(), Fault> {
     let ctr = format!("{CURRENT}/bin/ctr");
     let mut blobs = Vec::new();
     for &image in images {
-        blobs.push((image, verified_blob(cx, image)?));
+        blobs.push((image, verified_blob(host, image)?));
     }
     std::thread::scope(|scope| {
         let mut jobs = Vec::new();
@@ -65,7 +91,7 @@ fn import(cx: &Cx, images: &[&Image]) -> Result<(), Fault> {
             let argv = vec![ctr.as_str(), "--namespace", "k8s.io", "images", "import", "--local", "-"];
             jobs.push(Job { argv, input: Box::new(reader) });
         }
-        let imported = cx.host.run_all(jobs).owned_by(Owner::Host)?;
+        let imported = host.run_all(jobs).owned_by(Owner::Host)?;
         for ((image, imported), feed) in images.iter().zip(imported).zip(feeds) {
             let fed = feed.join().unwrap_or_else(|_| Err(Fault::new(Owner::Host, "unpack an image: a worker stopped")));
             imported.with_context(|| format!("import image {}", image.name)).owned_by(Owner::Host)?;
@@ -76,10 +102,9 @@ fn import(cx: &Cx, images: &[&Image]) -> Result<(), Fault> {
 }
 
 /// The blob, its digest checked: a damaged archive must not reach the runtime, not even half.
-fn verified_blob(cx: &Cx, image: &Image) -> Result<File, Fault> {
+fn verified_blob(host: &Host, image: &Image) -> Result<File, Fault> {
     let path = Installed::blob_path(&image.blob.sha256);
-    let mut blob = cx
-        .host
+    let mut blob = host
         .reader(&path)
         .and_then(|b| b.with_context(|| format!("find {path}, image {}", image.name)))
         .owned_by(Owner::Image)?;

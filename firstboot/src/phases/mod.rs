@@ -18,6 +18,7 @@ mod pod_network;
 mod preflight;
 mod proxy;
 mod ready;
+mod rebuild;
 pub mod registries;
 mod runtime;
 mod seal;
@@ -28,12 +29,14 @@ pub(crate) use bundle::room;
 pub use bundle::{CURRENT, Installed};
 pub(crate) use clock::has_timesyncd;
 pub(crate) use identity::{MACHINE_ID, NODE_BEFORE, came_with_image, machine_id, name_by_hardware};
+pub(crate) use images::missing as missing_images;
 pub(crate) use kernel::{audit as audit_kernel, swaps};
 pub(crate) use kubelet::{UNIT as KUBELET_UNIT, WANTED as KUBELET_WANTED};
 pub(crate) use network::made_vlan;
 pub use pod_network::withdraw as withdraw_pod_network;
 pub(crate) use proxy::{NETWORKS, kept as kept_via};
 pub use ready::LEFT_TO_DO;
+pub(crate) use rebuild::{Ask, Watch, tell as tell_rebuilt, warning as rebuilt};
 pub(crate) use seal::{erase, is_half_erased};
 pub use seal::{finish_without_seed, spend};
 
@@ -45,7 +48,7 @@ use crate::seed::Seed;
 
 /// Writes a file that the kernel would provide below a test's root.
 #[cfg(test)]
-fn put_for_tests(root: &std::path::Path, path: &str, text: &str) {
+pub(crate) fn put_for_tests(root: &std::path::Path, path: &str, text: &str) {
     let path = root.join(path);
     #[allow(clippy::disallowed_methods)] // a test's own root
     let put = std::fs::create_dir_all(path.parent().unwrap()).and_then(|()| std::fs::write(path, text));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The container runtime: configured, enabled, running and answering on CRI.
 
-use super::{CURRENT, Cx, proxy, registries};
+use super::{CURRENT, Cx, proxy, rebuild, registries};
 use crate::cri::Cri;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::harden::containerd::CONFIG;
@@ -41,21 +41,36 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
             cx.host.run(&["systemctl", "stop", "containerd.service"])?;
         }
         cx.host.start_unit("containerd.service")?;
-        let mut last = None;
-        let answered = cx.host.wait(LIMIT, Duration::from_millis(50), || match answers(&cx.host) {
-            Ok(()) => Ok(Some(())),
-            Err(e) => {
-                last = Some(e);
-                Ok(None)
-            }
-        })?;
-        match (answered, last) {
-            (Some(()), _) => Ok(()),
-            (None, Some(last)) => Err(last).context("wait for containerd, see journalctl -u containerd"),
-            (None, None) => anyhow::bail!("wait for containerd, see journalctl -u containerd"),
+        match wait(&cx.host) {
+            Ok(()) => Ok(()),
+            // The power went while it wrote, earlier; or else it is as it says.
+            Err(silent) => match rebuild::damage(&cx.host)? {
+                None => Err(silent),
+                Some(why) => {
+                    rebuild::set_aside(&cx.host, &why)?;
+                    wait(&cx.host)
+                }
+            },
         }
     };
     work().owned_by(Owner::Host)
+}
+
+/// Waits until it answers.
+pub(super) fn wait(host: &Host) -> Result<()> {
+    let mut last = None;
+    let answered = host.wait(LIMIT, Duration::from_millis(50), || match answers(host) {
+        Ok(()) => Ok(Some(())),
+        Err(e) => {
+            last = Some(e);
+            Ok(None)
+        }
+    })?;
+    match (answered, last) {
+        (Some(()), _) => Ok(()),
+        (None, Some(last)) => Err(last).context("wait for containerd, see journalctl -u containerd"),
+        (None, None) => anyhow::bail!("wait for containerd, see journalctl -u containerd"),
+    }
 }
 
 fn answers(host: &Host) -> Result<()> {

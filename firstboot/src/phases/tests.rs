@@ -23,6 +23,7 @@ pub(super) fn cx(root: &Path, sys: Fake, seed: &str) -> Cx {
             build_time: 0,
             build_id: "test".into(),
             boot_label: "BOOT".into(),
+            leds: vec![],
         },
         bundle: Installed {
             manifest: Manifest {

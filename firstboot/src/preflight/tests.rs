@@ -63,6 +63,7 @@ fn device() -> Device {
         build_time: BUILT,
         build_id: "b".into(),
         boot_label: "BOOT".into(),
+        leds: vec![],
     };
     Device { dir, host, image, bundle: bundle(), seed: None }
 }

@@ -43,6 +43,7 @@ fn flashed(root: &Path) {
         build_time: 1,
         build_id: "test".into(),
         boot_label: "BOOT".into(),
+        leds: vec![],
     };
     let manifest = Manifest {
         version: 1,

@@ -179,6 +179,7 @@ fn key(parts: &Parts, rootfs: &Rootfs, initrd: &Path, loader: &Path, units: &Pat
         &digest::tree(units, &["."])?,
         SEED_EXAMPLE.1,
         &firstboot::harden::mounts::fstab(),
+        firstboot::leds::MODULES,
     ]))
 }
 

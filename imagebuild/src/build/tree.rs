@@ -12,6 +12,7 @@ use firstboot::bundle::BUNDLE_DIR;
 use firstboot::harden::units::FOLDER;
 use firstboot::harden::{files, mounts};
 use firstboot::image::{IMAGE_INFO, ImageInfo};
+use firstboot::leds;
 use std::fs::{self, File, FileTimes, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -40,6 +41,7 @@ pub fn info(target: &Target, build_time: u64, key: &str) -> ImageInfo {
         build_time,
         build_id: key.to_owned(),
         boot_label: super::boot_label(target).unwrap_or_default().to_owned(),
+        leds: target.leds.clone(),
     }
 }
 
@@ -66,6 +68,9 @@ pub fn fill(
     rootfs::put(tree, "/etc/fstab", &fstab, 0o644)?;
     let text = serde_json::to_string_pretty(info).context("write image.json")? + "\n";
     rootfs::put(tree, IMAGE_INFO, &text, 0o644)?;
+    if !info.leds.is_empty() {
+        rootfs::put(tree, leds::MODULES_FILE, leds::MODULES, 0o644)?;
+    }
     if let Some(program) = &parts.firstboot {
         install(program, &tree.join("usr/bin/firstboot"), 0o755)?;
         for unit in UNITS {

@@ -6,6 +6,7 @@
 
 mod report;
 mod sample;
+mod sealed;
 
 use crate::control_plane::ControlPlane;
 use crate::disk::DiskImage;
@@ -59,6 +60,8 @@ pub fn main(args: &Args) -> Result<()> {
             samples.push(sample);
         }
     }
+    let boots = sealed::take(&plane, &image, &target.arch).context("measure boots of a sealed device")?;
+    boots.iter().for_each(|boot| progress.say(&boot.shown()));
     let rows = report::rows(&samples, sizes(&image)?);
     let installs: Vec<f64> = samples.iter().map(|s| s.install).collect();
     let install = installs.iter().sum::<f64>() / installs.len().max(1) as f64;
@@ -66,6 +69,7 @@ pub fn main(args: &Args) -> Result<()> {
     println!("installing the bundle, before either program starts: {install:.1} s on average, {} runs", installs.len());
     let text = json!({
         "target": name, "pairs": args.pairs, "install_seconds": installs, "rows": rows, "samples": samples,
+        "sealed_boots_ms": boots,
     });
     let text = serde_json::to_string_pretty(&text).context("encode the report")? + "\n";
     crate::write_report(&args.report, &text)?;

@@ -78,6 +78,7 @@ pub fn flashed(root: &Path) -> Result<()> {
         build_time: 1_700_000_000,
         build_id: "test".into(),
         boot_label: "BOOT".into(),
+        leds: Vec::new(),
     };
     put(root, IMAGE_INFO, 0o644, serde_json::to_string(&image)?.as_bytes())?;
     bundle(root)

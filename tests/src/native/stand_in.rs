@@ -48,6 +48,10 @@ impl StandIn {
     /// The answer to a command; none where silence is one.
     pub(super) fn answer(&self, argv: &[&str]) -> Option<Result<String>> {
         let done = match argv {
+            ["systemctl", "show", "--property=ActiveState,NRestarts", "containerd.service"] => {
+                let state = if self.runtime.borrow().is_some() { "active" } else { "inactive" };
+                return Some(Ok(format!("ActiveState={state}\nNRestarts=0\n")));
+            }
             ["systemctl", "show", ..] => return Some(Ok("0\n".to_owned())),
             ["systemctl", words @ ..] => self.systemctl(words),
             ["get", _, "/healthz"] if self.kubelet.get() => Ok(()),

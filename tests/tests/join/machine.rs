@@ -48,6 +48,7 @@ impl Machine {
             build_time: 1_700_000_000,
             build_id: "test".into(),
             boot_label: "BOOT".into(),
+            leds: vec![],
         };
         let manifest = Manifest {
             version: 1,

@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Which seed is accepted when: each row of the table in docs/operations.md (and docs/testing.md), below a root of its own,
+//! with a TLS server of this process for the cluster. And what a boot of a sealed device writes.
+
+use super::*;
+use crate::boot_partition::{STATUS_NAME, formatted_for_tests};
+use crate::bundle::{BUNDLE_DIR, Manifest};
+use crate::guard::guard;
+use crate::host::fake::{Fake, Seen};
+use crate::kube::config::CA_FILE;
+use crate::kube::files::KUBELET_CONF;
+use crate::kube::kubeconfig::{CURRENT_PEM, kubelet_conf};
+use crate::kube::wire_tests::{Ca, ok_json, serve};
+use crate::phases::put_for_tests;
+use crate::repair;
+use crate::reset::work_beside;
+use base64::Engine;
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::SystemTime;
+
+/// `Date` of the server's answers: 2026-11-22T16:31:48Z.
+const DATE: u64 = 1_795_365_108;
+const DATA: &str = "var/lib/kubelet/pods/1/volumes/data/file";
+/// The pause image, as the runtime has unpacked it.
+const LAYER: &str = "var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/1/fs/pause";
+
+/// Each row says on record that it was applied; the first belongs to one seed, the last seals.
+const ROWS: [Phase<Cx>; 3] = [
+    Phase {
+        name: "first",
+        check: |cx| Ok(cx.host.read_text("/etc/first").owned_by(Owner::Host)?.as_deref() == Some(cx.seed.digest())),
+        apply: |cx| {
+            let run = || cx.host.run(&["apply", "first"]);
+            run().and_then(|_| cx.host.write("/etc/first", cx.seed.digest().as_bytes(), 0o644)).owned_by(Owner::Host)
+        },
+    },
+    Phase { name: "second", check: |_| Ok(true), apply: |cx| applied(cx, "second") },
+    Phase {
+        name: "third",
+        check: |cx| Ok(cx.host.journal().sealed()),
+        apply: |cx| {
+            applied(cx, "third")?;
+            let seal = || cx.boot.destroy(cx.seed_name).and_then(|()| cx.host.record(Record::Sealed));
+            seal().owned_by(Owner::Host)
+        },
+    },
+];
+
+fn applied(cx: &Cx, row: &str) -> Result<(), Fault> {
+    cx.host.run(&["apply", row]).map(drop).owned_by(Owner::Host)
+}
+
+fn seed(token: &str, more: &str) -> String {
+    format!(
+        "version = 1\n{more}[cluster]\napiserver = \"10.0.2.2\"\ntoken = \"{token}.0123456789abcdef\"\nca-cert-hashes = \
+         \"sha256:{}\"\n",
+        "0".repeat(64)
+    )
+}
+
+struct Device {
+    disk: tempfile::TempDir,
+    boot: BootPartition,
+    ca: Ca,
+}
+
+impl Device {
+    /// As it was flashed.
+    fn new() -> Self {
+        let disk = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let root = disk.path().join("root");
+        let image = ImageInfo {
+            version: 1,
+            target: "generic-amd64".into(),
+            arch: "amd64".into(),
+            build_time: DATE - 86_400,
+            build_id: "b".into(),
+            boot_label: "BOOT".into(),
+            leds: vec![],
+        };
+        let manifest = Manifest {
+            version: 1,
+            arch: "amd64".into(),
+            kubernetes: "1.36.3".into(),
+            sandbox_image: "pause".into(),
+            files: vec![],
+            images: vec![],
+        };
+        put_for_tests(&root, &IMAGE_INFO[1..], &serde_json::to_string(&image).unwrap());
+        let path = format!("{BUNDLE_DIR}/manifest.json");
+        put_for_tests(&root, &path[1..], &serde_json::to_string(&manifest).unwrap());
+        put_for_tests(&root, DATA, "data");
+        std::fs::create_dir_all(root.join("etc")).unwrap();
+        let boot = formatted_for_tests(&disk.path().join("boot.img"), 0, 16 << 20).unwrap();
+        Device { disk, boot, ca: Ca::new() }
+    }
+
+    /// One that is sealed, with a certificate that is good until then.
+    fn sealed(until: i32) -> Self {
+        let device = Device::new();
+        device.drop_seed(&seed("aaaaaa", ""));
+        device.boots(None).0.unwrap();
+        let server = serve(device.ca.leaf("127.0.0.1", 2020, 2090), ok_json("{}"));
+        let (host, _) = device.on();
+        host.write(KUBELET_CONF, kubelet_conf(&format!("https://{server}"), &device.ca.pem).as_bytes(), 0o600).unwrap();
+        host.write(CA_FILE, device.ca.pem.as_bytes(), 0o644).unwrap();
+        let (certificate, key) = device.ca.leaf("edge-1", 2020, until);
+        let der = base64::engine::general_purpose::STANDARD.encode(certificate);
+        let pem = format!("-----BEGIN CERTIFICATE-----\n{der}\n-----END CERTIFICATE-----\n{}", key.serialize_pem());
+        host.write(CURRENT_PEM, pem.as_bytes(), 0o600).unwrap();
+        host.record(Record::Fact { name: "node".into(), value: "edge-1".into() }).unwrap();
+        repair::keep(&host).unwrap();
+        put_for_tests(&device.root(), LAYER, "program");
+        device
+    }
+
+    fn root(&self) -> PathBuf {
+        self.disk.path().join("root")
+    }
+
+    fn on(&self) -> (Host, Rc<Seen>) {
+        let (fake, seen) = Fake::new();
+        seen.clock.set(Some(SystemTime::UNIX_EPOCH + Duration::from_secs(DATE)));
+        (Host::open(&self.root(), Box::new(fake)).unwrap(), seen)
+    }
+
+    fn drop_seed(&self, text: &str) {
+        self.boot.write("seed.toml", text.as_bytes()).unwrap();
+    }
+
+    /// One boot. The third look at a card without a seed ends it, unless there is something to drop then.
+    fn boots_with(&self, fails: Option<&'static str>, drop: Option<&str>) -> (Result<(), Fault>, Rc<Seen>) {
+        let (fake, seen) = Fake::new();
+        seen.clock.set(Some(SystemTime::UNIX_EPOCH + Duration::from_secs(DATE)));
+        let fake = fake.answering(move |argv| match argv {
+            ["apply", row] if fails == Some(*row) => Some(Err(anyhow::anyhow!("apply {row}"))),
+            ["systemctl", "show", ..] => Some(Ok("ActiveState=active\nNRestarts=0\n".into())),
+            _ => None,
+        });
+        let empty = Cell::new(0);
+        let places = |_: &str| {
+            empty.set(empty.get() + u32::from(self.boot.seed()?.is_none()));
+            match drop.filter(|_| empty.get() == 3) {
+                Some(text) => self.drop_seed(text),
+                None => anyhow::ensure!(empty.get() < 3, "nobody drops a seed"),
+            }
+            Ok(vec![Place { partition: self.boot.clone(), carried: false }])
+        };
+        (run_beside(&self.root(), Box::new(fake), None, &ROWS, &places, &|_, _| Ok(Vec::new())), seen)
+    }
+
+    fn boots(&self, fails: Option<&'static str>) -> (Result<(), Fault>, Rc<Seen>) {
+        self.boots_with(fails, None)
+    }
+
+    fn status(&self) -> String {
+        String::from_utf8(self.boot.read(STATUS_NAME).unwrap().unwrap()).unwrap().replace('\r', "")
+    }
+
+    /// Which file it is, when it was changed, and how long it is: whatever was written is another one. /run is memory.
+    fn files(&self) -> BTreeMap<PathBuf, (u64, i64, i64, u64)> {
+        let (mut files, mut folders) = (BTreeMap::new(), vec![self.root()]);
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+                let (path, meta) = (entry.path(), entry.metadata().unwrap());
+                if meta.is_dir() && path != self.root().join("run") {
+                    folders.push(path);
+                } else if !meta.is_dir() {
+                    files.insert(path, (meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.len()));
+                }
+            }
+        }
+        files
+    }
+}
+
+fn applied_by(seen: &Seen) -> Vec<String> {
+    seen.commands.take().iter().filter_map(|c| c.strip_prefix("apply ").map(str::to_owned)).collect()
+}
+
+#[test]
+fn row_1_without_a_seed_it_waits_and_looks_again() {
+    let device = Device::new();
+    // At every boot, and says so.
+    for _ in 0..2 {
+        let (done, seen) = device.boots(None);
+        assert_eq!(done.unwrap_err().to_string(), "nobody drops a seed");
+        assert_eq!(seen.lines.take(), [format!("firstboot: waiting for a seed: {NO_SEED}")]);
+        assert!(
+            device.status().starts_with("state: waiting for a seed\n")
+                && device.status().contains("\nwhose move: seed")
+        );
+    }
+    let (done, seen) = device.boots_with(None, Some(&seed("aaaaaa", "")));
+    done.unwrap();
+    assert_eq!(applied_by(&seen), ["first", "second", "third"]);
+}
+
+#[test]
+fn row_2_the_same_seed_resumes() {
+    let device = Device::new();
+    device.drop_seed(&seed("aaaaaa", ""));
+    let (done, seen) = device.boots(Some("second"));
+    assert_eq!(done.unwrap_err().owner, Owner::Host);
+    assert_eq!(applied_by(&seen), ["first", "second"]);
+    let (done, seen) = device.boots(None);
+    done.unwrap();
+    assert_eq!(applied_by(&seen), ["second", "third"]);
+}
+
+#[test]
+fn row_3_another_seed_is_taken_and_what_holds_no_longer_is_done_again() {
+    let device = Device::new();
+    device.drop_seed(&seed("aaaaaa", ""));
+    assert!(device.boots(Some("third")).0.is_err());
+    device.drop_seed(&seed("bbbbbb", ""));
+    let (done, seen) = device.boots(None);
+    done.unwrap();
+    assert_eq!(applied_by(&seen), ["first", "third"]);
+}
+
+#[test]
+fn row_4_a_sealed_device_has_nothing_to_do_and_writes_the_verified_time_alone() {
+    let device = Device::sealed(2027);
+    // What the first boot learns about the cluster is kept.
+    device.boots(None).0.unwrap();
+    let (host, _) = device.on();
+    let kept = "/var/lib/firstboot/verified-time";
+    host.write(kept, format!("{}\n", DATE - 3600).as_bytes(), 0o600).unwrap();
+    let (before, card) = (device.files(), std::fs::read(device.disk.path().join("boot.img")).unwrap());
+    let (host, seen) = device.on();
+    guard(&host).unwrap();
+    assert_eq!((seen.commands.take(), seen.lines.take()), (vec!["nft -f -".to_owned()], vec![]));
+    let (done, seen) = device.boots(None);
+    done.unwrap();
+    assert_eq!(seen.commands.take(), ["systemctl show --property=ActiveState,NRestarts containerd.service"]);
+    let told = seen.lines.take();
+    assert!(told.iter().all(|line| line.starts_with("firstboot: kubelet stays closed to API servers")), "{told:?}");
+    let after = device.files();
+    let changed: Vec<&PathBuf> =
+        after.iter().filter(|(path, file)| before.get(*path) != Some(file)).map(|c| c.0).collect();
+    assert_eq!(changed, [&device.root().join(&kept[1..])]);
+    assert!(before.keys().all(|path| after.contains_key(path)));
+    assert_eq!(std::fs::read(device.disk.path().join("boot.img")).unwrap(), card);
+    // Ten minutes have not passed: nothing at all.
+    guard(&device.on().0).unwrap();
+    device.boots(None).0.unwrap();
+    assert_eq!(device.files(), after);
+}
+
+#[test]
+fn row_5_a_sealed_device_refuses_a_seed_and_leaves_it_alone() {
+    let device = Device::sealed(2027);
+    let text = seed("bbbbbb", "");
+    device.drop_seed(&text);
+    let (done, seen) = device.boots(None);
+    done.unwrap();
+    let why = "take seed.toml: this device is node edge-1 and its certificate is good until 2027-01-01T00:00:00Z; the file \
+               is left alone, remove it";
+    assert!(seen.lines.take().contains(&format!("firstboot: refused: {why}")));
+    assert_eq!(applied_by(&seen), [""; 0]);
+    assert_eq!(device.boot.read("seed.toml").unwrap().unwrap(), text.as_bytes());
+    let status = device.status();
+    assert!(status.starts_with("state: joined\n") && status.contains(&format!("\nerror: {why}\n")), "{status}");
+}
+
+#[test]
+fn row_6_with_reset_it_is_reset_and_joins_by_that_seed() {
+    let device = Device::sealed(2027);
+    device.drop_seed(&seed("bbbbbb", "reset = true\n"));
+    let (done, seen) = device.boots(None);
+    done.unwrap();
+    assert_eq!(seen.commands.take(), ["systemctl --no-block start firstboot-reset.service"]);
+    let places = |_: &str| Ok(vec![Place { partition: device.boot.clone(), carried: false }]);
+    work_beside(&device.root(), Box::new(Fake::new().0), &places).unwrap();
+    assert!(!device.root().join("etc/first").exists());
+    let (done, seen) = device.boots(None);
+    done.unwrap();
+    assert_eq!(applied_by(&seen), ["first", "second", "third"]);
+    assert_eq!(device.boot.seed().unwrap(), None);
+}
+
+#[test]
+fn row_7_a_lost_credential_needs_any_seed_and_the_data_stays() {
+    for (how, until) in [("missing", 2027), ("unreadable", 2027), ("expired", 2026)] {
+        let device = Device::sealed(until);
+        match how {
+            "missing" => device.on().0.remove(CURRENT_PEM).unwrap(),
+            "unreadable" => device.on().0.write(CURRENT_PEM, b"torn", 0o600).unwrap(),
+            _ => {}
+        }
+        // Without a seed it says what it needs.
+        let (done, seen) = device.boots(None);
+        assert_eq!(done.unwrap_err().to_string(), "nobody drops a seed", "{how}");
+        let asks = "; this node needs a new seed to join again, its workload's data is kept";
+        assert!(
+            seen.lines.take().iter().any(|l| l.starts_with("firstboot: waiting for a seed: ") && l.ends_with(asks))
+        );
+        device.drop_seed(&seed("bbbbbb", ""));
+        let (done, seen) = device.boots(None);
+        done.unwrap();
+        assert_eq!(applied_by(&seen), ["first", "second", "third"], "{how}");
+        assert_eq!(std::fs::read(device.root().join(DATA)).unwrap(), b"data");
+        assert!(device.on().0.journal().sealed());
+    }
+}
