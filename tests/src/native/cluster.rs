@@ -13,7 +13,7 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::runtime::Runtime;
 
 const CSRS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
@@ -155,6 +155,32 @@ fn absent_or(reply: Result<Reply, Error>, code: u16) -> Result<Option<Value>> {
 
 fn rfc3339() -> String {
     firstboot::report::timestamp(firstboot::report::unix_seconds(SystemTime::now()))
+}
+
+/// Lets cluster-info name this server (`HOST:PORT`), and waits until it is signed anew.
+///
+/// # Errors
+/// When the cluster does not answer, or signs nothing.
+pub fn publish_server(plane: &ControlPlane, server: &str) -> Result<()> {
+    let data = || -> Result<Value> {
+        let mut found = plane.get(&["-n", "kube-public", "configmap", "cluster-info"])?;
+        Ok(found["data"].take())
+    };
+    let before = data()?;
+    let text = before["kubeconfig"].as_str().context("find cluster-info's kubeconfig")?;
+    let line = text.lines().find(|l| l.trim_start().starts_with("server: ")).context("find cluster-info's server")?;
+    let now = text.replace(line, &format!("    server: https://{server}"));
+    if now == text {
+        return Ok(());
+    }
+    let patch = json!({ "data": { "kubeconfig": now } }).to_string();
+    plane.kubectl(&["-n", "kube-public", "patch", "configmap", "cluster-info", "--type=merge", "-p", &patch])?;
+    let signatures = before.as_object().into_iter().flatten().filter(|(key, _)| key.starts_with("jws-"));
+    let old: Vec<(&String, &Value)> = signatures.collect();
+    qemu::wait::until("cluster-info to be signed anew", Duration::from_secs(60), || {
+        let now = data()?;
+        Ok(old.iter().all(|(key, signature)| now[key.as_str()] != **signature).then_some(()))
+    })
 }
 
 /// The ranges of addresses that the cluster gave a Node for its pods.

@@ -65,13 +65,15 @@ pub struct Outcome {
 
 /// Called before each effect, with what it is about; what it fails with, the effect fails with.
 pub type Before = Box<dyn Fn(&str) -> Result<()>>;
+/// Gives the boot partition each time that firstboot looks for it.
+pub type Card = Box<dyn Fn() -> Vec<BootPartition>>;
 
 /// What a test has to do with a boot.
 pub struct Boot {
-    /// What may stop it.
+    /// Nothing, unless a test says so.
     pub before: Before,
-    /// Gives the boot partition each time that firstboot looks for it.
-    pub card: Option<Box<dyn Fn() -> Vec<BootPartition>>>,
+    /// The device's own, unless a test says so.
+    pub card: Option<Card>,
     /// Whether only the process is started again, by systemd, and the kernel runs on.
     pub restart: bool,
 }

@@ -7,6 +7,7 @@
 
 mod kills;
 mod recorded;
+mod resumed;
 
 use crate::{SOON, device_options, own_arch};
 use anyhow::{Context, Result, ensure};

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The disk of one first boot at every kind of moment: at its flushes, and between them with the writes since the last
-//! one lost, torn or in another order.
+//! The disk of one first boot at very many moments: at its flushes, and between them with the writes since the last one
+//! lost, or torn.
 
+use super::resumed::Resumed;
 use super::{Figures, comes_back, options, seeded};
+use crate::native::cluster::publish_server;
 use crate::{OFF, SOON};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use imagebuild::repo;
 use qemu::control_plane::ControlPlane;
 use qemu::device::{Device, Options};
@@ -15,8 +17,8 @@ use qemu::writes::{Entry, Moment, Replay};
 use serde_json::{Value, json};
 use std::time::Instant;
 
-const SERIAL: &str = "recorded";
-const NODE: &str = "edge-recorded";
+pub(super) const SERIAL: &str = "recorded";
+pub(super) const NODE: &str = "edge-recorded";
 /// Where the disk of the first moment that failed is kept, below the clone.
 const KEPT: &str = "out/torture/failed.img";
 
@@ -37,39 +39,51 @@ pub(super) fn run(
     device.wait_console(&format!("node {NODE} is Ready, seed destroyed"), SOON)?;
     let seconds = start.elapsed().as_secs_f64();
     device.power_off(OFF)?;
-    let log = device.recording()?;
-    drop(device);
-    let writes = log.entries().iter().filter(|entry| matches!(entry, Entry::Write { .. })).count();
-    let mut replay = Replay::new(&before, log)?;
-    progress.say(&format!("joined in {seconds:.0} s: {writes} writes, {} flushes", replay.flushes()));
+    let replay = || Replay::new(&before, device.recording()?);
+    let (writes, flushes) = {
+        let log = device.recording()?;
+        let count = |kind: fn(&Entry) -> bool| log.entries().iter().filter(|entry| kind(entry)).count();
+        (count(|e| matches!(e, Entry::Write { .. })), count(|e| *e == Entry::Flush))
+    };
+    progress.say(&format!("joined in {seconds:.0} s: {writes} writes, {flushes} flushes"));
 
-    let moments = moments(replay.flushes(), figures.moments, rng);
-    let (mut converged, mut booted) = (0, 0);
-    for (number, moment) in moments.iter().enumerate() {
-        let disk = replay.disk_at(*moment, &dir.path().join("at.img"))?;
-        // Spread over the whole boot.
-        let boots = booted * moments.len() < figures.boots * (number + 1) && booted < figures.boots;
-        booted += usize::from(boots);
-        let shown = format!("moment {} of {}: {}", number + 1, moments.len(), shown(*moment));
-        match tried(plane, &disk, &token, boots) {
-            Ok(how) => {
-                converged += 1;
-                progress.say(&format!("{shown}: {how}"));
-            }
-            Err(error) => {
-                if failures.is_empty() {
-                    keep(&disk)?;
+    let all = moments(flushes, figures.moments, rng);
+    let (booted, resumed) = shares(&all, figures.boots);
+    let disk = dir.path().join("at.img");
+    let mut converged = 0;
+    let mut each = |moments: &[Moment], how: &str, one: &dyn Fn(&DiskImage) -> Result<()>| -> Result<()> {
+        let mut replay = replay()?;
+        for (number, moment) in moments.iter().enumerate() {
+            let disk = replay.disk_at(*moment, &disk)?;
+            let shown = format!("{how} {} of {}, {}", number + 1, moments.len(), shown(*moment));
+            let start = Instant::now();
+            match one(&disk) {
+                Ok(()) => {
+                    converged += 1;
+                    progress.say(&format!("{shown}: Ready, {:.0} s", start.elapsed().as_secs_f64()));
                 }
-                let failure = format!("{shown}: {error:#}");
-                progress.say(&failure);
-                failures.push(failure);
+                Err(error) => {
+                    if failures.is_empty() {
+                        keep(&replay.disk_at(*moment, disk.path())?)?;
+                    }
+                    progress.say(&format!("{shown}: {error:#}"));
+                    failures.push(format!("{shown}: {error:#}"));
+                }
             }
         }
-    }
+        Ok(())
+    };
+    each(&booted, "booted", &|disk| boots(plane, disk, &token))?;
+    let natively = Resumed::new(plane, &before, dir.path())?;
+    each(&resumed, "resumed", &|disk| {
+        checks(disk)?;
+        natively.go_on(disk, &token)
+    })?;
+    publish_server(plane, &plane.endpoint_for_guest())?;
     Ok(json!({
-        "seconds to join": seconds, "writes": writes, "flushes": replay.flushes(), "moments tried": moments.len(),
-        "moments between flushes": moments.iter().filter(|m| m.lost.is_some()).count(), "moments booted": booted,
-        "moments converged": converged,
+        "seconds to join": seconds, "writes": writes, "flushes": flushes, "moments tried": all.len(),
+        "moments between flushes": all.iter().filter(|m| m.lost.is_some()).count(), "moments booted": booted.len(),
+        "moments resumed natively": resumed.len(), "moments converged": converged,
     }))
 }
 
@@ -92,23 +106,33 @@ fn moments(flushes: usize, count: usize, rng: &mut fastrand::Rng) -> Vec<Moment>
     moments
 }
 
-/// What a boot would find, and what becomes of it.
-fn tried(plane: &ControlPlane, disk: &DiskImage, token: &str, boots: bool) -> Result<&'static str> {
-    // The guest's own check comes first when it boots.
-    if boots {
-        plane.forget_nodes()?;
-        let mut device = Device::new(disk, &options(SERIAL))?;
-        device.power_on()?;
-        comes_back(plane, &mut device, NODE, token, "")?;
-        return Ok("booted, Ready");
+/// Those that are booted, spread over all, and the others.
+fn shares(all: &[Moment], boots: usize) -> (Vec<Moment>, Vec<Moment>) {
+    let (mut booted, mut others) = (Vec::new(), Vec::new());
+    for (number, moment) in all.iter().enumerate() {
+        // The middle of each share.
+        let its = (number * boots + boots / 2) / all.len() < ((number + 1) * boots + boots / 2) / all.len();
+        if its { &mut booted } else { &mut others }.push(*moment);
     }
+    (booted, others)
+}
+
+/// An emulated device boots from it, with the cluster as it was before.
+fn boots(plane: &ControlPlane, disk: &DiskImage, token: &str) -> Result<()> {
+    plane.forget_nodes()?;
+    let mut device = Device::new(disk, &options(SERIAL))?;
+    device.power_on()?;
+    comes_back(plane, &mut device, NODE, token, "")
+}
+
+/// What an ordinary boot checks before it mounts, and what is read without being mounted.
+fn checks(disk: &DiskImage) -> Result<()> {
     disk.check_root()?;
     let boot = disk.boot()?;
     for name in boot.list().context("list the boot partition")? {
         boot.read(&name).with_context(|| format!("read {name} of the boot partition"))?;
     }
-    ensure!(disk.exists("/etc/machine-id")?, "find /etc/machine-id");
-    Ok("checked")
+    Ok(())
 }
 
 /// Keeps a disk for whoever looks into it.
@@ -132,5 +156,9 @@ mod tests {
         assert_eq!(moments.iter().find(|m| m.lost.is_none()).unwrap().flushes, 0);
         assert_eq!(moments.last().unwrap().flushes, 300);
         assert!(moments.iter().all(|m| m.flushes < 300 || m.lost.is_none()));
+        for boots in [0, 1, 20] {
+            let (booted, others) = shares(&moments, boots);
+            assert_eq!((booted.len(), booted.len() + others.len()), (boots, moments.len()));
+        }
     }
 }

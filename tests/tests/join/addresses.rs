@@ -6,6 +6,7 @@ use qemu::control_plane::config::Family;
 use qemu::control_plane::{ControlPlane, Options};
 
 use super::bench::*;
+use e2e::native::cluster::publish_server;
 
 pub fn certificate_that_does_not_cover_the_address(plane: &ControlPlane) {
     let token = plane.create_token("1h").unwrap();
@@ -44,11 +45,11 @@ pub fn refused_connection_then_the_next_server(plane: &ControlPlane) {
 /// cluster-info names an address that cannot be reached from here, as behind a NAT.
 pub fn seeds_server_is_kept_when_the_clusters_own_fails(plane: &ControlPlane) {
     let own = "255.255.255.255:6443";
-    publish_server(plane, own);
+    publish_server(plane, own).unwrap();
     let (_, seed) = good(plane);
     let mut device = Bench::default();
     let joined = device.join(&seed, "behind-nat");
-    publish_server(plane, &plane.endpoint_for_host());
+    publish_server(plane, &plane.endpoint_for_host()).unwrap();
     let (joined, seeds) = (joined.unwrap(), plane.endpoint_for_host());
     assert_eq!(
         device.told,
@@ -72,7 +73,7 @@ pub fn ipv6() {
     let plane = ControlPlane::start(&options).unwrap();
     let endpoint = plane.endpoint_for_host();
     assert!(endpoint.starts_with("[::1]:"), "{endpoint}");
-    publish_server(&plane, &endpoint);
+    publish_server(&plane, &endpoint).unwrap();
     let (_, seed) = good(&plane);
     let mut device = Bench::default();
     let joined = device.join(&seed, "six").unwrap();

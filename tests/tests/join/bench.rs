@@ -219,16 +219,6 @@ pub fn wait_access(plane: &ControlPlane, who: &[&str], namespace: &str, map: &st
     .unwrap();
 }
 
-/// Makes cluster-info name `server` (`host:port`) as the cluster's own.
-pub fn publish_server(plane: &ControlPlane, server: &str) {
-    let found = plane.get(&["-n", "kube-public", "configmap", "cluster-info"]).unwrap();
-    let text = found["data"]["kubeconfig"].as_str().unwrap();
-    let line = text.lines().find(|l| l.trim_start().starts_with("server: ")).unwrap();
-    let text = text.replace(line, &format!("    server: https://{server}"));
-    let patch = serde_json::json!({ "data": { "kubeconfig": text } }).to_string();
-    plane.kubectl(&["-n", "kube-public", "patch", "configmap", "cluster-info", "--type=merge", "-p", &patch]).unwrap();
-}
-
 /// Makes a Node with this condition Ready.
 pub fn report_ready(plane: &ControlPlane, node: &str, ready: &str) {
     let condition = serde_json::json!({

@@ -22,7 +22,7 @@ mod trust;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use bench::publish_server;
+use e2e::native::cluster::publish_server;
 use qemu::control_plane::{ControlPlane, Options};
 
 type Case = (&'static str, fn(&ControlPlane));
@@ -71,7 +71,7 @@ const CASES: &[Case] = &[
 fn native_join() {
     let plane = ControlPlane::start(&Options { addons: false, ..Options::default() }).unwrap();
     // What is published for guests leads nowhere on the build machine; that is a case of its own.
-    publish_server(&plane, &plane.endpoint_for_host());
+    publish_server(&plane, &plane.endpoint_for_host()).unwrap();
     let failed: Vec<&str> = CASES
         .iter()
         // One of them alone, for whoever works on it.
@@ -96,7 +96,7 @@ fn native_join() {
 #[ignore = "takes an hour"]
 fn every_effect_in_every_way() {
     let plane = ControlPlane::start(&Options { addons: false, ..Options::default() }).unwrap();
-    publish_server(&plane, &plane.endpoint_for_host());
+    publish_server(&plane, &plane.endpoint_for_host()).unwrap();
     cuts::every_effect_in_every_way(&plane);
 }
 

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A moment of a recorded disk gone on with natively: its root file system below a folder, its boot partition where it is.
+//!
+//! What no boot changes (/usr, the bundle in it) is read off the image once, and linked. The API server has another address
+//! here than guests have for it, which seed, files and cluster-info are given.
+
+use super::recorded::{NODE, SERIAL};
+use crate::native::cluster::{Cluster, publish_server};
+use crate::native::{Boot, Device, readdress};
+use anyhow::{Context, Result, ensure};
+use imagebuild::cmd;
+use qemu::control_plane::{ControlPlane, is_ready};
+use qemu::disk::DiskImage;
+use qemu::seed::secret_of;
+use qemu::{search, status};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Folders that a first boot changes, but for those of the runtime, which has a stand-in, and of systemd.
+const CHANGED: [&str; 5] = ["/etc", "/opt", "/var/lib/cni", "/var/lib/firstboot", "/var/lib/kubelet"];
+
+/// Where moments are gone on with.
+pub(super) struct Resumed<'a> {
+    plane: &'a ControlPlane,
+    cluster: Cluster,
+    image: PathBuf,
+    root: PathBuf,
+}
+
+impl<'a> Resumed<'a> {
+    /// Reads the image off a disk that was never booted, and lets the cluster name the address that it has here.
+    pub(super) fn new(plane: &'a ControlPlane, before: &DiskImage, dir: &Path) -> Result<Self> {
+        let image = dir.join("image");
+        before.extract(&["/"], &image).context("read the image's root file system")?;
+        for folder in CHANGED {
+            remove(&image.join(folder.trim_start_matches('/')))?;
+        }
+        publish_server(plane, &plane.endpoint_for_host())?;
+        Ok(Resumed { plane, cluster: Cluster::of(plane)?, image, root: dir.join("root") })
+    }
+
+    /// Goes on with a disk, to the same end as ever.
+    pub(super) fn go_on(&self, disk: &DiskImage, token: &str) -> Result<()> {
+        remove(&self.root)?;
+        // No file of the image is written to: firstboot replaces files whole.
+        cmd::run(Command::new("cp").args(["--archive", "--link", "--"]).arg(&self.image).arg(&self.root))?;
+        disk.extract(&CHANGED, &self.root).context("read the root file system")?;
+        let device = Device { root: self.root.clone(), boot: disk.boot()?, serial: SERIAL.to_owned() };
+        let (guests, here) = (self.plane.endpoint_for_guest(), self.plane.endpoint_for_host());
+        readdress(&device.root, &device.boot, &guests, &here)?;
+        self.cluster.forget(NODE)?;
+        let outcome = device.run(Boot::default())?;
+        if let Err(fault) = &outcome.done {
+            anyhow::bail!("go on: {fault}; it said:\n{}", outcome.lines.join("\n"));
+        }
+        let node = self.cluster.node(NODE)?.with_context(|| format!("find node {NODE}; {:#?}", outcome.lines))?;
+        ensure!(is_ready(&node), "find node {NODE} Ready");
+        let state = status::value(&outcome.status, "state");
+        ensure!(state == Some("joined"), "find a status that says joined: it says {state:?}");
+        ensure!(device.boot.seed()?.is_none(), "find no seed");
+        let left = search::find(disk.path(), secret_of(token))?;
+        ensure!(left.is_empty(), "find no token on the disk: its secret stands at {left:?}");
+        Ok(())
+    }
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("remove {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}
