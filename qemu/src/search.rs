@@ -42,8 +42,8 @@ pub fn find(disk: &Path, text: &str) -> Result<Vec<u64>> {
     Ok(found.into_iter().collect())
 }
 
-/// The next stretch of data at or after `at`.
-fn next_data(file: &File, at: u64) -> rustix::io::Result<Option<(u64, u64)>> {
+/// The next stretch of data of a file at or after `at`: where it begins and ends.
+pub(crate) fn next_data(file: &File, at: u64) -> rustix::io::Result<Option<(u64, u64)>> {
     match rustix::fs::seek(file, SeekFrom::Data(at)) {
         Ok(start) => Ok(Some((start, rustix::fs::seek(file, SeekFrom::Hole(start))?))),
         // No data beyond `at`.

@@ -3,9 +3,15 @@
 
 use super::DiskImage;
 use crate::process::tool;
+use crate::search::next_data;
 use anyhow::{Context, Result, bail};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+
+/// Bytes that are copied at a time.
+const CHUNK: usize = 4 << 20;
 
 impl DiskImage {
     /// Brings the root file system to the state that the guest would find at its next boot.
@@ -25,17 +31,41 @@ impl DiskImage {
     /// # Errors
     /// When the first would have stopped the boot, or left something that the second finds.
     pub fn check_root(&self) -> Result<()> {
+        let alone = self.root_alone()?;
         // 0: nothing to do; 1: corrected, and be it by replaying the journal.
         for (words, most) in [(&["-p"][..], 1), (&["-f", "-n"], 0)] {
             let mut command = Command::new(tool("e2fsck"));
-            let out =
-                command.args(words).arg(self.root_spec()?).stdin(Stdio::null()).output().context("start e2fsck")?;
+            let out = command.args(words).arg(alone.path()).stdin(Stdio::null()).output().context("start e2fsck")?;
             if out.status.code().is_none_or(|code| code > most) {
                 let said = String::from_utf8_lossy(&out.stdout);
                 bail!("check the root file system (e2fsck {}, {}): {}", words.join(" "), out.status, said.trim());
             }
         }
         Ok(())
+    }
+
+    /// The root file system in a file of its own: when e2fsck (1.47) has replayed a journal, it opens its file again without
+    /// the offset that it was given, and finds nothing.
+    fn root_alone(&self) -> Result<tempfile::NamedTempFile> {
+        let extent = self.partition(super::ROOT)?;
+        let folder = self.path().parent().context("find the folder of a disk")?;
+        let alone = tempfile::NamedTempFile::new_in(folder).context("create a file for a root file system")?;
+        let disk = File::open(self.path()).with_context(|| format!("open {}", self.path().display()))?;
+        // A first boot grows it to the end of the disk.
+        let end = disk.metadata().context("measure a disk")?.len();
+        alone.as_file().set_len(end - extent.offset).context("size a file for a root file system")?;
+        let (mut at, mut buffer) = (extent.offset, vec![0; CHUNK]);
+        while let Some((start, stop)) = next_data(&disk, at).context("seek in a disk")? {
+            let mut from = start;
+            while from < stop {
+                let part = &mut buffer[..usize::try_from(stop - from).unwrap_or(CHUNK).min(CHUNK)];
+                disk.read_exact_at(part, from).context("read a disk")?;
+                alone.as_file().write_all_at(part, from - extent.offset).context("write a root file system")?;
+                from += part.len() as u64;
+            }
+            at = stop;
+        }
+        Ok(alone)
     }
 
     /// Content of a file; `None` when there is none.
