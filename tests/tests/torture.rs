@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A small part of `make torture`: moments of a recorded first boot, one of them booted, and one boot that is killed.
-//! Boots 4 guests.
+//! A small part of `make torture`: moments of a recorded first boot, one of them booted. Boots 2 guests.
 
 #![allow(clippy::unwrap_used)]
 
@@ -8,7 +7,7 @@ use e2e::torture::{self, Figures};
 use qemu::progress::Progress;
 
 /// Always the same choices, so that a change of the code is what makes it fail.
-const FIGURES: Figures = Figures { moments: 20, boots: 1, kills: 1, seed: 1 };
+const FIGURES: Figures = Figures { moments: 20, boots: 1, kills: 0, seed: 1 };
 
 #[test]
 fn the_power_may_go_at_any_moment_of_a_first_boot() {
@@ -17,10 +16,10 @@ fn the_power_may_go_at_any_moment_of_a_first_boot() {
     }
     let outcome = torture::run(FIGURES, &mut Progress::default()).unwrap();
     assert_eq!(outcome.failures, [""; 0]);
-    let (recorded, killed) = (&outcome.report["recorded"], &outcome.report["killed"]);
+    let recorded = &outcome.report["recorded"];
     assert_eq!(recorded["moments converged"], recorded["moments tried"]);
     assert!(recorded["moments tried"].as_u64().unwrap() > 15, "{recorded}");
     // A first boot writes and flushes far more often than there are moments to try.
     assert!(recorded["flushes"].as_u64().unwrap() > 100, "{recorded}");
-    assert_eq!((&recorded["moments booted"], &killed["joined"]), (&1.into(), &1.into()));
+    assert_eq!(recorded["moments booted"], 1);
 }
