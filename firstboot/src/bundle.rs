@@ -29,6 +29,21 @@ pub struct Manifest {
     pub images: Vec<Image>,
 }
 
+#[cfg(any(test, feature = "fake"))]
+impl Manifest {
+    /// That of an empty bundle, for tests.
+    pub fn for_tests() -> Self {
+        Manifest {
+            version: 1,
+            arch: "amd64".into(),
+            kubernetes: "1.36.3".into(),
+            sandbox_image: "registry.k8s.io/pause:3.10.2".into(),
+            files: Vec::new(),
+            images: Vec::new(),
+        }
+    }
+}
+
 /// One file to install.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

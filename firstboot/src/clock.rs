@@ -154,15 +154,7 @@ mod tests {
 
     fn device(dir: &std::path::Path) -> (Host, Rc<Seen>, ImageInfo) {
         let (fake, seen) = Fake::new();
-        let image = ImageInfo {
-            version: 1,
-            target: "t".into(),
-            arch: "amd64".into(),
-            build_time: 10_000,
-            build_id: "b".into(),
-            boot_label: "BOOT".into(),
-            leds: vec![],
-        };
+        let image = ImageInfo { build_time: 10_000, ..ImageInfo::for_tests() };
         (Host::open(dir, Box::new(fake)).unwrap(), seen, image)
     }
 

@@ -27,6 +27,22 @@ pub struct ImageInfo {
     pub leds: Vec<String>,
 }
 
+#[cfg(any(test, feature = "fake"))]
+impl ImageInfo {
+    /// That of some image, for tests.
+    pub fn for_tests() -> Self {
+        ImageInfo {
+            version: 1,
+            target: "generic-amd64".into(),
+            arch: "amd64".into(),
+            build_time: 1,
+            build_id: "test".into(),
+            boot_label: "BOOT".into(),
+            leds: Vec::new(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,6 +5,7 @@ use super::*;
 use crate::fault::Fault;
 use crate::host::fake::{Fake, Seen};
 use crate::image::{IMAGE_INFO, ImageInfo};
+use crate::phases::put_for_tests;
 use crate::report::{Reporter, STATUS_FOR_ALL, show_again};
 use std::path::Path;
 use std::rc::Rc;
@@ -14,19 +15,11 @@ const LOCK: &str = "input3::scrolllock";
 
 /// A device with these lights, and a kernel with these triggers besides `none`.
 fn device(root: &Path, names: &[&str], there: &[(&str, &str)], triggers: &'static [&'static str]) -> (Host, Rc<Seen>) {
-    let put = |path: &str, text: &str| {
-        let path = root.join(path.trim_start_matches('/'));
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    };
+    let put = |path: &str, text: &str| put_for_tests(root, path.trim_start_matches('/'), text);
     let image = ImageInfo {
-        version: 1,
-        target: "board".into(),
         arch: "arm64".into(),
-        build_time: 1,
-        build_id: "b".into(),
-        boot_label: "BOOT".into(),
         leds: names.iter().map(|n| (*n).to_owned()).collect(),
+        ..ImageInfo::for_tests()
     };
     put(IMAGE_INFO, &serde_json::to_string(&image).unwrap());
     for (led, max) in there {

@@ -73,23 +73,8 @@ impl Device {
     fn new() -> Self {
         let disk = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let root = disk.path().join("root");
-        let image = ImageInfo {
-            version: 1,
-            target: "generic-amd64".into(),
-            arch: "amd64".into(),
-            build_time: DATE - 86_400,
-            build_id: "b".into(),
-            boot_label: "BOOT".into(),
-            leds: vec![],
-        };
-        let manifest = Manifest {
-            version: 1,
-            arch: "amd64".into(),
-            kubernetes: "1.36.3".into(),
-            sandbox_image: "pause".into(),
-            files: vec![],
-            images: vec![],
-        };
+        let image = ImageInfo { build_time: DATE - 86_400, ..ImageInfo::for_tests() };
+        let manifest = Manifest::for_tests();
         put_for_tests(&root, &IMAGE_INFO[1..], &serde_json::to_string(&image).unwrap());
         let path = format!("{BUNDLE_DIR}/manifest.json");
         put_for_tests(&root, &path[1..], &serde_json::to_string(&manifest).unwrap());

@@ -110,6 +110,10 @@ impl Host {
         self.sys.before_effect(what).with_context(shown)
     }
 
+    fn command(&self, argv: &[&str]) -> Result<()> {
+        self.effect(&argv.join(" "), || format!("start {}", argv.first().copied().unwrap_or_default()))
+    }
+
     /// Writes a kernel setting.
     pub fn set_kernel(&self, path: &str, value: &str) -> Result<()> {
         self.effect(path, || format!("set {path} to {value}"))?;
@@ -327,20 +331,20 @@ impl Host {
 
     /// Runs a command.
     pub fn run(&self, argv: &[&str]) -> Result<String> {
-        self.effect(&argv.join(" "), || format!("start {}", argv.first().copied().unwrap_or_default()))?;
+        self.command(argv)?;
         self.sys.run(argv, None)
     }
 
     /// Runs a command that reads `input`.
     pub fn feed(&self, argv: &[&str], input: &mut dyn Read) -> Result<String> {
-        self.effect(&argv.join(" "), || format!("start {}", argv.first().copied().unwrap_or_default()))?;
+        self.command(argv)?;
         self.sys.run(argv, Some(input))
     }
 
     /// Runs commands that do not depend on each other, at the same time; answers in their order.
     pub fn run_all(&self, jobs: Vec<Job<'_>>) -> Result<Vec<Result<String>>> {
         for job in &jobs {
-            self.effect(&job.argv.join(" "), || format!("start {}", job.argv.first().copied().unwrap_or_default()))?;
+            self.command(&job.argv)?;
         }
         Ok(self.sys.run_all(jobs))
     }

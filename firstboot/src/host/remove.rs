@@ -197,7 +197,7 @@ impl Host {
         if !self.journal.borrow().knows(to) {
             self.record(Record::Effect(Effect::Tree { path: to.into() }))?;
         }
-        self.sys.before_effect(path)?;
+        self.effect(path, || format!("set {path} aside"))?;
         fs::renameat(&folder, name, &folder, new).with_context(|| format!("set {path} aside"))?;
         fs::fsync(&folder).with_context(|| format!("flush {above}"))
     }

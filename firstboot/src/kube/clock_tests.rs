@@ -43,15 +43,7 @@ fn joined(ca: &Ca, server: &Endpoint, clock: u64) -> Joined {
     host.write(KUBELET_CONF, kubelet_conf(&format!("https://{server}"), &ca.pem).as_bytes(), 0o600).unwrap();
     host.write(CA_FILE, ca.pem.as_bytes(), 0o644).unwrap();
     seen.clock.set(Some(at(clock)));
-    let image = ImageInfo {
-        version: 1,
-        target: "generic-amd64".into(),
-        arch: "amd64".into(),
-        build_time: DATE - 30 * DAY,
-        build_id: "b".into(),
-        boot_label: "BOOT".into(),
-        leds: vec![],
-    };
+    let image = ImageInfo { build_time: DATE - 30 * DAY, ..ImageInfo::for_tests() };
     Joined { host, seen, image, _root: root }
 }
 

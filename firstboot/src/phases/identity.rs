@@ -266,15 +266,7 @@ mod tests {
     }
 
     fn image() -> ImageInfo {
-        ImageInfo {
-            version: 1,
-            target: "t".into(),
-            arch: "amd64".into(),
-            build_time: 1000,
-            build_id: "b".into(),
-            boot_label: "BOOT".into(),
-            leds: vec![],
-        }
+        ImageInfo { build_time: 1000, ..ImageInfo::for_tests() }
     }
 
     #[test]

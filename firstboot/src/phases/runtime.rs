@@ -12,7 +12,9 @@ use std::time::Duration;
 
 const WANTED: &str = "/etc/systemd/system/multi-user.target.wants/containerd.service";
 const UNIT: &str = "/usr/lib/systemd/system/containerd.service";
+/// How long it may take to start, on an empty folder, too.
 const LIMIT: Duration = Duration::from_secs(120);
+const SILENT: &str = "wait for containerd, see journalctl -u containerd";
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
     let held = || -> Result<bool> {
@@ -58,18 +60,23 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
 
 /// Waits until it answers.
 pub(super) fn wait(host: &Host) -> Result<()> {
+    wait_for(host, Duration::from_millis(50), || answers(host))
+}
+
+/// Waits until it has an answer to what is asked every `interval`; then gives it.
+pub(super) fn wait_for<T>(host: &Host, interval: Duration, mut ask: impl FnMut() -> Result<T>) -> Result<T> {
     let mut last = None;
-    let answered = host.wait(LIMIT, Duration::from_millis(50), || match answers(host) {
-        Ok(()) => Ok(Some(())),
+    let answered = host.wait(LIMIT, interval, || match ask() {
+        Ok(answer) => Ok(Some(answer)),
         Err(e) => {
             last = Some(e);
             Ok(None)
         }
     })?;
     match (answered, last) {
-        (Some(()), _) => Ok(()),
-        (None, Some(last)) => Err(last).context("wait for containerd, see journalctl -u containerd"),
-        (None, None) => anyhow::bail!("wait for containerd, see journalctl -u containerd"),
+        (Some(answer), _) => Ok(answer),
+        (None, Some(last)) => Err(last).context(SILENT),
+        (None, None) => anyhow::bail!(SILENT),
     }
 }
 

@@ -16,26 +16,8 @@ pub(super) fn cx(root: &Path, sys: Fake, seed: &str) -> Cx {
     let boot = (0..).map(|n| root.join(format!("boot-{n}.img"))).find(|p| !p.exists()).unwrap();
     Cx {
         seed: seed::parse(seed.as_bytes()).unwrap(),
-        image: ImageInfo {
-            version: 1,
-            target: "generic-amd64".into(),
-            arch: "amd64".into(),
-            build_time: 0,
-            build_id: "test".into(),
-            boot_label: "BOOT".into(),
-            leds: vec![],
-        },
-        bundle: Installed {
-            manifest: Manifest {
-                version: 1,
-                arch: "amd64".into(),
-                kubernetes: "1.36.3".into(),
-                sandbox_image: "registry.k8s.io/pause:3.10.2".into(),
-                files: Vec::new(),
-                images: Vec::new(),
-            },
-            id: "0".repeat(16),
-        },
+        image: ImageInfo { build_time: 0, ..ImageInfo::for_tests() },
+        bundle: Installed { manifest: Manifest::for_tests(), id: "0".repeat(16) },
         boot: formatted_for_tests(&boot, 0, 16 << 20).unwrap(),
         seed_name: "seed.toml",
         carried: false,

@@ -56,15 +56,7 @@ fn device() -> Device {
         _ => None,
     });
     let host = Host::open(dir.path(), Box::new(fake)).unwrap();
-    let image = ImageInfo {
-        version: 1,
-        target: "t".into(),
-        arch: "amd64".into(),
-        build_time: BUILT,
-        build_id: "b".into(),
-        boot_label: "BOOT".into(),
-        leds: vec![],
-    };
+    let image = ImageInfo { build_time: BUILT, ..ImageInfo::for_tests() };
     Device { dir, host, image, bundle: bundle(), seed: None }
 }
 
@@ -84,14 +76,7 @@ fn bundle() -> Installed {
         component: "pause".into(),
         version: "3.10.2".into(),
     };
-    let manifest = Manifest {
-        version: 1,
-        arch: "amd64".into(),
-        kubernetes: "1.36.3".into(),
-        sandbox_image: image.name.clone(),
-        files: Vec::new(),
-        images: vec![image],
-    };
+    let manifest = Manifest { sandbox_image: image.name.clone(), images: vec![image], ..Manifest::for_tests() };
     Installed { manifest, id: "0123456789abcdef".into() }
 }
 

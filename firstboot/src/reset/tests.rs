@@ -36,23 +36,8 @@ fn put(root: &Path, path: &str, text: &str, mode: u32) {
 
 /// A device as it was flashed, after systemd has made a machine-id.
 fn flashed(root: &Path) {
-    let image = ImageInfo {
-        version: 1,
-        target: "generic-amd64".into(),
-        arch: "amd64".into(),
-        build_time: 1,
-        build_id: "test".into(),
-        boot_label: "BOOT".into(),
-        leds: vec![],
-    };
-    let manifest = Manifest {
-        version: 1,
-        arch: "amd64".into(),
-        kubernetes: "1.36.3".into(),
-        sandbox_image: "pause".into(),
-        files: vec![],
-        images: vec![],
-    };
+    let image = ImageInfo::for_tests();
+    let manifest = Manifest::for_tests();
     put(root, IMAGE_INFO, &serde_json::to_string(&image).unwrap(), 0o644);
     put(root, &format!("{BUNDLE_DIR}/manifest.json"), &serde_json::to_string(&manifest).unwrap(), 0o644);
     put(root, "/etc/machine-id", MACHINE_ID, 0o444);

@@ -71,6 +71,11 @@ impl Log {
         &self.entries
     }
 
+    /// How many flushes there are.
+    pub fn flushes(&self) -> usize {
+        self.entries.iter().filter(|entry| **entry == Entry::Flush).count()
+    }
+
     /// The bytes of a write.
     fn data(&self, data: u64, len: u64) -> Result<Vec<u8>> {
         let mut bytes = vec![0; usize::try_from(len).context("measure a write")?];

@@ -26,7 +26,7 @@ pub struct Moment {
 /// A disk and what was written to it.
 pub struct Replay {
     log: Log,
-    /// The disk as it stood after [`Replay::flushes`] flushes, and the next entry.
+    /// The disk as it stood after so many flushes, and the next entry.
     disk: DiskImage,
     flushes: usize,
     next: usize,
@@ -39,11 +39,6 @@ impl Replay {
         let dir = RunDir::new("replay")?;
         let disk = before.copy(&dir.path().join("disk.img"), 0)?;
         Ok(Replay { log, disk, flushes: 0, next: 0, _dir: dir })
-    }
-
-    /// Number of flushes in the recording.
-    pub fn flushes(&self) -> usize {
-        self.log.entries.iter().filter(|entry| **entry == Entry::Flush).count()
     }
 
     /// Lays the disk as it stood at `moment` into `to`. Moments have to come in order.
@@ -147,7 +142,7 @@ mod tests {
     fn at_a_flush_everything_before_it_is_there() {
         let dir = tempfile::tempdir().unwrap();
         let mut replay = ground(dir.path());
-        assert_eq!(replay.flushes(), 2);
+        assert_eq!(replay.log.flushes(), 2);
         let mut at = |flushes| shown(&replay.disk_at(Moment { flushes, lost: None }, &dir.path().join("at")).unwrap());
         assert_eq!([at(0), at(1), at(2)], ["oooooooo", "oaoooooo", "ocbooooo"]);
         let back = replay.disk_at(Moment { flushes: 1, lost: None }, &dir.path().join("at")).unwrap_err();

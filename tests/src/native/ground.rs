@@ -71,15 +71,7 @@ pub fn flashed(root: &Path) -> Result<()> {
     let options: String = OPTIONS.split_whitespace().map(|o| format!("CONFIG_{o}=y\n")).collect();
     put(root, &format!("boot/config-{RELEASE}"), 0o644, options.as_bytes())?;
     symlink("../run/systemd/resolve/stub-resolv.conf", root.join("etc/resolv.conf"))?;
-    let image = ImageInfo {
-        version: 1,
-        target: "generic-amd64".into(),
-        arch: "amd64".into(),
-        build_time: 1_700_000_000,
-        build_id: "test".into(),
-        boot_label: "BOOT".into(),
-        leds: Vec::new(),
-    };
+    let image = ImageInfo { build_time: 1_700_000_000, ..ImageInfo::for_tests() };
     put(root, IMAGE_INFO, 0o644, serde_json::to_string(&image)?.as_bytes())?;
     bundle(root)
 }
@@ -92,14 +84,7 @@ fn bundle(root: &Path) -> Result<()> {
         put(root, &format!("{BUNDLE_DIR}/blobs/{}", blob.sha256), 0o644, &bytes)?;
         Ok((hex(&Sha256::digest(content)), blob))
     };
-    let mut manifest = Manifest {
-        version: 1,
-        arch: "amd64".into(),
-        kubernetes: KUBELET.into(),
-        sandbox_image: PAUSE.into(),
-        files: Vec::new(),
-        images: Vec::new(),
-    };
+    let mut manifest = Manifest::for_tests();
     for path in ["bin/kubelet", "bin/containerd", "bin/ctr", "bin/runc", "cni/bridge"] {
         let content = format!("{path}\n").repeat(100);
         let (sha256, blob) = packed(content.as_bytes())?;

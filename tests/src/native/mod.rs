@@ -94,13 +94,8 @@ impl Default for Boot {
 #[allow(clippy::expect_used)] // a test's helper
 pub fn resume(root: &Path, boot: BootPartition, plane: &ControlPlane) -> Outcome {
     let serial = node_on_record(root).and_then(|node| node.strip_prefix("edge-").map(str::to_owned));
-    readdress(root, &boot, &plane.endpoint_for_guest(), &plane.endpoint_for_host()).expect("give the addresses");
     let device = Device { root: root.to_owned(), boot, serial: serial.unwrap_or_else(|| "native".to_owned()) };
-    let mut outcome = device.run(Boot::default()).expect("boot the device");
-    // A seed may have named it.
-    let node = node_on_record(root).unwrap_or_else(|| device.node());
-    outcome.node = Cluster::of(plane).and_then(|cluster| cluster.node(&node)).expect("ask the cluster for the Node");
-    outcome
+    device.resume(plane).expect("boot the device")
 }
 
 /// Puts `to` in the place of `from` (`HOST:PORT`) in the seed and in the files that came of it, which know the seed by
@@ -175,6 +170,19 @@ impl Device {
     /// Name of its Node.
     pub fn node(&self) -> String {
         format!("edge-{}", self.serial)
+    }
+
+    /// [`resume`] of a device whose serial number is known.
+    ///
+    /// # Errors
+    /// When it cannot be written, the stand-ins cannot do their part, or the cluster does not answer.
+    pub fn resume(&self, plane: &ControlPlane) -> Result<Outcome> {
+        readdress(&self.root, &self.boot, &plane.endpoint_for_guest(), &plane.endpoint_for_host())?;
+        let mut outcome = self.run(Boot::default())?;
+        // A seed may have named it.
+        let node = node_on_record(&self.root).unwrap_or_else(|| self.node());
+        outcome.node = Cluster::of(plane)?.node(&node)?;
+        Ok(outcome)
     }
 
     /// Switches it on, and lets `firstboot` run to its end.

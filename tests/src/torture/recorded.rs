@@ -40,11 +40,8 @@ pub(super) fn run(
     let seconds = start.elapsed().as_secs_f64();
     device.power_off(OFF)?;
     let replay = || Replay::new(&before, device.recording()?);
-    let (writes, flushes) = {
-        let log = device.recording()?;
-        let count = |kind: fn(&Entry) -> bool| log.entries().iter().filter(|entry| kind(entry)).count();
-        (count(|e| matches!(e, Entry::Write { .. })), count(|e| *e == Entry::Flush))
-    };
+    let log = device.recording()?;
+    let (flushes, writes) = (log.flushes(), log.entries().iter().filter(|e| matches!(e, Entry::Write { .. })).count());
     progress.say(&format!("joined in {seconds:.0} s: {writes} writes, {flushes} flushes"));
 
     let all = moments(flushes, figures.moments, rng);

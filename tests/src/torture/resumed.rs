@@ -5,8 +5,8 @@
 //! here than guests have for it, which seed, files and cluster-info are given.
 
 use super::recorded::{NODE, SERIAL};
+use crate::native::Device;
 use crate::native::cluster::{Cluster, publish_server};
-use crate::native::{Boot, Device, readdress};
 use anyhow::{Context, Result, ensure};
 use imagebuild::cmd;
 use qemu::control_plane::{ControlPlane, is_ready};
@@ -46,14 +46,12 @@ impl<'a> Resumed<'a> {
         cmd::run(Command::new("cp").args(["--archive", "--link", "--"]).arg(&self.image).arg(&self.root))?;
         disk.extract(&CHANGED, &self.root).context("read the root file system")?;
         let device = Device { root: self.root.clone(), boot: disk.boot()?, serial: SERIAL.to_owned() };
-        let (guests, here) = (self.plane.endpoint_for_guest(), self.plane.endpoint_for_host());
-        readdress(&device.root, &device.boot, &guests, &here)?;
         self.cluster.forget(NODE)?;
-        let outcome = device.run(Boot::default())?;
+        let outcome = device.resume(self.plane)?;
         if let Err(fault) = &outcome.done {
             anyhow::bail!("go on: {fault}; it said:\n{}", outcome.lines.join("\n"));
         }
-        let node = self.cluster.node(NODE)?.with_context(|| format!("find node {NODE}; {:#?}", outcome.lines))?;
+        let node = outcome.node.with_context(|| format!("find node {NODE}; {:#?}", outcome.lines))?;
         ensure!(is_ready(&node), "find node {NODE} Ready");
         let state = status::value(&outcome.status, "state");
         ensure!(state == Some("joined"), "find a status that says joined: it says {state:?}");

@@ -41,23 +41,8 @@ impl Machine {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         };
-        let image = ImageInfo {
-            version: 1,
-            target: "generic-amd64".into(),
-            arch: "amd64".into(),
-            build_time: 1_700_000_000,
-            build_id: "test".into(),
-            boot_label: "BOOT".into(),
-            leds: vec![],
-        };
-        let manifest = Manifest {
-            version: 1,
-            arch: "amd64".into(),
-            kubernetes: KUBELET.into(),
-            sandbox_image: "pause".into(),
-            files: vec![],
-            images: vec![],
-        };
+        let image = ImageInfo { build_time: 1_700_000_000, ..ImageInfo::for_tests() };
+        let manifest = Manifest::for_tests();
         put(IMAGE_INFO, &serde_json::to_string(&image).unwrap());
         put(&format!("{BUNDLE_DIR}/manifest.json"), &serde_json::to_string(&manifest).unwrap());
         put("/etc/machine-id", "0123456789abcdef0123456789abcdef\n");

@@ -12,12 +12,12 @@ mod past;
 pub(super) use found::{damage, damage_by, torn_pause};
 
 use super::bundle::Installed;
-use super::{events, images};
+use super::{events, images, runtime};
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::reset::{Keep, mounts};
 use crate::run::{Places, reporter_beside};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use found::{Unit, sign};
 use past::{Past, Stage};
 use std::collections::BTreeSet;
@@ -31,10 +31,7 @@ const RUNTIME: &str = "containerd.service";
 const KUBELET: &str = "kubelet.service";
 /// Fact: images that were imported again on a sealed device, one a line.
 const AGAIN: &str = "images-again";
-/// How long containerd may take on an empty folder.
-const START: Duration = Duration::from_secs(120);
 const CUT_OFF: &str = "it was being set aside";
-const SILENT: &str = "wait for containerd, see journalctl -u containerd";
 /// Before the cluster's clock has answered, nobody is asked for this long: the boot is not over.
 const EARLY: Duration = Duration::from_secs(20);
 /// Between two looks at a runtime that is not up, at first and at most.
@@ -114,21 +111,9 @@ fn make_way(host: &Host, now: &Past) -> Result<()> {
 /// Imports what the new state lacks, and starts kubelet in any case: it can do no harm, and pulls what it needs.
 fn fill(host: &Host, bundle: &Installed, ask: Ask<'_>) -> Result<(), Fault> {
     let work = || -> Result<(), Fault> {
-        let mut last = None;
-        let missing = host
-            .wait(START, Duration::from_millis(500), || match ask(host, bundle) {
-                Ok(missing) => Ok(Some(missing)),
-                Err(error) => {
-                    last = Some(error);
-                    Ok(None)
-                }
-            })
-            .owned_by(Owner::Host)?;
-        match (missing, last) {
-            (Some(missing), _) => images::import(host, &images::named(bundle, &missing)),
-            (None, Some(last)) => Err(last).context(SILENT).owned_by(Owner::Host),
-            (None, None) => Err(Fault::new(Owner::Host, SILENT)),
-        }
+        let missing =
+            runtime::wait_for(host, Duration::from_millis(500), || ask(host, bundle)).owned_by(Owner::Host)?;
+        images::import(host, &images::named(bundle, &missing))
     };
     let filled = work();
     host.start_unit(KUBELET).owned_by(Owner::Host)?;

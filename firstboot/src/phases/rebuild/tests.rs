@@ -56,23 +56,8 @@ impl Device {
             component: "pause".into(),
             version: "3.10.2".into(),
         };
-        let manifest = Manifest {
-            version: 1,
-            arch: "amd64".into(),
-            kubernetes: "1.36.3".into(),
-            sandbox_image: PAUSE.into(),
-            files: vec![],
-            images: vec![image(PAUSE), image(PROXY)],
-        };
-        let info = ImageInfo {
-            version: 1,
-            target: "t".into(),
-            arch: "amd64".into(),
-            build_time: 1,
-            build_id: "b".into(),
-            boot_label: "BOOT".into(),
-            leds: vec![],
-        };
+        let manifest = Manifest { images: vec![image(PAUSE), image(PROXY)], ..Manifest::for_tests() };
+        let info = ImageInfo::for_tests();
         let put = |path: &str, text: &str| put_for_tests(&root, path.trim_start_matches('/'), text);
         put(IMAGE_INFO, &serde_json::to_string(&info).unwrap());
         put(&format!("{BUNDLE_DIR}/manifest.json"), &serde_json::to_string(&manifest).unwrap());
