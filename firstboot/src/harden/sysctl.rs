@@ -101,11 +101,14 @@ pub(crate) fn path(key: &str) -> String {
     format!("/proc/sys/{}", swapped.collect::<String>())
 }
 
-/// Names that a name with a `*` stands for.
-fn expand(host: &Host, key: &str) -> Result<Vec<String>> {
-    let Some((before, after)) = key.split_once(".*.") else { return Ok(vec![key.to_owned()]) };
-    let links = host.list(&path(before))?;
-    Ok(links.into_iter().map(|link| format!("{before}.{}.{after}", link.replace('.', "/"))).collect())
+/// What `work` makes of a setting, or of every one that a name with a `*` stands for.
+fn each<T>(host: &Host, row: &str, work: impl Fn(String) -> Result<T>) -> Result<Vec<T>> {
+    match row.split_once(".*.") {
+        None => Ok(vec![work(row.to_owned())?]),
+        Some((before, after)) => {
+            host.each(&path(before), |link| work(format!("{before}.{}.{after}", link.replace('.', "/"))))
+        }
+    }
 }
 
 /// What the kernel has, blanks made one.
@@ -127,17 +130,18 @@ pub(super) fn apply(host: &Host, kept: &Kept) -> Result<(), Fault> {
         for (known_only, (key, wanted, _)) in
             SETTINGS.iter().map(|s| (false, s)).chain(WHERE_KNOWN.iter().map(|s| (true, s)))
         {
-            for key in expand(host, key)?.iter().filter(|key| !wishes.contains_key(*key)) {
-                let found = value(host, key)?;
-                if found.as_deref() == Some(*wanted) || (known_only && found.is_none()) {
-                    continue;
+            each(host, key, |key| {
+                let found = value(host, &key)?;
+                let right = found.as_deref() == Some(*wanted) || (known_only && found.is_none());
+                if right || wishes.contains_key(&key) {
+                    return Ok(());
                 }
-                match host.set_kernel(&path(key), wanted) {
+                match host.set_kernel(&path(&key), wanted) {
                     // A kernel may know the name and not the value; the audit tells.
-                    Err(_) if known_only => {}
-                    other => other?,
+                    Err(_) if known_only => Ok(()),
+                    other => other,
                 }
-            }
+            })?;
         }
         keep_or_remove(host, SEED_FILE, seed_file(wishes).as_deref())
     };
@@ -198,8 +202,8 @@ fn starred(key: &str) -> String {
 fn look(host: &Host, setting: &Setting, wishes: &BTreeMap<String, String>, known_only: bool) -> Result<Finding> {
     let (row, wanted, why) = *setting;
     let (mut wrong, mut excepted) = (Vec::new(), Vec::new());
-    for key in expand(host, row)? {
-        let found = value(host, &key)?;
+    let read = |key: String| Ok((value(host, &key)?, key));
+    for (found, key) in each(host, row, read)? {
         let shown = found.clone().unwrap_or_else(|| "missing".to_owned());
         let shown = if row.contains('*') { format!("{key} = {shown}") } else { shown };
         match wishes.get(&key) {

@@ -8,6 +8,10 @@ use std::rc::Rc;
 
 fn machine(root: &Path) -> (Host, Rc<Seen>) {
     let (fake, seen) = Fake::new();
+    (machine_with(root, fake), seen)
+}
+
+fn machine_with(root: &Path, fake: Fake) -> Host {
     let host = Host::open(root, Box::new(fake)).unwrap();
     for link in ["all", "default", "lo", "eth0.5"] {
         for name in ["accept_source_route", "accept_redirects", "secure_redirects", "send_redirects"] {
@@ -17,7 +21,7 @@ fn machine(root: &Path) -> (Host, Rc<Seen>) {
     for (key, value, _) in SETTINGS.iter().filter(|(key, ..)| !key.contains('*')) {
         put(&host, &path(key), value);
     }
-    (host, seen)
+    host
 }
 
 fn put(host: &Host, path: &str, text: &str) {
@@ -61,6 +65,21 @@ fn only_what_differs_is_set() {
         "/proc/sys/kernel/io_uring_disabled=2",
     ];
     assert_eq!(*seen.kernel.borrow(), set);
+}
+
+#[test]
+fn a_link_that_udev_renames_meanwhile_is_set_under_its_new_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let conf = dir.path().join("proc/sys/net/ipv4/conf");
+    let (fake, seen) = Fake::new();
+    let fake = fake.answering(move |argv| {
+        let renamed = std::fs::rename(conf.join("eth0.5"), conf.join("enp0s1")).is_ok();
+        renamed.then(|| anyhow::bail!("set {}: No such file or directory", argv[1]))
+    });
+    let host = machine_with(dir.path(), fake);
+    put(&host, "/proc/sys/net/ipv4/conf/eth0.5/secure_redirects", "1");
+    apply(&host, &kept(&[])).unwrap();
+    assert_eq!(*seen.kernel.borrow(), ["/proc/sys/net/ipv4/conf/enp0s1/secure_redirects=0"]);
 }
 
 #[test]

@@ -222,6 +222,20 @@ impl Host {
         Ok(names)
     }
 
+    /// What `work` makes of every name in a folder of the kernel, sorted. Links are renamed by udev, and pods' come and
+    /// go: where the folder changed meanwhile neither results nor errors count, and all is done again.
+    pub fn each<T>(&self, path: &str, work: impl Fn(&str) -> Result<T>) -> Result<Vec<T>> {
+        let mut names = self.list(path)?;
+        loop {
+            let done = names.iter().map(|name| work(name)).collect();
+            let now = self.list(path)?;
+            if now == names {
+                return done;
+            }
+            names = now;
+        }
+    }
+
     /// Size of a file in bytes and its mode bits; `None` when it is not there. Links are followed below the root.
     pub fn size_and_mode(&self, path: &str) -> Result<Option<(u64, u32)>> {
         match self.open_below(path, OFlags::PATH) {

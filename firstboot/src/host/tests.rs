@@ -74,6 +74,21 @@ fn links_are_replaced_whole() {
     assert_eq!(host.list("/opt/firstboot").unwrap(), Vec::<String>::new());
 }
 
+#[test]
+fn a_folder_that_changes_meanwhile_is_gone_through_again() {
+    let (dir, host, _) = host();
+    let links = dir.path().join("sys/class/net");
+    std::fs::create_dir_all(links.join("eth0")).unwrap();
+    let rename = |name: &str| {
+        std::fs::rename(links.join("eth0"), links.join("enp0s1")).or_else(|_| bail!("read {name}"))?;
+        bail!("{name} is gone")
+    };
+    let done: Result<Vec<()>> = host.each("/sys/class/net", rename);
+    assert_eq!(done.unwrap_err().to_string(), "read enp0s1");
+    assert_eq!(host.each("/sys/class/net", |name| Ok(name.to_owned())).unwrap(), ["enp0s1"]);
+    assert_eq!(host.each("/sys/class/none", |name| Ok(name.to_owned())).unwrap(), Vec::<String>::new());
+}
+
 /// The kernel answers EAGAIN to a `..` when anything on the machine is renamed or mounted meanwhile.
 #[test]
 fn a_link_with_dots_is_read_while_files_are_renamed() {

@@ -172,17 +172,15 @@ fn usable_serial(raw: &str) -> Option<String> {
 
 /// MAC address, without colons, of the first physical interface whose address is permanent and universal.
 fn permanent_mac(host: &Host) -> Result<Option<String>> {
-    for name in host.list("/sys/class/net")? {
+    let macs = host.each("/sys/class/net", |name| {
         let file = |leaf: &str| host.read_text(&format!("/sys/class/net/{name}/{leaf}"));
         // 0: NET_ADDR_PERM, set by the maker (Documentation/ABI/testing/sysfs-class-net).
         if file("addr_assign_type")?.as_deref() != Some("0") || file("device/uevent")?.is_none() {
-            continue;
+            return Ok(None);
         }
-        if let Some(mac) = file("address")?.and_then(|m| universal_mac(&m)) {
-            return Ok(Some(mac));
-        }
-    }
-    Ok(None)
+        Ok(file("address")?.and_then(|m| universal_mac(&m)))
+    })?;
+    Ok(macs.into_iter().flatten().next())
 }
 
 /// IEEE 802: bit 1 of the first octet tells a locally administered address.

@@ -29,22 +29,21 @@ pub(in super::super) struct Seen {
 
 /// Real interfaces of this device, by name; no bridges, VLANs and the like.
 pub(in super::super) fn links(host: &Host) -> Result<Vec<Seen>> {
-    let mut links = Vec::new();
-    for name in host.list("/sys/class/net")? {
+    let links = host.each("/sys/class/net", |name| {
         let at = |file: &str| format!("/sys/class/net/{name}/{file}");
         if host.read_text(&at("device/uevent"))?.is_none() {
-            continue;
+            return Ok(None);
         }
         // Reading `carrier` of an interface that is down is an error; that is "down" too.
         let carrier = host.read_text(&at("carrier")).unwrap_or(None);
-        links.push(Seen {
+        Ok(Some(Seen {
             mac: host.read_text(&at("address"))?.unwrap_or_default(),
             radio: host.size_and_mode(&at("phy80211"))?.is_some() || host.size_and_mode(&at("wireless"))?.is_some(),
             carrier: carrier.as_deref() == Some("1"),
-            name,
-        });
-    }
-    Ok(links)
+            name: name.to_owned(),
+        }))
+    })?;
+    Ok(links.into_iter().flatten().collect())
 }
 
 /// The interface that is meant; none when that cannot be told yet.
