@@ -29,6 +29,8 @@ const SETTINGS: &[Setting] = &[
     ("io.containerd.cri.v1.runtime", &["containerd", "runtimes", "runc", "options", "NoNewKeyring"], "false", "containers do not share the host's keys"),
     ("io.containerd.cri.v1.runtime", &["containerd", "runtimes", "runc", "options", "SystemdCgroup"], "true", "one manager of control groups, so that limits hold"),
     ("io.containerd.grpc.v1.cri", &["disable_tcp_service"], "true", "who may talk to containerd is decided by the mode of its socket"),
+    ("io.containerd.service.v1.diff-service", &["sync_fs"], "true", "images that are imported are on the disk before they are on record: a power cut leaves no empty files in them"),
+    ("io.containerd.cri.v1.images", &["image_pull_with_sync_fs"], "true", "the same for images that are pulled"),
     ("io.containerd.grpc.v1.cri", &["stream_server_address"], "127.0.0.1", "exec and attach go through kubelet, which asks for a credential"),
 ];
 

@@ -85,6 +85,10 @@ fn answers(host: &Host) -> Result<()> {
 }
 
 /// containerd's configuration, version 3 (containerd 2.x, docs/cri/config.md).
+///
+/// A layer is on record the moment it is unpacked, and its files reach the disk up to half a minute later: a power cut between
+/// leaves empty files that nobody looks at again. `sync_fs` is for what is imported, `image_pull_with_sync_fs` for what kubelet
+/// pulls, which the transfer service cannot do yet (containerd#9401, #10284).
 fn config(sandbox_image: &str) -> String {
     format!(
         r#"# Written by firstboot.
@@ -95,8 +99,13 @@ state = "/run/containerd"
 [grpc]
   address = "/run/containerd/containerd.sock"
 
+[plugins."io.containerd.service.v1.diff-service"]
+  sync_fs = true
+
 [plugins."io.containerd.cri.v1.images"]
   snapshotter = "overlayfs"
+  image_pull_with_sync_fs = true
+  use_local_image_pull = true
 
 [plugins."io.containerd.cri.v1.images".pinned_images]
   sandbox = "{sandbox_image}"
