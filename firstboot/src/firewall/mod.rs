@@ -20,6 +20,13 @@ use crate::seed::Seed;
 use anyhow::{Context, Result};
 use known::Known;
 
+/// Where an image says which of the kernel's modules the table needs (modules-load.d(5)).
+pub const MODULES_FILE: &str = "/usr/lib/modules-load.d/firstboot-firewall.conf";
+/// What stands there. The kernel would load them one by one, each by a program of its own, while the guard waits and with it
+/// everything that comes after.
+pub const MODULES: &str =
+    "# Written by firstboot: the packet filter's.\nnft_ct\nnft_fib_inet\nnft_limit\nnft_log\nnf_log_syslog\n";
+
 /// Whether what a seed says is kept for the guard.
 pub(crate) fn holds(host: &Host, seed: &Seed) -> Result<bool> {
     let known = Known::read(host)?;

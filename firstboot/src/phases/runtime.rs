@@ -14,6 +14,9 @@ const WANTED: &str = "/etc/systemd/system/multi-user.target.wants/containerd.ser
 const UNIT: &str = "/usr/lib/systemd/system/containerd.service";
 /// How long it may take to start, on an empty folder, too.
 const LIMIT: Duration = Duration::from_secs(120);
+/// Between two questions whether it answers, and between two looks whether its state is damaged.
+const INTERVAL: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_secs(5);
 const SILENT: &str = "wait for containerd, see journalctl -u containerd";
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
@@ -43,24 +46,34 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
             cx.host.run(&["systemctl", "stop", "containerd.service"])?;
         }
         cx.host.start_unit("containerd.service")?;
-        match wait(&cx.host) {
-            Ok(()) => Ok(()),
-            // The power went while it wrote, earlier; or else it is as it says.
-            Err(silent) => match rebuild::damage(&cx.host)? {
-                None => Err(silent),
-                Some(why) => {
-                    rebuild::set_aside(&cx.host, &why)?;
-                    wait(&cx.host)
-                }
-            },
+        match answer_or_damage(&cx.host)? {
+            None => Ok(()),
+            // The power went while it wrote, earlier.
+            Some(why) => {
+                rebuild::set_aside(&cx.host, &why)?;
+                wait(&cx.host)
+            }
         }
     };
     work().owned_by(Owner::Host)
 }
 
+/// Waits until it answers; or why it never will.
+fn answer_or_damage(host: &Host) -> Result<Option<String>> {
+    let mut next = host.sys().uptime() + LOOK;
+    wait_for(host, INTERVAL, || match answers(host) {
+        Ok(()) => Ok(None),
+        Err(silent) if host.sys().uptime() < next => Err(silent),
+        Err(silent) => {
+            next = host.sys().uptime() + LOOK;
+            rebuild::damage(host)?.map(Some).ok_or(silent)
+        }
+    })
+}
+
 /// Waits until it answers.
 pub(super) fn wait(host: &Host) -> Result<()> {
-    wait_for(host, Duration::from_millis(50), || answers(host))
+    wait_for(host, INTERVAL, || answers(host))
 }
 
 /// Waits until it has an answer to what is asked every `interval`; then gives it.
@@ -134,6 +147,29 @@ state = "/run/containerd"
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::fake::Fake;
+
+    /// A machine whose containerd never answers: what systemd and its log say of it.
+    fn silent(unit: &'static str, log: &'static str) -> (Result<Option<String>>, Duration) {
+        let dir = tempfile::tempdir().unwrap();
+        let (fake, seen) = Fake::new();
+        let fake = fake.sockets_below(dir.path()).answering(move |argv| match argv[0] {
+            "systemctl" => Some(Ok(unit.to_owned())),
+            "journalctl" => Some(Ok(log.to_owned())),
+            _ => None,
+        });
+        let host = Host::open(dir.path(), Box::new(fake)).unwrap();
+        (answer_or_damage(&host), seen.waited.get())
+    }
+
+    #[test]
+    fn a_damaged_runtime_is_not_waited_for_and_a_slow_one_is() {
+        let (found, waited) = silent("ActiveState=activating\nNRestarts=3\n", "level=fatal error=\"checksum error\"");
+        assert_eq!((found.unwrap().as_deref(), waited), (Some("it says \"checksum error\""), LOOK));
+        let (found, waited) = silent("ActiveState=activating\nNRestarts=0\n", "level=info msg=starting");
+        assert!(found.unwrap_err().to_string().starts_with(SILENT));
+        assert_eq!(waited, LIMIT);
+    }
 
     #[test]
     fn the_configuration_is_toml_and_pins_the_sandbox_image() {

@@ -180,6 +180,7 @@ fn key(parts: &Parts, rootfs: &Rootfs, initrd: &Path, loader: &Path, units: &Pat
         SEED_EXAMPLE.1,
         &firstboot::harden::mounts::fstab(),
         firstboot::leds::MODULES,
+        firstboot::firewall::MODULES,
     ]))
 }
 

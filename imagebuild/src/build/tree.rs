@@ -9,6 +9,7 @@ use crate::rootfs::{self, Rootfs};
 use crate::target::{Role, Target};
 use anyhow::{Context, Result};
 use firstboot::bundle::BUNDLE_DIR;
+use firstboot::firewall;
 use firstboot::harden::units::FOLDER;
 use firstboot::harden::{files, mounts};
 use firstboot::image::{IMAGE_INFO, ImageInfo};
@@ -73,6 +74,7 @@ pub fn fill(
     }
     if let Some(program) = &parts.firstboot {
         install(program, &tree.join("usr/bin/firstboot"), 0o755)?;
+        rootfs::put(tree, firewall::MODULES_FILE, firewall::MODULES, 0o644)?;
         for unit in UNITS {
             install_unit(units, unit, tree)?;
             rootfs::enable(tree, unit)?;

@@ -207,7 +207,15 @@ impl Device {
     /// # Errors
     /// When the stand-ins cannot do their part.
     pub fn reset(&self) -> Result<Outcome> {
-        let (fake, seen, beside) = self.machine(Box::new(|_| Ok(())), false)?;
+        self.reset_with(Box::new(|_| Ok(())))
+    }
+
+    /// The same, with something to do before each effect.
+    ///
+    /// # Errors
+    /// As [`reset`](Device::reset).
+    pub fn reset_with(&self, before: Before) -> Result<Outcome> {
+        let (fake, seen, beside) = self.machine(before, false)?;
         let asked = || -> Result<Done, Fault> {
             let host = Host::open(&self.root, Box::new(Fake::new().0)).map_err(|e| Fault::new(Owner::Host, e))?;
             by_command(&host, &Keep::default())

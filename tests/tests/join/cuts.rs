@@ -72,7 +72,8 @@ fn lives(plane: &ControlPlane, name: &str, one: impl Fn(&Life, usize, &mut Failu
     eprintln!("{all} cuts, {:.0} s", started.elapsed().as_secs_f64());
 }
 
-fn resets(life: &Life) -> Result<(), String> {
+/// Takes a device back to the flashed image.
+pub fn resets(life: &Life) -> Result<(), String> {
     let outcome = life.device.reset().map_err(|e| format!("{e:#}"))?;
     if let Err(fault) = outcome.done {
         return Err(format!("{fault}\n{:#?}", outcome.lines));

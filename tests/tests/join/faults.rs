@@ -2,7 +2,7 @@
 //! What the kernel refuses on the way to a node: each ends in a clear state and one line, and the next try, with nothing in
 //! the way, in the same node.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
@@ -14,6 +14,7 @@ use qemu::control_plane::ControlPlane;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 
+use super::cuts::resets;
 use super::life::{Failures, Life};
 use super::machine::value;
 
@@ -122,6 +123,80 @@ fn is_clear(what: &str, outcome: &Outcome, errno: Errno) -> Result<(), &'static 
     let wanted =
         (Some("stopped"), Some(text.as_str()), Some("host (look at this device; it tries again at the next boot)"));
     if told == wanted { Ok(()) } else { Err("the card says something else") }
+}
+
+/// Effects of a reset that may fail without a word, each with the reason.
+const SILENT: [(&str, &str); 8] = [
+    ("systemctl kill --signal=SIGKILL containerd.service", "of a runtime that has stopped, mostly nothing is left"),
+    (
+        "systemctl show --property=ActiveState --value ",
+        "asked after a unit that could not be stopped, which is then told",
+    ),
+    ("nft list tables", "a program that is not there has made nothing, and what is in the kernel goes with it"),
+    ("iptables-save", "the same"),
+    ("ip6tables-save", "the same"),
+    ("ipset list -name", "the same"),
+    ("systemctl daemon-reload", "the next boot does the same"),
+    ("systemctl --no-block start firstboot.service", "the same"),
+];
+
+/// Each effect of a reset fails once as the kernel would have it, and is told; asked for again, the reset ends at the flashed
+/// image.
+pub fn a_reset_that_fails(plane: &ControlPlane) {
+    let life = Life::lived(plane, "reset-fault");
+    let last = life.cuts.len() - 1;
+    let sealed = &life.cuts[last].state;
+    let effects = Rc::new(RefCell::new(Vec::new()));
+    life.from(last, sealed, || {
+        let noted = effects.clone();
+        let note = move |what: &str| {
+            noted.borrow_mut().push(what.to_owned());
+            Ok(())
+        };
+        life.device.reset_with(Box::new(note)).unwrap().done.map_err(|fault| fault.to_string())
+    })
+    .unwrap();
+    let effects = effects.take();
+    assert!(effects.len() > 100, "{effects:#?}");
+    let mut failures = Failures::default();
+    for (n, what) in effects.iter().enumerate() {
+        let errno = ERRNOS[n % ERRNOS.len()];
+        let done = life.from(last, sealed, || {
+            let left = Cell::new(n);
+            let before = move |_: &str| {
+                let now = left.get();
+                left.set(now.wrapping_sub(1));
+                if now == 0 { Err(errno.into()) } else { Ok(()) }
+            };
+            let outcome = life.device.reset_with(Box::new(before)).map_err(|e| format!("{e:#}"))?;
+            is_clear_reset(what, &outcome, errno).map_err(|why| format!("{why}: {outcome:#?}"))?;
+            resets(&life)
+        });
+        failures.note(&format!("reset, fault {n}, {errno} at {what:?}"), done);
+    }
+    eprintln!("{} effects of a reset", effects.len());
+    failures.tell(0);
+}
+
+/// Whether a reset says what failed: as its end, or on the way, where others are concerned.
+fn is_clear_reset(what: &str, outcome: &Outcome, errno: Errno) -> Result<(), &'static str> {
+    let words = errno.to_string();
+    let Err(fault) = &outcome.done else {
+        let told = outcome.lines.iter().any(|line| line.starts_with("firstboot: ") && line.contains(&words));
+        let silent = SILENT.iter().any(|(known, _)| what.starts_with(known));
+        return if told || silent { Ok(()) } else { Err("it went on, and said nothing") };
+    };
+    let text = fault.to_string();
+    if fault.owner != Owner::Host || !text.ends_with(&words) || text.contains('\n') {
+        return Err("not the host's, not the kernel's words, or more than one line");
+    }
+    let told = outcome.lines.iter().any(|line| line.ends_with(&format!("failed (host): {text}; stopped")));
+    let status = (value(&outcome.status, "state"), value(&outcome.status, "error"));
+    if told && status == (Some("stopped"), Some(text.as_str())) {
+        Ok(())
+    } else {
+        Err("console or card say something else")
+    }
 }
 
 /// The process ends at the beginning of each phase, and systemd starts it again.

@@ -50,6 +50,7 @@ const CASES: &[Case] = &[
     ("power cut at every effect", machine::power_cut_at_every_effect_leaves_one_csr),
     ("power cut and fault at every effect of the whole way", cuts::every_effect),
     ("process killed at every phase", faults::killed_at_every_phase),
+    ("reset that fails", faults::a_reset_that_fails),
     ("card that fails", faults::a_card_that_fails),
     ("record that cannot be opened", faults::a_record_that_cannot_be_opened),
     ("tree of another machine", faults::a_tree_of_another_machine),
