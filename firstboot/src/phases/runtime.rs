@@ -152,14 +152,14 @@ mod tests {
     /// A machine whose containerd never answers: what systemd and its log say of it.
     fn silent(unit: &'static str, log: &'static str) -> (Result<Option<String>>, Duration) {
         let dir = tempfile::tempdir().unwrap();
-        let (fake, seen) = Fake::new();
-        let fake = fake.sockets_below(dir.path()).answering(move |argv| match argv[0] {
+        let fake = Fake::new().0.sockets_below(dir.path()).answering(move |argv| match argv[0] {
             "systemctl" => Some(Ok(unit.to_owned())),
             "journalctl" => Some(Ok(log.to_owned())),
             _ => None,
         });
         let host = Host::open(dir.path(), Box::new(fake)).unwrap();
-        (answer_or_damage(&host), seen.waited.get())
+        let found = answer_or_damage(&host);
+        (found, host.sys().uptime())
     }
 
     #[test]
