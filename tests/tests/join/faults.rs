@@ -9,7 +9,7 @@ use std::rc::Rc;
 use e2e::native::cut::BOOT;
 use e2e::native::{Boot, Outcome, readdress, resume};
 use firstboot::boot_partition::BootPartition;
-use firstboot::fault::Owner;
+use firstboot::fault::{Fault, Owner};
 use qemu::control_plane::ControlPlane;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
@@ -99,10 +99,8 @@ fn is_clear(what: &str, outcome: &Outcome, errno: Errno) -> Result<(), &'static 
             false => Err("it went on, or said nothing"),
         };
     };
+    is_told(fault, outcome, errno)?;
     let text = fault.to_string();
-    if fault.owner != Owner::Host || !text.ends_with(&words) || text.contains('\n') {
-        return Err("not the host's, not the kernel's words, or more than one line");
-    }
     if !VERBS.iter().any(|verb| text.starts_with(verb)) {
         return Err("no verb first");
     }
@@ -112,8 +110,14 @@ fn is_clear(what: &str, outcome: &Outcome, errno: Errno) -> Result<(), &'static 
         Some(change) => words_of(change).pop(),
         None => words_of(what).into_iter().next().filter(|word| word.starts_with('/')),
     };
-    if object.is_some_and(|object| !text.contains(&object)) {
-        return Err("no path");
+    if object.is_some_and(|object| !text.contains(&object)) { Err("no path") } else { Ok(()) }
+}
+
+/// Whether a fault is the host's, in one line with the kernel's words, and console and card end with it.
+fn is_told(fault: &Fault, outcome: &Outcome, errno: Errno) -> Result<(), &'static str> {
+    let text = fault.to_string();
+    if fault.owner != Owner::Host || !text.ends_with(&errno.to_string()) || text.contains('\n') {
+        return Err("not the host's, not the kernel's words, or more than one line");
     }
     let last = outcome.lines.last().map(String::as_str).unwrap_or_default();
     if !last.starts_with("firstboot: ") || !last.ends_with(&format!("failed (host): {text}; stopped")) {
@@ -186,17 +190,7 @@ fn is_clear_reset(what: &str, outcome: &Outcome, errno: Errno) -> Result<(), &'s
         let silent = SILENT.iter().any(|(known, _)| what.starts_with(known));
         return if told || silent { Ok(()) } else { Err("it went on, and said nothing") };
     };
-    let text = fault.to_string();
-    if fault.owner != Owner::Host || !text.ends_with(&words) || text.contains('\n') {
-        return Err("not the host's, not the kernel's words, or more than one line");
-    }
-    let told = outcome.lines.iter().any(|line| line.ends_with(&format!("failed (host): {text}; stopped")));
-    let status = (value(&outcome.status, "state"), value(&outcome.status, "error"));
-    if told && status == (Some("stopped"), Some(text.as_str())) {
-        Ok(())
-    } else {
-        Err("console or card say something else")
-    }
+    is_told(fault, outcome, errno)
 }
 
 /// The process ends at the beginning of each phase, and systemd starts it again.
