@@ -70,3 +70,4 @@ build-tools:
 	  { echo "run this once, then try again: sudo apt-get install -y gcc libc6-dev"; exit 1; } }
 	@mkdir -p "$(CARGO_TARGET_DIR)"; [ "$$(cat "$(CARGO_TARGET_DIR)/clone" 2>/dev/null)" = "$(CURDIR)" ] || { \
 	  rm -rf "$(CARGO_TARGET_DIR)"/{,*/}*/.fingerprint/{firstboot,imagebuild,qemu,e2e,fuzz}-*; echo "$(CURDIR)" >"$(CARGO_TARGET_DIR)/clone"; }
+	@[ -e "$(CARGO_TARGET_DIR)/debug/imagebuild" ] || echo "building this repository's own tools first: one to two minutes"

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What runs at every boot before any link is up, and before the runtime and kubelet: quick, without any network.
 //!
-//! It applies the packet filter, lays the clock floor, so that nothing looks at a certificate in 1970, and puts back torn
-//! files of a sealed node.
+//! It applies the packet filter, lays the clock floor, so that nothing looks at a certificate in 1970, puts back torn
+//! files of a sealed node, and removes what kubelet made and a power cut has torn.
 
 use crate::clock;
 use crate::fault::{Fault, OwnedBy, Owner};
@@ -10,16 +10,19 @@ use crate::firewall;
 use crate::host::Host;
 use crate::repair;
 use crate::run::image_info;
+use crate::serving;
 
 /// Guards one boot. What fails of one duty does not keep the others from being done.
 ///
 /// # Errors
-/// A host fault when there is no packet filter, the clock cannot be set or a torn file cannot be put back, an image fault
+/// A host fault when there is no packet filter, the clock cannot be set or a torn file cannot be put back or removed, an image fault
 /// without a description of the image.
 pub fn guard(host: &Host) -> Result<(), Fault> {
     let filter = firewall::guard(host).owned_by(Owner::Host);
     let clock = || clock::lay(host, &image_info(host)?).owned_by(Owner::Host);
     let clock = clock();
     let torn = if host.journal().sealed() { repair::mend(host).map(drop).owned_by(Owner::Host) } else { Ok(()) };
-    filter.and(clock).and(torn)
+    // kubelet may have started before the device was sealed.
+    let serving = serving::remove_torn(host).map(drop).owned_by(Owner::Host);
+    filter.and(clock).and(torn).and(serving)
 }

@@ -39,6 +39,7 @@ pub mod sandbox;
 mod sealed;
 pub mod secret;
 pub mod seed;
+pub mod serving;
 pub mod status;
 pub mod support;
 #[cfg(test)]

@@ -81,8 +81,11 @@ fn two_lives(arch: &str) {
 
     let plane = ControlPlane::start(&Default::default()).unwrap();
     let second = second_life(&mut device, &plane);
-    // The search finds a key where there is one.
+    // The search finds a key where there is one: the second life's, and nothing of the first.
     assert_ne!(search::find(device.disk().path(), KEYS[0]).unwrap(), [0; 0]);
+    for secret in [secret_of(&first), secret_of(&second), &first_key] {
+        assert_eq!(search::find(device.disk().path(), secret).unwrap(), [0; 0], "{secret}");
+    }
     ends_by_a_seed_and_a_power_cut(&mut device, &plane);
     as_flashed(&device, &before, &[&first, &second], &first_key);
 }

@@ -14,6 +14,8 @@ use qemu::{search, status};
 const NAME: &str = "edge-torn";
 const CONFIG: &str = "/var/lib/kubelet/config.yaml";
 const FLAGS: &str = "/var/lib/kubelet/kubeadm-flags.env";
+/// What kubelet signs itself, and does not flush.
+const SERVING: [&str; 2] = ["/var/lib/kubelet/pki/kubelet.crt", "/var/lib/kubelet/pki/kubelet.key"];
 
 /// Lights of keyboards, once firstboot has ended: joined is steady. And the modules by which they would blink.
 const LIGHTS: &str = r#"
@@ -56,6 +58,8 @@ fn no_copy_of_the_seed_stays_and_torn_files_come_back() {
     disk.write_file(CONFIG, b"", 0o600).unwrap();
     disk.write_file(FLAGS, &vec![0; whole[1].len()], 0o600).unwrap();
     disk.remove_file(KUBELET_CONF).unwrap();
+    let served = SERVING.map(|path| disk.read_file(path).unwrap().unwrap());
+    disk.write_file(SERVING[0], b"", 0o600).unwrap();
     add_script(disk, LIGHTS).unwrap();
     device.power_on().unwrap();
     for path in [CONFIG, FLAGS, KUBELET_CONF] {
@@ -63,6 +67,9 @@ fn no_copy_of_the_seed_stays_and_torn_files_come_back() {
             format!("firstboot: put back {path}, which was missing or torn, as it was when this device was sealed");
         device.wait_console(&line, SOON).unwrap();
     }
+    let line =
+        "firstboot: removed /var/lib/kubelet/pki/kubelet.crt and kubelet.key, which were torn: kubelet makes them anew";
+    device.wait_console(line, SOON).unwrap();
     ready_again(plane, &device, NAME, &boot_id(&node)).unwrap();
     device.wait_console("test: lights looked at", SOON).unwrap();
     device.power_off(OFF).unwrap();
@@ -72,5 +79,9 @@ fn no_copy_of_the_seed_stays_and_torn_files_come_back() {
     assert!(own_arch() != "amd64" || on > 0, "{lights}");
     assert!(own_arch() != "amd64" || lights.contains("ledtrig_pattern"), "{lights}");
     assert_eq!(whole, [CONFIG, FLAGS, KUBELET_CONF].map(|path| device.disk().read_file(path).unwrap().unwrap()));
+    for (path, before) in SERVING.iter().zip(&served) {
+        let now = device.disk().read_file(path).unwrap().unwrap();
+        assert!(now.starts_with(b"-----BEGIN ") && now != *before, "{path}");
+    }
     assert_eq!(status::value(&device.disk().status().unwrap(), "state"), Some("joined"));
 }

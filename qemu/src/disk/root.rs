@@ -13,6 +13,10 @@ use std::process::{Command, Stdio};
 /// Bytes that are copied at a time.
 const CHUNK: usize = 4 << 20;
 
+/// A root file system as it is after the check of an ordinary boot, in a file of its own that goes with this.
+#[derive(Debug)]
+pub struct CheckedRoot(pub(super) tempfile::NamedTempFile);
+
 impl DiskImage {
     /// Brings the root file system to the state that the guest would find at its next boot.
     pub fn replay_journal(&self) -> Result<()> {
@@ -26,11 +30,12 @@ impl DiskImage {
         Ok(())
     }
 
-    /// Gives the root file system the check that it gets at any boot (`fsck -a`), and holds it against a whole one.
+    /// Gives a copy of the root file system the check that it gets at any boot (`fsck -a`), and holds it against a whole
+    /// one; what a boot would mount then.
     ///
     /// # Errors
     /// When the first would have stopped the boot, or left something that the second finds.
-    pub fn check_root(&self) -> Result<()> {
+    pub fn check_root(&self) -> Result<CheckedRoot> {
         let alone = self.root_alone()?;
         // 0: nothing to do; 1: corrected, and be it by replaying the journal.
         for (words, most) in [(&["-p"][..], 1), (&["-f", "-n"], 0)] {
@@ -41,7 +46,7 @@ impl DiskImage {
                 bail!("check the root file system (e2fsck {}, {}): {}", words.join(" "), out.status, said.trim());
             }
         }
-        Ok(())
+        Ok(CheckedRoot(alone))
     }
 
     /// The root file system in a file of its own: when e2fsck (1.47) has replayed a journal, it opens its file again without
@@ -216,6 +221,12 @@ mod tests {
         assert_eq!(disk.list("/etc/demo").unwrap(), ["link"]);
         disk.replay_journal().unwrap();
         disk.check_root().unwrap();
+        // What a cut leaves in the moment of the first mount: a journal to look into that nobody has set up.
+        disk.debugfs(true, "feature needs_recovery").unwrap();
+        let to = dir.path().join("copy");
+        assert!(disk.extract(&["/etc"], &to).is_err());
+        disk.check_root().unwrap().extract(&["/etc"], &to).unwrap();
+        assert_eq!(std::fs::read_link(to.join("etc/demo/link")).unwrap(), Path::new("unit file"));
         // A count that no ordinary check corrects without asking.
         let first = disk.partition(ROOT).unwrap().offset;
         disk.damage(first + 1024, &[0xff; 1024]).unwrap();

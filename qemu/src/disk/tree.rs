@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The whole root file system of a switched-off disk, to be compared: what a run or a reset left behind, and what not.
 
+use super::root::CheckedRoot;
 use super::{DiskImage, ROOT};
 use anyhow::{Context, Result};
 use ext4_view::{Ext4, Ext4Read, Path};
@@ -51,11 +52,14 @@ impl Ext4Read for Partition {
     }
 }
 
+fn load(path: &std::path::Path, offset: u64) -> Result<Ext4> {
+    let disk = File::open(path).with_context(|| format!("open {}", path.display()))?;
+    Ext4::load(Box::new(Partition { disk, offset })).context("read the root file system")
+}
+
 impl DiskImage {
     fn root(&self) -> Result<Ext4> {
-        let disk = File::open(self.path()).with_context(|| format!("open {}", self.path().display()))?;
-        let part = Partition { disk, offset: self.partition(ROOT)?.offset };
-        Ext4::load(Box::new(part)).context("read the root file system")
+        load(self.path(), self.partition(ROOT)?.offset)
     }
 
     /// Whether a file was read or run after it was written, as its times tell: only where the guest keeps them
@@ -91,33 +95,42 @@ impl DiskImage {
     /// Copies files, links and folders below `folders` to where they lie below `to`, with their modes and without their
     /// owners; what still lies in the file system's journal counts as written. A folder that is not there is left out.
     pub fn extract(&self, folders: &[&str], to: &std::path::Path) -> Result<()> {
-        let root = self.root()?;
-        let mut left: Vec<String> = folders.iter().map(|folder| (*folder).to_owned()).collect();
-        while let Some(path) = left.pop() {
-            if !root.exists(path.as_str()).with_context(|| format!("look at {path} of the guest"))? {
-                continue;
-            }
-            let target = to.join(path.trim_start_matches('/'));
-            fs::create_dir_all(&target).with_context(|| format!("make {}", target.display()))?;
-            for entry in root.read_dir(path.as_str()).with_context(|| format!("list {path} of the guest"))? {
-                let entry = entry.with_context(|| format!("list {path} of the guest"))?;
-                let name = entry.file_name().display().to_string();
-                let below = format!("{}/{name}", path.trim_end_matches('/'));
-                if entry.file_type()?.is_dir() {
-                    if name != "." && name != ".." {
-                        left.push(below);
-                    }
-                } else {
-                    copy_out(&root, &below, &target.join(&name))
-                        .with_context(|| format!("copy {below} of the guest"))?;
-                }
-            }
-            // Last, for a folder may be closed to its owner, too.
-            let mode = u32::from(root.metadata(path.as_str())?.mode()) & 0o7777;
-            fs::set_permissions(&target, fs::Permissions::from_mode(mode | 0o700))?;
-        }
-        Ok(())
+        copy_folders(&self.root()?, folders, to)
     }
+}
+
+impl CheckedRoot {
+    /// [`DiskImage::extract`], of what a boot would mount.
+    pub fn extract(&self, folders: &[&str], to: &std::path::Path) -> Result<()> {
+        copy_folders(&load(self.0.path(), 0)?, folders, to)
+    }
+}
+
+fn copy_folders(root: &Ext4, folders: &[&str], to: &std::path::Path) -> Result<()> {
+    let mut left: Vec<String> = folders.iter().map(|folder| (*folder).to_owned()).collect();
+    while let Some(path) = left.pop() {
+        if !root.exists(path.as_str()).with_context(|| format!("look at {path} of the guest"))? {
+            continue;
+        }
+        let target = to.join(path.trim_start_matches('/'));
+        fs::create_dir_all(&target).with_context(|| format!("make {}", target.display()))?;
+        for entry in root.read_dir(path.as_str()).with_context(|| format!("list {path} of the guest"))? {
+            let entry = entry.with_context(|| format!("list {path} of the guest"))?;
+            let name = entry.file_name().display().to_string();
+            let below = format!("{}/{name}", path.trim_end_matches('/'));
+            if entry.file_type()?.is_dir() {
+                if name != "." && name != ".." {
+                    left.push(below);
+                }
+            } else {
+                copy_out(root, &below, &target.join(&name)).with_context(|| format!("copy {below} of the guest"))?;
+            }
+        }
+        // Last, for a folder may be closed to its owner, too.
+        let mode = u32::from(root.metadata(path.as_str())?.mode()) & 0o7777;
+        fs::set_permissions(&target, fs::Permissions::from_mode(mode | 0o700))?;
+    }
+    Ok(())
 }
 
 /// One file or link; anything else is left out.

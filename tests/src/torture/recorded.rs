@@ -73,7 +73,7 @@ pub(super) fn run(
     each(&booted, "booted", &|disk| boots(plane, disk, &token))?;
     let natively = Resumed::new(plane, &before, dir.path())?;
     each(&resumed, "resumed", &|disk| {
-        checks(disk)?;
+        reads_boot(disk)?;
         natively.go_on(disk, &token)
     })?;
     publish_server(plane, &plane.endpoint_for_guest())?;
@@ -122,9 +122,8 @@ fn boots(plane: &ControlPlane, disk: &DiskImage, token: &str) -> Result<()> {
     comes_back(plane, &mut device, NODE, token, "")
 }
 
-/// What an ordinary boot checks before it mounts, and what is read without being mounted.
-fn checks(disk: &DiskImage) -> Result<()> {
-    disk.check_root()?;
+/// What is read without being mounted, all of it.
+fn reads_boot(disk: &DiskImage) -> Result<()> {
     let boot = disk.boot()?;
     for name in boot.list().context("list the boot partition")? {
         boot.read(&name).with_context(|| format!("read {name} of the boot partition"))?;

@@ -44,7 +44,7 @@ impl<'a> Resumed<'a> {
         remove(&self.root)?;
         // No file of the image is written to: firstboot replaces files whole.
         cmd::run(Command::new("cp").args(["--archive", "--link", "--"]).arg(&self.image).arg(&self.root))?;
-        disk.extract(&CHANGED, &self.root).context("read the root file system")?;
+        disk.check_root()?.extract(&CHANGED, &self.root).context("read the root file system")?;
         let device = Device { root: self.root.clone(), boot: disk.boot()?, serial: SERIAL.to_owned() };
         self.cluster.forget(NODE)?;
         let outcome = device.resume(self.plane)?;
