@@ -15,14 +15,15 @@ use crate::serving;
 /// Guards one boot. What fails of one duty does not keep the others from being done.
 ///
 /// # Errors
-/// A host fault when there is no packet filter, the clock cannot be set or a torn file cannot be put back or removed, an image fault
-/// without a description of the image.
+/// A host fault when there is no packet filter, the clock cannot be set or a torn file cannot be put back or removed, an
+/// image fault without a description of the image.
 pub fn guard(host: &Host) -> Result<(), Fault> {
     let filter = firewall::guard(host).owned_by(Owner::Host);
     let clock = || clock::lay(host, &image_info(host)?).owned_by(Owner::Host);
     let clock = clock();
     let torn = if host.journal().sealed() { repair::mend(host).map(drop).owned_by(Owner::Host) } else { Ok(()) };
-    // kubelet may have started before the device was sealed.
-    let serving = serving::remove_torn(host).map(drop).owned_by(Owner::Host);
+    // kubelet may have started before the device was sealed. What a reset goes on to remove is its own.
+    let being_reset = host.journal().resetting().is_some();
+    let serving = if being_reset { Ok(()) } else { serving::remove_torn(host).map(drop).owned_by(Owner::Host) };
     filter.and(clock).and(torn).and(serving)
 }

@@ -8,7 +8,7 @@ use crate::bundle::{BUNDLE_DIR, Manifest};
 use crate::guard::guard;
 use crate::host::fake::{Fake, Seen};
 use crate::kube::config::CA_FILE;
-use crate::kube::files::KUBELET_CONF;
+use crate::kube::files::{KUBELET_CONF, PKI};
 use crate::kube::kubeconfig::{CURRENT_PEM, kubelet_conf};
 use crate::kube::wire_tests::{Ca, ok_json, serve};
 use crate::phases::put_for_tests;
@@ -208,6 +208,20 @@ fn row_3_another_seed_is_taken_and_what_holds_no_longer_is_done_again() {
     let (done, seen) = device.boots(None);
     done.unwrap();
     assert_eq!(applied_by(&seen), ["first", "third"]);
+}
+
+#[test]
+fn what_kubelet_made_and_a_power_cut_tore_is_gone_before_kubelet_starts_again() {
+    let device = Device::new();
+    device.drop_seed(&seed("aaaaaa", ""));
+    assert!(device.boots(Some("third")).0.is_err());
+    let torn = format!("{PKI}/kubelet.crt");
+    put_for_tests(&device.root(), &torn[1..], "");
+    let (host, seen) = device.on();
+    guard(&host).unwrap();
+    assert_eq!(host.list(PKI).unwrap(), [""; 0]);
+    let line = format!("firstboot: removed {torn} and kubelet.key, which were torn: kubelet makes them anew");
+    assert_eq!(seen.lines.take(), [line]);
 }
 
 #[test]
