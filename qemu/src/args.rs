@@ -189,8 +189,10 @@ pub fn base(arch: &str, accelerator: Accelerator) -> Vec<String> {
         // Pointer authentication by the architected cipher is slow to emulate; the implementation-defined one is not.
         (Accelerator::Tcg, "arm64") => ("tcg,thread=multi", "max,pauth-impdef=on"),
         // Without the promise that `rep stosb` is fast kernel and libraries move eight bytes at a time, which is: QEMU emulates
-        // each step of it. Tables of four levels are walked faster than those of five.
-        (Accelerator::Tcg, _) => ("tcg,thread=multi", "max,-erms,-la57"),
+        // each step of it. Tables of four levels are walked faster than those of five. And QEMU before 8.0 makes flags out of an
+        // address in cmpxchg16b, of which an interrupt in the wrong moment makes a crash of the guest's kernel: without it the
+        // kernel's allocator goes another way.
+        (Accelerator::Tcg, _) => ("tcg,thread=multi", "max,-erms,-la57,-cx16"),
     };
     let kind = match (arch, accelerator) {
         ("arm64", Accelerator::Kvm) => "virt,gic-version=host",
@@ -263,7 +265,7 @@ mod tests {
     #[test]
     fn an_emulated_amd64_device() {
         let head =
-            "-no-user-config -nodefaults -display none -machine q35 -accel tcg,thread=multi -cpu max,-erms,-la57";
+            "-no-user-config -nodefaults -display none -machine q35 -accel tcg,thread=multi -cpu max,-erms,-la57,-cx16";
         assert_eq!(argv(&machine("amd64"), &files()).join(" "), format!("{head} {REST}"));
     }
 
