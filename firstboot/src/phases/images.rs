@@ -15,25 +15,14 @@ use std::fs::File;
 use std::io::{self, Seek};
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
-    let held = || Ok::<_, anyhow::Error>(missing(&cx.host, &cx.bundle)?.is_empty() && torn_pause(cx)?.is_none());
+    let torn = || rebuild::torn_pause(&cx.host, &cx.bundle.manifest.sandbox_image);
+    let held = || Ok::<_, anyhow::Error>(missing(&cx.host, &cx.bundle)?.is_empty() && torn()?.is_none());
     held().owned_by(Owner::Host)
 }
 
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     let lacking = || missing(&cx.host, &cx.bundle).owned_by(Owner::Host);
-    let lacks = lacking()?;
-    // The power may have gone while the runtime wrote, earlier.
-    let why = match lacks.is_empty() {
-        true => torn_pause(cx).owned_by(Owner::Host)?,
-        false => match import(&cx.host, &named(&cx.bundle, &lacks)) {
-            Ok(()) => None,
-            Err(fault) => match rebuild::damage_by(&cx.host, &fault).owned_by(Owner::Host)? {
-                Some(why) => Some(why),
-                None => return Err(fault),
-            },
-        },
-    };
-    if let Some(why) = why {
+    if let Some(why) = complete(&cx.host, &cx.bundle, &lacking()?)? {
         rebuild::set_aside(&cx.host, &why)?;
         runtime::wait(&cx.host).owned_by(Owner::Host)?;
         import(&cx.host, &named(&cx.bundle, &lacking()?))?;
@@ -47,8 +36,13 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     }
 }
 
-fn torn_pause(cx: &Cx) -> Result<Option<String>> {
-    rebuild::torn_pause(&cx.host, &cx.bundle.manifest.sandbox_image)
+/// Imports those that are missing. Why the runtime's state has to be set aside all the same, where the power went while it
+/// wrote earlier: an import that was cut off may leave an image's name, with which it begins, and a layer that is torn.
+pub(super) fn complete(host: &Host, bundle: &Installed, missing: &[String]) -> Result<Option<String>, Fault> {
+    match import(host, &named(bundle, missing)) {
+        Ok(()) => rebuild::torn_pause(host, &bundle.manifest.sandbox_image).owned_by(Owner::Host),
+        Err(fault) => rebuild::damage_by(host, &fault).owned_by(Owner::Host)?.map_or(Err(fault), |why| Ok(Some(why))),
+    }
 }
 
 /// Names of the bundle's images that the runtime does not have.

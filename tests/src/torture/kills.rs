@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! First boots that are killed at a random moment; the cluster stays as that leaves it. The next boot joins.
 
-use super::{comes_back, options, seeded};
+use super::{comes_back, keep, options, seeded};
 use crate::boot_id;
 use anyhow::{Context, Result};
 use qemu::control_plane::ControlPlane;
+use qemu::disk::DiskImage;
 use qemu::progress::Progress;
+use qemu::run_dir::RunDir;
 use qemu::wait;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -23,13 +25,15 @@ pub(super) fn run(
     progress: &mut Progress,
     failures: &mut Vec<String>,
 ) -> Result<Value> {
+    let dir = RunDir::new("killed")?;
     let mut tried = Vec::new();
     for number in 1..=kills {
         let last = joins.mul_f64(BEYOND).max(FIRST);
         let after = FIRST + (last - FIRST).mul_f64(rng.f64());
         let serial = format!("killed-{number}");
         let start = Instant::now();
-        let outcome = killed(plane, &serial, after);
+        let mut left = None;
+        let outcome = killed(plane, &serial, after, &dir, &mut left);
         let shown = format!("kill {number} of {kills}, {:.1} s after power-on", after.as_secs_f64());
         let (joined, text) = match outcome {
             Ok(phase) => (true, format!("{shown}, {phase}: Ready, {:.0} s in all", start.elapsed().as_secs_f64())),
@@ -37,6 +41,11 @@ pub(super) fn run(
         };
         progress.say(&text);
         if !joined {
+            if failures.is_empty()
+                && let Some(disk) = left
+            {
+                keep(&disk)?;
+            }
             failures.push(text);
         }
         tried.push(json!({ "seconds": after.as_secs_f64(), "joined": joined }));
@@ -45,8 +54,14 @@ pub(super) fn run(
     Ok(json!({ "kills": tried.len(), "joined": joined, "each": tried }))
 }
 
-/// Kills a first boot and waits until the second has joined; how far the first was.
-fn killed(plane: &ControlPlane, serial: &str, after: Duration) -> Result<String> {
+/// Kills a first boot and waits until the second has joined; how far the first was. `left` is what the kill left on the disk.
+fn killed(
+    plane: &ControlPlane,
+    serial: &str,
+    after: Duration,
+    dir: &RunDir,
+    left: &mut Option<DiskImage>,
+) -> Result<String> {
     let (mut device, token) = seeded(plane, &options(serial))?;
     let name = format!("edge-{serial}");
     device.power_on()?;
@@ -56,6 +71,7 @@ fn killed(plane: &ControlPlane, serial: &str, after: Duration) -> Result<String>
         Ok((Instant::now() >= until).then_some(()))
     })?;
     device.power_cut()?;
+    *left = Some(device.disk().copy(&dir.path().join("left.img"), 0)?);
     let text = device.console().text()?;
     let phase =
         text.lines().rev().find_map(|line| line.split_once("firstboot: ")).map_or("before firstboot", |(_, l)| l);

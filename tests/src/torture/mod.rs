@@ -11,8 +11,10 @@ mod resumed;
 
 use crate::{SOON, device_options, own_arch};
 use anyhow::{Context, Result, ensure};
+use imagebuild::repo;
 use qemu::control_plane::{ControlPlane, is_ready};
 use qemu::device::{Device, Options};
+use qemu::disk::DiskImage;
 use qemu::progress::Progress;
 use qemu::search;
 use qemu::seed::{Seed, secret_of};
@@ -49,6 +51,8 @@ pub struct Outcome {
 
 /// Smaller than usual: it is copied once for every moment.
 const DISK: u64 = 4 << 30;
+/// Where the disk of the first power cut that a device did not come back from is kept, below the clone.
+const KEPT: &str = "out/torture/failed.img";
 
 /// Does all of it.
 ///
@@ -99,4 +103,11 @@ fn comes_back(plane: &ControlPlane, device: &mut Device, name: &str, token: &str
     let node = plane.node(name)?.context("find the node")?;
     ensure!(is_ready(&node), "find node {name} Ready");
     Ok(())
+}
+
+/// Keeps a disk for whoever looks into it.
+fn keep(disk: &DiskImage) -> Result<()> {
+    let path = repo::root()?.join(KEPT);
+    std::fs::create_dir_all(path.parent().context("find a folder")?).context("make out/torture")?;
+    disk.copy(&path, 0).map(drop)
 }

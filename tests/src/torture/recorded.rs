@@ -3,11 +3,10 @@
 //! lost, or torn.
 
 use super::resumed::Resumed;
-use super::{Figures, comes_back, options, seeded};
+use super::{Figures, comes_back, keep, options, seeded};
 use crate::native::cluster::publish_server;
 use crate::{OFF, SOON};
 use anyhow::{Context, Result};
-use imagebuild::repo;
 use qemu::control_plane::ControlPlane;
 use qemu::device::{Device, Options};
 use qemu::disk::DiskImage;
@@ -19,8 +18,6 @@ use std::time::Instant;
 
 pub(super) const SERIAL: &str = "recorded";
 pub(super) const NODE: &str = "edge-recorded";
-/// Where the disk of the first moment that failed is kept, below the clone.
-const KEPT: &str = "out/torture/failed.img";
 
 pub(super) fn run(
     plane: &ControlPlane,
@@ -129,13 +126,6 @@ fn reads_boot(disk: &DiskImage) -> Result<()> {
         boot.read(&name).with_context(|| format!("read {name} of the boot partition"))?;
     }
     Ok(())
-}
-
-/// Keeps a disk for whoever looks into it.
-fn keep(disk: &DiskImage) -> Result<()> {
-    let path = repo::root()?.join(KEPT);
-    std::fs::create_dir_all(path.parent().context("find a folder")?).context("make out/torture")?;
-    disk.copy(&path, 0).map(drop)
 }
 
 #[cfg(test)]

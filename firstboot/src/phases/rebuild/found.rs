@@ -70,22 +70,27 @@ fn torn_blob(host: &Host) -> Result<Option<String>> {
 
 /// Why no pod starts, where the runtime knows the pause image: that is one file in one layer, torn, or gone with the
 /// snapshotter's data base. Containerd is asked only where that layer is not found: it may lie elsewhere.
+///
+/// An import that was cut off leaves what it had unpacked, torn, beside the layer of the next import. Containerd numbers
+/// them, and makes one only while it has none, so the last one counts.
 pub(in crate::phases) fn torn_pause(host: &Host, image: &str) -> Result<Option<String>> {
     let folder = format!("{ROOT}/io.containerd.snapshotter.v1.overlayfs/snapshots");
-    let mut found = false;
+    let mut last: Option<(u64, u64, String)> = None;
     for snapshot in host.list(&folder)? {
+        let Ok(number) = snapshot.parse() else { continue };
         let layer = format!("{folder}/{snapshot}/fs");
         let Some((size, _)) = host.size_and_mode(&format!("{layer}/pause"))? else { continue };
-        if host.list(&layer)? != ["pause"] {
-            continue;
+        if host.list(&layer)? == ["pause"] {
+            last = last.max(Some((number, size, layer)));
         }
-        if size == 0 {
-            return Ok(Some(format!("the pause image's program in {layer} is empty")));
-        }
-        found = true;
     }
-    let gone = !found && log(host).contains(&format!("The image {image} is not unpacked"));
-    Ok(gone.then(|| "the pause image's layer is gone".to_owned()))
+    Ok(match last {
+        Some((_, 0, layer)) => Some(format!("the pause image's program in {layer} is empty")),
+        Some(_) => None,
+        None => log(host)
+            .contains(&format!("The image {image} is not unpacked"))
+            .then(|| "the pause image's layer is gone".to_owned()),
+    })
 }
 
 /// Why a runtime that does not answer has to be set aside; none where nothing says that its state is to blame.

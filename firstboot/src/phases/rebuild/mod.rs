@@ -240,16 +240,14 @@ impl<'a> Watch<'a> {
 
     /// A runtime that answers: imports what is missing; why it has to be set aside all the same.
     fn complete(&self, host: &Host, bundle: &Installed, missing: &[String]) -> Result<Option<String>, Fault> {
-        if missing.is_empty() {
-            if let Some(why) = torn_pause(host, &bundle.manifest.sandbox_image).owned_by(Owner::Host)? {
-                return Ok(Some(why));
-            }
-        } else if !removed(host, bundle, missing) {
+        let missing = if removed(host, bundle, missing) { &[] } else { missing };
+        if !missing.is_empty() {
             host.sys().say(&format!("firstboot: the runtime lacks {}: imported again", missing.join(", ")));
-            if let Err(fault) = images::import(host, &images::named(bundle, missing)) {
-                let why = damage_by(host, &fault).owned_by(Owner::Host)?;
-                return why.map_or(Err(fault), |why| Ok(Some(why)));
-            }
+        }
+        if let Some(why) = images::complete(host, bundle, missing)? {
+            return Ok(Some(why));
+        }
+        if !missing.is_empty() {
             let before = host.journal().fact(AGAIN).unwrap_or_default().to_owned();
             let again: BTreeSet<&str> = before.lines().chain(missing.iter().map(String::as_str)).collect();
             host.note(AGAIN, &again.into_iter().collect::<Vec<_>>().join("\n")).owned_by(Owner::Host)?;

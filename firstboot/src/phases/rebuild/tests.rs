@@ -297,6 +297,33 @@ fn a_panic_again_and_again_and_an_empty_pause_are_damage_too() {
     assert_eq!(device.past(), Some((3, Stage::Rebuilt)));
 }
 
+/// A power cut in the middle of an import: its layer stays beside the one of the next import (seen with containerd 2.4).
+#[test]
+fn half_a_layer_beside_a_whole_one_is_no_damage() {
+    let device = Device::new();
+    let layers = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots";
+    device.put(&format!("/{LAYER}"));
+    put_for_tests(&device.root(), &format!("{}/10/fs/pause", &layers[1..]), "program");
+    device.put(&format!("{layers}/9/fs/pause"));
+    let (done, seen) = device.settle(Some(0));
+    done.unwrap();
+    assert_eq!((seen.commands.take(), seen.lines.take()), (vec![SHOW.to_owned()], vec![]));
+    // The import that was cut off had given the image its name already: the other images are imported, it is not.
+    device.put(&format!("{layers}/11/fs/pause"));
+    device.put("/var/lib/containerd/collected");
+    let (done, seen) = device.settle(None);
+    done.unwrap();
+    assert_eq!(seen.commands.take(), [&[SHOW, IMPORT][..], &STEPS].concat());
+    let lines = seen.lines.take();
+    assert_eq!(lines[0], format!("firstboot: the runtime lacks {PROXY}: imported again"));
+    let why = format!("the pause image's program in {layers}/11/fs is empty");
+    let text = format!(
+        "firstboot: containerd's state is damaged ({why}): it is set aside and rebuilt from the bundle's images"
+    );
+    assert_eq!(lines[1], text);
+    assert_eq!(device.past(), Some((1, Stage::Rebuilt)));
+}
+
 #[test]
 fn missing_images_are_imported_and_set_aside_only_where_that_cannot_be() {
     let device = Device::new();
