@@ -5,7 +5,6 @@ use super::{comes_back, keep, options, seeded};
 use crate::boot_id;
 use anyhow::{Context, Result};
 use qemu::control_plane::ControlPlane;
-use qemu::disk::DiskImage;
 use qemu::progress::Progress;
 use qemu::run_dir::RunDir;
 use qemu::wait;
@@ -32,8 +31,7 @@ pub(super) fn run(
         let after = FIRST + (last - FIRST).mul_f64(rng.f64());
         let serial = format!("killed-{number}");
         let start = Instant::now();
-        let mut left = None;
-        let outcome = killed(plane, &serial, after, &dir, &mut left);
+        let outcome = killed(plane, &serial, after, &dir, failures.is_empty());
         let shown = format!("kill {number} of {kills}, {:.1} s after power-on", after.as_secs_f64());
         let (joined, text) = match outcome {
             Ok(phase) => (true, format!("{shown}, {phase}: Ready, {:.0} s in all", start.elapsed().as_secs_f64())),
@@ -41,11 +39,6 @@ pub(super) fn run(
         };
         progress.say(&text);
         if !joined {
-            if failures.is_empty()
-                && let Some(disk) = left
-            {
-                keep(&disk)?;
-            }
             failures.push(text);
         }
         tried.push(json!({ "seconds": after.as_secs_f64(), "joined": joined }));
@@ -54,14 +47,9 @@ pub(super) fn run(
     Ok(json!({ "kills": tried.len(), "joined": joined, "each": tried }))
 }
 
-/// Kills a first boot and waits until the second has joined; how far the first was. `left` is what the kill left on the disk.
-fn killed(
-    plane: &ControlPlane,
-    serial: &str,
-    after: Duration,
-    dir: &RunDir,
-    left: &mut Option<DiskImage>,
-) -> Result<String> {
+/// Kills a first boot and waits until the second has joined; how far the first was. If it does not, and `kept`, the disk is kept as
+/// the kill left it.
+fn killed(plane: &ControlPlane, serial: &str, after: Duration, dir: &RunDir, kept: bool) -> Result<String> {
     let (mut device, token) = seeded(plane, &options(serial))?;
     let name = format!("edge-{serial}");
     device.power_on()?;
@@ -71,7 +59,7 @@ fn killed(
         Ok((Instant::now() >= until).then_some(()))
     })?;
     device.power_cut()?;
-    *left = Some(device.disk().copy(&dir.path().join("left.img"), 0)?);
+    let left = device.disk().copy(&dir.path().join("left.img"), 0)?;
     let text = device.console().text()?;
     let phase =
         text.lines().rev().find_map(|line| line.split_once("firstboot: ")).map_or("before firstboot", |(_, l)| l);
@@ -79,6 +67,10 @@ fn killed(
     // A node that was Ready already has to be so again, from the new boot.
     let before = plane.node(&name)?.map(|node| boot_id(&node)).unwrap_or_default();
     device.power_on()?;
-    comes_back(plane, &mut device, &name, &token, &before).with_context(|| format!("come back from `{phase}`"))?;
+    let back = comes_back(plane, &mut device, &name, &token, &before);
+    if back.is_err() && kept {
+        keep(&left)?;
+    }
+    back.with_context(|| format!("come back from `{phase}`"))?;
     Ok(phase)
 }
