@@ -92,9 +92,9 @@ fn native_join() {
     assert!(failed.is_empty(), "failed: {failed:?}\n{}", plane.logs(20));
 }
 
-/// The full product: hours of what `native_join` takes one of.
+/// The full product of what `native_join` takes one of.
 #[test]
-#[ignore = "takes an hour"]
+#[ignore = "takes twenty minutes or more"]
 fn every_effect_in_every_way() {
     let plane = ControlPlane::start(&Options { addons: false, ..Options::default() }).unwrap();
     publish_server(&plane, &plane.endpoint_for_host()).unwrap();
