@@ -39,7 +39,7 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
 
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     let work = || -> Result<u32> {
-        cx.host.symlink(WANTED, UNIT)?;
+        cx.host.enable_unit(WANTED, UNIT)?;
         let proxy = proxy::put(&cx.host, &cx.seed.network.via)?;
         if proxy {
             // It runs without what the join found out: the cluster's own ranges, which no proxy leads to.

@@ -39,7 +39,7 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
         }
         registries::put(&cx.host, &cx.seed.registries)?;
         let proxy = proxy::put(&cx.host, &cx.seed.network.via)?;
-        cx.host.symlink(WANTED, UNIT)?;
+        cx.host.enable_unit(WANTED, UNIT)?;
         let started = Record::Effect(Effect::Started { unit: "containerd.service".into() });
         if proxy && cx.host.journal().records().contains(&started) {
             // It would go on with the environment that an earlier seed gave it.

@@ -85,7 +85,7 @@ fn joined(root: &Path) {
         host.mkdir(folder, 0o755).unwrap();
     }
     for unit in ["containerd.service", "kubelet.service"] {
-        host.symlink(&format!("{wants}/{unit}"), &format!("/usr/lib/systemd/system/{unit}")).unwrap();
+        host.enable_unit(&format!("{wants}/{unit}"), &format!("/usr/lib/systemd/system/{unit}")).unwrap();
         host.start_unit(unit).unwrap();
     }
     host.write("/etc/default/kubelet", b"KUBELET_EXTRA_ARGS=--config-dir=/x\n", 0o600).unwrap();

@@ -128,7 +128,7 @@ fn open(host: &Host, access: &Access, user: &str) -> Result<()> {
     host_key(host)?;
     let changed = host.read(CONFIG)?.is_some_and(|held| held != sshd::config(user).as_bytes());
     host.write(CONFIG, sshd::config(user).as_bytes(), 0o600)?;
-    host.symlink(ENABLED.0, ENABLED.1)?;
+    host.enable_unit(ENABLED.0, ENABLED.1)?;
     host.start_unit(UNIT)?;
     if changed {
         // It may have been running with what another seed said.

@@ -123,7 +123,7 @@ fn radio_wanted(interface: &str) -> String {
 }
 
 fn networkd(host: &Host, network: &Network, link: &Link, changes: &Changes) -> Result<()> {
-    host.symlink(&format!("{WANTS}/systemd-networkd.service"), NETWORKD)?;
+    host.enable_unit(&format!("{WANTS}/systemd-networkd.service"), NETWORKD)?;
     // What an earlier seed set up: networkd would leave its VLAN there, and the radio would stay on.
     for name in stale_vlans(host, network)? {
         host.run(&["ip", "link", "delete", "dev", &name])?;
@@ -133,7 +133,7 @@ fn networkd(host: &Host, network: &Network, link: &Link, changes: &Changes) -> R
         host.run(&["systemctl", "stop", &format!("wpa_supplicant@{interface}.service")])?;
     }
     if let (Some(_), Link::Name(name)) = (&network.wifi, link) {
-        host.symlink(&radio_wanted(name), radio::UNIT_FILE)?;
+        host.enable_unit(&radio_wanted(name), radio::UNIT_FILE)?;
         host.run(&["systemctl", "--no-block", "restart", &format!("wpa_supplicant@{name}.service")])?;
     }
     // `restart` rather than `start`: it may be running already, without this file. Nobody waits for it here:
