@@ -6,10 +6,13 @@
 //! effect is on record in the journal. Files are replaced whole: written beside, flushed, renamed, folder flushed.
 #![allow(clippy::disallowed_methods)] // this is the door
 
+pub mod exclusions;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 mod journald;
 mod linux;
+pub mod managed_files;
+pub mod mounts;
 mod remove;
 mod system;
 
@@ -18,7 +21,7 @@ pub use linux::Linux;
 pub use system::{Job, System};
 
 use crate::journal::{Effect, JOURNAL, Journal, Record};
-use crate::unpack::hex;
+use crate::text::hex;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
