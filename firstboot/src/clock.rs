@@ -6,17 +6,15 @@
 //! every boot. A *verified* time is the `Date` of an API server that the cluster's CA vouches for: at the join, at
 //! every later boot and once a day. It may set the clock either way, but never below the build time.
 
+use crate::backoff::backoff;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::{Host, STATE_DIR};
 use crate::image::ImageInfo;
 use crate::kube::clock::server_time;
-use crate::kube::config::CA_FILE;
-use crate::kube::files::KUBELET_CONF;
-use crate::kube::kubeconfig;
-use crate::phases::kept_via;
-use crate::report::{timestamp, unix_seconds};
-use crate::run::backoff;
-use anyhow::{Context, Result};
+use crate::node::client::cluster;
+use crate::node::proxy_env;
+use crate::text::{timestamp, unix_seconds};
+use anyhow::Result;
 use std::time::{Duration, SystemTime};
 
 /// A clock that is this close needs no setting: a `Date` has whole seconds, and the answer took its time.
@@ -133,23 +131,23 @@ pub(crate) fn once(host: &Host, image: &ImageInfo) -> Result<i64, Fault> {
     // Whatever else sets clocks on this device (NTP is not authenticated) may have gone below it.
     lay(host, image).owned_by(Owner::Host)?;
     let (server, ca) = cluster(host).owned_by(Owner::Host)?;
-    let via = kept_via(host).owned_by(Owner::Host)?;
+    let via = proxy_env::kept(host).owned_by(Owner::Host)?;
     believe(host, image, server_time(&via, &server, &ca)?)
 }
 
-/// The API server of a joined device, `https://host:port`, and the CA bundle that proves it, PEM. Read anew for each
-/// try: an administrator may be mending them.
-pub fn cluster(host: &Host) -> Result<(String, String)> {
-    let text = |path: &str| -> Result<String> { host.read_text(path)?.with_context(|| format!("find {path}")) };
-    let conf = text(KUBELET_CONF)?;
-    let info = kubeconfig::read(&conf).map_err(|why| anyhow::anyhow!("read {KUBELET_CONF}: {why}"))?;
-    Ok((info.server, text(CA_FILE)?))
+/// The NTP client that firstboot configures.
+pub(crate) const NTP_UNIT: &str = "systemd-timesyncd.service";
+
+/// Whether this image has the NTP client that firstboot configures.
+pub(crate) fn has_timesyncd(host: &Host) -> Result<bool> {
+    Ok(host.size_and_mode(&format!("/usr/lib/systemd/system/{NTP_UNIT}"))?.is_some())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::host::fake::{Fake, Seen};
+    use crate::kube::files::KUBELET_CONF;
     use std::rc::Rc;
 
     fn device(dir: &std::path::Path) -> (Host, Rc<Seen>, ImageInfo) {

@@ -4,10 +4,13 @@
 use anyhow::Context;
 use firstboot::boot_partition::locate;
 use firstboot::fault::{Fault, OwnedBy, Owner};
+use firstboot::host::exclusions::Exclusions;
 use firstboot::host::{Host, Linux};
+use firstboot::image::ImageInfo;
 use firstboot::phases::PHASES;
-use firstboot::reset::{self, Keep};
-use firstboot::{audit, guard, network_part, preflight, run, seed, status, support};
+use firstboot::run::facts::DeviceFacts;
+use firstboot::run::{self, guard, status};
+use firstboot::{audit, network_part, preflight, reset, seed, support};
 use lexopt::prelude::*;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -52,7 +55,7 @@ enum Command {
     Clock,
     Guard,
     Network,
-    Reset { yes: bool, dry_run: bool, keep: Keep },
+    Reset { yes: bool, dry_run: bool, keep: Exclusions },
     ResetWork,
     Print(String),
 }
@@ -92,13 +95,13 @@ fn parse(mut args: lexopt::Parser) -> Result<Command, lexopt::Error> {
                 *until = Some(phase);
             }
             (Long("reset"), Command::Run { until: None }) if !named => {
-                command = Command::Reset { yes: false, dry_run: false, keep: Keep::default() };
+                command = Command::Reset { yes: false, dry_run: false, keep: Exclusions::default() };
                 named = true;
             }
             (Long("yes"), Command::Reset { yes, .. }) => *yes = true,
             (Long("dry-run"), Command::Reset { dry_run, .. }) => *dry_run = true,
             (Long("keep"), Command::Reset { keep, .. }) => {
-                *keep = keep.with(&Keep::parse(&[args.value()?.string()?])?);
+                *keep = keep.with(&Exclusions::parse(&[args.value()?.string()?])?);
             }
             (Long("json"), Command::Status { json } | Command::Preflight { json } | Command::Audit { json }) => {
                 *json = true;
@@ -127,7 +130,7 @@ fn parse(mut args: lexopt::Parser) -> Result<Command, lexopt::Error> {
 }
 
 /// Asks and resets. No answer is no.
-fn reset(yes: bool, dry_run: bool, keep: &Keep) -> Result<ExitCode, Fault> {
+fn reset(yes: bool, dry_run: bool, keep: &Exclusions) -> Result<ExitCode, Fault> {
     let host = Host::open(Path::new("/"), Box::new(Linux::new())).owned_by(Owner::Host)?;
     if dry_run {
         print!("{}", reset::dry_run(&host, keep)?);
@@ -179,7 +182,7 @@ fn execute(command: Command) -> Result<ExitCode, Fault> {
         Command::Clock => run::clock(&Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host)?),
         Command::Guard => guard::guard(&Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host)?),
         Command::Network => network_part::confined::run(),
-        Command::ResetWork => reset::work(root, Box::new(Linux::new())),
+        Command::ResetWork => reset::work(root, Box::new(Linux::new()), &DeviceFacts),
         Command::Print(text) => {
             print!("{text}");
             Ok(())
@@ -204,7 +207,7 @@ fn report(root: &Path, file: Option<String>) -> Result<(), Fault> {
     let open = || Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host);
     let host = open()?;
     // A seed that is still there is secret; without a boot partition there is none.
-    let label = run::image_info(&host).map(|image| image.boot_label).unwrap_or_default();
+    let label = ImageInfo::read(&host).map(|image| image.boot_label).unwrap_or_default();
     let places = locate(&label).unwrap_or_default();
     let seed = places.iter().find_map(|p| p.partition.seed().ok().flatten()).map(|(_, bytes)| bytes);
     let found = status::look(root, &Linux::new(), || open().ok());

@@ -3,33 +3,42 @@
 //!
 //! The rules are product decisions: which seed is accepted when, and whose move it is (docs/operations.md).
 
-mod telling;
+pub mod facts;
+pub mod guard;
+pub(crate) mod messages;
+pub(crate) mod sealed;
+mod seed_file;
+pub mod status;
 
-use crate::boot_partition::{BootPartition, Place, locate, root_disk_name};
-use crate::clock;
+use crate::backoff::{LONGEST, backoff};
+use crate::boot_partition::{BootPartition, Places, locate, own, root_disk_name};
+use crate::bundle::installed::Installed;
+use crate::containerd::images;
+use crate::containerd::repair::{self, Ask, Progress, Watch};
 use crate::fault::{Fault, OwnedBy, Owner};
-use crate::firewall::learn;
+use crate::firewall::discover_peers;
 use crate::host::{Host, System};
-use crate::image::{IMAGE_INFO, ImageInfo};
+use crate::image::ImageInfo;
 use crate::journal::Record;
 use crate::phase::{self, Event, Phase, Stopped};
-use crate::phases::{
-    Ask, Cx, Installed, PHASES, Watch, erase, finish_without_seed, is_half_erased, missing_images, tell_rebuilt,
-};
-use crate::report::{Reporter, Status, show_again};
-use crate::reset::{self, Answer, answer};
-use crate::sealed::{Lost, look_after};
+use crate::phases::PHASES;
+use crate::phases::context::Cx;
+use crate::phases::seal::{erase, finish_without_seed, is_half_erased};
+use crate::report::show_again;
+use crate::reset::by_seed::{Answer, answer};
 use crate::seed::{self, Seed};
-use anyhow::Context;
+use crate::status::Status;
+use crate::{clock, reset};
+use messages::{
+    and_told, finished, left_to_do, refuse_seed, reporter, reporter_at, tell_joined_at_last, tell_repair, without_host,
+};
+use sealed::{Lost, look_after};
+use seed_file::{Found, look};
 use std::path::Path;
 use std::time::Duration;
-pub(crate) use telling::reporter_beside;
-use telling::{and_told, describe, finished, left_to_do, refuse_seed, reporter, tell_joined_at_last, without_host};
 
 /// How often a waiting device looks for a seed.
 const LOOK: Duration = Duration::from_secs(5);
-/// Longest wait between two tries.
-const LONGEST: Duration = Duration::from_secs(300);
 /// How old the status on the boot partition may get while phases go by.
 const STALE: Duration = Duration::from_secs(5);
 
@@ -37,18 +46,6 @@ const NO_SEED: &str =
     "find seed.toml on the boot partition: there is none; copy seed.toml.example to seed.toml and fill it in";
 
 const STICK_RESETS: &str = "the seed on the stick asks for a reset, and there is nothing to take back";
-
-/// A seed file as it was found.
-struct Found {
-    place: Place,
-    /// The device's own boot partition, which may be another one: status goes there.
-    boot: Option<BootPartition>,
-    name: &'static str,
-    bytes: Vec<u8>,
-}
-
-/// Gives the places where a seed may lie, by the label of the boot partition.
-pub type Places<'a> = &'a dyn Fn(&str) -> anyhow::Result<Vec<Place>>;
 
 /// Runs or resumes; returns when the device is sealed (or `until` is reached). A sealed device's clock is compared
 /// with the cluster's.
@@ -70,7 +67,7 @@ pub fn run_phases(
     phases: &[Phase<Cx>],
     places: Places<'_>,
 ) -> Result<(), Fault> {
-    run_beside(root, sys, until, phases, places, &missing_images)
+    run_beside(root, sys, until, phases, places, &images::missing)
 }
 
 /// [`run_phases`] with another runtime, of which is asked what it lacks: for tests on a machine that has none.
@@ -85,7 +82,7 @@ fn run_beside(
     sys.notify("READY=1");
     let mut host = Host::open_or_back(root, sys).map_err(|(error, sys)| without_host(root, &*sys, places, error))?;
     let started = host.sys().uptime();
-    let image = and_told(&host, places, image_info(&host))?;
+    let image = and_told(&host, places, ImageInfo::read(&host))?;
     if host.journal().resetting().is_some() {
         // The power went while it was at work.
         return reset::by_service(&host, None);
@@ -94,7 +91,7 @@ fn run_beside(
     if host.journal().sealed() {
         // A card that cannot be read, and a disk that cannot be written, must not keep a good node from working.
         if let Err(error) = show_again(&host) {
-            Reporter::new(&host, None, describe(&image)).say(&format!("status not written: {error:#}"));
+            reporter_at(&host, None, &image).say(&format!("status not written: {error:#}"));
         }
         let there = places(&image.boot_label).unwrap_or_default();
         let boot = own(&there);
@@ -104,15 +101,16 @@ fn run_beside(
         {
             return be_reset(&host, found, &image, digest);
         }
-        let mut runtime = Watch::new(&host, runtime, places);
+        let tell = |progress: &Progress<'_>| tell_repair(&host, places, progress);
+        let mut runtime = Watch::new(&host, runtime, &tell);
         let refuse = |until| refuse_seed(&host, &image, until, seen.as_ref());
         lost = look_after(&host, &image, &refuse, &mut || runtime.look(&host))?;
         if lost.is_none() {
             let carried = seen.is_some_and(|found| found.place.carried);
             tell_joined_at_last(&host, &image, boot, carried);
-            let learned = and_told(&host, places, learn::of_sealed(&host));
+            let learned = and_told(&host, places, discover_peers::of_sealed(&host));
             let settled = runtime.settle(&host);
-            return learned.and(settled).and(tell_rebuilt(&host));
+            return learned.and(settled).and(repair::tell(&host));
         }
     }
     let mut tries = 0;
@@ -189,8 +187,8 @@ fn run_beside(
 pub fn clock(host: &Host) -> Result<(), Fault> {
     match host.journal().sealed() {
         true => {
-            clock::compare(host, &image_info(host)?)?;
-            learn::of_sealed(host)
+            clock::compare(host, &ImageInfo::read(host)?)?;
+            discover_peers::of_sealed(host)
         }
         false => Ok(()),
     }
@@ -223,23 +221,10 @@ fn nothing_to_reset(host: &Host, found: &Found, image: &ImageInfo, places: Place
     wait_for_change(host, image, found, None, places).map(drop)
 }
 
-/// Exponential with full jitter (at least one second), so that a thousand devices do not come back at once.
-pub(crate) fn backoff(tries: u32, random: f64) -> Duration {
-    let ceiling = Duration::from_secs(2u64.saturating_pow(tries.min(16) + 1)).min(LONGEST);
-    ceiling.mul_f64(random).max(Duration::from_secs(1))
-}
-
 /// How long to wait: as long as the server asks for, if that is longer, but never longer than [`LONGEST`], for the
 /// server that asks need not be the cluster's.
 fn wait(tries: u32, random: f64, retry_after: Option<Duration>) -> Duration {
     backoff(tries, random).max(retry_after.unwrap_or_default().min(LONGEST))
-}
-
-/// Reads what the image says of itself.
-pub fn image_info(host: &Host) -> Result<ImageInfo, Fault> {
-    let bytes = host.read(IMAGE_INFO).and_then(|b| b.with_context(|| format!("find {IMAGE_INFO}")));
-    let bytes = bytes.owned_by(Owner::Image)?;
-    serde_json::from_slice(&bytes).with_context(|| format!("read {IMAGE_INFO}")).owned_by(Owner::Image)
 }
 
 fn begin(host: &Host, seed: &Seed) -> Result<(), Fault> {
@@ -274,22 +259,6 @@ fn once(
     })
 }
 
-/// The boot partition of the device itself. A stick is only read.
-fn own(places: &[Place]) -> Option<BootPartition> {
-    places.iter().find(|p| !p.carried).map(|p| p.partition.clone())
-}
-
-/// The first seed among the places where one may lie.
-fn look(places: Vec<Place>) -> Result<Option<Found>, Fault> {
-    let boot = own(&places);
-    for place in places {
-        if let Some((name, bytes)) = place.partition.seed().owned_by(Owner::Seed)? {
-            return Ok(Some(Found { place, boot, name, bytes }));
-        }
-    }
-    Ok(None)
-}
-
 /// Waits until there is a seed. `None`: there is none and none is needed, because all was done but the last record.
 ///
 /// `lost`: a device that was sealed, and whose credential is worth nothing any more, unless its clock is wrong.
@@ -310,13 +279,13 @@ fn wait_for_seed(
             Ok(Some(found)) => return Ok(Some(found)),
             Ok(None) => {}
             Err(fault) if !told => {
-                Reporter::new(host, boot.clone(), describe(image)).failed(None, &fault, None);
+                reporter_at(host, boot.clone(), image).failed(None, &fault, None);
                 told = true;
             }
             Err(_) => {}
         }
         if let (true, Some(boot)) = (all_but_the_record, &boot) {
-            let mut reporter = Reporter::new(host, Some(boot.clone()), describe(image));
+            let mut reporter = reporter_at(host, Some(boot.clone()), image);
             if let Err(fault) = finish_without_seed(host, boot, &Installed::read(host)?.id) {
                 reporter.failed(None, &fault, None);
                 return Err(fault);
@@ -338,7 +307,7 @@ fn wait_for_seed(
         } else if let Some(lost) = &mut lost
             && lost.regained(host, image)?
         {
-            let mut reporter = Reporter::new(host, boot, describe(image));
+            let mut reporter = reporter_at(host, boot, image);
             reporter.status.state = "joined".into();
             reporter.write();
             return Ok(None);
@@ -355,10 +324,10 @@ fn tell_waiting(host: &Host, image: &ImageInfo, boot: Option<BootPartition>, tex
             root_disk_name()
         );
         let fault = Fault::new(Owner::Image, text);
-        Reporter::new(host, None, describe(image)).failed(None, &fault, None);
+        reporter_at(host, None, image).failed(None, &fault, None);
         return Err(fault);
     }
-    let mut reporter = Reporter::new(host, boot, describe(image));
+    let mut reporter = reporter_at(host, boot, image);
     reporter.say(&format!("waiting for a seed: {text}"));
     reporter.status.state = "waiting for a seed".into();
     reporter.status.whose_move = Some(format!("{} ({})", Owner::Seed.word(), Owner::Seed.advice()));

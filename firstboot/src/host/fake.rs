@@ -3,8 +3,7 @@
 //! are recorded and answered from a table, time passes only when somebody waits.
 
 use super::{Field, System};
-use crate::network_part;
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use std::cell::{Cell, RefCell};
 use std::io::Read;
 use std::net::SocketAddr;
@@ -15,6 +14,7 @@ use std::time::{Duration, SystemTime};
 
 type Answer = Box<dyn Fn(&[&str]) -> Option<Result<String>>>;
 type Before = Box<dyn Fn(&str) -> Result<()>>;
+type Serve = Box<dyn Fn(UnixStream)>;
 type Fed = Box<dyn Fn(&[&str], &mut dyn Read) -> Result<()>>;
 
 /// What the scripted machine saw; shared with the test that made it.
@@ -42,6 +42,7 @@ pub struct Fake {
     before: Before,
     fed: Fed,
     sockets: PathBuf,
+    served: Option<(&'static str, Serve)>,
     patient: bool,
 }
 
@@ -55,6 +56,7 @@ impl Fake {
             before: Box::new(|_| Ok(())),
             fed: Box::new(|_, input| std::io::copy(input, &mut std::io::sink()).map(drop).map_err(Into::into)),
             sockets: PathBuf::from("/"),
+            served: None,
             patient: false,
         };
         (fake, seen)
@@ -85,6 +87,16 @@ impl Fake {
         self
     }
 
+    /// Who listens on the socket at `path`: `serve` is called, in a thread of its own, for each connection.
+    pub fn serving(mut self, path: &'static str, serve: impl Fn(UnixStream) + Clone + Send + 'static) -> Self {
+        let serve = move |stream| {
+            let serve = serve.clone();
+            std::thread::spawn(move || serve(stream));
+        };
+        self.served = Some((path, Box::new(serve)));
+        self
+    }
+
     /// Really waits when asked to: for runs against real servers.
     pub fn patient(mut self) -> Self {
         self.patient = true;
@@ -101,11 +113,11 @@ impl System for Fake {
         (self.answer)(argv).unwrap_or_else(|| Ok(String::new()))
     }
 
-    /// The network part, unconfined, in this process.
     fn connect(&self, path: &str) -> Result<UnixStream> {
-        ensure!(path == network_part::SOCKET, "connect to {path}: nobody listens");
+        let served = self.served.as_ref().filter(|(served, _)| *served == path);
+        let (_, serve) = served.with_context(|| format!("connect to {path}: nobody listens"))?;
         let (here, there) = UnixStream::pair()?;
-        std::thread::spawn(move || network_part::confined::serve(&there));
+        serve(there);
         Ok(here)
     }
 

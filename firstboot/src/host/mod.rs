@@ -6,12 +6,15 @@
 //! effect is on record in the journal. Files are replaced whole: written beside, flushed, renamed, folder flushed.
 #![allow(clippy::disallowed_methods)] // this is the door
 
+pub mod exclusions;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 mod journald;
 pub mod kept;
 mod linux;
 mod lock;
+pub mod managed_files;
+pub mod mounts;
 mod remove;
 mod system;
 
@@ -20,8 +23,8 @@ pub use linux::Linux;
 pub use system::{Job, System};
 
 use crate::journal::{Effect, Journal, Record};
+use crate::text::hex;
 use lock::{Lock, LockGuard};
-use crate::unpack::hex;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;

@@ -12,7 +12,7 @@ use crate::fault::Owner;
 use crate::host::Host;
 use crate::host::fake::{Fake, Seen};
 use crate::image::ImageInfo;
-use crate::sealed::look_after;
+use crate::run::sealed::look_after;
 use crate::seed::{Cluster, Endpoint, JoinToken, Trust};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

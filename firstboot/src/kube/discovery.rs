@@ -8,6 +8,7 @@
 //!
 //! With `ca-cert` no request is made without a credential, and none to a server that has not proven itself.
 
+use crate::text::rfc3339;
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -18,9 +19,9 @@ use rustls::pki_types::CertificateDer;
 use super::client::{Client, Reply, url_of};
 use super::edge_info::tells_of_superedge;
 use super::error::{Error, Kind};
-use super::kubeconfig::ClusterInfo;
+use super::kubeconfig::{self, ClusterInfo};
 use super::tls::{self, PinnedCa, Validity};
-use super::{clock, jws, kubeconfig, pin};
+use super::{clock, jws, pin};
 use crate::proxy::Via;
 use crate::seed::{CaPin, Cluster, Endpoint, Trust};
 
@@ -200,9 +201,4 @@ pub(super) fn settle(ca: &PinnedCa, bundle: Certificates, now: SystemTime, at: &
 
 fn setup(error: rustls::Error) -> Error {
     Error::answer(format!("set up TLS: {error}"))
-}
-
-pub(super) fn rfc3339(time: SystemTime) -> String {
-    let format = time::format_description::well_known::Rfc3339;
-    time::OffsetDateTime::from(time).format(&format).unwrap_or_default()
 }

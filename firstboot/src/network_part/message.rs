@@ -7,8 +7,8 @@
 
 use crate::kube::join::{JoinInput, Joined};
 use crate::proxy::{Direct, Proxy, Via};
-use crate::report::unix_seconds;
 use crate::seed::{CaPin, Cluster, Endpoint, JoinToken, Role, Trust};
+use crate::text::unix_seconds;
 use anyhow::{Context, Result, anyhow, ensure};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

@@ -78,7 +78,7 @@ impl Device for Bench {
         self.key.request("edge-1")
     }
     fn server_time(&mut self, time: SystemTime) -> Result<(), Fault> {
-        self.asked.push(format!("clock {}", crate::report::unix_seconds(time)));
+        self.asked.push(format!("clock {}", crate::text::unix_seconds(time)));
         Ok(())
     }
     fn progress(&mut self, text: &str) {

@@ -9,8 +9,8 @@ use crate::journal::{Effect, Record};
 use crate::kube::files::KUBELET_CONF;
 use crate::kube::kubeconfig::{self, CURRENT_PEM};
 use crate::kube::pin;
-use crate::node::paths::{self, DROP_IN};
-use crate::unpack::hex;
+use crate::node::paths::DROP_IN;
+use crate::text::hex;
 use anyhow::Result;
 use sha2::{Digest, Sha256};
 use x509_cert::Certificate;
@@ -144,7 +144,6 @@ fn effects(host: &Host) -> Result<Vec<Effect>> {
             all.push(Effect::Started { unit: unit.into() });
         }
     }
-    debug_assert!(paths::KUBELET_WANTED.starts_with(WANTS));
     Ok(all)
 }
 

@@ -2,16 +2,16 @@
 //! The hardened host, before any link is up: what the seed wants otherwise is kept, then every kind of setting is
 //! applied ([`crate::harden`]).
 
-use super::Cx;
+use super::context::Cx;
 use crate::fault::{Fault, OwnedBy, Owner};
-use crate::firewall;
-use crate::harden::{self, KEPT, Kept};
+use crate::harden::overrides::{OVERRIDES_FILE, SeedOverrides};
+use crate::{firewall, harden};
 use anyhow::Result;
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
-    let kept = Kept::of(&cx.seed);
+    let kept = SeedOverrides::of(&cx.seed);
     let held = || -> Result<bool> {
-        Ok(cx.host.read(KEPT)?.as_deref() == Some(&kept.bytes()?)
+        Ok(cx.host.read(OVERRIDES_FILE)?.as_deref() == Some(&kept.bytes()?)
             && firewall::holds(&cx.host, &cx.seed)?
             && harden::holds(&cx.host, &kept)?)
     };
@@ -19,9 +19,9 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
 }
 
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
-    let kept = Kept::of(&cx.seed);
+    let kept = SeedOverrides::of(&cx.seed);
     let keep = || -> Result<()> {
-        cx.host.write(KEPT, &kept.bytes()?, 0o644)?;
+        cx.host.write(OVERRIDES_FILE, &kept.bytes()?, 0o644)?;
         firewall::put(&cx.host, &cx.seed)
     };
     keep().owned_by(Owner::Host)?;

@@ -2,7 +2,7 @@
 //! What a reset does, as a list: made from the journal, newest effect first, and from what kubelet, containerd and pod
 //! networks are known to make besides. `--dry-run` prints the list, a reset carries it out; neither knows more.
 
-use super::keep::{Keep, is_within};
+use crate::host::exclusions::{Exclusions, is_within};
 use crate::host::{Host, STATE_DIR};
 use crate::journal::{Effect, Record};
 use crate::network_part::{SERVICE_UNITS, SOCKET_UNIT};
@@ -85,7 +85,7 @@ impl fmt::Display for Step {
 }
 
 /// All steps in order.
-pub(super) fn plan(host: &Host, keep: &Keep) -> Vec<Step> {
+pub(super) fn plan(host: &Host, keep: &Exclusions) -> Vec<Step> {
     let journal = host.journal();
     let effects: Vec<&Effect> = journal
         .records()
@@ -114,7 +114,7 @@ pub(super) fn plan(host: &Host, keep: &Keep) -> Vec<Step> {
 }
 
 /// What ends before anything is taken away.
-fn begin(effects: &[&Effect], keep: &Keep, steps: &mut Vec<Step>) {
+fn begin(effects: &[&Effect], keep: &Exclusions, steps: &mut Vec<Step>) {
     let started = |unit: &str| effects.iter().any(|effect| starts(effect, unit));
     let made = |path: &str| effects.iter().any(|e| matches!(e, Effect::Folder { path: p } if p == path));
     // A node that never ran has nobody to tell.
@@ -179,7 +179,7 @@ fn folders(effects: &[&Effect]) -> Vec<Step> {
 fn path(step: &Step) -> Option<&str> {
     match step {
         Step::Tree(path) | Step::Remove(path) | Step::PutBack { path, .. } | Step::Folder(path) => Some(path),
-        Step::MachineId => Some(crate::phases::MACHINE_ID),
+        Step::MachineId => Some(crate::identity::MACHINE_ID),
         _ => None,
     }
 }
@@ -197,7 +197,7 @@ mod tests {
         host.record(Record::Effect(tree())).unwrap();
         host.mkdir("/opt/firstboot/bundles/1/bin", 0o755).unwrap();
         host.symlink("/opt/firstboot/current", "bundles/1").unwrap();
-        let shown: Vec<String> = plan(&host, &Keep::default()).iter().map(ToString::to_string).collect();
+        let shown: Vec<String> = plan(&host, &Exclusions::default()).iter().map(ToString::to_string).collect();
         assert_eq!(
             shown[..6],
             [
@@ -209,7 +209,7 @@ mod tests {
                 "remove /opt if it is empty",
             ]
         );
-        let keep = Keep::parse(&["/opt/firstboot/bundles"]).unwrap();
+        let keep = Exclusions::parse(&["/opt/firstboot/bundles"]).unwrap();
         let kept: Vec<String> = plan(&host, &keep).iter().map(ToString::to_string).collect();
         assert!(!kept.iter().any(|step| step.contains("bundles")), "{kept:#?}");
     }

@@ -5,20 +5,21 @@
 //! kubelet's certificates and keys are in no list; of those files that hold secrets, the values are read so that they can
 //! be taken out of everything else ([`known()`]).
 
-mod known;
+mod device_secrets;
+mod keyword_redaction;
 mod redact;
 #[cfg(test)]
 mod tests;
-mod words;
 
-pub use known::known;
-pub use redact::{Known, MARK, redact};
+pub use device_secrets::known;
+pub use keyword_redaction::MARK;
+pub use redact::{Known, redact};
 
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::image::IMAGE_INFO;
 use crate::journal::JOURNAL;
-use crate::report::{one_line, timestamp, unix_seconds};
+use crate::text::{one_line, timestamp, unix_seconds};
 use anyhow::{Context, Result};
 use flate2::Compression;
 use flate2::write::GzEncoder;
