@@ -36,7 +36,7 @@ impl ImageInfo {
     /// # Errors
     /// An image fault when the description is missing or cannot be read.
     pub fn read(host: &Host) -> Result<Self, Fault> {
-        let bytes = host.read(IMAGE_INFO).and_then(|b| b.with_context(|| format!("find {IMAGE_INFO}")));
+        let bytes = host.read_kept(IMAGE_INFO).bytes.with_context(|| format!("find {IMAGE_INFO}"));
         let bytes = bytes.owned_by(Owner::Image)?;
         serde_json::from_slice(&bytes).with_context(|| format!("read {IMAGE_INFO}")).owned_by(Owner::Image)
     }

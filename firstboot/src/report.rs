@@ -5,7 +5,8 @@
 
 use crate::boot_partition::{BootPartition, Places, own};
 use crate::fault::{Fault, Owner};
-use crate::host::{Field, Host, System};
+use crate::host::kept::STATUS;
+use crate::host::{Field, Host};
 use crate::image::ImageInfo;
 use crate::leds::{self, Light};
 use crate::status::{STATUS_FILE, STATUS_FOR_ALL, STATUS_NAME, Status, Versions, next_try, padded};
@@ -22,7 +23,7 @@ pub const WARNINGS: &str = "warnings";
 /// # Errors
 /// When a file cannot be read or written.
 pub fn show_again(host: &Host) -> Result<()> {
-    let Some(json) = host.read(STATUS_FILE)? else { return Ok(()) };
+    let Some(json) = host.read_kept(STATUS_FILE).bytes else { return Ok(()) };
     host.write(STATUS_FOR_ALL, &json, 0o644)?;
     // One that is torn is written again as soon as there is something to tell.
     if let Ok(status) = serde_json::from_slice(&json) {
@@ -72,7 +73,7 @@ impl<'a> Reporter<'a> {
 
     /// What was told last, if need be by the process before; none where that is torn.
     pub(crate) fn last(host: &Host) -> Option<Status> {
-        serde_json::from_slice(&host.read(STATUS_FILE).ok()??).ok()
+        serde_json::from_slice(&host.read_kept(STATUS_FILE).bytes?).ok()
     }
 
     /// Notes the time when it has come to another place.
@@ -171,7 +172,7 @@ impl<'a> Reporter<'a> {
             .boot
             .as_ref()
             .map_or(Ok(()), |boot| self.host.change_boot("write", STATUS_NAME, || boot.write(STATUS_NAME, &text)));
-        let on_disk = [STATUS_FILE, STATUS_FOR_ALL].map(|path| self.host.write(path, &json, 0o644));
+        let on_disk = [self.host.keep(STATUS, &json), self.host.write(STATUS_FOR_ALL, &json, 0o644)];
         let failed: Vec<String> =
             std::iter::once(on_card).chain(on_disk).filter_map(|r| r.err().map(|e| format!("{e:#}"))).collect();
         ensure!(failed.is_empty(), "{}", failed.join("; "));
@@ -186,23 +187,7 @@ fn failure(at: &str, owner: &str, error: &str, then: &str) -> String {
     format!("{at}failed ({owner}): {error}; {then}")
 }
 
-/// Tells, on console and card, of a fault that leaves nothing else to write to.
-pub(crate) fn failed_without_host(sys: &dyn System, boot: Option<&BootPartition>, image: String, fault: &Fault) {
-    let (error, owner) = (one_line(&fault.to_string()), fault.owner.word());
-    let fields = [("FIRSTBOOT_OWNER", owner), ("FIRSTBOOT_ERROR", error.as_str()), ("PRIORITY", "3")];
-    let line = failure("", owner, &error, STOPPED);
-    sys.say_with(&format!("firstboot: {line}"), &fields);
-    let now = unix_seconds(sys.now());
-    let whose_move = Some(format!("{owner} ({})", fault.owner.advice()));
-    let (state, error) = ("stopped".into(), Some(error));
-    let status = Status { state, whose_move, error, image, since: now, written: now, ..Status::default() };
-    let write = |boot: &BootPartition| boot.write(STATUS_NAME, &padded(&status.text()));
-    if let Some(Err(error)) = boot.map(write) {
-        let line = format!("status not written: {error:#}");
-        sys.say(&format!("firstboot: {line}"));
-    }
-}
-
+/// Target, build time and build id of the image, for people.
 pub(crate) fn describe(image: &ImageInfo) -> String {
     format!("{} built {} ({})", image.target, timestamp(image.build_time), image.build_id)
 }

@@ -137,7 +137,7 @@ impl Device {
             }
             Ok(vec![Place { partition: self.boot.clone(), carried: false }])
         };
-        (run_beside(&self.root(), Box::new(fake), None, &ROWS, &places, &|_, _| Ok(Vec::new())), seen)
+        (run_with(&self.root(), Box::new(fake), None, &ROWS, &places, &|_, _| Ok(Vec::new())), seen)
     }
 
     fn boots(&self, fails: Option<&'static str>) -> (Result<(), Fault>, Rc<Seen>) {

@@ -12,7 +12,7 @@ pub const STATUS_NAME: &str = "firstboot-status.txt";
 /// Size of the status file in bytes: fixed, so that it is overwritten in place and no directory entry changes.
 pub const STATUS_SIZE: usize = 16384;
 
-/// Where `firstboot status` finds the last status.
+/// Where `firstboot status` finds the last status ([`crate::host::kept::STATUS`]).
 pub const STATUS_FILE: &str = "/var/lib/firstboot/status.json";
 
 /// The same for accounts that may not look into firstboot's folder; gone at power-off.

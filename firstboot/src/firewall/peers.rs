@@ -4,7 +4,8 @@
 //!
 //! Names stay beside their addresses, so that they can be looked up again when the seed is gone. No secret is in it.
 
-use crate::host::{Host, STATE_DIR};
+use crate::host::Host;
+use crate::host::kept::FIREWALL;
 use crate::seed::{Protocol, Seed};
 use anyhow::{Context, Result};
 use ipnet::IpNet;
@@ -100,19 +101,13 @@ pub struct Known {
     pub node_ports: PortRange,
 }
 
-/// Where it is kept.
-#[must_use]
-pub fn path() -> String {
-    format!("{STATE_DIR}/firewall.json")
-}
-
 impl Known {
     /// What is kept; nothing, before the first seed and when it cannot be understood, for it can be learned again.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub fn read(host: &Host) -> Result<Self> {
-        let bytes = host.read(&path())?;
+        let bytes = host.read_kept(FIREWALL.path).bytes;
         Ok(bytes.and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default())
     }
 
@@ -121,10 +116,10 @@ impl Known {
     /// # Errors
     /// When the file cannot be written.
     pub fn keep(&self, host: &Host) -> Result<bool> {
-        let mut bytes = serde_json::to_vec_pretty(self).with_context(|| format!("encode {}", path()))?;
+        let mut bytes = serde_json::to_vec_pretty(self).with_context(|| format!("encode {}", FIREWALL.path))?;
         bytes.push(b'\n');
-        let changed = host.read(&path())?.as_deref() != Some(&bytes);
-        host.write(&path(), &bytes, 0o600)?;
+        let changed = host.read_kept(FIREWALL.path).bytes.as_ref() != Some(&bytes);
+        host.keep(FIREWALL, &bytes)?;
         Ok(changed)
     }
 
@@ -266,7 +261,8 @@ mod tests {
         let known = Known::of_seed(&seed("\"10.0.0.1\"", ""), Known::default());
         assert!(known.keep(&host).unwrap() && !known.keep(&host).unwrap());
         assert_eq!(Known::read(&host).unwrap(), known);
-        host.write(&path(), b"{\"seed\":", 0o600).unwrap();
+        host.write(FIREWALL.path, b"{\"seed\":", 0o600).unwrap();
+        host.remove(&crate::host::kept::copy_path(FIREWALL.path)).unwrap();
         assert_eq!(Known::read(&host).unwrap(), Known::default());
     }
 }

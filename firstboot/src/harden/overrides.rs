@@ -3,14 +3,15 @@
 
 use super::kubelet::fields;
 use crate::host::Host;
+use crate::host::kept::OVERRIDES;
 use crate::seed::{Access, Harden, Seed};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// What of `[harden]` and `[access]` stays on the device when the seed is gone.
-pub const OVERRIDES_FILE: &str = "/etc/firstboot/harden.json";
+pub const OVERRIDES_FILE: &str = OVERRIDES.path;
 
 /// What the seed wants otherwise than the hardened host; no secret is in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,9 +35,11 @@ impl SeedOverrides {
     /// What is kept on the device; the default, which opens nothing, before the first seed.
     ///
     /// # Errors
-    /// When the file cannot be read or is not what was written.
+    /// When the file and its copy are damaged, or the file was edited into something else.
     pub fn read(host: &Host) -> Result<Self> {
-        match host.read(OVERRIDES_FILE)? {
+        let reading = host.read_kept(OVERRIDES_FILE);
+        match reading.bytes {
+            None if reading.damage.is_some() => bail!("read {OVERRIDES_FILE}: the file and its copy are damaged"),
             None => Ok(SeedOverrides::default()),
             Some(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("read {OVERRIDES_FILE}")),
         }

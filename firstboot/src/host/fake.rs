@@ -2,7 +2,7 @@
 //! A scripted machine for tests that need no kernel of their own: files are real (below a temporary root), commands
 //! are recorded and answered from a table, time passes only when somebody waits.
 
-use super::{Field, System};
+use super::{Field, RETRY, System};
 use anyhow::{Context, Result, bail};
 use std::cell::{Cell, RefCell};
 use std::io::Read;
@@ -44,6 +44,7 @@ pub struct Fake {
     sockets: PathBuf,
     served: Option<(&'static str, Serve)>,
     patient: bool,
+    retries: Cell<u32>,
 }
 
 impl Fake {
@@ -58,6 +59,7 @@ impl Fake {
             sockets: PathBuf::from("/"),
             served: None,
             patient: false,
+            retries: Cell::new(0),
         };
         (fake, seen)
     }
@@ -94,6 +96,12 @@ impl Fake {
             std::thread::spawn(move || serve(stream));
         };
         self.served = Some((path, Box::new(serve)));
+        self
+    }
+
+    /// Lets a run try again this often after a fault of this device; otherwise the first one ends the run.
+    pub fn retrying(self, times: u32) -> Self {
+        self.retries.set(times);
         self
     }
 
@@ -186,6 +194,11 @@ impl System for Fake {
     fn notify(&self, _state: &str) {}
 
     fn before_effect(&self, what: &str) -> Result<()> {
+        if what == RETRY {
+            let left = self.retries.get().checked_sub(1);
+            self.retries.set(left.context("a run ends with its first fault of this device")?);
+            return Ok(());
+        }
         (self.before)(what)?;
         match self.seen.fuse.get() {
             None => Ok(()),

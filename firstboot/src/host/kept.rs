@@ -88,7 +88,8 @@ pub fn judge(file: Option<Vec<u8>>, copy: Option<Vec<u8>>) -> Reading {
 /// Where the copy of a file lies.
 #[must_use]
 pub fn copy_path(path: &str) -> String {
-    match super::is_below(path, STATE_DIR) {
+    // An image brings the copies of its own files.
+    match super::is_below(path, STATE_DIR) || super::is_below(path, "/usr") {
         true => format!("{path}.copy"),
         false => format!("{STATE_DIR}/{}.copy", path.rsplit('/').next().unwrap_or_default()),
     }
@@ -126,6 +127,20 @@ impl Host {
             self.write(&copy, &copy_of(bytes, there.as_deref()), mode & 0o600)?;
         }
         self.write(path, bytes, mode)
+    }
+
+    /// Writes a file that is nothing but a copy, with the line by which damage to it is noticed.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_copy(&self, path: &str, bytes: &[u8], mode: u32) -> Result<()> {
+        self.write(path, &copy_of(bytes, None), mode)
+    }
+
+    /// Content of such a file; none where there is none or it is damaged.
+    pub fn read_copy(&self, path: &str) -> Option<Vec<u8>> {
+        let bytes = self.read(path).ok()??;
+        content_of(&bytes).map(|(content, _)| content.to_vec())
     }
 
     /// Repairs every kept file of which one copy is damaged, or whose last update was interrupted. What was damaged is kept

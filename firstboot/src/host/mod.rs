@@ -20,14 +20,15 @@ mod system;
 
 pub use journald::Field;
 pub use linux::Linux;
-pub use system::{Job, System};
+pub use system::{Job, RETRY, System};
 
 use crate::journal::{Effect, Journal, Record};
 use crate::text::hex;
-use lock::{Lock, LockGuard};
 use anyhow::{Context, Result, bail, ensure};
+use lock::{Lock, LockGuard};
 use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::cell::{Ref, RefCell};
 use std::collections::BTreeSet;
@@ -46,6 +47,15 @@ const DAMAGE_LINES: usize = 16;
 /// The directory that holds everything firstboot keeps for itself.
 pub const STATE_DIR: &str = "/var/lib/firstboot";
 
+/// Inode, time of the last change of content, and size in bytes of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    inode: u64,
+    seconds: i64,
+    nanoseconds: u64,
+    size: u64,
+}
+
 /// The machine, seen through its root directory.
 pub struct Host {
     root: OwnedFd,
@@ -53,6 +63,7 @@ pub struct Host {
     sys: Box<dyn System>,
     journal: RefCell<Journal>,
     lock: Arc<Lock>,
+    reading: bool,
     seen: RefCell<BTreeSet<String>>,
 }
 
@@ -66,7 +77,21 @@ impl Host {
         let fd = fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .with_context(|| format!("open {}", root.display()))?;
         let journal = RefCell::new(Journal::read(root));
-        Ok(Host { root: fd, root_path: root.to_owned(), sys, journal, lock: Arc::default(), seen: RefCell::default() })
+        let (root_path, lock) = (root.to_owned(), Arc::default());
+        Ok(Host { root: fd, root_path, sys, journal, lock, reading: false, seen: RefCell::default() })
+    }
+
+    /// [`Host::open`] for a command that only looks: whatever would change this device fails.
+    ///
+    /// # Errors
+    /// When there is no such directory.
+    pub fn reading(root: &Path, sys: Box<dyn System>) -> Result<Self> {
+        Ok(Host { reading: true, ..Host::open(root, sys)? })
+    }
+
+    /// Whether this process only looks.
+    pub fn is_reading(&self) -> bool {
+        self.reading
     }
 
     /// Keeps other firstboot processes from writing until the guard is dropped; makes the state directory first. A
@@ -157,11 +182,15 @@ impl Host {
 
     /// About to change something: a test may stop here, or fail as the kernel would; `shown` is what failed then.
     fn effect(&self, what: &str, shown: impl FnOnce() -> String) -> Result<()> {
+        if self.reading {
+            return Err(anyhow::anyhow!("this command only reads")).with_context(shown);
+        }
         self.sys.before_effect(what).with_context(shown)
     }
 
     fn command(&self, argv: &[&str]) -> Result<()> {
-        self.effect(&argv.join(" "), || format!("start {}", argv.first().copied().unwrap_or_default()))
+        let shown = || format!("start {}", argv.first().copied().unwrap_or_default());
+        self.sys.before_effect(&argv.join(" ")).with_context(shown)
     }
 
     /// Writes a kernel setting.
@@ -337,6 +366,33 @@ impl Host {
         let mut writer = self.create(path, mode)?;
         writer.file.write_all(bytes).with_context(|| format!("write {path}"))?;
         self.finish(writer)
+    }
+
+    /// Writes a file that a person asked for. It is not the device's: nothing is recorded, and a reset leaves it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn export(&self, path: &str, bytes: &[u8], mode: u32) -> Result<()> {
+        let (dir, name) = split(path)?;
+        let dir = self.folder(dir)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = fs::openat(&dir, name, flags, Mode::from_raw_mode(mode)).with_context(|| format!("create {path}"))?;
+        let mut file = File::from(fd);
+        file.write_all(bytes).and_then(|()| file.sync_all()).with_context(|| format!("write {path}"))
+    }
+
+    /// When and where a file was written last: tells a file that was written from one that the medium changed. None when
+    /// it is not there.
+    pub fn stamp(&self, path: &str) -> Result<Option<Stamp>> {
+        match self.open_below(path, OFlags::PATH) {
+            Ok(fd) => {
+                let stat = fs::fstat(fd).with_context(|| format!("look at {path}"))?;
+                let (seconds, nanoseconds) = (stat.st_mtime, stat.st_mtime_nsec as u64);
+                Ok(Some(Stamp { inode: stat.st_ino, seconds, nanoseconds, size: stat.st_size as u64 }))
+            }
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("look at {path}")),
+        }
     }
 
     /// Makes a symbolic link. Does nothing when it is already so.

@@ -94,6 +94,9 @@ pub fn recover(host: &Host) -> Result<()> {
     records.extend(effects(host)?.into_iter().map(Record::Effect));
     records.push(Record::Sealed);
     host.assume(records);
+    if host.is_reading() {
+        return Ok(());
+    }
     host.sys().say(&format!("firstboot: {line}"));
     if let Err(error) = host.settle_journal().and_then(|()| host.note_damage(&line)) {
         host.sys().say(&format!("firstboot: the recovered journal is not written: {error:#}"));

@@ -4,14 +4,15 @@
 
 use super::context::Cx;
 use crate::fault::{Fault, OwnedBy, Owner};
-use crate::harden::overrides::{OVERRIDES_FILE, SeedOverrides};
+use crate::harden::overrides::SeedOverrides;
+use crate::host::kept::OVERRIDES;
 use crate::{firewall, harden};
 use anyhow::Result;
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
     let kept = SeedOverrides::of(&cx.seed);
     let held = || -> Result<bool> {
-        Ok(cx.host.read(OVERRIDES_FILE)?.as_deref() == Some(&kept.bytes()?)
+        Ok(cx.host.read_kept(OVERRIDES.path).bytes == Some(kept.bytes()?)
             && firewall::holds(&cx.host, &cx.seed)?
             && harden::holds(&cx.host, &kept)?)
     };
@@ -21,7 +22,7 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     let kept = SeedOverrides::of(&cx.seed);
     let keep = || -> Result<()> {
-        cx.host.write(OVERRIDES_FILE, &kept.bytes()?, 0o644)?;
+        cx.host.keep(OVERRIDES, &kept.bytes()?)?;
         firewall::put(&cx.host, &cx.seed)
     };
     keep().owned_by(Owner::Host)?;

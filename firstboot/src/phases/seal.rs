@@ -7,7 +7,8 @@ use super::events;
 use crate::boot_partition::copies::{beside, is_copy};
 use crate::boot_partition::{BootPartition, SEED_NAMES, Sought, encodings};
 use crate::fault::{Fault, OwnedBy, Owner};
-use crate::host::{Host, STATE_DIR};
+use crate::host::Host;
+use crate::host::kept::RECEIPT;
 use crate::journal::Record;
 use crate::node::events::tell;
 use crate::node::repair;
@@ -162,7 +163,7 @@ fn finish(host: &Host, bundle: &str, seed: &str, carried: bool) -> Result<()> {
         "phases": host.journal().seconds(),
     });
     let bytes = serde_json::to_vec_pretty(&receipt).context("encode the receipt")?;
-    host.write(&format!("{STATE_DIR}/receipt.json"), &bytes, 0o600)?;
+    host.keep(RECEIPT, &bytes)?;
     repair::keep(host)?;
     host.record(Record::Sealed)
 }

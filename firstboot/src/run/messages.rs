@@ -3,16 +3,15 @@
 
 use super::facts::DeviceFacts;
 use super::seed_file::Found;
-use crate::boot_partition::{BootPartition, Places, own};
+use crate::boot_partition::{BootPartition, Places};
 use crate::containerd::repair::Progress;
 use crate::fault::{Fault, Owner};
-use crate::host::{Host, System};
-use crate::image::{IMAGE_INFO, ImageInfo};
+use crate::host::Host;
+use crate::image::ImageInfo;
 use crate::phases::ready::LEFT_TO_DO;
-use crate::report::{self, Reporter, describe, reporter_beside};
+use crate::report::{Reporter, describe, reporter_beside};
 use crate::status::{STATUS_NAME, Status, padded};
 use crate::text::{timestamp, unix_seconds};
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 /// A sealed device whose credential is good: it needs no seed, and one that lies there is left alone, with the reason.
@@ -92,22 +91,6 @@ pub(super) fn tell_joined_at_last(host: &Host, image: &ImageInfo, boot: Option<B
     if !Reporter::last(host).as_ref().is_some_and(said) {
         tell_joined(host, &mut reporter_at(host, boot, image), carried);
     }
-}
-
-/// A device whose own record cannot be opened, be its root file system read-only, full or worn: that is told all the same.
-pub(super) fn without_host(root: &Path, sys: &dyn System, places: Places<'_>, error: anyhow::Error) -> Fault {
-    let fault = Fault { owner: Owner::Host, cause: error, retry_after: None };
-    let bytes = std::fs::read(root.join(IMAGE_INFO.trim_start_matches('/'))).unwrap_or_default();
-    let image = serde_json::from_slice::<ImageInfo>(&bytes).ok();
-    let there = image.as_ref().and_then(|image| places(&image.boot_label).ok());
-    let shown = image.as_ref().map(describe).unwrap_or_default();
-    report::failed_without_host(sys, there.and_then(|there| own(&there)).as_ref(), shown, &fault);
-    fault
-}
-
-/// What fails outside of any phase is told as well.
-pub(super) fn and_told<T>(host: &Host, places: Places<'_>, result: Result<T, Fault>) -> Result<T, Fault> {
-    result.inspect_err(|fault| reporter_beside(host, &DeviceFacts, places).failed(None, fault, None))
 }
 
 /// Names what an administrator of the cluster has to do for this node: no node may do it itself.

@@ -9,7 +9,7 @@ use crate::clock;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::image::ImageInfo;
-use crate::node::credential::{Credential, mended};
+use crate::node::credential::{Credential, repaired};
 use crate::phases::pod_network::withdraw;
 use std::time::{Duration, SystemTime};
 
@@ -39,7 +39,7 @@ pub(crate) fn look_after(
     beside: &mut dyn FnMut(),
 ) -> Result<Option<Lost>, Fault> {
     let mut lost = Lost { why: String::new(), asked: false, tries: 0, next: Duration::ZERO };
-    if let Credential::Usable { until } = mended(host).owned_by(Owner::Host)? {
+    if let Credential::Usable { until } = repaired(host).owned_by(Owner::Host)? {
         withdraw(host).owned_by(Owner::Host)?;
         refuse(until)?;
         clock::compare_beside(host, image, beside)?;
@@ -75,7 +75,7 @@ impl Lost {
                 Err(_) => self.asked = true,
             }
         }
-        match mended(host).owned_by(Owner::Host)? {
+        match repaired(host).owned_by(Owner::Host)? {
             Credential::Usable { .. } => Ok(true),
             Credential::Unusable(why) => {
                 self.why = why;

@@ -4,32 +4,51 @@
 
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::firewall::host_ports::host_ports;
-use crate::host::{Host, System};
+use crate::host::Host;
 use crate::node::credential;
 use crate::status::{STATUS_FILE, STATUS_FOR_ALL, Status};
 use crate::text::unix_seconds;
 use crate::versions;
 use anyhow::Context;
-use std::path::Path;
 
-/// The status of the device whose root folder is `root`. `open` gives the machine, where this account may have it.
+/// The status of this device. What an ordinary account may not read is then as old as the status.
 ///
 /// # Errors
-/// A host fault when firstboot has written none, or it cannot be read.
-pub fn look(root: &Path, sys: &dyn System, open: impl FnOnce() -> Option<Host>) -> Result<Status, Fault> {
-    let read = |path: &str| std::fs::read(root.join(path.trim_start_matches('/')));
-    let bytes = read(STATUS_FILE)
-        .or_else(|e| read(STATUS_FOR_ALL).map_err(|_| e))
-        .map_err(|e| Fault::new(Owner::Host, format!("read {}: {e}; has firstboot run?", STATUS_FILE)))?;
-    let mut status: Status =
-        serde_json::from_slice(&bytes).map_err(|e| Fault::new(Owner::Host, format!("read {}: {e}", STATUS_FILE)))?;
+/// A host fault when firstboot has written none.
+pub fn look(host: &Host) -> Result<Status, Fault> {
+    let for_all = || host.read(STATUS_FOR_ALL).ok().flatten();
+    let parsed = |bytes: Vec<u8>| serde_json::from_slice::<Status>(&bytes).ok();
+    let kept = host.read_kept(STATUS_FILE).bytes.and_then(parsed).or_else(|| for_all().and_then(parsed));
+    let mut status = match kept {
+        Some(status) => status,
+        // It is lost with its copy: the journal still says how far the device is.
+        None if host.journal().used() => from_journal(host),
+        None => return Err(Fault::new(Owner::Host, format!("find {STATUS_FILE}: there is none; has firstboot run?"))),
+    };
     // Pods come and go, kubelet renews its certificate and kubeadm its programs.
-    status.exceptions.extend(host_ports(sys));
-    versions::ask_programs(&mut status.versions, sys);
-    if let Some(host) = open() {
-        status.certificate_until = credential::end(&host).owned_by(Owner::Host)?.map(unix_seconds);
+    status.exceptions.extend(host_ports(host.sys()));
+    versions::ask_programs(&mut status.versions, host.sys());
+    if let Some(until) = credential::end(host).ok().flatten() {
+        status.certificate_until = Some(unix_seconds(until));
     }
     Ok(status)
+}
+
+/// What can be said without a status that was written.
+fn from_journal(host: &Host) -> Status {
+    let journal = host.journal();
+    let state = match (journal.resetting().is_some(), journal.sealed()) {
+        (true, _) => "resetting",
+        (false, true) => "joined",
+        (false, false) => "working",
+    };
+    Status {
+        state: state.into(),
+        node: journal.fact("node").map(str::to_owned),
+        phases: journal.seconds(),
+        warnings: vec!["Status: the last status is damaged; this one is from the journal".into()],
+        ..Status::default()
+    }
 }
 
 /// What `firstboot status` prints: lines, or one JSON document.
@@ -54,14 +73,14 @@ mod tests {
     #[test]
     fn what_was_written_down_and_what_has_changed_since() {
         let dir = tempfile::tempdir().unwrap();
-        let none = look(dir.path(), &Fake::new().0, || None).unwrap_err().to_string();
-        assert!(none.ends_with("has firstboot run?"), "{none}");
         let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
+        let none = look(&host).unwrap_err().to_string();
+        assert!(none.ends_with("has firstboot run?"), "{none}");
         // As an older firstboot wrote it.
         let old = r#"{"state":"joined","node":"edge-1","phase":null,"whose_move":null,"error":null,
             "next_try_seconds":null,"written":1795392000,"image":"generic-amd64","phases":[["join",1.5]]}"#;
         host.write(STATUS_FOR_ALL, old.as_bytes(), 0o644).unwrap();
-        let status = look(dir.path(), &Fake::new().0, || None).unwrap();
+        let status = look(&host).unwrap();
         assert_eq!((status.state.as_str(), status.certificate_until), ("joined", None));
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.not_after = rcgen::date_time_ymd(2026, 1, 1);
@@ -69,7 +88,7 @@ mod tests {
         host.write(CURRENT_PEM, pem.as_bytes(), 0o600).unwrap();
         let (fake, _) = Fake::new();
         let fake = fake.answering(|argv| (argv[0] == "kubelet").then(|| Ok("Kubernetes v1.36.4\n".into())));
-        let status = look(dir.path(), &fake, || Some(host)).unwrap();
+        let status = look(&Host::reading(dir.path(), Box::new(fake)).unwrap()).unwrap();
         let text = shown(&status, false).unwrap();
         assert!(text.contains("\ncertificate until: 2026-01-01T00:00:00Z, expired\n"), "{text}");
         assert!(text.contains("\nkubelet: 1.36.4\n"), "{text}");

@@ -203,6 +203,6 @@ pub fn put(host: &Host, archive: &[u8], file: &str) -> Result<Option<String>, Fa
     }
     let path = std::path::absolute(file).with_context(|| format!("find {file}")).owned_by(Owner::Host)?;
     let path = path.to_string_lossy().into_owned();
-    host.write(&path, archive, 0o600).owned_by(Owner::Host)?;
+    host.export(&path, archive, 0o600).owned_by(Owner::Host)?;
     Ok(Some(format!("{path}: {} KiB; no token, key, passphrase or password in it", archive.len().div_ceil(1024))))
 }
