@@ -505,6 +505,10 @@ fn wait_for_change(
 mod table_tests;
 
 #[cfg(test)]
+#[path = "run_damage_tests.rs"]
+mod damage_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

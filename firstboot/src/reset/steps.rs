@@ -13,7 +13,7 @@ use crate::host::exclusions::Exclusions;
 use crate::host::{Host, STATE_DIR, mounts};
 use crate::identity::{MACHINE_ID, NODE_BEFORE, came_with_image};
 use crate::image::ImageInfo;
-use crate::journal::{JOURNAL, Record};
+use crate::journal::{JOURNAL, JOURNAL_COPY, Record};
 use crate::network::networkd::made_vlan;
 use crate::status::STATUS_FOR_ALL;
 use anyhow::{Context, Result};
@@ -211,7 +211,8 @@ fn state(host: &Host) -> Result<()> {
     }
     // A reset that goes on after a power cut has shown its status there, and the next life would keep a copy of it.
     host.take_away(STATUS_FOR_ALL)?;
-    let keep = |path: &str| path == JOURNAL;
+    host.take_folder_away("/run/firstboot")?;
+    let keep = |path: &str| [JOURNAL, JOURNAL_COPY].contains(&path);
     host.take_content_away(STATE_DIR, &keep).with_context(|| format!("empty {STATE_DIR}"))
 }
 
