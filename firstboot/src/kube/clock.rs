@@ -15,7 +15,7 @@ use rustls::pki_types::CertificateDer;
 use std::time::SystemTime;
 
 /// Anybody may read this; where anonymous requests are switched off, the refusal has a `Date`, too.
-const PATH: &str = "/version";
+pub(super) const PATH: &str = "/version";
 
 /// The time of the API server at `server` (`https://host:port[/path]`), whose CA bundle is `ca_pem`.
 ///

@@ -4,9 +4,10 @@
 //! With pins (`ca-cert-hashes`) as kubeadm's token discovery does: an unverified, anonymous fetch; its JWS by the
 //! token; a CA pin; then a second fetch over TLS that must give the same bytes. Stricter than kubeadm in one thing:
 //! the second handshake accepts only the *pinned* certificates, not the whole bundle, for whoever shares the token
-//! could put a CA of his own beside the right one. None of these requests carries a credential.
+//! could put a CA of his own beside the right one.
 //!
-//! With `ca-cert` no request is made without a credential, and none to a server that has not proven itself.
+//! With `ca-cert` one verified request reads the server's time. Either way none of these requests carries a credential:
+//! the token is sent only after the caller has accepted the time at which the server's certificate is valid.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,9 +27,6 @@ use crate::seed::{CaPin, Cluster, Endpoint, Trust};
 
 /// Path of the ConfigMap that anybody may read.
 pub(super) const CLUSTER_INFO: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
-
-/// What any known user may read.
-const VERSION: &str = "/version";
 
 /// A cluster that is proven to be the seed's.
 pub struct Found {
@@ -169,14 +167,14 @@ fn unpublished(error: Error, at: &Endpoint) -> Error {
     ))
 }
 
-/// Discovery by the CA that the seed carries: nobody has to be asked for anything without a credential. The server has
-/// to hold a certificate of that CA before it sees the token, and its first answer, whatever it is, tells the clock by
-/// which that certificate's dates are judged. As with kubeadm's file discovery the given address is kept.
+/// Discovery by the CA that the seed carries. The server has to hold a certificate of that CA, and its answer to an
+/// anonymous request, whatever it is, tells the time by which that certificate's dates are judged. As with kubeadm's
+/// file discovery the given address is kept.
 async fn by_ca(cluster: &Cluster, at: &Endpoint, ca_pem: &str) -> Result<Found, Error> {
     let server = url_of(at);
     let bundle = pin::certificates(ca_pem).unwrap_or_default();
     let (client, ca) = verified(&cluster.via, &server, bundle.clone())?;
-    let time = client.with_token(&cluster.token).clock(VERSION).await?;
+    let time = client.clock(clock::PATH).await?;
     settle(&ca, bundle, time, at)?;
     Ok(Found { ca_pem: ca_pem.to_owned(), server, server_time: Some(time), client, ask_for_edge_info: true })
 }

@@ -46,7 +46,10 @@ pub trait Device {
     /// The request for a certificate, over the key that is kept from an earlier attempt, or over a new one where there
     /// is none or `fresh` asks for one. A key is kept, durably, before its request is handed out.
     fn request(&mut self, fresh: bool) -> Result<Request, Fault>;
-    /// The clock of the verified cluster; called once, before anything is read from it.
+    /// The clock of the verified cluster; called once, before the token is sent to it.
+    ///
+    /// # Errors
+    /// The time cannot be right, or cannot be kept: the join ends, and no token is sent.
     fn server_time(&mut self, time: SystemTime) -> Result<(), Fault>;
     /// Tells what is being done, one line without secrets.
     fn progress(&mut self, text: &str);

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The network part itself.
 
-use super::message::{Task, Told, receive, send};
+use super::message::{Accepted, Task, Told, receive, send};
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::kube::csr::Request;
 use crate::kube::join::{Device, Joined, obtain};
 use crate::report::unix_seconds;
 use crate::sandbox;
 use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::SystemTime;
@@ -84,17 +85,22 @@ struct Remote<'a> {
     stream: &'a UnixStream,
 }
 
+impl Remote<'_> {
+    fn ask<T: DeserializeOwned>(&self, question: &Told, answer: &str) -> Result<T> {
+        tell(self.stream, question)?;
+        receive(self.stream)?.with_context(|| format!("wait for {answer}: the privileged part is gone"))
+    }
+}
+
 impl Device for Remote<'_> {
     fn request(&mut self, fresh: bool) -> Result<Request, Fault> {
-        let ask = || -> Result<Request> {
-            tell(self.stream, &Told::Ask { fresh })?;
-            receive(self.stream)?.context("wait for a certificate request: the privileged part is gone")
-        };
-        ask().owned_by(Owner::Host)
+        self.ask(&Told::Ask { fresh }, "a certificate request").owned_by(Owner::Host)
     }
 
+    /// The token is sent next, so this waits until the time is accepted.
     fn server_time(&mut self, time: SystemTime) -> Result<(), Fault> {
-        tell(self.stream, &Told::Clock(unix_seconds(time))).owned_by(Owner::Host)
+        let time = Told::Clock(unix_seconds(time));
+        self.ask(&time, "the time to be accepted").map(|Accepted| ()).owned_by(Owner::Host)
     }
 
     fn progress(&mut self, text: &str) {

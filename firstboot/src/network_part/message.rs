@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the two parts say to each other: four bytes of length (big-endian), then that much JSON.
 //!
-//! The privileged part says one [`Task`], then a [`Request`](crate::kube::csr::Request) for each that is asked for; all
-//! else comes from the network part, as [`Told`]. Values of the seed travel as the text that they were read from, and
+//! The privileged part says one [`Task`], then [`Accepted`] for the time and a [`Request`](crate::kube::csr::Request) for
+//! each that is asked for; all else comes from the network part, as [`Told`]. Values of the seed travel as the text that they were read from, and
 //! are read again by the same rules.
 
 use crate::kube::join::{JoinInput, Joined};
@@ -28,7 +28,7 @@ pub enum Told {
     Progress(String),
     /// What a person should know although it goes on, one line.
     Notice(String),
-    /// The clock of the verified cluster, seconds since 1970.
+    /// The clock of the verified cluster, seconds since 1970; answered by [`Accepted`].
     Clock(u64),
     /// Asks for a certificate request, over a new key or the one that is kept.
     Ask {
@@ -47,6 +47,11 @@ pub enum Told {
         retry_after: Option<u64>,
     },
 }
+
+/// The privileged part's answer to [`Told::Clock`]. Without it no token is sent; a time that is refused ends the
+/// conversation.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted;
 
 /// What a join has to know: [`JoinInput`], written down. The token and the proxy's password are zeroed when dropped.
 #[derive(Serialize, Deserialize)]

@@ -5,7 +5,7 @@
 //! become one line without the token, the time has bounds, and what is said to come from the cluster is held against
 //! the seed and against the node's own key.
 
-use super::message::{Task, Told, at, receive, send};
+use super::message::{Accepted, Task, Told, at, receive, send};
 use super::validate;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::kube::csr::Request;
@@ -65,6 +65,7 @@ impl Talk<'_, '_> {
                         return Err(impossible("it tells the time a second time or too late"));
                     }
                     self.device.server_time(at(seconds))?;
+                    send(stream, &Accepted).owned_by(Owner::Cluster)?;
                 }
                 Told::Ask { fresh } => {
                     // The key that is kept, then a new one: a third would be asked for by nobody.

@@ -2,6 +2,7 @@
 //! The conversation with a network part that was taken over: whatever it says, the privileged part names what is wrong
 //! with it, and does nothing of it.
 
+use super::confined::serve;
 use super::message::{LONGEST, Task, Told, receive, send};
 use super::privileged::obtain;
 use crate::fault::{Fault, Owner};
@@ -9,9 +10,11 @@ use crate::kube::csr::{Key, Request};
 use crate::kube::edge_info::EdgeInfo;
 use crate::kube::join::{Device, JoinInput, Joined};
 use crate::kube::pin;
-use crate::seed::{Cluster, Role, parse};
+use crate::kube::wire_tests::{Ca, ok_json, serve_chain};
+use crate::seed::{Cluster, Endpoint, Role, parse};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use std::io::Write;
+use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, SystemTime};
 
@@ -64,11 +67,13 @@ fn input(cluster: &Cluster) -> JoinInput<'_> {
 struct Bench {
     key: Key,
     asked: Vec<String>,
+    /// No time before this one is accepted.
+    floor: SystemTime,
 }
 
 impl Bench {
     fn new() -> Self {
-        Bench { key: Key::generate().unwrap(), asked: Vec::new() }
+        Bench { key: Key::generate().unwrap(), asked: Vec::new(), floor: SystemTime::UNIX_EPOCH }
     }
 }
 
@@ -79,7 +84,7 @@ impl Device for Bench {
     }
     fn server_time(&mut self, time: SystemTime) -> Result<(), Fault> {
         self.asked.push(format!("clock {}", crate::report::unix_seconds(time)));
-        Ok(())
+        if self.floor <= time { Ok(()) } else { Err(Fault::new(Owner::Cluster, "below the floor")) }
     }
     fn progress(&mut self, text: &str) {
         self.asked.push(format!("progress {text}"));
@@ -113,8 +118,8 @@ fn talk(cluster: &Cluster, device: &mut Bench, told: Vec<Told>) -> Result<Joined
         // The other side may hang up before the end.
         let _ = told.iter().try_for_each(|message| send(&there, message));
         let _ = there.shutdown(std::net::Shutdown::Write);
-        // Its requests are taken, so that it is not cut off while it sends them.
-        while let Ok(Some(_)) = receive::<Request>(&there) {}
+        // Its answers are read, so that it is not cut off while it sends them.
+        while let Ok(Some(_)) = receive::<serde_json::Value>(&there) {}
     });
     let result = obtain(&here, &input(cluster), device);
     drop(here);
@@ -189,6 +194,34 @@ fn a_whole_conversation() {
         "request true",
     ];
     assert_eq!(device.asked, asked);
+}
+
+/// The network part sends the token only after the privileged part has accepted the server's time.
+#[test]
+fn a_refused_time_ends_the_join_before_the_token_is_sent() {
+    let ca = Ca::new();
+    let text = |at: &Endpoint| {
+        let ca = &ca.pem;
+        format!(
+            "version = 1\n[cluster]\napiserver = \"{at}\"\ntoken = \"abcdef.{SECRET}\"\nca-cert = \"\"\"\n{ca}\"\"\"\n"
+        )
+    };
+    // The server's time is 2026-11-22T16:31:48Z.
+    for (floor, authorized) in [(1_795_365_109, 0), (1_795_365_108, 1)] {
+        let (leaf, key) = ca.leaf("127.0.0.1", 2020, 2090);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (at, requests) = serve_chain(listener, vec![leaf], &key, ok_json("{}"));
+        let cluster = parse(text(&at).as_bytes()).unwrap().cluster;
+        let mut device = Bench { floor: SystemTime::UNIX_EPOCH + Duration::from_secs(floor), ..Bench::new() };
+        let (here, there) = UnixStream::pair().unwrap();
+        let confined = std::thread::spawn(move || serve(&there));
+        obtain(&here, &input(&cluster), &mut device).unwrap_err();
+        drop(here);
+        let _ = confined.join().unwrap();
+        let requests = requests.lock().unwrap();
+        let with_token = requests.iter().filter(|r| r.to_ascii_lowercase().contains("\r\nauthorization:")).count();
+        assert_eq!((with_token, device.asked.len()), (authorized, 2), "{requests:?} {:?}", device.asked);
+    }
 }
 
 #[test]

@@ -30,7 +30,7 @@ type Case = (&'static str, fn(&ControlPlane));
 const CASES: &[Case] = &[
     ("seven requests, resumed", cluster::joins_with_seven_requests_and_resumes),
     ("device binary in its sandbox", sandboxed::the_device_binary_joins_from_its_sandbox),
-    ("CA in the seed", trust::ca_in_the_seed_needs_no_unauthenticated_request),
+    ("CA in the seed", trust::ca_in_the_seed_reads_the_time_without_the_token),
     ("wrong CA hash", trust::wrong_ca_hash),
     ("unknown token", trust::unknown_token),
     ("expired token", trust::expired_token_by_the_clusters_clock),

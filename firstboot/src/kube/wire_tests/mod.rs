@@ -4,15 +4,16 @@
 
 mod network;
 mod proxy;
+mod token;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, Stream};
 
@@ -29,17 +30,35 @@ pub(crate) struct Ca {
     pub(crate) pem: String,
 }
 
+/// A CA's certificate with this common name, valid in the years `from` to `until`.
+fn ca_params(name: &str, from: i32, until: i32) -> CertificateParams {
+    let mut params = CertificateParams::new(vec![]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.not_before = date_time_ymd(from, 1, 1);
+    params.not_after = date_time_ymd(until, 1, 1);
+    params
+}
+
 impl Ca {
     pub(crate) fn new() -> Self {
-        let mut params = CertificateParams::new(vec![]).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
+        Ca::named("kubernetes", KeyPair::generate().unwrap())
+    }
+
+    /// A CA with this common name and key; its certificate is signed by itself.
+    pub(crate) fn named(name: &str, key: KeyPair) -> Self {
+        let params = ca_params(name, 2000, 2100);
         let pem = params.self_signed(&key).unwrap().pem();
         Ca { issuer: Issuer::new(params, key), pem }
     }
 
     pub(crate) fn trusted(&self) -> Vec<CertificateDer<'static>> {
         pin::certificates(&self.pem).unwrap()
+    }
+
+    /// The certificate of another CA over `key`, DER: the key of a new CA below this one, or of one that exists.
+    pub(crate) fn sign_ca(&self, name: &str, key: &KeyPair, from: i32, until: i32) -> CertificateDer<'static> {
+        ca_params(name, from, until).signed_by(key, &self.issuer).unwrap().der().clone()
     }
 
     /// A server's certificate for `name`, valid in the years `from` to `until`.
@@ -58,25 +77,43 @@ pub(crate) fn serve(leaf: (CertificateDer<'static>, KeyPair), reply: String) -> 
 }
 
 pub(crate) fn serve_on(listener: TcpListener, leaf: (CertificateDer<'static>, KeyPair), reply: String) -> Endpoint {
+    serve_chain(listener, vec![leaf.0], &leaf.1, reply).0
+}
+
+/// The requests that a server has read, head and body of each.
+pub(crate) type Requests = Arc<Mutex<Vec<String>>>;
+
+/// Answers every request with `reply`, shows the certificates `chain` and records the requests.
+pub(crate) fn serve_chain(
+    listener: TcpListener,
+    chain: Vec<CertificateDer<'static>>,
+    key: &KeyPair,
+    reply: String,
+) -> (Endpoint, Requests) {
     let local = listener.local_addr().unwrap();
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(leaf.1.serialize_der()));
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = Arc::new(config.with_no_client_auth().with_single_cert(vec![leaf.0], key).unwrap());
+    let config = Arc::new(config.with_no_client_auth().with_single_cert(chain, key).unwrap());
+    let requests = Requests::default();
+    let seen = requests.clone();
     std::thread::spawn(move || {
         for socket in listener.incoming() {
             let (mut socket, mut tls) = (socket.unwrap(), ServerConnection::new(config.clone()).unwrap());
             let mut stream = Stream::new(&mut tls, &mut socket);
             let mut request = [0; 4096];
             // One request a connection; a client that gives up during the handshake is part of the tests.
-            if stream.read(&mut request).is_ok_and(|n| n > 0) {
+            if let Ok(n) = stream.read(&mut request)
+                && n > 0
+            {
+                seen.lock().unwrap().push(String::from_utf8_lossy(&request[..n]).into_owned());
                 let _ = stream.write_all(reply.as_bytes());
                 tls.send_close_notify();
                 let _ = tls.complete_io(&mut socket);
             }
         }
     });
-    Endpoint { host: local.ip().to_string(), port: local.port() }
+    (Endpoint { host: local.ip().to_string(), port: local.port() }, requests)
 }
 
 pub(crate) fn http(head: &str, body: &str) -> String {
