@@ -186,10 +186,12 @@ pub(super) fn verified(via: &Via, server: &str, trusted: Certificates) -> Result
 
 /// Trusts the whole bundle from here on, and judges dates by the clock of the server that has just proven itself.
 pub(super) fn settle(ca: &PinnedCa, bundle: Certificates, now: SystemTime, at: &dyn fmt::Display) -> Result<(), Error> {
+    use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
     ca.settle(bundle, now).map_err(|why| {
         let what = match why {
-            CertificateError::Expired => "has expired",
-            _ => "is not yet valid",
+            rustls::Error::InvalidCertificate(Expired | ExpiredContext { .. }) => "has expired",
+            rustls::Error::InvalidCertificate(NotValidYet | NotValidYetContext { .. }) => "is not yet valid",
+            _ => "is not signed by the cluster's CA",
         };
         let now = rfc3339(now);
         Error::new(Kind::Transport, format!("certificate of API server {at} {what} at its own time, {now}"))

@@ -42,7 +42,7 @@ pub struct PinnedCa {
 struct State {
     roots: RootCertStore,
     validity: Validity,
-    /// What the server showed last.
+    /// What the last accepted server sent, its own certificate first.
     presented: Vec<CertificateDer<'static>>,
 }
 
@@ -53,24 +53,56 @@ impl PinnedCa {
         Arc::new(PinnedCa { state: Mutex::new(state), provider: Arc::new(ring::default_provider()) })
     }
 
-    /// From now on trusts `trusted` and judges dates by the server's time `now`, beginning with the certificate that
-    /// the server has shown.
+    /// Checks that the server which was accepted last is valid at its own time `now`: some path from its certificate to
+    /// a CA that was trusted so far must be. From then on trusts `trusted` and judges dates by `now`.
     ///
     /// # Errors
-    /// `Expired` or `NotValidYet`, as seen from `now`.
-    pub fn settle(&self, trusted: Vec<CertificateDer<'static>>, now: SystemTime) -> Result<(), CertificateError> {
+    /// No such path, as rustls says it; no server was accepted.
+    pub fn settle(&self, trusted: Vec<CertificateDer<'static>>, now: SystemTime) -> Result<(), Error> {
         let mut state = self.state();
+        let Some((end_entity, intermediates)) = state.presented.split_first() else {
+            return Err(CertificateError::UnknownIssuer.into());
+        };
+        self.verify_path(&state.roots, end_entity, intermediates, unix_time(now))?;
         state.roots = roots(trusted);
         state.validity = Validity::Server(now, Instant::now());
-        for (from, until) in state.presented.iter().filter_map(dates) {
-            if now < from {
-                return Err(CertificateError::NotValidYet);
-            }
-            if until < now {
-                return Err(CertificateError::Expired);
+        Ok(())
+    }
+
+    /// Whether a path from the server's certificate to one of `roots` is valid at `now`. Certificates that the server
+    /// sends beside that path may have any dates.
+    fn verify_path(
+        &self,
+        roots: &RootCertStore,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        let certificate = ParsedCertificate::try_from(end_entity)?;
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&certificate, roots, intermediates, now, algorithms)
+    }
+
+    /// Whether such a path is valid at some time. The latest begin of validity along a path is a time at which all of
+    /// it is valid, if there is one, so these are the times to try. The error is that of the latest time.
+    fn verify_path_at_any_time(
+        &self,
+        roots: &RootCertStore,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+    ) -> Result<(), Error> {
+        let chain = std::iter::once(end_entity).chain(intermediates);
+        let mut times: Vec<UnixTime> = chain.filter_map(dates).map(|(from, _)| unix_time(from)).collect();
+        times.sort_unstable();
+        times.dedup();
+        let mut result = Err(CertificateError::BadEncoding.into());
+        for time in times {
+            result = self.verify_path(roots, end_entity, intermediates, time);
+            if result.is_ok() {
+                break;
             }
         }
-        Ok(())
+        result
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -104,23 +136,15 @@ impl ServerCertVerifier for PinnedCa {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let mut state = self.state();
-        let chain = || std::iter::once(end_entity).chain(intermediates);
-        let now = match state.validity {
-            Validity::SystemClock => now,
-            Validity::Server(time, read) => unix_time(time + read.elapsed()),
-            // The latest begin of validity along the chain is a moment at which the whole chain is valid, if there
-            // is one; so the library's path building judges everything but the present date.
-            Validity::SetAside => chain()
-                .filter_map(dates)
-                .map(|(from, _)| unix_time(from))
-                .max()
-                .ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?,
-        };
-        let certificate = ParsedCertificate::try_from(end_entity)?;
-        let algorithms = self.provider.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&certificate, &state.roots, intermediates, now, algorithms)?;
-        verify_server_name(&certificate, server_name)?;
-        state.presented = chain().map(|c| c.clone().into_owned()).collect();
+        match state.validity {
+            Validity::SystemClock => self.verify_path(&state.roots, end_entity, intermediates, now),
+            Validity::Server(time, read) => {
+                self.verify_path(&state.roots, end_entity, intermediates, unix_time(time + read.elapsed()))
+            }
+            Validity::SetAside => self.verify_path_at_any_time(&state.roots, end_entity, intermediates),
+        }?;
+        verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+        state.presented = std::iter::once(end_entity).chain(intermediates).map(|c| c.clone().into_owned()).collect();
         Ok(ServerCertVerified::assertion())
     }
 
