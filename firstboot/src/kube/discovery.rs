@@ -17,7 +17,6 @@ use rustls::CertificateError;
 use rustls::pki_types::CertificateDer;
 
 use super::client::{Client, Reply, url_of};
-use super::edge_info::tells_of_superedge;
 use super::error::{Error, Kind};
 use super::kubeconfig::ClusterInfo;
 use super::tls::{self, PinnedCa, Validity};
@@ -38,8 +37,6 @@ pub struct Found {
     pub server_time: Option<SystemTime>,
     /// Client of the seed's endpoint, verified, anonymous, with its connection open.
     pub client: Client,
-    /// cluster-info tells of SuperEdge, or finding the cluster took one request less than it may.
-    pub ask_for_edge_info: bool,
 }
 
 /// Tries the seed's API servers in order.
@@ -92,7 +89,6 @@ async fn by_pins(cluster: &Cluster, at: &Endpoint, pins: &[CaPin], now: SystemTi
         server: info.server,
         server_time: second.date,
         client,
-        ask_for_edge_info: tells_of_superedge(&second.body),
     })
 }
 
@@ -176,7 +172,7 @@ async fn by_ca(cluster: &Cluster, at: &Endpoint, ca_pem: &str) -> Result<Found, 
     let (client, ca) = verified(&cluster.via, &server, bundle.clone())?;
     let time = client.clock(clock::PATH).await?;
     settle(&ca, bundle, time, at)?;
-    Ok(Found { ca_pem: ca_pem.to_owned(), server, server_time: Some(time), client, ask_for_edge_info: true })
+    Ok(Found { ca_pem: ca_pem.to_owned(), server, server_time: Some(time), client })
 }
 
 pub(super) fn verified(via: &Via, server: &str, trusted: Certificates) -> Result<(Client, Arc<PinnedCa>), Error> {

@@ -104,7 +104,6 @@ mod tests {
             cri_socket: "unix:///run/containerd/containerd.sock".into(),
             certificate_pem: "CERTIFICATE".into(),
             leftover_node: false,
-            edge_info: None,
         };
         let key = Secret::new("KEY\n".to_owned());
         let text = format!(

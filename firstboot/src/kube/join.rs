@@ -2,18 +2,17 @@
 //! The join, top to bottom: discovery, configuration, name, certificate. Seven requests, no file.
 //!
 //! 1–2 cluster-info (unverified, verified) · 3 kubeadm-config · 4 kubelet-config · 5 Node of this name ·
-//! 6 CSR · 7 watch for its certificate. All but the first share one connection. An eighth, for SuperEdge's edge-info,
-//! comes before the CSR in clusters that show signs of SuperEdge ([`super::edge_info`]).
+//! 6 CSR · 7 watch for its certificate. All but the first share one connection. With `ca-cert` in the seed, one request
+//! for the server's time takes the place of 1–2.
 
 use std::time::{Duration, SystemTime};
 
 use super::client::Client;
 use super::csr::{self, Outcome, Request};
-use super::edge_info::{self, EdgeInfo, tells_of_superedge};
 use super::published::{config_map, configured, data, existing_node};
 use super::{config, discovery};
 use crate::fault::{Fault, Owner};
-use crate::seed::{Cluster, Role};
+use crate::seed::Cluster;
 use serde::{Deserialize, Serialize};
 
 /// What a join has to know.
@@ -22,8 +21,6 @@ pub struct JoinInput<'a> {
     pub cluster: &'a Cluster,
     /// Name of the Node.
     pub node_name: &'a str,
-    /// What kind of node; an edge node asks for SuperEdge's edge-info.
-    pub role: Role,
     /// Version of kubelet in the bundle, with or without `v`.
     pub kubelet_version: &'a str,
     /// The image's target, for the command that builds another.
@@ -78,8 +75,6 @@ pub struct Joined {
     pub certificate_pem: String,
     /// A Node of this name was left over: kubelet will not label it, so [`super::node::NodeClient::take_over`] must.
     pub leftover_node: bool,
-    /// What SuperEdge has for its edge nodes, if it is there.
-    pub edge_info: Option<EdgeInfo>,
 }
 
 /// Joins: blocks until the certificate is there or something failed. Trying again is always safe.
@@ -104,12 +99,6 @@ async fn join(input: &JoinInput<'_>, device: &mut dyn Device) -> Result<Joined, 
     let kubelet_config = data(&published, "kubelet-config", "kubelet")?;
     let kubelet_config = config::kubelet_config(kubelet_config, &cluster, input.cri_socket, input.resolv_conf)?;
     let leftover = existing_node(&api, input, device).await?;
-    let superedge =
-        found.ask_for_edge_info || [&reply.body, &published.body].into_iter().chain(&leftover).any(tells_of_superedge);
-    let edge_info = match input.role {
-        Role::Edge if superedge => edge_info::read(&api).await?,
-        _ => None,
-    };
     let now = found.server_time.unwrap_or(input.now);
     let certificate_pem = certificate(&api, input, now, device).await?;
     Ok(Joined {
@@ -122,7 +111,6 @@ async fn join(input: &JoinInput<'_>, device: &mut dyn Device) -> Result<Joined, 
         cri_socket: input.cri_socket.to_owned(),
         certificate_pem,
         leftover_node: leftover.is_some(),
-        edge_info,
     })
 }
 

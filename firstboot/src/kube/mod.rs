@@ -12,7 +12,6 @@ pub mod clock;
 pub mod config;
 pub mod csr;
 pub mod discovery;
-pub mod edge_info;
 pub mod error;
 pub mod event;
 pub mod files;

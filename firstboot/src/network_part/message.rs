@@ -8,7 +8,7 @@
 use crate::kube::join::{JoinInput, Joined};
 use crate::proxy::{Direct, Proxy, Via};
 use crate::report::unix_seconds;
-use crate::seed::{CaPin, Cluster, Endpoint, JoinToken, Role, Trust};
+use crate::seed::{CaPin, Cluster, Endpoint, JoinToken, Trust};
 use anyhow::{Context, Result, anyhow, ensure};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -64,7 +64,6 @@ pub struct Task {
     proxy: Option<Zeroizing<String>>,
     direct: Vec<String>,
     node: String,
-    role: String,
     kubelet: String,
     target: String,
     cri_socket: String,
@@ -93,7 +92,6 @@ impl Task {
             proxy: cluster.via.proxy.as_ref().map(Proxy::url),
             direct: cluster.via.direct.iter().map(|d| d.as_str().to_owned()).collect(),
             node: input.node_name.to_owned(),
-            role: input.role.word().to_owned(),
             kubelet: input.kubelet_version.to_owned(),
             target: input.target.to_owned(),
             cri_socket: input.cri_socket.to_owned(),
@@ -136,7 +134,6 @@ impl Task {
         Ok(JoinInput {
             cluster,
             node_name: &self.node,
-            role: read(Role::parse(&self.role), "role")?,
             kubelet_version: &self.kubelet,
             target: &self.target,
             cri_socket: &self.cri_socket,

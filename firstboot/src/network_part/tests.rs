@@ -7,11 +7,10 @@ use super::message::{LONGEST, Task, Told, receive, send};
 use super::privileged::obtain;
 use crate::fault::{Fault, Owner};
 use crate::kube::csr::{Key, Request};
-use crate::kube::edge_info::EdgeInfo;
 use crate::kube::join::{Device, JoinInput, Joined};
 use crate::kube::pin;
 use crate::kube::wire_tests::{Ca, ok_json, serve_chain};
-use crate::seed::{Cluster, Endpoint, Role, parse};
+use crate::seed::{Cluster, Endpoint, parse};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use std::io::Write;
 use std::net::TcpListener;
@@ -52,7 +51,6 @@ fn input(cluster: &Cluster) -> JoinInput<'_> {
     JoinInput {
         cluster,
         node_name: "edge-1",
-        role: Role::Edge,
         kubelet_version: "1.36.3",
         target: "generic-amd64",
         cri_socket: "unix:///run/containerd/containerd.sock",
@@ -106,7 +104,6 @@ fn good(ca: &str, key: &Key) -> Joined {
         cri_socket: "unix:///run/containerd/containerd.sock".into(),
         certificate_pem: node_certificate(key, "edge-1"),
         leftover_node: true,
-        edge_info: None,
     }
 }
 
@@ -150,7 +147,7 @@ fn a_task_is_the_same_at_the_other_end() {
         let read = task.cluster().unwrap();
         assert_eq!(read, cluster);
         let read = task.input(&read).unwrap();
-        assert_eq!((read.node_name, read.role, read.kubelet_version), (input.node_name, input.role, "1.36.3"));
+        assert_eq!((read.node_name, read.kubelet_version), (input.node_name, "1.36.3"));
         assert_eq!((read.now, read.csr_wait, read.ready_wait), (input.now, input.csr_wait, input.ready_wait));
         assert_eq!(
             (read.target, read.cri_socket, read.resolv_conf),
@@ -305,9 +302,6 @@ fn what_cannot_come_from_the_cluster() {
     for (change, text) in changes {
         assert_eq!(refused(&change), (Owner::Cluster, text.to_owned()));
     }
-    let info = |key: &str| EdgeInfo { data: [(key.to_owned(), "x".to_owned())].into(), left_out: vec![] };
-    let (owner, text) = refused(&|j| j.edge_info = Some(info("lite-apiserver.key")));
-    assert_eq!((owner, text.as_str()), (Owner::Cluster, "edge-info holds what is to stay in the cluster"));
     let (owner, text) = refused(&|j| j.cluster_version = "v1.30.0".into());
     assert!(owner == Owner::Image && text.contains("newer than the cluster"), "{text}");
     // Nobody asked for a key.
@@ -318,7 +312,6 @@ fn what_cannot_come_from_the_cluster() {
     // With all in order.
     let mut device = Bench::new();
     let mut joined = good(&ca, &device.key);
-    joined.edge_info = Some(info("kube-api-ca.crt"));
     joined.networks = String::new();
     let told = vec![Told::Ask { fresh: false }, Told::Joined(Box::new(joined.clone()))];
     assert_eq!(talk(&cluster, &mut device, told).unwrap(), joined);

@@ -39,9 +39,6 @@ pub(super) fn joined(told: Joined, input: &JoinInput<'_>, request: Option<&Reque
     if !words.iter().all(plain) || !(told.networks.is_empty() || ranges()) || told.cri_socket != input.cri_socket {
         return Err(impossible("kubeadm-config has values that cannot be"));
     }
-    if told.edge_info.as_ref().is_some_and(|info| !info.is_public()) {
-        return Err(impossible("edge-info holds what is to stay in the cluster"));
-    }
     Ok(told)
 }
 

@@ -90,11 +90,6 @@ fn key_path() -> String {
     format!("{STATE_DIR}/join.key")
 }
 
-/// Where SuperEdge's edge-info is kept, without its secrets, for the step that sets up SuperEdge's own parts.
-fn edge_info_path() -> String {
-    format!("{STATE_DIR}/edge-info.json")
-}
-
 /// What the cluster gave, through the network part, and the key that it is for.
 fn ask(cx: &Cx) -> Result<(Joined, Key), Fault> {
     if cx.seed.cluster.token.is_spent() {
@@ -109,7 +104,6 @@ fn ask(cx: &Cx) -> Result<(Joined, Key), Fault> {
     let input = JoinInput {
         cluster: &cx.seed.cluster,
         node_name: &name,
-        role: cx.seed.node.role,
         kubelet_version: &cx.bundle.manifest.kubernetes,
         target: &cx.image.target,
         cri_socket: SOCKET,
@@ -139,14 +133,6 @@ fn stop_kubelet(cx: &Cx) -> Result<()> {
 /// Writes kubelet's files in their order; kubelet.conf, which tells kubelet that all is there, comes last.
 fn keep(cx: &Cx, joined: &Joined, key: &Secret<String>) -> Result<()> {
     let name = node_name(cx)?;
-    match &joined.edge_info {
-        Some(info) => {
-            let bytes = serde_json::to_vec_pretty(info).context("encode edge-info")?;
-            cx.host.write(&edge_info_path(), &bytes, 0o600)?;
-        }
-        // What another cluster once said must not be taken for this one's word.
-        None => cx.host.remove(&edge_info_path())?,
-    }
     for file in files(joined, key, &cx.seed, &name, cx.host.now()) {
         match file.content {
             Content::Dir(mode) => cx.host.mkdir(&file.path, mode)?,

@@ -164,14 +164,6 @@ impl Role {
             _ => Err("expected \"edge\" or \"worker\"".to_owned()),
         }
     }
-
-    /// As the seed has it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Role::Edge => "edge",
-            Role::Worker => "worker",
-        }
-    }
 }
 
 /// Who gives pods their network.

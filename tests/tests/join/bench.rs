@@ -15,7 +15,7 @@ use firstboot::kube::node::NodeClient;
 use firstboot::network_part::confined;
 use firstboot::network_part::privileged::obtain;
 use firstboot::secret::Secret;
-use firstboot::seed::{self, Role, Seed};
+use firstboot::seed::{self, Seed};
 use qemu::control_plane::ControlPlane;
 use qemu::control_plane::audit::Event;
 
@@ -36,7 +36,6 @@ pub struct Bench {
     pub csr_wait: Duration,
     pub ready_wait: Duration,
     pub kubelet: &'static str,
-    pub role: Role,
 }
 
 impl Default for Bench {
@@ -50,7 +49,6 @@ impl Default for Bench {
             csr_wait: Duration::from_secs(15),
             ready_wait: Duration::ZERO,
             kubelet: KUBELET,
-            role: Role::Edge,
         }
     }
 }
@@ -89,7 +87,6 @@ impl Bench {
         let input = JoinInput {
             cluster: &seed.cluster,
             node_name: node,
-            role: self.role,
             kubelet_version: self.kubelet,
             target: "generic-amd64",
             cri_socket: "unix:///run/containerd/containerd.sock",

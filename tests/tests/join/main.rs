@@ -11,7 +11,6 @@ mod bench;
 mod cluster;
 mod csr;
 mod cuts;
-mod edge;
 mod faults;
 mod leaving;
 mod life;
@@ -45,7 +44,6 @@ const CASES: &[Case] = &[
     ("name taken", cluster::name_of_a_ready_node),
     ("previous life", cluster::ready_node_of_a_previous_life_is_waited_out),
     ("left-over Node", cluster::leftover_node_is_taken_over),
-    ("edge-info", edge::edge_info_is_kept_without_its_key),
     ("changed seed during the wait", machine::changed_seed_is_picked_up_during_the_wait),
     ("power cut at every effect", machine::power_cut_at_every_effect_leaves_one_csr),
     ("power cut and fault at every effect of the whole way", cuts::every_effect),

@@ -7,7 +7,6 @@ use super::*;
 use crate::fault::{Fault, Owner};
 use crate::kube::csr::{Key, Request};
 use crate::kube::join::{Device, JoinInput, obtain};
-use crate::seed::Role;
 
 /// A device that accepts a time, or refuses it.
 struct Clock {
@@ -42,7 +41,6 @@ fn join(ca: &Ca, leaf: (CertificateDer<'static>, KeyPair), accepts: bool) -> (Ve
     let input = JoinInput {
         cluster: &cluster,
         node_name: "edge-1",
-        role: Role::Worker,
         kubelet_version: "1.36.3",
         target: "generic-amd64",
         cri_socket: "unix:///run/containerd/containerd.sock",
