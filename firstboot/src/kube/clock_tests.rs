@@ -12,6 +12,7 @@ use crate::fault::Owner;
 use crate::host::Host;
 use crate::host::fake::{Fake, Seen};
 use crate::image::ImageInfo;
+use crate::proxy::Via;
 use crate::sealed::look_after;
 use crate::seed::{Cluster, Endpoint, JoinToken, Trust};
 use base64::Engine;
@@ -212,11 +213,10 @@ fn only_the_proven_clusters_clock_says_that_a_token_has_expired() {
             token: JoinToken::parse("abcdef.0123456789abcdef").unwrap(),
             trust,
             token_expires: Some(at(expires)),
-            via: Default::default(),
         };
         let mut error = None;
         run(async {
-            error = discover(&cluster, at(clock)).await.err();
+            error = discover(&cluster, &Via::default(), at(clock)).await.err();
             Ok(())
         })
         .unwrap();

@@ -43,12 +43,12 @@ pub struct Found {
 ///
 /// # Errors
 /// Why not, server by server.
-pub async fn discover(cluster: &Cluster, now: SystemTime) -> Result<Found, Error> {
+pub async fn discover(cluster: &Cluster, via: &Via, now: SystemTime) -> Result<Found, Error> {
     let mut failures: Vec<Error> = Vec::new();
     for endpoint in &cluster.apiserver {
         let found = match &cluster.trust {
-            Trust::Pins(pins) => by_pins(cluster, endpoint, pins, now).await,
-            Trust::Ca(pem) => by_ca(cluster, endpoint, pem).await,
+            Trust::Pins(pins) => by_pins(cluster, via, endpoint, pins, now).await,
+            Trust::Ca(pem) => by_ca(via, endpoint, pem).await,
         };
         match found {
             Ok(found) => return Ok(found),
@@ -63,13 +63,13 @@ pub async fn discover(cluster: &Cluster, now: SystemTime) -> Result<Found, Error
 }
 
 /// Token discovery.
-async fn by_pins(cluster: &Cluster, at: &Endpoint, pins: &[CaPin], now: SystemTime) -> Result<Found, Error> {
+async fn by_pins(cluster: &Cluster, via: &Via, at: &Endpoint, pins: &[CaPin], now: SystemTime) -> Result<Found, Error> {
     let server = url_of(at);
-    let first = unverified(&cluster.via, at).await?;
+    let first = unverified(via, at).await?;
     let config = kubeconfig_in(&first, at)?;
     let id = cluster.token.id();
     let Some(signature) = first.body["data"][format!("jws-kubeconfig-{id}")].as_str() else {
-        return Err(unsigned(cluster, at, pins, config).await);
+        return Err(unsigned(cluster, via, at, pins, config).await);
     };
     if !jws::verify(signature, config.as_bytes(), &cluster.token) {
         return Err(Error::answer(format!(
@@ -78,18 +78,13 @@ async fn by_pins(cluster: &Cluster, at: &Endpoint, pins: &[CaPin], now: SystemTi
         )));
     }
     let (info, bundle, pinned) = trusted(at, pins, config)?;
-    let (client, ca) = verified(&cluster.via, &server, pinned)?;
+    let (client, ca) = verified(via, &server, pinned)?;
     let second = client.get(CLUSTER_INFO).await?;
     if second.body["data"]["kubeconfig"] != first.body["data"]["kubeconfig"] {
         return Err(Error::answer(format!("cluster-info of {at} differs between unverified and verified request")));
     }
     settle(&ca, bundle, second.date.unwrap_or(now), at)?;
-    Ok(Found {
-        ca_pem: info.ca_pem,
-        server: info.server,
-        server_time: second.date,
-        client,
-    })
+    Ok(Found { ca_pem: info.ca_pem, server: info.server, server_time: second.date, client })
 }
 
 /// The first look at cluster-info, which proves nothing yet.
@@ -129,13 +124,13 @@ fn trusted(at: &Endpoint, pins: &[CaPin], config: &str) -> Result<(ClusterInfo, 
 
 /// Why cluster-info has no signature for the token. Whether the token has expired is judged by the clock of a server
 /// that holds the pinned CA's certificate, never by this device's, which may have started in 1970.
-async fn unsigned(cluster: &Cluster, at: &Endpoint, pins: &[CaPin], config: &str) -> Error {
+async fn unsigned(cluster: &Cluster, via: &Via, at: &Endpoint, pins: &[CaPin], config: &str) -> Error {
     let id = cluster.token.id();
     let mut verified_time = None;
     if cluster.token_expires.is_some()
         && let Ok((_, _, pinned)) = trusted(at, pins, config)
     {
-        verified_time = clock::proven(&cluster.via, &url_of(at), pinned).await.ok();
+        verified_time = clock::proven(via, &url_of(at), pinned).await.ok();
     }
     let when = expired(cluster, verified_time).unwrap_or_else(|| "it may have expired, or never existed".to_owned());
     Error::answer(format!(
@@ -166,10 +161,10 @@ fn unpublished(error: Error, at: &Endpoint) -> Error {
 /// Discovery by the CA that the seed carries. The server has to hold a certificate of that CA, and its answer to an
 /// anonymous request, whatever it is, tells the time by which that certificate's dates are judged. As with kubeadm's
 /// file discovery the given address is kept.
-async fn by_ca(cluster: &Cluster, at: &Endpoint, ca_pem: &str) -> Result<Found, Error> {
+async fn by_ca(via: &Via, at: &Endpoint, ca_pem: &str) -> Result<Found, Error> {
     let server = url_of(at);
     let bundle = pin::certificates(ca_pem).unwrap_or_default();
-    let (client, ca) = verified(&cluster.via, &server, bundle.clone())?;
+    let (client, ca) = verified(via, &server, bundle.clone())?;
     let time = client.clock(clock::PATH).await?;
     settle(&ca, bundle, time, at)?;
     Ok(Found { ca_pem: ca_pem.to_owned(), server, server_time: Some(time), client })

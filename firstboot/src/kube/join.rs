@@ -12,23 +12,27 @@ use super::csr::{self, Outcome, Request};
 use super::published::{config_map, configured, data, existing_node};
 use super::{config, discovery};
 use crate::fault::{Fault, Owner};
+use crate::proxy::Via;
 use crate::seed::Cluster;
 use serde::{Deserialize, Serialize};
 
-/// What a join has to know.
-pub struct JoinInput<'a> {
+/// What a join has to know. Serde leaves the token's secret and the proxy's credentials out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinInput {
     /// The seed's table.
-    pub cluster: &'a Cluster,
+    pub cluster: Cluster,
+    /// How its API servers are reached.
+    pub via: Via,
     /// Name of the Node.
-    pub node_name: &'a str,
+    pub node_name: String,
     /// Version of kubelet in the bundle, with or without `v`.
-    pub kubelet_version: &'a str,
+    pub kubelet_version: String,
     /// The image's target, for the command that builds another.
-    pub target: &'a str,
+    pub target: String,
     /// CRI socket as kubelet's configuration names it, `unix:///…`.
-    pub cri_socket: &'a str,
+    pub cri_socket: String,
     /// `resolvConf` for kubelet where the host's own /etc/resolv.conf points at a local stub (systemd-resolved).
-    pub resolv_conf: Option<&'a str>,
+    pub resolv_conf: Option<String>,
     /// The device's clock.
     pub now: SystemTime,
     /// Longest wait for approval and signature in one attempt; the next attempt takes the same CSR up again.
@@ -82,22 +86,23 @@ pub struct Joined {
 /// # Errors
 /// One fault, one line: the image's for a version that does not fit, the host's when the key cannot be kept, else
 /// the cluster's. No text holds the token's secret.
-pub fn obtain(input: &JoinInput<'_>, device: &mut dyn Device) -> Result<Joined, Fault> {
+pub fn obtain(input: &JoinInput, device: &mut dyn Device) -> Result<Joined, Fault> {
     super::run(join(input, device))
 }
 
-async fn join(input: &JoinInput<'_>, device: &mut dyn Device) -> Result<Joined, Fault> {
+async fn join(input: &JoinInput, device: &mut dyn Device) -> Result<Joined, Fault> {
     device.progress("looking for the cluster");
-    let found = discovery::discover(input.cluster, input.now).await?;
+    let found = discovery::discover(&input.cluster, &input.via, input.now).await?;
     if let Some(time) = found.server_time {
         device.server_time(time)?;
     }
     let (api, reply) = configured(&found, input, device).await?;
     let cluster = config::cluster_configuration(data(&reply, "kubeadm-config", "ClusterConfiguration")?)?;
-    config::check_skew(input.kubelet_version, &cluster.kubernetes_version, input.target)?;
+    config::check_skew(&input.kubelet_version, &cluster.kubernetes_version, &input.target)?;
     let published = config_map(&api, input, "kubelet-config").await?;
     let kubelet_config = data(&published, "kubelet-config", "kubelet")?;
-    let kubelet_config = config::kubelet_config(kubelet_config, &cluster, input.cri_socket, input.resolv_conf)?;
+    let kubelet_config =
+        config::kubelet_config(kubelet_config, &cluster, &input.cri_socket, input.resolv_conf.as_deref())?;
     let leftover = existing_node(&api, input, device).await?;
     let now = found.server_time.unwrap_or(input.now);
     let certificate_pem = certificate(&api, input, now, device).await?;
@@ -108,7 +113,7 @@ async fn join(input: &JoinInput<'_>, device: &mut dyn Device) -> Result<Joined, 
         node_ports: cluster.api_server.node_ports(),
         cluster_version: cluster.kubernetes_version,
         kubelet_config,
-        cri_socket: input.cri_socket.to_owned(),
+        cri_socket: input.cri_socket.clone(),
         certificate_pem,
         leftover_node: leftover.is_some(),
     })
@@ -117,19 +122,19 @@ async fn join(input: &JoinInput<'_>, device: &mut dyn Device) -> Result<Joined, 
 /// The certificate chain. Its key is on record before the CSR is sent, so that a power cut costs nothing.
 async fn certificate(
     api: &Client,
-    input: &JoinInput<'_>,
+    input: &JoinInput,
     now: SystemTime,
     device: &mut dyn Device,
 ) -> Result<String, Fault> {
     device.progress("asking for a certificate");
     let request = device.request(false)?;
-    let why = match csr::certificate(api, &request, input.node_name, now, input.csr_wait).await? {
+    let why = match csr::certificate(api, &request, &input.node_name, now, input.csr_wait).await? {
         Outcome::Issued(chain) => return Ok(chain),
         Outcome::Spoilt(why) => why,
     };
     device.notice(&format!("{why}: sending another"));
     let request = device.request(true)?;
-    match csr::certificate(api, &request, input.node_name, now, input.csr_wait).await? {
+    match csr::certificate(api, &request, &input.node_name, now, input.csr_wait).await? {
         Outcome::Issued(chain) => Ok(chain),
         Outcome::Spoilt(why) => Err(Fault::new(Owner::Cluster, format!("{why}; the next try sends another"))),
     }

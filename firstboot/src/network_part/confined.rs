@@ -59,16 +59,15 @@ fn tell_panics(stream: &UnixStream) -> Result<()> {
 /// The other part is gone or says what it should not.
 pub fn serve(stream: &UnixStream) -> Result<()> {
     let Some(task) = receive::<Task>(stream)? else { return Ok(()) };
-    let last = match join(&task, stream) {
+    let last = match join(task, stream) {
         Ok(joined) => Told::Joined(Box::new(joined)),
         Err(fault) => failed(&fault),
     };
     tell(stream, &last)
 }
 
-fn join(task: &Task, stream: &UnixStream) -> Result<Joined, Fault> {
-    let cluster = task.cluster().owned_by(Owner::Host)?;
-    obtain(&task.input(&cluster).owned_by(Owner::Host)?, &mut Remote { stream })
+fn join(task: Task, stream: &UnixStream) -> Result<Joined, Fault> {
+    obtain(&task.input().owned_by(Owner::Host)?, &mut Remote { stream })
 }
 
 fn tell(stream: &UnixStream, told: &Told) -> Result<()> {

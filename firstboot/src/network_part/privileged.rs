@@ -29,7 +29,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// # Errors
 /// What [`crate::kube::join::obtain`] says there; the cluster's fault, too, when the network part ends without a word
 /// or says what cannot be: what it was told made it do so, and the next try starts another.
-pub fn obtain(stream: &UnixStream, input: &JoinInput<'_>, device: &mut dyn Device) -> Result<Joined, Fault> {
+pub fn obtain(stream: &UnixStream, input: &JoinInput, device: &mut dyn Device) -> Result<Joined, Fault> {
     stream.set_read_timeout(Some(SILENCE)).owned_by(Owner::Host)?;
     stream.set_write_timeout(Some(SILENCE)).owned_by(Owner::Host)?;
     // One that ended at once has said why before that.
@@ -39,7 +39,7 @@ pub fn obtain(stream: &UnixStream, input: &JoinInput<'_>, device: &mut dyn Devic
 
 /// How far the conversation is.
 struct Talk<'a, 'd> {
-    input: &'a JoinInput<'a>,
+    input: &'a JoinInput,
     device: &'d mut dyn Device,
     lines: u32,
     clock: bool,

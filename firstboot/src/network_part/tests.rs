@@ -10,7 +10,8 @@ use crate::kube::csr::{Key, Request};
 use crate::kube::join::{Device, JoinInput, Joined};
 use crate::kube::pin;
 use crate::kube::wire_tests::{Ca, ok_json, serve_chain};
-use crate::seed::{Cluster, Endpoint, parse};
+use crate::proxy::Via;
+use crate::seed::{Cluster, Endpoint, Seed, parse};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use std::io::Write;
 use std::net::TcpListener;
@@ -37,24 +38,29 @@ fn node_certificate(key: &Key, node: &str) -> String {
     certificate(&key, &[(DnType::OrganizationName, "system:nodes"), (DnType::CommonName, &name)])
 }
 
-/// The cluster of a seed that names `ca` by its pin.
-fn cluster(ca: &str, more: &str) -> Cluster {
+/// A seed that names `ca` by its pin.
+fn seed(ca: &str, more: &str) -> Seed {
     let pin = pin::pin_of(&pin::certificates(ca).unwrap()[0]).unwrap();
     let text = format!(
         "version = 1\n[cluster]\napiserver = [\"10.0.0.1\", \"[fd00::1]:443\"]\ntoken = \"abcdef.{SECRET}\"\nca-cert-hashes \
          = \"{pin}\"\n{more}"
     );
-    parse(text.as_bytes()).unwrap().cluster
+    parse(text.as_bytes()).unwrap()
 }
 
-fn input(cluster: &Cluster) -> JoinInput<'_> {
+fn cluster(ca: &str) -> Cluster {
+    seed(ca, "").cluster
+}
+
+fn input(cluster: &Cluster) -> JoinInput {
     JoinInput {
-        cluster,
-        node_name: "edge-1",
-        kubelet_version: "1.36.3",
-        target: "generic-amd64",
-        cri_socket: "unix:///run/containerd/containerd.sock",
-        resolv_conf: Some("/run/systemd/resolve/resolv.conf"),
+        cluster: cluster.clone(),
+        via: Via::default(),
+        node_name: "edge-1".into(),
+        kubelet_version: "1.36.3".into(),
+        target: "generic-amd64".into(),
+        cri_socket: "unix:///run/containerd/containerd.sock".into(),
+        resolv_conf: Some("/run/systemd/resolve/resolv.conf".into()),
         now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_365_108),
         csr_wait: Duration::from_secs(60),
         ready_wait: Duration::from_secs(90),
@@ -126,7 +132,7 @@ fn talk(cluster: &Cluster, device: &mut Bench, told: Vec<Told>) -> Result<Joined
 
 fn refused(told: Vec<Told>) -> (String, Vec<String>) {
     let (ca, mut device) = (ca(), Bench::new());
-    let Err(fault) = talk(&cluster(&ca, ""), &mut device, told) else { panic!("it was believed") };
+    let Err(fault) = talk(&cluster(&ca), &mut device, told) else { panic!("it was believed") };
     assert_eq!(fault.owner, Owner::Cluster);
     (fault.to_string(), device.asked)
 }
@@ -139,20 +145,34 @@ fn a_task_is_the_same_at_the_other_end() {
     let by_ca = format!(
         "version = 1\n[cluster]\napiserver = \"a.example\"\ntoken = \"abcdef.{SECRET}\"\nca-cert = \"\"\"\n{ca}\"\"\"\n"
     );
-    for cluster in [cluster(&ca, more), parse(by_ca.as_bytes()).unwrap().cluster] {
-        let input = input(&cluster);
+    for seed in [seed(&ca, more), parse(by_ca.as_bytes()).unwrap()] {
+        let input = JoinInput { via: seed.network.via.clone(), ..input(&seed.cluster) };
         let mut bytes = Vec::new();
         send(&mut bytes, &Task::new(&input)).unwrap();
         let task: Task = receive(&bytes[..]).unwrap().unwrap();
-        let read = task.cluster().unwrap();
-        assert_eq!(read, cluster);
-        let read = task.input(&read).unwrap();
-        assert_eq!((read.node_name, read.kubelet_version), (input.node_name, "1.36.3"));
-        assert_eq!((read.now, read.csr_wait, read.ready_wait), (input.now, input.csr_wait, input.ready_wait));
-        assert_eq!(
-            (read.target, read.cri_socket, read.resolv_conf),
-            (input.target, input.cri_socket, input.resolv_conf)
-        );
+        assert_eq!(task.input().unwrap(), input);
+    }
+}
+
+#[test]
+fn secrets_are_written_down_in_a_task_alone() {
+    let seed = seed(&ca(), "[network]\nproxy = \"http://u:hunter22@10.0.0.9:3128\"\n");
+    let input = JoinInput { via: seed.network.via.clone(), ..input(&seed.cluster) };
+    let json = serde_json::to_string(&input).unwrap();
+    for shown in [format!("{input:?} {input:#?}"), json.clone()] {
+        assert!(!shown.contains(SECRET) && !shown.contains("hunter22"), "{shown}");
+    }
+    // What was left out is not made up.
+    let read: JoinInput = serde_json::from_str(&json).unwrap();
+    assert!(read.cluster.token.is_spent() && !read.via.proxy.unwrap().has_credentials());
+    let values = |token: &str, proxy: &str| {
+        let task = serde_json::json!({"input": input, "token": token, "proxy": proxy}).to_string();
+        serde_json::from_str::<Task>(&task).unwrap().input().unwrap_err().to_string()
+    };
+    // The secret of the other tests is the message's own example.
+    let other = "q7w2e9r4t1y6u8i3";
+    for text in [values(&format!("abcdef.{other}!"), "http://a"), values(&format!("abcdef.{other}"), "hunter22")] {
+        assert!(text.starts_with("read the task's ") && !text.contains(other) && !text.contains("hunter22"), "{text}");
     }
 }
 
@@ -182,7 +202,7 @@ fn a_whole_conversation() {
         Told::Ask { fresh: true },
         Told::Joined(Box::new(joined.clone())),
     ];
-    assert_eq!(talk(&cluster(&ca, ""), &mut device, told).unwrap(), joined);
+    assert_eq!(talk(&cluster(&ca), &mut device, told).unwrap(), joined);
     let asked = [
         "progress looking for the cluster",
         "clock 1795365110",
@@ -226,7 +246,7 @@ fn a_failure_keeps_its_owner_and_loses_the_token() {
     let (ca, mut device) = (ca(), Bench::new());
     let failed =
         |owner: &str| Told::Failed { owner: owner.into(), text: format!("{SECRET}\n!"), retry_after: Some(u64::MAX) };
-    let fault = talk(&cluster(&ca, ""), &mut device, vec![failed("image")]).unwrap_err();
+    let fault = talk(&cluster(&ca), &mut device, vec![failed("image")]).unwrap_err();
     assert_eq!((fault.owner, fault.to_string().as_str()), (Owner::Image, "… !"));
     assert_eq!(fault.retry_after, Some(Duration::from_secs(3600)));
     let (text, _) = refused(vec![failed("nobody")]);
@@ -257,7 +277,7 @@ fn messages_out_of_turn() {
 #[test]
 fn a_message_that_is_none_ends_the_conversation() {
     let ca = ca();
-    let cluster = cluster(&ca, "");
+    let cluster = cluster(&ca);
     let (here, mut there) = UnixStream::pair().unwrap();
     there.write_all(b"\0\0\0\x07garbage").unwrap();
     let fault = obtain(&here, &input(&cluster), &mut Bench::new()).unwrap_err();
@@ -267,7 +287,7 @@ fn a_message_that_is_none_ends_the_conversation() {
 #[test]
 fn what_cannot_come_from_the_cluster() {
     let ca = ca();
-    let cluster = cluster(&ca, "");
+    let cluster = cluster(&ca);
     let refused = |change: &dyn Fn(&mut Joined)| {
         let mut device = Bench::new();
         let mut joined = good(&ca, &device.key);

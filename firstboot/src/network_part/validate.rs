@@ -22,8 +22,8 @@ const WORD: usize = 200;
 ///
 /// # Errors
 /// The cluster's fault, by the name of what is wrong; the image's for a version that does not fit.
-pub(super) fn joined(told: Joined, input: &JoinInput<'_>, request: Option<&Request>) -> Result<Joined, Fault> {
-    if !request.is_some_and(|request| request.fits(&told.certificate_pem, input.node_name)) {
+pub(super) fn joined(told: Joined, input: &JoinInput, request: Option<&Request>) -> Result<Joined, Fault> {
+    if !request.is_some_and(|request| request.fits(&told.certificate_pem, &input.node_name)) {
         return Err(impossible("the certificate is not for this node and its key"));
     }
     if private(&told.certificate_pem) || private(&told.ca_pem) || !is_cas(&told.ca_pem, &input.cluster.trust) {
@@ -32,7 +32,7 @@ pub(super) fn joined(told: Joined, input: &JoinInput<'_>, request: Option<&Reque
     if told.server.len() > WORD || !kubeconfig::is_server(&told.server) {
         return Err(impossible("the API server is no https:// address"));
     }
-    check_skew(input.kubelet_version, &told.cluster_version, input.target)?;
+    check_skew(&input.kubelet_version, &told.cluster_version, &input.target)?;
     let ranges = || told.networks.split(',').all(|range| range.parse::<IpNet>().is_ok());
     let words = [&told.cluster_version, &told.node_ports, &told.networks];
     let plain = |word: &&String| word.len() <= WORD && word.bytes().all(|b| b.is_ascii_graphic());

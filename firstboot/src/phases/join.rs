@@ -66,7 +66,7 @@ pub(super) fn client(cx: &Cx) -> Result<NodeClient, Fault> {
     let server = cx.host.journal().fact(facts::SERVER).map(str::to_owned);
     let server = server.context("find the API server in the journal").owned_by(Owner::Host)?;
     let (ca, pem) = (text(CA_FILE).owned_by(Owner::Host)?, text(PEM).owned_by(Owner::Host)?);
-    NodeClient::through(&cx.seed.cluster.via, &node_name(cx)?, &server, &ca, &pem)
+    NodeClient::through(&cx.seed.network.via, &node_name(cx)?, &server, &ca, &pem)
 }
 
 /// The name that the identity phase found.
@@ -102,12 +102,13 @@ fn ask(cx: &Cx) -> Result<(Joined, Key), Fault> {
     let name = node_name(cx)?;
     let resolved = cx.host.size_and_mode(RESOLVED).owned_by(Owner::Host)?.is_some();
     let input = JoinInput {
-        cluster: &cx.seed.cluster,
-        node_name: &name,
-        kubelet_version: &cx.bundle.manifest.kubernetes,
-        target: &cx.image.target,
-        cri_socket: SOCKET,
-        resolv_conf: resolved.then_some(RESOLVED),
+        cluster: cx.seed.cluster.clone(),
+        via: cx.seed.network.via.clone(),
+        node_name: name.clone(),
+        kubelet_version: cx.bundle.manifest.kubernetes.clone(),
+        target: cx.image.target.clone(),
+        cri_socket: SOCKET.to_owned(),
+        resolv_conf: resolved.then(|| RESOLVED.to_owned()),
         now: cx.host.now(),
         csr_wait: CSR_WAIT,
         ready_wait: READY_WAIT,

@@ -5,6 +5,7 @@
 //! token. The keys are listed in docs/seed.md. Nothing here reads a file or knows a phase.
 
 mod access;
+mod as_text;
 mod harden;
 pub mod join_line;
 mod kubelet;
@@ -28,11 +29,11 @@ mod types_tests;
 use std::fmt;
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use toml::de::DeTable;
 use zeroize::Zeroizing;
 
-use crate::proxy::Via;
 use crate::unpack::hex;
 
 pub use access::{Access, SshKey};
@@ -117,8 +118,8 @@ impl Seed {
     }
 }
 
-/// Table `[cluster]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Table `[cluster]`. Serde leaves the token's secret out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cluster {
     /// API servers to try, in order; at least one.
     pub apiserver: Vec<Endpoint>,
@@ -128,12 +129,10 @@ pub struct Cluster {
     pub trust: Trust,
     /// When the token ends, if the seed says so.
     pub token_expires: Option<SystemTime>,
-    /// How its API servers are reached; `[network]` says it.
-    pub via: Via,
 }
 
 /// How the cluster's CA becomes known.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Trust {
     /// Fetched without verification, then held against these; at least one.
     Pins(Vec<CaPin>),

@@ -12,7 +12,6 @@ use super::{
     Access, CaPin, Cluster, Cni, Endpoint, Error, Harden, JoinToken, Kubelet, Network, Node, NodeLabel, NodeName,
 };
 use super::{Registry, Role, Taint, Time, Trust, may_show, text};
-use crate::proxy::Via;
 
 /// Keys before any table.
 pub(super) const TOP_KEYS: [&str; 3] = ["version", "join", "reset"];
@@ -129,8 +128,7 @@ impl Reader {
                 None
             }
         };
-        let (mut cluster, node, network) = (cluster?, node?, network?);
-        cluster.via = network.via.clone();
+        let (cluster, node, network) = (cluster?, node?, network?);
         self.a_way_out(table("network").map_or(0, |(at, _)| at), &network, &cluster);
         Some(Tables {
             cluster,
@@ -241,13 +239,7 @@ impl Reader {
             (None, Some(ca)) => Some(Trust::Ca(ca)),
             _ => None,
         };
-        Some(Cluster {
-            apiserver: apiserver??,
-            token: token??,
-            trust: trust?,
-            token_expires: token_expires.flatten(),
-            via: Via::default(),
-        })
+        Some(Cluster { apiserver: apiserver??, token: token??, trust: trust?, token_expires: token_expires.flatten() })
     }
 
     fn node(&mut self, table: &DeTable<'_>) -> Option<Node> {

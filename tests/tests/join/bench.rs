@@ -85,11 +85,12 @@ impl Bench {
     pub fn join_through(&mut self, network_part: &UnixStream, seed: &Seed, node: &str) -> Result<Joined, Fault> {
         self.node = node.to_owned();
         let input = JoinInput {
-            cluster: &seed.cluster,
-            node_name: node,
-            kubelet_version: self.kubelet,
-            target: "generic-amd64",
-            cri_socket: "unix:///run/containerd/containerd.sock",
+            cluster: seed.cluster.clone(),
+            via: seed.network.via.clone(),
+            node_name: node.to_owned(),
+            kubelet_version: self.kubelet.to_owned(),
+            target: "generic-amd64".to_owned(),
+            cri_socket: "unix:///run/containerd/containerd.sock".to_owned(),
             resolv_conf: None,
             now: self.now,
             csr_wait: self.csr_wait,
