@@ -147,6 +147,10 @@ pub fn cluster(host: &Host) -> Result<(String, String)> {
 }
 
 #[cfg(test)]
+#[path = "clock_tests.rs"]
+mod wire_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::host::fake::{Fake, Seen};

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use reqwest::{Method, Response, StatusCode, Url, redirect};
 use rustls::ClientConfig;
@@ -15,6 +14,7 @@ use serde_json::Value;
 
 use super::answer::{self, Asked};
 use super::error::{self, Error};
+use super::resolve::Resolver;
 use crate::proxy::Via;
 use crate::seed::{Endpoint, JoinToken};
 
@@ -24,9 +24,6 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest time for one connection, TLS included: four lost packets in a row at such waits. No longer, for the next of
 /// several API servers waits for it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// Longest time for finding a name's addresses; less than [`CONNECT_TIMEOUT`], so that a DNS server that does not
-/// answer is told from an API server that does not.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Largest answer that is read, bytes.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
 
@@ -259,19 +256,6 @@ impl Client {
     /// `host:port` for messages.
     pub fn host(&self) -> String {
         host_of(&self.server)
-    }
-}
-
-/// The system's resolver, under a deadline of its own.
-struct Resolver;
-
-impl Resolve for Resolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        Box::pin(async move {
-            let host = (name.as_str(), 0);
-            let found = tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host(host)).await??;
-            Ok(Box::new(found.collect::<Vec<_>>().into_iter()) as Addrs)
-        })
     }
 }
 

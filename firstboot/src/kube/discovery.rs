@@ -9,18 +9,13 @@
 //! With `ca-cert` one verified request reads the server's time. Either way none of these requests carries a credential:
 //! the token is sent only after the caller has accepted the time at which the server's certificate is valid.
 
-use std::fmt;
-use std::sync::Arc;
 use std::time::SystemTime;
-
-use rustls::CertificateError;
-use rustls::pki_types::CertificateDer;
 
 use super::client::{Client, Reply, url_of};
 use super::error::{Error, Kind};
 use super::kubeconfig::ClusterInfo;
-use super::tls::{self, PinnedCa, Validity};
-use super::{clock, jws, kubeconfig, pin};
+use super::verified::{Certificates, proven, settle, verified};
+use super::{jws, kubeconfig, pin, tls};
 use crate::proxy::Via;
 use crate::seed::{CaPin, Cluster, Endpoint, Trust};
 
@@ -89,7 +84,7 @@ async fn by_pins(cluster: &Cluster, via: &Via, at: &Endpoint, pins: &[CaPin], no
 
 /// The first look at cluster-info, which proves nothing yet.
 async fn unverified(via: &Via, at: &Endpoint) -> Result<Reply, Error> {
-    let reply = Client::through(via, &url_of(at), tls::unverified().map_err(setup)?)?.get(CLUSTER_INFO).await;
+    let reply = Client::through(via, &url_of(at), tls::unverified().map_err(tls::setup)?)?.get(CLUSTER_INFO).await;
     reply.map_err(|e| unpublished(e, at))
 }
 
@@ -103,8 +98,6 @@ pub(super) async fn pinned(via: &Via, at: &Endpoint, pins: &[CaPin]) -> Result<C
     let reply = unverified(via, at).await?;
     trusted(at, pins, kubeconfig_in(&reply, at)?).map(|(_, _, pinned)| pinned)
 }
-
-type Certificates = Vec<CertificateDer<'static>>;
 
 /// What cluster-info says, its CA bundle, and those certificates of it that the seed pins.
 fn trusted(at: &Endpoint, pins: &[CaPin], config: &str) -> Result<(ClusterInfo, Certificates, Certificates), Error> {
@@ -130,7 +123,7 @@ async fn unsigned(cluster: &Cluster, via: &Via, at: &Endpoint, pins: &[CaPin], c
     if cluster.token_expires.is_some()
         && let Ok((_, _, pinned)) = trusted(at, pins, config)
     {
-        verified_time = clock::proven(via, &url_of(at), pinned).await.ok();
+        verified_time = proven(via, &url_of(at), pinned).await.ok().map(|(time, _)| time);
     }
     let when = expired(cluster, verified_time).unwrap_or_else(|| "it may have expired, or never existed".to_owned());
     Error::answer(format!(
@@ -164,33 +157,8 @@ fn unpublished(error: Error, at: &Endpoint) -> Error {
 async fn by_ca(via: &Via, at: &Endpoint, ca_pem: &str) -> Result<Found, Error> {
     let server = url_of(at);
     let bundle = pin::certificates(ca_pem).unwrap_or_default();
-    let (client, ca) = verified(via, &server, bundle.clone())?;
-    let time = client.clock(clock::PATH).await?;
-    settle(&ca, bundle, time, at)?;
+    let (time, client) = proven(via, &server, bundle).await?;
     Ok(Found { ca_pem: ca_pem.to_owned(), server, server_time: Some(time), client })
-}
-
-pub(super) fn verified(via: &Via, server: &str, trusted: Certificates) -> Result<(Client, Arc<PinnedCa>), Error> {
-    let ca = PinnedCa::new(trusted, Validity::SetAside);
-    Ok((Client::through(via, server, tls::verified(ca.clone()).map_err(setup)?)?, ca))
-}
-
-/// Trusts the whole bundle from here on, and judges dates by the clock of the server that has just proven itself.
-pub(super) fn settle(ca: &PinnedCa, bundle: Certificates, now: SystemTime, at: &dyn fmt::Display) -> Result<(), Error> {
-    use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
-    ca.settle(bundle, now).map_err(|why| {
-        let what = match why {
-            rustls::Error::InvalidCertificate(Expired | ExpiredContext { .. }) => "has expired",
-            rustls::Error::InvalidCertificate(NotValidYet | NotValidYetContext { .. }) => "is not yet valid",
-            _ => "is not signed by the cluster's CA",
-        };
-        let now = rfc3339(now);
-        Error::new(Kind::Transport, format!("certificate of API server {at} {what} at its own time, {now}"))
-    })
-}
-
-fn setup(error: rustls::Error) -> Error {
-    Error::answer(format!("set up TLS: {error}"))
 }
 
 pub(super) fn rfc3339(time: SystemTime) -> String {

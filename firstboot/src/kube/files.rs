@@ -7,7 +7,7 @@
 use std::time::SystemTime;
 
 use super::config::{self, CA_FILE};
-use super::join::Joined;
+use super::contract::Joined;
 use super::kubeconfig::{CURRENT_PEM, kubelet_conf};
 use super::{pin, tls};
 use crate::secret::Secret;

@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::client::{Client, Reply};
+use super::contract::{JoinHost, JoinInput};
 use super::discovery;
 use super::error::{Error, Kind};
-use super::join::{Device, JoinInput};
 use super::node::NodeState;
 use crate::fault::{Fault, Owner};
 
@@ -20,7 +20,7 @@ use crate::fault::{Fault, Owner};
 pub(super) async fn configured(
     found: &discovery::Found,
     input: &JoinInput,
-    device: &mut dyn Device,
+    device: &mut dyn JoinHost,
 ) -> Result<(Client, Reply), Fault> {
     let by_seed = found.client.with_token(&input.cluster.token);
     let preferred = by_seed.at(&found.server);
@@ -84,7 +84,7 @@ const LOOK: Duration = Duration::from_secs(5);
 pub(super) async fn existing_node(
     api: &Client,
     input: &JoinInput,
-    device: &mut dyn Device,
+    device: &mut dyn JoinHost,
 ) -> Result<Option<Value>, Fault> {
     let (name, started) = (&input.node_name, tokio::time::Instant::now());
     let mut told = false;

@@ -9,16 +9,19 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use rustls::client::WantsClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-    SupportedProtocolVersion,
+    CertificateError, ClientConfig, ConfigBuilder, DEFAULT_VERSIONS, DigitallySignedStruct, Error, RootCertStore,
+    SignatureScheme, SupportedProtocolVersion,
 };
 use x509_cert::der::Decode;
+
+use super::error;
 
 /// By which clock certificates are judged.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +38,7 @@ pub enum Validity {
 #[derive(Debug)]
 pub struct PinnedCa {
     state: Mutex<State>,
-    provider: Arc<CryptoProvider>,
+    provider: CryptoProvider,
 }
 
 #[derive(Debug)]
@@ -50,7 +53,7 @@ impl PinnedCa {
     /// Trusts these certificates; those that cannot serve as a CA are left out.
     pub fn new(trusted: Vec<CertificateDer<'static>>, validity: Validity) -> Arc<Self> {
         let state = State { roots: roots(trusted), validity, presented: Vec::new() };
-        Arc::new(PinnedCa { state: Mutex::new(state), provider: Arc::new(ring::default_provider()) })
+        Arc::new(PinnedCa { state: Mutex::new(state), provider: ring::default_provider() })
     }
 
     /// Checks that the server which was accepted last is valid at its own time `now`: some path from its certificate to
@@ -174,7 +177,7 @@ impl ServerCertVerifier for PinnedCa {
 /// Accepts any server. Only for the first fetch of cluster-info, which carries no secret and whose answer is
 /// believed only after signature and pin hold.
 #[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
+struct Unverified(CryptoProvider);
 
 impl ServerCertVerifier for Unverified {
     fn verify_server_cert(
@@ -213,21 +216,17 @@ impl ServerCertVerifier for Unverified {
 
 /// Settings of a connection that proves nothing about the server.
 pub fn unverified() -> Result<ClientConfig, Error> {
-    let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
-    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider))).with_no_client_auth())
+    Ok(settings(Arc::new(Unverified(ring::default_provider())), DEFAULT_VERSIONS)?.with_no_client_auth())
 }
 
 /// Settings of a verified connection without a certificate of our own.
 pub fn verified(ca: Arc<PinnedCa>) -> Result<ClientConfig, Error> {
-    let builder = ClientConfig::builder_with_provider(ca.provider.clone()).with_safe_default_protocol_versions()?;
-    Ok(builder.dangerous().with_custom_certificate_verifier(ca).with_no_client_auth())
+    only(ca, DEFAULT_VERSIONS)
 }
 
 /// Settings of a verified connection without a certificate of our own, in these versions of TLS alone.
 pub fn only(ca: Arc<PinnedCa>, versions: &[&'static SupportedProtocolVersion]) -> Result<ClientConfig, Error> {
-    let builder = ClientConfig::builder_with_provider(ca.provider.clone()).with_protocol_versions(versions)?;
-    Ok(builder.dangerous().with_custom_certificate_verifier(ca).with_no_client_auth())
+    Ok(settings(ca, versions)?.with_no_client_auth())
 }
 
 /// Settings of a verified connection as the owner of `key`.
@@ -236,6 +235,19 @@ pub fn identified(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 ) -> Result<ClientConfig, Error> {
-    let builder = ClientConfig::builder_with_provider(ca.provider.clone()).with_safe_default_protocol_versions()?;
-    builder.dangerous().with_custom_certificate_verifier(ca).with_client_auth_cert(chain, key)
+    settings(ca, DEFAULT_VERSIONS)?.with_client_auth_cert(chain, key)
+}
+
+/// What all connections have in common.
+fn settings(
+    verifier: Arc<dyn ServerCertVerifier>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, Error> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    Ok(builder.with_protocol_versions(versions)?.dangerous().with_custom_certificate_verifier(verifier))
+}
+
+/// Why TLS settings cannot be used.
+pub(super) fn setup(error: Error) -> error::Error {
+    error::Error::answer(format!("set up TLS: {error}"))
 }

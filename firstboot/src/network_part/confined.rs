@@ -3,8 +3,9 @@
 
 use super::message::{Accepted, Task, Told, receive, send};
 use crate::fault::{Fault, OwnedBy, Owner};
+use crate::kube::contract::{JoinHost, Joined};
 use crate::kube::csr::Request;
-use crate::kube::join::{Device, Joined, obtain};
+use crate::kube::join::obtain;
 use crate::report::unix_seconds;
 use crate::sandbox;
 use anyhow::{Context, Result};
@@ -91,7 +92,7 @@ impl Remote<'_> {
     }
 }
 
-impl Device for Remote<'_> {
+impl JoinHost for Remote<'_> {
     fn request(&mut self, fresh: bool) -> Result<Request, Fault> {
         self.ask(&Told::Ask { fresh }, "a certificate request").owned_by(Owner::Host)
     }

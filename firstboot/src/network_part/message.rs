@@ -5,7 +5,7 @@
 //! each that is asked for; all else comes from the network part, as [`Told`]. Values of the seed travel as the text that they were read from, and
 //! are validated again.
 
-use crate::kube::join::{JoinInput, Joined};
+use crate::kube::contract::{JoinInput, Joined};
 use crate::proxy::Proxy;
 use crate::seed::{JoinToken, MAX_SIZE};
 use anyhow::{Context, Result, anyhow, ensure};

@@ -6,8 +6,8 @@ use super::confined::serve;
 use super::message::{LONGEST, Task, Told, receive, send};
 use super::privileged::obtain;
 use crate::fault::{Fault, Owner};
+use crate::kube::contract::{JoinHost, JoinInput, Joined};
 use crate::kube::csr::{Key, Request};
-use crate::kube::join::{Device, JoinInput, Joined};
 use crate::kube::pin;
 use crate::kube::wire_tests::{Ca, ok_json, serve_chain};
 use crate::proxy::Via;
@@ -81,7 +81,7 @@ impl Bench {
     }
 }
 
-impl Device for Bench {
+impl JoinHost for Bench {
     fn request(&mut self, fresh: bool) -> Result<Request, Fault> {
         self.asked.push(format!("request {fresh}"));
         self.key.request("edge-1")

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Whether what the network part hands over can be what the seed's cluster gave.
 
-use super::privileged::impossible;
-use crate::fault::Fault;
+use crate::fault::{Fault, Owner};
 use crate::kube::config::check_skew;
+use crate::kube::contract::{JoinInput, Joined};
 use crate::kube::csr::Request;
-use crate::kube::join::{JoinInput, Joined};
 use crate::kube::{kubeconfig, pin};
 use crate::seed::Trust;
 use ipnet::IpNet;
@@ -40,6 +39,11 @@ pub(super) fn joined(told: Joined, input: &JoinInput, request: Option<&Request>)
         return Err(impossible("kubeadm-config has values that cannot be"));
     }
     Ok(told)
+}
+
+/// What no network part says that is as it was built.
+pub(super) fn impossible(why: &str) -> Fault {
+    Fault::new(Owner::Cluster, format!("join through the network part: {why}"))
 }
 
 /// Whether a text of certificates holds a key as well: it would stand before the node's own.

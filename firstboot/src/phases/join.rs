@@ -11,9 +11,9 @@ use crate::host::{Host, STATE_DIR};
 use crate::image::ImageInfo;
 use crate::journal::{Effect, Record};
 use crate::kube::config::CA_FILE;
+use crate::kube::contract::{JoinHost, JoinInput, Joined};
 use crate::kube::csr::{Key, Request};
 use crate::kube::files::{Content, files};
-use crate::kube::join::{Device, JoinInput, Joined};
 use crate::kube::node::NodeClient;
 use crate::network_part::privileged::obtain;
 use crate::network_part::{self, SERVICE_UNITS, SOCKET_UNIT};
@@ -176,7 +176,7 @@ impl Keeper<'_> {
     }
 }
 
-impl Device for Keeper<'_> {
+impl JoinHost for Keeper<'_> {
     fn request(&mut self, fresh: bool) -> Result<Request, Fault> {
         let kept = if fresh { None } else { self.kept().owned_by(Owner::Host)? };
         let key = match kept {

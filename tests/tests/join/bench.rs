@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use firstboot::fault::{Fault, Owner};
+use firstboot::kube::contract::{JoinHost, JoinInput, Joined};
 use firstboot::kube::csr::{Key, Request};
-use firstboot::kube::join::{Device, JoinInput, Joined};
 use firstboot::kube::node::NodeClient;
 use firstboot::network_part::confined;
 use firstboot::network_part::privileged::obtain;
@@ -53,7 +53,7 @@ impl Default for Bench {
     }
 }
 
-impl Device for Bench {
+impl JoinHost for Bench {
     fn request(&mut self, fresh: bool) -> Result<Request, Fault> {
         let kept = self.key.as_deref().filter(|_| !fresh).and_then(Key::from_pem);
         let key = kept.map_or_else(Key::generate, Ok)?;

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use firstboot::fault::Owner;
+use firstboot::kube::contract::Joined;
 use firstboot::kube::files::{Content, files};
-use firstboot::kube::join::Joined;
 use firstboot::seed::{Seed, Taint};
 use qemu::control_plane::ControlPlane;
 use serde_json::{Value, json};

@@ -22,8 +22,9 @@ use rustls::{CertificateError, ServerConfig, ServerConnection, Stream};
 use super::client::Client;
 use super::discovery::discover;
 use super::error::Error;
+use super::pin;
+use super::runtime::run;
 use super::tls::{PinnedCa, Validity, unverified, verified};
-use super::{pin, run};
 use crate::proxy::Via;
 use crate::seed::{Cluster, Endpoint, JoinToken, Trust};
 

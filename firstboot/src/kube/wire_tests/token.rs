@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! With `ca-cert` in the seed: which servers get to see the join token.
+//! Which servers get to see the join token when the seed has `ca-cert`, and whose clock says that it has expired.
 
 use std::time::Duration;
 
 use super::*;
 use crate::fault::{Fault, Owner};
+use crate::kube::contract::{JoinHost, JoinInput};
 use crate::kube::csr::{Key, Request};
-use crate::kube::join::{Device, JoinInput, obtain};
+use crate::kube::join::obtain;
+use crate::kube::kubeconfig;
 
 /// A device that accepts a time, or refuses it.
 struct Clock {
@@ -14,7 +16,7 @@ struct Clock {
     told: Vec<SystemTime>,
 }
 
-impl Device for Clock {
+impl JoinHost for Clock {
     fn request(&mut self, _fresh: bool) -> Result<Request, Fault> {
         Key::generate()?.request("edge-1")
     }
@@ -84,4 +86,43 @@ fn a_server_that_has_proven_itself_and_tells_a_possible_time_sees_the_token_in_t
     assert_eq!(text, "ConfigMap kubeadm-config: key ClusterConfiguration is missing");
     assert_eq!((requests.len(), with_token(&requests[..1]), with_token(&requests)), (2, 0, 1), "{requests:?}");
     assert!(requests[0].starts_with("GET /version HTTP/1.1\r\n"), "{requests:?}");
+}
+
+/// `Date` of [`ok_json`]: 2026-11-22T16:31:48Z.
+const DATE: u64 = 1_795_365_108;
+const DAY: u64 = 86_400;
+
+fn seconds(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+#[test]
+fn only_the_proven_clusters_clock_says_that_a_token_has_expired() {
+    let (ca, impostor) = (Ca::new(), Ca::new());
+    let config = kubeconfig::kubelet_conf("https://10.0.0.1:6443", &ca.pem);
+    let info = ok_json(&serde_json::json!({ "data": { "kubeconfig": config } }).to_string());
+    let judged = |server: &Ca, expires: u64, clock: u64| {
+        let trust = Trust::Pins(vec![pin::pin_of(&ca.trusted()[0]).unwrap()]);
+        let cluster = Cluster {
+            apiserver: vec![serve(server.leaf("127.0.0.1", 2020, 2090), info.clone())],
+            token: JoinToken::parse("abcdef.0123456789abcdef").unwrap(),
+            trust,
+            token_expires: Some(seconds(expires)),
+        };
+        let mut error = None;
+        run(async {
+            error = discover(&cluster, &Via::default(), seconds(clock)).await.err();
+            Ok(())
+        })
+        .unwrap();
+        error.unwrap().text
+    };
+    let unsure = "join token \"abcdef\" is unknown to the cluster (no JWS signature for it in cluster-info): it may have \
+                  expired, or never existed";
+    let expired = "join token \"abcdef\" is unknown to the cluster (no JWS signature for it in cluster-info): it expired \
+                   at 2026-11-22T16:31:40Z";
+    // The device's own clock is far behind, then far ahead: neither is asked.
+    assert_eq!(judged(&ca, DATE - 8, 0), expired);
+    assert_eq!(judged(&ca, DATE + 60, DATE + DAY), unsure);
+    assert_eq!(judged(&impostor, DATE - 8, DATE), unsure);
 }
