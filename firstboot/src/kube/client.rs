@@ -11,6 +11,7 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGE
 use reqwest::{Method, Response, StatusCode, Url, redirect};
 use rustls::ClientConfig;
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::answer::{self, Asked};
 use super::error::{self, Error};
@@ -79,8 +80,9 @@ impl Client {
 
     /// The same client, and its open connections, with a bearer token.
     pub fn with_token(&self, token: &JoinToken) -> Self {
-        let value = format!("Bearer {}", *token.bearer());
-        let value = zeroize::Zeroizing::new(value);
+        // `concat` allocates once, so this copy is zeroed whole. Those in a HeaderValue and in the buffers of HTTP and TLS
+        // cannot be zeroed: they end with this process, which is why the network part is one of its own.
+        let value = Zeroizing::new(["Bearer ", token.bearer().as_str()].concat());
         let mut value = HeaderValue::from_str(&value).unwrap_or_else(|_| HeaderValue::from_static(""));
         value.set_sensitive(true);
         Client { bearer: Some(value), ..self.clone() }

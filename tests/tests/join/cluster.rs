@@ -36,7 +36,7 @@ fn write(device: &Bench, joined: &Joined, seed: &Seed, node: &str, root: &Path) 
         match spec.content {
             Content::Dir(_) => std::fs::create_dir_all(below(&spec.path)).unwrap(),
             Content::File(bytes, _) => {
-                let text = String::from_utf8(bytes).unwrap();
+                let text = String::from_utf8(bytes.to_vec()).unwrap();
                 let text = text.replace("/var/lib/kubelet/", &format!("{}/", below("/var/lib/kubelet").display()));
                 std::fs::write(below(&spec.path), text).unwrap();
             }
