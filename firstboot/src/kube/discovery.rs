@@ -152,7 +152,7 @@ fn unpublished(error: Error, at: &Endpoint) -> Error {
 }
 
 /// Discovery by the CA that the seed carries. The server has to hold a certificate of that CA, and its answer to an
-/// anonymous request, whatever it is, tells the time by which that certificate's dates are judged. As with kubeadm's
+/// anonymous request, whatever it is, gives the time by which that certificate's dates are judged. As with kubeadm's
 /// file discovery the given address is kept.
 async fn by_ca(via: &Via, at: &Endpoint, ca_pem: &str) -> Result<Found, Error> {
     let server = url_of(at);

@@ -10,8 +10,8 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::runtime;
 
-/// Longest time for one name; less than for one connection, so that a DNS server that does not answer is told from an
-/// API server that does not.
+/// Longest time for one name; less than for one connection, so that a DNS server that does not answer is not taken for
+/// an API server that does not.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
 /// All addresses of a host; none when it has none or no answer comes in time.

@@ -2,8 +2,8 @@
 //! What the two parts say to each other: four bytes of length (big-endian), then that much JSON.
 //!
 //! The privileged part says one [`Task`], then [`Accepted`] for the time and a [`Request`](crate::kube::csr::Request) for
-//! each that is asked for; all else comes from the network part, as [`Told`]. Values of the seed travel as the text that they were read from, and
-//! are validated again.
+//! each that is asked for; all else comes from the network part, as [`Told`]. Values of the seed travel as the text that
+//! they were read from, and are validated again.
 
 use crate::kube::contract::{JoinInput, Joined};
 use crate::proxy::Proxy;

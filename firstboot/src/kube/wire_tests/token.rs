@@ -13,7 +13,7 @@ use crate::kube::kubeconfig;
 /// A device that accepts a time, or refuses it.
 struct Clock {
     accepts: bool,
-    told: Vec<SystemTime>,
+    times: Vec<SystemTime>,
 }
 
 impl JoinHost for Clock {
@@ -21,7 +21,7 @@ impl JoinHost for Clock {
         Key::generate()?.request("edge-1")
     }
     fn server_time(&mut self, time: SystemTime) -> Result<(), Fault> {
-        self.told.push(time);
+        self.times.push(time);
         if self.accepts { Ok(()) } else { Err(Fault::new(Owner::Cluster, "below the floor")) }
     }
     fn progress(&mut self, _text: &str) {}
@@ -51,7 +51,7 @@ fn join(ca: &Ca, leaf: (CertificateDer<'static>, KeyPair), accepts: bool) -> (Ve
         csr_wait: Duration::ZERO,
         ready_wait: Duration::ZERO,
     };
-    let mut device = Clock { accepts, told: Vec::new() };
+    let mut device = Clock { accepts, times: Vec::new() };
     let text = obtain(&input, &mut device).unwrap_err().to_string().replace(&at.to_string(), "HOST");
     let requests = requests.lock().unwrap().clone();
     (requests, text, device)
@@ -67,7 +67,7 @@ fn a_server_whose_certificate_was_not_valid_at_its_own_time_never_sees_the_token
     for (from, until, what) in [(2020, 2022, "has expired"), (2030, 2032, "is not yet valid")] {
         let (requests, text, device) = join(&ca, ca.leaf("127.0.0.1", from, until), true);
         assert_eq!(text, format!("certificate of API server HOST {what} at its own time, 2026-11-22T16:31:48Z"));
-        assert_eq!((requests.len(), with_token(&requests), device.told), (1, 0, vec![]));
+        assert_eq!((requests.len(), with_token(&requests), device.times), (1, 0, vec![]));
     }
 }
 
@@ -75,7 +75,7 @@ fn a_server_whose_certificate_was_not_valid_at_its_own_time_never_sees_the_token
 fn a_server_whose_time_the_device_refuses_never_sees_the_token() {
     let ca = Ca::new();
     let (requests, text, device) = join(&ca, ca.leaf("127.0.0.1", 2020, 2090), false);
-    assert_eq!((text.as_str(), device.told.len()), ("below the floor", 1));
+    assert_eq!((text.as_str(), device.times.len()), ("below the floor", 1));
     assert_eq!((requests.len(), with_token(&requests)), (1, 0), "{requests:?}");
 }
 
