@@ -6,17 +6,16 @@
 //! every boot. A *verified* time is the `Date` of an API server that the cluster's CA vouches for: at the join, at
 //! every later boot and once a day. It may set the clock either way, but never below the build time.
 
+use crate::backoff::backoff;
 use crate::fault::{Fault, OwnedBy, Owner};
-use crate::host::{Host, STATE_DIR};
+use crate::host::Host;
+use crate::host::kept::VERIFIED_TIME;
 use crate::image::ImageInfo;
 use crate::kube::clock::server_time;
-use crate::kube::config::CA_FILE;
-use crate::kube::files::KUBELET_CONF;
-use crate::kube::kubeconfig;
-use crate::phases::kept_via;
-use crate::report::{timestamp, unix_seconds};
-use crate::run::backoff;
-use anyhow::{Context, Result};
+use crate::node::client::cluster;
+use crate::node::proxy_env;
+use crate::text::{timestamp, unix_seconds};
+use anyhow::Result;
 use std::time::{Duration, SystemTime};
 
 /// A clock that is this close needs no setting: a `Date` has whole seconds, and the answer took its time.
@@ -28,13 +27,10 @@ const KEEP: u64 = 600;
 /// An image that is older than this joins nothing any more, seconds.
 const AGE: u64 = 20 * 365 * 24 * 3600;
 
-fn kept_path() -> String {
-    format!("{STATE_DIR}/verified-time")
-}
-
 /// The last verified time, seconds since 1970; 0 when there is none.
 fn kept(host: &Host) -> Result<u64> {
-    Ok(host.read_text(&kept_path())?.and_then(|t| t.parse().ok()).unwrap_or(0))
+    let bytes = host.read_kept(VERIFIED_TIME.path).bytes.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&bytes).trim().parse().unwrap_or(0))
 }
 
 /// The earliest time that it can be: the later of the image's build time and the last verified time.
@@ -71,17 +67,22 @@ pub fn believe(host: &Host, image: &ImageInfo, time: SystemTime) -> Result<i64, 
         return Err(Fault::new(Owner::Cluster, text));
     }
     let far = told.abs_diff(now) > CLOSE;
-    let set = || -> Result<()> {
-        if far {
-            host.set_clock(time)?;
-        }
+    if far {
+        host.set_clock(time).owned_by(Owner::Host)?;
+    }
+    let keep = || -> Result<()> {
         // An earlier one is kept as well: the one before it came from a server whose clock was ahead.
         if told.abs_diff(kept(host)?) >= KEEP {
-            host.write(&kept_path(), format!("{told}\n").as_bytes(), 0o600)?;
+            host.keep(VERIFIED_TIME, format!("{told}\n").as_bytes())?;
         }
         Ok(())
     };
-    set().owned_by(Owner::Host)?;
+    // A disk that takes no writes costs the floor of the next boot, not the time of this one.
+    if let Err(error) = keep()
+        && host.first_time("verified time")
+    {
+        host.sys().say(&format!("firstboot: verified time not kept: {error:#}"));
+    }
     Ok(if far { told as i64 - now as i64 } else { 0 })
 }
 
@@ -133,17 +134,16 @@ pub(crate) fn once(host: &Host, image: &ImageInfo) -> Result<i64, Fault> {
     // Whatever else sets clocks on this device (NTP is not authenticated) may have gone below it.
     lay(host, image).owned_by(Owner::Host)?;
     let (server, ca) = cluster(host).owned_by(Owner::Host)?;
-    let via = kept_via(host).owned_by(Owner::Host)?;
+    let via = proxy_env::kept(host).owned_by(Owner::Host)?;
     believe(host, image, server_time(&via, &server, &ca)?)
 }
 
-/// The API server of a joined device, `https://host:port`, and the CA bundle that proves it, PEM. Read anew for each
-/// try: an administrator may be mending them.
-pub fn cluster(host: &Host) -> Result<(String, String)> {
-    let text = |path: &str| -> Result<String> { host.read_text(path)?.with_context(|| format!("find {path}")) };
-    let conf = text(KUBELET_CONF)?;
-    let info = kubeconfig::read(&conf).map_err(|why| anyhow::anyhow!("read {KUBELET_CONF}: {why}"))?;
-    Ok((info.server, text(CA_FILE)?))
+/// The NTP client that firstboot configures.
+pub(crate) const NTP_UNIT: &str = "systemd-timesyncd.service";
+
+/// Whether this image has the NTP client that firstboot configures.
+pub(crate) fn has_timesyncd(host: &Host) -> Result<bool> {
+    Ok(host.size_and_mode(&format!("/usr/lib/systemd/system/{NTP_UNIT}"))?.is_some())
 }
 
 #[cfg(test)]
@@ -154,6 +154,7 @@ mod wire_tests;
 mod tests {
     use super::*;
     use crate::host::fake::{Fake, Seen};
+    use crate::kube::files::KUBELET_CONF;
     use std::rc::Rc;
 
     fn device(dir: &std::path::Path) -> (Host, Rc<Seen>, ImageInfo) {
@@ -215,10 +216,11 @@ mod tests {
         // The clock is set, and nothing else.
         seen.fuse.set(Some(1));
         assert_eq!(believe(&host, &image, at(20_599)).unwrap(), 595);
-        assert_eq!(
-            believe(&host, &image, at(20_600)).unwrap_err().to_string(),
-            format!("create {0}: power lost before {0}", kept_path())
-        );
+        seen.fuse.set(Some(1));
+        assert_eq!(believe(&host, &image, at(20_600)).unwrap(), 0);
+        let said = seen.lines.take().pop().unwrap();
+        assert!(said.starts_with("firstboot: verified time not kept: "), "{said}");
+        assert!(said.ends_with(": power lost before /var/lib/firstboot/verified-time"), "{said}");
     }
 
     #[test]

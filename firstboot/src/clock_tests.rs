@@ -11,7 +11,7 @@ use crate::kube::config::CA_FILE;
 use crate::kube::files::KUBELET_CONF;
 use crate::kube::kubeconfig::{CURRENT_PEM, kubelet_conf};
 use crate::kube::wire_tests::{Ca, http, ok_json, serve, serve_on};
-use crate::sealed::look_after;
+use crate::run::sealed::look_after;
 use crate::seed::Endpoint;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

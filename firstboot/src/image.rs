@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the image says of itself: written by `imagebuild`, read on the device, never guessed.
 
+use crate::fault::{Fault, OwnedBy, Owner};
+use crate::host::Host;
+use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 /// Where the image keeps its description, seen from the root file system.
@@ -25,6 +28,18 @@ pub struct ImageInfo {
     /// Lights that tell how far the device is, as the target names them; none in an image that names none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leds: Vec<String>,
+}
+
+impl ImageInfo {
+    /// Reads what the image says of itself.
+    ///
+    /// # Errors
+    /// An image fault when the description is missing or cannot be read.
+    pub fn read(host: &Host) -> Result<Self, Fault> {
+        let bytes = host.read_kept(IMAGE_INFO).bytes.with_context(|| format!("find {IMAGE_INFO}"));
+        let bytes = bytes.owned_by(Owner::Image)?;
+        serde_json::from_slice(&bytes).with_context(|| format!("read {IMAGE_INFO}")).owned_by(Owner::Image)
+    }
 }
 
 #[cfg(any(test, feature = "fake"))]

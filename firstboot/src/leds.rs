@@ -7,7 +7,7 @@
 
 use crate::fault::Owner;
 use crate::host::Host;
-use crate::report::Status;
+use crate::status::Status;
 use anyhow::Result;
 
 /// Where the kernel shows its lights.

@@ -5,8 +5,10 @@ use super::*;
 use crate::fault::Fault;
 use crate::host::fake::{Fake, Seen};
 use crate::image::{IMAGE_INFO, ImageInfo};
-use crate::phases::put_for_tests;
-use crate::report::{Reporter, STATUS_FOR_ALL, show_again};
+use crate::report::{Reporter, show_again};
+use crate::run::facts::DeviceFacts;
+use crate::status::STATUS_FOR_ALL;
+use crate::test_files::put_for_tests;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -77,7 +79,7 @@ fn the_reporter_sets_them_once_for_each_change() {
     let dir = tempfile::tempdir().unwrap();
     let (host, seen) =
         device(dir.path(), &["input*::scrolllock"], &[(LOCK, "1"), ("ACT", "255")], &["timer", "pattern"]);
-    let mut reporter = Reporter::new(&host, None, String::new());
+    let mut reporter = Reporter::new(&host, &DeviceFacts, None, String::new());
     let took = || seen.kernel.take().into_iter().map(|s| s.replace("/sys/class/leds/", "")).collect::<Vec<_>>();
     let timer = |ms: u32| ["trigger=timer".to_owned(), format!("delay_on={ms}"), format!("delay_off={ms}")];
     let of = |settings: &[String]| settings.iter().map(|s| format!("{LOCK}/{s}")).collect::<Vec<_>>();
@@ -92,7 +94,7 @@ fn the_reporter_sets_them_once_for_each_change() {
     assert_eq!(took(), of(&["trigger=pattern".into(), "repeat=-1".into(), format!("pattern={two}")]));
     // Another process, and a process that tries again: it does not begin anew.
     let status = reporter.status;
-    let mut reporter = Reporter::new(&host, None, String::new());
+    let mut reporter = Reporter::new(&host, &DeviceFacts, None, String::new());
     reporter.status = status;
     reporter.begins(2, 15, "identity");
     reporter.write();
@@ -116,7 +118,7 @@ fn the_reporter_sets_them_once_for_each_change() {
 fn a_light_that_cannot_blink_is_on_or_off_and_that_is_said_once() {
     let dir = tempfile::tempdir().unwrap();
     let (host, seen) = device(dir.path(), &["PWR", "ACT", "x*"], &[("ACT", "255")], &["timer"]);
-    let mut reporter = Reporter::new(&host, None, String::new());
+    let mut reporter = Reporter::new(&host, &DeviceFacts, None, String::new());
     let fault = Fault::new(Owner::Cluster, "x");
     for _ in 0..2 {
         reporter.failed(None, &fault, Some(Duration::from_secs(1)));

@@ -11,38 +11,42 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::disallowed_methods))]
 
 pub mod audit;
+mod backoff;
 pub mod boot_partition;
 pub mod bundle;
 pub mod clock;
-pub mod credential;
-pub mod cri;
-mod escapes;
+pub mod containerd;
 pub mod fault;
+pub mod finding;
 pub mod firewall;
-pub mod guard;
 pub mod harden;
 pub mod host;
+mod identity;
 pub mod image;
 pub mod journal;
 pub mod kube;
 pub mod leds;
+mod names;
+mod network;
 pub mod network_part;
+pub mod node;
 pub mod phase;
 pub mod phases;
 pub mod preflight;
 pub mod proxy;
-pub mod repair;
 pub mod report;
 pub mod reset;
 pub mod run;
 pub mod sandbox;
-mod sealed;
 pub mod secret;
 pub mod seed;
-pub mod serving;
 pub mod status;
 pub mod support;
 #[cfg(test)]
+mod test_files;
+#[cfg(test)]
 mod test_namespaces;
+pub mod text;
+mod unescape;
 pub mod unpack;
 pub mod versions;

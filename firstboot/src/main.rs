@@ -4,10 +4,14 @@
 use anyhow::Context;
 use firstboot::boot_partition::locate;
 use firstboot::fault::{Fault, OwnedBy, Owner};
-use firstboot::host::{Host, Linux};
+use firstboot::host::exclusions::Exclusions;
+use firstboot::host::{Host, Linux, System};
+use firstboot::node::recover::recover;
+use firstboot::image::ImageInfo;
 use firstboot::phases::PHASES;
-use firstboot::reset::{self, Keep};
-use firstboot::{audit, guard, network_part, preflight, run, seed, status, support};
+use firstboot::run::facts::DeviceFacts;
+use firstboot::run::{self, guard, status};
+use firstboot::{audit, network_part, preflight, reset, seed, support};
 use lexopt::prelude::*;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -52,7 +56,7 @@ enum Command {
     Clock,
     Guard,
     Network,
-    Reset { yes: bool, dry_run: bool, keep: Keep },
+    Reset { yes: bool, dry_run: bool, keep: Exclusions },
     ResetWork,
     Print(String),
 }
@@ -92,13 +96,13 @@ fn parse(mut args: lexopt::Parser) -> Result<Command, lexopt::Error> {
                 *until = Some(phase);
             }
             (Long("reset"), Command::Run { until: None }) if !named => {
-                command = Command::Reset { yes: false, dry_run: false, keep: Keep::default() };
+                command = Command::Reset { yes: false, dry_run: false, keep: Exclusions::default() };
                 named = true;
             }
             (Long("yes"), Command::Reset { yes, .. }) => *yes = true,
             (Long("dry-run"), Command::Reset { dry_run, .. }) => *dry_run = true,
             (Long("keep"), Command::Reset { keep, .. }) => {
-                *keep = keep.with(&Keep::parse(&[args.value()?.string()?])?);
+                *keep = keep.with(&Exclusions::parse(&[args.value()?.string()?])?);
             }
             (Long("json"), Command::Status { json } | Command::Preflight { json } | Command::Audit { json }) => {
                 *json = true;
@@ -126,13 +130,31 @@ fn parse(mut args: lexopt::Parser) -> Result<Command, lexopt::Error> {
     Ok(command)
 }
 
+const ROOT: &str = "/";
+
+/// This device, for a command that only looks.
+fn reading() -> Result<Host, Fault> {
+    opened(Host::reading)
+}
+
+/// This device, for a command that changes it.
+fn writing() -> Result<Host, Fault> {
+    opened(Host::open)
+}
+
+fn opened(open: fn(&Path, Box<dyn System>) -> anyhow::Result<Host>) -> Result<Host, Fault> {
+    let host = open(Path::new(ROOT), Box::new(Linux::new())).owned_by(Owner::Host)?;
+    recover(&host).owned_by(Owner::Host)?;
+    Ok(host)
+}
+
 /// Asks and resets. No answer is no.
-fn reset(yes: bool, dry_run: bool, keep: &Keep) -> Result<ExitCode, Fault> {
-    let host = Host::open(Path::new("/"), Box::new(Linux::new())).owned_by(Owner::Host)?;
+fn reset(yes: bool, dry_run: bool, keep: &Exclusions) -> Result<ExitCode, Fault> {
     if dry_run {
-        print!("{}", reset::dry_run(&host, keep)?);
+        print!("{}", reset::dry_run(&reading()?, keep)?);
         return Ok(ExitCode::SUCCESS);
     }
+    let host = writing()?;
     if let Some(question) = reset::question(&host).filter(|_| !yes) {
         let refused = |why: &str| {
             eprintln!("firstboot: reset this device: {why}");
@@ -160,26 +182,24 @@ fn reset(yes: bool, dry_run: bool, keep: &Keep) -> Result<ExitCode, Fault> {
 
 /// Gives the exit code: a reset may be refused by whoever is asked, which is nobody's fault.
 fn execute(command: Command) -> Result<ExitCode, Fault> {
-    let root = Path::new("/");
+    let root = Path::new(ROOT);
     let done = match command {
         Command::Reset { yes, dry_run, keep } => return reset(yes, dry_run, &keep),
         Command::Run { until } => run::run(root, Box::new(Linux::new()), until.as_deref()),
         Command::Preflight { json } => {
-            let open = || Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host);
-            let outcomes = preflight::of_device(open)?;
+            let outcomes = preflight::of_device(reading)?;
             print!("{}", preflight::shown(&outcomes, json).owned_by(Owner::Host)?);
             preflight::judge(&outcomes)
         }
         Command::Audit { json } => {
-            let host = Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host)?;
-            let findings = audit::of_device(&host).owned_by(Owner::Host)?;
+            let findings = audit::of_device(&reading()?).owned_by(Owner::Host)?;
             print!("{}", audit::shown(&findings, json).owned_by(Owner::Host)?);
             audit::judge(&findings)
         }
-        Command::Clock => run::clock(&Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host)?),
+        Command::Clock => run::clock(&writing()?),
         Command::Guard => guard::guard(&Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host)?),
         Command::Network => network_part::confined::run(),
-        Command::ResetWork => reset::work(root, Box::new(Linux::new())),
+        Command::ResetWork => reset::work(root, Box::new(Linux::new()), &DeviceFacts),
         Command::Print(text) => {
             print!("{text}");
             Ok(())
@@ -191,23 +211,21 @@ fn execute(command: Command) -> Result<ExitCode, Fault> {
             Ok(())
         }
         Command::Status { json } => {
-            let open = || Host::open(root, Box::new(Linux::new())).ok();
-            print!("{}", status::shown(&status::look(root, &Linux::new(), open)?, json)?);
+            print!("{}", status::shown(&status::look(&reading()?)?, json)?);
             Ok(())
         }
-        Command::Report { file } => report(root, file),
+        Command::Report { file } => report(file),
     };
     done.map(|()| ExitCode::SUCCESS)
 }
 
-fn report(root: &Path, file: Option<String>) -> Result<(), Fault> {
-    let open = || Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host);
-    let host = open()?;
+fn report(file: Option<String>) -> Result<(), Fault> {
+    let host = reading()?;
     // A seed that is still there is secret; without a boot partition there is none.
-    let label = run::image_info(&host).map(|image| image.boot_label).unwrap_or_default();
+    let label = ImageInfo::read(&host).map(|image| image.boot_label).unwrap_or_default();
     let places = locate(&label).unwrap_or_default();
     let seed = places.iter().find_map(|p| p.partition.seed().ok().flatten()).map(|(_, bytes)| bytes);
-    let found = status::look(root, &Linux::new(), || open().ok());
+    let found = status::look(&host);
     let status = |json| match &found {
         Ok(status) => Ok(status::shown(status, json)?),
         Err(fault) => Err(anyhow::anyhow!("{fault}")),
@@ -217,7 +235,7 @@ fn report(root: &Path, file: Option<String>) -> Result<(), Fault> {
         &[
             ("status", &|| status(false)),
             ("status.json", &|| status(true)),
-            ("preflight", &|| preflight::shown(&preflight::of_device(open)?, false)),
+            ("preflight", &|| preflight::shown(&preflight::of_device(reading)?, false)),
             ("audit", &|| audit::shown(&audit::of_device(&host)?, false)),
         ],
         &support::known(&host, seed.as_deref()),

@@ -10,8 +10,8 @@ use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::names::is_dns_subdomain;
 use crate::secret::Secret;
-use crate::seed::is_dns_subdomain;
 
 /// A proxy for HTTP and, by CONNECT, for HTTPS. `Display` and `Debug` leave the credentials out.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,145 +3,19 @@
 //!
 //! The one place that prints. Nothing here ever sees a secret.
 
-use crate::boot_partition::{BootPartition, STATUS_NAME, STATUS_SIZE};
-use crate::credential;
+use crate::boot_partition::{BootPartition, Places, own};
 use crate::fault::{Fault, Owner};
-use crate::harden::Kept;
-use crate::host::{Field, Host, STATE_DIR, System};
+use crate::host::kept::STATUS;
+use crate::host::{Field, Host};
+use crate::image::ImageInfo;
 use crate::leds::{self, Light};
-use crate::phases::rebuilt;
-use crate::run::image_info;
-use crate::versions::Versions;
+use crate::status::{STATUS_FILE, STATUS_FOR_ALL, STATUS_NAME, Status, Versions, next_try, padded};
+use crate::text::{one_line, timestamp, unix_seconds};
 use anyhow::{Context, Result, ensure};
-use serde::{Deserialize, Serialize};
-use std::fmt::Write;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// Fact in the journal: the warnings of the preflight checks, one a line.
 pub const WARNINGS: &str = "warnings";
-
-/// How far the device is, as people and tools read it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Status {
-    /// `waiting for a seed`, `working`, `retrying`, `stopped` or `joined`.
-    pub state: String,
-    /// Name of the node, once it is known.
-    pub node: Option<String>,
-    /// The phase at work or stopped, as `10/14 join`.
-    pub phase: Option<String>,
-    /// Since when it has been there, seconds since 1970 UTC: in this phase, tries included, or else in this state.
-    #[serde(default)]
-    pub since: u64,
-    /// Who has to act, and what is to be done.
-    pub whose_move: Option<String>,
-    /// The last error, one line.
-    pub error: Option<String>,
-    /// What may come to trouble, one line each, by the check that found it.
-    #[serde(default)]
-    pub warnings: Vec<String>,
-    /// Seconds until the next try, from when this was written.
-    pub next_try_seconds: Option<u64>,
-    /// Commands that only an administrator of the cluster may give, and that the node lacks.
-    #[serde(default)]
-    pub left_to_do: Vec<String>,
-    /// Where the seed has this host more open than others, one line each.
-    #[serde(default)]
-    pub exceptions: Vec<String>,
-    /// When this was written, seconds since 1970 UTC by the device's own clock.
-    pub written: u64,
-    /// Target and build time of the image, version of Kubernetes in its bundle.
-    pub image: String,
-    /// Which version of what is here.
-    #[serde(default)]
-    pub versions: Versions,
-    /// Until when the node's certificate is good, seconds since 1970 UTC; none before it has one.
-    #[serde(default)]
-    pub certificate_until: Option<u64>,
-    /// Phases done, with the seconds that each took.
-    pub phases: Vec<(String, f64)>,
-}
-
-impl Status {
-    /// The text for a person with the card in a laptop.
-    pub fn text(&self) -> String {
-        let mut text = String::new();
-        let mut line = |key: &str, value: &Option<String>| {
-            if let Some(value) = value {
-                // Writing to a string cannot fail.
-                let _ = writeln!(text, "{key}: {value}");
-            }
-        };
-        line("state", &Some(self.state.clone()));
-        line("node", &self.node);
-        line("phase", &self.phase);
-        line("since", &(self.since > 0).then(|| timestamp(self.since)));
-        line("whose move", &self.whose_move);
-        line("error", &self.error);
-        for warning in &self.warnings {
-            line("warning", &Some(warning.clone()));
-        }
-        line("next try", &self.next_try_seconds.map(|s| next_try(s, self.written)));
-        for command in &self.left_to_do {
-            line("left to do", &Some(command.clone()));
-        }
-        for exception in &self.exceptions {
-            line("exception", &Some(exception.clone()));
-        }
-        line(
-            "certificate until",
-            &self.certificate_until.map(|until| {
-                let over = if until < self.written { ", expired" } else { "" };
-                format!("{}{over}", timestamp(until))
-            }),
-        );
-        line("written", &Some(format!("{} (by this device's clock)", timestamp(self.written))));
-        line("image", &Some(self.image.clone()));
-        line("firstboot", &Some(env!("CARGO_PKG_VERSION").to_owned()));
-        line("kubernetes", &self.versions.kubernetes.as_ref().map(|v| format!("{v} in the bundle")));
-        line("kubelet", &self.versions.kubelet);
-        line("containerd", &self.versions.containerd);
-        if !self.phases.is_empty() {
-            text.push_str("phases, with seconds:\n");
-            for (name, seconds) in &self.phases {
-                let _ = writeln!(text, "  {name:<12} {seconds:>8.2}");
-            }
-        }
-        text
-    }
-
-    /// Where it is: tries and waits between them leave a device in its phase.
-    fn place(&self) -> (bool, &str, Option<&str>) {
-        let under_way = matches!(self.state.as_str(), "working" | "retrying");
-        (under_way, if under_way { "" } else { &self.state }, self.phase.as_deref())
-    }
-}
-
-/// When something is tried again, for people: the card may be looked at long after this was written.
-fn next_try(seconds: u64, now: u64) -> String {
-    format!("in {seconds} s, at {}", timestamp(now.saturating_add(seconds)))
-}
-
-/// Whole seconds since 1970-01-01 UTC; 0 before.
-pub fn unix_seconds(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-/// RFC 3339 in UTC.
-pub fn timestamp(seconds: u64) -> String {
-    let format = time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
-    time::OffsetDateTime::from_unix_timestamp(seconds as i64)
-        .ok()
-        .and_then(|t| t.format(&format).ok())
-        .unwrap_or_else(|| seconds.to_string())
-}
-
-/// Where `firstboot status` finds the last status.
-pub fn status_path() -> String {
-    format!("{STATE_DIR}/status.json")
-}
-
-/// The same for accounts that may not look into firstboot's folder; gone at power-off.
-pub const STATUS_FOR_ALL: &str = "/run/firstboot/status.json";
 
 /// Shows the last status to accounts that may not look into firstboot's folder, and by lights, at a later boot: that of a
 /// sealed device writes nothing to its disk.
@@ -149,7 +23,7 @@ pub const STATUS_FOR_ALL: &str = "/run/firstboot/status.json";
 /// # Errors
 /// When a file cannot be read or written.
 pub fn show_again(host: &Host) -> Result<()> {
-    let Some(json) = host.read(&status_path())? else { return Ok(()) };
+    let Some(json) = host.read_kept(STATUS_FILE).bytes else { return Ok(()) };
     host.write(STATUS_FOR_ALL, &json, 0o644)?;
     // One that is torn is written again as soon as there is something to tell.
     if let Ok(status) = serde_json::from_slice(&json) {
@@ -160,12 +34,26 @@ pub fn show_again(host: &Host) -> Result<()> {
 
 /// Lights that the image names.
 fn lights(host: &Host) -> Vec<String> {
-    image_info(host).map(|image| image.leds).unwrap_or_default()
+    ImageInfo::read(host).map(|image| image.leds).unwrap_or_default()
+}
+
+/// What a status says of a device besides how far it is. The reporter is given it, for it is gathered from parts that
+/// themselves report.
+pub trait Facts {
+    /// Where the seed has this host more open than others, one line each.
+    fn exceptions(&self, host: &Host) -> Vec<String>;
+    /// Which version of what the image brings.
+    fn versions(&self, host: &Host) -> Versions;
+    /// Until when the node's certificate is good, seconds since 1970 UTC; none before it has one.
+    fn certificate_until(&self, host: &Host) -> Option<u64>;
+    /// Warnings besides those of the preflight checks, one line each.
+    fn warnings(&self, host: &Host) -> Vec<String>;
 }
 
 /// Tells people; keeps the status while it changes.
 pub struct Reporter<'a> {
     host: &'a Host,
+    facts: &'a dyn Facts,
     boot: Option<BootPartition>,
     lights: Vec<String>,
     /// What was told last, if need be by the process before: since when it has been so.
@@ -176,18 +64,16 @@ pub struct Reporter<'a> {
 
 impl<'a> Reporter<'a> {
     /// A reporter that writes to the boot partition, if there is one.
-    pub fn new(host: &'a Host, boot: Option<BootPartition>, image: String) -> Self {
-        // An unreadable file is the audit's to tell; here it must not keep a status from being written.
-        let exceptions = Kept::read(host).map(|kept| kept.exceptions()).unwrap_or_default();
-        let versions = Versions::of_image(host);
+    pub fn new(host: &'a Host, facts: &'a dyn Facts, boot: Option<BootPartition>, image: String) -> Self {
+        let (exceptions, versions) = (facts.exceptions(host), facts.versions(host));
         let status = Status { image, exceptions, versions, ..Status::default() };
         // Without it only the time is lost since when it has been so.
-        Reporter { host, boot, lights: lights(host), last: Self::last(host).unwrap_or_default(), status }
+        Reporter { host, facts, boot, lights: lights(host), last: Self::last(host).unwrap_or_default(), status }
     }
 
     /// What was told last, if need be by the process before; none where that is torn.
     pub(crate) fn last(host: &Host) -> Option<Status> {
-        serde_json::from_slice(&host.read(&status_path()).ok()??).ok()
+        serde_json::from_slice(&host.read_kept(STATUS_FILE).bytes?).ok()
     }
 
     /// Notes the time when it has come to another place.
@@ -267,12 +153,11 @@ impl<'a> Reporter<'a> {
         // First: it works where nothing can be written any more.
         leds::show(self.host, &self.lights, Light::of(&self.status));
         self.status.written = unix_seconds(self.host.now());
-        // What cannot be read is the run's to tell; here it must not keep a status from being written.
-        self.status.certificate_until = credential::end(self.host).ok().flatten().map(unix_seconds);
+        self.status.certificate_until = self.facts.certificate_until(self.host);
         self.status.node = self.host.journal().fact("node").map(str::to_owned);
         self.status.phases = self.host.journal().seconds();
         let warnings = self.host.journal().fact(WARNINGS).unwrap_or_default().to_owned();
-        self.status.warnings = warnings.lines().map(str::to_owned).chain(rebuilt(self.host)).collect();
+        self.status.warnings = warnings.lines().map(str::to_owned).chain(self.facts.warnings(self.host)).collect();
         if let Err(error) = self.write_files() {
             self.say(&format!("status not written: {error:#}"));
         }
@@ -287,7 +172,7 @@ impl<'a> Reporter<'a> {
             .boot
             .as_ref()
             .map_or(Ok(()), |boot| self.host.change_boot("write", STATUS_NAME, || boot.write(STATUS_NAME, &text)));
-        let on_disk = [&status_path(), STATUS_FOR_ALL].map(|path| self.host.write(path, &json, 0o644));
+        let on_disk = [self.host.keep(STATUS, &json), self.host.write(STATUS_FOR_ALL, &json, 0o644)];
         let failed: Vec<String> =
             std::iter::once(on_card).chain(on_disk).filter_map(|r| r.err().map(|e| format!("{e:#}"))).collect();
         ensure!(failed.is_empty(), "{}", failed.join("; "));
@@ -302,39 +187,45 @@ fn failure(at: &str, owner: &str, error: &str, then: &str) -> String {
     format!("{at}failed ({owner}): {error}; {then}")
 }
 
-/// Tells, on console and card, of a fault that leaves nothing else to write to.
-pub(crate) fn failed_without_host(sys: &dyn System, boot: Option<&BootPartition>, image: String, fault: &Fault) {
-    let (error, owner) = (one_line(&fault.to_string()), fault.owner.word());
-    let fields = [("FIRSTBOOT_OWNER", owner), ("FIRSTBOOT_ERROR", error.as_str()), ("PRIORITY", "3")];
-    let line = failure("", owner, &error, STOPPED);
-    sys.say_with(&format!("firstboot: {line}"), &fields);
-    let now = unix_seconds(sys.now());
-    let whose_move = Some(format!("{owner} ({})", fault.owner.advice()));
-    let (state, error) = ("stopped".into(), Some(error));
-    let status = Status { state, whose_move, error, image, since: now, written: now, ..Status::default() };
-    let write = |boot: &BootPartition| boot.write(STATUS_NAME, &padded(&status.text()));
-    if let Some(Err(error)) = boot.map(write) {
-        let line = format!("status not written: {error:#}");
-        sys.say(&format!("firstboot: {line}"));
-    }
+/// Target, build time and build id of the image, for people.
+pub(crate) fn describe(image: &ImageInfo) -> String {
+    format!("{} built {} ({})", image.target, timestamp(image.build_time), image.build_id)
 }
 
-/// The text cut or filled up with blank lines to the fixed size of the status file.
-pub fn padded(text: &str) -> Vec<u8> {
-    let mut bytes = text.replace('\n', "\r\n").into_bytes();
-    bytes.resize(STATUS_SIZE, b'\n');
-    bytes
-}
-
-/// A text on one line.
-pub fn one_line(text: &str) -> String {
-    text.split('\n').map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ")
+/// Somebody who tells of a device of which it may be that nothing is whole any more.
+pub(crate) fn reporter_beside<'a>(host: &'a Host, facts: &'a dyn Facts, places: Places<'_>) -> Reporter<'a> {
+    let Ok(image) = ImageInfo::read(host) else { return Reporter::new(host, facts, None, String::new()) };
+    let boot = places(&image.boot_label).ok().and_then(|places| own(&places));
+    Reporter::new(host, facts, boot, describe(&image))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::host::fake::Fake;
+    use crate::status::STATUS_SIZE;
+    use std::time::SystemTime;
+
+    /// A device of which there is nothing more to say.
+    struct Nothing;
+
+    impl Facts for Nothing {
+        fn exceptions(&self, _: &Host) -> Vec<String> {
+            Vec::new()
+        }
+
+        fn versions(&self, _: &Host) -> Versions {
+            Versions::default()
+        }
+
+        fn certificate_until(&self, _: &Host) -> Option<u64> {
+            None
+        }
+
+        fn warnings(&self, _: &Host) -> Vec<String> {
+            Vec::new()
+        }
+    }
 
     #[test]
     fn a_fault_reads_as_a_person_needs_it() {
@@ -342,7 +233,7 @@ mod tests {
         let (fake, seen) = Fake::new();
         seen.clock.set(Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_392_000)));
         let host = Host::open(dir.path(), Box::new(fake)).unwrap();
-        let mut reporter = Reporter::new(&host, None, "generic-amd64".into());
+        let mut reporter = Reporter::new(&host, &Nothing, None, "generic-amd64".into());
         let fault = Fault::new(Owner::Cluster, "connect to 10.0.0.1:6443: connection refused");
         let warnings = "Memory: 512 MiB of memory leave little for pods".to_owned();
         host.record(crate::journal::Record::Fact { name: WARNINGS.into(), value: warnings }).unwrap();
@@ -369,16 +260,16 @@ mod tests {
                 "next try: in 12 s, at 2026-11-23T00:00:12Z",
             ]
         );
-        let kept: Status = serde_json::from_slice(&host.read(&status_path()).unwrap().unwrap()).unwrap();
+        let kept: Status = serde_json::from_slice(&host.read(STATUS_FILE).unwrap().unwrap()).unwrap();
         assert_eq!(kept, reporter.status);
         // The next boot begins with an empty /run.
         host.remove(STATUS_FOR_ALL).unwrap();
         show_again(&host).unwrap();
-        assert_eq!(host.read(STATUS_FOR_ALL).unwrap(), host.read(&status_path()).unwrap());
+        assert_eq!(host.read(STATUS_FOR_ALL).unwrap(), host.read(STATUS_FILE).unwrap());
         assert_eq!(padded(&text).len(), STATUS_SIZE);
         // The next try begins, if need be in another process: what failed stays on show, and since when.
         seen.clock.set(Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_392_012)));
-        reporter.last = Reporter::new(&host, None, String::new()).last;
+        reporter.last = Reporter::new(&host, &Nothing, None, String::new()).last;
         reporter.begins(10, 14, "join");
         reporter.write();
         let text = reporter.status.text();
@@ -400,10 +291,5 @@ mod tests {
         assert!(text.contains("\nleft to do: kubectl taint node e a:NoSchedule\n"), "{text}");
         reporter.begins(11, 14, "kubelet");
         assert_eq!(timestamp(reporter.status.since), "2026-11-23T00:00:12Z");
-    }
-
-    #[test]
-    fn times_are_utc() {
-        assert_eq!(timestamp(1_795_392_000), "2026-11-23T00:00:00Z");
     }
 }

@@ -3,58 +3,62 @@
 //!
 //! The rules are product decisions: which seed is accepted when, and whose move it is (docs/operations.md).
 
-mod telling;
+pub mod facts;
+pub mod guard;
+pub(crate) mod messages;
+pub(crate) mod sealed;
+mod seed_file;
+pub mod status;
 
-use crate::boot_partition::{BootPartition, Place, locate, root_disk_name};
-use crate::clock;
+use crate::backoff::{LONGEST, backoff};
+use crate::boot_partition::{BootPartition, Places, locate, own, root_disk_name};
+use crate::bundle::installed::Installed;
+use crate::containerd::images;
+use crate::containerd::repair::{self, Ask, Progress, Watch};
 use crate::fault::{Fault, OwnedBy, Owner};
-use crate::firewall::learn;
-use crate::host::{Host, System};
-use crate::image::{IMAGE_INFO, ImageInfo};
+use crate::firewall::discover_peers;
+use crate::host::{DAMAGE, Host, RETRY, System};
+use crate::image::ImageInfo;
 use crate::journal::Record;
+use crate::node::recover::recover;
+use crate::node::{self, credential, events};
 use crate::phase::{self, Event, Phase, Stopped};
-use crate::phases::{
-    Ask, Cx, Installed, PHASES, Watch, erase, finish_without_seed, is_half_erased, missing_images, tell_rebuilt,
-};
-use crate::report::{Reporter, Status, show_again};
-use crate::reset::{self, Answer, answer};
-use crate::sealed::{Lost, look_after};
+use crate::phases::PHASES;
+use crate::phases::context::Cx;
+use crate::phases::seal::{erase, finish_without_seed, is_half_erased};
+use crate::report::{reporter_beside, show_again};
+use crate::reset::by_seed::{Answer, answer};
 use crate::seed::{self, Seed};
-use anyhow::Context;
+use crate::status::Status;
+use crate::{clock, reset};
+use facts::DeviceFacts;
+use messages::{finished, left_to_do, refuse_seed, reporter, reporter_at, tell_joined_at_last, tell_repair};
+use sealed::{Lost, look_after};
+use seed_file::{Found, look};
 use std::path::Path;
 use std::time::Duration;
-pub(crate) use telling::reporter_beside;
-use telling::{and_told, describe, finished, left_to_do, refuse_seed, reporter, tell_joined_at_last, without_host};
 
 /// How often a waiting device looks for a seed.
 const LOOK: Duration = Duration::from_secs(5);
-/// Longest wait between two tries.
-const LONGEST: Duration = Duration::from_secs(300);
 /// How old the status on the boot partition may get while phases go by.
 const STALE: Duration = Duration::from_secs(5);
+
+/// First and longest wait after a fault of this device.
+const HOST_FIRST: Duration = Duration::from_secs(30);
+const HOST_LONGEST: Duration = Duration::from_secs(600);
+/// Fact: the damage that the cluster was told of.
+const DAMAGE_REPORTED: &str = "damage-reported";
 
 const NO_SEED: &str =
     "find seed.toml on the boot partition: there is none; copy seed.toml.example to seed.toml and fill it in";
 
 const STICK_RESETS: &str = "the seed on the stick asks for a reset, and there is nothing to take back";
 
-/// A seed file as it was found.
-struct Found {
-    place: Place,
-    /// The device's own boot partition, which may be another one: status goes there.
-    boot: Option<BootPartition>,
-    name: &'static str,
-    bytes: Vec<u8>,
-}
-
-/// Gives the places where a seed may lie, by the label of the boot partition.
-pub type Places<'a> = &'a dyn Fn(&str) -> anyhow::Result<Vec<Place>>;
-
 /// Runs or resumes; returns when the device is sealed (or `until` is reached). A sealed device's clock is compared
 /// with the cluster's.
 ///
 /// # Errors
-/// A fault that this process can do nothing more about: of the image or the host.
+/// A fault that this process can do nothing more about: of the image, or what preflight found of the host.
 pub fn run(root: &Path, sys: Box<dyn System>, until: Option<&str>) -> Result<(), Fault> {
     run_phases(root, sys, until, PHASES, &locate)
 }
@@ -70,11 +74,11 @@ pub fn run_phases(
     phases: &[Phase<Cx>],
     places: Places<'_>,
 ) -> Result<(), Fault> {
-    run_beside(root, sys, until, phases, places, &missing_images)
+    run_with(root, sys, until, phases, places, &images::missing)
 }
 
 /// [`run_phases`] with another runtime, of which is asked what it lacks: for tests on a machine that has none.
-fn run_beside(
+fn run_with(
     root: &Path,
     sys: Box<dyn System>,
     until: Option<&str>,
@@ -83,100 +87,265 @@ fn run_beside(
     runtime: Ask<'_>,
 ) -> Result<(), Fault> {
     sys.notify("READY=1");
-    let mut host = Host::open_or_back(root, sys).map_err(|(error, sys)| without_host(root, &*sys, places, error))?;
+    let host = Host::open(root, sys).owned_by(Owner::Host)?;
     let started = host.sys().uptime();
-    let image = and_told(&host, places, image_info(&host))?;
-    if host.journal().resetting().is_some() {
-        // The power went while it was at work.
-        return reset::by_service(&host, None);
+    Session { host: Some(host), until, phases, places, runtime, started, lost: None, last: None, tries: 0 }.run()
+}
+
+/// One process of firstboot.service.
+struct Session<'a> {
+    /// The machine; a phase that runs has it.
+    host: Option<Host>,
+    until: Option<&'a str>,
+    phases: &'a [Phase<Cx>],
+    places: Places<'a>,
+    runtime: Ask<'a>,
+    /// Uptime at the start.
+    started: Duration,
+    /// A sealed device whose credential is worth nothing any more.
+    lost: Option<Lost>,
+    /// What failed stays on show while it is tried again: the next look at the status must not find nothing.
+    last: Option<Status>,
+    /// Failed tries in a row.
+    tries: u32,
+}
+
+/// What follows after one try.
+enum Next {
+    /// The work is over.
+    End,
+    /// The next try begins at once.
+    Again,
+}
+
+/// What ended one try.
+struct Failed {
+    /// The phase that failed, its place in the table and the length of the table.
+    phase: Option<(usize, usize, &'static str)>,
+    fault: Fault,
+    /// The seed by which it was tried, if there was one.
+    seed: Option<Found>,
+}
+
+impl From<Fault> for Failed {
+    fn from(fault: Fault) -> Self {
+        Failed { phase: None, fault, seed: None }
     }
-    let mut lost = None;
-    if host.journal().sealed() {
+}
+
+impl Session<'_> {
+    fn run(mut self) -> Result<(), Fault> {
+        loop {
+            let mut failed = match self.attempt() {
+                Ok(Next::End) => return Ok(()),
+                Ok(Next::Again) => None,
+                Err(failed) => Some(failed),
+            };
+            while let Some(this) = failed {
+                failed = self.after(this)?;
+            }
+        }
+    }
+
+    /// One try, from whatever state the device is in.
+    fn attempt(&mut self) -> Result<Next, Failed> {
+        let host = self.host();
+        recover(host).owned_by(Owner::Host)?;
+        let image = ImageInfo::read(host)?;
+        if host.journal().resetting().is_some() {
+            // The power went while it was at work.
+            reset::by_service(host, None)?;
+            return Ok(Next::End);
+        }
+        if host.journal().sealed() && self.lost.is_none() {
+            match self.sealed(&image)? {
+                Next::End => return Ok(Next::End),
+                Next::Again => {}
+            }
+        }
+        match self.wait_for_seed(&image)? {
+            Some(found) => self.obey(found, image),
+            None => Ok(Next::End),
+        }
+    }
+
+    /// A sealed device at a later boot. It goes on as an unsealed one where its credential is lost.
+    fn sealed(&mut self, image: &ImageInfo) -> Result<Next, Fault> {
+        let (host, places) = (self.host(), self.places);
         // A card that cannot be read, and a disk that cannot be written, must not keep a good node from working.
-        if let Err(error) = show_again(&host) {
-            Reporter::new(&host, None, describe(&image)).say(&format!("status not written: {error:#}"));
+        if let Err(error) = show_again(host) {
+            reporter_at(host, None, image).say(&format!("status not written: {error:#}"));
         }
         let there = places(&image.boot_label).unwrap_or_default();
         let boot = own(&there);
         let seen = look(there).ok().flatten();
         if let Some(found) = &seen
-            && let Some(digest) = asks_for_reset(&host, found)
+            && let Some(digest) = asks_for_reset(host, found)
         {
-            return be_reset(&host, found, &image, digest);
+            return be_reset(host, found, image, digest).map(|()| Next::End);
         }
-        let mut runtime = Watch::new(&host, runtime, places);
-        let refuse = |until| refuse_seed(&host, &image, until, seen.as_ref());
-        lost = look_after(&host, &image, &refuse, &mut || runtime.look(&host))?;
-        if lost.is_none() {
-            let carried = seen.is_some_and(|found| found.place.carried);
-            tell_joined_at_last(&host, &image, boot, carried);
-            let learned = and_told(&host, places, learn::of_sealed(&host));
-            let settled = runtime.settle(&host);
-            return learned.and(settled).and(tell_rebuilt(&host));
+        let tell = |progress: &Progress<'_>| tell_repair(host, places, progress);
+        let mut runtime = Watch::new(host, self.runtime, &tell);
+        let refuse = |until| refuse_seed(host, image, until, seen.as_ref());
+        if let Some(lost) = look_after(host, image, &refuse, &mut || runtime.look(host))? {
+            self.lost = Some(lost);
+            return Ok(Next::Again);
+        }
+        tell_joined_at_last(host, image, boot, seen.is_some_and(|found| found.place.carried));
+        keep_copies(host);
+        let learned = discover_peers::of_sealed(host);
+        let settled = runtime.settle(host);
+        learned.and(settled).and(repair::tell(host))?;
+        report_damage(host).owned_by(Owner::Host)?;
+        Ok(Next::End)
+    }
+
+    /// Does what a seed asks for.
+    fn obey(&mut self, found: Found, image: ImageInfo) -> Result<Next, Failed> {
+        let host = self.host();
+        let answer = seed::asked(&found.bytes).map(|asked| answer(&host.journal(), asked, found.place.carried));
+        match answer {
+            Ok(Answer::Join(seed)) => self.join(found, *seed, image),
+            Ok(Answer::Reset(digest)) => {
+                be_reset(host, &found, &image, digest)?;
+                Ok(Next::End)
+            }
+            Ok(Answer::NothingToReset) => {
+                nothing_to_reset(host, &found, &image, self.places)?;
+                Ok(Next::Again)
+            }
+            Err(error) => Err(Failed { phase: None, fault: Fault::new(Owner::Seed, error), seed: Some(found) }),
         }
     }
-    let mut tries = 0;
-    // What failed stays on show while it is tried again: the next look at the status must not find nothing.
-    let mut last: Option<Status> = None;
-    loop {
-        let found = wait_for_seed(&host, &image, lost.as_mut(), places)?;
-        let Some(found) = found else { return Ok(()) };
-        let answer = seed::asked(&found.bytes).map(|asked| answer(&host.journal(), asked, found.place.carried));
-        let seed = match answer {
-            Ok(Answer::Join(seed)) => *seed,
-            Ok(Answer::Reset(digest)) => return be_reset(&host, &found, &image, digest),
-            Ok(Answer::NothingToReset) => {
-                nothing_to_reset(&host, &found, &image, places)?;
-                continue;
-            }
-            Err(error) => {
-                let mut reporter = reporter(&host, &found, &image);
-                reporter.failed(None, &Fault::new(Owner::Seed, error), None);
-                wait_for_change(&host, &image, &found, None, places)?;
-                continue;
-            }
-        };
-        and_told(&host, places, begin(&host, &seed))?;
-        let bundle = and_told(&host, places, Installed::read(&host))?;
-        let cx = Cx {
-            host,
-            seed,
-            bundle,
-            boot: found.place.partition.clone(),
-            seed_name: found.name,
-            carried: found.place.carried,
-            image: image.clone(),
-        };
-        let outcome = once(&cx, &found, until, phases, last.as_ref());
-        host = cx.host;
-        let Stopped { number, of, phase, fault } = match outcome {
+
+    /// Runs the phases for a seed.
+    fn join(&mut self, found: Found, seed: Seed, image: ImageInfo) -> Result<Next, Failed> {
+        begin(self.host(), &seed)?;
+        let bundle = Installed::read(self.host())?;
+        let Some(host) = self.host.take() else { return Ok(Next::Again) };
+        let (boot, seed_name, carried) = (found.place.partition.clone(), found.name, found.place.carried);
+        let cx = Cx { host, seed, bundle, boot, seed_name, carried, image };
+        let outcome = run_table(&cx, &found, self.until, self.phases, self.last.as_ref());
+        let (host, image) = (self.host.insert(cx.host), cx.image);
+        match outcome {
             Ok(()) => {
-                finished(&host, &found, &image, until, started);
-                return Ok(());
+                finished(host, &found, &image, self.until, self.started);
+                Ok(Next::End)
             }
-            Err(stopped) => stopped,
+            Err(Stopped { number, of, phase, fault }) => {
+                Err(Failed { phase: Some((number, of, phase)), fault, seed: Some(found) })
+            }
+        }
+    }
+
+    /// Reports a failed try, and waits for what its owner may do about it; gives what failed meanwhile.
+    ///
+    /// # Errors
+    /// The fault itself, where this process can do nothing more about it.
+    fn after(&mut self, failed: Failed) -> Result<Option<Failed>, Fault> {
+        let Failed { phase, fault, seed } = failed;
+        let wait = self.wait(phase, &fault);
+        let host = self.host();
+        let image = ImageInfo::read(host).ok();
+        let reporter = || match (&seed, &image) {
+            (Some(found), Some(image)) => reporter(host, found, image),
+            _ => reporter_beside(host, &DeviceFacts, self.places),
         };
-        let mut reporter = reporter(&host, &found, &image);
-        let at = Some((number, of, phase));
+        let mut reporter = reporter();
+        let waits = wait.is_some() || fault.owner == Owner::Seed;
+        reporter.failed(phase, &fault, wait);
+        let status = reporter.status;
+        if !waits {
+            return Err(fault);
+        }
+        let changed = match (&seed, &image) {
+            (Some(found), Some(image)) => match wait_for_change(host, image, found, wait, self.places) {
+                Ok(changed) => changed,
+                Err(fault) => return Ok(Some(fault.into())),
+            },
+            // A device without a description of its image, or without a seed, has nothing to look at meanwhile.
+            _ => {
+                host.sys().sleep(wait.unwrap_or(LOOK));
+                false
+            }
+        };
+        (self.tries, self.last) = match changed || fault.owner == Owner::Seed {
+            true => (0, None),
+            false => (self.tries + 1, Some(status)),
+        };
+        Ok(None)
+    }
+
+    /// How long to wait before the next try; none where trying again does not help.
+    fn wait(&self, phase: Option<(usize, usize, &str)>, fault: &Fault) -> Option<Duration> {
         match fault.owner {
-            Owner::Cluster => {
-                let wait = wait(tries, host.sys().random(), fault.retry_after);
-                tries += 1;
-                reporter.failed(at, &fault, Some(wait));
-                last = Some(reporter.status);
-                if wait_for_change(&host, &image, &found, Some(wait), places)? {
-                    (tries, last) = (0, None);
+            Owner::Cluster => Some(wait(self.tries, self.host().sys().random(), fault.retry_after)),
+            // Memory, disk and processor stay as they are while the device is on.
+            Owner::Host if phase.is_some_and(|(_, _, name)| name == "preflight") => None,
+            Owner::Host if self.host().sys().before_effect(RETRY).is_err() => None,
+            Owner::Host => Some(host_wait(self.tries)),
+            Owner::Seed | Owner::Image => None,
+        }
+    }
+
+    /// The machine, which [`Session::join`] gives away only for as long as the phases run.
+    #[allow(clippy::expect_used)] // held by `join` alone, which puts it back
+    fn host(&self) -> &Host {
+        self.host.as_ref().expect("the machine is at work in a phase")
+    }
+
+    /// Waits until there is a seed. `None`: there is none and none is needed, because all was done but the last record.
+    ///
+    /// A device that was sealed, and whose credential is lost, looks at its clock meanwhile: that may be what is wrong.
+    fn wait_for_seed(&mut self, image: &ImageInfo) -> Result<Option<Found>, Fault> {
+        let mut told = false;
+        // Taken out while it is asked, for it asks by way of the same machine.
+        let mut lost = self.lost.take();
+        let host = self.host();
+        loop {
+            let there = (self.places)(&image.boot_label).owned_by(Owner::Host)?;
+            let boot = own(&there);
+            let all_but_the_record = host.journal().done("ready") && !host.journal().sealed();
+            match look(there) {
+                // The power went while this one was being destroyed: it is nobody's seed any more.
+                Ok(Some(found)) if all_but_the_record && !found.place.carried && is_half_erased(&found.bytes) => {}
+                Ok(Some(found)) => {
+                    self.lost = lost;
+                    return Ok(Some(found));
                 }
+                Ok(None) => {}
+                Err(fault) if !told => {
+                    reporter_at(host, boot.clone(), image).failed(None, &fault, None);
+                    told = true;
+                }
+                Err(_) => {}
             }
-            Owner::Seed => {
-                reporter.failed(at, &fault, None);
-                wait_for_change(&host, &image, &found, None, places)?;
-                (tries, last) = (0, None);
+            if let (true, Some(boot)) = (all_but_the_record, &boot) {
+                let mut reporter = reporter_at(host, Some(boot.clone()), image);
+                finish_without_seed(host, boot, &Installed::read(host)?.id)?;
+                reporter.status.state = "joined".into();
+                left_to_do(host, &mut reporter);
+                reporter.write();
+                return Ok(None);
             }
-            Owner::Image | Owner::Host => {
-                reporter.failed(at, &fault, None);
-                return Err(fault);
+            if !told {
+                let text = match &lost {
+                    None => NO_SEED.to_owned(),
+                    Some(lost) => {
+                        format!("{}; this node needs a new seed to join again, its workload's data is kept", lost.why)
+                    }
+                };
+                tell_waiting(host, image, boot, text)?;
+                told = true;
+            } else if let Some(lost) = &mut lost
+                && lost.regained(host, image)?
+            {
+                let mut reporter = reporter_at(host, boot, image);
+                reporter.status.state = "joined".into();
+                reporter.write();
+                return Ok(None);
             }
+            host.sys().sleep(LOOK);
         }
     }
 }
@@ -189,8 +358,8 @@ fn run_beside(
 pub fn clock(host: &Host) -> Result<(), Fault> {
     match host.journal().sealed() {
         true => {
-            clock::compare(host, &image_info(host)?)?;
-            learn::of_sealed(host)
+            clock::compare(host, &ImageInfo::read(host)?)?;
+            discover_peers::of_sealed(host)
         }
         false => Ok(()),
     }
@@ -217,16 +386,10 @@ fn be_reset(host: &Host, found: &Found, image: &ImageInfo, digest: String) -> Re
 /// stick it stays, for the next device.
 fn nothing_to_reset(host: &Host, found: &Found, image: &ImageInfo, places: Places<'_>) -> Result<(), Fault> {
     if !found.place.carried {
-        return and_told(host, places, erase(host, &found.place.partition, found.name).owned_by(Owner::Host));
+        return erase(host, &found.place.partition, found.name).owned_by(Owner::Host);
     }
     tell_waiting(host, image, found.boot.clone(), STICK_RESETS.to_owned())?;
     wait_for_change(host, image, found, None, places).map(drop)
-}
-
-/// Exponential with full jitter (at least one second), so that a thousand devices do not come back at once.
-pub(crate) fn backoff(tries: u32, random: f64) -> Duration {
-    let ceiling = Duration::from_secs(2u64.saturating_pow(tries.min(16) + 1)).min(LONGEST);
-    ceiling.mul_f64(random).max(Duration::from_secs(1))
 }
 
 /// How long to wait: as long as the server asks for, if that is longer, but never longer than [`LONGEST`], for the
@@ -235,11 +398,28 @@ fn wait(tries: u32, random: f64, retry_after: Option<Duration>) -> Duration {
     backoff(tries, random).max(retry_after.unwrap_or_default().min(LONGEST))
 }
 
-/// Reads what the image says of itself.
-pub fn image_info(host: &Host) -> Result<ImageInfo, Fault> {
-    let bytes = host.read(IMAGE_INFO).and_then(|b| b.with_context(|| format!("find {IMAGE_INFO}")));
-    let bytes = bytes.owned_by(Owner::Image)?;
-    serde_json::from_slice(&bytes).with_context(|| format!("read {IMAGE_INFO}")).owned_by(Owner::Image)
+/// Between two tries after a fault of this device: longer each time, up to ten minutes.
+fn host_wait(tries: u32) -> Duration {
+    (HOST_FIRST * 2u32.saturating_pow(tries.min(8))).min(HOST_LONGEST)
+}
+
+/// Keeps copies of what the node does not start without, where that was changed since the last boot.
+fn keep_copies(host: &Host) {
+    let kept = node::repair::keep(host).and_then(|()| credential::keep_copy(host));
+    if let Err(error) = kept {
+        host.sys().say(&format!("firstboot: copies of the node's files not kept: {error:#}"));
+    }
+}
+
+/// Tells the cluster, once for each time, what of this device was damaged and repaired.
+fn report_damage(host: &Host) -> anyhow::Result<()> {
+    let damage = host.journal().fact(DAMAGE).unwrap_or_default().to_owned();
+    if damage.is_empty() || host.journal().fact(DAMAGE_REPORTED) == Some(&damage) {
+        return Ok(());
+    }
+    let text = format!("firstboot repaired damaged files of this device: {}", damage.replace('\n', "; "));
+    events::tell(host, "StateRepaired", true, text, &host.boot_id()?.unwrap_or_default());
+    host.note(DAMAGE_REPORTED, &damage)
 }
 
 fn begin(host: &Host, seed: &Seed) -> Result<(), Fault> {
@@ -249,7 +429,8 @@ fn begin(host: &Host, seed: &Seed) -> Result<(), Fault> {
     if known { Ok(()) } else { host.record(begun).owned_by(Owner::Host) }
 }
 
-fn once(
+/// Runs the table of phases once, and reports each.
+fn run_table(
     cx: &Cx,
     found: &Found,
     until: Option<&str>,
@@ -274,79 +455,6 @@ fn once(
     })
 }
 
-/// The boot partition of the device itself. A stick is only read.
-fn own(places: &[Place]) -> Option<BootPartition> {
-    places.iter().find(|p| !p.carried).map(|p| p.partition.clone())
-}
-
-/// The first seed among the places where one may lie.
-fn look(places: Vec<Place>) -> Result<Option<Found>, Fault> {
-    let boot = own(&places);
-    for place in places {
-        if let Some((name, bytes)) = place.partition.seed().owned_by(Owner::Seed)? {
-            return Ok(Some(Found { place, boot, name, bytes }));
-        }
-    }
-    Ok(None)
-}
-
-/// Waits until there is a seed. `None`: there is none and none is needed, because all was done but the last record.
-///
-/// `lost`: a device that was sealed, and whose credential is worth nothing any more, unless its clock is wrong.
-fn wait_for_seed(
-    host: &Host,
-    image: &ImageInfo,
-    mut lost: Option<&mut Lost>,
-    places: Places<'_>,
-) -> Result<Option<Found>, Fault> {
-    let mut told = false;
-    loop {
-        let there = and_told(host, places, places(&image.boot_label).owned_by(Owner::Host))?;
-        let boot = own(&there);
-        let all_but_the_record = host.journal().done("ready") && !host.journal().sealed();
-        match look(there) {
-            // The power went while this one was being destroyed: it is nobody's seed any more.
-            Ok(Some(found)) if all_but_the_record && !found.place.carried && is_half_erased(&found.bytes) => {}
-            Ok(Some(found)) => return Ok(Some(found)),
-            Ok(None) => {}
-            Err(fault) if !told => {
-                Reporter::new(host, boot.clone(), describe(image)).failed(None, &fault, None);
-                told = true;
-            }
-            Err(_) => {}
-        }
-        if let (true, Some(boot)) = (all_but_the_record, &boot) {
-            let mut reporter = Reporter::new(host, Some(boot.clone()), describe(image));
-            if let Err(fault) = finish_without_seed(host, boot, &Installed::read(host)?.id) {
-                reporter.failed(None, &fault, None);
-                return Err(fault);
-            }
-            reporter.status.state = "joined".into();
-            left_to_do(host, &mut reporter);
-            reporter.write();
-            return Ok(None);
-        }
-        if !told {
-            let text = match &lost {
-                None => NO_SEED.to_owned(),
-                Some(lost) => {
-                    format!("{}; this node needs a new seed to join again, its workload's data is kept", lost.why)
-                }
-            };
-            tell_waiting(host, image, boot, text)?;
-            told = true;
-        } else if let Some(lost) = &mut lost
-            && lost.regained(host, image)?
-        {
-            let mut reporter = Reporter::new(host, boot, describe(image));
-            reporter.status.state = "joined".into();
-            reporter.write();
-            return Ok(None);
-        }
-        host.sys().sleep(LOOK);
-    }
-}
-
 fn tell_waiting(host: &Host, image: &ImageInfo, boot: Option<BootPartition>, text: String) -> Result<(), Fault> {
     if boot.is_none() {
         let text = format!(
@@ -354,11 +462,9 @@ fn tell_waiting(host: &Host, image: &ImageInfo, boot: Option<BootPartition>, tex
             image.boot_label,
             root_disk_name()
         );
-        let fault = Fault::new(Owner::Image, text);
-        Reporter::new(host, None, describe(image)).failed(None, &fault, None);
-        return Err(fault);
+        return Err(Fault::new(Owner::Image, text));
     }
-    let mut reporter = Reporter::new(host, boot, describe(image));
+    let mut reporter = reporter_at(host, boot, image);
     reporter.say(&format!("waiting for a seed: {text}"));
     reporter.status.state = "waiting for a seed".into();
     reporter.status.whose_move = Some(format!("{} ({})", Owner::Seed.word(), Owner::Seed.advice()));
@@ -384,7 +490,7 @@ fn wait_for_change(
             return Ok(false);
         }
         host.sys().sleep(left);
-        let there = and_told(host, places, places(&image.boot_label).owned_by(Owner::Host))?;
+        let there = places(&image.boot_label).owned_by(Owner::Host)?;
         // An unreadable card is the same as an unchanged one here: the next look may be better.
         if let Ok(Some(new)) = look(there)
             && new.bytes != old.bytes
@@ -411,6 +517,12 @@ mod tests {
         assert_eq!(at(7, 1.0), 256.0);
         assert_eq!(at(8, 1.0), 300.0);
         assert_eq!(at(1000, 1.0), 300.0);
+    }
+
+    #[test]
+    fn a_device_tries_again_after_longer_and_longer_waits() {
+        let seconds: Vec<u64> = (0..7).map(|tries| host_wait(tries).as_secs()).collect();
+        assert_eq!(seconds, [30, 60, 120, 240, 480, 600, 600]);
     }
 
     #[test]

@@ -3,17 +3,19 @@
 //! with a TLS server of this process for the cluster. And what a boot of a sealed device writes.
 
 use super::*;
-use crate::boot_partition::{STATUS_NAME, formatted_for_tests};
+use crate::boot_partition::{Place, formatted_for_tests};
 use crate::bundle::{BUNDLE_DIR, Manifest};
-use crate::guard::guard;
 use crate::host::fake::{Fake, Seen};
+use crate::image::IMAGE_INFO;
 use crate::kube::config::CA_FILE;
 use crate::kube::files::{KUBELET_CONF, PKI};
 use crate::kube::kubeconfig::{CURRENT_PEM, kubelet_conf};
 use crate::kube::wire_tests::{Ca, ok_json, serve};
-use crate::phases::put_for_tests;
-use crate::repair;
+use crate::node::repair;
 use crate::reset::work_beside;
+use crate::run::guard::guard;
+use crate::status::STATUS_NAME;
+use crate::test_files::put_for_tests;
 use base64::Engine;
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -135,7 +137,7 @@ impl Device {
             }
             Ok(vec![Place { partition: self.boot.clone(), carried: false }])
         };
-        (run_beside(&self.root(), Box::new(fake), None, &ROWS, &places, &|_, _| Ok(Vec::new())), seen)
+        (run_with(&self.root(), Box::new(fake), None, &ROWS, &places, &|_, _| Ok(Vec::new())), seen)
     }
 
     fn boots(&self, fails: Option<&'static str>) -> (Result<(), Fault>, Rc<Seen>) {
@@ -277,7 +279,7 @@ fn row_6_with_reset_it_is_reset_and_joins_by_that_seed() {
     done.unwrap();
     assert_eq!(seen.commands.take(), ["systemctl --no-block start firstboot-reset.service"]);
     let places = |_: &str| Ok(vec![Place { partition: device.boot.clone(), carried: false }]);
-    work_beside(&device.root(), Box::new(Fake::new().0), &places).unwrap();
+    work_beside(&device.root(), Box::new(Fake::new().0), &facts::DeviceFacts, &places).unwrap();
     assert!(!device.root().join("etc/first").exists());
     let (done, seen) = device.boots(None);
     done.unwrap();

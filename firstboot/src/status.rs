@@ -1,77 +1,142 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `firstboot status`: what the last run wrote down, and what changes while nobody writes it. It changes nothing, and
-//! works for any account; what only root may look at is then as old as the status.
+//! The status of a device, as people and tools read it: the file on the boot partition, and the one for
+//! `firstboot status`.
 
-use crate::credential;
-use crate::fault::{Fault, OwnedBy, Owner};
-use crate::firewall::host_ports::host_ports;
-use crate::host::{Host, System};
-use crate::report::{STATUS_FOR_ALL, Status, status_path, unix_seconds};
-use anyhow::Context;
-use std::path::Path;
+use crate::text::timestamp;
+use serde::{Deserialize, Serialize};
+use std::fmt::Write;
 
-/// The status of the device whose root folder is `root`. `open` gives the machine, where this account may have it.
-///
-/// # Errors
-/// A host fault when firstboot has written none, or it cannot be read.
-pub fn look(root: &Path, sys: &dyn System, open: impl FnOnce() -> Option<Host>) -> Result<Status, Fault> {
-    let read = |path: &str| std::fs::read(root.join(path.trim_start_matches('/')));
-    let bytes = read(&status_path())
-        .or_else(|e| read(STATUS_FOR_ALL).map_err(|_| e))
-        .map_err(|e| Fault::new(Owner::Host, format!("read {}: {e}; has firstboot run?", status_path())))?;
-    let mut status: Status =
-        serde_json::from_slice(&bytes).map_err(|e| Fault::new(Owner::Host, format!("read {}: {e}", status_path())))?;
-    // Pods come and go, kubelet renews its certificate and kubeadm its programs.
-    status.exceptions.extend(host_ports(sys));
-    status.versions.ask_programs(sys);
-    if let Some(host) = open() {
-        status.certificate_until = credential::end(&host).owned_by(Owner::Host)?.map(unix_seconds);
-    }
-    Ok(status)
+/// Name of the file that tells a person with the card in a laptop how far the device came.
+pub const STATUS_NAME: &str = "firstboot-status.txt";
+
+/// Size of the status file in bytes: fixed, so that it is overwritten in place and no directory entry changes.
+pub const STATUS_SIZE: usize = 16384;
+
+/// Where `firstboot status` finds the last status ([`crate::host::kept::STATUS`]).
+pub const STATUS_FILE: &str = "/var/lib/firstboot/status.json";
+
+/// The same for accounts that may not look into firstboot's folder; gone at power-off.
+pub const STATUS_FOR_ALL: &str = "/run/firstboot/status.json";
+
+/// How far the device is, as people and tools read it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// `waiting for a seed`, `working`, `retrying`, `stopped` or `joined`.
+    pub state: String,
+    /// Name of the node, once it is known.
+    pub node: Option<String>,
+    /// The phase at work or stopped, as `10/14 join`.
+    pub phase: Option<String>,
+    /// Since when it has been there, seconds since 1970 UTC: in this phase, tries included, or else in this state.
+    #[serde(default)]
+    pub since: u64,
+    /// Who has to act, and what is to be done.
+    pub whose_move: Option<String>,
+    /// The last error, one line.
+    pub error: Option<String>,
+    /// What may come to trouble, one line each, by the check that found it.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// Seconds until the next try, from when this was written.
+    pub next_try_seconds: Option<u64>,
+    /// Commands that only an administrator of the cluster may give, and that the node lacks.
+    #[serde(default)]
+    pub left_to_do: Vec<String>,
+    /// Where the seed has this host more open than others, one line each.
+    #[serde(default)]
+    pub exceptions: Vec<String>,
+    /// When this was written, seconds since 1970 UTC by the device's own clock.
+    pub written: u64,
+    /// Target and build time of the image, version of Kubernetes in its bundle.
+    pub image: String,
+    /// Which version of what is here.
+    #[serde(default)]
+    pub versions: Versions,
+    /// Until when the node's certificate is good, seconds since 1970 UTC; none before it has one.
+    #[serde(default)]
+    pub certificate_until: Option<u64>,
+    /// Phases done, with the seconds that each took.
+    pub phases: Vec<(String, f64)>,
 }
 
-/// What `firstboot status` prints: lines, or one JSON document.
-///
-/// # Errors
-/// A host fault when it cannot be encoded.
-pub fn shown(status: &Status, json: bool) -> Result<String, Fault> {
-    match json {
-        true => Ok(serde_json::to_string(status).context("encode the status").owned_by(Owner::Host)? + "\n"),
-        false => Ok(status.text()),
+impl Status {
+    /// The text for a person with the card in a laptop.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |key: &str, value: &Option<String>| {
+            if let Some(value) = value {
+                // Writing to a string cannot fail.
+                let _ = writeln!(text, "{key}: {value}");
+            }
+        };
+        line("state", &Some(self.state.clone()));
+        line("node", &self.node);
+        line("phase", &self.phase);
+        line("since", &(self.since > 0).then(|| timestamp(self.since)));
+        line("whose move", &self.whose_move);
+        line("error", &self.error);
+        for warning in &self.warnings {
+            line("warning", &Some(warning.clone()));
+        }
+        line("next try", &self.next_try_seconds.map(|s| next_try(s, self.written)));
+        for command in &self.left_to_do {
+            line("left to do", &Some(command.clone()));
+        }
+        for exception in &self.exceptions {
+            line("exception", &Some(exception.clone()));
+        }
+        line(
+            "certificate until",
+            &self.certificate_until.map(|until| {
+                let over = if until < self.written { ", expired" } else { "" };
+                format!("{}{over}", timestamp(until))
+            }),
+        );
+        line("written", &Some(format!("{} (by this device's clock)", timestamp(self.written))));
+        line("image", &Some(self.image.clone()));
+        line("firstboot", &Some(env!("CARGO_PKG_VERSION").to_owned()));
+        line("kubernetes", &self.versions.kubernetes.as_ref().map(|v| format!("{v} in the bundle")));
+        line("kubelet", &self.versions.kubelet);
+        line("containerd", &self.versions.containerd);
+        if !self.phases.is_empty() {
+            text.push_str("phases, with seconds:\n");
+            for (name, seconds) in &self.phases {
+                let _ = writeln!(text, "  {name:<12} {seconds:>8.2}");
+            }
+        }
+        text
+    }
+
+    /// Where it is: tries and waits between them leave a device in its phase.
+    pub(crate) fn place(&self) -> (bool, &str, Option<&str>) {
+        let under_way = matches!(self.state.as_str(), "working" | "retrying");
+        (under_way, if under_way { "" } else { &self.state }, self.phase.as_deref())
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::host::fake::Fake;
-    use crate::kube::kubeconfig::CURRENT_PEM;
-    use rcgen::{CertificateParams, KeyPair};
-    use serde_json::Value;
+/// When something is tried again, for people: the card may be looked at long after this was written.
+pub(crate) fn next_try(seconds: u64, now: u64) -> String {
+    format!("in {seconds} s, at {}", timestamp(now.saturating_add(seconds)))
+}
 
-    #[test]
-    fn what_was_written_down_and_what_has_changed_since() {
-        let dir = tempfile::tempdir().unwrap();
-        let none = look(dir.path(), &Fake::new().0, || None).unwrap_err().to_string();
-        assert!(none.ends_with("has firstboot run?"), "{none}");
-        let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
-        // As an older firstboot wrote it.
-        let old = r#"{"state":"joined","node":"edge-1","phase":null,"whose_move":null,"error":null,
-            "next_try_seconds":null,"written":1795392000,"image":"generic-amd64","phases":[["join",1.5]]}"#;
-        host.write(STATUS_FOR_ALL, old.as_bytes(), 0o644).unwrap();
-        let status = look(dir.path(), &Fake::new().0, || None).unwrap();
-        assert_eq!((status.state.as_str(), status.certificate_until), ("joined", None));
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.not_after = rcgen::date_time_ymd(2026, 1, 1);
-        let pem = params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem();
-        host.write(CURRENT_PEM, pem.as_bytes(), 0o600).unwrap();
-        let (fake, _) = Fake::new();
-        let fake = fake.answering(|argv| (argv[0] == "kubelet").then(|| Ok("Kubernetes v1.36.4\n".into())));
-        let status = look(dir.path(), &fake, || Some(host)).unwrap();
-        let text = shown(&status, false).unwrap();
-        assert!(text.contains("\ncertificate until: 2026-01-01T00:00:00Z, expired\n"), "{text}");
-        assert!(text.contains("\nkubelet: 1.36.4\n"), "{text}");
-        let json: Value = serde_json::from_str(&shown(&status, true).unwrap()).unwrap();
-        assert_eq!((&json["certificate_until"], &json["versions"]["kubelet"]), (&1767225600.into(), &"1.36.4".into()));
-    }
+/// Versions, each without a leading `v`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions {
+    /// The device binary's.
+    pub firstboot: String,
+    /// Build id of the image.
+    pub image: Option<String>,
+    /// Of Kubernetes, in the image's bundle.
+    pub kubernetes: Option<String>,
+    /// Of kubelet: the bundle's, or the one that is installed, where it was asked.
+    pub kubelet: Option<String>,
+    /// Of containerd: the same.
+    pub containerd: Option<String>,
+}
+
+/// The text cut or filled up with blank lines to the fixed size of the status file.
+pub fn padded(text: &str) -> Vec<u8> {
+    let mut bytes = text.replace('\n', "\r\n").into_bytes();
+    bytes.resize(STATUS_SIZE, b'\n');
+    bytes
 }

@@ -6,6 +6,7 @@
 
 use crate::bundle::{Blob, MAX_WINDOW_LOG};
 use crate::fault::{Fault, OwnedBy, Owner};
+use crate::text::hex;
 use anyhow::Context;
 use sha2::{Digest, Sha256};
 use std::io::{self, Read, Write};
@@ -67,11 +68,6 @@ fn copy(from: &mut impl Read, size: u64, to: &mut impl Write) -> Result<u64, Sid
         to.write_all(&buffer[..n]).map_err(Side::To)?;
         total += n as u64;
     }
-}
-
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]

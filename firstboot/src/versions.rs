@@ -4,48 +4,31 @@
 use crate::bundle::{BUNDLE_DIR, Manifest};
 use crate::host::{Host, System};
 use crate::image::{IMAGE_INFO, ImageInfo};
+use crate::status::Versions;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
-/// Versions, each without a leading `v`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Versions {
-    /// The device binary's.
-    pub firstboot: String,
-    /// Build id of the image.
-    pub image: Option<String>,
-    /// Of Kubernetes, in the image's bundle.
-    pub kubernetes: Option<String>,
-    /// Of kubelet: the bundle's, or the one that is installed, where it was asked.
-    pub kubelet: Option<String>,
-    /// Of containerd: the same.
-    pub containerd: Option<String>,
+/// What the image says. Where it says nothing, nothing is known: the run tells of that.
+pub fn of_image(host: &Host) -> Versions {
+    let image: Option<ImageInfo> = read(host, IMAGE_INFO);
+    let bundle: Option<Manifest> = read(host, &format!("{BUNDLE_DIR}/manifest.json"));
+    let of = |path: &str| bundle.as_ref()?.files.iter().find(|f| f.path == path).map(|f| plain(&f.version));
+    Versions {
+        firstboot: env!("CARGO_PKG_VERSION").into(),
+        image: image.map(|i| i.build_id),
+        kubelet: of("bin/kubelet"),
+        containerd: of("bin/containerd"),
+        kubernetes: bundle.map(|b| b.kubernetes),
+    }
 }
 
-impl Versions {
-    /// What the image says. Where it says nothing, nothing is known: the run tells of that.
-    pub fn of_image(host: &Host) -> Self {
-        let image: Option<ImageInfo> = read(host, IMAGE_INFO);
-        let bundle: Option<Manifest> = read(host, &format!("{BUNDLE_DIR}/manifest.json"));
-        let of = |path: &str| bundle.as_ref()?.files.iter().find(|f| f.path == path).map(|f| plain(&f.version));
-        Versions {
-            firstboot: env!("CARGO_PKG_VERSION").into(),
-            image: image.map(|i| i.build_id),
-            kubelet: of("bin/kubelet"),
-            containerd: of("bin/containerd"),
-            kubernetes: bundle.map(|b| b.kubernetes),
-        }
-    }
-
-    /// Asks the programs that are installed: `kubeadm upgrade node` and its like bring others than the bundle's.
-    pub fn ask_programs(&mut self, sys: &dyn System) {
-        let last = |argv: &[&str], word: usize| {
-            sys.run(argv, None).ok().and_then(|text| text.split_whitespace().nth(word).map(plain))
-        };
-        // `Kubernetes v1.36.3`; `containerd github.com/containerd/containerd/v2 v2.1.4 75cb2b71…`
-        self.kubelet = last(&["kubelet", "--version"], 1).or(self.kubelet.take());
-        self.containerd = last(&["containerd", "--version"], 2).or(self.containerd.take());
-    }
+/// Asks the programs that are installed: `kubeadm upgrade node` and its like bring others than the bundle's.
+pub fn ask_programs(versions: &mut Versions, sys: &dyn System) {
+    let last = |argv: &[&str], word: usize| {
+        sys.run(argv, None).ok().and_then(|text| text.split_whitespace().nth(word).map(plain))
+    };
+    // `Kubernetes v1.36.3`; `containerd github.com/containerd/containerd/v2 v2.1.4 75cb2b71…`
+    versions.kubelet = last(&["kubelet", "--version"], 1).or(versions.kubelet.take());
+    versions.containerd = last(&["containerd", "--version"], 2).or(versions.containerd.take());
 }
 
 fn read<T: DeserializeOwned>(host: &Host, path: &str) -> Option<T> {
@@ -65,7 +48,7 @@ mod tests {
     fn the_bundle_says_and_the_programs_know_better() {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
-        assert_eq!(Versions::of_image(&host), Versions { firstboot: "0.1.0".into(), ..Versions::default() });
+        assert_eq!(of_image(&host), Versions { firstboot: "0.1.0".into(), ..Versions::default() });
         let blob = r#"{"sha256":"","size":0}"#;
         let file = |path: &str, version: &str| {
             format!(
@@ -78,14 +61,17 @@ mod tests {
             file("bin/containerd", "v2.1.4")
         );
         host.write(&format!("{BUNDLE_DIR}/manifest.json"), manifest.as_bytes(), 0o644).unwrap();
-        let mut versions = Versions::of_image(&host);
+        let mut versions = of_image(&host);
         assert_eq!(versions.kubernetes.as_deref(), Some("1.36.3"));
         assert_eq!((versions.kubelet.as_deref(), versions.containerd.as_deref()), (Some("1.36.3"), Some("2.1.4")));
         let (fake, _) = Fake::new();
-        versions.ask_programs(&fake.answering(|argv| match argv[0] {
-            "kubelet" => Some(Ok("Kubernetes v1.36.4\n".into())),
-            _ => Some(Err(anyhow::anyhow!("no such program"))),
-        }));
+        ask_programs(
+            &mut versions,
+            &fake.answering(|argv| match argv[0] {
+                "kubelet" => Some(Ok("Kubernetes v1.36.4\n".into())),
+                _ => Some(Err(anyhow::anyhow!("no such program"))),
+            }),
+        );
         assert_eq!((versions.kubelet.as_deref(), versions.containerd.as_deref()), (Some("1.36.4"), Some("2.1.4")));
     }
 }

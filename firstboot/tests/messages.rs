@@ -24,7 +24,7 @@ const NO_MESSAGE: &[&str] = &[
     "unexpected end of file",
     "failed to create underlying connection",
     "io error establishing tunnel",
-    // phases/ours.rs, phases/network, phases/registries.rs: lines of files.
+    // host/managed_files.rs, network, phases/registries.rs: lines of files.
     "# Written by firstboot.",
     "nameserver {d}",
     "options cfg80211 ieee80211_regdom={}",
@@ -47,7 +47,7 @@ const NO_MESSAGE: &[&str] = &[
     "STATUS=being reset",
     "looking for the cluster",
     "asking for a certificate",
-    // phases/identity.rs, seed/mod.rs, boot_partition/sought.rs: what makes a digest this program's.
+    // identity.rs, seed/mod.rs, boot_partition/token_digest.rs: what makes a digest this program's.
     "firstboot token 10",
     "firstboot node name 10",
     "firstboot seed 10",

@@ -27,7 +27,7 @@ pub fn run(input: &[u8]) {
     if let Ok(other) = httpdate::parse_http_date(text) {
         assert_eq!(time, other, "{text}");
     }
-    let shown = firstboot::report::timestamp(firstboot::report::unix_seconds(time));
+    let shown = firstboot::text::timestamp(firstboot::text::unix_seconds(time));
     assert!(shown.len() == 20 && shown.ends_with('Z'), "{shown}");
     let mut headers = HeaderMap::new();
     headers.insert(DATE, HeaderValue::from_static("Sun, 22 Nov 2026 16:31:48 GMT"));

@@ -31,7 +31,7 @@ pub fn phases(status: &str) -> Vec<PhaseTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use firstboot::report::{Status, padded};
+    use firstboot::status::{Status, padded};
 
     #[test]
     fn what_the_device_writes_is_understood() {

@@ -22,7 +22,7 @@ const LISTENING: &str = "LISTEN 0 4096 127.0.0.1:10249 0.0.0.0:*\nLISTEN 0 4096 
 type Device = (BTreeMap<&'static str, String>, Value);
 
 fn good() -> Device {
-    let mut configz: Value = serde_json::from_str(&firstboot::harden::kubelet::drop_in().unwrap()).unwrap();
+    let mut configz: Value = serde_json::from_str(&firstboot::harden::kubelet::fields::drop_in().unwrap()).unwrap();
     configz["authentication"]["x509"] = json!({ "clientCAFile": "/etc/kubernetes/pki/ca.crt" });
     let words = [
         ("modes", MODES),

@@ -9,14 +9,15 @@ use firstboot::clock::{believe, compare, floor};
 use firstboot::fault::Owner;
 use firstboot::host::Host;
 use firstboot::host::fake::Fake;
+use firstboot::host::kept::{copy_of, copy_path};
 use firstboot::image::{IMAGE_INFO, ImageInfo};
 use firstboot::kube::clock::{endpoint_time, server_time};
 use firstboot::kube::config::CA_FILE;
 use firstboot::kube::files::KUBELET_CONF;
 use firstboot::kube::kubeconfig::kubelet_conf;
 use firstboot::proxy::Via;
-use firstboot::report::{timestamp, unix_seconds};
 use firstboot::seed::{CaPin, Endpoint, Trust};
+use firstboot::text::{timestamp, unix_seconds};
 use qemu::control_plane::{ControlPlane, Options};
 use qemu::device::Device;
 use qemu::journey;
@@ -105,7 +106,9 @@ fn age(device: &Device, days: u64) {
     let disk = device.disk();
     let mut info: ImageInfo = serde_json::from_slice(&disk.read_file(IMAGE_INFO).unwrap().unwrap()).unwrap();
     info.build_time = now() - days * DAY;
-    disk.write_file(IMAGE_INFO, serde_json::to_string(&info).unwrap().as_bytes(), 0o644).unwrap();
+    let text = serde_json::to_string(&info).unwrap();
+    disk.write_file(IMAGE_INFO, text.as_bytes(), 0o644).unwrap();
+    disk.write_file(&copy_path(IMAGE_INFO), &copy_of(text.as_bytes(), None), 0o644).unwrap();
     disk.set_modified("/usr/lib/clock-epoch", info.build_time).unwrap();
     // 192.0.2.0/24 is for documentation: nobody is there.
     let ntp = "[Time]\nNTP=192.0.2.1\nFallbackNTP=\n";

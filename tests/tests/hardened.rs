@@ -7,7 +7,7 @@
 
 use e2e::ports::{LINK_LOCAL, open_to_strangers};
 use e2e::{APPROVER, OFF, SOON, add_script, cis, device_options, status_value};
-use firstboot::harden::kubelet::{FIELDS, Field};
+use firstboot::harden::kubelet::fields::{FIELDS, Field};
 use firstboot::kube::files::PKI;
 use qemu::control_plane::{ControlPlane, Options};
 use qemu::device::Device;

@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use firstboot::harden::kubelet::{FIELDS, drop_in};
+use firstboot::harden::kubelet::fields::{FIELDS, drop_in};
 use imagebuild::arch::Arch;
 use imagebuild::component;
 use serde_json::Value;

@@ -5,27 +5,20 @@
 //! again, the kernel, the packet filter, the service manager and kubelet are asked.
 
 use crate::fault::{Fault, Owner};
-use crate::firewall;
-use crate::harden::{self, Kept};
+use crate::finding::{Finding, State};
+use crate::harden::overrides::{AuditContext, SeedOverrides};
 use crate::host::Host;
-use crate::report::one_line;
+use crate::text::one_line;
+use crate::{firewall, harden};
 use anyhow::{Context, Result};
 use serde::Serialize;
-
-/// What the checks look at.
-pub struct Ground<'a> {
-    /// The machine.
-    pub host: &'a Host,
-    /// What the seed wanted otherwise.
-    pub kept: Kept,
-}
 
 /// One kind of setting.
 pub struct Area {
     /// Its name, the first part of the ids of what it finds.
     pub name: &'static str,
     /// Reads all its settings back; an error means that it cannot tell, which counts as drift.
-    pub look: fn(&Ground<'_>) -> Result<Vec<Finding>>,
+    pub look: fn(&AuditContext<'_>) -> Result<Vec<Finding>>,
 }
 
 /// All that is looked at, in the order of the phases that made it.
@@ -35,64 +28,21 @@ pub const AREAS: &[Area] = &[
     Area { name: "boot", look: harden::boot::audit },
     Area { name: "apparmor", look: harden::boot::audit_apparmor },
     Area { name: "mounts", look: harden::mounts::audit },
-    Area { name: "firewall", look: firewall::audit },
+    Area { name: "firewall", look: firewall::audit::audit },
     Area { name: "access", look: harden::access::audit },
     Area { name: "login", look: harden::login::audit },
-    Area { name: "kubelet", look: harden::kubelet::audit },
+    Area { name: "kubelet", look: harden::kubelet::audit::audit },
     Area { name: "containerd", look: harden::containerd::audit },
     Area { name: "units", look: harden::units::audit },
     Area { name: "files", look: harden::files::audit },
 ];
-
-/// What a setting was found to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// As it should be.
-    Ok,
-    /// As the seed wants it, which is not what the hardened host has.
-    Exception,
-    /// Not as it should be.
-    Drift,
-    /// Cannot be looked at from here, for a reason that is no fault of this host.
-    Unchecked,
-}
-
-/// One setting, read back: a row of the JSON that docs/operations.md describes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// `area/setting`.
-    pub id: String,
-    /// What it was found to be.
-    pub state: State,
-    /// What it should be.
-    pub wanted: String,
-    /// What it is.
-    pub found: String,
-    /// Why it should be so.
-    pub why: String,
-}
-
-impl Finding {
-    /// A setting that is to be `wanted`, found as `found`. An `exception` of the seed takes the place of `wanted`.
-    pub fn compare(id: String, wanted: &str, exception: Option<&str>, found: Option<String>, why: &str) -> Self {
-        let found = found.unwrap_or_else(|| "missing".to_owned());
-        let state = match exception {
-            Some(other) if other == found => State::Exception,
-            None if wanted == found => State::Ok,
-            _ => State::Drift,
-        };
-        let wanted = exception.unwrap_or(wanted).to_owned();
-        Finding { id, state, wanted, found: one_line(&found), why: why.to_owned() }
-    }
-}
 
 /// Looks at everything.
 ///
 /// # Errors
 /// When what the seed wanted otherwise cannot be read.
 pub fn of_device(host: &Host) -> Result<Vec<Finding>> {
-    let ground = Ground { host, kept: Kept::read(host)? };
+    let ground = AuditContext { host, kept: SeedOverrides::read(host)? };
     let area = |area: &Area| match (area.look)(&ground) {
         Ok(findings) => findings,
         Err(error) => vec![Finding {

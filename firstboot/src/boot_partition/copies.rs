@@ -3,7 +3,7 @@
 //!
 //! What these tables name is firstboot's to destroy. Any other file is somebody's: it is only named. Pure.
 
-use super::SEED_NAMES;
+use super::encodings::SEED_NAMES;
 
 /// What editors and systems put before and after the name of the file that they work on.
 pub const BESIDE: &[(&str, &str)] = &[

@@ -2,7 +2,7 @@
 //! Which of the device's partitions carries the seed: docs/seed.md, "Where the seed lies".
 #![allow(clippy::disallowed_methods)] // looks at block devices, changes nothing
 
-use super::BootPartition;
+use super::partition::BootPartition;
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -94,4 +94,12 @@ fn names(dir: &Path) -> Result<Vec<String>> {
         .collect();
     names.sort();
     Ok(names)
+}
+
+/// Gives the places where a seed may lie, by the label of the boot partition.
+pub type Places<'a> = &'a dyn Fn(&str) -> anyhow::Result<Vec<Place>>;
+
+/// The boot partition of the device itself. A stick is only read.
+pub fn own(places: &[Place]) -> Option<BootPartition> {
+    places.iter().find(|p| !p.carried).map(|p| p.partition.clone())
 }

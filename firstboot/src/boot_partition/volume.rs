@@ -3,7 +3,7 @@
 //! look ends and takes no more memory than the file system has bytes, however broken it is. Nothing here writes.
 
 use super::bounded::Bounded;
-use super::{SEED_NAMES, encodings, find_all};
+use super::encodings::{SEED_NAMES, encodings, find_all};
 use crate::seed::MAX_SIZE;
 use anyhow::{Context, Result, bail, ensure};
 use fatfs::{FileSystem, FsOptions, ReadWriteSeek};

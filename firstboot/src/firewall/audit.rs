@@ -3,10 +3,10 @@
 //!
 //! Judges the kernel's answer by what must hold, not by the text that was loaded, so that a mistake there is found too.
 
-use super::known::Known;
-use super::render::{KUBELET, TABLE, disjoint, plain, rules};
-use crate::audit::{Finding, Ground};
-use crate::harden::Kept;
+use super::peers::{KUBELET, Known};
+use super::render::{TABLE, disjoint, plain, rules};
+use crate::finding::Finding;
+use crate::harden::overrides::{AuditContext, SeedOverrides};
 use anyhow::{Context, Result};
 use ipnet::IpNet;
 use serde_json::Value;
@@ -16,14 +16,14 @@ use std::collections::BTreeSet;
 const ALWAYS: [&str; 2] = ["udp/546", "udp/68"];
 
 /// All findings.
-pub(crate) fn audit(ground: &Ground<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn audit(ground: &AuditContext<'_>) -> Result<Vec<Finding>> {
     let text = ground.host.run(&["nft", "-j", "list", "table", "inet", TABLE])?;
     let answer: Value = serde_json::from_str(&text).context("read nft's answer")?;
     let table = Table(answer["nftables"].as_array().context("read nft's answer")?);
     Ok(findings(&table, &ground.kept, &Known::read(ground.host)?))
 }
 
-fn findings(table: &Table<'_>, kept: &Kept, known: &Known) -> Vec<Finding> {
+fn findings(table: &Table<'_>, kept: &SeedOverrides, known: &Known) -> Vec<Finding> {
     let compare = |id: &str, wanted: &str, exception: Option<String>, found: Option<String>, why: &str| {
         Finding::compare(format!("firewall/{id}"), wanted, exception.as_deref(), found, why)
     };

@@ -2,7 +2,7 @@
 //! How the parts of nft's answer are read; the whole of it is held against a real nft in tests/tests/firewall.
 
 use super::*;
-use crate::audit::State;
+use crate::finding::State;
 use serde_json::json;
 
 #[test]
@@ -17,7 +17,7 @@ fn values_read_as_people_write_them() {
 #[test]
 fn a_table_that_holds_nothing_is_drift_everywhere() {
     let rules = [json!({"table": {"family": "inet", "name": "firstboot"}})];
-    let found = findings(&Table(&rules), &Kept::default(), &Known::default());
+    let found = findings(&Table(&rules), &SeedOverrides::default(), &Known::default());
     assert_eq!(found.len(), 7);
     assert!(found.iter().all(|f| f.state == State::Drift), "{found:#?}");
 }

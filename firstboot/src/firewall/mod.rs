@@ -1,24 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The packet filter: an nftables table of its own that lets nothing in but what a node needs and what the seed opens.
 //!
-//! [`render`] says what the table is, [`known`] what it has to know of the cluster, [`learn`] finds that out;
+//! [`render`] says what the table is, [`peers`] what it has to know of the cluster, [`discover_peers`] finds that out;
 //! [`mod@audit`] and [`host_ports`] read back. `firstboot guard` applies it at every boot before any link is up, the phase
 //! `harden` when a seed says more. Tables of others (kube-proxy, CNI plugins) are neither read for a decision nor
 //! changed. Reasons: docs/hardening.md, Firewall.
 
-mod audit;
+pub(crate) mod audit;
+pub mod discover_peers;
 pub mod host_ports;
-pub mod known;
-pub mod learn;
+pub mod peers;
 pub mod render;
 
-pub(crate) use audit::audit;
-
-use crate::harden::Kept;
+use crate::harden::overrides::SeedOverrides;
 use crate::host::Host;
 use crate::seed::Seed;
 use anyhow::{Context, Result};
-use known::Known;
+use peers::Known;
 
 /// Where an image says which of the kernel's modules the table needs (modules-load.d(5)).
 pub const MODULES_FILE: &str = "/usr/lib/modules-load.d/firstboot-firewall.conf";
@@ -44,7 +42,7 @@ pub(crate) fn put(host: &Host, seed: &Seed) -> Result<()> {
 /// # Errors
 /// When what is kept cannot be read, or nft refuses it; then the table is as it was before.
 pub fn apply(host: &Host) -> Result<()> {
-    load(host, &render::rules(&Kept::read(host)?, &Known::read(host)?))
+    load(host, &render::rules(&SeedOverrides::read(host)?, &Known::read(host)?))
 }
 
 /// What the guard does at every boot. Where the seed's own openings cannot be applied, nothing is opened instead: the
@@ -56,7 +54,7 @@ pub(crate) fn guard(host: &Host) -> Result<()> {
     let Err(error) = apply(host) else { return Ok(()) };
     host.sys()
         .say(&format!("firstboot: the seed's exceptions are not in the packet filter: {error:#}; nothing is open"));
-    let closed = load(host, &render::rules(&Kept::default(), &Known::default()));
+    let closed = load(host, &render::rules(&SeedOverrides::default(), &Known::default()));
     closed.inspect_err(|_| host.sys().say("firstboot: no packet filter, so no network; flash the image again"))
 }
 
@@ -67,7 +65,7 @@ fn load(host: &Host, rules: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::harden::KEPT;
+    use crate::harden::overrides::OVERRIDES_FILE;
     use crate::host::fake::{Fake, Seen};
     use std::cell::Cell;
     use std::rc::Rc;
@@ -110,7 +108,7 @@ mod tests {
     fn a_torn_list_of_exceptions_opens_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let (host, seen) = device(dir.path(), 0);
-        host.write(KEPT, b"{\"harden\":", 0o644).unwrap();
+        host.write(OVERRIDES_FILE, b"{\"harden\":", 0o644).unwrap();
         guard(&host).unwrap();
         // Only the second, closed one reached nft.
         assert_eq!(seen.commands.take(), ["nft -f -"]);

@@ -4,16 +4,14 @@
 //! Pure. The table is replaced whole by one transaction (nft(8)), so that there is no moment without it and nobody
 //! else's table is touched. Why each rule is there: docs/hardening.md, Firewall. ICMPv6 as RFC 4890 has it for hosts.
 
-use super::known::{Known, PortRange};
-use crate::harden::Kept;
+use super::peers::{Known, PortRange};
+use crate::harden::overrides::SeedOverrides;
 use crate::seed::OpenPort;
 use ipnet::IpNet;
 use std::fmt::Write;
 
 /// Name of the table, of family inet.
 pub const TABLE: &str = "firstboot";
-/// kubelet's port.
-pub const KUBELET: u16 = 10250;
 
 /// A rule in nft's language, and the reason for it.
 type Rule = (&'static str, &'static str);
@@ -130,7 +128,7 @@ const FORWARD: &[Rule] = &[
 ];
 
 /// The whole transaction for this node.
-pub fn rules(kept: &Kept, known: &Known) -> String {
+pub fn rules(kept: &SeedOverrides, known: &Known) -> String {
     let mut text =
         format!("# Written by firstboot.\ntable inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n");
     let mut put = |part: String| text.push_str(&part);
@@ -218,7 +216,7 @@ fn ports(open: &OpenPort) -> String {
 }
 
 /// NodePorts, judged before kube-proxy translates them: afterwards neither the port nor the address is in the packet.
-fn nodeports(kept: &Kept, known: &Known) -> String {
+fn nodeports(kept: &SeedOverrides, known: &Known) -> String {
     let mut lines = texts(NODE_PORTS_FIRST);
     lines.extend(texts(PODS));
     lines.push(NODE_PORTS_FOREIGN.0.to_owned());
@@ -228,7 +226,7 @@ fn nodeports(kept: &Kept, known: &Known) -> String {
     chain("nodeports", "type filter hook prerouting priority mangle; policy accept;", &lines)
 }
 
-fn input(kept: &Kept) -> String {
+fn input(kept: &SeedOverrides) -> String {
     let mut lines = texts(INPUT_FIRST);
     match (kept.access.keys.is_empty(), kept.access.from.is_empty()) {
         (true, _) => {}

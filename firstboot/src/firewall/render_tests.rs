@@ -2,7 +2,7 @@
 //! The packet filter as text: what it is for nobody, and what a seed changes in it.
 
 use super::*;
-use crate::firewall::known::Known;
+use crate::firewall::peers::Known;
 use crate::seed::{self, Seed};
 
 /// The filter of a device that knows no cluster and has no exceptions.
@@ -21,7 +21,7 @@ fn seed(more: &str) -> Seed {
 
 #[test]
 fn nothing_is_open_without_a_seed() {
-    assert_eq!(rules(&Kept::default(), &Known::default()), CLOSED);
+    assert_eq!(rules(&SeedOverrides::default(), &Known::default()), CLOSED);
 }
 
 #[test]
@@ -34,14 +34,14 @@ fn a_seed_opens_what_it_names_and_nothing_else() {
     let mut known = Known::of_seed(&seed, Known::default());
     let endpoints = ["10.0.0.2", "10.0.0.3"].map(|a| a.parse().unwrap()).into();
     known.join("10.0.0.1", endpoints, vec!["10.244.0.0/16".parse().unwrap(), "10.96.0.0/12".parse().unwrap()]);
-    assert_eq!(rules(&Kept::of(&seed), &known), OPENED);
+    assert_eq!(rules(&SeedOverrides::of(&seed), &known), OPENED);
 }
 
 #[test]
 fn a_clusters_own_range_of_node_ports_takes_the_place_of_the_usual_one() {
     let known =
-        Known { node_ports: crate::firewall::known::PortRange::parse("20000-22767").unwrap(), ..Known::default() };
-    assert_eq!(rules(&Kept::default(), &known), CLOSED.replace("30000-32767", "20000-22767"));
+        Known { node_ports: crate::firewall::peers::PortRange::parse("20000-22767").unwrap(), ..Known::default() };
+    assert_eq!(rules(&SeedOverrides::default(), &known), CLOSED.replace("30000-32767", "20000-22767"));
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn ssh_is_open_to_anybody_only_when_there_are_keys_and_no_networks() {
     assert_eq!(lines(CLOSED, "dport 22 "), "");
     let keys =
         "[access]\nssh-keys = \"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"\n";
-    let text = rules(&Kept::of(&seed(keys)), &Known::default());
+    let text = rules(&SeedOverrides::of(&seed(keys)), &Known::default());
     assert_eq!(lines(&text, "dport 22 "), "tcp dport 22 accept");
     assert_eq!(
         lines(OPENED, "dport 22 "),

@@ -4,7 +4,8 @@
 //! Nothing is applied here: the words stand in `targets/*.toml`, which a test of imagebuild holds against this table.
 //! <https://docs.kernel.org/admin-guide/kernel-parameters.html>
 
-use crate::audit::{Finding, Ground};
+use crate::finding::Finding;
+use crate::harden::overrides::AuditContext;
 use anyhow::Result;
 
 /// A word, the architecture that knows it (`""`: all), and the reason.
@@ -24,7 +25,7 @@ pub const COMMAND_LINE: &[Word] = &[
 ];
 
 /// The words in the running kernel's command line, lockdown and AppArmor as the kernel tells them.
-pub(crate) fn audit(ground: &Ground<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn audit(ground: &AuditContext<'_>) -> Result<Vec<Finding>> {
     let host = ground.host;
     let line = host.read_text("/proc/cmdline")?.unwrap_or_default();
     let words: Vec<&str> = line.split_whitespace().collect();
@@ -55,7 +56,7 @@ const PARSER: &str = "/usr/sbin/apparmor_parser";
 const PROFILE: &str = "cri-containerd.apparmor.d";
 
 /// AppArmor: in force, and able to take containerd's profile.
-pub(crate) fn audit_apparmor(ground: &Ground<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn audit_apparmor(ground: &AuditContext<'_>) -> Result<Vec<Finding>> {
     let host = ground.host;
     let found = host.read_text("/sys/module/apparmor/parameters/enabled")?;
     let why = "containers are confined by a profile beside their namespaces";
@@ -77,18 +78,21 @@ pub(crate) fn audit_apparmor(ground: &Ground<'_>) -> Result<Vec<Finding>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::State;
-    use crate::harden::Kept;
+    use crate::finding::State;
+    use crate::harden::overrides::SeedOverrides;
     use crate::host::Host;
     use crate::host::fake::Fake;
 
-    fn found(files: &[(&str, &str)], look: fn(&Ground<'_>) -> Result<Vec<Finding>>) -> Vec<(String, State, String)> {
+    fn found(
+        files: &[(&str, &str)],
+        look: fn(&AuditContext<'_>) -> Result<Vec<Finding>>,
+    ) -> Vec<(String, State, String)> {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
         for (path, text) in files {
             host.write(path, text.as_bytes(), 0o644).unwrap();
         }
-        let ground = Ground { host: &host, kept: Kept::default() };
+        let ground = AuditContext { host: &host, kept: SeedOverrides::default() };
         look(&ground).unwrap().into_iter().map(|f| (f.id, f.state, f.found)).collect()
     }
 

@@ -6,12 +6,12 @@
 //! with its defaults and whatever else it imports (`containerd config dump`).
 
 use super::process::{changed_since, main_pid, started};
-use crate::audit::{Finding, Ground};
+use crate::finding::Finding;
+use crate::harden::overrides::AuditContext;
+use crate::node::paths::CONTAINERD_CONFIG;
 use anyhow::{Result, anyhow};
 use toml::de::{DeTable, DeValue};
 
-/// Its configuration.
-pub const CONFIG: &str = "/etc/containerd/config.toml";
 /// What containerd imports by itself.
 const IMPORTS: &str = "/etc/containerd/conf.d";
 const PROGRAM: &str = "/opt/firstboot/current/bin/containerd";
@@ -35,9 +35,9 @@ const SETTINGS: &[Setting] = &[
 ];
 
 /// All findings; none before there is a runtime.
-pub(crate) fn audit(ground: &Ground<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn audit(ground: &AuditContext<'_>) -> Result<Vec<Finding>> {
     let host = ground.host;
-    if host.read(CONFIG)?.is_none() {
+    if host.read(CONTAINERD_CONFIG)?.is_none() {
         return Ok(Vec::new());
     }
     let text = host.run(&[PROGRAM, "config", "dump"])?;
@@ -49,9 +49,9 @@ pub(crate) fn audit(ground: &Ground<'_>) -> Result<Vec<Finding>> {
     all.push(Finding::compare(format!("containerd{IMPORTS}"), "none", None, Some(found), why));
     let found = match main_pid(host, "containerd.service")? {
         None => "not running".to_owned(),
-        Some(pid) => match changed_since(host, started(host, pid)?, &[CONFIG.to_owned()])?.is_empty() {
+        Some(pid) => match changed_since(host, started(host, pid)?, &[CONTAINERD_CONFIG.to_owned()])?.is_empty() {
             true => "none".to_owned(),
-            false => CONFIG.to_owned(),
+            false => CONTAINERD_CONFIG.to_owned(),
         },
     };
     let why = "containerd reads its configuration once, when it starts";
@@ -78,8 +78,8 @@ fn shown(value: &DeValue<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::State;
-    use crate::harden::Kept;
+    use crate::finding::State;
+    use crate::harden::overrides::SeedOverrides;
     use crate::host::Host;
     use crate::host::fake::Fake;
 
@@ -95,13 +95,13 @@ mod tests {
         });
         let host = Host::open(dir.path(), Box::new(fake)).unwrap();
         let put = |path: &str, text: &str| host.write(path, text.as_bytes(), 0o600).unwrap();
-        put(CONFIG, "version = 3\n");
+        put(CONTAINERD_CONFIG, "version = 3\n");
         put("/proc/9/stat", &format!("9 (containerd) S {}0 0\n", "0 ".repeat(18)));
         put("/proc/stat", "btime 9000000000\n");
         for name in imports {
             put(&format!("{IMPORTS}/{name}"), "version = 3\n");
         }
-        let all = audit(&Ground { host: &host, kept: Kept::default() }).unwrap();
+        let all = audit(&AuditContext { host: &host, kept: SeedOverrides::default() }).unwrap();
         assert_eq!(all.len(), SETTINGS.len() + 2);
         all.into_iter().filter(|f| f.state != State::Ok).map(|f| (f.id, f.state, f.found)).collect()
     }

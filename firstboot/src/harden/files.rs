@@ -4,9 +4,9 @@
 //! Whoever writes a file gives it its mode (the phases, `kube/files.rs`; units: imagebuild, by [`mode_of`]); here they
 //! are looked at. A mode that lets others do less is as good.
 
-use super::containerd::CONFIG;
-use super::kubelet::{DROP_IN, SEED_DROP_IN};
-use crate::audit::{Finding, Ground, State};
+use crate::finding::{Finding, State};
+use crate::harden::overrides::AuditContext;
+use crate::node::paths::{CONTAINERD_CONFIG, DROP_IN, SEED_DROP_IN};
 use anyhow::Result;
 
 /// A path, the most that its mode may allow, the reason.
@@ -31,7 +31,7 @@ const FILES: &[File] = &[
     ("/var/lib/kubelet/pki", 0o700, "kubelet's keys"),
     ("/var/lib/kubelet/pki/kubelet-client-current.pem", 0o600, "the node's own key: who has it is this node"),
     ("/var/lib/kubelet/pki/kubelet.key", 0o600, "the key of kubelet's port"),
-    (CONFIG, 0o600, "what the runtime starts containers with"),
+    (CONTAINERD_CONFIG, 0o600, "what the runtime starts containers with"),
     ("/run/containerd/containerd.sock", 0o660, "who reaches it is root"),
     ("/etc/firstboot/proxy.env", 0o600, "it may hold the proxy's password"),
     ("/var/lib/firstboot", 0o700, "firstboot's own record"),
@@ -43,11 +43,11 @@ pub fn mode_of(path: &str) -> Option<u32> {
 }
 
 /// All of those that are there.
-pub(crate) fn audit(ground: &Ground<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn audit(ground: &AuditContext<'_>) -> Result<Vec<Finding>> {
     look(ground, (0, 0))
 }
 
-fn look(ground: &Ground<'_>, owner: (u32, u32)) -> Result<Vec<Finding>> {
+fn look(ground: &AuditContext<'_>, owner: (u32, u32)) -> Result<Vec<Finding>> {
     let mut all = Vec::new();
     for (path, most, why) in FILES {
         let (Some((_, mode)), Some(found)) = (ground.host.size_and_mode(path)?, ground.host.owner(path)?) else {
@@ -72,7 +72,7 @@ fn shown(mode: u32, (user, group): (u32, u32)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::harden::Kept;
+    use crate::harden::overrides::SeedOverrides;
     use crate::host::Host;
     use crate::host::fake::Fake;
     use rustix::process::{getgid, getuid};
@@ -90,7 +90,7 @@ mod tests {
             host.write(path, b"x", mode).unwrap();
         }
         let me = (getuid().as_raw(), getgid().as_raw());
-        let ground = Ground { host: &host, kept: Kept::default() };
+        let ground = AuditContext { host: &host, kept: SeedOverrides::default() };
         let odd = |owner| -> Vec<(String, String)> {
             let all = look(&ground, owner).unwrap();
             assert_eq!(all.len(), 5, "{all:#?}");

@@ -3,7 +3,8 @@
 //!
 //! No ages of passwords: no account has one, and a locked password that expires keeps out whoever comes with a key.
 
-use crate::audit::{Finding, Ground, State};
+use crate::finding::{Finding, State};
+use crate::harden::overrides::AuditContext;
 use anyhow::Result;
 
 /// What whoever connects by SSH is told first.
@@ -41,7 +42,7 @@ fn setting<'a>(line: &'a str, key: &str) -> Option<&'a str> {
 }
 
 /// Banners are the owner's to write, as long as they say nothing of the system (CIS 1.6.2); the rest is as it was made.
-pub(crate) fn audit(ground: &Ground<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn audit(ground: &AuditContext<'_>) -> Result<Vec<Finding>> {
     let mut all = Vec::new();
     for (path, text, why) in FILES {
         let found = ground.host.read(path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
@@ -69,7 +70,7 @@ pub(crate) fn audit(ground: &Ground<'_>) -> Result<Vec<Finding>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::harden::Kept;
+    use crate::harden::overrides::SeedOverrides;
     use crate::host::Host;
     use crate::host::fake::Fake;
 
@@ -88,7 +89,7 @@ mod tests {
             host.write(path, text.as_bytes(), 0o644).unwrap();
         }
         host.write(LOGIN_DEFS, login_defs("").as_bytes(), 0o644).unwrap();
-        let ground = Ground { host: &host, kept: Kept::default() };
+        let ground = AuditContext { host: &host, kept: SeedOverrides::default() };
         let odd = || -> Vec<(String, String)> {
             let all = audit(&ground).unwrap();
             assert_eq!(all.len(), FILES.len() + 1, "{all:#?}");

@@ -6,8 +6,9 @@
 //! the seed allows some. USB storage is not on it: a seed may come on a stick, and devices boot from USB disks. `llc`
 //! is not, for bridges need it; FAT is not, though firstboot itself never mounts one.
 
-use super::{Kept, ensure, keep_or_remove};
-use crate::audit::{Finding, Ground};
+use super::overrides::SeedOverrides;
+use crate::finding::Finding;
+use crate::harden::overrides::AuditContext;
 use crate::host::Host;
 use anyhow::Result;
 use std::collections::BTreeSet;
@@ -16,6 +17,16 @@ use std::collections::BTreeSet;
 pub const FILE: &str = "/usr/lib/modprobe.d/firstboot-deny.conf";
 /// Takes the place of [`FILE`].
 const SEED_FILE: &str = "/etc/modprobe.d/firstboot-deny.conf";
+
+/// What a node needs.
+const NODE_FILE: &str = "/etc/modules-load.d/firstboot.conf";
+
+/// Modules, each with the reason. A kernel may have them built in; `modprobe` knows.
+pub(crate) const NEEDED: &[(&str, &str)] = &[
+    ("overlay", "containerd's snapshotter"),
+    ("br_netfilter", "bridged pod traffic passes the packet filter"),
+    ("nf_conntrack", "kube-proxy reads its table"),
+];
 
 /// Modules, each with the reason. What depends on one of them cannot be loaded either.
 const DENIED: &[(&str, &str)] = &[
@@ -89,24 +100,24 @@ pub fn file() -> String {
     text(&[])
 }
 
-fn seed_file(kept: &Kept) -> Option<String> {
+fn seed_file(kept: &SeedOverrides) -> Option<String> {
     let allowed = &kept.harden.modules;
     (!allowed.is_empty()).then(|| text(allowed))
 }
 
-pub(super) fn check(host: &Host, kept: &Kept) -> Result<bool> {
+pub(super) fn check(host: &Host, kept: &SeedOverrides) -> Result<bool> {
     let seed = host.read(SEED_FILE)?;
     Ok(host.read(FILE)?.as_deref() == Some(file().as_bytes())
         && seed.as_deref() == seed_file(kept).as_ref().map(String::as_bytes))
 }
 
-pub(super) fn apply(host: &Host, kept: &Kept) -> Result<()> {
-    ensure(host, FILE, &file())?;
-    keep_or_remove(host, SEED_FILE, seed_file(kept).as_deref())
+pub(super) fn apply(host: &Host, kept: &SeedOverrides) -> Result<()> {
+    host.ensure(FILE, &file())?;
+    host.keep_or_remove(SEED_FILE, seed_file(kept).as_deref())
 }
 
 /// What modprobe would do, by its own word, and what the kernel has loaded all the same.
-pub(crate) fn audit(ground: &Ground<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn audit(ground: &AuditContext<'_>) -> Result<Vec<Finding>> {
     let configuration = ground.host.run(&["modprobe", "--showconfig"])?;
     let loaded = ground.host.read_text("/proc/modules")?.unwrap_or_default();
     let loaded: BTreeSet<&str> = loaded.lines().filter_map(|l| l.split(' ').next()).collect();
@@ -129,14 +140,30 @@ pub(crate) fn audit(ground: &Ground<'_>) -> Result<Vec<Finding>> {
     Ok(DENIED.iter().map(one).collect())
 }
 
+/// The file of what a node needs.
+fn node_file() -> String {
+    let lines: String = NEEDED.iter().map(|(name, why)| format!("# {why}\n{name}\n")).collect();
+    format!("# Written by firstboot.\n{lines}")
+}
+
+/// Whether the file of what a node needs is there.
+pub(crate) fn check_node(host: &Host) -> Result<bool> {
+    Ok(host.read(NODE_FILE)?.as_deref() == Some(node_file().as_bytes()))
+}
+
+/// Writes the file of what a node needs.
+pub(crate) fn write_node_file(host: &Host) -> Result<()> {
+    host.write(NODE_FILE, node_file().as_bytes(), 0o644)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::State;
+    use crate::finding::State;
     use crate::host::fake::Fake;
 
-    fn kept(modules: &[&str]) -> Kept {
-        let mut kept = Kept::default();
+    fn kept(modules: &[&str]) -> SeedOverrides {
+        let mut kept = SeedOverrides::default();
         kept.harden.modules = modules.iter().map(|m| (*m).to_owned()).collect();
         kept
     }
@@ -165,7 +192,7 @@ mod tests {
         let fake = Fake::new().0.answering(move |argv| (argv[0] == "modprobe").then(|| Ok(config.clone())));
         let host = Host::open(dir.path(), Box::new(fake)).unwrap();
         host.write("/proc/modules", b"tipc 1 0 - Live 0x0\nsctp 2 0 - Live 0x0\n", 0o644).unwrap();
-        let findings = audit(&Ground { host: &host, kept: kept(&["sctp", "dccp"]) }).unwrap();
+        let findings = audit(&AuditContext { host: &host, kept: kept(&["sctp", "dccp"]) }).unwrap();
         let get = |name: &str| findings.iter().find(|f| f.id == format!("modules/{name}")).unwrap();
         assert_eq!((get("sctp").state, get("sctp").found.as_str()), (State::Exception, "loaded"));
         assert_eq!((get("tipc").state, get("tipc").found.as_str()), (State::Drift, "loaded"));

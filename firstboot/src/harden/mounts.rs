@@ -4,7 +4,9 @@
 //! Nothing is applied here: the image's fstab holds the lines. containerd unpacks below its own folder, and pods have
 //! a /tmp and a /dev/shm of their own.
 
-use crate::audit::{Finding, Ground};
+use crate::finding::Finding;
+use crate::harden::overrides::AuditContext;
+use crate::host::mounts::mounted;
 use anyhow::Result;
 
 /// Where, the line of fstab(5), the reason.
@@ -26,20 +28,12 @@ pub fn fstab() -> String {
     MOUNTS.iter().map(|(_, line, why)| format!("# {why}\n{line}\n")).collect()
 }
 
-/// What is mounted now (proc_pid_mountinfo(5)).
-pub(crate) fn audit(ground: &Ground<'_>) -> Result<Vec<Finding>> {
-    let text = ground.host.read_text("/proc/self/mountinfo")?.unwrap_or_default();
-    // Mount point, options of the mount, file system. What was mounted last lies on top.
-    let mounts: Vec<(&str, &str, &str)> = text
-        .lines()
-        .filter_map(|line| {
-            let mut words = line.split(' ').skip(4);
-            let (point, options) = (words.next()?, words.next()?);
-            Some((point, options, words.skip_while(|w| *w != "-").nth(1)?))
-        })
-        .collect();
+/// What is mounted now.
+pub(crate) fn audit(ground: &AuditContext<'_>) -> Result<Vec<Finding>> {
+    // What was mounted last lies on top.
+    let mounts = mounted(ground.host)?;
     let one = |(path, _, why): &Mount| {
-        let options = mounts.iter().rev().find(|(point, ..)| point == path).map(|(_, options, _)| *options);
+        let options = mounts.iter().rev().find(|mount| mount.point == *path).map(|mount| &mount.options);
         let found = options.map(|options| {
             let has = |name: &&&str| options.split(',').any(|o| o == **name);
             OPTIONS.iter().filter(has).copied().collect::<Vec<_>>().join(",")
@@ -47,7 +41,7 @@ pub(crate) fn audit(ground: &Ground<'_>) -> Result<Vec<Finding>> {
         Finding::compare(format!("mounts{path}"), &OPTIONS.join(","), None, found, why)
     };
     let mut findings: Vec<Finding> = MOUNTS.iter().map(one).collect();
-    let fat: Vec<&str> = mounts.iter().filter(|(.., kind)| *kind == "vfat").map(|(point, ..)| *point).collect();
+    let fat: Vec<&str> = mounts.iter().filter(|mount| mount.kind == "vfat").map(|mount| mount.point.as_str()).collect();
     let found = if fat.is_empty() { "none".to_owned() } else { fat.join(", ") };
     let why = "the boot and EFI system partitions are not mounted: nothing that runs reaches kernel, initrd or seed by a path";
     findings.push(Finding::compare("mounts/fat".to_owned(), "none", None, Some(found), why));
@@ -57,8 +51,8 @@ pub(crate) fn audit(ground: &Ground<'_>) -> Result<Vec<Finding>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::State;
-    use crate::harden::Kept;
+    use crate::finding::State;
+    use crate::harden::overrides::SeedOverrides;
     use crate::host::Host;
     use crate::host::fake::Fake;
 
@@ -71,7 +65,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
         host.write("/proc/self/mountinfo", text.as_bytes(), 0o644).unwrap();
-        let findings = audit(&Ground { host: &host, kept: Kept::default() }).unwrap();
+        let findings = audit(&AuditContext { host: &host, kept: SeedOverrides::default() }).unwrap();
         findings.into_iter().map(|f| (f.id, f.state, f.found)).collect()
     }
 

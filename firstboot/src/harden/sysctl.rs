@@ -3,13 +3,15 @@
 //! (levels 1 and 2) ask for, as far as a Kubernetes node allows.
 //!
 //! The image holds them as a file that systemd-sysctl reads before any link is up, and udev for each link that comes
-//! later; the phase `harden` sets them as well and adds what the seed wants otherwise. What kubelet needs is in
-//! [`crate::phases`]. Format: sysctl.d(5). <https://kspp.github.io/Recommended_Settings>
+//! later; the phase `harden` sets them as well and adds what the seed wants otherwise. What kubelet needs is a table of
+//! its own, which the phase `kernel` sets. Format: sysctl.d(5). <https://kspp.github.io/Recommended_Settings>
 
-use super::{Kept, ensure, keep_or_remove};
-use crate::audit::{Finding, Ground, State};
+use super::overrides::SeedOverrides;
 use crate::fault::{Fault, OwnedBy, Owner};
+use crate::finding::{Finding, State};
+use crate::harden::overrides::AuditContext;
 use crate::host::Host;
+use crate::text::one_line;
 use anyhow::Result;
 use std::collections::BTreeMap;
 
@@ -17,6 +19,9 @@ use std::collections::BTreeMap;
 pub const FILE: &str = "/usr/lib/sysctl.d/99-firstboot-harden.conf";
 /// What the seed says.
 const SEED_FILE: &str = "/etc/sysctl.d/99-firstboot-seed.conf";
+
+/// What a node needs.
+const NODE_FILE: &str = "/etc/sysctl.d/90-firstboot.conf";
 
 /// Name, value, reason. A `*` stands for every network interface.
 type Setting = (&'static str, &'static str, &'static str);
@@ -73,6 +78,22 @@ const WHERE_KNOWN: &[Setting] = &[
     ("net.ipv6.conf.*.accept_redirects", "0", "a neighbour cannot redirect traffic through itself"),
 ];
 
+/// What kubelet, the runtime and pod networks need: the phase `kernel` sets it.
+const NODE_SETTINGS: &[Setting] = &[
+    ("net.ipv4.ip_forward", "1", "pods reach beyond this node"),
+    ("net.ipv6.conf.all.forwarding", "1", "the same for IPv6"),
+    ("net.bridge.bridge-nf-call-iptables", "1", "Services work between pods of one bridge"),
+    ("net.bridge.bridge-nf-call-ip6tables", "1", "the same for IPv6"),
+    ("vm.overcommit_memory", "1", "kubelet's protectKernelDefaults"),
+    ("vm.panic_on_oom", "0", "kubelet's protectKernelDefaults"),
+    ("kernel.panic", "10", "kubelet's protectKernelDefaults: a device nobody can reach restarts by itself"),
+    ("kernel.panic_on_oops", "1", "kubelet's protectKernelDefaults"),
+    ("kernel.keys.root_maxkeys", "1000000", "kubelet's protectKernelDefaults"),
+    ("kernel.keys.root_maxbytes", "25000000", "kubelet's protectKernelDefaults"),
+    ("fs.inotify.max_user_instances", "8192", "many containers watch files"),
+    ("fs.inotify.max_user_watches", "524288", "many containers watch files"),
+];
+
 /// What only ever gets stricter while a kernel runs.
 const ONLY_STRICTER: [&str; 2] = ["kernel.kexec_load_disabled", "kernel.unprivileged_bpf_disabled"];
 
@@ -91,8 +112,14 @@ fn seed_file(settings: &BTreeMap<String, String>) -> Option<String> {
     (!lines.is_empty()).then(|| format!("# Written by firstboot.\n{lines}"))
 }
 
+/// The file of what a node needs.
+fn node_file() -> String {
+    let lines: String = NODE_SETTINGS.iter().map(|(key, value, why)| format!("# {why}\n{key} = {value}\n")).collect();
+    format!("# Written by firstboot.\n{lines}")
+}
+
 /// Where a setting lies; dots and slashes in a name have changed places there (sysctl(8)), for links with dots.
-pub(crate) fn path(key: &str) -> String {
+fn path(key: &str) -> String {
     let swapped = key.chars().map(|c| match c {
         '.' => '/',
         '/' => '.',
@@ -117,16 +144,34 @@ fn value(host: &Host, key: &str) -> Result<Option<String>> {
     Ok(text.map(|t| t.split_whitespace().collect::<Vec<_>>().join(" ")))
 }
 
-pub(super) fn check(host: &Host, kept: &Kept) -> Result<bool> {
+/// Whether the file of what a node needs is there.
+pub(crate) fn check_node(host: &Host) -> Result<bool> {
+    Ok(host.read(NODE_FILE)?.as_deref() == Some(node_file().as_bytes()))
+}
+
+/// Writes the file of what a node needs.
+pub(crate) fn write_node_file(host: &Host) -> Result<()> {
+    host.write(NODE_FILE, node_file().as_bytes(), 0o644)
+}
+
+/// Sets what a node needs, but for what the seed wants otherwise: that is the phase `harden`'s to set.
+pub(crate) fn set_node(host: &Host, wishes: &BTreeMap<String, String>) -> Result<()> {
+    for (key, value, _) in NODE_SETTINGS.iter().filter(|(key, ..)| !wishes.contains_key(*key)) {
+        host.set_kernel(&path(key), value)?;
+    }
+    Ok(())
+}
+
+pub(super) fn check(host: &Host, kept: &SeedOverrides) -> Result<bool> {
     let seed = host.read(SEED_FILE)?;
     Ok(host.read(FILE)?.as_deref() == Some(file().as_bytes())
         && seed.as_deref() == seed_file(&kept.harden.sysctl).as_ref().map(String::as_bytes))
 }
 
-pub(super) fn apply(host: &Host, kept: &Kept) -> Result<(), Fault> {
+pub(super) fn apply(host: &Host, kept: &SeedOverrides) -> Result<(), Fault> {
     let wishes = &kept.harden.sysctl;
     let ours = || -> Result<()> {
-        ensure(host, FILE, &file())?;
+        host.ensure(FILE, &file())?;
         for (known_only, (key, wanted, _)) in
             SETTINGS.iter().map(|s| (false, s)).chain(WHERE_KNOWN.iter().map(|s| (true, s)))
         {
@@ -143,7 +188,7 @@ pub(super) fn apply(host: &Host, kept: &Kept) -> Result<(), Fault> {
                 }
             })?;
         }
-        keep_or_remove(host, SEED_FILE, seed_file(wishes).as_deref())
+        host.keep_or_remove(SEED_FILE, seed_file(wishes).as_deref())
     };
     ours().owned_by(Owner::Host)?;
     for (key, wanted) in wishes {
@@ -170,9 +215,9 @@ fn wish(host: &Host, key: &str, wanted: &str) -> Result<(), Fault> {
 }
 
 /// All settings of the hardened host and of the seed, read back from the kernel.
-pub(crate) fn audit(ground: &Ground<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn audit(ground: &AuditContext<'_>) -> Result<Vec<Finding>> {
     let wishes = &ground.kept.harden.sysctl;
-    let mut findings = crate::phases::audit_kernel(ground)?;
+    let mut findings = audit_node(ground)?;
     for setting in SETTINGS {
         findings.push(look(ground.host, setting, wishes, false)?);
     }
@@ -187,6 +232,16 @@ pub(crate) fn audit(ground: &Ground<'_>) -> Result<Vec<Finding>> {
         findings.push(Finding::compare(format!("sysctl/{key}"), wanted, Some(wanted), found, why));
     }
     Ok(findings)
+}
+
+/// What a node needs, read back from the kernel.
+fn audit_node(ground: &AuditContext<'_>) -> Result<Vec<Finding>> {
+    let one = |(key, value, why): &(&str, &str, &str)| {
+        let exception = ground.kept.harden.sysctl.get(*key).map(String::as_str);
+        let found = ground.host.read_text(&path(key))?;
+        Ok(Finding::compare(format!("sysctl/{key}"), value, exception, found, why))
+    };
+    NODE_SETTINGS.iter().map(one).collect()
 }
 
 /// The id under which a setting of one link is found: `net.ipv4.conf.eth0.x` → `sysctl/net.ipv4.conf.*.x`.
@@ -214,7 +269,7 @@ fn look(host: &Host, setting: &Setting, wishes: &BTreeMap<String, String>, known
     }
     let finding = |state, wanted: &str, found: &str| {
         let (id, wanted) = (format!("sysctl/{row}"), wanted.to_owned());
-        Finding { id, state, wanted, found: crate::report::one_line(found), why: why.to_owned() }
+        Finding { id, state, wanted, found: one_line(found), why: why.to_owned() }
     };
     let joined = |list: &[String]| list.join(", ");
     Ok(match (wrong.is_empty(), excepted.first()) {

@@ -28,8 +28,8 @@ fn put(host: &Host, path: &str, text: &str) {
     host.write(path, format!("{text}\n").as_bytes(), 0o644).unwrap();
 }
 
-fn kept(wishes: &[(&str, &str)]) -> Kept {
-    let mut kept = Kept::default();
+fn kept(wishes: &[(&str, &str)]) -> SeedOverrides {
+    let mut kept = SeedOverrides::default();
     kept.harden.sysctl = wishes.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     kept
 }
@@ -140,7 +140,7 @@ fn names_only_the_seed_has_are_read_back_too() {
     let (host, _) = machine(dir.path());
     put(&host, "/proc/sys/net/ipv4/tcp_rmem", "4096\t131072\t6291456");
     let wishes = [("net.ipv4.tcp_rmem", "4096 131072 6291456"), ("net.core.somaxconn", "4096"), ("kernel.sysrq", "0")];
-    let findings = audit(&Ground { host: &host, kept: kept(&wishes) }).unwrap();
+    let findings = audit(&AuditContext { host: &host, kept: kept(&wishes) }).unwrap();
     let get = |id: &str| findings.iter().filter(|f| f.id == id).map(|f| f.state).collect::<Vec<_>>();
     assert_eq!(get("sysctl/net.ipv4.tcp_rmem"), [State::Exception]);
     assert_eq!(get("sysctl/net.core.somaxconn"), [State::Drift]);
@@ -160,4 +160,11 @@ fn a_setting_that_is_refused_is_the_seeds_fault_or_waits_for_the_next_boot() {
     assert_eq!(fault.owner, Owner::Seed);
     let words = "set kernel.nonsense to 1 by [harden] sysctl: set /proc/sys/kernel/nonsense: Invalid argument";
     assert_eq!(fault.to_string(), words);
+}
+
+#[test]
+fn what_kubelet_insists_on_is_set() {
+    for (key, value) in crate::seed::KUBELETS {
+        assert!(NODE_SETTINGS.iter().any(|(k, v, _)| *k == key && *v == value), "{key}");
+    }
 }

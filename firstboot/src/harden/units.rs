@@ -5,7 +5,8 @@
 //! systemd has loaded, so that neither an edit, nor a drop-in of somebody else's, nor a forgotten `daemon-reload` goes
 //! unseen.
 
-use crate::audit::{Finding, Ground};
+use crate::finding::Finding;
+use crate::harden::overrides::AuditContext;
 use anyhow::Result;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -100,7 +101,7 @@ pub fn settings(text: &str) -> Vec<Setting<'_>> {
 }
 
 /// What systemd has loaded.
-pub(crate) fn audit(ground: &Ground<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn audit(ground: &AuditContext<'_>) -> Result<Vec<Finding>> {
     let mut all = Vec::new();
     for (name, text, additions) in UNITS {
         let keys = format!("--property=FragmentPath,DropInPaths,NeedDaemonReload,{}", CONFINING.join(","));

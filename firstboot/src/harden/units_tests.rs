@@ -2,7 +2,7 @@
 //! Unit files against what systemd would say of them.
 
 use super::*;
-use crate::audit::State;
+use crate::finding::State;
 
 const TEXT: &str = "[Service]\nExecStart=/usr/bin/x\n# Not this one.\nRestart=always\n# no rights\nNoNewPrivileges=yes\n\
                     # what it needs\nCapabilityBoundingSet=CAP_SYS_TIME CAP_NET_ADMIN\n# calls\nSystemCallFilter=@system-service \

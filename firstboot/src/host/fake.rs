@@ -2,9 +2,8 @@
 //! A scripted machine for tests that need no kernel of their own: files are real (below a temporary root), commands
 //! are recorded and answered from a table, time passes only when somebody waits.
 
-use super::{Field, System};
-use crate::network_part;
-use anyhow::{Result, bail, ensure};
+use super::{Field, RETRY, System};
+use anyhow::{Context, Result, bail};
 use std::cell::{Cell, RefCell};
 use std::io::Read;
 use std::net::SocketAddr;
@@ -15,6 +14,7 @@ use std::time::{Duration, SystemTime};
 
 type Answer = Box<dyn Fn(&[&str]) -> Option<Result<String>>>;
 type Before = Box<dyn Fn(&str) -> Result<()>>;
+type Serve = Box<dyn Fn(UnixStream)>;
 type Fed = Box<dyn Fn(&[&str], &mut dyn Read) -> Result<()>>;
 
 /// What the scripted machine saw; shared with the test that made it.
@@ -42,7 +42,9 @@ pub struct Fake {
     before: Before,
     fed: Fed,
     sockets: PathBuf,
+    served: Option<(&'static str, Serve)>,
     patient: bool,
+    retries: Cell<u32>,
 }
 
 impl Fake {
@@ -55,7 +57,9 @@ impl Fake {
             before: Box::new(|_| Ok(())),
             fed: Box::new(|_, input| std::io::copy(input, &mut std::io::sink()).map(drop).map_err(Into::into)),
             sockets: PathBuf::from("/"),
+            served: None,
             patient: false,
+            retries: Cell::new(0),
         };
         (fake, seen)
     }
@@ -85,6 +89,22 @@ impl Fake {
         self
     }
 
+    /// Who listens on the socket at `path`: `serve` is called, in a thread of its own, for each connection.
+    pub fn serving(mut self, path: &'static str, serve: impl Fn(UnixStream) + Clone + Send + 'static) -> Self {
+        let serve = move |stream| {
+            let serve = serve.clone();
+            std::thread::spawn(move || serve(stream));
+        };
+        self.served = Some((path, Box::new(serve)));
+        self
+    }
+
+    /// Lets a run try again this often after a fault of this device; otherwise the first one ends the run.
+    pub fn retrying(self, times: u32) -> Self {
+        self.retries.set(times);
+        self
+    }
+
     /// Really waits when asked to: for runs against real servers.
     pub fn patient(mut self) -> Self {
         self.patient = true;
@@ -101,11 +121,11 @@ impl System for Fake {
         (self.answer)(argv).unwrap_or_else(|| Ok(String::new()))
     }
 
-    /// The network part, unconfined, in this process.
     fn connect(&self, path: &str) -> Result<UnixStream> {
-        ensure!(path == network_part::SOCKET, "connect to {path}: nobody listens");
+        let served = self.served.as_ref().filter(|(served, _)| *served == path);
+        let (_, serve) = served.with_context(|| format!("connect to {path}: nobody listens"))?;
         let (here, there) = UnixStream::pair()?;
-        std::thread::spawn(move || network_part::confined::serve(&there));
+        serve(there);
         Ok(here)
     }
 
@@ -174,6 +194,11 @@ impl System for Fake {
     fn notify(&self, _state: &str) {}
 
     fn before_effect(&self, what: &str) -> Result<()> {
+        if what == RETRY {
+            let left = self.retries.get().checked_sub(1);
+            self.retries.set(left.context("a run ends with its first fault of this device")?);
+            return Ok(());
+        }
         (self.before)(what)?;
         match self.seen.fuse.get() {
             None => Ok(()),

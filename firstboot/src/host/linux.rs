@@ -3,7 +3,7 @@
 #![allow(clippy::disallowed_methods)] // this is the door
 
 use super::journald::{self, Field};
-use super::{Job, System};
+use super::system::{Job, System};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;

@@ -6,74 +6,102 @@
 //! effect is on record in the journal. Files are replaced whole: written beside, flushed, renamed, folder flushed.
 #![allow(clippy::disallowed_methods)] // this is the door
 
+pub mod exclusions;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 mod journald;
+pub mod kept;
 mod linux;
+mod lock;
+pub mod managed_files;
+pub mod mounts;
 mod remove;
 mod system;
 
 pub use journald::Field;
 pub use linux::Linux;
-pub use system::{Job, System};
+pub use system::{Job, RETRY, System};
 
-use crate::journal::{Effect, JOURNAL, Journal, Record};
-use crate::unpack::hex;
+use crate::journal::{Effect, Journal, Record};
+use crate::text::hex;
 use anyhow::{Context, Result, bail, ensure};
+use lock::{Lock, LockGuard};
 use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::cell::{Ref, RefCell};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::fchown;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// The folder that holds everything firstboot keeps for itself.
+/// Fact: what was found damaged on this device and repaired, one a line.
+pub const DAMAGE: &str = "damage";
+/// How many lines of it are kept: a card that goes bad must not fill the disk.
+const DAMAGE_LINES: usize = 16;
+/// The directory that holds everything firstboot keeps for itself.
 pub const STATE_DIR: &str = "/var/lib/firstboot";
 
-/// The machine, seen through its root folder.
+/// Inode, time of the last change of content, and size in bytes of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    inode: u64,
+    seconds: i64,
+    nanoseconds: u64,
+    size: u64,
+}
+
+/// The machine, seen through its root directory.
 pub struct Host {
     root: OwnedFd,
+    root_path: PathBuf,
     sys: Box<dyn System>,
     journal: RefCell<Journal>,
-    journal_path: PathBuf,
+    lock: Arc<Lock>,
+    reading: bool,
     seen: RefCell<BTreeSet<String>>,
 }
 
 impl Host {
-    /// Opens the machine whose root folder is `root` (`/` on the device) and its journal.
+    /// Opens the machine whose root directory is `root` (`/` on the device) and reads its journal. Nothing is written and
+    /// no lock is taken before the first effect, so a damaged journal or a read-only disk keeps nobody from reading.
+    ///
+    /// # Errors
+    /// When there is no such directory.
     pub fn open(root: &Path, sys: Box<dyn System>) -> Result<Self> {
-        Self::open_or_back(root, sys).map_err(|(error, _)| error)
-    }
-
-    /// The same; where it cannot be opened the machine is given back, so that people can be told.
-    pub(crate) fn open_or_back(root: &Path, sys: Box<dyn System>) -> Result<Self, (anyhow::Error, Box<dyn System>)> {
-        match Self::parts(root) {
-            Ok((fd, journal, journal_path)) => {
-                Ok(Host { root: fd, sys, journal: RefCell::new(journal), journal_path, seen: RefCell::default() })
-            }
-            Err(error) => Err((error, sys)),
-        }
-    }
-
-    fn parts(root: &Path) -> Result<(OwnedFd, Journal, PathBuf)> {
-        let state = root.join(STATE_DIR.trim_start_matches('/'));
-        std::fs::create_dir_all(&state).with_context(|| format!("create {}", state.display()))?;
-        let mode = std::fs::metadata(&state).with_context(|| format!("look at {}", state.display()))?.mode();
-        // Every start would write to the flash otherwise.
-        if mode & 0o7777 != 0o700 {
-            rustix::fs::chmod(&state, Mode::from_raw_mode(0o700))
-                .with_context(|| format!("protect {}", state.display()))?;
-        }
-        let journal_path = root.join(JOURNAL.trim_start_matches('/'));
-        let journal = Journal::open(&journal_path)?;
         let fd = fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .with_context(|| format!("open {}", root.display()))?;
-        Ok((fd, journal, journal_path))
+        let journal = RefCell::new(Journal::read(root));
+        let (root_path, lock) = (root.to_owned(), Arc::default());
+        Ok(Host { root: fd, root_path, sys, journal, lock, reading: false, seen: RefCell::default() })
+    }
+
+    /// [`Host::open`] for a command that only looks: whatever would change this device fails.
+    ///
+    /// # Errors
+    /// When there is no such directory.
+    pub fn reading(root: &Path, sys: Box<dyn System>) -> Result<Self> {
+        Ok(Host { reading: true, ..Host::open(root, sys)? })
+    }
+
+    /// Whether this process only looks.
+    pub fn is_reading(&self) -> bool {
+        self.reading
+    }
+
+    /// Keeps other firstboot processes from writing until the guard is dropped; makes the state directory first. A
+    /// process may hold it several times.
+    ///
+    /// # Errors
+    /// When the state directory cannot be made, or another process has held the lock for a minute.
+    fn lock(&self) -> Result<LockGuard> {
+        let state = self.root_path.join(STATE_DIR.trim_start_matches('/'));
+        Lock::acquire(&self.lock, &state, &*self.sys)
     }
 
     /// What was done so far.
@@ -84,7 +112,54 @@ impl Host {
     /// Adds to the journal.
     pub fn record(&self, record: Record) -> Result<()> {
         self.effect("journal", || "write the journal".to_owned())?;
+        let _lock = self.lock()?;
+        self.repair_journal()?;
         self.journal.borrow_mut().append(record)
+    }
+
+    /// Makes both copies of the journal whole, says what was damaged, and keeps that as a fact.
+    ///
+    /// # Errors
+    /// When a copy cannot be written.
+    fn repair_journal(&self) -> Result<()> {
+        let mut journal = self.journal.borrow_mut();
+        journal.refresh()?;
+        let damage = journal.take_damage();
+        for line in &damage {
+            self.sys.say(&format!("firstboot: repaired: {line}"));
+        }
+        match damaged_with(journal.fact(DAMAGE).unwrap_or_default(), &damage) {
+            Some(value) => journal.append(Record::Fact { name: DAMAGE.into(), value }),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes damage that was found on this device, for status, Event and support archive.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    pub fn note_damage(&self, line: &str) -> Result<()> {
+        self.sys.say(&format!("firstboot: repaired: {line}"));
+        let value = damaged_with(self.journal().fact(DAMAGE).unwrap_or_default(), &[line.to_owned()]);
+        value.map_or(Ok(()), |value| self.record(Record::Fact { name: DAMAGE.into(), value }))
+    }
+
+    /// Takes these records for true without a write: see [`Journal::assume`].
+    pub fn assume(&self, records: Vec<Record>) {
+        self.journal.borrow_mut().assume(records);
+    }
+
+    /// Brings the journal's files up to date, where that is needed.
+    ///
+    /// # Errors
+    /// When a copy cannot be written.
+    pub fn settle_journal(&self) -> Result<()> {
+        if self.journal().is_settled() {
+            return Ok(());
+        }
+        self.effect("journal", || "write the journal".to_owned())?;
+        let _lock = self.lock()?;
+        self.repair_journal()
     }
 
     /// Records a fact, unless it is on record; one that is not counts as empty.
@@ -96,22 +171,26 @@ impl Host {
     /// Puts a journal with these records in the place of the one that there is.
     pub fn renew_journal(&self, records: &[Record]) -> Result<()> {
         self.effect("journal", || "write the journal".to_owned())?;
-        self.journal.borrow_mut().replace(&self.journal_path, records)
+        let _lock = self.lock()?;
+        self.journal.borrow_mut().replace(records)
     }
 
     /// Reads the journal again: another process may have written to it.
-    pub fn reread_journal(&self) -> Result<()> {
-        *self.journal.borrow_mut() = Journal::open(&self.journal_path)?;
-        Ok(())
+    pub fn reread_journal(&self) {
+        self.journal.borrow_mut().reread();
     }
 
     /// About to change something: a test may stop here, or fail as the kernel would; `shown` is what failed then.
     fn effect(&self, what: &str, shown: impl FnOnce() -> String) -> Result<()> {
+        if self.reading {
+            return Err(anyhow::anyhow!("this command only reads")).with_context(shown);
+        }
         self.sys.before_effect(what).with_context(shown)
     }
 
     fn command(&self, argv: &[&str]) -> Result<()> {
-        self.effect(&argv.join(" "), || format!("start {}", argv.first().copied().unwrap_or_default()))
+        let shown = || format!("start {}", argv.first().copied().unwrap_or_default());
+        self.sys.before_effect(&argv.join(" ")).with_context(shown)
     }
 
     /// Writes a kernel setting.
@@ -282,10 +361,38 @@ impl Host {
         if held && self.size_and_mode(path)?.is_some_and(|(_, m)| m == mode) {
             return Ok(());
         }
+        let _lock = self.lock()?;
         self.prepare(path)?;
         let mut writer = self.create(path, mode)?;
         writer.file.write_all(bytes).with_context(|| format!("write {path}"))?;
         self.finish(writer)
+    }
+
+    /// Writes a file that a person asked for. It is not the device's: nothing is recorded, and a reset leaves it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn export(&self, path: &str, bytes: &[u8], mode: u32) -> Result<()> {
+        let (dir, name) = split(path)?;
+        let dir = self.folder(dir)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = fs::openat(&dir, name, flags, Mode::from_raw_mode(mode)).with_context(|| format!("create {path}"))?;
+        let mut file = File::from(fd);
+        file.write_all(bytes).and_then(|()| file.sync_all()).with_context(|| format!("write {path}"))
+    }
+
+    /// When and where a file was written last: tells a file that was written from one that the medium changed. None when
+    /// it is not there.
+    pub fn stamp(&self, path: &str) -> Result<Option<Stamp>> {
+        match self.open_below(path, OFlags::PATH) {
+            Ok(fd) => {
+                let stat = fs::fstat(fd).with_context(|| format!("look at {path}"))?;
+                let (seconds, nanoseconds) = (stat.st_mtime, stat.st_mtime_nsec as u64);
+                Ok(Some(Stamp { inode: stat.st_ino, seconds, nanoseconds, size: stat.st_size as u64 }))
+            }
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("look at {path}")),
+        }
     }
 
     /// Makes a symbolic link. Does nothing when it is already so.
@@ -293,6 +400,7 @@ impl Host {
         if self.read_link(path)?.as_deref() == Some(target) {
             return Ok(());
         }
+        let _lock = self.lock()?;
         self.prepare(path)?;
         self.effect(path, || format!("create link {path}"))?;
         let (dir, name) = split(path)?;
@@ -305,7 +413,20 @@ impl Host {
         fs::fsync(&dir).with_context(|| format!("flush the folder of {path}"))
     }
 
-    /// Makes a folder and those above it; existing ones keep their mode.
+    /// Enables a unit by the link `path` to it, recording it first. Does nothing when it is already so.
+    ///
+    /// # Errors
+    /// When the link cannot be made.
+    pub fn enable_unit(&self, path: &str, target: &str) -> Result<()> {
+        if !self.journal().knows(path) && !self.exists(path)? {
+            self.mkdir(split(path)?.0, 0o755)?;
+            let unit = split(path)?.1.to_owned();
+            self.record(Record::Effect(Effect::Enabled { unit, path: path.to_owned() }))?;
+        }
+        self.symlink(path, target)
+    }
+
+    /// Makes a directory and those above it; existing ones keep their mode.
     pub fn mkdir(&self, path: &str, mode: u32) -> Result<()> {
         let mut at = String::new();
         let parts: Vec<&str> = parts(path)?;
@@ -315,7 +436,7 @@ impl Host {
             if self.open_below(&at, OFlags::PATH | OFlags::DIRECTORY).is_ok() {
                 continue;
             }
-            if !self.journal.borrow().knows(&at) {
+            if !is_below(&at, "/run") && !self.journal.borrow().knows(&at) {
                 self.record(Record::Effect(Effect::Folder { path: at.clone() }))?;
             }
             self.effect(&at, || format!("create folder {at}"))?;
@@ -341,6 +462,21 @@ impl Host {
             Err(Errno::NOENT) => Ok(()),
             Err(e) => Err(e).with_context(|| format!("remove {path}")),
         }
+    }
+
+    /// Renames a damaged file to `NAME.damaged` beside it, for the support archive; of a file elsewhere nothing is kept.
+    fn quarantine(&self, path: &str) -> Result<()> {
+        if !is_below(path, STATE_DIR) || !self.exists(path)? {
+            return Ok(());
+        }
+        let (dir, name) = split(path)?;
+        let to = format!("{name}.damaged");
+        self.take_tree_away(&format!("{dir}/{to}"), &|_: &str| false)?;
+        self.take_away(&format!("{dir}/{to}"))?;
+        self.effect(path, || format!("set {path} aside"))?;
+        let dir = self.folder(dir)?;
+        fs::renameat(&dir, name, &dir, &to).with_context(|| format!("set {path} aside"))?;
+        fs::fsync(&dir).with_context(|| format!("flush the directory of {path}"))
     }
 
     /// Runs a command.
@@ -394,6 +530,8 @@ impl Host {
     /// Opens a file for writing beside its final place; [`Host::finish`] puts it there.
     pub(crate) fn create(&self, path: &str, mode: u32) -> Result<Writer> {
         self.effect(path, || format!("create {path}"))?;
+        let lock = self.lock()?;
+        let owner = self.owner(path)?;
         let (dir, name) = split(path)?;
         let dir = self.folder(dir)?;
         let temporary = format!(".{name}.firstboot");
@@ -402,7 +540,12 @@ impl Host {
         let fd = fs::openat(&dir, &temporary, flags, bits).with_context(|| format!("create {path}"))?;
         // The process's umask and a file left over from a power cut must not decide the mode.
         fs::fchmod(&fd, bits).with_context(|| format!("set the mode of {path}"))?;
-        Ok(Writer { file: File::from(fd), dir, temporary, name: name.to_owned(), path: path.to_owned() })
+        let file = File::from(fd);
+        // A file keeps its owner and group when its content changes: PAM's helper reads /etc/shadow by its group.
+        if let Some((user, group)) = owner.filter(|owner| *owner != (0, 0)) {
+            fchown(&file, Some(user), Some(group)).with_context(|| format!("set the owner of {path}"))?;
+        }
+        Ok(Writer { file, dir, temporary, name: name.to_owned(), path: path.to_owned(), _lock: lock })
     }
 
     /// Flushes what was written and renames it into place.
@@ -419,15 +562,15 @@ impl Host {
     fn prepare(&self, path: &str) -> Result<()> {
         let (dir, name) = split(path)?;
         self.mkdir(dir, 0o755)?;
-        if self.journal.borrow().knows(path) || path.starts_with(STATE_DIR) {
+        if self.journal.borrow().knows(path) || is_below(path, STATE_DIR) || is_below(path, "/run") {
             return Ok(());
         }
         let effect = if let Some(target) = self.read_link(path)? {
-            let backup = self.keep(path, name, |to| self.symlink(to, &target))?;
+            let backup = self.back_up(path, name, |to| self.symlink(to, &target))?;
             Effect::Replaced { path: path.into(), backup }
         } else if let Some(bytes) = self.read(path)? {
             let mode = self.size_and_mode(path)?.map_or(0o600, |(_, mode)| mode);
-            let backup = self.keep(path, name, |to| self.write(to, &bytes, mode))?;
+            let backup = self.back_up(path, name, |to| self.keep_at(to, &bytes, mode))?;
             Effect::Replaced { path: path.into(), backup }
         } else {
             Effect::Created { path: path.into() }
@@ -437,7 +580,7 @@ impl Host {
 
     /// Keeps a copy of `path` in the state folder, under a name of its own that is the same each time: what a power cut
     /// left of one is written over; returns its path.
-    fn keep(&self, path: &str, name: &str, copy: impl FnOnce(&str) -> Result<()>) -> Result<String> {
+    fn back_up(&self, path: &str, name: &str, copy: impl FnOnce(&str) -> Result<()>) -> Result<String> {
         let to = format!("{STATE_DIR}/backup/{}-{name}", &hex(&Sha256::digest(path))[..8]);
         copy(&to)?;
         Ok(to)
@@ -470,6 +613,22 @@ pub(crate) struct Writer {
     temporary: String,
     name: String,
     path: String,
+    _lock: LockGuard,
+}
+
+/// Whether a path is `directory` or below it.
+fn is_below(path: &str, directory: &str) -> bool {
+    path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The fact of all damage with more lines; none when nothing is new. The last [`DAMAGE_LINES`] are kept.
+fn damaged_with(before: &str, lines: &[String]) -> Option<String> {
+    let new: Vec<&str> = lines.iter().map(String::as_str).filter(|line| !before.lines().any(|b| b == *line)).collect();
+    if new.is_empty() {
+        return None;
+    }
+    let all: Vec<&str> = before.lines().chain(new).collect();
+    Some(all[all.len().saturating_sub(DAMAGE_LINES)..].join("\n"))
 }
 
 fn parts(path: &str) -> Result<Vec<&str>> {

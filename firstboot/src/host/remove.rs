@@ -211,7 +211,7 @@ impl Host {
                 false => self.symlink(path, &target),
             };
         }
-        let Some(bytes) = self.read(backup)? else { bail!("put {path} back: its copy {backup} is gone") };
+        let Some(bytes) = self.read_kept(backup).bytes else { bail!("put {path} back: its copy {backup} is gone") };
         let mode = self.size_and_mode(backup)?.map_or(0o600, |(_, mode)| mode);
         let now = self.entry(path)?.map(|(_, stat)| stat);
         let same_mode = now.as_ref().is_some_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::RegularFile)

@@ -2,7 +2,9 @@
 //! What is taken away, and above all what is not, on a real file system with real mounts.
 
 use super::*;
+use crate::host::exclusions::Exclusions;
 use crate::host::fake::Fake;
+use crate::host::mounts;
 use crate::host::{Linux, System};
 use crate::test_namespaces::inside;
 use rustix::mount::{MountFlags, mount, mount_bind};
@@ -114,11 +116,11 @@ fn what_is_mounted_stays_and_is_named() {
     // As a reset does it.
     let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let shown = root.join("var/lib/kubelet").display().to_string();
-    let points = crate::reset::mounts::below(&text, &[shown], &crate::reset::Keep::default());
+    let points = mounts::below(mounts::parse(&text), &[shown], &Exclusions::default());
     assert_eq!(points.len(), 3, "{text}");
     // One that is gone already needs no unmounting.
     for mount in points.iter().chain(&points[..1]) {
-        Linux::new().unmount(&mount.point, mount.remote).unwrap();
+        Linux::new().unmount(&mount.point, mount.is_remote()).unwrap();
     }
     host.take_tree_away("/var/lib/kubelet", KEPT).unwrap();
     assert_eq!(std::fs::read(root.join("srv/data/file")).unwrap(), b"theirs");

@@ -16,6 +16,9 @@ pub struct Job<'a> {
     pub input: Box<dyn Read + Send + 'a>,
 }
 
+/// Announced to [`System::before_effect`] before a fault of this device is tried again.
+pub const RETRY: &str = "try again after a fault of this device";
+
 /// The machine itself. [`super::Linux`] is the real one; tests without a kernel of their own use a scripted one.
 pub trait System {
     /// Runs a command to its end, feeding it `input`; returns its standard output.

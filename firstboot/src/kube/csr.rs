@@ -24,11 +24,11 @@ use x509_cert::der::{Encode, Tag, Tagged};
 use x509_cert::name::Name;
 
 use super::client::Client;
-use super::discovery::rfc3339;
 use super::error::{Error, Kind, remote};
 use super::{pin, tls};
 use crate::fault::{Fault, Owner};
 use crate::secret::Secret;
+use crate::text::rfc3339;
 
 /// Collection of CSRs.
 const CSRS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";

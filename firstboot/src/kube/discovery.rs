@@ -18,6 +18,7 @@ use super::verified::{Certificates, proven, settle, verified};
 use super::{jws, kubeconfig, pin, tls};
 use crate::proxy::Via;
 use crate::seed::{CaPin, Cluster, Endpoint, Trust};
+use crate::text::rfc3339;
 
 /// Path of the ConfigMap that anybody may read.
 pub(super) const CLUSTER_INFO: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
@@ -159,9 +160,4 @@ async fn by_ca(via: &Via, at: &Endpoint, ca_pem: &str) -> Result<Found, Error> {
     let bundle = pin::certificates(ca_pem).unwrap_or_default();
     let (time, client) = proven(via, &server, bundle).await?;
     Ok(Found { ca_pem: ca_pem.to_owned(), server, server_time: Some(time), client })
-}
-
-pub(super) fn rfc3339(time: SystemTime) -> String {
-    let format = time::format_description::well_known::Rfc3339;
-    time::OffsetDateTime::from(time).format(&format).unwrap_or_default()
 }

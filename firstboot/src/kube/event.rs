@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::node::NodeClient;
 use crate::fault::Fault;
-use crate::report::timestamp;
+use crate::text::timestamp;
 
 /// Longest message, bytes: the limit of events.k8s.io, which the cluster shows the same objects by.
 const MAX_MESSAGE: usize = 1024;

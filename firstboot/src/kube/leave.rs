@@ -6,7 +6,7 @@ use super::client::Reply;
 use super::error::{Error, Kind};
 use super::node::NodeClient;
 use crate::fault::Fault;
-use crate::report::{timestamp, unix_seconds};
+use crate::text::{timestamp, unix_seconds};
 use serde_json::{Value, json};
 use std::future::Future;
 use std::time::{Duration, SystemTime};

@@ -17,7 +17,7 @@ use super::client::Client;
 use super::error::{Error, Kind};
 use super::tls::{self, PinnedCa, Validity};
 use crate::proxy::Via;
-use crate::report::{timestamp, unix_seconds};
+use crate::text::{timestamp, unix_seconds};
 
 /// CA certificates.
 pub(super) type Certificates = Vec<CertificateDer<'static>>;

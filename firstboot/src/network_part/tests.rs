@@ -87,7 +87,7 @@ impl JoinHost for Bench {
         self.key.request("edge-1")
     }
     fn server_time(&mut self, time: SystemTime) -> Result<(), Fault> {
-        self.asked.push(format!("clock {}", crate::report::unix_seconds(time)));
+        self.asked.push(format!("clock {}", crate::text::unix_seconds(time)));
         if self.floor <= time { Ok(()) } else { Err(Fault::new(Owner::Cluster, "below the floor")) }
     }
     fn progress(&mut self, text: &str) {

@@ -4,14 +4,13 @@
 //! NTP is a hint that nobody waits for: systemd-timesyncd asks the seed's servers and those that DHCP offers whenever a
 //! link is there, while the phases go on. The join then takes the time from the verified API server ([`crate::clock`]).
 
-use super::Cx;
-use crate::clock;
+use super::context::Cx;
+use crate::clock::{self, NTP_UNIT, has_timesyncd};
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::Host;
 use anyhow::Result;
 
 const NTP_FILE: &str = "/etc/systemd/timesyncd.conf.d/50-firstboot.conf";
-const NTP_UNIT: &str = "systemd-timesyncd.service";
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
     let held = || -> Result<bool> {
@@ -60,16 +59,11 @@ fn ntp(host: &Host, servers: &[String]) -> Result<()> {
     }
 }
 
-/// Whether this image has the NTP client that firstboot configures.
-pub(crate) fn has_timesyncd(host: &Host) -> Result<bool> {
-    Ok(host.size_and_mode(&format!("/usr/lib/systemd/system/{NTP_UNIT}"))?.is_some())
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::put_for_tests;
     use super::*;
     use crate::host::fake::Fake;
+    use crate::test_files::put_for_tests;
 
     #[test]
     fn ntp_is_told_the_seeds_servers_once_and_forgets_them_again() {

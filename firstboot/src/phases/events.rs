@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the cluster is told of this node by Events. Best effort: a refusal is said once and keeps nothing from going on.
 
-use super::Cx;
+use super::context::Cx;
 use crate::fault::{Fault, OwnedBy, Owner};
-use crate::firewall::learn::node_client;
-use crate::host::Host;
 use crate::journal::Record;
-use crate::kube::event::Event;
-use crate::report::unix_seconds;
+use crate::node::events::tell;
 
 /// Fact: digest of the seed by which the node joined whose Event was made, or refused.
 const TOLD: &str = "joined-event";
@@ -19,15 +16,6 @@ pub(super) fn joined(cx: &Cx) -> Result<(), Fault> {
     }
     tell(&cx.host, "FirstbootJoined", false, message(cx), cx.seed.digest());
     cx.host.record(Record::Fact { name: TOLD.into(), value: cx.seed.digest().into() }).owned_by(Owner::Host)
-}
-
-/// Creates an Event, or says why there is none.
-pub(super) fn tell(host: &Host, reason: &'static str, warning: bool, message: String, occasion: &str) {
-    let occasion = occasion.chars().filter(char::is_ascii_hexdigit).take(16).collect();
-    let event = Event { reason, warning, message, occasion, time: unix_seconds(host.now()) };
-    if let Err(fault) = node_client(host).and_then(|client| client.tell(&event)) {
-        host.sys().say(&format!("firstboot: no Event for the cluster ({}): {fault}", fault.owner.word()));
-    }
 }
 
 fn message(cx: &Cx) -> String {

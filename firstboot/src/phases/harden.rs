@@ -2,16 +2,17 @@
 //! The hardened host, before any link is up: what the seed wants otherwise is kept, then every kind of setting is
 //! applied ([`crate::harden`]).
 
-use super::Cx;
+use super::context::Cx;
 use crate::fault::{Fault, OwnedBy, Owner};
-use crate::firewall;
-use crate::harden::{self, KEPT, Kept};
+use crate::harden::overrides::SeedOverrides;
+use crate::host::kept::OVERRIDES;
+use crate::{firewall, harden};
 use anyhow::Result;
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
-    let kept = Kept::of(&cx.seed);
+    let kept = SeedOverrides::of(&cx.seed);
     let held = || -> Result<bool> {
-        Ok(cx.host.read(KEPT)?.as_deref() == Some(&kept.bytes()?)
+        Ok(cx.host.read_kept(OVERRIDES.path).bytes == Some(kept.bytes()?)
             && firewall::holds(&cx.host, &cx.seed)?
             && harden::holds(&cx.host, &kept)?)
     };
@@ -19,9 +20,9 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
 }
 
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
-    let kept = Kept::of(&cx.seed);
+    let kept = SeedOverrides::of(&cx.seed);
     let keep = || -> Result<()> {
-        cx.host.write(KEPT, &kept.bytes()?, 0o644)?;
+        cx.host.keep(OVERRIDES, &kept.bytes()?)?;
         firewall::put(&cx.host, &cx.seed)
     };
     keep().owned_by(Owner::Host)?;

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The join: certificate and kubelet's files, and the end of the token's use.
 
-use super::{Cx, proxy, spend};
+use super::context::Cx;
+use super::seal::spend;
 use crate::clock;
-use crate::credential::credential;
-use crate::cri::SOCKET;
+use crate::containerd::cri::SOCKET;
 use crate::fault::{Fault, OwnedBy, Owner};
-use crate::firewall::learn;
+use crate::firewall::discover_peers;
 use crate::host::{Host, STATE_DIR};
 use crate::image::ImageInfo;
 use crate::journal::{Effect, Record};
@@ -17,6 +17,8 @@ use crate::kube::files::{Content, files};
 use crate::kube::node::NodeClient;
 use crate::network_part::privileged::obtain;
 use crate::network_part::{self, SERVICE_UNITS, SOCKET_UNIT};
+use crate::node::credential::credential;
+use crate::node::proxy_env;
 use crate::secret::Secret;
 use anyhow::{Context, Result};
 use std::time::{Duration, SystemTime};
@@ -45,14 +47,14 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     // After a power cut the certificate may be there already; then it is only proven and the token ended.
     if !holds(cx)? {
-        learn::names(&cx.host).owned_by(Owner::Host)?;
+        discover_peers::names(&cx.host).owned_by(Owner::Host)?;
         let (joined, key) = ask(cx)?;
         keep(cx, &joined, &key.sec1_pem()?).owned_by(Owner::Host)?;
     }
     // One answered request proves the certificate; from then on nobody needs the token.
     let client = client(cx)?;
     client.node()?;
-    learn::from_cluster(&cx.host, &client).owned_by(Owner::Host)?;
+    discover_peers::from_cluster(&cx.host, &client).owned_by(Owner::Host)?;
     spend(cx)?;
     cx.host.remove(&key_path()).owned_by(Owner::Host)
 }
@@ -145,8 +147,8 @@ fn keep(cx: &Cx, joined: &Joined, key: &Secret<String>) -> Result<()> {
         (facts::SERVER, joined.server.as_str()),
         (facts::CLUSTER_VERSION, &joined.cluster_version),
         (facts::LEFTOVER, if joined.leftover_node { "true" } else { "false" }),
-        (proxy::NETWORKS, &joined.networks),
-        (learn::NODE_PORTS, &joined.node_ports),
+        (proxy_env::NETWORKS, &joined.networks),
+        (discover_peers::NODE_PORTS, &joined.node_ports),
         (facts::SEED, cx.seed.digest()),
     ] {
         cx.host.record(Record::Fact { name: fact.into(), value: value.into() })?;

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! kubelet: configured as the seed says, enabled, started, healthy.
 
-use super::{Cx, kubelet_config, proxy};
+use super::context::Cx;
+use super::kubelet_config;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::journal::{Effect, Record};
-use crate::report::unix_seconds;
+use crate::node::paths::{KUBELET_UNIT, KUBELET_WANTED};
+use crate::node::proxy_env;
+use crate::text::{printable_line, unix_seconds};
 use anyhow::Result;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
-pub(crate) const WANTED: &str = "/etc/systemd/system/multi-user.target.wants/kubelet.service";
-pub(crate) const UNIT: &str = "/usr/lib/systemd/system/kubelet.service";
 /// As long as kubeadm waits (kubeletHealthCheck).
 const LIMIT: Duration = Duration::from_secs(240);
 /// How often it is asked whether kubelet keeps ending; its unit starts it again after 10 s.
@@ -30,17 +31,17 @@ pub(super) fn started(host: &Host) -> SystemTime {
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
     let held = || -> Result<bool> {
-        Ok(cx.host.read_link(WANTED)?.is_some()
+        Ok(cx.host.read_link(KUBELET_WANTED)?.is_some()
             && kubelet_config::holds(&cx.host, &cx.seed.kubelet)?
-            && proxy::holds(&cx.host, &cx.seed.network.via)?)
+            && proxy_env::holds(&cx.host, &cx.seed.network.via)?)
     };
     Ok(held().owned_by(Owner::Host)? && healthy(&cx.host))
 }
 
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     let work = || -> Result<u32> {
-        cx.host.symlink(WANTED, UNIT)?;
-        let proxy = proxy::put(&cx.host, &cx.seed.network.via)?;
+        cx.host.enable_unit(KUBELET_WANTED, KUBELET_UNIT)?;
+        let proxy = proxy_env::put(&cx.host, &cx.seed.network.via)?;
         if proxy {
             // It runs without what the join found out: the cluster's own ranges, which no proxy leads to.
             cx.host.run(&["systemctl", "restart", "containerd.service"])?;
@@ -118,17 +119,11 @@ fn complaint(log: &str) -> Option<String> {
         .or_else(|| lines().find(|l| l.starts_with("panic: ")))
         .or_else(|| lines().find(error))
         .or_else(|| lines().next())?;
-    Some(one_line(&match line.split_once(LAST_WORDS) {
+    Some(printable_line(&match line.split_once(LAST_WORDS) {
         Some((_, quoted)) => quoted.trim_end_matches('"').replace("\\\"", "\""),
         None if error(&line) => line.split_once("] ").map_or(line, |(_, text)| text).to_owned(),
         None => line.to_owned(),
     }))
-}
-
-/// Text of another program, made fit for one line: printable, at most 400 characters.
-fn one_line(text: &str) -> String {
-    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(400).collect();
-    clean.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn healthy(host: &Host) -> bool {

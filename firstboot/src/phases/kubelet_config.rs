@@ -5,8 +5,9 @@
 //! kubeadm's own copy of the configuration says the same. All lie outside /etc/kubernetes, which is kubeadm's, and are
 //! root's alone, as CIS Kubernetes asks of kubelet's configuration.
 
-use crate::harden::kubelet::{DROP_IN, FOLDER, SEED_DROP_IN, drop_in};
+use crate::harden::kubelet::fields::drop_in;
 use crate::host::Host;
+use crate::node::paths::{DROP_IN, KUBELET_DROP_INS, SEED_DROP_IN};
 use crate::seed::Kubelet;
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -19,7 +20,7 @@ const ARGS_FILE: &str = "/etc/default/kubelet";
 const MODE: u32 = 0o600;
 
 fn flag() -> String {
-    format!("--config-dir={FOLDER}")
+    format!("--config-dir={KUBELET_DROP_INS}")
 }
 
 /// What is to be there; none where nothing is.
@@ -107,7 +108,7 @@ mod tests {
         let none = Kubelet::default();
         assert!(!holds(&host, &none).unwrap() && put(&host, &none).unwrap());
         assert!(holds(&host, &none).unwrap() && !put(&host, &none).unwrap());
-        assert_eq!(host.list(FOLDER).unwrap(), ["10-harden.conf"]);
+        assert_eq!(host.list(KUBELET_DROP_INS).unwrap(), ["10-harden.conf"]);
         let args = host.read_text(ARGS_FILE).unwrap().unwrap();
         assert_eq!(args, "KUBELET_EXTRA_ARGS=\"--config-dir=/etc/firstboot/kubelet.conf.d\"");
         let some = kubelet(json!({"maxPods": 60, "evictionHard": {"memory.available": "50Mi"}}));
@@ -127,7 +128,10 @@ mod tests {
         host.write(SEED_DROP_IN, &host.read(SEED_DROP_IN).unwrap().unwrap(), 0o644).unwrap();
         assert!(!holds(&host, &some).unwrap(), "a mode that is too wide");
         assert!(put(&host, &none).unwrap() && holds(&host, &none).unwrap());
-        assert_eq!((host.list(FOLDER).unwrap(), host.read(PATCH).unwrap()), (vec!["10-harden.conf".to_owned()], None));
+        assert_eq!(
+            (host.list(KUBELET_DROP_INS).unwrap(), host.read(PATCH).unwrap()),
+            (vec!["10-harden.conf".to_owned()], None)
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod bundle;
 mod clock;
+pub mod context;
 mod events;
 mod harden;
 mod identity;
@@ -13,65 +14,17 @@ mod kubelet;
 mod kubelet_config;
 mod network;
 mod online;
-mod ours;
-mod pod_network;
+pub(crate) mod pod_network;
 mod preflight;
-mod proxy;
-mod ready;
-mod rebuild;
+pub(crate) mod ready;
 pub mod registries;
 mod runtime;
-mod seal;
+pub mod seal;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use bundle::room;
-pub use bundle::{CURRENT, Installed};
-pub(crate) use clock::has_timesyncd;
-pub(crate) use identity::{MACHINE_ID, NODE_BEFORE, came_with_image, machine_id, name_by_hardware};
-pub(crate) use images::missing as missing_images;
-pub(crate) use kernel::{audit as audit_kernel, swaps};
-pub(crate) use kubelet::{UNIT as KUBELET_UNIT, WANTED as KUBELET_WANTED};
-pub(crate) use network::made_vlan;
-pub use pod_network::withdraw as withdraw_pod_network;
-pub(crate) use proxy::{NETWORKS, kept as kept_via};
-pub use ready::LEFT_TO_DO;
-pub(crate) use rebuild::{Ask, Watch, tell as tell_rebuilt, warning as rebuilt};
-pub(crate) use seal::{erase, is_half_erased};
-pub use seal::{finish_without_seed, spend};
-
-use crate::boot_partition::BootPartition;
-use crate::host::Host;
-use crate::image::ImageInfo;
 use crate::phase::Phase;
-use crate::seed::Seed;
-
-/// Writes a file that the kernel would provide below a test's root.
-#[cfg(test)]
-pub(crate) fn put_for_tests(root: &std::path::Path, path: &str, text: &str) {
-    let path = root.join(path);
-    #[allow(clippy::disallowed_methods)] // a test's own root
-    let put = std::fs::create_dir_all(path.parent().unwrap()).and_then(|()| std::fs::write(path, text));
-    put.unwrap();
-}
-
-/// What the phases share: the machine, what it was given, and where the seed lies.
-pub struct Cx {
-    /// The machine.
-    pub host: Host,
-    /// The seed.
-    pub seed: Seed,
-    /// What the image says of itself.
-    pub image: ImageInfo,
-    /// The bundle in the image.
-    pub bundle: Installed,
-    /// The FAT partition that holds the seed.
-    pub boot: BootPartition,
-    /// Name of the seed file on it.
-    pub seed_name: &'static str,
-    /// Whether the seed lies on a stick that is carried on to the next device: it is read and left alone.
-    pub carried: bool,
-}
+use context::Cx;
 
 /// The order of work. What needs no network comes first, so that a late link costs nothing.
 pub const PHASES: &[Phase<Cx>] = &[

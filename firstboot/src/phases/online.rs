@@ -2,10 +2,10 @@
 //! Waits for a way to the cluster: a route to one of its API servers, or to the proxy that leads there. A default
 //! route is not asked for where the API server is on the link.
 
-use super::Cx;
-use super::network;
+use super::context::Cx;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::Host;
+use crate::network::{select_link, vlan_name};
 use crate::seed::Seed;
 use anyhow::Result;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -102,7 +102,7 @@ fn route_v6(line: &str) -> Option<(IpNet, String)> {
 /// What the links look like, for the person who reads the status file.
 fn why_not(host: &Host, seed: &Seed) -> Result<String> {
     let (network, routes) = (&seed.network, routes(host)?);
-    let links = network::links(host)?;
+    let links = select_link::links(host)?;
     if let Some(interface) = &network.interface
         && !links.iter().any(|l| interface.means(&l.name, &l.mac))
         && host.size_and_mode(&format!("/sys/class/net/{interface}"))?.is_none()
@@ -117,7 +117,7 @@ fn why_not(host: &Host, seed: &Seed) -> Result<String> {
         if !meant || (network.wifi.is_some() && !link.radio) {
             continue;
         }
-        let over = |name: &str| name == link.name || network.vlan.is_some_and(|id| name == network::vlan_name(id));
+        let over = |name: &str| name == link.name || network.vlan.is_some_and(|id| name == vlan_name(id));
         let name = &link.name;
         told.push(match (link.carrier, network.wifi.is_some()) {
             (false, true) => format!("{name} is not connected: wrong ssid or password, or out of reach"),
@@ -136,9 +136,10 @@ fn why_not(host: &Host, seed: &Seed) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{put_for_tests, tests::cx};
     use super::*;
     use crate::host::fake::Fake;
+    use crate::phases::tests::cx;
+    use crate::test_files::put_for_tests;
     use std::path::Path;
 
     const HEAD: &str = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n";

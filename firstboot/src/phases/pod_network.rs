@@ -5,7 +5,7 @@
 //! The addresses exist only once kubelet has registered the node, so this comes after kubelet. Our file's name sorts
 //! behind those that DaemonSets write, so that theirs is taken as soon as it is there.
 
-use super::Cx;
+use super::context::Cx;
 use super::join::client;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::Host;

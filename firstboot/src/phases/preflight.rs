@@ -3,10 +3,11 @@
 //!
 //! Errors stop the run. Warnings are said once, and kept for the status file.
 
-use super::Cx;
+use super::context::Cx;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::journal::Record;
-use crate::preflight::{Ground, Outcome, judge, look};
+use crate::preflight::check::CheckContext;
+use crate::preflight::{Outcome, judge, look};
 use crate::report::WARNINGS;
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
@@ -32,7 +33,7 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
 }
 
 fn early(cx: &Cx) -> Vec<Outcome> {
-    look(&Ground::new(&cx.host, &cx.image, &cx.bundle, Some(Ok(&cx.seed))), true)
+    look(&CheckContext::new(&cx.host, &cx.image, &cx.bundle, Some(Ok(&cx.seed))), true)
 }
 
 fn warnings(outcomes: &[Outcome]) -> impl Iterator<Item = &Outcome> {

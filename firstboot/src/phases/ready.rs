@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The node is Ready, as reported from this boot, and its Lease moves.
 
-use super::Cx;
+use super::context::Cx;
 use super::join::{client, leftover, node_name};
 use super::kubelet;
 use crate::fault::{Fault, OwnedBy, Owner};

@@ -2,8 +2,8 @@
 //! Where containerd pulls from: one folder a registry with its `hosts.toml` (containerd docs/hosts.md). containerd
 //! reads it at every pull, so nothing is restarted.
 
-use super::ours::{self, Changes, File};
 use crate::host::Host;
+use crate::host::managed_files::{self, Changes, File};
 use crate::seed::{Mirror, Registry};
 use anyhow::Result;
 
@@ -12,12 +12,12 @@ pub(super) const FOLDER: &str = "/etc/containerd/certs.d";
 
 /// Whether containerd is told of these registries and of no others by us.
 pub(super) fn hold(host: &Host, registries: &[Registry]) -> Result<bool> {
-    ours::hold(host, &files(registries), &folders(host)?)
+    managed_files::hold(host, &files(registries), &folders(host)?)
 }
 
 /// Tells containerd of these registries, and of no others by us.
 pub(super) fn put(host: &Host, registries: &[Registry]) -> Result<Changes> {
-    ours::put(host, &files(registries), &folders(host)?)
+    managed_files::put(host, &files(registries), &folders(host)?)
 }
 
 fn folders(host: &Host) -> Result<Vec<String>> {
@@ -121,7 +121,7 @@ capabilities = [\"pull\", \"resolve\"]
     fn another_seed_takes_its_registries_away_and_no_others() {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
-        super::super::put_for_tests(dir.path(), "etc/containerd/certs.d/theirs/hosts.toml", "server = \"a\"\n");
+        crate::test_files::put_for_tests(dir.path(), "etc/containerd/certs.d/theirs/hosts.toml", "server = \"a\"\n");
         let first = [registry("docker.io", &["https://a"], true), registry("quay.io", &["https://a"], false)];
         assert!(!hold(&host, &first).unwrap());
         put(&host, &first).unwrap();

@@ -2,15 +2,18 @@
 //! The end of the seed: its token is overwritten as soon as the certificate works, the file is destroyed when the node
 //! is Ready, and the partition is searched for what may be left of it.
 
-use super::{Cx, events};
+use super::context::Cx;
+use super::events;
 use crate::boot_partition::copies::{beside, is_copy};
 use crate::boot_partition::{BootPartition, SEED_NAMES, Sought, encodings};
 use crate::fault::{Fault, OwnedBy, Owner};
-use crate::host::{Host, STATE_DIR};
+use crate::host::Host;
+use crate::host::kept::RECEIPT;
 use crate::journal::Record;
-use crate::repair;
-use crate::report::unix_seconds;
+use crate::node::events::tell;
+use crate::node::repair;
 use crate::seed::JoinToken;
+use crate::text::unix_seconds;
 use anyhow::{Context, Result};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -132,7 +135,7 @@ fn undone(host: &Host, fault: Fault) -> Fault {
     let text = fault.to_string();
     let text = if text.starts_with("destroy the seed: ") { text } else { format!("destroy the seed: {text}") };
     let boot = host.boot_id().ok().flatten().unwrap_or_default();
-    events::tell(host, "SeedNotDestroyed", true, text.clone(), &boot);
+    tell(host, "SeedNotDestroyed", true, text.clone(), &boot);
     Fault::new(fault.owner, text)
 }
 
@@ -160,7 +163,7 @@ fn finish(host: &Host, bundle: &str, seed: &str, carried: bool) -> Result<()> {
         "phases": host.journal().seconds(),
     });
     let bytes = serde_json::to_vec_pretty(&receipt).context("encode the receipt")?;
-    host.write(&format!("{STATE_DIR}/receipt.json"), &bytes, 0o600)?;
+    host.keep(RECEIPT, &bytes)?;
     repair::keep(host)?;
     host.record(Record::Sealed)
 }

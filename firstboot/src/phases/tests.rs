@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What tests of several phases share.
 
-use super::{Cx, Installed};
+use super::context::Cx;
 use crate::boot_partition::formatted_for_tests;
 use crate::bundle::Manifest;
+use crate::bundle::installed::Installed;
 use crate::host::Host;
 use crate::host::fake::Fake;
 use crate::image::ImageInfo;

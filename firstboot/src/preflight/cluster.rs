@@ -2,36 +2,34 @@
 //! The way to the cluster: each API server reachable and proven, the clock beside it, no proxy that kubelet would ask.
 //! No credential is sent.
 
-use super::Finding::{self, Error, Fine, Warning};
-use super::Ground;
-use crate::clock;
+use super::check::Finding::{self, Error, Fine, Warning};
+use super::check::{CheckContext, Times};
+use crate::clock::{self, has_timesyncd};
 use crate::fault::Fault;
 use crate::fault::Owner::{Cluster, Host, Seed};
 use crate::kube::client::host_of;
 use crate::kube::clock::{endpoint_time, server_time};
-use crate::phases::{has_timesyncd, kept_via};
+use crate::node::client::cluster;
+use crate::node::proxy_env;
 use crate::proxy::is_direct;
-use crate::report::{timestamp, unix_seconds};
+use crate::text::{timestamp, unix_seconds};
 use anyhow::Result;
 use std::time::SystemTime;
 
 /// A clock that is this far off shows in logs and tokens; the join sets it right. Seconds.
 const APART: u64 = 60;
 
-/// What each API server said: `host:port`; how far it is ahead of this device's clock in seconds, or why not.
-pub(super) type Times = Vec<(String, Result<i64, Fault>)>;
-
 /// The API servers of the cluster, `host:port`; those of kubelet once there is a kubelet.
-fn servers(ground: &Ground<'_>) -> Result<Vec<String>> {
+fn servers(ground: &CheckContext<'_>) -> Result<Vec<String>> {
     if ground.done("join") {
-        return Ok(vec![host_of(&clock::cluster(ground.host)?.0)]);
+        return Ok(vec![host_of(&cluster(ground.host)?.0)]);
     }
     let seed = ground.good_seed();
     Ok(seed.map(|s| s.cluster.apiserver.iter().map(ToString::to_string).collect()).unwrap_or_default())
 }
 
 /// Asks each API server once.
-fn times<'g>(ground: &'g Ground<'_>) -> Result<&'g Times> {
+fn times<'g>(ground: &'g CheckContext<'_>) -> Result<&'g Times> {
     if let Some(times) = ground.times.get() {
         return Ok(times);
     }
@@ -42,8 +40,8 @@ fn times<'g>(ground: &'g Ground<'_>) -> Result<&'g Times> {
         times.push((at, told.map(|t| unix_seconds(t) as i64 - now)));
     };
     if ground.done("join") {
-        let (server, ca) = clock::cluster(ground.host)?;
-        let via = kept_via(ground.host)?;
+        let (server, ca) = cluster(ground.host)?;
+        let via = proxy_env::kept(ground.host)?;
         ask(host_of(&server), &|| server_time(&via, &server, &ca));
     } else if let Some(seed) = ground.good_seed() {
         for at in &seed.cluster.apiserver {
@@ -53,7 +51,7 @@ fn times<'g>(ground: &'g Ground<'_>) -> Result<&'g Times> {
     Ok(ground.times.get_or_init(|| times))
 }
 
-pub(super) fn endpoint(ground: &Ground<'_>) -> Result<Finding> {
+pub(super) fn endpoint(ground: &CheckContext<'_>) -> Result<Finding> {
     let times = times(ground)?;
     if times.is_empty() {
         return Ok(match &ground.seed {
@@ -70,7 +68,7 @@ pub(super) fn endpoint(ground: &Ground<'_>) -> Result<Finding> {
     })
 }
 
-pub(super) fn clock(ground: &Ground<'_>) -> Result<Finding> {
+pub(super) fn clock(ground: &CheckContext<'_>) -> Result<Finding> {
     let host = ground.host;
     let (now, floor) = (unix_seconds(host.now()), unix_seconds(clock::floor(host, ground.image)?));
     if now < floor {
@@ -98,7 +96,7 @@ pub(super) fn clock(ground: &Ground<'_>) -> Result<Finding> {
 
 /// kubelet takes proxies from its environment, as Go programs do; firstboot does not. What systemd gives to all
 /// services, it gave to this one.
-pub(super) fn proxy(ground: &Ground<'_>) -> Result<Finding> {
+pub(super) fn proxy(ground: &CheckContext<'_>) -> Result<Finding> {
     let environment = ground.host.read("/proc/self/environ")?.unwrap_or_default();
     let environment = String::from_utf8_lossy(&environment).into_owned();
     let value = |name: &str| {

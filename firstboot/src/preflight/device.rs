@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The device itself: room, memory, identity, and what the bundle brings.
 
-use super::Finding::{self, Error, Fine, Warning};
-use super::Ground;
-use crate::cri::Cri;
+use super::check::CheckContext;
+use super::check::Finding::{self, Error, Fine, Warning};
+use crate::bundle::installed::room;
+use crate::containerd::cri::Cri;
 use crate::fault::Owner::{Host, Image};
-use crate::phases::{self, MACHINE_ID};
+use crate::identity::{self, MACHINE_ID};
 use anyhow::{Context, Result};
 
 /// kubelet, containerd and the system take about 300 MiB; below this nothing is left for a pod.
@@ -13,7 +14,7 @@ const LEAST_MIB: u64 = 400;
 /// Boards sold with 1 GiB show about this much; with less, kubelet evicts pods early (memory.available<100Mi).
 const COMFORTABLE_MIB: u64 = 900;
 
-pub(super) fn disk(ground: &Ground<'_>) -> Result<Finding> {
+pub(super) fn disk(ground: &CheckContext<'_>) -> Result<Finding> {
     let mounts = ground.host.read_text("/proc/mounts")?.unwrap_or_default();
     // proc_mounts(5): device, mount point, type, options. The last line for a point is what is seen there.
     let root = mounts.lines().rev().find(|l| l.split_whitespace().nth(1) == Some("/"));
@@ -23,7 +24,7 @@ pub(super) fn disk(ground: &Ground<'_>) -> Result<Finding> {
             "write to the root file system: it is read-only; if it was not meant to be, the disk has errors (dmesg)";
         return Ok(Error(Host, text.into()));
     }
-    let need = phases::room(ground.host, ground.bundle)?;
+    let need = room(ground.host, ground.bundle)?;
     let free = ground.host.free_bytes("/")?;
     let (need_mib, free_mib) = (need.div_ceil(1 << 20), free >> 20);
     Ok(match (free < need, ground.done("images")) {
@@ -41,7 +42,7 @@ pub(super) fn disk(ground: &Ground<'_>) -> Result<Finding> {
     })
 }
 
-pub(super) fn memory(ground: &Ground<'_>) -> Result<Finding> {
+pub(super) fn memory(ground: &CheckContext<'_>) -> Result<Finding> {
     let text = ground.host.read_text("/proc/meminfo")?.unwrap_or_default();
     let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:")).context("find MemTotal in /proc/meminfo")?;
     let kib = line.trim().trim_end_matches("kB").trim().parse::<u64>().context("read MemTotal in /proc/meminfo")?;
@@ -55,14 +56,14 @@ pub(super) fn memory(ground: &Ground<'_>) -> Result<Finding> {
     })
 }
 
-pub(super) fn machine_id(ground: &Ground<'_>) -> Result<Finding> {
-    if phases::machine_id(ground.host)?.is_none() {
+pub(super) fn machine_id(ground: &CheckContext<'_>) -> Result<Finding> {
+    if identity::machine_id(ground.host)?.is_none() {
         return Ok(match ground.done("identity") {
             false => Fine("the phase identity makes one".into()),
             true => Error(Host, format!("find an id in {MACHINE_ID}: it was there and is not any more")),
         });
     }
-    Ok(match phases::came_with_image(ground.host, ground.image)? {
+    Ok(match identity::came_with_image(ground.host, ground.image)? {
         false => Fine("made on this device".into()),
         true => Warning(
             Image,
@@ -71,12 +72,12 @@ pub(super) fn machine_id(ground: &Ground<'_>) -> Result<Finding> {
     })
 }
 
-pub(super) fn node_name(ground: &Ground<'_>) -> Result<Finding> {
+pub(super) fn node_name(ground: &CheckContext<'_>) -> Result<Finding> {
     if let Some(name) = ground.host.journal().fact("node") {
         return Ok(Fine(name.to_owned()));
     }
     let template = ground.good_seed().and_then(|s| s.node.name.as_ref());
-    Ok(match phases::name_by_hardware(ground.host, template) {
+    Ok(match identity::name_by_hardware(ground.host, template) {
         Ok(Some(name)) => Fine(name),
         Ok(None) => {
             let text = "this device has neither a serial number nor a permanent MAC address: it gets a random name, \
@@ -87,7 +88,7 @@ pub(super) fn node_name(ground: &Ground<'_>) -> Result<Finding> {
     })
 }
 
-pub(super) fn sandbox_image(ground: &Ground<'_>) -> Result<Finding> {
+pub(super) fn sandbox_image(ground: &CheckContext<'_>) -> Result<Finding> {
     let manifest = &ground.bundle.manifest;
     let name = &manifest.sandbox_image;
     if !manifest.images.iter().any(|i| i.name == *name) {

@@ -2,15 +2,16 @@
 //! kubeadm's own checks for a worker (`kubeadm join`, 1.36), under its ids. What firstboot has not installed yet is no
 //! fault of the device; what it wrote itself is not "in the way".
 
-use super::Finding::{self, Error, Fine, Warning};
-use super::Ground;
-use crate::cri::{Cri, SOCKET};
+use super::check::CheckContext;
+use super::check::Finding::{self, Error, Fine, Warning};
+use crate::containerd::cri::{Cri, SOCKET};
 use crate::fault::Owner::{Host, Image};
 use crate::host::System;
+use crate::host::mounts::swaps;
 use crate::kube::config::CA_FILE;
 use crate::kube::files::KUBELET_CONF;
-use crate::phases::{KUBELET_UNIT, KUBELET_WANTED, swaps};
-use crate::seed::is_dns_subdomain;
+use crate::names::is_dns_subdomain;
+use crate::node::paths::{KUBELET_UNIT, KUBELET_WANTED};
 use anyhow::Result;
 
 /// Where programs are looked for, as in the units' PATH.
@@ -25,20 +26,20 @@ pub(super) fn privileged(sys: &dyn System) -> Finding {
     }
 }
 
-pub(super) fn kubelet_conf(ground: &Ground<'_>) -> Result<Finding> {
+pub(super) fn kubelet_conf(ground: &CheckContext<'_>) -> Result<Finding> {
     available(ground, KUBELET_CONF)
 }
 
-pub(super) fn bootstrap_conf(ground: &Ground<'_>) -> Result<Finding> {
+pub(super) fn bootstrap_conf(ground: &CheckContext<'_>) -> Result<Finding> {
     available(ground, "/etc/kubernetes/bootstrap-kubelet.conf")
 }
 
-pub(super) fn ca(ground: &Ground<'_>) -> Result<Finding> {
+pub(super) fn ca(ground: &CheckContext<'_>) -> Result<Finding> {
     available(ground, CA_FILE)
 }
 
 /// What another join left behind must not be taken for ours, nor overwritten.
-fn available(ground: &Ground<'_>, path: &str) -> Result<Finding> {
+fn available(ground: &CheckContext<'_>, path: &str) -> Result<Finding> {
     Ok(match ground.host.size_and_mode(path)? {
         None => Fine(format!("{path} is not there yet")),
         Some(_) if ground.host.journal().knows(path) => Fine(format!("{path} is firstboot's")),
@@ -46,7 +47,7 @@ fn available(ground: &Ground<'_>, path: &str) -> Result<Finding> {
     })
 }
 
-pub(super) fn cri(ground: &Ground<'_>) -> Result<Finding> {
+pub(super) fn cri(ground: &CheckContext<'_>) -> Result<Finding> {
     if !ground.done("runtime") {
         return Ok(Fine("containerd is not installed yet; the phase runtime does".into()));
     }
@@ -57,7 +58,7 @@ pub(super) fn cri(ground: &Ground<'_>) -> Result<Finding> {
     })
 }
 
-pub(super) fn runtime_version(ground: &Ground<'_>) -> Result<Finding> {
+pub(super) fn runtime_version(ground: &CheckContext<'_>) -> Result<Finding> {
     if !ground.done("runtime") {
         return Ok(Fine("containerd is not installed yet; the phase runtime does".into()));
     }
@@ -80,7 +81,7 @@ pub(super) fn runtime_version(ground: &Ground<'_>) -> Result<Finding> {
     })
 }
 
-pub(super) fn swap(ground: &Ground<'_>) -> Result<Finding> {
+pub(super) fn swap(ground: &CheckContext<'_>) -> Result<Finding> {
     let swaps = swaps(ground.host)?;
     Ok(match swaps.as_slice() {
         [] => Fine("swap is off".into()),
@@ -89,7 +90,7 @@ pub(super) fn swap(ground: &Ground<'_>) -> Result<Finding> {
     })
 }
 
-pub(super) fn program(ground: &Ground<'_>, name: &str) -> Result<Finding> {
+pub(super) fn program(ground: &CheckContext<'_>, name: &str) -> Result<Finding> {
     for folder in PATH {
         let path = format!("{folder}/{name}");
         if ground.host.size_and_mode(&path)?.is_some_and(|(_, mode)| mode & 0o111 != 0) {
@@ -99,7 +100,7 @@ pub(super) fn program(ground: &Ground<'_>, name: &str) -> Result<Finding> {
     Ok(Error(Image, format!("find {name}: kubelet calls it and it is in no folder of {}", PATH.join(":"))))
 }
 
-pub(super) fn hostname(ground: &Ground<'_>) -> Result<Finding> {
+pub(super) fn hostname(ground: &CheckContext<'_>) -> Result<Finding> {
     if !ground.done("identity") {
         return Ok(Fine("the phase identity sets it".into()));
     }
@@ -115,7 +116,7 @@ pub(super) fn hostname(ground: &Ground<'_>) -> Result<Finding> {
     })
 }
 
-pub(super) fn kubelet_version(ground: &Ground<'_>) -> Result<Finding> {
+pub(super) fn kubelet_version(ground: &CheckContext<'_>) -> Result<Finding> {
     let brought = &ground.bundle.manifest.kubernetes;
     if !ground.done("bundle") {
         return Ok(Fine(format!("the bundle brings {brought}")));
@@ -136,7 +137,7 @@ fn minor(version: &str) -> Option<u32> {
     version.split('.').nth(1)?.parse().ok()
 }
 
-pub(super) fn kubelet_service(ground: &Ground<'_>) -> Result<Finding> {
+pub(super) fn kubelet_service(ground: &CheckContext<'_>) -> Result<Finding> {
     if ground.host.size_and_mode(KUBELET_UNIT)?.is_none() {
         return Ok(Error(Image, format!("find unit kubelet.service: {KUBELET_UNIT} is not there")));
     }
@@ -147,7 +148,7 @@ pub(super) fn kubelet_service(ground: &Ground<'_>) -> Result<Finding> {
     })
 }
 
-pub(super) fn port(ground: &Ground<'_>) -> Result<Finding> {
+pub(super) fn port(ground: &CheckContext<'_>) -> Result<Finding> {
     let mut taken = false;
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
         let text = ground.host.read(table)?.unwrap_or_default();
@@ -166,15 +167,15 @@ pub(super) fn port(ground: &Ground<'_>) -> Result<Finding> {
     })
 }
 
-pub(super) fn forward_v4(ground: &Ground<'_>) -> Result<Finding> {
+pub(super) fn forward_v4(ground: &CheckContext<'_>) -> Result<Finding> {
     forward(ground, "/proc/sys/net/ipv4/ip_forward")
 }
 
-pub(super) fn forward_v6(ground: &Ground<'_>) -> Result<Finding> {
+pub(super) fn forward_v6(ground: &CheckContext<'_>) -> Result<Finding> {
     forward(ground, "/proc/sys/net/ipv6/conf/default/forwarding")
 }
 
-fn forward(ground: &Ground<'_>, path: &str) -> Result<Finding> {
+fn forward(ground: &CheckContext<'_>, path: &str) -> Result<Finding> {
     let value = ground.host.read_text(path)?;
     Ok(match (value.as_deref(), ground.done("kernel")) {
         (Some("1"), _) => Fine(format!("{path} is 1")),

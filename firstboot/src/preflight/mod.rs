@@ -5,6 +5,7 @@
 //! no phase mends, so that a device that cannot become a node says so before anything is installed. What a phase makes
 //! itself (swap, modules, names) it checks itself. Nothing here changes the machine.
 
+pub mod check;
 mod cluster;
 mod device;
 mod kubeadm;
@@ -14,37 +15,17 @@ mod system;
 mod tests;
 
 use crate::boot_partition::locate;
+use crate::bundle::installed::Installed;
 use crate::fault::{Fault, Owner};
 use crate::host::{Host, Linux};
 use crate::image::ImageInfo;
-use crate::phases::Installed;
-use crate::report::one_line;
-use crate::run::image_info;
 use crate::seed::{self, Seed};
+use crate::text::one_line;
 use anyhow::Result;
+use check::{Check, CheckContext, Finding, Refusal};
 use serde::Serialize;
-use std::cell::OnceCell;
 
-/// One row of the list.
-pub struct Check {
-    /// Its name; kubeadm's where kubeadm has such a check.
-    pub id: &'static str,
-    /// Whether the phase `preflight` looks at it, too.
-    pub early: bool,
-    look: fn(&Ground<'_>) -> Result<Finding>,
-}
-
-/// What one check found, with words for it and, unless all is well, who has to act.
-pub enum Finding {
-    /// All is well.
-    Fine(String),
-    /// The join may work; a person should know.
-    Warning(Owner, String),
-    /// The join will not work.
-    Error(Owner, String),
-}
-
-use Finding::{Error, Fine, Warning};
+use check::Finding::{Error, Fine, Warning};
 
 /// In the order of `kubeadm join`, then ours.
 pub const CHECKS: &[Check] = &[
@@ -75,45 +56,6 @@ pub const CHECKS: &[Check] = &[
     Check { id: "Endpoint", early: false, look: cluster::endpoint },
     Check { id: "Clock", early: false, look: cluster::clock },
 ];
-
-/// Why there is no seed that can be used, and who has to act.
-pub type Refusal = (Owner, String);
-
-/// What the checks look at.
-pub struct Ground<'a> {
-    /// The machine.
-    pub host: &'a Host,
-    /// What the image says of itself.
-    pub image: &'a ImageInfo,
-    /// The bundle in the image.
-    pub bundle: &'a Installed,
-    /// The seed, if there is one; why it is refused, if it is.
-    pub seed: Option<Result<&'a Seed, Refusal>>,
-    /// What the API servers said, once they were asked.
-    times: OnceCell<cluster::Times>,
-}
-
-impl<'a> Ground<'a> {
-    /// What the checks look at, nothing of it asked for yet.
-    pub fn new(
-        host: &'a Host,
-        image: &'a ImageInfo,
-        bundle: &'a Installed,
-        seed: Option<Result<&'a Seed, Refusal>>,
-    ) -> Self {
-        Ground { host, image, bundle, seed, times: OnceCell::new() }
-    }
-
-    /// The seed, when it can be used.
-    fn good_seed(&self) -> Option<&'a Seed> {
-        self.seed.as_ref().and_then(|s| s.as_ref().ok()).copied()
-    }
-
-    /// Whether this phase is behind us.
-    fn done(&self, phase: &str) -> bool {
-        self.host.journal().done(phase)
-    }
-}
 
 /// One row of the answer: the JSON that docs/operations.md describes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -161,7 +103,7 @@ impl Outcome {
 
 /// Looks at all checks, or at those that the phase looks at. Without root rights nothing else can be seen, so that
 /// comes first and, when it fails, alone.
-pub fn look(ground: &Ground<'_>, early_only: bool) -> Vec<Outcome> {
+pub fn look(ground: &CheckContext<'_>, early_only: bool) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     for check in CHECKS.iter().filter(|c| c.early || !early_only) {
         let finding = (check.look)(ground).unwrap_or_else(|e| Error(Owner::Host, format!("{e:#}")));
@@ -203,11 +145,11 @@ pub fn of_device(open: impl FnOnce() -> Result<Host, Fault>) -> Result<Vec<Outco
         return Ok(vec![Outcome::new(CHECKS[0].id, root)]);
     }
     let host = open()?;
-    let image = image_info(&host)?;
+    let image = ImageInfo::read(&host)?;
     let bundle = Installed::read(&host)?;
     let found = find_seed(&image);
     let seed = found.as_ref().map(|s| s.as_ref().map_err(|(owner, why)| (*owner, why.clone())));
-    Ok(look(&Ground::new(&host, &image, &bundle, seed), false))
+    Ok(look(&CheckContext::new(&host, &image, &bundle, seed), false))
 }
 
 /// The seed that a run would take, or why it would not.

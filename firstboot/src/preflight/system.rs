@@ -5,8 +5,8 @@
 //! not look at it either. The memory controller has a check of its own, [`cgroup_memory`]: it is the one thing that is
 //! off on whole families of boards, and the cure depends on the board.
 
-use super::Finding::{self, Error, Fine, Warning};
-use super::Ground;
+use super::check::CheckContext;
+use super::check::Finding::{self, Error, Fine, Warning};
 use crate::fault::Owner::{Host, Image};
 use crate::host::Host as Machine;
 use anyhow::Result;
@@ -40,7 +40,7 @@ const OPTIONAL: &[&str] = &["BLK_DEV_DM", "CFS_BANDWIDTH", "SECCOMP", "SECCOMP_F
 const CONTROLLERS: &[&str] = &["cpu", "cpuset", "pids"];
 const CGROUPS: &str = "/sys/fs/cgroup/cgroup.controllers";
 
-pub(super) fn verification(ground: &Ground<'_>) -> Result<Finding> {
+pub(super) fn verification(ground: &CheckContext<'_>) -> Result<Finding> {
     let host = ground.host;
     let release = host.read_text("/proc/sys/kernel/osrelease")?.unwrap_or_default();
     let (mut errors, mut warnings) = (Vec::new(), Vec::new());
@@ -126,7 +126,7 @@ fn options(text: &str) -> BTreeSet<String> {
     text.lines().filter_map(set).collect()
 }
 
-pub(super) fn cgroup_memory(ground: &Ground<'_>) -> Result<Finding> {
+pub(super) fn cgroup_memory(ground: &CheckContext<'_>) -> Result<Finding> {
     // Without cgroup v2 there is no such file, and SystemVerification says so.
     let Some(there) = ground.host.read_text(CGROUPS)? else { return Ok(Fine("not looked at: no cgroup v2".into())) };
     if there.split_whitespace().any(|c| c == "memory") {

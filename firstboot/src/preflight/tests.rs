@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Each check on a device that is all right, then with that one thing wrong: level, owner and exact words.
 
-use super::{CHECKS, Ground, Outcome, judge, shown};
+use super::check::CheckContext;
+use super::{CHECKS, Outcome, judge, shown};
+use crate::bundle::installed::Installed;
 use crate::bundle::{Blob, File, Image, Manifest};
 use crate::host::Host;
 use crate::host::fake::Fake;
@@ -9,7 +11,7 @@ use crate::image::ImageInfo;
 use crate::journal::Record;
 use crate::kube::files::KUBELET_CONF;
 use crate::kube::wire_tests::{Ca, ok_json, serve};
-use crate::phases::{Installed, KUBELET_WANTED};
+use crate::node::paths::KUBELET_WANTED;
 use crate::seed::{self, Seed};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -91,7 +93,7 @@ impl Device {
 
     fn outcome(&self, id: &str) -> Outcome {
         let check = CHECKS.iter().find(|c| c.id == id).unwrap();
-        let ground = Ground::new(&self.host, &self.image, &self.bundle, self.seed.as_ref().map(Ok));
+        let ground = CheckContext::new(&self.host, &self.image, &self.bundle, self.seed.as_ref().map(Ok));
         Outcome::new(check.id, (check.look)(&ground).unwrap())
     }
 
@@ -301,7 +303,7 @@ fn without_a_seed_there_is_nobody_to_ask() {
     assert_eq!(device.line("Endpoint"), "[WARNING] there is no seed yet, so no API server to ask (seed)");
     let want = "[OK] 2023-11-14T22:15:00Z, not before 2023-11-14T22:13:20Z; no API server to compare with";
     assert_eq!(device.line("Clock"), want);
-    let refused = Ground::new(
+    let refused = CheckContext::new(
         &device.host,
         &device.image,
         &device.bundle,

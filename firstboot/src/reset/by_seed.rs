@@ -39,7 +39,8 @@ mod tests {
     #[test]
     fn a_seed_resets_what_has_joined_and_a_stick_does_so_once() {
         let dir = tempfile::tempdir().unwrap();
-        let mut journal = Journal::open(&dir.path().join("journal")).unwrap();
+        std::fs::create_dir_all(dir.path().join("var/lib/firstboot")).unwrap();
+        let mut journal = Journal::read(dir.path());
         let joins = |reset: bool| {
             let (pin, reset) = ("0".repeat(64), if reset { "reset = true\n" } else { "" });
             let text = format!(
@@ -66,7 +67,9 @@ mod tests {
         assert!(matches!(answer(&journal, joins(true), true), Answer::Join(_)));
         assert!(resets(answer(&journal, joins(true), false)));
         // A new device that has joined by it.
-        let mut journal = Journal::open(&dir.path().join("other")).unwrap();
+        let other = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(other.path().join("var/lib/firstboot")).unwrap();
+        let mut journal = Journal::read(other.path());
         let begun = Record::Begun { version: "1".into(), seed: seed.digest().into(), boot: "b".into() };
         for record in [begun, Record::Sealed] {
             journal.append(record).unwrap();

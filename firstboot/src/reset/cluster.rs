@@ -2,12 +2,12 @@
 //! Who is told that a node leaves. A cluster that is gone, or a certificate that is, keeps no device from being reset:
 //! that is said in one line.
 
-use crate::credential::{Credential, credential};
 use crate::fault::{Fault, OwnedBy, Owner};
-use crate::firewall::learn::node_client;
 use crate::host::Host;
 use crate::kube::error::{Error, Kind};
 use crate::kube::node::NodeClient;
+use crate::node::client::node_client;
+use crate::node::credential::{Credential, credential};
 use std::time::Duration;
 
 /// How long pods have to end.

@@ -5,25 +5,20 @@
 //! firstboot-reset.service, which does the work: it goes on when the terminal is gone, and at the next boot when the
 //! power is. The work is a list of steps ([`plan`]) out of the journal; the journal itself goes last.
 
-mod by_seed;
+pub(crate) mod by_seed;
 mod cluster;
-mod keep;
-pub(crate) mod mounts;
 mod packets;
 mod plan;
 mod steps;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use by_seed::{Answer, answer};
-pub use keep::Keep;
-
-use crate::boot_partition::locate;
+use crate::boot_partition::{Places, locate};
 use crate::fault::{Fault, OwnedBy, Owner};
+use crate::host::exclusions::Exclusions;
 use crate::host::{Host, System};
 use crate::journal::{JOURNAL, Record};
-use crate::report::Reporter;
-use crate::run::{Places, reporter_beside};
+use crate::report::{Facts, Reporter, reporter_beside};
 use std::cell::Cell;
 use std::path::Path;
 use steps::Work;
@@ -35,7 +30,7 @@ pub const UNIT: &str = "firstboot-reset.service";
 ///
 /// # Errors
 /// A host fault when a reset has begun, and its record cannot be read.
-pub fn dry_run(host: &Host, keep: &Keep) -> Result<String, Fault> {
+pub fn dry_run(host: &Host, keep: &Exclusions) -> Result<String, Fault> {
     let keep = begun(host)?.unwrap_or_default().with(keep);
     let units = plan::OURS.map(|unit| plan::Step::Stop(unit.into()));
     let steps = units.into_iter().chain(plan::plan(host, &keep));
@@ -74,7 +69,7 @@ pub enum Done {
 ///
 /// # Errors
 /// A host fault where the service failed; it goes on at the next boot.
-pub fn by_command(host: &Host, keep: &Keep) -> Result<Done, Fault> {
+pub fn by_command(host: &Host, keep: &Exclusions) -> Result<Done, Fault> {
     if !host.journal().used() && host.journal().resetting().is_none() {
         return Ok(Done::Nothing);
     }
@@ -86,14 +81,14 @@ pub fn by_command(host: &Host, keep: &Keep) -> Result<Done, Fault> {
 
 /// Hands over to the service, which stops the caller: for firstboot.service.
 pub(crate) fn by_service(host: &Host, seed: Option<String>) -> Result<(), Fault> {
-    record(host, &Keep::default(), seed)?;
+    record(host, &Exclusions::default(), seed)?;
     host.sys().notify("STATUS=being reset");
     host.run(&["systemctl", "--no-block", "start", UNIT]).map(drop).owned_by(Owner::Host)
 }
 
 /// From this record on the device is being reset, whatever happens. Once begun, a reset can only be told to keep more:
 /// where it stopped at what somebody has mounted, for instance.
-fn record(host: &Host, keep: &Keep, seed: Option<String>) -> Result<(), Fault> {
+fn record(host: &Host, keep: &Exclusions, seed: Option<String>) -> Result<(), Fault> {
     let before = begun(host)?;
     let keep = before.clone().unwrap_or_default().with(keep);
     if before.as_ref() == Some(&keep) {
@@ -103,9 +98,9 @@ fn record(host: &Host, keep: &Keep, seed: Option<String>) -> Result<(), Fault> {
 }
 
 /// What a reset that has begun, and not ended, leaves alone; none where none has begun.
-fn begun(host: &Host) -> Result<Option<Keep>, Fault> {
+fn begun(host: &Host) -> Result<Option<Exclusions>, Fault> {
     // A list that cannot be read must not be taken for an empty one.
-    let keep = host.journal().resetting().map(Keep::parse).transpose();
+    let keep = host.journal().resetting().map(Exclusions::parse).transpose();
     keep.map_err(|why| Fault::new(Owner::Host, format!("read {JOURNAL}: {why}")))
 }
 
@@ -113,29 +108,29 @@ fn begun(host: &Host) -> Result<Option<Keep>, Fault> {
 ///
 /// # Errors
 /// A host fault when something on this device cannot be taken back. The next boot tries again.
-pub fn work(root: &Path, sys: Box<dyn System>) -> Result<(), Fault> {
-    work_beside(root, sys, &locate)
+pub fn work(root: &Path, sys: Box<dyn System>, facts: &dyn Facts) -> Result<(), Fault> {
+    work_beside(root, sys, facts, &locate)
 }
 
 /// [`work`] with another boot partition: for tests on a machine that has none of its own.
 ///
 /// # Errors
 /// As [`work`].
-pub fn work_beside(root: &Path, sys: Box<dyn System>, places: Places<'_>) -> Result<(), Fault> {
+pub fn work_beside(root: &Path, sys: Box<dyn System>, facts: &dyn Facts, places: Places<'_>) -> Result<(), Fault> {
     let host = Host::open(root, sys).owned_by(Owner::Host)?;
     if begun(&host)?.is_none() {
         return Ok(());
     }
     // Before anything is written where they write, too.
     let stopped = plan::OURS.into_iter().try_for_each(|unit| steps::stop(&host, unit)).owned_by(Owner::Host);
-    let mut reporter = reporter_beside(&host, places);
+    let mut reporter = reporter_beside(&host, facts, places);
     let done = stopped.and_then(|()| take_back(&host, &mut reporter));
     done.inspect_err(|fault| reporter.failed(None, fault, None))
 }
 
 fn take_back(host: &Host, reporter: &mut Reporter<'_>) -> Result<(), Fault> {
     // What they wrote until they were stopped.
-    host.reread_journal().owned_by(Owner::Host)?;
+    host.reread_journal();
     let keep = begun(host)?.unwrap_or_default();
     let left = left_to_do(host);
     host.sys().say("firstboot: reset begins");

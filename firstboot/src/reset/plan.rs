@@ -2,7 +2,7 @@
 //! What a reset does, as a list: made from the journal, newest effect first, and from what kubelet, containerd and pod
 //! networks are known to make besides. `--dry-run` prints the list, a reset carries it out; neither knows more.
 
-use super::keep::{Keep, is_within};
+use crate::host::exclusions::{Exclusions, is_within};
 use crate::host::{Host, STATE_DIR};
 use crate::journal::{Effect, Record};
 use crate::network_part::{SERVICE_UNITS, SOCKET_UNIT};
@@ -32,8 +32,6 @@ const MADE: &[(&str, &str)] = &[
 ];
 /// Folders of whose content others have a part; gone whole where firstboot made the folder.
 const SHARED: [&str; 4] = ["/etc/kubernetes", "/etc/cni/net.d", "/opt/cni/bin", "/var/lib/kubelet"];
-/// Where systemd keeps what is enabled.
-const ENABLED: &str = "/etc/systemd/system/";
 
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +85,7 @@ impl fmt::Display for Step {
 }
 
 /// All steps in order.
-pub(super) fn plan(host: &Host, keep: &Keep) -> Vec<Step> {
+pub(super) fn plan(host: &Host, keep: &Exclusions) -> Vec<Step> {
     let journal = host.journal();
     let effects: Vec<&Effect> = journal
         .records()
@@ -116,7 +114,7 @@ pub(super) fn plan(host: &Host, keep: &Keep) -> Vec<Step> {
 }
 
 /// What ends before anything is taken away.
-fn begin(effects: &[&Effect], keep: &Keep, steps: &mut Vec<Step>) {
+fn begin(effects: &[&Effect], keep: &Exclusions, steps: &mut Vec<Step>) {
     let started = |unit: &str| effects.iter().any(|effect| starts(effect, unit));
     let made = |path: &str| effects.iter().any(|e| matches!(e, Effect::Folder { path: p } if p == path));
     // A node that never ran has nobody to tell.
@@ -125,9 +123,8 @@ fn begin(effects: &[&Effect], keep: &Keep, steps: &mut Vec<Step>) {
     }
     // First of all: a device that loses its power now starts neither at its next boot.
     for unit in [KUBELET, RUNTIME] {
-        let link = |e: &&&Effect| matches!(e, Effect::Created { path } if enabled(path) == Some(unit));
-        steps.extend(effects.iter().filter(link).flat_map(|e| match e {
-            Effect::Created { path } => Some(Step::Remove(path.clone())),
+        steps.extend(effects.iter().filter_map(|effect| match effect {
+            Effect::Enabled { unit: enabled, path } if enabled == unit => Some(Step::Remove(path.clone())),
             _ => None,
         }));
     }
@@ -151,26 +148,17 @@ fn begin(effects: &[&Effect], keep: &Keep, steps: &mut Vec<Step>) {
 /// Whether this unit may have run since: what is enabled is started by systemd, too, at a boot after a power cut.
 pub(super) fn starts(effect: &Effect, unit: &str) -> bool {
     match effect {
-        Effect::Started { unit: started } => started == unit,
-        Effect::Created { path } => enabled(path) == Some(unit),
+        Effect::Started { unit: started } | Effect::Enabled { unit: started, .. } => started == unit,
         _ => false,
     }
-}
-
-/// The unit that a link enables.
-fn enabled(path: &str) -> Option<&str> {
-    let (folder, unit) = path.strip_prefix(ENABLED)?.split_once('/')?;
-    folder.ends_with(".wants").then_some(unit)
 }
 
 fn undo(effect: &Effect, steps: &mut Vec<Step>) {
     match effect {
         Effect::Started { unit } => steps.push(Step::Stop(unit.clone())),
-        Effect::Created { path } => {
-            steps.push(Step::Remove(path.clone()));
-            // What was enabled may run, even where systemd and not firstboot started it.
-            steps.extend(enabled(path).map(|unit| Step::Stop(unit.to_owned())));
-        }
+        Effect::Created { path } => steps.push(Step::Remove(path.clone())),
+        // What was enabled may run, even where systemd and not firstboot started it.
+        Effect::Enabled { unit, path } => steps.extend([Step::Remove(path.clone()), Step::Stop(unit.clone())]),
         Effect::Replaced { path, backup } => {
             steps.push(Step::PutBack { path: path.clone(), backup: backup.clone() });
         }
@@ -191,7 +179,7 @@ fn folders(effects: &[&Effect]) -> Vec<Step> {
 fn path(step: &Step) -> Option<&str> {
     match step {
         Step::Tree(path) | Step::Remove(path) | Step::PutBack { path, .. } | Step::Folder(path) => Some(path),
-        Step::MachineId => Some(crate::phases::MACHINE_ID),
+        Step::MachineId => Some(crate::identity::MACHINE_ID),
         _ => None,
     }
 }
@@ -209,7 +197,7 @@ mod tests {
         host.record(Record::Effect(tree())).unwrap();
         host.mkdir("/opt/firstboot/bundles/1/bin", 0o755).unwrap();
         host.symlink("/opt/firstboot/current", "bundles/1").unwrap();
-        let shown: Vec<String> = plan(&host, &Keep::default()).iter().map(ToString::to_string).collect();
+        let shown: Vec<String> = plan(&host, &Exclusions::default()).iter().map(ToString::to_string).collect();
         assert_eq!(
             shown[..6],
             [
@@ -221,15 +209,8 @@ mod tests {
                 "remove /opt if it is empty",
             ]
         );
-        let keep = Keep::parse(&["/opt/firstboot/bundles"]).unwrap();
+        let keep = Exclusions::parse(&["/opt/firstboot/bundles"]).unwrap();
         let kept: Vec<String> = plan(&host, &keep).iter().map(ToString::to_string).collect();
         assert!(!kept.iter().any(|step| step.contains("bundles")), "{kept:#?}");
-    }
-
-    #[test]
-    fn units_that_a_link_enables() {
-        assert_eq!(enabled("/etc/systemd/system/multi-user.target.wants/kubelet.service"), Some("kubelet.service"));
-        assert_eq!(enabled("/etc/systemd/system/kubelet.service"), None);
-        assert_eq!(enabled("/etc/systemd/system/kubelet.service.d/x.conf"), None);
     }
 }

@@ -4,17 +4,18 @@
 //! What concerns others (cluster, pods, packets) is tried and told; what is on this device's disk has to succeed, or the
 //! reset stops, and goes on at the next boot.
 
-use super::keep::Keep;
 use super::plan::{RESTORED, Step};
-use super::{cluster, mounts, packets};
-use crate::cri::{self, Cri};
+use super::{cluster, packets};
+use crate::containerd::cri::{self, Cri};
 use crate::fault::Fault;
 use crate::firewall;
-use crate::host::{Host, STATE_DIR};
+use crate::host::exclusions::Exclusions;
+use crate::host::{Host, STATE_DIR, mounts};
+use crate::identity::{MACHINE_ID, NODE_BEFORE, came_with_image};
+use crate::image::ImageInfo;
 use crate::journal::{JOURNAL, Record};
-use crate::phases::{MACHINE_ID, NODE_BEFORE, came_with_image, made_vlan};
-use crate::report::STATUS_FOR_ALL;
-use crate::run::image_info;
+use crate::network::networkd::made_vlan;
+use crate::status::STATUS_FOR_ALL;
 use anyhow::{Context, Result};
 use std::cell::Cell;
 use std::time::Duration;
@@ -27,7 +28,7 @@ const PODS: Duration = Duration::from_secs(120);
 /// A reset at work.
 pub(super) struct Work<'a> {
     pub host: &'a Host,
-    pub keep: &'a Keep,
+    pub keep: &'a Exclusions,
     /// The cluster did not answer: it is not asked again.
     pub deaf: Cell<bool>,
 }
@@ -127,9 +128,8 @@ impl Work<'_> {
     fn unmount(&self, folders: &[String]) -> Result<()> {
         // Of a runtime that has stopped, what holds containers together stays behind and keeps mounts busy.
         let _ = self.host.run(&["systemctl", "kill", "--signal=SIGKILL", super::plan::RUNTIME]);
-        let mounted = self.host.read_text("/proc/self/mountinfo")?.unwrap_or_default();
-        for mount in mounts::below(&mounted, folders, self.keep) {
-            self.host.unmount(&mount.point, mount.remote)?;
+        for mount in mounts::below(mounts::mounted(self.host)?, folders, self.keep) {
+            self.host.unmount(&mount.point, mount.is_remote())?;
             if mount.is_namespace() {
                 // It is empty, and gone at power-off.
                 let _ = self.host.take_away(&mount.point);
@@ -194,7 +194,7 @@ fn host_name(host: &Host) -> Result<()> {
 
 /// Empty, as in an image: systemd makes another at the next boot, a new seed at once (machine-id(5)).
 fn machine_id(host: &Host) -> Result<()> {
-    let theirs = image_info(host).is_ok_and(|image| came_with_image(host, &image).unwrap_or(false));
+    let theirs = ImageInfo::read(host).is_ok_and(|image| came_with_image(host, &image).unwrap_or(false));
     if host.read_text(MACHINE_ID)?.is_none() || theirs {
         return Ok(());
     }

@@ -3,14 +3,16 @@
 //! before, however often the power goes meanwhile.
 
 use super::*;
-use crate::boot_partition::{BootPartition, Place, STATUS_NAME, formatted_for_tests};
+use crate::boot_partition::{BootPartition, Place, formatted_for_tests};
 use crate::bundle::{BUNDLE_DIR, Manifest};
 use crate::host::fake::{Fake, Seen};
 use crate::image::{IMAGE_INFO, ImageInfo};
 use crate::phase::Phase;
-use crate::phases::{Cx, PHASES};
-use crate::report::STATUS_FOR_ALL;
+use crate::phases::PHASES;
+use crate::phases::context::Cx;
+use crate::run::facts::DeviceFacts;
 use crate::run::run_phases;
+use crate::status::{STATUS_FOR_ALL, STATUS_NAME};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -85,7 +87,7 @@ fn joined(root: &Path) {
         host.mkdir(folder, 0o755).unwrap();
     }
     for unit in ["containerd.service", "kubelet.service"] {
-        host.symlink(&format!("{wants}/{unit}"), &format!("/usr/lib/systemd/system/{unit}")).unwrap();
+        host.enable_unit(&format!("{wants}/{unit}"), &format!("/usr/lib/systemd/system/{unit}")).unwrap();
         host.start_unit(unit).unwrap();
     }
     host.write("/etc/default/kubelet", b"KUBELET_EXTRA_ARGS=--config-dir=/x\n", 0o600).unwrap();
@@ -94,7 +96,7 @@ fn joined(root: &Path) {
     host.symlink("/var/lib/kubelet/pki/kubelet-client-current.pem", "kubelet-client-1.pem").unwrap();
     host.write("/etc/kubernetes/kubelet.conf", b"apiVersion: v1\n", 0o600).unwrap();
     host.write("/var/lib/firstboot/receipt.json", b"{}", 0o600).unwrap();
-    crate::repair::keep(&host).unwrap();
+    crate::node::repair::keep(&host).unwrap();
     host.record(Record::Sealed).unwrap();
     for (path, mode) in [
         ("/var/lib/kubelet/pods/1/volumes/data/file", 0o644),
@@ -179,10 +181,10 @@ fn differences(before: &Tree, after: &Tree) -> Vec<String> {
 fn reset_on(root: &Path, fuse: Option<u32>) -> (Result<(), Fault>, Rc<Seen>) {
     let (fake, seen) = Fake::new();
     seen.fuse.set(fuse);
-    (work_beside(root, Box::new(fake), &|_| Ok(vec![])), seen)
+    (work_beside(root, Box::new(fake), &DeviceFacts, &|_| Ok(vec![])), seen)
 }
 
-fn ask(root: &Path, keep: &Keep) {
+fn ask(root: &Path, keep: &Exclusions) {
     let host = Host::open(root, Box::new(Fake::new().0)).unwrap();
     assert_eq!(by_command(&host, keep).unwrap(), Done::Reset(Some(format!("kubectl delete node {}", node(&host)))));
 }
@@ -200,7 +202,7 @@ fn after_a_reset_the_tree_is_what_it_was_before_the_seed() {
     // Nobody asked.
     reset_on(root, None).0.unwrap();
     assert_eq!(differences(&before, &tree(root)), made);
-    ask(root, &Keep::default());
+    ask(root, &Exclusions::default());
     let name = node(&Host::open(root, Box::new(Fake::new().0)).unwrap());
     let (done, seen) = reset_on(root, None);
     done.unwrap();
@@ -211,7 +213,7 @@ fn after_a_reset_the_tree_is_what_it_was_before_the_seed() {
     assert_eq!(host.journal().records(), [Record::Fact { name: "node-before".into(), value: name.clone() }]);
     assert_eq!(host.list("/var/lib/firstboot").unwrap(), ["journal"]);
     assert_eq!(question(&host), None);
-    assert_eq!(by_command(&host, &Keep::default()).unwrap(), Done::Nothing);
+    assert_eq!(by_command(&host, &Exclusions::default()).unwrap(), Done::Nothing);
     let commands = seen.commands.take();
     let at = |command: &str| commands.iter().position(|c| c == command).unwrap_or_else(|| panic!("{commands:#?}"));
     let order = [
@@ -238,7 +240,7 @@ fn after_a_reset_the_tree_is_what_it_was_before_the_seed() {
 fn a_cut_at_every_effect_of_a_reset_ends_in_the_same_tree() {
     let (disk, _, _) = life();
     let root = &disk.path().join("root");
-    ask(root, &Keep::default());
+    ask(root, &Exclusions::default());
     let whole = disk.path().join("whole");
     copy(root, &whole);
     reset_on(&whole, None).0.unwrap();
@@ -260,7 +262,7 @@ fn a_cut_at_every_effect_of_a_reset_ends_in_the_same_tree() {
         // At once, or at the next boot, whose guard puts nothing back; and a second cut on the way.
         let host = Host::open(&cut, Box::new(Fake::new().0)).unwrap();
         let there = on_disk(&cut);
-        crate::guard::guard(&host).unwrap();
+        crate::run::guard::guard(&host).unwrap();
         assert_eq!(on_disk(&cut), there, "cut at effect {cuts}");
         drop(host);
         fs::remove_dir_all(cut.join("run")).unwrap();
@@ -280,7 +282,7 @@ fn a_cut_at_every_effect_of_a_reset_ends_in_the_same_tree() {
 fn what_is_kept_stays_and_a_dry_run_changes_nothing() {
     let (disk, _, before) = life();
     let root = &disk.path().join("root");
-    let keep = Keep::parse(&["/var/lib/kubelet/pods/1/volumes", "/etc/hosts"]).unwrap();
+    let keep = Exclusions::parse(&["/var/lib/kubelet/pods/1/volumes", "/etc/hosts"]).unwrap();
     let there = tree(root);
     let host = Host::open(root, Box::new(Fake::new().0)).unwrap();
     let told = dry_run(&host, &keep).unwrap();
@@ -361,17 +363,17 @@ fn a_reset_that_stops_says_so_on_the_card_and_can_be_told_to_keep_more() {
     fs::rename(root.join("var/lib/cni"), root.join("srv")).unwrap();
     symlink("/srv", root.join("var/lib/cni")).unwrap();
     let hosts = fs::read(root.join("etc/hosts")).unwrap();
-    ask(root, &Keep::parse(&["/etc/hosts"]).unwrap());
+    ask(root, &Exclusions::parse(&["/etc/hosts"]).unwrap());
     let places = |_: &str| Ok(vec![Place { partition: boot.clone(), carried: false }]);
     let (fake, seen) = Fake::new();
-    let stopped = work_beside(root, Box::new(fake), &places).unwrap_err();
+    let stopped = work_beside(root, Box::new(fake), &DeviceFacts, &places).unwrap_err();
     let error = "remove /var/lib/cni: it is a symbolic link, and where it leads may be somebody's data";
     assert_eq!((stopped.owner, stopped.to_string().as_str()), (Owner::Host, error));
     assert_eq!(seen.lines.take().last().unwrap(), &format!("firstboot: failed (host): {error}; stopped"));
     let status = String::from_utf8(boot.read(STATUS_NAME).unwrap().unwrap()).unwrap().replace('\r', "");
     assert!(status.starts_with("state: stopped\n") && status.contains(&format!("\nerror: {error}\n")), "{status}");
     // The second time it is told what to leave alone; what it was told before still holds.
-    ask(root, &Keep::parse(&["/var/lib/cni"]).unwrap());
+    ask(root, &Exclusions::parse(&["/var/lib/cni"]).unwrap());
     reset_on(root, None).0.unwrap();
     assert!(root.join("var/lib/cni").is_symlink() && root.join("srv/networks/firstboot/10.244.1.2").exists());
     assert_eq!(fs::read(root.join("etc/hosts")).unwrap(), hosts);

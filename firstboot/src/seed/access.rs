@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
 use super::harden::source;
-use super::read::Reader;
+use super::reader::Reader;
 
 /// Keys of `[access]`.
 pub(super) const KEYS: [&str; 3] = ["ssh-keys", "ssh-from", "user"];

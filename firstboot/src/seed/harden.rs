@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
-use super::read::{Reader, Value, misplaced, quoted};
+use super::reader::{Reader, Value, misplaced, quoted};
 
 /// Keys of `[harden]`.
 pub(super) const KEYS: [&str; 5] = ["open", "kubelet-from", "egress", "sysctl", "modules"];

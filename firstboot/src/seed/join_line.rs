@@ -4,7 +4,7 @@
 //! Flags: `kubeadm join --help`, 1.36. What a device cannot honour is refused with the reason; nothing is ignored.
 //! No message repeats a value: any of them may be the token.
 
-use super::{CaPin, Endpoint, JoinToken, NodeName, may_show};
+use super::types::{CaPin, Endpoint, JoinToken, NodeName, may_show};
 
 /// What the line says.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::kubelet_fields::{FIELDS, Kind, OWNED};
-use super::read::{Reader, misplaced, quoted};
+use super::reader::{Reader, misplaced, quoted};
 
 /// Keys of `[kubelet]`.
 pub(super) const KEYS: [&str; 1] = ["config"];

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::types::is_dns_subdomain;
+use crate::names::is_dns_subdomain;
 use crate::proxy::Via;
 use crate::secret::Secret;
 

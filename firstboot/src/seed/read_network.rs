@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
 
-use super::Cluster;
+use super::model::Cluster;
 use super::network::{self, Interface, Network, Security, Time, Wifi};
-use super::read::{Reader, Value};
+use super::reader::{Reader, Value};
 use crate::proxy::{Direct, Proxy, Via};
 
 /// Keys of `[network]`.

@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use reqwest::Url;
 use toml::de::DeTable;
 
-use super::read::{Reader, misplaced, quoted};
+use super::reader::{Reader, misplaced, quoted};
 use super::text;
-use super::types::{is_dns_subdomain, may_show};
+use super::types::may_show;
+use crate::names::is_dns_subdomain;
 
 /// Table `[registries."NAME"]`.
 #[derive(Debug, Clone, PartialEq, Eq)]

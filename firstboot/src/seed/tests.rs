@@ -2,6 +2,7 @@
 //! Seeds that are read and seeds that are refused, each by its exact message.
 
 use super::*;
+use std::time::SystemTime;
 
 const SECRET: &str = "0123456789abcdef";
 const PIN: &str = "sha256:A0B1C2D3E4F5a0b1c2d3e4f5a0b1c2d3e4f5a0b1c2d3e4f5a0b1c2d3e4f5a0b1";

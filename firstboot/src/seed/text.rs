@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use zeroize::Zeroizing;
 
-use super::Error;
+use super::error::Error;
 
 /// Turns a file's bytes into text: UTF-8 with or without byte-order mark, UTF-16 (either order) with one.
 pub(super) fn decode(bytes: &[u8]) -> Result<Zeroizing<String>, Error> {

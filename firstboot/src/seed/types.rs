@@ -4,6 +4,7 @@
 //! Messages of `parse` say what was expected, never what was found: a value may hold the token, typed into the
 //! wrong place. Rules: `kubeadm-1.36` discovery tokens and pins, Kubernetes label, taint and object names.
 
+use crate::names::{is_dns_subdomain, is_label_value, is_qualified_name};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -346,37 +347,4 @@ impl fmt::Display for Taint {
 pub fn may_show(s: &str) -> bool {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     s.len() <= 80 && s.chars().all(|c| c.is_ascii_graphic()) && s.split(|c| !plain(c)).all(|run| run.len() < 16)
-}
-
-/// DNS-1123 subdomain: labels of a-z, 0-9 and inner hyphens, joined by dots, at most 253 characters.
-pub fn is_dns_subdomain(s: &str) -> bool {
-    let edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-    s.len() <= 253
-        && s.split('.').all(|label| {
-            let label = label.as_bytes();
-            label.len() <= 63
-                && edge(label.first())
-                && edge(label.last())
-                && label.iter().all(|b| edge(Some(b)) || *b == b'-')
-        })
-}
-
-/// Kubernetes qualified name: `[DNS subdomain/]name`.
-fn is_qualified_name(key: &str) -> bool {
-    let (prefix, name) = match key.split_once('/') {
-        Some((prefix, name)) => (Some(prefix), name),
-        None => (None, key),
-    };
-    prefix.is_none_or(is_dns_subdomain) && !name.is_empty() && is_label_value(name)
-}
-
-/// Kubernetes label value: empty, or at most 63 of A-Z a-z 0-9 - _ . with letters or digits at both ends.
-fn is_label_value(s: &str) -> bool {
-    let b = s.as_bytes();
-    let edge = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
-    b.is_empty()
-        || (b.len() <= 63
-            && edge(b.first())
-            && edge(b.last())
-            && b.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b)))
 }

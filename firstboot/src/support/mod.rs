@@ -5,20 +5,21 @@
 //! kubelet's certificates and keys are in no list; of those files that hold secrets, the values are read so that they can
 //! be taken out of everything else ([`known()`]).
 
-mod known;
+mod device_secrets;
+mod keyword_redaction;
 mod redact;
 #[cfg(test)]
 mod tests;
-mod words;
 
-pub use known::known;
-pub use redact::{Known, MARK, redact};
+pub use device_secrets::known;
+pub use keyword_redaction::MARK;
+pub use redact::{Known, redact};
 
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::image::IMAGE_INFO;
 use crate::journal::JOURNAL;
-use crate::report::{one_line, timestamp, unix_seconds};
+use crate::text::{one_line, timestamp, unix_seconds};
 use anyhow::{Context, Result};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -202,6 +203,6 @@ pub fn put(host: &Host, archive: &[u8], file: &str) -> Result<Option<String>, Fa
     }
     let path = std::path::absolute(file).with_context(|| format!("find {file}")).owned_by(Owner::Host)?;
     let path = path.to_string_lossy().into_owned();
-    host.write(&path, archive, 0o600).owned_by(Owner::Host)?;
+    host.export(&path, archive, 0o600).owned_by(Owner::Host)?;
     Ok(Some(format!("{path}: {} KiB; no token, key, passphrase or password in it", archive.len().div_ceil(1024))))
 }

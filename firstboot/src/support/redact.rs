@@ -5,12 +5,10 @@
 //! Forms: bootstrap tokens (kubeadm, `[a-z0-9]{6}\.[a-z0-9]{16}`, whose first half is public), private keys in PEM (RFC 7468)
 //! and that in base64, bearer tokens (RFC 6750), JSON Web Tokens (RFC 7519), user information in URLs (RFC 3986, 3.2.1).
 
-use super::words::after_key_words;
+use super::keyword_redaction::{MARK, after_key_words};
 use memchr::memmem::{find_iter, rfind};
 use zeroize::Zeroizing;
 
-/// Stands where a secret was.
-pub const MARK: &str = "[redacted]";
 /// Most lines that are dropped after the head of a private key whose end is not there.
 const KEY_LINES: usize = 120;
 /// Shortest value that is taken out wherever it stands: less would tear up ordinary words.

@@ -13,7 +13,7 @@ use crate::rootfs::{self, Rootfs};
 use crate::target::{Role, Target};
 use crate::{bundle, cache, device, digest, initrd, repo};
 use anyhow::{Context, Result};
-use firstboot::boot_partition::STATUS_NAME;
+use firstboot::status::STATUS_NAME;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -133,7 +133,7 @@ pub fn assemble(parts: &Parts) -> Result<Image> {
             kernel: &rootfs.kernel,
             initrd: &initrd,
             boot: vec![
-                (STATUS_NAME, firstboot::report::padded("state: never started\n")),
+                (STATUS_NAME, firstboot::status::padded("state: never started\n")),
                 (SEED_EXAMPLE.0, SEED_EXAMPLE.1.replace('\n', "\r\n").into_bytes()),
             ],
         };

@@ -12,6 +12,7 @@ use firstboot::bundle::BUNDLE_DIR;
 use firstboot::firewall;
 use firstboot::harden::units::FOLDER;
 use firstboot::harden::{files, mounts};
+use firstboot::host::kept;
 use firstboot::image::{IMAGE_INFO, ImageInfo};
 use firstboot::leds;
 use std::fs::{self, File, FileTimes, Permissions};
@@ -69,6 +70,9 @@ pub fn fill(
     rootfs::put(tree, "/etc/fstab", &fstab, 0o644)?;
     let text = serde_json::to_string_pretty(info).context("write image.json")? + "\n";
     rootfs::put(tree, IMAGE_INFO, &text, 0o644)?;
+    // A damaged byte of the description must not cost the device its boot partition, or its clock.
+    let copy = String::from_utf8(kept::copy_of(text.as_bytes(), None)).context("copy image.json")?;
+    rootfs::put(tree, &kept::copy_path(IMAGE_INFO), &copy, 0o644)?;
     if !info.leds.is_empty() {
         rootfs::put(tree, leds::MODULES_FILE, leds::MODULES, 0o644)?;
     }

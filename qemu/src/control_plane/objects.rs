@@ -4,7 +4,7 @@
 use super::ControlPlane;
 use crate::wait;
 use anyhow::{Context, Result, bail};
-use firstboot::unpack::hex;
+use firstboot::text::hex;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::time::Duration;

@@ -5,7 +5,7 @@ use super::root::CheckedRoot;
 use super::{DiskImage, ROOT};
 use anyhow::{Context, Result};
 use ext4_view::{Ext4, Ext4Read, Path};
-use firstboot::unpack::hex;
+use firstboot::text::hex;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::error::Error;

@@ -154,7 +154,7 @@ fn absent_or(reply: Result<Reply, Error>, code: u16) -> Result<Option<Value>> {
 }
 
 fn rfc3339() -> String {
-    firstboot::report::timestamp(firstboot::report::unix_seconds(SystemTime::now()))
+    firstboot::text::timestamp(firstboot::text::unix_seconds(SystemTime::now()))
 }
 
 /// Lets cluster-info name this server (`HOST:PORT`), and waits until it is signed anew.

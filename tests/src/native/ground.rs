@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use firstboot::bundle::{BUNDLE_DIR, Blob, File, Image, Manifest};
 use firstboot::harden;
 use firstboot::image::{IMAGE_INFO, ImageInfo};
-use firstboot::unpack::hex;
+use firstboot::text::hex;
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};

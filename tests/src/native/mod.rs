@@ -16,13 +16,16 @@ pub mod tree;
 
 use anyhow::{Result, ensure};
 use cluster::Cluster;
-use firstboot::boot_partition::{BootPartition, Place, STATUS_NAME, find_all, formatted_for_tests};
+use firstboot::boot_partition::{BootPartition, Place, find_all, formatted_for_tests};
 use firstboot::fault::{Fault, Owner};
 use firstboot::host::Host;
+use firstboot::host::exclusions::Exclusions;
 use firstboot::host::fake::{Fake, Seen};
-use firstboot::reset::{Done, Keep, by_command, work_beside};
+use firstboot::reset::{Done, by_command, work_beside};
+use firstboot::run::facts::DeviceFacts;
 use firstboot::run::run_phases;
-use firstboot::seed;
+use firstboot::status::STATUS_NAME;
+use firstboot::{network_part, seed};
 use qemu::control_plane::ControlPlane;
 use serde_json::Value;
 use stand_in::StandIn;
@@ -162,7 +165,7 @@ impl Device {
         let boot = formatted_for_tests(&folder.join("boot.img"), 0, CARD as u64)?;
         boot.write("seed.toml", seed.as_bytes())?;
         // As the image builder leaves it: of its full size.
-        boot.write(STATUS_NAME, &firstboot::report::padded("state: waiting for a seed\n"))?;
+        boot.write(STATUS_NAME, &firstboot::status::padded("state: waiting for a seed\n"))?;
         boot.write("seed.toml.example", b"# how to write one\n")?;
         Ok(Device { root, boot, serial: serial.to_owned() })
     }
@@ -218,10 +221,10 @@ impl Device {
         let (fake, seen, beside) = self.machine(before, false)?;
         let asked = || -> Result<Done, Fault> {
             let host = Host::open(&self.root, Box::new(Fake::new().0)).map_err(|e| Fault::new(Owner::Host, e))?;
-            by_command(&host, &Keep::default())
+            by_command(&host, &Exclusions::default())
         };
         let places = |_: &str| Ok(vec![Place { partition: self.boot.clone(), carried: false }]);
-        let done = asked().and_then(|_| work_beside(&self.root, Box::new(fake), &places));
+        let done = asked().and_then(|_| work_beside(&self.root, Box::new(fake), &DeviceFacts, &places));
         Ok(self.outcome(done, &seen, &beside))
     }
 
@@ -238,6 +241,7 @@ impl Device {
             .answering(move |argv| answers.answer(argv))
             .feeding(move |argv, input| feeds.feed(argv, input))
             .sockets_below(&self.root)
+            .serving(network_part::SOCKET, |stream| drop(network_part::confined::serve(&stream)))
             .before(before);
         Ok((fake, seen, beside))
     }

@@ -7,7 +7,7 @@ use super::cri::{Runtime, STORE, file_name};
 use super::ground;
 use anyhow::{Context, Result, bail};
 use firstboot::bundle::{BUNDLE_DIR, Manifest};
-use firstboot::unpack::hex;
+use firstboot::text::hex;
 use sha2::{Digest, Sha256};
 use std::cell::{Cell, RefCell};
 use std::fs;

@@ -2,9 +2,10 @@
 //! `firstboot audit`, area firewall, against what this machine's nft says of the loaded rules.
 
 use super::ground::{Ground, seed};
-use firstboot::audit::{AREAS, Finding, Ground as Audited, State};
-use firstboot::firewall::known::Known;
-use firstboot::harden::Kept;
+use firstboot::audit::AREAS;
+use firstboot::finding::{Finding, State};
+use firstboot::firewall::peers::Known;
+use firstboot::harden::overrides::{AuditContext as Audited, SeedOverrides};
 use firstboot::host::Host;
 use firstboot::host::fake::Fake;
 use std::rc::Rc;
@@ -31,7 +32,7 @@ fn the_audit_sees_what_holds_and_what_somebody_changed() {
     let look = |more: &str| {
         let seed = seed(more);
         Known::of_seed(&seed, Known::default()).keep(&host).unwrap();
-        (area.look)(&Audited { host: &host, kept: Kept::of(&seed) })
+        (area.look)(&Audited { host: &host, kept: SeedOverrides::of(&seed) })
     };
     // No table at all.
     assert!(look("").is_err());

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use firstboot::boot_partition::Place;
 use firstboot::host::Host;
+use firstboot::host::exclusions::Exclusions;
 use firstboot::host::fake::Fake;
 use firstboot::kube::node::NodeClient;
-use firstboot::reset::{Done, Keep, by_command, work_beside};
+use firstboot::reset::{Done, by_command, work_beside};
+use firstboot::run::facts::DeviceFacts;
 use qemu::control_plane::{ControlPlane, condition};
 use serde_json::{Value, json};
 
@@ -41,12 +43,12 @@ fn host(machine: &Machine) -> Host {
 
 /// Resets it, by command and service; what it said meanwhile.
 fn reset(machine: &Machine, node: &str) -> Vec<String> {
-    let asked = by_command(&host(machine), &Keep::default()).unwrap();
+    let asked = by_command(&host(machine), &Exclusions::default()).unwrap();
     assert_eq!(asked, Done::Reset(Some(format!("kubectl delete node {node}"))));
     let (fake, seen) = Fake::new();
     let boot = machine.boot.clone();
     let places = move |_: &str| Ok(vec![Place { partition: boot.clone(), carried: false }]);
-    work_beside(machine.disk.path(), Box::new(fake), &places).unwrap();
+    work_beside(machine.disk.path(), Box::new(fake), &DeviceFacts, &places).unwrap();
     seen.lines.take()
 }
 

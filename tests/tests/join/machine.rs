@@ -9,15 +9,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use firstboot::boot_partition::{BootPartition, Place, STATUS_NAME, formatted_for_tests};
+use firstboot::boot_partition::{BootPartition, Place, formatted_for_tests};
 use firstboot::bundle::{BUNDLE_DIR, Manifest};
 use firstboot::fault::Fault;
 use firstboot::host::Host;
 use firstboot::host::fake::{Fake, Seen};
 use firstboot::image::{IMAGE_INFO, ImageInfo};
+use firstboot::network_part;
 use firstboot::phase::Phase;
-use firstboot::phases::{Cx, PHASES};
+use firstboot::phases::PHASES;
+use firstboot::phases::context::Cx;
 use firstboot::run::run_phases;
+use firstboot::status::STATUS_NAME;
 use qemu::control_plane::ControlPlane;
 use qemu::seed::secret_of;
 use serde_json::json;
@@ -72,6 +75,8 @@ impl Machine {
                 Ok(vec![Place { partition: boot.clone(), carried: false }])
             }
         };
+        // The network part, unconfined, in this process.
+        let fake = fake.serving(network_part::SOCKET, |stream| drop(network_part::confined::serve(&stream)));
         let done = run_phases(self.disk.path(), Box::new(fake), phases.last().copied(), &table(phases), &places);
         let lines = seen.lines.take();
         (done, lines)

@@ -10,9 +10,9 @@ pub mod accounts;
 pub mod sshd;
 
 use self::accounts::{Accounts, with_password};
-use super::{ensure, keep_or_remove};
-use crate::audit::{Finding, Ground};
 use crate::fault::{Fault, OwnedBy, Owner};
+use crate::finding::Finding;
+use crate::harden::overrides::AuditContext;
 use crate::host::Host;
 use crate::seed::Access;
 use anyhow::{Context, Result};
@@ -124,11 +124,11 @@ fn open(host: &Host, access: &Access, user: &str) -> Result<()> {
     for other in host.list(sshd::KEYS_DIR)?.iter().filter(|name| *name != user) {
         host.remove(&format!("{}/{other}", sshd::KEYS_DIR))?;
     }
-    ensure(host, &format!("{}/{user}", sshd::KEYS_DIR), &sshd::keys(access))?;
+    host.ensure(&format!("{}/{user}", sshd::KEYS_DIR), &sshd::keys(access))?;
     host_key(host)?;
     let changed = host.read(CONFIG)?.is_some_and(|held| held != sshd::config(user).as_bytes());
     host.write(CONFIG, sshd::config(user).as_bytes(), 0o600)?;
-    host.symlink(ENABLED.0, ENABLED.1)?;
+    host.enable_unit(ENABLED.0, ENABLED.1)?;
     host.start_unit(UNIT)?;
     if changed {
         // It may have been running with what another seed said.
@@ -142,7 +142,7 @@ fn close(host: &Host) -> Result<()> {
         host.remove(ENABLED.0)?;
         host.run(&["systemctl", "stop", UNIT])?;
     }
-    keep_or_remove(host, CONFIG, None)?;
+    host.keep_or_remove(CONFIG, None)?;
     for name in host.list(sshd::KEYS_DIR)? {
         host.remove(&format!("{}/{name}", sshd::KEYS_DIR))?;
     }
@@ -162,14 +162,14 @@ fn host_key(host: &Host) -> Result<()> {
     host.run(&["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", NEW_KEY])?;
     let read = |path: &str| host.read(path)?.with_context(|| format!("find {path}: ssh-keygen made none"));
     let key = Zeroizing::new(read(NEW_KEY)?);
-    ensure(host, &format!("{}.pub", sshd::HOST_KEY), &String::from_utf8_lossy(&read(&public)?))?;
+    host.ensure(&format!("{}.pub", sshd::HOST_KEY), &String::from_utf8_lossy(&read(&public)?))?;
     host.write(sshd::HOST_KEY, &key, 0o600)?;
     host.remove(NEW_KEY)?;
     host.remove(&public)
 }
 
 /// Passwords, shells on the console, programs that give rights away, core dumps, SSH.
-pub(crate) fn audit(ground: &Ground<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn audit(ground: &AuditContext<'_>) -> Result<Vec<Finding>> {
     let host = ground.host;
     let mut findings = Vec::new();
     let mut add = |id: &str, wanted: &str, exception: Option<&str>, found: String, why: &str| {

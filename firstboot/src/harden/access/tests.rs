@@ -2,8 +2,8 @@
 //! Access over SSH: opened, opened for another, taken away; the reading back.
 
 use super::*;
-use crate::audit::State;
-use crate::harden::Kept;
+use crate::finding::State;
+use crate::harden::overrides::SeedOverrides;
 use crate::host::fake::{Fake, Seen};
 use crate::seed::SshKey;
 use std::path::Path;
@@ -143,17 +143,17 @@ fn what_cannot_be_given_is_the_seeds_or_the_images_fault() {
 fn passwords_shells_and_set_id_programs_are_found() {
     let dir = tempfile::tempdir().unwrap();
     let (host, _) = machine(dir.path());
-    let look = |kept: Kept| {
-        let findings = audit(&Ground { host: &host, kept }).unwrap();
+    let look = |kept: SeedOverrides| {
+        let findings = audit(&AuditContext { host: &host, kept }).unwrap();
         findings.into_iter().map(|f| (f.id, f.state, f.found)).collect::<Vec<_>>()
     };
     host.write("/usr/bin/su", b"", 0o755).unwrap();
-    let good = look(Kept::default());
+    let good = look(SeedOverrides::default());
     assert!(good.len() == 5 && good.iter().all(|(_, state, _)| *state == State::Ok), "{good:?}");
     host.write("/usr/bin/su", b"x", 0o4755).unwrap();
     host.write("/etc/shadow", b"root::1::::::\n", 0o640).unwrap();
     host.remove("/etc/systemd/system/getty@.service").unwrap();
-    let bad = look(Kept { access: access("admin"), ..Kept::default() });
+    let bad = look(SeedOverrides { access: access("admin"), ..SeedOverrides::default() });
     let get = |id: &str| bad.iter().find(|(i, ..)| i == id).map(|(_, s, f)| (*s, f.as_str())).unwrap();
     assert_eq!(get("access/passwords"), (State::Drift, "root"));
     assert_eq!(get("access/console"), (State::Drift, "getty@.service"));

@@ -3,13 +3,15 @@
 //! that, else from its command line and the files that it read; and from how it behaves on its ports.
 
 use super::effective::Running;
-use super::{DROP_IN, FIELDS, FOLDER, SEED_DROP_IN, shown};
-use crate::audit::{Finding, Ground, State};
+use super::fields::{FIELDS, shown};
+use crate::finding::{Finding, State};
+use crate::harden::overrides::AuditContext;
 use crate::host::Host;
 use crate::kube::config::CA_FILE;
 use crate::kube::files::PKI;
 use crate::kube::kubeconfig::CURRENT_PEM;
 use crate::kube::kubelet::Kubelet;
+use crate::node::paths::{DROP_IN, KUBELET_DROP_INS, SEED_DROP_IN};
 use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -33,7 +35,7 @@ struct Asked {
 }
 
 /// All findings; none before this device has a kubelet.
-pub(crate) fn audit(ground: &Ground<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn audit(ground: &AuditContext<'_>) -> Result<Vec<Finding>> {
     let host = ground.host;
     if host.read(CONFIG)?.is_none() {
         return Ok(Vec::new());
@@ -74,7 +76,7 @@ fn own(host: &Host) -> Result<Kubelet> {
     Kubelet::new(host.journal().fact("node").unwrap_or_default(), &trusted)
 }
 
-fn findings(ground: &Ground<'_>, running: &Running, asked: &Asked) -> Vec<Finding> {
+fn findings(ground: &AuditContext<'_>, running: &Running, asked: &Asked) -> Vec<Finding> {
     let mut all = laid_over(running);
     let exception = |path: &str| ground.kept.kubelet.get(path).map(shown);
     for field in FIELDS {
@@ -118,7 +120,7 @@ fn laid_over(running: &Running) -> Vec<Finding> {
     let others: Vec<&str> = running.drop_ins.iter().map(String::as_str).filter(|n| *n != name(SEED_DROP_IN)).collect();
     let found = (!others.is_empty()).then(|| others.join(", "));
     let why = "no other file is laid over what the cluster says";
-    let only = Finding::compare(format!("kubelet{FOLDER}"), name(DROP_IN), None, found, why);
+    let only = Finding::compare(format!("kubelet{KUBELET_DROP_INS}"), name(DROP_IN), None, found, why);
     let (found, why) = (running.unread.join(", "), "kubelet reads its files once, when it starts");
     let found = if found.is_empty() { "none".to_owned() } else { found };
     vec![only, Finding::compare("kubelet/changed-since-start".to_owned(), "none", None, Some(found), why)]
@@ -136,7 +138,7 @@ fn source(configz: &Result<Result<Value, u16>>) -> Finding {
         id: "kubelet/configz".to_owned(),
         state,
         wanted: "read".to_owned(),
-        found: crate::report::one_line(&found),
+        found: crate::text::one_line(&found),
         why: "the values above are then what kubelet itself says; else what its command line and its files say"
             .to_owned(),
     }
@@ -145,8 +147,8 @@ fn source(configz: &Result<Result<Value, u16>>) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::harden::Kept;
-    use crate::harden::kubelet::drop_in;
+    use crate::harden::kubelet::fields::drop_in;
+    use crate::harden::overrides::SeedOverrides;
     use crate::host::fake::Fake;
     use serde_json::json;
 
@@ -160,15 +162,15 @@ mod tests {
         let fake = Fake::new().0.answering(|_| Some(Ok("5\n".to_owned())));
         let host = Host::open(dir.path(), Box::new(fake)).unwrap();
         let put = |path: &str, text: &str| host.write(path, text.as_bytes(), 0o600).unwrap();
-        put("/proc/5/cmdline", &format!("/usr/bin/kubelet\0--config={CONFIG}\0--config-dir={FOLDER}\0"));
+        put("/proc/5/cmdline", &format!("/usr/bin/kubelet\0--config={CONFIG}\0--config-dir={KUBELET_DROP_INS}\0"));
         put("/proc/5/stat", &format!("5 (kubelet) S {}0 0\n", "0 ".repeat(18)));
         put("/proc/stat", "btime 9000000000\n");
         put(CONFIG, "authentication: {anonymous: {enabled: true}}\nmaxPods: 7\n");
         put(DROP_IN, &drop_in().unwrap());
         put(SEED_DROP_IN, seed);
-        let kept = Kept { kubelet: serde_json::from_value(kept).unwrap(), ..Kept::default() };
+        let kept = SeedOverrides { kubelet: serde_json::from_value(kept).unwrap(), ..SeedOverrides::default() };
         let running = Running::read(&host).unwrap().unwrap();
-        let all = findings(&Ground { host: &host, kept }, &running, asked);
+        let all = findings(&AuditContext { host: &host, kept }, &running, asked);
         assert_eq!(all.len(), FIELDS.len() + 6 - usize::from(seed.contains("tlsMin")), "{all:#?}");
         all.into_iter().filter(|f| f.state != State::Ok).map(|f| (f.id, f.state, f.found)).collect()
     }
@@ -219,7 +221,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let fake = Fake::new().0.answering(|_| Some(Ok("0\n".to_owned())));
         let host = Host::open(dir.path(), Box::new(fake)).unwrap();
-        let ground = Ground { host: &host, kept: Kept::default() };
+        let ground = AuditContext { host: &host, kept: SeedOverrides::default() };
         assert!(audit(&ground).unwrap().is_empty());
         host.write(CONFIG, b"maxPods: 7\n", 0o600).unwrap();
         let found = audit(&ground).unwrap();

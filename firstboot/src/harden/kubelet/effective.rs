@@ -2,7 +2,7 @@
 //! What the running kubelet was told: its command line, and the files that it names, laid over each other as kubelet
 //! does it (mergeKubeletConfigurations in cmd/kubelet/app/server.go: RFC 7386, in the order of names; flags win).
 
-use super::Field;
+use super::fields::{self, Field};
 use crate::harden::process::{changed_since, main_pid, started};
 use crate::host::Host;
 use anyhow::{Context, Result, anyhow};
@@ -51,7 +51,7 @@ impl Running {
         let flag = self.flags.iter().rev().find(|(name, _)| !field.flag.is_empty() && name == field.flag);
         match flag {
             Some((name, value)) => Some(format!("{value} (--{name})")),
-            None => field.of(&self.files).map(super::shown),
+            None => field.of(&self.files).map(fields::shown),
         }
     }
 }
@@ -113,7 +113,7 @@ fn merge(target: &mut Value, patch: Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::harden::kubelet::FIELDS;
+    use crate::harden::kubelet::fields::FIELDS;
     use crate::host::fake::Fake;
     use serde_json::json;
 

@@ -2,8 +2,8 @@
 //! The files that firstboot writes, read and carried out by the real systemd-networkd, on a pair of virtual interfaces
 //! in a network namespace of their own.
 
-use super::tests::network;
 use super::*;
+use crate::network::tests::network;
 use std::process::Command;
 
 /// `$1`: the files, `$2`: what must have come about, as a command. Read-only /sys tells networkd that nobody runs udev.

@@ -2,25 +2,13 @@
 //! Which interface is meant, which system is told, and what goes when another seed is dropped; the files themselves
 //! are shown to the real systemd-networkd.
 
-use super::super::{put_for_tests, tests::cx};
 use super::*;
 use crate::host::fake::{Fake, Seen};
-use crate::seed;
+use crate::network::tests::text;
+use crate::phases::tests::cx;
+use crate::test_files::put_for_tests;
 use std::path::Path;
 use std::rc::Rc;
-
-/// `[network]` with these lines, of a seed whose API server is 10.0.2.2.
-pub(super) fn network(lines: &str) -> Network {
-    seed::parse(text(lines).as_bytes()).unwrap().network
-}
-
-fn text(lines: &str) -> String {
-    format!(
-        "version = 1\n[cluster]\napiserver = \"10.0.2.2\"\ntoken = \"abcdef.0123456789abcdef\"\nca-cert-hashes = \
-         \"sha256:{}\"\n[network]\n{lines}\n",
-        "0".repeat(64)
-    )
-}
 
 fn machine(root: &Path, lines: &str) -> (Cx, Rc<Seen>) {
     let (fake, seen) = Fake::new();

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A FAT file system inside a file or block device: reading, writing, destroying, searching.
+
+use super::encodings::{encodings, find_all};
+use super::raw;
+use super::token_digest::{self, Sought};
+use super::volume::{Directory, Volume};
+use anyhow::{Context, Result};
+use fscommon::StreamSlice;
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// A FAT file system inside a file or block device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootPartition {
+    path: PathBuf,
+    offset: u64,
+    len: u64,
+}
+
+impl BootPartition {
+    /// The file system that starts `offset` bytes into `path` and is `len` bytes long.
+    ///
+    /// # Errors
+    /// When there is no FAT file system.
+    pub fn open(path: &Path, offset: u64, len: u64) -> Result<Self> {
+        let partition = BootPartition { path: path.to_owned(), offset, len };
+        partition.volume(false)?;
+        Ok(partition)
+    }
+
+    /// The FAT file system on a whole block device or image of one partition.
+    pub fn open_whole(path: &Path) -> Result<Self> {
+        let mut file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+        let len = file.seek(SeekFrom::End(0)).with_context(|| format!("measure {}", path.display()))?;
+        Self::open(path, 0, len)
+    }
+
+    /// Block device or image that holds it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    #[allow(clippy::disallowed_methods)] // a door of its own: the build machine opens disk images by it too
+    fn file(&self, write: bool) -> Result<File> {
+        let verb = if write { "open for writing" } else { "open" };
+        OpenOptions::new()
+            .read(true)
+            .write(write)
+            .open(&self.path)
+            .with_context(|| format!("{verb} {}", self.path.display()))
+    }
+
+    fn volume(&self, write: bool) -> Result<Volume<File>> {
+        let slice = StreamSlice::new(self.file(write)?, self.offset, self.offset + self.len)
+            .with_context(|| format!("open the boot partition in {}", self.path.display()))?;
+        Volume::open(slice, self.len).with_context(|| format!("read a FAT file system from {}", self.path.display()))
+    }
+
+    /// Runs `change` on the root directory, then makes it durable.
+    fn change<T>(&self, change: impl FnOnce(&Directory<'_, File>) -> Result<T>) -> Result<T> {
+        let volume = self.volume(true)?;
+        let done = change(&volume.root());
+        let closed = volume.close();
+        self.file(true)?.sync_all().with_context(|| format!("flush {}", self.path.display()))?;
+        let done = done?;
+        closed.with_context(|| format!("close the file system on {}", self.path.display()))?;
+        Ok(done)
+    }
+
+    /// Volume label, without padding.
+    pub fn label(&self) -> Result<String> {
+        self.volume(false)?.label()
+    }
+
+    /// Names in the root directory.
+    pub fn list(&self) -> Result<Vec<String>> {
+        self.volume(false)?.list()
+    }
+
+    /// Content of a file in the root directory: see [`Volume::read`].
+    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        self.volume(false)?.read(name)
+    }
+
+    /// The seed, as (name, bytes): see [`Volume::seed`].
+    pub fn seed(&self) -> Result<Option<(&'static str, Vec<u8>)>> {
+        self.volume(false)?.seed()
+    }
+
+    /// Writes a file in the root directory. An existing file of the same length keeps its clusters.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.change(|root| {
+            let mut file = root.create_file(name).with_context(|| format!("create {name} on the boot partition"))?;
+            file.write_all(bytes).with_context(|| format!("write {name} on the boot partition"))?;
+            file.truncate().with_context(|| format!("truncate {name} on the boot partition"))?;
+            file.flush().with_context(|| format!("write {name} on the boot partition"))
+        })
+    }
+
+    /// Makes a folder in the root directory.
+    #[cfg(test)]
+    pub(crate) fn make_folder_for_tests(&self, name: &str) -> Result<()> {
+        self.change(|root| Ok(root.create_dir(name).map(drop)?))
+    }
+
+    /// Overwrites `from` with `to` (of the same length) wherever it stands in a file, in place.
+    /// Returns how many times it stood there.
+    pub fn overwrite(&self, name: &str, from: &[u8], to: &[u8]) -> Result<usize> {
+        let bytes = self.read(name)?.with_context(|| format!("find {name} on the boot partition"))?;
+        let places = find_all(&bytes, from);
+        self.change(|root| {
+            let mut file = root.open_file(name).with_context(|| format!("open {name} on the boot partition"))?;
+            for &place in &places {
+                file.seek(SeekFrom::Start(place as u64)).with_context(|| format!("seek in {name}"))?;
+                file.write_all(to).with_context(|| format!("overwrite {name} on the boot partition"))?;
+            }
+            file.flush().with_context(|| format!("overwrite {name} on the boot partition"))
+        })?;
+        Ok(places.len())
+    }
+
+    /// Overwrites a file with zeros, makes that durable, then removes it. Nothing happens when it is not there.
+    pub fn destroy(&self, name: &str) -> Result<()> {
+        let Some(bytes) = self.read(name)? else { return Ok(()) };
+        self.write(name, &vec![0; bytes.len()])?;
+        self.remove(name)
+    }
+
+    /// Removes a file from the root directory. Nothing happens when it is not there.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        self.change(|root| match root.remove(name) {
+            Ok(()) => Ok(()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e).with_context(|| format!("remove {name} on the boot partition")),
+        })
+    }
+
+    /// Zeroes every free cluster that is not zero already; returns how many were.
+    pub fn zero_free_clusters(&self) -> Result<u64> {
+        raw::zero_free_clusters(&mut self.file(true)?, self.offset)
+            .with_context(|| format!("zero the free clusters of {}", self.path.display()))
+    }
+
+    /// Byte offsets within the partition at which `needle` stands in UTF-8 or UTF-16, read past the page cache.
+    pub fn scan(&self, needle: &str) -> Result<Vec<u64>> {
+        let needles = encodings(needle);
+        let longest = needles.iter().map(Vec::len).max().unwrap_or(1);
+        let places = self.scan_by(longest, &|bytes| {
+            let all = |n: &Vec<u8>| find_all(bytes, n).into_iter().map(|at| (at, n.len())).collect::<Vec<_>>();
+            needles.iter().flat_map(all).collect()
+        })?;
+        Ok(places.into_iter().map(|(at, _)| at).collect())
+    }
+
+    /// The same for a secret that is known by its digest, with the bytes that it has there.
+    pub fn scan_for(&self, sought: &Sought) -> Result<Vec<(u64, usize)>> {
+        self.scan_by(token_digest::LONGEST, &|bytes| sought.places(bytes))
+    }
+
+    /// Overwrites places that [`BootPartition::scan_for`] has found. They must be outside of every file: behind the end
+    /// of one, in its last cluster, lies what it held before.
+    pub fn blank(&self, places: &[(u64, usize)]) -> Result<()> {
+        raw::blank(&self.file(true)?, self.offset, places)
+            .with_context(|| format!("overwrite what is left on {}", self.path.display()))
+    }
+
+    fn scan_by(&self, longest: usize, find: raw::Find<'_>) -> Result<Vec<raw::Place>> {
+        raw::scan(&self.file(false)?, self.offset, self.len, longest, find)
+            .with_context(|| format!("search {}", self.path.display()))
+    }
+
+    /// Paths of the files whose content holds `needle` in UTF-8 or UTF-16.
+    pub fn files_with(&self, needle: &str) -> Result<Vec<String>> {
+        self.volume(false)?.files_with(needle)
+    }
+
+    /// The same for a secret that is known by its digest.
+    pub fn files_holding(&self, sought: &Sought) -> Result<Vec<String>> {
+        self.volume(false)?.files_that(&|bytes| !sought.places(bytes).is_empty())
+    }
+}
+
+/// A FAT file system labelled BOOT in a new file, `offset` bytes into it and `len` bytes long; the file goes on a
+/// little behind it.
+///
+/// # Errors
+/// When there is such a file already or it cannot be written.
+#[cfg(any(test, feature = "fake"))]
+#[allow(clippy::disallowed_methods)] // a test's own file
+pub fn formatted_for_tests(path: &Path, offset: u64, len: u64) -> Result<BootPartition> {
+    let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+    file.set_len(offset + len + (1 << 20))?;
+    let mut slice = StreamSlice::new(file, offset, offset + len)?;
+    fatfs::format_volume(&mut slice, fatfs::FormatVolumeOptions::new().volume_label(*b"BOOT       "))?;
+    BootPartition::open(path, offset, len)
+}
+
+#[cfg(test)]
+#[path = "partition_tests.rs"]
+mod tests;

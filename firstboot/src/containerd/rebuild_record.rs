@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The last time that containerd's state was set aside, as the journal has it: so that it happens once a boot, is gone on with
+//! after a cut, and is told once.
+
+use super::ROOT;
+use crate::host::Host;
+use crate::journal::Record;
+use anyhow::Result;
+
+/// Fact: which setting aside it was, in which boot, and how far it is.
+const FACT: &str = "runtime-set-aside";
+
+/// How far a setting aside has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    Begun,
+    Moved,
+    Rebuilt,
+    Told,
+}
+
+/// The last setting aside, as the journal has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Past {
+    pub(crate) number: u32,
+    pub(crate) boot: String,
+    pub(crate) stage: Stage,
+}
+
+impl Past {
+    const STAGES: [(Stage, &str); 4] =
+        [(Stage::Begun, "begun"), (Stage::Moved, "moved"), (Stage::Rebuilt, "rebuilt"), (Stage::Told, "told")];
+
+    pub(crate) fn read(host: &Host) -> Option<Past> {
+        let journal = host.journal();
+        let mut words = journal.fact(FACT)?.split(' ');
+        let (number, boot, stage) = (words.next()?.parse().ok()?, words.next()?.to_owned(), words.next()?);
+        let (stage, _) = Past::STAGES.into_iter().find(|(_, word)| *word == stage)?;
+        Some(Past { number, boot, stage })
+    }
+
+    /// Notes that it has come so far.
+    pub(crate) fn reach(&mut self, host: &Host, stage: Stage) -> Result<()> {
+        self.stage = stage;
+        let word = Past::STAGES.into_iter().find(|(s, _)| *s == stage).map_or("", |(_, word)| word);
+        let value = format!("{} {} {word}", self.number, self.boot);
+        host.record(Record::Fact { name: FACT.into(), value })
+    }
+
+    /// Where the damaged state is kept.
+    pub(crate) fn folder(&self) -> String {
+        format!("{ROOT}.set-aside-{}", self.number)
+    }
+}

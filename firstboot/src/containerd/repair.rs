@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+//! containerd's own state, /var/lib/containerd, after a power cut: found damaged, set aside, and rebuilt from the bundle.
+//!
+//! Nothing is set aside on a suspicion: containerd does not answer on CRI (it ends again and again, or runs without its
+//! data base), or an image of the bundle cannot be imported, and its log of this boot, or a file, says why. A boot that is
+//! only slow shows neither. At most once a boot. Images that are merely missing are imported, and nothing else is done.
+//! What pods keep in /var/lib/kubelet is not touched.
+
+use super::damage::{Unit, sign};
+use super::rebuild_record::{Past, Stage};
+use super::{ROOT, RUNTIME, images, ready};
+use crate::bundle::installed::Installed;
+use crate::fault::{Fault, OwnedBy, Owner};
+use crate::host::exclusions::Exclusions;
+use crate::host::{Host, mounts};
+use crate::node::events;
+use anyhow::Result;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Names of the bundle's images that the runtime lacks; an error where it does not answer.
+pub(crate) type Ask<'a> = &'a dyn Fn(&Host, &Installed) -> Result<Vec<String>>;
+
+const KUBELET: &str = "kubelet.service";
+/// Fact: images that were imported again on a sealed device, one a line.
+const AGAIN: &str = "images-again";
+const CUT_OFF: &str = "it was being set aside";
+/// Before the cluster's clock has answered, nobody is asked for this long: the boot is not over.
+const EARLY: Duration = Duration::from_secs(20);
+/// Between two looks at a runtime that is not up, at first and at most.
+const LOOK: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+/// A runtime that is not up after that, and does not say why, is not ours to mend.
+const LIMIT: Duration = Duration::from_secs(1800);
+/// What has to be free for the old state to be kept beside the new one.
+const ROOM: u64 = 128 << 20;
+
+/// Ends everything that runs in containers, moves containerd's state aside, and starts containerd on an empty folder. What
+/// was cut off goes on; a second time in one boot is refused.
+///
+/// # Errors
+/// A host fault, or the refusal.
+pub(crate) fn set_aside(host: &Host, why: &str) -> Result<(), Fault> {
+    let boot = host.boot_id().owned_by(Owner::Host)?.unwrap_or_default();
+    let past = Past::read(host);
+    let number = past.as_ref().map_or(0, |past| past.number) + 1;
+    let mut now = match past {
+        Some(past) if past.boot == boot && past.stage >= Stage::Rebuilt => {
+            let text = format!("use containerd's state: it is damaged again in the same boot ({why}); another card?");
+            return Err(Fault::new(Owner::Host, text));
+        }
+        Some(past) if past.boot == boot => past,
+        _ => Past { number, boot, stage: Stage::Begun },
+    };
+    let mut work = || -> Result<()> {
+        if now.stage == Stage::Begun {
+            now.reach(host, Stage::Begun)?;
+            let text = "it is set aside and rebuilt from the bundle's images";
+            host.sys().say(&format!("firstboot: containerd's state is damaged ({why}): {text}"));
+            end_containers(host)?;
+            make_way(host, &now)?;
+            now.reach(host, Stage::Moved)?;
+        }
+        host.start_unit(RUNTIME)
+    };
+    work().owned_by(Owner::Host)
+}
+
+/// What holds containers together stays when containerd stops, and keeps mounts busy. What is mounted is unmounted by
+/// systemd: this process has a view of the file system of its own.
+fn end_containers(host: &Host) -> Result<()> {
+    for unit in [KUBELET, RUNTIME] {
+        host.run(&["systemctl", "stop", unit])?;
+    }
+    let _ = host.run(&["systemctl", "kill", "--signal=SIGKILL", RUNTIME]);
+    let _ = host.run(&["systemctl", "stop", "kubepods.slice"]);
+    let mounted = mounts::mounted(host)?;
+    for mount in mounts::below(mounted, &["/run/containerd".to_owned(), ROOT.to_owned()], &Exclusions::default()) {
+        // One that stays hides nothing from the new containers, whose names are others.
+        let _ = host.run(&["systemctl", "stop", &mount.point]);
+    }
+    // Addresses that pods had: nobody gives them back any more.
+    host.take_content_away("/var/lib/cni", &|_: &str| false)
+}
+
+/// Moves the folder; of those that were moved before none is kept, and this one only where there is room.
+fn make_way(host: &Host, now: &Past) -> Result<()> {
+    let folder = now.folder();
+    for name in host.list("/var/lib")? {
+        let path = format!("/var/lib/{name}");
+        if path.starts_with(&format!("{ROOT}.set-aside-")) && path != folder {
+            host.take_tree_away(&path, &|_: &str| false)?;
+        }
+    }
+    if !host.exists(&folder)? {
+        host.set_aside(ROOT, &folder)?;
+    }
+    let images: u64 = Installed::read(host).map_or(0, |b| b.manifest.images.iter().map(|i| i.size * 2).sum());
+    if host.free_bytes("/var/lib")? < images + ROOM {
+        host.take_tree_away(&folder, &|_: &str| false)?;
+    }
+    Ok(())
+}
+
+/// Imports what the new state lacks, and starts kubelet in any case: it can do no harm, and pulls what it needs.
+fn fill(host: &Host, bundle: &Installed, ask: Ask<'_>) -> Result<(), Fault> {
+    let work = || -> Result<(), Fault> {
+        let missing = ready::wait_for(host, Duration::from_millis(500), || ask(host, bundle)).owned_by(Owner::Host)?;
+        images::import(host, &images::named(bundle, &missing))
+    };
+    let filled = work();
+    host.start_unit(KUBELET).owned_by(Owner::Host)?;
+    filled
+}
+
+/// The runtime works, with all images: what was begun is over.
+pub(crate) fn whole(host: &Host) -> Result<()> {
+    let Some(mut past) = Past::read(host) else { return Ok(()) };
+    // The power may have gone between the move and its record.
+    if past.stage == Stage::Moved || (past.stage == Stage::Begun && host.exists(&past.folder())?) {
+        past.reach(host, Stage::Rebuilt)?;
+        host.sys().say("firstboot: containerd's state is rebuilt from the bundle's images");
+    }
+    Ok(())
+}
+
+/// Whether somebody takes these images away: they are missing a second time, and the one that nobody removes, for no pod
+/// starts without it, is there. kubelet does so where the disk gets full, or an administrator.
+fn removed(host: &Host, bundle: &Installed, missing: &[String]) -> bool {
+    let journal = host.journal();
+    let again = journal.fact(AGAIN).unwrap_or_default();
+    !missing.contains(&bundle.manifest.sandbox_image) && missing.iter().all(|name| again.lines().any(|a| a == name))
+}
+
+/// A line for the status file, as long as the damaged state is kept.
+pub(crate) fn warning(host: &Host) -> Option<String> {
+    let past = Past::read(host).filter(|past| past.stage >= Stage::Rebuilt)?;
+    let folder = past.folder();
+    let text = "containerd's state was damaged and is rebuilt; remove what it was when nobody needs it";
+    host.exists(&folder).unwrap_or(false).then(|| format!("RuntimeRebuilt: {text}: {folder}"))
+}
+
+/// Tells the cluster, once for each time, after it has answered.
+pub(crate) fn tell(host: &Host) -> Result<(), Fault> {
+    let Some(mut past) = Past::read(host).filter(|past| past.stage == Stage::Rebuilt) else { return Ok(()) };
+    let text = "firstboot set containerd's damaged state aside and rebuilt it from the bundle's images: containers and \
+                other images of this node are gone, volumes are kept";
+    let occasion = format!("{:02x}{}", past.number, past.boot);
+    events::tell(host, "RuntimeRebuilt", true, text.to_owned(), &occasion);
+    past.reach(host, Stage::Told).owned_by(Owner::Host)
+}
+
+/// How a repair goes on.
+pub(crate) enum Progress<'a> {
+    /// The damaged state is about to be set aside.
+    Begun,
+    /// All that is needed is there again.
+    Rebuilt,
+    /// It cannot be helped.
+    Failed(&'a Fault),
+}
+
+/// Is called with each step of a repair, for people.
+pub(crate) type Tell<'a> = &'a dyn Fn(&Progress<'_>);
+
+/// Looks after the runtime of a sealed device, beside what else there is to do at a boot.
+pub(crate) struct Watch<'a> {
+    ask: Ask<'a>,
+    tell: Tell<'a>,
+    next: Duration,
+    wait: Duration,
+    until: Duration,
+    over: bool,
+    fault: Option<Fault>,
+}
+
+impl<'a> Watch<'a> {
+    /// Begins with a boot.
+    pub(crate) fn new(host: &Host, ask: Ask<'a>, tell: Tell<'a>) -> Self {
+        let now = host.sys().uptime();
+        Watch { ask, tell, next: now + EARLY, wait: LOOK.0, until: now + LIMIT, over: false, fault: None }
+    }
+
+    /// One look, unless all is known or the last was a moment ago.
+    pub(crate) fn look(&mut self, host: &Host) {
+        let now = host.sys().uptime();
+        if self.over || now < self.next {
+            return;
+        }
+        (self.next, self.wait) = (now + self.wait, (self.wait * 2).min(LOOK.1));
+        match self.judged(host) {
+            Ok(over) => self.over = over || now >= self.until,
+            Err(fault) => {
+                (self.tell)(&Progress::Failed(&fault));
+                (self.over, self.fault) = (true, Some(fault));
+            }
+        }
+    }
+
+    /// Looks until it is known that the runtime works, or cannot be helped.
+    ///
+    /// # Errors
+    /// What kept it from being rebuilt, which was told.
+    pub(crate) fn settle(mut self, host: &Host) -> Result<(), Fault> {
+        // Whoever was there before has taken its time: a runtime that starts with the boot is up.
+        self.next = host.sys().uptime();
+        loop {
+            self.look(host);
+            match self.fault {
+                Some(fault) => return Err(fault),
+                None if self.over => return Ok(()),
+                None => host.sys().sleep(self.wait.min(LOOK.0)),
+            }
+        }
+    }
+
+    /// Whether nothing more is to be seen.
+    fn judged(&self, host: &Host) -> Result<bool, Fault> {
+        // Without a bundle there is nothing to rebuild from, and nobody has asked for it here.
+        let Ok(bundle) = Installed::read(host) else { return Ok(true) };
+        let unit = Unit::asked(host).owned_by(Owner::Host)?;
+        let boot = host.boot_id().owned_by(Owner::Host)?.unwrap_or_default();
+        let begun = Past::read(host).filter(|past| past.stage < Stage::Rebuilt && past.boot == boot);
+        let moved = begun.as_ref().is_some_and(|past| past.stage == Stage::Moved);
+        let why = match unit {
+            // That was us, and we were ended: kubelet is still to be started.
+            Unit::Runs if moved => Some(CUT_OFF.to_owned()),
+            Unit::Runs => match (self.ask)(host, &bundle) {
+                Ok(missing) => match self.complete(host, &bundle, &missing)? {
+                    Some(why) => Some(why),
+                    None => return Ok(true),
+                },
+                Err(_) => sign(host),
+            },
+            Unit::Fails => sign(host),
+            Unit::Starts => None,
+            // Whoever stopped it has a reason, unless that was us and we were cut off.
+            Unit::Stopped if begun.is_some() => Some(CUT_OFF.to_owned()),
+            Unit::Stopped => return Ok(true),
+        };
+        match why {
+            None => Ok(false),
+            Some(why) => self.rebuild(host, &bundle, &why).map(|()| true),
+        }
+    }
+
+    /// A runtime that answers: imports what is missing; why it has to be set aside all the same.
+    fn complete(&self, host: &Host, bundle: &Installed, missing: &[String]) -> Result<Option<String>, Fault> {
+        let missing = if removed(host, bundle, missing) { &[] } else { missing };
+        if !missing.is_empty() {
+            host.sys().say(&format!("firstboot: the runtime lacks {}: imported again", missing.join(", ")));
+        }
+        if let Some(why) = images::complete(host, bundle, missing)? {
+            return Ok(Some(why));
+        }
+        if !missing.is_empty() {
+            let before = host.journal().fact(AGAIN).unwrap_or_default().to_owned();
+            let again: BTreeSet<&str> = before.lines().chain(missing.iter().map(String::as_str)).collect();
+            host.note(AGAIN, &again.into_iter().collect::<Vec<_>>().join("\n")).owned_by(Owner::Host)?;
+        }
+        whole(host).owned_by(Owner::Host).map(|()| None)
+    }
+
+    fn rebuild(&self, host: &Host, bundle: &Installed, why: &str) -> Result<(), Fault> {
+        (self.tell)(&Progress::Begun);
+        set_aside(host, why)?;
+        fill(host, bundle, self.ask)?;
+        whole(host).owned_by(Owner::Host)?;
+        (self.tell)(&Progress::Rebuilt);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "repair_tests.rs"]
+mod tests;

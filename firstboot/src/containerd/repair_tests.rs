@@ -1,0 +1,455 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A sealed device whose containerd was cut off: what is found, each step in order, and a cut before each of them. What
+//! containerd says was tried with the real one (2.4): zeros, rubbish or a wrong sum in meta.db leave it running without CRI,
+//! a data base that is cut short or has torn pages ends it in a panic, one of no length loses all images.
+
+use super::*;
+use crate::boot_partition::{BootPartition, Place, formatted_for_tests};
+use crate::bundle::{BUNDLE_DIR, Blob, Image, Manifest};
+use crate::containerd::damage::{damage, damage_by};
+use crate::host::fake::{Fake, Seen};
+use crate::image::{IMAGE_INFO, ImageInfo};
+use crate::journal::{Effect, Record};
+use crate::reset;
+use crate::run::messages::tell_repair;
+use crate::status::STATUS_NAME;
+use crate::test_files::put_for_tests;
+use crate::text::hex;
+use sha2::{Digest, Sha256};
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+const PAUSE: &str = "registry.k8s.io/pause:3.10.2";
+const PROXY: &str = "registry.k8s.io/kube-proxy:v1.36.3";
+const LAYER: &str = "var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/1/fs/pause";
+const SHOW: &str = "systemctl show --property=ActiveState,NRestarts containerd.service";
+const LOG: &str = "journalctl --quiet --no-pager --boot --unit=containerd.service --output=cat --lines=2000";
+const IMPORT: &str = "/opt/firstboot/current/bin/ctr --namespace k8s.io images import --local -";
+const RUNS: &str = "ActiveState=active\nNRestarts=0\n";
+const PANICS: &str = "ActiveState=activating\nNRestarts=2\n";
+const TORN: &str = "time=\"x\" level=warning msg=\"failed to load plugin\" error=\"invalid database\" \
+                    id=io.containerd.metadata.v1.bolt";
+
+/// A device between two boots.
+struct Device {
+    disk: tempfile::TempDir,
+    boot: BootPartition,
+    /// What systemd says of containerd, and what containerd has logged in this boot.
+    unit: Rc<RefCell<String>>,
+    log: Rc<RefCell<String>>,
+    /// Why imports fail, if they do.
+    refuses: Rc<RefCell<Option<&'static str>>>,
+}
+
+impl Device {
+    fn new() -> Self {
+        let disk = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let root = disk.path().join("root");
+        let archive = zstd::encode_all(&b"archive"[..], 3).unwrap();
+        let blob = Blob { sha256: hex(&Sha256::digest(&archive)), size: archive.len() as u64 };
+        let path = root.join(&BUNDLE_DIR[1..]).join("blobs").join(&blob.sha256);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, &archive).unwrap();
+        let image = |name: &str| Image {
+            name: name.into(),
+            size: 7,
+            sha256: hex(&Sha256::digest(b"archive")),
+            blob: blob.clone(),
+            component: "pause".into(),
+            version: "3.10.2".into(),
+        };
+        let manifest = Manifest { images: vec![image(PAUSE), image(PROXY)], ..Manifest::for_tests() };
+        let info = ImageInfo::for_tests();
+        let put = |path: &str, text: &str| put_for_tests(&root, path.trim_start_matches('/'), text);
+        put(IMAGE_INFO, &serde_json::to_string(&info).unwrap());
+        put(&format!("{BUNDLE_DIR}/manifest.json"), &serde_json::to_string(&manifest).unwrap());
+        put("/var/lib/kubelet/pods/1/volumes/data/file", "data");
+        put("/var/lib/cni/networks/firstboot/10.244.1.2", "x");
+        put(
+            "/proc/self/mountinfo",
+            "30 22 0:24 / /tmp rw - tmpfs tmpfs rw\n\
+             40 22 0:40 / /run/containerd/io.containerd.runtime.v2.task/k8s.io/1/rootfs rw - overlay overlay rw\n\
+             44 22 0:4 net:[4026532000] /run/netns/cni-1 rw - nsfs nsfs rw\n",
+        );
+        let boot = formatted_for_tests(&disk.path().join("boot.img"), 0, 16 << 20).unwrap();
+        let text = |text: &str| Rc::new(RefCell::new(text.to_owned()));
+        let device = Device { boot, unit: text(RUNS), log: text(""), refuses: Rc::default(), disk };
+        device.another_boot("1");
+        let (host, _) = device.on();
+        for unit in [RUNTIME, KUBELET] {
+            host.record(Record::Effect(Effect::Started { unit: unit.into() })).unwrap();
+        }
+        host.record(Record::Fact { name: "node".into(), value: "edge-1".into() }).unwrap();
+        host.record(Record::Sealed).unwrap();
+        device.put("/var/lib/containerd/imported");
+        put_for_tests(&device.root(), LAYER, "program");
+        device
+    }
+
+    fn root(&self) -> PathBuf {
+        self.disk.path().join("root")
+    }
+
+    fn put(&self, path: &str) {
+        put_for_tests(&self.root(), path.trim_start_matches('/'), "");
+    }
+
+    fn has(&self, path: &str) -> bool {
+        self.root().join(path.trim_start_matches('/')).exists()
+    }
+
+    fn another_boot(&self, id: &str) {
+        put_for_tests(&self.root(), "proc/sys/kernel/random/boot_id", id);
+        // systemd starts it: it makes its folder, and finds its data base torn or not.
+        std::fs::create_dir_all(self.root().join("var/lib/containerd")).unwrap();
+        self.unit.replace(RUNS.to_owned());
+        self.log.replace(if self.has("/var/lib/containerd/torn") { TORN.to_owned() } else { String::new() });
+    }
+
+    fn on(&self) -> (Host, Rc<Seen>) {
+        let (fake, seen) = Fake::new();
+        let (root, unit, log, refuses) = (self.root(), self.unit.clone(), self.log.clone(), self.refuses.clone());
+        let fake = fake.answering(move |argv| {
+            match argv {
+                ["systemctl", "show", ..] => return Some(Ok(unit.borrow().clone())),
+                ["journalctl", ..] => return Some(Ok(log.borrow().clone())),
+                ["systemctl", "stop", RUNTIME] => drop(unit.replace("ActiveState=inactive\nNRestarts=0\n".to_owned())),
+                ["systemctl", "start", RUNTIME] => {
+                    std::fs::create_dir_all(root.join("var/lib/containerd")).unwrap();
+                    unit.replace(RUNS.to_owned());
+                }
+                [.., "import", "--local", "-"] => match *refuses.borrow() {
+                    Some(why) if root.join("var/lib/containerd/old").exists() => {
+                        return Some(Err(anyhow::anyhow!(why)));
+                    }
+                    _ => {
+                        std::fs::write(root.join("var/lib/containerd/imported"), "").unwrap();
+                        put_for_tests(&root, LAYER, "program");
+                        let _ = std::fs::remove_file(root.join("var/lib/containerd/collected"));
+                    }
+                },
+                _ => {}
+            }
+            None
+        });
+        (Host::open(&self.root(), Box::new(fake)).unwrap(), seen)
+    }
+
+    /// Looks until all is known; effects that may still happen before the power goes.
+    fn settle(&self, fuse: Option<u32>) -> (Result<(), Fault>, Rc<Seen>) {
+        let (host, seen) = self.on();
+        seen.fuse.set(fuse);
+        let (root, unit) = (self.root(), self.unit.clone());
+        let ask = |_: &Host, _: &Installed| asked(&root, &unit.borrow());
+        let boot = self.boot.clone();
+        let places = move |_: &str| Ok(vec![Place { partition: boot.clone(), carried: false }]);
+        let tell = |progress: &Progress<'_>| tell_repair(&host, &places, progress);
+        (Watch::new(&host, &ask, &tell).settle(&host), seen)
+    }
+
+    fn past(&self) -> Option<(u32, Stage)> {
+        Past::read(&self.on().0).map(|past| (past.number, past.stage))
+    }
+
+    fn status(&self) -> String {
+        String::from_utf8(self.boot.read(STATUS_NAME).unwrap().unwrap()).unwrap().replace('\r', "")
+    }
+}
+
+fn asked(root: &Path, unit: &str) -> Result<Vec<String>> {
+    let state = root.join("var/lib/containerd");
+    anyhow::ensure!(unit.starts_with("ActiveState=active\n") && !state.join("torn").exists(), "unknown service");
+    let lacks: &[&str] = match (state.join("imported").exists(), state.join("collected").exists()) {
+        (true, false) => &[],
+        (true, true) => &[PROXY],
+        (false, _) => &[PAUSE, PROXY],
+    };
+    Ok(lacks.iter().map(|name| (*name).to_owned()).collect())
+}
+
+const STEPS: [&str; 10] = [
+    "systemctl stop kubelet.service",
+    "systemctl stop containerd.service",
+    "systemctl kill --signal=SIGKILL containerd.service",
+    "systemctl stop kubepods.slice",
+    "systemctl stop /run/netns/cni-1",
+    "systemctl stop /run/containerd/io.containerd.runtime.v2.task/k8s.io/1/rootfs",
+    "systemctl start containerd.service",
+    IMPORT,
+    IMPORT,
+    "systemctl start kubelet.service",
+];
+
+#[test]
+fn a_sound_runtime_costs_one_question_and_no_effect_on_disk() {
+    let device = Device::new();
+    device.put("/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256/empty");
+    let before = std::fs::read(device.root().join("var/lib/firstboot/journal")).unwrap();
+    let (done, seen) = device.settle(Some(0));
+    done.unwrap();
+    assert_eq!(seen.commands.take(), [SHOW]);
+    assert_eq!(std::fs::read(device.root().join("var/lib/firstboot/journal")).unwrap(), before);
+    assert!(seen.lines.take().is_empty() && device.past().is_none());
+}
+
+#[test]
+fn a_slow_boot_is_waited_for_and_nothing_else() {
+    let device = Device::new();
+    device.unit.replace("ActiveState=activating\nNRestarts=1\n".to_owned());
+    device.log.replace(TORN.to_owned());
+    let (done, seen) = device.settle(None);
+    done.unwrap();
+    let asked = seen.commands.take();
+    assert!(asked.len() > 10 && asked.iter().all(|c| c == SHOW), "{asked:?}");
+    assert!(device.has("/var/lib/containerd/imported") && device.past().is_none());
+    // One that was stopped, by an administrator for instance, is not asked twice.
+    device.unit.replace("ActiveState=inactive\nNRestarts=0\n".to_owned());
+    assert_eq!(device.settle(None).1.commands.take(), [SHOW]);
+}
+
+#[test]
+fn a_runtime_that_fails_for_another_reason_is_left_alone() {
+    let device = Device::new();
+    for (unit, torn) in [(PANICS, false), (RUNS, true)] {
+        if torn {
+            device.put("/var/lib/containerd/torn");
+        }
+        device.unit.replace(unit.to_owned());
+        let (done, seen) = device.settle(None);
+        done.unwrap();
+        assert!(seen.commands.take().iter().all(|c| [SHOW, LOG].contains(&c.as_str())));
+        assert!(device.has("/var/lib/containerd/imported") && device.past().is_none());
+    }
+}
+
+#[test]
+fn a_torn_data_base_is_set_aside_and_all_is_rebuilt_in_order() {
+    let device = Device::new();
+    device.put("/var/lib/containerd/torn");
+    device.another_boot("2");
+    let (done, seen) = device.settle(None);
+    done.unwrap();
+    assert_eq!(seen.commands.take(), [&[SHOW, LOG][..], &STEPS].concat());
+    assert_eq!(
+        seen.lines.take(),
+        [
+            "firstboot: containerd's state is damaged (it says \"invalid database\"): it is set aside and rebuilt from \
+             the bundle's images",
+            "firstboot: containerd's state is rebuilt from the bundle's images",
+        ]
+    );
+    assert!(device.has("/var/lib/containerd.set-aside-1/torn") && !device.has("/var/lib/containerd/torn"));
+    assert!(device.has("/var/lib/containerd/imported"));
+    assert!(device.has("/var/lib/kubelet/pods/1/volumes/data/file"));
+    assert!(device.has("/var/lib/cni") && !device.has("/var/lib/cni/networks"));
+    assert_eq!(device.past(), Some((1, Stage::Rebuilt)));
+    let status = device.status();
+    assert!(status.starts_with("state: joined\n"), "{status}");
+    assert!(
+        status.contains(
+            "\nwarning: RuntimeRebuilt: containerd's state was damaged and is rebuilt; remove what it was when nobody \
+             needs it: /var/lib/containerd.set-aside-1\n"
+        ),
+        "{status}"
+    );
+    // The cluster is told once; here it cannot be.
+    let (host, seen) = device.on();
+    tell(&host).unwrap();
+    tell(&host).unwrap();
+    let said = seen.lines.take();
+    assert!(matches!(&said[..], [one] if one.starts_with("firstboot: no Event for the cluster (host): ")), "{said:?}");
+    assert_eq!(device.past(), Some((1, Stage::Told)));
+    // A reset takes away what was set aside.
+    let plan = reset::dry_run(&host, &Exclusions::default()).unwrap();
+    assert!(plan.contains("\nremove /var/lib/containerd.set-aside-1 and everything in it\n"), "{plan}");
+    // The next boot is an ordinary one again.
+    device.another_boot("3");
+    assert_eq!(device.settle(None).1.commands.take(), [SHOW]);
+}
+
+#[test]
+fn a_panic_again_and_again_and_an_empty_pause_are_damage_too() {
+    let device = Device::new();
+    device.unit.replace(PANICS.to_owned());
+    device.log.replace("go.etcd.io/bbolt.(*Tx).page(0xbc131a4b9a0?, 0xbc131db8600?)".to_owned());
+    device.settle(None).0.unwrap();
+    assert_eq!(device.past(), Some((1, Stage::Rebuilt)));
+    device.another_boot("2");
+    let layer = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots";
+    // Somebody else's empty file of that name does no harm.
+    device.put(&format!("{layer}/7/fs/pause"));
+    device.put(&format!("{layer}/7/fs/other"));
+    device.settle(None).0.unwrap();
+    assert_eq!(device.past(), Some((1, Stage::Rebuilt)));
+    device.put(&format!("{layer}/8/fs/pause"));
+    let (done, seen) = device.settle(None);
+    done.unwrap();
+    let line = format!("damaged (the pause image's program in {layer}/8/fs is empty): it is set aside");
+    assert!(seen.lines.take()[0].contains(&line));
+    // Of several only the last is kept.
+    assert_eq!(device.past(), Some((2, Stage::Rebuilt)));
+    assert!(device.has("/var/lib/containerd.set-aside-2") && !device.has("/var/lib/containerd.set-aside-1"));
+    // Another snapshotter keeps it elsewhere; one whose data base was lost says so.
+    device.another_boot("3");
+    std::fs::remove_file(device.root().join(LAYER)).unwrap();
+    assert_eq!(device.settle(None).1.commands.take(), [SHOW, LOG]);
+    device.log.replace(format!("level=warning msg=\"The image {PAUSE} is not unpacked.\""));
+    assert!(
+        device.settle(None).1.lines.take()[0].contains("damaged (the pause image's layer is gone): it is set aside")
+    );
+    assert_eq!(device.past(), Some((3, Stage::Rebuilt)));
+}
+
+/// A power cut in the middle of an import: its layer stays beside the one of the next import (seen with containerd 2.4).
+#[test]
+fn half_a_layer_beside_a_whole_one_is_no_damage() {
+    let device = Device::new();
+    let layers = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots";
+    device.put(&format!("/{LAYER}"));
+    put_for_tests(&device.root(), &format!("{}/10/fs/pause", &layers[1..]), "program");
+    device.put(&format!("{layers}/9/fs/pause"));
+    let (done, seen) = device.settle(Some(0));
+    done.unwrap();
+    assert_eq!((seen.commands.take(), seen.lines.take()), (vec![SHOW.to_owned()], vec![]));
+    // The import that was cut off had given the image its name already: the other images are imported, it is not.
+    device.put(&format!("{layers}/11/fs/pause"));
+    device.put("/var/lib/containerd/collected");
+    let (done, seen) = device.settle(None);
+    done.unwrap();
+    assert_eq!(seen.commands.take(), [&[SHOW, IMPORT][..], &STEPS].concat());
+    let lines = seen.lines.take();
+    assert_eq!(lines[0], format!("firstboot: the runtime lacks {PROXY}: imported again"));
+    let why = format!("the pause image's program in {layers}/11/fs is empty");
+    let text = format!(
+        "firstboot: containerd's state is damaged ({why}): it is set aside and rebuilt from the bundle's images"
+    );
+    assert_eq!(lines[1], text);
+    assert_eq!(device.past(), Some((1, Stage::Rebuilt)));
+}
+
+#[test]
+fn missing_images_are_imported_and_set_aside_only_where_that_cannot_be() {
+    let device = Device::new();
+    let lose = || std::fs::remove_file(device.root().join("var/lib/containerd/imported")).unwrap();
+    lose();
+    let (done, seen) = device.settle(None);
+    done.unwrap();
+    assert_eq!(seen.commands.take(), [SHOW, IMPORT, IMPORT]);
+    assert_eq!(seen.lines.take(), [format!("firstboot: the runtime lacks {PAUSE}, {PROXY}: imported again")]);
+    assert!(device.has("/var/lib/containerd/imported") && device.past().is_none());
+
+    lose();
+    device.put("/var/lib/containerd/old");
+    device.refuses.replace(Some("run ctr: exit status: 1: write: no space left on device"));
+    let (done, seen) = device.settle(None);
+    let fault = done.unwrap_err();
+    let text = format!("import image {PAUSE}: run ctr: exit status: 1: write: no space left on device");
+    assert_eq!((fault.owner, fault.to_string()), (Owner::Host, text.clone()));
+    assert_eq!(seen.commands.take(), [SHOW, IMPORT, IMPORT, LOG]);
+    assert!(seen.lines.take().contains(&format!("firstboot: failed (host): {text}; stopped")));
+    assert!(device.past().is_none() && device.status().contains("whose move: host"));
+
+    device.refuses.replace(Some("ctr: failed to open database file: invalid database"));
+    let (done, seen) = device.settle(None);
+    done.unwrap();
+    assert_eq!(seen.commands.take(), [&[SHOW, IMPORT, IMPORT][..], &STEPS].concat());
+    // A torn blob says it as well: the importer only finds that something has ended too early.
+    lose();
+    device.another_boot("2");
+    device.refuses.replace(Some("ctr: unexpected EOF"));
+    device.put("/var/lib/containerd/old");
+    device.put("/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256/abc");
+    let (done, seen) = device.settle(None);
+    done.unwrap();
+    assert!(seen.lines.take()[1].contains("damaged (blob abc is empty)"));
+}
+
+/// kubelet collects images that nobody uses where the disk gets full: that is not undone at every boot.
+#[test]
+fn an_image_that_somebody_removes_is_imported_again_once() {
+    let device = Device::new();
+    device.put("/var/lib/containerd/collected");
+    assert_eq!(device.settle(None).1.commands.take(), [SHOW, IMPORT]);
+    device.put("/var/lib/containerd/collected");
+    let (done, seen) = device.settle(Some(0));
+    done.unwrap();
+    assert_eq!((seen.commands.take(), seen.lines.take()), (vec![SHOW.to_owned()], vec![]));
+    // Without the pause image no pod starts.
+    std::fs::remove_file(device.root().join("var/lib/containerd/imported")).unwrap();
+    assert_eq!(device.settle(None).1.commands.take(), [SHOW, IMPORT, IMPORT]);
+}
+
+#[test]
+fn a_second_time_in_one_boot_is_refused() {
+    let device = Device::new();
+    device.put("/var/lib/containerd/torn");
+    device.log.replace(TORN.to_owned());
+    device.settle(None).0.unwrap();
+    device.put("/var/lib/containerd/torn");
+    let (done, seen) = device.settle(None);
+    let text =
+        "use containerd's state: it is damaged again in the same boot (it says \"invalid database\"); another card?";
+    assert_eq!(done.unwrap_err().to_string(), text);
+    assert_eq!(seen.commands.take(), [SHOW, LOG]);
+    assert_eq!(device.past(), Some((1, Stage::Rebuilt)));
+}
+
+/// The phases `runtime` and `images` take the same steps before the device is sealed; kubelet is for its phase to start.
+#[test]
+fn a_device_that_is_not_sealed_yet_takes_the_same_steps() {
+    let device = Device::new();
+    device.unit.replace(PANICS.to_owned());
+    let (host, seen) = device.on();
+    assert_eq!(damage(&host).unwrap(), None);
+    device.log.replace("level=fatal error=\"checksum error\"".to_owned());
+    let why = damage(&host).unwrap().unwrap();
+    assert_eq!(why, "it says \"checksum error\"");
+    seen.commands.take();
+    set_aside(&host, &why).unwrap();
+    assert_eq!(seen.commands.take(), STEPS[..7]);
+    whole(&host).unwrap();
+    assert_eq!(device.past(), Some((1, Stage::Rebuilt)));
+    // A full disk, which has no room for images, is no damage.
+    device.log.replace(String::new());
+    let full = Fault::new(Owner::Host, "import image x: no space left on device");
+    assert_eq!(damage_by(&host, &full).unwrap(), None);
+}
+
+#[test]
+fn a_cut_before_any_effect_ends_in_the_same_state() {
+    for killed in [false, true] {
+        let mut cuts = 0;
+        loop {
+            let device = Device::new();
+            device.put("/var/lib/containerd/torn");
+            device.another_boot("2");
+            let (done, seen) = device.settle(Some(cuts));
+            if done.is_ok() {
+                break;
+            }
+            let before = seen.commands.take();
+            // Either the power went, or firstboot alone was ended and systemd starts it again.
+            if !killed {
+                device.another_boot("3");
+            }
+            let (done, seen) = device.settle(None);
+            done.unwrap_or_else(|fault| panic!("cut {cuts}, killed {killed}: {fault}"));
+            // At another boot systemd starts it.
+            let commands = if killed { [before, seen.commands.take()].concat() } else { seen.commands.take() };
+            let last = commands.iter().rfind(|c| c.ends_with(KUBELET));
+            assert!(last.is_none_or(|c| c == "systemctl start kubelet.service"), "cut {cuts}, killed {killed}");
+            let aside: Vec<String> = std::fs::read_dir(device.root().join("var/lib"))
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .filter(|name| name.starts_with("containerd."))
+                .collect();
+            assert_eq!(aside.len(), 1, "cut {cuts}, killed {killed}: {aside:?}");
+            assert!(device.has(&format!("/var/lib/{}/torn", aside[0])), "cut {cuts}, killed {killed}");
+            assert!(device.has("/var/lib/containerd/imported") && !device.has("/var/lib/containerd/torn"));
+            assert_eq!(device.past().map(|(_, stage)| stage), Some(Stage::Rebuilt), "cut {cuts}, killed {killed}");
+            cuts += 1;
+        }
+        assert!(cuts > 15, "only {cuts} cuts");
+    }
+}

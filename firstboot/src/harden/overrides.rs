@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the seed wants otherwise than the hardened host, as it is kept on the device.
+
+use super::kubelet::fields;
+use crate::host::Host;
+use crate::host::kept::OVERRIDES;
+use crate::seed::{Access, Harden, Seed};
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// What of `[harden]` and `[access]` stays on the device when the seed is gone.
+pub const OVERRIDES_FILE: &str = OVERRIDES.path;
+
+/// What the seed wants otherwise than the hardened host; no secret is in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeedOverrides {
+    /// Table `[harden]`.
+    pub harden: Harden,
+    /// Table `[access]`.
+    pub access: Access,
+    /// Fields of `[kubelet.config]` that differ from the hardened host's, by path ([`kubelet::FIELDS`]).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub kubelet: BTreeMap<String, Value>,
+}
+
+impl SeedOverrides {
+    /// What a seed says.
+    pub fn of(seed: &Seed) -> Self {
+        let kubelet = fields::overrides(&seed.kubelet.config);
+        SeedOverrides { harden: seed.harden.clone(), access: seed.access.clone(), kubelet }
+    }
+
+    /// What is kept on the device; the default, which opens nothing, before the first seed.
+    ///
+    /// # Errors
+    /// When the file and its copy are damaged, or the file was edited into something else.
+    pub fn read(host: &Host) -> Result<Self> {
+        let reading = host.read_kept(OVERRIDES_FILE);
+        match reading.bytes {
+            None if reading.damage.is_some() => bail!("read {OVERRIDES_FILE}: the file and its copy are damaged"),
+            None => Ok(SeedOverrides::default()),
+            Some(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("read {OVERRIDES_FILE}")),
+        }
+    }
+
+    /// The file that keeps it.
+    ///
+    /// # Errors
+    /// Never in practice: every value has a text.
+    pub fn bytes(&self) -> Result<Vec<u8>> {
+        let mut bytes = serde_json::to_vec_pretty(self).with_context(|| format!("encode {OVERRIDES_FILE}"))?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+
+    /// Where this device is more open than others, one line each, for people: `firstboot status` lists them.
+    pub fn exceptions(&self) -> Vec<String> {
+        let SeedOverrides { harden, access, kubelet } = self;
+        let from = |list: &[ipnet::IpNet]| match list.is_empty() {
+            true => "anywhere".to_owned(),
+            false => list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        };
+        let open = harden.open.iter().map(|port| format!("open to anybody: {port}"));
+        let reach = harden.kubelet_from.iter().map(|net| format!("may reach kubelet (tcp/10250): {net}"));
+        let sysctl = harden.sysctl.iter().map(|(key, value)| format!("kernel setting by the seed: {key} = {value}"));
+        let modules = harden.modules.iter().map(|name| format!("kernel module allowed: {name}"));
+        let ssh = (!access.keys.is_empty()).then(|| {
+            let (keys, from) = (access.keys.len(), from(&access.from));
+            format!("SSH: user {}, {keys} key(s), from {from}", access.user)
+        });
+        let kubelet = kubelet
+            .iter()
+            .map(|(field, value)| format!("kubelet setting by the seed: {field} = {}", fields::shown(value)));
+        open.chain(reach).chain(sysctl).chain(modules).chain(ssh).chain(kubelet).collect()
+    }
+}
+
+/// What the checks look at.
+pub struct AuditContext<'a> {
+    /// The machine.
+    pub host: &'a Host,
+    /// What the seed wanted otherwise.
+    pub kept: SeedOverrides,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::fake::Fake;
+
+    const SEED: &str = "version = 1\n[cluster]\napiserver = \"10.0.2.2\"\ntoken = \"abcdef.q7w2e9r4t1y6u8i3\"\nca-cert-hashes \
+                        = \"sha256:a0b1c2d3e4f5a0b1c2d3e4f5a0b1c2d3e4f5a0b1c2d3e4f5a0b1c2d3e4f5a0b1\"\n[harden]\nopen = \
+                        [\"udp/8472\", \"tcp/30000-30010\"]\nkubelet-from = \"10.0.0.0/24\"\nsysctl = { \
+                        \"kernel.kptr_restrict\" = \"1\" }\nmodules = \"sctp\"\n[access]\nssh-keys = \"ssh-ed25519 \
+                        AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA someone at \
+                        work\"\n[kubelet.config]\nmaxPods = 60\npodPidsLimit = -1\n";
+
+    #[test]
+    fn what_is_kept_comes_back_and_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
+        assert_eq!(SeedOverrides::read(&host).unwrap(), SeedOverrides::default());
+        assert!(SeedOverrides::default().exceptions().is_empty());
+        let kept = SeedOverrides::of(&crate::seed::parse(SEED.as_bytes()).unwrap());
+        host.write(OVERRIDES_FILE, &kept.bytes().unwrap(), 0o644).unwrap();
+        assert_eq!(SeedOverrides::read(&host).unwrap(), kept);
+        assert_eq!(
+            kept.exceptions(),
+            [
+                "open to anybody: udp/8472",
+                "open to anybody: tcp/30000-30010",
+                "may reach kubelet (tcp/10250): 10.0.0.0/24",
+                "kernel setting by the seed: kernel.kptr_restrict = 1",
+                "kernel module allowed: sctp",
+                "SSH: user admin, 1 key(s), from anywhere",
+                "kubelet setting by the seed: podPidsLimit = -1",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_torn_file_is_no_licence() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
+        host.write(OVERRIDES_FILE, b"{\"harden\":", 0o644).unwrap();
+        assert_eq!(SeedOverrides::read(&host).unwrap_err().to_string(), format!("read {OVERRIDES_FILE}"));
+    }
+}

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Who this device is: node name, host name, machine-id.
+//!
+//! The name comes from the seed's template or, without one, from what the hardware tells: serial number unless it is
+//! one of the fillers that vendors leave in, else the permanent, universally administered MAC address, else a random
+//! one that is kept. It is the same after a reset, which takes the machine-id away and leaves a note of the name: a
+//! random one is then taken from there.
+
+use crate::fault::{Fault, OwnedBy, Owner};
+use crate::host::Host;
+use crate::image::ImageInfo;
+use crate::seed::NodeName;
+use crate::text::hex;
+use anyhow::Result;
+use sha2::{Digest, Sha256};
+
+/// Fact: the name that this device had before it was reset.
+pub(crate) const NODE_BEFORE: &str = "node-before";
+/// Where the machine-id lies (machine-id(5)).
+pub(crate) const MACHINE_ID: &str = "/etc/machine-id";
+/// Where the host name lies.
+pub(crate) const HOSTNAME: &str = "/etc/hostname";
+const HOSTS: &str = "/etc/hosts";
+
+/// What vendors and emulators leave in the serial number field: lower case, letters and digits only.
+#[rustfmt::skip]
+const JUNK_SERIALS: &[&str] = &[
+    "baseboardserialnumber", "chassisserialnumber", "default", "defaultstring", "dummy", "empty", "invalid",
+    "invalidserialnumber", "na", "nil", "none", "noserial", "noserialnumber", "notapplicable", "notavailable",
+    "notdefined", "notpresent", "notset", "notspecified", "null", "oem", "serial", "serialnumber", "sn",
+    "ssn12345678901234567", "string", "systemserialnumber", "tbd", "test", "tobefilled", "tobefilledbyoem", "todo",
+    "undefined", "unknown", "unspecified",
+];
+/// Someone ran a finger along the keyboard: a serial number that is a piece of these, from its beginning on.
+const COUNTING: &[&str] = &["01234567890123456789", "0123456789abcdef", "12345678901234567890", "123456789abcdef"];
+/// Addresses of examples, left in by makers of boards.
+const JUNK_MACS: &[&str] = &["000000000001", "001122334455", "00123456789a", "001234567890"];
+
+/// The name that this device was given before, be it in an earlier life.
+pub(crate) fn known_name(host: &Host) -> Option<String> {
+    let journal = host.journal();
+    journal.fact("node").or(journal.fact(NODE_BEFORE)).map(str::to_owned)
+}
+
+pub(crate) fn ensure_machine_id(host: &Host) -> Result<()> {
+    match machine_id(host)? {
+        Some(_) => Ok(()),
+        None => host.write(MACHINE_ID, format!("{}\n", random_hex(host)?).as_bytes(), 0o444),
+    }
+}
+
+pub(crate) fn install(host: &Host, name: &str) -> Result<()> {
+    host.write(HOSTNAME, format!("{name}\n").as_bytes(), 0o644)?;
+    host.write(HOSTS, hosts(name).as_bytes(), 0o644)?;
+    host.set_hostname(name)
+}
+
+/// kubelet looks its own name up when it starts; without this line it waits for a resolver that may not answer.
+fn hosts(name: &str) -> String {
+    format!("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 {name}\n")
+}
+
+/// `/etc/machine-id`, unless it is empty or no id.
+pub(crate) fn machine_id(host: &Host) -> Result<Option<String>> {
+    let id = host.read_text(MACHINE_ID)?;
+    Ok(id.filter(|i| i.len() == 32 && i.bytes().all(|b| b.is_ascii_hexdigit()) && i.bytes().any(|b| b != b'0')))
+}
+
+fn random_hex(host: &Host) -> Result<String> {
+    // The kernel's own generator of version 4 UUIDs; systemd makes machine ids of the same kind.
+    let uuid = host.read_text("/proc/sys/kernel/random/uuid")?;
+    anyhow::ensure!(uuid.is_some(), "read /proc/sys/kernel/random/uuid");
+    Ok(uuid.unwrap_or_default().replace('-', ""))
+}
+
+/// The name by template, serial number or MAC address; `None` when only chance is left.
+pub(crate) fn name_by_hardware(host: &Host, template: Option<&NodeName>) -> Result<Option<String>, Fault> {
+    match template {
+        Some(template) => from_template(host, template).map(Some),
+        None => {
+            let id = serial(host).and_then(|s| Ok(s.or(permanent_mac(host)?))).owned_by(Owner::Host)?;
+            Ok(id.map(|id| format!("edge-{id}")))
+        }
+    }
+}
+
+fn from_template(host: &Host, template: &NodeName) -> Result<String, Fault> {
+    let serial = serial(host).owned_by(Owner::Host)?;
+    let mac = permanent_mac(host).owned_by(Owner::Host)?;
+    let id = machine_id(host).owned_by(Owner::Host)?;
+    let rendered = template.render(|key| match key {
+        "serial" => serial.clone(),
+        "mac" => mac.clone(),
+        "machine-id" => id.clone(),
+        _ => None,
+    });
+    rendered.map_err(|text| Fault::new(Owner::Seed, format!("render [node] name: {text}")))
+}
+
+/// A name that nothing but chance gave; `known` is the one that it gave before.
+pub(crate) fn random_name(host: &Host, image: &ImageInfo, known: Option<&str>) -> Result<String> {
+    if let Some(name) = known {
+        return Ok(name.to_owned());
+    }
+    let digits = match machine_id(host)? {
+        // Hashed, because a machine-id is not to be shown (machine-id(5)).
+        Some(id) if !came_with_image(host, image)? => {
+            hex(&Sha256::new().chain_update(b"firstboot node name 1\0").chain_update(id).finalize())
+        }
+        _ => random_hex(host)?,
+    };
+    Ok(format!("edge-{}", &digits[..12]))
+}
+
+/// Whether the machine-id is older than the image: then it came with it, and every device flashed from it has the same.
+pub(crate) fn came_with_image(host: &Host, image: &ImageInfo) -> Result<bool> {
+    Ok(host.modified(MACHINE_ID)?.is_some_and(|changed| changed < image.build_time as i64))
+}
+
+/// The serial number as part of a node name, from the device tree or DMI.
+fn serial(host: &Host) -> Result<Option<String>> {
+    for path in ["/sys/firmware/devicetree/base/serial-number", "/sys/class/dmi/id/product_serial"] {
+        if let Some(serial) = host.read_text(path)?.and_then(|raw| usable_serial(&raw)) {
+            return Ok(Some(serial));
+        }
+    }
+    Ok(None)
+}
+
+/// A raw serial number in the characters of a DNS-1123 label, unless it is one of the fillers.
+fn usable_serial(raw: &str) -> Option<String> {
+    let raw = raw.trim().to_ascii_lowercase();
+    let plain: String = raw.chars().filter(char::is_ascii_alphanumeric).collect();
+    let one_character = plain.bytes().all(|b| Some(b) == plain.bytes().next());
+    let counted = plain.len() >= 4 && COUNTING.iter().any(|c| c.starts_with(&plain));
+    if one_character || counted || JUNK_SERIALS.contains(&plain.as_str()) {
+        return None;
+    }
+    let mapped: String = raw.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let label = mapped.trim_matches('-').to_owned();
+    // With "edge-" before it the whole name stays within 63 characters.
+    (!label.is_empty() && label.len() <= 58).then_some(label)
+}
+
+/// MAC address, without colons, of the first physical interface whose address is permanent and universal.
+fn permanent_mac(host: &Host) -> Result<Option<String>> {
+    let macs = host.each("/sys/class/net", |name| {
+        let file = |leaf: &str| host.read_text(&format!("/sys/class/net/{name}/{leaf}"));
+        // 0: NET_ADDR_PERM, set by the maker (Documentation/ABI/testing/sysfs-class-net).
+        if file("addr_assign_type")?.as_deref() != Some("0") || file("device/uevent")?.is_none() {
+            return Ok(None);
+        }
+        Ok(file("address")?.and_then(|m| universal_mac(&m)))
+    })?;
+    Ok(macs.into_iter().flatten().next())
+}
+
+/// IEEE 802: bit 1 of the first octet tells a locally administered address.
+fn universal_mac(text: &str) -> Option<String> {
+    let hex: String = text.split(':').collect();
+    let first = u8::from_str_radix(hex.get(..2)?, 16).ok()?;
+    let hex = hex.to_ascii_lowercase();
+    let universal = first & 0b11 == 0 && hex.len() == 12 && hex.bytes().any(|b| b != b'0');
+    (universal && !JUNK_MACS.contains(&hex.as_str())).then_some(hex)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::fake::Fake;
+    use crate::journal::Record;
+    use crate::test_files::put_for_tests;
+
+    #[test]
+    fn fillers_are_no_serial_numbers() {
+        for junk in [
+            "",
+            " ",
+            "0",
+            "00000000",
+            "0000000000000000",
+            "FFFFFFFF",
+            "xxxx",
+            "---",
+            "...",
+            "Default string",
+            "DEFAULT_STRING",
+            "To be filled by O.E.M.",
+            "To Be Filled By O.E.M",
+            "System Serial Number",
+            "Chassis Serial Number",
+            "Serial Number",
+            "0123456789",
+            "123456789",
+            "1234567890",
+            "12345678",
+            "1234",
+            "0123456789ABCDEF",
+            "01234567",
+            " None ",
+            "N/A",
+            "Not Specified",
+            "Not Applicable",
+            "Not Available",
+            "Not Present",
+            "INVALID",
+            "Unknown",
+            "Undefined",
+            "NULL",
+            "OEM",
+            "TBD",
+            "empty",
+            "SSN12345678901234567",
+        ] {
+            assert_eq!(usable_serial(junk), None, "{junk}");
+        }
+        // Close to a filler, but told apart from others by it.
+        for (good, label) in
+            [("0001", "0001"), ("12345679", "12345679"), ("OEM-7", "oem-7"), ("1234567890X", "1234567890x")]
+        {
+            assert_eq!(usable_serial(good).as_deref(), Some(label));
+        }
+        assert_eq!(usable_serial("10000000A3F2B1C0").as_deref(), Some("10000000a3f2b1c0"));
+        assert_eq!(usable_serial("PF-3X/7 9_").as_deref(), Some("pf-3x-7-9"));
+    }
+
+    #[test]
+    fn only_universal_unicast_addresses_name_a_device() {
+        assert_eq!(universal_mac("dc:a6:32:01:02:03").as_deref(), Some("dca632010203"));
+        assert_eq!(universal_mac("52:54:00:12:34:56"), None);
+        assert_eq!(universal_mac("01:00:5e:00:00:01"), None);
+        assert_eq!(universal_mac("00:00:00:00:00:00"), None);
+        assert_eq!(universal_mac("ff:ff:ff:ff:ff:ff"), None);
+        assert_eq!(universal_mac("00:11:22:33:44:55"), None);
+        assert_eq!(universal_mac("dc:a6:32:01:02"), None);
+        assert_eq!(universal_mac(""), None);
+    }
+
+    fn image() -> ImageInfo {
+        ImageInfo { build_time: 1000, ..ImageInfo::for_tests() }
+    }
+
+    #[test]
+    fn a_random_name_follows_the_machine_id_unless_that_is_everybodys_and_outlives_a_reset() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
+        put_for_tests(dir.path(), "etc/machine-id", "0f6dd9b27b0c4d2f9d3c2b1a4c5d6e7f\n");
+        put_for_tests(dir.path(), "proc/sys/kernel/random/uuid", "aaaaaaaa-bbbb-4d2f-9d3c-2b1a4c5d6e7f\n");
+        // printf 'firstboot node name 1\0000f6dd9b27b0c4d2f9d3c2b1a4c5d6e7f' | sha256sum
+        let name = random_name(&host, &image(), None).unwrap();
+        assert_eq!(name, "edge-1bcc25c8ad71");
+        assert_eq!(random_name(&host, &image(), None).unwrap(), name);
+        let later = ImageInfo { build_time: u64::MAX >> 2, ..image() };
+        assert_eq!(random_name(&host, &later, None).unwrap(), "edge-aaaaaaaabbbb");
+        // After a reset there is another machine-id, and a note.
+        put_for_tests(dir.path(), "etc/machine-id", "");
+        host.renew_journal(&[Record::Fact { name: NODE_BEFORE.into(), value: name.clone() }]).unwrap();
+        ensure_machine_id(&host).unwrap();
+        assert_eq!(random_name(&host, &image(), known_name(&host).as_deref()).unwrap(), name);
+        assert_ne!(random_name(&host, &image(), None).unwrap(), name);
+    }
+
+    #[test]
+    fn the_name_goes_by_serial_then_mac_then_chance_and_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
+        let put = |path: &str, text: &str| put_for_tests(dir.path(), path, text);
+        put("proc/sys/kernel/random/uuid", "0f6dd9b2-7b0c-4d2f-9d3c-2b1a4c5d6e7f\n");
+        assert_eq!(name_by_hardware(&host, None).unwrap(), None);
+        let image = image();
+        assert_eq!(random_name(&host, &image, None).unwrap(), "edge-0f6dd9b27b0c");
+        assert_eq!(random_name(&host, &image, Some("edge-kept")).unwrap(), "edge-kept");
+        // An address that the driver made up at this boot, and one of a bridge.
+        put("sys/class/net/eth0/address", "dc:a6:32:01:02:03\n");
+        put("sys/class/net/eth0/addr_assign_type", "1\n");
+        put("sys/class/net/eth0/device/uevent", "DRIVER=x\n");
+        put("sys/class/net/cni0/address", "dc:a6:32:01:02:04\n");
+        put("sys/class/net/cni0/addr_assign_type", "0\n");
+        assert_eq!(name_by_hardware(&host, None).unwrap(), None);
+        put("sys/class/net/eth0/address", "dc:a6:32:01:02:03\n");
+        put("sys/class/net/eth0/addr_assign_type", "0\n");
+        put("sys/class/net/eth0/device/uevent", "DRIVER=x\n");
+        assert_eq!(name_by_hardware(&host, None).unwrap().unwrap(), "edge-dca632010203");
+        put("sys/class/dmi/id/product_serial", "Default string\n");
+        assert_eq!(name_by_hardware(&host, None).unwrap().unwrap(), "edge-dca632010203");
+        put("sys/firmware/devicetree/base/serial-number", "10000000A3F2B1C0\0");
+        assert_eq!(name_by_hardware(&host, None).unwrap().unwrap(), "edge-10000000a3f2b1c0");
+        ensure_machine_id(&host).unwrap();
+        install(&host, "edge-1").unwrap();
+        assert_eq!(machine_id(&host).unwrap().unwrap(), "0f6dd9b27b0c4d2f9d3c2b1a4c5d6e7f");
+    }
+}

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Rules for names in Kubernetes: what may be a name, a key or a value.
+
+/// DNS-1123 subdomain: labels of a-z, 0-9 and inner hyphens, joined by dots, at most 253 characters.
+pub fn is_dns_subdomain(s: &str) -> bool {
+    let edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    s.len() <= 253
+        && s.split('.').all(|label| {
+            let label = label.as_bytes();
+            label.len() <= 63
+                && edge(label.first())
+                && edge(label.last())
+                && label.iter().all(|b| edge(Some(b)) || *b == b'-')
+        })
+}
+
+/// Kubernetes qualified name: `[DNS subdomain/]name`.
+pub(crate) fn is_qualified_name(key: &str) -> bool {
+    let (prefix, name) = match key.split_once('/') {
+        Some((prefix, name)) => (Some(prefix), name),
+        None => (None, key),
+    };
+    prefix.is_none_or(is_dns_subdomain) && !name.is_empty() && is_label_value(name)
+}
+
+/// Kubernetes label value: empty, or at most 63 of A-Z a-z 0-9 - _ . with letters or digits at both ends.
+pub(crate) fn is_label_value(s: &str) -> bool {
+    let b = s.as_bytes();
+    let edge = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+    b.is_empty()
+        || (b.len() <= 63
+            && edge(b.first())
+            && edge(b.last())
+            && b.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b)))
+}

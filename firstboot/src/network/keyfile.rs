@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Connection profiles of NetworkManager: nm-settings-keyfile(5). Pure.
+
+use super::{Link, vlan_name, wifi};
+use crate::host::managed_files::File;
+use crate::seed::{Network, Security};
+use std::fmt::Write;
+use std::net::IpAddr;
+use zeroize::Zeroizing;
+
+/// Where they lie; NetworkManager ignores what others can read.
+pub(crate) const FOLDER: &str = "/etc/NetworkManager/system-connections";
+/// Name of the profile that carries the addresses.
+pub(crate) const ID: &str = "firstboot";
+
+/// Everything that `network` asks for on `link`; nothing for what NetworkManager does by itself.
+pub(crate) fn files(network: &Network, link: &Link) -> Vec<File> {
+    let profile = |id: &str, text: &str| File::secret(format!("{FOLDER}/{id}.nmconnection"), text);
+    if *link == Link::EveryWired && network.dns.is_empty() {
+        return Vec::new();
+    }
+    let mut text = Zeroizing::new(String::new());
+    let Some(vlan) = network.vlan else {
+        let kind = if network.wifi.is_some() { "wifi" } else { "ethernet" };
+        *text += &connection(ID, kind, link);
+        if let Some(wifi) = &network.wifi {
+            let _ = write!(text, "\n[wifi]\nmode=infrastructure\nssid={}\nhidden=true\n", ssid(&wifi.ssid));
+            *text += "\n[wifi-security]\n";
+            // wpa-psk takes WPA3 as well where the network offers it.
+            *text += match wifi.security {
+                Security::Both => "key-mgmt=wpa-psk\n",
+                Security::Wpa2 => "key-mgmt=wpa-psk\npmf=1\n",
+                Security::Wpa3 => "key-mgmt=sae\n",
+            };
+            let _ = writeln!(text, "psk={}", *escaped(wifi.password.expose()));
+        }
+        *text += &addresses(network);
+        return vec![profile(ID, &text)];
+    };
+    let name = vlan_name(vlan);
+    // The interface below carries nothing of its own.
+    let below = format!("{ID}-below");
+    *text += &connection(ID, "vlan", &Link::Name(name));
+    let parent = match link {
+        Link::Name(name) => format!("parent={name}\n"),
+        // Without a parent it is found by the MAC address (nm-settings-keyfile(5), vlan.parent).
+        Link::EveryWired | Link::Mac(_) => String::new(),
+    };
+    let _ = write!(text, "\n[vlan]\nid={vlan}\n{parent}");
+    if let Link::Mac(mac) = link {
+        let _ = write!(text, "\n[ethernet]\nmac-address={}\n", mac.to_ascii_uppercase());
+    }
+    *text += &addresses(network);
+    let nothing = "\n[ipv4]\nmethod=disabled\n\n[ipv6]\nmethod=disabled\n";
+    let carrier = connection(&below, "ethernet", link) + nothing;
+    vec![profile(&below, &carrier), profile(ID, &text)]
+}
+
+fn connection(id: &str, kind: &str, link: &Link) -> String {
+    // Before the profiles that NetworkManager makes up by itself.
+    let head = format!("[connection]\nid={id}\ntype={kind}\nautoconnect-priority=100\n");
+    match link {
+        // One profile for all of them (NM_CONNECTION_MULTI_CONNECT_MULTIPLE).
+        Link::EveryWired => format!("{head}multi-connect=3\n"),
+        Link::Name(name) => format!("{head}interface-name={name}\n"),
+        Link::Mac(mac) => format!("{head}\n[ethernet]\nmac-address={}\n", mac.to_ascii_uppercase()),
+    }
+}
+
+fn addresses(network: &Network) -> String {
+    let mut text = String::new();
+    for (section, v4) in [("ipv4", true), ("ipv6", false)] {
+        let of = |a: &IpAddr| a.is_ipv4() == v4;
+        let own: Vec<_> = network.addresses.iter().filter(|a| of(&a.addr())).collect();
+        let method = match (network.dhcp, own.is_empty(), v4) {
+            (true, ..) => "auto",
+            (false, false, _) => "manual",
+            (false, true, true) => "disabled",
+            (false, true, false) => "auto",
+        };
+        text += &format!("\n[{section}]\nmethod={method}\n");
+        for (number, address) in own.iter().enumerate() {
+            text += &format!("address{}={address}\n", number + 1);
+        }
+        if let Some(router) = network.gateway.iter().find(|g| of(g)) {
+            text += &format!("gateway={router}\n");
+        }
+        let servers: String = network.dns.iter().filter(|d| of(d)).map(|d| format!("{d};")).collect();
+        if !servers.is_empty() {
+            text += &format!("dns={servers}\n");
+        }
+        if !network.dns.is_empty() {
+            text += "ignore-auto-dns=true\n";
+        }
+    }
+    text
+}
+
+/// A name of plain characters as it is; any other as its bytes, which the format has as well.
+fn ssid(name: &str) -> String {
+    match wifi::is_plain(name) {
+        true => name.to_owned(),
+        false => name.bytes().map(|b| format!("{b};")).collect(),
+    }
+}
+
+/// Escapes of key files (GLib, g_key_file_get_string): backslash, and a blank where it would be cut off.
+fn escaped(text: &str) -> Zeroizing<String> {
+    let mut out = Zeroizing::new(String::with_capacity(2 * text.len()));
+    for (index, c) in text.char_indices() {
+        match c {
+            '\\' => *out += "\\\\",
+            ' ' if index == 0 || index + 1 == text.len() => *out += "\\s",
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+#[path = "keyfile_tests.rs"]
+mod tests;

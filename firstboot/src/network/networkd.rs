@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Files of systemd-networkd: systemd.network(5), systemd.netdev(5). Pure.
+
+use super::{Link, vlan_name};
+use crate::host::Host;
+use crate::host::managed_files::File;
+use crate::seed::Network;
+use anyhow::Result;
+
+/// Where they lie.
+pub(crate) const FOLDER: &str = "/etc/systemd/network";
+
+/// Everything that `network` asks for on `link`.
+pub(crate) fn files(network: &Network, link: &Link) -> Vec<File> {
+    let path = |name: &str| format!("{FOLDER}/50-firstboot{name}");
+    let main = |text: &str| File::public(path(".network"), text);
+    let Some(id) = network.vlan else {
+        return vec![main(&format!("{}\n{}", link_match(link), addresses(network)))];
+    };
+    let name = vlan_name(id);
+    // The interface below carries nothing of its own.
+    let below =
+        format!("{}\n[Network]\nVLAN={name}\nDHCP=no\nIPv6AcceptRA=no\nLinkLocalAddressing=no\n", link_match(link));
+    vec![
+        main(&below),
+        File::public(vlan_file(), &format!("[NetDev]\nName={name}\nKind=vlan\n\n[VLAN]\nId={id}\n")),
+        File::public(path("-vlan.network"), &format!("[Match]\nName={name}\n\n{}", addresses(network))),
+    ]
+}
+
+/// Where a VLAN is told to networkd.
+pub(crate) fn vlan_file() -> String {
+    format!("{FOLDER}/50-firstboot-vlan.netdev")
+}
+
+/// `Kind=!*` leaves out bridges, veth pairs, VLANs (which have the MAC address of what is below them) and everything
+/// else that is not a real interface.
+fn link_match(link: &Link) -> String {
+    match link {
+        Link::EveryWired => "[Match]\nType=ether\nKind=!*\n".to_owned(),
+        Link::Name(name) => format!("[Match]\nName={name}\n"),
+        Link::Mac(mac) => format!("[Match]\nMACAddress={mac}\nKind=!*\n"),
+    }
+}
+
+fn addresses(network: &Network) -> String {
+    let yes = |on: bool| if on { "yes" } else { "no" };
+    let mut text =
+        format!("[Network]\nDHCP={}\nIPv6AcceptRA={}\n", yes(network.dhcp), yes(network.router_tells_ipv6()));
+    text += "LinkLocalAddressing=ipv6\n";
+    for address in &network.addresses {
+        text += &format!("Address={address}\n");
+    }
+    for router in &network.gateway {
+        text += &format!("Gateway={router}\n");
+    }
+    for server in &network.dns {
+        text += &format!("DNS={server}\n");
+    }
+    let own_dns = if network.dns.is_empty() { "" } else { "UseDNS=no\n" };
+    if network.dhcp {
+        text += "\n[DHCPv4]\n\
+                 # Some servers give two addresses when the identifier changes between firmware and system.\n\
+                 ClientIdentifier=mac\n\
+                 # The node's name is ours to say.\n\
+                 UseHostname=no\n";
+        text += own_dns;
+        text += "\n[DHCPv6]\nUseHostname=no\n";
+        text += own_dns;
+    }
+    if network.router_tells_ipv6() && !own_dns.is_empty() {
+        text += "\n[IPv6AcceptRA]\n";
+        text += own_dns;
+    }
+    text
+}
+
+impl Network {
+    /// Whether IPv6 addresses and routes come from router advertisements: unless the seed gives its own.
+    fn router_tells_ipv6(&self) -> bool {
+        self.dhcp || !self.addresses.iter().any(|a| a.addr().is_ipv6())
+    }
+}
+
+/// The VLAN's interface that a seed asked for, as the file has it that networkd was given.
+pub(crate) fn made_vlan(host: &Host) -> Result<Option<String>> {
+    let file = vlan_file();
+    let text = if host.journal().knows(&file) { host.read_text(&file)? } else { None };
+    Ok(text.and_then(|text| text.lines().find_map(|line| line.strip_prefix("Name=")).map(str::to_owned)))
+}
+
+#[cfg(test)]
+#[path = "networkd_tests.rs"]
+mod tests;

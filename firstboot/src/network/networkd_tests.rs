@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What systemd-networkd is told, word by word; `tests.rs` shows the same files to networkd itself.
+
+use super::*;
+use crate::network::tests::network;
+
+fn shown(lines: &str, link: Link) -> String {
+    let files = files(&network(lines), &link);
+    assert!(files.iter().all(|f| f.mode == 0o644));
+    files.iter().map(|f| format!("{}\n{}", f.path, *f.text)).collect()
+}
+
+#[test]
+fn every_wired_interface_by_dhcp() {
+    assert_eq!(
+        shown("", Link::EveryWired),
+        "\
+/etc/systemd/network/50-firstboot.network
+# Written by firstboot.
+[Match]
+Type=ether
+Kind=!*
+
+[Network]
+DHCP=yes
+IPv6AcceptRA=yes
+LinkLocalAddressing=ipv6
+
+[DHCPv4]
+# Some servers give two addresses when the identifier changes between firmware and system.
+ClientIdentifier=mac
+# The node's name is ours to say.
+UseHostname=no
+
+[DHCPv6]
+UseHostname=no
+"
+    );
+}
+
+#[test]
+fn static_addresses_of_both_families() {
+    let lines = "addresses = [\"10.0.2.15/24\", \"2001:db8::10/64\"]\ngateway = [\"10.0.2.1\", \"fe80::1\"]\ndns = \"10.0.2.3\"";
+    assert_eq!(
+        shown(lines, Link::Name("eth0".into())),
+        "\
+/etc/systemd/network/50-firstboot.network
+# Written by firstboot.
+[Match]
+Name=eth0
+
+[Network]
+DHCP=no
+IPv6AcceptRA=no
+LinkLocalAddressing=ipv6
+Address=10.0.2.15/24
+Address=2001:db8::10/64
+Gateway=10.0.2.1
+Gateway=fe80::1
+DNS=10.0.2.3
+"
+    );
+}
+
+#[test]
+fn ipv4_static_and_ipv6_by_routers_with_own_name_servers() {
+    assert_eq!(
+        shown("addresses = \"10.0.2.15/24\"\ndns = \"10.0.2.3\"", Link::Mac("02:00:5e:00:53:01".into())),
+        "\
+/etc/systemd/network/50-firstboot.network
+# Written by firstboot.
+[Match]
+MACAddress=02:00:5e:00:53:01
+Kind=!*
+
+[Network]
+DHCP=no
+IPv6AcceptRA=yes
+LinkLocalAddressing=ipv6
+Address=10.0.2.15/24
+DNS=10.0.2.3
+
+[IPv6AcceptRA]
+UseDNS=no
+"
+    );
+}
+
+#[test]
+fn a_vlan_with_dhcp_and_own_name_servers() {
+    assert_eq!(
+        shown("vlan = 42\ndns = [\"10.0.2.3\", \"fd00::3\"]", Link::Mac("02:00:5e:00:53:01".into())),
+        "\
+/etc/systemd/network/50-firstboot.network
+# Written by firstboot.
+[Match]
+MACAddress=02:00:5e:00:53:01
+Kind=!*
+
+[Network]
+VLAN=vlan42
+DHCP=no
+IPv6AcceptRA=no
+LinkLocalAddressing=no
+/etc/systemd/network/50-firstboot-vlan.netdev
+# Written by firstboot.
+[NetDev]
+Name=vlan42
+Kind=vlan
+
+[VLAN]
+Id=42
+/etc/systemd/network/50-firstboot-vlan.network
+# Written by firstboot.
+[Match]
+Name=vlan42
+
+[Network]
+DHCP=yes
+IPv6AcceptRA=yes
+LinkLocalAddressing=ipv6
+DNS=10.0.2.3
+DNS=fd00::3
+
+[DHCPv4]
+# Some servers give two addresses when the identifier changes between firmware and system.
+ClientIdentifier=mac
+# The node's name is ours to say.
+UseHostname=no
+UseDNS=no
+
+[DHCPv6]
+UseHostname=no
+UseDNS=no
+
+[IPv6AcceptRA]
+UseDNS=no
+"
+    );
+}

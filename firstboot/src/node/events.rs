@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the cluster is told of this node by Events. Best effort: a refusal is said once and keeps nothing from going on.
+
+use super::client::node_client;
+use crate::host::Host;
+use crate::kube::event::Event;
+use crate::text::unix_seconds;
+
+/// Creates an Event, or says why there is none.
+pub(crate) fn tell(host: &Host, reason: &'static str, warning: bool, message: String, occasion: &str) {
+    let occasion = occasion.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+    let event = Event { reason, warning, message, occasion, time: unix_seconds(host.now()) };
+    if let Err(fault) = node_client(host).and_then(|client| client.tell(&event)) {
+        host.sys().say(&format!("firstboot: no Event for the cluster ({}): {fault}", fault.owner.word()));
+    }
+}

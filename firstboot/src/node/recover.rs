@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a device is when its journal is lost with both copies: read off its disk.
+//!
+//! A certificate of kubelet says that the device joined, and by which name. So it stays the node that it is, takes no other
+//! seed, and can be reset: for that the effects are taken from the list of what firstboot makes on a node.
+
+use crate::host::{DAMAGE, Host, STATE_DIR};
+use crate::journal::{Effect, Record};
+use crate::kube::files::KUBELET_CONF;
+use crate::kube::kubeconfig::{self, CURRENT_PEM};
+use crate::kube::pin;
+use crate::node::paths::DROP_IN;
+use crate::text::hex;
+use anyhow::Result;
+use sha2::{Digest, Sha256};
+use x509_cert::Certificate;
+use x509_cert::der::Decode;
+
+/// Stands for the digest of the seed by which a device joined whose journal is lost: no seed has it.
+const LOST_SEED: &str = "lost";
+
+/// Directories whose entries with this prefix firstboot made.
+const PREFIXED: &[(&str, &str)] = &[
+    ("/etc/systemd/network", "50-firstboot"),
+    ("/etc/NetworkManager/system-connections", "firstboot"),
+    ("/etc/NetworkManager/conf.d", "firstboot"),
+    ("/etc/systemd/timesyncd.conf.d", "50-firstboot"),
+    ("/etc/modprobe.d", "firstboot"),
+    ("/etc/modules-load.d", "firstboot"),
+    ("/etc/modules-load.d", "99-firstboot"),
+    ("/etc/sysctl.d", "90-firstboot"),
+    ("/etc/sysctl.d", "99-firstboot"),
+    ("/etc/wpa_supplicant", "wpa_supplicant-"),
+    ("/etc/cni/net.d", "99-firstboot"),
+];
+
+/// Files and links that firstboot makes or replaces on a node, besides those in its own directories.
+const FILES: &[&str] = &[
+    "/etc/hostname",
+    "/etc/hosts",
+    "/etc/machine-id",
+    "/etc/passwd",
+    "/etc/group",
+    "/etc/shadow",
+    "/etc/gshadow",
+    "/etc/resolv.conf",
+    "/etc/default/kubelet",
+    "/etc/containerd/config.toml",
+    "/etc/ssh/sshd_config",
+    "/etc/ssh/ssh_host_ed25519_key",
+    "/etc/ssh/ssh_host_ed25519_key.pub",
+    "/etc/systemd/system/swap.target",
+    "/usr/bin/kubelet",
+    "/usr/bin/kubeadm",
+    "/usr/bin/crictl",
+    "/usr/bin/containerd",
+    "/usr/bin/runc",
+    "/usr/bin/ctr",
+];
+
+/// Directories that are firstboot's with everything in them.
+const TREES: &[&str] = &["/opt/firstboot", "/etc/firstboot", "/etc/containerd/certs.d", "/etc/ssh/authorized_keys.d"];
+
+/// Directories that a reset removes where firstboot made them: they hold nothing of an image.
+const DIRECTORIES: &[&str] = &["/etc/kubernetes", "/etc/cni/net.d", "/etc/cni", "/opt/cni/bin", "/opt/cni", "/etc/containerd"];
+
+/// Where units are enabled.
+const WANTS: &str = "/etc/systemd/system/multi-user.target.wants";
+
+/// Fills a lost journal with what the disk shows. Nothing happens while the journal has a record, and on a device that
+/// never joined. A disk that takes no writes is no hindrance: the records are then held in memory.
+///
+/// # Errors
+/// When a directory cannot be read.
+pub fn recover(host: &Host) -> Result<()> {
+    let lost = host.journal().records().iter().all(|r| matches!(r, Record::Fact { name, .. } if name == DAMAGE));
+    if !lost {
+        return Ok(());
+    }
+    // Another join (a person's `kubeadm join`) has neither.
+    if host.read_text(DROP_IN)?.is_none() && !host.exists(STATE_DIR)? {
+        return Ok(());
+    }
+    let Some(node) = node_name(host)? else { return Ok(()) };
+    let line = format!("the journal is lost: this device is node {node} by its certificate, and stays it");
+    let mut records = vec![
+        Record::Begun {
+            version: env!("CARGO_PKG_VERSION").into(),
+            seed: LOST_SEED.into(),
+            boot: host.boot_id()?.unwrap_or_default(),
+        },
+        Record::Fact { name: "node".into(), value: node },
+    ];
+    records.extend(effects(host)?.into_iter().map(Record::Effect));
+    records.push(Record::Sealed);
+    host.assume(records);
+    if host.is_reading() {
+        return Ok(());
+    }
+    host.sys().say(&format!("firstboot: {line}"));
+    if let Err(error) = host.settle_journal().and_then(|()| host.note_damage(&line)) {
+        host.sys().say(&format!("firstboot: the recovered journal is not written: {error:#}"));
+    }
+    Ok(())
+}
+
+/// The node's name by the certificate that kubelet shows to the API server; none without kubelet.conf, or without one.
+fn node_name(host: &Host) -> Result<Option<String>> {
+    let conf = host.read_text(KUBELET_CONF)?.and_then(|conf| kubeconfig::read(&conf).ok());
+    let pem = host.read_utf8(CURRENT_PEM)?;
+    let leaf = pem.and_then(|pem| pin::certificates(&pem)).and_then(|chain| chain.into_iter().next());
+    let certificate = leaf.and_then(|leaf| Certificate::from_der(&leaf).ok());
+    let subject = certificate.map(|c| c.tbs_certificate.subject);
+    let names = subject.iter().flat_map(|subject| subject.0.iter()).flat_map(|part| part.0.iter());
+    let name = names.filter_map(|name| std::str::from_utf8(name.value.value()).ok()).find_map(|text| text.strip_prefix("system:node:"));
+    Ok(name.filter(|_| conf.is_some()).map(str::to_owned))
+}
+
+/// What firstboot has made on this device, as far as it is there, in an order that a reset can take back.
+fn effects(host: &Host) -> Result<Vec<Effect>> {
+    let mut all = Vec::new();
+    let directories = DIRECTORIES.iter().copied().filter(|path| host.exists(path).unwrap_or(false));
+    all.extend(directories.map(|path| Effect::Folder { path: path.into() }));
+    for path in TREES.iter().filter(|path| host.exists(path).unwrap_or(false)) {
+        all.push(Effect::Tree { path: (*path).into() });
+    }
+    let backups = host.list(&format!("{STATE_DIR}/backup"))?;
+    let mut file = |path: String| {
+        let name = format!("{}-{}", &hex(&Sha256::digest(&path))[..8], path.rsplit('/').next().unwrap_or_default());
+        let there = host.exists(&path).unwrap_or(false);
+        if backups.contains(&name) {
+            all.push(Effect::Replaced { path, backup: format!("{STATE_DIR}/backup/{name}") });
+        } else if there && !CAME_WITH_IMAGE.contains(&path.as_str()) {
+            all.push(Effect::Created { path });
+        }
+    };
+    FILES.iter().for_each(|path| file((*path).into()));
+    for (directory, prefix) in PREFIXED {
+        for name in host.list(directory)?.iter().filter(|name| name.starts_with(prefix)) {
+            file(format!("{directory}/{name}"));
+        }
+    }
+    for unit in ["containerd.service", "kubelet.service", "ssh.service"] {
+        let path = format!("{WANTS}/{unit}");
+        if host.exists(&path)? {
+            all.push(Effect::Enabled { unit: unit.into(), path });
+            all.push(Effect::Started { unit: unit.into() });
+        }
+    }
+    Ok(all)
+}
+
+/// Files of [`FILES`] that an image may bring: without a copy from before they are left as they are.
+const CAME_WITH_IMAGE: [&str; 8] = [
+    "/etc/hostname",
+    "/etc/hosts",
+    "/etc/machine-id",
+    "/etc/passwd",
+    "/etc/group",
+    "/etc/shadow",
+    "/etc/gshadow",
+    "/etc/resolv.conf",
+];

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the phases share: the machine, what it was given, and where the seed lies.
+
+use crate::boot_partition::BootPartition;
+use crate::bundle::installed::Installed;
+use crate::host::Host;
+use crate::image::ImageInfo;
+use crate::seed::Seed;
+
+/// What the phases share: the machine, what it was given, and where the seed lies.
+pub struct Cx {
+    /// The machine.
+    pub host: Host,
+    /// The seed.
+    pub seed: Seed,
+    /// What the image says of itself.
+    pub image: ImageInfo,
+    /// The bundle in the image.
+    pub bundle: Installed,
+    /// The FAT partition that holds the seed.
+    pub boot: BootPartition,
+    /// Name of the seed file on it.
+    pub seed_name: &'static str,
+    /// Whether the seed lies on a stick that is carried on to the next device: it is read and left alone.
+    pub carried: bool,
+}

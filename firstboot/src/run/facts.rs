@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the status says of this device besides how far it is: gathered where all parts are known.
+
+use crate::containerd::repair;
+use crate::harden::overrides::SeedOverrides;
+use crate::host::Host;
+use crate::node::credential;
+use crate::report::Facts;
+use crate::status::Versions;
+use crate::text::unix_seconds;
+use crate::versions;
+
+/// This device, asked anew each time. What cannot be read is told elsewhere (by the run, or by the audit); here it must
+/// not keep a status from being written.
+pub struct DeviceFacts;
+
+impl Facts for DeviceFacts {
+    fn exceptions(&self, host: &Host) -> Vec<String> {
+        SeedOverrides::read(host).map(|kept| kept.exceptions()).unwrap_or_default()
+    }
+
+    fn versions(&self, host: &Host) -> Versions {
+        versions::of_image(host)
+    }
+
+    fn certificate_until(&self, host: &Host) -> Option<u64> {
+        credential::end(host).ok().flatten().map(unix_seconds)
+    }
+
+    fn warnings(&self, host: &Host) -> Vec<String> {
+        repair::warning(host).into_iter().collect()
+    }
+}

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What runs at every boot before any link is up, and before the runtime and kubelet: quick, without any network.
+//!
+//! It applies the packet filter, lays the clock floor, so that nothing looks at a certificate in 1970, puts back torn
+//! files of a sealed node, and removes what kubelet made and a power cut has torn.
+
+use crate::fault::{Fault, OwnedBy, Owner};
+use crate::host::Host;
+use crate::image::ImageInfo;
+use crate::node::recover::recover;
+use crate::node::{credential, kubelet_serving_cert, repair};
+use crate::{clock, firewall};
+
+/// Guards one boot. What fails of one duty does not keep the others from being done.
+///
+/// # Errors
+/// A host fault when there is no packet filter, the clock cannot be set or a torn file cannot be put back or removed, an
+/// image fault without a description of the image.
+pub fn guard(host: &Host) -> Result<(), Fault> {
+    // First of all: kept files are read by it. What cannot be repaired keeps nothing else from being done.
+    let kept = host.settle_journal().and_then(|()| host.repair_kept()).owned_by(Owner::Host);
+    let recovered = recover(host).owned_by(Owner::Host);
+    let filter = firewall::guard(host).owned_by(Owner::Host);
+    let clock = || clock::lay(host, &ImageInfo::read(host)?).owned_by(Owner::Host);
+    let clock = clock();
+    let torn = if host.journal().sealed() { repair_node(host).owned_by(Owner::Host) } else { Ok(()) };
+    // kubelet may have started before the device was sealed. What a reset goes on to remove is its own.
+    let being_reset = host.journal().resetting().is_some();
+    let serving =
+        if being_reset { Ok(()) } else { kubelet_serving_cert::remove_torn(host).map(drop).owned_by(Owner::Host) };
+    // A disk that takes no writes is told, and is no reason to leave the device without a network.
+    for fault in [kept, recovered, torn, serving].into_iter().filter_map(Result::err) {
+        host.sys().say(&format!("firstboot: guard ({}): {fault}", fault.owner.word()));
+    }
+    filter.and(clock)
+}
+
+/// What a power cut or a worn card damaged of a sealed node comes back before anything reads it.
+fn repair_node(host: &Host) -> anyhow::Result<()> {
+    let credential = credential::repaired(host).map(drop);
+    repair::repair(host)?;
+    credential
+}

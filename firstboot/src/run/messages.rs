@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the loop says to people: on the console, on the card and for `firstboot status`.
+
+use super::facts::DeviceFacts;
+use super::seed_file::Found;
+use crate::boot_partition::{BootPartition, Places};
+use crate::containerd::repair::Progress;
+use crate::fault::{Fault, Owner};
+use crate::host::Host;
+use crate::image::ImageInfo;
+use crate::phases::ready::LEFT_TO_DO;
+use crate::report::{Reporter, describe, reporter_beside};
+use crate::status::{STATUS_NAME, Status, padded};
+use crate::text::{timestamp, unix_seconds};
+use std::time::{Duration, SystemTime};
+
+/// A sealed device whose credential is good: it needs no seed, and one that lies there is left alone, with the reason.
+pub(super) fn refuse_seed(
+    host: &Host,
+    image: &ImageInfo,
+    until: SystemTime,
+    seen: Option<&Found>,
+) -> Result<(), Fault> {
+    let Some(found) = seen.filter(|found| !found.place.carried) else { return Ok(()) };
+    let mut reporter = reporter(host, found, image);
+    let node = host.journal().fact("node").unwrap_or_default().to_owned();
+    let text = format!(
+        "take {}: this device is node {node} and its certificate is good until {}; the file is left alone, remove it",
+        found.name,
+        timestamp(unix_seconds(until))
+    );
+    reporter.say(&format!("refused: {text}"));
+    reporter.status.state = "joined".into();
+    reporter.status.whose_move = Some(format!("{} ({})", Owner::Seed.word(), Owner::Seed.advice()));
+    reporter.status.error = Some(text);
+    reporter.write();
+    Ok(())
+}
+
+pub(super) fn reporter<'a>(host: &'a Host, found: &Found, image: &ImageInfo) -> Reporter<'a> {
+    reporter_at(host, found.boot.clone(), image)
+}
+
+/// One that writes to this boot partition, if there is one.
+pub(super) fn reporter_at<'a>(host: &'a Host, boot: Option<BootPartition>, image: &ImageInfo) -> Reporter<'a> {
+    Reporter::new(host, &DeviceFacts, boot, describe(image))
+}
+
+/// How the repair of the runtime goes on, as the status has it.
+pub(crate) fn tell_repair(host: &Host, places: Places<'_>, progress: &Progress<'_>) {
+    let mut reporter = reporter_beside(host, &DeviceFacts, places);
+    reporter.status.state = match progress {
+        Progress::Begun => "working".into(),
+        Progress::Rebuilt => "joined".into(),
+        Progress::Failed(fault) => return reporter.failed(None, fault, None),
+    };
+    reporter.write();
+}
+
+pub(super) fn finished(host: &Host, found: &Found, image: &ImageInfo, until: Option<&str>, started: Duration) {
+    let mut reporter = reporter(host, found, image);
+    if !host.journal().sealed() {
+        reporter.say(&format!("stopped after phase {}, as asked", until.unwrap_or_default()));
+        return;
+    }
+    tell_joined(host, &mut reporter, found.place.carried);
+    let node = host.journal().fact("node").unwrap_or_default().to_owned();
+    let seed = if found.place.carried { "seed left on its stick" } else { "seed destroyed" };
+    let took = host.sys().uptime().saturating_sub(started).as_secs_f64();
+    reporter.say(&format!("node {node} is Ready, {seed} ({took:.1} s)"));
+    host.sys().notify(&format!("STATUS=node {node} is Ready"));
+}
+
+/// The last word about a join.
+pub(super) fn tell_joined(host: &Host, reporter: &mut Reporter<'_>, carried: bool) {
+    reporter.status.state = "joined".into();
+    if carried {
+        reporter.status.whose_move =
+            Some("you (the stick labelled SEED still holds the token: keep it safe, or delete the token)".into());
+    }
+    left_to_do(host, reporter);
+    reporter.write();
+}
+
+/// The same at a later boot, where the power went before it was said: the status would speak of work for ever.
+pub(super) fn tell_joined_at_last(host: &Host, image: &ImageInfo, boot: Option<BootPartition>, carried: bool) {
+    let said = |last: &Status| {
+        let card = boot.as_ref().map(|boot| boot.read(STATUS_NAME).ok().flatten());
+        last.state == "joined" && card.is_none_or(|text| text.as_deref() == Some(&padded(&last.text())[..]))
+    };
+    if !Reporter::last(host).as_ref().is_some_and(said) {
+        tell_joined(host, &mut reporter_at(host, boot, image), carried);
+    }
+}
+
+/// Names what an administrator of the cluster has to do for this node: no node may do it itself.
+pub(super) fn left_to_do(host: &Host, reporter: &mut Reporter<'_>) {
+    let commands: Vec<String> =
+        host.journal().fact(LEFT_TO_DO).unwrap_or_default().lines().map(str::to_owned).collect();
+    for command in &commands {
+        reporter.say(&format!("left for an administrator of the cluster: {command}"));
+    }
+    reporter.status.left_to_do = commands;
+}

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A seed file as it was found.
+
+use crate::boot_partition::{BootPartition, Place, own};
+use crate::fault::{Fault, OwnedBy, Owner};
+
+/// A seed file as it was found.
+pub(super) struct Found {
+    pub(super) place: Place,
+    /// The device's own boot partition, which may be another one: status goes there.
+    pub(super) boot: Option<BootPartition>,
+    pub(super) name: &'static str,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// The first seed among the places where one may lie.
+pub(super) fn look(places: Vec<Place>) -> Result<Option<Found>, Fault> {
+    let boot = own(&places);
+    for place in places {
+        if let Some((name, bytes)) = place.partition.seed().owned_by(Owner::Seed)? {
+            return Ok(Some(Found { place, boot, name, bytes }));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Reads `[cluster]`, or what kubeadm's line says of it.
+
+use super::join_line::JoinLine;
+use super::model::{Cluster, Trust};
+use super::reader::{Reader, Value};
+use super::text;
+use super::types::{CaPin, Endpoint, JoinToken};
+use std::time::{Duration, SystemTime};
+use toml::de::{DeTable, DeValue};
+
+/// Keys of `[cluster]`.
+pub(super) const CLUSTER_KEYS: [&str; 5] = ["apiserver", "token", "ca-cert-hashes", "ca-cert", "token-expires"];
+
+impl Reader {
+    /// `[cluster]`, or what kubeadm's line says of it; `at` is where the one of them that counts begins.
+    pub(super) fn cluster(&mut self, at: usize, table: &DeTable<'_>, join: Option<JoinLine>) -> Option<Cluster> {
+        self.unknown_keys("cluster", table, &CLUSTER_KEYS);
+        let beside = CLUSTER_KEYS[..3].iter().filter(|_| join.is_some()).filter_map(|k| table.get_key_value(*k));
+        for (key, _) in beside {
+            let text = format!("join and {} in [cluster] are both set: the line says it already", key.get_ref());
+            self.error(key.span().start, text);
+        }
+        let from_line = join.is_some();
+        let (apiserver, token, pins) = match join {
+            Some(JoinLine { apiserver, token, ca_cert_hashes, .. }) => {
+                let pins = (!ca_cert_hashes.is_empty()).then_some(Some(ca_cert_hashes));
+                (Some(Some(vec![apiserver])), Some(Some(token)), pins)
+            }
+            None => (
+                table.get("apiserver").map(|v| self.strings(v, "apiserver", "cluster", Endpoint::parse)),
+                table.get("token").map(|v| self.string(v, "token", "cluster", JoinToken::parse)),
+                table.get("ca-cert-hashes").map(|v| self.strings(v, "ca-cert-hashes", "cluster", CaPin::parse)),
+            ),
+        };
+        let ca = table.get("ca-cert").map(|v| self.string(v, "ca-cert", "cluster", text::check_pem));
+        let token_expires = table.get("token-expires").map(|v| self.datetime(v));
+        if let (Some(_), Some(_), Some(v)) = (&pins, &ca, table.get("ca-cert")) {
+            let text = match from_line {
+                true => {
+                    "ca-cert in [cluster] and --discovery-token-ca-cert-hash in join are both set: give one of them"
+                }
+                false => "ca-cert and ca-cert-hashes are both set in [cluster]: give one of them",
+            };
+            self.error(v.span().start, text);
+        }
+        if self.errors.is_empty() {
+            const IMPOSTOR: &str = "without it the cluster cannot be told from an impostor";
+            let missing = match (&apiserver, &token, &pins, &ca) {
+                (None, ..) => "apiserver is missing in [cluster]".to_owned(),
+                (_, None, ..) => "token is missing in [cluster]".to_owned(),
+                (_, _, None, None) if from_line => {
+                    format!(
+                        "join has no --discovery-token-ca-cert-hash: {IMPOSTOR} (ca-cert in [cluster] does as well)"
+                    )
+                }
+                (_, _, None, None) => {
+                    format!("ca-cert-hashes is missing in [cluster]: {IMPOSTOR} (ca-cert does as well)")
+                }
+                _ => String::new(),
+            };
+            if !missing.is_empty() {
+                self.error(at, missing);
+            }
+        }
+        let trust = match (pins.flatten(), ca.flatten()) {
+            (Some(pins), None) => Some(Trust::Pins(pins)),
+            (None, Some(ca)) => Some(Trust::Ca(ca)),
+            _ => None,
+        };
+        Some(Cluster { apiserver: apiserver??, token: token??, trust: trust?, token_expires: token_expires.flatten() })
+    }
+
+    fn datetime(&mut self, value: &Value<'_>) -> Option<SystemTime> {
+        let parsed = match value.get_ref() {
+            DeValue::Datetime(d) => text::rfc3339(&d.to_string()),
+            DeValue::String(s) => text::rfc3339(s),
+            _ => None,
+        };
+        if parsed.is_none() {
+            let text = "malformed token-expires in [cluster]: expected a time with zone, as in 2026-11-23T12:00:00Z";
+            self.error(value.span().start, text);
+        }
+        parsed.map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+    }
+}

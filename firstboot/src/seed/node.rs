@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Reads `[node]`.
+
+use super::model::Node;
+use super::reader::{Reader, Value, misplaced, quoted};
+use super::types::{Cni, NodeLabel, NodeName, Role, Taint};
+use toml::de::DeTable;
+
+/// Keys of `[node]`.
+pub(super) const NODE_KEYS: [&str; 5] = ["name", "role", "cni", "labels", "taints"];
+
+impl Reader {
+    pub(super) fn node(&mut self, table: &DeTable<'_>) -> Option<Node> {
+        self.unknown_keys("node", table, &NODE_KEYS);
+        let name = table.get("name").and_then(|v| self.string(v, "name", "node", NodeName::parse));
+        let role = table.get("role").map_or(Some(Role::Edge), |v| self.string(v, "role", "node", Role::parse));
+        let cni = table.get("cni").map_or(Some(Cni::Auto), |v| self.string(v, "cni", "node", Cni::parse));
+        let labels = table.get("labels").map_or(Some(Vec::new()), |v| self.labels(v));
+        let taints = table.get("taints").map_or(Some(Vec::new()), |v| self.strings(v, "taints", "node", Taint::parse));
+        Some(Node { name, role: role?, cni: cni?, labels: labels?, taints: taints? })
+    }
+
+    fn labels(&mut self, value: &Value<'_>) -> Option<Vec<NodeLabel>> {
+        let Some(table) = value.get_ref().as_table() else {
+            self.error(value.span().start, "labels in [node] must be a table: labels = { \"KEY\" = \"VALUE\" }");
+            return None;
+        };
+        let mut labels = Vec::new();
+        for (key, value) in table.iter() {
+            let (at, name) = (key.span().start, quoted(key.get_ref()));
+            let Some(text) = value.get_ref().as_str() else {
+                let dotted = if value.get_ref().is_table() { "; a key with dots needs quotes too" } else { "" };
+                self.error(at, format!("value of label {name} in [node] must be a string in quotes{dotted}"));
+                continue;
+            };
+            match NodeLabel::parse(key.get_ref(), text) {
+                Ok(label) => labels.push(label),
+                // A line that was added at the end of the file, where a table is open.
+                Err(_) if !misplaced(key.get_ref()).is_empty() => {
+                    self.error(at, format!("malformed label {name} in [node]{}", misplaced(key.get_ref())));
+                }
+                Err(why) => self.error(at, format!("malformed label {name} in [node]: {why}")),
+            }
+        }
+        (labels.len() == table.len()).then_some(labels)
+    }
+}

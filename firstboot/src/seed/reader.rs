@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Walks tables of TOML: typed values out of known keys, errors with a line for everything else.
+
+use super::error::Error;
+use super::types::may_show;
+use std::ops::Range;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// Keys before any table.
+pub(super) const TOP_KEYS: [&str; 3] = ["version", "join", "reset"];
+
+/// Line of a byte offset, from 1.
+pub(super) fn line_of(text: &str, offset: usize) -> usize {
+    1 + text.as_bytes()[..offset.min(text.len())].iter().filter(|b| **b == b'\n').count()
+}
+
+pub(super) type Value<'i> = Spanned<DeValue<'i>>;
+
+/// Walks the parsed tables and collects what is wrong, so that the first line can be told, not the first key.
+pub(super) struct Reader {
+    /// Where lines end; counting them anew for each of thousands of errors would take seconds.
+    pub(super) ends: Vec<usize>,
+    pub(super) errors: Vec<Error>,
+    pub(super) secrets: Vec<Range<usize>>,
+}
+
+impl Reader {
+    pub(super) fn error(&mut self, offset: usize, text: impl Into<String>) {
+        let line = 1 + self.ends.partition_point(|end| *end < offset);
+        self.errors.push(Error { line: Some(line), text: text.into() });
+    }
+
+    pub(super) fn unknown_keys(&mut self, name: &str, table: &DeTable<'_>, known: &[&str]) {
+        for key in table.keys().filter(|k| !known.contains(&k.get_ref().as_ref())) {
+            let hint = misplaced(key.get_ref());
+            self.error(key.span().start, format!("unknown key {} in [{name}]{hint}", quoted(key.get_ref())));
+        }
+    }
+
+    /// One string, checked by `parse`.
+    pub(super) fn string<T>(
+        &mut self,
+        value: &Value<'_>,
+        key: &str,
+        table: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let Some(text) = value.get_ref().as_str() else {
+            self.error(value.span().start, format!("{key} in [{table}] must be a string in quotes"));
+            return None;
+        };
+        parse(text).map_err(|why| self.error(value.span().start, format!("malformed {key} in [{table}]: {why}"))).ok()
+    }
+
+    /// A list of strings, or one string that stands for a list of one. An empty list is refused where something is
+    /// required.
+    pub(super) fn strings<T>(
+        &mut self,
+        value: &Value<'_>,
+        key: &str,
+        table: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
+        let Some(array) = value.get_ref().as_array() else {
+            return self.string(value, key, table, parse).map(|one| vec![one]);
+        };
+        if array.is_empty() && table == "cluster" {
+            self.error(value.span().start, format!("{key} in [{table}] is empty"));
+            return None;
+        }
+        let all: Vec<Option<T>> = array.iter().map(|v| self.string(v, key, table, &parse)).collect();
+        all.into_iter().collect()
+    }
+}
+
+/// What to add to a message about a key that stands in a table but belongs before any.
+pub(super) fn misplaced(key: &str) -> &'static str {
+    match TOP_KEYS.contains(&key) {
+        true => "; it belongs at the top, before any table",
+        false => "",
+    }
+}
+
+/// A key in quotes when it may be repeated; otherwise only its length.
+pub(super) fn quoted(key: &str) -> String {
+    match may_show(key) {
+        true => format!("\"{key}\""),
+        false => format!("of {} characters", key.chars().count()),
+    }
+}

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Walks the parsed tables of a seed: known keys into typed values, everything else into errors with a line.
+
+use std::ops::Range;
+
+use toml::de::{DeTable, DeValue};
+
+use super::access::Access;
+use super::error::Error;
+use super::harden::Harden;
+use super::join_line::{self, JoinLine};
+use super::kubelet::Kubelet;
+use super::model::{Cluster, Node};
+use super::network::{Network, Time};
+use super::reader::{Reader, TOP_KEYS, Value, quoted};
+use super::registries::Registry;
+use super::types::may_show;
+
+/// Tables that are read.
+const TABLES: [&str; 8] = ["cluster", "node", "network", "time", "access", "kubelet", "registries", "harden"];
+
+/// Everything that a seed's tables say.
+pub(super) struct Tables {
+    pub cluster: Cluster,
+    pub node: Node,
+    pub network: Network,
+    pub time: Time,
+    pub kubelet: Kubelet,
+    pub registries: Vec<Registry>,
+    pub access: Access,
+    pub harden: Harden,
+    /// Whether a device that has joined is reset first.
+    pub reset: bool,
+    /// Where secrets other than the token stand in the text.
+    pub secrets: Vec<Range<usize>>,
+}
+
+/// The tables of a seed whose TOML is well formed.
+pub(super) fn tables(text: &str, root: &DeTable<'_>) -> Result<Tables, Error> {
+    let ends = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at).collect();
+    let mut reader = Reader { ends, errors: Vec::new(), secrets: Vec::new() };
+    let seed = reader.seed(root);
+    // Tables are walked by name; the person reads from the top.
+    match (reader.errors.into_iter().min_by_key(|e| e.line.unwrap_or(usize::MAX)), seed) {
+        (Some(error), _) => Err(error),
+        (None, Some(seed)) => Ok(Tables { secrets: reader.secrets, ..seed }),
+        (None, None) => Err(Error { line: None, text: "a value is missing".to_owned() }),
+    }
+}
+
+/// Whether a seed says `reset = true` and nothing else, but its version.
+pub(super) fn is_reset_alone(root: &DeTable<'_>) -> bool {
+    let says = |key: &str| root.get(key).map(|v| v.get_ref());
+    let version = says("version").is_some_and(|v| matches!(v, DeValue::Integer(i) if i.as_str() == "1"));
+    version && root.len() == 2 && says("reset").and_then(DeValue::as_bool) == Some(true)
+}
+
+impl Reader {
+    fn seed(&mut self, root: &DeTable<'_>) -> Option<Tables> {
+        self.version(root)?;
+        for (key, value) in root.iter() {
+            let (at, name, is_table) = (key.span().start, key.get_ref().as_ref(), value.get_ref().is_table());
+            match name {
+                _ if TOP_KEYS.contains(&name) => {}
+                _ if TABLES.contains(&name) && is_table => {}
+                _ if TABLES.contains(&name) => self.error(at, format!("{name} must be a table: [{name}]")),
+                _ if is_table && may_show(name) => self.error(at, format!("unknown table [{name}]")),
+                _ => self.error(at, format!("unknown key {} before any table", quoted(name))),
+            }
+        }
+        let reset = root.get("reset").map_or(Some(false), |v| self.reset(v));
+        let table = |name: &str| root.get(name).and_then(|v| Some((v.span().start, v.get_ref().as_table()?)));
+        let mut join = root.get("join").map(|v| (v.span().start, self.join(v)));
+        let mut node = match table("node") {
+            Some((_, node)) => self.node(node),
+            None => self.node(&DeTable::new()),
+        };
+        if let (Some((at, Some(join))), Some(node)) = (&mut join, &mut node) {
+            match (join.node_name.take(), &node.name) {
+                (Some(_), Some(_)) => self.error(*at, "--node-name in join and name in [node] are both set: give one"),
+                (Some(name), None) => node.name = Some(name),
+                (None, _) => {}
+            }
+        }
+        let network = match table("network") {
+            Some((at, network)) => self.network(at, network),
+            None => Some(Network::default()),
+        };
+        let time = table("time").map_or(Some(Time::default()), |(_, t)| self.time(t));
+        let kubelet = table("kubelet").map_or(Some(Kubelet::default()), |(_, t)| self.kubelet(t));
+        let registries = table("registries").map_or(Some(Vec::new()), |(_, t)| self.registries(t));
+        let access = table("access").map_or(Some(Access::default()), |(_, t)| self.access(t));
+        let harden = table("harden").map_or(Some(Harden::default()), |(_, t)| self.harden(t));
+        let cluster = match (table("cluster"), join) {
+            (cluster, Some((at, join))) => {
+                let empty = DeTable::new();
+                join.and_then(|join| self.cluster(at, cluster.map_or(&empty, |(_, t)| t), Some(join)))
+            }
+            (Some((at, cluster)), None) => self.cluster(at, cluster, None),
+            (None, None) => {
+                if self.errors.is_empty() {
+                    self.errors.push(Error { line: None, text: "table [cluster] is missing".to_owned() });
+                }
+                None
+            }
+        };
+        let (cluster, node, network) = (cluster?, node?, network?);
+        self.a_way_out(table("network").map_or(0, |(at, _)| at), &network, &cluster);
+        Some(Tables {
+            cluster,
+            node,
+            network,
+            time: time?,
+            kubelet: kubelet?,
+            registries: registries?,
+            access: access?,
+            harden: harden?,
+            reset: reset?,
+            secrets: Vec::new(),
+        })
+    }
+
+    /// Comes first: another version may have other keys, and then every other message would mislead.
+    fn version(&mut self, root: &DeTable<'_>) -> Option<()> {
+        let Some(version) = root.get("version") else {
+            self.errors.push(Error { line: None, text: "the first line must be: version = 1".to_owned() });
+            return None;
+        };
+        match version.get_ref() {
+            DeValue::Integer(i) if i.as_str() == "1" && i.radix() == 10 => Some(()),
+            _ => {
+                self.error(version.span().start, "this firstboot reads seeds of version = 1 only");
+                None
+            }
+        }
+    }
+
+    fn reset(&mut self, value: &Value<'_>) -> Option<bool> {
+        let reset = value.get_ref().as_bool();
+        if reset.is_none() {
+            self.error(value.span().start, "reset must be true or false");
+        }
+        reset
+    }
+
+    /// kubeadm's own line.
+    fn join(&mut self, value: &Value<'_>) -> Option<JoinLine> {
+        let Some(line) = value.get_ref().as_str() else {
+            self.error(value.span().start, "join must be a string in quotes");
+            return None;
+        };
+        let read = join_line::parse(line);
+        read.map_err(|why| self.error(value.span().start, format!("malformed join: {why}"))).ok()
+    }
+}
