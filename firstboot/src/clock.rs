@@ -144,6 +144,10 @@ pub(crate) fn has_timesyncd(host: &Host) -> Result<bool> {
 }
 
 #[cfg(test)]
+#[path = "clock_tests.rs"]
+mod wire_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::host::fake::{Fake, Seen};

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use reqwest::Url;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::names::is_dns_subdomain;
@@ -107,8 +108,14 @@ impl Direct {
     }
 }
 
-/// How hosts are reached: through a proxy, apart from some. The default is no proxy.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+impl fmt::Display for Direct {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How hosts are reached: through a proxy, apart from some. The default is no proxy. Serde leaves credentials out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Via {
     /// The proxy, if there is one.
     pub proxy: Option<Proxy>,

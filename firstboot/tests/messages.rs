@@ -16,8 +16,7 @@ const NO_MESSAGE: &[&str] = &[
     // kube/csr.rs: usages of a certificate (X.509).
     "digital signature",
     "client auth",
-    // kube/client.rs, kube/error.rs: a header, and another library's word.
-    "Bearer {}",
+    // kube/error.rs: another library's word.
     "dns error",
     // kube/error.rs: another library's words, by which its errors are told apart.
     "tunnel error:",

@@ -179,7 +179,7 @@ fn services(seed: &Seed, before: &[Service]) -> Vec<Service> {
         all.extend([Protocol::Udp, Protocol::Tcp].map(|p| (dns.to_string(), p, DNS)));
     }
     all.extend(seed.time.servers.iter().map(|s| (s.clone(), Protocol::Udp, NTP)));
-    if let Some((host, port)) = seed.cluster.via.proxy.as_ref().and_then(|p| p.host().rsplit_once(':')) {
+    if let Some((host, port)) = seed.network.via.proxy.as_ref().and_then(|p| p.host().rsplit_once(':')) {
         let host = host.trim_matches(['[', ']']).to_owned();
         all.extend(port.parse().ok().map(|port| (host, Protocol::Tcp, port)));
     }

@@ -7,14 +7,15 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use reqwest::{Method, Response, StatusCode, Url, redirect};
 use rustls::ClientConfig;
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::answer::{self, Asked};
 use super::error::{self, Error};
+use super::resolve::Resolver;
 use crate::proxy::Via;
 use crate::seed::{Endpoint, JoinToken};
 
@@ -24,9 +25,6 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest time for one connection, TLS included: four lost packets in a row at such waits. No longer, for the next of
 /// several API servers waits for it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// Longest time for finding a name's addresses; less than [`CONNECT_TIMEOUT`], so that a DNS server that does not
-/// answer is told from an API server that does not.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Largest answer that is read, bytes.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
 
@@ -82,8 +80,9 @@ impl Client {
 
     /// The same client, and its open connections, with a bearer token.
     pub fn with_token(&self, token: &JoinToken) -> Self {
-        let value = format!("Bearer {}", *token.bearer());
-        let value = zeroize::Zeroizing::new(value);
+        // `concat` allocates once, so this copy is zeroed whole. Those in a HeaderValue and in the buffers of HTTP and TLS
+        // cannot be zeroed: they end with this process, which is why the network part is one of its own.
+        let value = Zeroizing::new(["Bearer ", token.bearer().as_str()].concat());
         let mut value = HeaderValue::from_str(&value).unwrap_or_else(|_| HeaderValue::from_static(""));
         value.set_sensitive(true);
         Client { bearer: Some(value), ..self.clone() }
@@ -259,19 +258,6 @@ impl Client {
     /// `host:port` for messages.
     pub fn host(&self) -> String {
         host_of(&self.server)
-    }
-}
-
-/// The system's resolver, under a deadline of its own.
-struct Resolver;
-
-impl Resolve for Resolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        Box::pin(async move {
-            let host = (name.as_str(), 0);
-            let found = tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host(host)).await??;
-            Ok(Box::new(found.collect::<Vec<_>>().into_iter()) as Addrs)
-        })
     }
 }
 

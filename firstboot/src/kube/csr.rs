@@ -19,7 +19,9 @@ use sec1::pkcs8::PrivateKeyInfo;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use x509_cert::der::Encode;
+use x509_cert::der::asn1::{Any, PrintableStringRef, Utf8StringRef};
+use x509_cert::der::{Encode, Tag, Tagged};
+use x509_cert::name::Name;
 
 use super::client::Client;
 use super::error::{Error, Kind, remote};
@@ -34,6 +36,9 @@ const CSRS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 const SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 /// What the certificate is for, with an elliptic key.
 const USAGES: [&str; 2] = ["digital signature", "client auth"];
+/// Attributes of a name (RFC 5280, appendix A.1).
+const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
+const ORGANIZATION: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.10");
 /// NIST P-256.
 const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 
@@ -125,10 +130,26 @@ impl Request {
     pub fn fits(&self, chain_pem: &str, node: &str) -> bool {
         let Some(leaf) = pin::certificates(chain_pem).and_then(|c| c.into_iter().next()) else { return false };
         let Ok(leaf) = x509_cert::Certificate::from_der(&leaf) else { return false };
-        let subject = leaf.tbs_certificate.subject.to_string();
-        let has = |part: &str| subject.split(',').any(|p| p == part);
+        let subject = &leaf.tbs_certificate.subject;
+        // Go takes the last of several common names; a signer has no reason to give more than one.
+        let named = values(subject, COMMON_NAME) == [Some(format!("system:node:{node}").as_str())];
+        let grouped = values(subject, ORGANIZATION).contains(&Some("system:nodes"));
         let key = leaf.tbs_certificate.subject_public_key_info.to_der();
-        key.is_ok_and(|key| key == self.spki) && has(&format!("CN=system:node:{node}")) && has("O=system:nodes")
+        key.is_ok_and(|key| key == self.spki) && named && grouped
+    }
+}
+
+/// All values of an attribute of a name, over all its RDNs; none in place of one that is no text.
+fn values(name: &Name, attribute: ObjectIdentifier) -> Vec<Option<&str>> {
+    let parts = name.0.iter().flat_map(|rdn| rdn.0.iter()).filter(|part| part.oid == attribute);
+    parts.map(|part| text(&part.value)).collect()
+}
+
+/// A value of the types that signers use for names.
+fn text(value: &Any) -> Option<&str> {
+    match value.tag() {
+        Tag::PrintableString => value.decode_as::<PrintableStringRef<'_>>().ok().map(|s| s.as_str()),
+        _ => value.decode_as::<Utf8StringRef<'_>>().ok().map(|s| s.as_str()),
     }
 }
 

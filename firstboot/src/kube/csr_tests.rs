@@ -74,6 +74,37 @@ fn certificate_must_fit() {
     assert!(!request.fits("", "edge-1"));
 }
 
+/// The certificate with all parts of its subject in one RDN; the signature no longer fits and is not looked at.
+fn in_one_rdn(pem: &str) -> String {
+    let mut certificate = x509_cert::Certificate::from_der(&pin::certificates(pem).unwrap()[0]).unwrap();
+    let parts = certificate.tbs_certificate.subject.0.iter().flat_map(|rdn| rdn.0.iter().cloned());
+    let all = x509_cert::der::asn1::SetOfVec::from_iter(parts).unwrap();
+    certificate.tbs_certificate.subject = x509_cert::name::RdnSequence(vec![all.into()]);
+    let der = STANDARD.encode(certificate.to_der().unwrap());
+    format!("-----BEGIN CERTIFICATE-----\n{der}\n-----END CERTIFICATE-----\n")
+}
+
+#[test]
+fn subjects_are_compared_by_their_parts() {
+    let key = Key::generate().unwrap();
+    let request = key.request("edge-1").unwrap();
+    let issue = |names: &[(DnType, &str)]| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        names.iter().for_each(|(kind, name)| params.distinguished_name.push(kind.clone(), *name));
+        params.self_signed(&key.0).unwrap().pem()
+    };
+    let (name, group) = ((DnType::CommonName, "system:node:edge-1"), (DnType::OrganizationName, "system:nodes"));
+    let both = issue(&[group.clone(), name.clone()]);
+    assert!(request.fits(&both, "edge-1") && request.fits(&in_one_rdn(&both), "edge-1"));
+    // A part that needs escapes when it is printed is one part all the same.
+    let unit = |text| (DnType::OrganizationalUnitName, text);
+    assert!(request.fits(&issue(&[unit("a,b+c\\,\"d"), group.clone(), name.clone()]), "edge-1"));
+    assert!(!request.fits(&issue(&[unit("a,O=system:nodes"), name.clone()]), "edge-1"));
+    assert!(!request.fits(&issue(&[group.clone(), unit("a,CN=system:node:edge-1")]), "edge-1"));
+    assert!(!request.fits(&issue(&[group, (DnType::CommonName, "system:node:edge-1,b")]), "edge-1"));
+}
+
 #[test]
 fn states_of_a_csr() {
     let key = Key::generate().unwrap();

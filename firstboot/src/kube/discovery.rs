@@ -4,32 +4,24 @@
 //! With pins (`ca-cert-hashes`) as kubeadm's token discovery does: an unverified, anonymous fetch; its JWS by the
 //! token; a CA pin; then a second fetch over TLS that must give the same bytes. Stricter than kubeadm in one thing:
 //! the second handshake accepts only the *pinned* certificates, not the whole bundle, for whoever shares the token
-//! could put a CA of his own beside the right one. None of these requests carries a credential.
+//! could put a CA of his own beside the right one.
 //!
-//! With `ca-cert` no request is made without a credential, and none to a server that has not proven itself.
+//! With `ca-cert` one verified request reads the server's time. Either way none of these requests carries a credential:
+//! the token is sent only after the caller has accepted the time at which the server's certificate is valid.
 
-use crate::text::rfc3339;
-use std::fmt;
-use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::CertificateError;
-use rustls::pki_types::CertificateDer;
-
 use super::client::{Client, Reply, url_of};
-use super::edge_info::tells_of_superedge;
 use super::error::{Error, Kind};
-use super::kubeconfig::{self, ClusterInfo};
-use super::tls::{self, PinnedCa, Validity};
-use super::{clock, jws, pin};
+use super::kubeconfig::ClusterInfo;
+use super::verified::{Certificates, proven, settle, verified};
+use super::{jws, kubeconfig, pin, tls};
 use crate::proxy::Via;
 use crate::seed::{CaPin, Cluster, Endpoint, Trust};
+use crate::text::rfc3339;
 
 /// Path of the ConfigMap that anybody may read.
 pub(super) const CLUSTER_INFO: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
-
-/// What any known user may read.
-const VERSION: &str = "/version";
 
 /// A cluster that is proven to be the seed's.
 pub struct Found {
@@ -41,20 +33,18 @@ pub struct Found {
     pub server_time: Option<SystemTime>,
     /// Client of the seed's endpoint, verified, anonymous, with its connection open.
     pub client: Client,
-    /// cluster-info tells of SuperEdge, or finding the cluster took one request less than it may.
-    pub ask_for_edge_info: bool,
 }
 
 /// Tries the seed's API servers in order.
 ///
 /// # Errors
 /// Why not, server by server.
-pub async fn discover(cluster: &Cluster, now: SystemTime) -> Result<Found, Error> {
+pub async fn discover(cluster: &Cluster, via: &Via, now: SystemTime) -> Result<Found, Error> {
     let mut failures: Vec<Error> = Vec::new();
     for endpoint in &cluster.apiserver {
         let found = match &cluster.trust {
-            Trust::Pins(pins) => by_pins(cluster, endpoint, pins, now).await,
-            Trust::Ca(pem) => by_ca(cluster, endpoint, pem).await,
+            Trust::Pins(pins) => by_pins(cluster, via, endpoint, pins, now).await,
+            Trust::Ca(pem) => by_ca(via, endpoint, pem).await,
         };
         match found {
             Ok(found) => return Ok(found),
@@ -69,13 +59,13 @@ pub async fn discover(cluster: &Cluster, now: SystemTime) -> Result<Found, Error
 }
 
 /// Token discovery.
-async fn by_pins(cluster: &Cluster, at: &Endpoint, pins: &[CaPin], now: SystemTime) -> Result<Found, Error> {
+async fn by_pins(cluster: &Cluster, via: &Via, at: &Endpoint, pins: &[CaPin], now: SystemTime) -> Result<Found, Error> {
     let server = url_of(at);
-    let first = unverified(&cluster.via, at).await?;
+    let first = unverified(via, at).await?;
     let config = kubeconfig_in(&first, at)?;
     let id = cluster.token.id();
     let Some(signature) = first.body["data"][format!("jws-kubeconfig-{id}")].as_str() else {
-        return Err(unsigned(cluster, at, pins, config).await);
+        return Err(unsigned(cluster, via, at, pins, config).await);
     };
     if !jws::verify(signature, config.as_bytes(), &cluster.token) {
         return Err(Error::answer(format!(
@@ -84,24 +74,18 @@ async fn by_pins(cluster: &Cluster, at: &Endpoint, pins: &[CaPin], now: SystemTi
         )));
     }
     let (info, bundle, pinned) = trusted(at, pins, config)?;
-    let (client, ca) = verified(&cluster.via, &server, pinned)?;
+    let (client, ca) = verified(via, &server, pinned)?;
     let second = client.get(CLUSTER_INFO).await?;
     if second.body["data"]["kubeconfig"] != first.body["data"]["kubeconfig"] {
         return Err(Error::answer(format!("cluster-info of {at} differs between unverified and verified request")));
     }
     settle(&ca, bundle, second.date.unwrap_or(now), at)?;
-    Ok(Found {
-        ca_pem: info.ca_pem,
-        server: info.server,
-        server_time: second.date,
-        client,
-        ask_for_edge_info: tells_of_superedge(&second.body),
-    })
+    Ok(Found { ca_pem: info.ca_pem, server: info.server, server_time: second.date, client })
 }
 
 /// The first look at cluster-info, which proves nothing yet.
 async fn unverified(via: &Via, at: &Endpoint) -> Result<Reply, Error> {
-    let reply = Client::through(via, &url_of(at), tls::unverified().map_err(setup)?)?.get(CLUSTER_INFO).await;
+    let reply = Client::through(via, &url_of(at), tls::unverified().map_err(tls::setup)?)?.get(CLUSTER_INFO).await;
     reply.map_err(|e| unpublished(e, at))
 }
 
@@ -115,8 +99,6 @@ pub(super) async fn pinned(via: &Via, at: &Endpoint, pins: &[CaPin]) -> Result<C
     let reply = unverified(via, at).await?;
     trusted(at, pins, kubeconfig_in(&reply, at)?).map(|(_, _, pinned)| pinned)
 }
-
-type Certificates = Vec<CertificateDer<'static>>;
 
 /// What cluster-info says, its CA bundle, and those certificates of it that the seed pins.
 fn trusted(at: &Endpoint, pins: &[CaPin], config: &str) -> Result<(ClusterInfo, Certificates, Certificates), Error> {
@@ -136,13 +118,13 @@ fn trusted(at: &Endpoint, pins: &[CaPin], config: &str) -> Result<(ClusterInfo, 
 
 /// Why cluster-info has no signature for the token. Whether the token has expired is judged by the clock of a server
 /// that holds the pinned CA's certificate, never by this device's, which may have started in 1970.
-async fn unsigned(cluster: &Cluster, at: &Endpoint, pins: &[CaPin], config: &str) -> Error {
+async fn unsigned(cluster: &Cluster, via: &Via, at: &Endpoint, pins: &[CaPin], config: &str) -> Error {
     let id = cluster.token.id();
     let mut verified_time = None;
     if cluster.token_expires.is_some()
         && let Ok((_, _, pinned)) = trusted(at, pins, config)
     {
-        verified_time = clock::proven(&cluster.via, &url_of(at), pinned).await.ok();
+        verified_time = proven(via, &url_of(at), pinned).await.ok().map(|(time, _)| time);
     }
     let when = expired(cluster, verified_time).unwrap_or_else(|| "it may have expired, or never existed".to_owned());
     Error::answer(format!(
@@ -170,35 +152,12 @@ fn unpublished(error: Error, at: &Endpoint) -> Error {
     ))
 }
 
-/// Discovery by the CA that the seed carries: nobody has to be asked for anything without a credential. The server has
-/// to hold a certificate of that CA before it sees the token, and its first answer, whatever it is, tells the clock by
-/// which that certificate's dates are judged. As with kubeadm's file discovery the given address is kept.
-async fn by_ca(cluster: &Cluster, at: &Endpoint, ca_pem: &str) -> Result<Found, Error> {
+/// Discovery by the CA that the seed carries. The server has to hold a certificate of that CA, and its answer to an
+/// anonymous request, whatever it is, tells the time by which that certificate's dates are judged. As with kubeadm's
+/// file discovery the given address is kept.
+async fn by_ca(via: &Via, at: &Endpoint, ca_pem: &str) -> Result<Found, Error> {
     let server = url_of(at);
     let bundle = pin::certificates(ca_pem).unwrap_or_default();
-    let (client, ca) = verified(&cluster.via, &server, bundle.clone())?;
-    let time = client.with_token(&cluster.token).clock(VERSION).await?;
-    settle(&ca, bundle, time, at)?;
-    Ok(Found { ca_pem: ca_pem.to_owned(), server, server_time: Some(time), client, ask_for_edge_info: true })
-}
-
-pub(super) fn verified(via: &Via, server: &str, trusted: Certificates) -> Result<(Client, Arc<PinnedCa>), Error> {
-    let ca = PinnedCa::new(trusted, Validity::SetAside);
-    Ok((Client::through(via, server, tls::verified(ca.clone()).map_err(setup)?)?, ca))
-}
-
-/// Trusts the whole bundle from here on, and judges dates by the clock of the server that has just proven itself.
-pub(super) fn settle(ca: &PinnedCa, bundle: Certificates, now: SystemTime, at: &dyn fmt::Display) -> Result<(), Error> {
-    ca.settle(bundle, now).map_err(|why| {
-        let what = match why {
-            CertificateError::Expired => "has expired",
-            _ => "is not yet valid",
-        };
-        let now = rfc3339(now);
-        Error::new(Kind::Transport, format!("certificate of API server {at} {what} at its own time, {now}"))
-    })
-}
-
-fn setup(error: rustls::Error) -> Error {
-    Error::answer(format!("set up TLS: {error}"))
+    let (time, client) = proven(via, &server, bundle).await?;
+    Ok(Found { ca_pem: ca_pem.to_owned(), server, server_time: Some(time), client })
 }

@@ -84,13 +84,21 @@ pub(super) fn transport(server: &str, proxy: Option<&Proxy>, error: &reqwest::Er
         if error.is_timeout() {
             return format!("connect to API server {server}: no answer in time");
         }
-        let mut innermost: &dyn std::error::Error = error;
-        while let Some(next) = innermost.source() {
-            innermost = next;
-        }
-        format!("talk to API server {server}: {}", remote(&innermost.to_string()))
+        format!("talk to API server {server}: {}", innermost(error))
     });
     Error::new(Kind::Transport, text)
+}
+
+/// The words of the first cause, fit for one line.
+pub(super) fn innermost(error: &reqwest::Error) -> String {
+    let last = std::iter::successors(error.source(), |&e| e.source()).last();
+    remote(&last.map_or_else(|| error.to_string(), ToString::to_string))
+}
+
+/// The TLS error behind it, if there is one.
+pub(super) fn tls(error: &reqwest::Error) -> Option<&rustls::Error> {
+    std::iter::successors(error.source(), |&e| e.source())
+        .find_map(|e| e.downcast_ref().or_else(|| wrapped(e).find_map(|io| io.get_ref()?.downcast_ref())))
 }
 
 /// What the proxy made of it, as far as it is the proxy that failed: the API server's name and address are its to

@@ -6,8 +6,10 @@
 
 use std::time::SystemTime;
 
+use zeroize::Zeroizing;
+
 use super::config::{self, CA_FILE};
-use super::join::Joined;
+use super::contract::Joined;
 use super::kubeconfig::{CURRENT_PEM, kubelet_conf};
 use super::{pin, tls};
 use crate::secret::Secret;
@@ -30,8 +32,8 @@ pub struct FileSpec {
 pub enum Content {
     /// A directory with this mode.
     Dir(u32),
-    /// A file with these bytes and this mode.
-    File(Vec<u8>, u32),
+    /// A file with these bytes, which are zeroed when dropped, and this mode.
+    File(Zeroizing<Vec<u8>>, u32),
     /// A symbolic link with this target.
     Link(String),
 }
@@ -43,12 +45,12 @@ pub fn files(joined: &Joined, key: &Secret<String>, seed: &Seed, name: &str, now
     let dir = |path: &str, mode| FileSpec { path: path.to_owned(), content: Content::Dir(mode) };
     let file = |path: &str, text: &str, mode| FileSpec {
         path: path.to_owned(),
-        content: Content::File(text.as_bytes().to_vec(), mode),
+        content: Content::File(Zeroizing::new(text.as_bytes().to_vec()), mode),
     };
     // By its own date: a try that was cut off before the certificate was in use wrote the same one, to the same file.
     let leaf = pin::certificates(&joined.certificate_pem).and_then(|chain| chain.into_iter().next());
     let pem_path = pem_path(leaf.as_ref().and_then(tls::dates).map_or(now, |(from, _)| from));
-    let pem = zeroize::Zeroizing::new(format!("{}{}", terminated(&joined.certificate_pem), key.expose()));
+    let pem = Zeroizing::new([terminated(&joined.certificate_pem).as_str(), key.expose().as_str()].concat());
     let labels = config::labels(node.role, name, &node.labels);
     let flags = config::flags_env(name, name, &seed.network.node_ips(), &labels, &node.taints);
     vec![
@@ -104,7 +106,6 @@ mod tests {
             cri_socket: "unix:///run/containerd/containerd.sock".into(),
             certificate_pem: "CERTIFICATE".into(),
             leftover_node: false,
-            edge_info: None,
         };
         let key = Secret::new("KEY\n".to_owned());
         let text = format!(
@@ -119,7 +120,7 @@ mod tests {
             .map(|f| match f.content {
                 Content::Dir(mode) => format!("{mode:o} {}/", f.path),
                 Content::File(bytes, mode) => {
-                    let text = String::from_utf8(bytes).unwrap();
+                    let text = String::from_utf8(bytes.to_vec()).unwrap();
                     let first = text.lines().take(2).collect::<Vec<_>>().join("|");
                     format!("{mode:o} {} {first}", f.path)
                 }

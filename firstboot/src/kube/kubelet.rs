@@ -1,32 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Questions to this node's own kubelet, on loopback, over TLS that its own certificate file vouches for.
 //!
-//! Blocking, one connection a question, HTTP/1.0: it is asked by `firstboot audit` alone. What kubelet lets a node's
-//! certificate see is the cluster's decision (`nodes/configz`), and by default that is nothing.
+//! Blocking, one connection a question: `firstboot audit` alone asks. What kubelet lets a node's certificate see is the
+//! cluster's decision (`nodes/configz`), and by default that is nothing.
 
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow};
+use reqwest::{Url, redirect};
+use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::version::TLS12;
-use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use rustls::{AlertDescription, ClientConfig};
 
-use super::pin;
 use super::tls::{self, PinnedCa, Validity};
+use super::{error, pin, runtime};
 
 /// kubelet's port with authentication.
 const PORT: u16 = 10250;
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Largest answer that is read, bytes.
-const MAX_ANSWER: u64 = 1024 * 1024;
+/// Largest answer that is read, bytes; the rest of a longer one is left out.
+const MAX_ANSWER: usize = 1024 * 1024;
 
 /// This node's kubelet.
 pub struct Kubelet {
-    name: ServerName<'static>,
+    name: String,
+    address: SocketAddr,
     trusted: Arc<PinnedCa>,
 }
 
@@ -44,11 +45,11 @@ impl Kubelet {
     /// kubelet does not renew one that it has signed itself.
     ///
     /// # Errors
-    /// When name or certificates cannot be used.
+    /// When the certificates cannot be used.
     pub fn new(name: &str, ca_pem: &str) -> Result<Self> {
-        let name = ServerName::try_from(name.to_owned()).with_context(|| format!("use node name {name}"))?;
         let trusted = pin::certificates(ca_pem).context("read kubelet's certificate")?;
-        Ok(Kubelet { name, trusted: PinnedCa::new(trusted, Validity::SetAside) })
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
+        Ok(Kubelet { name: name.to_owned(), address, trusted: PinnedCa::new(trusted, Validity::SetAside) })
     }
 
     /// GET without a credential.
@@ -56,7 +57,7 @@ impl Kubelet {
     /// # Errors
     /// No answer.
     pub fn get(&self, path: &str) -> Result<Answer> {
-        self.ask(tls::verified(self.trusted.clone())?, path)
+        self.ask(tls::verified(self.trusted.clone())?, path)?.map_err(unanswered)
     }
 
     /// GET as the owner of the certificate and key in `pem`.
@@ -66,75 +67,101 @@ impl Kubelet {
     pub fn get_as(&self, pem: &str, path: &str) -> Result<Answer> {
         let chain = pin::certificates(pem).context("read the node's certificate")?;
         let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).context("read the node's key")?;
-        self.ask(tls::identified(self.trusted.clone(), chain, key)?, path)
+        self.ask(tls::identified(self.trusted.clone(), chain, key)?, path)?.map_err(unanswered)
     }
 
     /// Whether kubelet takes a connection of TLS 1.2.
     ///
     /// # Errors
-    /// No connection, or it was cut before TLS said why.
+    /// No answer, other than that it does not speak this version.
     pub fn speaks_tls12(&self) -> Result<bool> {
-        let config = tls::only(self.trusted.clone(), &[&TLS12])?;
-        let mut stream = self.connect(config)?;
-        match stream.conn.complete_io(&mut stream.sock) {
+        let refused = |e: &rustls::Error| *e == rustls::Error::AlertReceived(AlertDescription::ProtocolVersion);
+        match self.ask(tls::only(self.trusted.clone(), &[&TLS12])?, "/healthz")? {
             Ok(_) => Ok(true),
-            Err(error) if refused(&error) => Ok(false),
-            Err(error) => Err(error).context("start TLS with kubelet"),
+            Err(error) if error::tls(&error).is_some_and(refused) => Ok(false),
+            Err(error) => Err(unanswered(error)),
         }
     }
 
-    fn connect(&self, config: ClientConfig) -> Result<StreamOwned<ClientConnection, TcpStream>> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
-        let socket = TcpStream::connect_timeout(&address, TIMEOUT).with_context(|| format!("connect to {address}"))?;
-        socket.set_read_timeout(Some(TIMEOUT))?;
-        socket.set_write_timeout(Some(TIMEOUT))?;
-        Ok(StreamOwned::new(ClientConnection::new(Arc::new(config), self.name.clone())?, socket))
-    }
-
-    fn ask(&self, config: ClientConfig, path: &str) -> Result<Answer> {
-        let mut stream = self.connect(config)?;
-        let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\n\r\n");
-        stream.write_all(request.as_bytes()).context("ask kubelet")?;
-        let mut bytes = Vec::new();
-        match (&mut stream).take(MAX_ANSWER).read_to_end(&mut bytes) {
-            // Go closes the connection without saying so in TLS; the length of the body tells whether it is whole.
-            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error).context("ask kubelet"),
-            _ => answer(&bytes),
-        }
+    fn ask(&self, config: ClientConfig, path: &str) -> Result<Result<Answer, reqwest::Error>> {
+        let url = format!("https://{}:{}{path}", self.name, self.address.port());
+        let url = Url::parse(&url).with_context(|| format!("use node name {}", self.name))?;
+        let http = reqwest::Client::builder()
+            .use_preconfigured_tls(config)
+            .resolve(&self.name, self.address)
+            .timeout(TIMEOUT)
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .build()?;
+        let answer = async {
+            let mut response = http.get(url).send().await?;
+            let (status, mut body) = (response.status().as_u16(), Vec::new());
+            while let Some(chunk) = response.chunk().await?
+                && body.len() < MAX_ANSWER
+            {
+                body.extend_from_slice(&chunk);
+            }
+            Ok(Answer { status, body })
+        };
+        runtime::run(async { Ok(answer.await) }).map_err(|fault| fault.cause)
     }
 }
 
-/// Whether the other side said in TLS that it does not speak this version.
-fn refused(error: &io::Error) -> bool {
-    let inner = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
-    matches!(inner, Some(rustls::Error::AlertReceived(rustls::AlertDescription::ProtocolVersion)))
-}
-
-fn answer(bytes: &[u8]) -> Result<Answer> {
-    let end =
-        bytes.windows(4).position(|w| w == b"\r\n\r\n").context("read kubelet's answer: it has no end of head")?;
-    let (head, body) = (String::from_utf8_lossy(&bytes[..end]), &bytes[end + 4..]);
-    let mut lines = head.lines();
-    let status = lines.next().and_then(|l| l.split(' ').nth(1)?.parse().ok());
-    let length =
-        lines.find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse::<usize>().ok());
-    ensure!(length.is_none_or(|length| length == body.len()), "read kubelet's answer: it is cut off");
-    Ok(Answer { status: status.context("read kubelet's answer: it has no status")?, body: body.to_vec() })
+fn unanswered(error: reqwest::Error) -> anyhow::Error {
+    anyhow!("ask kubelet: {}", error::innermost(&error))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::super::wire_tests::{Ca, http, serve};
     use super::*;
+
+    fn kubelet(ca: &Ca, reply: String) -> Kubelet {
+        let at = serve(ca.leaf("edge-1", 2020, 2022), reply);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, at.port));
+        Kubelet { address, ..Kubelet::new("edge-1", &ca.pem).unwrap() }
+    }
 
     #[test]
     fn answers_are_whole_or_refused() {
-        let good = answer(b"HTTP/1.0 403 Forbidden\r\nContent-Length: 3\r\n\r\nabc").unwrap();
+        let ca = Ca::new();
+        let good = kubelet(&ca, http("403 Forbidden", "abc")).get("/configz").unwrap();
         assert_eq!((good.status, good.body.as_slice()), (403, b"abc".as_slice()));
-        let open = answer(b"HTTP/1.0 200 OK\r\n\r\n{}").unwrap();
+        let open = kubelet(&ca, "HTTP/1.0 200 OK\r\n\r\n{}".to_owned()).get("/configz").unwrap();
         assert_eq!((open.status, open.body.as_slice()), (200, b"{}".as_slice()));
-        let why = |bytes: &[u8]| answer(bytes).unwrap_err().to_string();
-        assert_eq!(why(b"HTTP/1.0 200 OK\r\ncontent-length: 9\r\n\r\nabc"), "read kubelet's answer: it is cut off");
-        assert_eq!(why(b"HTTP/1.0 200"), "read kubelet's answer: it has no end of head");
-        assert_eq!(why(b"x\r\n\r\n"), "read kubelet's answer: it has no status");
+        for bad in ["HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc", "HTTP/1.1 200", "x\r\n\r\n"] {
+            let why = kubelet(&ca, bad.to_owned()).get("/configz").unwrap_err().to_string();
+            assert!(why.starts_with("ask kubelet: ") && !why.contains('\n'), "{why}");
+        }
+    }
+
+    #[test]
+    fn only_the_owner_of_the_certificate_is_kubelet() {
+        let (ca, other) = (Ca::new(), Ca::new());
+        let trusted = PinnedCa::new(other.trusted(), Validity::SetAside);
+        let why = Kubelet { trusted, ..kubelet(&ca, http("200 OK", "")) }.get("/configz").unwrap_err().to_string();
+        assert!(why.starts_with("ask kubelet: invalid peer certificate: "), "{why}");
+    }
+
+    #[test]
+    fn an_older_tls_is_spoken_or_refused() {
+        let ca = Ca::new();
+        assert!(kubelet(&ca, http("401 Unauthorized", "")).speaks_tls12().unwrap());
+        // Alert records of TLS 1.2 (RFC 5246, 7.2): fatal, protocol_version or handshake_failure.
+        let alerts = |code: u8| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            std::thread::spawn(move || {
+                let (mut socket, _) = listener.accept().unwrap();
+                let _ = socket.read(&mut [0; 4096]);
+                let _ = socket.write_all(&[21, 3, 3, 0, 2, 2, code]);
+            });
+            Kubelet { address, ..Kubelet::new("edge-1", &ca.pem).unwrap() }.speaks_tls12()
+        };
+        assert!(!alerts(70).unwrap());
+        assert_eq!(alerts(40).unwrap_err().to_string(), "ask kubelet: received fatal alert: HandshakeFailure");
     }
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::client::{Client, Reply};
+use super::contract::{JoinHost, JoinInput};
 use super::discovery;
 use super::error::{Error, Kind};
-use super::join::{Device, JoinInput};
 use super::node::NodeState;
 use crate::fault::{Fault, Owner};
 
@@ -19,14 +19,14 @@ use crate::fault::{Fault, Owner};
 /// the seed's own endpoint has already proven that it is the same cluster, and stays.
 pub(super) async fn configured(
     found: &discovery::Found,
-    input: &JoinInput<'_>,
-    device: &mut dyn Device,
+    input: &JoinInput,
+    device: &mut dyn JoinHost,
 ) -> Result<(Client, Reply), Fault> {
     let by_seed = found.client.with_token(&input.cluster.token);
     let preferred = by_seed.at(&found.server);
     let refused = |e: Error| match e.kind {
         Kind::Status(401) => {
-            let why = discovery::expired(input.cluster, found.server_time);
+            let why = discovery::expired(&input.cluster, found.server_time);
             let why = why.unwrap_or_else(|| "it may have expired, or lacks usage authentication".to_owned());
             let text = format!("join token \"{}\" is refused by the cluster (401): {why}", input.cluster.token.id());
             e.saying(text)
@@ -47,7 +47,7 @@ pub(super) async fn configured(
 }
 
 /// One of the ConfigMaps that kubeadm leaves for joining nodes.
-pub(super) async fn config_map(api: &Client, input: &JoinInput<'_>, name: &str) -> Result<Reply, Error> {
+pub(super) async fn config_map(api: &Client, input: &JoinInput, name: &str) -> Result<Reply, Error> {
     let reply = api.get(&format!("/api/v1/namespaces/kube-system/configmaps/{name}")).await;
     reply.map_err(|e| match e.kind {
         Kind::Status(404) => e.saying(format!(
@@ -83,10 +83,10 @@ const LOOK: Duration = Duration::from_secs(5);
 /// It stays Ready, so somebody else is using the name.
 pub(super) async fn existing_node(
     api: &Client,
-    input: &JoinInput<'_>,
-    device: &mut dyn Device,
+    input: &JoinInput,
+    device: &mut dyn JoinHost,
 ) -> Result<Option<Value>, Fault> {
-    let (name, started) = (input.node_name, tokio::time::Instant::now());
+    let (name, started) = (&input.node_name, tokio::time::Instant::now());
     let mut told = false;
     loop {
         let node = match api.get(&format!("/api/v1/nodes/{name}")).await {

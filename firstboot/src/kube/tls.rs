@@ -9,16 +9,19 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use rustls::client::WantsClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-    SupportedProtocolVersion,
+    CertificateError, ClientConfig, ConfigBuilder, DEFAULT_VERSIONS, DigitallySignedStruct, Error, RootCertStore,
+    SignatureScheme, SupportedProtocolVersion,
 };
 use x509_cert::der::Decode;
+
+use super::error;
 
 /// By which clock certificates are judged.
 #[derive(Debug, Clone, Copy)]
@@ -35,14 +38,14 @@ pub enum Validity {
 #[derive(Debug)]
 pub struct PinnedCa {
     state: Mutex<State>,
-    provider: Arc<CryptoProvider>,
+    provider: CryptoProvider,
 }
 
 #[derive(Debug)]
 struct State {
     roots: RootCertStore,
     validity: Validity,
-    /// What the server showed last.
+    /// What the last accepted server sent, its own certificate first.
     presented: Vec<CertificateDer<'static>>,
 }
 
@@ -50,27 +53,59 @@ impl PinnedCa {
     /// Trusts these certificates; those that cannot serve as a CA are left out.
     pub fn new(trusted: Vec<CertificateDer<'static>>, validity: Validity) -> Arc<Self> {
         let state = State { roots: roots(trusted), validity, presented: Vec::new() };
-        Arc::new(PinnedCa { state: Mutex::new(state), provider: Arc::new(ring::default_provider()) })
+        Arc::new(PinnedCa { state: Mutex::new(state), provider: ring::default_provider() })
     }
 
-    /// From now on trusts `trusted` and judges dates by the server's time `now`, beginning with the certificate that
-    /// the server has shown.
+    /// Checks that the server which was accepted last is valid at its own time `now`: some path from its certificate to
+    /// a CA that was trusted so far must be. From then on trusts `trusted` and judges dates by `now`.
     ///
     /// # Errors
-    /// `Expired` or `NotValidYet`, as seen from `now`.
-    pub fn settle(&self, trusted: Vec<CertificateDer<'static>>, now: SystemTime) -> Result<(), CertificateError> {
+    /// No such path, as rustls says it; no server was accepted.
+    pub fn settle(&self, trusted: Vec<CertificateDer<'static>>, now: SystemTime) -> Result<(), Error> {
         let mut state = self.state();
+        let Some((end_entity, intermediates)) = state.presented.split_first() else {
+            return Err(CertificateError::UnknownIssuer.into());
+        };
+        self.verify_path(&state.roots, end_entity, intermediates, unix_time(now))?;
         state.roots = roots(trusted);
         state.validity = Validity::Server(now, Instant::now());
-        for (from, until) in state.presented.iter().filter_map(dates) {
-            if now < from {
-                return Err(CertificateError::NotValidYet);
-            }
-            if until < now {
-                return Err(CertificateError::Expired);
+        Ok(())
+    }
+
+    /// Whether a path from the server's certificate to one of `roots` is valid at `now`. Certificates that the server
+    /// sends beside that path may have any dates.
+    fn verify_path(
+        &self,
+        roots: &RootCertStore,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        let certificate = ParsedCertificate::try_from(end_entity)?;
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&certificate, roots, intermediates, now, algorithms)
+    }
+
+    /// Whether such a path is valid at some time. The latest begin of validity along a path is a time at which all of
+    /// it is valid, if there is one, so these are the times to try. The error is that of the latest time.
+    fn verify_path_at_any_time(
+        &self,
+        roots: &RootCertStore,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+    ) -> Result<(), Error> {
+        let chain = std::iter::once(end_entity).chain(intermediates);
+        let mut times: Vec<UnixTime> = chain.filter_map(dates).map(|(from, _)| unix_time(from)).collect();
+        times.sort_unstable();
+        times.dedup();
+        let mut result = Err(CertificateError::BadEncoding.into());
+        for time in times {
+            result = self.verify_path(roots, end_entity, intermediates, time);
+            if result.is_ok() {
+                break;
             }
         }
-        Ok(())
+        result
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -104,23 +139,15 @@ impl ServerCertVerifier for PinnedCa {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let mut state = self.state();
-        let chain = || std::iter::once(end_entity).chain(intermediates);
-        let now = match state.validity {
-            Validity::SystemClock => now,
-            Validity::Server(time, read) => unix_time(time + read.elapsed()),
-            // The latest begin of validity along the chain is a moment at which the whole chain is valid, if there
-            // is one; so the library's path building judges everything but the present date.
-            Validity::SetAside => chain()
-                .filter_map(dates)
-                .map(|(from, _)| unix_time(from))
-                .max()
-                .ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?,
-        };
-        let certificate = ParsedCertificate::try_from(end_entity)?;
-        let algorithms = self.provider.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&certificate, &state.roots, intermediates, now, algorithms)?;
-        verify_server_name(&certificate, server_name)?;
-        state.presented = chain().map(|c| c.clone().into_owned()).collect();
+        match state.validity {
+            Validity::SystemClock => self.verify_path(&state.roots, end_entity, intermediates, now),
+            Validity::Server(time, read) => {
+                self.verify_path(&state.roots, end_entity, intermediates, unix_time(time + read.elapsed()))
+            }
+            Validity::SetAside => self.verify_path_at_any_time(&state.roots, end_entity, intermediates),
+        }?;
+        verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+        state.presented = std::iter::once(end_entity).chain(intermediates).map(|c| c.clone().into_owned()).collect();
         Ok(ServerCertVerified::assertion())
     }
 
@@ -150,7 +177,7 @@ impl ServerCertVerifier for PinnedCa {
 /// Accepts any server. Only for the first fetch of cluster-info, which carries no secret and whose answer is
 /// believed only after signature and pin hold.
 #[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
+struct Unverified(CryptoProvider);
 
 impl ServerCertVerifier for Unverified {
     fn verify_server_cert(
@@ -189,21 +216,17 @@ impl ServerCertVerifier for Unverified {
 
 /// Settings of a connection that proves nothing about the server.
 pub fn unverified() -> Result<ClientConfig, Error> {
-    let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
-    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider))).with_no_client_auth())
+    Ok(settings(Arc::new(Unverified(ring::default_provider())), DEFAULT_VERSIONS)?.with_no_client_auth())
 }
 
 /// Settings of a verified connection without a certificate of our own.
 pub fn verified(ca: Arc<PinnedCa>) -> Result<ClientConfig, Error> {
-    let builder = ClientConfig::builder_with_provider(ca.provider.clone()).with_safe_default_protocol_versions()?;
-    Ok(builder.dangerous().with_custom_certificate_verifier(ca).with_no_client_auth())
+    only(ca, DEFAULT_VERSIONS)
 }
 
 /// Settings of a verified connection without a certificate of our own, in these versions of TLS alone.
 pub fn only(ca: Arc<PinnedCa>, versions: &[&'static SupportedProtocolVersion]) -> Result<ClientConfig, Error> {
-    let builder = ClientConfig::builder_with_provider(ca.provider.clone()).with_protocol_versions(versions)?;
-    Ok(builder.dangerous().with_custom_certificate_verifier(ca).with_no_client_auth())
+    Ok(settings(ca, versions)?.with_no_client_auth())
 }
 
 /// Settings of a verified connection as the owner of `key`.
@@ -212,6 +235,19 @@ pub fn identified(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 ) -> Result<ClientConfig, Error> {
-    let builder = ClientConfig::builder_with_provider(ca.provider.clone()).with_safe_default_protocol_versions()?;
-    builder.dangerous().with_custom_certificate_verifier(ca).with_client_auth_cert(chain, key)
+    settings(ca, DEFAULT_VERSIONS)?.with_client_auth_cert(chain, key)
+}
+
+/// What all connections have in common.
+fn settings(
+    verifier: Arc<dyn ServerCertVerifier>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, Error> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    Ok(builder.with_protocol_versions(versions)?.dangerous().with_custom_certificate_verifier(verifier))
+}
+
+/// Why TLS settings cannot be used.
+pub(super) fn setup(error: Error) -> error::Error {
+    error::Error::answer(format!("set up TLS: {error}"))
 }

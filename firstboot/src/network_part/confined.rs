@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The network part itself.
 
-use super::message::{Task, Told, receive, send};
+use super::message::{Accepted, Task, Told, receive, send};
 use crate::fault::{Fault, OwnedBy, Owner};
+use crate::kube::contract::{JoinHost, Joined};
 use crate::kube::csr::Request;
-use crate::kube::join::{Device, Joined, obtain};
+use crate::kube::join::obtain;
 use crate::sandbox;
 use crate::text::unix_seconds;
 use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::SystemTime;
@@ -58,16 +60,15 @@ fn tell_panics(stream: &UnixStream) -> Result<()> {
 /// The other part is gone or says what it should not.
 pub fn serve(stream: &UnixStream) -> Result<()> {
     let Some(task) = receive::<Task>(stream)? else { return Ok(()) };
-    let last = match join(&task, stream) {
+    let last = match join(task, stream) {
         Ok(joined) => Told::Joined(Box::new(joined)),
         Err(fault) => failed(&fault),
     };
     tell(stream, &last)
 }
 
-fn join(task: &Task, stream: &UnixStream) -> Result<Joined, Fault> {
-    let cluster = task.cluster().owned_by(Owner::Host)?;
-    obtain(&task.input(&cluster).owned_by(Owner::Host)?, &mut Remote { stream })
+fn join(task: Task, stream: &UnixStream) -> Result<Joined, Fault> {
+    obtain(&task.input().owned_by(Owner::Host)?, &mut Remote { stream })
 }
 
 fn tell(stream: &UnixStream, told: &Told) -> Result<()> {
@@ -84,17 +85,22 @@ struct Remote<'a> {
     stream: &'a UnixStream,
 }
 
-impl Device for Remote<'_> {
+impl Remote<'_> {
+    fn ask<T: DeserializeOwned>(&self, question: &Told, answer: &str) -> Result<T> {
+        tell(self.stream, question)?;
+        receive(self.stream)?.with_context(|| format!("wait for {answer}: the privileged part is gone"))
+    }
+}
+
+impl JoinHost for Remote<'_> {
     fn request(&mut self, fresh: bool) -> Result<Request, Fault> {
-        let ask = || -> Result<Request> {
-            tell(self.stream, &Told::Ask { fresh })?;
-            receive(self.stream)?.context("wait for a certificate request: the privileged part is gone")
-        };
-        ask().owned_by(Owner::Host)
+        self.ask(&Told::Ask { fresh }, "a certificate request").owned_by(Owner::Host)
     }
 
+    /// The token is sent next, so this waits until the time is accepted.
     fn server_time(&mut self, time: SystemTime) -> Result<(), Fault> {
-        tell(self.stream, &Told::Clock(unix_seconds(time))).owned_by(Owner::Host)
+        let time = Told::Clock(unix_seconds(time));
+        self.ask(&time, "the time to be accepted").map(|Accepted| ()).owned_by(Owner::Host)
     }
 
     fn progress(&mut self, text: &str) {

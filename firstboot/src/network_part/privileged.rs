@@ -5,11 +5,11 @@
 //! become one line without the token, the time has bounds, and what is said to come from the cluster is held against
 //! the seed and against the node's own key.
 
-use super::message::{Task, Told, at, receive, send};
-use super::validate;
+use super::message::{Accepted, Task, Told, at, receive, send};
+use super::validate::{self, impossible};
 use crate::fault::{Fault, OwnedBy, Owner};
+use crate::kube::contract::{JoinHost, JoinInput, Joined};
 use crate::kube::csr::Request;
-use crate::kube::join::{Device, JoinInput, Joined};
 use crate::seed::JoinToken;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -29,7 +29,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// # Errors
 /// What [`crate::kube::join::obtain`] says there; the cluster's fault, too, when the network part ends without a word
 /// or says what cannot be: what it was told made it do so, and the next try starts another.
-pub fn obtain(stream: &UnixStream, input: &JoinInput<'_>, device: &mut dyn Device) -> Result<Joined, Fault> {
+pub fn obtain(stream: &UnixStream, input: &JoinInput, device: &mut dyn JoinHost) -> Result<Joined, Fault> {
     stream.set_read_timeout(Some(SILENCE)).owned_by(Owner::Host)?;
     stream.set_write_timeout(Some(SILENCE)).owned_by(Owner::Host)?;
     // One that ended at once has said why before that.
@@ -39,8 +39,8 @@ pub fn obtain(stream: &UnixStream, input: &JoinInput<'_>, device: &mut dyn Devic
 
 /// How far the conversation is.
 struct Talk<'a, 'd> {
-    input: &'a JoinInput<'a>,
-    device: &'d mut dyn Device,
+    input: &'a JoinInput,
+    device: &'d mut dyn JoinHost,
     lines: u32,
     clock: bool,
     request: Option<Request>,
@@ -65,6 +65,7 @@ impl Talk<'_, '_> {
                         return Err(impossible("it tells the time a second time or too late"));
                     }
                     self.device.server_time(at(seconds))?;
+                    send(stream, &Accepted).owned_by(Owner::Cluster)?;
                 }
                 Told::Ask { fresh } => {
                     // The key that is kept, then a new one: a third would be asked for by nobody.
@@ -94,11 +95,6 @@ impl Talk<'_, '_> {
             false => Err(impossible("it talks without end")),
         }
     }
-}
-
-/// What no network part says that is as it was built.
-pub(super) fn impossible(why: &str) -> Fault {
-    Fault::new(Owner::Cluster, format!("join through the network part: {why}"))
 }
 
 /// A text made fit for console, log and status file: one line, not too long, and never the token.

@@ -2,16 +2,19 @@
 //! The conversation with a network part that was taken over: whatever it says, the privileged part names what is wrong
 //! with it, and does nothing of it.
 
+use super::confined::serve;
 use super::message::{LONGEST, Task, Told, receive, send};
 use super::privileged::obtain;
 use crate::fault::{Fault, Owner};
+use crate::kube::contract::{JoinHost, JoinInput, Joined};
 use crate::kube::csr::{Key, Request};
-use crate::kube::edge_info::EdgeInfo;
-use crate::kube::join::{Device, JoinInput, Joined};
 use crate::kube::pin;
-use crate::seed::{Cluster, Role, parse};
+use crate::kube::wire_tests::{Ca, ok_json, serve_chain};
+use crate::proxy::Via;
+use crate::seed::{Cluster, Endpoint, Seed, parse};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use std::io::Write;
+use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, SystemTime};
 
@@ -35,25 +38,29 @@ fn node_certificate(key: &Key, node: &str) -> String {
     certificate(&key, &[(DnType::OrganizationName, "system:nodes"), (DnType::CommonName, &name)])
 }
 
-/// The cluster of a seed that names `ca` by its pin.
-fn cluster(ca: &str, more: &str) -> Cluster {
+/// A seed that names `ca` by its pin.
+fn seed(ca: &str, more: &str) -> Seed {
     let pin = pin::pin_of(&pin::certificates(ca).unwrap()[0]).unwrap();
     let text = format!(
         "version = 1\n[cluster]\napiserver = [\"10.0.0.1\", \"[fd00::1]:443\"]\ntoken = \"abcdef.{SECRET}\"\nca-cert-hashes \
          = \"{pin}\"\n{more}"
     );
-    parse(text.as_bytes()).unwrap().cluster
+    parse(text.as_bytes()).unwrap()
 }
 
-fn input(cluster: &Cluster) -> JoinInput<'_> {
+fn cluster(ca: &str) -> Cluster {
+    seed(ca, "").cluster
+}
+
+fn input(cluster: &Cluster) -> JoinInput {
     JoinInput {
-        cluster,
-        node_name: "edge-1",
-        role: Role::Edge,
-        kubelet_version: "1.36.3",
-        target: "generic-amd64",
-        cri_socket: "unix:///run/containerd/containerd.sock",
-        resolv_conf: Some("/run/systemd/resolve/resolv.conf"),
+        cluster: cluster.clone(),
+        via: Via::default(),
+        node_name: "edge-1".into(),
+        kubelet_version: "1.36.3".into(),
+        target: "generic-amd64".into(),
+        cri_socket: "unix:///run/containerd/containerd.sock".into(),
+        resolv_conf: Some("/run/systemd/resolve/resolv.conf".into()),
         now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_365_108),
         csr_wait: Duration::from_secs(60),
         ready_wait: Duration::from_secs(90),
@@ -64,22 +71,24 @@ fn input(cluster: &Cluster) -> JoinInput<'_> {
 struct Bench {
     key: Key,
     asked: Vec<String>,
+    /// No time before this one is accepted.
+    floor: SystemTime,
 }
 
 impl Bench {
     fn new() -> Self {
-        Bench { key: Key::generate().unwrap(), asked: Vec::new() }
+        Bench { key: Key::generate().unwrap(), asked: Vec::new(), floor: SystemTime::UNIX_EPOCH }
     }
 }
 
-impl Device for Bench {
+impl JoinHost for Bench {
     fn request(&mut self, fresh: bool) -> Result<Request, Fault> {
         self.asked.push(format!("request {fresh}"));
         self.key.request("edge-1")
     }
     fn server_time(&mut self, time: SystemTime) -> Result<(), Fault> {
         self.asked.push(format!("clock {}", crate::text::unix_seconds(time)));
-        Ok(())
+        if self.floor <= time { Ok(()) } else { Err(Fault::new(Owner::Cluster, "below the floor")) }
     }
     fn progress(&mut self, text: &str) {
         self.asked.push(format!("progress {text}"));
@@ -101,7 +110,6 @@ fn good(ca: &str, key: &Key) -> Joined {
         cri_socket: "unix:///run/containerd/containerd.sock".into(),
         certificate_pem: node_certificate(key, "edge-1"),
         leftover_node: true,
-        edge_info: None,
     }
 }
 
@@ -113,8 +121,8 @@ fn talk(cluster: &Cluster, device: &mut Bench, told: Vec<Told>) -> Result<Joined
         // The other side may hang up before the end.
         let _ = told.iter().try_for_each(|message| send(&there, message));
         let _ = there.shutdown(std::net::Shutdown::Write);
-        // Its requests are taken, so that it is not cut off while it sends them.
-        while let Ok(Some(_)) = receive::<Request>(&there) {}
+        // Its answers are read, so that it is not cut off while it sends them.
+        while let Ok(Some(_)) = receive::<serde_json::Value>(&there) {}
     });
     let result = obtain(&here, &input(cluster), device);
     drop(here);
@@ -124,7 +132,7 @@ fn talk(cluster: &Cluster, device: &mut Bench, told: Vec<Told>) -> Result<Joined
 
 fn refused(told: Vec<Told>) -> (String, Vec<String>) {
     let (ca, mut device) = (ca(), Bench::new());
-    let Err(fault) = talk(&cluster(&ca, ""), &mut device, told) else { panic!("it was believed") };
+    let Err(fault) = talk(&cluster(&ca), &mut device, told) else { panic!("it was believed") };
     assert_eq!(fault.owner, Owner::Cluster);
     (fault.to_string(), device.asked)
 }
@@ -137,20 +145,34 @@ fn a_task_is_the_same_at_the_other_end() {
     let by_ca = format!(
         "version = 1\n[cluster]\napiserver = \"a.example\"\ntoken = \"abcdef.{SECRET}\"\nca-cert = \"\"\"\n{ca}\"\"\"\n"
     );
-    for cluster in [cluster(&ca, more), parse(by_ca.as_bytes()).unwrap().cluster] {
-        let input = input(&cluster);
+    for seed in [seed(&ca, more), parse(by_ca.as_bytes()).unwrap()] {
+        let input = JoinInput { via: seed.network.via.clone(), ..input(&seed.cluster) };
         let mut bytes = Vec::new();
         send(&mut bytes, &Task::new(&input)).unwrap();
         let task: Task = receive(&bytes[..]).unwrap().unwrap();
-        let read = task.cluster().unwrap();
-        assert_eq!(read, cluster);
-        let read = task.input(&read).unwrap();
-        assert_eq!((read.node_name, read.role, read.kubelet_version), (input.node_name, input.role, "1.36.3"));
-        assert_eq!((read.now, read.csr_wait, read.ready_wait), (input.now, input.csr_wait, input.ready_wait));
-        assert_eq!(
-            (read.target, read.cri_socket, read.resolv_conf),
-            (input.target, input.cri_socket, input.resolv_conf)
-        );
+        assert_eq!(task.input().unwrap(), input);
+    }
+}
+
+#[test]
+fn secrets_are_written_down_in_a_task_alone() {
+    let seed = seed(&ca(), "[network]\nproxy = \"http://u:hunter22@10.0.0.9:3128\"\n");
+    let input = JoinInput { via: seed.network.via.clone(), ..input(&seed.cluster) };
+    let json = serde_json::to_string(&input).unwrap();
+    for shown in [format!("{input:?} {input:#?}"), json.clone()] {
+        assert!(!shown.contains(SECRET) && !shown.contains("hunter22"), "{shown}");
+    }
+    // What was left out is not made up.
+    let read: JoinInput = serde_json::from_str(&json).unwrap();
+    assert!(read.cluster.token.is_spent() && !read.via.proxy.unwrap().has_credentials());
+    let values = |token: &str, proxy: &str| {
+        let task = serde_json::json!({"input": input, "token": token, "proxy": proxy}).to_string();
+        serde_json::from_str::<Task>(&task).unwrap().input().unwrap_err().to_string()
+    };
+    // The secret of the other tests is the message's own example.
+    let other = "q7w2e9r4t1y6u8i3";
+    for text in [values(&format!("abcdef.{other}!"), "http://a"), values(&format!("abcdef.{other}"), "hunter22")] {
+        assert!(text.starts_with("read the task's ") && !text.contains(other) && !text.contains("hunter22"), "{text}");
     }
 }
 
@@ -180,7 +202,7 @@ fn a_whole_conversation() {
         Told::Ask { fresh: true },
         Told::Joined(Box::new(joined.clone())),
     ];
-    assert_eq!(talk(&cluster(&ca, ""), &mut device, told).unwrap(), joined);
+    assert_eq!(talk(&cluster(&ca), &mut device, told).unwrap(), joined);
     let asked = [
         "progress looking for the cluster",
         "clock 1795365110",
@@ -191,12 +213,40 @@ fn a_whole_conversation() {
     assert_eq!(device.asked, asked);
 }
 
+/// The network part sends the token only after the privileged part has accepted the server's time.
+#[test]
+fn a_refused_time_ends_the_join_before_the_token_is_sent() {
+    let ca = Ca::new();
+    let text = |at: &Endpoint| {
+        let ca = &ca.pem;
+        format!(
+            "version = 1\n[cluster]\napiserver = \"{at}\"\ntoken = \"abcdef.{SECRET}\"\nca-cert = \"\"\"\n{ca}\"\"\"\n"
+        )
+    };
+    // The server's time is 2026-11-22T16:31:48Z.
+    for (floor, authorized) in [(1_795_365_109, 0), (1_795_365_108, 1)] {
+        let (leaf, key) = ca.leaf("127.0.0.1", 2020, 2090);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (at, requests) = serve_chain(listener, vec![leaf], &key, ok_json("{}"));
+        let cluster = parse(text(&at).as_bytes()).unwrap().cluster;
+        let mut device = Bench { floor: SystemTime::UNIX_EPOCH + Duration::from_secs(floor), ..Bench::new() };
+        let (here, there) = UnixStream::pair().unwrap();
+        let confined = std::thread::spawn(move || serve(&there));
+        obtain(&here, &input(&cluster), &mut device).unwrap_err();
+        drop(here);
+        let _ = confined.join().unwrap();
+        let requests = requests.lock().unwrap();
+        let with_token = requests.iter().filter(|r| r.to_ascii_lowercase().contains("\r\nauthorization:")).count();
+        assert_eq!((with_token, device.asked.len()), (authorized, 2), "{requests:?} {:?}", device.asked);
+    }
+}
+
 #[test]
 fn a_failure_keeps_its_owner_and_loses_the_token() {
     let (ca, mut device) = (ca(), Bench::new());
     let failed =
         |owner: &str| Told::Failed { owner: owner.into(), text: format!("{SECRET}\n!"), retry_after: Some(u64::MAX) };
-    let fault = talk(&cluster(&ca, ""), &mut device, vec![failed("image")]).unwrap_err();
+    let fault = talk(&cluster(&ca), &mut device, vec![failed("image")]).unwrap_err();
     assert_eq!((fault.owner, fault.to_string().as_str()), (Owner::Image, "… !"));
     assert_eq!(fault.retry_after, Some(Duration::from_secs(3600)));
     let (text, _) = refused(vec![failed("nobody")]);
@@ -227,7 +277,7 @@ fn messages_out_of_turn() {
 #[test]
 fn a_message_that_is_none_ends_the_conversation() {
     let ca = ca();
-    let cluster = cluster(&ca, "");
+    let cluster = cluster(&ca);
     let (here, mut there) = UnixStream::pair().unwrap();
     there.write_all(b"\0\0\0\x07garbage").unwrap();
     let fault = obtain(&here, &input(&cluster), &mut Bench::new()).unwrap_err();
@@ -237,7 +287,7 @@ fn a_message_that_is_none_ends_the_conversation() {
 #[test]
 fn what_cannot_come_from_the_cluster() {
     let ca = ca();
-    let cluster = cluster(&ca, "");
+    let cluster = cluster(&ca);
     let refused = |change: &dyn Fn(&mut Joined)| {
         let mut device = Bench::new();
         let mut joined = good(&ca, &device.key);
@@ -272,9 +322,6 @@ fn what_cannot_come_from_the_cluster() {
     for (change, text) in changes {
         assert_eq!(refused(&change), (Owner::Cluster, text.to_owned()));
     }
-    let info = |key: &str| EdgeInfo { data: [(key.to_owned(), "x".to_owned())].into(), left_out: vec![] };
-    let (owner, text) = refused(&|j| j.edge_info = Some(info("lite-apiserver.key")));
-    assert_eq!((owner, text.as_str()), (Owner::Cluster, "edge-info holds what is to stay in the cluster"));
     let (owner, text) = refused(&|j| j.cluster_version = "v1.30.0".into());
     assert!(owner == Owner::Image && text.contains("newer than the cluster"), "{text}");
     // Nobody asked for a key.
@@ -285,7 +332,6 @@ fn what_cannot_come_from_the_cluster() {
     // With all in order.
     let mut device = Bench::new();
     let mut joined = good(&ca, &device.key);
-    joined.edge_info = Some(info("kube-api-ca.crt"));
     joined.networks = String::new();
     let told = vec![Told::Ask { fresh: false }, Told::Joined(Box::new(joined.clone()))];
     assert_eq!(talk(&cluster, &mut device, told).unwrap(), joined);

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Whether what the network part hands over can be what the seed's cluster gave.
 
-use super::privileged::impossible;
-use crate::fault::Fault;
+use crate::fault::{Fault, Owner};
 use crate::kube::config::check_skew;
+use crate::kube::contract::{JoinInput, Joined};
 use crate::kube::csr::Request;
-use crate::kube::join::{JoinInput, Joined};
 use crate::kube::{kubeconfig, pin};
 use crate::seed::Trust;
 use ipnet::IpNet;
@@ -22,8 +21,8 @@ const WORD: usize = 200;
 ///
 /// # Errors
 /// The cluster's fault, by the name of what is wrong; the image's for a version that does not fit.
-pub(super) fn joined(told: Joined, input: &JoinInput<'_>, request: Option<&Request>) -> Result<Joined, Fault> {
-    if !request.is_some_and(|request| request.fits(&told.certificate_pem, input.node_name)) {
+pub(super) fn joined(told: Joined, input: &JoinInput, request: Option<&Request>) -> Result<Joined, Fault> {
+    if !request.is_some_and(|request| request.fits(&told.certificate_pem, &input.node_name)) {
         return Err(impossible("the certificate is not for this node and its key"));
     }
     if private(&told.certificate_pem) || private(&told.ca_pem) || !is_cas(&told.ca_pem, &input.cluster.trust) {
@@ -32,17 +31,19 @@ pub(super) fn joined(told: Joined, input: &JoinInput<'_>, request: Option<&Reque
     if told.server.len() > WORD || !kubeconfig::is_server(&told.server) {
         return Err(impossible("the API server is no https:// address"));
     }
-    check_skew(input.kubelet_version, &told.cluster_version, input.target)?;
+    check_skew(&input.kubelet_version, &told.cluster_version, &input.target)?;
     let ranges = || told.networks.split(',').all(|range| range.parse::<IpNet>().is_ok());
     let words = [&told.cluster_version, &told.node_ports, &told.networks];
     let plain = |word: &&String| word.len() <= WORD && word.bytes().all(|b| b.is_ascii_graphic());
     if !words.iter().all(plain) || !(told.networks.is_empty() || ranges()) || told.cri_socket != input.cri_socket {
         return Err(impossible("kubeadm-config has values that cannot be"));
     }
-    if told.edge_info.as_ref().is_some_and(|info| !info.is_public()) {
-        return Err(impossible("edge-info holds what is to stay in the cluster"));
-    }
     Ok(told)
+}
+
+/// What no network part says that is as it was built.
+pub(super) fn impossible(why: &str) -> Fault {
+    Fault::new(Owner::Cluster, format!("join through the network part: {why}"))
 }
 
 /// Whether a text of certificates holds a key as well: it would stand before the node's own.

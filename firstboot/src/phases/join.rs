@@ -11,9 +11,9 @@ use crate::host::{Host, STATE_DIR};
 use crate::image::ImageInfo;
 use crate::journal::{Effect, Record};
 use crate::kube::config::CA_FILE;
+use crate::kube::contract::{JoinHost, JoinInput, Joined};
 use crate::kube::csr::{Key, Request};
 use crate::kube::files::{Content, files};
-use crate::kube::join::{Device, JoinInput, Joined};
 use crate::kube::node::NodeClient;
 use crate::network_part::privileged::obtain;
 use crate::network_part::{self, SERVICE_UNITS, SOCKET_UNIT};
@@ -68,7 +68,7 @@ pub(super) fn client(cx: &Cx) -> Result<NodeClient, Fault> {
     let server = cx.host.journal().fact(facts::SERVER).map(str::to_owned);
     let server = server.context("find the API server in the journal").owned_by(Owner::Host)?;
     let (ca, pem) = (text(CA_FILE).owned_by(Owner::Host)?, text(PEM).owned_by(Owner::Host)?);
-    NodeClient::through(&cx.seed.cluster.via, &node_name(cx)?, &server, &ca, &pem)
+    NodeClient::through(&cx.seed.network.via, &node_name(cx)?, &server, &ca, &pem)
 }
 
 /// The name that the identity phase found.
@@ -92,11 +92,6 @@ fn key_path() -> String {
     format!("{STATE_DIR}/join.key")
 }
 
-/// Where SuperEdge's edge-info is kept, without its secrets, for the step that sets up SuperEdge's own parts.
-fn edge_info_path() -> String {
-    format!("{STATE_DIR}/edge-info.json")
-}
-
 /// What the cluster gave, through the network part, and the key that it is for.
 fn ask(cx: &Cx) -> Result<(Joined, Key), Fault> {
     if cx.seed.cluster.token.is_spent() {
@@ -109,13 +104,13 @@ fn ask(cx: &Cx) -> Result<(Joined, Key), Fault> {
     let name = node_name(cx)?;
     let resolved = cx.host.size_and_mode(RESOLVED).owned_by(Owner::Host)?.is_some();
     let input = JoinInput {
-        cluster: &cx.seed.cluster,
-        node_name: &name,
-        role: cx.seed.node.role,
-        kubelet_version: &cx.bundle.manifest.kubernetes,
-        target: &cx.image.target,
-        cri_socket: SOCKET,
-        resolv_conf: resolved.then_some(RESOLVED),
+        cluster: cx.seed.cluster.clone(),
+        via: cx.seed.network.via.clone(),
+        node_name: name.clone(),
+        kubelet_version: cx.bundle.manifest.kubernetes.clone(),
+        target: cx.image.target.clone(),
+        cri_socket: SOCKET.to_owned(),
+        resolv_conf: resolved.then(|| RESOLVED.to_owned()),
         now: cx.host.now(),
         csr_wait: CSR_WAIT,
         ready_wait: READY_WAIT,
@@ -141,14 +136,6 @@ fn stop_kubelet(cx: &Cx) -> Result<()> {
 /// Writes kubelet's files in their order; kubelet.conf, which tells kubelet that all is there, comes last.
 fn keep(cx: &Cx, joined: &Joined, key: &Secret<String>) -> Result<()> {
     let name = node_name(cx)?;
-    match &joined.edge_info {
-        Some(info) => {
-            let bytes = serde_json::to_vec_pretty(info).context("encode edge-info")?;
-            cx.host.write(&edge_info_path(), &bytes, 0o600)?;
-        }
-        // What another cluster once said must not be taken for this one's word.
-        None => cx.host.remove(&edge_info_path())?,
-    }
     for file in files(joined, key, &cx.seed, &name, cx.host.now()) {
         match file.content {
             Content::Dir(mode) => cx.host.mkdir(&file.path, mode)?,
@@ -191,7 +178,7 @@ impl Keeper<'_> {
     }
 }
 
-impl Device for Keeper<'_> {
+impl JoinHost for Keeper<'_> {
     fn request(&mut self, fresh: bool) -> Result<Request, Fault> {
         let kept = if fresh { None } else { self.kept().owned_by(Owner::Host)? };
         let key = match kept {

@@ -45,7 +45,7 @@ fn times<'g>(ground: &'g CheckContext<'_>) -> Result<&'g Times> {
         ask(host_of(&server), &|| server_time(&via, &server, &ca));
     } else if let Some(seed) = ground.good_seed() {
         for at in &seed.cluster.apiserver {
-            ask(at.to_string(), &|| endpoint_time(&seed.cluster.via, at, &seed.cluster.trust));
+            ask(at.to_string(), &|| endpoint_time(&seed.network.via, at, &seed.cluster.trust));
         }
     }
     Ok(ground.times.get_or_init(|| times))

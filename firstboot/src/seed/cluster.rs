@@ -6,7 +6,6 @@ use super::model::{Cluster, Trust};
 use super::reader::{Reader, Value};
 use super::text;
 use super::types::{CaPin, Endpoint, JoinToken};
-use crate::proxy::Via;
 use std::time::{Duration, SystemTime};
 use toml::de::{DeTable, DeValue};
 
@@ -69,13 +68,7 @@ impl Reader {
             (None, Some(ca)) => Some(Trust::Ca(ca)),
             _ => None,
         };
-        Some(Cluster {
-            apiserver: apiserver??,
-            token: token??,
-            trust: trust?,
-            token_expires: token_expires.flatten(),
-            via: Via::default(),
-        })
+        Some(Cluster { apiserver: apiserver??, token: token??, trust: trust?, token_expires: token_expires.flatten() })
     }
 
     fn datetime(&mut self, value: &Value<'_>) -> Option<SystemTime> {

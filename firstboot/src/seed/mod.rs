@@ -5,6 +5,7 @@
 //! token. The keys are listed in docs/seed.md. Nothing here reads a file or knows a phase.
 
 mod access;
+mod as_text;
 mod cluster;
 mod error;
 mod harden;

@@ -7,7 +7,7 @@ use super::kubelet::Kubelet;
 use super::network::{Network, Time};
 use super::registries::Registry;
 use super::types::{CaPin, Cni, Endpoint, JoinToken, NodeLabel, NodeName, Role, Taint};
-use crate::proxy::Via;
+use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
 
 /// A whole seed. `Debug` shows everything but secrets.
@@ -41,8 +41,8 @@ impl Seed {
     }
 }
 
-/// Table `[cluster]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Table `[cluster]`. Serde leaves the token's secret out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cluster {
     /// API servers to try, in order; at least one.
     pub apiserver: Vec<Endpoint>,
@@ -52,12 +52,10 @@ pub struct Cluster {
     pub trust: Trust,
     /// When the token ends, if the seed says so.
     pub token_expires: Option<SystemTime>,
-    /// How its API servers are reached; `[network]` says it.
-    pub via: Via,
 }
 
 /// How the cluster's CA becomes known.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Trust {
     /// Fetched without verification, then held against these; at least one.
     Pins(Vec<CaPin>),

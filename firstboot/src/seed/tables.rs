@@ -104,8 +104,7 @@ impl Reader {
                 None
             }
         };
-        let (mut cluster, node, network) = (cluster?, node?, network?);
-        cluster.via = network.via.clone();
+        let (cluster, node, network) = (cluster?, node?, network?);
         self.a_way_out(table("network").map_or(0, |(at, _)| at), &network, &cluster);
         Some(Tables {
             cluster,

@@ -272,9 +272,13 @@ fn nothing_printable_holds_the_secret() {
             assert!(!shown.contains(other), "{shown}");
         }
     }
-    let seed = parse(seed("").replace(SECRET, other).as_bytes()).unwrap();
+    let network = "[network]\nproxy = \"http://user:hunter22@proxy:3128\"\n";
+    let seed = parse(seed(network).replace(SECRET, other).as_bytes()).unwrap();
     let shown = format!("{seed:?} {seed:#?}");
-    assert!(!shown.contains(other) && shown.contains("«secret»"), "{shown}");
+    assert!(!shown.contains(other) && !shown.contains("hunter22") && shown.contains("«secret»"), "{shown}");
+    let json = serde_json::to_string(&(&seed.cluster, &seed.network.via)).unwrap();
+    assert!(!json.contains(other) && !json.contains("hunter22"), "{json}");
+    assert!(json.contains(JoinToken::SPENT) && json.contains("http://proxy:3128"), "{json}");
 }
 
 #[test]

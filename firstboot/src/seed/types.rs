@@ -59,7 +59,15 @@ impl JoinToken {
 
     /// The whole token, as it is sent to the API server; zeroed when dropped.
     pub fn bearer(&self) -> Zeroizing<String> {
-        Zeroizing::new(format!("{}.{}", self.id, self.secret.expose()))
+        // One allocation of the right size: none that grew leaves a part behind.
+        Zeroizing::new([self.id.as_str(), ".", self.secret()].concat())
+    }
+}
+
+/// The token as if it were used up: `abcdef.****************`.
+impl fmt::Display for JoinToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.id, Self::SPENT)
     }
 }
 
@@ -163,14 +171,6 @@ impl Role {
             "edge" => Ok(Role::Edge),
             "worker" => Ok(Role::Worker),
             _ => Err("expected \"edge\" or \"worker\"".to_owned()),
-        }
-    }
-
-    /// As the seed has it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Role::Edge => "edge",
-            Role::Worker => "worker",
         }
     }
 }

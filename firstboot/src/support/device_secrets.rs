@@ -24,7 +24,7 @@ pub fn known(host: &Host, seed: Option<&[u8]>) -> Known {
         if let Some(wifi) = &seed.network.wifi {
             known.add(wifi.password.expose());
         }
-        if let Some(proxy) = &seed.cluster.via.proxy {
+        if let Some(proxy) = &seed.network.via.proxy {
             add_credentials(&mut known, &proxy.url());
         }
     }

@@ -60,8 +60,8 @@ pub fn seeds_server_is_kept_when_the_clusters_own_fails(plane: &ControlPlane) {
     );
     let all = files(&joined, &device.kubelets_key(), &seed, "behind-nat", device.now);
     let conf = all.into_iter().find(|f| f.path == KUBELET_CONF).unwrap();
-    let Content::File(text, _) = conf.content else { panic!("{KUBELET_CONF} is no file") };
-    let text = String::from_utf8(text).unwrap();
+    let Content::File(text, _) = &conf.content else { panic!("{KUBELET_CONF} is no file") };
+    let text = String::from_utf8(text.to_vec()).unwrap();
     let servers: Vec<&str> = text.lines().filter(|l| l.contains("server: ")).map(str::trim).collect();
     assert_eq!(servers, [format!("server: https://{seeds}")]);
     assert_eq!(device.node_client(&joined).node().unwrap(), None);

@@ -9,13 +9,13 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use firstboot::fault::{Fault, Owner};
+use firstboot::kube::contract::{JoinHost, JoinInput, Joined};
 use firstboot::kube::csr::{Key, Request};
-use firstboot::kube::join::{Device, JoinInput, Joined};
 use firstboot::kube::node::NodeClient;
 use firstboot::network_part::confined;
 use firstboot::network_part::privileged::obtain;
 use firstboot::secret::Secret;
-use firstboot::seed::{self, Role, Seed};
+use firstboot::seed::{self, Seed};
 use qemu::control_plane::ControlPlane;
 use qemu::control_plane::audit::Event;
 
@@ -36,7 +36,6 @@ pub struct Bench {
     pub csr_wait: Duration,
     pub ready_wait: Duration,
     pub kubelet: &'static str,
-    pub role: Role,
 }
 
 impl Default for Bench {
@@ -50,12 +49,11 @@ impl Default for Bench {
             csr_wait: Duration::from_secs(15),
             ready_wait: Duration::ZERO,
             kubelet: KUBELET,
-            role: Role::Edge,
         }
     }
 }
 
-impl Device for Bench {
+impl JoinHost for Bench {
     fn request(&mut self, fresh: bool) -> Result<Request, Fault> {
         let kept = self.key.as_deref().filter(|_| !fresh).and_then(Key::from_pem);
         let key = kept.map_or_else(Key::generate, Ok)?;
@@ -87,12 +85,12 @@ impl Bench {
     pub fn join_through(&mut self, network_part: &UnixStream, seed: &Seed, node: &str) -> Result<Joined, Fault> {
         self.node = node.to_owned();
         let input = JoinInput {
-            cluster: &seed.cluster,
-            node_name: node,
-            role: self.role,
-            kubelet_version: self.kubelet,
-            target: "generic-amd64",
-            cri_socket: "unix:///run/containerd/containerd.sock",
+            cluster: seed.cluster.clone(),
+            via: seed.network.via.clone(),
+            node_name: node.to_owned(),
+            kubelet_version: self.kubelet.to_owned(),
+            target: "generic-amd64".to_owned(),
+            cri_socket: "unix:///run/containerd/containerd.sock".to_owned(),
             resolv_conf: None,
             now: self.now,
             csr_wait: self.csr_wait,

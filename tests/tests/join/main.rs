@@ -11,7 +11,6 @@ mod bench;
 mod cluster;
 mod csr;
 mod cuts;
-mod edge;
 mod faults;
 mod leaving;
 mod life;
@@ -30,7 +29,7 @@ type Case = (&'static str, fn(&ControlPlane));
 const CASES: &[Case] = &[
     ("seven requests, resumed", cluster::joins_with_seven_requests_and_resumes),
     ("device binary in its sandbox", sandboxed::the_device_binary_joins_from_its_sandbox),
-    ("CA in the seed", trust::ca_in_the_seed_needs_no_unauthenticated_request),
+    ("CA in the seed", trust::ca_in_the_seed_reads_the_time_without_the_token),
     ("wrong CA hash", trust::wrong_ca_hash),
     ("unknown token", trust::unknown_token),
     ("expired token", trust::expired_token_by_the_clusters_clock),
@@ -45,7 +44,6 @@ const CASES: &[Case] = &[
     ("name taken", cluster::name_of_a_ready_node),
     ("previous life", cluster::ready_node_of_a_previous_life_is_waited_out),
     ("left-over Node", cluster::leftover_node_is_taken_over),
-    ("edge-info", edge::edge_info_is_kept_without_its_key),
     ("changed seed during the wait", machine::changed_seed_is_picked_up_during_the_wait),
     ("power cut at every effect", machine::power_cut_at_every_effect_leaves_one_csr),
     ("power cut and fault at every effect of the whole way", cuts::every_effect),

@@ -2,25 +2,29 @@
 //! What a server can do wrong on the wire, by a small TLS server in this process; a real kube-apiserver, which does
 //! none of it, is met in tests/tests/join.
 
+mod dates;
 mod network;
 mod proxy;
+mod token;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use rustls::Error::InvalidCertificate;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::{ServerConfig, ServerConnection, Stream};
+use rustls::{CertificateError, ServerConfig, ServerConnection, Stream};
 
 use super::client::Client;
 use super::discovery::discover;
 use super::error::Error;
+use super::pin;
+use super::runtime::run;
 use super::tls::{PinnedCa, Validity, unverified, verified};
-use super::{pin, run};
 use crate::proxy::Via;
 use crate::seed::{Cluster, Endpoint, JoinToken, Trust};
 
@@ -29,17 +33,35 @@ pub(crate) struct Ca {
     pub(crate) pem: String,
 }
 
+/// A CA's certificate with this common name, valid in the years `from` to `until`.
+fn ca_params(name: &str, from: i32, until: i32) -> CertificateParams {
+    let mut params = CertificateParams::new(vec![]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.not_before = date_time_ymd(from, 1, 1);
+    params.not_after = date_time_ymd(until, 1, 1);
+    params
+}
+
 impl Ca {
     pub(crate) fn new() -> Self {
-        let mut params = CertificateParams::new(vec![]).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
+        Ca::named("kubernetes", KeyPair::generate().unwrap())
+    }
+
+    /// A CA with this common name and key; its certificate is signed by itself.
+    pub(crate) fn named(name: &str, key: KeyPair) -> Self {
+        let params = ca_params(name, 2000, 2100);
         let pem = params.self_signed(&key).unwrap().pem();
         Ca { issuer: Issuer::new(params, key), pem }
     }
 
     pub(crate) fn trusted(&self) -> Vec<CertificateDer<'static>> {
         pin::certificates(&self.pem).unwrap()
+    }
+
+    /// The certificate of another CA over `key`, DER: the key of a new CA below this one, or of one that exists.
+    pub(crate) fn sign_ca(&self, name: &str, key: &KeyPair, from: i32, until: i32) -> CertificateDer<'static> {
+        ca_params(name, from, until).signed_by(key, &self.issuer).unwrap().der().clone()
     }
 
     /// A server's certificate for `name`, valid in the years `from` to `until`.
@@ -58,25 +80,43 @@ pub(crate) fn serve(leaf: (CertificateDer<'static>, KeyPair), reply: String) -> 
 }
 
 pub(crate) fn serve_on(listener: TcpListener, leaf: (CertificateDer<'static>, KeyPair), reply: String) -> Endpoint {
+    serve_chain(listener, vec![leaf.0], &leaf.1, reply).0
+}
+
+/// The requests that a server has read, head and body of each.
+pub(crate) type Requests = Arc<Mutex<Vec<String>>>;
+
+/// Answers every request with `reply`, shows the certificates `chain` and records the requests.
+pub(crate) fn serve_chain(
+    listener: TcpListener,
+    chain: Vec<CertificateDer<'static>>,
+    key: &KeyPair,
+    reply: String,
+) -> (Endpoint, Requests) {
     let local = listener.local_addr().unwrap();
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(leaf.1.serialize_der()));
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = Arc::new(config.with_no_client_auth().with_single_cert(vec![leaf.0], key).unwrap());
+    let config = Arc::new(config.with_no_client_auth().with_single_cert(chain, key).unwrap());
+    let requests = Requests::default();
+    let seen = requests.clone();
     std::thread::spawn(move || {
         for socket in listener.incoming() {
             let (mut socket, mut tls) = (socket.unwrap(), ServerConnection::new(config.clone()).unwrap());
             let mut stream = Stream::new(&mut tls, &mut socket);
             let mut request = [0; 4096];
             // One request a connection; a client that gives up during the handshake is part of the tests.
-            if stream.read(&mut request).is_ok_and(|n| n > 0) {
+            if let Ok(n) = stream.read(&mut request)
+                && n > 0
+            {
+                seen.lock().unwrap().push(String::from_utf8_lossy(&request[..n]).into_owned());
                 let _ = stream.write_all(reply.as_bytes());
                 tls.send_close_notify();
                 let _ = tls.complete_io(&mut socket);
             }
         }
     });
-    Endpoint { host: local.ip().to_string(), port: local.port() }
+    (Endpoint { host: local.ip().to_string(), port: local.port() }, requests)
 }
 
 pub(crate) fn http(head: &str, body: &str) -> String {
@@ -119,10 +159,17 @@ fn dates_are_set_aside_then_judged_by_the_servers_time() {
     let pinned = PinnedCa::new(ca.trusted(), Validity::SetAside);
     let reply = get(&at, pinned.clone()).unwrap();
     assert_eq!(reply.date.unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs(), 1_795_365_108);
-    assert_eq!(pinned.settle(ca.trusted(), year(2023)), Err(rustls::CertificateError::Expired));
-    assert_eq!(pinned.settle(ca.trusted(), year(2019)), Err(rustls::CertificateError::NotValidYet));
+    let why = |time: u64| pinned.settle(ca.trusted(), year(time)).unwrap_err();
+    assert!(matches!(why(2023), InvalidCertificate(CertificateError::ExpiredContext { .. })));
+    assert!(matches!(why(2019), InvalidCertificate(CertificateError::NotValidYetContext { .. })));
     assert_eq!(pinned.settle(ca.trusted(), year(2021)), Ok(()));
     assert!(get(&at, pinned).is_ok());
+}
+
+#[test]
+fn without_a_server_there_is_nothing_to_settle() {
+    let ca = Ca::new();
+    assert!(PinnedCa::new(ca.trusted(), Validity::SetAside).settle(ca.trusted(), year(2021)).is_err());
 }
 
 #[test]
@@ -161,16 +208,10 @@ fn who_shares_the_token_cannot_add_a_ca_to_the_bundle() {
     let attempt = |server: &Ca| {
         let at = serve(server.leaf("127.0.0.1", 2020, 2090), cluster_info(&bundle, &token));
         let trust = Trust::Pins(vec![pin::pin_of(&real.trusted()[0]).unwrap()]);
-        let cluster = Cluster {
-            apiserver: vec![at.clone()],
-            token: token.clone(),
-            trust,
-            token_expires: None,
-            via: Via::default(),
-        };
+        let cluster = Cluster { apiserver: vec![at.clone()], token: token.clone(), trust, token_expires: None };
         let mut found = None;
         run(async {
-            found = Some(discover(&cluster, year(2026)).await);
+            found = Some(discover(&cluster, &Via::default(), year(2026)).await);
             Ok(())
         })
         .unwrap();

@@ -22,11 +22,10 @@ fn found_by_digest(at: &Endpoint) -> Error {
         token: JoinToken::parse("abcdef.0123456789abcdef").unwrap(),
         trust: Trust::Pins(vec![crate::seed::CaPin::parse(PIN).unwrap()]),
         token_expires: None,
-        via: Default::default(),
     };
     let mut found = None;
     run(async {
-        found = Some(discover(&cluster, year(2026)).await);
+        found = Some(discover(&cluster, &Via::default(), year(2026)).await);
         Ok(())
     })
     .unwrap();
@@ -186,9 +185,8 @@ fn all_servers_are_tried_and_all_causes_told() {
         token: JoinToken::parse("abcdef.0123456789abcdef").unwrap(),
         trust: Trust::Pins(vec![crate::seed::CaPin::parse(PIN).unwrap()]),
         token_expires: None,
-        via: Default::default(),
     };
-    let error = run(async { Ok(discover(&cluster, year(2026)).await.err().unwrap()) }).unwrap();
+    let error = run(async { Ok(discover(&cluster, &Via::default(), year(2026)).await.err().unwrap()) }).unwrap();
     let want = format!(
         "start TLS with API server 127.0.0.1:{nobody}: connection cut in the handshake: is a firewall or a proxy in \
          between?; GET {}: API server {busy} answers 429 Too Many Requests; it asks to wait 9 s",

@@ -2,18 +2,17 @@
 //! Who may move a joined device's clock, and where to: real TLS servers in this process, certificates made for each
 //! case. The real kube-apiserver is asked in tests/tests/clocks.rs.
 
-use super::discovery::discover;
-use super::files::KUBELET_CONF;
-use super::kubeconfig::{CURRENT_PEM, kubelet_conf};
-use super::wire_tests::{Ca, http, ok_json, serve, serve_on};
-use super::{config::CA_FILE, pin, run};
-use crate::clock::{compare, floor, once};
+use super::{compare, floor, once};
 use crate::fault::Owner;
 use crate::host::Host;
 use crate::host::fake::{Fake, Seen};
 use crate::image::ImageInfo;
+use crate::kube::config::CA_FILE;
+use crate::kube::files::KUBELET_CONF;
+use crate::kube::kubeconfig::{CURRENT_PEM, kubelet_conf};
+use crate::kube::wire_tests::{Ca, http, ok_json, serve, serve_on};
 use crate::run::sealed::look_after;
-use crate::seed::{Cluster, Endpoint, JoinToken, Trust};
+use crate::seed::Endpoint;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::net::TcpListener;
@@ -198,36 +197,4 @@ fn it_keeps_trying_until_the_link_is_there_and_says_so_once() {
     ];
     assert_eq!((lines.first(), lines.last()), (want.first(), want.last()));
     assert_eq!(lines.iter().filter(|l| **l == want[0]).count(), 1);
-}
-
-#[test]
-fn only_the_proven_clusters_clock_says_that_a_token_has_expired() {
-    let (ca, impostor) = (Ca::new(), Ca::new());
-    let config = kubelet_conf("https://10.0.0.1:6443", &ca.pem);
-    let info = ok_json(&serde_json::json!({ "data": { "kubeconfig": config } }).to_string());
-    let judged = |server: &Ca, expires: u64, clock: u64| {
-        let trust = Trust::Pins(vec![pin::pin_of(&ca.trusted()[0]).unwrap()]);
-        let cluster = Cluster {
-            apiserver: vec![serve(server.leaf("127.0.0.1", 2020, 2090), info.clone())],
-            token: JoinToken::parse("abcdef.0123456789abcdef").unwrap(),
-            trust,
-            token_expires: Some(at(expires)),
-            via: Default::default(),
-        };
-        let mut error = None;
-        run(async {
-            error = discover(&cluster, at(clock)).await.err();
-            Ok(())
-        })
-        .unwrap();
-        error.unwrap().text
-    };
-    let unsure = "join token \"abcdef\" is unknown to the cluster (no JWS signature for it in cluster-info): it may have \
-                  expired, or never existed";
-    let expired = "join token \"abcdef\" is unknown to the cluster (no JWS signature for it in cluster-info): it expired \
-                   at 2026-11-22T16:31:40Z";
-    // The device's own clock is far behind, then far ahead: neither is asked.
-    assert_eq!(judged(&ca, DATE - 8, 0), expired);
-    assert_eq!(judged(&ca, DATE + 60, DATE + DAY), unsure);
-    assert_eq!(judged(&impostor, DATE - 8, DATE), unsure);
 }

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Connections to a server that has to prove itself by the cluster's CA, when the device's own clock cannot judge dates.
+//!
+//! The certificate chain and the name are verified with validity dates set aside; the dates are judged by the time that
+//! the server then gives. So an expired certificate of the cluster sets no clock to a time at which it was not valid,
+//! and gets no token.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+use rustls::Error::InvalidCertificate;
+use rustls::pki_types::CertificateDer;
+
+use super::client::Client;
+use super::error::{Error, Kind};
+use super::tls::{self, PinnedCa, Validity};
+use crate::proxy::Via;
+use crate::text::{timestamp, unix_seconds};
+
+/// CA certificates.
+pub(super) type Certificates = Vec<CertificateDer<'static>>;
+
+/// Anyone may read this. Where anonymous requests are switched off, the refusal has a `Date`, too.
+const VERSION: &str = "/version";
+
+/// An anonymous client of a server that one of `trusted` vouches for, with dates set aside until [`settle`].
+pub(super) fn verified(via: &Via, server: &str, trusted: Certificates) -> Result<(Client, Arc<PinnedCa>), Error> {
+    let ca = PinnedCa::new(trusted, Validity::SetAside);
+    let tls = tls::verified(ca.clone()).map_err(tls::setup)?;
+    Ok((Client::through(via, server, tls)?, ca))
+}
+
+/// Judges the dates of the server that has just proven itself by its own time `now`, and those of later connections by
+/// that clock; trusts the whole `bundle` from then on. `at` names the server in the error.
+pub(super) fn settle(ca: &PinnedCa, bundle: Certificates, now: SystemTime, at: &dyn fmt::Display) -> Result<(), Error> {
+    ca.settle(bundle, now).map_err(|why| {
+        let what = match why {
+            InvalidCertificate(Expired | ExpiredContext { .. }) => "has expired",
+            InvalidCertificate(NotValidYet | NotValidYetContext { .. }) => "is not yet valid",
+            _ => "is not signed by the cluster's CA",
+        };
+        let now = timestamp(unix_seconds(now));
+        Error::new(Kind::Transport, format!("certificate of API server {at} {what} at its own time, {now}"))
+    })
+}
+
+/// The time of a server that one of `trusted` vouches for, and an anonymous client of it that judges dates by that time.
+/// One request.
+pub(super) async fn proven(via: &Via, server: &str, trusted: Certificates) -> Result<(SystemTime, Client), Error> {
+    let (client, ca) = verified(via, server, trusted.clone())?;
+    let time = client.clock(VERSION).await?;
+    settle(&ca, trusted, time, &client.host())?;
+    Ok((time, client))
+}
