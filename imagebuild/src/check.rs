@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `make check`: what must hold of the tree before any test runs. Each step is one row of [`STEPS`].
 
-use crate::{cmd, dependencies, device, repo};
+use crate::{advisories, cmd, dependencies, device, repo};
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use std::process::Command;
@@ -22,7 +22,7 @@ const STEPS: &[Step] = &[
     ("format", format),
     ("lints", lints),
     ("dependencies", dependencies::check),
-    ("advisories", advisories),
+    ("advisories", advisories::check),
     ("documentation", documentation),
     ("size arm64", |_| size("arm64")),
     ("size amd64", |_| size("amd64")),
@@ -54,9 +54,7 @@ pub fn main() -> Result<()> {
             }
         }
     }
-    // The form of cargo's own test results, so that one reader adds up both.
-    let word = if failed == 0 { "ok" } else { "FAILED" };
-    println!("check result: {word}. {passed} passed; {failed} failed; {skipped} skipped");
+    println!("{passed} passed, {failed} failed, {skipped} skipped");
     ensure!(failed == 0, "check the tree: {failed} of {} steps failed", STEPS.len());
     Ok(())
 }
@@ -85,19 +83,6 @@ fn documentation(root: &Path) -> Result<Verdict> {
     command.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links");
     cmd::run(&mut command).context("build the documentation")?;
     Ok(Verdict::Ok("rustdoc has nothing to say".into()))
-}
-
-fn advisories(root: &Path) -> Result<Verdict> {
-    let skipped = |why: &str| Ok(Verdict::Skipped(why.into()));
-    if !cmd::found("cargo-deny") {
-        return skipped("cargo-deny is not installed");
-    }
-    if cmd::run(&mut cargo(root, &["deny", "fetch", "db"])).is_err() {
-        return skipped("the advisory database is not reachable");
-    }
-    cmd::run(&mut cargo(root, &["deny", "check", "advisories"]))
-        .context("look for known weaknesses in dependencies")?;
-    Ok(Verdict::Ok("none is known".into()))
 }
 
 fn size(arch: &str) -> Result<Verdict> {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Builds what a device needs: tool chain, components, bundle, root file system, disk image, seed.
 
+pub mod advisories;
 pub mod arch;
 pub mod build;
 pub mod bundle;
