@@ -29,6 +29,9 @@ pub mod repo;
 pub mod rootfs;
 pub mod seed;
 pub mod setup;
+#[cfg(test)]
+#[path = "../../tests/skip.rs"]
+mod skip;
 pub mod source;
 pub mod target;
 pub mod toolchain;

@@ -92,6 +92,9 @@ const TOOLS: &[Tool] = &[
     tool("tinyproxy", "tinyproxy-bin", Goal::Test),
     tool("nmap", "nmap", Goal::Test),
     tool("ssh", "openssh-client", Goal::Test),
+    tool("openssl", "openssl", Goal::Test),
+    tool("systemd-analyze", "systemd", Goal::Test),
+    tool("/usr/lib/systemd/systemd-networkd", "systemd", Goal::Test),
     tool("python3", "python3", Goal::Test),
     // libFuzzer is C++.
     tool("g++", "g++", Goal::Test),

@@ -2,6 +2,9 @@
 //! A second build from a warm cache touches no network: the same bundle comes out although every way out is cut.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
+#[path = "../../tests/skip.rs"]
+mod skip;
+
 use imagebuild::{cache, cmd, digest, lock::Lock};
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -95,8 +98,7 @@ fn stdout(output: &Output) -> String {
 fn a_warm_cache_needs_no_network() {
     for program in ["go", "apt-get"] {
         if !cmd::found(program) {
-            assert!(std::env::var_os("CI").is_none(), "{program} is missing, and CI must not skip");
-            println!("skipped: {program} is not installed");
+            skip::skip_unless_ci(&format!("{program} is not installed"));
             return;
         }
     }

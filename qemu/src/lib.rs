@@ -24,6 +24,9 @@ pub mod qmp;
 pub mod run_dir;
 pub mod search;
 pub mod seed;
+#[cfg(test)]
+#[path = "../../tests/skip.rs"]
+mod skip;
 pub mod status;
 pub mod wait;
 pub mod writes;
