@@ -234,3 +234,19 @@ fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
     all.sort();
     Ok(all)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn unknown_target_is_an_error() {
+        let read = |line: &str| arguments(line.split_whitespace().map(str::to_owned));
+        assert_eq!(read("").unwrap().1.len(), TARGETS.len());
+        let (job, targets) = read("--runs 5 date").unwrap();
+        assert_eq!((job, targets.len()), (Job::Runs(5), 1));
+        let error = read("dates").err().unwrap().to_string();
+        assert!(error.starts_with("find target dates: there are seed, "), "{error}");
+    }
+}
