@@ -12,14 +12,17 @@ use crate::progress::step;
 use crate::rootfs::{self, Rootfs};
 use crate::target::{Role, Target};
 use crate::{bundle, cache, device, digest, initrd, repo};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use firstboot::boot_partition::STATUS_NAME;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The example on the boot partition, and its name there.
 pub const SEED_EXAMPLE: (&str, &str) = ("seed.toml.example", include_str!("../../seed.toml.example"));
+/// Environment variable that sets an image's build time (<https://reproducible-builds.org/specs/source-date-epoch/>).
+const BUILD_TIME_ENV: &str = "SOURCE_DATE_EPOCH";
 /// Images of one target that stay in the cache; older ones are removed.
 const KEEP: usize = 5;
 /// A change in how images are put together makes a new key.
@@ -34,6 +37,9 @@ const RECIPE: [&str; 6] = [
 
 /// `imagebuild build`: makes a disk image.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Environment:\n  SOURCE_DATE_EPOCH  build time of the image, in seconds since 1970; now by default"
+)]
 pub struct Args {
     /// Name of a target, as in targets/NAME.toml, or path of such a file
     #[arg(long)]
@@ -113,20 +119,21 @@ pub fn ensure(target: &str, kubernetes_version: Option<&str>) -> Result<Image> {
 
 /// Puts an image together out of given parts. Without a device binary or bundle it boots, and does nothing more.
 pub fn assemble(parts: &Parts) -> Result<Image> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("read the clock")?.as_secs();
+    let fixed = fixed_build_time(std::env::var_os(BUILD_TIME_ENV).as_deref(), now)?;
     let target = &parts.target;
     let rootfs = step("root file system", || rootfs::ensure(target))?;
     let initrd = step("initrd", || initrd::ensure(target, &rootfs))?;
     let loader = loader(target)?;
     let units = repo::root()?.join("firstboot/units");
-    let key = key(parts, &rootfs, &initrd, &loader, &units)?;
+    let key = key(parts, &rootfs, &initrd, &loader, &units, fixed)?;
     let image =
         Image { target: target.name.clone(), dir: cache::dir()?.join("images").join(format!("{}-{key}", target.name)) };
     cache::once(&image.dir, |scratch| {
-        let built = SystemTime::now().duration_since(UNIX_EPOCH).context("read the clock")?.as_secs();
         let ids = Ids::new(&key);
         let owner = Owner::new(scratch)?;
         let root = scratch.join("tree");
-        let info = tree::info(target, built, &key);
+        let info = tree::info(target, fixed.unwrap_or(now), &key);
         step("fill the root file system", || tree::fill(&owner, parts, &rootfs, &units, &info, &ids, &root))?;
         let content = Content {
             loader: &loader,
@@ -163,7 +170,27 @@ fn loader(target: &Target) -> Result<PathBuf> {
     Ok(dir.join("usr/lib/systemd/boot/efi").join(program))
 }
 
-fn key(parts: &Parts, rootfs: &Rootfs, initrd: &Path, loader: &Path, units: &Path) -> Result<String> {
+/// The build time that [`BUILD_TIME_ENV`] sets, in seconds since 1970.
+///
+/// # Errors
+/// When it is no number, or later than `now`: the build time is the earliest time that a device believes.
+fn fixed_build_time(value: Option<&OsStr>, now: u64) -> Result<Option<u64>> {
+    let Some(value) = value else { return Ok(None) };
+    let what = || format!("read {BUILD_TIME_ENV}={}", value.display());
+    let seconds: Option<u64> = value.to_str().and_then(|text| text.parse().ok()).filter(|seconds| *seconds > 0);
+    let seconds = seconds.with_context(|| format!("{}: not a number of seconds since 1970", what()))?;
+    ensure!(seconds <= now, "{}: later than this machine's clock, {now}", what());
+    Ok(Some(seconds))
+}
+
+fn key(
+    parts: &Parts,
+    rootfs: &Rootfs,
+    initrd: &Path,
+    loader: &Path,
+    units: &Path,
+    fixed_build_time: Option<u64>,
+) -> Result<String> {
     let content = |path: Option<PathBuf>| match path {
         Some(path) => digest::file(&path),
         None => Ok("none".to_owned()),
@@ -181,6 +208,7 @@ fn key(parts: &Parts, rootfs: &Rootfs, initrd: &Path, loader: &Path, units: &Pat
         &firstboot::harden::mounts::fstab(),
         firstboot::leds::MODULES,
         firstboot::firewall::MODULES,
+        &fixed_build_time.map(|seconds| seconds.to_string()).unwrap_or_default(),
     ]))
 }
 
@@ -213,6 +241,17 @@ pub fn boot_label(target: &Target) -> Result<&str> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn build_time_is_fixed_by_the_environment() {
+        let read = |text: &str| fixed_build_time(Some(OsStr::new(text)), 2000).map_err(|e| e.to_string());
+        assert_eq!(fixed_build_time(None, 2000).unwrap(), None);
+        assert_eq!(read("2000"), Ok(Some(2000)));
+        for bad in ["", "0", "-1", "1e9", "yesterday"] {
+            assert_eq!(read(bad), Err(format!("read SOURCE_DATE_EPOCH={bad}: not a number of seconds since 1970")));
+        }
+        assert_eq!(read("2001"), Err("read SOURCE_DATE_EPOCH=2001: later than this machine's clock, 2000".to_owned()));
+    }
 
     /// What a person gets who follows the file: comment marks off the lines that are set, values edited.
     #[test]
