@@ -3,7 +3,7 @@
 //!
 //! [`join::obtain`] goes from a seed to a signed client certificate without touching the device; [`files::files`]
 //! says what has to be written then; [`node`] speaks as the node itself. Behaviour follows kubeadm 1.36.3; where it
-//! is stricter or kinder, the module says so. The only async code of the program is in here, on one thread.
+//! is stricter or kinder, the module says so. Async code is only here and in `cri`, on one thread.
 //! Nothing here writes a file, and the token leaves this process only towards a server whose CA is proven.
 
 pub mod answer;
