@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `make check`: what must hold of the tree before any test runs. Each step is one row of [`STEPS`].
 
+use crate::arch::Arch;
 use crate::{advisories, cmd, dependencies, device, repo};
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
@@ -24,8 +25,8 @@ const STEPS: &[Step] = &[
     ("dependencies", dependencies::check),
     ("advisories", advisories::check),
     ("documentation", documentation),
-    ("size arm64", |_| size("arm64")),
-    ("size amd64", |_| size("amd64")),
+    ("size arm64", |_| size(Arch::Arm64)),
+    ("size amd64", |_| size(Arch::Amd64)),
 ];
 
 /// Runs `imagebuild check`: every step, also after one failed; one line each, the sum last.
@@ -85,7 +86,7 @@ fn documentation(root: &Path) -> Result<Verdict> {
     Ok(Verdict::Ok("rustdoc has nothing to say".into()))
 }
 
-fn size(arch: &str) -> Result<Verdict> {
+fn size(arch: Arch) -> Result<Verdict> {
     // Building checks that it is static and within the budget.
     let path = device::ensure(arch)?;
     let bytes = std::fs::metadata(&path).with_context(|| format!("look at {}", path.display()))?.len();

@@ -61,7 +61,7 @@ pub fn key(wanted: &Wanted) -> Result<String> {
         }
         if !debian.is_empty() {
             let names: Vec<&str> = debian.iter().map(String::as_str).collect();
-            let packages = Debian::open(wanted.arch.name())?.resolve(&names, true)?;
+            let packages = Debian::open(wanted.arch)?.resolve(&names, true)?;
             parts.extend(packages.iter().map(|p| format!("{} {}", p.name, p.version)));
         }
     }
@@ -98,7 +98,7 @@ fn make(wanted: &Wanted, scratch: &Path) -> Result<oci::Image> {
 
 /// Adds programs of Debian packages and all that they need to run.
 fn add_programs(tree: &mut Tree, arch: Arch, packages: &[String], programs: &[String], extra: &[String]) -> Result<()> {
-    let debian = Debian::open(arch.name())?;
+    let debian = Debian::open(arch)?;
     let names: Vec<&str> = packages.iter().map(String::as_str).collect();
     let dir = tempfile::tempdir().context("create a scratch folder")?;
     merge_usr(dir.path())?;

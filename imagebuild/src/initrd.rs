@@ -4,8 +4,8 @@
 //! Made natively for any architecture: nothing of the target runs here. The archive has fixed times and order, so
 //! the same input gives the same bytes.
 
+use crate::cmd::tool;
 use crate::debian::Debian;
-use crate::owner::tool;
 use crate::progress::step;
 use crate::rootfs::Rootfs;
 use crate::target::Target;
@@ -32,7 +32,7 @@ const ZSTD_LEVEL: i32 = 12;
 
 /// Builds the initrd of a target, or finds it in the cache.
 pub fn ensure(target: &Target, rootfs: &Rootfs) -> Result<PathBuf> {
-    let debian = Debian::open(&target.arch)?;
+    let debian = Debian::open(target.arch)?;
     let busybox = debian.resolve(&["busybox-static"], false)?;
     let name = busybox.first().context("find busybox-static")?.file_name();
     let locked = if locked_down(target) { "locked" } else { "open" };

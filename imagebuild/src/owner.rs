@@ -26,7 +26,7 @@ impl Owner {
 
     /// A command that sees and sets owners.
     pub fn command(&self, program: &str) -> Command {
-        let program = tool(program);
+        let program = cmd::tool(program);
         match &self.state {
             None => Command::new(program),
             Some(state) => {
@@ -36,9 +36,4 @@ impl Owner {
             }
         }
     }
-}
-
-/// A program by name; those for administrators are not on everyone's PATH.
-pub fn tool(name: &str) -> String {
-    if cmd::found(name) { name.to_owned() } else { format!("/usr/sbin/{name}") }
 }

@@ -4,8 +4,9 @@
 //! Only Debian packages are installed; everything else (zig, Debian lists, Go modules) goes to caches when it is
 //! first needed. Nothing is configured and no service is started.
 
+use crate::arch::Arch;
 use crate::debian::{Debian, Package};
-use crate::{cache, cmd, device, digest, repo, toolchain};
+use crate::{cache, cmd, digest, repo, toolchain};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -174,11 +175,7 @@ pub fn registry() -> Result<Option<PathBuf>> {
 /// A program that is the images' sshd on this machine, for tests to ask: run by its own loader with its own libraries,
 /// out of Debian's packages, none of which is installed.
 pub fn sshd() -> Result<PathBuf> {
-    let (arch, triple) = match std::env::consts::ARCH {
-        "x86_64" => ("amd64", "x86_64-linux-gnu"),
-        "aarch64" => ("arm64", "aarch64-linux-gnu"),
-        other => bail!("fetch sshd: no images are made for {other}"),
-    };
+    let arch = Arch::host()?;
     let debian = Debian::open(arch)?;
     let mut packages = debian.resolve(&["openssh-server"], true)?;
     packages.retain(|p| p.name == "openssh-server" || p.name.starts_with("lib") || p.name.starts_with("zlib"));
@@ -190,8 +187,11 @@ pub fn sshd() -> Result<PathBuf> {
             debian.unpack(&deb, scratch)?;
         }
         let usr = dir.join("usr");
-        let (usr, libraries) = (usr.display(), usr.join("lib").join(triple));
-        let loader = if arch == "amd64" { "ld-linux-x86-64.so.2" } else { "ld-linux-aarch64.so.1" };
+        let (usr, libraries) = (usr.display(), usr.join("lib").join(arch.triplet()));
+        let loader = match arch {
+            Arch::Amd64 => "ld-linux-x86-64.so.2",
+            Arch::Arm64 => "ld-linux-aarch64.so.1",
+        };
         let libraries = libraries.display();
         let text = format!("#!/bin/sh\nexec {libraries}/{loader} --library-path {libraries} {usr}/sbin/sshd \"$@\"\n");
         let path = scratch.join("sshd");
@@ -206,7 +206,7 @@ pub fn sshd() -> Result<PathBuf> {
 fn wanted(goal: Goal) -> Result<Vec<&'static str>> {
     let mut packages = missing(goal, std::env::consts::ARCH, &here);
     let probe = toolchain::probe()?;
-    if device::ARCHES.iter().any(|a| device::triple(a).is_ok_and(|t| toolchain::choose(&probe, t).is_none())) {
+    if Arch::ALL.iter().any(|arch| toolchain::choose(&probe, arch.musl()).is_none()) {
         packages.extend(RUST_PACKAGES);
     }
     if !toolchain::zig_is_here()? && !python_makes_environments() {
@@ -232,7 +232,7 @@ fn here(file: &str) -> bool {
 }
 
 fn routes() -> Result<Vec<toolchain::Route>> {
-    device::ARCHES.iter().map(|a| toolchain::route(device::triple(a)?)).collect()
+    Arch::ALL.iter().map(|arch| toolchain::route(arch.musl())).collect()
 }
 
 fn python_makes_environments() -> bool {

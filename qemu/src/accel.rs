@@ -10,6 +10,7 @@ use crate::process::Process;
 use crate::run_dir::RunDir;
 use crate::{args, wait};
 use anyhow::{Context, Result};
+use imagebuild::arch::Arch;
 use std::path::Path;
 use std::time::Duration;
 
@@ -38,8 +39,8 @@ impl Accelerator {
 }
 
 /// The fastest accelerator that runs the kernel of `image` for `arch`.
-pub fn find(arch: &str, image: &DiskImage) -> Result<Accelerator> {
-    if arch != crate::host_arch()? {
+pub fn find(arch: Arch, image: &DiskImage) -> Result<Accelerator> {
+    if arch != Arch::host()? {
         return Ok(Accelerator::Tcg);
     }
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("read the boot id")?;
@@ -62,7 +63,7 @@ pub fn find(arch: &str, image: &DiskImage) -> Result<Accelerator> {
 }
 
 /// Runs the image's kernel under KVM until it ends by itself.
-fn probe(arch: &str, image: &DiskImage) -> Result<()> {
+fn probe(arch: Arch, image: &DiskImage) -> Result<()> {
     let dir = RunDir::new("probe")?;
     let kernel = dir.path().join("kernel");
     std::fs::write(&kernel, image.boot_entry()?.kernel).context("write the kernel of the probe")?;
@@ -77,9 +78,12 @@ fn probe(arch: &str, image: &DiskImage) -> Result<()> {
     anyhow::bail!("run a kernel under kvm: {}", process.tail(1))
 }
 
-fn probe_args(arch: &str, kernel: &Path, console: &Path) -> Vec<String> {
+fn probe_args(arch: Arch, kernel: &Path, console: &Path) -> Vec<String> {
     let mut list = args::base(arch, Accelerator::Kvm);
-    let tty = if arch == "arm64" { "ttyAMA0" } else { "ttyS0" };
+    let tty = match arch {
+        Arch::Arm64 => "ttyAMA0",
+        Arch::Amd64 => "ttyS0",
+    };
     let kernel = kernel.display().to_string();
     let append = format!("console={tty} panic=-1");
     let chardev = format!("file,id=console,path={}", console.display());

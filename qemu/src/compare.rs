@@ -11,6 +11,7 @@ use crate::pairs::{self, Row};
 use crate::progress::Progress;
 use crate::{journey, status};
 use anyhow::{Context, Result};
+use imagebuild::arch::Arch;
 use imagebuild::target::Target;
 use serde::Serialize;
 use serde_json::json;
@@ -66,7 +67,7 @@ pub fn main(args: &Args) -> Result<()> {
         let first = pair % 2 == 1;
         for which in [first, !first] {
             let image = if which { &ours } else { &other };
-            let sample = take(&plane, image, &arch, which).with_context(|| format!("measure pair {pair}"))?;
+            let sample = take(&plane, image, arch, which).with_context(|| format!("measure pair {pair}"))?;
             let (name, ready, sealed) = (label(which), sample.ready, sample.sealed);
             progress.say(&format!("pair {pair}, {name}: Ready {ready:.1} s, seed destroyed {sealed:.1} s"));
             samples.push(sample);
@@ -86,7 +87,7 @@ fn label(ours: bool) -> &'static str {
 }
 
 /// Boots a fresh device of `image` and waits until it has joined.
-fn take(plane: &ControlPlane, image: &DiskImage, arch: &str, ours: bool) -> Result<Sample> {
+fn take(plane: &ControlPlane, image: &DiskImage, arch: Arch, ours: bool) -> Result<Sample> {
     let options = Options { serial: Some(SERIAL.to_owned()), ..Options::new(arch) };
     let (mut device, _) = journey::seeded(plane, image, &options)?;
     device.power_on()?;

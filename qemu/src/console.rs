@@ -69,9 +69,7 @@ impl Console {
 
     /// The last `lines` lines.
     pub fn tail(&self, lines: usize) -> String {
-        let text = self.text().unwrap_or_default();
-        let all: Vec<&str> = text.lines().collect();
-        all[all.len().saturating_sub(lines)..].join("\n")
+        imagebuild::cmd::last_lines(&self.text().unwrap_or_default(), lines)
     }
 
     /// An error when the kernel gave up or systemd dropped to its emergency shell: waiting on is of no use.

@@ -15,6 +15,7 @@ use crate::writes::Log;
 use crate::{firmware, ports, wait};
 use anyhow::{Context, Result, bail};
 use firstboot::boot_partition::BootPartition;
+use imagebuild::arch::Arch;
 use serde_json::json;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -28,8 +29,8 @@ const AGAIN: Duration = Duration::from_secs(15);
 /// What may be chosen of a device.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// `arm64` or `amd64`.
-    pub arch: String,
+    /// Architecture of its processors.
+    pub arch: Arch,
     /// Disk size in bytes; the image is grown to it, as if flashed to a larger card.
     pub disk_size: u64,
     /// How the disk is attached.
@@ -66,9 +67,9 @@ pub enum Start {
 
 impl Options {
     /// An ordinary device: 2 GiB of memory, an 8 GiB disk, serial number `0001`.
-    pub fn new(arch: &str) -> Self {
+    pub fn new(arch: Arch) -> Self {
         Options {
-            arch: arch.to_owned(),
+            arch,
             disk_size: 8 * GIB,
             controller: Controller::Virtio,
             serial: Some("0001".to_owned()),
@@ -107,7 +108,7 @@ impl Device {
         }
         let dir = RunDir::new("device")?;
         let at = |name: &str| dir.path().join(name);
-        let firmware = firmware::find(&options.arch)?;
+        let firmware = firmware::find(options.arch)?;
         std::fs::copy(&firmware.vars, at("vars.fd")).context("copy the firmware's variables")?;
         let files = Files {
             code: firmware.code,
@@ -125,8 +126,8 @@ impl Device {
         let disk = image.copy(&files.disk, options.disk_size)?;
         let forward = |guest: &u16| -> Result<Forward> { Ok(Forward { host: ports::free()?, guest: *guest }) };
         let machine = Machine {
-            arch: options.arch.clone(),
-            accelerator: accel::find(&options.arch, image)?,
+            arch: options.arch,
+            accelerator: accel::find(options.arch, image)?,
             cpus: 2,
             memory_mib: options.memory_mib,
             controller: options.controller,
@@ -165,7 +166,7 @@ impl Device {
         }
         self.switched_on_at = self.console.length();
         self.started_again = AtomicBool::new(false);
-        let program = args::program(&self.machine.arch);
+        let program = args::program(self.machine.arch);
         let argv = args::argv(&self.machine, &self.files);
         let process = Process::start(program, Path::new(program), &argv, &self.dir.path().join("emulator.log"))?;
         wait::until("the emulator's control socket", Duration::from_secs(20), || {

@@ -33,14 +33,9 @@ pub mod writes;
 
 use anyhow::{Context, Result};
 
-/// The build machine's architecture, as Kubernetes calls it.
-pub fn host_arch() -> Result<&'static str> {
-    Ok(imagebuild::arch::Arch::host()?.name())
-}
-
 /// The target that was asked for, or the generic one of the build machine's own architecture.
 pub fn target_or_own(asked: Option<&str>) -> Result<String> {
-    asked.map_or_else(|| Ok(format!("generic-{}", host_arch()?)), |name| Ok(name.to_owned()))
+    asked.map_or_else(|| Ok(format!("generic-{}", imagebuild::arch::Arch::host()?)), |name| Ok(name.to_owned()))
 }
 
 /// The raw disk image of a target, built if anything that goes into it has changed.

@@ -5,6 +5,7 @@
 //! children are started by one thread that lives as long as this process; a test's thread would take them along.
 
 use anyhow::{Context, Result, bail};
+use imagebuild::cmd::last_lines;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::File;
@@ -131,14 +132,7 @@ impl Drop for Process {
 /// The last `lines` lines of a log file, lossily decoded; empty when it cannot be read.
 pub fn tail(log: &Path, lines: usize) -> String {
     let text = std::fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let all: Vec<&str> = text.lines().collect();
-    all[all.len().saturating_sub(lines)..].join("\n")
-}
-
-/// Where a program is: some of the system's own lie in a folder that is not on every user's PATH.
-pub fn tool(name: &str) -> String {
-    if imagebuild::cmd::found(name) { name.to_owned() } else { format!("/usr/sbin/{name}") }
+    last_lines(&String::from_utf8_lossy(&text), lines)
 }
 
 #[cfg(test)]

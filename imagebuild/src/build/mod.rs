@@ -5,6 +5,7 @@ mod manifest;
 mod output;
 mod tree;
 
+use crate::arch::Arch;
 use crate::debian::Debian;
 use crate::disk::{self, Content, Ids};
 use crate::owner::Owner;
@@ -58,7 +59,7 @@ pub struct Args {
 /// Runs `imagebuild build`.
 pub fn main(args: &Args) -> Result<()> {
     if args.refresh {
-        step("fetch Debian package lists", || Debian::open(&Target::load(&args.target)?.arch)?.refresh())?;
+        step("fetch Debian package lists", || Debian::open(Target::load(&args.target)?.arch)?.refresh())?;
     }
     let image = ensure(&args.target, args.kubernetes_version.as_deref())?;
     output::write(&image, &args.out)?;
@@ -112,8 +113,8 @@ pub fn ensure_raw(target: &str, kubernetes_version: Option<&str>) -> Result<Path
 /// The image of a target, built now when the cache does not have it.
 pub fn ensure(target: &str, kubernetes_version: Option<&str>) -> Result<Image> {
     let target = Target::load(target)?;
-    let firstboot = step("device binary", || device::ensure(&target.arch))?;
-    let bundle = step("bundle", || bundle::ensure(target.arch.parse()?, kubernetes_version))?;
+    let firstboot = step("device binary", || device::ensure(target.arch))?;
+    let bundle = step("bundle", || bundle::ensure(target.arch, kubernetes_version))?;
     assemble(&Parts { target, firstboot: Some(firstboot), bundle: Some(bundle) })
 }
 
@@ -155,7 +156,7 @@ pub fn assemble(parts: &Parts) -> Result<Image> {
 
 /// The EFI program of the target's boot loader.
 fn loader(target: &Target) -> Result<PathBuf> {
-    let debian = Debian::open(&target.arch)?;
+    let debian = Debian::open(target.arch)?;
     let package = debian.resolve(&["systemd-boot-efi"], false)?;
     let name = package.first().context("find systemd-boot-efi")?.file_name();
     let dir = cache::dir()?.join("loader").join(name.trim_end_matches(".deb"));
@@ -163,9 +164,9 @@ fn loader(target: &Target) -> Result<PathBuf> {
         let deb = debian.fetch(&package)?.into_iter().next().context("download systemd-boot-efi")?;
         debian.unpack(&deb, scratch)
     })?;
-    let program = match target.arch.as_str() {
-        "arm64" => "systemd-bootaa64.efi",
-        _ => "systemd-bootx64.efi",
+    let program = match target.arch {
+        Arch::Arm64 => "systemd-bootaa64.efi",
+        Arch::Amd64 => "systemd-bootx64.efi",
     };
     Ok(dir.join("usr/lib/systemd/boot/efi").join(program))
 }

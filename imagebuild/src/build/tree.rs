@@ -38,7 +38,7 @@ pub fn info(target: &Target, build_time: u64, key: &str) -> ImageInfo {
     ImageInfo {
         version: 1,
         target: target.name.clone(),
-        arch: target.arch.clone(),
+        arch: target.arch.to_string(),
         build_time,
         build_id: key.to_owned(),
         boot_label: super::boot_label(target).unwrap_or_default().to_owned(),

@@ -15,8 +15,9 @@ pub use configure::put;
 pub use database::OWN_PACKAGE;
 pub use units::enable;
 
+use crate::cmd::tool;
 use crate::debian::{Debian, Package};
-use crate::owner::{Owner, tool};
+use crate::owner::Owner;
 use crate::progress::step;
 use crate::target::Target;
 use crate::{cache, cmd, digest};
@@ -71,7 +72,7 @@ pub struct Rootfs {
 
 /// Builds the root file system of a target, or finds it in the cache.
 pub fn ensure(target: &Target) -> Result<Rootfs> {
-    let debian = Debian::open(&target.arch)?;
+    let debian = Debian::open(target.arch)?;
     let packages = step("resolve Debian packages", || selection(&debian, target))?;
     let list: Vec<String> = packages.iter().map(Package::file_name).collect();
     let dropped = target.drop_modules.join("\n");

@@ -44,7 +44,7 @@ pub fn fetch(request: &Request, wrapper: &str, path: &str, define: &[String], to
 pub fn link_statically(request: &Request, cgo: &Cgo, scratch: &Path, command: &mut Command) -> Result<()> {
     for package in &cgo.debian {
         let deb = debian::deb(request, package, None)?;
-        crate::debian::Debian::open(request.arch.name())?.unpack(&deb, scratch)?;
+        crate::debian::Debian::open(request.arch)?.unpack(&deb, scratch)?;
     }
     let libraries = scratch.join("usr/lib").join(request.arch.triplet());
     command.env("CGO_ENABLED", "1").env("CC", compiler(request.arch));

@@ -54,13 +54,13 @@ pub fn main(args: &Args) -> Result<()> {
     let mut samples = Vec::new();
     for pair in 1..=args.pairs {
         for program in [Program::Firstboot, Program::Kubeadm] {
-            let sample = sample::take(&plane, &image, &target.arch, program)
+            let sample = sample::take(&plane, &image, target.arch, program)
                 .with_context(|| format!("measure pair {pair}, {program:?}"))?;
             progress.say(&shown(pair, &sample));
             samples.push(sample);
         }
     }
-    let boots = sealed::take(&plane, &image, &target.arch).context("measure boots of a sealed device")?;
+    let boots = sealed::take(&plane, &image, target.arch).context("measure boots of a sealed device")?;
     boots.iter().for_each(|boot| progress.say(&boot.shown()));
     let rows = report::rows(&samples, sizes(&image)?);
     let installs: Vec<f64> = samples.iter().map(|s| s.install).collect();

@@ -10,6 +10,7 @@ use crate::disk::DiskImage;
 use crate::seed::{Seed, secret_of};
 use crate::{search, wait};
 use anyhow::{Context, Result, bail};
+use imagebuild::arch::Arch;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -62,7 +63,7 @@ pub struct Sample {
 }
 
 /// Boots a fresh device and lets `program` join.
-pub fn take(plane: &ControlPlane, image: &DiskImage, arch: &str, program: Program) -> Result<Sample> {
+pub fn take(plane: &ControlPlane, image: &DiskImage, arch: Arch, program: Program) -> Result<Sample> {
     let token = plane.create_token("1h")?;
     // kubeadm's token reaches the device in memory only; the seed, which `--until images` needs, has another.
     let seed_token = if program == Program::Firstboot { token.clone() } else { plane.create_token("1h")? };

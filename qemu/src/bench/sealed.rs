@@ -9,6 +9,7 @@ use crate::journey;
 use crate::progress::Progress;
 use crate::wait;
 use anyhow::{Context, Result};
+use imagebuild::arch::Arch;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -76,7 +77,7 @@ impl Boot {
 }
 
 /// Lets a device join, and boots it again.
-pub fn take(plane: &ControlPlane, image: &DiskImage, arch: &str) -> Result<Vec<Boot>> {
+pub fn take(plane: &ControlPlane, image: &DiskImage, arch: Arch) -> Result<Vec<Boot>> {
     let options = Options { serial: Some("sealed".to_owned()), ..Options::new(arch) };
     let (device, token) = journey::seeded(plane, image, &options)?;
     let mut device = journey::join(plane, device, token, &mut Progress::default())?.device;

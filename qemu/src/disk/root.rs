@@ -2,9 +2,9 @@
 //! Files of the ext4 root partition of a switched-off disk, through debugfs: no root, no mount.
 
 use super::DiskImage;
-use crate::process::tool;
 use crate::search::next_data;
 use anyhow::{Context, Result, bail};
+use imagebuild::cmd::tool;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -190,13 +190,16 @@ fn tempfile_for(bytes: &[u8]) -> Result<tempfile::NamedTempFile> {
 /// A disk that holds nothing but an ext4 file system, 1 MiB from its start.
 #[cfg(test)]
 pub(super) fn disk_for_tests(dir: &Path) -> DiskImage {
-    use crate::disk::{Extent, ROOT};
+    use crate::disk::{GptEntry, ROOT};
     let path = dir.join("disk");
     std::fs::File::create(&path).unwrap().set_len(17 << 20).unwrap();
     let mut make = Command::new(tool("mke2fs"));
     make.args(["-q", "-t", "ext4", "-E", "offset=1048576"]).arg(&path).arg("16M");
     imagebuild::cmd::run(&mut make).unwrap();
-    DiskImage { path, partitions: [(ROOT, Extent { offset: 1 << 20, len: 16 << 20 })].into() }
+    DiskImage {
+        path,
+        partitions: [(ROOT, GptEntry { name: "root".to_owned(), offset: 1 << 20, length: 16 << 20 })].into(),
+    }
 }
 
 #[cfg(test)]

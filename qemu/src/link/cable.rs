@@ -8,8 +8,9 @@ use super::relay::Ends;
 use crate::args;
 use crate::control_plane::config::{GUEST_VIEW_V6, GUEST_VIEW_V6_PREFIX};
 use crate::process::Process;
-use crate::{host_arch, wait};
+use crate::wait;
 use anyhow::Result;
+use imagebuild::arch::Arch;
 use std::path::Path;
 use std::time::Duration;
 
@@ -44,7 +45,7 @@ pub fn start(
     log: &Path,
     start: impl FnOnce(&str, &Path, &[String], &Path) -> Result<Process>,
 ) -> Result<Process> {
-    let program = args::program(host_arch()?);
+    let program = args::program(Arch::host()?);
     let process = start("the far end of a link", Path::new(program), &argv(ends, side), log)?;
     wait::until("the far end of a link to listen", Duration::from_secs(20), || {
         process.check()?;

@@ -4,10 +4,11 @@
 //! Needs no root where the kernel allows user namespaces, and leaves nothing behind: interfaces, addresses and rules
 //! go with the last process in it (network_namespaces(7)).
 
-use crate::process::{Process, tool};
+use crate::process::Process;
 use crate::run_dir::RunDir;
 use crate::wait;
 use anyhow::{Context, Result};
+use imagebuild::cmd::tool;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;

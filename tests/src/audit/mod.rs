@@ -12,6 +12,7 @@ pub mod lynis;
 use crate::ports::{LINK_LOCAL, open_to_strangers};
 use crate::{APPROVER, FOUND, NOBODYS_KEY, OFF, SOON, add_script, cis, configz, device_options, found, own_arch};
 use anyhow::{Context, Result, bail, ensure};
+use imagebuild::arch::Arch;
 use imagebuild::debian::Debian;
 use lynis::Said;
 use qemu::control_plane::{self, ControlPlane};
@@ -216,7 +217,7 @@ impl Found {
 }
 
 /// Lynis's files as Debian packs them, in one archive.
-fn tools(arch: &str) -> Result<Vec<u8>> {
+fn tools(arch: Arch) -> Result<Vec<u8>> {
     let debian = Debian::open(arch)?;
     let scratch = imagebuild::repo::root()?.join("out/audit/lynis");
     if scratch.exists() {
