@@ -70,11 +70,11 @@ fn example() -> PathBuf {
     program
 }
 
-fn confined(folder: &Path, account: Account) -> Confined {
-    let program = folder.join("confined");
+fn confined(directory: &Path, account: Account) -> Confined {
+    let program = directory.join("confined");
     fs::copy(example(), &program).unwrap();
-    fs::set_permissions(folder, Permissions::from_mode(0o777)).unwrap();
-    let target = folder.join("outside");
+    fs::set_permissions(directory, Permissions::from_mode(0o777)).unwrap();
+    let target = directory.join("outside");
     fs::write(&target, "untouched").unwrap();
     fs::set_permissions(&target, Permissions::from_mode(0o666)).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -106,8 +106,8 @@ fn confined(folder: &Path, account: Account) -> Confined {
 #[test]
 fn it_is_refused_all_but_the_network() {
     let _alone = alone();
-    let folder = tempfile::tempdir().unwrap();
-    let confined = confined(folder.path(), Account::Unprivileged);
+    let directory = tempfile::tempdir().unwrap();
+    let confined = confined(directory.path(), Account::Unprivileged);
     let answer = |what: &str| confined.answers.get(what).map(String::as_str).unwrap_or("no answer");
     let by_seccomp = [
         "raw-socket",
@@ -135,10 +135,10 @@ fn it_is_refused_all_but_the_network() {
 }
 
 #[test]
-fn nobody_reads_its_memory() {
+fn other_accounts_cannot_read_its_memory() {
     let _alone = alone();
-    let folder = tempfile::tempdir().unwrap();
-    let confined = confined(folder.path(), Account::Unprivileged);
+    let directory = tempfile::tempdir().unwrap();
+    let confined = confined(directory.path(), Account::Unprivileged);
     assert_eq!(confined.answers["connect"], "done", "it has to be alive still");
     // Of a process that is not dumpable, root owns these files: not the account that it runs under.
     let mem = format!("/proc/{}/mem", confined.child.id());
@@ -148,16 +148,16 @@ fn nobody_reads_its_memory() {
         other.uid(NOBODY).gid(NOBODY);
     }
     let output = other.output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && told.contains("Permission denied"), "{told}");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && error.contains("Permission denied"), "{error}");
 }
 
 /// The file is readable for everyone, so only Landlock refuses it.
 #[test]
 fn landlock_hides_files_that_anyone_may_read() {
     let _alone = alone();
-    let folder = tempfile::tempdir().unwrap();
-    let confined = confined(folder.path(), Account::Unprivileged);
+    let directory = tempfile::tempdir().unwrap();
+    let confined = confined(directory.path(), Account::Unprivileged);
     if confined.answers["missing"].contains("landlock: true") {
         assert_eq!(confined.answers["read-outside"], "done");
         return skip::skip("this kernel has no Landlock");
@@ -171,8 +171,8 @@ fn root_has_no_capability_left_in_it() {
         return skip::skip_unless_ci("user namespaces are not allowed");
     }
     let _alone = alone();
-    let folder = tempfile::tempdir().unwrap();
-    let confined = confined(folder.path(), Account::Root);
+    let directory = tempfile::tempdir().unwrap();
+    let confined = confined(directory.path(), Account::Root);
     for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
         assert_eq!(confined.answers[set], "0000000000000000", "{set}");
     }

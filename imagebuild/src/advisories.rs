@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Known vulnerabilities (RustSec) in the packages of Cargo.lock.
 //!
-//! The database is data from the network. Where it cannot be had the check is skipped with the reason, never passed.
+//! The database is data from the network. Without it the check is skipped with the reason, never passed.
 
 use crate::check::Verdict;
 use crate::{cache, cmd};

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, bail};
 use std::process::{Command, Stdio};
 
-/// Runs a command, its output kept back and shown only when it fails, with a line that can be pasted into a shell.
+/// Runs a command. Its output is shown only when it fails, with a line that can be pasted into a shell.
 pub fn run(command: &mut Command) -> Result<()> {
     output(command).map(drop)
 }
@@ -23,7 +23,7 @@ pub fn output(command: &mut Command) -> Result<Vec<u8>> {
     Ok(out.stdout)
 }
 
-/// The command as one would type it.
+/// The command as a person would type it.
 pub fn shown(command: &Command) -> String {
     let mut words = Vec::new();
     for (key, value) in command.get_envs() {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Debian packages of any architecture, resolved and downloaded by apt under a root folder of its own: the
+//! Debian packages of any architecture, resolved and downloaded by apt under a root directory of its own: the
 //! build machine's apt state is neither read nor changed, apart from its choice of mirror and proxy.
 //!
-//! Packages once downloaded stay in the cache, and so do the package lists: a warm build asks no mirror, and
-//! gets the same versions again. [`Debian::refresh`] fetches new lists.
+//! Packages once downloaded stay in the cache, and so do the package lists: a warm build contacts no mirror and
+//! gets the same versions. [`Debian::refresh`] fetches new lists.
 
 use crate::arch::Arch;
 use crate::{cache, cmd, digest};
@@ -106,7 +106,7 @@ impl Debian {
     }
 
     /// Downloads packages, with their dependencies or alone; returns the .deb files, sorted by name.
-    /// What the cache holds already is not fetched again.
+    /// What the cache already has is not fetched again.
     pub fn download(&self, names: &[&str], with_dependencies: bool) -> Result<Vec<PathBuf>> {
         self.fetch(&self.resolve(names, with_dependencies)?)
     }
@@ -141,7 +141,7 @@ impl Debian {
             .spawn()
             .context("start dpkg-deb")?;
         let stream = source.stdout.take().context("take the output of dpkg-deb")?;
-        // Links of the merged /usr lie in the way as links; keep them and write through.
+        // Links of the merged /usr exist already; keep them and write through.
         let unpacked = Command::new("tar")
             .args(["--extract", "--preserve-permissions", "--keep-directory-symlink", "--file=-", "--directory"])
             .arg(dir)

@@ -2,7 +2,7 @@
 //! The device binary: `firstboot` as a static musl program for either architecture.
 //!
 //! Its result is kept in the cache under a digest of everything that goes into it, so an unchanged tree builds
-//! nothing, in whichever clone.
+//! nothing, in any clone.
 
 use crate::arch::Arch;
 use crate::{cache, cmd, digest, elf, repo, toolchain};
@@ -22,7 +22,7 @@ const INPUTS: [&str; 6] = [
     "imagebuild/src/toolchain.rs",
 ];
 
-/// `imagebuild device`: builds the device binary and prints where it lies.
+/// `imagebuild device`: builds the device binary and prints its path.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Architecture: arm64 or amd64
@@ -70,8 +70,8 @@ fn build(root: &Path, triple: &str, route: &toolchain::Route, arch: Arch) -> Res
     Ok(target.join(triple).join("device/firstboot"))
 }
 
-/// Makes cargo compile our own package anew. It trusts time stamps, and this folder serves every clone: the
-/// sources of one may be older than what another clone built.
+/// Makes cargo compile our own package again. Cargo trusts time stamps, and all clones share this directory: the
+/// sources of one clone may be older than what another one built.
 fn forget(fingerprints: &Path) -> Result<()> {
     let Ok(entries) = std::fs::read_dir(fingerprints) else { return Ok(()) };
     for entry in entries.flatten() {

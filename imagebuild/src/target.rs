@@ -16,7 +16,7 @@ pub struct Target {
     pub name: String,
     /// Architecture of the board.
     pub arch: Arch,
-    /// Debian package that brings the kernel.
+    /// Debian package of the kernel.
     pub kernel_package: String,
     /// Values for `console=`; the last one also gets firstboot's progress lines.
     pub consoles: Vec<String>,
@@ -26,11 +26,11 @@ pub struct Target {
     pub bootloader: Bootloader,
     /// Debian packages besides the essential ones and the kernel.
     pub packages: Vec<String>,
-    /// Folders below the kernel's modules that are left out.
+    /// Directories below the kernel's modules that are left out.
     pub drop_modules: Vec<String>,
     /// What is needed to find the root file system.
     pub initrd: Initrd,
-    /// Lights of the board that tell how far the device is: names in /sys/class/leds, with at most one `*`.
+    /// LEDs of the board that show the progress of the device: names in /sys/class/leds, with at most one `*`.
     #[serde(default)]
     pub leds: Vec<String>,
     /// The disk from its beginning to its end.
@@ -49,7 +49,7 @@ pub enum Bootloader {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Initrd {
-    /// Names of kernel modules, or folders of them (with a slash at the end) below the kernel's modules.
+    /// Names of kernel modules, or directories of them (with a slash at the end) below the kernel's modules.
     pub modules: Vec<String>,
     /// Seconds to wait for the root partition.
     pub wait: u32,
@@ -84,7 +84,7 @@ impl Target {
     pub fn load(name: &str) -> Result<Target> {
         let path = match name.ends_with(".toml") {
             true => PathBuf::from(name),
-            false => Target::folder()?.join(format!("{name}.toml")),
+            false => Target::directory()?.join(format!("{name}.toml")),
         };
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
@@ -97,16 +97,16 @@ impl Target {
         Target::parse(&stem, &text).with_context(|| format!("read target {}", path.display()))
     }
 
-    /// The folder that the targets lie in.
-    pub fn folder() -> Result<PathBuf> {
+    /// The directory of the targets.
+    pub fn directory() -> Result<PathBuf> {
         Ok(crate::repo::root()?.join("targets"))
     }
 
     /// Names of all targets, sorted.
     pub fn names() -> Result<Vec<String>> {
-        let folder = Target::folder()?;
+        let directory = Target::directory()?;
         let mut names = Vec::new();
-        for entry in std::fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))? {
+        for entry in std::fs::read_dir(&directory).with_context(|| format!("list {}", directory.display()))? {
             let name = entry?.file_name().to_string_lossy().into_owned();
             names.extend(name.strip_suffix(".toml").map(str::to_owned));
         }
@@ -152,7 +152,7 @@ mod tests {
         for name in names {
             let target = Target::load(&name).unwrap();
             assert_eq!(target.name, name);
-            let text = std::fs::read_to_string(Target::folder().unwrap().join(format!("{name}.toml"))).unwrap();
+            let text = std::fs::read_to_string(Target::directory().unwrap().join(format!("{name}.toml"))).unwrap();
             assert!(text.lines().count() <= 40, "{name}: {} lines", text.lines().count());
         }
     }
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn mistakes_are_named() {
-        let good = std::fs::read_to_string(Target::folder().unwrap().join("generic-arm64.toml")).unwrap();
+        let good = std::fs::read_to_string(Target::directory().unwrap().join("generic-arm64.toml")).unwrap();
         let error = |from: &str, to: &str| {
             assert!(good.contains(from));
             Target::parse("x", &good.replace(from, to)).unwrap_err().to_string()

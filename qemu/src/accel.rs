@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Finding what runs a guest's processors: by running a trivial guest under a deadline.
+//! Chooses the accelerator by running a trivial guest with a deadline.
 //!
 //! `/dev/kvm` may exist and open, and still hang a stock kernel (nested virtualisation without hardware support), so
 //! the trivial guest is the image's own kernel without a root file system: it ends by itself with the well-known
-//! panic, within seconds. The answer is kept until the build machine boots again.
+//! panic, within seconds. The result is kept until the build machine boots again.
 
 use crate::disk::DiskImage;
 use crate::process::Process;
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 /// Long enough for a kernel on real hardware support, short enough to wait for.
 const PROBE: Duration = Duration::from_secs(15);
-/// What a kernel says that got through all its own initialisation and found no root file system.
+/// The message of a kernel that has finished its initialisation and found no root file system.
 const DONE: &str = "Unable to mount root fs";
 
 /// What runs a guest's processors.
@@ -46,7 +46,7 @@ pub fn find(arch: Arch, image: &DiskImage) -> Result<Accelerator> {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("read the boot id")?;
     let dir = imagebuild::cache::dir()?.join("accelerator");
     std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-    // Kept by user, too: another user may not be allowed to open the device.
+    // Kept for each user: another user may not be allowed to open the device.
     let kept = dir.join(format!("{arch}-{}", boot.trim()));
     if let Ok(text) = std::fs::read_to_string(&kept) {
         return Ok(if text.trim() == "kvm" { Accelerator::Kvm } else { Accelerator::Tcg });

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! QEMU's command line for a device: a pure function of what the device is and where its files lie.
+//! QEMU's command line for a device: a pure function of the machine and the paths of its files.
 
 use crate::accel::Accelerator;
 use crate::link::relay::Ends;
@@ -53,7 +53,7 @@ pub struct Machine {
     pub memory_mib: u32,
     /// How the disk is attached.
     pub controller: Controller,
-    /// Serial number of the system, as SMBIOS tells it.
+    /// Serial number of the system, in SMBIOS.
     pub serial: Option<String>,
     /// systemd credentials handed over in memory, through SMBIOS: name and value.
     pub credentials: Vec<(String, String)>,
@@ -76,7 +76,7 @@ pub struct Kernel {
     pub command_line: String,
 }
 
-/// Where the machine's files lie.
+/// The machine's files.
 #[derive(Debug, Clone)]
 pub struct Files {
     /// Firmware code, read only.
@@ -151,8 +151,8 @@ pub fn argv(machine: &Machine, files: &Files) -> Vec<String> {
 
 /// The disk behind its controller.
 ///
-/// The build machine's power is not at stake: flushes need not reach its disk, only its page cache. Zeros that a guest
-/// writes (a reset writes its whole disk full of them) take no room.
+/// Flushes only have to reach the build machine's page cache, because its own power is not cut. Zeros that a guest
+/// writes (a reset fills its whole disk with them) take no space.
 fn disk(files: &Files) -> (&'static str, String) {
     let (path, zeros) = (escaped(&files.disk), "discard=unmap,detect-zeroes=unmap");
     match &files.recording {
@@ -189,10 +189,10 @@ pub fn base(arch: Arch, accelerator: Accelerator) -> Vec<String> {
         (Accelerator::Kvm, _) => ("kvm", "host"),
         // Pointer authentication by the architected cipher is slow to emulate; the implementation-defined one is not.
         (Accelerator::Tcg, Arch::Arm64) => ("tcg,thread=multi", "max,pauth-impdef=on"),
-        // Without the promise that `rep stosb` is fast kernel and libraries move eight bytes at a time, which is: QEMU emulates
-        // each step of it. Tables of four levels are walked faster than those of five. And QEMU before 8.0 makes flags out of an
-        // address in cmpxchg16b, of which an interrupt in the wrong moment makes a crash of the guest's kernel: without it the
-        // kernel's allocator goes another way.
+        // -erms: QEMU emulates each step of `rep stosb`, so kernel and libraries are faster with eight bytes at a time.
+        // -la57: page tables of four levels are walked faster than those of five. -cx16: QEMU before 8.0 sets wrong
+        // flags after cmpxchg16b, and an interrupt at that moment can crash the guest's kernel; without it the kernel's
+        // allocator uses other code.
         (Accelerator::Tcg, Arch::Amd64) => ("tcg,thread=multi", "max,-erms,-la57,-cx16"),
     };
     let kind = match (arch, accelerator) {
@@ -214,7 +214,7 @@ fn disk_devices(controller: Controller) -> &'static [&'static str] {
     }
 }
 
-/// QEMU splits options at commas; a doubled one stands for itself.
+/// QEMU splits options at commas; a doubled comma is a literal one.
 fn escaped(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
 }

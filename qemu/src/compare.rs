@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `make compare`: the image of this tree beside another one, an older release's for instance, from power-on to Ready.
+//! `make compare`: the image of this tree compared with another one, such as an older release's, from power-on to
+//! Ready.
 //!
 //! Both join the same control plane on the same emulated machine, in alternating pairs of which every second one begins
 //! with the other image.
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 
 const SERIAL: &str = "compare";
 const NODE: &str = "edge-compare";
-/// Generous: it only ends what hangs.
+/// Generous: it only ends a device that hangs.
 const LIMIT: Duration = Duration::from_secs(900);
 
 /// Arguments of `qemu compare`.
@@ -29,7 +30,7 @@ pub struct Args {
     /// Raw image to compare with, such as `make image` in a clone of another commit left in out/images.
     #[arg(long)]
     with: PathBuf,
-    /// Target to measure; the build machine's own architecture when left out.
+    /// Target to measure; the build machine's own architecture by default.
     #[arg(long)]
     target: Option<String>,
     /// Pairs of devices.
@@ -49,7 +50,7 @@ struct Sample {
     ready: f64,
     /// Seconds from power-on until the device said that its seed is destroyed.
     sealed: f64,
-    /// Seconds of each phase, as the device told.
+    /// Seconds of each phase, as the device reported.
     phases: Vec<status::PhaseTime>,
 }
 

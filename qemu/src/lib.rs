@@ -33,7 +33,7 @@ pub mod writes;
 
 use anyhow::{Context, Result};
 
-/// The target that was asked for, or the generic one of the build machine's own architecture.
+/// The requested target, or the generic one of the build machine's own architecture.
 pub fn target_or_own(asked: Option<&str>) -> Result<String> {
     asked.map_or_else(|| Ok(format!("generic-{}", imagebuild::arch::Arch::host()?)), |name| Ok(name.to_owned()))
 }
@@ -53,7 +53,7 @@ pub fn explain(error: &anyhow::Error) -> String {
     error.chain().map(ToString::to_string).collect::<Vec<_>>().join("\ncaused by: ")
 }
 
-/// Writes a report, its folder made when missing.
+/// Writes a report, its directory made when missing.
 pub fn write_report(path: &std::path::Path, text: &str) -> Result<()> {
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `imagebuild build`: a bootable disk image for a target, out of packages, bundle and device binary.
+//! `imagebuild build`: a bootable disk image for a target, from packages, bundle and device binary.
 
 mod manifest;
 mod output;
@@ -48,7 +48,7 @@ pub struct Args {
     /// Kubernetes version of the bundle, for example 1.36.3; the newest in components.lock by default
     #[arg(long)]
     kubernetes_version: Option<String>,
-    /// Folder for the image, its compressed form, checksums and manifest
+    /// Directory for the image, its compressed form, checksums and manifest
     #[arg(long, default_value = "out/images")]
     out: PathBuf,
     /// Fetch new package lists first, so that the image gets the newest Debian packages
@@ -72,7 +72,7 @@ pub fn main(args: &Args) -> Result<()> {
 pub struct Image {
     /// Name of the target.
     pub target: String,
-    /// The folder that holds it.
+    /// The directory that holds it.
     pub dir: PathBuf,
 }
 
@@ -82,7 +82,7 @@ impl Image {
         format!("{}.{ending}", self.target)
     }
 
-    /// The raw image. It belongs to the cache: copy it, or lay an overlay on it, but do not write to it.
+    /// The raw image. It belongs to the cache: copy it, or put an overlay on it, but do not write to it.
     pub fn raw(&self) -> PathBuf {
         self.dir.join(self.file("img"))
     }
@@ -100,11 +100,11 @@ pub struct Parts {
     pub target: Target,
     /// The device binary.
     pub firstboot: Option<PathBuf>,
-    /// Folder of the bundle.
+    /// Directory of the bundle.
     pub bundle: Option<PathBuf>,
 }
 
-/// The raw image of a target, built now when the cache does not have it. It belongs to the cache: copy it, or lay
+/// The raw image of a target, built now when the cache does not have it. It belongs to the cache: copy it, or put
 /// an overlay on it, but do not write to it.
 pub fn ensure_raw(target: &str, kubernetes_version: Option<&str>) -> Result<PathBuf> {
     Ok(ensure(target, kubernetes_version)?.raw())
@@ -118,7 +118,7 @@ pub fn ensure(target: &str, kubernetes_version: Option<&str>) -> Result<Image> {
     assemble(&Parts { target, firstboot: Some(firstboot), bundle: Some(bundle) })
 }
 
-/// Puts an image together out of given parts. Without a device binary or bundle it boots, and does nothing more.
+/// Assembles an image from given parts. Without a device binary or bundle it boots, and does nothing more.
 pub fn assemble(parts: &Parts) -> Result<Image> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("read the clock")?.as_secs();
     let fixed = fixed_build_time(std::env::var_os(BUILD_TIME_ENV).as_deref(), now)?;
@@ -215,9 +215,9 @@ fn key(
 
 /// Removes images of the same target from the cache, except the newest.
 fn forget_old(image: &Image) -> Result<()> {
-    let folder = image.dir.parent().context("find the image cache")?;
+    let directory = image.dir.parent().context("find the image cache")?;
     let mut others = Vec::new();
-    for entry in fs::read_dir(folder).with_context(|| format!("list {}", folder.display()))? {
+    for entry in fs::read_dir(directory).with_context(|| format!("list {}", directory.display()))? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let ours = name.strip_prefix(&format!("{}-", image.target)).is_some_and(|key| key.len() == 16);
@@ -254,7 +254,7 @@ mod tests {
         assert_eq!(read("2001"), Err("read SOURCE_DATE_EPOCH=2001: later than this machine's clock, 2000".to_owned()));
     }
 
-    /// What a person gets who follows the file: comment marks off the lines that are set, values edited.
+    /// The file as a user edits it: comment marks removed from the lines that are set, values filled in.
     #[test]
     fn the_example_becomes_a_seed_by_its_own_instructions() {
         let example = SEED_EXAMPLE.1;
@@ -264,7 +264,7 @@ mod tests {
             .replace("TOKEN", "abcdef.0123456789abcdef")
             .replace("sha256:HASH", &format!("sha256:{}", "ab".repeat(32)));
         firstboot::seed::parse(edited.as_bytes()).unwrap();
-        // Every optional line is valid too, apart from those that stand for others.
+        // Every optional line is valid too, apart from those that replace others.
         let used = |skip: &[&str]| {
             let lines = edited.lines().map(|l| l.strip_prefix("#~ ").unwrap_or(l));
             let mut skipped = "";
@@ -282,7 +282,7 @@ mod tests {
         let wired = used(&["join", "[network.wifi]"]);
         assert_eq!(wired.network.vlan, Some(42));
         let by_line = used(&["[cluster]", "[network]"]);
-        // The line says the same of the cluster as the table; the proxy stands in [network], which is skipped here.
+        // The line says the same of the cluster as the table; the proxy is in [network], which is skipped here.
         let of_cluster = |seed: &firstboot::seed::Seed| {
             let cluster = &seed.cluster;
             (cluster.apiserver.clone(), cluster.token.clone(), cluster.trust.clone())

@@ -136,7 +136,7 @@ pub fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
 pub mod testing {
     use super::*;
 
-    /// A partitioned disk whose boot partition is formatted; returns where that lies.
+    /// A partitioned disk whose boot partition is formatted; returns its place.
     pub fn fats_only(target: &Target, ids: &Ids, path: &Path) -> Result<Placed> {
         let placed = table::plan(target, ids, MIB)?;
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Drops a seed onto the boot partition of a disk, image or stick.
+//! Writes a seed to the boot partition of a disk, image or stick.
 
 use crate::disk;
 use anyhow::{Context, Result, anyhow, bail};

@@ -27,7 +27,7 @@ fn offered(request: &Request, package: &str) -> Result<Package> {
     }
 }
 
-/// The package's file, downloaded when the cache has it not.
+/// The package's file, downloaded when the cache does not have it.
 pub fn deb(request: &Request, package: &str, version: Option<&str>) -> Result<PathBuf> {
     let mut wanted = offered(request, package)?;
     if let Some(version) = version {
@@ -39,7 +39,7 @@ pub fn deb(request: &Request, package: &str, version: Option<&str>) -> Result<Pa
     files.into_iter().next().with_context(|| format!("fetch Debian package {package}"))
 }
 
-/// Takes `path` out of the package to `to`. The archive's signature vouches for the package; a digest in the lock
+/// Extracts `path` of the package to `to`. The archive's signature vouches for the package; a digest in the lock
 /// must match as well.
 pub fn fetch(
     request: &Request,
@@ -54,9 +54,9 @@ pub fn fetch(
         let expected = request.of_arch(sha256, "sha256")?;
         verify::expect(request.name(), &format!("Debian package {package}"), expected, &digest::file(&deb)?)?;
     }
-    let scratch = tempfile::tempdir().context("create a scratch folder")?;
+    let scratch = tempfile::tempdir().context("create a scratch directory")?;
     Debian::open(request.arch)?.unpack(&deb, scratch.path())?;
-    // std::fs::copy follows links: a program that is a link inside its package comes out whole.
+    // std::fs::copy follows links: a program that is a link inside its package is copied as a file.
     std::fs::copy(scratch.path().join(path.trim_start_matches('/')), to)
         .with_context(|| format!("take {path} out of Debian package {package} for component {}", request.name()))?;
     Ok(())

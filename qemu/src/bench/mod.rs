@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `make bench`: firstboot's join beside `kubeadm join`, on the same image, emulated machine and control plane.
+//! `make bench`: firstboot's join compared with `kubeadm join`, on the same image, emulated machine and control plane.
 //!
 //! Both start from the same state: `firstboot --until images` has installed runtime, kubelet and images. The programs
-//! alternate, so that a build machine that gets slower does not favour one. Ratios and their spread are what counts.
+//! alternate, so that a build machine that gets slower does not favour one. Only ratios and their spread are
+//! meaningful.
 
 mod report;
 mod sample;
@@ -22,7 +23,7 @@ use serde_json::json;
 /// Arguments of `qemu bench`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Target to measure on; the build machine's own architecture when left out.
+    /// Target to measure on; the build machine's own architecture by default.
     #[arg(long)]
     target: Option<String>,
     /// Pairs of joins.

@@ -53,12 +53,12 @@ impl DiskImage {
         DiskImage { path: path.to_owned(), partitions: BTreeMap::new() }
     }
 
-    /// Where the image lies.
+    /// Path of the image.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where partition `number` lies.
+    /// Place of partition `number`.
     pub fn partition(&self, number: u32) -> Result<&GptEntry> {
         let found = self.partitions.get(&number);
         found.with_context(|| format!("find partition {number} in {}", self.path.display()))
@@ -75,7 +75,7 @@ impl DiskImage {
         self.boot()?.write("seed.toml", seed.as_bytes()).context("write seed.toml to the boot partition")
     }
 
-    /// What firstboot tells the person who pulls the card: its status file without the padding.
+    /// The status file of the boot partition, without its padding.
     pub fn status(&self) -> Result<String> {
         let bytes = self.boot()?.read("firstboot-status.txt")?.context("find firstboot-status.txt")?;
         Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
@@ -109,7 +109,7 @@ impl DiskImage {
         Ok(BootEntry { kernel, initrd, command_line: value("options")?.to_owned() })
     }
 
-    /// Gives the default entry of the boot loader another command line for the kernel.
+    /// Replaces the kernel's command line in the default entry of the boot loader.
     pub fn set_command_line(&self, words: &str) -> Result<()> {
         let extent = self.partition(EFI_SYSTEM)?;
         let file = File::options().read(true).write(true).open(&self.path);

@@ -2,7 +2,7 @@
 //! The far end of a link: an emulator without a machine, which joins the relay's socket to a network.
 //!
 //! QEMU knows how to drive a tap interface and how to be a network of its own (DHCP, gateway to the build machine's
-//! loopback); with `-machine none` that is all it does, so neither needs code or privileges here.
+//! loopback); with `-machine none` that is all it does. So neither needs code or privileges here.
 
 use super::relay::Ends;
 use crate::args;
@@ -38,7 +38,7 @@ pub fn argv(ends: &Ends, side: Side) -> Vec<String> {
     list
 }
 
-/// Starts a far end with `start`, which says where: here, or in a namespace. Returns when it listens.
+/// Starts a far end with `start`, here or in a namespace. Returns when it listens.
 pub fn start(
     ends: &Ends,
     side: Side,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A network of the build machine's kernel that nobody else sees: a user and a network namespace, held by one process.
+//! A private network in the build machine's kernel: a user and a network namespace, held by one process.
 //!
 //! Needs no root where the kernel allows user namespaces, and leaves nothing behind: interfaces, addresses and rules
 //! go with the last process in it (network_namespaces(7)).
@@ -25,7 +25,7 @@ impl std::fmt::Debug for Namespace {
 }
 
 impl Namespace {
-    /// An empty network, with its loopback interface up. What its holder says goes to `dir`.
+    /// An empty network, with its loopback interface up. The output of its holder goes to `dir`.
     ///
     /// # Errors
     /// When this kernel or this user may not make one.
@@ -54,7 +54,7 @@ impl Namespace {
         self.holder.pid()
     }
 
-    /// Waits until the holder is what it is to become.
+    /// Waits until the holder has become `sleep`.
     fn held(holder: Process) -> Result<Self> {
         let name = format!("/proc/{}/comm", holder.pid());
         wait::until("a network namespace", Duration::from_secs(10), || {
@@ -101,7 +101,7 @@ impl Namespace {
     /// Starts a program in it. `name` is what errors call it.
     pub fn start(&self, name: &str, program: &Path, args: &[String], log: &Path) -> Result<Process> {
         let program = program.to_str().with_context(|| format!("read the path of {name}"))?;
-        // Enters and becomes the program: no process stands between it and its guard.
+        // Enters and becomes the program: there is no process between it and its guard.
         let all: Vec<String> = self.enter().into_iter().chain([tool(program)]).chain(args.iter().cloned()).collect();
         Process::start(name, Path::new("nsenter"), &all, log)
     }

@@ -133,9 +133,7 @@ fn plain(image: &DiskImage, tools: &[u8]) -> Result<Found> {
 fn answers_nobody(site: &Site) -> Result<String> {
     ensure!(site.address().is_none(), "find a device that has no address before it has a seed");
     match site.scan(STRANGER_V6, LINK_LOCAL, Scan::Tcp) {
-        Err(error) if format!("{error:#}").contains("it looked at nobody") => {
-            Ok("no address, and no answer".to_owned())
-        }
+        Err(error) if format!("{error:#}").contains("it scanned no host") => Ok("no address, and no answer".to_owned()),
         Err(error) => Err(error),
         Ok(open) => {
             bail!("find a device that answers nobody before it has a seed: it answers at {LINK_LOCAL}, {open:?}")

@@ -26,7 +26,7 @@ const fn step(name: &'static str, words: &'static [&'static str]) -> Step {
     Step { name, words, needs_root: false }
 }
 
-/// What `make test` runs, cheap before dear.
+/// What `make test` runs, the fast steps first.
 const TEST: &[Step] = &[
     step("check", &["run", "--quiet", "--locked", "--package", "imagebuild", "--", "check"]),
     step("unit tests", &["test", "--quiet", "--locked", "--workspace", "--exclude", "e2e", "--no-fail-fast"]),
@@ -119,7 +119,7 @@ fn judge(name: &str, mut sum: Sum, succeeded: bool) -> Sum {
     sum
 }
 
-/// Environment by which tests find the programs that set-up keeps in the cache.
+/// Environment variables that lead tests to the programs that set-up keeps in the cache.
 fn tools() -> Result<[(&'static str, OsString); 2]> {
     let own = std::env::var_os("PATH").unwrap_or_default();
     let more = imagebuild::setup::registry()?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `make torture`: power cuts while a device joins; `out/torture/report.json`. Fails when a device did not come back.
+//! `make torture`: power cuts while a device joins; `out/torture/report.json`. Fails when a device did not recover.
 //!
 //! Usage: run-torture [--seed N] [--moments N] [--boots N] [--kills N].
 
