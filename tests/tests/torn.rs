@@ -7,6 +7,7 @@
 use e2e::{OFF, SOON, add_script, boot_id, device_options, found, own_arch, ready_again};
 use firstboot::boot_partition::encodings;
 use firstboot::kube::files::KUBELET_CONF;
+use imagebuild::arch::Arch;
 use qemu::device::Device;
 use qemu::seed::{Seed, secret_of};
 use qemu::{search, status};
@@ -76,8 +77,8 @@ fn no_copy_of_the_seed_stays_and_torn_files_come_back() {
     let lights = found(&device, "lights").unwrap();
     // The emulated PC has a keyboard; the other target names no lights.
     let on = lights.lines().filter(|line| line.starts_with("1 ") && line.contains("[none]")).count();
-    assert!(own_arch() != "amd64" || on > 0, "{lights}");
-    assert!(own_arch() != "amd64" || lights.contains("ledtrig_pattern"), "{lights}");
+    assert!(own_arch() != Arch::Amd64 || on > 0, "{lights}");
+    assert!(own_arch() != Arch::Amd64 || lights.contains("ledtrig_pattern"), "{lights}");
     assert_eq!(whole, [CONFIG, FLAGS, KUBELET_CONF].map(|path| device.disk().read_file(path).unwrap().unwrap()));
     for (path, before) in SERVING.iter().zip(&served) {
         let now = device.disk().read_file(path).unwrap().unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Key, request and CSR states; openssl is the judge of the forms where it is installed.
+//! Key, request and CSR states. openssl checks the forms.
 
 use std::io::Write;
 use std::process::{Command, Stdio};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `imagebuild seed`: makes a seed, checks one as the device will, drops one onto an image or card.
+//! `imagebuild seed`: makes a seed, validates it as the device does, writes it to an image or card.
 
 mod new;
 mod put;
@@ -11,7 +11,7 @@ use firstboot::seed::{Asked, Seed, Trust};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// `imagebuild seed`: makes, checks and drops seeds.
+/// `imagebuild seed`: makes, validates and writes seeds.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -22,7 +22,7 @@ pub struct Args {
 enum Command {
     /// Make a seed
     New(Box<new::Args>),
-    /// Check a seed as the device will
+    /// Validate a seed as the device does
     Check {
         /// The seed
         file: PathBuf,
@@ -46,7 +46,7 @@ pub fn main(args: &Args) -> Result<()> {
         Command::Check { file } => {
             match asked(&read(file)?)? {
                 Asked::Join(seed) => println!("{}", describe(&seed)),
-                Asked::Reset { .. } => println!("good: resets the device, which waits for a seed then"),
+                Asked::Reset { .. } => println!("good: resets the device, which then waits for a seed"),
             }
             Ok(())
         }
