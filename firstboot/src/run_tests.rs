@@ -96,7 +96,7 @@ impl Device {
         let (host, _) = device.on();
         host.write(KUBELET_CONF, kubelet_conf(&format!("https://{server}"), &device.ca.pem).as_bytes(), 0o600).unwrap();
         host.write(CA_FILE, device.ca.pem.as_bytes(), 0o644).unwrap();
-        let (certificate, key) = device.ca.leaf("edge-1", 2020, until);
+        let (certificate, key) = device.ca.node("edge-1", 2020, until);
         let der = base64::engine::general_purpose::STANDARD.encode(certificate);
         let pem = format!("-----BEGIN CERTIFICATE-----\n{der}\n-----END CERTIFICATE-----\n{}", key.serialize_pem());
         host.write(CURRENT_PEM, pem.as_bytes(), 0o600).unwrap();

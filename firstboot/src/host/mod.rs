@@ -101,7 +101,8 @@ impl Host {
     /// When the state directory cannot be made, or another process has held the lock for a minute.
     fn lock(&self) -> Result<LockGuard> {
         let state = self.root_path.join(STATE_DIR.trim_start_matches('/'));
-        Lock::acquire(&self.lock, &state, &*self.sys)
+        ensure!(!self.reading, "lock {}: this command only reads", state.display());
+        Lock::acquire(&self.lock, &state)
     }
 
     /// What was done so far.

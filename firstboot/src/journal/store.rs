@@ -74,7 +74,9 @@ impl Journal {
 
     /// Reads both copies again: another process may have written to them.
     pub fn reread(&mut self) {
-        let (first, second) = (Copy::read(&self.path), Copy::read(&self.copy));
+        // The second one first: another process that writes meanwhile writes it last.
+        let second = Copy::read(&self.copy);
+        let first = Copy::read(&self.path);
         let (all, missing) = frame::merge(&first.parsed, &second.parsed);
         let last = all.keys().next_back().copied();
         self.next = last.map_or(1, |last| last + 1);
