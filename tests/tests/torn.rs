@@ -64,8 +64,7 @@ fn no_copy_of_the_seed_stays_and_torn_files_come_back() {
     add_script(disk, LIGHTS).unwrap();
     device.power_on().unwrap();
     for path in [CONFIG, FLAGS, KUBELET_CONF] {
-        let line =
-            format!("firstboot: put back {path}, which was missing or torn, as it was when this device was sealed");
+        let line = format!("firstboot: repaired: read {path}: it was missing or damaged, its copy stands in");
         device.wait_console(&line, SOON).unwrap();
     }
     let line =

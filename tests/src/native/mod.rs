@@ -148,7 +148,8 @@ pub fn readdress(root: &Path, boot: &BootPartition, from: &str, to: &str) -> Res
 /// The node's name in the journal below `root`.
 pub fn node_on_record(root: &Path) -> Option<String> {
     let journal = std::fs::read_to_string(root.join("var/lib/firstboot/journal")).ok()?;
-    let records = journal.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    // A line is `[NUMBER,"CRC",RECORD]`.
+    let records = journal.lines().rev().filter_map(|line| Some(serde_json::from_str::<Value>(line).ok()?[2].take()));
     let mut names = records.filter(|r| ["node", "node-before"].iter().any(|name| r["fact"]["name"] == *name));
     names.next()?["fact"]["value"].as_str().map(str::to_owned)
 }
