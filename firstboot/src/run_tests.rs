@@ -151,12 +151,12 @@ impl Device {
 
     /// Which file it is, when it was changed, and how long it is: whatever was written is another one. /run is memory.
     fn files(&self) -> BTreeMap<PathBuf, (u64, i64, i64, u64)> {
-        let (mut files, mut folders) = (BTreeMap::new(), vec![self.root()]);
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let (mut files, mut directories) = (BTreeMap::new(), vec![self.root()]);
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(directory).unwrap().map(Result::unwrap) {
                 let (path, meta) = (entry.path(), entry.metadata().unwrap());
                 if meta.is_dir() && path != self.root().join("run") {
-                    folders.push(path);
+                    directories.push(path);
                 } else if !meta.is_dir() {
                     files.insert(path, (meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.len()));
                 }

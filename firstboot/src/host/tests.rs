@@ -26,7 +26,7 @@ fn a_file_is_recorded_before_it_is_made_and_written_once() {
     host.write("/etc/hostname", b"edge-1\n", 0o644).unwrap();
     assert_eq!(
         effects(&host),
-        [Effect::Folder { path: "/etc".into() }, Effect::Created { path: "/etc/hostname".into() }]
+        [Effect::Directory { path: "/etc".into() }, Effect::Created { path: "/etc/hostname".into() }]
     );
     assert_eq!(host.read_text("/etc/hostname").unwrap().as_deref(), Some("edge-1"));
     assert_eq!(host.size_and_mode("/etc/hostname").unwrap(), Some((7, 0o644)));
@@ -44,7 +44,7 @@ fn what_was_there_before_is_kept_once() {
     std::fs::write(dir.path().join("etc/hosts"), "old\n").unwrap();
     host.write("/etc/hosts", b"new\n", 0o600).unwrap();
     host.write("/etc/hosts", b"newer\n", 0o600).unwrap();
-    let [Effect::Folder { .. }, Effect::Replaced { path, backup }] = &effects(&host)[..] else {
+    let [Effect::Directory { .. }, Effect::Replaced { path, backup }] = &effects(&host)[..] else {
         panic!("{:?}", effects(&host))
     };
     assert_eq!(path, "/etc/hosts");

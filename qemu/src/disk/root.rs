@@ -142,6 +142,29 @@ impl DiskImage {
         Ok(())
     }
 
+    /// Makes the kernel mount the root file system read-only, or read-write again, whatever the guest asks for.
+    ///
+    /// # Errors
+    /// When the superblock cannot be written.
+    pub fn set_read_only(&self, read_only: bool) -> Result<()> {
+        self.debugfs(true, if read_only { "feature read-only" } else { "feature ^read-only" })?;
+        Ok(())
+    }
+
+    /// Flips one bit of a file's byte `at`, below 4096, on the raw disk: nothing of the file system changes.
+    ///
+    /// # Errors
+    /// When there is no such byte, or the disk cannot be written.
+    pub fn flip(&self, path: &str, at: usize) -> Result<()> {
+        let bytes = self.read_file(path)?.with_context(|| format!("find {path}"))?;
+        let byte = *bytes.get(at).filter(|_| at < 4096).with_context(|| format!("find byte {at} of {path}"))?;
+        self.damage(self.file_offset(path)? + at as u64, &[byte ^ 0x04])?;
+        match self.read_file(path)? {
+            Some(now) if now != bytes => Ok(()),
+            _ => bail!("flip byte {at} of {path}"),
+        }
+    }
+
     /// Makes a symbolic link.
     pub fn link_file(&self, path: &str, target: &str) -> Result<()> {
         self.debugfs(true, &format!("symlink \"{path}\" \"{target}\""))?;

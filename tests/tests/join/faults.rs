@@ -38,7 +38,7 @@ const SAID: [&str; 2] = ["firstboot: status not written: ", "firstboot: verified
 /// Verbs that a message about a refused effect begins with.
 const VERBS: [&str; 12] = [
     "create ",
-    "create folder ",
+    "create directory ",
     "create link ",
     "rename to ",
     "remove ",
@@ -96,10 +96,8 @@ fn is_clear(what: &str, outcome: &Outcome, errno: Errno) -> Result<(), &'static 
     let Err(fault) = &outcome.done else {
         // The record of a status file, too.
         let tolerated = GO_ON.iter().any(|(known, _)| *known == what) || what == "journal";
-        let said = outcome
-            .lines
-            .iter()
-            .any(|line| SAID.iter().any(|said| line.starts_with(said)) && line.contains(&words));
+        let said =
+            outcome.lines.iter().any(|line| SAID.iter().any(|said| line.starts_with(said)) && line.contains(&words));
         return match tolerated && said {
             true => Ok(()),
             false => Err("it went on, or said nothing"),
