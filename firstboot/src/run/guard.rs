@@ -22,8 +22,7 @@ pub fn guard(host: &Host) -> Result<(), Fault> {
     let recovered = recover(host).owned_by(Owner::Host);
     let being_reset = host.journal().resetting().is_some();
     // What a reset goes on to remove is not repaired.
-    let repair = || host.settle_journal().and_then(|()| host.repair_kept());
-    let kept = if being_reset { Ok(()) } else { repair().owned_by(Owner::Host) };
+    let kept = if being_reset { Ok(()) } else { super::repair_state(host).owned_by(Owner::Host) };
     let clock = || clock::lay(host, &ImageInfo::read(host)?).owned_by(Owner::Host);
     let clock = clock();
     let torn = if host.journal().sealed() { repair_node(host).owned_by(Owner::Host) } else { Ok(()) };

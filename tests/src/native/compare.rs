@@ -14,8 +14,8 @@ enum How {
     Keys(&'static [&'static str]),
     /// The order and number of records, and these facts.
     Records(&'static [&'static str]),
-    /// When the originals of copies of files were written.
-    Stamps,
+    /// When the originals of copies of files were written, and ranges of addresses in them.
+    Copies,
     /// The ranges of addresses in it.
     Ranges,
 }
@@ -28,7 +28,7 @@ const JOURNAL_FACTS: &[&str] = &["kubelet-started", "damage", "damage-reported"]
 const DIFFERS: &[(&str, How, &str)] = &[
     ("var/lib/firstboot/journal", How::Records(JOURNAL_FACTS), "a run that was cut off has left its records; times; a seal without its seed is no phase"),
     ("var/lib/firstboot/journal.copy", How::Records(JOURNAL_FACTS), "the same"),
-    ("var/lib/firstboot/node-files.json", How::Stamps, "times"),
+    ("var/lib/firstboot/node-files.json", How::Copies, "times, and ranges of addresses"),
     ("var/lib/firstboot/credential.copy", How::Content, "another key, another certificate"),
     ("var/lib/firstboot/status.json", How::Keys(&["written", "since", "certificate_until", "phases"]), "times"),
     ("var/lib/firstboot/receipt.json", How::Keys(&["boot", "sealed", "phases"]), "times, and the boot that it was written in"),
@@ -132,7 +132,7 @@ fn text(entry: &Entry, how: Option<How>) -> String {
                 Some(How::Keys(keys)) => without_keys(&text, keys),
                 Some(How::Records(facts)) => records(&text, facts),
                 Some(How::Ranges) => ranges(&text),
-                Some(How::Stamps) => without_stamps(&text),
+                Some(How::Copies) => ranges_in_copies(&without_stamps(&text)),
             };
             format!("file {mode:o} {text}")
         }
@@ -154,6 +154,11 @@ fn without_stamps(text: &str) -> String {
         copy.as_object_mut().and_then(|copy| copy.remove("stamp"));
     }
     document.to_string()
+}
+
+/// Without the numbers of IPv4 ranges in a text within a JSON document.
+fn ranges_in_copies(text: &str) -> String {
+    text.split('\\').map(|part| ranges(part)).collect::<Vec<_>>().join("\\")
 }
 
 /// What a journal comes to: effects and phases as sets, the last word of each fact. Runs, and a seal that was said twice,

@@ -52,7 +52,7 @@ const VERBS: [&str; 12] = [
 ];
 
 /// How many effects before the one that is to fail the device may have to begin, for it to come to it again.
-const BEFORE: usize = 8;
+const BEFORE: usize = 24;
 
 /// One effect fails as the kernel would have it, then nothing does.
 pub fn fails_once(life: &Life, n: usize, errno: Errno) -> Result<(), String> {
