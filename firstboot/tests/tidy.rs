@@ -132,12 +132,18 @@ fn commands_in_docs_exist() {
     none("no such make target", &wrong);
 }
 
+/// Rows of a table, split at `|`. A row whose first cell is empty continues the one above and is left out.
+fn rows(table: &str) -> Vec<Vec<&str>> {
+    let rows = table.lines().skip(2).map(|l| l.split('|').map(str::trim).collect::<Vec<_>>());
+    rows.filter(|row| row.get(1).is_some_and(|first| !first.is_empty())).collect()
+}
+
 /// docs/operations.md lists the phases in the order of the table.
 #[test]
 fn phases_are_documented() {
     let doc = fs::read_to_string(root().join("docs/operations.md")).unwrap();
     let table = doc.split("| phase | makes true |").nth(1).unwrap().split("\n\n").next().unwrap();
-    let documented: Vec<&str> = table.lines().skip(2).filter_map(|l| l.split('|').nth(1)).map(str::trim).collect();
+    let documented: Vec<&str> = rows(table).iter().map(|row| row[1]).collect();
     let phases: Vec<&str> = firstboot::phases::PHASES.iter().map(|p| p.name).collect();
     assert_eq!(documented, phases);
 }
@@ -147,8 +153,8 @@ fn phases_are_documented() {
 fn preflight_checks_are_documented() {
     let doc = fs::read_to_string(root().join("docs/operations.md")).unwrap();
     let table = doc.split("| check | first |").nth(1).unwrap().split("\n\n").next().unwrap();
-    let rows = table.lines().skip(2).map(|l| l.split('|').map(str::trim).collect::<Vec<_>>());
-    let documented: Vec<(String, bool)> = rows.map(|r| (r[1].trim_matches('`').to_owned(), r[2] == "yes")).collect();
+    let row = |r: &Vec<&str>| (r[1].trim_matches('`').to_owned(), r[2] == "yes");
+    let documented: Vec<(String, bool)> = rows(table).iter().map(row).collect();
     let checks = firstboot::preflight::CHECKS.iter();
     assert_eq!(documented, checks.map(|c| (c.id.to_owned(), c.early)).collect::<Vec<_>>());
 }
