@@ -4,13 +4,16 @@
 //! One record a line ([`frame`]), in two copies ([`store`]), each record flushed to the medium before what it announces is
 //! done. A torn last line (power cut) is dropped, and a damaged one is taken from the other copy. It holds no secret.
 
+pub mod facts;
 mod frame;
 mod store;
 
 pub use store::JOURNAL_COPY;
 
+use facts::Fact;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 /// Where the journal lies on the device.
 pub const JOURNAL: &str = "/var/lib/firstboot/journal";
@@ -79,9 +82,9 @@ pub enum Record {
     },
     /// A fact that a phase found and must not find differently later, such as the node's name.
     Fact {
-        /// Name of the fact.
-        name: String,
-        /// Its value.
+        /// Which fact.
+        name: Fact,
+        /// Its value: [`facts`] has its form.
         value: String,
     },
     /// This journal replaced another one: records before this one are void, in whichever copy they still stand.
@@ -137,11 +140,27 @@ impl Journal {
     }
 
     /// The latest value of a fact.
-    pub fn fact(&self, name: &str) -> Option<&str> {
+    pub fn fact(&self, fact: Fact) -> Option<&str> {
         self.records.iter().rev().find_map(|r| match r {
-            Record::Fact { name: n, value } if n == name => Some(value.as_str()),
+            Record::Fact { name, value } if *name == fact => Some(value.as_str()),
             _ => None,
         })
+    }
+
+    /// Whether a flag is set; one that is not on record is not.
+    pub fn is_set(&self, fact: Fact) -> bool {
+        self.fact(fact) == Some("true")
+    }
+
+    /// Lines of a fact; none when it is not on record.
+    pub fn lines(&self, fact: Fact) -> Vec<String> {
+        self.fact(fact).unwrap_or_default().lines().map(str::to_owned).collect()
+    }
+
+    /// A time on record, whole seconds; `None` when it is missing or no time.
+    pub fn time(&self, fact: Fact) -> Option<SystemTime> {
+        let seconds = self.fact(fact)?.parse().ok()?;
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
     }
 
     /// Whether the device is sealed: Ready once, seed destroyed, and no other seed begun since.

@@ -69,7 +69,16 @@ impl Journal {
     }
 
     fn at(path: PathBuf, copy: PathBuf) -> Journal {
-        Journal { path, copy, records: Vec::new(), numbers: Vec::new(), next: 1, seen: None, stale: false, damage: Vec::new() }
+        Journal {
+            path,
+            copy,
+            records: Vec::new(),
+            numbers: Vec::new(),
+            next: 1,
+            seen: None,
+            stale: false,
+            damage: Vec::new(),
+        }
     }
 
     /// Reads both copies again: another process may have written to them.
@@ -91,7 +100,8 @@ impl Journal {
             }
         }
         // The second copy may lag behind; the first is flushed before anything is done.
-        let lost = second.parsed.records.keys().any(|n| self.numbers.contains(n) && !first.parsed.records.contains_key(n));
+        let lost =
+            second.parsed.records.keys().any(|n| self.numbers.contains(n) && !first.parsed.records.contains_key(n));
         if lost && first.unreadable.is_none() && first.parsed.damaged == 0 {
             self.damage.push(format!("read {JOURNAL}: it lacks records that its copy holds"));
         }
@@ -162,7 +172,8 @@ impl Journal {
                 if copy.is_whole(&self.numbers) {
                     if copy.is_torn() {
                         let file = OpenOptions::new().write(true).open(&path);
-                        file.and_then(|file| file.set_len(copy.parsed.whole)).context("cut off a torn journal record")?;
+                        file.and_then(|file| file.set_len(copy.parsed.whole))
+                            .context("cut off a torn journal record")?;
                     }
                     continue;
                 }

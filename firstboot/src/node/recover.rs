@@ -4,7 +4,8 @@
 //! A certificate of kubelet says that the device joined, and by which name. So it stays the node that it is, takes no other
 //! seed, and can be reset: for that the effects are taken from the list of what firstboot makes on a node.
 
-use crate::host::{DAMAGE, Host, STATE_DIR};
+use crate::host::{Host, STATE_DIR};
+use crate::journal::facts::Fact;
 use crate::journal::{Effect, Record};
 use crate::kube::files::KUBELET_CONF;
 use crate::kube::kubeconfig::{self, CURRENT_PEM};
@@ -62,7 +63,8 @@ const FILES: &[&str] = &[
 const TREES: &[&str] = &["/opt/firstboot", "/etc/firstboot", "/etc/containerd/certs.d", "/etc/ssh/authorized_keys.d"];
 
 /// Directories that a reset removes where firstboot made them: they hold nothing of an image.
-const DIRECTORIES: &[&str] = &["/etc/kubernetes", "/etc/cni/net.d", "/etc/cni", "/opt/cni/bin", "/opt/cni", "/etc/containerd"];
+const DIRECTORIES: &[&str] =
+    &["/etc/kubernetes", "/etc/cni/net.d", "/etc/cni", "/opt/cni/bin", "/opt/cni", "/etc/containerd"];
 
 /// Where units are enabled.
 const WANTS: &str = "/etc/systemd/system/multi-user.target.wants";
@@ -73,7 +75,7 @@ const WANTS: &str = "/etc/systemd/system/multi-user.target.wants";
 /// # Errors
 /// When a directory cannot be read.
 pub fn recover(host: &Host) -> Result<()> {
-    let lost = host.journal().records().iter().all(|r| matches!(r, Record::Fact { name, .. } if name == DAMAGE));
+    let lost = host.journal().records().iter().all(|r| matches!(r, Record::Fact { name, .. } if *name == Fact::Damage));
     if !lost {
         return Ok(());
     }
@@ -89,7 +91,7 @@ pub fn recover(host: &Host) -> Result<()> {
             seed: LOST_SEED.into(),
             boot: host.boot_id()?.unwrap_or_default(),
         },
-        Record::Fact { name: "node".into(), value: node },
+        Record::Fact { name: Fact::Node, value: node },
     ];
     records.extend(effects(host)?.into_iter().map(Record::Effect));
     records.push(Record::Sealed);
@@ -112,7 +114,9 @@ fn node_name(host: &Host) -> Result<Option<String>> {
     let certificate = leaf.and_then(|leaf| Certificate::from_der(&leaf).ok());
     let subject = certificate.map(|c| c.tbs_certificate.subject);
     let names = subject.iter().flat_map(|subject| subject.0.iter()).flat_map(|part| part.0.iter());
-    let name = names.filter_map(|name| std::str::from_utf8(name.value.value()).ok()).find_map(|text| text.strip_prefix("system:node:"));
+    let name = names
+        .filter_map(|name| std::str::from_utf8(name.value.value()).ok())
+        .find_map(|text| text.strip_prefix("system:node:"));
     Ok(name.filter(|_| conf.is_some()).map(str::to_owned))
 }
 
