@@ -17,9 +17,10 @@ use crate::containerd::images;
 use crate::containerd::repair::{self, Ask, Progress, Watch};
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::firewall::discover_peers;
-use crate::host::{DAMAGE, Host, RETRY, System};
+use crate::host::{Host, RETRY, System};
 use crate::image::ImageInfo;
 use crate::journal::Record;
+use crate::journal::facts::Fact;
 use crate::node::recover::recover;
 use crate::node::{self, credential, events};
 use crate::phase::{self, Event, Phase, Stopped};
@@ -46,8 +47,6 @@ const STALE: Duration = Duration::from_secs(5);
 /// First and longest wait after a fault of this device.
 const HOST_FIRST: Duration = Duration::from_secs(30);
 const HOST_LONGEST: Duration = Duration::from_secs(600);
-/// Fact: the damage that the cluster was told of.
-const DAMAGE_REPORTED: &str = "damage-reported";
 
 const NO_SEED: &str =
     "find seed.toml on the boot partition: there is none; copy seed.toml.example to seed.toml and fill it in";
@@ -425,13 +424,13 @@ fn repair_state(host: &Host) -> anyhow::Result<()> {
 
 /// Tells the cluster, once for each time, what of this device was damaged and repaired.
 fn report_damage(host: &Host) -> anyhow::Result<()> {
-    let damage = host.journal().fact(DAMAGE).unwrap_or_default().to_owned();
-    if damage.is_empty() || host.journal().fact(DAMAGE_REPORTED) == Some(&damage) {
+    let damage = host.journal().fact(Fact::Damage).unwrap_or_default().to_owned();
+    if damage.is_empty() || host.journal().fact(Fact::DamageReported) == Some(&damage) {
         return Ok(());
     }
     let text = format!("firstboot repaired damaged files of this device: {}", damage.replace('\n', "; "));
     events::tell(host, "StateRepaired", true, text, &host.boot_id()?.unwrap_or_default());
-    host.note(DAMAGE_REPORTED, &damage)
+    host.note(Fact::DamageReported, &damage)
 }
 
 fn begin(host: &Host, seed: &Seed) -> Result<(), Fault> {
