@@ -6,7 +6,8 @@
 #![allow(clippy::disallowed_methods)] // part of the door
 
 use super::System;
-use anyhow::{Context, Result, bail};
+use crate::fault::{Code, Fault};
+use anyhow::{Context, Result};
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
@@ -46,7 +47,9 @@ impl Lock {
                     Ok(()) => break,
                     Err(Errno::WOULDBLOCK | Errno::INTR) if sys.uptime() < until => sys.sleep(PAUSE),
                     Err(Errno::WOULDBLOCK) => {
-                        bail!("lock {}: another firstboot has held it for {} s", state.display(), PATIENCE.as_secs())
+                        let seconds = PATIENCE.as_secs();
+                        let text = format!("lock {}: another firstboot has held it for {seconds} s", state.display());
+                        return Err(Fault::new(Code::StateLocked, text).into());
                     }
                     Err(error) => return Err(error).with_context(|| format!("lock {}", state.display())),
                 }
