@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-# The front door. Each command sets up this machine first: installs what is missing, or says how.
+# Every command first sets up this machine: it installs what is missing, or prints how to.
 
 SHELL := bash
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/firstboot/target
-# Every clone would leave its own there, and nobody would remove it: 11 GB after some dozens of clones.
+# Each clone would leave its own in the shared directory for ever: 11 GB after some dozens of clones.
 export CARGO_INCREMENTAL ?= 0
 TARGET ?= generic-$(if $(filter aarch64 arm64,$(shell uname -m)),arm64,amd64)
 RUNS ?= 10000000
@@ -12,58 +12,58 @@ imagebuild := cargo run --quiet --locked --package imagebuild --
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-long torture fuzz fuzz-corpus bench compare audit check image clean build-tools
 
-help: ## this list
+help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 20
 
-demo: build-tools ## the whole way once: image, control plane, device, Ready (TARGET=generic-arm64|generic-amd64)
+demo: build-tools ## build an image, start a control plane, boot a device until it is Ready (TARGET=generic-arm64|generic-amd64)
 	@$(imagebuild) setup --for demo
 	@cargo run --quiet --locked --package qemu -- demo --target $(TARGET)
 
-image: build-tools ## a bootable disk image in out/images (TARGET=...)
+image: build-tools ## build a bootable disk image in out/images (TARGET=...)
 	@$(imagebuild) setup --for image
 	@$(imagebuild) build --target $(TARGET)
 
-test: build-tools ## every test that CI runs
+test: build-tools ## run every test that CI runs
 	@$(imagebuild) setup --for test
 	@cargo run --quiet --locked --package e2e --bin run-tests
 
-test-long: build-tools ## tests that take too long for every change
+test-long: build-tools ## run the tests that take too long for every change
 	@$(imagebuild) setup --for test
 	@cargo run --quiet --locked --package e2e --bin run-tests -- --long
 
-torture: build-tools ## power cuts at very many moments of a first boot; out/torture/report.json (TORTURE="--seed 1")
+torture: build-tools ## cut the power at many moments of a first boot; out/torture/report.json (TORTURE="--seed 1")
 	@$(imagebuild) setup --for test
 	@cargo run --quiet --locked --package e2e --bin run-torture -- $(TORTURE)
 
-fuzz: build-tools ## what is read from outside, with made-up input; out/fuzz/report.json (RUNS=10000000 FUZZ="seed date")
+fuzz: build-tools ## fuzz the parsers of external input; out/fuzz/report.json (RUNS=10000000 FUZZ="seed date")
 	@$(imagebuild) setup --for test
 	@cargo run --quiet --locked --package e2e --bin run-fuzz -- --runs $(RUNS) $(FUZZ)
 
-fuzz-corpus: build-tools ## what make fuzz found into fuzz/corpus, minimised (FUZZ="seed date")
+fuzz-corpus: build-tools ## add what make fuzz found to fuzz/corpus, minimised (FUZZ="seed date")
 	@$(imagebuild) setup --for test
 	@cargo run --quiet --locked --package e2e --bin run-fuzz -- --minimise $(FUZZ)
 
-bench: build-tools ## the join beside kubeadm's; out/bench/report.json (TARGET=...)
+bench: build-tools ## measure the join and kubeadm's; out/bench/report.json (TARGET=...)
 	@$(imagebuild) setup --for bench
 	@cargo run --quiet --locked --package qemu -- bench --target $(TARGET)
 
-compare: build-tools ## this tree's image beside another, from power-on to Ready; out/compare/report.json (WITH=image.img)
+compare: build-tools ## compare this tree's image with another, from power-on to Ready; out/compare/report.json (WITH=image.img)
 	@$(imagebuild) setup --for bench
 	@cargo run --quiet --locked --package qemu -- compare --target $(TARGET) --with $(WITH)
 
-audit: build-tools ## auditors' tools on one device, before firstboot and after; out/audit/report.json
+audit: build-tools ## run auditors' tools on a device, before firstboot and after; out/audit/report.json
 	@$(imagebuild) setup --for test
 	@cargo run --quiet --locked --package e2e --bin run-audit
 
-check: build-tools ## formatting, lints, dependencies, documentation, sizes
+check: build-tools ## check format, lints, dependencies, advisories, documentation and sizes
 	@$(imagebuild) setup --for check
 	@$(imagebuild) check
 
-clean: ## remove what was built here; the cache outside the clone stays
+clean: ## remove what was built in this clone; the cache stays
 	rm -rf out
 
-# cargo and a linker come before anything of ours can run. The build folder serves every clone, but cargo trusts
-# time stamps: another clone's older sources would pass for built.
+# cargo and a linker have to exist before our own tools can be built. All clones share the build directory, but cargo
+# trusts time stamps: the older sources of another clone would count as built.
 build-tools:
 	@command -v cargo >/dev/null || { echo "install Rust 1.90 or newer (rustup), then try again"; exit 1; }
 	@command -v cc >/dev/null || { [ "$$(id -u)" = 0 ] && { apt-get update; apt-get install -y gcc libc6-dev; } || \

@@ -31,6 +31,7 @@ fn main() -> anyhow::Result<()> {
         socket(family, kind, protocol).map(drop).map_err(|e: Errno| e.into())
     };
     tell("read-shadow", File::open("/etc/shadow").map(drop));
+    tell("read-outside", File::open(&outside).map(drop));
     tell("raw-socket", open(AddressFamily::INET, SocketType::RAW, Some(rustix::net::ipproto::ICMP)));
     tell("packet-socket", open(AddressFamily::PACKET, SocketType::RAW, None));
     tell("ping-socket", open(AddressFamily::INET, SocketType::DGRAM, Some(rustix::net::ipproto::ICMP)));

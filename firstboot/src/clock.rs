@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(believe(&host, &image, at(20_600)).unwrap(), 0);
         let said = seen.lines.take().pop().unwrap();
         assert!(said.starts_with("firstboot: verified time not kept: "), "{said}");
-        assert!(said.ends_with(": power lost before /var/lib/firstboot/verified-time"), "{said}");
+        assert!(said.ends_with(": power lost before /var/lib/firstboot/verified-time.copy"), "{said}");
     }
 
     #[test]
@@ -228,7 +228,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (host, _, image) = device(dir.path());
         let fault = compare(&host, &image).unwrap_err();
-        assert_eq!((fault.code, fault.to_string().as_str()), (Code::NodeCredential, "find /etc/kubernetes/kubelet.conf"));
+        assert_eq!(
+            (fault.code, fault.to_string().as_str()),
+            (Code::NodeCredential, "find /etc/kubernetes/kubelet.conf")
+        );
         host.write(KUBELET_CONF, b"kind: Config\n", 0o600).unwrap();
         let fault = compare(&host, &image).unwrap_err();
         assert_eq!(fault.to_string(), "read /etc/kubernetes/kubelet.conf: it is no kubeconfig");

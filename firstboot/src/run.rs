@@ -89,6 +89,11 @@ fn run_with(
     sys.notify("READY=1");
     let host = Host::open(root, sys).owned_by(Owner::Host)?;
     let started = host.sys().uptime();
+    if host.journal().resetting().is_none()
+        && let Err(error) = repair_state(&host)
+    {
+        host.sys().say(&format!("firstboot: damaged files not repaired: {error:#}"));
+    }
     Session { host: Some(host), until, phases, places, runtime, started, lost: None, last: None, tries: 0 }.run()
 }
 
@@ -412,6 +417,13 @@ fn keep_copies(host: &Host) {
     }
 }
 
+/// Makes the journal and every kept file whole again: what was damaged, and what a power cut has left half updated. Nothing
+/// is written where nothing is wrong.
+fn repair_state(host: &Host) -> anyhow::Result<()> {
+    host.settle_journal()?;
+    host.repair_kept()
+}
+
 /// Tells the cluster, once for each time, what of this device was damaged and repaired.
 fn report_damage(host: &Host) -> anyhow::Result<()> {
     let damage = host.journal().fact(DAMAGE).unwrap_or_default().to_owned();
@@ -506,6 +518,10 @@ fn wait_for_change(
 #[cfg(test)]
 #[path = "run_tests.rs"]
 mod table_tests;
+
+#[cfg(test)]
+#[path = "run_damage_tests.rs"]
+mod damage_tests;
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,7 @@ use super::*;
 use crate::boot_partition::{Place, formatted_for_tests};
 use crate::bundle::{BUNDLE_DIR, Manifest};
 use crate::host::fake::{Fake, Seen};
+use crate::host::kept::{VERIFIED_TIME, copy_path};
 use crate::image::IMAGE_INFO;
 use crate::kube::config::CA_FILE;
 use crate::kube::files::{KUBELET_CONF, PKI};
@@ -31,7 +32,7 @@ const DATA: &str = "var/lib/kubelet/pods/1/volumes/data/file";
 const LAYER: &str = "var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/1/fs/pause";
 
 /// Each row says on record that it was applied; the first belongs to one seed, the last seals.
-const ROWS: [Phase<Cx>; 3] = [
+pub(super) const ROWS: [Phase<Cx>; 3] = [
     Phase {
         name: "first",
         check: |cx| Ok(cx.host.read_text("/etc/first").owned_by(Owner::Host)?.as_deref() == Some(cx.seed.digest())),
@@ -56,7 +57,7 @@ fn applied(cx: &Cx, row: &str) -> Result<(), Fault> {
     cx.host.run(&["apply", row]).map(drop).owned_by(Owner::Host)
 }
 
-fn seed(token: &str, more: &str) -> String {
+pub(super) fn seed(token: &str, more: &str) -> String {
     format!(
         "version = 1\n{more}[cluster]\napiserver = \"10.0.2.2\"\ntoken = \"{token}.0123456789abcdef\"\nca-cert-hashes = \
          \"sha256:{}\"\n",
@@ -64,15 +65,15 @@ fn seed(token: &str, more: &str) -> String {
     )
 }
 
-struct Device {
+pub(super) struct Device {
     disk: tempfile::TempDir,
-    boot: BootPartition,
+    pub(super) boot: BootPartition,
     ca: Ca,
 }
 
 impl Device {
     /// As it was flashed.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let disk = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let root = disk.path().join("root");
         let image = ImageInfo { build_time: DATE - 86_400, ..ImageInfo::for_tests() };
@@ -87,7 +88,7 @@ impl Device {
     }
 
     /// One that is sealed, with a certificate that is good until then.
-    fn sealed(until: i32) -> Self {
+    pub(super) fn sealed(until: i32) -> Self {
         let device = Device::new();
         device.drop_seed(&seed("aaaaaa", ""));
         device.boots(None).0.unwrap();
@@ -95,7 +96,7 @@ impl Device {
         let (host, _) = device.on();
         host.write(KUBELET_CONF, kubelet_conf(&format!("https://{server}"), &device.ca.pem).as_bytes(), 0o600).unwrap();
         host.write(CA_FILE, device.ca.pem.as_bytes(), 0o644).unwrap();
-        let (certificate, key) = device.ca.leaf("edge-1", 2020, until);
+        let (certificate, key) = device.ca.node("edge-1", 2020, until);
         let der = base64::engine::general_purpose::STANDARD.encode(certificate);
         let pem = format!("-----BEGIN CERTIFICATE-----\n{der}\n-----END CERTIFICATE-----\n{}", key.serialize_pem());
         host.write(CURRENT_PEM, pem.as_bytes(), 0o600).unwrap();
@@ -105,17 +106,17 @@ impl Device {
         device
     }
 
-    fn root(&self) -> PathBuf {
+    pub(super) fn root(&self) -> PathBuf {
         self.disk.path().join("root")
     }
 
-    fn on(&self) -> (Host, Rc<Seen>) {
+    pub(super) fn on(&self) -> (Host, Rc<Seen>) {
         let (fake, seen) = Fake::new();
         seen.clock.set(Some(SystemTime::UNIX_EPOCH + Duration::from_secs(DATE)));
         (Host::open(&self.root(), Box::new(fake)).unwrap(), seen)
     }
 
-    fn drop_seed(&self, text: &str) {
+    pub(super) fn drop_seed(&self, text: &str) {
         self.boot.write("seed.toml", text.as_bytes()).unwrap();
     }
 
@@ -140,22 +141,22 @@ impl Device {
         (run_with(&self.root(), Box::new(fake), None, &ROWS, &places, &|_, _| Ok(Vec::new())), seen)
     }
 
-    fn boots(&self, fails: Option<&'static str>) -> (Result<(), Fault>, Rc<Seen>) {
+    pub(super) fn boots(&self, fails: Option<&'static str>) -> (Result<(), Fault>, Rc<Seen>) {
         self.boots_with(fails, None)
     }
 
-    fn status(&self) -> String {
+    pub(super) fn status(&self) -> String {
         String::from_utf8(self.boot.read(STATUS_NAME).unwrap().unwrap()).unwrap().replace('\r', "")
     }
 
     /// Which file it is, when it was changed, and how long it is: whatever was written is another one. /run is memory.
     fn files(&self) -> BTreeMap<PathBuf, (u64, i64, i64, u64)> {
-        let (mut files, mut folders) = (BTreeMap::new(), vec![self.root()]);
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let (mut files, mut directories) = (BTreeMap::new(), vec![self.root()]);
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(directory).unwrap().map(Result::unwrap) {
                 let (path, meta) = (entry.path(), entry.metadata().unwrap());
                 if meta.is_dir() && path != self.root().join("run") {
-                    folders.push(path);
+                    directories.push(path);
                 } else if !meta.is_dir() {
                     files.insert(path, (meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.len()));
                 }
@@ -233,7 +234,7 @@ fn row_4_a_sealed_device_has_nothing_to_do_and_writes_the_verified_time_alone() 
     device.boots(None).0.unwrap();
     let (host, _) = device.on();
     let kept = "/var/lib/firstboot/verified-time";
-    host.write(kept, format!("{}\n", DATE - 3600).as_bytes(), 0o600).unwrap();
+    host.keep(VERIFIED_TIME, format!("{}\n", DATE - 3600).as_bytes()).unwrap();
     let (before, card) = (device.files(), std::fs::read(device.disk.path().join("boot.img")).unwrap());
     let (host, seen) = device.on();
     guard(&host).unwrap();
@@ -246,7 +247,7 @@ fn row_4_a_sealed_device_has_nothing_to_do_and_writes_the_verified_time_alone() 
     let after = device.files();
     let changed: Vec<&PathBuf> =
         after.iter().filter(|(path, file)| before.get(*path) != Some(file)).map(|c| c.0).collect();
-    assert_eq!(changed, [&device.root().join(&kept[1..])]);
+    assert_eq!(changed, [kept.to_owned(), copy_path(kept)].map(|path| device.root().join(&path[1..])).each_ref());
     assert!(before.keys().all(|path| after.contains_key(path)));
     assert_eq!(std::fs::read(device.disk.path().join("boot.img")).unwrap(), card);
     // Ten minutes have not passed: nothing at all.
@@ -301,7 +302,10 @@ fn row_7_a_lost_credential_needs_any_seed_and_the_data_stays() {
         assert_eq!(done.unwrap_err().to_string(), "nobody drops a seed", "{how}");
         let asks = "; this node needs a new seed to join again, its workload's data is kept";
         assert!(
-            seen.lines.take().iter().any(|l| l.starts_with("firstboot: waiting for a seed (seed, FB112): ") && l.ends_with(asks))
+            seen.lines
+                .take()
+                .iter()
+                .any(|l| l.starts_with("firstboot: waiting for a seed (seed, FB112): ") && l.ends_with(asks))
         );
         device.drop_seed(&seed("bbbbbb", ""));
         let (done, seen) = device.boots(None);

@@ -45,6 +45,14 @@ impl Arch {
         }
     }
 
+    /// The target of rustc for static programs: `aarch64-unknown-linux-musl`.
+    pub fn musl(self) -> &'static str {
+        match self {
+            Arch::Arm64 => "aarch64-unknown-linux-musl",
+            Arch::Amd64 => "x86_64-unknown-linux-musl",
+        }
+    }
+
     /// Debian's multiarch triplet, which is also the prefix of its compilers: `aarch64-linux-gnu`.
     pub fn triplet(self) -> &'static str {
         match self {

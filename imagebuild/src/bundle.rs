@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Makes the bundle of one architecture: all programs and container images of the lock, compressed, with a manifest
-//! ([`firstboot::bundle`]). Unpacking is the device's work.
+//! ([`firstboot::bundle`]). The device unpacks it.
 
 use crate::arch::Arch;
-use crate::container::{self, Wanted};
+use crate::container::{self, ImageRequest};
 use crate::lock::{Component, Lock};
 use crate::source::Request;
 use crate::{cache, component, compress, digest};
@@ -21,10 +21,10 @@ pub struct Args {
     /// Kubernetes minor or version, of those in components.lock; default: the lock's
     #[arg(long, value_name = "V")]
     kubernetes_version: Option<String>,
-    /// Copy the bundle to this folder, which must not exist yet or be empty
+    /// Copy the bundle to this directory, which must not exist yet or be empty
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Another lock than the repository's; its relative paths count from its folder
+    /// Another lock than the repository's; its relative paths count from its directory
     #[arg(long, value_name = "FILE")]
     lock: Option<PathBuf>,
 }
@@ -43,7 +43,8 @@ pub fn main(args: &Args) -> Result<()> {
 }
 
 /// The bundle of the repository's lock for `arch` and a Kubernetes minor or version (none: the lock's default).
-/// With a warm cache no network is touched and nothing is compressed. The folder is the cache's: copy, do not change.
+/// With a warm cache it needs no network and compresses nothing. The directory belongs to the cache: copy it, do not
+/// change it.
 pub fn ensure(arch: Arch, kubernetes_version: Option<&str>) -> Result<PathBuf> {
     ensure_of(&Lock::find()?, arch, kubernetes_version)
 }
@@ -56,7 +57,7 @@ pub fn ensure_of(lock: &Lock, arch: Arch, kubernetes_version: Option<&str>) -> R
     Ok(dir)
 }
 
-/// The manifest of the bundle in a folder.
+/// The manifest of the bundle in a directory.
 pub fn read_manifest(dir: &Path) -> Result<Manifest> {
     let path = dir.join("manifest.json");
     let bytes = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
@@ -75,12 +76,12 @@ fn key(lock: &Lock, minor: &str, arch: Arch) -> Result<String> {
         parts.push(component::key(&Request { lock, component, arch })?);
     }
     for image in lock.images_for(minor) {
-        parts.push(container::key(&Wanted { lock, image, minor, arch })?);
+        parts.push(container::key(&ImageRequest { lock, image, minor, arch })?);
     }
     Ok(digest::bytes(&serde_json::to_vec(&parts)?)[..32].to_owned())
 }
 
-/// Writes the bundle to an empty folder.
+/// Writes the bundle to an empty directory.
 fn write(lock: &Lock, minor: &str, arch: Arch, dir: &Path) -> Result<()> {
     let manifest = fill(lock, minor, arch, &dir.join("blobs"))?;
     let path = dir.join("manifest.json");
@@ -112,7 +113,7 @@ fn fill(lock: &Lock, minor: &str, arch: Arch, blobs: &Path) -> Result<Manifest> 
         });
     }
     for image in lock.images_for(minor) {
-        let packed = pack(&container::ensure(&Wanted { lock, image, minor, arch })?, blobs)?;
+        let packed = pack(&container::ensure(&ImageRequest { lock, image, minor, arch })?, blobs)?;
         if image.sandbox {
             manifest.sandbox_image = image.reference.clone();
         }
@@ -147,7 +148,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     }
     let count = |dir: &Path| fs::read_dir(dir).map(Iterator::count).with_context(|| format!("list {}", dir.display()));
     if count(to)? != 1 || count(&blobs)? != 0 {
-        bail!("write bundle to {}: the folder is not empty", to.display());
+        bail!("write bundle to {}: the directory is not empty", to.display());
     }
     for file in files {
         fs::copy(from.join(&file), to.join(&file)).with_context(|| format!("copy {} of bundle", file.display()))?;

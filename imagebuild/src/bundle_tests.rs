@@ -29,7 +29,7 @@ fn lock(dir: &Path, flip: bool) -> Lock {
     Lock::parse(&text, dir).unwrap()
 }
 
-/// A bundle of that lock in `dir`, made anew: what the cache holds may be of older code.
+/// A bundle of that lock in `dir`, built again, because the cache may hold a result of older code.
 fn made(dir: &Path, flip: bool) -> Result<PathBuf> {
     let bundle = dir.join("bundle");
     fs::create_dir(&bundle).unwrap();
@@ -88,7 +88,7 @@ fn a_copy_is_never_mixed_with_what_was_there() {
     copy(&bundle, &out).unwrap();
     assert_eq!(read_manifest(&out).unwrap(), read_manifest(&bundle).unwrap());
     let error = copy(&bundle, &out).unwrap_err().to_string();
-    assert_eq!(error, format!("write bundle to {}: the folder is not empty", out.display()));
+    assert_eq!(error, format!("write bundle to {}: the directory is not empty", out.display()));
 }
 
 #[test]

@@ -8,23 +8,23 @@ use std::path::{Path, PathBuf};
 pub fn dir() -> Result<PathBuf> {
     let base = match std::env::var_os("XDG_CACHE_HOME").filter(|v| !v.is_empty()) {
         Some(v) => PathBuf::from(v),
-        None => PathBuf::from(std::env::var_os("HOME").context("read HOME, needed to find the cache folder")?)
+        None => PathBuf::from(std::env::var_os("HOME").context("read HOME, needed to find the cache directory")?)
             .join(".cache"),
     };
     let dir = base.join("firstboot");
-    std::fs::create_dir_all(&dir).with_context(|| format!("create cache folder {}", dir.display()))?;
+    std::fs::create_dir_all(&dir).with_context(|| format!("create cache directory {}", dir.display()))?;
     Ok(dir)
 }
 
-/// Makes `dir` by calling `fill` with a scratch folder beside it, then renames: it is whole or absent.
+/// Makes `dir` by calling `fill` with a scratch directory next to it, then renames: it is complete or absent.
 /// Returns at once when `dir` already exists.
 pub fn once(dir: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     if dir.exists() {
         return Ok(());
     }
-    let parent = dir.parent().context("find the parent of a cache folder")?;
+    let parent = dir.parent().context("find the parent of a cache directory")?;
     std::fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
-    // Two builds or tests that want the same content: one makes it, the other waits.
+    // Of two builds or tests that need the same content, one makes it and the other waits.
     let path = dir.with_extension("lock");
     let lock = std::fs::File::create(&path).with_context(|| format!("create {}", path.display()))?;
     lock.lock().with_context(|| format!("lock {}", path.display()))?;
@@ -44,7 +44,7 @@ pub fn once(dir: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
             Err(e) => Err(e).with_context(|| format!("rename {} to {}", scratch.display(), dir.display())),
         },
         Err(e) => {
-            // Keep the first error; a left-over scratch folder is harmless.
+            // Keep the first error; a leftover scratch directory is harmless.
             let _ = std::fs::remove_dir_all(&scratch);
             Err(e)
         }

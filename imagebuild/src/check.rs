@@ -1,34 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `make check`: what must hold of the tree before any test runs. Each step is one row of [`STEPS`].
 
-use crate::{cmd, dependencies, device, repo};
+use crate::arch::Arch;
+use crate::{advisories, cmd, dependencies, device, repo};
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-/// How a step ended well.
+/// The result of a step that did not fail.
 pub enum Verdict {
-    /// It holds; what was seen, in a few words.
+    /// It passed; what was seen, in a few words.
     Ok(String),
-    /// It could not be looked at, and why.
+    /// It could not be checked, and why.
     Skipped(String),
 }
 
 type Step = (&'static str, fn(&Path) -> Result<Verdict>);
 
-/// The order of work.
+/// The steps, in order.
 const STEPS: &[Step] = &[
     ("format", format),
     ("lints", lints),
     ("dependencies", dependencies::check),
-    ("advisories", advisories),
+    ("advisories", advisories::check),
     ("documentation", documentation),
-    ("size arm64", |_| size("arm64")),
-    ("size amd64", |_| size("amd64")),
+    ("size arm64", |_| size(Arch::Arm64)),
+    ("size amd64", |_| size(Arch::Amd64)),
 ];
 
-/// Runs `imagebuild check`: every step, also after one failed; one line each, the sum last.
+/// Runs `imagebuild check`: every step, even after one failed. Prints one line for each, and the sum last.
 ///
 /// # Errors
 /// When a step failed.
@@ -54,9 +55,7 @@ pub fn main() -> Result<()> {
             }
         }
     }
-    // The form of cargo's own test results, so that one reader adds up both.
-    let word = if failed == 0 { "ok" } else { "FAILED" };
-    println!("check result: {word}. {passed} passed; {failed} failed; {skipped} skipped");
+    println!("{passed} passed, {failed} failed, {skipped} skipped");
     ensure!(failed == 0, "check the tree: {failed} of {} steps failed", STEPS.len());
     Ok(())
 }
@@ -68,42 +67,29 @@ fn cargo(root: &Path, words: &[&str]) -> Command {
 }
 
 fn format(root: &Path) -> Result<Verdict> {
-    cmd::run(&mut cargo(root, &["fmt", "--all", "--check"])).context("compare with rustfmt; `cargo fmt` mends it")?;
+    cmd::run(&mut cargo(root, &["fmt", "--all", "--check"])).context("compare with rustfmt; `cargo fmt` fixes it")?;
     Ok(Verdict::Ok("rustfmt agrees".into()))
 }
 
 fn lints(root: &Path) -> Result<Verdict> {
     let words = ["clippy", "--quiet", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
     cmd::run(&mut cargo(root, &words)).context("lint the workspace")?;
-    Ok(Verdict::Ok("clippy has nothing to say".into()))
+    Ok(Verdict::Ok("clippy has no warning".into()))
 }
 
 fn documentation(root: &Path) -> Result<Verdict> {
     let words = ["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items", "--locked"];
     let mut command = cargo(root, &words);
-    // Private items are documented too, so links to them are as good as any.
+    // Private items are documented too, so links to them are valid.
     command.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links");
     cmd::run(&mut command).context("build the documentation")?;
-    Ok(Verdict::Ok("rustdoc has nothing to say".into()))
+    Ok(Verdict::Ok("rustdoc has no warning".into()))
 }
 
-fn advisories(root: &Path) -> Result<Verdict> {
-    let skipped = |why: &str| Ok(Verdict::Skipped(why.into()));
-    if !cmd::found("cargo-deny") {
-        return skipped("cargo-deny is not installed");
-    }
-    if cmd::run(&mut cargo(root, &["deny", "fetch", "db"])).is_err() {
-        return skipped("the advisory database is not reachable");
-    }
-    cmd::run(&mut cargo(root, &["deny", "check", "advisories"]))
-        .context("look for known weaknesses in dependencies")?;
-    Ok(Verdict::Ok("none is known".into()))
-}
-
-fn size(arch: &str) -> Result<Verdict> {
+fn size(arch: Arch) -> Result<Verdict> {
     // Building checks that it is static and within the budget.
     let path = device::ensure(arch)?;
-    let bytes = std::fs::metadata(&path).with_context(|| format!("look at {}", path.display()))?.len();
+    let bytes = std::fs::metadata(&path).with_context(|| format!("read the size of {}", path.display()))?.len();
     ensure!(bytes <= device::MAX_BYTES, "keep the device binary small: {bytes} of {} bytes", device::MAX_BYTES);
     Ok(Verdict::Ok(format!("static, {bytes} of {} bytes", device::MAX_BYTES)))
 }

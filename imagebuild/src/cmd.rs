@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, bail};
 use std::process::{Command, Stdio};
 
-/// Runs a command, its output kept back and shown only when it fails, with a line that can be pasted into a shell.
+/// Runs a command. Its output is shown only when it fails, with a line that can be pasted into a shell.
 pub fn run(command: &mut Command) -> Result<()> {
     output(command).map(drop)
 }
@@ -18,15 +18,12 @@ pub fn output(command: &mut Command) -> Result<Vec<u8>> {
         .with_context(|| format!("start {}", command.get_program().to_string_lossy()))?;
     if !out.status.success() {
         let text = [out.stdout, out.stderr].concat();
-        let text = String::from_utf8_lossy(&text);
-        let tail: Vec<&str> = text.lines().rev().take(40).collect();
-        let tail: Vec<&str> = tail.into_iter().rev().collect();
-        bail!("run `{shown}` ({}):\n{}", out.status, tail.join("\n"));
+        bail!("run `{shown}` ({}):\n{}", out.status, last_lines(&String::from_utf8_lossy(&text), 40));
     }
     Ok(out.stdout)
 }
 
-/// The command as one would type it.
+/// The command as a person would type it.
 pub fn shown(command: &Command) -> String {
     let mut words = Vec::new();
     for (key, value) in command.get_envs() {
@@ -46,6 +43,17 @@ fn quoted(word: &str) -> String {
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
     }
+}
+
+/// The last `count` lines of `text`.
+pub fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+/// A program by name; those for administrators are not on every user's PATH.
+pub fn tool(name: &str) -> String {
+    if found(name) { name.to_owned() } else { format!("/usr/sbin/{name}") }
 }
 
 /// Whether a program of this name is on PATH.

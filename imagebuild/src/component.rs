@@ -34,7 +34,7 @@ pub fn main(args: &Args) -> Result<()> {
 }
 
 /// The file of component `name` of the repository's lock, for a Kubernetes minor or version of it (`None`: its
-/// default). Built or fetched when the cache has it not; with a warm cache no network is touched.
+/// default). Built or fetched when the cache does not have it; with a warm cache it needs no network.
 pub fn ensure(name: &str, arch: Arch, kubernetes_version: Option<&str>) -> Result<PathBuf> {
     let lock = Lock::find()?;
     let minor = lock.minor(kubernetes_version)?;

@@ -17,7 +17,7 @@ pub const LEVEL: i32 = 12;
 /// A compressed file and both of its digests.
 #[derive(Debug, Clone)]
 pub struct Packed {
-    /// Where the compressed file lies in the cache.
+    /// The compressed file in the cache.
     pub path: PathBuf,
     /// What the manifest says of it.
     pub blob: Blob,
@@ -38,7 +38,7 @@ pub fn ensure(content: &Path) -> Result<Packed> {
 }
 
 fn length(path: &Path) -> Result<u64> {
-    Ok(std::fs::metadata(path).with_context(|| format!("look at {}", path.display()))?.len())
+    Ok(std::fs::metadata(path).with_context(|| format!("read the size of {}", path.display()))?.len())
 }
 
 /// Writes `from` as one frame to `to`: content size in the header, checksum at the end, the same bytes on a machine

@@ -14,12 +14,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
-/// Name of the archive in its cache folder.
+/// Name of the archive in its cache directory.
 const ARCHIVE: &str = "image.tar";
 
 /// An image of a lock, for one Kubernetes minor and architecture.
 #[derive(Clone, Copy)]
-pub struct Wanted<'a> {
+pub struct ImageRequest<'a> {
     /// The lock.
     pub lock: &'a Lock,
     /// The image.
@@ -31,12 +31,12 @@ pub struct Wanted<'a> {
 }
 
 /// The OCI archive of an image, from the cache when it is there.
-pub fn ensure(wanted: &Wanted) -> Result<PathBuf> {
-    let key = key(wanted).with_context(|| format!("find what image {} is made of", wanted.image.reference))?;
+pub fn ensure(request: &ImageRequest) -> Result<PathBuf> {
+    let key = key(request).with_context(|| format!("find what image {} is made of", request.image.reference))?;
     let dir = cache::dir()?.join("components").join(key);
     cache::once(&dir, |scratch| {
-        let image = make(wanted, scratch).with_context(|| format!("make image {}", wanted.image.reference))?;
-        oci::write(&image, &wanted.image.reference, wanted.arch, &scratch.join(ARCHIVE))?;
+        let image = make(request, scratch).with_context(|| format!("make image {}", request.image.reference))?;
+        oci::write(&image, &request.image.reference, request.arch, &scratch.join(ARCHIVE))?;
         remove_all_but_archive(scratch)
     })?;
     Ok(dir.join(ARCHIVE))
@@ -53,54 +53,54 @@ fn remove_all_but_archive(dir: &Path) -> Result<()> {
 }
 
 /// Hex digest of all that the archive's bytes depend on. Needs no network once the cache is warm.
-pub fn key(wanted: &Wanted) -> Result<String> {
-    let mut parts = vec!["image 1".to_owned(), wanted.arch.to_string(), serde_json::to_string(wanted.image)?];
-    if let ImageSource::Build { files, debian, .. } = &wanted.image.from {
+pub fn key(request: &ImageRequest) -> Result<String> {
+    let mut parts = vec!["image 1".to_owned(), request.arch.to_string(), serde_json::to_string(request.image)?];
+    if let ImageSource::Build { files, debian, .. } = &request.image.from {
         for file in files.values() {
-            parts.push(component::key(&request(wanted, file)?)?);
+            parts.push(component::key(&component_request(request, file)?)?);
         }
         if !debian.is_empty() {
             let names: Vec<&str> = debian.iter().map(String::as_str).collect();
-            let packages = Debian::open(wanted.arch.name())?.resolve(&names, true)?;
+            let packages = Debian::open(request.arch)?.resolve(&names, true)?;
             parts.extend(packages.iter().map(|p| format!("{} {}", p.name, p.version)));
         }
     }
     Ok(digest::bytes(&serde_json::to_vec(&parts)?)[..32].to_owned())
 }
 
-fn request<'a>(wanted: &Wanted<'a>, file: &ImageFile) -> Result<Request<'a>> {
-    let component = wanted.lock.component(&file.component, wanted.minor)?;
-    Ok(Request { lock: wanted.lock, component, arch: wanted.arch })
+fn component_request<'a>(request: &ImageRequest<'a>, file: &ImageFile) -> Result<Request<'a>> {
+    let component = request.lock.component(&file.component, request.minor)?;
+    Ok(Request { lock: request.lock, component, arch: request.arch })
 }
 
-fn make(wanted: &Wanted, scratch: &Path) -> Result<oci::Image> {
-    match &wanted.image.from {
+fn make(request: &ImageRequest, scratch: &Path) -> Result<oci::Image> {
+    match &request.image.from {
         ImageSource::Registry { image, digest, plain_http } => {
-            registry::pull(&wanted.image.name, image, digest, *plain_http, wanted.arch, scratch)
+            registry::pull(&request.image.name, image, digest, *plain_http, request.arch, scratch)
         }
         ImageSource::Build { files, debian, programs, extra, links, entrypoint, user, path } => {
             let mut tree = Tree::new();
             if !debian.is_empty() {
-                add_programs(&mut tree, wanted.arch, debian, programs, extra)?;
+                add_programs(&mut tree, request.arch, debian, programs, extra)?;
             }
             for (at, file) in files {
-                let built = component::ensure_of(&request(wanted, file)?)?;
+                let built = component::ensure_of(&component_request(request, file)?)?;
                 let bytes = fs::read(&built).with_context(|| format!("read {}", built.display()))?;
                 let entry = Entry::File { bytes, mode: 0o755, net_bind_service: file.net_bind_service };
                 tree.insert(at.clone(), entry);
             }
             tree.extend(links.iter().map(|(at, target)| (at.clone(), Entry::Link(target.clone()))));
             let run = Run { entrypoint: entrypoint.clone(), user: user.clone(), path: path.clone() };
-            oci::image(&tree, &run, wanted.arch)
+            oci::image(&tree, &run, request.arch)
         }
     }
 }
 
 /// Adds programs of Debian packages and all that they need to run.
 fn add_programs(tree: &mut Tree, arch: Arch, packages: &[String], programs: &[String], extra: &[String]) -> Result<()> {
-    let debian = Debian::open(arch.name())?;
+    let debian = Debian::open(arch)?;
     let names: Vec<&str> = packages.iter().map(String::as_str).collect();
-    let dir = tempfile::tempdir().context("create a scratch folder")?;
+    let dir = tempfile::tempdir().context("create a scratch directory")?;
     merge_usr(dir.path())?;
     for deb in debian.download(&names, true)? {
         debian.unpack(&deb, dir.path())?;
@@ -115,11 +115,11 @@ fn add_programs(tree: &mut Tree, arch: Arch, packages: &[String], programs: &[St
     Ok(())
 }
 
-/// The links of a merged /usr, which Debian's packages count on and none of them brings.
+/// The links of a merged /usr, which Debian's packages require and none of them contains.
 fn merge_usr(root: &Path) -> Result<()> {
     for name in ["bin", "sbin", "lib", "lib64"] {
-        let folder = root.join("usr").join(name);
-        fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+        let directory = root.join("usr").join(name);
+        fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
         let link = root.join(name);
         std::os::unix::fs::symlink(format!("usr/{name}"), &link)
             .with_context(|| format!("create {}", link.display()))?;
@@ -144,7 +144,8 @@ impl Closure<'_> {
         }
         let file = self.root.join(at.trim_start_matches('/'));
         let bytes = fs::read(&file).with_context(|| format!("read {path} of the unpacked packages"))?;
-        let mode = fs::metadata(&file).with_context(|| format!("look at {path}"))?.permissions().mode() & 0o777;
+        let mode =
+            fs::metadata(&file).with_context(|| format!("read the mode of {path}"))?.permissions().mode() & 0o777;
         let needs = if elf::is_elf(&bytes) { Some(elf::needs(&bytes)?) } else { None };
         self.tree.insert(at.clone(), Entry::File { bytes, mode, net_bind_service: false });
         let Some(needs) = needs else {
@@ -169,11 +170,11 @@ impl Closure<'_> {
         let Some(start) = pattern.strip_suffix('*') else {
             return self.add(&pattern);
         };
-        let (folder, _) = start.rsplit_once('/').with_context(|| format!("read pattern {pattern}: no folder"))?;
-        let list = || fs::read_dir(self.root.join(folder.trim_start_matches('/')));
+        let (directory, _) = start.rsplit_once('/').with_context(|| format!("read pattern {pattern}: no directory"))?;
+        let list = || fs::read_dir(self.root.join(directory.trim_start_matches('/')));
         let mut found = Vec::new();
-        for entry in list().with_context(|| format!("list {folder} of the unpacked packages"))? {
-            let path = format!("{folder}/{}", entry?.file_name().to_string_lossy());
+        for entry in list().with_context(|| format!("list {directory} of the unpacked packages"))? {
+            let path = format!("{directory}/{}", entry?.file_name().to_string_lossy());
             if path.starts_with(start) {
                 found.push(path);
             }
@@ -187,12 +188,12 @@ impl Closure<'_> {
 
     /// Where the dynamic linker looks for a library by default.
     fn library(&self, name: &str) -> Option<String> {
-        let folders = [format!("/usr/lib/{}", self.arch.triplet()), "/usr/lib".to_owned()];
-        let paths = folders.iter().map(|folder| format!("{folder}/{name}"));
+        let directories = [format!("/usr/lib/{}", self.arch.triplet()), "/usr/lib".to_owned()];
+        let paths = directories.iter().map(|directory| format!("{directory}/{name}"));
         paths.into_iter().find(|path| self.root.join(path.trim_start_matches('/')).symlink_metadata().is_ok())
     }
 
-    /// Walks an absolute path as the device would, below the root; adds each link it meets to the image and returns
+    /// Walks an absolute path as the device would, below the root. Adds each link on the way to the image and returns
     /// the path without links.
     fn follow(&mut self, path: &str) -> Result<String> {
         let mut todo: Vec<String> = parts(path);

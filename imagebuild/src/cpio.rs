@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-const FOLDER: u32 = 0o040_000;
+const DIRECTORY: u32 = 0o040_000;
 const FILE: u32 = 0o100_000;
 const LINK: u32 = 0o120_000;
 const CHARACTER_DEVICE: u32 = 0o020_000;
@@ -17,14 +17,14 @@ const CHARACTER_DEVICE: u32 = 0o020_000;
 pub struct Archive {
     bytes: Vec<u8>,
     count: u32,
-    folders: BTreeSet<String>,
+    directories: BTreeSet<String>,
 }
 
 impl Archive {
-    /// Adds a folder; a second time does nothing.
-    pub fn folder(&mut self, name: &str, mode: u32) {
-        if self.folders.insert(name.to_owned()) {
-            self.entry(name, FOLDER | mode, &[], (0, 0));
+    /// Adds a directory; a second time does nothing.
+    pub fn directory(&mut self, name: &str, mode: u32) {
+        if self.directories.insert(name.to_owned()) {
+            self.entry(name, DIRECTORY | mode, &[], (0, 0));
         }
     }
 
@@ -43,7 +43,7 @@ impl Archive {
         self.entry(name, CHARACTER_DEVICE | mode, &[], (major, minor));
     }
 
-    /// Adds all folders and files below `dir`, sorted, under `prefix` (empty, or with a slash at its end).
+    /// Adds all directories and files below `dir`, sorted, under `prefix` (empty, or with a slash at its end).
     pub fn tree(&mut self, dir: &Path, prefix: &str) -> Result<()> {
         let mut names = Vec::new();
         for entry in fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))? {
@@ -54,7 +54,7 @@ impl Archive {
             let path = dir.join(&name);
             let inside = format!("{prefix}{name}");
             if path.is_dir() {
-                self.folder(&inside, 0o755);
+                self.directory(&inside, 0o755);
                 self.tree(&path, &format!("{inside}/"))?;
             } else {
                 self.file(&inside, 0o644, &fs::read(&path).with_context(|| format!("read {}", path.display()))?);
@@ -71,7 +71,7 @@ impl Archive {
 
     fn entry(&mut self, name: &str, mode: u32, content: &[u8], (major, minor): (u32, u32)) {
         self.count += 1;
-        let links = if mode & FOLDER != 0 && mode & FILE == 0 { 2 } else { 1 };
+        let links = if mode & DIRECTORY != 0 && mode & FILE == 0 { 2 } else { 1 };
         let size = content.len() as u32;
         let fields = [self.count, mode, 0, 0, links, 0, size, 0, 0, major, minor, name.len() as u32 + 1, 0];
         self.bytes.extend_from_slice(b"070701");
@@ -98,8 +98,8 @@ mod tests {
     #[test]
     fn entries_are_aligned_and_end_with_the_trailer() {
         let mut archive = Archive::default();
-        archive.folder("bin", 0o755);
-        archive.folder("bin", 0o755);
+        archive.directory("bin", 0o755);
+        archive.directory("bin", 0o755);
         archive.file("bin/x", 0o755, b"hello");
         let bytes = archive.finish();
         assert_eq!(bytes.len() % 4, 0);

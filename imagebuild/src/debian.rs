@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Debian packages of any architecture, resolved and downloaded by apt under a root folder of its own: the
+//! Debian packages of any architecture, resolved and downloaded by apt under a root directory of its own: the
 //! build machine's apt state is neither read nor changed, apart from its choice of mirror and proxy.
 //!
-//! Packages once downloaded stay in the cache, and so do the package lists: a warm build asks no mirror, and
-//! gets the same versions again. [`Debian::refresh`] fetches new lists.
+//! Packages once downloaded stay in the cache, and so do the package lists: a warm build contacts no mirror and
+//! gets the same versions. [`Debian::refresh`] fetches new lists.
 
+use crate::arch::Arch;
 use crate::{cache, cmd, digest};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeSet;
@@ -21,7 +22,7 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// The package archive of [`SUITE`] for one architecture.
 pub struct Debian {
-    arch: String,
+    arch: Arch,
     root: PathBuf,
     debs: PathBuf,
 }
@@ -45,15 +46,10 @@ impl Package {
 }
 
 impl Debian {
-    /// Opens the archive for `arch` (`arm64` or `amd64`); fetches the package lists when there are none yet.
-    pub fn open(arch: &str) -> Result<Debian> {
-        ensure!(matches!(arch, "arm64" | "amd64"), "open Debian archive: unknown architecture {arch}");
+    /// Opens the archive for `arch`; fetches the package lists when there are none yet.
+    pub fn open(arch: Arch) -> Result<Debian> {
         let base = cache::dir()?.join("debs");
-        let debian = Debian {
-            arch: arch.to_owned(),
-            root: base.join(format!("apt-{SUITE}-{arch}")),
-            debs: base.join("archive"),
-        };
+        let debian = Debian { arch, root: base.join(format!("apt-{SUITE}-{arch}")), debs: base.join("archive") };
         fs::create_dir_all(&debian.debs).with_context(|| format!("create {}", debian.debs.display()))?;
         let _lock = debian.lock()?;
         if !debian.root.join("updated").exists() || !debian.root.join("answers/essential").exists() {
@@ -110,7 +106,7 @@ impl Debian {
     }
 
     /// Downloads packages, with their dependencies or alone; returns the .deb files, sorted by name.
-    /// What the cache holds already is not fetched again.
+    /// What the cache already has is not fetched again.
     pub fn download(&self, names: &[&str], with_dependencies: bool) -> Result<Vec<PathBuf>> {
         self.fetch(&self.resolve(names, with_dependencies)?)
     }
@@ -145,7 +141,7 @@ impl Debian {
             .spawn()
             .context("start dpkg-deb")?;
         let stream = source.stdout.take().context("take the output of dpkg-deb")?;
-        // Links of the merged /usr lie in the way as links; keep them and write through.
+        // Links of the merged /usr exist already; keep them and write through.
         let unpacked = Command::new("tar")
             .args(["--extract", "--preserve-permissions", "--keep-directory-symlink", "--file=-", "--directory"])
             .arg(dir)
@@ -179,7 +175,7 @@ impl Debian {
         // Proxies and certificates of the build machine's apt stay in force.
         let acquire = cmd::output(Command::new("apt-config").args(["dump", "--no-empty", "Acquire"]))?;
         let acquire = String::from_utf8_lossy(&acquire);
-        let (root, arch) = (self.root.display(), &self.arch);
+        let (root, arch) = (self.root.display(), self.arch);
         Ok(format!(
             "{acquire}\n\
              APT::Architecture \"{arch}\";\n\

@@ -2,7 +2,7 @@
 //! Licences, bans and sources of dependencies, as deny.toml has them.
 //!
 //! The same file serves cargo-deny, which does this where it is installed. Compiling it takes longer than
-//! everything else in `make check` together, so it is not made a condition.
+//! everything else in `make check` together, so it is not required.
 
 use crate::{check::Verdict, cmd};
 use anyhow::{Context, Result, ensure};
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use std::path::Path;
 use std::process::Command;
 
-/// The parts of deny.toml that count here.
+/// The parts of deny.toml that are used here.
 #[derive(Deserialize)]
 struct Rules {
     licenses: Licences,
@@ -34,7 +34,7 @@ struct Ban {
     reason: String,
 }
 
-/// The parts of `cargo metadata` that count here.
+/// The parts of `cargo metadata` that are used here.
 #[derive(Deserialize)]
 struct Metadata {
     packages: Vec<Package>,
@@ -49,7 +49,7 @@ struct Package {
     source: Option<String>,
 }
 
-/// Checks every package in Cargo.lock, for whichever platform.
+/// Checks every package in Cargo.lock, for all platforms.
 ///
 /// # Errors
 /// Lists what deny.toml does not allow.
@@ -86,11 +86,11 @@ fn objection(package: &Package, rules: &Rules, allowed: &[spdx::Licensee]) -> Op
         return Some(format!("{name}: does not come from the registry"));
     }
     let Some(licence) = &package.license else { return Some(format!("{name}: states no licence")) };
-    // Lax, for the slash of old that stands for OR.
+    // Lax: accepts the old slash for OR.
     let Ok(expression) = spdx::Expression::parse_mode(licence, spdx::ParseMode::LAX) else {
         return Some(format!("{name}: states a licence that cannot be read: {licence}"));
     };
-    let fits = expression.evaluate(|wanted| allowed.iter().any(|a| a.satisfies(wanted)));
+    let fits = expression.evaluate(|term| allowed.iter().any(|a| a.satisfies(term)));
     (!fits).then(|| format!("{name}: licence not allowed: {licence}"))
 }
 

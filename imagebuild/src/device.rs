@@ -2,18 +2,16 @@
 //! The device binary: `firstboot` as a static musl program for either architecture.
 //!
 //! Its result is kept in the cache under a digest of everything that goes into it, so an unchanged tree builds
-//! nothing, in whichever clone.
+//! nothing, in any clone.
 
-use crate::{cache, cmd, digest, repo, toolchain};
+use crate::arch::Arch;
+use crate::{cache, cmd, digest, elf, repo, toolchain};
 use anyhow::{Context, Result, bail, ensure};
-use object::{Endianness, elf, read::elf::FileHeader, read::elf::ProgramHeader};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Size budget for the device binary, bytes: 4 MiB.
 pub const MAX_BYTES: u64 = 4 << 20;
-/// The architectures there are.
-pub const ARCHES: [&str; 2] = ["arm64", "amd64"];
 /// What goes into the binary, relative to the repository's root.
 const INPUTS: [&str; 6] = [
     "Cargo.lock",
@@ -24,38 +22,26 @@ const INPUTS: [&str; 6] = [
     "imagebuild/src/toolchain.rs",
 ];
 
-/// `imagebuild device`: builds the device binary and prints where it lies.
+/// `imagebuild device`: builds the device binary and prints its path.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Architecture: arm64 or amd64
-    #[arg(long, value_parser = ARCHES)]
-    arch: String,
+    #[arg(long)]
+    arch: Arch,
 }
 
 /// Runs `imagebuild device`.
 pub fn main(args: &Args) -> Result<()> {
-    println!("{}", ensure(&args.arch)?.display());
+    println!("{}", ensure(args.arch)?.display());
     Ok(())
-}
-
-/// The musl target of an architecture.
-///
-/// # Errors
-/// When `arch` is neither `arm64` nor `amd64`.
-pub fn triple(arch: &str) -> Result<&'static str> {
-    match arch {
-        "arm64" => Ok("aarch64-unknown-linux-musl"),
-        "amd64" => Ok("x86_64-unknown-linux-musl"),
-        other => bail!("choose the target of architecture {other}: only arm64 and amd64 are known"),
-    }
 }
 
 /// Path of the static binary for `arch`, built now when the cache does not have it.
 ///
 /// # Errors
 /// When there is no tool chain, the build fails, or the result is not static or above [`MAX_BYTES`].
-pub fn ensure(arch: &str) -> Result<PathBuf> {
-    let (root, triple) = (repo::root()?, triple(arch)?);
+pub fn ensure(arch: Arch) -> Result<PathBuf> {
+    let (root, triple) = (repo::root()?, arch.musl());
     let route = toolchain::route(triple)?;
     let inputs = digest::tree(&root, &INPUTS)?;
     let key = digest::bytes(format!("{triple}\n{route}\n{}\n{inputs}", toolchain::WHEELS));
@@ -70,7 +56,7 @@ pub fn ensure(arch: &str) -> Result<PathBuf> {
     Ok(dir.join("firstboot"))
 }
 
-fn build(root: &Path, triple: &str, route: &toolchain::Route, arch: &str) -> Result<PathBuf> {
+fn build(root: &Path, triple: &str, route: &toolchain::Route, arch: Arch) -> Result<PathBuf> {
     eprintln!("imagebuild: building the device binary for {arch} ({route})");
     let start = Instant::now();
     let target = cache::dir()?.join("device-target");
@@ -84,8 +70,8 @@ fn build(root: &Path, triple: &str, route: &toolchain::Route, arch: &str) -> Res
     Ok(target.join(triple).join("device/firstboot"))
 }
 
-/// Makes cargo compile our own package anew. It trusts time stamps, and this folder serves every clone: the
-/// sources of one may be older than what another clone built.
+/// Makes cargo compile our own package again. Cargo trusts time stamps, and all clones share this directory: the
+/// sources of one clone may be older than what another one built.
 fn forget(fingerprints: &Path) -> Result<()> {
     let Ok(entries) = std::fs::read_dir(fingerprints) else { return Ok(()) };
     for entry in entries.flatten() {
@@ -100,19 +86,11 @@ fn forget(fingerprints: &Path) -> Result<()> {
 ///
 /// # Errors
 /// Names what is wrong.
-pub fn check(file: &[u8], arch: &str) -> Result<()> {
-    let machine = if arch == "arm64" { elf::EM_AARCH64 } else { elf::EM_X86_64 };
-    let header = elf::FileHeader64::<Endianness>::parse(file).context("read the ELF header of the device binary")?;
-    let endian = header.endian().context("read the ELF header of the device binary")?;
-    ensure!(header.e_machine(endian) == machine, "check the device binary: it is not for {arch}");
-    for segment in header.program_headers(endian, file).context("read the ELF segments of the device binary")? {
-        let interpreter = segment.interpreter(endian, file).context("read the ELF interpreter")?;
-        if let Some(name) = interpreter {
-            bail!("check the device binary: not static, it wants {}", String::from_utf8_lossy(name));
-        }
-        let entries = segment.dynamic(endian, file).context("read the ELF dynamic section")?.unwrap_or(&[]);
-        let needed = entries.iter().any(|e| e.d_tag.get(endian) == u64::from(elf::DT_NEEDED));
-        ensure!(!needed, "check the device binary: not static, it wants a shared library");
+pub fn check(file: &[u8], arch: Arch) -> Result<()> {
+    let needs = elf::needs(file).context("check the device binary")?;
+    ensure!(needs.arch == arch, "check the device binary: it is not for {arch}");
+    if let Some(name) = needs.interpreter.or_else(|| needs.libraries.into_iter().next()) {
+        bail!("check the device binary: not static, it needs {name}");
     }
     let size = file.len() as u64;
     ensure!(size <= MAX_BYTES, "check the device binary: {size} bytes, {MAX_BYTES} are allowed");
@@ -124,35 +102,27 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    /// The test program itself, which is dynamic.
+    fn own() -> Vec<u8> {
+        std::fs::read(std::env::current_exe().unwrap()).unwrap()
+    }
+
     #[test]
     fn refuses_a_dynamic_program() {
-        // The test program itself is one.
-        let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
-        let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-        let text = check(&own, arch).unwrap_err().to_string();
-        assert!(text.starts_with("check the device binary: not static, it wants /lib"), "{text}");
+        let text = check(&own(), Arch::host().unwrap()).unwrap_err().to_string();
+        assert!(text.starts_with("check the device binary: not static, it needs /lib"), "{text}");
     }
 
     #[test]
     fn refuses_the_other_architecture() {
-        let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
-        let other = if cfg!(target_arch = "aarch64") { "amd64" } else { "arm64" };
-        let text = check(&own, other).unwrap_err().to_string();
+        let other = Arch::ALL.into_iter().find(|arch| *arch != Arch::host().unwrap()).unwrap();
+        let text = check(&own(), other).unwrap_err().to_string();
         assert_eq!(text, format!("check the device binary: it is not for {other}"));
     }
 
     #[test]
     fn refuses_what_is_no_program() {
-        let text = check(b"#!/bin/sh\n", "amd64").unwrap_err().to_string();
-        assert_eq!(text, "read the ELF header of the device binary");
-    }
-
-    #[test]
-    fn knows_two_architectures() {
-        assert_eq!(triple("arm64").unwrap(), "aarch64-unknown-linux-musl");
-        assert_eq!(
-            triple("riscv64").unwrap_err().to_string(),
-            "choose the target of architecture riscv64: only arm64 and amd64 are known"
-        );
+        let text = format!("{:#}", check(b"#!/bin/sh\n", Arch::Amd64).unwrap_err());
+        assert!(text.starts_with("check the device binary: read ELF header"), "{text}");
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! SHA-256 as hexadecimal text, of bytes, files and folders: cache keys and the identifiers derived from them.
+//! SHA-256 as hexadecimal text, of bytes, files and directories: cache keys and the identifiers derived from them.
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
@@ -11,8 +11,8 @@ pub fn bytes(bytes: impl AsRef<[u8]>) -> String {
     hex(Sha256::digest(bytes))
 }
 
-/// Hexadecimal SHA-256 over the names and contents of files, and of all files below folders, in a fixed order.
-/// Names count relative to `root`, so that two clones of one content agree.
+/// Hexadecimal SHA-256 over the names and contents of files, and of all files below directories, in a fixed order.
+/// Names count relative to `root`, so that two clones with the same content agree.
 pub fn tree(root: &Path, parts: &[&str]) -> Result<String> {
     let mut files = Vec::new();
     for part in parts {
@@ -33,7 +33,7 @@ pub fn tree(root: &Path, parts: &[&str]) -> Result<String> {
 }
 
 fn collect(path: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
-    let kind = std::fs::metadata(path).with_context(|| format!("look at {}", path.display()))?;
+    let kind = std::fs::metadata(path).with_context(|| format!("read the type of {}", path.display()))?;
     if !kind.is_dir() {
         into.push(path.to_path_buf());
         return Ok(());

@@ -7,12 +7,12 @@ use reqwest::header::HeaderMap;
 use std::io::Write;
 use std::time::Duration;
 
-/// No answer, or no more bytes, for this long is an error.
+/// Longest time without an answer or without further bytes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A client for `url`: through the environment's proxy, but never for loopback.
 fn client(url: &str) -> Result<Client> {
-    // An error only says that another thread was first.
+    // An error only means that another thread was first.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = Client::builder()
         .user_agent(concat!("firstboot-imagebuild/", env!("CARGO_PKG_VERSION")))
@@ -27,7 +27,7 @@ fn client(url: &str) -> Result<Client> {
     builder.build().context("set up HTTP")
 }
 
-/// Asks with GET and returns the answer, whatever its status.
+/// Sends a GET request and returns the answer, whatever its status.
 pub fn request(url: &str, headers: HeaderMap) -> Result<Response> {
     let send = || client(url)?.get(url).headers(headers).send().map_err(|e| anyhow::Error::new(e.without_url()));
     send().with_context(|| format!("get {url}"))

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The initrd: busybox, one script (`initrd/init`), and the drivers behind which a root disk may lie.
+//! The initrd: busybox, one script (`initrd/init`), and the drivers that a root disk may need.
 //!
 //! Made natively for any architecture: nothing of the target runs here. The archive has fixed times and order, so
 //! the same input gives the same bytes.
 
+use crate::cmd::tool;
 use crate::debian::Debian;
-use crate::owner::tool;
 use crate::progress::step;
 use crate::rootfs::Rootfs;
 use crate::target::Target;
@@ -32,7 +32,7 @@ const ZSTD_LEVEL: i32 = 12;
 
 /// Builds the initrd of a target, or finds it in the cache.
 pub fn ensure(target: &Target, rootfs: &Rootfs) -> Result<PathBuf> {
-    let debian = Debian::open(&target.arch)?;
+    let debian = Debian::open(target.arch)?;
     let busybox = debian.resolve(&["busybox-static"], false)?;
     let name = busybox.first().context("find busybox-static")?.file_name();
     let locked = if locked_down(target) { "locked" } else { "open" };
@@ -56,7 +56,7 @@ pub fn ensure(target: &Target, rootfs: &Rootfs) -> Result<PathBuf> {
     Ok(dir.join("initrd"))
 }
 
-/// Copies the wanted modules, and what they need, into `tree`, unpacked, with indexes of their own.
+/// Copies the selected modules and their dependencies into `tree`, unpacked, with their own indexes.
 fn drivers(target: &Target, rootfs: &Rootfs, scratch: &Path, tree: &Path) -> Result<()> {
     let all = scratch.join("all");
     fs::create_dir(&all)?;
@@ -72,10 +72,10 @@ fn drivers(target: &Target, rootfs: &Rootfs, scratch: &Path, tree: &Path) -> Res
     let read = |name: &str| fs::read_to_string(base.join(name)).with_context(|| format!("read {name} of the kernel"));
     let builtin: BTreeSet<String> = read("modules.builtin")?.lines().map(module_name).collect();
     let dependencies = parse_dependencies(&read("modules.dep")?);
-    let wanted = closure(&dependencies, &builtin, &target.initrd.modules)?;
+    let selected = closure(&dependencies, &builtin, &target.initrd.modules)?;
 
     let home = tree.join("lib/modules").join(&rootfs.release);
-    for module in &wanted {
+    for module in &selected {
         let plain = home.join(module.trim_end_matches(".xz"));
         if let Some(parent) = plain.parent() {
             fs::create_dir_all(parent)?;
@@ -131,31 +131,31 @@ fn closure(
     builtin: &BTreeSet<String>,
     patterns: &[String],
 ) -> Result<BTreeSet<String>> {
-    let mut wanted = BTreeSet::new();
+    let mut selected = BTreeSet::new();
     for pattern in patterns {
-        let folder = pattern.ends_with('/').then(|| format!("kernel/{pattern}"));
+        let directory = pattern.ends_with('/').then(|| format!("kernel/{pattern}"));
         let name = module_name(pattern);
-        let matches = |module: &String| match &folder {
-            Some(folder) => module.starts_with(folder.as_str()),
+        let matches = |module: &String| match &directory {
+            Some(directory) => module.starts_with(directory.as_str()),
             None => module_name(module) == name,
         };
         let mut found = dependencies.iter().filter(|(module, _)| matches(module)).peekable();
         ensure!(
-            found.peek().is_some() || folder.is_some() || builtin.contains(&name),
+            found.peek().is_some() || directory.is_some() || builtin.contains(&name),
             "find kernel module {pattern}, named by the target under initrd.modules"
         );
         for (module, needs) in found {
-            wanted.insert(module.clone());
-            wanted.extend(needs.iter().cloned());
+            selected.insert(module.clone());
+            selected.extend(needs.iter().cloned());
         }
     }
-    Ok(wanted)
+    Ok(selected)
 }
 
 fn pack(busybox: &Path, tree: &Path) -> Result<Vec<u8>> {
     let mut archive = cpio::Archive::default();
     for dir in ["bin", "dev", "proc", "root", "sbin", "sys"] {
-        archive.folder(dir, 0o755);
+        archive.directory(dir, 0o755);
     }
     let program = busybox.join("usr/bin/busybox");
     archive.file("bin/busybox", 0o755, &fs::read(&program).with_context(|| format!("read {}", program.display()))?);
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn closure_takes_folders_names_and_what_they_need() {
+    fn closure_takes_directories_names_and_what_they_need() {
         let text = "kernel/a/x-y.ko.xz: kernel/lib/z.ko.xz\nkernel/a/b/q.ko.xz:\nkernel/lib/z.ko.xz:\nkernel/n.ko:\n";
         let deps = parse_dependencies(text);
         let builtin = BTreeSet::from(["core".to_owned()]);

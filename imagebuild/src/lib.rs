@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Builds what a device needs: tool chain, components, bundle, root file system, disk image, seed.
 
+pub mod advisories;
 pub mod arch;
 pub mod build;
 pub mod bundle;
@@ -28,6 +29,9 @@ pub mod repo;
 pub mod rootfs;
 pub mod seed;
 pub mod setup;
+#[cfg(test)]
+#[path = "../../tests/skip.rs"]
+mod skip;
 pub mod source;
 pub mod target;
 pub mod toolchain;

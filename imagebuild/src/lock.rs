@@ -20,7 +20,7 @@ pub struct Lock {
     pub version: u32,
     /// The Kubernetes minor that is built when none is asked for, for example `1.36`.
     pub kubernetes: String,
-    /// Go modules that components are built from, by the name of their wrapper folder.
+    /// Go modules that components are built from, by the name of their wrapper directory.
     #[serde(default)]
     pub wrapper: BTreeMap<String, Wrapper>,
     /// Programs.
@@ -29,7 +29,7 @@ pub struct Lock {
     /// Container images.
     #[serde(default, rename = "image")]
     pub images: Vec<Image>,
-    /// Folder of the lock: where wrapper folders and local files are looked up.
+    /// Directory of the lock: where wrapper directories and local files are looked up.
     #[serde(skip)]
     pub root: PathBuf,
 }
@@ -47,7 +47,7 @@ pub struct Wrapper {
     /// Build tags.
     #[serde(default)]
     pub tags: Vec<String>,
-    /// Flags for the linker, beside `-s -w`.
+    /// Flags for the linker, in addition to `-s -w`.
     #[serde(default)]
     pub ldflags: Vec<String>,
     /// Present when C is linked in: statically, with these libraries.
@@ -103,9 +103,9 @@ pub enum Source {
         define: Vec<String>,
     },
     /// A Go program in this repository that needs nothing but Go's own library.
-    GoFolder {
-        /// Folder, relative to the lock.
-        folder: String,
+    GoDirectory {
+        /// Directory, relative to the lock.
+        directory: String,
     },
     /// A download.
     Url {
@@ -211,20 +211,20 @@ fn executable() -> u32 {
 }
 
 impl Lock {
-    /// Reads the repository's lock, looked for from the working folder upwards.
+    /// Reads the repository's lock, looked for from the working directory upwards.
     pub fn find() -> Result<Lock> {
-        let here = std::env::current_dir().context("read the working folder")?;
+        let here = std::env::current_dir().context("read the working directory")?;
         match here.ancestors().find(|d| d.join(FILE).is_file()) {
             Some(root) => Lock::read(&root.join(FILE)),
             None => bail!("find {FILE}: neither in {} nor above it", here.display()),
         }
     }
 
-    /// Reads a lock. Relative paths in it count from its folder.
+    /// Reads a lock. Relative paths in it count from its directory.
     pub fn read(path: &Path) -> Result<Lock> {
         let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
         let root = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let root = std::fs::canonicalize(root).with_context(|| format!("find the folder of {}", path.display()))?;
+        let root = std::fs::canonicalize(root).with_context(|| format!("find the directory of {}", path.display()))?;
         Lock::parse(&text, &root).with_context(|| format!("read {}", path.display()))
     }
 
@@ -272,20 +272,20 @@ impl Lock {
         self.wrapper.get(name).with_context(|| format!("find wrapper {name:?} in {FILE}"))
     }
 
-    /// The folder of a wrapper module.
+    /// The directory of a wrapper module.
     pub fn wrapper_dir(&self, name: &str) -> PathBuf {
         self.root.join("imagebuild/components").join(name)
     }
 
-    /// The Kubernetes minor that `wanted` means: `1.36`, `v1.36`, `1.36.3`; none means the lock's default.
+    /// The Kubernetes minor that `version` means: `1.36`, `v1.36`, `1.36.3`; none means the lock's default.
     /// An unknown one is an error that lists what is there.
-    pub fn minor(&self, wanted: Option<&str>) -> Result<String> {
+    pub fn minor(&self, version: Option<&str>) -> Result<String> {
         let there: BTreeMap<&str, &str> = self
             .components
             .iter()
             .filter_map(|c| c.kubernetes.as_deref().map(|minor| (minor, c.version.as_str())))
             .collect();
-        let wanted = wanted.unwrap_or(&self.kubernetes).trim_start_matches('v');
+        let wanted = version.unwrap_or(&self.kubernetes).trim_start_matches('v');
         match there.iter().find(|(minor, version)| wanted == **minor || wanted == **version) {
             Some((minor, _)) => Ok((*minor).to_owned()),
             None => {

@@ -24,7 +24,7 @@ enum Command {
     Component(imagebuild::component::Args),
     /// Build the device binary and print its path
     Device(imagebuild::device::Args),
-    /// Make, check and drop seeds
+    /// Make seeds, validate them and write them to images and cards
     Seed(imagebuild::seed::Args),
     /// Install what this machine lacks
     Setup(imagebuild::setup::Args),
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            // The chain on one line; anyhow's own form adds a backtrace that helps nobody at this door.
+            // The chain on one line; anyhow's own form adds a backtrace.
             eprintln!("imagebuild: {e:#}");
             ExitCode::FAILURE
         }

@@ -3,7 +3,7 @@
 //!
 //! Pure: the same entries give the same bytes. Names are sorted, times are 0, owners are root.
 //! Layers are plain tar, not gzip: the archive is compressed as a whole by zstd, which packs tar better than gzip in
-//! it, and a slow device is spared unpacking twice.
+//! it, and a slow device does not unpack twice.
 
 use crate::arch::Arch;
 use crate::digest;
@@ -41,7 +41,7 @@ pub enum Entry {
     Link(String),
 }
 
-/// The file system of an image: absolute path to entry. Folders are made as needed.
+/// The file system of an image: absolute path to entry. Directories are made as needed.
 pub type Tree = BTreeMap<String, Entry>;
 
 /// How an image is run.
@@ -115,20 +115,20 @@ fn descriptor(media_type: &str, digest: &str, size: usize) -> Value {
 
 /// The tree as a tar, parents before children.
 fn layer(tree: &Tree) -> Result<Vec<u8>> {
-    let mut folders = BTreeMap::new();
+    let mut directories = BTreeMap::new();
     for path in tree.keys() {
         let Some(relative) = path.strip_prefix('/').filter(|p| !p.is_empty() && !p.split('/').any(|c| c == ".."))
         else {
             bail!("write image layer: {path} is no absolute path");
         };
         for (end, _) in relative.match_indices('/') {
-            folders.insert(&relative[..end], None);
+            directories.insert(&relative[..end], None);
         }
     }
-    let mut all: BTreeMap<&str, Option<&Entry>> = folders;
+    let mut all: BTreeMap<&str, Option<&Entry>> = directories;
     for (path, entry) in tree {
         if all.insert(path.trim_start_matches('/'), Some(entry)).is_some() {
-            bail!("write image layer: {path} is both a folder and not");
+            bail!("write image layer: {path} is both a directory and not");
         }
     }
     let mut tar = tar::Builder::new(Vec::new());
@@ -153,7 +153,7 @@ fn append(tar: &mut tar::Builder<Vec<u8>>, path: &str, entry: Option<&Entry>) ->
     Ok(())
 }
 
-/// A header with nothing in it that differs from run to run.
+/// A header without anything that differs between runs.
 fn header(kind: tar::EntryType, size: u64, mode: u32) -> tar::Header {
     let mut header = tar::Header::new_ustar();
     header.set_entry_type(kind);
@@ -181,7 +181,7 @@ pub fn write(image: &Image, reference: &str, arch: Arch, to: &Path) -> Result<()
         let mut header = header(tar::EntryType::Regular, bytes.len() as u64, 0o644);
         tar.append_data(&mut header, name, bytes).with_context(|| format!("write {name} to {}", to.display()))
     };
-    // First what tells a reader what this is.
+    // First the file that names the format.
     put("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     put("index.json", &index)?;
     let mut names: Vec<&String> = image.blobs.keys().chain([&digest]).collect();

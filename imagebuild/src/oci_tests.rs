@@ -105,5 +105,5 @@ fn paths_that_leave_the_image_are_refused() {
         assert_eq!(error, format!("write image layer: {path} is no absolute path"));
     }
     let tree = Tree::from([("/a".to_owned(), file(b"", false)), ("/a/b".to_owned(), file(b"", false))]);
-    assert_eq!(layer(&tree).unwrap_err().to_string(), "write image layer: /a is both a folder and not");
+    assert_eq!(layer(&tree).unwrap_err().to_string(), "write image layer: /a is both a directory and not");
 }

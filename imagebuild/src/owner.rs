@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Files with owners, made by whoever runs the build: plainly as root, under fakeroot as anyone else.
+//! Files with owners: set directly when the build runs as root, under fakeroot otherwise.
 
 use crate::cmd;
 use anyhow::{Result, ensure};
@@ -13,7 +13,7 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// `scratch`: a folder for the time of the build, beside the files themselves.
+    /// `scratch`: a directory for the time of the build, next to the files themselves.
     pub fn new(scratch: &Path) -> Result<Owner> {
         let root = String::from_utf8_lossy(&cmd::output(Command::new("id").arg("-u"))?).trim() == "0";
         ensure!(root || cmd::found("fakeroot"), "find fakeroot, needed to build images without being root");
@@ -26,7 +26,7 @@ impl Owner {
 
     /// A command that sees and sets owners.
     pub fn command(&self, program: &str) -> Command {
-        let program = tool(program);
+        let program = cmd::tool(program);
         match &self.state {
             None => Command::new(program),
             Some(state) => {
@@ -36,9 +36,4 @@ impl Owner {
             }
         }
     }
-}
-
-/// A program by name; those for administrators are not on everyone's PATH.
-pub fn tool(name: &str) -> String {
-    if cmd::found(name) { name.to_owned() } else { format!("/usr/sbin/{name}") }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Takes an image from a registry, by digest only: <https://github.com/opencontainers/distribution-spec>.
 //!
-//! Whatever the registry says, every byte is held against a digest that leads back to the one in the lock.
+//! Whatever the registry says, every byte is checked against a digest that leads back to the one in the lock.
 
 use crate::arch::Arch;
 use crate::oci::{Content, Image};
@@ -51,7 +51,7 @@ struct Repository<'a> {
 }
 
 /// Fetches the image for `arch` whose manifest, or list of manifests, has `digest` (`sha256:…`). `image` is
-/// `host[:port]/name`. Layers are stored in the folder `scratch`, which must outlive the result.
+/// `host[:port]/name`. Layers are stored in the directory `scratch`, which must outlive the result.
 pub fn pull(component: &str, image: &str, digest: &str, plain_http: bool, arch: Arch, scratch: &Path) -> Result<Image> {
     let Some((host, name)) = image.split_once('/') else {
         bail!("read image {image} of component {component}: it is not host/name");
@@ -109,7 +109,7 @@ impl Repository<'_> {
         verify::expect(self.component, &format!("layer {url}"), digest, &found)
     }
 
-    /// Asks, and once more with an anonymous token when the registry wants one.
+    /// Sends a request, and repeats it with an anonymous token when the registry requires one.
     fn get(&mut self, url: &str) -> Result<reqwest::blocking::Response> {
         let answer = http::request(url, self.headers()?)?;
         if answer.status() != StatusCode::UNAUTHORIZED || self.token.is_some() {
@@ -144,7 +144,7 @@ impl Repository<'_> {
     }
 }
 
-/// Where a `Bearer realm="…",service="…",scope="…"` challenge wants a token to be fetched.
+/// The URL of the token that a `Bearer realm="…",service="…",scope="…"` challenge requires.
 fn token_url(challenge: &str) -> Option<String> {
     let fields = challenge.strip_prefix("Bearer ")?;
     let field = |name: &str| {

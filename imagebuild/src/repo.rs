@@ -4,10 +4,10 @@
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 
-/// The repository's root: the nearest folder, from the working directory upwards, that holds both the workspace's
+/// The repository's root: the nearest directory, from the working directory upwards, that holds both the workspace's
 /// `Cargo.lock` and `firstboot/Cargo.toml`.
 ///
-/// Asked for at run time, not baked in: build folders are shared between clones.
+/// Found at run time, not built in: build directories are shared between clones.
 pub fn root() -> Result<PathBuf> {
     let here = std::env::current_dir().context("read the working directory")?;
     find(&here).with_context(|| format!("find the firstboot repository from {} upwards", here.display()))

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Set-up: finds out what this machine lacks for a job and installs it, or says the one command that does.
+//! Set-up: installs what this machine lacks for a job, or prints the command that does.
 //!
 //! Only Debian packages are installed; everything else (zig, Debian lists, Go modules) goes to caches when it is
 //! first needed. Nothing is configured and no service is started.
 
+use crate::arch::Arch;
 use crate::debian::{Debian, Package};
-use crate::{cache, cmd, device, digest, repo, toolchain};
+use crate::{cache, cmd, digest, repo, toolchain};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -15,12 +16,12 @@ use std::process::Command;
 /// `imagebuild setup`: installs what this machine lacks.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What the machine is wanted for
+    /// What the machine is set up for
     #[arg(long = "for", value_enum, default_value = "demo")]
     goal: Goal,
 }
 
-/// What a machine is set up for. Each later one wants what the earlier ones want.
+/// What a machine is set up for. Each goal includes the earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Goal {
     /// `make check`: the device binaries
@@ -35,11 +36,11 @@ pub enum Goal {
     Bench,
 }
 
-/// One thing that has to be here.
+/// A tool that has to be installed.
 struct Tool {
-    /// A file that is there when it is installed: absolute, or a program's name to look for on PATH.
+    /// A file that exists when it is installed: an absolute path, or a program's name to look up in PATH.
     file: &'static str,
-    /// The Debian package that brings it.
+    /// The Debian package that contains it.
     package: &'static str,
     /// First goal that needs it.
     from: Goal,
@@ -51,7 +52,7 @@ const fn tool(file: &'static str, package: &'static str, from: Goal) -> Tool {
     Tool { file, package, from, host: "" }
 }
 
-/// Everything this repository calls, apart from Rust and Go.
+/// Everything that this repository runs, apart from Rust and Go.
 const TOOLS: &[Tool] = &[
     tool("cc", "gcc", Goal::Check),
     tool("/usr/include/stdio.h", "libc6-dev", Goal::Check),
@@ -92,6 +93,9 @@ const TOOLS: &[Tool] = &[
     tool("tinyproxy", "tinyproxy-bin", Goal::Test),
     tool("nmap", "nmap", Goal::Test),
     tool("ssh", "openssh-client", Goal::Test),
+    tool("openssl", "openssl", Goal::Test),
+    tool("systemd-analyze", "systemd", Goal::Test),
+    tool("/usr/lib/systemd/systemd-networkd", "systemd", Goal::Test),
     tool("python3", "python3", Goal::Test),
     // libFuzzer is C++.
     tool("g++", "g++", Goal::Test),
@@ -102,7 +106,7 @@ const RUST_PACKAGES: [&str; 3] = ["cargo-web", "rust-web-src", "rustc-web"];
 /// Oldest Go that builds the components, as their go.mod files say.
 const MIN_GO: (u32, u32) = (1, 26);
 
-/// What this user may do.
+/// Whether this user may install packages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum May {
     /// Is root.
@@ -121,16 +125,20 @@ pub fn main(args: &Args) -> Result<()> {
 /// Makes sure that everything `goal` needs is here. Quick and silent when it is.
 ///
 /// # Errors
-/// When something is missing that may not be installed: the text holds the command to run.
+/// When something is missing that this user may not install: the text has the command to run.
 pub fn install(goal: Goal) -> Result<()> {
     if goal > Goal::Check {
         go_is_new_enough()?;
     }
-    let missing = wanted(goal)?;
+    let missing = missing_packages(goal)?;
     if !missing.is_empty() {
-        ensure!(cmd::found("apt-get"), "install {}: no apt-get here, so it is up to you", missing.join(" "));
+        ensure!(
+            cmd::found("apt-get"),
+            "install {}: this machine has no apt-get, install them by hand",
+            missing.join(" ")
+        );
         apt(&missing)?;
-        let still = wanted(goal)?;
+        let still = missing_packages(goal)?;
         ensure!(still.is_empty(), "install {}: installed, but not found afterwards", still.join(" "));
     }
     if goal >= Goal::Test {
@@ -143,9 +151,9 @@ pub fn install(goal: Goal) -> Result<()> {
     Ok(())
 }
 
-/// Folder to add to PATH for Debian's container registry, which tests pull from; `None` where it is installed.
+/// Directory to add to PATH for Debian's container registry, which tests pull from; `None` where it is installed.
 ///
-/// Taken out of its package without installing that: the package would start a service.
+/// Extracted from its package, not installed: the package would start a service.
 pub fn registry() -> Result<Option<PathBuf>> {
     const PACKAGE: &str = "docker-registry";
     if cmd::found(PACKAGE) {
@@ -168,14 +176,10 @@ pub fn registry() -> Result<Option<PathBuf>> {
     Ok(Some(dir.join("usr/bin")))
 }
 
-/// A program that is the images' sshd on this machine, for tests to ask: run by its own loader with its own libraries,
-/// out of Debian's packages, none of which is installed.
+/// The images' sshd as a program for this machine, for tests. It runs with its own loader and libraries from Debian's
+/// packages, none of which is installed.
 pub fn sshd() -> Result<PathBuf> {
-    let (arch, triple) = match std::env::consts::ARCH {
-        "x86_64" => ("amd64", "x86_64-linux-gnu"),
-        "aarch64" => ("arm64", "aarch64-linux-gnu"),
-        other => bail!("fetch sshd: no images are made for {other}"),
-    };
+    let arch = Arch::host()?;
     let debian = Debian::open(arch)?;
     let mut packages = debian.resolve(&["openssh-server"], true)?;
     packages.retain(|p| p.name == "openssh-server" || p.name.starts_with("lib") || p.name.starts_with("zlib"));
@@ -187,8 +191,11 @@ pub fn sshd() -> Result<PathBuf> {
             debian.unpack(&deb, scratch)?;
         }
         let usr = dir.join("usr");
-        let (usr, libraries) = (usr.display(), usr.join("lib").join(triple));
-        let loader = if arch == "amd64" { "ld-linux-x86-64.so.2" } else { "ld-linux-aarch64.so.1" };
+        let (usr, libraries) = (usr.display(), usr.join("lib").join(arch.triplet()));
+        let loader = match arch {
+            Arch::Amd64 => "ld-linux-x86-64.so.2",
+            Arch::Arm64 => "ld-linux-aarch64.so.1",
+        };
         let libraries = libraries.display();
         let text = format!("#!/bin/sh\nexec {libraries}/{loader} --library-path {libraries} {usr}/sbin/sshd \"$@\"\n");
         let path = scratch.join("sshd");
@@ -200,10 +207,10 @@ pub fn sshd() -> Result<PathBuf> {
 }
 
 /// Packages that are missing for `goal`.
-fn wanted(goal: Goal) -> Result<Vec<&'static str>> {
+fn missing_packages(goal: Goal) -> Result<Vec<&'static str>> {
     let mut packages = missing(goal, std::env::consts::ARCH, &here);
     let probe = toolchain::probe()?;
-    if device::ARCHES.iter().any(|a| device::triple(a).is_ok_and(|t| toolchain::choose(&probe, t).is_none())) {
+    if Arch::ALL.iter().any(|arch| toolchain::choose(&probe, arch.musl()).is_none()) {
         packages.extend(RUST_PACKAGES);
     }
     if !toolchain::zig_is_here()? && !python_makes_environments() {
@@ -219,7 +226,7 @@ fn missing(goal: Goal, host: &str, here: &dyn Fn(&str) -> bool) -> Vec<&'static 
     due.filter(|t| !here(t.file)).map(|t| t.package).collect()
 }
 
-/// Whether an absolute path exists, or a program is on PATH or where administrators' programs lie.
+/// Whether an absolute path exists, or a program is on PATH or in the directories of administrators' programs.
 fn here(file: &str) -> bool {
     let admin = ["/usr/sbin", "/sbin"];
     match file.starts_with('/') {
@@ -229,7 +236,7 @@ fn here(file: &str) -> bool {
 }
 
 fn routes() -> Result<Vec<toolchain::Route>> {
-    device::ARCHES.iter().map(|a| toolchain::route(device::triple(a)?)).collect()
+    Arch::ALL.iter().map(|arch| toolchain::route(arch.musl())).collect()
 }
 
 fn python_makes_environments() -> bool {
@@ -247,10 +254,11 @@ fn apt(packages: &[&str]) -> Result<()> {
         eprintln!("setup: installed in {:.0} s", start.elapsed().as_secs_f64());
         return Ok(());
     }
-    // Never updated, or lists so old that their packages are gone. A source that fails need not be one of Debian's.
+    // The lists were never fetched, or are so old that their packages are gone. A source that fails may be a third
+    // party's.
     eprintln!("setup: fetching package lists");
     if let Err(e) = run_apt(may, &["update"]) {
-        eprintln!("setup: some package lists could not be fetched, going on without them ({e:#})");
+        eprintln!("setup: some package lists could not be fetched, continuing without them ({e:#})");
     }
     run_apt(may, &install_words(packages)).with_context(|| {
         let rust = packages.iter().any(|p| RUST_PACKAGES.contains(p));
@@ -278,7 +286,7 @@ fn run_apt(may: May, words: &[&str]) -> Result<()> {
     if may == May::Sudo {
         command.args(["-n", "env"]);
     }
-    // Another apt may be at work; two minutes is what it gets.
+    // Another apt may be running: wait two minutes for it.
     command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-o", "DPkg::Lock::Timeout=120"]).args(words);
     cmd::run(&mut command)
 }
@@ -305,7 +313,7 @@ fn lists_are_here() -> bool {
 fn go_is_new_enough() -> Result<()> {
     let remedy = format!("install Go {}.{} or newer and put it on PATH", MIN_GO.0, MIN_GO.1);
     ensure!(cmd::found("go"), "find Go: {remedy}");
-    // Beside a go.mod: a Go that is too old but may fetch a newer one does so here, and then answers for it.
+    // Next to a go.mod: a Go that is too old but may fetch a newer one does so here, and prints that version.
     let wrapper = repo::root()?.join("imagebuild/components/kubernetes-1.36");
     let out = cmd::output(Command::new("go").arg("version").current_dir(wrapper)).with_context(|| remedy.clone())?;
     let text = String::from_utf8_lossy(&out);

@@ -2,6 +2,7 @@
 //! Targets: what an image for one kind of board is made of. A target is one TOML file, complete in itself;
 //! a new board is a new file, not new code.
 
+use crate::arch::Arch;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -13,9 +14,9 @@ pub struct Target {
     /// File name without `.toml`.
     #[serde(skip)]
     pub name: String,
-    /// `arm64` or `amd64`.
-    pub arch: String,
-    /// Debian package that brings the kernel.
+    /// Architecture of the board.
+    pub arch: Arch,
+    /// Debian package of the kernel.
     pub kernel_package: String,
     /// Values for `console=`; the last one also gets firstboot's progress lines.
     pub consoles: Vec<String>,
@@ -25,11 +26,11 @@ pub struct Target {
     pub bootloader: Bootloader,
     /// Debian packages besides the essential ones and the kernel.
     pub packages: Vec<String>,
-    /// Folders below the kernel's modules that are left out.
+    /// Directories below the kernel's modules that are left out.
     pub drop_modules: Vec<String>,
     /// What is needed to find the root file system.
     pub initrd: Initrd,
-    /// Lights of the board that tell how far the device is: names in /sys/class/leds, with at most one `*`.
+    /// LEDs of the board that show the progress of the device: names in /sys/class/leds, with at most one `*`.
     #[serde(default)]
     pub leds: Vec<String>,
     /// The disk from its beginning to its end.
@@ -48,7 +49,7 @@ pub enum Bootloader {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Initrd {
-    /// Names of kernel modules, or folders of them (with a slash at the end) below the kernel's modules.
+    /// Names of kernel modules, or directories of them (with a slash at the end) below the kernel's modules.
     pub modules: Vec<String>,
     /// Seconds to wait for the root partition.
     pub wait: u32,
@@ -83,7 +84,7 @@ impl Target {
     pub fn load(name: &str) -> Result<Target> {
         let path = match name.ends_with(".toml") {
             true => PathBuf::from(name),
-            false => Target::folder()?.join(format!("{name}.toml")),
+            false => Target::directory()?.join(format!("{name}.toml")),
         };
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
@@ -96,16 +97,16 @@ impl Target {
         Target::parse(&stem, &text).with_context(|| format!("read target {}", path.display()))
     }
 
-    /// The folder that the targets lie in.
-    pub fn folder() -> Result<PathBuf> {
+    /// The directory of the targets.
+    pub fn directory() -> Result<PathBuf> {
         Ok(crate::repo::root()?.join("targets"))
     }
 
     /// Names of all targets, sorted.
     pub fn names() -> Result<Vec<String>> {
-        let folder = Target::folder()?;
+        let directory = Target::directory()?;
         let mut names = Vec::new();
-        for entry in std::fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))? {
+        for entry in std::fs::read_dir(&directory).with_context(|| format!("list {}", directory.display()))? {
             let name = entry?.file_name().to_string_lossy().into_owned();
             names.extend(name.strip_suffix(".toml").map(str::to_owned));
         }
@@ -117,11 +118,6 @@ impl Target {
     pub fn parse(name: &str, text: &str) -> Result<Target> {
         let mut target: Target = toml::from_str(text)?;
         target.name = name.to_owned();
-        ensure!(
-            matches!(target.arch.as_str(), "arm64" | "amd64"),
-            "arch: expected arm64 or amd64, found {}",
-            target.arch
-        );
         ensure!(!target.consoles.is_empty(), "consoles: name at least one");
         for name in &target.leds {
             ensure!(firstboot::leds::is_name(name), "leds: `{name}` is no name in /sys/class/leds with at most one *");
@@ -156,7 +152,7 @@ mod tests {
         for name in names {
             let target = Target::load(&name).unwrap();
             assert_eq!(target.name, name);
-            let text = std::fs::read_to_string(Target::folder().unwrap().join(format!("{name}.toml"))).unwrap();
+            let text = std::fs::read_to_string(Target::directory().unwrap().join(format!("{name}.toml"))).unwrap();
             assert!(text.lines().count() <= 40, "{name}: {} lines", text.lines().count());
         }
     }
@@ -167,19 +163,23 @@ mod tests {
             let target = Target::load(&name).unwrap();
             let words: Vec<&str> = target.command_line.split_whitespace().collect();
             for (word, arch, _) in firstboot::harden::boot::COMMAND_LINE {
-                assert!((!arch.is_empty() && *arch != target.arch) || words.contains(word), "{name} lacks {word}");
+                assert!(
+                    (!arch.is_empty() && *arch != target.arch.name()) || words.contains(word),
+                    "{name} lacks {word}"
+                );
             }
         }
     }
 
     #[test]
     fn mistakes_are_named() {
-        let good = std::fs::read_to_string(Target::folder().unwrap().join("generic-arm64.toml")).unwrap();
+        let good = std::fs::read_to_string(Target::directory().unwrap().join("generic-arm64.toml")).unwrap();
         let error = |from: &str, to: &str| {
             assert!(good.contains(from));
             Target::parse("x", &good.replace(from, to)).unwrap_err().to_string()
         };
-        assert_eq!(error("arch = \"arm64\"", "arch = \"mips\""), "arch: expected arm64 or amd64, found mips");
+        let arch = error("arch = \"arm64\"", "arch = \"mips\"");
+        assert!(arch.contains("unknown variant `mips`, expected `arm64` or `amd64`"), "{arch}");
         let with = |leds: &str| Target::parse("x", &format!("leds = {leds}\n{good}"));
         assert_eq!(with(r#"["ACT", "input*::scrolllock"]"#).unwrap().leds.len(), 2);
         let wrong = with(r#"["../x"]"#).unwrap_err().to_string();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How static musl binaries are made on this machine: looks at what is here, chooses a route, says which.
+//! How static musl binaries are made on this machine: probes the tools, chooses a route and reports it.
 //!
 //! Three routes, in this order: the musl target that rustup installed; `cross`, where a container engine really
 //! answers; the standard library built from its sources, which needs nothing but Debian packages. The first and
@@ -79,7 +79,7 @@ pub fn choose(probe: &Probe, triple: &str) -> Option<Route> {
     }
 }
 
-/// Looks at this machine. Asks a container engine only where `cross` is installed.
+/// Probes this machine. Asks a container engine only where `cross` is installed.
 pub fn probe() -> Result<Probe> {
     let root = repo::root()?;
     let mut probe = Probe { cross: cmd::found("cross"), ..Probe::default() };
@@ -91,7 +91,7 @@ pub fn probe() -> Result<Probe> {
         probe.version = version;
     }
     if probe.sources.is_none() {
-        // Debian's packages stand beside a rustup installation that shadows them on PATH.
+        // Debian's packages may exist next to a rustup installation that shadows them in PATH.
         let (rustc, cargo) = (PathBuf::from("/usr/bin/rustc"), PathBuf::from("/usr/bin/cargo"));
         if let Some((version, sysroot)) = compiler(&rustc, &root).filter(|(_, s)| has_sources(s) && cargo.is_file()) {
             let _ = sysroot;
@@ -117,7 +117,7 @@ pub fn route(triple: &str) -> Result<Route> {
 
 /// Version line and sysroot, when the compiler runs and is new enough.
 fn compiler(rustc: &Path, cwd: &Path) -> Option<(String, PathBuf)> {
-    // In the clone's folder, so that a rust-toolchain.toml there counts; without what an outer cargo left behind.
+    // In the clone's directory, so that a rust-toolchain.toml there counts; without the environment of an outer cargo.
     let ask = |what: &[&str]| {
         let out = cmd::output(clean(&mut Command::new(rustc)).args(what).current_dir(cwd)).ok()?;
         Some(String::from_utf8(out).ok()?.trim().to_owned())
@@ -146,12 +146,12 @@ fn has_sources(sysroot: &Path) -> bool {
     sysroot.join("lib/rustlib/src/rust/library/std/Cargo.toml").is_file()
 }
 
-/// Whether the engine's service answers; the client alone says nothing.
+/// Whether the engine's service answers; the client alone proves nothing.
 fn engine_answers(engine: &str) -> bool {
     cmd::found(engine) && cmd::run(Command::new("timeout").args([ENGINE_SECONDS, engine, "info"])).is_ok()
 }
 
-/// Takes away what an outer cargo, rustup or make put into the environment.
+/// Removes what an outer cargo, rustup or make put into the environment.
 pub fn clean(command: &mut Command) -> &mut Command {
     for (key, _) in std::env::vars_os() {
         let name = key.to_string_lossy();
@@ -171,7 +171,7 @@ pub fn clean(command: &mut Command) -> &mut Command {
 /// No unwinding tables, for rustc and for the C compiler.
 const TABLES_OFF: (&str, &str) = ("-Cforce-unwind-tables=no", "-fno-asynchronous-unwind-tables -fno-unwind-tables");
 
-/// A command that builds for `triple` by `route`; the caller adds package, profile and target folder.
+/// A command that builds for `triple` by `route`; the caller adds package, profile and target directory.
 pub fn command(route: &Route, triple: &str) -> Result<Command> {
     let (mut command, zig) = match route {
         Route::Cross(engine) => {
@@ -190,7 +190,7 @@ pub fn command(route: &Route, triple: &str) -> Result<Command> {
     let cache = cache::dir()?;
     let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", triple.to_uppercase().replace('-', "_"));
     clean(&mut command)
-        // A panic ends the program, so nobody walks its stack: tables for that were a seventh of it.
+        // A panic ends the program without unwinding: tables for that were a seventh of it.
         .env(&flags, TABLES_OFF.0)
         .env(format!("CFLAGS_{}", triple.replace('-', "_")), TABLES_OFF.1)
         .env("CARGO_ZIGBUILD_ZIG_PATH", zig)
@@ -219,7 +219,7 @@ pub fn zig_is_here() -> Result<bool> {
     Ok(zig_dir()?.exists())
 }
 
-/// Folder with zig and cargo-zigbuild, installed by pip below the cache the first time.
+/// Directory with zig and cargo-zigbuild, installed by pip below the cache the first time.
 pub fn zig() -> Result<PathBuf> {
     let dir = zig_dir()?;
     cache::once(&dir, |scratch| {
@@ -229,7 +229,7 @@ pub fn zig() -> Result<PathBuf> {
             .context("make a python environment for zig")?;
         let list = scratch.join("requirements.txt");
         std::fs::write(&list, WHEELS).with_context(|| format!("write {}", list.display()))?;
-        // Into a plain folder: a virtual environment would remember the scratch folder's name.
+        // Into a plain directory: a virtual environment would remember the scratch directory's name.
         cmd::run(
             Command::new(python)
                 .args(["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes"])

@@ -62,7 +62,7 @@ func confined() error {
 	return err
 }
 
-// mount covers a folder of the container, and uncovers it again.
+// mount covers a directory of the container, and uncovers it again.
 func mount() error {
 	if err := syscall.Mount("none", "/dev", "tmpfs", 0, ""); err != nil {
 		return err
@@ -84,7 +84,7 @@ func outcome(err error) string {
 	return err.Error()
 }
 
-// loadModule hands the kernel a module that is none: whoever may load modules is told that it is no module.
+// loadModule hands the kernel a module that is none: a process that may load modules gets the error that it is no module.
 func loadModule() error {
 	file, err := os.Open("/proc/self/exe")
 	if err != nil {

@@ -124,7 +124,7 @@ func get(ctx context.Context, url string) ([]byte, error) {
 }
 
 func lastWords(text []byte) {
-	// Outside of a pod there is no such file, and nobody to read it.
+	// Outside of a pod there is no such file, and no program reads it.
 	if file, err := os.OpenFile(terminationLog, os.O_WRONLY|os.O_TRUNC, 0); err == nil {
 		defer file.Close()
 		_, _ = file.Write(text)

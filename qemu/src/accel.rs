@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Finding what runs a guest's processors: by running a trivial guest under a deadline.
+//! Chooses the accelerator by running a trivial guest with a deadline.
 //!
 //! `/dev/kvm` may exist and open, and still hang a stock kernel (nested virtualisation without hardware support), so
 //! the trivial guest is the image's own kernel without a root file system: it ends by itself with the well-known
-//! panic, within seconds. The answer is kept until the build machine boots again.
+//! panic, within seconds. The result is kept until the build machine boots again.
 
 use crate::disk::DiskImage;
 use crate::process::Process;
 use crate::run_dir::RunDir;
 use crate::{args, wait};
 use anyhow::{Context, Result};
+use imagebuild::arch::Arch;
 use std::path::Path;
 use std::time::Duration;
 
 /// Long enough for a kernel on real hardware support, short enough to wait for.
 const PROBE: Duration = Duration::from_secs(15);
-/// What a kernel says that got through all its own initialisation and found no root file system.
+/// The message of a kernel that has finished its initialisation and found no root file system.
 const DONE: &str = "Unable to mount root fs";
 
 /// What runs a guest's processors.
@@ -38,14 +39,14 @@ impl Accelerator {
 }
 
 /// The fastest accelerator that runs the kernel of `image` for `arch`.
-pub fn find(arch: &str, image: &DiskImage) -> Result<Accelerator> {
-    if arch != crate::host_arch()? {
+pub fn find(arch: Arch, image: &DiskImage) -> Result<Accelerator> {
+    if arch != Arch::host()? {
         return Ok(Accelerator::Tcg);
     }
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("read the boot id")?;
     let dir = imagebuild::cache::dir()?.join("accelerator");
     std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-    // Kept by user, too: another user may not be allowed to open the device.
+    // Kept for each user: another user may not be allowed to open the device.
     let kept = dir.join(format!("{arch}-{}", boot.trim()));
     if let Ok(text) = std::fs::read_to_string(&kept) {
         return Ok(if text.trim() == "kvm" { Accelerator::Kvm } else { Accelerator::Tcg });
@@ -62,7 +63,7 @@ pub fn find(arch: &str, image: &DiskImage) -> Result<Accelerator> {
 }
 
 /// Runs the image's kernel under KVM until it ends by itself.
-fn probe(arch: &str, image: &DiskImage) -> Result<()> {
+fn probe(arch: Arch, image: &DiskImage) -> Result<()> {
     let dir = RunDir::new("probe")?;
     let kernel = dir.path().join("kernel");
     std::fs::write(&kernel, image.boot_entry()?.kernel).context("write the kernel of the probe")?;
@@ -77,9 +78,12 @@ fn probe(arch: &str, image: &DiskImage) -> Result<()> {
     anyhow::bail!("run a kernel under kvm: {}", process.tail(1))
 }
 
-fn probe_args(arch: &str, kernel: &Path, console: &Path) -> Vec<String> {
+fn probe_args(arch: Arch, kernel: &Path, console: &Path) -> Vec<String> {
     let mut list = args::base(arch, Accelerator::Kvm);
-    let tty = if arch == "arm64" { "ttyAMA0" } else { "ttyS0" };
+    let tty = match arch {
+        Arch::Arm64 => "ttyAMA0",
+        Arch::Amd64 => "ttyS0",
+    };
     let kernel = kernel.display().to_string();
     let append = format!("console={tty} panic=-1");
     let chardev = format!("file,id=console,path={}", console.display());

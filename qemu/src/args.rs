@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! QEMU's command line for a device: a pure function of what the device is and where its files lie.
+//! QEMU's command line for a device: a pure function of the machine and the paths of its files.
 
 use crate::accel::Accelerator;
 use crate::link::relay::Ends;
+use imagebuild::arch::Arch;
 use std::path::{Path, PathBuf};
 
 /// How the disk is attached.
@@ -42,8 +43,8 @@ pub enum Link {
 /// What the emulated machine is.
 #[derive(Debug, Clone)]
 pub struct Machine {
-    /// `arm64` or `amd64`.
-    pub arch: String,
+    /// Architecture of its processors.
+    pub arch: Arch,
     /// What runs its processors.
     pub accelerator: Accelerator,
     /// Number of processors.
@@ -52,7 +53,7 @@ pub struct Machine {
     pub memory_mib: u32,
     /// How the disk is attached.
     pub controller: Controller,
-    /// Serial number of the system, as SMBIOS tells it.
+    /// Serial number of the system, in SMBIOS.
     pub serial: Option<String>,
     /// systemd credentials handed over in memory, through SMBIOS: name and value.
     pub credentials: Vec<(String, String)>,
@@ -75,7 +76,7 @@ pub struct Kernel {
     pub command_line: String,
 }
 
-/// Where the machine's files lie.
+/// The machine's files.
 #[derive(Debug, Clone)]
 pub struct Files {
     /// Firmware code, read only.
@@ -100,16 +101,16 @@ pub struct Files {
 pub const NET: &str = "net";
 
 /// Name of the emulator for an architecture.
-pub fn program(arch: &str) -> &'static str {
+pub fn program(arch: Arch) -> &'static str {
     match arch {
-        "arm64" => "qemu-system-aarch64",
-        _ => "qemu-system-x86_64",
+        Arch::Arm64 => "qemu-system-aarch64",
+        Arch::Amd64 => "qemu-system-x86_64",
     }
 }
 
 /// The emulator's arguments.
 pub fn argv(machine: &Machine, files: &Files) -> Vec<String> {
-    let mut args = base(&machine.arch, machine.accelerator);
+    let mut args = base(machine.arch, machine.accelerator);
     let mut add = |key: &str, value: String| args.extend([format!("-{key}"), value]);
     add("smp", machine.cpus.to_string());
     add("m", machine.memory_mib.to_string());
@@ -150,8 +151,8 @@ pub fn argv(machine: &Machine, files: &Files) -> Vec<String> {
 
 /// The disk behind its controller.
 ///
-/// The build machine's power is not at stake: flushes need not reach its disk, only its page cache. Zeros that a guest
-/// writes (a reset writes its whole disk full of them) take no room.
+/// Flushes only have to reach the build machine's page cache, because its own power is not cut. Zeros that a guest
+/// writes (a reset fills its whole disk with them) take no space.
 fn disk(files: &Files) -> (&'static str, String) {
     let (path, zeros) = (escaped(&files.disk), "discard=unmap,detect-zeroes=unmap");
     match &files.recording {
@@ -183,21 +184,21 @@ pub fn dgram(id: &str, local: &Path, remote: &Path) -> String {
 }
 
 /// Arguments that every guest of this architecture gets, a probe of the accelerator included.
-pub fn base(arch: &str, accelerator: Accelerator) -> Vec<String> {
+pub fn base(arch: Arch, accelerator: Accelerator) -> Vec<String> {
     let (accel, cpu) = match (accelerator, arch) {
         (Accelerator::Kvm, _) => ("kvm", "host"),
         // Pointer authentication by the architected cipher is slow to emulate; the implementation-defined one is not.
-        (Accelerator::Tcg, "arm64") => ("tcg,thread=multi", "max,pauth-impdef=on"),
-        // Without the promise that `rep stosb` is fast kernel and libraries move eight bytes at a time, which is: QEMU emulates
-        // each step of it. Tables of four levels are walked faster than those of five. And QEMU before 8.0 makes flags out of an
-        // address in cmpxchg16b, of which an interrupt in the wrong moment makes a crash of the guest's kernel: without it the
-        // kernel's allocator goes another way.
-        (Accelerator::Tcg, _) => ("tcg,thread=multi", "max,-erms,-la57,-cx16"),
+        (Accelerator::Tcg, Arch::Arm64) => ("tcg,thread=multi", "max,pauth-impdef=on"),
+        // -erms: QEMU emulates each step of `rep stosb`, so kernel and libraries are faster with eight bytes at a time.
+        // -la57: page tables of four levels are walked faster than those of five. -cx16: QEMU before 8.0 sets wrong
+        // flags after cmpxchg16b, and an interrupt at that moment can crash the guest's kernel; without it the kernel's
+        // allocator uses other code.
+        (Accelerator::Tcg, Arch::Amd64) => ("tcg,thread=multi", "max,-erms,-la57,-cx16"),
     };
     let kind = match (arch, accelerator) {
-        ("arm64", Accelerator::Kvm) => "virt,gic-version=host",
-        ("arm64", Accelerator::Tcg) => "virt",
-        _ => "q35",
+        (Arch::Arm64, Accelerator::Kvm) => "virt,gic-version=host",
+        (Arch::Arm64, Accelerator::Tcg) => "virt",
+        (Arch::Amd64, _) => "q35",
     };
     let words = ["-no-user-config", "-nodefaults", "-display", "none", "-machine", kind, "-accel", accel, "-cpu", cpu];
     words.map(str::to_owned).to_vec()
@@ -213,7 +214,7 @@ fn disk_devices(controller: Controller) -> &'static [&'static str] {
     }
 }
 
-/// QEMU splits options at commas; a doubled one stands for itself.
+/// QEMU splits options at commas; a doubled comma is a literal one.
 fn escaped(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
 }
@@ -222,9 +223,9 @@ fn escaped(path: &Path) -> String {
 mod tests {
     use super::*;
 
-    fn machine(arch: &str) -> Machine {
+    fn machine(arch: Arch) -> Machine {
         Machine {
-            arch: arch.to_owned(),
+            arch,
             accelerator: Accelerator::Tcg,
             cpus: 2,
             memory_mib: 2048,
@@ -266,20 +267,20 @@ mod tests {
     fn an_emulated_amd64_device() {
         let head =
             "-no-user-config -nodefaults -display none -machine q35 -accel tcg,thread=multi -cpu max,-erms,-la57,-cx16";
-        assert_eq!(argv(&machine("amd64"), &files()).join(" "), format!("{head} {REST}"));
+        assert_eq!(argv(&machine(Arch::Amd64), &files()).join(" "), format!("{head} {REST}"));
     }
 
     #[test]
     fn an_emulated_arm64_device() {
         let head = "-no-user-config -nodefaults -display none -machine virt -accel tcg,thread=multi \
             -cpu max,pauth-impdef=on";
-        assert_eq!(argv(&machine("arm64"), &files()).join(" "), format!("{head} {REST}"));
+        assert_eq!(argv(&machine(Arch::Arm64), &files()).join(" "), format!("{head} {REST}"));
     }
 
     #[test]
     fn a_device_on_a_relay() {
         let link = Link::Relay(Ends { relay: "/run/relay".into(), peer: "/run/own,1".into() });
-        let all = argv(&Machine { link, ..machine("amd64") }, &files()).join(" ");
+        let all = argv(&Machine { link, ..machine(Arch::Amd64) }, &files()).join(" ");
         let net =
             "-netdev dgram,id=net,local.type=unix,local.path=/run/own,,1,remote.type=unix,remote.path=/run/relay -";
         assert!(all.contains(net), "{all}");
@@ -289,13 +290,13 @@ mod tests {
     #[test]
     fn a_device_that_is_given_its_kernel() {
         let kernel = Kernel { kernel: "/run/k".into(), initrd: "/run/i".into(), command_line: "root=a rw".into() };
-        let all = argv(&machine("amd64"), &Files { kernel: Some(kernel), ..files() });
+        let all = argv(&machine(Arch::Amd64), &Files { kernel: Some(kernel), ..files() });
         assert_eq!(all[all.len() - 6..], ["-kernel", "/run/k", "-initrd", "/run/i", "-append", "root=a rw"]);
     }
 
     #[test]
     fn a_device_whose_writes_are_recorded() {
-        let all = argv(&machine("amd64"), &Files { recording: Some("/run/writes".into()), ..files() }).join(" ");
+        let all = argv(&machine(Arch::Amd64), &Files { recording: Some("/run/writes".into()), ..files() }).join(" ");
         let disk = "-blockdev driver=blklogwrites,node-name=disk,log-sector-size=512,discard=unmap,detect-zeroes=unmap,\
             file.driver=raw,file.cache.no-flush=on,file.discard=unmap,file.file.driver=file,file.file.filename=/run/disk,\
             log.driver=raw,log.cache.no-flush=on,log.discard=unmap,log.file.driver=file,log.file.filename=/run/writes \
@@ -307,7 +308,7 @@ mod tests {
     #[test]
     fn every_controller_carries_the_disk() {
         for controller in [Controller::Virtio, Controller::Nvme, Controller::Ahci, Controller::Usb, Controller::Sdhci] {
-            let all = argv(&Machine { controller, ..machine("amd64") }, &files());
+            let all = argv(&Machine { controller, ..machine(Arch::Amd64) }, &files());
             assert_eq!(all.iter().filter(|a| a.contains("drive=disk")).count(), 1, "{controller:?}");
         }
     }

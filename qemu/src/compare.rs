@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `make compare`: the image of this tree beside another one, an older release's for instance, from power-on to Ready.
+//! `make compare`: the image of this tree compared with another one, such as an older release's, from power-on to
+//! Ready.
 //!
 //! Both join the same control plane on the same emulated machine, in alternating pairs of which every second one begins
 //! with the other image.
@@ -11,6 +12,7 @@ use crate::pairs::{self, Row};
 use crate::progress::Progress;
 use crate::{journey, status};
 use anyhow::{Context, Result};
+use imagebuild::arch::Arch;
 use imagebuild::target::Target;
 use serde::Serialize;
 use serde_json::json;
@@ -19,7 +21,7 @@ use std::time::{Duration, Instant};
 
 const SERIAL: &str = "compare";
 const NODE: &str = "edge-compare";
-/// Generous: it only ends what hangs.
+/// Generous: it only ends a device that hangs.
 const LIMIT: Duration = Duration::from_secs(900);
 
 /// Arguments of `qemu compare`.
@@ -28,7 +30,7 @@ pub struct Args {
     /// Raw image to compare with, such as `make image` in a clone of another commit left in out/images.
     #[arg(long)]
     with: PathBuf,
-    /// Target to measure; the build machine's own architecture when left out.
+    /// Target to measure; the build machine's own architecture by default.
     #[arg(long)]
     target: Option<String>,
     /// Pairs of devices.
@@ -48,7 +50,7 @@ struct Sample {
     ready: f64,
     /// Seconds from power-on until the device said that its seed is destroyed.
     sealed: f64,
-    /// Seconds of each phase, as the device told.
+    /// Seconds of each phase, as the device reported.
     phases: Vec<status::PhaseTime>,
 }
 
@@ -66,7 +68,7 @@ pub fn main(args: &Args) -> Result<()> {
         let first = pair % 2 == 1;
         for which in [first, !first] {
             let image = if which { &ours } else { &other };
-            let sample = take(&plane, image, &arch, which).with_context(|| format!("measure pair {pair}"))?;
+            let sample = take(&plane, image, arch, which).with_context(|| format!("measure pair {pair}"))?;
             let (name, ready, sealed) = (label(which), sample.ready, sample.sealed);
             progress.say(&format!("pair {pair}, {name}: Ready {ready:.1} s, seed destroyed {sealed:.1} s"));
             samples.push(sample);
@@ -86,7 +88,7 @@ fn label(ours: bool) -> &'static str {
 }
 
 /// Boots a fresh device of `image` and waits until it has joined.
-fn take(plane: &ControlPlane, image: &DiskImage, arch: &str, ours: bool) -> Result<Sample> {
+fn take(plane: &ControlPlane, image: &DiskImage, arch: Arch, ours: bool) -> Result<Sample> {
     let options = Options { serial: Some(SERIAL.to_owned()), ..Options::new(arch) };
     let (mut device, _) = journey::seeded(plane, image, &options)?;
     device.power_on()?;

@@ -5,12 +5,12 @@ use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-/// How the kernel says that it gave up.
+/// How a panic of the kernel begins.
 const PANIC: &str = "Kernel panic";
-/// The first word of our initrd, with what it found or with what it lacks.
+/// How the first line of our initrd begins, with what it found or what it lacks.
 const INITRD: &str = "initrd: ";
 
-/// Reads a console log; keeps no position, so that any line of the past can be asked for.
+/// Reads a console log; keeps no position, so that every earlier line can be found.
 #[derive(Debug, Clone)]
 pub struct Console(PathBuf);
 
@@ -35,14 +35,13 @@ impl Console {
         self.0.metadata().map_or(0, |meta| meta.len())
     }
 
-    /// The line with which the kernel gave up in the boot that began at byte `from`, when it did so before the initrd
-    /// said a word.
+    /// The kernel's panic in the boot that began at byte `from`, when it came before the initrd's first line.
     pub fn early_panic(&self, from: u64) -> Result<Option<String>> {
         let text = self.text_from(from)?;
         Ok(text.lines().find(|line| line.contains(PANIC)).filter(|_| !text.contains(INITRD)).map(str::to_owned))
     }
 
-    /// Forgets what came after byte `from`; the guest has to stand still. QEMU appends, so it goes on from there.
+    /// Removes what came after byte `from`; the guest has to be paused. QEMU appends, so it continues from there.
     pub fn forget(&self, from: u64) -> Result<()> {
         let file = File::options().write(true).open(&self.0);
         file.and_then(|file| file.set_len(from)).with_context(|| format!("shorten console {}", self.0.display()))
@@ -69,12 +68,10 @@ impl Console {
 
     /// The last `lines` lines.
     pub fn tail(&self, lines: usize) -> String {
-        let text = self.text().unwrap_or_default();
-        let all: Vec<&str> = text.lines().collect();
-        all[all.len().saturating_sub(lines)..].join("\n")
+        imagebuild::cmd::last_lines(&self.text().unwrap_or_default(), lines)
     }
 
-    /// An error when the kernel gave up or systemd dropped to its emergency shell: waiting on is of no use.
+    /// An error after a kernel panic or when systemd dropped to its emergency shell: waiting is useless then.
     pub fn check(&self) -> Result<()> {
         const FATAL: [&str; 4] = [PANIC, "You are in emergency mode", "(initramfs)", "Synchronous Exception at"];
         for sign in FATAL {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `make demo`: an image is built, a real control plane started, a device booted with a seed; it joins, runs pods,
-//! destroys its seed, is switched off and its raw disk searched. The last line is the verdict.
+//! `make demo`: builds an image, starts a real control plane and boots a device with a seed. The device joins, runs
+//! pods and destroys its seed; then it is switched off and its raw disk searched. The last line is the verdict.
 
 use crate::control_plane::ControlPlane;
 use crate::device::Options;
@@ -16,7 +16,7 @@ use serde::Serialize;
 /// Arguments of `qemu demo`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Target to boot; the build machine's own architecture when left out.
+    /// Target to boot; the build machine's own architecture by default.
     #[arg(long)]
     target: Option<String>,
     /// Where the report is written.
@@ -58,22 +58,22 @@ pub fn main(args: &Args) -> Result<()> {
             // The reason in full, then one line that says what failed.
             println!("{}", crate::explain(&error));
             println!("verdict: FAILED: {}", error.root_cause().to_string().lines().next().unwrap_or_default());
-            Err(Told.into())
+            Err(Reported.into())
         }
     }
 }
 
 /// The failure was printed already.
 #[derive(Debug)]
-pub struct Told;
+pub struct Reported;
 
-impl std::fmt::Display for Told {
+impl std::fmt::Display for Reported {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("demo failed")
     }
 }
 
-impl std::error::Error for Told {}
+impl std::error::Error for Reported {}
 
 fn run(args: &Args, progress: &mut Progress) -> Result<String> {
     let name = crate::target_or_own(args.target.as_deref())?;
@@ -87,7 +87,7 @@ fn run(args: &Args, progress: &mut Progress) -> Result<String> {
         "boot to Ready",
         &format!("device: a fresh token in its seed, power on; cluster at {}", plane.endpoint_for_guest()),
     );
-    let mut options = Options::new(&target.arch);
+    let mut options = Options::new(target.arch);
     options.guest_ports = vec![pods::PORT];
     let (device, token) = journey::seeded(&plane, &image, &options)?;
     let accelerator = device.accelerator().name();

@@ -15,6 +15,7 @@ use crate::writes::Log;
 use crate::{firmware, ports, wait};
 use anyhow::{Context, Result, bail};
 use firstboot::boot_partition::BootPartition;
+use imagebuild::arch::Arch;
 use serde_json::json;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -22,14 +23,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const GIB: u64 = 1 << 30;
-/// How long a pressed power button may be without effect before it is pressed again.
+/// How long to wait for the effect of the power button before pressing it again.
 const AGAIN: Duration = Duration::from_secs(15);
 
-/// What may be chosen of a device.
+/// Options of a device.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// `arm64` or `amd64`.
-    pub arch: String,
+    /// Architecture of its processors.
+    pub arch: Arch,
     /// Disk size in bytes; the image is grown to it, as if flashed to a larger card.
     pub disk_size: u64,
     /// How the disk is attached.
@@ -50,7 +51,7 @@ pub struct Options {
     pub start: Start,
     /// Text of `seed.toml` on a USB stick labelled `SEED` that is plugged in.
     pub stick: Option<String>,
-    /// Whether what it writes to its disk is recorded, each boot anew: [`Device::recording`].
+    /// Whether what it writes to its disk is recorded, each boot on its own: [`Device::recording`].
     pub record: bool,
 }
 
@@ -66,9 +67,9 @@ pub enum Start {
 
 impl Options {
     /// An ordinary device: 2 GiB of memory, an 8 GiB disk, serial number `0001`.
-    pub fn new(arch: &str) -> Self {
+    pub fn new(arch: Arch) -> Self {
         Options {
-            arch: arch.to_owned(),
+            arch,
             disk_size: 8 * GIB,
             controller: Controller::Virtio,
             serial: Some("0001".to_owned()),
@@ -86,7 +87,7 @@ impl Options {
 
 /// A device with a disk of its own, switched on or off.
 pub struct Device {
-    // Order matters: the emulator ends before its folder goes.
+    // Order matters: the emulator ends before its directory goes.
     emulator: Option<Process>,
     machine: Machine,
     files: Files,
@@ -94,7 +95,7 @@ pub struct Device {
     console: Console,
     /// Length of the console when it was switched on, bytes.
     switched_on_at: u64,
-    /// Whether this boot was begun anew because the emulated kernel crashed.
+    /// Whether this boot was repeated because the emulated kernel crashed.
     started_again: AtomicBool,
     dir: RunDir,
 }
@@ -107,7 +108,7 @@ impl Device {
         }
         let dir = RunDir::new("device")?;
         let at = |name: &str| dir.path().join(name);
-        let firmware = firmware::find(&options.arch)?;
+        let firmware = firmware::find(options.arch)?;
         std::fs::copy(&firmware.vars, at("vars.fd")).context("copy the firmware's variables")?;
         let files = Files {
             code: firmware.code,
@@ -125,8 +126,8 @@ impl Device {
         let disk = image.copy(&files.disk, options.disk_size)?;
         let forward = |guest: &u16| -> Result<Forward> { Ok(Forward { host: ports::free()?, guest: *guest }) };
         let machine = Machine {
-            arch: options.arch.clone(),
-            accelerator: accel::find(&options.arch, image)?,
+            arch: options.arch,
+            accelerator: accel::find(options.arch, image)?,
             cpus: 2,
             memory_mib: options.memory_mib,
             controller: options.controller,
@@ -150,7 +151,7 @@ impl Device {
     /// What it has written to its disk since it was switched on last. Complete once it is switched off.
     ///
     /// # Errors
-    /// When it was not to be recorded, or the recording is no such thing.
+    /// When it was not recorded, or the recording cannot be read.
     pub fn recording(&self) -> Result<Log> {
         Log::open(self.files.recording.as_deref().context("find a recording of this device")?)
     }
@@ -165,7 +166,7 @@ impl Device {
         }
         self.switched_on_at = self.console.length();
         self.started_again = AtomicBool::new(false);
-        let program = args::program(&self.machine.arch);
+        let program = args::program(self.machine.arch);
         let argv = args::argv(&self.machine, &self.files);
         let process = Process::start(program, Path::new(program), &argv, &self.dir.path().join("emulator.log"))?;
         wait::until("the emulator's control socket", Duration::from_secs(20), || {
@@ -183,7 +184,7 @@ impl Device {
         press()?;
         let mut pressed = Instant::now();
         let ended = wait::until("the device to switch itself off", limit, || {
-            // Early in a boot nobody listens to the button yet, and the press is lost.
+            // Early in a boot the press is lost, because no program listens to the button yet.
             if pressed.elapsed() > AGAIN {
                 pressed = Instant::now();
                 // It fails when the emulator has just ended.
@@ -196,8 +197,8 @@ impl Device {
         Ok(())
     }
 
-    /// Changes the seed while the device waits for one, as putting the card back would. The guest stands still
-    /// meanwhile; firstboot opens the partition anew for every look, so nothing stale is in the way.
+    /// Changes the seed while the device waits for one, as putting the card back would. The guest is paused
+    /// meanwhile; firstboot opens the partition again for every read, so it sees no stale data.
     pub fn change_seed(&self, seed: &str) -> Result<()> {
         self.running()?;
         let mut qmp = Qmp::connect(&self.files.control)?;
@@ -225,7 +226,7 @@ impl Device {
         Ok(())
     }
 
-    /// Whether it is on, and an error when it ended by itself or its kernel gave up.
+    /// Whether it is on; an error when it ended by itself or its kernel panicked.
     pub fn check(&self) -> Result<()> {
         self.running()?.check()?;
         let said = self.console.check();
@@ -235,9 +236,10 @@ impl Device {
         said
     }
 
-    /// Begins a boot anew, once, when the kernel gave up before the initrd said a word: nothing of ours ran yet, and no
-    /// disk was mounted. QEMU's translator runs the guest's processors in threads, and on a busy machine one of them now
-    /// and then executes an instruction that another is patching (seen once in some hundred boots, 1.8 s after power-on).
+    /// Repeats a boot, once, when the kernel panicked before the initrd's first line: none of our code ran yet, and no
+    /// disk was mounted. QEMU's translator runs the guest's processors in threads, and on a busy machine one of them
+    /// sometimes executes an instruction that another one is patching (about one boot in some hundreds, 1.8 s after
+    /// power-on).
     fn start_again(&self) -> Result<bool> {
         let Some(line) = self.console.early_panic(self.switched_on_at)? else { return Ok(false) };
         if self.started_again.swap(true, Ordering::Relaxed) {
@@ -245,7 +247,7 @@ impl Device {
         }
         let mut qmp = Qmp::connect(&self.files.control)?;
         qmp.execute("stop", json!({}))?;
-        println!("the emulated kernel crashed before the initrd ran; this boot begins anew, once: {}", line.trim());
+        println!("the emulated kernel crashed before the initrd ran; this boot is repeated, once: {}", line.trim());
         println!("{}", self.console.tail(40));
         self.console.forget(self.switched_on_at)?;
         qmp.execute("system_reset", json!({}))?;
@@ -257,7 +259,7 @@ impl Device {
         self.emulator.as_ref().context("find a device that is switched on")
     }
 
-    /// Waits until its console shows a line that holds `part`; returns that line.
+    /// Waits until its console shows a line that contains `part`; returns that line.
     pub fn wait_console(&self, part: &str, limit: Duration) -> Result<String> {
         let line = wait::every(Duration::from_millis(300), &format!("`{part}` on the console"), limit, || {
             let line = self.console.find(part)?;
@@ -301,7 +303,7 @@ impl Device {
         Ok(format!("http://127.0.0.1:{}", forward.host))
     }
 
-    /// For a failure's report: what the device told its owner, and the end of its console.
+    /// For a failure's report: the status file, and the end of the console.
     pub fn report(&self) -> String {
         let status = self.disk.status().unwrap_or_else(|e| format!("(cannot be read: {e:#})"));
         format!("--- status file\n{status}\n--- console, last 40 lines\n{}\n---", self.console.tail(40))

@@ -2,6 +2,7 @@
 //! Finding UEFI firmware for a guest: where Debian, Fedora and Arch install it.
 
 use anyhow::{Result, bail};
+use imagebuild::arch::Arch;
 use std::path::PathBuf;
 
 /// Firmware code and the variables that it starts with.
@@ -27,10 +28,10 @@ const ARM64: [(&str, &str); 3] = [
 ];
 
 /// The first firmware that is installed for `arch`.
-pub fn find(arch: &str) -> Result<Firmware> {
+pub fn find(arch: Arch) -> Result<Firmware> {
     let (pairs, package) = match arch {
-        "arm64" => (&ARM64[..], "qemu-efi-aarch64"),
-        _ => (&AMD64[..], "ovmf"),
+        Arch::Arm64 => (&ARM64[..], "qemu-efi-aarch64"),
+        Arch::Amd64 => (&AMD64[..], "ovmf"),
     };
     let found = pairs.iter().map(|(code, vars)| Firmware { code: code.into(), vars: vars.into() });
     match found.into_iter().find(|f| f.code.is_file() && f.vars.is_file()) {

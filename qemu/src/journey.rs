@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::time::Duration;
 
-/// Deadlines. Generous, for emulation on a machine that does other work, too: they only end what hangs.
+/// Deadlines. Generous, for emulation on a busy machine: they only end what hangs.
 const READY: Duration = Duration::from_secs(600);
 const PODS: Duration = Duration::from_secs(300);
 const OFF: Duration = Duration::from_secs(120);
@@ -61,7 +61,7 @@ pub fn join(plane: &ControlPlane, mut device: Device, token: String, progress: &
     Ok(Joined { name: name.to_owned(), node, device, token })
 }
 
-/// Passes on what firstboot says, until it says that the seed is destroyed.
+/// Prints firstboot's lines until it reports that the seed is destroyed.
 fn loop_until_sealed(device: &Device, progress: &mut Progress, shown: &mut usize) -> Result<String> {
     let pause = Duration::from_millis(300);
     let sealed = crate::wait::every(pause, "the node to be Ready and its seed destroyed", READY, || {
@@ -85,7 +85,7 @@ fn loop_until_sealed(device: &Device, progress: &mut Progress, shown: &mut usize
     sealed.map_err(|e| e.context(device.report()))
 }
 
-/// What firstboot says on a console line, whatever systemd or the kernel put before it.
+/// firstboot's message on a console line, without what systemd or the kernel put before it.
 fn said(line: &str) -> Option<&str> {
     let at = line.find("firstboot: ")?;
     let rest = line[at + "firstboot: ".len()..].trim();
@@ -99,7 +99,7 @@ impl Joined {
         proof.map_err(|e| e.context(self.device.report()))
     }
 
-    /// Switches the device off and looks at what its disk still holds.
+    /// Switches the device off and reads what its disk still holds.
     pub fn switch_off_and_search(&mut self) -> Result<LeftBehind> {
         self.device.power_off(OFF)?;
         let disk = self.device.disk();
@@ -112,7 +112,7 @@ impl Joined {
 }
 
 impl LeftBehind {
-    /// Seconds of each phase, as the device told.
+    /// Seconds of each phase, as the device reported.
     pub fn phases(&self) -> Vec<status::PhaseTime> {
         status::phases(&self.status)
     }

@@ -24,20 +24,18 @@ pub mod qmp;
 pub mod run_dir;
 pub mod search;
 pub mod seed;
+#[cfg(test)]
+#[path = "../../tests/skip.rs"]
+mod skip;
 pub mod status;
 pub mod wait;
 pub mod writes;
 
 use anyhow::{Context, Result};
 
-/// The build machine's architecture, as Kubernetes calls it.
-pub fn host_arch() -> Result<&'static str> {
-    Ok(imagebuild::arch::Arch::host()?.name())
-}
-
-/// The target that was asked for, or the generic one of the build machine's own architecture.
+/// The requested target, or the generic one of the build machine's own architecture.
 pub fn target_or_own(asked: Option<&str>) -> Result<String> {
-    asked.map_or_else(|| Ok(format!("generic-{}", host_arch()?)), |name| Ok(name.to_owned()))
+    asked.map_or_else(|| Ok(format!("generic-{}", imagebuild::arch::Arch::host()?)), |name| Ok(name.to_owned()))
 }
 
 /// The raw disk image of a target, built if anything that goes into it has changed.
@@ -55,7 +53,7 @@ pub fn explain(error: &anyhow::Error) -> String {
     error.chain().map(ToString::to_string).collect::<Vec<_>>().join("\ncaused by: ")
 }
 
-/// Writes a report, its folder made when missing.
+/// Writes a report, its directory made when missing.
 pub fn write_report(path: &std::path::Path, text: &str) -> Result<()> {
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;

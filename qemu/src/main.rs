@@ -15,9 +15,9 @@ struct Cli {
 enum Command {
     /// Build an image, boot it on an emulated device, and show it join a real cluster.
     Demo(qemu::demo::Args),
-    /// Measure firstboot's join beside kubeadm's.
+    /// Compare firstboot's join with kubeadm's.
     Bench(qemu::bench::Args),
-    /// Measure the image of this tree beside another image, from power-on to Ready.
+    /// Compare the image of this tree with another image, from power-on to Ready.
     Compare(qemu::compare::Args),
 }
 
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            if !error.is::<qemu::demo::Told>() {
+            if !error.is::<qemu::demo::Reported>() {
                 eprintln!("qemu: {}", qemu::explain(&error));
             }
             ExitCode::FAILURE

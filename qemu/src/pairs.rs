@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Two things measured in alternating pairs: medians, and the ratio of each pair with its spread. A build machine that gets
-//! slower makes both slower, so ratios are what counts.
+//! Two things measured in alternating pairs: medians, and the ratio of each pair with its spread. A build machine
+//! that gets slower makes both slower, so only ratios are meaningful.
 
 use serde::Serialize;
 

@@ -34,7 +34,7 @@ pub struct Proof {
     pub by_service_name: Answer,
 }
 
-/// Hands the pods and the Service to the cluster. The scheduler places them when there is a node.
+/// Creates the pods and the Service in the cluster. The scheduler places them when there is a node.
 pub fn create(plane: &ControlPlane) -> Result<()> {
     wait::until("the default service account", Duration::from_secs(30), || {
         let accounts = plane.kubectl(&["get", "serviceaccounts", "-n", "default", "-o", "name"])?;
@@ -105,7 +105,7 @@ fn apply(plane: &ControlPlane, object: &Value) -> Result<()> {
     plane.kubectl(&["apply", "-n", "default", "-f", &path.display().to_string()]).map(drop)
 }
 
-/// Images that were pulled instead of taken from the bundle, as events tell.
+/// Images that were pulled instead of taken from the bundle, by the cluster's events.
 pub fn pulled(plane: &ControlPlane) -> Result<Vec<String>> {
     plane.events("Pulling")
 }

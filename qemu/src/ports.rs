@@ -14,7 +14,7 @@ const FIRST: u16 = 20_000;
 const COUNT: u16 = 10_000;
 static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
-/// A port on 127.0.0.1 that nobody listens on.
+/// A free port on 127.0.0.1.
 pub fn free() -> Result<u16> {
     let Ok(mut given) = GIVEN.lock() else { bail!("read the list of ports given") };
     // Several harnesses run side by side; each starts its search elsewhere.

@@ -2,9 +2,11 @@
 //! A child process as a guard: it ends with its guard, and with this process however that ends.
 //!
 //! The kernel's parent-death signal (`setpriv --pdeathsig`) belongs to the *thread* that started the child, so all
-//! children are started by one thread that lives as long as this process; a test's thread would take them along.
+//! children are started by one thread that lives as long as this process; otherwise they would end with a test's
+//! thread.
 
 use anyhow::{Context, Result, bail};
+use imagebuild::cmd::last_lines;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::File;
@@ -29,7 +31,7 @@ fn starter() -> Result<Sender<Request>> {
         let (sender, requests) = channel::<Request>();
         std::thread::spawn(move || {
             for (mut command, answer) in requests {
-                // Nobody waits for the answer only when the asker panicked; then the child is reaped at exit.
+                // The caller is gone only when it panicked; then the child is reaped at exit.
                 let _ = answer.send(command.spawn());
             }
         });
@@ -70,7 +72,7 @@ impl Process {
 
     /// The exit status once it has ended.
     pub fn ended(&self) -> Result<Option<ExitStatus>> {
-        self.with_child(|c| c.try_wait()).with_context(|| format!("look whether {} ended", self.name))
+        self.with_child(|c| c.try_wait()).with_context(|| format!("check whether {} ended", self.name))
     }
 
     /// An error with the end of the log when it has ended.
@@ -131,14 +133,7 @@ impl Drop for Process {
 /// The last `lines` lines of a log file, lossily decoded; empty when it cannot be read.
 pub fn tail(log: &Path, lines: usize) -> String {
     let text = std::fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let all: Vec<&str> = text.lines().collect();
-    all[all.len().saturating_sub(lines)..].join("\n")
-}
-
-/// Where a program is: some of the system's own lie in a folder that is not on every user's PATH.
-pub fn tool(name: &str) -> String {
-    if imagebuild::cmd::found(name) { name.to_owned() } else { format!("/usr/sbin/{name}") }
+    last_lines(&String::from_utf8_lossy(&text), lines)
 }
 
 #[cfg(test)]
@@ -170,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn an_early_end_is_told_with_the_log() {
+    fn early_end_is_reported_with_the_log() {
         let dir = tempfile::tempdir().unwrap();
         let process = shell("echo cannot find the moon; exit 3", dir.path());
         crate::wait::until("its end", Duration::from_secs(10), || process.ended()).unwrap();

@@ -4,7 +4,7 @@
 use crate::status::PhaseTime;
 use std::time::{Duration, Instant};
 
-/// Says what is going on and remembers how long it took.
+/// Prints the current stage and remembers how long each took.
 pub struct Progress {
     start: Instant,
     stage: Option<(&'static str, Instant)>,
@@ -48,7 +48,7 @@ impl Progress {
     }
 }
 
-/// Seconds with two digits: more says nothing and reads badly.
+/// Seconds with two digits.
 pub fn rounded(time: Duration) -> f64 {
     (time.as_secs_f64() * 100.0).round() / 100.0
 }

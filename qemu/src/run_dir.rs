@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Scratch folders of running harnesses: removed by their guard; those of a process that is gone, by the next one.
+//! Scratch directories of running harnesses: removed by their guard; those of a process that is gone, by the next one.
 
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// A scratch folder below the cache, named by the process that owns it.
+/// A scratch directory below the cache, named by the process that owns it.
 pub struct RunDir(PathBuf);
 
 impl RunDir {
-    /// Makes a folder for `purpose` and removes those of processes that no longer exist.
+    /// Makes a directory for `purpose` and removes those of processes that no longer exist.
     pub fn new(purpose: &str) -> Result<Self> {
         Self::below(&imagebuild::cache::dir()?.join("run"), purpose)
     }
@@ -33,7 +33,7 @@ impl RunDir {
 
 impl Drop for RunDir {
     fn drop(&mut self) {
-        // What stays behind is swept by the next run.
+        // The next run removes what is left behind.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
@@ -44,7 +44,7 @@ fn sweep(parent: &Path) -> Result<()> {
         let name = entry.file_name();
         let owner = name.to_string_lossy().split('-').next().and_then(|pid| pid.parse::<u32>().ok());
         if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-            // Another harness may sweep at the same moment.
+            // Another harness may remove it at the same moment.
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_of_the_dead_are_swept_and_those_of_the_living_kept() {
+    fn directories_of_ended_processes_are_removed_and_others_kept() {
         let parent = tempfile::tempdir().unwrap();
         let dead = parent.path().join("4194305-x-0");
         std::fs::create_dir(&dead).unwrap();

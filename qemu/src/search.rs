@@ -11,11 +11,11 @@ use std::path::Path;
 
 const CHUNK: usize = 4 << 20;
 
-/// Byte offsets in `disk` at which `text` stands in UTF-8 or UTF-16LE, sorted. Holes of a sparse file are skipped:
+/// Byte offsets of `text` in `disk`, in UTF-8 or UTF-16LE, sorted. Holes of a sparse file are skipped:
 /// they hold zeros.
 pub fn find(disk: &Path, text: &str) -> Result<Vec<u64>> {
     let mut wide: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
-    // The last byte of a Latin character is zero: it may lie in a hole, and says nothing.
+    // The last byte of a Latin character is zero: it may be in a hole, and does not matter.
     wide.pop();
     let forms = [text.as_bytes(), &wide];
     let finders = forms.map(Finder::new);
@@ -25,7 +25,7 @@ pub fn find(disk: &Path, text: &str) -> Result<Vec<u64>> {
     let mut buffer = vec![0; CHUNK];
     let mut at = 0;
     while let Some((start, end)) = next_data(&file, at).with_context(|| format!("seek in {}", disk.display()))? {
-        // A text may begin in the data before a hole only if the hole cuts it, so no extent need overlap the next.
+        // A text may begin in the data before a hole only if the hole cuts it, so extents do not have to overlap.
         let mut from = start;
         while from < end {
             let want = usize::try_from(end - from).unwrap_or(CHUNK).min(CHUNK);

@@ -11,6 +11,8 @@ pub mod cis;
 pub mod fuzzing;
 pub mod native;
 pub mod ports;
+#[path = "../skip.rs"]
+pub mod skip;
 pub mod torture;
 
 use anyhow::{Context, Result};
@@ -40,7 +42,7 @@ pub const OFF: Duration = Duration::from_secs(120);
 ///
 /// # Panics
 /// In CI, when something is missing.
-pub fn can_boot(arch: &str) -> bool {
+pub fn can_boot(arch: Arch) -> bool {
     let missing = missing(&[qemu::args::program(arch), "setpriv", "cp"]);
     let firmware = qemu::firmware::find(arch).err().map(|e| e.to_string());
     goes(missing.or(firmware))
@@ -79,13 +81,12 @@ fn missing(tools: &[&str]) -> Option<String> {
 
 fn goes(reason: Option<String>) -> bool {
     let Some(reason) = reason else { return true };
-    assert!(std::env::var_os("CI").is_none(), "{reason}");
-    println!("skipped: {reason}");
+    skip::skip_unless_ci(&reason);
     false
 }
 
 /// The image of a generic target, built when needed.
-pub fn image(arch: &str) -> Result<DiskImage> {
+pub fn image(arch: Arch) -> Result<DiskImage> {
     DiskImage::open(&qemu::image_of(&format!("generic-{arch}"))?)
 }
 
@@ -94,8 +95,8 @@ pub fn image(arch: &str) -> Result<DiskImage> {
 /// # Panics
 /// On a machine that is neither arm64 nor amd64.
 #[allow(clippy::expect_used)] // a test's helper
-pub fn own_arch() -> &'static str {
-    Arch::host().expect("run on a supported machine").name()
+pub fn own_arch() -> Arch {
+    Arch::host().expect("run on a supported machine")
 }
 
 /// A key that nobody has, for seeds whose SSH nobody uses.

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use imagebuild::arch::Arch;
 use qemu::control_plane::{ControlPlane, audit, is_ready};
 use qemu::device::Options;
 use qemu::disk::DiskImage;
@@ -12,15 +13,15 @@ use qemu::progress::Progress;
 
 #[test]
 fn generic_amd64_joins_by_itself() {
-    joins_by_itself("amd64");
+    joins_by_itself(Arch::Amd64);
 }
 
 #[test]
 fn generic_arm64_joins_by_itself() {
-    joins_by_itself("arm64");
+    joins_by_itself(Arch::Arm64);
 }
 
-fn joins_by_itself(arch: &str) {
+fn joins_by_itself(arch: Arch) {
     if !e2e::can_boot(arch) {
         return;
     }
@@ -37,7 +38,7 @@ fn joins_by_itself(arch: &str) {
     let labels = &joined.node["metadata"]["labels"];
     assert_eq!(labels["superedge.io/node-edge"], "enable");
     assert_eq!(labels["superedge.io.hostname"], "edge-0001");
-    assert_eq!(labels["kubernetes.io/arch"], arch);
+    assert_eq!(labels["kubernetes.io/arch"], arch.name());
 
     // `prove` compares pod and node names itself.
     joined.prove(&plane).unwrap();

@@ -43,10 +43,10 @@ fn nothing_is_open_and_a_pod_stays_a_pod() {
     add_script(device.disk(), &format!("{NETWORK_PART}{SCRIPT}{}sync\n", cis::SCRIPT)).unwrap();
     device.power_on().unwrap();
     device.wait_status("state: waiting for a seed", SOON).unwrap();
-    // It has not asked for an address, and answers nobody who asks for it by the one that it would give itself.
+    // It has not asked for an address, and does not answer at the link-local one that it could give itself.
     assert_eq!(site.address(), None);
-    let nobody = format!("{:#}", site.scan(STRANGER_V6, LINK_LOCAL, Scan::Tcp).unwrap_err());
-    assert!(nobody.contains("it looked at nobody"), "{nobody}");
+    let no_host = format!("{:#}", site.scan(STRANGER_V6, LINK_LOCAL, Scan::Tcp).unwrap_err());
+    assert!(no_host.contains("it scanned no host"), "{no_host}");
 
     let token = plane.create_token("2h").unwrap();
     device.change_seed(&Seed::for_guest(&plane, &token).unwrap().text()).unwrap();
@@ -63,7 +63,7 @@ fn nothing_is_open_and_a_pod_stays_a_pod() {
     pods_work(&plane, &site, &device, &address);
     confined(&plane, &device);
     let configz = kubelet_runs_as_hardened(&plane);
-    // Now the API server may talk to kubelet, anybody to the pod's hostPort, and nobody to anything else.
+    // Now only the API server may talk to kubelet, every host to the pod's hostPort, and none to anything else.
     assert_eq!(open_to_strangers(&site, &address).unwrap(), [format!("tcp/{}", pods::PORT)]);
     assert!(site.scan(CONTROL_PLANE, &address, Scan::Tcp).unwrap().contains(&"tcp/10250".to_owned()));
     device.power_off(OFF).unwrap();

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What editors leave beside a seed, and what a power cut or a worn card may leave of a sealed device's files; what its lights
-//! show then. Boots 1 guest, twice.
+//! show then; a root file system that becomes read-only. Boots 1 guest, four times.
 
 #![allow(clippy::unwrap_used)]
 
-use e2e::{OFF, SOON, add_script, boot_id, device_options, found, own_arch, ready_again};
+use e2e::{OFF, SOON, add_script, boot_id, device_options, found, own_arch, ready_again, remove_script};
 use firstboot::boot_partition::encodings;
 use firstboot::kube::files::KUBELET_CONF;
+use imagebuild::arch::Arch;
+use qemu::control_plane::is_ready;
 use qemu::device::Device;
 use qemu::seed::{Seed, secret_of};
 use qemu::{search, status};
+use std::time::Duration;
 
 const NAME: &str = "edge-torn";
 const CONFIG: &str = "/var/lib/kubelet/config.yaml";
@@ -63,8 +66,7 @@ fn no_copy_of_the_seed_stays_and_torn_files_come_back() {
     add_script(disk, LIGHTS).unwrap();
     device.power_on().unwrap();
     for path in [CONFIG, FLAGS, KUBELET_CONF] {
-        let line =
-            format!("firstboot: put back {path}, which was missing or torn, as it was when this device was sealed");
+        let line = format!("firstboot: repaired: read {path}: it was missing or damaged, its copy stands in");
         device.wait_console(&line, SOON).unwrap();
     }
     let line =
@@ -76,12 +78,128 @@ fn no_copy_of_the_seed_stays_and_torn_files_come_back() {
     let lights = found(&device, "lights").unwrap();
     // The emulated PC has a keyboard; the other target names no lights.
     let on = lights.lines().filter(|line| line.starts_with("1 ") && line.contains("[none]")).count();
-    assert!(own_arch() != "amd64" || on > 0, "{lights}");
-    assert!(own_arch() != "amd64" || lights.contains("ledtrig_pattern"), "{lights}");
+    assert!(own_arch() != Arch::Amd64 || on > 0, "{lights}");
+    assert!(own_arch() != Arch::Amd64 || lights.contains("ledtrig_pattern"), "{lights}");
     assert_eq!(whole, [CONFIG, FLAGS, KUBELET_CONF].map(|path| device.disk().read_file(path).unwrap().unwrap()));
     for (path, before) in SERVING.iter().zip(&served) {
         let now = device.disk().read_file(path).unwrap().unwrap();
         assert!(now.starts_with(b"-----BEGIN ") && now != *before, "{path}");
     }
     assert_eq!(status::value(&device.disk().status().unwrap(), "state"), Some("joined"));
+    changed_bytes(&mut device);
+    read_only_from_the_start(&mut device);
+}
+
+/// Files of which a worn card changes one byte, and that are whole again after the next boot.
+const WHOLE_AGAIN: [&str; 10] = [
+    "/var/lib/firstboot/journal",
+    "/var/lib/firstboot/status.json",
+    "/var/lib/firstboot/firewall.json",
+    "/var/lib/firstboot/node-files.json",
+    "/var/lib/firstboot/verified-time",
+    "/var/lib/firstboot/receipt.json",
+    "/etc/firstboot/harden.json",
+    KUBELET_CONF,
+    CONFIG,
+    "/etc/kubernetes/pki/ca.crt",
+];
+
+/// What is looked at once the node is Ready: ext4 meets an error and stops taking writes (errors=remount-ro); the node goes
+/// on, and so do the guard and the commands.
+const READ_ONLY: &str = r#"
+until (exec 3<>/dev/tcp/127.0.0.1/10248 && printf 'GET /healthz HTTP/1.0\r\n\r\n' >&3 && grep -q ok <&3); do sleep 1; done
+until firstboot status | grep -q "^state: joined"; do sleep 1; done
+sleep 5
+echo 1 >"/sys/fs/ext4/$(basename "$(findmnt -no SOURCE /)")/trigger_fs_error"
+touch /var/lib/firstboot/x 2>/dev/null || echo "$T: the root is read-only"
+"#;
+
+/// And what works then.
+const COMMANDS: &str = r#"
+systemctl restart firstboot-guard.service && echo "$T: guard restarts"
+nft list chain inet firstboot input >/dev/null && echo "$T: packet filter loaded"
+ip route show default | grep -q default && echo "$T: network up"
+firstboot status | grep -q "^state: joined" && echo "$T: status works"
+firstboot report - | gzip -t && echo "$T: report works"
+firstboot --reset --dry-run | grep -q "begin a new journal" && echo "$T: reset can be planned"
+echo "$T: commands tried"
+"#;
+const WORKS: [&str; 6] =
+    ["guard restarts", "packet filter loaded", "network up", "status works", "report works", "reset can be planned"];
+
+/// Waits until all commands were tried, and all of them worked.
+fn works(device: &Device, test: &str) {
+    device.wait_console(&format!("{test}: commands tried"), SOON).unwrap();
+    let console = device.console().text().unwrap();
+    let missing: Vec<&str> = WORKS.into_iter().filter(|what| !console.contains(&format!("{test}: {what}"))).collect();
+    assert_eq!(missing, [""; 0], "{}", device.report());
+}
+
+/// A worn card changes one byte of many files; then ext4 stops taking writes while the node works.
+fn changed_bytes(device: &mut Device) {
+    let plane = e2e::shared_plane();
+    let disk = device.disk();
+    let boot = boot_id(&plane.node(NAME).unwrap().unwrap());
+    let whole = WHOLE_AGAIN.map(|path| disk.read_file(path).unwrap().unwrap());
+    for (path, bytes) in WHOLE_AGAIN.iter().zip(&whole) {
+        disk.flip(path, (bytes.len() / 2).min(4000)).unwrap();
+    }
+    disk.flip("/usr/lib/firstboot/image.json", 30).unwrap();
+    // A damaged byte of the certificate that the node shows to the API server.
+    let pair = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+    let target =
+        disk.list("/var/lib/kubelet/pki").unwrap().into_iter().find(|name| name.starts_with("kubelet-client-2"));
+    disk.flip(&format!("/var/lib/kubelet/pki/{}", target.unwrap()), 300).unwrap();
+    remove_script(disk).unwrap();
+    add_script(disk, &format!("T=worn\n{READ_ONLY}{COMMANDS}")).unwrap();
+    device.power_on().unwrap();
+    for path in WHOLE_AGAIN {
+        device.wait_console(&format!("firstboot: repaired: read {path}: "), SOON).unwrap();
+    }
+    device
+        .wait_console(&format!("firstboot: repaired: read {pair}: it was damaged, its copy stands in"), SOON)
+        .unwrap();
+    ready_again(plane, device, NAME, &boot).unwrap();
+    device.wait_console("worn: the root is read-only", SOON).unwrap();
+    let renewed = || {
+        let lease = plane.kubectl(&["get", "lease", NAME, "-n", "kube-node-lease", "-o", "jsonpath={.spec.renewTime}"]);
+        lease.unwrap()
+    };
+    works(device, "worn");
+    // kubelet goes on telling the cluster that the node works.
+    for _ in 0..2 {
+        let before = renewed();
+        qemu::wait::every(Duration::from_secs(1), "another Lease", SOON, || {
+            device.check()?;
+            Ok((renewed() != before).then_some(()))
+        })
+        .unwrap();
+    }
+    assert!(is_ready(&plane.node(NAME).unwrap().unwrap()));
+    let events =
+        plane.kubectl(&["get", "events", "-A", "--field-selector", "reason=StateRepaired", "-o", "name"]).unwrap();
+    assert!(!events.trim().is_empty(), "no Event");
+    device.power_off(OFF).unwrap();
+    let now = WHOLE_AGAIN.map(|path| device.disk().read_file(path).unwrap().unwrap());
+    for ((path, now), before) in WHOLE_AGAIN.iter().zip(&now).zip(&whole) {
+        // These go on being written.
+        let grows = ["journal", "status.json", "node-files.json", "verified-time", "firewall.json"];
+        assert!(now == before || grows.iter().any(|name| path.ends_with(name)), "{path} is not as it was");
+    }
+    let text = device.disk().status().unwrap();
+    assert!(text.contains("\nwarning: Damage: ") && status::value(&text, "state") == Some("joined"), "{text}");
+}
+
+/// A root file system that is read-only when the device starts.
+fn read_only_from_the_start(device: &mut Device) {
+    let disk = device.disk();
+    disk.check_root().unwrap();
+    remove_script(disk).unwrap();
+    add_script(disk, &format!("T=ro\nuntil firstboot status >/dev/null; do sleep 1; done\nsleep 20\n{COMMANDS}"))
+        .unwrap();
+    disk.set_read_only(true).unwrap();
+    device.power_on().unwrap();
+    works(device, "ro");
+    device.power_off(OFF).unwrap();
+    device.disk().set_read_only(false).unwrap();
 }

@@ -35,7 +35,8 @@ pub fn locate(label: &str) -> Result<Vec<Place>> {
         if same || !disk.join("device").exists() {
             continue;
         }
-        for device in block_devices(&disk)? {
+        // A stick that is pulled between two looks is no fault of this device.
+        for device in block_devices(&disk).unwrap_or_default() {
             if let Some(partition) = labelled(&device, STICK_LABEL) {
                 places.push(Place { partition, carried: true });
             }

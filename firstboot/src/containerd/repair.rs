@@ -79,7 +79,7 @@ fn end_containers(host: &Host) -> Result<()> {
         let _ = host.run(&["systemctl", "stop", &mount.point]);
     }
     // Addresses that pods had: nobody gives them back any more.
-    host.take_content_away("/var/lib/cni", &|_: &str| false)
+    host.empty_directory("/var/lib/cni", &|_: &str| false)
 }
 
 /// Moves the folder; of those that were moved before none is kept, and this one only where there is room.
@@ -88,15 +88,15 @@ fn make_way(host: &Host, now: &Past) -> Result<()> {
     for name in host.list("/var/lib")? {
         let path = format!("/var/lib/{name}");
         if path.starts_with(&format!("{ROOT}.set-aside-")) && path != folder {
-            host.take_tree_away(&path, &|_: &str| false)?;
+            host.remove_tree(&path, &|_: &str| false)?;
         }
     }
     if !host.exists(&folder)? {
-        host.set_aside(ROOT, &folder)?;
+        host.move_aside(ROOT, &folder)?;
     }
     let images: u64 = Installed::read(host).map_or(0, |b| b.manifest.images.iter().map(|i| i.size * 2).sum());
     if host.free_bytes("/var/lib")? < images + ROOM {
-        host.take_tree_away(&folder, &|_: &str| false)?;
+        host.remove_tree(&folder, &|_: &str| false)?;
     }
     Ok(())
 }

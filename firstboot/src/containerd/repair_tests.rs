@@ -258,7 +258,10 @@ fn a_torn_data_base_is_set_aside_and_all_is_rebuilt_in_order() {
     tell(&host).unwrap();
     tell(&host).unwrap();
     let said = seen.lines.take();
-    assert!(matches!(&said[..], [one] if one.starts_with("firstboot: no Event for the cluster (host, FB317): ")), "{said:?}");
+    assert!(
+        matches!(&said[..], [one] if one.starts_with("firstboot: no Event for the cluster (host, FB317): ")),
+        "{said:?}"
+    );
     assert_eq!(device.past(), Some((1, Stage::Told)));
     // A reset takes away what was set aside.
     let plan = reset::dry_run(&host, &Exclusions::default()).unwrap();

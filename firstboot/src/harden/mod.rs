@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The hardened host: settings as data, each with the reason beside it, and what the seed wants otherwise.
 //!
-//! Each file here is one kind of setting: a table, an `apply` for the phase `harden` (or the guard, which runs at every
-//! boot), and a `look` for `firstboot audit`, which reads back from the running machine. Nothing here talks to
-//! a network; kubelet is asked on loopback.
+//! Each file here is one kind of setting: a table, an `audit` that reads it back from the running machine, and an `apply`
+//! where the phase `harden` (or the guard, at every boot) has to set it. Nothing here talks to a network; kubelet is
+//! asked on loopback.
 
 pub mod access;
 pub mod boot;

@@ -20,7 +20,7 @@ pub struct SeedOverrides {
     pub harden: Harden,
     /// Table `[access]`.
     pub access: Access,
-    /// Fields of `[kubelet.config]` that differ from the hardened host's, by path ([`kubelet::FIELDS`]).
+    /// Fields of `[kubelet.config]` that differ from the hardened host's, by path ([`fields::FIELDS`]).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub kubelet: BTreeMap<String, Value>,
 }

@@ -35,9 +35,9 @@ impl Exclusions {
     }
 }
 
-/// Whether `path` is `folder`, or lies below it.
-pub(crate) fn is_within(path: &str, folder: &str) -> bool {
-    path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+/// Whether `path` is `directory`, or lies below it.
+pub(crate) fn is_within(path: &str, directory: &str) -> bool {
+    path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn one(path: &str) -> Result<String, String> {

@@ -83,9 +83,9 @@ impl Fake {
         self
     }
 
-    /// Sockets of other programs lie below this folder.
-    pub fn sockets_below(mut self, folder: &Path) -> Self {
-        self.sockets = folder.to_owned();
+    /// Sockets of other programs lie below this directory.
+    pub fn sockets_below(mut self, directory: &Path) -> Self {
+        self.sockets = directory.to_owned();
         self
     }
 
@@ -177,8 +177,8 @@ impl System for Fake {
         self.run(&["unmount", path], None).map(drop)
     }
 
-    fn zero_free_space(&self, folder: &str) -> Result<u64> {
-        self.run(&["zero", folder], None).map(|_| 0)
+    fn zero_free_space(&self, directory: &str) -> Result<u64> {
+        self.run(&["zero", directory], None).map(|_| 0)
     }
 
     fn random(&self) -> f64 {

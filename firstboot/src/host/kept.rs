@@ -2,8 +2,8 @@
 //! Files that firstboot keeps for itself, in two copies: no damaged byte of either costs what they say.
 //!
 //! Beside a file (for one that lies elsewhere: in the state directory) lies `NAME.copy`: one line `1 CRC LENGTH BEFORE`, then
-//! the same content. CRC is the content's CRC-32 in hexadecimal, LENGTH its bytes, BEFORE the CRC-32 of the file that this
-//! content replaces (`-`: none). The copy is written first. So of the two
+//! the same content. LENGTH is its bytes, BEFORE the CRC-32 of the file that this content replaces (`-`: none), CRC that of
+//! all that follows it. The copy is written first. So of the two
 //! - a copy that fits its own line is right, whatever the file says;
 //! - a file that is BEFORE is one whose update a power cut has interrupted: no damage;
 //! - a copy that does not fit its line is damaged, and the file stands in.
@@ -58,19 +58,20 @@ pub enum Damage {
 #[must_use]
 pub fn copy_of(content: &[u8], before: Option<&[u8]>) -> Vec<u8> {
     let before = before.map_or("-".to_owned(), |bytes| format!("{:08x}", crc32fast::hash(bytes)));
-    let head = format!("1 {:08x} {} {before}\n", crc32fast::hash(content), content.len());
-    [head.as_bytes(), content].concat()
+    let rest = [format!("{} {before}\n", content.len()).as_bytes(), content].concat();
+    [format!("1 {:08x} ", crc32fast::hash(&rest)).as_bytes(), &rest].concat()
 }
 
 /// What a copy says: its content and the checksum of what that replaced.
 fn content_of(copy: &[u8]) -> Option<(&[u8], Option<u32>)> {
-    let end = copy.iter().position(|b| *b == b'\n')?;
-    let (head, content) = (std::str::from_utf8(&copy[..end]).ok()?, &copy[end + 1..]);
-    let words: Vec<&str> = head.split(' ').collect();
-    let [version, crc, length, before] = words[..] else { return None };
-    let fits = version == "1" && crc == format!("{:08x}", crc32fast::hash(content)) && length == content.len().to_string();
-    let before = if before == "-" { None } else { u32::from_str_radix(before, 16).ok() };
-    fits.then_some((content, before))
+    let rest = copy.strip_prefix(b"1 ")?;
+    let (crc, rest) = (rest.get(..8)?, rest.get(8..)?.strip_prefix(b" ")?);
+    if crc != format!("{:08x}", crc32fast::hash(rest)).as_bytes() {
+        return None;
+    }
+    let end = rest.iter().position(|b| *b == b'\n')?;
+    let (_, before) = std::str::from_utf8(&rest[..end]).ok()?.split_once(' ')?;
+    Some((&rest[end + 1..], u32::from_str_radix(before, 16).ok()))
 }
 
 /// What a file and its copy come to.

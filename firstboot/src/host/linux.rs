@@ -142,11 +142,11 @@ impl System for Linux {
         gone(first).or_else(|_| gone(UnmountFlags::DETACH)).with_context(|| format!("unmount {path}"))
     }
 
-    fn zero_free_space(&self, folder: &str) -> Result<u64> {
-        let shown = || format!("zero the free space of {folder}");
+    fn zero_free_space(&self, directory: &str) -> Result<u64> {
+        let shown = || format!("zero the free space of {directory}");
         // A file without a name is gone whenever the power goes.
         let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(folder, flags, Mode::from_raw_mode(0o600)).with_context(shown)?;
+        let fd = rustix::fs::open(directory, flags, Mode::from_raw_mode(0o600)).with_context(shown)?;
         if rustix::fs::fstatfs(&fd).with_context(shown)?.f_type == TMPFS {
             return Ok(0);
         }

@@ -5,7 +5,6 @@
 //! effect, not for the life of a process: a service that waits for its cluster keeps nobody from writing.
 #![allow(clippy::disallowed_methods)] // part of the door
 
-use super::System;
 use crate::fault::{Code, Fault};
 use anyhow::{Context, Result};
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
@@ -14,10 +13,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long another process may hold the lock: it streams one file at most.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 60 });
 /// How long to wait between two tries.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -37,15 +36,15 @@ pub(super) struct LockGuard(Arc<Lock>);
 
 impl Lock {
     /// Takes the lock of the directory `state`, which is made with mode 0700.
-    pub(super) fn acquire(lock: &Arc<Lock>, state: &Path, sys: &dyn System) -> Result<LockGuard> {
+    pub(super) fn acquire(lock: &Arc<Lock>, state: &Path) -> Result<LockGuard> {
         let mut held = lock.0.lock().unwrap_or_else(PoisonError::into_inner);
         if held.holders == 0 {
             let directory = open(state)?;
-            let until = sys.uptime() + PATIENCE;
+            let until = Instant::now() + PATIENCE;
             loop {
                 match fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
                     Ok(()) => break,
-                    Err(Errno::WOULDBLOCK | Errno::INTR) if sys.uptime() < until => sys.sleep(PAUSE),
+                    Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < until => std::thread::sleep(PAUSE),
                     Err(Errno::WOULDBLOCK) => {
                         let seconds = PATIENCE.as_secs();
                         let text = format!("lock {}: another firstboot has held it for {seconds} s", state.display());
@@ -95,21 +94,19 @@ fn open(state: &Path) -> Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::fake::Fake;
 
     #[test]
     fn two_processes_never_hold_it_at_once_and_one_may_hold_it_twice() {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("var/lib/firstboot");
-        let (fake, _) = Fake::new();
         let (one, other) = (Arc::<Lock>::default(), Arc::<Lock>::default());
-        let first = Lock::acquire(&one, &state, &fake).unwrap();
-        let second = Lock::acquire(&one, &state, &fake).unwrap();
+        let first = Lock::acquire(&one, &state).unwrap();
+        let second = Lock::acquire(&one, &state).unwrap();
         assert_eq!(std::fs::metadata(&state).unwrap().mode() & 0o7777, 0o700);
         drop(first);
-        let error = Lock::acquire(&other, &state, &fake).unwrap_err().to_string();
-        assert_eq!(error, format!("lock {}: another firstboot has held it for 60 s", state.display()));
+        let error = Lock::acquire(&other, &state).unwrap_err().to_string();
+        assert_eq!(error, format!("lock {}: another firstboot has held it for 2 s", state.display()));
         drop(second);
-        Lock::acquire(&other, &state, &fake).unwrap();
+        Lock::acquire(&other, &state).unwrap();
     }
 }

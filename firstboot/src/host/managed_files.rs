@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Sets of files that follow from the seed: written together, and taken away again when another seed no longer asks
-//! for them. Each file that is found by its folder says in its first line whose it is.
+//! for them. Each file that is found by its directory says in its first line whose it is.
 
 use crate::host::Host;
 use anyhow::Result;
@@ -36,14 +36,14 @@ impl File {
     }
 }
 
-/// Whether all of `wanted` are there, and no other file of ours in `folders`.
-pub(crate) fn hold(host: &Host, wanted: &[File], folders: &[impl AsRef<str>]) -> Result<bool> {
+/// Whether all of `wanted` are there, and no other file of ours in `directories`.
+pub(crate) fn hold(host: &Host, wanted: &[File], directories: &[impl AsRef<str>]) -> Result<bool> {
     for file in wanted {
         if !file.holds(host)? {
             return Ok(false);
         }
     }
-    Ok(left_over(host, wanted, folders)?.is_empty())
+    Ok(left_over(host, wanted, directories)?.is_empty())
 }
 
 /// What changed.
@@ -55,9 +55,9 @@ pub(crate) struct Changes {
     pub removed: Vec<String>,
 }
 
-/// Writes `wanted` and removes the other files of ours in `folders`.
-pub(crate) fn put(host: &Host, wanted: &[File], folders: &[impl AsRef<str>]) -> Result<Changes> {
-    let mut changes = Changes { removed: left_over(host, wanted, folders)?, ..Changes::default() };
+/// Writes `wanted` and removes the other files of ours in `directories`.
+pub(crate) fn put(host: &Host, wanted: &[File], directories: &[impl AsRef<str>]) -> Result<Changes> {
+    let mut changes = Changes { removed: left_over(host, wanted, directories)?, ..Changes::default() };
     for path in &changes.removed {
         host.remove(path)?;
     }
@@ -70,14 +70,14 @@ pub(crate) fn put(host: &Host, wanted: &[File], folders: &[impl AsRef<str>]) -> 
     Ok(changes)
 }
 
-fn left_over(host: &Host, wanted: &[File], folders: &[impl AsRef<str>]) -> Result<Vec<String>> {
+fn left_over(host: &Host, wanted: &[File], directories: &[impl AsRef<str>]) -> Result<Vec<String>> {
     let mut found = Vec::new();
-    for folder in folders {
-        let folder = folder.as_ref();
-        for name in host.list(folder)? {
-            let path = format!("{folder}/{name}");
+    for directory in directories {
+        let directory = directory.as_ref();
+        for name in host.list(directory)? {
+            let path = format!("{directory}/{name}");
             let is_file = host.list(&path)?.is_empty() && !wanted.iter().any(|w| w.path == path);
-            // A folder or a file that cannot be read is not one of ours.
+            // A directory or a file that cannot be read is not one of ours.
             let text = if is_file { host.read(&path).unwrap_or(None) } else { None };
             if text.is_some_and(|t| t.starts_with(HEAD.as_bytes())) {
                 found.push(path);
@@ -114,7 +114,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
         put_for_tests(dir.path(), "etc/a/theirs", "text\n");
-        put_for_tests(dir.path(), "etc/a/folder/x", HEAD);
+        put_for_tests(dir.path(), "etc/a/directory/x", HEAD);
         let two = [File::public("/etc/a/one", "1\n"), File::secret("/etc/a/two", "2\n")];
         assert!(!hold(&host, &two, &["/etc/a"]).unwrap());
         let changes = put(&host, &two, &["/etc/a"]).unwrap();
@@ -125,6 +125,6 @@ mod tests {
         let one = &two[..1];
         assert!(!hold(&host, one, &["/etc/a"]).unwrap());
         assert_eq!(put(&host, one, &["/etc/a"]).unwrap().removed, ["/etc/a/two"]);
-        assert_eq!(host.list("/etc/a").unwrap(), ["folder", "one", "theirs"]);
+        assert_eq!(host.list("/etc/a").unwrap(), ["directory", "one", "theirs"]);
     }
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The one door to the machine: every file is written and every command run through [`Host`].
 //!
-//! Paths are absolute as on the device and resolved below a root folder by the kernel (`openat2` with
+//! Paths are absolute as on the device and resolved below a root directory by the kernel (`openat2` with
 //! `RESOLVE_IN_ROOT`), so that no symbolic link leads out of it. Before a path is changed for the first time, the
-//! effect is on record in the journal. Files are replaced whole: written beside, flushed, renamed, folder flushed.
+//! effect is on record in the journal. Files are replaced whole: written beside, flushed, renamed, directory flushed.
 #![allow(clippy::disallowed_methods)] // this is the door
 
 pub mod exclusions;
@@ -101,7 +101,8 @@ impl Host {
     /// When the state directory cannot be made, or another process has held the lock for a minute.
     fn lock(&self) -> Result<LockGuard> {
         let state = self.root_path.join(STATE_DIR.trim_start_matches('/'));
-        Lock::acquire(&self.lock, &state, &*self.sys)
+        ensure!(!self.reading, "lock {}: this command only reads", state.display());
+        Lock::acquire(&self.lock, &state)
     }
 
     /// What was done so far.
@@ -283,7 +284,7 @@ impl Host {
         }
     }
 
-    /// Names in a folder, sorted; empty when there is no such folder.
+    /// Names in a directory, sorted; empty when there is no such directory.
     pub fn list(&self, path: &str) -> Result<Vec<String>> {
         let fd = match self.open_below(path, OFlags::RDONLY | OFlags::DIRECTORY) {
             Ok(fd) => fd,
@@ -301,8 +302,8 @@ impl Host {
         Ok(names)
     }
 
-    /// What `work` makes of every name in a folder of the kernel, sorted. Links are renamed by udev, and pods' come and
-    /// go: where the folder changed meanwhile neither results nor errors count, and all is done again.
+    /// What `work` makes of every name in a directory of the kernel, sorted. Links are renamed by udev, and pods' come and
+    /// go: where the directory changed meanwhile neither results nor errors count, and all is done again.
     pub fn each<T>(&self, path: &str, work: impl Fn(&str) -> Result<T>) -> Result<Vec<T>> {
         let mut names = self.list(path)?;
         loop {
@@ -374,7 +375,7 @@ impl Host {
     /// When it cannot be written.
     pub fn export(&self, path: &str, bytes: &[u8], mode: u32) -> Result<()> {
         let (dir, name) = split(path)?;
-        let dir = self.folder(dir)?;
+        let dir = self.directory(dir)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = fs::openat(&dir, name, flags, Mode::from_raw_mode(mode)).with_context(|| format!("create {path}"))?;
         let mut file = File::from(fd);
@@ -404,13 +405,13 @@ impl Host {
         self.prepare(path)?;
         self.effect(path, || format!("create link {path}"))?;
         let (dir, name) = split(path)?;
-        let dir = self.folder(dir)?;
+        let dir = self.directory(dir)?;
         let temporary = format!(".{name}.firstboot");
         let _ = fs::unlinkat(&dir, &temporary, AtFlags::empty());
         fs::symlinkat(target, &dir, &temporary).with_context(|| format!("create link {path}"))?;
         self.effect(path, || format!("rename to {path}"))?;
         fs::renameat(&dir, &temporary, &dir, name).with_context(|| format!("rename to {path}"))?;
-        fs::fsync(&dir).with_context(|| format!("flush the folder of {path}"))
+        fs::fsync(&dir).with_context(|| format!("flush the directory of {path}"))
     }
 
     /// Enables a unit by the link `path` to it, recording it first. Does nothing when it is already so.
@@ -437,13 +438,13 @@ impl Host {
                 continue;
             }
             if !is_below(&at, "/run") && !self.journal.borrow().knows(&at) {
-                self.record(Record::Effect(Effect::Folder { path: at.clone() }))?;
+                self.record(Record::Effect(Effect::Directory { path: at.clone() }))?;
             }
-            self.effect(&at, || format!("create folder {at}"))?;
+            self.effect(&at, || format!("create directory {at}"))?;
             let parent =
                 self.open_below(&above, OFlags::RDONLY | OFlags::DIRECTORY).with_context(|| format!("open {above}"))?;
             let bits = Mode::from_raw_mode(if index + 1 == parts.len() { mode } else { 0o755 });
-            fs::mkdirat(&parent, *part, bits).with_context(|| format!("create folder {at}"))?;
+            fs::mkdirat(&parent, *part, bits).with_context(|| format!("create directory {at}"))?;
             let made =
                 self.open_below(&at, OFlags::RDONLY | OFlags::DIRECTORY).with_context(|| format!("open {at}"))?;
             fs::fchmod(made, bits).with_context(|| format!("set the mode of {at}"))?;
@@ -458,7 +459,7 @@ impl Host {
         let (dir, name) = split(path)?;
         let Ok(dir) = self.open_below(dir, OFlags::RDONLY | OFlags::DIRECTORY) else { return Ok(()) };
         match fs::unlinkat(&dir, name, AtFlags::empty()) {
-            Ok(()) => fs::fsync(&dir).with_context(|| format!("flush the folder of {path}")),
+            Ok(()) => fs::fsync(&dir).with_context(|| format!("flush the directory of {path}")),
             Err(Errno::NOENT) => Ok(()),
             Err(e) => Err(e).with_context(|| format!("remove {path}")),
         }
@@ -471,11 +472,11 @@ impl Host {
         }
         let (dir, name) = split(path)?;
         let to = format!("{name}.damaged");
-        self.take_tree_away(&format!("{dir}/{to}"), &|_: &str| false)?;
-        self.take_away(&format!("{dir}/{to}"))?;
-        self.effect(path, || format!("set {path} aside"))?;
-        let dir = self.folder(dir)?;
-        fs::renameat(&dir, name, &dir, &to).with_context(|| format!("set {path} aside"))?;
+        self.remove_tree(&format!("{dir}/{to}"), &|_: &str| false)?;
+        self.remove_entry(&format!("{dir}/{to}"))?;
+        self.effect(path, || format!("move {path} aside"))?;
+        let dir = self.directory(dir)?;
+        fs::renameat(&dir, name, &dir, &to).with_context(|| format!("move {path} aside"))?;
         fs::fsync(&dir).with_context(|| format!("flush the directory of {path}"))
     }
 
@@ -533,7 +534,7 @@ impl Host {
         let lock = self.lock()?;
         let owner = self.owner(path)?;
         let (dir, name) = split(path)?;
-        let dir = self.folder(dir)?;
+        let dir = self.directory(dir)?;
         let temporary = format!(".{name}.firstboot");
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let bits = Mode::from_raw_mode(mode);
@@ -555,10 +556,10 @@ impl Host {
         self.effect(path, || format!("rename to {path}"))?;
         fs::renameat(&writer.dir, &writer.temporary, &writer.dir, &writer.name)
             .with_context(|| format!("rename to {path}"))?;
-        fs::fsync(&writer.dir).with_context(|| format!("flush the folder of {path}"))
+        fs::fsync(&writer.dir).with_context(|| format!("flush the directory of {path}"))
     }
 
-    /// Makes sure that the folder exists and that what stood at `path` before our first change is on record.
+    /// Makes sure that the directory exists and that what stood at `path` before our first change is on record.
     fn prepare(&self, path: &str) -> Result<()> {
         let (dir, name) = split(path)?;
         self.mkdir(dir, 0o755)?;
@@ -578,7 +579,7 @@ impl Host {
         self.record(Record::Effect(effect))
     }
 
-    /// Keeps a copy of `path` in the state folder, under a name of its own that is the same each time: what a power cut
+    /// Keeps a copy of `path` in the state directory, under a name of its own that is the same each time: what a power cut
     /// left of one is written over; returns its path.
     fn back_up(&self, path: &str, name: &str, copy: impl FnOnce(&str) -> Result<()>) -> Result<String> {
         let to = format!("{STATE_DIR}/backup/{}-{name}", &hex(&Sha256::digest(path))[..8]);
@@ -586,8 +587,8 @@ impl Host {
         Ok(to)
     }
 
-    fn folder(&self, path: &str) -> Result<OwnedFd> {
-        self.open_below(path, OFlags::RDONLY | OFlags::DIRECTORY).with_context(|| format!("open folder {path}"))
+    fn directory(&self, path: &str) -> Result<OwnedFd> {
+        self.open_below(path, OFlags::RDONLY | OFlags::DIRECTORY).with_context(|| format!("open directory {path}"))
     }
 
     fn open_below(&self, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {

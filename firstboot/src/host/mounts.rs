@@ -53,11 +53,11 @@ pub(crate) fn parse(mountinfo: &str) -> Vec<Mount> {
     mountinfo.lines().filter_map(Mount::of).collect()
 }
 
-/// What is mounted strictly below the folders, and the namespaces of pods: what was mounted last comes first.
-pub(crate) fn below(mounts: Vec<Mount>, folders: &[String], keep: &Exclusions) -> Vec<Mount> {
+/// What is mounted strictly below the directories, and the namespaces of pods: what was mounted last comes first.
+pub(crate) fn below(mounts: Vec<Mount>, directories: &[String], keep: &Exclusions) -> Vec<Mount> {
     let ours = |mount: &Mount| {
         let point = &mount.point;
-        let within = folders.iter().any(|folder| point != folder && is_within(point, folder));
+        let within = directories.iter().any(|directory| point != directory && is_within(point, directory));
         (within || mount.is_namespace()) && !keep.covers(point)
     };
     mounts.into_iter().rev().filter(ours).collect()
@@ -85,9 +85,9 @@ mod tests {
             43 22 0:43 / /var/lib/kubelet/keep rw - tmpfs tmpfs rw\n\
             44 22 0:4 net:[4026532000] /run/netns/cni-1 rw - nsfs nsfs rw\n\
             45 22 0:4 net:[4026532001] /run/netns/mine rw - nsfs nsfs rw\n";
-        let folders = ["/var/lib/kubelet".to_owned(), "/var/lib/containerd".to_owned()];
+        let directories = ["/var/lib/kubelet".to_owned(), "/var/lib/containerd".to_owned()];
         let keep = Exclusions::parse(&["/var/lib/kubelet/keep"]).unwrap();
-        let mounts = below(parse(text), &folders, &keep);
+        let mounts = below(parse(text), &directories, &keep);
         let shown: Vec<(&str, bool)> = mounts.iter().map(|m| (m.point.as_str(), m.is_remote())).collect();
         assert_eq!(
             shown,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Taking things back: trees, single folders, copies that were kept. For a reset, and for a runtime that is set aside.
+//! Taking things back: trees, single directories, copies that were kept. For a reset, and for a runtime that is set aside.
 //!
 //! No symbolic link is followed at or below the path that is named, and no mount below it is entered: where it leads and
 //! what is mounted there may be somebody's data, so a tree with a mount in it is a fault and not a tree less.
@@ -23,10 +23,10 @@ const MOUNTED: &str = "something is still mounted there";
 /// Whether a path is to be left alone.
 pub type Keep<'a> = &'a dyn Fn(&str) -> bool;
 
-/// A folder that is being emptied.
+/// A directory that is being emptied.
 struct Level {
     dir: OwnedFd,
-    /// In the folder above.
+    /// In the directory above.
     name: CString,
     path: String,
     /// What is still to be looked at.
@@ -35,7 +35,7 @@ struct Level {
 
 impl Level {
     fn of(dir: OwnedFd, name: CString, path: String) -> Result<Self> {
-        // All of them first: what a folder lists while it is being emptied is left open (readdir(3)).
+        // All of them first: what a directory lists while it is being emptied is left open (readdir(3)).
         let mut names = Vec::new();
         for entry in fs::Dir::read_from(&dir).with_context(|| format!("list {path}"))? {
             let entry = entry.with_context(|| format!("list {path}"))?;
@@ -54,47 +54,47 @@ impl Host {
     }
 
     /// Removes a file or link; one that nobody but root may read is overwritten first. Nothing happens when it is not
-    /// there, or a folder.
-    pub fn take_away(&self, path: &str) -> Result<()> {
-        let Some((folder, stat)) = self.entry(path)? else { return Ok(()) };
+    /// there, or a directory.
+    pub fn remove_entry(&self, path: &str) -> Result<()> {
+        let Some((directory, stat)) = self.entry(path)? else { return Ok(()) };
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             return Ok(());
         }
         let (_, name) = split(path)?;
-        self.drop_file(folder.as_fd(), name, path, &stat)?;
-        fs::fsync(&folder).with_context(|| format!("flush the folder of {path}"))
+        self.drop_file(directory.as_fd(), name, path, &stat)?;
+        fs::fsync(&directory).with_context(|| format!("flush the directory of {path}"))
     }
 
-    /// Removes a folder if nothing is in it. One that holds something, or is mounted on, stays.
-    pub fn take_folder_away(&self, path: &str) -> Result<()> {
-        let Some((folder, stat)) = self.entry(path)? else { return Ok(()) };
+    /// Removes a directory if nothing is in it. One that holds something, or is mounted on, stays.
+    pub fn remove_directory(&self, path: &str) -> Result<()> {
+        let Some((directory, stat)) = self.entry(path)? else { return Ok(()) };
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory || !self.list(path)?.is_empty() {
             return Ok(());
         }
         let (_, name) = split(path)?;
         self.effect(path, || format!("remove {path}"))?;
-        match fs::unlinkat(&folder, name, AtFlags::REMOVEDIR) {
+        match fs::unlinkat(&directory, name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::BUSY) => Ok(()),
             Err(e) => Err(e).with_context(|| format!("remove {path}")),
         }
     }
 
-    /// Removes a folder with everything in it, but for what is kept.
+    /// Removes a directory with everything in it, but for what is kept.
     ///
     /// # Errors
     /// When it is a symbolic link, something is mounted below it, or something cannot be removed.
-    pub fn take_tree_away(&self, path: &str, keep: Keep<'_>) -> Result<()> {
+    pub fn remove_tree(&self, path: &str, keep: Keep<'_>) -> Result<()> {
         if keep(path) {
             return Ok(());
         }
-        self.take_content_away(path, keep)?;
-        self.take_folder_away(path)
+        self.empty_directory(path, keep)?;
+        self.remove_directory(path)
     }
 
-    /// The same, but the folder itself stays.
-    pub fn take_content_away(&self, path: &str, keep: Keep<'_>) -> Result<()> {
+    /// The same, but the directory itself stays.
+    pub fn empty_directory(&self, path: &str, keep: Keep<'_>) -> Result<()> {
         ensure!(parts(path)?.len() > 1, "remove {path}: it is a part of the system");
-        let Some((folder, stat)) = self.entry(path)? else { return Ok(()) };
+        let Some((directory, stat)) = self.entry(path)? else { return Ok(()) };
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {}
             FileType::Symlink => {
@@ -104,7 +104,7 @@ impl Host {
         }
         let (_, name) = split(path)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let dir = fs::openat(folder, name, flags, Mode::empty()).with_context(|| format!("open {path}"))?;
+        let dir = fs::openat(directory, name, flags, Mode::empty()).with_context(|| format!("open {path}"))?;
         self.empty(Level::of(dir, CString::default(), path.to_owned())?, keep)
     }
 
@@ -138,10 +138,10 @@ impl Host {
         Ok(())
     }
 
-    fn drop_folder(&self, above: &OwnedFd, folder: &Level) -> Result<()> {
-        let path = &folder.path;
+    fn drop_folder(&self, above: &OwnedFd, directory: &Level) -> Result<()> {
+        let path = &directory.path;
         self.effect(path, || format!("remove {path}"))?;
-        match fs::unlinkat(above, &folder.name, AtFlags::REMOVEDIR) {
+        match fs::unlinkat(above, &directory.name, AtFlags::REMOVEDIR) {
             // What is kept lies in it.
             Ok(()) | Err(Errno::NOTEMPTY) => Ok(()),
             Err(e) => Err(e).with_context(|| format!("remove {path}")),
@@ -181,30 +181,30 @@ impl Host {
         }
     }
 
-    /// Renames a folder to `to`, beside it. That is on record first, so that a reset takes it away. Nothing happens where
+    /// Renames a directory to `to`, beside it. That is on record first, so that a reset takes it away. Nothing happens where
     /// there is none.
     ///
     /// # Errors
     /// When it is a symbolic link, or something is mounted on it.
-    pub fn set_aside(&self, path: &str, to: &str) -> Result<()> {
-        let Some((folder, stat)) = self.entry(path)? else { return Ok(()) };
+    pub fn move_aside(&self, path: &str, to: &str) -> Result<()> {
+        let Some((directory, stat)) = self.entry(path)? else { return Ok(()) };
         ensure!(
             FileType::from_raw_mode(stat.st_mode) == FileType::Directory,
-            "set {path} aside: it is no folder, and where it leads may be somebody's data"
+            "move {path} aside: it is no directory, and where it leads may be somebody's data"
         );
         let ((above, name), (beside, new)) = (split(path)?, split(to)?);
-        ensure!(above == beside, "set {path} aside: {to} is in another folder");
+        ensure!(above == beside, "move {path} aside: {to} is in another directory");
         if !self.journal.borrow().knows(to) {
             self.record(Record::Effect(Effect::Tree { path: to.into() }))?;
         }
-        self.effect(path, || format!("set {path} aside"))?;
-        fs::renameat(&folder, name, &folder, new).with_context(|| format!("set {path} aside"))?;
-        fs::fsync(&folder).with_context(|| format!("flush {above}"))
+        self.effect(path, || format!("move {path} aside"))?;
+        fs::renameat(&directory, name, &directory, new).with_context(|| format!("move {path} aside"))?;
+        fs::fsync(&directory).with_context(|| format!("flush {above}"))
     }
 
     /// Puts back what stood at `path` before firstboot's first change, from the copy that was kept. The owner is that of
     /// what stands there now: firstboot never changes it.
-    pub fn put_back(&self, path: &str, backup: &str) -> Result<()> {
+    pub fn restore(&self, path: &str, backup: &str) -> Result<()> {
         if let Some(target) = self.read_link(backup)? {
             return match self.read_link(path)?.as_deref() == Some(target.as_str()) {
                 true => Ok(()),
@@ -229,23 +229,23 @@ impl Host {
         self.finish(writer)
     }
 
-    /// Flushes the file system that holds the root folder.
+    /// Flushes the file system that holds the root directory.
     pub fn flush(&self) -> Result<()> {
         self.effect("flush", || "flush the root file system".to_owned())?;
-        let root = self.folder("/")?;
+        let root = self.directory("/")?;
         fs::syncfs(root).context("flush the root file system")
     }
 
-    /// The folder that holds `path`, and what stands there.
+    /// The directory that holds `path`, and what stands there.
     fn entry(&self, path: &str) -> Result<Option<(OwnedFd, Stat)>> {
         let (dir, name) = split(path)?;
-        let folder = match self.open_below(dir, OFlags::RDONLY | OFlags::DIRECTORY) {
-            Ok(folder) => folder,
+        let directory = match self.open_below(dir, OFlags::RDONLY | OFlags::DIRECTORY) {
+            Ok(directory) => directory,
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-            Err(e) => return Err(e).with_context(|| format!("open folder {dir}")),
+            Err(e) => return Err(e).with_context(|| format!("open directory {dir}")),
         };
-        match fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some((folder, stat))),
+        match fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some((directory, stat))),
             Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(e).with_context(|| format!("look at {path}")),
         }

@@ -32,21 +32,21 @@ fn links_are_removed_and_never_followed() {
     let root = dir.path();
     put(root, "srv/data/file", "theirs", 0o600);
     put(root, "var/lib/kubelet/file", "x", 0o644);
-    symlink("/srv/data", root.join("var/lib/kubelet/folder")).unwrap();
+    symlink("/srv/data", root.join("var/lib/kubelet/directory")).unwrap();
     symlink("/srv/data/file", root.join("var/lib/kubelet/secret")).unwrap();
-    host.take_tree_away("/var/lib/kubelet", KEPT).unwrap();
+    host.remove_tree("/var/lib/kubelet", KEPT).unwrap();
     assert!(!root.join("var/lib/kubelet").exists());
     // The named path itself.
     symlink("/srv/data", root.join("var/lib/kubelet")).unwrap();
-    let error = host.take_tree_away("/var/lib/kubelet", KEPT).unwrap_err().to_string();
+    let error = host.remove_tree("/var/lib/kubelet", KEPT).unwrap_err().to_string();
     assert_eq!(error, "remove /var/lib/kubelet: it is a symbolic link, and where it leads may be somebody's data");
-    host.take_folder_away("/var/lib/kubelet").unwrap();
+    host.remove_directory("/var/lib/kubelet").unwrap();
     assert!(root.join("var/lib/kubelet").is_symlink());
-    host.take_away("/var/lib/kubelet").unwrap();
+    host.remove_entry("/var/lib/kubelet").unwrap();
     assert!(!root.join("var/lib/kubelet").is_symlink());
     assert_eq!(std::fs::read(root.join("srv/data/file")).unwrap(), b"theirs");
     for path in ["/", "/var", "var/lib", "/var/../srv"] {
-        assert!(host.take_content_away(path, KEPT).is_err(), "{path}");
+        assert!(host.empty_directory(path, KEPT).is_err(), "{path}");
     }
     assert_eq!(std::fs::read(root.join("srv/data/file")).unwrap(), b"theirs");
 }
@@ -59,8 +59,8 @@ fn a_secret_is_overwritten_unless_it_has_another_name_somewhere() {
     put(root, "etc/shared", "theirs", 0o600);
     std::fs::hard_link(root.join("etc/shared"), root.join("etc/other")).unwrap();
     let mut open = File::open(root.join("etc/key")).unwrap();
-    host.take_away("/etc/key").unwrap();
-    host.take_away("/etc/shared").unwrap();
+    host.remove_entry("/etc/key").unwrap();
+    host.remove_entry("/etc/shared").unwrap();
     let mut text = Vec::new();
     std::io::Read::read_to_end(&mut open, &mut text).unwrap();
     assert_eq!(text, [0; 6]);
@@ -68,7 +68,7 @@ fn a_secret_is_overwritten_unless_it_has_another_name_somewhere() {
     assert!(!root.join("etc/key").exists() && !root.join("etc/shared").exists());
 }
 
-/// How deep its folders are a pod decides. On a device the unit allows as many open files.
+/// How deep its directories are a pod decides. On a device the unit allows as many open files.
 #[test]
 fn a_tree_deeper_than_a_path_may_be_long_goes() {
     let (dir, host) = host();
@@ -78,8 +78,8 @@ fn a_tree_deeper_than_a_path_may_be_long_goes() {
         at = fs::openat(&at, name, OFlags::RDONLY, Mode::empty()).unwrap();
     }
     host.mkdir("/srv/kept", 0o755).unwrap();
-    host.take_content_away("/srv/0123456789", KEPT).unwrap();
-    host.take_folder_away("/srv/0123456789").unwrap();
+    host.empty_directory("/srv/0123456789", KEPT).unwrap();
+    host.remove_directory("/srv/0123456789").unwrap();
     assert_eq!(host.list("/srv").unwrap(), ["kept"]);
 }
 
@@ -92,27 +92,27 @@ fn what_is_mounted_stays_and_is_named() {
     let (dir, host) = host();
     let root = dir.path();
     put(root, "srv/data/file", "theirs", 0o600);
-    for path in ["folder", "bound"] {
+    for path in ["directory", "bound"] {
         std::fs::create_dir_all(root.join("var/lib/kubelet").join(path)).unwrap();
     }
     put(root, "var/lib/kubelet/secret", "", 0o600);
-    mount("tmpfs", root.join("var/lib/kubelet/folder"), "tmpfs", MountFlags::empty(), None).unwrap();
-    put(root, "var/lib/kubelet/folder/file", "theirs", 0o600);
+    mount("tmpfs", root.join("var/lib/kubelet/directory"), "tmpfs", MountFlags::empty(), None).unwrap();
+    put(root, "var/lib/kubelet/directory/file", "theirs", 0o600);
     mount_bind(root.join("srv/data"), root.join("var/lib/kubelet/bound")).unwrap();
     mount_bind(root.join("srv/data/file"), root.join("var/lib/kubelet/secret")).unwrap();
-    for path in ["folder", "bound", "secret"] {
+    for path in ["directory", "bound", "secret"] {
         let others = move |p: &str| p != format!("/var/lib/kubelet/{path}");
-        let error = host.take_content_away("/var/lib/kubelet", &others).unwrap_err().to_string();
+        let error = host.empty_directory("/var/lib/kubelet", &others).unwrap_err().to_string();
         assert_eq!(error, format!("remove /var/lib/kubelet/{path}: something is still mounted there"));
     }
     assert_eq!(std::fs::read(root.join("srv/data/file")).unwrap(), b"theirs");
-    assert_eq!(std::fs::read(root.join("var/lib/kubelet/folder/file")).unwrap(), b"theirs");
-    // What is kept is not looked into. A folder that is mounted on, and is named, is emptied and stays.
-    let keep = |p: &str| ["folder", "bound", "secret"].iter().any(|kept| p == format!("/var/lib/kubelet/{kept}"));
-    host.take_tree_away("/var/lib/kubelet", &keep).unwrap();
-    host.take_tree_away("/var/lib/kubelet/folder", KEPT).unwrap();
-    assert_eq!(host.list("/var/lib/kubelet").unwrap(), ["bound", "folder", "secret"]);
-    assert!(host.list("/var/lib/kubelet/folder").unwrap().is_empty());
+    assert_eq!(std::fs::read(root.join("var/lib/kubelet/directory/file")).unwrap(), b"theirs");
+    // What is kept is not looked into. A directory that is mounted on, and is named, is emptied and stays.
+    let keep = |p: &str| ["directory", "bound", "secret"].iter().any(|kept| p == format!("/var/lib/kubelet/{kept}"));
+    host.remove_tree("/var/lib/kubelet", &keep).unwrap();
+    host.remove_tree("/var/lib/kubelet/directory", KEPT).unwrap();
+    assert_eq!(host.list("/var/lib/kubelet").unwrap(), ["bound", "directory", "secret"]);
+    assert!(host.list("/var/lib/kubelet/directory").unwrap().is_empty());
     // As a reset does it.
     let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let shown = root.join("var/lib/kubelet").display().to_string();
@@ -122,7 +122,7 @@ fn what_is_mounted_stays_and_is_named() {
     for mount in points.iter().chain(&points[..1]) {
         Linux::new().unmount(&mount.point, mount.is_remote()).unwrap();
     }
-    host.take_tree_away("/var/lib/kubelet", KEPT).unwrap();
+    host.remove_tree("/var/lib/kubelet", KEPT).unwrap();
     assert_eq!(std::fs::read(root.join("srv/data/file")).unwrap(), b"theirs");
     assert!(!root.join("var/lib/kubelet").exists());
 }

@@ -26,7 +26,7 @@ fn a_file_is_recorded_before_it_is_made_and_written_once() {
     host.write("/etc/hostname", b"edge-1\n", 0o644).unwrap();
     assert_eq!(
         effects(&host),
-        [Effect::Folder { path: "/etc".into() }, Effect::Created { path: "/etc/hostname".into() }]
+        [Effect::Directory { path: "/etc".into() }, Effect::Created { path: "/etc/hostname".into() }]
     );
     assert_eq!(host.read_text("/etc/hostname").unwrap().as_deref(), Some("edge-1"));
     assert_eq!(host.size_and_mode("/etc/hostname").unwrap(), Some((7, 0o644)));
@@ -44,7 +44,7 @@ fn what_was_there_before_is_kept_once() {
     std::fs::write(dir.path().join("etc/hosts"), "old\n").unwrap();
     host.write("/etc/hosts", b"new\n", 0o600).unwrap();
     host.write("/etc/hosts", b"newer\n", 0o600).unwrap();
-    let [Effect::Folder { .. }, Effect::Replaced { path, backup }] = &effects(&host)[..] else {
+    let [Effect::Directory { .. }, Effect::Replaced { path, backup }] = &effects(&host)[..] else {
         panic!("{:?}", effects(&host))
     };
     assert_eq!(path, "/etc/hosts");
@@ -110,4 +110,82 @@ fn a_link_with_dots_is_read_while_files_are_renamed() {
         done.store(true, std::sync::atomic::Ordering::Relaxed);
         assert!(all_read);
     });
+}
+
+#[test]
+fn several_processes_at_once_never_damage_a_file() {
+    const WRITERS: usize = 6;
+    const ROUNDS: usize = 40;
+    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let root = dir.path();
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            scope.spawn(move || {
+                for round in 0..ROUNDS {
+                    // A process of its own: it reads what the others have left.
+                    let host = Host::open(root, Box::new(Fake::new().0.patient())).unwrap();
+                    let name = format!("fact-{writer}-{round}");
+                    host.record(Record::Fact { name, value: "x".repeat(round * 50) }).unwrap();
+                    host.keep(kept::VERIFIED_TIME, format!("{writer} {round}\n").as_bytes()).unwrap();
+                    host.write("/etc/shared", format!("{writer} {round}\n").repeat(200).as_bytes(), 0o644).unwrap();
+                }
+            });
+        }
+        // Readers see whole records only, and change nothing.
+        scope.spawn(move || {
+            for _ in 0..ROUNDS * 4 {
+                let host = Host::reading(root, Box::new(Fake::new().0)).unwrap();
+                let complete = |r: &Record| matches!(r, Record::Fact { .. } | Record::Effect(_));
+                assert!(host.journal().records().iter().all(complete));
+            }
+        });
+    });
+    let host = Host::reading(root, Box::new(Fake::new().0)).unwrap();
+    assert!(host.journal().damage().is_empty(), "{:?}", host.journal().damage());
+    let facts = host.journal().records().iter().filter(|r| matches!(r, Record::Fact { .. })).count();
+    assert_eq!(facts, WRITERS * ROUNDS);
+    let shared = host.read_utf8("/etc/shared").unwrap().unwrap();
+    assert!(shared.lines().all(|line| Some(line) == shared.lines().next()) && shared.lines().count() == 200);
+    assert_eq!(host.read_kept(kept::VERIFIED_TIME.path).damage, None);
+    assert_eq!(host.list("/etc").unwrap(), ["shared"]);
+}
+
+#[test]
+fn a_file_keeps_its_owner_when_its_content_changes() {
+    let (dir, host, _) = host();
+    host.write("/etc/shadow", b"a", 0o640).unwrap();
+    let path = dir.path().join("etc/shadow");
+    if std::os::unix::fs::chown(&path, None, Some(42)).is_err() {
+        println!("SKIPPED: changing the group of a file needs root");
+        return;
+    }
+    host.write("/etc/shadow", b"b", 0o640).unwrap();
+    assert_eq!(host.owner("/etc/shadow").unwrap().map(|(_, group)| group), Some(42));
+    assert_eq!(host.size_and_mode("/etc/shadow").unwrap(), Some((1, 0o640)));
+}
+
+#[test]
+fn a_command_that_only_looks_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = Host::reading(dir.path(), Box::new(Fake::new().0)).unwrap();
+    for error in [
+        host.write("/etc/x", b"x", 0o644),
+        host.record(Record::Sealed),
+        host.keep(kept::STATUS, b"x"),
+        host.mkdir("/etc", 0o755),
+        host.enable_unit("/etc/x.wants/y.service", "/usr/y.service"),
+    ] {
+        assert!(format!("{:#}", error.unwrap_err()).ends_with(": this command only reads"));
+    }
+    host.run(&["sshd", "-T"]).unwrap();
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_path_that_only_begins_like_the_state_directory_is_recorded() {
+    let (_dir, host, _) = host();
+    host.write("/var/lib/firstboot-x", b"x", 0o644).unwrap();
+    assert!(effects(&host).contains(&Effect::Created { path: "/var/lib/firstboot-x".into() }));
+    host.write("/run/firstboot/status.json", b"x", 0o644).unwrap();
+    assert!(!effects(&host).iter().any(|e| format!("{e:?}").contains("/run")));
 }

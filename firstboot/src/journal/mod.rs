@@ -31,12 +31,12 @@ pub enum Effect {
         /// Absolute path of the copy.
         backup: String,
     },
-    /// A folder that was not there before.
-    Folder {
+    /// A directory that was not there before.
+    Directory {
         /// Absolute path on the device.
         path: String,
     },
-    /// A folder that belongs to firstboot with everything in it.
+    /// A directory that belongs to firstboot with everything in it.
     Tree {
         /// Absolute path on the device.
         path: String,
@@ -168,7 +168,7 @@ impl Journal {
             Record::Effect(
                 Effect::Created { path: p }
                 | Effect::Replaced { path: p, .. }
-                | Effect::Folder { path: p }
+                | Effect::Directory { path: p }
                 | Effect::Enabled { path: p, .. }
                 | Effect::Tree { path: p },
             ) => p == path,

@@ -69,12 +69,23 @@ impl Journal {
     }
 
     fn at(path: PathBuf, copy: PathBuf) -> Journal {
-        Journal { path, copy, records: Vec::new(), numbers: Vec::new(), next: 1, seen: None, stale: false, damage: Vec::new() }
+        Journal {
+            path,
+            copy,
+            records: Vec::new(),
+            numbers: Vec::new(),
+            next: 1,
+            seen: None,
+            stale: false,
+            damage: Vec::new(),
+        }
     }
 
     /// Reads both copies again: another process may have written to them.
     pub fn reread(&mut self) {
-        let (first, second) = (Copy::read(&self.path), Copy::read(&self.copy));
+        // The second one first: another process that writes meanwhile writes it last.
+        let second = Copy::read(&self.copy);
+        let first = Copy::read(&self.path);
         let (all, missing) = frame::merge(&first.parsed, &second.parsed);
         let last = all.keys().next_back().copied();
         self.next = last.map_or(1, |last| last + 1);
@@ -91,7 +102,8 @@ impl Journal {
             }
         }
         // The second copy may lag behind; the first is flushed before anything is done.
-        let lost = second.parsed.records.keys().any(|n| self.numbers.contains(n) && !first.parsed.records.contains_key(n));
+        let lost =
+            second.parsed.records.keys().any(|n| self.numbers.contains(n) && !first.parsed.records.contains_key(n));
         if lost && first.unreadable.is_none() && first.parsed.damaged == 0 {
             self.damage.push(format!("read {JOURNAL}: it lacks records that its copy holds"));
         }
@@ -162,7 +174,8 @@ impl Journal {
                 if copy.is_whole(&self.numbers) {
                     if copy.is_torn() {
                         let file = OpenOptions::new().write(true).open(&path);
-                        file.and_then(|file| file.set_len(copy.parsed.whole)).context("cut off a torn journal record")?;
+                        file.and_then(|file| file.set_len(copy.parsed.whole))
+                            .context("cut off a torn journal record")?;
                     }
                     continue;
                 }

@@ -124,16 +124,25 @@ fn skew() {
     let command = "imagebuild build --target generic-arm64 --kubernetes-version";
     assert_eq!(
         refused("1.36.3", "v1.35.2"),
-        (Code::KubeletVersion, format!("kubelet 1.36.3 of this image is newer than the cluster, 1.35.2: {command} 1.35"))
+        (
+            Code::KubeletVersion,
+            format!("kubelet 1.36.3 of this image is newer than the cluster, 1.35.2: {command} 1.35")
+        )
     );
     assert_eq!(
         refused("1.36.3", "v1.40.0"),
-        (Code::KubeletVersion, format!("kubelet 1.36.3 of this image is too old for the cluster, 1.40.0: {command} 1.40"))
+        (
+            Code::KubeletVersion,
+            format!("kubelet 1.36.3 of this image is too old for the cluster, 1.40.0: {command} 1.40")
+        )
     );
     // Found by fuzzing: a version that is more than a line.
     assert_eq!(
         refused("1.36.3", "v1.35.\n2"),
-        (Code::KubeletVersion, format!("kubelet 1.36.3 of this image is newer than the cluster, 1.35. 2: {command} 1.35"))
+        (
+            Code::KubeletVersion,
+            format!("kubelet 1.36.3 of this image is newer than the cluster, 1.35. 2: {command} 1.35")
+        )
     );
     assert_eq!(
         refused("1.36.3", "stable-1"),

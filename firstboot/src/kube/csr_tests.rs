@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Key, request and CSR states; openssl is the judge of the forms where it is installed.
+//! Key, request and CSR states. openssl checks the forms.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -133,7 +133,10 @@ fn states_of_a_csr() {
     assert_eq!(state(with("Denied")), lost(Code::CsrRejected, "was denied: R a b"));
     assert_eq!(state(with("Failed")), lost(Code::CsrRejected, "could not be signed: R a b"));
     assert_eq!(state(signed("PEM")), lost(Code::CsrNotSigned, "has a certificate that is not for this key and node"));
-    assert_eq!(state(signed(&issued(2026))), lost(Code::CsrNotSigned, "has a certificate that expired at 2026-01-01T00:00:00Z"));
+    assert_eq!(
+        state(signed(&issued(2026))),
+        lost(Code::CsrNotSigned, "has a certificate that expired at 2026-01-01T00:00:00Z")
+    );
     assert_eq!(
         coded(&pending("c", false)),
         "FB425: CSR c waits for approval by an administrator of the cluster: kubectl certificate approve c"

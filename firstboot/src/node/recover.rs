@@ -62,7 +62,8 @@ const FILES: &[&str] = &[
 const TREES: &[&str] = &["/opt/firstboot", "/etc/firstboot", "/etc/containerd/certs.d", "/etc/ssh/authorized_keys.d"];
 
 /// Directories that a reset removes where firstboot made them: they hold nothing of an image.
-const DIRECTORIES: &[&str] = &["/etc/kubernetes", "/etc/cni/net.d", "/etc/cni", "/opt/cni/bin", "/opt/cni", "/etc/containerd"];
+const DIRECTORIES: &[&str] =
+    &["/etc/kubernetes", "/etc/cni/net.d", "/etc/cni", "/opt/cni/bin", "/opt/cni", "/etc/containerd"];
 
 /// Where units are enabled.
 const WANTS: &str = "/etc/systemd/system/multi-user.target.wants";
@@ -112,7 +113,9 @@ fn node_name(host: &Host) -> Result<Option<String>> {
     let certificate = leaf.and_then(|leaf| Certificate::from_der(&leaf).ok());
     let subject = certificate.map(|c| c.tbs_certificate.subject);
     let names = subject.iter().flat_map(|subject| subject.0.iter()).flat_map(|part| part.0.iter());
-    let name = names.filter_map(|name| std::str::from_utf8(name.value.value()).ok()).find_map(|text| text.strip_prefix("system:node:"));
+    let name = names
+        .filter_map(|name| std::str::from_utf8(name.value.value()).ok())
+        .find_map(|text| text.strip_prefix("system:node:"));
     Ok(name.filter(|_| conf.is_some()).map(str::to_owned))
 }
 
@@ -120,7 +123,7 @@ fn node_name(host: &Host) -> Result<Option<String>> {
 fn effects(host: &Host) -> Result<Vec<Effect>> {
     let mut all = Vec::new();
     let directories = DIRECTORIES.iter().copied().filter(|path| host.exists(path).unwrap_or(false));
-    all.extend(directories.map(|path| Effect::Folder { path: path.into() }));
+    all.extend(directories.map(|path| Effect::Directory { path: path.into() }));
     for path in TREES.iter().filter(|path| host.exists(path).unwrap_or(false)) {
         all.push(Effect::Tree { path: (*path).into() });
     }

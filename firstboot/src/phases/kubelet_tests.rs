@@ -79,5 +79,8 @@ fn who_must_act_when_kubelet_keeps_ending() {
     let never = "wait for kubelet: not healthy after 240 s, see journalctl -u kubelet";
     assert_eq!(applied(SEED, "0", ""), (Code::KubeletUnhealthy, never.to_owned()));
     let (code, text) = applied(SEED, "1", "E1122 20:08:37.1 1 kubelet.go:9] \"No CRI\"\n");
-    assert_eq!((code, text.as_str()), (Code::KubeletUnhealthy, "wait for kubelet: not healthy after 240 s: \"No CRI\""));
+    assert_eq!(
+        (code, text.as_str()),
+        (Code::KubeletUnhealthy, "wait for kubelet: not healthy after 240 s: \"No CRI\"")
+    );
 }

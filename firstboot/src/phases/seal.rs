@@ -11,7 +11,7 @@ use crate::host::Host;
 use crate::host::kept::RECEIPT;
 use crate::journal::Record;
 use crate::node::events::tell;
-use crate::node::repair;
+use crate::node::{credential, repair};
 use crate::seed::JoinToken;
 use crate::text::unix_seconds;
 use anyhow::{Context, Result};
@@ -166,6 +166,7 @@ fn finish(host: &Host, bundle: &str, seed: &str, carried: bool) -> Result<()> {
     let bytes = serde_json::to_vec_pretty(&receipt).context("encode the receipt")?;
     host.keep(RECEIPT, &bytes)?;
     repair::keep(host)?;
+    credential::keep_copy(host)?;
     host.record(Record::Sealed)
 }
 

@@ -134,7 +134,8 @@ fn what_another_join_left_is_named_and_our_own_files_are_not() {
         ("FileAvailable--etc-kubernetes-pki-ca.crt", "/etc/kubernetes/pki/ca.crt"),
     ] {
         device.put(&path[1..], "x");
-        let want = format!("[ERROR] remove {path}: another join left it; kubeadm reset removes all of it (host, FB309)");
+        let want =
+            format!("[ERROR] remove {path}: another join left it; kubeadm reset removes all of it (host, FB309)");
         assert_eq!(device.line(id), want);
         std::fs::remove_file(device.dir.path().join(&path[1..])).unwrap();
         device.host.write(path, b"ours", 0o600).unwrap();
@@ -264,7 +265,10 @@ fn what_a_phase_makes_is_looked_at_after_it() {
     device.put("etc/hosts", "127.0.0.1 localhost\n");
     let want = "[WARNING] put edge-1 into /etc/hosts: kubelet looks its own name up when it starts (host, FB310)";
     assert_eq!(device.line("Hostname"), want);
-    assert_eq!(device.line("Service-kubelet"), "[WARNING] enable kubelet.service: systemctl enable kubelet (host, FB310)");
+    assert_eq!(
+        device.line("Service-kubelet"),
+        "[WARNING] enable kubelet.service: systemctl enable kubelet (host, FB310)"
+    );
     assert_eq!(device.line("KubeletVersion"), "[OK] 1.36.3");
     let older = Device {
         bundle: Installed { manifest: Manifest { kubernetes: "1.40.0".into(), ..bundle().manifest }, ..bundle() },
@@ -281,8 +285,7 @@ fn what_a_phase_makes_is_looked_at_after_it() {
 fn a_bundle_without_its_sandbox_image() {
     let mut device = device();
     device.bundle.manifest.sandbox_image = "registry.k8s.io/pause:9".into();
-    let want =
-        "[ERROR] find sandbox image registry.k8s.io/pause:9 in the bundle: without it no pod starts offline (image, FB204)";
+    let want = "[ERROR] find sandbox image registry.k8s.io/pause:9 in the bundle: without it no pod starts offline (image, FB204)";
     assert_eq!(device.line("SandboxImage"), want);
 }
 

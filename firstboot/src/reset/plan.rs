@@ -15,7 +15,7 @@ pub(super) const RUNTIME: &str = "containerd.service";
 /// Fact: everything that had a copy has been put back, so that the copies may go.
 pub(super) const RESTORED: &str = "put-back";
 
-/// Folders that a unit makes by itself, with everything in them; gone where firstboot started that unit.
+/// Directories that a unit makes by itself, with everything in them; gone where firstboot started that unit.
 #[rustfmt::skip]
 const MADE: &[(&str, &str)] = &[
     (KUBELET, "/var/lib/kubelet"),
@@ -30,7 +30,7 @@ const MADE: &[(&str, &str)] = &[
     (RUNTIME, "/var/lib/calico"),
     (RUNTIME, "/run/calico"),
 ];
-/// Folders of whose content others have a part; gone whole where firstboot made the folder.
+/// Directories of whose content others have a part; gone whole where firstboot made the directory.
 const SHARED: [&str; 4] = ["/etc/kubernetes", "/etc/cni/net.d", "/opt/cni/bin", "/var/lib/kubelet"];
 
 /// One step.
@@ -47,11 +47,11 @@ pub(super) enum Step {
     Packets,
     Tree(String),
     Remove(String),
-    PutBack {
+    Restore {
         path: String,
         backup: String,
     },
-    Folder(String),
+    Directory(String),
     HostName,
     MachineId,
     State,
@@ -67,13 +67,13 @@ impl fmt::Display for Step {
             Step::Depart => f.write_str("tell the cluster that the node is not Ready; delete its Lease and CSINode"),
             Step::Stop(unit) => write!(f, "stop {unit}"),
             Step::Pods => f.write_str("stop and remove all pods"),
-            Step::Unmount(folders) => write!(f, "unmount what is mounted below {}", folders.join(", ")),
+            Step::Unmount(directories) => write!(f, "unmount what is mounted below {}", directories.join(", ")),
             Step::Links => f.write_str("delete network interfaces of pod networks"),
             Step::Packets => f.write_str("delete Kubernetes' rules from nftables and iptables"),
             Step::Tree(path) => write!(f, "remove {path} and everything in it"),
             Step::Remove(path) => write!(f, "remove {path}"),
-            Step::PutBack { path, .. } => write!(f, "put {path} back as it was"),
-            Step::Folder(path) => write!(f, "remove {path} if it is empty"),
+            Step::Restore { path, .. } => write!(f, "put {path} back as it was"),
+            Step::Directory(path) => write!(f, "remove {path} if it is empty"),
             Step::HostName => f.write_str("take the host name of /etc/hostname again"),
             Step::MachineId => f.write_str("empty /etc/machine-id: a new one is made at the next boot"),
             Step::Filter => f.write_str("close the packet filter"),
@@ -98,7 +98,7 @@ pub(super) fn plan(host: &Host, keep: &Exclusions) -> Vec<Step> {
         for effect in effects.iter().rev() {
             undo(effect, &mut steps);
         }
-        steps.extend(folders(&effects));
+        steps.extend(directories(&effects));
         steps.extend([Step::HostName, Step::MachineId]);
     }
     // The filter comes after what it would let through is forgotten.
@@ -116,7 +116,7 @@ pub(super) fn plan(host: &Host, keep: &Exclusions) -> Vec<Step> {
 /// What ends before anything is taken away.
 fn begin(effects: &[&Effect], keep: &Exclusions, steps: &mut Vec<Step>) {
     let started = |unit: &str| effects.iter().any(|effect| starts(effect, unit));
-    let made = |path: &str| effects.iter().any(|e| matches!(e, Effect::Folder { path: p } if p == path));
+    let made = |path: &str| effects.iter().any(|e| matches!(e, Effect::Directory { path: p } if p == path));
     // A node that never ran has nobody to tell.
     if started(KUBELET) {
         steps.push(Step::Leave);
@@ -160,25 +160,26 @@ fn undo(effect: &Effect, steps: &mut Vec<Step>) {
         // What was enabled may run, even where systemd and not firstboot started it.
         Effect::Enabled { unit, path } => steps.extend([Step::Remove(path.clone()), Step::Stop(unit.clone())]),
         Effect::Replaced { path, backup } => {
-            steps.push(Step::PutBack { path: path.clone(), backup: backup.clone() });
+            steps.push(Step::Restore { path: path.clone(), backup: backup.clone() });
         }
         // When everything is gone that could be in one.
-        Effect::Folder { .. } => {}
+        Effect::Directory { .. } => {}
         Effect::Tree { path } => steps.push(Step::Tree(path.clone())),
     }
 }
 
-/// The folders that were made, the deepest first.
-fn folders(effects: &[&Effect]) -> Vec<Step> {
-    let made = effects.iter().filter_map(|e| if let Effect::Folder { path } = e { Some(path.clone()) } else { None });
+/// The directories that were made, the deepest first.
+fn directories(effects: &[&Effect]) -> Vec<Step> {
+    let made =
+        effects.iter().filter_map(|e| if let Effect::Directory { path } = e { Some(path.clone()) } else { None });
     let mut made: Vec<String> = made.collect();
     made.sort_by_key(|path| std::cmp::Reverse(path.matches('/').count()));
-    made.into_iter().map(Step::Folder).collect()
+    made.into_iter().map(Step::Directory).collect()
 }
 
 fn path(step: &Step) -> Option<&str> {
     match step {
-        Step::Tree(path) | Step::Remove(path) | Step::PutBack { path, .. } | Step::Folder(path) => Some(path),
+        Step::Tree(path) | Step::Remove(path) | Step::Restore { path, .. } | Step::Directory(path) => Some(path),
         Step::MachineId => Some(crate::identity::MACHINE_ID),
         _ => None,
     }

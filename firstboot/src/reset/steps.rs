@@ -13,7 +13,7 @@ use crate::host::exclusions::Exclusions;
 use crate::host::{Host, STATE_DIR, mounts};
 use crate::identity::{MACHINE_ID, NODE_BEFORE, came_with_image};
 use crate::image::ImageInfo;
-use crate::journal::{JOURNAL, Record};
+use crate::journal::{JOURNAL, JOURNAL_COPY, Record};
 use crate::network::networkd::made_vlan;
 use crate::status::STATUS_FOR_ALL;
 use anyhow::{Context, Result};
@@ -45,16 +45,16 @@ impl Work<'_> {
             }
             Step::Stop(unit) => return stop(host, unit),
             Step::Pods => self.told("stop pods", self.pods()),
-            Step::Unmount(folders) => return self.unmount(folders),
+            Step::Unmount(directories) => return self.unmount(directories),
             Step::Links => self.told("delete interfaces", self.links()),
             Step::Packets => self.all_told("delete packet rules", packets::clear(host)),
-            Step::Tree(path) => return host.take_tree_away(path, &|p: &str| self.keep.covers(p)),
+            Step::Tree(path) => return host.remove_tree(path, &|p: &str| self.keep.covers(p)),
             Step::Remove(path) => return remove(host, path),
-            Step::PutBack { path, backup } => {
+            Step::Restore { path, backup } => {
                 remove_temporary(host, path)?;
-                return host.put_back(path, backup);
+                return host.restore(path, backup);
             }
-            Step::Folder(path) => return host.take_folder_away(path),
+            Step::Directory(path) => return host.remove_directory(path),
             Step::HostName => self.told("take the host name", host_name(host)),
             Step::MachineId => return machine_id(host),
             Step::Filter => self.told("close the packet filter", firewall::guard(host)),
@@ -125,14 +125,14 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn unmount(&self, folders: &[String]) -> Result<()> {
+    fn unmount(&self, directories: &[String]) -> Result<()> {
         // Of a runtime that has stopped, what holds containers together stays behind and keeps mounts busy.
         let _ = self.host.run(&["systemctl", "kill", "--signal=SIGKILL", super::plan::RUNTIME]);
-        for mount in mounts::below(mounts::mounted(self.host)?, folders, self.keep) {
+        for mount in mounts::below(mounts::mounted(self.host)?, directories, self.keep) {
             self.host.unmount(&mount.point, mount.is_remote())?;
             if mount.is_namespace() {
                 // It is empty, and gone at power-off.
-                let _ = self.host.take_away(&mount.point);
+                let _ = self.host.remove_entry(&mount.point);
             }
         }
         Ok(())
@@ -175,13 +175,13 @@ pub(super) fn stop(host: &Host, unit: &str) -> Result<()> {
 
 fn remove(host: &Host, path: &str) -> Result<()> {
     remove_temporary(host, path)?;
-    host.take_away(path)
+    host.remove_entry(path)
 }
 
 /// What a power cut left of a file that was being written.
 fn remove_temporary(host: &Host, path: &str) -> Result<()> {
-    let Some((folder, name)) = path.rsplit_once('/') else { return Ok(()) };
-    host.take_away(&format!("{folder}/.{name}.firstboot"))
+    let Some((directory, name)) = path.rsplit_once('/') else { return Ok(()) };
+    host.remove_entry(&format!("{directory}/.{name}.firstboot"))
 }
 
 /// The name that the device had before its first seed, where the image gives one.
@@ -210,9 +210,10 @@ fn state(host: &Host) -> Result<()> {
         host.record(Record::Fact { name: RESTORED.into(), value: "true".into() })?;
     }
     // A reset that goes on after a power cut has shown its status there, and the next life would keep a copy of it.
-    host.take_away(STATUS_FOR_ALL)?;
-    let keep = |path: &str| path == JOURNAL;
-    host.take_content_away(STATE_DIR, &keep).with_context(|| format!("empty {STATE_DIR}"))
+    host.remove_entry(STATUS_FOR_ALL)?;
+    host.remove_directory("/run/firstboot")?;
+    let keep = |path: &str| [JOURNAL, JOURNAL_COPY].contains(&path);
+    host.empty_directory(STATE_DIR, &keep).with_context(|| format!("empty {STATE_DIR}"))
 }
 
 /// The last step: what is on record is gone but for what the next life has to know.

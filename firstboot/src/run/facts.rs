@@ -3,7 +3,7 @@
 
 use crate::containerd::repair;
 use crate::harden::overrides::SeedOverrides;
-use crate::host::Host;
+use crate::host::{DAMAGE, Host};
 use crate::node::credential;
 use crate::report::Facts;
 use crate::status::Versions;
@@ -28,6 +28,8 @@ impl Facts for DeviceFacts {
     }
 
     fn warnings(&self, host: &Host) -> Vec<String> {
-        repair::warning(host).into_iter().collect()
+        let damage = host.journal().fact(DAMAGE).unwrap_or_default().to_owned();
+        let damage = damage.lines().map(|line| format!("Damage: repaired: {line}"));
+        repair::warning(host).into_iter().chain(damage).collect()
     }
 }

@@ -17,15 +17,16 @@ use crate::{clock, firewall};
 /// A host fault when there is no packet filter, the clock cannot be set or a torn file cannot be put back or removed, an
 /// image fault without a description of the image.
 pub fn guard(host: &Host) -> Result<(), Fault> {
-    // First of all: kept files are read by it. What cannot be repaired keeps nothing else from being done.
-    let kept = host.settle_journal().and_then(|()| host.repair_kept()).coded(Code::StateDamaged);
-    let recovered = recover(host).owned_by(Owner::Host);
+    // First of all, whatever else is broken: it reads kept files in either copy.
     let filter = firewall::guard(host).coded(Code::PacketFilter);
+    let recovered = recover(host).owned_by(Owner::Host);
+    let being_reset = host.journal().resetting().is_some();
+    // What a reset goes on to remove is not repaired.
+    let kept = if being_reset { Ok(()) } else { super::repair_state(host).coded(Code::StateDamaged) };
     let clock = || clock::lay(host, &ImageInfo::read(host)?).owned_by(Owner::Host);
     let clock = clock();
     let torn = if host.journal().sealed() { repair_node(host).owned_by(Owner::Host) } else { Ok(()) };
-    // kubelet may have started before the device was sealed. What a reset goes on to remove is its own.
-    let being_reset = host.journal().resetting().is_some();
+    // kubelet may have started before the device was sealed.
     let serving =
         if being_reset { Ok(()) } else { kubelet_serving_cert::remove_torn(host).map(drop).owned_by(Owner::Host) };
     // A disk that takes no writes is told, and is no reason to leave the device without a network.

@@ -9,7 +9,7 @@ use crate::fault::{Code, Fault};
 use crate::host::Host;
 use crate::image::ImageInfo;
 use crate::phases::ready::LEFT_TO_DO;
-use crate::report::{Reporter, describe, reporter_beside};
+use crate::report::{Facts, Reporter, describe, reporter_beside};
 use crate::status::{STATUS_NAME, State, Status, padded};
 use crate::text::{timestamp, unix_seconds};
 use std::time::{Duration, SystemTime};
@@ -82,7 +82,9 @@ pub(super) fn tell_joined(host: &Host, reporter: &mut Reporter<'_>, carried: boo
 pub(super) fn tell_joined_at_last(host: &Host, image: &ImageInfo, boot: Option<BootPartition>, carried: bool) {
     let said = |last: &Status| {
         let card = boot.as_ref().map(|boot| boot.read(STATUS_NAME).ok().flatten());
-        last.state == State::Joined && card.is_none_or(|text| text.as_deref() == Some(&padded(&last.text())[..]))
+        let warned = DeviceFacts.warnings(host).iter().all(|warning| last.warnings.contains(warning));
+        let card_tells = |text: Option<Vec<u8>>| text.as_deref() == Some(&padded(&last.text())[..]);
+        last.state == State::Joined && warned && card.is_none_or(card_tells)
     };
     if !Reporter::last(host).as_ref().is_some_and(said) {
         tell_joined(host, &mut reporter_at(host, boot, image), carried);

@@ -3,6 +3,7 @@
 
 use crate::boot_partition::{BootPartition, Place, own};
 use crate::fault::{Fault, OwnedBy, Owner};
+use zeroize::Zeroizing;
 
 /// A seed file as it was found.
 pub(super) struct Found {
@@ -10,7 +11,8 @@ pub(super) struct Found {
     /// The device's own boot partition, which may be another one: status goes there.
     pub(super) boot: Option<BootPartition>,
     pub(super) name: &'static str,
-    pub(super) bytes: Vec<u8>,
+    /// The text, with the token in it: zeroed when it is dropped.
+    pub(super) bytes: Zeroizing<Vec<u8>>,
 }
 
 /// The first seed among the places where one may lie.
@@ -18,7 +20,7 @@ pub(super) fn look(places: Vec<Place>) -> Result<Option<Found>, Fault> {
     let boot = own(&places);
     for place in places {
         if let Some((name, bytes)) = place.partition.seed().owned_by(Owner::Seed)? {
-            return Ok(Some(Found { place, boot, name, bytes }));
+            return Ok(Some(Found { place, boot, name, bytes: bytes.into() }));
         }
     }
     Ok(None)

@@ -5,7 +5,7 @@
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{CaPin, Endpoint, JoinToken};
+use super::types::{CaPin, Endpoint, JoinToken};
 use crate::proxy::{Direct, Proxy};
 
 macro_rules! as_text {

@@ -185,7 +185,7 @@ require (
 	sigs.k8s.io/yaml v1.6.0 // indirect
 )
 
-// k8s.io/kubernetes replaces its staging modules by folders, which a dependent does not inherit.
+// k8s.io/kubernetes replaces its staging modules by directories, which a dependent does not inherit.
 replace (
 	k8s.io/api => k8s.io/api v0.36.3
 	k8s.io/apiextensions-apiserver => k8s.io/apiextensions-apiserver v0.36.3

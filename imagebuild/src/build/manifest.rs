@@ -2,6 +2,7 @@
 //! `T.manifest.json`: what an image consists of, for people and for scanners.
 
 use super::Parts;
+use crate::bundle::read_manifest;
 use crate::disk::Placed;
 use crate::rootfs::Rootfs;
 use anyhow::{Context, Result};
@@ -40,14 +41,7 @@ struct Component<'a> {
 
 /// Writes the description of an image.
 pub fn write(parts: &Parts, rootfs: &Rootfs, info: &ImageInfo, placed: &[Placed], to: &Path) -> Result<()> {
-    let bundle: Option<Manifest> = match &parts.bundle {
-        Some(dir) => {
-            let path = dir.join("manifest.json");
-            let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-            Some(serde_json::from_slice(&text).with_context(|| format!("parse {}", path.display()))?)
-        }
-        None => None,
-    };
+    let bundle = parts.bundle.as_deref().map(read_manifest).transpose()?;
     let manifest = ImageManifest {
         version: 1,
         target: &info.target,

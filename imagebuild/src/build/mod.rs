@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `imagebuild build`: a bootable disk image for a target, out of packages, bundle and device binary.
+//! `imagebuild build`: a bootable disk image for a target, from packages, bundle and device binary.
 
 mod manifest;
 mod output;
 mod tree;
 
+use crate::arch::Arch;
 use crate::debian::Debian;
 use crate::disk::{self, Content, Ids};
 use crate::owner::Owner;
@@ -12,14 +13,17 @@ use crate::progress::step;
 use crate::rootfs::{self, Rootfs};
 use crate::target::{Role, Target};
 use crate::{bundle, cache, device, digest, initrd, repo};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use firstboot::status::STATUS_NAME;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The example on the boot partition, and its name there.
 pub const SEED_EXAMPLE: (&str, &str) = ("seed.toml.example", include_str!("../../seed.toml.example"));
+/// Environment variable that sets an image's build time (<https://reproducible-builds.org/specs/source-date-epoch/>).
+const BUILD_TIME_ENV: &str = "SOURCE_DATE_EPOCH";
 /// Images of one target that stay in the cache; older ones are removed.
 const KEEP: usize = 5;
 /// A change in how images are put together makes a new key.
@@ -34,6 +38,9 @@ const RECIPE: [&str; 6] = [
 
 /// `imagebuild build`: makes a disk image.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Environment:\n  SOURCE_DATE_EPOCH  build time of the image, in seconds since 1970; now by default"
+)]
 pub struct Args {
     /// Name of a target, as in targets/NAME.toml, or path of such a file
     #[arg(long)]
@@ -41,7 +48,7 @@ pub struct Args {
     /// Kubernetes version of the bundle, for example 1.36.3; the newest in components.lock by default
     #[arg(long)]
     kubernetes_version: Option<String>,
-    /// Folder for the image, its compressed form, checksums and manifest
+    /// Directory for the image, its compressed form, checksums and manifest
     #[arg(long, default_value = "out/images")]
     out: PathBuf,
     /// Fetch new package lists first, so that the image gets the newest Debian packages
@@ -52,7 +59,7 @@ pub struct Args {
 /// Runs `imagebuild build`.
 pub fn main(args: &Args) -> Result<()> {
     if args.refresh {
-        step("fetch Debian package lists", || Debian::open(&Target::load(&args.target)?.arch)?.refresh())?;
+        step("fetch Debian package lists", || Debian::open(Target::load(&args.target)?.arch)?.refresh())?;
     }
     let image = ensure(&args.target, args.kubernetes_version.as_deref())?;
     output::write(&image, &args.out)?;
@@ -65,7 +72,7 @@ pub fn main(args: &Args) -> Result<()> {
 pub struct Image {
     /// Name of the target.
     pub target: String,
-    /// The folder that holds it.
+    /// The directory that holds it.
     pub dir: PathBuf,
 }
 
@@ -75,7 +82,7 @@ impl Image {
         format!("{}.{ending}", self.target)
     }
 
-    /// The raw image. It belongs to the cache: copy it, or lay an overlay on it, but do not write to it.
+    /// The raw image. It belongs to the cache: copy it, or put an overlay on it, but do not write to it.
     pub fn raw(&self) -> PathBuf {
         self.dir.join(self.file("img"))
     }
@@ -93,11 +100,11 @@ pub struct Parts {
     pub target: Target,
     /// The device binary.
     pub firstboot: Option<PathBuf>,
-    /// Folder of the bundle.
+    /// Directory of the bundle.
     pub bundle: Option<PathBuf>,
 }
 
-/// The raw image of a target, built now when the cache does not have it. It belongs to the cache: copy it, or lay
+/// The raw image of a target, built now when the cache does not have it. It belongs to the cache: copy it, or put
 /// an overlay on it, but do not write to it.
 pub fn ensure_raw(target: &str, kubernetes_version: Option<&str>) -> Result<PathBuf> {
     Ok(ensure(target, kubernetes_version)?.raw())
@@ -106,27 +113,28 @@ pub fn ensure_raw(target: &str, kubernetes_version: Option<&str>) -> Result<Path
 /// The image of a target, built now when the cache does not have it.
 pub fn ensure(target: &str, kubernetes_version: Option<&str>) -> Result<Image> {
     let target = Target::load(target)?;
-    let firstboot = step("device binary", || device::ensure(&target.arch))?;
-    let bundle = step("bundle", || bundle::ensure(target.arch.parse()?, kubernetes_version))?;
+    let firstboot = step("device binary", || device::ensure(target.arch))?;
+    let bundle = step("bundle", || bundle::ensure(target.arch, kubernetes_version))?;
     assemble(&Parts { target, firstboot: Some(firstboot), bundle: Some(bundle) })
 }
 
-/// Puts an image together out of given parts. Without a device binary or bundle it boots, and does nothing more.
+/// Assembles an image from given parts. Without a device binary or bundle it boots, and does nothing more.
 pub fn assemble(parts: &Parts) -> Result<Image> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("read the clock")?.as_secs();
+    let fixed = fixed_build_time(std::env::var_os(BUILD_TIME_ENV).as_deref(), now)?;
     let target = &parts.target;
     let rootfs = step("root file system", || rootfs::ensure(target))?;
     let initrd = step("initrd", || initrd::ensure(target, &rootfs))?;
     let loader = loader(target)?;
     let units = repo::root()?.join("firstboot/units");
-    let key = key(parts, &rootfs, &initrd, &loader, &units)?;
+    let key = key(parts, &rootfs, &initrd, &loader, &units, fixed)?;
     let image =
         Image { target: target.name.clone(), dir: cache::dir()?.join("images").join(format!("{}-{key}", target.name)) };
     cache::once(&image.dir, |scratch| {
-        let built = SystemTime::now().duration_since(UNIX_EPOCH).context("read the clock")?.as_secs();
         let ids = Ids::new(&key);
         let owner = Owner::new(scratch)?;
         let root = scratch.join("tree");
-        let info = tree::info(target, built, &key);
+        let info = tree::info(target, fixed.unwrap_or(now), &key);
         step("fill the root file system", || tree::fill(&owner, parts, &rootfs, &units, &info, &ids, &root))?;
         let content = Content {
             loader: &loader,
@@ -148,7 +156,7 @@ pub fn assemble(parts: &Parts) -> Result<Image> {
 
 /// The EFI program of the target's boot loader.
 fn loader(target: &Target) -> Result<PathBuf> {
-    let debian = Debian::open(&target.arch)?;
+    let debian = Debian::open(target.arch)?;
     let package = debian.resolve(&["systemd-boot-efi"], false)?;
     let name = package.first().context("find systemd-boot-efi")?.file_name();
     let dir = cache::dir()?.join("loader").join(name.trim_end_matches(".deb"));
@@ -156,14 +164,34 @@ fn loader(target: &Target) -> Result<PathBuf> {
         let deb = debian.fetch(&package)?.into_iter().next().context("download systemd-boot-efi")?;
         debian.unpack(&deb, scratch)
     })?;
-    let program = match target.arch.as_str() {
-        "arm64" => "systemd-bootaa64.efi",
-        _ => "systemd-bootx64.efi",
+    let program = match target.arch {
+        Arch::Arm64 => "systemd-bootaa64.efi",
+        Arch::Amd64 => "systemd-bootx64.efi",
     };
     Ok(dir.join("usr/lib/systemd/boot/efi").join(program))
 }
 
-fn key(parts: &Parts, rootfs: &Rootfs, initrd: &Path, loader: &Path, units: &Path) -> Result<String> {
+/// The build time that [`BUILD_TIME_ENV`] sets, in seconds since 1970.
+///
+/// # Errors
+/// When it is no number, or later than `now`: the build time is the earliest time that a device believes.
+fn fixed_build_time(value: Option<&OsStr>, now: u64) -> Result<Option<u64>> {
+    let Some(value) = value else { return Ok(None) };
+    let what = || format!("read {BUILD_TIME_ENV}={}", value.display());
+    let seconds: Option<u64> = value.to_str().and_then(|text| text.parse().ok()).filter(|seconds| *seconds > 0);
+    let seconds = seconds.with_context(|| format!("{}: not a number of seconds since 1970", what()))?;
+    ensure!(seconds <= now, "{}: later than this machine's clock, {now}", what());
+    Ok(Some(seconds))
+}
+
+fn key(
+    parts: &Parts,
+    rootfs: &Rootfs,
+    initrd: &Path,
+    loader: &Path,
+    units: &Path,
+    fixed_build_time: Option<u64>,
+) -> Result<String> {
     let content = |path: Option<PathBuf>| match path {
         Some(path) => digest::file(&path),
         None => Ok("none".to_owned()),
@@ -181,14 +209,15 @@ fn key(parts: &Parts, rootfs: &Rootfs, initrd: &Path, loader: &Path, units: &Pat
         &firstboot::harden::mounts::fstab(),
         firstboot::leds::MODULES,
         firstboot::firewall::MODULES,
+        &fixed_build_time.map(|seconds| seconds.to_string()).unwrap_or_default(),
     ]))
 }
 
 /// Removes images of the same target from the cache, except the newest.
 fn forget_old(image: &Image) -> Result<()> {
-    let folder = image.dir.parent().context("find the image cache")?;
+    let directory = image.dir.parent().context("find the image cache")?;
     let mut others = Vec::new();
-    for entry in fs::read_dir(folder).with_context(|| format!("list {}", folder.display()))? {
+    for entry in fs::read_dir(directory).with_context(|| format!("list {}", directory.display()))? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let ours = name.strip_prefix(&format!("{}-", image.target)).is_some_and(|key| key.len() == 16);
@@ -214,7 +243,18 @@ pub fn boot_label(target: &Target) -> Result<&str> {
 mod tests {
     use super::*;
 
-    /// What a person gets who follows the file: comment marks off the lines that are set, values edited.
+    #[test]
+    fn build_time_is_fixed_by_the_environment() {
+        let read = |text: &str| fixed_build_time(Some(OsStr::new(text)), 2000).map_err(|e| e.to_string());
+        assert_eq!(fixed_build_time(None, 2000).unwrap(), None);
+        assert_eq!(read("2000"), Ok(Some(2000)));
+        for bad in ["", "0", "-1", "1e9", "yesterday"] {
+            assert_eq!(read(bad), Err(format!("read SOURCE_DATE_EPOCH={bad}: not a number of seconds since 1970")));
+        }
+        assert_eq!(read("2001"), Err("read SOURCE_DATE_EPOCH=2001: later than this machine's clock, 2000".to_owned()));
+    }
+
+    /// The file as a user edits it: comment marks removed from the lines that are set, values filled in.
     #[test]
     fn the_example_becomes_a_seed_by_its_own_instructions() {
         let example = SEED_EXAMPLE.1;
@@ -224,7 +264,7 @@ mod tests {
             .replace("TOKEN", "abcdef.0123456789abcdef")
             .replace("sha256:HASH", &format!("sha256:{}", "ab".repeat(32)));
         firstboot::seed::parse(edited.as_bytes()).unwrap();
-        // Every optional line is valid too, apart from those that stand for others.
+        // Every optional line is valid too, apart from those that replace others.
         let used = |skip: &[&str]| {
             let lines = edited.lines().map(|l| l.strip_prefix("#~ ").unwrap_or(l));
             let mut skipped = "";
@@ -242,7 +282,7 @@ mod tests {
         let wired = used(&["join", "[network.wifi]"]);
         assert_eq!(wired.network.vlan, Some(42));
         let by_line = used(&["[cluster]", "[network]"]);
-        // The line says the same of the cluster as the table; the proxy stands in [network], which is skipped here.
+        // The line says the same of the cluster as the table; the proxy is in [network], which is skipped here.
         let of_cluster = |seed: &firstboot::seed::Seed| {
             let cluster = &seed.cluster;
             (cluster.apiserver.clone(), cluster.token.clone(), cluster.trust.clone())

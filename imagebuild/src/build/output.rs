@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The folder that a user gets: image, compressed image, manifest, checksums.
+//! The directory that a user gets: image, compressed image, manifest, checksums.
 
 use super::Image;
 use crate::progress::step;
@@ -45,7 +45,7 @@ pub fn write(image: &Image, out: &Path) -> Result<()> {
     })
 }
 
-/// Compresses a file; it appears under its name only when it is whole.
+/// Compresses a file. It gets its name only when it is complete.
 fn compress(from: &Path, to: &Path) -> Result<()> {
     let partial = to.with_extension("partial");
     let mut source = File::open(from).with_context(|| format!("open {}", from.display()))?;

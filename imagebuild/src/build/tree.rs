@@ -22,7 +22,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 /// Units that every image enables.
 const UNITS: [&str; 3] = ["firstboot-guard.service", "firstboot.service", "firstboot-clock.timer"];
-/// Units that the image holds and does not enable, and additions to others' units.
+/// Units that the image holds and does not enable, and drop-ins for others' units.
 const STARTED_LATER: [&str; 8] = [
     "firstboot-network.socket",
     "firstboot-network@.service",
@@ -39,7 +39,7 @@ pub fn info(target: &Target, build_time: u64, key: &str) -> ImageInfo {
     ImageInfo {
         version: 1,
         target: target.name.clone(),
-        arch: target.arch.clone(),
+        arch: target.arch.to_string(),
         build_time,
         build_id: key.to_owned(),
         boot_label: super::boot_label(target).unwrap_or_default().to_owned(),
@@ -89,16 +89,16 @@ pub fn fill(
         }
     }
     if let Some(bundle) = &parts.bundle {
-        copy_folder(bundle, &tree.join(BUNDLE_DIR.trim_start_matches('/'))).context("copy the bundle")?;
+        copy_directory(bundle, &tree.join(BUNDLE_DIR.trim_start_matches('/'))).context("copy the bundle")?;
     }
     times(tree, info.build_time)
 }
 
-/// A unit, or an addition to one, with the mode that the audit wants of it.
+/// Installs a unit or a drop-in, with the mode that the audit requires.
 fn install_unit(units: &Path, unit: &str, tree: &Path) -> Result<()> {
     let path = format!("{FOLDER}/{unit}");
     let to = tree.join(&path[1..]);
-    fs::create_dir_all(to.parent().context("find the folder of a unit")?).context("create a unit's folder")?;
+    fs::create_dir_all(to.parent().context("find the directory of a unit")?).context("create a unit's directory")?;
     install(&units.join(unit), &to, files::mode_of(&path).unwrap_or(0o644))
 }
 
@@ -107,21 +107,21 @@ fn install(from: &Path, to: &Path, mode: u32) -> Result<()> {
     fs::set_permissions(to, Permissions::from_mode(mode)).with_context(|| format!("chmod {}", to.display()))
 }
 
-fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+fn copy_directory(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to).with_context(|| format!("create {}", to.display()))?;
     for entry in fs::read_dir(from).with_context(|| format!("list {}", from.display()))? {
         let entry = entry?;
         let target = to.join(entry.file_name());
         match entry.file_type()?.is_dir() {
-            true => copy_folder(&entry.path(), &target)?,
+            true => copy_directory(&entry.path(), &target)?,
             false => install(&entry.path(), &target, 0o644)?,
         }
     }
     Ok(())
 }
 
-/// Marks that systemd reads: how late the clock must be at least, and that /etc and /var fit this /usr, so that
-/// nothing is rebuilt at the first boot (systemd-update-done.service(8)).
+/// Marks that systemd reads: the earliest time of the clock, and that /etc and /var match this /usr, so that nothing
+/// is rebuilt at the first boot (systemd-update-done.service(8)).
 fn times(tree: &Path, build_time: u64) -> Result<()> {
     let mark = |name: &str, seconds: u64| -> Result<()> {
         let path = tree.join(name);

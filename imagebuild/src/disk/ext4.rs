@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The root file system inside a disk image, made by mke2fs out of a folder, without mounting.
+//! The root file system inside a disk image, made by mke2fs from a directory, without mounting.
 
 use super::{Ids, MIB, Placed};
 use crate::cmd;
@@ -24,12 +24,13 @@ pub fn size(tree: &Path, slack: u64) -> Result<u64> {
     Ok((plain + tables + plain / 50).next_multiple_of(4 * MIB))
 }
 
-/// Bytes in whole blocks, and number of files, below a folder.
+/// Bytes in whole blocks, and number of files, below a directory.
 fn content(dir: &Path) -> Result<(u64, u64)> {
     let (mut bytes, mut inodes) = (BLOCK, 1);
     for entry in fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))? {
         let entry = entry?;
-        let meta = entry.path().symlink_metadata().with_context(|| format!("look at {}", entry.path().display()))?;
+        let meta =
+            entry.path().symlink_metadata().with_context(|| format!("read the size of {}", entry.path().display()))?;
         if meta.is_dir() {
             let (b, i) = content(&entry.path())?;
             bytes += b;

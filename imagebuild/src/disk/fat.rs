@@ -36,7 +36,7 @@ impl Fat {
         Ok(Fat { label: place.label.clone(), system })
     }
 
-    /// Writes a file, with the folders above it.
+    /// Writes a file, with the directories above it.
     pub fn write(&self, path: &str, bytes: &[u8]) -> Result<()> {
         let what = || format!("write {path} to partition {}", self.label);
         let root = self.system.root_dir();

@@ -5,8 +5,9 @@ mod ext4;
 mod fat;
 mod table;
 
-pub use table::{Placed, partitions};
+pub use table::{GptEntry, Placed, partitions};
 
+use crate::arch::Arch;
 use crate::owner::Owner;
 use crate::target::{Role, Target};
 use crate::{cmd, digest};
@@ -113,9 +114,9 @@ fn system_partition(file: &File, target: &Target, ids: &Ids, place: &Placed, con
     let entry = format!("title firstboot\nlinux /vmlinuz\ninitrd /initrd\noptions {}\n", command_line(target, ids));
     // The largest clusters that still make it FAT32 at this size: firmware follows the chain one by one.
     let fat = fat::Fat::format(file, place, ids.volume(place.role), 2048)?;
-    let loader = match target.arch.as_str() {
-        "arm64" => "EFI/BOOT/BOOTAA64.EFI",
-        _ => "EFI/BOOT/BOOTX64.EFI",
+    let loader = match target.arch {
+        Arch::Arm64 => "EFI/BOOT/BOOTAA64.EFI",
+        Arch::Amd64 => "EFI/BOOT/BOOTX64.EFI",
     };
     fat.write(loader, &read(content.loader)?)?;
     fat.write("loader/loader.conf", b"timeout 0\neditor no\n")?;
@@ -135,7 +136,7 @@ pub fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
 pub mod testing {
     use super::*;
 
-    /// A partitioned disk whose boot partition is formatted; returns where that lies.
+    /// A partitioned disk whose boot partition is formatted; returns its place.
     pub fn fats_only(target: &Target, ids: &Ids, path: &Path) -> Result<Placed> {
         let placed = table::plan(target, ids, MIB)?;
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;

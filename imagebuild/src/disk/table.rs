@@ -2,6 +2,7 @@
 //! The GUID partition table: planned, written, and read back.
 
 use super::{Ids, MIB};
+use crate::arch::Arch;
 use crate::target::{Role, Target};
 use anyhow::{Context, Result, ensure};
 use gpt::GptConfig;
@@ -39,12 +40,12 @@ pub fn plan(target: &Target, ids: &Ids, root_size: u64) -> Result<Vec<Placed>> {
     let mut offset = MIB;
     let mut placed = Vec::new();
     for partition in &target.partitions {
-        let kind = match (partition.role, target.arch.as_str()) {
+        let kind = match (partition.role, target.arch) {
             // Windows and macOS show this type and hide EFI system partitions.
             (Role::Boot, _) => types::BASIC,
             (Role::Esp, _) => types::EFI,
-            (Role::Root, "arm64") => types::LINUX_ROOT_ARM_64,
-            (Role::Root, _) => types::LINUX_ROOT_X64,
+            (Role::Root, Arch::Arm64) => types::LINUX_ROOT_ARM_64,
+            (Role::Root, Arch::Amd64) => types::LINUX_ROOT_X64,
         };
         let length = match partition.role {
             Role::Root => root_size,
@@ -92,12 +93,27 @@ pub fn write(mut file: File, ids: &Ids, placed: &[Placed]) -> Result<()> {
     Ok(())
 }
 
-/// Reads the table of a disk or image: name, byte offset and length of each partition.
-pub fn partitions(disk: &Path) -> Result<Vec<(String, u64, u64)>> {
+/// A partition as the table of a disk or image has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GptEntry {
+    /// Name in the table.
+    pub name: String,
+    /// First byte.
+    pub offset: u64,
+    /// Bytes.
+    pub length: u64,
+}
+
+/// Reads the table of a disk or image: partitions by number, from 1.
+pub fn partitions(disk: &Path) -> Result<BTreeMap<u32, GptEntry>> {
     let table = GptConfig::new().writable(false).open(disk);
     let table = table.with_context(|| format!("read the partition table of {}", disk.display()))?;
-    let place = |p: &Partition| (p.name.clone(), p.first_lba * SECTOR, (p.last_lba + 1 - p.first_lba) * SECTOR);
-    Ok(table.partitions().values().filter(|p| p.is_used()).map(place).collect())
+    let found = |p: &Partition| GptEntry {
+        name: p.name.clone(),
+        offset: p.first_lba * SECTOR,
+        length: (p.last_lba + 1 - p.first_lba) * SECTOR,
+    };
+    Ok(table.partitions().iter().filter(|(_, p)| p.is_used()).map(|(number, p)| (*number, found(p))).collect())
 }
 
 #[cfg(test)]
@@ -114,13 +130,11 @@ mod tests {
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
         file.set_len(700 * MIB).unwrap();
         write(file, &ids, &placed).unwrap();
+        let found =
+            |name: &str, offset, mib| GptEntry { name: name.to_owned(), offset: offset * MIB, length: mib * MIB };
         assert_eq!(
             partitions(&path).unwrap(),
-            [
-                ("BOOT".to_owned(), MIB, 64 * MIB),
-                ("ESP".to_owned(), 65 * MIB, 256 * MIB),
-                ("root".to_owned(), 321 * MIB, 300 * MIB)
-            ]
+            BTreeMap::from([(1, found("BOOT", 1, 64)), (2, found("ESP", 65, 256)), (3, found("root", 321, 300))])
         );
         assert_eq!(placed[2].kind.to_uppercase(), "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709");
         std::fs::remove_file(path).unwrap();

@@ -28,9 +28,9 @@ impl Accounts {
         };
         let lines = |text: String| text.lines().map(|l| l.split(':').map(str::to_owned).collect()).collect();
         let mut accounts = Accounts { passwd: lines(master("passwd.master")?), group: lines(master("group.master")?) };
-        let folder = tree.join("usr/lib/sysusers.d");
+        let directory = tree.join("usr/lib/sysusers.d");
         let mut files = BTreeMap::new();
-        for entry in fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))? {
+        for entry in fs::read_dir(&directory).with_context(|| format!("list {}", directory.display()))? {
             let path = entry?.path();
             files.insert(path.file_name().map(ToOwned::to_owned), path);
         }
@@ -41,7 +41,7 @@ impl Accounts {
         Ok(accounts)
     }
 
-    /// Adds what a sysusers.d file declares and is not there yet.
+    /// Adds what a sysusers.d file declares, unless it exists.
     fn declare(&mut self, text: &str) -> Result<()> {
         for line in text.lines().filter(|l| !l.trim().is_empty() && !l.starts_with('#')) {
             let words = words(line);
@@ -155,7 +155,7 @@ fn ids(word: Option<&str>) -> (Option<u32>, Option<u32>) {
     }
 }
 
-/// Splits at blanks; double quotes hold words together.
+/// Splits at blanks outside double quotes.
 fn words(line: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut quoted = false;

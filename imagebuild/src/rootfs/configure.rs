@@ -11,7 +11,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-/// Files that every image gets; the format stands in its head.
+/// Files that every image gets; the file itself describes its format.
 pub const OVERLAY_TEXT: &str = include_str!("../../rootfs/overlay.txt");
 
 /// Copies that postinst scripts make: from, to.
@@ -87,17 +87,17 @@ const PAM: [(&str, &str); 8] = [
 const ENABLED: [&str; 4] =
     ["systemd-resolved.service", "systemd-networkd.service", "systemd-timesyncd.service", "fstrim.timer"];
 
-/// Links that enabling the above makes, and that are not wanted: nothing may hold up the boot until a network answers
-/// (firstboot waits for it itself), and nobody sets up networks on the kernel's command line.
+/// Links that enabling the above makes and that are removed: the boot must not wait for a network (firstboot waits for
+/// it), and no network is configured on the kernel's command line.
 const UNLINKED: [&str; 2] = [
     "network-online.target.wants/systemd-networkd-wait-online.service",
     "sysinit.target.wants/systemd-network-generator.service",
 ];
 
-/// Units that nobody here needs: log-in prompts (there is no password), questions at first boot, debugging aids,
-/// data bases that the image leaves out, measurements into a security chip that nothing reads, and modules that are
-/// loaded in advance for what a node does not use. On an emulated device each costs up to a second at every boot.
-/// Two more for who may command this device: no keyboard restarts it, and sshd starts as a service or not at all.
+/// Units that no device needs: log-in prompts (there is no password), questions at first boot, debugging aids,
+/// databases that the image leaves out, TPM measurements that nothing reads, and modules that a node does not use. On
+/// an emulated device each costs up to a second at every boot. Two more are masked for security: no keyboard restarts
+/// the device, and sshd starts only as a service.
 #[rustfmt::skip]
 const MASKED: [&str; 34] = [
     "ctrl-alt-del.target", "ssh.socket",
@@ -113,8 +113,8 @@ const MASKED: [&str; 34] = [
     "dpkg-db-backup.timer", "e2scrub_reap.service",
 ];
 
-/// Programs that make units at boot out of what these images do not have: log-ins, resume from disk, remote debugging,
-/// old init scripts, shells on virtual sockets. Only fstab's stays.
+/// Generators of units for what these images do not have: log-ins, resume from disk, remote debugging, old init
+/// scripts, shells on virtual sockets. Only the generator for fstab stays.
 #[rustfmt::skip]
 const NO_GENERATORS: [&str; 11] = [
     "systemd-bless-boot-generator", "systemd-debug-generator", "systemd-getty-generator", "systemd-gpt-auto-generator",
@@ -172,15 +172,15 @@ fn files(owner: &Owner, tree: &Path) -> Result<()> {
     ] {
         let path = tree.join(link);
         if path.is_dir() && !path.is_symlink() {
-            // Through fakeroot: it takes whatever gets the freed inode number for the folder that it knew.
+            // Through fakeroot: otherwise it takes the next file with this inode number for the removed directory.
             cmd::run(owner.command("rmdir").arg(&path))?;
         }
         if !path.is_symlink() {
             symlink(target, &path).with_context(|| format!("link /{link}"))?;
         }
     }
-    // Empty, not absent: systemd makes an id at each device's first boot and does not hold this for a system that
-    // has yet to ask its user questions (machine-id(5), "First boot semantics").
+    // Empty, not absent: systemd makes an id at each device's first boot, but asks its user no questions then
+    // (machine-id(5), "First boot semantics").
     put(tree, "/etc/machine-id", "", 0o444)?;
     put(tree, "/etc/security/opasswd", "", 0o600)?;
     put(tree, "/etc/environment", "", 0o644)?;
@@ -206,16 +206,16 @@ fn pam(tree: &Path) -> Result<()> {
 
 /// One file with all certificates that Debian ships, as update-ca-certificates writes it.
 fn certificates(tree: &Path) -> Result<()> {
-    let folder = tree.join("usr/share/ca-certificates/mozilla");
-    let mut names: Vec<String> = fs::read_dir(&folder)
-        .with_context(|| format!("list {}", folder.display()))?
+    let directory = tree.join("usr/share/ca-certificates/mozilla");
+    let mut names: Vec<String> = fs::read_dir(&directory)
+        .with_context(|| format!("list {}", directory.display()))?
         .map(|e| Ok(e?.file_name().to_string_lossy().into_owned()))
         .collect::<Result<_>>()?;
     names.sort();
     let mut bundle = String::new();
     let mut list = String::new();
     for name in &names {
-        bundle += &fs::read_to_string(folder.join(name)).with_context(|| format!("read {name}"))?;
+        bundle += &fs::read_to_string(directory.join(name)).with_context(|| format!("read {name}"))?;
         list += &format!("mozilla/{name}\n");
         let pem = name.replace(".crt", ".pem");
         symlink(format!("/usr/share/ca-certificates/mozilla/{name}"), tree.join("etc/ssl/certs").join(pem))
@@ -271,7 +271,7 @@ pub fn put(tree: &Path, path: &str, text: &str, mode: u32) -> Result<()> {
     fs::set_permissions(&file, Permissions::from_mode(mode)).with_context(|| format!("chmod {}", file.display()))
 }
 
-/// Owners and modes that belong to groups which exist only now.
+/// Owners and modes that need groups which exist only now.
 fn owners(owner: &Owner, tree: &Path, accounts: &Accounts) -> Result<()> {
     let helper = "/usr/lib/dbus-1.0/dbus-daemon-launch-helper";
     for (path, group, mode) in [

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! dpkg's database for packages that were unpacked without dpkg: status, file lists, triggers.
-//! Formats: deb-control(5), dpkg's `doc/` on the info and triggers folders.
+//! Formats: deb-control(5), dpkg's `doc/` on the info and triggers directories.
 
 use crate::cmd;
 use anyhow::{Context, Result};
@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The record of our own part of the image. It stands in for an initramfs generator, which kernels depend on.
+/// The record of our own part of the image. It replaces an initramfs generator, which kernels depend on.
 pub const OWN_PACKAGE: &str = "\
 Package: firstboot-image
 Status: install ok installed
@@ -27,7 +27,7 @@ pub struct Database {
     admin: PathBuf,
     scratch: PathBuf,
     status: BTreeMap<String, String>,
-    /// Lines of the triggers folder's files, by file name; `File` holds those on paths.
+    /// Lines of the triggers directory's files, by file name; `File` holds those on paths.
     triggers: BTreeMap<String, Vec<String>>,
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What of the hardened host lies in the image, so that it is in force from the very first boot on, before any seed.
+//! The part of the hardening that is in the image, so that it applies from the very first boot on, before any seed.
 //!
 //! The texts and tables are the device binary's (`firstboot::harden`), which reads them back with `firstboot audit`;
 //! none of them is written twice.
@@ -19,14 +19,14 @@ pub fn texts() -> String {
     image_files().iter().map(|(path, text)| format!("{path}\n{text}")).collect::<String>() + &programs + &login_defs("")
 }
 
-/// Kernel settings, the list of modules that are refused, and what a session is like.
+/// Kernel settings, the list of refused modules, and the settings of log-in sessions.
 pub fn files(tree: &Path) -> Result<()> {
     image_files().iter().try_for_each(|(path, text)| put(tree, path, text, 0o644))?;
     let text = std::fs::read_to_string(tree.join(&LOGIN_DEFS[1..])).with_context(|| format!("read {LOGIN_DEFS}"))?;
     put(tree, LOGIN_DEFS, &login_defs(&text), 0o644)
 }
 
-/// Takes set-id bits from programs that need none here; returns what dpkg has to know to leave it so.
+/// Removes set-id bits from programs that need none here; returns the overrides that make dpkg keep it so.
 pub fn no_set_id(owner: &Owner, tree: &Path) -> Result<String> {
     let mut overrides = String::new();
     for (path, _) in NO_SETID {

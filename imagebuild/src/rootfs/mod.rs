@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The root file system: Debian packages, unpacked and configured without running anything of theirs.
+//! The root file system: Debian packages, unpacked and configured without running any of their scripts.
 //!
 //! Maintainer scripts would need root, and emulation for a foreign architecture. The few that matter for an empty
 //! system do simple things (accounts, alternatives, enabled units, certificates); [`configure`] does those itself,
@@ -15,8 +15,9 @@ pub use configure::put;
 pub use database::OWN_PACKAGE;
 pub use units::enable;
 
+use crate::cmd::tool;
 use crate::debian::{Debian, Package};
-use crate::owner::{Owner, tool};
+use crate::owner::Owner;
 use crate::progress::step;
 use crate::target::Target;
 use crate::{cache, cmd, digest};
@@ -42,7 +43,7 @@ const EXCLUDE: [&str; 14] = [
     "/boot/vmlinuz-*",
     "/boot/System.map-*",
 ];
-/// Taken back from [`EXCLUDE`].
+/// Exceptions from [`EXCLUDE`].
 const INCLUDE: &str = "/usr/share/doc/*/copyright";
 /// A change in how root file systems are made makes a new key.
 const RECIPE: [&str; 6] = [
@@ -71,7 +72,7 @@ pub struct Rootfs {
 
 /// Builds the root file system of a target, or finds it in the cache.
 pub fn ensure(target: &Target) -> Result<Rootfs> {
-    let debian = Debian::open(&target.arch)?;
+    let debian = Debian::open(target.arch)?;
     let packages = step("resolve Debian packages", || selection(&debian, target))?;
     let list: Vec<String> = packages.iter().map(Package::file_name).collect();
     let dropped = target.drop_modules.join("\n");
@@ -114,7 +115,7 @@ fn unpack(owner: &Owner, target: &Target, packages: &[Package], debs: &[PathBuf]
     fs::write(&file, dpkg_configuration(&target.drop_modules)).with_context(|| format!("write {}", file.display()))
 }
 
-/// Unpacks one package; returns the paths that it brought, each beginning with `/`.
+/// Unpacks one package; returns the paths that it brought, each starting with `/`.
 fn extract(owner: &Owner, deb: &Path, tree: &Path, drop: &[String]) -> Result<Vec<String>> {
     let mut source = Command::new("dpkg-deb")
         .arg("--fsys-tarfile")
@@ -128,7 +129,7 @@ fn extract(owner: &Owner, deb: &Path, tree: &Path, drop: &[String]) -> Result<Ve
     tar.args(["--extract", "--verbose", "--preserve-permissions", "--same-owner", "--numeric-owner"]);
     tar.args(["--keep-directory-symlink", "--wildcards", "--wildcards-match-slash", "--file=-", "--directory"]);
     tar.arg(tree);
-    // tar knows no "except": the kernel is wanted as a file of its own, licences are unpacked in a second pass.
+    // tar has no "except": the kernel is extracted as a separate file, licences in a second pass.
     for pattern in EXCLUDE.iter().filter(|p| !p.starts_with("/boot/vmlinuz") && !p.starts_with("/usr/share/doc")) {
         tar.arg(format!("--exclude=.{pattern}"));
     }
@@ -137,8 +138,8 @@ fn extract(owner: &Owner, deb: &Path, tree: &Path, drop: &[String]) -> Result<Ve
         "--exclude=./usr/share/doc/*/c[!o]*",
         "--exclude=./usr/share/doc/*/*/*",
     ]);
-    for folder in drop {
-        tar.arg(format!("--exclude=./usr/lib/modules/*/kernel/{folder}*"));
+    for directory in drop {
+        tar.arg(format!("--exclude=./usr/lib/modules/*/kernel/{directory}*"));
     }
     let out = tar.env("LC_ALL", "C.UTF-8").stdin(stream).output().context("start tar")?;
     let sent = source.wait().context("wait for dpkg-deb")?;
@@ -174,14 +175,14 @@ fn pack(owner: &Owner, scratch: &Path, tree: &Path) -> Result<()> {
     fs::remove_dir_all(tree).with_context(|| format!("remove {}", tree.display()))
 }
 
-/// What dpkg on the device is told about the files that were left out.
+/// dpkg's configuration for the files that were left out.
 fn dpkg_configuration(drop: &[String]) -> String {
     let mut text = String::from("# Left out of the image.\n");
     for pattern in EXCLUDE {
         text += &format!("path-exclude={pattern}\n");
     }
-    for folder in drop {
-        text += &format!("path-exclude=/usr/lib/modules/*/kernel/{folder}*\n");
+    for directory in drop {
+        text += &format!("path-exclude=/usr/lib/modules/*/kernel/{directory}*\n");
     }
     text + &format!("path-include={INCLUDE}\n")
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Enabling and masking systemd units below a root folder: the links that `systemctl --root` would make.
+//! Enabling and masking systemd units below a root directory: the links that `systemctl --root` would make.
 
 use anyhow::{Context, Result, ensure};
 use std::fs;

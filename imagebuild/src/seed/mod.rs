@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `imagebuild seed`: makes a seed, checks one as the device will, drops one onto an image or card.
+//! `imagebuild seed`: makes a seed, validates it as the device does, writes it to an image or card.
 
 mod new;
 mod put;
@@ -11,7 +11,7 @@ use firstboot::seed::{Asked, Seed, Trust};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// `imagebuild seed`: makes, checks and drops seeds.
+/// `imagebuild seed`: makes, validates and writes seeds.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -22,7 +22,7 @@ pub struct Args {
 enum Command {
     /// Make a seed
     New(Box<new::Args>),
-    /// Check a seed as the device will
+    /// Validate a seed as the device does
     Check {
         /// The seed
         file: PathBuf,
@@ -46,7 +46,7 @@ pub fn main(args: &Args) -> Result<()> {
         Command::Check { file } => {
             match asked(&read(file)?)? {
                 Asked::Join(seed) => println!("{}", describe(&seed)),
-                Asked::Reset { .. } => println!("good: resets the device, which waits for a seed then"),
+                Asked::Reset { .. } => println!("good: resets the device, which then waits for a seed"),
             }
             Ok(())
         }
@@ -68,12 +68,17 @@ fn read(file: &Path) -> Result<Vec<u8>> {
 
 /// Parses a seed that joins, with the device's own parser.
 fn parse(bytes: &[u8]) -> Result<Seed> {
-    firstboot::seed::parse(bytes).map_err(|e| anyhow!("{e}"))
+    firstboot::seed::parse(bytes).map_err(refused)
 }
 
 /// The same for one that may ask for a reset alone.
 fn asked(bytes: &[u8]) -> Result<Asked> {
-    firstboot::seed::asked(bytes).map_err(|e| anyhow!("{e}"))
+    firstboot::seed::asked(bytes).map_err(refused)
+}
+
+/// Code and text, as the device gives them.
+fn refused(error: firstboot::seed::Error) -> anyhow::Error {
+    anyhow!("{}: {error}", error.code)
 }
 
 /// A seed on one line, without the secret.
@@ -105,6 +110,6 @@ mod tests {
             "good: joins 192.0.2.1:6443 with token abcdef (secret not shown), trusting 1 CA hash"
         );
         let error = parse(text.replace("token =", "tokn =").as_bytes()).unwrap_err().to_string();
-        assert_eq!(error, "seed.toml:4: unknown key \"tokn\" in [cluster]");
+        assert_eq!(error, "FB105: seed.toml:4: unknown key \"tokn\" in [cluster]");
     }
 }

@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told_without_values() {
+    fn mistakes_are_reported_without_values() {
         let error = |line: &str| from_join(line).err().unwrap().to_string();
         assert_eq!(error("kubeadm join a:1 --token"), "read the join line: --token has no value");
         assert_eq!(

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Drops a seed onto the boot partition of a disk, image or stick.
+//! Writes a seed to the boot partition of a disk, image or stick.
 
 use crate::disk;
 use anyhow::{Context, Result, anyhow, bail};
@@ -30,10 +30,10 @@ fn find(disk: &Path) -> Result<BootPartition> {
     }
     std::fs::metadata(disk).with_context(|| format!("open {}", disk.display()))?;
     let mut seen = Vec::new();
-    for (name, offset, length) in disk::partitions(disk).unwrap_or_default() {
-        match BootPartition::open(disk, offset, length).and_then(|p| Ok((p.label()?, p))) {
+    for partition in disk::partitions(disk).unwrap_or_default().into_values() {
+        match BootPartition::open(disk, partition.offset, partition.length).and_then(|p| Ok((p.label()?, p))) {
             Ok((label, partition)) if LABELS.contains(&label.as_str()) => return Ok(partition),
-            _ => seen.push(name),
+            _ => seen.push(partition.name),
         }
     }
     if seen.is_empty()

@@ -14,7 +14,7 @@ pub fn compiler(arch: Arch) -> String {
     format!("{}-gcc", arch.triplet())
 }
 
-/// First line of what the compiler says of itself.
+/// First line of the compiler's version.
 pub fn compiler_version(arch: Arch) -> Result<String> {
     let compiler = compiler(arch);
     let text = cmd::output(Command::new(&compiler).arg("--version")).with_context(|| {
@@ -39,18 +39,18 @@ pub fn fetch(request: &Request, wrapper: &str, path: &str, define: &[String], to
     cmd::run(&mut command).with_context(|| format!("compile {} for {}", request.name(), request.arch))
 }
 
-/// Lets a `go build` command link C libraries of Debian packages, unpacked below `scratch`, for the wanted
-/// architecture. Libraries of the build machine itself are never looked at, so that both architectures are built alike.
+/// Lets a `go build` command link C libraries of Debian packages, unpacked below `scratch`, for the requested
+/// architecture. Libraries of the build machine itself are never used, so that both architectures are built alike.
 pub fn link_statically(request: &Request, cgo: &Cgo, scratch: &Path, command: &mut Command) -> Result<()> {
     for package in &cgo.debian {
         let deb = debian::deb(request, package, None)?;
-        crate::debian::Debian::open(request.arch.name())?.unpack(&deb, scratch)?;
+        crate::debian::Debian::open(request.arch)?.unpack(&deb, scratch)?;
     }
     let libraries = scratch.join("usr/lib").join(request.arch.triplet());
     command.env("CGO_ENABLED", "1").env("CC", compiler(request.arch));
-    // LIBDIR, not PATH: PATH would add to the build machine's own folders.
+    // LIBDIR, not PATH: PATH would add to the build machine's own directories.
     command.env("PKG_CONFIG_LIBDIR", libraries.join("pkgconfig")).env("PKG_CONFIG_SYSROOT_DIR", scratch);
-    // Paths of the scratch folder must not reach the program.
+    // Paths of the scratch directory must not reach the program.
     command.env("CGO_CFLAGS", format!("-O2 -g0 -ffile-prefix-map={}=.", scratch.display()));
     Ok(())
 }

@@ -20,26 +20,26 @@ pub fn inputs(request: &Request, package: &str, version: Option<&str>) -> Result
 
 /// The package at the version that the suite carries.
 fn offered(request: &Request, package: &str) -> Result<Package> {
-    let found = Debian::open(request.arch.name())?.resolve(&[package], false)?;
+    let found = Debian::open(request.arch)?.resolve(&[package], false)?;
     match found.into_iter().next() {
         Some(package) => Ok(package),
         None => bail!("find Debian package {package} for component {}", request.name()),
     }
 }
 
-/// The package's file, downloaded when the cache has it not.
+/// The package's file, downloaded when the cache does not have it.
 pub fn deb(request: &Request, package: &str, version: Option<&str>) -> Result<PathBuf> {
     let mut wanted = offered(request, package)?;
     if let Some(version) = version {
         wanted.version = version.to_owned();
     }
-    let files = Debian::open(request.arch.name())?
+    let files = Debian::open(request.arch)?
         .fetch(std::slice::from_ref(&wanted))
         .with_context(|| format!("fetch Debian package {package} {} for {}", wanted.version, request.name()))?;
     files.into_iter().next().with_context(|| format!("fetch Debian package {package}"))
 }
 
-/// Takes `path` out of the package to `to`. The archive's signature vouches for the package; a digest in the lock
+/// Extracts `path` of the package to `to`. The archive's signature vouches for the package; a digest in the lock
 /// must match as well.
 pub fn fetch(
     request: &Request,
@@ -54,9 +54,9 @@ pub fn fetch(
         let expected = request.of_arch(sha256, "sha256")?;
         verify::expect(request.name(), &format!("Debian package {package}"), expected, &digest::file(&deb)?)?;
     }
-    let scratch = tempfile::tempdir().context("create a scratch folder")?;
-    Debian::open(request.arch.name())?.unpack(&deb, scratch.path())?;
-    // std::fs::copy follows links: a program that is a link inside its package comes out whole.
+    let scratch = tempfile::tempdir().context("create a scratch directory")?;
+    Debian::open(request.arch)?.unpack(&deb, scratch.path())?;
+    // std::fs::copy follows links: a program that is a link inside its package is copied as a file.
     std::fs::copy(scratch.path().join(path.trim_start_matches('/')), to)
         .with_context(|| format!("take {path} out of Debian package {package} for component {}", request.name()))?;
     Ok(())
@@ -66,7 +66,7 @@ pub fn fetch(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::testing::{fetch_thing, have, lock};
-    use crate::{debian::Debian, digest};
+    use crate::{arch::Arch, debian::Debian, digest};
 
     #[test]
     fn takes_a_file_out_of_a_real_package_and_stops_when_it_is_another() {
@@ -74,7 +74,7 @@ mod tests {
             return;
         }
         let dir = tempfile::tempdir().unwrap();
-        let debian = Debian::open("amd64").unwrap();
+        let debian = Debian::open(Arch::Amd64).unwrap();
         let package = debian.resolve(&["libnfnetlink0"], false).unwrap().remove(0);
         let found = digest::file(&debian.fetch(std::slice::from_ref(&package)).unwrap()[0]).unwrap();
         let entry = |path: &str, sha256: &str| {

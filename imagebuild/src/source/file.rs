@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Source `file`: a file that already lies on the build machine.
+//! Source `file`: a file that is already on the build machine.
 
 use super::Request;
 use crate::arch::Arch;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Copies the file for the wanted architecture, then checks the copy: what was checked is what is used.
+/// Copies the file for the requested architecture, then checks the copy, so that the checked bytes are used.
 pub fn fetch(
     request: &Request,
     path: &BTreeMap<Arch, String>,

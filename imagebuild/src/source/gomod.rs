@@ -12,7 +12,7 @@ use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What of `go mod download -json` is used.
+/// The part of `go mod download -json` that is used.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Download {
@@ -21,7 +21,7 @@ struct Download {
     error: Option<String>,
 }
 
-/// A `go` command in `dir` that obeys its go.mod and go.sum and builds for the wanted architecture.
+/// A `go` command in `dir` that obeys its go.mod and go.sum and builds for the requested architecture.
 pub fn go(request: &Request, dir: &Path) -> Command {
     let mut command = Command::new("go");
     command.current_dir(dir).env("GOFLAGS", "-mod=readonly").env("GOWORK", "off");
@@ -55,7 +55,7 @@ pub fn inputs(request: &Request, wrapper: &str) -> Result<Vec<String>> {
     Ok(inputs)
 }
 
-/// Makes sure that the wrapper's module is in Go's module cache and is the locked one; returns its folder.
+/// Makes sure that the wrapper's module is in Go's module cache and is the locked one; returns its directory.
 pub fn module_dir(request: &Request, wrapper: &str) -> Result<PathBuf> {
     let dir = request.lock.wrapper_dir(wrapper);
     let Wrapper { module, version, digest, .. } = request.lock.wrapper(wrapper)?;
@@ -68,7 +68,7 @@ pub fn module_dir(request: &Request, wrapper: &str) -> Result<PathBuf> {
     {
         Ok(json) => json,
         Err(error) => {
-            // Go holds the module against go.sum, which was just found to agree with the lock.
+            // Go checks the module against go.sum, which agrees with the lock.
             if let Some(found) = mismatch(&error.to_string()) {
                 verify::expect(request.name(), &what, digest, found)?;
             }
@@ -101,7 +101,7 @@ pub fn fetch(request: &Request, wrapper: &str, package: &str, to: &Path) -> Resu
     let mut command = go(request, &request.lock.wrapper_dir(wrapper));
     let mut ldflags = vec!["-s".to_owned(), "-w".to_owned()];
     ldflags.extend(module.ldflags.iter().cloned());
-    let scratch = tempfile::tempdir().context("create a scratch folder")?;
+    let scratch = tempfile::tempdir().context("create a scratch directory")?;
     if let Some(cgo) = &module.cgo {
         super::c_file::link_statically(request, cgo, scratch.path(), &mut command)?;
         // Go's build identifier depends on where the libraries were unpacked; nothing else does.

@@ -77,7 +77,7 @@ fn a_module_that_disagrees_with_the_lock_stops() {
 }
 
 #[test]
-fn the_zip_line_is_told_from_the_go_mod_line() {
+fn zip_line_is_distinguished_from_the_go_mod_line() {
     let text = "a/b v1.2.3/go.mod h1:M=\na/b v1.2.3 h1:Z=\na/b/c v1.2.3 h1:C=\n";
     assert_eq!(sum_line(text, "a/b", "1.2.3"), Some("h1:Z="));
     assert_eq!(sum_line(text, "a/b", "1.2"), None);

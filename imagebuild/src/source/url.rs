@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 
-/// Downloads for the wanted architecture, checks the digest of what came, and only then looks inside.
+/// Downloads for the requested architecture and checks the digest before reading the content.
 pub fn fetch(
     request: &Request,
     url: &BTreeMap<Arch, String>,
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_listening_is_an_error_with_the_address() {
+    fn closed_port_is_an_error_with_the_address() {
         let dir = tempfile::tempdir().unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/x", listener.local_addr().unwrap());

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `make bench`: firstboot's join beside `kubeadm join`, on the same image, emulated machine and control plane.
+//! `make bench`: firstboot's join compared with `kubeadm join`, on the same image, emulated machine and control plane.
 //!
 //! Both start from the same state: `firstboot --until images` has installed runtime, kubelet and images. The programs
-//! alternate, so that a build machine that gets slower does not favour one. Ratios and their spread are what counts.
+//! alternate, so that a build machine that gets slower does not favour one. Only ratios and their spread are
+//! meaningful.
 
 mod report;
 mod sample;
@@ -22,7 +23,7 @@ use serde_json::json;
 /// Arguments of `qemu bench`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Target to measure on; the build machine's own architecture when left out.
+    /// Target to measure on; the build machine's own architecture by default.
     #[arg(long)]
     target: Option<String>,
     /// Pairs of joins.
@@ -54,13 +55,13 @@ pub fn main(args: &Args) -> Result<()> {
     let mut samples = Vec::new();
     for pair in 1..=args.pairs {
         for program in [Program::Firstboot, Program::Kubeadm] {
-            let sample = sample::take(&plane, &image, &target.arch, program)
+            let sample = sample::take(&plane, &image, target.arch, program)
                 .with_context(|| format!("measure pair {pair}, {program:?}"))?;
             progress.say(&shown(pair, &sample));
             samples.push(sample);
         }
     }
-    let boots = sealed::take(&plane, &image, &target.arch).context("measure boots of a sealed device")?;
+    let boots = sealed::take(&plane, &image, target.arch).context("measure boots of a sealed device")?;
     boots.iter().for_each(|boot| progress.say(&boot.shown()));
     let rows = report::rows(&samples, sizes(&image)?);
     let installs: Vec<f64> = samples.iter().map(|s| s.install).collect();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One join, measured from "runtime answers" on. All times are taken on the build machine, by the same clock and in
-//! the same way for both programs: when a line appears on the console, when the API server tells that the node is
+//! the same way for both programs: when a line appears on the console, when the API server reports the node as
 //! Ready.
 
 use super::Program;
@@ -10,6 +10,7 @@ use crate::disk::DiskImage;
 use crate::seed::{Seed, secret_of};
 use crate::{search, wait};
 use anyhow::{Context, Result, bail};
+use imagebuild::arch::Arch;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -33,7 +34,7 @@ ImportCredential=bench.*
 StandardOutput=journal+console
 StandardError=journal+console
 ";
-/// The same for both programs, there before either starts, so that neither's way of bringing it is measured.
+/// The same for both programs, and installed before either starts, so that installing it is not measured.
 const POD_NETWORK: &str = r#"{"cniVersion":"1.0.0","name":"bench","plugins":[{"type":"bridge","bridge":"cni0",
 "isGateway":true,"ipMasq":true,"ipMasqBackend":"nftables","ipam":{"type":"host-local",
 "ranges":[[{"subnet":"10.244.0.0/24"}]],"routes":[{"dst":"0.0.0.0/0"}]}}]}"#;
@@ -62,7 +63,7 @@ pub struct Sample {
 }
 
 /// Boots a fresh device and lets `program` join.
-pub fn take(plane: &ControlPlane, image: &DiskImage, arch: &str, program: Program) -> Result<Sample> {
+pub fn take(plane: &ControlPlane, image: &DiskImage, arch: Arch, program: Program) -> Result<Sample> {
     let token = plane.create_token("1h")?;
     // kubeadm's token reaches the device in memory only; the seed, which `--until images` needs, has another.
     let seed_token = if program == Program::Firstboot { token.clone() } else { plane.create_token("1h")? };
@@ -98,7 +99,7 @@ pub fn take(plane: &ControlPlane, image: &DiskImage, arch: &str, program: Progra
     Ok(Sample { program, certificate, kubelet_healthy, ready, cpu, peak_mib, requests, token_places, install })
 }
 
-/// Puts the measuring unit in firstboot's place.
+/// Replaces firstboot's unit by the measuring unit.
 fn prepare(disk: &DiskImage, seed: &str) -> Result<()> {
     disk.put_seed(seed)?;
     disk.write_file("/usr/local/sbin/bench.pl", SCRIPT.as_bytes(), 0o755)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a boot of a sealed device costs: processor time and duration of the guard and of firstboot, as systemd has them.
-//! Measured, not judged: an emulated processor is many times slower than a device's.
+//! The cost of a boot of a sealed device: processor time and duration of the guard and of firstboot, from systemd.
+//! There is no limit: an emulated processor is many times slower than a device's.
 
 use crate::control_plane::ControlPlane;
 use crate::device::{Device, Options};
@@ -9,12 +9,13 @@ use crate::journey;
 use crate::progress::Progress;
 use crate::wait;
 use anyhow::{Context, Result};
+use imagebuild::arch::Arch;
 use serde::Serialize;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(600);
 const OFF: Duration = Duration::from_secs(120);
-/// The first learns what the join left open; the second is like all that follow.
+/// The first one learns what the join left open; the second one is like all later ones.
 const BOOTS: usize = 2;
 const SAID: &str = "bench: sealed";
 const UNIT: &str = "\
@@ -76,7 +77,7 @@ impl Boot {
 }
 
 /// Lets a device join, and boots it again.
-pub fn take(plane: &ControlPlane, image: &DiskImage, arch: &str) -> Result<Vec<Boot>> {
+pub fn take(plane: &ControlPlane, image: &DiskImage, arch: Arch) -> Result<Vec<Boot>> {
     let options = Options { serial: Some("sealed".to_owned()), ..Options::new(arch) };
     let (device, token) = journey::seeded(plane, image, &options)?;
     let mut device = journey::join(plane, device, token, &mut Progress::default())?.device;
@@ -95,11 +96,11 @@ pub fn take(plane: &ControlPlane, image: &DiskImage, arch: &str) -> Result<Vec<B
 }
 
 fn wait_for(device: &Device, boots: usize) -> Result<()> {
-    let told = wait::every(Duration::from_secs(1), "what a sealed boot costs", LIMIT, || {
+    let boot = wait::every(Duration::from_secs(1), "what a sealed boot costs", LIMIT, || {
         device.check()?;
         Ok((said(device)?.len() >= boots).then_some(()))
     });
-    told.map_err(|e| e.context(device.report()))
+    boot.map_err(|e| e.context(device.report()))
 }
 
 /// Whole lines only: the last one may still be growing.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Reading kube-apiserver's audit log: who asked for what.
+//! Reading kube-apiserver's audit log: who requested what.
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -20,9 +20,9 @@ pub struct Event {
     /// Path and query.
     #[serde(rename = "requestURI")]
     pub request_uri: String,
-    /// Who asked.
+    /// The client's identity.
     pub user: User,
-    /// What the client calls itself.
+    /// The client's user agent.
     #[serde(default)]
     pub user_agent: String,
     /// When the request arrived, RFC 3339.

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-/// What QEMU's user network is told to use for IPv6: [`GUEST_VIEW_V6`] is in it.
+/// The IPv6 prefix of QEMU's user network: [`GUEST_VIEW_V6`] is in it.
 pub const GUEST_VIEW_V6_PREFIX: &str = "fd00:76::";
 /// Address under which a guest reaches the build machine's IPv6 loopback, where a [`crate::link`] leads to it.
 pub const GUEST_VIEW_V6: &str = "fd00:76::2";
@@ -117,12 +117,12 @@ mode: nftables
     )
 }
 
-/// What the audit log holds: who asked for what, never bodies, which could carry secrets.
+/// What the audit log holds: who requested what, never bodies, which could carry secrets.
 pub fn audit_policy() -> &'static str {
     "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n- level: Metadata\n"
 }
 
-/// etcd's command line. It need not survive the build machine's power cut, so it does not wait for the disk.
+/// etcd's command line. It does not have to survive a power cut of the build machine, so it does not wait for the disk.
 pub fn etcd(dir: &Path, ports: Ports) -> Vec<String> {
     let client = format!("http://127.0.0.1:{}", ports.etcd);
     let peer = format!("http://127.0.0.1:{}", ports.etcd_peer);
@@ -229,7 +229,7 @@ mod tests {
     const PORTS: Ports = Ports { api: 1, etcd: 2, etcd_peer: 3, controller_manager: 4, scheduler: 5 };
 
     #[test]
-    fn guests_are_told_an_address_that_they_can_reach() {
+    fn guests_get_an_address_that_they_can_reach() {
         let text = kubeadm("v1.36.3", Family::V4, 20123, "/etc/kubernetes/pki");
         assert!(text.contains("controlPlaneEndpoint: \"10.0.2.2:20123\"\n"), "{text}");
         assert!(text.contains("certificatesDir: /etc/kubernetes/pki\n"));

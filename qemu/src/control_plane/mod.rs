@@ -2,9 +2,9 @@
 //! A real control plane on the build machine, as a guard: etcd, kube-apiserver, kube-controller-manager and
 //! kube-scheduler on free loopback ports, prepared by unmodified kubeadm phases.
 //!
-//! Needs no root and changes nothing outside its scratch folder. Guests on QEMU's user network reach it as 10.0.2.2;
+//! Needs no root and changes nothing outside its scratch directory. Guests on QEMU's user network reach it as 10.0.2.2;
 //! its certificate, `cluster-info` and Service `kubernetes` carry that address. An IPv6 cluster has an address of that
-//! family in its place, which [`crate::link`] leads to. Or it runs in a namespace, beside the devices on its network
+//! family in its place, which [`crate::link`] leads to. Or it runs in a namespace, next to the devices on its network
 //! ([`crate::link::site`]): then the API server reaches them, too.
 
 pub mod audit;
@@ -33,14 +33,14 @@ pub struct Options {
     /// Version that the control plane runs and that `kubeadm-config` names, with the leading `v`; components.lock
     /// has to hold it.
     pub kubernetes_version: String,
-    /// How long the certificates are valid that kube-controller-manager signs, as Go writes durations; a year when
-    /// left out.
+    /// How long the certificates are valid that kube-controller-manager signs, as Go writes durations; a year by
+    /// default.
     pub signing_duration: Option<String>,
     /// Whether kube-proxy and CoreDNS are installed. Without them `kubeadm-config` and `kubelet-config` still exist.
     pub addons: bool,
     /// Address family of the cluster.
     pub family: Family,
-    /// Where it runs; on the build machine's loopback when left out.
+    /// Where it runs; on the build machine's loopback by default.
     pub namespace: Option<Arc<Namespace>>,
 }
 
@@ -56,9 +56,9 @@ impl Default for Options {
     }
 }
 
-/// A running control plane. Dropping it ends its servers and removes its folder.
+/// A running control plane. Dropping it ends its servers and removes its directory.
 pub struct ControlPlane {
-    // Order matters: servers end before the folder that they write to goes.
+    // Order matters: servers end before the directory that they write to goes.
     apiserver: Mutex<Option<Process>>,
     others: Vec<Process>,
     programs: Programs,
@@ -193,7 +193,7 @@ impl ControlPlane {
         self.family.with_port(self.family.loopback(), self.ports.api)
     }
 
-    /// Scratch folder with certificates, logs and kubeconfigs.
+    /// Scratch directory with certificates, logs and kubeconfigs.
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
@@ -213,7 +213,7 @@ impl ControlPlane {
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
         let mut command = self.command(&self.programs.kubectl);
         command.arg("--kubeconfig").arg(self.kubeconfig()).args(args);
-        // kubectl keeps what it discovered; that must not land in the user's home.
+        // kubectl caches what it discovered; that must not be written to the user's home.
         command.env("KUBECACHEDIR", self.path().join("kubectl-cache"));
         let out = imagebuild::cmd::output(&mut command)?;
         String::from_utf8(out).context("decode kubectl's output")

@@ -16,7 +16,7 @@ use x509_cert::der::{DecodePem, Encode};
 pub struct Csr {
     /// Name of the object.
     pub name: String,
-    /// Identity that asked.
+    /// Identity that made the request.
     pub requester: String,
     /// Whether a certificate was issued.
     pub issued: bool,
@@ -30,7 +30,7 @@ impl ControlPlane {
         Ok(format!("sha256:{}", hex(&Sha256::digest(&key))))
     }
 
-    /// Waits until node `name` is Ready; calls `look` between two tries, so that the caller can give up.
+    /// Waits until node `name` is Ready; calls `look` between two tries, so that the caller can stop waiting.
     pub fn wait_node_ready(&self, name: &str, limit: Duration, mut look: impl FnMut() -> Result<()>) -> Result<Value> {
         let mut last = "the node never appeared".to_owned();
         let found = wait::every(Duration::from_millis(500), &format!("node {name} to be Ready"), limit, || {
@@ -42,7 +42,7 @@ impl ControlPlane {
         found.map_err(|e| e.context(format!("last seen: {last}")))
     }
 
-    /// Waits until the node of this name is there and Ready, by kubectl's watch: as exact as the API server's own event.
+    /// Waits until the node of this name is there and Ready, by kubectl's watch: as exact as the API server's event.
     pub fn wait_ready(&self, name: &str, limit: Duration) -> Result<()> {
         let (node, limit) = (format!("node/{name}"), format!("--timeout={}s", limit.as_secs()));
         self.kubectl(&["wait", "--for=create", &node, &limit])?;
@@ -86,7 +86,7 @@ impl ControlPlane {
             .collect())
     }
 
-    /// Forgets a node and every signing request, so that a device of the same name joins a clean cluster.
+    /// Deletes a node and every signing request, so that a device of the same name joins a clean cluster.
     pub fn forget_nodes(&self) -> Result<()> {
         for kind in ["nodes", "certificatesigningrequests"] {
             self.kubectl(&["delete", kind, "--all", "--wait=true", "--timeout=60s"])?;

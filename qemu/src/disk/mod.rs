@@ -9,6 +9,7 @@ pub mod tree;
 
 use anyhow::{Context, Result, bail};
 use firstboot::boot_partition::BootPartition;
+use imagebuild::disk::{GptEntry, partitions};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -20,7 +21,7 @@ use std::process::Command;
 pub struct DiskImage {
     path: PathBuf,
     /// By number, as in the table.
-    partitions: BTreeMap<u32, Extent>,
+    partitions: BTreeMap<u32, GptEntry>,
 }
 
 /// What a boot loader starts.
@@ -34,15 +35,6 @@ pub struct BootEntry {
     pub command_line: String,
 }
 
-/// Where a partition lies, bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Extent {
-    /// From the start of the disk.
-    pub offset: u64,
-    /// Length.
-    pub len: u64,
-}
-
 /// The boot loader's default entry, on the EFI system partition.
 const ENTRY: &str = "loader/entries/firstboot.conf";
 const BOOT: u32 = 1;
@@ -52,17 +44,7 @@ const ROOT: u32 = 3;
 impl DiskImage {
     /// Reads the partition table of `path`.
     pub fn open(path: &Path) -> Result<Self> {
-        let disk = gpt::GptConfig::new()
-            .writable(false)
-            .open(path)
-            .with_context(|| format!("read the partition table of {}", path.display()))?;
-        let block = u64::from(*disk.logical_block_size());
-        let extent = |p: &gpt::partition::Partition| Extent {
-            offset: p.first_lba * block,
-            len: (p.last_lba - p.first_lba + 1) * block,
-        };
-        let partitions = disk.partitions().iter().map(|(number, p)| (*number, extent(p))).collect();
-        Ok(DiskImage { path: path.to_owned(), partitions })
+        Ok(DiskImage { path: path.to_owned(), partitions: partitions(path)? })
     }
 
     /// A file that has no partitions.
@@ -71,21 +53,21 @@ impl DiskImage {
         DiskImage { path: path.to_owned(), partitions: BTreeMap::new() }
     }
 
-    /// Where the image lies.
+    /// Path of the image.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where partition `number` lies.
-    pub fn partition(&self, number: u32) -> Result<Extent> {
-        let found = self.partitions.get(&number).copied();
+    /// Place of partition `number`.
+    pub fn partition(&self, number: u32) -> Result<&GptEntry> {
+        let found = self.partitions.get(&number);
         found.with_context(|| format!("find partition {number} in {}", self.path.display()))
     }
 
     /// The FAT partition that carries the seed.
     pub fn boot(&self) -> Result<BootPartition> {
         let extent = self.partition(BOOT)?;
-        BootPartition::open(&self.path, extent.offset, extent.len)
+        BootPartition::open(&self.path, extent.offset, extent.length)
     }
 
     /// Puts `seed` where a user's laptop would.
@@ -93,7 +75,7 @@ impl DiskImage {
         self.boot()?.write("seed.toml", seed.as_bytes()).context("write seed.toml to the boot partition")
     }
 
-    /// What firstboot tells the person who pulls the card: its status file without the padding.
+    /// The status file of the boot partition, without its padding.
     pub fn status(&self) -> Result<String> {
         let bytes = self.boot()?.read("firstboot-status.txt")?.context("find firstboot-status.txt")?;
         Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
@@ -108,7 +90,7 @@ impl DiskImage {
     pub fn boot_entry(&self) -> Result<BootEntry> {
         let extent = self.partition(EFI_SYSTEM)?;
         let file = File::open(&self.path).with_context(|| format!("open {}", self.path.display()))?;
-        let end = extent.offset + extent.len;
+        let end = extent.offset + extent.length;
         let slice = fscommon::StreamSlice::new(file, extent.offset, end).context("find the EFI system partition")?;
         let fat = fatfs::FileSystem::new(slice, fatfs::FsOptions::new()).context("read the EFI system partition")?;
         let root = fat.root_dir();
@@ -127,12 +109,12 @@ impl DiskImage {
         Ok(BootEntry { kernel, initrd, command_line: value("options")?.to_owned() })
     }
 
-    /// Gives the default entry of the boot loader another command line for the kernel.
+    /// Replaces the kernel's command line in the default entry of the boot loader.
     pub fn set_command_line(&self, words: &str) -> Result<()> {
         let extent = self.partition(EFI_SYSTEM)?;
         let file = File::options().read(true).write(true).open(&self.path);
         let file = file.with_context(|| format!("open {}", self.path.display()))?;
-        let end = extent.offset + extent.len;
+        let end = extent.offset + extent.length;
         let slice = fscommon::StreamSlice::new(file, extent.offset, end).context("find the EFI system partition")?;
         let slice = fscommon::BufStream::new(slice);
         let fat = fatfs::FileSystem::new(slice, fatfs::FsOptions::new()).context("read the EFI system partition")?;
@@ -172,7 +154,7 @@ impl DiskImage {
         let extent = self.partition(number)?;
         let mut file = File::open(&self.path).with_context(|| format!("open {}", self.path.display()))?;
         file.seek(SeekFrom::Start(extent.offset)).context("seek in a disk image")?;
-        let (mut part, mut hash, mut buffer) = (file.take(extent.len), Sha256::new(), vec![0; 1 << 20]);
+        let (mut part, mut hash, mut buffer) = (file.take(extent.length), Sha256::new(), vec![0; 1 << 20]);
         loop {
             match part.read(&mut buffer).context("read a disk image")? {
                 0 => break,

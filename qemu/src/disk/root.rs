@@ -2,9 +2,9 @@
 //! Files of the ext4 root partition of a switched-off disk, through debugfs: no root, no mount.
 
 use super::DiskImage;
-use crate::process::tool;
 use crate::search::next_data;
 use anyhow::{Context, Result, bail};
+use imagebuild::cmd::tool;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -30,14 +30,14 @@ impl DiskImage {
         Ok(())
     }
 
-    /// Gives a copy of the root file system the check that it gets at any boot (`fsck -a`), and holds it against a whole
-    /// one; what a boot would mount then.
+    /// Checks a copy of the root file system as every boot does (`fsck -a`), then with a complete check. Returns what a
+    /// boot would mount then.
     ///
     /// # Errors
-    /// When the first would have stopped the boot, or left something that the second finds.
+    /// When the first check would have stopped the boot, or when the second one finds an error.
     pub fn check_root(&self) -> Result<CheckedRoot> {
         let alone = self.root_alone()?;
-        // 0: nothing to do; 1: corrected, and be it by replaying the journal.
+        // 0: nothing to do; 1: corrected, which includes replaying the journal.
         for (words, most) in [(&["-p"][..], 1), (&["-f", "-n"], 0)] {
             let mut command = Command::new(tool("e2fsck"));
             let out = command.args(words).arg(alone.path()).stdin(Stdio::null()).output().context("start e2fsck")?;
@@ -49,12 +49,12 @@ impl DiskImage {
         Ok(CheckedRoot(alone))
     }
 
-    /// The root file system in a file of its own: when e2fsck (1.47) has replayed a journal, it opens its file again without
-    /// the offset that it was given, and finds nothing.
+    /// The root file system in a file of its own: after replaying a journal, e2fsck (1.47) opens its file again without
+    /// the given offset and finds nothing.
     fn root_alone(&self) -> Result<tempfile::NamedTempFile> {
         let extent = self.partition(super::ROOT)?;
-        let folder = self.path().parent().context("find the folder of a disk")?;
-        let alone = tempfile::NamedTempFile::new_in(folder).context("create a file for a root file system")?;
+        let directory = self.path().parent().context("find the directory of a disk")?;
+        let alone = tempfile::NamedTempFile::new_in(directory).context("create a file for a root file system")?;
         let disk = File::open(self.path()).with_context(|| format!("open {}", self.path().display()))?;
         // A first boot grows it to the end of the disk.
         let end = disk.metadata().context("measure a disk")?.len();
@@ -142,6 +142,29 @@ impl DiskImage {
         Ok(())
     }
 
+    /// Makes the kernel mount the root file system read-only, or read-write again, whatever the guest asks for.
+    ///
+    /// # Errors
+    /// When the superblock cannot be written.
+    pub fn set_read_only(&self, read_only: bool) -> Result<()> {
+        self.debugfs(true, if read_only { "feature read-only" } else { "feature ^read-only" })?;
+        Ok(())
+    }
+
+    /// Flips one bit of a file's byte `at`, below 4096, on the raw disk: nothing of the file system changes.
+    ///
+    /// # Errors
+    /// When there is no such byte, or the disk cannot be written.
+    pub fn flip(&self, path: &str, at: usize) -> Result<()> {
+        let bytes = self.read_file(path)?.with_context(|| format!("find {path}"))?;
+        let byte = *bytes.get(at).filter(|_| at < 4096).with_context(|| format!("find byte {at} of {path}"))?;
+        self.damage(self.file_offset(path)? + at as u64, &[byte ^ 0x04])?;
+        match self.read_file(path)? {
+            Some(now) if now != bytes => Ok(()),
+            _ => bail!("flip byte {at} of {path}"),
+        }
+    }
+
     /// Makes a symbolic link.
     pub fn link_file(&self, path: &str, target: &str) -> Result<()> {
         self.debugfs(true, &format!("symlink \"{path}\" \"{target}\""))?;
@@ -160,8 +183,8 @@ impl DiskImage {
         Ok(())
     }
 
-    /// Runs one debugfs request; `None` when the path that it names does not exist. debugfs exits with 0 all the
-    /// same, so its messages are what is looked at.
+    /// Runs one debugfs request; `None` when the path that it names does not exist. debugfs exits with 0 even
+    /// then, so its messages are read.
     fn debugfs(&self, write: bool, request: &str) -> Result<Option<Vec<u8>>> {
         let mut command = Command::new(tool("debugfs"));
         if write {
@@ -190,13 +213,16 @@ fn tempfile_for(bytes: &[u8]) -> Result<tempfile::NamedTempFile> {
 /// A disk that holds nothing but an ext4 file system, 1 MiB from its start.
 #[cfg(test)]
 pub(super) fn disk_for_tests(dir: &Path) -> DiskImage {
-    use crate::disk::{Extent, ROOT};
+    use crate::disk::{GptEntry, ROOT};
     let path = dir.join("disk");
     std::fs::File::create(&path).unwrap().set_len(17 << 20).unwrap();
     let mut make = Command::new(tool("mke2fs"));
     make.args(["-q", "-t", "ext4", "-E", "offset=1048576"]).arg(&path).arg("16M");
     imagebuild::cmd::run(&mut make).unwrap();
-    DiskImage { path, partitions: [(ROOT, Extent { offset: 1 << 20, len: 16 << 20 })].into() }
+    DiskImage {
+        path,
+        partitions: [(ROOT, GptEntry { name: "root".to_owned(), offset: 1 << 20, length: 16 << 20 })].into(),
+    }
 }
 
 #[cfg(test)]
@@ -221,13 +247,13 @@ mod tests {
         assert_eq!(disk.list("/etc/demo").unwrap(), ["link"]);
         disk.replay_journal().unwrap();
         disk.check_root().unwrap();
-        // What a cut leaves in the moment of the first mount: a journal to look into that nobody has set up.
+        // The state after a power cut during the first mount: the journal is flagged but not set up.
         disk.debugfs(true, "feature needs_recovery").unwrap();
         let to = dir.path().join("copy");
         assert!(disk.extract(&["/etc"], &to).is_err());
         disk.check_root().unwrap().extract(&["/etc"], &to).unwrap();
         assert_eq!(std::fs::read_link(to.join("etc/demo/link")).unwrap(), Path::new("unit file"));
-        // A count that no ordinary check corrects without asking.
+        // A count that an ordinary check does not correct without asking.
         let first = disk.partition(ROOT).unwrap().offset;
         disk.damage(first + 1024, &[0xff; 1024]).unwrap();
         let said = disk.check_root().unwrap_err().to_string();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The whole root file system of a switched-off disk, to be compared: what a run or a reset left behind, and what not.
+//! The whole root file system of a switched-off disk, for comparing what a run or a reset left behind.
 
 use super::root::CheckedRoot;
 use super::{DiskImage, ROOT};
@@ -62,54 +62,56 @@ impl DiskImage {
         load(self.path(), self.partition(ROOT)?.offset)
     }
 
-    /// Whether a file was read or run after it was written, as its times tell: only where the guest keeps them
+    /// Whether a file was read or run after it was written, by its times: only where the guest keeps them
     /// (mount option relatime, which moves the time of access once beyond that of change).
     pub fn read_since_written(&self, path: &str) -> Result<bool> {
-        let metadata = self.root()?.metadata(path).with_context(|| format!("look at {path} of the guest"))?;
+        let metadata =
+            self.root()?.metadata(path).with_context(|| format!("read the metadata of {path} of the guest"))?;
         let (read, written) = (metadata.accessed(), metadata.modified());
         Ok((read.seconds(), read.nanoseconds()) > (written.seconds(), written.nanoseconds()))
     }
 
-    /// Reads the whole root file system; what still lies in its journal counts as written.
+    /// Reads the whole root file system; what is only in its journal counts as written.
     pub fn tree(&self) -> Result<Tree> {
         let root = self.root()?;
         let mut tree = Tree::new();
-        let mut folders = vec!["/".to_owned()];
-        while let Some(folder) = folders.pop() {
-            for entry in root.read_dir(folder.as_str()).with_context(|| format!("list {folder}"))? {
-                let entry = entry.with_context(|| format!("list {folder}"))?;
+        let mut directories = vec!["/".to_owned()];
+        while let Some(directory) = directories.pop() {
+            for entry in root.read_dir(directory.as_str()).with_context(|| format!("list {directory}"))? {
+                let entry = entry.with_context(|| format!("list {directory}"))?;
                 let name = entry.file_name().display().to_string();
                 if name == "." || name == ".." {
                     continue;
                 }
-                let path = format!("{}/{name}", folder.trim_end_matches('/'));
+                let path = format!("{}/{name}", directory.trim_end_matches('/'));
                 tree.insert(path.clone(), look(&root, &path).with_context(|| format!("read {path}"))?);
                 if entry.file_type()?.is_dir() {
-                    folders.push(path);
+                    directories.push(path);
                 }
             }
         }
         Ok(tree)
     }
 
-    /// Copies files, links and folders below `folders` to where they lie below `to`, with their modes and without their
-    /// owners; what still lies in the file system's journal counts as written. A folder that is not there is left out.
-    pub fn extract(&self, folders: &[&str], to: &std::path::Path) -> Result<()> {
-        copy_folders(&self.root()?, folders, to)
+    /// Copies files, links and directories below `directories` to the same places below `to`, with their modes and
+    /// without their owners. What is only in the file system's journal counts as written. A missing directory is left
+    /// out.
+    pub fn extract(&self, directories: &[&str], to: &std::path::Path) -> Result<()> {
+        copy_directories(&self.root()?, directories, to)
     }
 }
 
 impl CheckedRoot {
-    /// [`DiskImage::extract`], of what a boot would mount.
-    pub fn extract(&self, folders: &[&str], to: &std::path::Path) -> Result<()> {
-        copy_folders(&load(self.0.path(), 0)?, folders, to)
+    /// [`DiskImage::extract`] for what a boot would mount.
+    pub fn extract(&self, directories: &[&str], to: &std::path::Path) -> Result<()> {
+        copy_directories(&load(self.0.path(), 0)?, directories, to)
     }
 }
 
-fn copy_folders(root: &Ext4, folders: &[&str], to: &std::path::Path) -> Result<()> {
-    let mut left: Vec<String> = folders.iter().map(|folder| (*folder).to_owned()).collect();
+fn copy_directories(root: &Ext4, directories: &[&str], to: &std::path::Path) -> Result<()> {
+    let mut left: Vec<String> = directories.iter().map(|directory| (*directory).to_owned()).collect();
     while let Some(path) = left.pop() {
-        if !root.exists(path.as_str()).with_context(|| format!("look at {path} of the guest"))? {
+        if !root.exists(path.as_str()).with_context(|| format!("read the metadata of {path} of the guest"))? {
             continue;
         }
         let target = to.join(path.trim_start_matches('/'));
@@ -126,7 +128,7 @@ fn copy_folders(root: &Ext4, folders: &[&str], to: &std::path::Path) -> Result<(
                 copy_out(root, &below, &target.join(&name)).with_context(|| format!("copy {below} of the guest"))?;
             }
         }
-        // Last, for a folder may be closed to its owner, too.
+        // Last, because its own mode may deny writing.
         let mode = u32::from(root.metadata(path.as_str())?.mode()) & 0o7777;
         fs::set_permissions(&target, fs::Permissions::from_mode(mode | 0o700))?;
     }
@@ -165,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_written_changed_and_removed_is_told() {
+    fn written_changed_and_removed_paths_are_reported() {
         let dir = tempfile::tempdir().unwrap();
         let disk = super::super::root::disk_for_tests(dir.path());
         disk.write_file("/etc/kept", b"same", 0o644).unwrap();

@@ -2,14 +2,15 @@
 //! The far end of a link: an emulator without a machine, which joins the relay's socket to a network.
 //!
 //! QEMU knows how to drive a tap interface and how to be a network of its own (DHCP, gateway to the build machine's
-//! loopback); with `-machine none` that is all it does, so neither needs code or privileges here.
+//! loopback); with `-machine none` that is all it does. So neither needs code or privileges here.
 
 use super::relay::Ends;
 use crate::args;
 use crate::control_plane::config::{GUEST_VIEW_V6, GUEST_VIEW_V6_PREFIX};
 use crate::process::Process;
-use crate::{host_arch, wait};
+use crate::wait;
 use anyhow::Result;
+use imagebuild::arch::Arch;
 use std::path::Path;
 use std::time::Duration;
 
@@ -37,14 +38,14 @@ pub fn argv(ends: &Ends, side: Side) -> Vec<String> {
     list
 }
 
-/// Starts a far end with `start`, which says where: here, or in a namespace. Returns when it listens.
+/// Starts a far end with `start`, here or in a namespace. Returns when it listens.
 pub fn start(
     ends: &Ends,
     side: Side,
     log: &Path,
     start: impl FnOnce(&str, &Path, &[String], &Path) -> Result<Process>,
 ) -> Result<Process> {
-    let program = args::program(host_arch()?);
+    let program = args::program(Arch::host()?);
     let process = start("the far end of a link", Path::new(program), &argv(ends, side), log)?;
     wait::until("the far end of a link to listen", Duration::from_secs(20), || {
         process.check()?;

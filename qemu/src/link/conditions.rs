@@ -10,12 +10,12 @@ use std::time::Duration;
 pub struct Conditions {
     /// Of 100 frames, how many are lost, in each direction.
     pub loss: u8,
-    /// How long each frame is under way, in each direction: a round trip takes twice as long.
+    /// Delay of each frame in each direction: a round trip takes twice as long.
     pub latency: Duration,
     /// VLAN (1 to 4094) whose tag frames carry on the device's side, and on the far side do not. What the device
-    /// sends without this tag goes nowhere.
+    /// sends without this tag is dropped.
     pub vlan: Option<u16>,
-    /// Which frames are lost: the same number, the same frames.
+    /// Seed of the choice of lost frames: the same number gives the same frames.
     pub seed: u64,
 }
 
@@ -28,7 +28,7 @@ pub enum Direction {
     In,
 }
 
-/// What becomes of a frame.
+/// What happens to a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
     /// It arrives like this.
@@ -55,7 +55,7 @@ impl Lane {
         Lane { conditions, direction, random }
     }
 
-    /// What becomes of the next frame.
+    /// What happens to the next frame.
     pub fn fate(&mut self, bytes: &[u8]) -> Fate {
         let changed = match (self.conditions.vlan, self.direction) {
             (None, _) => (bytes.len() >= frame::HEADER).then(|| bytes.to_vec()),

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! 802.1Q tags on Ethernet frames: pure functions on bytes, without preamble and checksum, as emulators pass them.
 //!
-//! IEEE 802.1Q-2022, 9.3 and 9.6: behind the two addresses stand 0x8100 and two bytes, whose low 12 bits are the
+//! IEEE 802.1Q-2022, 9.3 and 9.6: after the two addresses come 0x8100 and two bytes, whose low 12 bits are the
 //! VLAN's identifier.
 
-/// What an Ethernet header is at least: two addresses and a type.
+/// Shortest Ethernet header: two addresses and a type.
 pub const HEADER: usize = 14;
 /// The largest frame that is carried: the emulator hands over nothing larger, segmentation offload included.
 pub const LARGEST: usize = 65_536 + HEADER + TAG;

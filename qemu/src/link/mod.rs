@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Links under test: what lies between an emulated device and its network.
+//! Links under test: what is between an emulated device and its network.
 //!
 //! device (QEMU) — local datagram socket — relay — local datagram socket — far end (QEMU) — network
 //!
-//! The relay loses, delays and tags frames, because a build machine's kernel need not be able to (netem, 802.1Q). The
+//! The relay loses, delays and tags frames, because a build machine's kernel may not be able to (netem, 802.1Q). The
 //! network is QEMU's own, or a router of ours in a namespace; both lead to the build machine's loopback, where the
-//! control plane listens. Nothing is configured outside that namespace, nothing stays behind.
+//! control plane listens. Nothing is configured outside that namespace, and nothing is left behind.
 
 pub mod cable;
 pub mod conditions;
@@ -26,7 +26,7 @@ use router::{Lan, Router};
 
 /// A link with its network, as a guard. It has to outlive the device on it.
 pub struct Link {
-    // Order matters: the ends are gone before the relay, and all before their folder.
+    // Order matters: the ends are gone before the relay, and all before their directory.
     router: Option<Router>,
     _far_end: Option<Process>,
     relay: Relay,
@@ -77,7 +77,7 @@ impl Link {
         &self.device
     }
 
-    /// What became of the frames so far.
+    /// What happened to the frames so far.
     pub fn counts(&self) -> Counts {
         self.relay.counts()
     }

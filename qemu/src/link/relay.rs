@@ -16,9 +16,9 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Frames that may be under way in one direction; beyond that they are lost, as in the queue of a slow link.
+/// Longest queue of frames in one direction; beyond that they are lost, as in the queue of a slow link.
 const UNDER_WAY: usize = 4096;
-/// How long the other end may take to make room for a frame. A guest that stands still takes for ever.
+/// How long the other end may take to make room for a frame. A paused guest never does.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// One end of a link: where it listens, and where its peer, the relay, does.
@@ -30,7 +30,7 @@ pub struct Ends {
     pub peer: PathBuf,
 }
 
-/// What became of the frames so far, both directions together.
+/// What happened to the frames so far, both directions together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
     /// Handed on.
@@ -39,7 +39,7 @@ pub struct Counts {
     pub lost: u64,
     /// Not of the link's VLAN, or no frames at all.
     pub foreign: u64,
-    /// Nobody took them: the other end was not there or stood still, or too many were under way.
+    /// Not delivered: the other end was missing or paused, or the queue was full.
     pub undelivered: u64,
 }
 
@@ -76,16 +76,16 @@ impl Relay {
         for (from, to, ends, direction) in ways {
             let (queue, frames) = sync_channel(UNDER_WAY);
             let (from, to, peer) = (Arc::clone(from), Arc::clone(to), ends.peer.clone());
-            let (counted, told) = (Arc::clone(&counters), Arc::clone(&counters));
+            let (taken, given) = (Arc::clone(&counters), Arc::clone(&counters));
             let lane = Lane::new(conditions, direction);
             let latency = conditions.latency;
-            threads.push(std::thread::spawn(move || take(&from, lane, latency, &queue, &counted)));
-            threads.push(std::thread::spawn(move || give(&to, &peer, &frames, &told)));
+            threads.push(std::thread::spawn(move || take(&from, lane, latency, &queue, &taken)));
+            threads.push(std::thread::spawn(move || give(&to, &peer, &frames, &given)));
         }
         Ok(Relay { sockets: [near, far], counters, threads })
     }
 
-    /// What became of the frames so far.
+    /// What happened to the frames so far.
     pub fn counts(&self) -> Counts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let Counters { carried, lost, foreign, undelivered } = &*self.counters;
@@ -100,7 +100,7 @@ impl Drop for Relay {
             let _ = socket.shutdown(Shutdown::Both);
         }
         for thread in self.threads.drain(..) {
-            // A relay thread that panicked has said so.
+            // A relay thread that panicked has reported it.
             let _ = thread.join();
         }
     }
@@ -139,7 +139,7 @@ fn received(socket: &UnixDatagram, buffer: &mut [u8]) -> Option<usize> {
     }
 }
 
-/// Hands frames on when they are due, until nobody sends any more.
+/// Delivers frames when they are due, until the sender is gone.
 fn give(socket: &UnixDatagram, peer: &std::path::Path, frames: &Receiver<UnderWay>, counters: &Counters) {
     for (due, bytes) in frames {
         // The latency itself; all frames take equally long, so their order stays.

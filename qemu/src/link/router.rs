@@ -17,11 +17,11 @@ use std::path::{Path, PathBuf};
 
 /// The router on the local network.
 pub const ROUTER: &str = "192.168.76.1";
-/// An address of the local network that is given to nobody.
+/// An address of the local network that no DHCP server hands out.
 pub const FREE: &str = "192.168.76.20";
 /// The router on the local network, IPv6.
 pub const ROUTER_V6: &str = "fd00:77::1";
-/// An IPv6 address of the local network that is given to nobody.
+/// An IPv6 address of the local network that is never advertised.
 pub const FREE_V6: &str = "fd00:77::20";
 /// Where the proxy listens.
 pub const PROXY: &str = "192.168.76.1:3128";
@@ -33,7 +33,7 @@ pub enum Addresses {
     Dhcp,
     /// IPv6, by router advertisements; no IPv4.
     Advertised,
-    /// Not at all: they have to know.
+    /// Not at all: they are configured by hand.
     Fixed,
 }
 
@@ -42,11 +42,11 @@ pub enum Addresses {
 pub enum WayOut {
     /// Through the router, for connections that they begin.
     Router,
-    /// Through an HTTP proxy on the router, which itself passes nothing on.
+    /// Through an HTTP proxy on the router, which forwards nothing else.
     Proxy,
 }
 
-/// What is to be chosen of the network.
+/// Options of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lan {
     /// How devices get their addresses.
@@ -93,17 +93,17 @@ impl Router {
         Ok(Router { _programs: programs, namespace, dir: dir.to_owned() })
     }
 
-    /// What dnsmasq says: which device asked for an address, and which it got. Empty where none runs.
+    /// The log of dnsmasq: which device asked for an address, and which it got. Empty where none runs.
     pub fn addresses_log(&self) -> String {
         crate::process::tail(&self.dir.join("dnsmasq.log"), usize::MAX)
     }
 
-    /// What the proxy says: a line for every connection. Empty where none runs.
+    /// The log of the proxy: a line for every connection. Empty where none runs.
     pub fn proxy_log(&self) -> String {
         crate::process::tail(&self.dir.join("tinyproxy.log"), usize::MAX)
     }
 
-    /// Whether somebody on the router's side can open a connection to the device. Tries for 3 seconds.
+    /// Whether a program on the router's side can open a connection to the device. Tries for 3 seconds.
     pub fn reaches(&self, address: &str, port: u16) -> bool {
         let script = "exec 3<>\"/dev/tcp/$0/$1\"";
         self.namespace.run("timeout", &["3", "bash", "-c", script, address, &port.to_string()]).is_ok()
@@ -120,7 +120,7 @@ impl Router {
 }
 
 fn interfaces(namespace: &Namespace) -> Result<()> {
-    // Addresses are there at once: nobody else can have them.
+    // Addresses are usable at once: no other host can have them.
     namespace.sysctl("net/ipv6/conf/default/accept_dad", "0")?;
     namespace.sysctl("net/ipv4/ip_forward", "1")?;
     namespace.sysctl("net/ipv6/conf/all/forwarding", "1")?;
@@ -179,7 +179,7 @@ fn dnsmasq(addresses: Addresses, dir: &Path) -> Option<Vec<String>> {
     };
     let leases = format!("--dhcp-leasefile={}", dir.join("leases").display());
     let common = [
-        // In the foreground, with the identity that it has: a namespace's root may not become anyone else.
+        // In the foreground, as the current user: the root of a namespace cannot become another user.
         "--no-daemon",
         "--conf-file=/dev/null",
         "--interface=lan",
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_gives_addresses_where_they_are_fixed() {
+    fn router_without_dhcp_for_static_addresses() {
         let dir = Path::new("/run/x");
         assert_eq!(dnsmasq(Addresses::Fixed, dir), None);
         let advertised = dnsmasq(Addresses::Advertised, dir).unwrap();

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A site: devices, their control plane and strangers on one local network, in a namespace. Here the API server reaches
-//! kubelet (logs, exec), and somebody else tries to.
+//! kubelet (logs, exec), and a stranger tries to.
 //!
 //! Addresses come from dnsmasq. The control plane is started with [`Site::namespace`] and has the address that
-//! guests know it by everywhere. Nothing is configured outside the namespace, nothing stays behind.
+//! guests know it by everywhere. Nothing is configured outside the namespace, nothing is left behind.
 
 use super::cable::{self, Side};
 use super::conditions::Conditions;
@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 /// Where the control plane is.
 pub const CONTROL_PLANE: &str = "10.0.2.2";
-/// Somebody who has no business with the devices.
+/// A stranger: a host that must not reach the devices.
 pub const STRANGER: &str = "10.0.2.3";
 /// The same, IPv6, on this link only.
 pub const STRANGER_V6: &str = "fe80::3";
@@ -45,7 +45,7 @@ impl Site {
         let network = Ends { relay: at("far-relay"), peer: at("far") };
         let relay = Relay::start(&device, &network, Conditions::default())?;
         let namespace = Arc::new(Namespace::new(dir.path())?);
-        // Addresses are there at once: nobody else can have them.
+        // Addresses are usable at once: no other host can have them.
         namespace.sysctl("net/ipv6/conf/default/accept_dad", "0")?;
         namespace.ip("tuntap add dev lan mode tap")?;
         for address in [CONTROL_PLANE, STRANGER] {
@@ -67,7 +67,7 @@ impl Site {
             "--log-dhcp",
             "--port=0",
             "--dhcp-range=10.0.2.100,10.0.2.150,1h",
-            // Nobody answers there, but CoreDNS does not start without a server to ask.
+            // No server answers there, but CoreDNS does not start without one.
             "--dhcp-option=option:dns-server,10.0.2.2",
             &leases,
         ]
@@ -100,7 +100,7 @@ impl Site {
     /// Open ports of `target` as nmap sees them from `source`, such as `tcp/10250`.
     ///
     /// # Errors
-    /// When nmap cannot run, or does not say that it has looked.
+    /// When nmap cannot run, or its output is incomplete.
     pub fn scan(&self, source: &str, target: &str, what: Scan) -> Result<Vec<String>> {
         let mut words = vec!["-n", "-Pn", "-oG", "-", "--max-retries", "2", "-e", "lan", "-S", source];
         words.extend(what.words());
@@ -137,9 +137,10 @@ impl Scan {
     }
 }
 
-/// Open ports in nmap's greppable output. `open|filtered`, nmap's word for a UDP port that does not answer, is not open.
+/// Open ports in nmap's greppable output. `open|filtered`, nmap's word for a UDP port that does not answer, is not
+/// open.
 fn open_ports(text: &str) -> Result<Vec<String>> {
-    ensure!(text.contains("Status: Up"), "read nmap's answer: it looked at nobody\n{text}");
+    ensure!(text.contains("Status: Up"), "read nmap's answer: it scanned no host\n{text}");
     if !text.lines().any(|l| l.starts_with("# Nmap done at ")) {
         bail!("read nmap's answer: it did not end\n{text}");
     }

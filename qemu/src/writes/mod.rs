@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Everything that a guest wrote to its disk, in order and with its flushes, and the disk as it stood at any moment.
+//! Everything that a guest wrote to its disk, in order and with its flushes, and the disk as it was at any moment.
 //!
 //! QEMU's filter `blklogwrites` records it in the format of the kernel's dm-log-writes
 //! (Documentation/admin-guide/device-mapper/log-writes.rst): a superblock of one sector, then entries of one sector
@@ -23,7 +23,7 @@ const MARK: u64 = 8;
 /// Sectors by which entries count, bytes.
 const SECTOR: u64 = 512;
 
-/// One thing that a disk was told.
+/// One request to a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entry {
     /// Bytes were written.
@@ -32,7 +32,7 @@ pub enum Entry {
         at: u64,
         /// How many, bytes.
         len: u64,
-        /// Where they lie in the recording, bytes.
+        /// Where they are in the recording, bytes.
         data: u64,
     },
     /// Bytes are not needed any more; what is read there later is zeros.
@@ -42,7 +42,7 @@ pub enum Entry {
         /// How many, bytes.
         len: u64,
     },
-    /// All that came before has to outlive a power cut.
+    /// Everything before it has to survive a power cut.
     Flush,
 }
 
@@ -66,7 +66,7 @@ impl Log {
         Ok(Log { file, entries })
     }
 
-    /// What the disk was told, in order.
+    /// The requests to the disk, in order.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
@@ -107,9 +107,9 @@ fn entries(file: &File) -> Result<Vec<Entry>> {
         next += SECTOR;
         let (at, len) = (sector * SECTOR, sectors * SECTOR);
         if flags & MARK != 0 {
-            bail!("read an entry: nobody sets marks here");
+            bail!("read an entry: unexpected mark");
         }
-        // A request to flush stands for what came before it; its own data, if any, comes after.
+        // A flush applies to what came before it; its own data, if any, comes after.
         if flags & FLUSH != 0 {
             entries.push(Entry::Flush);
         }

@@ -2,7 +2,7 @@
 //! A disk brought to any moment of its recording: what was flushed is there, and of what was not, a part.
 //!
 //! A disk may keep any of the writes since the last flush and lose the others, whatever their order: that is what a
-//! cache does when the power goes. What it promises is that a sector of 512 bytes is old or new, and that a sector
+//! cache does in a power cut. What it promises is that a sector of 512 bytes is old or new, and that a sector
 //! written twice does not go back to the older bytes once it has the newer ones.
 
 use super::{Entry, Log, SECTOR};
@@ -19,14 +19,14 @@ use std::path::Path;
 pub struct Moment {
     /// How many flushes were done.
     pub flushes: usize,
-    /// What became of the writes after the last of them; `None`: the power went with the flush.
+    /// What happened to the writes after the last of them; `None`: the power went with the flush.
     pub lost: Option<u64>,
 }
 
 /// A disk and what was written to it.
 pub struct Replay {
     log: Log,
-    /// The disk as it stood after so many flushes, and the next entry.
+    /// The disk as it was after so many flushes, and the next entry.
     disk: DiskImage,
     flushes: usize,
     next: usize,
@@ -41,10 +41,10 @@ impl Replay {
         Ok(Replay { log, disk, flushes: 0, next: 0, _dir: dir })
     }
 
-    /// Lays the disk as it stood at `moment` into `to`. Moments have to come in order.
+    /// Writes the disk as it was at `moment` to `to`. Moments have to come in order.
     ///
     /// # Errors
-    /// When the moment lies before an earlier one or after the end, or a file cannot be written.
+    /// When the moment is before an earlier one or after the end, or a file cannot be written.
     pub fn disk_at(&mut self, moment: Moment, to: &Path) -> Result<DiskImage> {
         ensure!(moment.flushes >= self.flushes, "go back in a recording to flush {}", moment.flushes);
         let working = open(self.disk.path())?;
@@ -60,7 +60,7 @@ impl Replay {
         if let Some(seed) = moment.lost {
             let since = self.log.entries[self.next..].iter().take_while(|entry| **entry != Entry::Flush);
             let (file, mut rng) = (open(to)?, fastrand::Rng::with_seed(seed));
-            // The power goes at some moment before the next flush: nothing later was written at all.
+            // The power cut comes before the next flush: nothing later was written.
             let since: Vec<&Entry> = since.collect();
             let written = rng.usize(..=since.len());
             for entry in &since[..written] {
@@ -75,7 +75,8 @@ fn open(path: &Path) -> Result<File> {
     File::options().read(true).write(true).open(path).with_context(|| format!("open {}", path.display()))
 }
 
-/// Does what an entry says, or, with `chance`, as much of it as a disk without power might: all, nothing, or some sectors.
+/// Applies an entry; with `chance`, only the part that a disk might have written before a power cut: all of it,
+/// nothing, or some sectors.
 fn apply(file: &File, log: &Log, entry: Entry, chance: Option<&mut fastrand::Rng>) -> Result<()> {
     let (at, len) = match entry {
         Entry::Flush => return Ok(()),
@@ -93,7 +94,7 @@ fn apply(file: &File, log: &Log, entry: Entry, chance: Option<&mut fastrand::Rng
                 file.write_all_at(&bytes[part], at + from)
                     .with_context(|| format!("write to a disk at {}", at + from))?;
             }
-            // Zeros take no room.
+            // Zeros take no space.
             None => {
                 let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
                 fallocate(file, flags, at + from, len).with_context(|| format!("zero a disk at {}", at + from))?;
@@ -108,7 +109,7 @@ fn kept(len: u64, rng: &mut fastrand::Rng) -> Vec<(u64, u64)> {
     match rng.u8(..8) {
         0..3 => vec![],
         3..6 => vec![(0, len)],
-        // Cut after some sector, as a disk does that writes one after the other.
+        // Cut after some sector, as in a disk that writes them one after the other.
         6 => vec![(0, rng.u64(..=len / SECTOR) * SECTOR)].into_iter().filter(|(_, len)| *len > 0).collect(),
         // Every sector for itself.
         _ => (0..len / SECTOR).filter(|_| rng.bool()).map(|sector| (sector * SECTOR, SECTOR)).collect(),
@@ -121,7 +122,8 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    /// A disk of 8 sectors of `o`, and a recording: sector 1 `a`, flush, sectors 1 and 2 `b`, sector 1 `c`, flush, zeros.
+    /// A disk of 8 sectors of `o`, and a recording: sector 1 `a`, flush, sectors 1 and 2 `b`, sector 1 `c`, flush,
+    /// zeros.
     fn ground(dir: &Path) -> Replay {
         let path = dir.join("before");
         std::fs::write(&path, [b'o'; 8 * 512]).unwrap();

@@ -12,6 +12,7 @@ pub mod lynis;
 use crate::ports::{LINK_LOCAL, open_to_strangers};
 use crate::{APPROVER, FOUND, NOBODYS_KEY, OFF, SOON, add_script, cis, configz, device_options, found, own_arch};
 use anyhow::{Context, Result, bail, ensure};
+use imagebuild::arch::Arch;
 use imagebuild::debian::Debian;
 use lynis::Said;
 use qemu::control_plane::{self, ControlPlane};
@@ -132,9 +133,7 @@ fn plain(image: &DiskImage, tools: &[u8]) -> Result<Found> {
 fn answers_nobody(site: &Site) -> Result<String> {
     ensure!(site.address().is_none(), "find a device that has no address before it has a seed");
     match site.scan(STRANGER_V6, LINK_LOCAL, Scan::Tcp) {
-        Err(error) if format!("{error:#}").contains("it looked at nobody") => {
-            Ok("no address, and no answer".to_owned())
-        }
+        Err(error) if format!("{error:#}").contains("it scanned no host") => Ok("no address, and no answer".to_owned()),
         Err(error) => Err(error),
         Ok(open) => {
             bail!("find a device that answers nobody before it has a seed: it answers at {LINK_LOCAL}, {open:?}")
@@ -216,7 +215,7 @@ impl Found {
 }
 
 /// Lynis's files as Debian packs them, in one archive.
-fn tools(arch: &str) -> Result<Vec<u8>> {
+fn tools(arch: Arch) -> Result<Vec<u8>> {
     let debian = Debian::open(arch)?;
     let scratch = imagebuild::repo::root()?.join("out/audit/lynis");
     if scratch.exists() {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `make audit`: auditors' tools on one device before firstboot and after it; `out/audit/report.json`. Fails when a
 //! check of CIS Kubernetes section 4 fails, when firstboot's own audit finds drift, when Lynis's index is below
-//! [`LEAST`], or when it says something that docs/hardening.md does not explain.
+//! [`LEAST`], or when it reports something that docs/hardening.md does not explain.
 
 use anyhow::{Context, Result};
 use e2e::audit::{self, Audited};
@@ -63,7 +63,7 @@ fn shown(report: &Value) -> String {
     )
 }
 
-/// What is not as it has to be.
+/// The violations.
 fn faults(audited: &Audited, docs: &str) -> Vec<String> {
     let Audited { lynis, ports, report } = audited;
     let mut faults = Vec::new();

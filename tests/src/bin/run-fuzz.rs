@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Builds the fuzz program with coverage instrumentation, runs its targets, tells what came of each, and writes
-//! `out/fuzz/report.json`. The instrumentation is what stable rustc has: LLVM's own pass, by name.
+//! Builds the fuzz program with coverage instrumentation, runs its targets, prints the result of each, and writes
+//! `out/fuzz/report.json`. The instrumentation is a pass of LLVM that stable rustc runs by name.
 //!
 //! Usage: run-fuzz [--short | --runs N | --minimise] [TARGET…]. Fails when a target found something.
 
@@ -15,8 +15,8 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::Mutex;
 use std::time::Instant;
 
-/// Coverage as libFuzzer wants it (SanitizerCoverage in LLVM's documentation): counters for edges, their addresses, and
-/// operands of comparisons.
+/// The coverage that libFuzzer needs (SanitizerCoverage in LLVM's documentation): counters for edges, their addresses,
+/// and operands of comparisons.
 const COVERAGE: [&str; 5] = [
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
@@ -28,11 +28,11 @@ const COVERAGE: [&str; 5] = [
 const TIMEOUT: u32 = 5;
 /// Most memory of the whole process, MiB.
 const MEMORY: u32 = 512;
-/// What `make test` does: so many runs, or so many seconds of them, always from the same random seed, so that a change
-/// of the code is what makes it fail.
+/// Runs and seconds in `make test`, whichever comes first; always from the same random seed, so that only a change of
+/// the code makes it fail.
 const SHORT: (u64, u32) = (200_000, 8);
 
-/// Most of what libFuzzer found that is kept in the repository for one target, bytes.
+/// Most bytes of libFuzzer's inputs that the repository keeps for one target.
 const KEPT: u64 = 24 * 1024;
 
 /// What to do with each target.
@@ -40,7 +40,7 @@ const KEPT: u64 = 24 * 1024;
 enum Job {
     Short,
     Runs(u64),
-    /// Puts the fewest inputs that reach what is known into the repository.
+    /// Reduces the corpus in the repository to the fewest inputs with the same coverage.
     Minimise,
 }
 
@@ -78,7 +78,7 @@ fn arguments(mut words: impl Iterator<Item = String>) -> Result<(Job, Vec<&'stat
     Ok((job, targets))
 }
 
-/// Runs the targets; gives the number of those that found something.
+/// Runs the targets; returns the number of those that found something.
 fn run(job: Job, targets: &[&'static Target]) -> Result<usize> {
     let root = repo::root()?;
     let start = Instant::now();
@@ -89,7 +89,7 @@ fn run(job: Job, targets: &[&'static Target]) -> Result<usize> {
         return Ok(0);
     }
     println!("{}", Stats::HEAD);
-    // Measured one at a time; for a mere look, as many as there are processors.
+    // One at a time for a measurement; a short run uses all processors.
     let at_once = match job {
         Job::Short => std::thread::available_parallelism().map_or(1, Into::into),
         _ => 1,
@@ -117,8 +117,7 @@ fn run(job: Job, targets: &[&'static Target]) -> Result<usize> {
     let report = root.join("out/fuzz/report.json");
     let json = json!({ "targets": outcomes.iter().map(Outcome::json).collect::<Vec<_>>() });
     std::fs::write(&report, format!("{json:#}\n")).with_context(|| format!("write {}", report.display()))?;
-    let word = if failed == 0 { "ok" } else { "FAILED" };
-    println!("fuzz result: {word}. {} passed; {failed} failed", outcomes.len() - failed);
+    println!("{} passed, {failed} failed, 0 skipped", outcomes.len() - failed);
     Ok(failed)
 }
 
@@ -141,7 +140,7 @@ fn build(root: &Path) -> Result<PathBuf> {
 /// libFuzzer on one target, with what all jobs have in common.
 fn command(root: &Path, program: &Path, target: &Target) -> Command {
     let mut command = Command::new(program);
-    // Errors are no findings; where each came from would take a fifth of the time.
+    // Errors are no findings; their backtraces would take a fifth of the time.
     command.env("FUZZ_TARGET", target.name).env("RUST_LIB_BACKTRACE", "0").current_dir(root);
     command.arg(format!("-timeout={TIMEOUT}")).arg(format!("-rss_limit_mb={MEMORY}"));
     command.arg(format!("-max_len={}", target.max_len)).arg("-print_final_stats=1");
@@ -156,7 +155,7 @@ fn corpus(root: &Path, target: &Target) -> PathBuf {
     root.join("fuzz/corpus").join(target.name)
 }
 
-/// Where what was found lies: inputs that reach something new, and findings.
+/// Directory of new inputs and findings.
 fn found(root: &Path, target: &Target) -> Result<PathBuf> {
     let dir = root.join("out/fuzz").join(target.name);
     std::fs::create_dir_all(dir.join("corpus")).with_context(|| format!("create {}", dir.display()))?;
@@ -168,7 +167,7 @@ fn one(root: &Path, program: &Path, target: &Target, job: Job) -> Result<Outcome
     let mut command = command(root, program, target);
     match job {
         Job::Short => {
-            // What earlier runs found would make this one another than CI's.
+            // The inputs of earlier runs would make this run differ from CI's.
             let new = dir.join("short");
             let _ = std::fs::remove_dir_all(&new);
             std::fs::create_dir_all(&new).with_context(|| format!("create {}", new.display()))?;
@@ -185,17 +184,17 @@ fn one(root: &Path, program: &Path, target: &Target, job: Job) -> Result<Outcome
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
     let mut child = child.with_context(|| format!("start {}", program.display()))?;
     let mut stats = Stats::default();
-    let output = child.stderr.take().context("read what libFuzzer says")?;
+    let output = child.stderr.take().context("read libFuzzer's output")?;
     for line in BufReader::new(output).split(b'\n') {
-        stats.see(&String::from_utf8_lossy(&line.context("read what libFuzzer says")?));
+        stats.see(&String::from_utf8_lossy(&line.context("read libFuzzer's output")?));
     }
     let status = child.wait().context("wait for libFuzzer")?;
     let replay = format!("FUZZ_TARGET={} {}", target.name, program.display());
     Ok(stats.judge(target.name, start.elapsed(), status.success(), &replay))
 }
 
-/// Makes the repository's corpus anew out of what is known: inputs with a name of their own stay; of those that libFuzzer
-/// found (named by a digest) the smallest that together reach what all reach, up to [`KEPT`].
+/// Rebuilds the repository's corpus from all known inputs. Inputs with a name of their own stay. Of those that
+/// libFuzzer found (named by a digest), the smallest ones with the same coverage stay, up to [`KEPT`].
 fn minimise(root: &Path, program: &Path, target: &Target) -> Result<()> {
     let (kept, dir) = (corpus(root, target), found(root, target)?);
     let new = dir.join("minimised");
@@ -223,7 +222,7 @@ fn minimise(root: &Path, program: &Path, target: &Target) -> Result<()> {
     Ok(())
 }
 
-/// Files of a folder, smallest first.
+/// Files of a directory, smallest first.
 fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let entries = std::fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))?;
     let file = |entry: std::io::Result<std::fs::DirEntry>| -> std::io::Result<(u64, PathBuf)> {
@@ -234,4 +233,20 @@ fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
         entries.map(file).collect::<Result<_, _>>().with_context(|| format!("list {}", dir.display()))?;
     all.sort();
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn unknown_target_is_an_error() {
+        let read = |line: &str| arguments(line.split_whitespace().map(str::to_owned));
+        assert_eq!(read("").unwrap().1.len(), TARGETS.len());
+        let (job, targets) = read("--runs 5 date").unwrap();
+        assert_eq!((job, targets.len()), (Job::Runs(5), 1));
+        let error = read("dates").err().unwrap().to_string();
+        assert!(error.starts_with("find target dates: there are seed, "), "{error}");
+    }
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `make torture`: power cuts while a device joins; `out/torture/report.json`. Fails when a device did not come back.
+//! `make torture`: power cuts while a device joins; `out/torture/report.json`. Fails when a device did not recover.
 //!
 //! Usage: run-torture [--seed N] [--moments N] [--boots N] [--kills N].
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use e2e::torture::{self, Figures};
 use imagebuild::repo;
 use qemu::progress::Progress;
@@ -43,6 +43,7 @@ fn arguments(mut words: impl Iterator<Item = String>) -> Result<Figures> {
             other => bail!("read {other}: there are --seed, --moments, --boots and --kills"),
         }
     }
+    ensure!(figures.moments > 0 || figures.kills > 0, "read --moments 0 --kills 0: nothing is left to do");
     Ok(figures)
 }
 
@@ -66,4 +67,22 @@ fn run(figures: Figures) -> Result<bool> {
         eprintln!("torture: {failure}");
     }
     Ok(outcome.failures.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn read(line: &str) -> Result<Figures> {
+        arguments(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn nothing_to_do_is_an_error() {
+        assert_eq!(read("--moments 0 --kills 3").unwrap().kills, 3);
+        let error = |line| format!("{:#}", read(line).unwrap_err());
+        assert_eq!(error("--kills 0 --moments 0"), "read --moments 0 --kills 0: nothing is left to do");
+        assert_eq!(error("--killz 1"), "read --killz: there are --seed, --moments, --boots and --kills");
+    }
 }

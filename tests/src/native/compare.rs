@@ -14,14 +14,22 @@ enum How {
     Keys(&'static [&'static str]),
     /// The order and number of records, and these facts.
     Records(&'static [&'static str]),
+    /// When the originals of copies of files were written, and ranges of addresses in them.
+    Copies,
     /// The ranges of addresses in it.
     Ranges,
 }
 
+/// Facts that differ after two joins by one seed: a time, and what was damaged and repaired on the way.
+const JOURNAL_FACTS: &[&str] = &["kubelet-started", "damage", "damage-reported"];
+
 /// Files that differ after two joins by one seed, each with what may differ and why it must.
 #[rustfmt::skip]
 const DIFFERS: &[(&str, How, &str)] = &[
-    ("var/lib/firstboot/journal", How::Records(&["kubelet-started"]), "a run that was cut off has left its records; times; a seal without its seed is no phase"),
+    ("var/lib/firstboot/journal", How::Records(JOURNAL_FACTS), "a run that was cut off has left its records; times; a seal without its seed is no phase"),
+    ("var/lib/firstboot/journal.copy", How::Records(JOURNAL_FACTS), "the same"),
+    ("var/lib/firstboot/node-files.json", How::Copies, "times, and ranges of addresses"),
+    ("var/lib/firstboot/credential.copy", How::Content, "another key, another certificate"),
     ("var/lib/firstboot/status.json", How::Keys(&["written", "since", "certificate_until", "phases"]), "times"),
     ("var/lib/firstboot/receipt.json", How::Keys(&["boot", "sealed", "phases"]), "times, and the boot that it was written in"),
     ("var/lib/firstboot/verified-time", How::Content, "a time"),
@@ -30,9 +38,10 @@ const DIFFERS: &[(&str, How, &str)] = &[
 ];
 
 /// Paths that differ between a device that was reset and one that was flashed, each with the reason.
-const AFTER_RESET: [(&str, &str); 3] = [
+const AFTER_RESET: [(&str, &str); 4] = [
     ("var/lib/firstboot", "firstboot's own record, which no image holds"),
     ("var/lib/firstboot/journal", "the same"),
+    ("var/lib/firstboot/journal.copy", "the same"),
     ("etc/machine-id", "empty, so that the next boot makes another"),
 ];
 
@@ -76,15 +85,28 @@ fn shown(tree: &Tree, path: &str) -> Option<String> {
     tree.get(path).map(|entry| text(entry, None))
 }
 
+/// Where firstboot keeps its own files.
+const STATE: &str = "var/lib/firstboot/";
+
 /// Each path with what is there, in a form in which only what has to be the same is left.
 fn plain(tree: &Tree) -> BTreeMap<String, String> {
     let one = |(path, entry): (&String, &Entry)| {
         let path = dated(path);
-        let how = DIFFERS.iter().find(|(known, ..)| *known == path).map(|(_, how, _)| *how);
-        let text = text(entry, how);
+        let how = |path: &str| DIFFERS.iter().find(|(known, ..)| *known == path).map(|(_, how, _)| *how);
+        let original = path.strip_suffix(".copy").filter(|_| path.starts_with(STATE) && how(&path).is_none());
+        let text = match (original, entry) {
+            (Some(original), Entry::File(mode, bytes)) => {
+                // The first line holds checksums of what is compared here.
+                let start = bytes.iter().position(|b| *b == b'\n').map_or(0, |end| end + 1);
+                text(&Entry::File(*mode, bytes[start..].into()), how(original))
+            }
+            _ => text(entry, how(&path)),
+        };
         (path, text)
     };
-    tree.iter().map(one).collect()
+    // What was damaged on the way is kept for people.
+    let kept = |(path, _): &(&String, &Entry)| !(path.starts_with(STATE) && path.ends_with(".damaged"));
+    tree.iter().filter(kept).map(one).collect()
 }
 
 /// A text without the dates in names of certificates' files.
@@ -110,6 +132,7 @@ fn text(entry: &Entry, how: Option<How>) -> String {
                 Some(How::Keys(keys)) => without_keys(&text, keys),
                 Some(How::Records(facts)) => records(&text, facts),
                 Some(How::Ranges) => ranges(&text),
+                Some(How::Copies) => ranges_in_copies(&without_stamps(&text)),
             };
             format!("file {mode:o} {text}")
         }
@@ -124,12 +147,27 @@ fn without_keys(text: &str, keys: &[&str]) -> String {
     document.to_string()
 }
 
+/// Copies of files, by path, without the times of the originals.
+fn without_stamps(text: &str) -> String {
+    let Ok(mut document) = serde_json::from_str::<Value>(text) else { return format!("unreadable: {text}") };
+    for copy in document.as_object_mut().into_iter().flat_map(|copies| copies.values_mut()) {
+        copy.as_object_mut().and_then(|copy| copy.remove("stamp"));
+    }
+    document.to_string()
+}
+
+/// Without the numbers of IPv4 ranges in a text within a JSON document.
+fn ranges_in_copies(text: &str) -> String {
+    text.split('\\').map(|part| ranges(part)).collect::<Vec<_>>().join("\\")
+}
+
 /// What a journal comes to: effects and phases as sets, the last word of each fact. Runs, and a seal that was said twice,
 /// count once.
 fn records(text: &str, facts: &[&str]) -> String {
     let (mut last, mut all) = (BTreeMap::new(), BTreeSet::new());
     for line in text.lines() {
-        let Ok(record) = serde_json::from_str::<Value>(line) else { return format!("unreadable: {text}") };
+        let Ok(mut line) = serde_json::from_str::<Value>(line) else { return format!("unreadable: {text}") };
+        let record = line[2].take();
         if let Some(phase) = record.get("done") {
             // Where the power went after the seed was destroyed, the rest of the seal is done outside of the table.
             if phase["phase"] != "seal" {

@@ -5,7 +5,8 @@
 //! Only what was not flushed is lost or torn. firstboot writes a file beside its place, flushes it, renames it and flushes
 //! the folder: so the file beside may be absent, empty, of zeros or cut short, a rename may be there or not (the cut before
 //! and the one after), and a file in its place is whole. The journal is appended to and flushed: its last record may be cut
-//! short, of zeros, or lack the end of its line. The boot partition is flushed after each change: of that change any sector
+//! short, of zeros, or lack the end of its line. Its second copy is not flushed each time: it may lack that record, or hold
+//! half of it. Beside that, any byte of the journal or of its copy may have been changed by the medium. The boot partition is flushed after each change: of that change any sector
 //! may be old or new.
 
 use super::tree::{self, Entry, Tree, changed};
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 const JOURNAL: &str = "var/lib/firstboot/journal";
+const JOURNAL_COPY: &str = "var/lib/firstboot/journal.copy";
 const SECTOR: usize = 512;
 /// What the words of an effect on the boot partition begin with.
 pub const BOOT: &str = "boot partition: ";
@@ -121,6 +123,8 @@ pub fn damages(before: &Cut, after: Option<&Cut>, choice: &mut dyn FnMut() -> u6
     let mut all = vec![Damage { how: "clean".into(), state: before.state.clone() }];
     let Some(after) = after.map(|cut| &cut.state) else { return all };
     let before = &before.state;
+    all.extend(unflushed_copy(before, after));
+    all.extend([JOURNAL, JOURNAL_COPY].iter().filter_map(|path| flipped(before, path, choice)));
     for path in changed(&before.tree, &after.tree) {
         let Some(Entry::File(mode, new)) = after.tree.get(path) else { continue };
         let name = path.rsplit('/').next().unwrap_or_default();
@@ -149,6 +153,32 @@ pub fn damages(before: &Cut, after: Option<&Cut>, choice: &mut dyn FnMut() -> u6
     }
     all.extend(cards(before, after, choice));
     all
+}
+
+/// The journal's new record in its first copy alone, or with half of it in the second.
+fn unflushed_copy(before: &State, after: &State) -> Vec<Damage> {
+    let (Some(new), Some(Entry::File(mode, copy))) = (after.tree.get(JOURNAL), after.tree.get(JOURNAL_COPY)) else {
+        return Vec::new();
+    };
+    if before.tree.get(JOURNAL) == Some(new) {
+        return Vec::new();
+    }
+    let state = before.with(JOURNAL, new.clone());
+    let half = state.with(JOURNAL_COPY, Entry::File(*mode, copy[..copy.len() - 9].into()));
+    vec![
+        Damage { how: "journal: not in its copy".into(), state },
+        Damage { how: "journal: half in its copy".into(), state: half },
+    ]
+}
+
+/// A file of which the medium has changed one bit.
+fn flipped(before: &State, path: &str, choice: &mut dyn FnMut() -> u64) -> Option<Damage> {
+    let Entry::File(mode, bytes) = before.tree.get(path)? else { return None };
+    let mut bytes = bytes.to_vec();
+    let at = usize::try_from(choice()).unwrap_or(usize::MAX).checked_rem(bytes.len())?;
+    bytes[at] ^= 1 << (choice() % 8);
+    let how = format!("{path}: byte {at} changed");
+    Some(Damage { how, state: before.with(path, Entry::File(*mode, bytes.into())) })
 }
 
 /// The boot partition with some of the sectors that changed: the first of them, the last, any.

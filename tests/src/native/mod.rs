@@ -17,7 +17,7 @@ pub mod tree;
 use anyhow::{Result, ensure};
 use cluster::Cluster;
 use firstboot::boot_partition::{BootPartition, Place, find_all, formatted_for_tests};
-use firstboot::fault::{Fault, Owner};
+use firstboot::fault::{Code, Fault};
 use firstboot::host::Host;
 use firstboot::host::exclusions::Exclusions;
 use firstboot::host::fake::{Fake, Seen};
@@ -148,7 +148,8 @@ pub fn readdress(root: &Path, boot: &BootPartition, from: &str, to: &str) -> Res
 /// The node's name in the journal below `root`.
 pub fn node_on_record(root: &Path) -> Option<String> {
     let journal = std::fs::read_to_string(root.join("var/lib/firstboot/journal")).ok()?;
-    let records = journal.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    // A line is `[NUMBER,"CRC",RECORD]`.
+    let records = journal.lines().rev().filter_map(|line| Some(serde_json::from_str::<Value>(line).ok()?[2].take()));
     let mut names = records.filter(|r| ["node", "node-before"].iter().any(|name| r["fact"]["name"] == *name));
     names.next()?["fact"]["value"].as_str().map(str::to_owned)
 }
@@ -220,7 +221,7 @@ impl Device {
     pub fn reset_with(&self, before: Before) -> Result<Outcome> {
         let (fake, seen, beside) = self.machine(before, false)?;
         let asked = || -> Result<Done, Fault> {
-            let host = Host::open(&self.root, Box::new(Fake::new().0)).map_err(|e| Fault::new(Owner::Host, e))?;
+            let host = Host::open(&self.root, Box::new(Fake::new().0)).map_err(|e| Fault::new(Code::Host, e))?;
             by_command(&host, &Exclusions::default())
         };
         let places = |_: &str| Ok(vec![Place { partition: self.boot.clone(), carried: false }]);

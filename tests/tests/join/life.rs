@@ -15,7 +15,9 @@ use super::machine::value;
 
 /// Which of several ways to damage a state is taken; another one with `FIRSTBOOT_CUTS`.
 pub fn seed_of_choice() -> u64 {
-    std::env::var("FIRSTBOOT_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(1)
+    let Some(number) = std::env::var_os("FIRSTBOOT_CUTS") else { return 1 };
+    let parsed = number.to_str().and_then(|n| n.parse().ok());
+    parsed.unwrap_or_else(|| panic!("FIRSTBOOT_CUTS={}: not a number", number.display()))
 }
 
 /// A life that was recorded, and the device that it is lived again on.

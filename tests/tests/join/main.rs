@@ -66,15 +66,37 @@ const CASES: &[Case] = &[
     ("lost key", csr::kept_key_is_unreadable),
 ];
 
+/// The cases whose name contains `only`, or all of them.
+fn cases(only: Option<&str>) -> Result<Vec<&'static Case>, String> {
+    let cases: Vec<&Case> = CASES.iter().filter(|(name, _)| only.is_none_or(|only| name.contains(only))).collect();
+    if cases.is_empty() {
+        let names: Vec<&str> = CASES.iter().map(|(name, _)| *name).collect();
+        return Err(format!(
+            "FIRSTBOOT_CASE={}: no case has these words; there are:\n{}",
+            only.unwrap_or_default(),
+            names.join("\n")
+        ));
+    }
+    Ok(cases)
+}
+
+#[test]
+fn unknown_case_is_an_error() {
+    assert_eq!(cases(None).unwrap().len(), CASES.len());
+    assert_eq!(cases(Some("lost key")).unwrap().len(), 1);
+    let error = cases(Some("typo")).unwrap_err();
+    assert!(error.starts_with("FIRSTBOOT_CASE=typo: no case has these words; there are:\n"), "{error}");
+    assert!(CASES.iter().all(|(name, _)| error.lines().any(|line| line == *name)), "{error}");
+}
+
 #[test]
 fn native_join() {
+    let cases = cases(std::env::var("FIRSTBOOT_CASE").ok().as_deref()).unwrap();
     let plane = ControlPlane::start(&Options { addons: false, ..Options::default() }).unwrap();
     // What is published for guests leads nowhere on the build machine; that is a case of its own.
     publish_server(&plane, &plane.endpoint_for_host()).unwrap();
-    let failed: Vec<&str> = CASES
-        .iter()
-        // One of them alone, for whoever works on it.
-        .filter(|(name, _)| std::env::var("FIRSTBOOT_CASE").map_or(true, |only| name.contains(&only)))
+    let failed: Vec<&str> = cases
+        .into_iter()
         .filter(|(name, case)| {
             let started = Instant::now();
             let failed = catch_unwind(AssertUnwindSafe(|| case(&plane))).is_err();

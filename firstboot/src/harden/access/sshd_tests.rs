@@ -48,8 +48,7 @@ fn sshd_itself_reads_it_as_meant() {
     let named = std::env::var_os("FIRSTBOOT_SSHD").map(std::path::PathBuf::from);
     let Some(program) = named.or_else(|| Some("/usr/sbin/sshd".into()).filter(|p: &std::path::PathBuf| p.exists()))
     else {
-        assert!(std::env::var_os("CI").is_none(), "there is no sshd, which set-up should have fetched");
-        println!("skipped: no FIRSTBOOT_SSHD and no /usr/sbin/sshd");
+        crate::test_namespaces::skip::skip_unless_ci("no FIRSTBOOT_SSHD and no /usr/sbin/sshd");
         return;
     };
     let dir = tempfile::tempdir().unwrap();

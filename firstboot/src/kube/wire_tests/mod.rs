@@ -72,6 +72,17 @@ impl Ca {
         params.not_after = date_time_ymd(until, 1, 1);
         (params.signed_by(&key, &self.issuer).unwrap().der().clone(), key)
     }
+
+    /// The certificate by which the API server knows the node `name`, valid in the years `from` to `until`.
+    pub(crate) fn node(&self, name: &str, from: i32, until: i32) -> (CertificateDer<'static>, KeyPair) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::OrganizationName, "system:nodes");
+        params.distinguished_name.push(DnType::CommonName, format!("system:node:{name}"));
+        params.not_before = date_time_ymd(from, 1, 1);
+        params.not_after = date_time_ymd(until, 1, 1);
+        (params.signed_by(&key, &self.issuer).unwrap().der().clone(), key)
+    }
 }
 
 /// Answers every request with `reply`, status line and all.

@@ -95,7 +95,10 @@ fn a_radio_is_found_by_itself_and_switched_off_by_another_seed() {
     let fault = apply(&cx).unwrap_err();
     assert_eq!(
         (fault.code, fault.to_string().as_str()),
-        (Code::NoWpaSupplicant, "use [network.wifi]: this image has no wpa_supplicant; add wpasupplicant to its packages")
+        (
+            Code::NoWpaSupplicant,
+            "use [network.wifi]: this image has no wpa_supplicant; add wpasupplicant to its packages"
+        )
     );
     put_for_tests(dir.path(), "usr/lib/systemd/system/wpa_supplicant@.service", "[Service]\n");
     interface(dir.path(), "eth0", ONE, true);
