@@ -132,12 +132,18 @@ fn commands_in_docs_exist() {
     none("no such make target", &wrong);
 }
 
+/// Rows of a table, split at `|`. A row whose first cell is empty continues the one above and is left out.
+fn rows(table: &str) -> Vec<Vec<&str>> {
+    let rows = table.lines().skip(2).map(|l| l.split('|').map(str::trim).collect::<Vec<_>>());
+    rows.filter(|row| row.get(1).is_some_and(|first| !first.is_empty())).collect()
+}
+
 /// docs/operations.md lists the phases in the order of the table.
 #[test]
 fn phases_are_documented() {
     let doc = fs::read_to_string(root().join("docs/operations.md")).unwrap();
     let table = doc.split("| phase | makes true |").nth(1).unwrap().split("\n\n").next().unwrap();
-    let documented: Vec<&str> = table.lines().skip(2).filter_map(|l| l.split('|').nth(1)).map(str::trim).collect();
+    let documented: Vec<&str> = rows(table).iter().map(|row| row[1]).collect();
     let phases: Vec<&str> = firstboot::phases::PHASES.iter().map(|p| p.name).collect();
     assert_eq!(documented, phases);
 }
@@ -147,8 +153,8 @@ fn phases_are_documented() {
 fn preflight_checks_are_documented() {
     let doc = fs::read_to_string(root().join("docs/operations.md")).unwrap();
     let table = doc.split("| check | first |").nth(1).unwrap().split("\n\n").next().unwrap();
-    let rows = table.lines().skip(2).map(|l| l.split('|').map(str::trim).collect::<Vec<_>>());
-    let documented: Vec<(String, bool)> = rows.map(|r| (r[1].trim_matches('`').to_owned(), r[2] == "yes")).collect();
+    let row = |r: &Vec<&str>| (r[1].trim_matches('`').to_owned(), r[2] == "yes");
+    let documented: Vec<(String, bool)> = rows(table).iter().map(row).collect();
     let checks = firstboot::preflight::CHECKS.iter();
     assert_eq!(documented, checks.map(|c| (c.id.to_owned(), c.early)).collect::<Vec<_>>());
 }
@@ -189,4 +195,84 @@ fn seed_examples_are_true() {
         }
     }
     assert!(read >= 2 && refused >= 5, "only {read} good and {refused} bad examples in docs/seed.md");
+}
+
+/// Longest line of a document, characters.
+const MAX_COLUMNS: usize = 100;
+
+/// Words that have a standard term, or that leave open who is meant.
+const WORDS: [&str; 11] =
+    ["folder", "folders", "nobody", "somebody", "whoever", "wants", "lay", "mend", "mends", "told", "whose move"];
+
+/// What is wrong with the lines of a document, one line each. `sources` is the text of the device's sources.
+///
+/// Three kinds of lines hold a text of the program word for word, and may be longer and use its words:
+/// - a row of docs/hardening.md whose last cell is a reason out of the sources;
+/// - a fenced example in docs/seed.md, which the parser reads as it stands;
+/// - docs/operations.md, Messages, as long as its tables list messages and not codes.
+fn wrong_lines(name: &str, text: &str, sources: &str) -> Vec<String> {
+    let (mut wrong, mut fenced, mut messages) = (Vec::new(), false, false);
+    for (number, line) in text.lines().enumerate() {
+        fenced ^= line.starts_with("```");
+        if let Some(heading) = line.strip_prefix("## ") {
+            messages = heading == "Messages" && text.contains("\n| message |");
+        }
+        let cell = line.strip_suffix(" |").and_then(|row| row.rsplit(" | ").next());
+        let is_reason =
+            cell.is_some_and(|cell| cell.len() > 10 && name == "docs/hardening.md" && sources.contains(cell));
+        if messages || is_reason || (fenced && name == "docs/seed.md") {
+            continue;
+        }
+        let columns = line.chars().count();
+        if columns > MAX_COLUMNS {
+            wrong.push(format!("{name}:{}: {columns} columns", number + 1));
+        }
+        if fenced || line.starts_with("    ") {
+            continue;
+        }
+        // Every second part stands between code marks.
+        let prose = line.split('`').step_by(2).collect::<Vec<_>>().join(" ").to_lowercase();
+        let words: Vec<&str> = prose.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+        let words = format!(" {} ", words.join(" "));
+        for word in WORDS.iter().filter(|word| words.contains(&format!(" {word} "))) {
+            wrong.push(format!("{name}:{}: {word}", number + 1));
+        }
+    }
+    wrong
+}
+
+#[test]
+fn documents_are_narrow_and_use_standard_words() {
+    let files = files();
+    let device =
+        files.iter().filter(|(name, _)| name.starts_with("firstboot/src/") || name.starts_with("firstboot/units/"));
+    let sources: String = device.map(|(_, text)| text.as_str()).collect();
+    // A string over several lines of a source is one line of a document.
+    let sources: String =
+        sources.split("\\\n").enumerate().map(|(n, s)| if n == 0 { s } else { s.trim_start() }).collect();
+    let documents = files.iter().filter(|(name, _)| name == "README.md" || name.starts_with("docs/"));
+    let wrong: Vec<String> = documents.flat_map(|(name, text)| wrong_lines(name, text, &sources)).collect();
+    none("longer than 100 columns, or a word to avoid", &wrong);
+}
+
+#[test]
+fn a_long_line_and_a_word_to_avoid_are_found() {
+    let long = "x".repeat(101);
+    assert_eq!(wrong_lines("README.md", &format!("{}ü\n{long}\n", "x".repeat(99)), ""), ["README.md:2: 101 columns"]);
+    let text =
+        "The overlay and `somebody`.\nNobody: look\nit is\nwhose move?\n\n    told\n```\ntold\n```\nWho told it\n";
+    let found = ["README.md:2: nobody", "README.md:4: whose move", "README.md:10: told"];
+    assert_eq!(wrong_lines("README.md", text, ""), found);
+    // What holds a text of the program word for word is found nowhere else.
+    let row = format!("| `a` | {long} |");
+    assert_eq!(wrong_lines("docs/hardening.md", &row, &long), [""; 0]);
+    assert_eq!(wrong_lines("docs/hardening.md", &row, "y").len(), 1);
+    assert_eq!(wrong_lines("docs/targets.md", &row, &long).len(), 1);
+    let fenced = format!("```toml\n# refused: {long}\n```\n");
+    assert_eq!(wrong_lines("docs/seed.md", &fenced, ""), [""; 0]);
+    assert_eq!(wrong_lines("docs/targets.md", &fenced, "").len(), 1);
+    let messages = format!("## Messages\n\n| message | told |\n{row}\n## Next\ntold\n");
+    assert_eq!(wrong_lines("docs/operations.md", &messages, ""), ["docs/operations.md:6: told"]);
+    let codes = messages.replace("| message |", "| code |");
+    assert_eq!(wrong_lines("docs/operations.md", &codes, "").len(), 3);
 }

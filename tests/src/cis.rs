@@ -122,7 +122,7 @@ pub const CHECKS: &[Check] = &[
     Check { id: "4.2.1", asks: "anonymous requests: refused", look: |f| value(f, "/authentication/anonymous/enabled", |v| v == false) },
     Check { id: "4.2.2", asks: "authorization: not AlwaysAllow", look: |f| value(f, "/authorization/mode", |v| v == "Webhook") },
     Check { id: "4.2.3", asks: "a CA for clients: set", look: |f| value(f, "/authentication/x509/clientCAFile", |v| v == "/etc/kubernetes/pki/ca.crt") },
-    Check { id: "4.2.4", asks: "read-only port: 0, and nobody listens at 10255", look: read_only_port },
+    Check { id: "4.2.4", asks: "read-only port: 0, and nothing listens at 10255", look: read_only_port },
     Check { id: "4.2.5", asks: "idle connections: not kept for ever", look: |f| value(f, "/streamingConnectionIdleTimeout", |v| v != "0s" && v.is_string()) },
     Check { id: "4.2.6", asks: "iptables utility chains: made", look: |f| value(f, "/makeIPTablesUtilChains", |v| v == true) },
     Check { id: "4.2.7", asks: "flag hostname-override: not set", look: |f| flag(f, "hostname-override") },

@@ -143,6 +143,10 @@ fn without_keys(text: &str, keys: &[&str]) -> String {
     let Ok(mut document) = serde_json::from_str::<Value>(text) else { return format!("unreadable: {text}") };
     if let Some(fields) = document.as_object_mut() {
         fields.retain(|key, _| !keys.contains(&key.as_str()));
+        // What was damaged on the way and repaired.
+        if let Some(warnings) = fields.get_mut("warnings").and_then(Value::as_array_mut) {
+            warnings.retain(|warning| !warning.as_str().is_some_and(|text| text.starts_with("Damage: ")));
+        }
     }
     document.to_string()
 }

@@ -22,18 +22,20 @@ use super::machine::value;
 pub const ERRNOS: [Errno; 3] = [Errno::NOSPC, Errno::ROFS, Errno::IO];
 
 /// Effects that nothing depends on, each with the reason; what failed is said, and the work goes on.
-const GO_ON: [(&str, &str); 7] = [
+const GO_ON: [(&str, &str); 3] = [
     ("boot partition: write firstboot-status.txt", "a card that cannot be written must not keep a node from joining"),
-    ("/var/lib/firstboot/status.json", "the status is for people"),
-    ("/var/lib/firstboot/status.json.copy", "the same"),
-    ("/var/lib/firstboot/verified-time", "the time was set all the same; the next boot begins with an older one"),
-    ("/var/lib/firstboot/verified-time.copy", "the same"),
-    ("/run/firstboot", "the same"),
+    ("/run/firstboot", "the status is for people"),
     ("/run/firstboot/status.json", "the same"),
 ];
 
-/// How a line begins that says so.
-const SAID: [&str; 2] = ["firstboot: status not written: ", "firstboot: verified time not kept: "];
+/// How a line begins that says so. Of what firstboot keeps for itself there is a copy, and a device that has joined works
+/// without it.
+const SAID: [&str; 4] = [
+    "firstboot: status not written: ",
+    "firstboot: verified time not kept: ",
+    "firstboot: damaged files not repaired: ",
+    "firstboot: copies of the node's files not kept: ",
+];
 
 /// Verbs that a message about a refused effect begins with.
 const VERBS: [&str; 12] = [
@@ -95,7 +97,9 @@ fn is_clear(what: &str, outcome: &Outcome, errno: Errno) -> Result<(), &'static 
     let words = errno.to_string();
     let Err(fault) = &outcome.done else {
         // The record of a status file, too.
-        let tolerated = GO_ON.iter().any(|(known, _)| *known == what) || what == "journal";
+        let kept = ["journal", "/etc/firstboot", "/etc/firstboot/harden.json"].contains(&what);
+        let kept = kept || what.starts_with("/var/lib/firstboot/");
+        let tolerated = kept || GO_ON.iter().any(|(known, _)| *known == what);
         let said =
             outcome.lines.iter().any(|line| SAID.iter().any(|said| line.starts_with(said)) && line.contains(&words));
         return match tolerated && said {
