@@ -7,7 +7,7 @@
 //! every later boot and once a day. It may set the clock either way, but never below the build time.
 
 use crate::backoff::backoff;
-use crate::fault::{Fault, OwnedBy, Owner};
+use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::host::kept::VERIFIED_TIME;
 use crate::image::ImageInfo;
@@ -58,13 +58,13 @@ pub fn believe(host: &Host, image: &ImageInfo, time: SystemTime) -> Result<i64, 
     if told < image.build_time {
         let (told, built) = (timestamp(told), timestamp(image.build_time));
         let text = format!("take the time from the API server: it says {told}, but this image was built {built}");
-        return Err(Fault::new(Owner::Cluster, text));
+        return Err(Fault::new(Code::ClusterTime, text));
     }
     if told > image.build_time.saturating_add(AGE) {
         let built = timestamp(image.build_time);
         let text =
             format!("take the time from the API server: it is more than 20 years after this image was built, {built}");
-        return Err(Fault::new(Owner::Cluster, text));
+        return Err(Fault::new(Code::ClusterTime, text));
     }
     let far = told.abs_diff(now) > CLOSE;
     if far {
@@ -108,12 +108,12 @@ pub(crate) fn compare_beside(host: &Host, image: &ImageInfo, beside: &mut dyn Fn
                 tell(host, by);
                 return Ok(());
             }
-            Err(fault) if fault.owner == Owner::Cluster => fault.to_string(),
+            Err(fault) if fault.owner() == Owner::Cluster => fault,
             Err(fault) => return Err(fault),
         };
-        if told != fault {
-            host.sys().say(&format!("firstboot: clock not compared (cluster): {fault}; it keeps trying"));
-            told = fault;
+        if told != fault.to_string() {
+            host.sys().say(&format!("firstboot: clock not compared ({}): {fault}; it keeps trying", fault.tag()));
+            told = fault.to_string();
         }
         beside();
         host.sys().sleep(backoff(tries, host.sys().random()));
@@ -133,7 +133,7 @@ pub(crate) fn tell(host: &Host, by: i64) {
 pub(crate) fn once(host: &Host, image: &ImageInfo) -> Result<i64, Fault> {
     // Whatever else sets clocks on this device (NTP is not authenticated) may have gone below it.
     lay(host, image).owned_by(Owner::Host)?;
-    let (server, ca) = cluster(host).owned_by(Owner::Host)?;
+    let (server, ca) = cluster(host).coded(Code::NodeCredential)?;
     let via = proxy_env::kept(host).owned_by(Owner::Host)?;
     believe(host, image, server_time(&via, &server, &ca)?)
 }
@@ -199,11 +199,11 @@ mod tests {
             "take the time from the API server: it says 1970-01-01T02:46:39Z, but this image was built \
              1970-01-01T02:46:40Z"
         );
-        assert_eq!((fault.owner, seen.clock.get()), (Owner::Cluster, Some(at(50_000))));
+        assert_eq!((fault.code, seen.clock.get()), (Code::ClusterTime, Some(at(50_000))));
         let fault = believe(&host, &image, at(10_000 + AGE + 1)).unwrap_err();
         let text = "take the time from the API server: it is more than 20 years after this image was built, \
                     1970-01-01T02:46:40Z";
-        assert_eq!((fault.owner, fault.to_string().as_str()), (Owner::Cluster, text));
+        assert_eq!((fault.code, fault.to_string().as_str()), (Code::ClusterTime, text));
     }
 
     #[test]
@@ -228,7 +228,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (host, _, image) = device(dir.path());
         let fault = compare(&host, &image).unwrap_err();
-        assert_eq!((fault.owner, fault.to_string().as_str()), (Owner::Host, "find /etc/kubernetes/kubelet.conf"));
+        assert_eq!(
+            (fault.code, fault.to_string().as_str()),
+            (Code::NodeCredential, "find /etc/kubernetes/kubelet.conf")
+        );
         host.write(KUBELET_CONF, b"kind: Config\n", 0o600).unwrap();
         let fault = compare(&host, &image).unwrap_err();
         assert_eq!(fault.to_string(), "read /etc/kubernetes/kubelet.conf: it is no kubeconfig");

@@ -50,7 +50,7 @@ impl Joined {
     /// One try: by how much the clock was moved, or why not.
     fn once(&self, server: &Endpoint) -> Result<i64, String> {
         once(&self.host, &self.image).map_err(|fault| {
-            assert_eq!(fault.owner, Owner::Cluster);
+            assert_eq!(fault.owner(), Owner::Cluster);
             fault.to_string().replace(&server.to_string(), "HOST")
         })
     }
@@ -191,7 +191,7 @@ fn it_keeps_trying_until_the_link_is_there_and_says_so_once() {
     let lines = device.seen.lines.take();
     let want = [
         format!(
-            "firstboot: clock not compared (cluster): connect to API server {server}: connection refused; it keeps trying"
+            "firstboot: clock not compared (cluster, FB407): connect to API server {server}: connection refused; it keeps trying"
         ),
         "firstboot: clock moved by +3600 s to 2026-11-22T16:31:48Z, the cluster's time".to_owned(),
     ];

@@ -6,7 +6,7 @@
 //! one that is kept. It is the same after a reset, which takes the machine-id away and leaves a note of the name: a
 //! random one is then taken from there.
 
-use crate::fault::{Fault, OwnedBy, Owner};
+use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::image::ImageInfo;
 use crate::journal::facts::Fact;
@@ -93,7 +93,7 @@ fn from_template(host: &Host, template: &NodeName) -> Result<String, Fault> {
         "machine-id" => id.clone(),
         _ => None,
     });
-    rendered.map_err(|text| Fault::new(Owner::Seed, format!("render [node] name: {text}")))
+    rendered.map_err(|text| Fault::new(Code::SettingDoesNotFit, format!("render [node] name: {text}")))
 }
 
 /// A name that nothing but chance gave; `known` is the one that it gave before.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the image says of itself: written by `imagebuild`, read on the device, never guessed.
 
-use crate::fault::{Fault, OwnedBy, Owner};
+use crate::fault::{Code, Fault, OwnedBy};
 use crate::host::Host;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
@@ -37,8 +37,8 @@ impl ImageInfo {
     /// An image fault when the description is missing or cannot be read.
     pub fn read(host: &Host) -> Result<Self, Fault> {
         let bytes = host.read_kept(IMAGE_INFO).bytes.with_context(|| format!("find {IMAGE_INFO}"));
-        let bytes = bytes.owned_by(Owner::Image)?;
-        serde_json::from_slice(&bytes).with_context(|| format!("read {IMAGE_INFO}")).owned_by(Owner::Image)
+        let bytes = bytes.coded(Code::NoImageInfo)?;
+        serde_json::from_slice(&bytes).with_context(|| format!("read {IMAGE_INFO}")).coded(Code::NoImageInfo)
     }
 }
 

@@ -7,7 +7,7 @@
 
 use crate::fault::Owner;
 use crate::host::Host;
-use crate::status::Status;
+use crate::status::{State, Status};
 use anyhow::Result;
 
 /// Where the kernel shows its lights.
@@ -29,10 +29,9 @@ pub(crate) enum Light {
 impl Light {
     /// What belongs to this status. What failed stays on show while it is tried again.
     pub(crate) fn of(status: &Status) -> Self {
-        let owner = status.whose_move.as_deref().and_then(|w| Owner::of_word(w.split(' ').next()?));
-        match (status.state.as_str(), owner) {
-            ("joined", _) => Light::Done,
-            ("waiting for a seed", _) => Light::Waiting,
+        match (status.state, status.owner) {
+            (State::Joined, _) => Light::Done,
+            (State::Waiting, _) => Light::Waiting,
             (_, Some(owner)) if status.error.is_some() => Light::Fault(owner),
             _ => Light::Working,
         }

@@ -2,7 +2,7 @@
 //! Lights on a fake tree, whose files take what is written as the kernel's do.
 
 use super::*;
-use crate::fault::Fault;
+use crate::fault::{Code, Fault};
 use crate::host::fake::{Fake, Seen};
 use crate::image::{IMAGE_INFO, ImageInfo};
 use crate::report::{Reporter, show_again};
@@ -44,25 +44,23 @@ fn device(root: &Path, names: &[&str], there: &[(&str, &str)], triggers: &'stati
     (Host::open(root, Box::new(fake)).unwrap(), seen)
 }
 
-fn status(state: &str, whose_move: Option<&str>) -> Status {
-    let whose_move = whose_move.map(str::to_owned);
-    Status { state: state.into(), error: whose_move.clone(), whose_move, ..Status::default() }
+fn status(state: State, owner: Option<Owner>) -> Status {
+    Status { state, error: owner.map(|owner| owner.to_string()), owner, ..Status::default() }
 }
 
 #[test]
 fn each_state_has_its_light() {
-    fn light(state: &str, owner: Option<&str>) -> Light {
+    fn light(state: State, owner: Option<Owner>) -> Light {
         Light::of(&status(state, owner))
     }
-    assert_eq!(light("working", None), Light::Working);
-    assert_eq!(light("resetting", None), Light::Working);
-    assert_eq!(light("joined", Some("seed (edit it)")), Light::Done);
-    assert_eq!(light("joined", Some("you (the stick)")), Light::Done);
-    assert_eq!(light("waiting for a seed", Some("seed (edit it)")), Light::Waiting);
+    assert_eq!(light(State::Working, None), Light::Working);
+    assert_eq!(light(State::Resetting, None), Light::Working);
+    assert_eq!(light(State::Joined, Some(Owner::Seed)), Light::Done);
+    assert_eq!(light(State::Waiting, Some(Owner::Seed)), Light::Waiting);
     // The try after a fault: what failed stays on show.
-    assert_eq!(light("working", Some("cluster (mend it)")), Light::Fault(Owner::Cluster));
+    assert_eq!(light(State::Working, Some(Owner::Cluster)), Light::Fault(Owner::Cluster));
     for owner in [Owner::Seed, Owner::Image, Owner::Host] {
-        assert_eq!(light("stopped", Some(&format!("{} (x)", owner.word()))), Light::Fault(owner));
+        assert_eq!(light(State::Stopped, Some(owner)), Light::Fault(owner));
     }
 }
 
@@ -88,7 +86,7 @@ fn the_reporter_sets_them_once_for_each_change() {
     reporter.write();
     reporter.begins(2, 15, "identity");
     assert_eq!(took(), [""; 0]);
-    let fault = Fault::new(Owner::Image, "x");
+    let fault = Fault::new(Code::Image, "x");
     reporter.failed(Some((2, 15, "identity")), &fault, None);
     let two = "1 200 1 0 0 300 0 0 1 200 1 0 0 300 0 0 0 1500 0 0";
     assert_eq!(took(), of(&["trigger=pattern".into(), "repeat=-1".into(), format!("pattern={two}")]));
@@ -100,10 +98,10 @@ fn the_reporter_sets_them_once_for_each_change() {
     reporter.write();
     assert_eq!(took(), [""; 0]);
     reporter.clear_fault();
-    reporter.status.state = "waiting for a seed".into();
+    reporter.status.state = State::Waiting;
     reporter.write();
     assert_eq!(took(), of(&timer(125)));
-    reporter.status.state = "joined".into();
+    reporter.status.state = State::Joined;
     reporter.write();
     assert_eq!(took(), of(&["trigger=none".into(), "brightness=1".into()]));
     // The next boot: the kernel has its own trigger there again, and /run is empty.
@@ -111,7 +109,7 @@ fn the_reporter_sets_them_once_for_each_change() {
     host.remove(STATUS_FOR_ALL).unwrap();
     show_again(&host).unwrap();
     assert_eq!(took(), of(&["trigger=none".into(), "brightness=1".into()]));
-    assert_eq!(seen.lines.take(), ["firstboot: phase 2/15 identity failed (image): x; stopped"]);
+    assert_eq!(seen.lines.take(), ["firstboot: phase 2/15 identity failed (image, FB200): x; stopped"]);
 }
 
 #[test]
@@ -119,7 +117,7 @@ fn a_light_that_cannot_blink_is_on_or_off_and_that_is_said_once() {
     let dir = tempfile::tempdir().unwrap();
     let (host, seen) = device(dir.path(), &["PWR", "ACT", "x*"], &[("ACT", "255")], &["timer"]);
     let mut reporter = Reporter::new(&host, &DeviceFacts, None, String::new());
-    let fault = Fault::new(Owner::Cluster, "x");
+    let fault = Fault::new(Code::Cluster, "x");
     for _ in 0..2 {
         reporter.failed(None, &fault, Some(Duration::from_secs(1)));
     }
@@ -135,7 +133,7 @@ fn a_light_that_cannot_blink_is_on_or_off_and_that_is_said_once() {
         ]
     );
     reporter.clear_fault();
-    reporter.status.state = "joined".into();
+    reporter.status.state = State::Joined;
     reporter.write();
     let on = ["trigger=none", "brightness=255"].map(|s| format!("/sys/class/leds/ACT/{s}"));
     assert_eq!(seen.kernel.take(), on);

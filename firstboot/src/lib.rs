@@ -6,7 +6,7 @@
 //! destroys the seed. The order of that work is one table: [`phases::PHASES`].
 //!
 //! Words used throughout: *seed* (the file a person drops), *bundle* (the components inside the image),
-//! *phase* (one row of the table), *journal* (what was done, on disk), *fault* (what failed, and whose move it is).
+//! *phase* (one row of the table), *journal* (what was done, on disk), *fault* (what failed, and who must act).
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::disallowed_methods))]
 

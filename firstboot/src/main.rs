@@ -3,7 +3,7 @@
 
 use anyhow::Context;
 use firstboot::boot_partition::locate;
-use firstboot::fault::{Fault, OwnedBy, Owner};
+use firstboot::fault::{Code, Fault, OwnedBy, Owner};
 use firstboot::host::exclusions::Exclusions;
 use firstboot::host::{Host, Linux, System};
 use firstboot::image::ImageInfo;
@@ -66,8 +66,8 @@ fn main() -> ExitCode {
         Ok(command) => match execute(command) {
             Ok(code) => code,
             Err(fault) => {
-                eprintln!("firstboot: {fault}");
-                ExitCode::from(fault.owner.exit_code())
+                eprintln!("firstboot: {}: {fault}", fault.code);
+                ExitCode::from(fault.owner().exit_code())
             }
         },
         Err(error) => {
@@ -205,8 +205,8 @@ fn execute(command: Command) -> Result<ExitCode, Fault> {
             Ok(())
         }
         Command::Check { file } => {
-            let bytes = std::fs::read(&file).map_err(|e| Fault::new(Owner::Seed, format!("read {file}: {e}")))?;
-            seed::asked(&bytes).owned_by(Owner::Seed)?;
+            let bytes = std::fs::read(&file).map_err(|e| Fault::new(Code::Seed, format!("read {file}: {e}")))?;
+            seed::asked(&bytes)?;
             println!("{file}: a seed that this version of firstboot takes");
             Ok(())
         }

@@ -5,7 +5,7 @@
 //! otherwise it is applied and its check must hold afterwards. So a phase that was half done, or has drifted, heals by
 //! the path that made it.
 
-use crate::fault::{Fault, OwnedBy, Owner};
+use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::journal::Record;
 use std::time::Duration;
@@ -64,7 +64,7 @@ pub fn run<C>(
             let started = host.sys().uptime();
             (phase.apply)(cx).map_err(stopped)?;
             if !(phase.check)(cx).map_err(stopped)? {
-                return Err(stopped(Fault::new(Owner::Host, "phase applied, but its check does not hold")));
+                return Err(stopped(Fault::new(Code::SettingUndone, "phase applied, but its check does not hold")));
             }
             let took = host.sys().uptime().saturating_sub(started);
             host.record(Record::Done { phase: phase.name.into(), seconds: took.as_secs_f64() })
@@ -107,7 +107,7 @@ mod tests {
             check: |_| Ok(true),
             apply: |m| {
                 m.log.borrow_mut().push("second");
-                if m.second_fails.get() { Err(Fault::new(Owner::Cluster, "reach it")) } else { Ok(()) }
+                if m.second_fails.get() { Err(Fault::new(Code::Cluster, "reach it")) } else { Ok(()) }
             },
         },
     ];

@@ -10,7 +10,7 @@ use crate::host::{Field, Host};
 use crate::image::ImageInfo;
 use crate::journal::facts::Fact;
 use crate::leds::{self, Light};
-use crate::status::{STATUS_FILE, STATUS_FOR_ALL, STATUS_NAME, Status, Versions, next_try, padded};
+use crate::status::{STATUS_FILE, STATUS_FOR_ALL, STATUS_NAME, State, Status, Versions, next_try, padded};
 use crate::text::{one_line, timestamp, unix_seconds};
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
@@ -98,7 +98,7 @@ impl<'a> Reporter<'a> {
 
     /// A phase begins.
     pub fn begins(&mut self, number: usize, of: usize, phase: &str) {
-        self.status.state = "working".into();
+        self.status.state = State::Working;
         self.status.phase = Some(format!("{number}/{of} {phase}"));
         self.status.next_try_seconds = None;
         self.note_since();
@@ -117,31 +117,54 @@ impl<'a> Reporter<'a> {
 
     /// Nothing is wrong any more.
     pub fn clear_fault(&mut self) {
-        self.status.whose_move = None;
-        self.status.error = None;
-        self.status.next_try_seconds = None;
+        self.status.clear_fault();
     }
 
     /// Something failed; `next` is when it is tried again, if it is.
     pub fn failed(&mut self, phase: Option<(usize, usize, &str)>, fault: &Fault, next: Option<Duration>) {
         let error = one_line(&fault.to_string());
-        let owner = fault.owner.word();
         let at = phase.map_or_else(String::new, |(n, of, p)| format!("phase {n}/{of} {p} "));
-        let then = match (next, fault.owner) {
+        let then = match (next, fault.owner()) {
             (Some(next), _) => format!("next try {}", next_try(next.as_secs(), unix_seconds(self.host.now()))),
             (None, Owner::Seed) => "waiting for a changed seed".to_owned(),
             (None, _) => STOPPED.to_owned(),
         };
-        self.status.state = if next.is_some() { "retrying" } else { "stopped" }.into();
+        self.status.state = if next.is_some() { State::Retrying } else { State::Stopped };
         self.status.phase = phase.map(|(n, of, p)| format!("{n}/{of} {p}"));
         // Priority 3 is an error, 4 a warning: what is tried again may heal by itself.
         let priority = if next.is_some() { "4" } else { "3" };
-        let fields = [("FIRSTBOOT_OWNER", owner), ("FIRSTBOOT_ERROR", error.as_str()), ("PRIORITY", priority)];
-        self.say_with(&failure(&at, owner, &error, &then), &fields);
-        self.status.whose_move = Some(format!("{owner} ({})", fault.owner.advice()));
-        self.status.error = Some(error);
+        self.say_fault(&format!("{at}failed ({}): {error}; {then}", fault.tag()), fault, priority);
+        self.status.show_fault(fault);
         self.status.next_try_seconds = next.map(|n| n.as_secs());
         self.write();
+    }
+
+    /// A seed is needed, for the reason in `fault`.
+    pub(crate) fn waits(&mut self, fault: &Fault) {
+        self.say_fault(&format!("waiting for a seed ({}): {fault}", fault.tag()), fault, "6");
+        self.status.state = State::Waiting;
+        self.status.show_fault(fault);
+        self.write();
+    }
+
+    /// A seed was found on a node that works, and is left alone for the reason in `fault`.
+    pub(crate) fn refuses(&mut self, fault: &Fault) {
+        self.say_fault(&format!("refused ({}): {fault}", fault.tag()), fault, "4");
+        self.status.state = State::Joined;
+        self.status.show_fault(fault);
+        self.write();
+    }
+
+    /// Says a line about a fault, whose parts the log has beside it.
+    fn say_fault(&self, line: &str, fault: &Fault, priority: &str) {
+        let error = one_line(&fault.to_string());
+        let fields = [
+            ("FIRSTBOOT_OWNER", fault.owner().word()),
+            ("FIRSTBOOT_CODE", fault.code.as_str()),
+            ("FIRSTBOOT_ERROR", error.as_str()),
+            ("PRIORITY", priority),
+        ];
+        self.say_with(line, &fields);
     }
 
     /// Writes the status to the boot partition and for `firstboot status`. What fails here is said on the console
@@ -178,12 +201,8 @@ impl<'a> Reporter<'a> {
     }
 }
 
-/// What is done about a fault that nobody but a person can do anything about.
+/// What is done about a fault that only a person can do anything about.
 const STOPPED: &str = "stopped";
-
-fn failure(at: &str, owner: &str, error: &str, then: &str) -> String {
-    format!("{at}failed ({owner}): {error}; {then}")
-}
 
 /// Target, build time and build id of the image, for people.
 pub(crate) fn describe(image: &ImageInfo) -> String {
@@ -200,6 +219,7 @@ pub(crate) fn reporter_beside<'a>(host: &'a Host, facts: &'a dyn Facts, places: 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::Code;
     use crate::host::fake::Fake;
     use crate::status::STATUS_SIZE;
     use std::time::SystemTime;
@@ -232,28 +252,32 @@ mod tests {
         seen.clock.set(Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_392_000)));
         let host = Host::open(dir.path(), Box::new(fake)).unwrap();
         let mut reporter = Reporter::new(&host, &Nothing, None, "generic-amd64".into());
-        let fault = Fault::new(Owner::Cluster, "connect to 10.0.0.1:6443: connection refused");
+        let fault = Fault::new(Code::ConnectionRefused, "connect to 10.0.0.1:6443: connection refused");
         let warnings = "Memory: 512 MiB of memory leave little for pods".to_owned();
         host.record(crate::journal::Record::Fact { name: Fact::Warnings, value: warnings }).unwrap();
         reporter.failed(Some((10, 14, "join")), &fault, Some(Duration::from_secs(12)));
         assert_eq!(
             seen.lines.take(),
-            ["firstboot: phase 10/14 join failed (cluster): connect to 10.0.0.1:6443: connection refused; \
+            ["firstboot: phase 10/14 join failed (cluster, FB407): connect to 10.0.0.1:6443: connection refused; \
                  next try in 12 s, at 2026-11-23T00:00:12Z"]
         );
         let error = "connect to 10.0.0.1:6443: connection refused";
-        let fields = format!("FIRSTBOOT_PHASE=join FIRSTBOOT_OWNER=cluster FIRSTBOOT_ERROR={error} PRIORITY=4");
+        let fields = format!(
+            "FIRSTBOOT_PHASE=join FIRSTBOOT_OWNER=cluster FIRSTBOOT_CODE=FB407 FIRSTBOOT_ERROR={error} PRIORITY=4"
+        );
         assert_eq!(seen.fields.take(), [fields]);
         let text = reporter.status.text();
-        let head: Vec<&str> = text.lines().take(7).collect();
+        let head: Vec<&str> = text.lines().take(9).collect();
         assert_eq!(
             head,
             [
                 "state: retrying",
                 "phase: 10/14 join",
                 "since: 2026-11-23T00:00:00Z",
-                "whose move: cluster (mend the cluster or the network, or change seed.toml; it keeps trying)",
+                "owner: cluster",
+                "code: FB407",
                 "error: connect to 10.0.0.1:6443: connection refused",
+                "advice: fix the cluster or the network, or change seed.toml; it keeps trying",
                 "warning: Memory: 512 MiB of memory leave little for pods",
                 "next try: in 12 s, at 2026-11-23T00:00:12Z",
             ]
@@ -272,10 +296,12 @@ mod tests {
         reporter.write();
         let text = reporter.status.text();
         assert!(
-            text.starts_with("state: working\nphase: 10/14 join\nsince: 2026-11-23T00:00:00Z\nwhose move: cluster"),
+            text.starts_with(
+                "state: working\nphase: 10/14 join\nsince: 2026-11-23T00:00:00Z\nowner: cluster\ncode: FB407\n"
+            ),
             "{text}"
         );
-        assert!(text.contains("\nerror: connect to 10.0.0.1:6443: connection refused\nwarning: "), "{text}");
+        assert!(text.contains("\nerror: connect to 10.0.0.1:6443: connection refused\nadvice: fix the cluster or the network, or change seed.toml; it keeps trying\nwarning: "), "{text}");
         // It holds: nothing is wrong any more, but something is left to do.
         host.record(crate::journal::Record::Fact { name: Fact::Node, value: "edge-1".into() }).unwrap();
         reporter.holds(10, 14, "join", Some(Duration::ZERO));

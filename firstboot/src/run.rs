@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Finds the seed, runs the phases, and does with a fault what its owner calls for.
 //!
-//! The rules are product decisions: which seed is accepted when, and whose move it is (docs/operations.md).
+//! The rules are product decisions: which seed is accepted when, and who must act (docs/operations.md).
 
 pub mod facts;
 pub mod guard;
@@ -15,7 +15,7 @@ use crate::boot_partition::{BootPartition, Places, locate, own, root_disk_name};
 use crate::bundle::installed::Installed;
 use crate::containerd::images;
 use crate::containerd::repair::{self, Ask, Progress, Watch};
-use crate::fault::{Fault, OwnedBy, Owner};
+use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::firewall::discover_peers;
 use crate::host::{Host, RETRY, System};
 use crate::image::ImageInfo;
@@ -30,7 +30,7 @@ use crate::phases::seal::{erase, finish_without_seed, is_half_erased};
 use crate::report::{reporter_beside, show_again};
 use crate::reset::by_seed::{Answer, answer};
 use crate::seed::{self, Seed};
-use crate::status::Status;
+use crate::status::{State, Status};
 use crate::{clock, reset};
 use facts::DeviceFacts;
 use messages::{finished, left_to_do, refuse_seed, reporter, reporter_at, tell_joined_at_last, tell_repair};
@@ -218,7 +218,7 @@ impl Session<'_> {
                 nothing_to_reset(host, &found, &image, self.places)?;
                 Ok(Next::Again)
             }
-            Err(error) => Err(Failed { phase: None, fault: Fault::new(Owner::Seed, error), seed: Some(found) }),
+            Err(error) => Err(Failed { phase: None, fault: error.into(), seed: Some(found) }),
         }
     }
 
@@ -256,7 +256,7 @@ impl Session<'_> {
             _ => reporter_beside(host, &DeviceFacts, self.places),
         };
         let mut reporter = reporter();
-        let waits = wait.is_some() || fault.owner == Owner::Seed;
+        let waits = wait.is_some() || fault.owner() == Owner::Seed;
         reporter.failed(phase, &fault, wait);
         let status = reporter.status;
         if !waits {
@@ -273,7 +273,7 @@ impl Session<'_> {
                 false
             }
         };
-        (self.tries, self.last) = match changed || fault.owner == Owner::Seed {
+        (self.tries, self.last) = match changed || fault.owner() == Owner::Seed {
             true => (0, None),
             false => (self.tries + 1, Some(status)),
         };
@@ -282,7 +282,7 @@ impl Session<'_> {
 
     /// How long to wait before the next try; none where trying again does not help.
     fn wait(&self, phase: Option<(usize, usize, &str)>, fault: &Fault) -> Option<Duration> {
-        match fault.owner {
+        match fault.owner() {
             Owner::Cluster => Some(wait(self.tries, self.host().sys().random(), fault.retry_after)),
             // Memory, disk and processor stay as they are while the device is on.
             Owner::Host if phase.is_some_and(|(_, _, name)| name == "preflight") => None,
@@ -307,7 +307,7 @@ impl Session<'_> {
         let mut lost = self.lost.take();
         let host = self.host();
         loop {
-            let there = (self.places)(&image.boot_label).owned_by(Owner::Host)?;
+            let there = (self.places)(&image.boot_label).coded(Code::BootDisk)?;
             let boot = own(&there);
             let all_but_the_record = host.journal().done("ready") && !host.journal().sealed();
             match look(there) {
@@ -327,25 +327,26 @@ impl Session<'_> {
             if let (true, Some(boot)) = (all_but_the_record, &boot) {
                 let mut reporter = reporter_at(host, Some(boot.clone()), image);
                 finish_without_seed(host, boot, &Installed::read(host)?.id)?;
-                reporter.status.state = "joined".into();
+                reporter.status.state = State::Joined;
                 left_to_do(host, &mut reporter);
                 reporter.write();
                 return Ok(None);
             }
             if !told {
-                let text = match &lost {
-                    None => NO_SEED.to_owned(),
+                let (code, text) = match &lost {
+                    None => (Code::NoSeed, NO_SEED.to_owned()),
                     Some(lost) => {
-                        format!("{}; this node needs a new seed to join again, its workload's data is kept", lost.why)
+                        let text = "this node needs a new seed to join again, its workload's data is kept";
+                        (Code::NewSeedNeeded, format!("{}; {text}", lost.why))
                     }
                 };
-                tell_waiting(host, image, boot, text)?;
+                tell_waiting(host, image, boot, code, text)?;
                 told = true;
             } else if let Some(lost) = &mut lost
                 && lost.regained(host, image)?
             {
                 let mut reporter = reporter_at(host, boot, image);
-                reporter.status.state = "joined".into();
+                reporter.status.state = State::Joined;
                 reporter.write();
                 return Ok(None);
             }
@@ -381,7 +382,7 @@ fn asks_for_reset(host: &Host, found: &Found) -> Option<String> {
 fn be_reset(host: &Host, found: &Found, image: &ImageInfo, digest: String) -> Result<(), Fault> {
     let mut reporter = reporter(host, found, image);
     reporter.say(&format!("{} asks for a reset", found.name));
-    reporter.status.state = "resetting".into();
+    reporter.status.state = State::Resetting;
     reporter.write();
     reset::by_service(host, Some(digest))
 }
@@ -392,7 +393,7 @@ fn nothing_to_reset(host: &Host, found: &Found, image: &ImageInfo, places: Place
     if !found.place.carried {
         return erase(host, &found.place.partition, found.name).owned_by(Owner::Host);
     }
-    tell_waiting(host, image, found.boot.clone(), STICK_RESETS.to_owned())?;
+    tell_waiting(host, image, found.boot.clone(), Code::NoSeed, STICK_RESETS.to_owned())?;
     wait_for_change(host, image, found, None, places).map(drop)
 }
 
@@ -466,21 +467,23 @@ fn run_table(
     })
 }
 
-fn tell_waiting(host: &Host, image: &ImageInfo, boot: Option<BootPartition>, text: String) -> Result<(), Fault> {
+fn tell_waiting(
+    host: &Host,
+    image: &ImageInfo,
+    boot: Option<BootPartition>,
+    code: Code,
+    text: String,
+) -> Result<(), Fault> {
     if boot.is_none() {
         let text = format!(
             "find the boot partition: no FAT file system labelled {} on disk {}; flash the image again",
             image.boot_label,
             root_disk_name()
         );
-        return Err(Fault::new(Owner::Image, text));
+        return Err(Fault::new(Code::NoBootPartition, text));
     }
     let mut reporter = reporter_at(host, boot, image);
-    reporter.say(&format!("waiting for a seed: {text}"));
-    reporter.status.state = "waiting for a seed".into();
-    reporter.status.whose_move = Some(format!("{} ({})", Owner::Seed.word(), Owner::Seed.advice()));
-    reporter.status.error = Some(text);
-    reporter.write();
+    reporter.waits(&Fault::new(code, text));
     host.sys().notify("STATUS=waiting for a seed");
     Ok(())
 }
@@ -501,7 +504,7 @@ fn wait_for_change(
             return Ok(false);
         }
         host.sys().sleep(left);
-        let there = places(&image.boot_label).owned_by(Owner::Host)?;
+        let there = places(&image.boot_label).coded(Code::BootDisk)?;
         // An unreadable card is the same as an unchanged one here: the next look may be better.
         if let Ok(Some(new)) = look(there)
             && new.bytes != old.bytes

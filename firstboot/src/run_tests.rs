@@ -179,11 +179,11 @@ fn row_1_without_a_seed_it_waits_and_looks_again() {
         let (done, seen) = device.boots(None);
         assert_eq!(done.unwrap_err().to_string(), "nobody drops a seed");
         // The second is of the error by which this test ends the wait.
-        let ended = "firstboot: failed (host): nobody drops a seed; stopped".to_owned();
-        assert_eq!(seen.lines.take(), [format!("firstboot: waiting for a seed: {NO_SEED}"), ended]);
+        let ended = "firstboot: failed (host, FB302): nobody drops a seed; stopped".to_owned();
+        assert_eq!(seen.lines.take(), [format!("firstboot: waiting for a seed (seed, FB101): {NO_SEED}"), ended]);
         assert!(
             device.status().starts_with("state: waiting for a seed\n")
-                && device.status().contains("\nwhose move: seed")
+                && device.status().contains("\nowner: seed\ncode: FB101\n")
         );
     }
     let (done, seen) = device.boots_with(None, Some(&seed("aaaaaa", "")));
@@ -196,7 +196,7 @@ fn row_2_the_same_seed_resumes() {
     let device = Device::new();
     device.drop_seed(&seed("aaaaaa", ""));
     let (done, seen) = device.boots(Some("second"));
-    assert_eq!(done.unwrap_err().owner, Owner::Host);
+    assert_eq!(done.unwrap_err().code, Code::Host);
     assert_eq!(applied_by(&seen), ["first", "second"]);
     let (done, seen) = device.boots(None);
     done.unwrap();
@@ -266,7 +266,7 @@ fn row_5_a_sealed_device_refuses_a_seed_and_leaves_it_alone() {
     done.unwrap();
     let why = "take seed.toml: this device is node edge-1 and its certificate is good until 2027-01-01T00:00:00Z; the file \
                is left alone, remove it";
-    assert!(seen.lines.take().contains(&format!("firstboot: refused: {why}")));
+    assert!(seen.lines.take().contains(&format!("firstboot: refused (seed, FB111): {why}")));
     assert_eq!(applied_by(&seen), [""; 0]);
     assert_eq!(device.boot.read("seed.toml").unwrap().unwrap(), text.as_bytes());
     let status = device.status();
@@ -303,7 +303,10 @@ fn row_7_a_lost_credential_needs_any_seed_and_the_data_stays() {
         assert_eq!(done.unwrap_err().to_string(), "nobody drops a seed", "{how}");
         let asks = "; this node needs a new seed to join again, its workload's data is kept";
         assert!(
-            seen.lines.take().iter().any(|l| l.starts_with("firstboot: waiting for a seed: ") && l.ends_with(asks))
+            seen.lines
+                .take()
+                .iter()
+                .any(|l| l.starts_with("firstboot: waiting for a seed (seed, FB112): ") && l.ends_with(asks))
         );
         device.drop_seed(&seed("bbbbbb", ""));
         let (done, seen) = device.boots(None);

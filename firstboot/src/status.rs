@@ -2,9 +2,10 @@
 //! The status of a device, as people and tools read it: the file on the boot partition, and the one for
 //! `firstboot status`.
 
-use crate::text::timestamp;
+use crate::fault::{Code, Fault, Owner};
+use crate::text::{one_line, timestamp};
 use serde::{Deserialize, Serialize};
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 /// Name of the file that tells a person with the card in a laptop how far the device came.
 pub const STATUS_NAME: &str = "firstboot-status.txt";
@@ -18,11 +19,44 @@ pub const STATUS_FILE: &str = "/var/lib/firstboot/status.json";
 /// The same for accounts that may not look into firstboot's folder; gone at power-off.
 pub const STATUS_FOR_ALL: &str = "/run/firstboot/status.json";
 
+/// What the device is doing; serde and `Display` give the words of the status file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// There is no seed that it could take.
+    #[serde(rename = "waiting for a seed")]
+    Waiting,
+    /// It runs the phases.
+    #[default]
+    Working,
+    /// A phase failed and is tried again.
+    Retrying,
+    /// Something failed that is not tried again by itself.
+    Stopped,
+    /// It is a node.
+    Joined,
+    /// A reset is at work.
+    Resetting,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            State::Waiting => "waiting for a seed",
+            State::Working => "working",
+            State::Retrying => "retrying",
+            State::Stopped => "stopped",
+            State::Joined => "joined",
+            State::Resetting => "resetting",
+        })
+    }
+}
+
 /// How far the device is, as people and tools read it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
-    /// `waiting for a seed`, `working`, `retrying`, `stopped` or `joined`.
-    pub state: String,
+    /// What the device is doing.
+    pub state: State,
     /// Name of the node, once it is known.
     pub node: Option<String>,
     /// The phase at work or stopped, as `10/14 join`.
@@ -30,10 +64,17 @@ pub struct Status {
     /// Since when it has been there, seconds since 1970 UTC: in this phase, tries included, or else in this state.
     #[serde(default)]
     pub since: u64,
-    /// Who has to act, and what is to be done.
-    pub whose_move: Option<String>,
+    /// Who must act; none when all is well.
+    #[serde(default)]
+    pub owner: Option<Owner>,
+    /// Which kind of fault the last error is.
+    #[serde(default)]
+    pub code: Option<Code>,
     /// The last error, one line.
     pub error: Option<String>,
+    /// What a person should do, one line.
+    #[serde(default)]
+    pub advice: Option<String>,
     /// What may come to trouble, one line each, by the check that found it.
     #[serde(default)]
     pub warnings: Vec<String>,
@@ -69,12 +110,14 @@ impl Status {
                 let _ = writeln!(text, "{key}: {value}");
             }
         };
-        line("state", &Some(self.state.clone()));
+        line("state", &Some(self.state.to_string()));
         line("node", &self.node);
         line("phase", &self.phase);
         line("since", &(self.since > 0).then(|| timestamp(self.since)));
-        line("whose move", &self.whose_move);
+        line("owner", &self.owner.map(|owner| owner.to_string()));
+        line("code", &self.code.map(|code| code.to_string()));
         line("error", &self.error);
+        line("advice", &self.advice);
         for warning in &self.warnings {
             line("warning", &Some(warning.clone()));
         }
@@ -108,9 +151,23 @@ impl Status {
     }
 
     /// Where it is: tries and waits between them leave a device in its phase.
-    pub(crate) fn place(&self) -> (bool, &str, Option<&str>) {
-        let under_way = matches!(self.state.as_str(), "working" | "retrying");
-        (under_way, if under_way { "" } else { &self.state }, self.phase.as_deref())
+    pub(crate) fn place(&self) -> (State, Option<&str>) {
+        let state = if self.state == State::Retrying { State::Working } else { self.state };
+        (state, self.phase.as_deref())
+    }
+
+    /// Shows a fault: its owner, code, text and what to do about it.
+    pub(crate) fn show_fault(&mut self, fault: &Fault) {
+        self.owner = Some(fault.owner());
+        self.code = Some(fault.code);
+        self.error = Some(one_line(&fault.to_string()));
+        self.advice = Some(fault.owner().advice().to_owned());
+    }
+
+    /// Shows that nothing is wrong any more.
+    pub(crate) fn clear_fault(&mut self) {
+        (self.owner, self.code, self.error, self.advice) = (None, None, None, None);
+        self.next_try_seconds = None;
     }
 }
 

@@ -5,7 +5,7 @@
 //! processor. The zstd frame carries a checksum of the content besides.
 
 use crate::bundle::{Blob, MAX_WINDOW_LOG};
-use crate::fault::{Fault, OwnedBy, Owner};
+use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::text::hex;
 use anyhow::Context;
 use sha2::{Digest, Sha256};
@@ -38,12 +38,12 @@ pub fn unpack(name: &str, from: impl Read, blob: &Blob, size: u64, to: &mut impl
     let found = hex(&hashing.hash.finalize());
     if found != blob.sha256 {
         let text = format!("verify {name}: expected sha256 {}, found {found}", blob.sha256);
-        return Err(Fault::new(Owner::Image, text));
+        return Err(Fault::new(Code::BundleDamaged, text));
     }
     match copied {
         Ok(n) if n == size => Ok(()),
-        Ok(n) => Err(Fault::new(Owner::Image, format!("unpack {name}: expected {size} bytes, found {n}"))),
-        Err(Side::From(e)) => Err(e).with_context(|| format!("unpack {name}")).owned_by(Owner::Image),
+        Ok(n) => Err(Fault::new(Code::BundleDamaged, format!("unpack {name}: expected {size} bytes, found {n}"))),
+        Err(Side::From(e)) => Err(e).with_context(|| format!("unpack {name}")).coded(Code::BundleDamaged),
         Err(Side::To(e)) => Err(e).with_context(|| format!("write {name}")).owned_by(Owner::Host),
     }
 }
@@ -91,7 +91,7 @@ mod tests {
         bytes[middle] ^= 1;
         let fault = unpack("bundle file bin/x", &bytes[..], &blob, content.len() as u64, &mut Vec::new()).unwrap_err();
         let found = hex(&Sha256::digest(&bytes));
-        assert_eq!(fault.owner, Owner::Image);
+        assert_eq!(fault.code, Code::BundleDamaged);
         assert_eq!(
             fault.to_string(),
             format!("verify bundle file bin/x: expected sha256 {}, found {found}", blob.sha256)
@@ -120,6 +120,6 @@ mod tests {
         }
         let (bytes, blob) = packed(b"hello");
         let fault = unpack("bundle file bin/x", &bytes[..], &blob, 5, &mut Full).unwrap_err();
-        assert_eq!((fault.owner, fault.to_string().as_str()), (Owner::Host, "write bundle file bin/x: no space left"));
+        assert_eq!((fault.code, fault.to_string().as_str()), (Code::Host, "write bundle file bin/x: no space left"));
     }
 }

@@ -31,12 +31,12 @@ pub fn phases(status: &str) -> Vec<PhaseTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use firstboot::status::{Status, padded};
+    use firstboot::status::{State, Status, padded};
 
     #[test]
     fn what_the_device_writes_is_understood() {
         let status = Status {
-            state: "joined".into(),
+            state: State::Joined,
             node: Some("edge-0001".into()),
             phases: vec![("identity".into(), 0.25), ("join".into(), 12.0)],
             ..Status::default()

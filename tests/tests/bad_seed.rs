@@ -12,8 +12,8 @@ use qemu::device::Device;
 use qemu::disk::tree::Tree;
 use qemu::seed::Seed;
 
-const EDIT: &str = "seed (edit seed.toml on the boot partition)";
-const MEND: &str = "cluster (mend the cluster or the network, or change seed.toml; it keeps trying)";
+const EDIT: &str = "edit seed.toml on the boot partition";
+const FIX: &str = "fix the cluster or the network, or change seed.toml; it keeps trying";
 
 #[test]
 fn bad_seeds_are_named_and_change_nothing_until_the_right_one_joins() {
@@ -39,16 +39,18 @@ fn seeds_that_cannot_be_read(device: &mut Device, good: &Seed) {
     let status = device.wait_status(missing, SOON).unwrap();
     assert_eq!(status_value(&status, "error"), missing);
     assert_eq!(status_value(&status, "state"), "waiting for a seed");
-    assert_eq!(status_value(&status, "whose move"), EDIT);
+    assert_eq!(status_value(&status, "code"), "FB101");
+    assert_eq!(status_value(&status, "advice"), EDIT);
 
     let unknown_key = good.text().replace("ca-cert-hashes", "colour = \"blue\"\nca-cert-hashes");
     device.change_seed(&unknown_key).unwrap();
-    expect_seed_error(device, "seed.toml:6: unknown key \"colour\" in [cluster]");
+    expect_seed_error(device, "FB105", "seed.toml:6: unknown key \"colour\" in [cluster]");
 
     let malformed = Seed { token: "abcdef.0123".to_owned(), ..good.clone() };
     device.change_seed(&malformed.text()).unwrap();
     expect_seed_error(
         device,
+        "FB107",
         "seed.toml:5: malformed token in [cluster]: expected 6 and 16 characters a-z0-9, as in abcdef.0123456789abcdef",
     );
     device.power_off(OFF).unwrap();
@@ -62,12 +64,17 @@ fn seeds_that_do_not_fit_the_cluster(device: &mut Device, plane: &ControlPlane, 
     device.disk().put_seed(&wrong_pin.text()).unwrap();
     device.power_on().unwrap();
     let pin = &good.pin;
-    expect_cluster_error(device, &format!("CA of the cluster at {at} does not match ca-cert-hashes: it is {pin}"));
+    expect_cluster_error(
+        device,
+        "FB418",
+        &format!("CA of the cluster at {at} does not match ca-cert-hashes: it is {pin}"),
+    );
 
     let unknown = Seed { token: "unknwn.0123456789abcdef".to_owned(), ..good.clone() };
     device.change_seed(&unknown.text()).unwrap();
     expect_cluster_error(
         device,
+        "FB420",
         "join token \"unknwn\" is unknown to the cluster (no JWS signature for it in cluster-info): \
          it may have expired, or never existed",
     );
@@ -87,7 +94,7 @@ fn a_cluster_that_refuses_connections(device: &mut Device, plane: &ControlPlane,
     device.disk().put_seed(&good.text()).unwrap();
     plane.stop_apiserver().unwrap();
     device.power_on().unwrap();
-    expect_cluster_error(device, &format!("connect to API server {}: connection refused", good.apiserver));
+    expect_cluster_error(device, "FB407", &format!("connect to API server {}: connection refused", good.apiserver));
     // It tries again by itself.
     let tries = |device: &Device| device.console().count("connection refused; next try in ").unwrap();
     let first = tries(device);
@@ -100,17 +107,21 @@ fn a_cluster_that_refuses_connections(device: &mut Device, plane: &ControlPlane,
     assert!(!device.disk().seed_present().unwrap());
 }
 
-fn expect_seed_error(device: &Device, error: &str) {
+fn expect_seed_error(device: &Device, code: &str, error: &str) {
     let status = device.wait_status(error, SOON).unwrap();
     assert_eq!(status_value(&status, "error"), error);
-    assert_eq!(status_value(&status, "whose move"), EDIT);
+    assert_eq!(status_value(&status, "owner"), "seed");
+    assert_eq!(status_value(&status, "code"), code);
+    assert_eq!(status_value(&status, "advice"), EDIT);
     assert_eq!(status_value(&status, "state"), "stopped");
 }
 
-fn expect_cluster_error(device: &Device, error: &str) {
+fn expect_cluster_error(device: &Device, code: &str, error: &str) {
     let status = device.wait_status(error, SOON).unwrap();
     assert_eq!(status_value(&status, "error"), error);
-    assert_eq!(status_value(&status, "whose move"), MEND);
+    assert_eq!(status_value(&status, "owner"), "cluster");
+    assert_eq!(status_value(&status, "code"), code);
+    assert_eq!(status_value(&status, "advice"), FIX);
     assert_eq!(status_value(&status, "state"), "retrying");
 }
 

@@ -83,7 +83,7 @@ fn the_real_api_server_tells_the_time_to_whom_it_can_prove_itself() {
     // Somebody else's CA, a wrong pin, an image from the future: each is refused, and nothing moves.
     let other = std::fs::read_to_string(plane.path().join("pki/front-proxy-ca.crt")).unwrap();
     let refused = |fault: firstboot::fault::Fault| {
-        assert_eq!(fault.owner, Owner::Cluster);
+        assert_eq!(fault.owner(), Owner::Cluster);
         fault.to_string()
     };
     let text = refused(server_time(&Via::default(), &server, &other).unwrap_err());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Devices, images and clusters that do not fit: each stops with one line that says whose move it is. Boots 4 guests.
+//! Devices, images and clusters that do not fit: each stops with one line that says who must act. Boots 4 guests.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,8 +10,8 @@ use qemu::device::{Device, Options};
 use qemu::seed::Seed;
 use std::os::unix::fs::FileExt;
 
-const REFLASH: &str = "image (rebuild the image, or flash another one)";
-const LOOK_HERE: &str = "host (look at this device; it tries again at the next boot)";
+const REFLASH: &str = "rebuild the image, or flash another one";
+const LOOK_HERE: &str = "look at this device; it tries again at the latest at the next boot";
 
 /// A seeded device that is switched off, or nothing where guests cannot be booted.
 fn seeded(plane: &ControlPlane, serial: &str, change: impl FnOnce(&mut Options)) -> Option<Device> {
@@ -26,10 +26,11 @@ fn seeded(plane: &ControlPlane, serial: &str, change: impl FnOnce(&mut Options))
     Some(device)
 }
 
-fn expect_stop(device: &Device, owner: &str, error: &str) -> String {
-    let status = device.wait_status("whose move: ", SOON).unwrap();
+fn expect_stop(device: &Device, code: &str, advice: &str, error: &str) -> String {
+    let status = device.wait_status("owner: ", SOON).unwrap();
     assert!(status_value(&status, "error").starts_with(error), "{status}");
-    assert_eq!(status_value(&status, "whose move"), owner);
+    assert_eq!(status_value(&status, "code"), code);
+    assert_eq!(status_value(&status, "advice"), advice);
     assert_eq!(status_value(&status, "state"), "stopped");
     status_value(&status, "error")
 }
@@ -40,7 +41,7 @@ fn a_disk_that_is_too_small() {
     // As large as the image: nothing to grow into.
     let Some(mut device) = seeded(plane, "small-disk", |options| options.disk_size = 0) else { return };
     device.power_on().unwrap();
-    let error = expect_stop(&device, LOOK_HERE, "Disk: make room for the bundle: it needs ");
+    let error = expect_stop(&device, "FB303", LOOK_HERE, "Disk: make room for the bundle: it needs ");
     assert!(error.ends_with(" MiB are free; use a larger disk"), "{error}");
 }
 
@@ -58,7 +59,7 @@ fn one_flipped_byte_in_the_bundle() {
     std::fs::File::open(disk.path()).unwrap().read_exact_at(&mut byte, at).unwrap();
     disk.damage(at, &[byte[0] ^ 1]).unwrap();
     device.power_on().unwrap();
-    let error = expect_stop(&device, REFLASH, "verify bundle file bin/runc: expected sha256 ");
+    let error = expect_stop(&device, "FB203", REFLASH, "verify bundle file bin/runc: expected sha256 ");
     assert!(error.contains(&file.blob.sha256), "{error}");
 }
 
@@ -72,7 +73,7 @@ fn no_fat_partition() {
     let line = device.wait_console("find the boot partition", SOON).unwrap();
     assert_eq!(
         line.trim(),
-        "firstboot: failed (image): find the boot partition: no FAT file system labelled BOOT on disk vda; \
+        "firstboot: failed (image, FB206): find the boot partition: no FAT file system labelled BOOT on disk vda; \
          flash the image again; stopped"
     );
 }
@@ -88,7 +89,7 @@ fn a_kubelet_newer_than_the_cluster() {
         "kubelet 1.36.3 of this image is newer than the cluster, 1.35.0: imagebuild build --target {target} \
          --kubernetes-version 1.35"
     );
-    let found = expect_stop(&device, REFLASH, &error);
+    let found = expect_stop(&device, "FB205", REFLASH, &error);
     assert_eq!(found, error);
     set_cluster_version(plane, &was);
     assert_eq!(plane.nodes().unwrap().len(), 0);

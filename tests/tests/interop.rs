@@ -150,13 +150,14 @@ fn the_minor_before_joins_either_cluster_and_a_newer_kubelet_is_refused() {
     assert_eq!(joins(&plane, &older, "old-old"), "v1.35.4");
     let (mut device, _) = journey::seeded(&plane, &newer, &e2e::device_options("new-old")).unwrap();
     device.power_on().unwrap();
-    let status = device.wait_status("whose move: ", SOON).unwrap();
+    let status = device.wait_status("owner: ", SOON).unwrap();
     let error = format!(
         "kubelet 1.36.3 of this image is newer than the cluster, 1.35.4: imagebuild build --target {target} \
          --kubernetes-version 1.35"
     );
     assert_eq!(status_value(&status, "error"), error);
-    assert_eq!(status_value(&status, "whose move"), "image (rebuild the image, or flash another one)");
+    assert_eq!(status_value(&status, "code"), "FB205");
+    assert_eq!(status_value(&status, "advice"), "rebuild the image, or flash another one");
     assert_eq!(plane.node("edge-new-old").unwrap(), None);
     drop((device, plane));
     assert_eq!(joins(&plane_of("v1.36.3"), &older, "old-new"), "v1.35.4");

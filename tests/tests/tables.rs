@@ -32,7 +32,8 @@ fn what_kubelet_refuses_is_told_and_what_the_next_seed_says_holds() {
     device.disk().put_seed(&seed(&plane, &first, bad)).unwrap();
     device.power_on().unwrap();
     let status = device.wait_status("by [kubelet.config]", SOON).unwrap();
-    assert_eq!(status_value(&status, "whose move"), "seed (edit seed.toml on the boot partition)");
+    assert_eq!(status_value(&status, "owner"), "seed");
+    assert_eq!(status_value(&status, "code"), "FB114");
     let error = status_value(&status, "error");
     let told = "times, by [kubelet.config]: failed to validate kubelet configuration, error: invalid configuration: \
                 topologyManagerPolicy (--topology-manager-policy) \"best\" must be one of: [\"none\"";

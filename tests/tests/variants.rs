@@ -65,8 +65,8 @@ fn a_stick_a_worker_and_a_cluster_with_its_own_network() {
     // The device's own card tells, not the stick.
     let status = device.disk().status().unwrap();
     assert_eq!(status_value(&status, "state"), "joined");
-    let keep = "you (the stick labelled SEED still holds the token: keep it safe, or delete the token)";
-    assert_eq!(status_value(&status, "whose move"), keep);
+    let keep = "keep the stick labelled SEED safe, or delete the token: the stick still holds it";
+    assert_eq!(status_value(&status, "advice"), keep);
     let secret = qemu::seed::secret_of(&token);
     assert_eq!(qemu::search::find(device.disk().path(), secret).unwrap(), [0; 0]);
 }

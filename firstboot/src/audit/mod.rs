@@ -4,7 +4,7 @@
 //! [`AREAS`] is the list. Nothing here changes the machine, and nothing here trusts what was written: files are read
 //! again, the kernel, the packet filter, the service manager and kubelet are asked.
 
-use crate::fault::{Fault, Owner};
+use crate::fault::{Code, Fault};
 use crate::finding::{Finding, State};
 use crate::harden::overrides::{AuditContext, SeedOverrides};
 use crate::host::Host;
@@ -96,7 +96,7 @@ pub fn judge(findings: &[Finding]) -> Result<(), Fault> {
         true => Ok(()),
         false => {
             let (number, ids) = (drifted.len(), drifted.join(", "));
-            Err(Fault::new(Owner::Host, format!("audit this device: {number} of its settings drifted: {ids}")))
+            Err(Fault::new(Code::AuditDrift, format!("audit this device: {number} of its settings drifted: {ids}")))
         }
     }
 }
@@ -127,7 +127,7 @@ mod tests {
                     1 ok, 1 excepted by the seed, 0 unchecked, 3 drifted\n";
         assert_eq!(shown(&findings(), false).unwrap(), text);
         let fault = judge(&findings()).unwrap_err();
-        assert_eq!(fault.owner, Owner::Host);
+        assert_eq!(fault.code, Code::AuditDrift);
         assert_eq!(fault.to_string(), "audit this device: 3 of its settings drifted: sysctl/b, sysctl/d, sysctl/e");
         assert!(judge(&findings()[..1]).is_ok());
     }

@@ -2,7 +2,7 @@
 //! The bundle that the image brings, as this device finds it, and what of it is installed.
 
 use super::{BUNDLE_DIR, File as Entry, Manifest};
-use crate::fault::{Fault, OwnedBy, Owner};
+use crate::fault::{Code, Fault, OwnedBy};
 use crate::host::Host;
 use crate::text::hex;
 use anyhow::{Context, Result};
@@ -29,9 +29,10 @@ impl Installed {
     /// An image fault when the manifest is missing or of another format.
     pub fn read(host: &Host) -> Result<Self, Fault> {
         let path = format!("{BUNDLE_DIR}/manifest.json");
-        let bytes = host.read(&path).and_then(|b| b.with_context(|| format!("find {path}"))).owned_by(Owner::Image)?;
+        let bytes =
+            host.read(&path).and_then(|b| b.with_context(|| format!("find {path}"))).coded(Code::BundleIncomplete)?;
         let manifest: Manifest =
-            serde_json::from_slice(&bytes).with_context(|| format!("read {path}")).owned_by(Owner::Image)?;
+            serde_json::from_slice(&bytes).with_context(|| format!("read {path}")).coded(Code::BundleIncomplete)?;
         let id = hex(&Sha256::digest(&bytes)[..8]);
         Ok(Installed { manifest, id })
     }

@@ -5,7 +5,7 @@ use super::cri::Cri;
 use super::damage;
 use crate::bundle::Image;
 use crate::bundle::installed::{CURRENT, Installed};
-use crate::fault::{Fault, OwnedBy, Owner};
+use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::{Host, Job};
 use crate::text::hex;
 use crate::unpack::unpack;
@@ -65,7 +65,7 @@ pub(crate) fn import(host: &Host, images: &[&Image]) -> Result<(), Fault> {
         }
         let imported = host.run_all(jobs).owned_by(Owner::Host)?;
         for ((image, imported), feed) in images.iter().zip(imported).zip(feeds) {
-            let fed = feed.join().unwrap_or_else(|_| Err(Fault::new(Owner::Host, "unpack an image: a worker stopped")));
+            let fed = feed.join().unwrap_or_else(|_| Err(Fault::new(Code::Host, "unpack an image: a worker stopped")));
             imported.with_context(|| format!("import image {}", image.name)).owned_by(Owner::Host)?;
             fed?;
         }
@@ -79,13 +79,13 @@ fn verified_blob(host: &Host, image: &Image) -> Result<File, Fault> {
     let mut blob = host
         .reader(&path)
         .and_then(|b| b.with_context(|| format!("find {path}, image {}", image.name)))
-        .owned_by(Owner::Image)?;
+        .coded(Code::BundleIncomplete)?;
     let mut hash = Sha256::new();
     io::copy(&mut blob, &mut hash).with_context(|| format!("read {path}")).owned_by(Owner::Host)?;
     let found = hex(&hash.finalize());
     if found != image.blob.sha256 {
         let text = format!("verify image {}: expected sha256 {}, found {found}", image.name, image.blob.sha256);
-        return Err(Fault::new(Owner::Image, text));
+        return Err(Fault::new(Code::BundleDamaged, text));
     }
     blob.rewind().with_context(|| format!("read {path}")).owned_by(Owner::Host)?;
     Ok(blob)

@@ -3,6 +3,7 @@
 
 use super::cri::Cri;
 use super::damage::damage;
+use crate::fault::{Code, Fault, OwnedBy};
 use crate::host::Host;
 use anyhow::{Context, Result};
 use std::time::Duration;
@@ -47,8 +48,8 @@ pub(crate) fn wait_for<T>(host: &Host, interval: Duration, mut ask: impl FnMut()
     })?;
     match (answered, last) {
         (Some(answer), _) => Ok(answer),
-        (None, Some(last)) => Err(last).context(SILENT),
-        (None, None) => anyhow::bail!(SILENT),
+        (None, Some(last)) => Ok(Err(last).context(SILENT).coded(Code::ContainerdDown)?),
+        (None, None) => Err(Fault::new(Code::ContainerdDown, SILENT).into()),
     }
 }
 

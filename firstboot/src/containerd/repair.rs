@@ -10,7 +10,7 @@ use super::damage::{Unit, sign};
 use super::rebuild_record::{Past, Stage};
 use super::{ROOT, RUNTIME, images, ready};
 use crate::bundle::installed::Installed;
-use crate::fault::{Fault, OwnedBy, Owner};
+use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::exclusions::Exclusions;
 use crate::host::{Host, mounts};
 use crate::journal::facts::{self, Fact};
@@ -45,7 +45,7 @@ pub(crate) fn set_aside(host: &Host, why: &str) -> Result<(), Fault> {
     let mut now = match past {
         Some(past) if past.boot == boot && past.stage >= Stage::Rebuilt => {
             let text = format!("use containerd's state: it is damaged again in the same boot ({why}); another card?");
-            return Err(Fault::new(Owner::Host, text));
+            return Err(Fault::new(Code::MediumWorn, text));
         }
         Some(past) if past.boot == boot => past,
         _ => Past { number, boot, stage: Stage::Begun },

@@ -259,7 +259,10 @@ fn a_torn_data_base_is_set_aside_and_all_is_rebuilt_in_order() {
     tell(&host).unwrap();
     tell(&host).unwrap();
     let said = seen.lines.take();
-    assert!(matches!(&said[..], [one] if one.starts_with("firstboot: no Event for the cluster (host): ")), "{said:?}");
+    assert!(
+        matches!(&said[..], [one] if one.starts_with("firstboot: no Event for the cluster (host, FB317): ")),
+        "{said:?}"
+    );
     assert_eq!(device.past(), Some((1, Stage::Told)));
     // A reset takes away what was set aside.
     let plan = reset::dry_run(&host, &Exclusions::default()).unwrap();
@@ -346,10 +349,10 @@ fn missing_images_are_imported_and_set_aside_only_where_that_cannot_be() {
     let (done, seen) = device.settle(None);
     let fault = done.unwrap_err();
     let text = format!("import image {PAUSE}: run ctr: exit status: 1: write: no space left on device");
-    assert_eq!((fault.owner, fault.to_string()), (Owner::Host, text.clone()));
+    assert_eq!((fault.code, fault.to_string()), (Code::Host, text.clone()));
     assert_eq!(seen.commands.take(), [SHOW, IMPORT, IMPORT, LOG]);
-    assert!(seen.lines.take().contains(&format!("firstboot: failed (host): {text}; stopped")));
-    assert!(device.past().is_none() && device.status().contains("whose move: host"));
+    assert!(seen.lines.take().contains(&format!("firstboot: failed (host, FB300): {text}; stopped")));
+    assert!(device.past().is_none() && device.status().contains("\nowner: host\ncode: FB300\n"));
 
     device.refuses.replace(Some("ctr: failed to open database file: invalid database"));
     let (done, seen) = device.settle(None);
@@ -413,7 +416,7 @@ fn a_device_that_is_not_sealed_yet_takes_the_same_steps() {
     assert_eq!(device.past(), Some((1, Stage::Rebuilt)));
     // A full disk, which has no room for images, is no damage.
     device.log.replace(String::new());
-    let full = Fault::new(Owner::Host, "import image x: no space left on device");
+    let full = Fault::new(Code::Host, "import image x: no space left on device");
     assert_eq!(damage_by(&host, &full).unwrap(), None);
 }
 

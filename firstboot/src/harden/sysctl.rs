@@ -7,7 +7,7 @@
 //! its own, which the phase `kernel` sets. Format: sysctl.d(5). <https://kspp.github.io/Recommended_Settings>
 
 use super::overrides::SeedOverrides;
-use crate::fault::{Fault, OwnedBy, Owner};
+use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::finding::{Finding, State};
 use crate::harden::overrides::AuditContext;
 use crate::host::Host;
@@ -210,7 +210,7 @@ fn wish(host: &Host, key: &str, wanted: &str) -> Result<(), Fault> {
             host.sys().say(&format!("{key} = {wanted}, by the seed, holds from the next boot"));
             Ok(())
         }
-        Err(e) => Err(Fault::new(Owner::Seed, format!("set {key} to {wanted} by [harden] sysctl: {e:#}"))),
+        Err(e) => Err(Fault::new(Code::SettingDoesNotFit, format!("set {key} to {wanted} by [harden] sysctl: {e:#}"))),
     }
 }
 

@@ -157,7 +157,7 @@ fn a_setting_that_is_refused_is_the_seeds_fault_or_waits_for_the_next_boot() {
     wish(&host, "kernel.kexec_load_disabled", "0").unwrap();
     assert_eq!(*seen.lines.borrow(), ["kernel.kexec_load_disabled = 0, by the seed, holds from the next boot"]);
     let fault = wish(&host, "kernel.nonsense", "1").unwrap_err();
-    assert_eq!(fault.owner, Owner::Seed);
+    assert_eq!(fault.code, Code::SettingDoesNotFit);
     let words = "set kernel.nonsense to 1 by [harden] sysctl: set /proc/sys/kernel/nonsense: Invalid argument";
     assert_eq!(fault.to_string(), words);
 }

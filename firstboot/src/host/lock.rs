@@ -5,7 +5,8 @@
 //! effect, not for the life of a process: a service that waits for its cluster keeps nobody from writing.
 #![allow(clippy::disallowed_methods)] // part of the door
 
-use anyhow::{Context, Result, bail};
+use crate::fault::{Code, Fault};
+use anyhow::{Context, Result};
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
@@ -45,7 +46,9 @@ impl Lock {
                     Ok(()) => break,
                     Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < until => std::thread::sleep(PAUSE),
                     Err(Errno::WOULDBLOCK) => {
-                        bail!("lock {}: another firstboot has held it for {} s", state.display(), PATIENCE.as_secs())
+                        let seconds = PATIENCE.as_secs();
+                        let text = format!("lock {}: another firstboot has held it for {seconds} s", state.display());
+                        return Err(Fault::new(Code::StateLocked, text).into());
                     }
                     Err(error) => return Err(error).with_context(|| format!("lock {}", state.display())),
                 }

@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
 use super::error::{self, Error, Kind};
+use crate::fault::Code;
 
 /// Last second of the year 9999, Unix seconds: what four digits of a year can say.
 const LAST_SECOND: i64 = 253_402_300_799;
@@ -32,14 +33,17 @@ impl Asked<'_> {
         if status.is_redirection() {
             let to = headers.get(LOCATION).and_then(|to| to.to_str().ok()).and_then(|to| Url::parse(to).ok());
             let to = to.as_ref().and_then(Url::host_str).map_or("another page".to_owned(), error::remote);
-            return Error::answer(format!(
-                "API server {host} redirects to {to}, which the Kubernetes API never does: is a captive portal or a \
+            return Error::answer(
+                Code::NotKubernetes,
+                format!(
+                    "API server {host} redirects to {to}, which the Kubernetes API never does: is a captive portal or a \
                  proxy in between?"
-            ));
+                ),
+            );
         }
         if matches!(status, StatusCode::PROXY_AUTHENTICATION_REQUIRED | StatusCode::NETWORK_AUTHENTICATION_REQUIRED) {
             let text = format!("a proxy or captive portal answers in place of API server {host}: {}", shown(status));
-            return Error::answer(text);
+            return Error::answer(Code::NotKubernetes, text);
         }
         // Whatever its status, a web page is no word of the API server.
         if is_html(headers) {
@@ -64,7 +68,11 @@ impl Asked<'_> {
             text.push_str(&format!("; it asks to wait {} s", wait.as_secs()));
         }
         let kind = if body.is_some() { Kind::Status(status.as_u16()) } else { Kind::Answer };
-        Error { retry_after, ..Error::new(kind, text) }
+        let code = match kind {
+            Kind::Status(401 | 403) => Code::NotPermitted,
+            _ => Code::ApiError,
+        };
+        Error { retry_after, ..Error::new(kind, code, text) }
     }
 }
 
@@ -72,14 +80,20 @@ impl Asked<'_> {
 pub(super) fn json(host: &str, headers: &HeaderMap, bytes: &[u8]) -> Result<Value, Error> {
     serde_json::from_slice(bytes).map_err(|_| match is_html(headers) {
         true => web_page(host),
-        false => Error::answer(format!("API server {host} answers with something that is not the Kubernetes API")),
+        false => {
+            let text = format!("API server {host} answers with something that is not the Kubernetes API");
+            Error::answer(Code::NotKubernetes, text)
+        }
     })
 }
 
 fn web_page(host: &str) -> Error {
-    Error::answer(format!(
-        "API server {host} answers with a web page, not the Kubernetes API: is a captive portal or a proxy in between?"
-    ))
+    Error::answer(
+        Code::NotKubernetes,
+        format!(
+            "API server {host} answers with a web page, not the Kubernetes API: is a captive portal or a proxy in between?"
+        ),
+    )
 }
 
 fn shown(status: StatusCode) -> String {

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use super::answer::{self, Asked};
 use super::error::{self, Error};
 use super::resolve::Resolver;
+use crate::fault::Code;
 use crate::proxy::Via;
 use crate::seed::{Endpoint, JoinToken};
 
@@ -74,7 +75,7 @@ impl Client {
             .proxy(reqwest::Proxy::custom(proxy))
             .https_only(true)
             .build()
-            .map_err(|e| Error::answer(format!("set up TLS: {}", error::remote(&e.to_string()))))?;
+            .map_err(|e| Error::answer(Code::Cluster, format!("set up TLS: {}", error::remote(&e.to_string()))))?;
         Ok(Client { http, server: server.trim_end_matches('/').to_owned(), bearer: None, via: via.clone() })
     }
 
@@ -109,7 +110,10 @@ impl Client {
     /// No answer, or one without a `Date` (RFC 9110, 6.6.1: a server with a clock sends it).
     pub async fn clock(&self, path: &str) -> Result<SystemTime, Error> {
         let response = self.send(Method::GET, path, None, CALL_TIMEOUT).await?;
-        let none = || Error::answer(format!("read the time of API server {}: its answer has no Date", self.host()));
+        let none = || {
+            let text = format!("read the time of API server {}: its answer has no Date", self.host());
+            Error::answer(Code::ClusterTime, text)
+        };
         answer::date(response.headers()).ok_or_else(none)
     }
 
@@ -146,8 +150,10 @@ impl Client {
         body: Option<(&'static str, &Value)>,
         limit: Duration,
     ) -> Result<Response, Error> {
-        let url = Url::parse(&format!("{}{path}", self.server))
-            .map_err(|_| Error::answer(format!("API server address {} cannot be used", error::remote(&self.server))))?;
+        let url = Url::parse(&format!("{}{path}", self.server)).map_err(|_| {
+            let text = format!("API server address {} cannot be used", error::remote(&self.server));
+            Error::answer(Code::ClusterInfo, text)
+        })?;
         let mut request = self
             .http
             .request(method, url)
@@ -167,7 +173,10 @@ impl Client {
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|e| self.transport(&e))? {
             if bytes.len() + chunk.len() > MAX_ANSWER {
-                return Err(Error::answer(format!("API server {}: answer is larger than 4 MiB", self.host())));
+                return Err(Error::answer(
+                    Code::NotKubernetes,
+                    format!("API server {}: answer is larger than 4 MiB", self.host()),
+                ));
             }
             bytes.extend_from_slice(&chunk);
         }
@@ -219,7 +228,8 @@ impl Client {
         while let Some(chunk) = response.chunk().await.map_err(|e| self.transport(&e))? {
             pending.extend_from_slice(&chunk);
             if pending.len() > MAX_ANSWER {
-                return Err(Error::answer(format!("API server {}: event is larger than 4 MiB", self.host())).into());
+                let text = format!("API server {}: event is larger than 4 MiB", self.host());
+                return Err(Error::answer(Code::NotKubernetes, text).into());
             }
             while let Some(end) = pending.iter().position(|b| *b == b'\n') {
                 let line: Vec<u8> = pending.drain(..=end).collect();

@@ -4,7 +4,7 @@
 use super::client::url_of;
 use super::verified::proven;
 use super::{discovery, pin, runtime};
-use crate::fault::{Fault, Owner};
+use crate::fault::{Code, Fault};
 use crate::proxy::Via;
 use crate::seed::{Endpoint, Trust};
 use std::time::SystemTime;
@@ -14,8 +14,8 @@ use std::time::SystemTime;
 /// # Errors
 /// A host fault when the bundle holds no certificate, else the cluster's: unreachable, not of this CA, no `Date`.
 pub fn server_time(via: &Via, server: &str, ca_pem: &str) -> Result<SystemTime, Fault> {
-    let bundle =
-        pin::certificates(ca_pem).ok_or_else(|| Fault::new(Owner::Host, "read the cluster's CA certificate"))?;
+    let bundle = pin::certificates(ca_pem)
+        .ok_or_else(|| Fault::new(Code::NodeCredential, "read the cluster's CA certificate"))?;
     runtime::run(async { Ok(proven(via, server, bundle).await?.0) })
 }
 

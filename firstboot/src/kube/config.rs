@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_yaml_ng::{Mapping, Value};
 
 use super::error::{Error, remote};
-use crate::fault::{Fault, Owner};
+use crate::fault::{Code, Fault};
 use crate::seed::{NodeLabel, Role, Taint};
 
 /// Where kubelet reads the CA of those who may talk to it.
@@ -77,8 +77,9 @@ impl Networking {
 
 /// Reads the value of ConfigMap `kubeadm-config`.
 pub fn cluster_configuration(text: &str) -> Result<ClusterConfiguration, Error> {
-    serde_yaml_ng::from_str(text)
-        .map_err(|_| Error::answer("ConfigMap kubeadm-config: its ClusterConfiguration cannot be read"))
+    serde_yaml_ng::from_str(text).map_err(|_| {
+        Error::answer(Code::ClusterConfiguration, "ConfigMap kubeadm-config: its ClusterConfiguration cannot be read")
+    })
 }
 
 /// Major and minor of `v1.36.3` or `1.36.3`.
@@ -92,12 +93,12 @@ fn minor(version: &str) -> Option<(u32, u32)> {
 /// # Errors
 /// The image's fault, with the command that makes one that fits `target`.
 pub fn check_skew(kubelet: &str, cluster: &str, target: &str) -> Result<(), Fault> {
-    let read = |version: &str, whose: &str, owner| {
+    let read = |version: &str, whose: &str, code| {
         minor(version)
-            .ok_or_else(|| Fault::new(owner, format!("version of {whose} cannot be read: {}", remote(version))))
+            .ok_or_else(|| Fault::new(code, format!("version of {whose} cannot be read: {}", remote(version))))
     };
-    let ours = read(kubelet, "kubelet in the bundle", Owner::Image)?;
-    let theirs = read(cluster, "the cluster in kubeadm-config", Owner::Cluster)?;
+    let ours = read(kubelet, "kubelet in the bundle", Code::KubeletVersion)?;
+    let theirs = read(cluster, "the cluster in kubeadm-config", Code::ClusterConfiguration)?;
     let what = if ours > theirs {
         "newer than the cluster"
     } else if ours.0 < theirs.0 || ours.1 + MAX_SKEW < theirs.1 {
@@ -107,7 +108,7 @@ pub fn check_skew(kubelet: &str, cluster: &str, target: &str) -> Result<(), Faul
     };
     let (major, minor) = theirs;
     Err(Fault::new(
-        Owner::Image,
+        Code::KubeletVersion,
         format!(
             "kubelet {} of this image is {what}, {}: imagebuild build --target {target} --kubernetes-version \
              {major}.{minor}",
@@ -125,7 +126,7 @@ pub fn kubelet_config(
     cri_socket: &str,
     resolv_conf: Option<&str>,
 ) -> Result<String, Error> {
-    let broken = |why: &str| Error::answer(format!("ConfigMap kubelet-config: {why}"));
+    let broken = |why: &str| Error::answer(Code::ClusterConfiguration, format!("ConfigMap kubelet-config: {why}"));
     let mut root: Mapping = serde_yaml_ng::from_str(published).map_err(|_| broken("it is no YAML mapping"))?;
     if root.get("kind").and_then(Value::as_str) != Some("KubeletConfiguration")
         || root.get("apiVersion").and_then(Value::as_str) != Some("kubelet.config.k8s.io/v1beta1")

@@ -119,25 +119,34 @@ fn skew() {
     }
     let refused = |kubelet: &str, cluster: &str| {
         let fault = check_skew(kubelet, cluster, "generic-arm64").unwrap_err();
-        (fault.owner, fault.to_string())
+        (fault.code, fault.to_string())
     };
     let command = "imagebuild build --target generic-arm64 --kubernetes-version";
     assert_eq!(
         refused("1.36.3", "v1.35.2"),
-        (Owner::Image, format!("kubelet 1.36.3 of this image is newer than the cluster, 1.35.2: {command} 1.35"))
+        (
+            Code::KubeletVersion,
+            format!("kubelet 1.36.3 of this image is newer than the cluster, 1.35.2: {command} 1.35")
+        )
     );
     assert_eq!(
         refused("1.36.3", "v1.40.0"),
-        (Owner::Image, format!("kubelet 1.36.3 of this image is too old for the cluster, 1.40.0: {command} 1.40"))
+        (
+            Code::KubeletVersion,
+            format!("kubelet 1.36.3 of this image is too old for the cluster, 1.40.0: {command} 1.40")
+        )
     );
     // Found by fuzzing: a version that is more than a line.
     assert_eq!(
         refused("1.36.3", "v1.35.\n2"),
-        (Owner::Image, format!("kubelet 1.36.3 of this image is newer than the cluster, 1.35. 2: {command} 1.35"))
+        (
+            Code::KubeletVersion,
+            format!("kubelet 1.36.3 of this image is newer than the cluster, 1.35. 2: {command} 1.35")
+        )
     );
     assert_eq!(
         refused("1.36.3", "stable-1"),
-        (Owner::Cluster, "version of the cluster in kubeadm-config cannot be read: stable-1".to_owned())
+        (Code::ClusterConfiguration, "version of the cluster in kubeadm-config cannot be read: stable-1".to_owned())
     );
 }
 

@@ -26,7 +26,7 @@ use x509_cert::name::Name;
 use super::client::Client;
 use super::error::{Error, Kind, remote};
 use super::{pin, tls};
-use crate::fault::{Fault, Owner};
+use crate::fault::{Code, Fault};
 use crate::secret::Secret;
 use crate::text::rfc3339;
 
@@ -48,7 +48,7 @@ pub struct Key(KeyPair);
 impl Key {
     /// A new key.
     pub fn generate() -> Result<Self, Fault> {
-        KeyPair::generate().map(Key).map_err(|e| Fault::new(Owner::Host, format!("make private key: {e}")))
+        KeyPair::generate().map(Key).map_err(|e| Fault::new(Code::Host, format!("make private key: {e}")))
     }
 
     /// The key that [`Key::pem`] gave; none when the text is not one.
@@ -63,7 +63,7 @@ impl Key {
 
     /// SEC 1 PEM (`EC PRIVATE KEY`), the form in which kubelet stores it.
     pub fn sec1_pem(&self) -> Result<Secret<String>, Fault> {
-        let broken = || Fault::new(Owner::Host, "write private key in SEC 1 form");
+        let broken = || Fault::new(Code::Host, "write private key in SEC 1 form");
         let info = PrivateKeyInfo::from_der(self.0.serialized_der()).map_err(|_| broken())?;
         let mut key = sec1::EcPrivateKey::from_der(info.private_key).map_err(|_| broken())?;
         // Go reads the curve from here; ring leaves it to the PKCS#8 shell.
@@ -79,7 +79,7 @@ impl Key {
 
     /// PKCS#10 request, PEM: `O=system:nodes, CN=system:node:<name>`, no further names.
     fn pkcs10(&self, node: &str) -> Result<String, Fault> {
-        let broken = |e: rcgen::Error| Fault::new(Owner::Host, format!("make certificate request: {e}"));
+        let broken = |e: rcgen::Error| Fault::new(Code::Host, format!("make certificate request: {e}"));
         let text = |s: &str| PrintableString::try_from(s).map(DnValue::PrintableString).map_err(broken);
         let mut subject = DistinguishedName::new();
         subject.push(DnType::OrganizationName, text("system:nodes")?);
@@ -158,7 +158,7 @@ pub enum Outcome {
     /// It is signed: the certificate chain, PEM.
     Issued(String),
     /// It is from an earlier attempt and nothing can come of it any more, for this reason; another key and CSR can.
-    Spoilt(String),
+    Spoilt(Code, String),
 }
 
 /// Sends the CSR and waits, by one watch of at most `limit`, until it is signed. `now` is the cluster's clock.
@@ -184,7 +184,7 @@ pub async fn certificate(
     let seen = client
         .watch(CSRS, &selector, limit, |event, csr| {
             if event == "DELETED" {
-                return Err(Fault::new(Owner::Cluster, format!("CSR {name} was deleted before it was signed")));
+                return Err(Fault::new(Code::CsrRejected, format!("CSR {name} was deleted before it was signed")));
             }
             approved = condition(csr, "Approved").is_some();
             // What is decided by the first event was decided before this attempt.
@@ -192,14 +192,14 @@ pub async fn certificate(
             match state(request, node, csr, now) {
                 State::UnderWay => Ok(None),
                 State::Signed(chain) => Ok(Some(Outcome::Issued(chain))),
-                State::Lost(why) if old => Ok(Some(Outcome::Spoilt(format!("CSR {name} {why}")))),
-                State::Lost(why) => {
-                    Err(Fault::new(Owner::Cluster, format!("CSR {name} {why}; the next try sends another")))
+                State::Lost(code, why) if old => Ok(Some(Outcome::Spoilt(code, format!("CSR {name} {why}")))),
+                State::Lost(code, why) => {
+                    Err(Fault::new(code, format!("CSR {name} {why}; the next try sends another")))
                 }
             }
         })
         .await?;
-    seen.ok_or_else(|| Fault::new(Owner::Cluster, pending(name, approved)))
+    seen.ok_or_else(|| pending(name, approved))
 }
 
 /// How far a CSR is.
@@ -209,24 +209,24 @@ enum State {
     /// With this certificate chain, PEM.
     Signed(String),
     /// Without a certificate for good, for this reason.
-    Lost(String),
+    Lost(Code, String),
 }
 
 fn state(request: &Request, node: &str, csr: &Value, now: SystemTime) -> State {
     if let Some(why) = condition(csr, "Denied") {
-        return State::Lost(format!("was denied{why}"));
+        return State::Lost(Code::CsrRejected, format!("was denied{why}"));
     }
     if let Some(why) = condition(csr, "Failed") {
-        return State::Lost(format!("could not be signed{why}"));
+        return State::Lost(Code::CsrRejected, format!("could not be signed{why}"));
     }
     let Some(encoded) = csr["status"]["certificate"].as_str() else { return State::UnderWay };
     let chain = STANDARD.decode(encoded).ok().and_then(|pem| String::from_utf8(pem).ok());
     let Some(chain) = chain.filter(|chain| request.fits(chain, node)) else {
-        return State::Lost("has a certificate that is not for this key and node".to_owned());
+        return State::Lost(Code::CsrNotSigned, "has a certificate that is not for this key and node".to_owned());
     };
     let until = pin::certificates(&chain).and_then(|c| tls::dates(c.first()?)).map(|(_, until)| until);
     match until.filter(|until| *until <= now) {
-        Some(until) => State::Lost(format!("has a certificate that expired at {}", rfc3339(until))),
+        Some(until) => State::Lost(Code::CsrNotSigned, format!("has a certificate that expired at {}", rfc3339(until))),
         None => State::Signed(chain),
     }
 }
@@ -240,12 +240,17 @@ fn condition(csr: &Value, kind: &str) -> Option<String> {
     Some(if words.is_empty() { words } else { format!(": {words}") })
 }
 
-fn pending(name: &str, approved: bool) -> String {
+fn pending(name: &str, approved: bool) -> Fault {
     match approved {
-        false => format!(
-            "CSR {name} waits for approval by an administrator of the cluster: kubectl certificate approve {name}"
-        ),
-        true => format!("CSR {name} is approved but not signed: no signer for {SIGNER} is at work"),
+        false => {
+            let command = format!("kubectl certificate approve {name}");
+            let text = format!("CSR {name} waits for approval by an administrator of the cluster: {command}");
+            Fault::new(Code::CsrPending, text)
+        }
+        true => {
+            let text = format!("CSR {name} is approved but not signed: no signer for {SIGNER} is at work");
+            Fault::new(Code::CsrNotSigned, text)
+        }
     }
 }
 

@@ -124,21 +124,25 @@ fn states_of_a_csr() {
         params.self_signed(&key.0).unwrap().pem()
     };
     let signed = |chain: &str| json!({"status": {"certificate": STANDARD.encode(chain)}});
-    let lost = |text: &str| State::Lost(text.to_owned());
+    let coded = |fault: &Fault| format!("{}: {fault}", fault.code);
+    let lost = |code: Code, text: &str| State::Lost(code, text.to_owned());
     assert_eq!(state(json!({"status": {}})), State::UnderWay);
     assert_eq!(state(with("Approved")), State::UnderWay);
     let good = issued(2030);
     assert_eq!(state(signed(&good)), State::Signed(good));
-    assert_eq!(state(with("Denied")), lost("was denied: R a b"));
-    assert_eq!(state(with("Failed")), lost("could not be signed: R a b"));
-    assert_eq!(state(signed("PEM")), lost("has a certificate that is not for this key and node"));
-    assert_eq!(state(signed(&issued(2026))), lost("has a certificate that expired at 2026-01-01T00:00:00Z"));
+    assert_eq!(state(with("Denied")), lost(Code::CsrRejected, "was denied: R a b"));
+    assert_eq!(state(with("Failed")), lost(Code::CsrRejected, "could not be signed: R a b"));
+    assert_eq!(state(signed("PEM")), lost(Code::CsrNotSigned, "has a certificate that is not for this key and node"));
     assert_eq!(
-        pending("c", false),
-        "CSR c waits for approval by an administrator of the cluster: kubectl certificate approve c"
+        state(signed(&issued(2026))),
+        lost(Code::CsrNotSigned, "has a certificate that expired at 2026-01-01T00:00:00Z")
     );
     assert_eq!(
-        pending("c", true),
-        "CSR c is approved but not signed: no signer for kubernetes.io/kube-apiserver-client-kubelet is at work"
+        coded(&pending("c", false)),
+        "FB425: CSR c waits for approval by an administrator of the cluster: kubectl certificate approve c"
+    );
+    assert_eq!(
+        coded(&pending("c", true)),
+        "FB426: CSR c is approved but not signed: no signer for kubernetes.io/kube-apiserver-client-kubelet is at work"
     );
 }

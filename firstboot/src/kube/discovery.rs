@@ -16,6 +16,7 @@ use super::error::{Error, Kind};
 use super::kubeconfig::ClusterInfo;
 use super::verified::{Certificates, proven, settle, verified};
 use super::{jws, kubeconfig, pin, tls};
+use crate::fault::Code;
 use crate::proxy::Via;
 use crate::seed::{CaPin, Cluster, Endpoint, Trust};
 use crate::text::rfc3339;
@@ -51,11 +52,11 @@ pub async fn discover(cluster: &Cluster, via: &Via, now: SystemTime) -> Result<F
             Err(error) => failures.push(error),
         }
     }
-    let kind = failures.first().map_or(Kind::Answer, |e| e.kind);
+    let (kind, code) = failures.first().map_or((Kind::Answer, Code::Cluster), |e| (e.kind, e.code));
     let retry_after = failures.iter().filter_map(|e| e.retry_after).max();
     let mut texts: Vec<String> = failures.into_iter().map(|e| e.text).collect();
     texts.dedup();
-    Err(Error { kind, text: texts.join("; "), retry_after })
+    Err(Error { kind, code, text: texts.join("; "), retry_after })
 }
 
 /// Token discovery.
@@ -68,16 +69,20 @@ async fn by_pins(cluster: &Cluster, via: &Via, at: &Endpoint, pins: &[CaPin], no
         return Err(unsigned(cluster, via, at, pins, config).await);
     };
     if !jws::verify(signature, config.as_bytes(), &cluster.token) {
-        return Err(Error::answer(format!(
-            "JWS signature of cluster-info does not match join token \"{id}\": its secret is not the cluster's, or \
+        return Err(Error::answer(
+            Code::SignatureMismatch,
+            format!(
+                "JWS signature of cluster-info does not match join token \"{id}\": its secret is not the cluster's, or \
              {at} is an impostor"
-        )));
+            ),
+        ));
     }
     let (info, bundle, pinned) = trusted(at, pins, config)?;
     let (client, ca) = verified(via, &server, pinned)?;
     let second = client.get(CLUSTER_INFO).await?;
     if second.body["data"]["kubeconfig"] != first.body["data"]["kubeconfig"] {
-        return Err(Error::answer(format!("cluster-info of {at} differs between unverified and verified request")));
+        let text = format!("cluster-info of {at} differs between unverified and verified request");
+        return Err(Error::answer(Code::ClusterInfo, text));
     }
     settle(&ca, bundle, second.date.unwrap_or(now), at)?;
     Ok(Found { ca_pem: info.ca_pem, server: info.server, server_time: second.date, client })
@@ -91,7 +96,7 @@ async fn unverified(via: &Via, at: &Endpoint) -> Result<Reply, Error> {
 
 fn kubeconfig_in<'r>(reply: &'r Reply, at: &Endpoint) -> Result<&'r str, Error> {
     let config = reply.body["data"]["kubeconfig"].as_str();
-    config.ok_or_else(|| Error::answer(format!("cluster-info of {at}: it holds no kubeconfig")))
+    config.ok_or_else(|| Error::answer(Code::ClusterInfo, format!("cluster-info of {at}: it holds no kubeconfig")))
 }
 
 /// The CA certificates of the cluster at `at` that the seed names: that takes no token, only its pins.
@@ -102,16 +107,18 @@ pub(super) async fn pinned(via: &Via, at: &Endpoint, pins: &[CaPin]) -> Result<C
 
 /// What cluster-info says, its CA bundle, and those certificates of it that the seed pins.
 fn trusted(at: &Endpoint, pins: &[CaPin], config: &str) -> Result<(ClusterInfo, Certificates, Certificates), Error> {
-    let info = kubeconfig::read(config).map_err(|why| Error::answer(format!("cluster-info of {at}: {why}")))?;
-    let bundle = pin::certificates(&info.ca_pem)
-        .ok_or_else(|| Error::answer(format!("cluster-info of {at}: its CA certificate cannot be read")))?;
+    let info = kubeconfig::read(config)
+        .map_err(|why| Error::answer(Code::ClusterInfo, format!("cluster-info of {at}: {why}")))?;
+    let bundle = pin::certificates(&info.ca_pem).ok_or_else(|| {
+        Error::answer(Code::ClusterInfo, format!("cluster-info of {at}: its CA certificate cannot be read"))
+    })?;
     let pinned = pin::pinned(&bundle, pins);
     if pinned.is_empty() {
         let offered: Vec<String> = bundle.iter().filter_map(|c| pin::pin_of(c)).map(|p| p.to_string()).collect();
-        return Err(Error::answer(format!(
-            "CA of the cluster at {at} does not match ca-cert-hashes: it is {}",
-            offered.join(", ")
-        )));
+        return Err(Error::answer(
+            Code::PinMismatch,
+            format!("CA of the cluster at {at} does not match ca-cert-hashes: it is {}", offered.join(", ")),
+        ));
     }
     Ok((info, bundle, pinned))
 }
@@ -126,10 +133,14 @@ async fn unsigned(cluster: &Cluster, via: &Via, at: &Endpoint, pins: &[CaPin], c
     {
         verified_time = proven(via, &url_of(at), pinned).await.ok().map(|(time, _)| time);
     }
-    let when = expired(cluster, verified_time).unwrap_or_else(|| "it may have expired, or never existed".to_owned());
-    Error::answer(format!(
-        "join token \"{id}\" is unknown to the cluster (no JWS signature for it in cluster-info): {when}"
-    ))
+    let (code, when) = match expired(cluster, verified_time) {
+        Some(when) => (Code::TokenExpired, when),
+        None => (Code::TokenUnknown, "it may have expired, or never existed".to_owned()),
+    };
+    Error::answer(
+        code,
+        format!("join token \"{id}\" is unknown to the cluster (no JWS signature for it in cluster-info): {when}"),
+    )
 }
 
 /// That the token has expired, if the seed says when it does and the verified time is later.
@@ -146,7 +157,7 @@ fn unpublished(error: Error, at: &Endpoint) -> Error {
         Kind::Status(404) => "does not exist (404)",
         _ => return error,
     };
-    error.saying(format!(
+    error.saying(Code::ClusterInfo, format!(
         "cluster-info of {at} {what}: publish it with kubeadm init phase bootstrap-token, or put ca-cert in place of \
          ca-cert-hashes in seed.toml"
     ))

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustls::CertificateError;
 
-use crate::fault::{Fault, Owner};
+use crate::fault::{Code, Fault};
 use crate::proxy::Proxy;
 
 /// What kind of failure it was, for callers that act on it.
@@ -27,6 +27,8 @@ pub enum Kind {
 pub struct Error {
     /// For the program.
     pub kind: Kind,
+    /// For people and scripts.
+    pub code: Code,
     /// For the person.
     pub text: String,
     /// How long the server asks to be left alone (`Retry-After`, RFC 9110 section 10.2.3).
@@ -35,18 +37,18 @@ pub struct Error {
 
 impl Error {
     /// An error of this kind.
-    pub fn new(kind: Kind, text: impl Into<String>) -> Self {
-        Error { kind, text: text.into(), retry_after: None }
+    pub fn new(kind: Kind, code: Code, text: impl Into<String>) -> Self {
+        Error { kind, code, text: text.into(), retry_after: None }
     }
 
     /// The server answered, but not what was asked for.
-    pub fn answer(text: impl Into<String>) -> Self {
-        Error::new(Kind::Answer, text)
+    pub fn answer(code: Code, text: impl Into<String>) -> Self {
+        Error::new(Kind::Answer, code, text)
     }
 
-    /// The same error in other words.
-    pub fn saying(self, text: impl Into<String>) -> Self {
-        Error { text: text.into(), ..self }
+    /// The same error with another code and in other words.
+    pub fn saying(self, code: Code, text: impl Into<String>) -> Self {
+        Error { code, text: text.into(), ..self }
     }
 }
 
@@ -60,8 +62,7 @@ impl std::error::Error for Error {}
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Fault {
-        let retry_after = error.retry_after;
-        Fault { owner: Owner::Cluster, cause: error.into(), retry_after }
+        Fault { code: error.code, retry_after: error.retry_after, cause: error.into() }
     }
 }
 
@@ -71,22 +72,22 @@ pub(super) fn transport(server: &str, proxy: Option<&Proxy>, error: &reqwest::Er
         && let Some(why) = proxy_cause(error)
     {
         let text = format!("reach API server {server} through proxy {}: {why}", proxy.host());
-        return Error::new(Kind::Transport, text);
+        return Error::new(Kind::Transport, Code::Proxy, text);
     }
     // TCP connections that fail in the middle of the handshake are someone's doing: firewalls that look into TLS.
     if error.is_connect() && cut(error) {
         let text = format!(
             "start TLS with API server {server}: connection cut in the handshake: is a firewall or a proxy in between?"
         );
-        return Error::new(Kind::Transport, text);
+        return Error::new(Kind::Transport, Code::ConnectionCut, text);
     }
-    let text = cause(server, error).unwrap_or_else(|| {
+    let (code, text) = cause(server, error).unwrap_or_else(|| {
         if error.is_timeout() {
-            return format!("connect to API server {server}: no answer in time");
+            return (Code::Unreachable, format!("connect to API server {server}: no answer in time"));
         }
-        format!("talk to API server {server}: {}", innermost(error))
+        (Code::Cluster, format!("talk to API server {server}: {}", innermost(error)))
     });
-    Error::new(Kind::Transport, text)
+    Error::new(Kind::Transport, code, text)
 }
 
 /// The words of the first cause, fit for one line.
@@ -114,7 +115,7 @@ fn proxy_cause(error: &reqwest::Error) -> Option<&'static str> {
         _ => Some("it answers with something that is no HTTP proxy's answer"),
     });
     let resolved = || chain().any(|e| e.to_string().starts_with("dns error")).then_some("its name is not resolved");
-    let io = || chain().flat_map(wrapped).find_map(|e| io_cause(e.kind()));
+    let io = || chain().flat_map(wrapped).find_map(|e| io_cause(e.kind())).map(|(_, why)| why);
     let connected = || chain().any(|e| e.downcast_ref::<rustls::Error>().is_some()) || !error.is_connect();
     tunnel.or_else(resolved).or_else(|| if connected() { None } else { io() })
 }
@@ -133,11 +134,11 @@ fn wrapped<'e>(link: &'e (dyn std::error::Error + 'static)) -> impl Iterator<Ite
 }
 
 /// Looks for a cause with a name along the chain of sources.
-fn cause(server: &str, error: &reqwest::Error) -> Option<String> {
+fn cause(server: &str, error: &reqwest::Error) -> Option<(Code, String)> {
     let mut next = error.source();
     while let Some(source) = next {
         if source.to_string().starts_with("dns error") {
-            return Some(format!("connect to API server {server}: name not resolved"));
+            return Some((Code::NameNotResolved, format!("connect to API server {server}: name not resolved")));
         }
         if let Some(tls) = source.downcast_ref::<rustls::Error>() {
             return Some(tls_cause(server, tls));
@@ -146,8 +147,8 @@ fn cause(server: &str, error: &reqwest::Error) -> Option<String> {
             if let Some(tls) = io.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
                 return Some(tls_cause(server, tls));
             }
-            if let Some(why) = io_cause(io.kind()) {
-                return Some(format!("connect to API server {server}: {why}"));
+            if let Some((code, why)) = io_cause(io.kind()) {
+                return Some((code, format!("connect to API server {server}: {why}")));
             }
         }
         next = source.source();
@@ -155,23 +156,23 @@ fn cause(server: &str, error: &reqwest::Error) -> Option<String> {
     None
 }
 
-/// Words for the failures of a connection that have a name.
-fn io_cause(kind: io::ErrorKind) -> Option<&'static str> {
+/// Code and words for the failures of a connection that have a name.
+fn io_cause(kind: io::ErrorKind) -> Option<(Code, &'static str)> {
     Some(match kind {
-        io::ErrorKind::ConnectionRefused => "connection refused",
-        io::ErrorKind::NetworkUnreachable => "network unreachable",
-        io::ErrorKind::HostUnreachable => "host unreachable",
-        io::ErrorKind::ConnectionReset => "connection reset",
-        io::ErrorKind::UnexpectedEof => "connection closed",
-        io::ErrorKind::TimedOut => "no answer in time",
+        io::ErrorKind::ConnectionRefused => (Code::ConnectionRefused, "connection refused"),
+        io::ErrorKind::NetworkUnreachable => (Code::Unreachable, "network unreachable"),
+        io::ErrorKind::HostUnreachable => (Code::Unreachable, "host unreachable"),
+        io::ErrorKind::ConnectionReset => (Code::ConnectionCut, "connection reset"),
+        io::ErrorKind::UnexpectedEof => (Code::ConnectionCut, "connection closed"),
+        io::ErrorKind::TimedOut => (Code::Unreachable, "no answer in time"),
         _ => return None,
     })
 }
 
-/// Says what is wrong with the server's TLS.
-fn tls_cause(server: &str, error: &rustls::Error) -> String {
+/// Code and words for what is wrong with the server's TLS.
+fn tls_cause(server: &str, error: &rustls::Error) -> (Code, String) {
     use rustls::Error::{AlertReceived, InvalidCertificate, InvalidMessage};
-    match error {
+    let (code, text) = match error {
         InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. }) => {
             // rustls prints them as its own types do: DnsName("a"), IpAddress(10.0.0.1).
             let names: Vec<&str> = presented
@@ -179,26 +180,30 @@ fn tls_cause(server: &str, error: &rustls::Error) -> String {
                 .map(|n| n.rsplit_once('(').map_or(n.as_str(), |(_, n)| n).trim_matches(['"', ')']))
                 .collect();
             let names = remote(&names.join(", "));
-            format!("certificate of API server {server} does not cover that address: it covers {names}")
+            (Code::NameMismatch, format!("does not cover that address: it covers {names}"))
         }
         InvalidCertificate(CertificateError::NotValidForName) => {
-            format!("certificate of API server {server} does not cover that address")
+            (Code::NameMismatch, "does not cover that address".to_owned())
         }
         InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
-            format!("certificate of API server {server} is not signed by the cluster's CA")
+            (Code::UnknownCa, "is not signed by the cluster's CA".to_owned())
         }
         InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
-            format!("certificate of API server {server} has expired")
+            (Code::CertificateDates, "has expired".to_owned())
         }
         InvalidCertificate(CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }) => {
-            format!("certificate of API server {server} is not yet valid: is this device's clock right?")
+            (Code::CertificateDates, "is not yet valid: is this device's clock right?".to_owned())
         }
         InvalidMessage(_) => {
-            format!("talk to API server {server}: it does not speak TLS: is a captive portal or a proxy in between?")
+            let text = "it does not speak TLS: is a captive portal or a proxy in between?";
+            return (Code::NotKubernetes, format!("talk to API server {server}: {text}"));
         }
-        AlertReceived(alert) => format!("talk to API server {server}: it ended TLS with {alert:?}"),
-        other => format!("talk to API server {server}: {}", remote(&other.to_string())),
-    }
+        AlertReceived(alert) => {
+            return (Code::Tls, format!("talk to API server {server}: it ended TLS with {alert:?}"));
+        }
+        other => return (Code::Tls, format!("talk to API server {server}: {}", remote(&other.to_string()))),
+    };
+    (code, format!("certificate of API server {server} {text}"))
 }
 
 /// Text from the other side, made fit for one line: printable, at most 300 characters.

@@ -12,7 +12,7 @@ use super::contract::{JoinHost, JoinInput, Joined};
 use super::csr::{self, Outcome};
 use super::published::{config_map, configured, data, existing_node};
 use super::{config, discovery, runtime};
-use crate::fault::{Fault, Owner};
+use crate::fault::Fault;
 
 /// Joins: blocks until the certificate is there or something failed. Trying again is always safe.
 ///
@@ -63,12 +63,12 @@ async fn certificate(
     let request = device.request(false)?;
     let why = match csr::certificate(api, &request, &input.node_name, now, input.csr_wait).await? {
         Outcome::Issued(chain) => return Ok(chain),
-        Outcome::Spoilt(why) => why,
+        Outcome::Spoilt(_, why) => why,
     };
     device.notice(&format!("{why}: sending another"));
     let request = device.request(true)?;
     match csr::certificate(api, &request, &input.node_name, now, input.csr_wait).await? {
         Outcome::Issued(chain) => Ok(chain),
-        Outcome::Spoilt(why) => Err(Fault::new(Owner::Cluster, format!("{why}; the next try sends another"))),
+        Outcome::Spoilt(code, why) => Err(Fault::new(code, format!("{why}; the next try sends another"))),
     }
 }

@@ -5,7 +5,7 @@
 use super::client::Reply;
 use super::error::{Error, Kind};
 use super::node::NodeClient;
-use crate::fault::Fault;
+use crate::fault::{Code, Fault};
 use crate::text::{timestamp, unix_seconds};
 use serde_json::{Value, json};
 use std::future::Future;
@@ -55,7 +55,7 @@ impl NodeClient {
     fn no_answer(&self, limit: Duration) -> Error {
         let text =
             format!("ask API server {} for the own Node: no answer in {} s", self.client.host(), limit.as_secs());
-        Error::new(Kind::Transport, text)
+        Error::new(Kind::Transport, Code::Unreachable, text)
     }
 
     /// No pod is given to this node any more. It is noted on the Node, for [`NodeClient::uncordon`]; what an

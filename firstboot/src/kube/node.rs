@@ -20,7 +20,7 @@ use super::client::Client;
 use super::error::{Error, Kind, remote};
 use super::pin;
 use super::tls::{self, PinnedCa, Validity};
-use crate::fault::{Fault, OwnedBy, Owner};
+use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::proxy::Via;
 use crate::seed::Taint;
 
@@ -93,7 +93,7 @@ impl NodeClient {
     /// # Errors
     /// The host's, when certificate and key cannot be used.
     pub fn through(via: &Via, name: &str, server: &str, ca_pem: &str, pem: &str) -> Result<Self, Fault> {
-        let unusable = |what: &str| Fault::new(Owner::Host, format!("use node certificate: {what}"));
+        let unusable = |what: &str| Fault::new(Code::NodeCredential, format!("use node certificate: {what}"));
         let ca = pin::certificates(ca_pem).ok_or_else(|| unusable("CA bundle cannot be read"))?;
         let chain = pin::certificates(pem).ok_or_else(|| unusable("certificate cannot be read"))?;
         let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| unusable("key cannot be read"))?;
@@ -166,7 +166,10 @@ impl NodeClient {
         let this_boot = |n: &NodeState| boot_id.is_none_or(|id| n.boot_id == id);
         self.watch_node(limit, |n| (n.ready && this_boot(n)).then(|| n.clone()))?.map_err(|last| {
             let why = last.map_or_else(|| "kubelet has not registered it".to_owned(), |n| n.why);
-            Fault::new(Owner::Cluster, format!("node {} is not Ready after {} s: {why}", self.name, limit.as_secs()))
+            Fault::new(
+                Code::NodeNotReady,
+                format!("node {} is not Ready after {} s: {why}", self.name, limit.as_secs()),
+            )
         })
     }
 
@@ -177,14 +180,17 @@ impl NodeClient {
     pub fn wait_pod_cidrs(&self, limit: Duration) -> Result<Vec<String>, Fault> {
         self.watch_node(limit, |n| (!n.pod_cidrs.is_empty()).then(|| n.pod_cidrs.clone()))?.map_err(|last| {
             let (name, seconds) = (&self.name, limit.as_secs());
-            let text = match last {
-                None => format!("node {name} is not registered by kubelet after {seconds} s"),
-                Some(_) => format!(
-                    "cluster allocates no podCIDR to node {name} ({seconds} s): run kube-controller-manager with \
+            let (code, text) = match last {
+                None => (Code::NodeNotReady, format!("node {name} is not registered by kubelet after {seconds} s")),
+                Some(_) => (
+                    Code::NoPodCidr,
+                    format!(
+                        "cluster allocates no podCIDR to node {name} ({seconds} s): run kube-controller-manager with \
                      --allocate-node-cidrs, or install a pod network"
+                    ),
                 ),
             };
-            Fault::new(Owner::Cluster, text)
+            Fault::new(code, text)
         })
     }
 
@@ -205,7 +211,7 @@ impl NodeClient {
                 }
                 if started.elapsed() > limit {
                     let text = format!("Lease of node {} is not renewed after {} s", self.name, limit.as_secs());
-                    return Err(Fault::new(Owner::Cluster, text));
+                    return Err(Fault::new(Code::NodeNotReady, text));
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }

@@ -11,7 +11,7 @@ use super::contract::{JoinHost, JoinInput};
 use super::discovery;
 use super::error::{Error, Kind};
 use super::node::NodeState;
-use crate::fault::{Fault, Owner};
+use crate::fault::{Code, Fault};
 
 /// First request with the token, kubeadm-config; decides which address of the cluster is kept.
 ///
@@ -26,10 +26,12 @@ pub(super) async fn configured(
     let preferred = by_seed.at(&found.server);
     let refused = |e: Error| match e.kind {
         Kind::Status(401) => {
-            let why = discovery::expired(&input.cluster, found.server_time);
-            let why = why.unwrap_or_else(|| "it may have expired, or lacks usage authentication".to_owned());
+            let (code, why) = match discovery::expired(&input.cluster, found.server_time) {
+                Some(why) => (Code::TokenExpired, why),
+                None => (Code::TokenUnknown, "it may have expired, or lacks usage authentication".to_owned()),
+            };
             let text = format!("join token \"{}\" is refused by the cluster (401): {why}", input.cluster.token.id());
-            e.saying(text)
+            e.saying(code, text)
         }
         _ => e,
     };
@@ -50,16 +52,22 @@ pub(super) async fn configured(
 pub(super) async fn config_map(api: &Client, input: &JoinInput, name: &str) -> Result<Reply, Error> {
     let reply = api.get(&format!("/api/v1/namespaces/kube-system/configmaps/{name}")).await;
     reply.map_err(|e| match e.kind {
-        Kind::Status(404) => e.saying(format!(
-            "ConfigMap {name} does not exist in namespace kube-system: publish it with kubeadm init phase \
+        Kind::Status(404) => e.saying(
+            Code::ClusterConfiguration,
+            format!(
+                "ConfigMap {name} does not exist in namespace kube-system: publish it with kubeadm init phase \
              upload-config all"
-        )),
+            ),
+        ),
         Kind::Status(403) => {
             let id = input.cluster.token.id();
-            e.saying(format!(
-                "ConfigMap {name} may not be read with join token \"{id}\": kubeadm init phase upload-config all \
+            e.saying(
+                Code::ClusterConfiguration,
+                format!(
+                    "ConfigMap {name} may not be read with join token \"{id}\": kubeadm init phase upload-config all \
                  permits it to group system:bootstrappers:kubeadm:default-node-token"
-            ))
+                ),
+            )
         }
         _ => e,
     })
@@ -68,7 +76,7 @@ pub(super) async fn config_map(api: &Client, input: &JoinInput, name: &str) -> R
 /// One key of a ConfigMap.
 pub(super) fn data<'r>(reply: &'r Reply, map: &str, key: &str) -> Result<&'r str, Error> {
     let text = reply.body["data"][key].as_str();
-    text.ok_or_else(|| Error::answer(format!("ConfigMap {map}: key {key} is missing")))
+    text.ok_or_else(|| Error::answer(Code::ClusterConfiguration, format!("ConfigMap {map}: key {key} is missing")))
 }
 
 /// How often a Ready Node of this name is looked at again; a token may not watch it.
@@ -102,7 +110,7 @@ pub(super) async fn existing_node(
         if left.is_zero() {
             let since = state.since;
             return Err(Fault::new(
-                Owner::Cluster,
+                Code::NodeNameTaken,
                 format!(
                     "a Node named \"{name}\" has been Ready in the cluster since {since}: kubectl delete node {name}, \
                      or give this device another name in seed.toml"

@@ -22,6 +22,7 @@ use rustls::{
 use x509_cert::der::Decode;
 
 use super::error;
+use crate::fault::Code;
 
 /// By which clock certificates are judged.
 #[derive(Debug, Clone, Copy)]
@@ -249,5 +250,5 @@ fn settings(
 
 /// Why TLS settings cannot be used.
 pub(super) fn setup(error: Error) -> error::Error {
-    error::Error::answer(format!("set up TLS: {error}"))
+    error::Error::answer(Code::Cluster, format!("set up TLS: {error}"))
 }

@@ -16,6 +16,7 @@ use rustls::pki_types::CertificateDer;
 use super::client::Client;
 use super::error::{Error, Kind};
 use super::tls::{self, PinnedCa, Validity};
+use crate::fault::Code;
 use crate::proxy::Via;
 use crate::text::{timestamp, unix_seconds};
 
@@ -36,13 +37,14 @@ pub(super) fn verified(via: &Via, server: &str, trusted: Certificates) -> Result
 /// that clock; trusts the whole `bundle` from then on. `at` names the server in the error.
 pub(super) fn settle(ca: &PinnedCa, bundle: Certificates, now: SystemTime, at: &dyn fmt::Display) -> Result<(), Error> {
     ca.settle(bundle, now).map_err(|why| {
-        let what = match why {
-            InvalidCertificate(Expired | ExpiredContext { .. }) => "has expired",
-            InvalidCertificate(NotValidYet | NotValidYetContext { .. }) => "is not yet valid",
-            _ => "is not signed by the cluster's CA",
+        let (code, what) = match why {
+            InvalidCertificate(Expired | ExpiredContext { .. }) => (Code::CertificateDates, "has expired"),
+            InvalidCertificate(NotValidYet | NotValidYetContext { .. }) => (Code::CertificateDates, "is not yet valid"),
+            _ => (Code::UnknownCa, "is not signed by the cluster's CA"),
         };
         let now = timestamp(unix_seconds(now));
-        Error::new(Kind::Transport, format!("certificate of API server {at} {what} at its own time, {now}"))
+        let text = format!("certificate of API server {at} {what} at its own time, {now}");
+        Error::new(Kind::Transport, code, text)
     })
 }
 

@@ -2,7 +2,7 @@
 //! Which interface is meant, as far as the seed leaves that open.
 
 use super::Link;
-use crate::fault::{Fault, OwnedBy, Owner};
+use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::journal::Record;
 use crate::journal::facts::Fact;
@@ -105,14 +105,14 @@ fn none(host: &Host, network: &Network) -> Result<Fault, Fault> {
         (Some(_), _, "") => {
             let text = "find a radio for [network.wifi]: this device shows none; is it there, and are its driver and \
                         firmware in the image?";
-            Fault::new(Owner::Host, text)
+            Fault::new(Code::NoWifi, text)
         }
         (Some(_), Some(interface), radios) => {
             let text =
                 format!("find radio {interface} of [network]: there is none of that name; this device has {radios}");
-            Fault::new(Owner::Seed, text)
+            Fault::new(Code::SettingDoesNotFit, text)
         }
-        (_, _, "") => Fault::new(Owner::Cluster, "find a link: this device has no network interface"),
-        (_, _, wired) => Fault::new(Owner::Cluster, format!("find a link: none of {wired} has one")),
+        (_, _, "") => Fault::new(Code::NoLink, "find a link: this device has no network interface"),
+        (_, _, wired) => Fault::new(Code::NoLink, format!("find a link: none of {wired} has one")),
     })
 }

@@ -2,7 +2,7 @@
 //! The network part itself.
 
 use super::message::{Accepted, Task, Told, receive, send};
-use crate::fault::{Fault, OwnedBy, Owner};
+use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::kube::contract::{JoinHost, Joined};
 use crate::kube::csr::Request;
 use crate::kube::join::obtain;
@@ -32,7 +32,8 @@ pub fn run() -> Result<(), Fault> {
     let missing = match sandbox::enter() {
         Ok(missing) => missing,
         Err(why) => {
-            let fault = Fault { owner: Owner::Host, cause: why.context("confine the network part"), retry_after: None };
+            let fault =
+                Fault { code: Code::NotConfined, cause: why.context("confine the network part"), retry_after: None };
             return tell(&stream, &failed(&fault)).owned_by(Owner::Host);
         }
     };
@@ -48,7 +49,7 @@ fn tell_panics(stream: &UnixStream) -> Result<()> {
     let stream = stream.try_clone().context("copy the connection to the privileged part")?;
     std::panic::set_hook(Box::new(move |why| {
         // Whoever made it stop is out there, so it is worth another try.
-        let fault = Fault::new(Owner::Cluster, format!("join in the network part: {why}"));
+        let fault = Fault::new(Code::NetworkPart, format!("join in the network part: {why}"));
         let _ = tell(&stream, &failed(&fault));
     }));
     Ok(())
@@ -77,7 +78,7 @@ fn tell(stream: &UnixStream, told: &Told) -> Result<()> {
 
 fn failed(fault: &Fault) -> Told {
     let retry_after = fault.retry_after.map(|t| t.as_secs());
-    Told::Failed { owner: fault.owner.word().to_owned(), text: fault.to_string(), retry_after }
+    Told::Failed { code: fault.code.as_str().to_owned(), text: fault.to_string(), retry_after }
 }
 
 /// The device, at the other end of the connection.

@@ -38,8 +38,8 @@ pub enum Told {
     Joined(Box<Joined>),
     /// The last message: why there is nothing.
     Failed {
-        /// [`crate::fault::Owner::word`].
-        owner: String,
+        /// [`crate::fault::Code::as_str`].
+        code: String,
         /// One line.
         text: String,
         /// How long the cluster asks to be left alone, seconds.

@@ -7,7 +7,7 @@
 
 use super::message::{Accepted, Task, Told, at, receive, send};
 use super::validate::{self, impossible};
-use crate::fault::{Fault, OwnedBy, Owner};
+use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::kube::contract::{JoinHost, JoinInput, Joined};
 use crate::kube::csr::Request;
 use crate::seed::JoinToken;
@@ -50,7 +50,7 @@ struct Talk<'a, 'd> {
 impl Talk<'_, '_> {
     fn until_the_end(mut self, stream: &UnixStream) -> Result<Joined, Fault> {
         loop {
-            let told = receive(stream).owned_by(Owner::Cluster)?;
+            let told = receive(stream).coded(Code::NetworkPart)?;
             match told.ok_or_else(|| impossible("it ended without a word; journalctl -u 'firstboot-network@*'"))? {
                 Told::Progress(text) => {
                     let text = self.line(&text)?;
@@ -65,7 +65,7 @@ impl Talk<'_, '_> {
                         return Err(impossible("it tells the time a second time or too late"));
                     }
                     self.device.server_time(at(seconds))?;
-                    send(stream, &Accepted).owned_by(Owner::Cluster)?;
+                    send(stream, &Accepted).coded(Code::NetworkPart)?;
                 }
                 Told::Ask { fresh } => {
                     // The key that is kept, then a new one: a third would be asked for by nobody.
@@ -74,13 +74,14 @@ impl Talk<'_, '_> {
                     }
                     self.asked += 1;
                     let request = self.device.request(fresh)?;
-                    send(stream, &request).owned_by(Owner::Cluster)?;
+                    send(stream, &request).coded(Code::NetworkPart)?;
                     self.request = Some(request);
                 }
                 Told::Joined(joined) => return validate::joined(*joined, self.input, self.request.as_ref()),
-                Told::Failed { owner, text, retry_after } => {
-                    let owner = Owner::of_word(&owner).ok_or_else(|| impossible("it blames nobody that there is"))?;
-                    let mut fault = Fault::new(owner, one_line(&text, &self.input.cluster.token));
+                Told::Failed { code, text, retry_after } => {
+                    let code = Code::parse(&code).filter(|code| accepts(*code));
+                    let code = code.ok_or_else(|| impossible("its fault has no code that a join can have"))?;
+                    let mut fault = Fault::new(code, one_line(&text, &self.input.cluster.token));
                     fault.retry_after = retry_after.map(|s| Duration::from_secs(s).min(RETRY_AFTER));
                     return Err(fault);
                 }
@@ -95,6 +96,12 @@ impl Talk<'_, '_> {
             false => Err(impossible("it talks without end")),
         }
     }
+}
+
+/// Whether the network part may report this code: the cluster's, that the image's kubelet does not fit the cluster, or
+/// that this device does not let it work. A code of the seed or another one of the image would stop the device.
+fn accepts(code: Code) -> bool {
+    code.owner() == Owner::Cluster || matches!(code, Code::KubeletVersion | Code::NotConfined | Code::Host)
 }
 
 /// A text made fit for console, log and status file: one line, not too long, and never the token.

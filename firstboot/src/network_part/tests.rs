@@ -5,7 +5,7 @@
 use super::confined::serve;
 use super::message::{LONGEST, Task, Told, receive, send};
 use super::privileged::obtain;
-use crate::fault::{Fault, Owner};
+use crate::fault::{Code, Fault, Owner};
 use crate::kube::contract::{JoinHost, JoinInput, Joined};
 use crate::kube::csr::{Key, Request};
 use crate::kube::pin;
@@ -88,7 +88,7 @@ impl JoinHost for Bench {
     }
     fn server_time(&mut self, time: SystemTime) -> Result<(), Fault> {
         self.asked.push(format!("clock {}", crate::text::unix_seconds(time)));
-        if self.floor <= time { Ok(()) } else { Err(Fault::new(Owner::Cluster, "below the floor")) }
+        if self.floor <= time { Ok(()) } else { Err(Fault::new(Code::ClusterTime, "below the floor")) }
     }
     fn progress(&mut self, text: &str) {
         self.asked.push(format!("progress {text}"));
@@ -133,7 +133,7 @@ fn talk(cluster: &Cluster, device: &mut Bench, told: Vec<Told>) -> Result<Joined
 fn refused(told: Vec<Told>) -> (String, Vec<String>) {
     let (ca, mut device) = (ca(), Bench::new());
     let Err(fault) = talk(&cluster(&ca), &mut device, told) else { panic!("it was believed") };
-    assert_eq!(fault.owner, Owner::Cluster);
+    assert_eq!(fault.owner(), Owner::Cluster);
     (fault.to_string(), device.asked)
 }
 
@@ -242,15 +242,18 @@ fn a_refused_time_ends_the_join_before_the_token_is_sent() {
 }
 
 #[test]
-fn a_failure_keeps_its_owner_and_loses_the_token() {
+fn a_failure_keeps_its_code_and_loses_the_token() {
     let (ca, mut device) = (ca(), Bench::new());
     let failed =
-        |owner: &str| Told::Failed { owner: owner.into(), text: format!("{SECRET}\n!"), retry_after: Some(u64::MAX) };
-    let fault = talk(&cluster(&ca), &mut device, vec![failed("image")]).unwrap_err();
-    assert_eq!((fault.owner, fault.to_string().as_str()), (Owner::Image, "… !"));
+        |code: &str| Told::Failed { code: code.into(), text: format!("{SECRET}\n!"), retry_after: Some(u64::MAX) };
+    let fault = talk(&cluster(&ca), &mut device, vec![failed("FB205")]).unwrap_err();
+    assert_eq!((fault.code, fault.to_string().as_str()), (Code::KubeletVersion, "… !"));
     assert_eq!(fault.retry_after, Some(Duration::from_secs(3600)));
-    let (text, _) = refused(vec![failed("nobody")]);
-    assert_eq!(text, "join through the network part: it blames nobody that there is");
+    // No code, and codes by which it could stop the device.
+    for code in ["nobody", "FB999", "FB100", "FB107", "FB206", "FB306"] {
+        let (text, _) = refused(vec![failed(code)]);
+        assert_eq!(text, "join through the network part: its fault has no code that a join can have", "{code}");
+    }
 }
 
 #[test]
@@ -281,7 +284,7 @@ fn a_message_that_is_none_ends_the_conversation() {
     let (here, mut there) = UnixStream::pair().unwrap();
     there.write_all(b"\0\0\0\x07garbage").unwrap();
     let fault = obtain(&here, &input(&cluster), &mut Bench::new()).unwrap_err();
-    assert_eq!((fault.owner, fault.to_string().as_str()), (Owner::Cluster, "read a message: it is not one"));
+    assert_eq!((fault.code, fault.to_string().as_str()), (Code::NetworkPart, "read a message: it is not one"));
 }
 
 #[test]
@@ -295,7 +298,7 @@ fn what_cannot_come_from_the_cluster() {
         let told = vec![Told::Ask { fresh: false }, Told::Joined(Box::new(joined))];
         let fault = talk(&cluster, &mut device, told).unwrap_err();
         let text = fault.to_string();
-        (fault.owner, text.strip_prefix("join through the network part: ").unwrap_or(&text).to_owned())
+        (fault.code, text.strip_prefix("join through the network part: ").unwrap_or(&text).to_owned())
     };
     let key = "the certificate is not for this node and its key";
     let other = Key::generate().unwrap();
@@ -320,10 +323,10 @@ fn what_cannot_come_from_the_cluster() {
         (Box::new(|j| j.cri_socket = "unix:///tmp/x".into()), values),
     ];
     for (change, text) in changes {
-        assert_eq!(refused(&change), (Owner::Cluster, text.to_owned()));
+        assert_eq!(refused(&change), (Code::NetworkPart, text.to_owned()));
     }
-    let (owner, text) = refused(&|j| j.cluster_version = "v1.30.0".into());
-    assert!(owner == Owner::Image && text.contains("newer than the cluster"), "{text}");
+    let (code, text) = refused(&|j| j.cluster_version = "v1.30.0".into());
+    assert!(code == Code::KubeletVersion && text.contains("newer than the cluster"), "{text}");
     // Nobody asked for a key.
     let mut device = Bench::new();
     let told = vec![Told::Joined(Box::new(good(&ca, &device.key)))];

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Whether what the network part hands over can be what the seed's cluster gave.
 
-use crate::fault::{Fault, Owner};
+use crate::fault::{Code, Fault};
 use crate::kube::config::check_skew;
 use crate::kube::contract::{JoinInput, Joined};
 use crate::kube::csr::Request;
@@ -43,7 +43,7 @@ pub(super) fn joined(told: Joined, input: &JoinInput, request: Option<&Request>)
 
 /// What no network part says that is as it was built.
 pub(super) fn impossible(why: &str) -> Fault {
-    Fault::new(Owner::Cluster, format!("join through the network part: {why}"))
+    Fault::new(Code::NetworkPart, format!("join through the network part: {why}"))
 }
 
 /// Whether a text of certificates holds a key as well: it would stand before the node's own.

@@ -2,7 +2,7 @@
 //! A client that is this node, by kubelet's files alone.
 
 use super::proxy_env;
-use crate::fault::{Fault, OwnedBy, Owner};
+use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::journal::facts::Fact;
 use crate::kube::config::CA_FILE;
@@ -22,7 +22,7 @@ pub(crate) fn node_client(host: &Host) -> Result<NodeClient, Fault> {
         let node = host.journal().fact(Fact::Node).map(str::to_owned).context("find the node's name in the journal")?;
         Ok((server, ca, pem, node))
     };
-    let (server, ca, pem, node) = open().owned_by(Owner::Host)?;
+    let (server, ca, pem, node) = open().coded(Code::NodeCredential)?;
     let via = proxy_env::kept(host).owned_by(Owner::Host)?;
     NodeClient::through(&via, &node, &server, &ca, &pem)
 }

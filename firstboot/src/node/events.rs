@@ -11,6 +11,6 @@ pub(crate) fn tell(host: &Host, reason: &'static str, warning: bool, message: St
     let occasion = occasion.chars().filter(char::is_ascii_hexdigit).take(16).collect();
     let event = Event { reason, warning, message, occasion, time: unix_seconds(host.now()) };
     if let Err(fault) = node_client(host).and_then(|client| client.tell(&event)) {
-        host.sys().say(&format!("firstboot: no Event for the cluster ({}): {fault}", fault.owner.word()));
+        host.sys().say(&format!("firstboot: no Event for the cluster ({}): {fault}", fault.tag()));
     }
 }

@@ -4,7 +4,7 @@
 use super::context::Cx;
 use crate::bundle::File as Entry;
 use crate::bundle::installed::{CURRENT, Installed, missing};
-use crate::fault::{Fault, OwnedBy, Owner};
+use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Writer;
 use crate::journal::{Effect, Record};
 use crate::unpack::unpack;
@@ -74,7 +74,7 @@ fn install(cx: &Cx, missing: &[&Entry]) -> Result<(), Fault> {
             .host
             .reader(&source)
             .and_then(|b| b.with_context(|| format!("find {source}, bundle file {}", entry.path)))
-            .owned_by(Owner::Image)?;
+            .coded(Code::BundleIncomplete)?;
         jobs.push(Job { entry, blob, writer: cx.host.create(&path, entry.mode).owned_by(Owner::Host)? });
     }
     // The largest first, so that no processor is left with it at the end.
@@ -109,5 +109,5 @@ fn unpack_all(jobs: Vec<Job<'_>>) -> Result<Vec<Writer>, Fault> {
             });
         }
     });
-    done.into_inner().map_err(|_| Fault::new(Owner::Host, "unpack the bundle: a worker stopped"))?
+    done.into_inner().map_err(|_| Fault::new(Code::Host, "unpack the bundle: a worker stopped"))?
 }

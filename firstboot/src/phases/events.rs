@@ -53,7 +53,7 @@ mod tests {
         joined(&cx).unwrap();
         let said = seen.lines.take();
         assert!(
-            matches!(&said[..], [one] if one.starts_with("firstboot: no Event for the cluster (host): ")),
+            matches!(&said[..], [one] if one.starts_with("firstboot: no Event for the cluster (host, FB317): ")),
             "{said:?}"
         );
     }

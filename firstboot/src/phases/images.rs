@@ -5,7 +5,7 @@
 use super::context::Cx;
 use crate::containerd::images::{complete, import, missing, named};
 use crate::containerd::{damage, ready, repair};
-use crate::fault::{Fault, OwnedBy, Owner};
+use crate::fault::{Code, Fault, OwnedBy, Owner};
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
     let torn = || damage::torn_pause(&cx.host, &cx.bundle.manifest.sandbox_image);
@@ -23,7 +23,7 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     match lacking()?.first() {
         None => repair::whole(&cx.host).owned_by(Owner::Host),
         Some(name) => Err(Fault::new(
-            Owner::Image,
+            Code::BundleImageName,
             format!("import image {name}: the runtime does not know it afterwards; its archive has another name"),
         )),
     }

@@ -5,7 +5,7 @@ use super::context::Cx;
 use super::seal::spend;
 use crate::clock;
 use crate::containerd::cri::SOCKET;
-use crate::fault::{Fault, OwnedBy, Owner};
+use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::firewall::discover_peers;
 use crate::host::{Host, STATE_DIR};
 use crate::image::ImageInfo;
@@ -58,15 +58,15 @@ pub(super) fn client(cx: &Cx) -> Result<NodeClient, Fault> {
         String::from_utf8(bytes).with_context(|| format!("read {path}"))
     };
     let server = cx.host.journal().fact(Fact::Server).map(str::to_owned);
-    let server = server.context("find the API server in the journal").owned_by(Owner::Host)?;
-    let (ca, pem) = (text(CA_FILE).owned_by(Owner::Host)?, text(PEM).owned_by(Owner::Host)?);
+    let server = server.context("find the API server in the journal").coded(Code::StateDamaged)?;
+    let (ca, pem) = (text(CA_FILE).coded(Code::NodeCredential)?, text(PEM).coded(Code::NodeCredential)?);
     NodeClient::through(&cx.seed.network.via, &node_name(cx)?, &server, &ca, &pem)
 }
 
 /// The name that the identity phase found.
 pub(super) fn node_name(cx: &Cx) -> Result<String, Fault> {
     let name = cx.host.journal().fact(Fact::Node).map(str::to_owned);
-    name.context("find the node's name in the journal").owned_by(Owner::Host)
+    name.context("find the node's name in the journal").coded(Code::StateDamaged)
 }
 
 /// Whether the cluster already had a Node of this name, which kubelet will not label.
@@ -88,7 +88,7 @@ fn key_path() -> String {
 fn ask(cx: &Cx) -> Result<(Joined, Key), Fault> {
     if cx.seed.cluster.token.is_spent() {
         return Err(Fault::new(
-            Owner::Seed,
+            Code::TokenUsedUp,
             format!("use the token in {}: it was used and erased by this device; drop a new seed", cx.seed_name),
         ));
     }

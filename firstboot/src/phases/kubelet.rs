@@ -3,7 +3,7 @@
 
 use super::context::Cx;
 use super::kubelet_config;
-use crate::fault::{Fault, OwnedBy, Owner};
+use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::journal::facts::{self, Fact};
 use crate::journal::{Effect, Record};
@@ -86,21 +86,21 @@ fn wait(cx: &Cx, before: u32) -> Result<(), Fault> {
     }
 }
 
-/// Why kubelet is not well, and whose move it is: what it does not like about `[kubelet.config]` is the seed's.
+/// Why kubelet is not well, and who must act: what it does not like about `[kubelet.config]` is the seed's.
 fn fault(cx: &Cx, ended: u32, complaint: Option<String>) -> Fault {
     let state = match ended {
         0 | 1 => format!("wait for kubelet: not healthy after {} s", LIMIT.as_secs()),
         _ => format!("start kubelet: it ended {ended} times"),
     };
     let Some(complaint) = complaint else {
-        return Fault::new(Owner::Host, format!("{state}, see journalctl -u kubelet"));
+        return Fault::new(Code::KubeletUnhealthy, format!("{state}, see journalctl -u kubelet"));
     };
     let ours = |complaint: &str| {
         complaint.contains("dropin") || cx.seed.kubelet.config.keys().any(|field| complaint.contains(field.as_str()))
     };
     match !cx.seed.kubelet.config.is_empty() && ours(&complaint) {
-        true => Fault::new(Owner::Seed, format!("{state}, by [kubelet.config]: {complaint}")),
-        false => Fault::new(Owner::Host, format!("{state}: {complaint}")),
+        true => Fault::new(Code::KubeletConfigRejected, format!("{state}, by [kubelet.config]: {complaint}")),
+        false => Fault::new(Code::KubeletUnhealthy, format!("{state}: {complaint}")),
     }
 }
 

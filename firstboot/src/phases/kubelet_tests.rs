@@ -36,7 +36,7 @@ const SEED: &str = "version = 1\n[cluster]\napiserver = \"10.0.2.2\"\ntoken = \"
                     \"sha256:0000000000000000000000000000000000000000000000000000000000000000\"\n";
 
 /// The fault when kubelet ended so often and left this log.
-fn applied(seed: &str, ended: &'static str, log: &'static str) -> (Owner, String) {
+fn applied(seed: &str, ended: &'static str, log: &'static str) -> (Code, String) {
     let dir = tempfile::tempdir().unwrap();
     let (fake, _) = Fake::new();
     let fake = fake.answering(move |argv| match argv {
@@ -45,7 +45,7 @@ fn applied(seed: &str, ended: &'static str, log: &'static str) -> (Owner, String
         _ => None,
     });
     let fault = apply(&cx(dir.path(), fake, seed)).unwrap_err();
-    (fault.owner, fault.to_string())
+    (fault.code, fault.to_string())
 }
 
 /// A second seed, after kubelet had been started again three times under the first: those do not count.
@@ -63,21 +63,24 @@ fn what_was_before_does_not_count() {
 }
 
 #[test]
-fn whose_move_it_is_when_kubelet_keeps_ending() {
+fn who_must_act_when_kubelet_keeps_ending() {
     let with = |line: &str| format!("{SEED}[kubelet.config]\n{line}\n");
-    let (owner, text) = applied(&with("topologyManagerPolicy = \"x\""), "2", STATIC);
-    assert_eq!(owner, Owner::Seed);
+    let (code, text) = applied(&with("topologyManagerPolicy = \"x\""), "2", STATIC);
+    assert_eq!(code, Code::KubeletConfigRejected);
     assert!(
         text.starts_with("start kubelet: it ended 2 times, by [kubelet.config]: failed to validate kubelet"),
         "{text}"
     );
-    let (owner, text) = applied(&with("maxPods = 60"), "3", STATIC);
-    assert_eq!(owner, Owner::Host);
+    let (code, text) = applied(&with("maxPods = 60"), "3", STATIC);
+    assert_eq!(code, Code::KubeletUnhealthy);
     assert!(text.starts_with("start kubelet: it ended 3 times: failed to validate kubelet configuration"), "{text}");
-    let (owner, _) = applied(&with("memorySwap = {}"), "2", SWAP);
-    assert_eq!(owner, Owner::Seed);
+    let (code, _) = applied(&with("memorySwap = {}"), "2", SWAP);
+    assert_eq!(code, Code::KubeletConfigRejected);
     let never = "wait for kubelet: not healthy after 240 s, see journalctl -u kubelet";
-    assert_eq!(applied(SEED, "0", ""), (Owner::Host, never.to_owned()));
-    let (owner, text) = applied(SEED, "1", "E1122 20:08:37.1 1 kubelet.go:9] \"No CRI\"\n");
-    assert_eq!((owner, text.as_str()), (Owner::Host, "wait for kubelet: not healthy after 240 s: \"No CRI\""));
+    assert_eq!(applied(SEED, "0", ""), (Code::KubeletUnhealthy, never.to_owned()));
+    let (code, text) = applied(SEED, "1", "E1122 20:08:37.1 1 kubelet.go:9] \"No CRI\"\n");
+    assert_eq!(
+        (code, text.as_str()),
+        (Code::KubeletUnhealthy, "wait for kubelet: not healthy after 240 s: \"No CRI\"")
+    );
 }

@@ -3,7 +3,7 @@
 //! route is not asked for where the API server is on the link.
 
 use super::context::Cx;
-use crate::fault::{Fault, OwnedBy, Owner};
+use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::network::{select_link, vlan_name};
 use crate::seed::Seed;
@@ -28,8 +28,8 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
         Some(()) => Ok(()),
         None => {
             let goals: Vec<String> = goals(&cx.seed).into_iter().map(|(_, shown)| shown).collect();
-            let why = why_not(&cx.host, &cx.seed).owned_by(Owner::Host)?;
-            Err(Fault::new(Owner::Cluster, format!("find a route to {}: {why}", goals.join(", "))))
+            let (code, why) = why_not(&cx.host, &cx.seed).owned_by(Owner::Host)?;
+            Err(Fault::new(code, format!("find a route to {}: {why}", goals.join(", "))))
         }
     }
 }
@@ -99,8 +99,8 @@ fn route_v6(line: &str) -> Option<(IpNet, String)> {
     Some((net.into(), (*interface).to_owned()))
 }
 
-/// What the links look like, for the person who reads the status file.
-fn why_not(host: &Host, seed: &Seed) -> Result<String> {
+/// What the links look like, for the person who reads the status file; the code of the one that came furthest.
+fn why_not(host: &Host, seed: &Seed) -> Result<(Code, String)> {
     let (network, routes) = (&seed.network, routes(host)?);
     let links = select_link::links(host)?;
     if let Some(interface) = &network.interface
@@ -109,7 +109,8 @@ fn why_not(host: &Host, seed: &Seed) -> Result<String> {
     {
         let names: Vec<&str> = links.iter().map(|l| l.name.as_str()).collect();
         let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        return Ok(format!("interface {interface} of [network] is not there; this device has {names}"));
+        let text = format!("interface {interface} of [network] is not there; this device has {names}");
+        return Ok((Code::NoInterface, text));
     }
     let mut told = Vec::new();
     for link in &links {
@@ -120,18 +121,23 @@ fn why_not(host: &Host, seed: &Seed) -> Result<String> {
         let over = |name: &str| name == link.name || network.vlan.is_some_and(|id| name == vlan_name(id));
         let name = &link.name;
         told.push(match (link.carrier, network.wifi.is_some()) {
-            (false, true) => format!("{name} is not connected: wrong ssid or password, or out of reach"),
-            (false, false) => format!("{name} has no link"),
+            (false, true) => {
+                (Code::WifiNotConnected, format!("{name} is not connected: wrong ssid or password, or out of reach"))
+            }
+            (false, false) => (Code::NoLink, format!("{name} has no link")),
             (true, _) if routes.iter().any(|(_, interface)| over(interface)) => {
                 let gateway = network.gateway.is_empty() && !network.addresses.is_empty();
                 let hint = if gateway { " (gateway is missing in [network])" } else { "" };
-                format!("{name} has an address, but no route leads there{hint}")
+                (Code::NoRoute, format!("{name} has an address, but no route leads there{hint}"))
             }
-            (true, _) if network.dhcp => format!("{name} has a link but no address (no DHCP answer)"),
-            (true, _) => format!("{name} has a link but not the addresses of [network]"),
+            (true, _) if network.dhcp => (Code::NoRoute, format!("{name} has a link but no address (no DHCP answer)")),
+            (true, _) => (Code::NoRoute, format!("{name} has a link but not the addresses of [network]")),
         });
     }
-    Ok(if told.is_empty() { "this device has no network interface".into() } else { told.join(", ") })
+    // Codes are in the order of the way to the cluster.
+    let code = told.iter().map(|(code, _)| *code).max().unwrap_or(Code::NoLink);
+    let texts: Vec<String> = told.into_iter().map(|(_, text)| text).collect();
+    Ok((code, if texts.is_empty() { "this device has no network interface".into() } else { texts.join(", ") }))
 }
 
 #[cfg(test)]

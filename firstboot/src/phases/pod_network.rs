@@ -7,7 +7,7 @@
 
 use super::context::Cx;
 use super::join::client;
-use crate::fault::{Fault, OwnedBy, Owner};
+use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::seed::Cni;
 use anyhow::Result;
@@ -52,7 +52,7 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
             Err(fault) => last = Some(fault),
         }
     }
-    Err(last.unwrap_or_else(|| Fault::new(Owner::Cluster, "wait for the node's podCIDR")))
+    Err(last.unwrap_or_else(|| Fault::new(Code::NoPodCidr, "wait for the node's podCIDR")))
 }
 
 /// Takes the configuration away that firstboot wrote, once the cluster's own lies beside it.

@@ -6,7 +6,7 @@ use super::context::Cx;
 use super::events;
 use crate::boot_partition::copies::{beside, is_copy};
 use crate::boot_partition::{BootPartition, SEED_NAMES, Sought, encodings};
-use crate::fault::{Fault, OwnedBy, Owner};
+use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::host::kept::RECEIPT;
 use crate::journal::Record;
@@ -112,7 +112,7 @@ fn nothing_left(host: &Host, boot: &BootPartition, sought: &Sought) -> Result<()
     if !files.is_empty() {
         let files = files.join(", ");
         let text = format!("destroy the seed: the token also stands in {files}; remove it from the boot partition");
-        return Err(Fault::new(Owner::Host, text));
+        return Err(Fault::new(Code::TokenLeft, text));
     }
     host.change_boot("overwrite", "what is left", || boot.blank(&places)).owned_by(Owner::Host)?;
     match boot.scan_for(sought).owned_by(Owner::Host)?.len() {
@@ -121,7 +121,7 @@ fn nothing_left(host: &Host, boot: &BootPartition, sought: &Sought) -> Result<()
             let text = format!(
                 "destroy the seed: the token still stands at {left} places outside any file; reformat the boot partition"
             );
-            Err(Fault::new(Owner::Host, text))
+            Err(Fault::new(Code::TokenLeft, text))
         }
     }
 }
@@ -132,7 +132,8 @@ fn undone(host: &Host, fault: Fault) -> Fault {
     let text = if text.starts_with("destroy the seed: ") { text } else { format!("destroy the seed: {text}") };
     let boot = host.boot_id().ok().flatten().unwrap_or_default();
     tell(host, "SeedNotDestroyed", true, text.clone(), &boot);
-    Fault::new(fault.owner, text)
+    let code = if fault.code == Code::TokenLeft { fault.code } else { Code::SeedNotDestroyed };
+    Fault::new(code, text)
 }
 
 /// The power went between the destruction of the seed and the last record, or something is left of its token: it is

@@ -2,7 +2,7 @@
 //! What a check is given, and what it finds.
 
 use crate::bundle::installed::Installed;
-use crate::fault::{Fault, Owner};
+use crate::fault::{Code, Fault};
 use crate::host::Host;
 use crate::image::ImageInfo;
 use crate::seed::Seed;
@@ -18,18 +18,18 @@ pub struct Check {
     pub(super) look: fn(&CheckContext<'_>) -> Result<Finding>,
 }
 
-/// What one check found, with words for it and, unless all is well, who has to act.
+/// What one check found, with words for it and, unless all is well, its code.
 pub enum Finding {
     /// All is well.
     Fine(String),
     /// The join may work; a person should know.
-    Warning(Owner, String),
+    Warning(Code, String),
     /// The join will not work.
-    Error(Owner, String),
+    Error(Code, String),
 }
 
-/// Why there is no seed that can be used, and who has to act.
-pub type Refusal = (Owner, String);
+/// Why there is no seed that can be used: code and text.
+pub type Refusal = (Code, String);
 
 /// What each API server said: `host:port`; how far it is ahead of this device's clock in seconds, or why not.
 pub(super) type Times = Vec<(String, Result<i64, Fault>)>;

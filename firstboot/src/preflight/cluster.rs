@@ -5,8 +5,7 @@
 use super::check::Finding::{self, Error, Fine, Warning};
 use super::check::{CheckContext, Times};
 use crate::clock::{self, has_timesyncd};
-use crate::fault::Fault;
-use crate::fault::Owner::{Cluster, Host, Seed};
+use crate::fault::{Code, Fault};
 use crate::kube::client::host_of;
 use crate::kube::clock::{endpoint_time, server_time};
 use crate::node::client::cluster;
@@ -55,16 +54,18 @@ pub(super) fn endpoint(ground: &CheckContext<'_>) -> Result<Finding> {
     let times = times(ground)?;
     if times.is_empty() {
         return Ok(match &ground.seed {
-            Some(Err((owner, why))) => Error(*owner, why.clone()),
-            _ => Warning(Seed, "there is no seed yet, so no API server to ask".into()),
+            Some(Err((code, why))) => Error(*code, why.clone()),
+            _ => Warning(Code::NoSeed, "there is no seed yet, so no API server to ask".into()),
         });
     }
     let good: Vec<&str> = times.iter().filter(|(_, t)| t.is_ok()).map(|(at, _)| at.as_str()).collect();
-    let failures: Vec<String> = times.iter().filter_map(|(_, t)| t.as_ref().err()).map(Fault::to_string).collect();
+    let failed: Vec<&Fault> = times.iter().filter_map(|(_, t)| t.as_ref().err()).collect();
+    let code = failed.first().map_or(Code::Cluster, |fault| fault.code);
+    let failures: Vec<String> = failed.into_iter().map(Fault::to_string).collect();
     Ok(match (good.is_empty(), failures.is_empty()) {
         (_, true) => Fine(format!("{}: answers, and is the cluster's", good.join(", "))),
-        (true, false) => Error(Cluster, failures.join("; ")),
-        (false, false) => Warning(Cluster, format!("{}; {} answers", failures.join("; "), good.join(", "))),
+        (true, false) => Error(code, failures.join("; ")),
+        (false, false) => Warning(code, format!("{}; {} answers", failures.join("; "), good.join(", "))),
     })
 }
 
@@ -77,18 +78,19 @@ pub(super) fn clock(ground: &CheckContext<'_>) -> Result<Finding> {
             timestamp(now),
             timestamp(floor)
         );
-        return Ok(Error(Host, text));
+        return Ok(Error(Code::ClockWrong, text));
     }
     let ahead = times(ground)?.iter().find_map(|(_, t)| t.as_ref().ok()).copied();
     Ok(match ahead {
         Some(by) if by.unsigned_abs() > APART => {
             let word = if by > 0 { "behind" } else { "ahead of" };
             let text = format!("the clock is {} s {word} the cluster's; firstboot sets it by that", by.unsigned_abs());
-            Warning(Host, text)
+            Warning(Code::ClockWrong, text)
         }
-        _ if !has_timesyncd(host)? => {
-            Warning(Host, "this image has no systemd-timesyncd: NTP servers of seed and DHCP are not asked".into())
-        }
+        _ if !has_timesyncd(host)? => Warning(
+            Code::ClockWrong,
+            "this image has no systemd-timesyncd: NTP servers of seed and DHCP are not asked".into(),
+        ),
         Some(_) => Fine(format!("{}, as the cluster's", timestamp(now))),
         None => Fine(format!("{}, not before {}; no API server to compare with", timestamp(now), timestamp(floor))),
     })
@@ -112,7 +114,7 @@ pub(super) fn proxy(ground: &CheckContext<'_>) -> Result<Finding> {
     Ok(match through.is_empty() {
         true => Fine("HTTPS_PROXY is set, and NO_PROXY leaves out the API server".into()),
         false => Warning(
-            Host,
+            Code::ProxyEnvironment,
             format!(
                 "add {} to NO_PROXY: kubelet would talk to it through the proxy of HTTPS_PROXY, and expects the cluster's \
                  certificate there",

@@ -5,7 +5,7 @@ use super::check::CheckContext;
 use super::check::Finding::{self, Error, Fine, Warning};
 use crate::bundle::installed::room;
 use crate::containerd::cri::Cri;
-use crate::fault::Owner::{Host, Image};
+use crate::fault::Code;
 use crate::identity::{self, MACHINE_ID};
 use crate::journal::facts::Fact;
 use anyhow::{Context, Result};
@@ -23,7 +23,7 @@ pub(super) fn disk(ground: &CheckContext<'_>) -> Result<Finding> {
     if options.split(',').any(|o| o == "ro") {
         let text =
             "write to the root file system: it is read-only; if it was not meant to be, the disk has errors (dmesg)";
-        return Ok(Error(Host, text.into()));
+        return Ok(Error(Code::DiskReadOnly, text.into()));
     }
     let need = room(ground.host, ground.bundle)?;
     let free = ground.host.free_bytes("/")?;
@@ -31,15 +31,16 @@ pub(super) fn disk(ground: &CheckContext<'_>) -> Result<Finding> {
     Ok(match (free < need, ground.done("images")) {
         (false, _) => Fine(format!("{free_mib} MiB are free, {need_mib} are needed")),
         (true, false) => Error(
-            Host,
+            Code::DiskFull,
             format!(
                 "make room for the bundle: it needs {need_mib} MiB on the root file system, {free_mib} MiB are free; \
                  use a larger disk"
             ),
         ),
-        (true, true) => {
-            Warning(Host, format!("free some of the root file system: {free_mib} MiB are left for pods and logs"))
-        }
+        (true, true) => Warning(
+            Code::DiskFull,
+            format!("free some of the root file system: {free_mib} MiB are left for pods and logs"),
+        ),
     })
 }
 
@@ -50,9 +51,9 @@ pub(super) fn memory(ground: &CheckContext<'_>) -> Result<Finding> {
     let mib = kib >> 10;
     Ok(match mib {
         0..LEAST_MIB => {
-            Error(Host, format!("use a device with more memory: it has {mib} MiB, a node needs {LEAST_MIB}"))
+            Error(Code::Memory, format!("use a device with more memory: it has {mib} MiB, a node needs {LEAST_MIB}"))
         }
-        LEAST_MIB..COMFORTABLE_MIB => Warning(Host, format!("{mib} MiB of memory leave little for pods")),
+        LEAST_MIB..COMFORTABLE_MIB => Warning(Code::Memory, format!("{mib} MiB of memory leave little for pods")),
         _ => Fine(format!("{mib} MiB")),
     })
 }
@@ -61,13 +62,13 @@ pub(super) fn machine_id(ground: &CheckContext<'_>) -> Result<Finding> {
     if identity::machine_id(ground.host)?.is_none() {
         return Ok(match ground.done("identity") {
             false => Fine("the phase identity makes one".into()),
-            true => Error(Host, format!("find an id in {MACHINE_ID}: it was there and is not any more")),
+            true => Error(Code::SettingUndone, format!("find an id in {MACHINE_ID}: it was there and is not any more")),
         });
     }
     Ok(match identity::came_with_image(ground.host, ground.image)? {
         false => Fine("made on this device".into()),
         true => Warning(
-            Image,
+            Code::MachineIdInImage,
             format!("empty {MACHINE_ID} in the image: it came with it, so every device flashed from it has the same"),
         ),
     })
@@ -83,9 +84,9 @@ pub(super) fn node_name(ground: &CheckContext<'_>) -> Result<Finding> {
         Ok(None) => {
             let text = "this device has neither a serial number nor a permanent MAC address: it gets a random name, \
                         and another one when it is flashed again; set [node] name in the seed";
-            Warning(Host, text.into())
+            Warning(Code::Host, text.into())
         }
-        Err(fault) => Error(fault.owner, fault.to_string()),
+        Err(fault) => Error(fault.code, fault.to_string()),
     })
 }
 
@@ -93,13 +94,18 @@ pub(super) fn sandbox_image(ground: &CheckContext<'_>) -> Result<Finding> {
     let manifest = &ground.bundle.manifest;
     let name = &manifest.sandbox_image;
     if !manifest.images.iter().any(|i| i.name == *name) {
-        return Ok(Error(Image, format!("find sandbox image {name} in the bundle: without it no pod starts offline")));
+        return Ok(Error(
+            Code::BundleImageName,
+            format!("find sandbox image {name} in the bundle: without it no pod starts offline"),
+        ));
     }
     if !ground.done("images") {
         return Ok(Fine(format!("the bundle brings {name}")));
     }
     Ok(match Cri::connect(ground.host.sys())?.image(name)? {
         Some(_) => Fine(name.clone()),
-        None => Error(Host, format!("find sandbox image {name} in the runtime: it was imported and is gone")),
+        None => {
+            Error(Code::SettingUndone, format!("find sandbox image {name} in the runtime: it was imported and is gone"))
+        }
     })
 }

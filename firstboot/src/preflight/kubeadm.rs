@@ -5,7 +5,7 @@
 use super::check::CheckContext;
 use super::check::Finding::{self, Error, Fine, Warning};
 use crate::containerd::cri::{Cri, SOCKET};
-use crate::fault::Owner::{Host, Image};
+use crate::fault::Code;
 use crate::host::System;
 use crate::host::mounts::swaps;
 use crate::kube::config::CA_FILE;
@@ -22,7 +22,7 @@ const PORT_HEX: &str = ":280A";
 pub(super) fn privileged(sys: &dyn System) -> Finding {
     match sys.is_root() {
         true => Fine("running as root".into()),
-        false => Error(Host, "run as root: this user is not".into()),
+        false => Error(Code::NotRoot, "run as root: this user is not".into()),
     }
 }
 
@@ -43,7 +43,9 @@ fn available(ground: &CheckContext<'_>, path: &str) -> Result<Finding> {
     Ok(match ground.host.size_and_mode(path)? {
         None => Fine(format!("{path} is not there yet")),
         Some(_) if ground.host.journal().knows(path) => Fine(format!("{path} is firstboot's")),
-        Some(_) => Error(Host, format!("remove {path}: another join left it; kubeadm reset removes all of it")),
+        Some(_) => {
+            Error(Code::LeftoverFiles, format!("remove {path}: another join left it; kubeadm reset removes all of it"))
+        }
     })
 }
 
@@ -54,7 +56,9 @@ pub(super) fn cri(ground: &CheckContext<'_>) -> Result<Finding> {
     let answer = Cri::connect(ground.host.sys()).and_then(|cri| cri.ready());
     Ok(match answer {
         Ok(()) => Fine(format!("{SOCKET} answers and is ready")),
-        Err(error) => Error(Host, format!("ask the container runtime: {error:#}; see journalctl -u containerd")),
+        Err(error) => {
+            Error(Code::ContainerdDown, format!("ask the container runtime: {error:#}; see journalctl -u containerd"))
+        }
     })
 }
 
@@ -70,14 +74,16 @@ pub(super) fn runtime_version(ground: &CheckContext<'_>) -> Result<Finding> {
         Ok((who, None)) => {
             let version = who.runtime_version;
             Warning(
-                Image,
+                Code::Image,
                 format!(
                     "{} {version} does not tell its cgroup driver (RuntimeConfig): a later kubelet will not work with it",
                     who.runtime_name
                 ),
             )
         }
-        Err(error) => Error(Host, format!("ask the container runtime: {error:#}; see journalctl -u containerd")),
+        Err(error) => {
+            Error(Code::ContainerdDown, format!("ask the container runtime: {error:#}; see journalctl -u containerd"))
+        }
     })
 }
 
@@ -85,7 +91,9 @@ pub(super) fn swap(ground: &CheckContext<'_>) -> Result<Finding> {
     let swaps = swaps(ground.host)?;
     Ok(match swaps.as_slice() {
         [] => Fine("swap is off".into()),
-        on if ground.done("kernel") => Warning(Host, format!("switch swap off: {} came back", on.join(", "))),
+        on if ground.done("kernel") => {
+            Warning(Code::SettingUndone, format!("switch swap off: {} came back", on.join(", ")))
+        }
         on => Fine(format!("{} is on; the phase kernel switches it off", on.join(", "))),
     })
 }
@@ -97,7 +105,10 @@ pub(super) fn program(ground: &CheckContext<'_>, name: &str) -> Result<Finding> 
             return Ok(Fine(path));
         }
     }
-    Ok(Error(Image, format!("find {name}: kubelet calls it and it is in no folder of {}", PATH.join(":"))))
+    Ok(Error(
+        Code::ProgramMissing,
+        format!("find {name}: kubelet calls it and it is in no folder of {}", PATH.join(":")),
+    ))
 }
 
 pub(super) fn hostname(ground: &CheckContext<'_>) -> Result<Finding> {
@@ -108,10 +119,13 @@ pub(super) fn hostname(ground: &CheckContext<'_>) -> Result<Finding> {
     let hosts = ground.host.read_text("/etc/hosts")?.unwrap_or_default();
     let known = hosts.lines().any(|l| l.split_whitespace().skip(1).any(|n| n == name));
     Ok(match (is_dns_subdomain(&name), known) {
-        (false, _) => Warning(Host, format!("name this host as DNS allows: \"{name}\" is not (RFC 1123)")),
-        (_, false) => {
-            Warning(Host, format!("put {name} into /etc/hosts: kubelet looks its own name up when it starts"))
+        (false, _) => {
+            Warning(Code::SettingUndone, format!("name this host as DNS allows: \"{name}\" is not (RFC 1123)"))
         }
+        (_, false) => Warning(
+            Code::SettingUndone,
+            format!("put {name} into /etc/hosts: kubelet looks its own name up when it starts"),
+        ),
         (true, true) => Fine(name),
     })
 }
@@ -123,12 +137,15 @@ pub(super) fn kubelet_version(ground: &CheckContext<'_>) -> Result<Finding> {
     }
     let said = ground.host.run(&["/usr/bin/kubelet", "--version"])?;
     let Some(found) = said.trim().strip_prefix("Kubernetes v") else {
-        return Ok(Error(Image, format!("ask kubelet for its version: it says \"{}\"", said.trim())));
+        return Ok(Error(Code::KubeletVersion, format!("ask kubelet for its version: it says \"{}\"", said.trim())));
     };
     // kubeadm's rule: kubelet at most three minors behind kubeadm, which comes with the same bundle.
     Ok(match (minor(found), minor(brought)) {
         (Some(found_minor), Some(ours)) if found_minor + 3 >= ours => Fine(found.to_owned()),
-        _ => Error(Host, format!("use kubelet {found}: kubeadm {brought} works with one at most three minors older")),
+        _ => Error(
+            Code::SettingUndone,
+            format!("use kubelet {found}: kubeadm {brought} works with one at most three minors older"),
+        ),
     })
 }
 
@@ -139,12 +156,12 @@ fn minor(version: &str) -> Option<u32> {
 
 pub(super) fn kubelet_service(ground: &CheckContext<'_>) -> Result<Finding> {
     if ground.host.size_and_mode(KUBELET_UNIT)?.is_none() {
-        return Ok(Error(Image, format!("find unit kubelet.service: {KUBELET_UNIT} is not there")));
+        return Ok(Error(Code::ProgramMissing, format!("find unit kubelet.service: {KUBELET_UNIT} is not there")));
     }
     Ok(match (ground.done("kubelet"), ground.host.read_link(KUBELET_WANTED)?) {
         (_, Some(_)) => Fine("kubelet.service is enabled".into()),
         (false, None) => Fine("kubelet.service is there; the phase kubelet enables it".into()),
-        (true, None) => Warning(Host, "enable kubelet.service: systemctl enable kubelet".into()),
+        (true, None) => Warning(Code::SettingUndone, "enable kubelet.service: systemctl enable kubelet".into()),
     })
 }
 
@@ -163,7 +180,9 @@ pub(super) fn port(ground: &CheckContext<'_>) -> Result<Finding> {
     Ok(match (taken, ours) {
         (false, _) => Fine("port 10250 is free".into()),
         (true, true) => Fine("kubelet listens on port 10250".into()),
-        (true, false) => Error(Host, "free port 10250 for kubelet: something listens on it, see ss -ltnp".into()),
+        (true, false) => {
+            Error(Code::PortInUse, "free port 10250 for kubelet: something listens on it, see ss -ltnp".into())
+        }
     })
 }
 
@@ -181,6 +200,6 @@ fn forward(ground: &CheckContext<'_>, path: &str) -> Result<Finding> {
         (Some("1"), _) => Fine(format!("{path} is 1")),
         (None, _) if path.contains("ipv6") => Fine("this kernel has no IPv6".into()),
         (_, false) => Fine("the phase kernel sets it".into()),
-        (_, true) => Error(Host, format!("set {path} to 1: something has changed it since")),
+        (_, true) => Error(Code::SettingUndone, format!("set {path} to 1: something has changed it since")),
     })
 }

@@ -16,7 +16,7 @@ mod tests;
 
 use crate::boot_partition::locate;
 use crate::bundle::installed::Installed;
-use crate::fault::{Fault, Owner};
+use crate::fault::{Code, Fault, Owner};
 use crate::host::{Host, Linux};
 use crate::image::ImageInfo;
 use crate::seed::{self, Seed};
@@ -66,10 +66,10 @@ pub struct Outcome {
     pub level: &'static str,
     /// What was found, one line.
     pub message: String,
-    /// `seed`, `image`, `host` or `cluster`; `null` when all is well.
-    pub whose_move: Option<&'static str>,
-    #[serde(skip)]
-    owner: Option<Owner>,
+    /// Who must act; `null` when all is well.
+    pub owner: Option<Owner>,
+    /// Which kind of fault it is; `null` when all is well.
+    pub code: Option<Code>,
 }
 
 #[derive(Serialize)]
@@ -80,12 +80,12 @@ struct Answer<'a> {
 
 impl Outcome {
     fn new(id: &'static str, finding: Finding) -> Self {
-        let (level, owner, message) = match finding {
+        let (level, code, message) = match finding {
             Fine(message) => ("ok", None, message),
-            Warning(owner, message) => ("warning", Some(owner), message),
-            Error(owner, message) => ("error", Some(owner), message),
+            Warning(code, message) => ("warning", Some(code), message),
+            Error(code, message) => ("error", Some(code), message),
         };
-        Outcome { id, level, message: one_line(&message), whose_move: owner.map(Owner::word), owner }
+        Outcome { id, level, message: one_line(&message), owner: code.map(Code::owner), code }
     }
 
     /// Whether this keeps the device from joining.
@@ -93,11 +93,11 @@ impl Outcome {
         self.level == "error"
     }
 
-    /// As kubeadm prints it, and whose move it is.
+    /// As kubeadm prints it, with owner and code.
     pub fn line(&self) -> String {
         let level = self.level.to_uppercase();
-        let owner = self.whose_move.map_or_else(String::new, |owner| format!(" ({owner})"));
-        format!("[{level} {}]: {}{owner}", self.id, self.message)
+        let tag = self.code.map_or_else(String::new, |code| format!(" ({}, {code})", code.owner()));
+        format!("[{level} {}]: {}{tag}", self.id, self.message)
     }
 }
 
@@ -106,7 +106,7 @@ impl Outcome {
 pub fn look(ground: &CheckContext<'_>, early_only: bool) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     for check in CHECKS.iter().filter(|c| c.early || !early_only) {
-        let finding = (check.look)(ground).unwrap_or_else(|e| Error(Owner::Host, format!("{e:#}")));
+        let finding = (check.look)(ground).unwrap_or_else(|e| Error(Code::Host, format!("{e:#}")));
         outcomes.push(Outcome::new(check.id, finding));
         if check.id == CHECKS[0].id && outcomes.iter().any(Outcome::is_error) {
             break;
@@ -115,15 +115,15 @@ pub fn look(ground: &CheckContext<'_>, early_only: bool) -> Vec<Outcome> {
     outcomes
 }
 
-/// The errors among `outcomes` as one fault, owned by whoever has to act first.
+/// The errors among `outcomes` as one fault, with the code of the first.
 ///
 /// # Errors
 /// That fault, when there is an error.
 pub fn judge(outcomes: &[Outcome]) -> Result<(), Fault> {
     let errors: Vec<&Outcome> = outcomes.iter().filter(|o| o.is_error()).collect();
-    let Some(owner) = errors.iter().find_map(|o| o.owner) else { return Ok(()) };
+    let Some(code) = errors.iter().find_map(|o| o.code) else { return Ok(()) };
     let texts: Vec<String> = errors.iter().map(|o| format!("{}: {}", o.id, o.message)).collect();
-    Err(Fault::new(owner, texts.join("; ")))
+    Err(Fault::new(code, texts.join("; ")))
 }
 
 /// What `firstboot preflight` prints: a line a check, or one JSON document.
@@ -148,7 +148,7 @@ pub fn of_device(open: impl FnOnce() -> Result<Host, Fault>) -> Result<Vec<Outco
     let image = ImageInfo::read(&host)?;
     let bundle = Installed::read(&host)?;
     let found = find_seed(&image);
-    let seed = found.as_ref().map(|s| s.as_ref().map_err(|(owner, why)| (*owner, why.clone())));
+    let seed = found.as_ref().map(|s| s.as_ref().map_err(|(code, why)| (*code, why.clone())));
     Ok(look(&CheckContext::new(&host, &image, &bundle, seed), false))
 }
 
@@ -156,9 +156,9 @@ pub fn of_device(open: impl FnOnce() -> Result<Host, Fault>) -> Result<Vec<Outco
 fn find_seed(image: &ImageInfo) -> Option<Result<Seed, Refusal>> {
     let places = match locate(&image.boot_label) {
         Ok(places) => places,
-        Err(error) => return Some(Err((Owner::Host, format!("{error:#}")))),
+        Err(error) => return Some(Err((Code::BootDisk, format!("{error:#}")))),
     };
     // A card that cannot be read is one without a seed here; the run says more.
     let (_, bytes) = places.iter().find_map(|p| p.partition.seed().ok().flatten())?;
-    Some(seed::parse(&bytes).map_err(|e| (Owner::Seed, e.to_string())))
+    Some(seed::parse(&bytes).map_err(|e| (e.code, e.to_string())))
 }

@@ -7,8 +7,8 @@
 
 use super::check::CheckContext;
 use super::check::Finding::{self, Error, Fine, Warning};
-use crate::fault::Owner::{Host, Image};
-use crate::host::Host as Machine;
+use crate::fault::Code;
+use crate::host::Host;
 use anyhow::Result;
 use std::collections::BTreeSet;
 
@@ -79,8 +79,8 @@ pub(super) fn verification(ground: &CheckContext<'_>) -> Result<Finding> {
     };
     Ok(match (errors.is_empty(), warnings.is_empty()) {
         (true, true) => Fine(format!("kernel {release}, cgroup v2")),
-        (true, false) => Warning(Image, all(warnings, Vec::new())),
-        (false, _) => Error(Image, all(errors, warnings)),
+        (true, false) => Warning(Code::KernelUnfit, all(warnings, Vec::new())),
+        (false, _) => Error(Code::KernelUnfit, all(errors, warnings)),
     })
 }
 
@@ -99,7 +99,7 @@ fn missing_controllers(there: &str) -> Vec<&'static str> {
 }
 
 /// Options that are built in or modules, without `CONFIG_`; `None` when the kernel does not show them.
-fn configuration(host: &Machine, release: &str) -> Result<Option<BTreeSet<String>>> {
+fn configuration(host: &Host, release: &str) -> Result<Option<BTreeSet<String>>> {
     let files = [
         format!("/boot/config-{release}"),
         format!("/usr/lib/modules/{release}/config"),
@@ -138,7 +138,7 @@ pub(super) fn cgroup_memory(ground: &CheckContext<'_>) -> Result<Finding> {
         true => "append cgroup_enable=memory cgroup_memory=1 to the single line of /boot/firmware/cmdline.txt",
         false => "add cgroup_enable=memory cgroup_memory=1 to the kernel command line",
     };
-    Ok(Error(Host, format!("find cgroup controller memory: it is off; {cure}")))
+    Ok(Error(Code::CgroupMemory, format!("find cgroup controller memory: it is off; {cure}")))
 }
 
 #[cfg(test)]

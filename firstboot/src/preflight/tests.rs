@@ -5,6 +5,7 @@ use super::check::CheckContext;
 use super::{CHECKS, Outcome, judge, shown};
 use crate::bundle::installed::Installed;
 use crate::bundle::{Blob, File, Image, Manifest};
+use crate::fault::Code;
 use crate::host::Host;
 use crate::host::fake::Fake;
 use crate::image::ImageInfo;
@@ -120,7 +121,7 @@ fn a_device_that_is_all_right() {
     let looked = CHECKS.iter().filter(|c| !["Endpoint", "Clock"].contains(&c.id));
     for check in looked {
         let outcome = device.outcome(check.id);
-        assert_eq!((outcome.level, outcome.whose_move), ("ok", None), "{}", outcome.line());
+        assert_eq!((outcome.level, outcome.code), ("ok", None), "{}", outcome.line());
     }
 }
 
@@ -133,7 +134,8 @@ fn what_another_join_left_is_named_and_our_own_files_are_not() {
         ("FileAvailable--etc-kubernetes-pki-ca.crt", "/etc/kubernetes/pki/ca.crt"),
     ] {
         device.put(&path[1..], "x");
-        let want = format!("[ERROR] remove {path}: another join left it; kubeadm reset removes all of it (host)");
+        let want =
+            format!("[ERROR] remove {path}: another join left it; kubeadm reset removes all of it (host, FB309)");
         assert_eq!(device.line(id), want);
         std::fs::remove_file(device.dir.path().join(&path[1..])).unwrap();
         device.host.write(path, b"ours", 0o600).unwrap();
@@ -145,7 +147,7 @@ fn what_another_join_left_is_named_and_our_own_files_are_not() {
 fn port_10250_is_kubelets() {
     let device = device();
     device.put("proc/net/tcp6", "head\n   1: 00000000000000000000000000000000:280A 0:0 0A 0\n");
-    let taken = "[ERROR] free port 10250 for kubelet: something listens on it, see ss -ltnp (host)";
+    let taken = "[ERROR] free port 10250 for kubelet: something listens on it, see ss -ltnp (host, FB308)";
     assert_eq!(device.line("Port-10250"), taken);
     device.host.symlink(KUBELET_WANTED, "/usr/lib/systemd/system/kubelet.service").unwrap();
     assert_eq!(device.line("Port-10250"), "[OK] kubelet listens on port 10250");
@@ -160,20 +162,20 @@ fn kernels_and_cgroups() {
     device.put(config, &redirect);
     assert_eq!(device.line("SystemVerification"), "[OK] kernel 6.12.57+deb13-amd64, cgroup v2");
     device.put(config, &all.replace("CONFIG_SECCOMP_FILTER=m\n", ""));
-    let want = "[WARNING] kernel 6.12.57+deb13-amd64 lacks CONFIG_SECCOMP_FILTER (image)";
+    let want = "[WARNING] kernel 6.12.57+deb13-amd64 lacks CONFIG_SECCOMP_FILTER (image, FB209)";
     assert_eq!(device.line("SystemVerification"), want);
     device.put(config, &all.replace("CONFIG_CGROUP_BPF=m\n", "# CONFIG_CGROUP_BPF is not set\n"));
-    let want = "[ERROR] use a kernel with CONFIG_CGROUP_BPF: kernel 6.12.57+deb13-amd64 lacks it (image)";
+    let want = "[ERROR] use a kernel with CONFIG_CGROUP_BPF: kernel 6.12.57+deb13-amd64 lacks it (image, FB209)";
     assert_eq!(device.line("SystemVerification"), want);
     std::fs::remove_file(device.dir.path().join(config)).unwrap();
-    let want = "[WARNING] the configuration of kernel 6.12.57+deb13-amd64 cannot be read (image)";
+    let want = "[WARNING] the configuration of kernel 6.12.57+deb13-amd64 cannot be read (image, FB209)";
     assert_eq!(device.line("SystemVerification"), want);
     device.put(config, &all);
     device.put("sys/fs/cgroup/cgroup.controllers", "cpuset cpu memory\n");
-    let want = "[ERROR] find cgroup controller pids: this kernel has it off (image)";
+    let want = "[ERROR] find cgroup controller pids: this kernel has it off (image, FB209)";
     assert_eq!(device.line("SystemVerification"), want);
     std::fs::remove_file(device.dir.path().join("sys/fs/cgroup/cgroup.controllers")).unwrap();
-    let want = "[ERROR] use cgroup v2: /sys/fs/cgroup is not; kubelet does not start with v1 (image)";
+    let want = "[ERROR] use cgroup v2: /sys/fs/cgroup is not; kubelet does not start with v1 (image, FB209)";
     assert_eq!(device.line("SystemVerification"), want);
 }
 
@@ -182,11 +184,11 @@ fn the_memory_controller_with_the_cure_for_the_board() {
     let device = device();
     device.put("sys/fs/cgroup/cgroup.controllers", "cpuset cpu io pids\n");
     let want = "[ERROR] find cgroup controller memory: it is off; add cgroup_enable=memory cgroup_memory=1 to the kernel \
-                command line (host)";
+                command line (host, FB307)";
     assert_eq!(device.line("CgroupMemory"), want);
     device.put("sys/firmware/devicetree/base/model", "Raspberry Pi 4 Model B Rev 1.4\0");
     let want = "[ERROR] find cgroup controller memory: it is off; append cgroup_enable=memory cgroup_memory=1 to the \
-                single line of /boot/firmware/cmdline.txt (host)";
+                single line of /boot/firmware/cmdline.txt (host, FB307)";
     assert_eq!(device.line("CgroupMemory"), want);
 }
 
@@ -194,9 +196,9 @@ fn the_memory_controller_with_the_cure_for_the_board() {
 fn room_and_memory() {
     let mut device = device();
     device.put("proc/meminfo", "MemTotal:         498000 kB\n");
-    assert_eq!(device.line("Memory"), "[WARNING] 486 MiB of memory leave little for pods (host)");
+    assert_eq!(device.line("Memory"), "[WARNING] 486 MiB of memory leave little for pods (host, FB306)");
     device.put("proc/meminfo", "MemTotal:         245760 kB\n");
-    let want = "[ERROR] use a device with more memory: it has 240 MiB, a node needs 400 (host)";
+    let want = "[ERROR] use a device with more memory: it has 240 MiB, a node needs 400 (host, FB306)";
     assert_eq!(device.line("Memory"), want);
     let blob = Blob { sha256: "00".into(), size: 1 };
     device.bundle.manifest.files.push(File {
@@ -211,10 +213,10 @@ fn room_and_memory() {
     let line = device.line("Disk");
     let need = ((1u64 << 60) >> 20) + 2 + 256;
     let head = format!("[ERROR] make room for the bundle: it needs {need} MiB on the root file system, ");
-    assert!(line.starts_with(&head) && line.ends_with(" MiB are free; use a larger disk (host)"), "{line}");
+    assert!(line.starts_with(&head) && line.ends_with(" MiB are free; use a larger disk (host, FB303)"), "{line}");
     device.put("proc/mounts", "/dev/vda3 / ext4 ro,noatime 0 0\n");
     let want = "[ERROR] write to the root file system: it is read-only; if it was not meant to be, the disk has errors \
-                (dmesg) (host)";
+                (dmesg) (host, FB304)";
     assert_eq!(device.line("Disk"), want);
 }
 
@@ -223,12 +225,12 @@ fn a_machine_id_that_came_with_the_image_is_everybodys() {
     let mut device = device();
     device.image.build_time = u64::MAX >> 2;
     let want = "[WARNING] empty /etc/machine-id in the image: it came with it, so every device flashed from it has the \
-                same (image)";
+                same (image, FB210)";
     assert_eq!(device.line("MachineId"), want);
     device.put("etc/machine-id", "");
     assert_eq!(device.line("MachineId"), "[OK] the phase identity makes one");
     device.done("identity");
-    let want = "[ERROR] find an id in /etc/machine-id: it was there and is not any more (host)";
+    let want = "[ERROR] find an id in /etc/machine-id: it was there and is not any more (host, FB310)";
     assert_eq!(device.line("MachineId"), want);
 }
 
@@ -238,10 +240,10 @@ fn names_by_template_hardware_and_chance() {
     assert_eq!(device.line("NodeName"), "[OK] edge-ab-12");
     device.put("sys/class/dmi/id/product_serial", "To be filled by O.E.M.\n");
     let want = "[WARNING] this device has neither a serial number nor a permanent MAC address: it gets a random name, and \
-                another one when it is flashed again; set [node] name in the seed (host)";
+                another one when it is flashed again; set [node] name in the seed (host, FB300)";
     assert_eq!(device.line("NodeName"), want);
     device.seed = seed("[node]\nname = \"shop-{serial}\"\n");
-    let want = "[ERROR] render [node] name: this device has no {serial}; use {mac} or {machine-id} (seed)";
+    let want = "[ERROR] render [node] name: this device has no {serial}; use {mac} or {machine-id} (seed, FB113)";
     assert_eq!(device.line("NodeName"), want);
 }
 
@@ -253,23 +255,26 @@ fn what_a_phase_makes_is_looked_at_after_it() {
     for phase in ["kernel", "identity", "kubelet", "bundle"] {
         device.done(phase);
     }
-    assert_eq!(device.line("Swap"), "[WARNING] switch swap off: /dev/zram0 came back (host)");
+    assert_eq!(device.line("Swap"), "[WARNING] switch swap off: /dev/zram0 came back (host, FB310)");
     device.put("proc/sys/net/ipv4/ip_forward", "0\n");
     assert_eq!(
         device.line("FileContent--proc-sys-net-ipv4-ip_forward"),
-        "[ERROR] set /proc/sys/net/ipv4/ip_forward to 1: something has changed it since (host)"
+        "[ERROR] set /proc/sys/net/ipv4/ip_forward to 1: something has changed it since (host, FB310)"
     );
     device.put("proc/sys/kernel/hostname", "edge-1\n");
     device.put("etc/hosts", "127.0.0.1 localhost\n");
-    let want = "[WARNING] put edge-1 into /etc/hosts: kubelet looks its own name up when it starts (host)";
+    let want = "[WARNING] put edge-1 into /etc/hosts: kubelet looks its own name up when it starts (host, FB310)";
     assert_eq!(device.line("Hostname"), want);
-    assert_eq!(device.line("Service-kubelet"), "[WARNING] enable kubelet.service: systemctl enable kubelet (host)");
+    assert_eq!(
+        device.line("Service-kubelet"),
+        "[WARNING] enable kubelet.service: systemctl enable kubelet (host, FB310)"
+    );
     assert_eq!(device.line("KubeletVersion"), "[OK] 1.36.3");
     let older = Device {
         bundle: Installed { manifest: Manifest { kubernetes: "1.40.0".into(), ..bundle().manifest }, ..bundle() },
         ..device
     };
-    let want = "[ERROR] use kubelet 1.36.3: kubeadm 1.40.0 works with one at most three minors older (host)";
+    let want = "[ERROR] use kubelet 1.36.3: kubeadm 1.40.0 works with one at most three minors older (host, FB310)";
     assert_eq!(older.line("KubeletVersion"), want);
     std::fs::remove_file(older.dir.path().join("usr/bin/mount")).unwrap();
     let line = older.line("FileExisting-mount");
@@ -280,8 +285,7 @@ fn what_a_phase_makes_is_looked_at_after_it() {
 fn a_bundle_without_its_sandbox_image() {
     let mut device = device();
     device.bundle.manifest.sandbox_image = "registry.k8s.io/pause:9".into();
-    let want =
-        "[ERROR] find sandbox image registry.k8s.io/pause:9 in the bundle: without it no pod starts offline (image)";
+    let want = "[ERROR] find sandbox image registry.k8s.io/pause:9 in the bundle: without it no pod starts offline (image, FB204)";
     assert_eq!(device.line("SandboxImage"), want);
 }
 
@@ -291,7 +295,7 @@ fn a_proxy_that_kubelet_would_ask() {
     device.seed = seed("");
     device.put("proc/self/environ", "https_proxy=http://user:secret@proxy:3128\0NO_PROXY=.example.org\0");
     let want = "[WARNING] add 10.0.0.1:6443 to NO_PROXY: kubelet would talk to it through the proxy of HTTPS_PROXY, and \
-                expects the cluster's certificate there (host)";
+                expects the cluster's certificate there (host, FB325)";
     assert_eq!(device.line("HTTPProxy"), want);
     device.put("proc/self/environ", "HTTPS_PROXY=http://proxy:3128\0no_proxy=10.0.0.0/8\0");
     assert_eq!(device.line("HTTPProxy"), "[OK] HTTPS_PROXY is set, and NO_PROXY leaves out the API server");
@@ -300,17 +304,17 @@ fn a_proxy_that_kubelet_would_ask() {
 #[test]
 fn without_a_seed_there_is_nobody_to_ask() {
     let device = device();
-    assert_eq!(device.line("Endpoint"), "[WARNING] there is no seed yet, so no API server to ask (seed)");
+    assert_eq!(device.line("Endpoint"), "[WARNING] there is no seed yet, so no API server to ask (seed, FB101)");
     let want = "[OK] 2023-11-14T22:15:00Z, not before 2023-11-14T22:13:20Z; no API server to compare with";
     assert_eq!(device.line("Clock"), want);
     let refused = CheckContext::new(
         &device.host,
         &device.image,
         &device.bundle,
-        Some(Err((crate::fault::Owner::Seed, "seed.toml:3: unknown table [x]".into()))),
+        Some(Err((Code::UnknownKey, "seed.toml:3: unknown table [x]".into()))),
     );
     let found = Outcome::new("Endpoint", super::cluster::endpoint(&refused).unwrap());
-    assert_eq!(found.line(), "[ERROR Endpoint]: seed.toml:3: unknown table [x] (seed)");
+    assert_eq!(found.line(), "[ERROR Endpoint]: seed.toml:3: unknown table [x] (seed, FB105)");
 }
 
 /// Two API servers: a real TLS server that proves itself, and a port that nobody listens on.
@@ -329,13 +333,13 @@ fn api_servers_are_asked_and_their_clock_is_compared() {
     };
     let (endpoint, clock) = text(&format!("\"{good}\""), &ca);
     assert_eq!(endpoint, format!("[OK] {good}: answers, and is the cluster's"));
-    assert_eq!(clock, "[WARNING] the clock is 3600 s behind the cluster's; firstboot sets it by that (host)");
+    assert_eq!(clock, "[WARNING] the clock is 3600 s behind the cluster's; firstboot sets it by that (host, FB311)");
     let (endpoint, _) = text(&format!("\"{closed}\", \"{good}\""), &ca);
     let refused = format!("connect to API server {closed}: connection refused");
-    assert_eq!(endpoint, format!("[WARNING] {refused}; {good} answers (cluster)"));
+    assert_eq!(endpoint, format!("[WARNING] {refused}; {good} answers (cluster, FB407)"));
     let (endpoint, clock) = text(&format!("\"{closed}\", \"{good}\""), &Ca::new());
     let foreign = format!("certificate of API server {good} is not signed by the cluster's CA");
-    assert_eq!(endpoint, format!("[ERROR] {refused}; {foreign} (cluster)"));
+    assert_eq!(endpoint, format!("[ERROR] {refused}; {foreign} (cluster, FB407)"));
     assert!(clock.ends_with("; no API server to compare with"), "{clock}");
 }
 
@@ -344,7 +348,7 @@ fn a_clock_below_its_floor() {
     let mut device = device();
     device.image.build_time = BUILT + 3600;
     let want = "[ERROR] set the clock: it says 2023-11-14T22:15:00Z, but it is 2023-11-14T23:13:20Z or later; \
-                firstboot-guard.service should have done so (host)";
+                firstboot-guard.service should have done so (host, FB311)";
     assert_eq!(device.line("Clock"), want);
 }
 
@@ -356,7 +360,7 @@ fn errors_become_one_fault_and_the_answer_is_json() {
     let outcomes = ["Swap", "Memory", "CgroupMemory"].map(|id| device.outcome(id));
     let fault = judge(&outcomes).unwrap_err();
     assert_eq!(
-        (fault.owner.exit_code(), fault.to_string().as_str()),
+        (fault.owner().exit_code(), fault.to_string().as_str()),
         (
             12,
             "Memory: use a device with more memory: it has 1 MiB, a node needs 400; CgroupMemory: find cgroup controller \
@@ -364,8 +368,8 @@ fn errors_become_one_fault_and_the_answer_is_json() {
         )
     );
     let json: serde_json::Value = serde_json::from_str(&shown(&outcomes, true).unwrap()).unwrap();
-    let want = serde_json::json!({"id": "Swap", "level": "ok", "message": "swap is off", "whose_move": null});
+    let want = serde_json::json!({"id": "Swap", "level": "ok", "message": "swap is off", "owner": null, "code": null});
     assert_eq!((&json["version"], &json["checks"][0]), (&1.into(), &want));
-    assert_eq!(json["checks"][1]["whose_move"], "host");
+    assert_eq!((&json["checks"][1]["owner"], &json["checks"][1]["code"]), (&"host".into(), &"FB306".into()));
     assert_eq!(shown(&outcomes[..1], false).unwrap(), "[OK Swap]: swap is off\n");
 }

@@ -2,7 +2,7 @@
 //! Who is told that a node leaves. A cluster that is gone, or a certificate that is, keeps no device from being reset:
 //! that is said in one line.
 
-use crate::fault::{Fault, OwnedBy, Owner};
+use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::kube::error::{Error, Kind};
 use crate::kube::node::NodeClient;
@@ -34,7 +34,7 @@ pub(super) fn is_silent(fault: &Fault) -> bool {
 /// A client that is this node, as long as its certificate is worth anything.
 fn client(host: &Host) -> Result<NodeClient, Fault> {
     if let Credential::Unusable(why) = credential(host).owned_by(Owner::Host)? {
-        return Err(Fault::new(Owner::Host, why));
+        return Err(Fault::new(Code::NodeCredential, why));
     }
     node_client(host)
 }

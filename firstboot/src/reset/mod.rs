@@ -14,12 +14,13 @@ mod steps;
 mod tests;
 
 use crate::boot_partition::{Places, locate};
-use crate::fault::{Fault, OwnedBy, Owner};
+use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::exclusions::Exclusions;
 use crate::host::{Host, System};
 use crate::journal::facts::Fact;
 use crate::journal::{JOURNAL, Record};
 use crate::report::{Facts, Reporter, reporter_beside};
+use crate::status::State;
 use std::cell::Cell;
 use std::path::Path;
 use steps::Work;
@@ -102,7 +103,7 @@ fn record(host: &Host, keep: &Exclusions, seed: Option<String>) -> Result<(), Fa
 fn begun(host: &Host) -> Result<Option<Exclusions>, Fault> {
     // A list that cannot be read must not be taken for an empty one.
     let keep = host.journal().resetting().map(Exclusions::parse).transpose();
-    keep.map_err(|why| Fault::new(Owner::Host, format!("read {JOURNAL}: {why}")))
+    keep.map_err(|why| Fault::new(Code::StateDamaged, format!("read {JOURNAL}: {why}")))
 }
 
 /// What firstboot-reset.service does; nothing on a device that nobody asked to reset.
@@ -123,7 +124,7 @@ pub fn work_beside(root: &Path, sys: Box<dyn System>, facts: &dyn Facts, places:
         return Ok(());
     }
     // Before anything is written where they write, too.
-    let stopped = plan::OURS.into_iter().try_for_each(|unit| steps::stop(&host, unit)).owned_by(Owner::Host);
+    let stopped = plan::OURS.into_iter().try_for_each(|unit| steps::stop(&host, unit)).coded(Code::ResetStopped);
     let mut reporter = reporter_beside(&host, facts, places);
     let done = stopped.and_then(|()| take_back(&host, &mut reporter));
     done.inspect_err(|fault| reporter.failed(None, fault, None))
@@ -135,11 +136,11 @@ fn take_back(host: &Host, reporter: &mut Reporter<'_>) -> Result<(), Fault> {
     let keep = begun(host)?.unwrap_or_default();
     let left = left_to_do(host);
     host.sys().say("firstboot: reset begins");
-    reporter.status.state = "resetting".into();
+    reporter.status.state = State::Resetting;
     reporter.write();
     let work = Work { host, keep: &keep, deaf: Cell::new(false) };
     for step in plan::plan(host, &keep) {
-        work.perform(&step).owned_by(Owner::Host)?;
+        work.perform(&step).coded(Code::ResetStopped)?;
     }
     host.sys().say("firstboot: reset done: this device waits for a seed");
     if let Some(left) = left {

@@ -343,9 +343,9 @@ fn a_seed_that_says_reset_takes_the_device_back_and_is_gone_then() {
     let (done, seen) = run(root, &boot, None);
     assert_eq!(done.unwrap_err().to_string(), "nobody drops a seed");
     assert_eq!(boot.seed().unwrap(), None);
-    assert!(seen.lines.take()[0].starts_with("firstboot: waiting for a seed: find seed.toml"));
+    assert!(seen.lines.take()[0].starts_with("firstboot: waiting for a seed (seed, FB101): find seed.toml"));
     assert!(
-        status().starts_with("state: waiting for a seed\n") && status().contains("\nwhose move: seed"),
+        status().starts_with("state: waiting for a seed\n") && status().contains("\nowner: seed\ncode: FB101\n"),
         "{}",
         status()
     );
@@ -369,8 +369,8 @@ fn a_reset_that_stops_says_so_on_the_card_and_can_be_told_to_keep_more() {
     let (fake, seen) = Fake::new();
     let stopped = work_beside(root, Box::new(fake), &DeviceFacts, &places).unwrap_err();
     let error = "remove /var/lib/cni: it is a symbolic link, and where it leads may be somebody's data";
-    assert_eq!((stopped.owner, stopped.to_string().as_str()), (Owner::Host, error));
-    assert_eq!(seen.lines.take().last().unwrap(), &format!("firstboot: failed (host): {error}; stopped"));
+    assert_eq!((stopped.code, stopped.to_string().as_str()), (Code::ResetStopped, error));
+    assert_eq!(seen.lines.take().last().unwrap(), &format!("firstboot: failed (host, FB323): {error}; stopped"));
     let status = String::from_utf8(boot.read(STATUS_NAME).unwrap().unwrap()).unwrap().replace('\r', "");
     assert!(status.starts_with("state: stopped\n") && status.contains(&format!("\nerror: {error}\n")), "{status}");
     // The second time it is told what to leave alone; what it was told before still holds.

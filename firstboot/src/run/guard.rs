@@ -4,7 +4,7 @@
 //! It applies the packet filter, lays the clock floor, so that nothing looks at a certificate in 1970, puts back torn
 //! files of a sealed node, and removes what kubelet made and a power cut has torn.
 
-use crate::fault::{Fault, OwnedBy, Owner};
+use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::image::ImageInfo;
 use crate::node::recover::recover;
@@ -18,11 +18,11 @@ use crate::{clock, firewall};
 /// image fault without a description of the image.
 pub fn guard(host: &Host) -> Result<(), Fault> {
     // First of all, whatever else is broken: it reads kept files in either copy.
-    let filter = firewall::guard(host).owned_by(Owner::Host);
+    let filter = firewall::guard(host).coded(Code::PacketFilter);
     let recovered = recover(host).owned_by(Owner::Host);
     let being_reset = host.journal().resetting().is_some();
     // What a reset goes on to remove is not repaired.
-    let kept = if being_reset { Ok(()) } else { super::repair_state(host).owned_by(Owner::Host) };
+    let kept = if being_reset { Ok(()) } else { super::repair_state(host).coded(Code::StateDamaged) };
     let clock = || clock::lay(host, &ImageInfo::read(host)?).owned_by(Owner::Host);
     let clock = clock();
     let torn = if host.journal().sealed() { repair_node(host).owned_by(Owner::Host) } else { Ok(()) };
@@ -31,7 +31,7 @@ pub fn guard(host: &Host) -> Result<(), Fault> {
         if being_reset { Ok(()) } else { kubelet_serving_cert::remove_torn(host).map(drop).owned_by(Owner::Host) };
     // A disk that takes no writes is told, and is no reason to leave the device without a network.
     for fault in [kept, recovered, torn, serving].into_iter().filter_map(Result::err) {
-        host.sys().say(&format!("firstboot: guard ({}): {fault}", fault.owner.word()));
+        host.sys().say(&format!("firstboot: guard ({}): {fault}", fault.tag()));
     }
     filter.and(clock)
 }

@@ -5,12 +5,12 @@ use super::facts::DeviceFacts;
 use super::seed_file::Found;
 use crate::boot_partition::{BootPartition, Places};
 use crate::containerd::repair::Progress;
-use crate::fault::{Fault, Owner};
+use crate::fault::{Code, Fault};
 use crate::host::Host;
 use crate::image::ImageInfo;
 use crate::journal::facts::Fact;
 use crate::report::{Facts, Reporter, describe, reporter_beside};
-use crate::status::{STATUS_NAME, Status, padded};
+use crate::status::{STATUS_NAME, State, Status, padded};
 use crate::text::{timestamp, unix_seconds};
 use std::time::{Duration, SystemTime};
 
@@ -29,11 +29,7 @@ pub(super) fn refuse_seed(
         found.name,
         timestamp(unix_seconds(until))
     );
-    reporter.say(&format!("refused: {text}"));
-    reporter.status.state = "joined".into();
-    reporter.status.whose_move = Some(format!("{} ({})", Owner::Seed.word(), Owner::Seed.advice()));
-    reporter.status.error = Some(text);
-    reporter.write();
+    reporter.refuses(&Fault::new(Code::SeedNotTaken, text));
     Ok(())
 }
 
@@ -50,8 +46,8 @@ pub(super) fn reporter_at<'a>(host: &'a Host, boot: Option<BootPartition>, image
 pub(crate) fn tell_repair(host: &Host, places: Places<'_>, progress: &Progress<'_>) {
     let mut reporter = reporter_beside(host, &DeviceFacts, places);
     reporter.status.state = match progress {
-        Progress::Begun => "working".into(),
-        Progress::Rebuilt => "joined".into(),
+        Progress::Begun => State::Working,
+        Progress::Rebuilt => State::Joined,
         Progress::Failed(fault) => return reporter.failed(None, fault, None),
     };
     reporter.write();
@@ -73,10 +69,10 @@ pub(super) fn finished(host: &Host, found: &Found, image: &ImageInfo, until: Opt
 
 /// The last word about a join.
 pub(super) fn tell_joined(host: &Host, reporter: &mut Reporter<'_>, carried: bool) {
-    reporter.status.state = "joined".into();
+    reporter.status.state = State::Joined;
     if carried {
-        reporter.status.whose_move =
-            Some("you (the stick labelled SEED still holds the token: keep it safe, or delete the token)".into());
+        reporter.status.advice =
+            Some("keep the stick labelled SEED safe, or delete the token: the stick still holds it".into());
     }
     left_to_do(host, reporter);
     reporter.write();
@@ -87,7 +83,8 @@ pub(super) fn tell_joined_at_last(host: &Host, image: &ImageInfo, boot: Option<B
     let said = |last: &Status| {
         let card = boot.as_ref().map(|boot| boot.read(STATUS_NAME).ok().flatten());
         let warned = DeviceFacts.warnings(host).iter().all(|warning| last.warnings.contains(warning));
-        last.state == "joined" && warned && card.is_none_or(|text| text.as_deref() == Some(&padded(&last.text())[..]))
+        let card_tells = |text: Option<Vec<u8>>| text.as_deref() == Some(&padded(&last.text())[..]);
+        last.state == State::Joined && warned && card.is_none_or(card_tells)
     };
     if !Reporter::last(host).as_ref().is_some_and(said) {
         tell_joined(host, &mut reporter_at(host, boot, image), carried);

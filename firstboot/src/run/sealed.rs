@@ -67,7 +67,7 @@ impl Lost {
                     clock::tell(host, by);
                     self.asked = true;
                 }
-                Err(fault) if fault.owner == Owner::Cluster => {
+                Err(fault) if fault.owner() == Owner::Cluster => {
                     self.next = now + backoff(self.tries, host.sys().random());
                     self.tries += 1;
                 }

@@ -2,12 +2,12 @@
 //! `firstboot status`: what the last run wrote down, and what changes while nobody writes it. It changes nothing, and
 //! works for any account; what only root may look at is then as old as the status.
 
-use crate::fault::{Fault, OwnedBy, Owner};
+use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::firewall::host_ports::host_ports;
 use crate::host::Host;
 use crate::journal::facts::Fact;
 use crate::node::credential;
-use crate::status::{STATUS_FILE, STATUS_FOR_ALL, Status};
+use crate::status::{STATUS_FILE, STATUS_FOR_ALL, State, Status};
 use crate::text::unix_seconds;
 use crate::versions;
 use anyhow::Context;
@@ -24,7 +24,9 @@ pub fn look(host: &Host) -> Result<Status, Fault> {
         Some(status) => status,
         // It is lost with its copy: the journal still says how far the device is.
         None if host.journal().used() => from_journal(host),
-        None => return Err(Fault::new(Owner::Host, format!("find {STATUS_FILE}: there is none; has firstboot run?"))),
+        None => {
+            return Err(Fault::new(Code::NoStatus, format!("find {STATUS_FILE}: there is none; has firstboot run?")));
+        }
     };
     // Pods come and go, kubelet renews its certificate and kubeadm its programs.
     status.exceptions.extend(host_ports(host.sys()));
@@ -39,12 +41,12 @@ pub fn look(host: &Host) -> Result<Status, Fault> {
 fn from_journal(host: &Host) -> Status {
     let journal = host.journal();
     let state = match (journal.resetting().is_some(), journal.sealed()) {
-        (true, _) => "resetting",
-        (false, true) => "joined",
-        (false, false) => "working",
+        (true, _) => State::Resetting,
+        (false, true) => State::Joined,
+        (false, false) => State::Working,
     };
     Status {
-        state: state.into(),
+        state,
         node: journal.fact(Fact::Node).map(str::to_owned),
         phases: journal.seconds(),
         warnings: vec!["Status: the last status is damaged; this one is from the journal".into()],
@@ -78,11 +80,11 @@ mod tests {
         let none = look(&host).unwrap_err().to_string();
         assert!(none.ends_with("has firstboot run?"), "{none}");
         // As an older firstboot wrote it.
-        let old = r#"{"state":"joined","node":"edge-1","phase":null,"whose_move":null,"error":null,
+        let old = r#"{"state":"joined","node":"edge-1","phase":null,"whose_move":"host (look at it)","error":null,
             "next_try_seconds":null,"written":1795392000,"image":"generic-amd64","phases":[["join",1.5]]}"#;
         host.write(STATUS_FOR_ALL, old.as_bytes(), 0o644).unwrap();
         let status = look(&host).unwrap();
-        assert_eq!((status.state.as_str(), status.certificate_until), ("joined", None));
+        assert_eq!((status.state, status.certificate_until), (State::Joined, None));
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.not_after = rcgen::date_time_ymd(2026, 1, 1);
         let pem = params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem();

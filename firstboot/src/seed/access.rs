@@ -3,6 +3,7 @@
 //!
 //! Messages of `parse` say what was expected, never what was found.
 
+use crate::fault::Code;
 use std::fmt;
 
 use base64::Engine;
@@ -139,7 +140,7 @@ impl Reader {
         for key in ["user", "ssh-from"].iter().filter(|_| keys.is_empty()) {
             if let Some((key, _)) = table.get_key_value(*key) {
                 let text = format!("{} in [access] is nothing without ssh-keys", key.get_ref());
-                self.error(key.span().start, text);
+                self.error(key.span().start, Code::ConflictingKeys, text);
             }
         }
         Some(Access { user, keys, from })

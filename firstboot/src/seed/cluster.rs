@@ -6,6 +6,7 @@ use super::model::{Cluster, Trust};
 use super::reader::{Reader, Value};
 use super::text;
 use super::types::{CaPin, Endpoint, JoinToken};
+use crate::fault::Code;
 use std::time::{Duration, SystemTime};
 use toml::de::{DeTable, DeValue};
 
@@ -19,7 +20,7 @@ impl Reader {
         let beside = CLUSTER_KEYS[..3].iter().filter(|_| join.is_some()).filter_map(|k| table.get_key_value(*k));
         for (key, _) in beside {
             let text = format!("join and {} in [cluster] are both set: the line says it already", key.get_ref());
-            self.error(key.span().start, text);
+            self.error(key.span().start, Code::ConflictingKeys, text);
         }
         let from_line = join.is_some();
         let (apiserver, token, pins) = match join {
@@ -42,7 +43,7 @@ impl Reader {
                 }
                 false => "ca-cert and ca-cert-hashes are both set in [cluster]: give one of them",
             };
-            self.error(v.span().start, text);
+            self.error(v.span().start, Code::ConflictingKeys, text);
         }
         if self.errors.is_empty() {
             const IMPOSTOR: &str = "without it the cluster cannot be told from an impostor";
@@ -60,7 +61,7 @@ impl Reader {
                 _ => String::new(),
             };
             if !missing.is_empty() {
-                self.error(at, missing);
+                self.error(at, Code::MissingKey, missing);
             }
         }
         let trust = match (pins.flatten(), ca.flatten()) {
@@ -79,7 +80,7 @@ impl Reader {
         };
         if parsed.is_none() {
             let text = "malformed token-expires in [cluster]: expected a time with zone, as in 2026-11-23T12:00:00Z";
-            self.error(value.span().start, text);
+            self.error(value.span().start, Code::BadValue, text);
         }
         parsed.map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
     }

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Why a seed was refused.
 
+use crate::fault::{Code, Fault};
 use std::fmt;
 
 /// Why a seed was refused; `Display` is one line, `seed.toml:LINE: …`, without any value of the seed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
+    /// Which kind of error; always one of the seed's.
+    pub code: Code,
     /// Line in the file, from 1; none when the whole file is meant.
     pub line: Option<usize>,
     /// What is wrong.
@@ -22,3 +25,9 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Fault {
+        Fault { code: error.code, cause: error.into(), retry_after: None }
+    }
+}

@@ -4,6 +4,7 @@
 //! It is kept on the device (`/etc/firstboot/harden.json`), because the guard applies it at every boot when the seed is
 //! long gone. Messages of `parse` say what was expected, never what was found.
 
+use crate::fault::Code;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -165,7 +166,11 @@ impl Reader {
 
     fn sysctl(&mut self, value: &Value<'_>) -> Option<BTreeMap<String, String>> {
         let Some(table) = value.get_ref().as_table() else {
-            self.error(value.span().start, "sysctl in [harden] must be a table: sysctl = { \"NAME\" = \"VALUE\" }");
+            self.error(
+                value.span().start,
+                Code::BadValue,
+                "sysctl in [harden] must be a table: sysctl = { \"NAME\" = \"VALUE\" }",
+            );
             return None;
         };
         let mut settings = BTreeMap::new();
@@ -179,18 +184,23 @@ impl Reader {
             match value.get_ref().as_str() {
                 _ if !is_setting(name) => {
                     let text = format!("unknown setting {} in [harden] sysctl{}", quoted(name), misplaced(name));
-                    self.error(at, text);
+                    self.error(at, Code::UnknownKey, text);
                 }
                 Some(text) if KUBELETS.iter().any(|(key, value)| *key == name && *value != text) => {
                     self.error(
                         at,
+                        Code::SettingNotAllowed,
                         format!("{name} in [harden] sysctl is refused: kubelet ends with another value than its own"),
                     );
                 }
                 Some(text) if good(text) => {
                     settings.insert(name.to_owned(), text.to_owned());
                 }
-                _ => self.error(at, format!("value of {} in [harden] sysctl must be a string in quotes", quoted(name))),
+                _ => self.error(
+                    at,
+                    Code::BadValue,
+                    format!("value of {} in [harden] sysctl must be a string in quotes", quoted(name)),
+                ),
             }
         }
         (settings.len() == table.len()).then_some(settings)

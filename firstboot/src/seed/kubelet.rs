@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `[kubelet.config]`: fields of KubeletConfiguration, checked as far as that needs no kubelet.
 
+use crate::fault::Code;
 use serde_json::{Map, Number, Value as Json};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -29,29 +30,31 @@ impl Reader {
         self.unknown_keys("kubelet", table, &KEYS);
         let Some(value) = table.get("config") else { return Some(Kubelet::default()) };
         let Some(fields) = value.get_ref().as_table() else {
-            self.error(value.span().start, "config in [kubelet] must be a table: [kubelet.config]");
+            self.error(value.span().start, Code::BadValue, "config in [kubelet] must be a table: [kubelet.config]");
             return None;
         };
         let mut config = Map::new();
         for (key, value) in fields.iter() {
             let (at, name) = (key.span().start, key.get_ref().as_ref());
             if let Some((_, why)) = OWNED.iter().find(|(owned, _)| *owned == name) {
-                self.error(at, format!("{name} in [kubelet.config] is refused: {why}"));
+                self.error(at, Code::SettingNotAllowed, format!("{name} in [kubelet.config] is refused: {why}"));
                 continue;
             }
             let Some((_, kind)) = FIELDS.iter().find(|(field, _)| *field == name) else {
                 let hint = misplaced(name);
-                self.error(at, format!("unknown field {} in [kubelet.config]{hint}", quoted(name)));
+                self.error(at, Code::UnknownKey, format!("unknown field {} in [kubelet.config]{hint}", quoted(name)));
                 continue;
             };
             match json(value).filter(|v| kind.fits(v)) {
                 Some(json) if name == "resolvConf" && !is_path(&json) => {
-                    self.error(at, "resolvConf in [kubelet.config] must be an absolute path");
+                    self.error(at, Code::BadValue, "resolvConf in [kubelet.config] must be an absolute path");
                 }
                 Some(json) => {
                     config.insert(name.to_owned(), json);
                 }
-                None => self.error(at, format!("{name} in [kubelet.config] must be {}", kind.expected())),
+                None => {
+                    self.error(at, Code::BadValue, format!("{name} in [kubelet.config] must be {}", kind.expected()))
+                }
             }
         }
         (config.len() == fields.len()).then_some(Kubelet { config })

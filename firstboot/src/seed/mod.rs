@@ -35,6 +35,7 @@ use sha2::{Digest, Sha256};
 use toml::de::DeTable;
 use zeroize::Zeroizing;
 
+use crate::fault::Code;
 use crate::text::hex;
 
 pub use access::{Access, SshKey};
@@ -87,20 +88,20 @@ pub fn asked(bytes: &[u8]) -> Result<Asked, Error> {
 /// # Errors
 /// The first thing that is wrong, by line.
 pub fn parse(bytes: &[u8]) -> Result<Seed, Error> {
-    let whole = |text: &str| Error { line: None, text: text.to_owned() };
+    let whole = |code: Code, text: &str| Error { code, line: None, text: text.to_owned() };
     if bytes.len() > MAX_SIZE {
-        return Err(whole("the file is larger than 64 KiB"));
+        return Err(whole(Code::SeedNotText, "the file is larger than 64 KiB"));
     }
     let text = text::decode(bytes)?;
     if text.trim_matches(|c: char| c.is_whitespace() || c == '\0').is_empty() {
-        return Err(whole("the file is empty"));
+        return Err(whole(Code::SeedNotText, "the file is empty"));
     }
     let root = DeTable::parse(&text).map_err(|e| syntax_error(&text, &e))?;
     let tables::Tables { cluster, node, network, time, kubelet, registries, access, harden, reset, mut secrets } =
         tables::tables(&text, root.get_ref())?;
     // It will be overwritten where it stands, which takes that it stands there.
     if !text.contains(cluster.token.secret()) {
-        return Err(whole("write the token in one piece, without escapes: it could not be erased"));
+        return Err(whole(Code::BadValue, "write the token in one piece, without escapes: it could not be erased"));
     }
     let mut public = text.clone();
     secrets.sort_by_key(|s| std::cmp::Reverse(s.start));
@@ -125,5 +126,5 @@ fn syntax_error(text: &str, error: &toml::de::Error) -> Error {
     // The parser's messages are fixed texts; the guard is for the day when one is not.
     let shown = error.message().split_whitespace().all(may_show);
     let message = if shown { error.message().replace('\n', ", ") } else { "syntax error".to_owned() };
-    Error { line, text: format!("not valid TOML: {message}") }
+    Error { code: Code::SeedSyntax, line, text: format!("not valid TOML: {message}") }
 }

@@ -3,7 +3,8 @@
 
 use super::model::Node;
 use super::reader::{Reader, Value, misplaced, quoted};
-use super::types::{Cni, NodeLabel, NodeName, Role, Taint};
+use super::types::{Cni, NodeLabel, NodeName, Role, Taint, kubelet_may_set};
+use crate::fault::Code;
 use toml::de::DeTable;
 
 /// Keys of `[node]`.
@@ -22,7 +23,11 @@ impl Reader {
 
     fn labels(&mut self, value: &Value<'_>) -> Option<Vec<NodeLabel>> {
         let Some(table) = value.get_ref().as_table() else {
-            self.error(value.span().start, "labels in [node] must be a table: labels = { \"KEY\" = \"VALUE\" }");
+            self.error(
+                value.span().start,
+                Code::BadValue,
+                "labels in [node] must be a table: labels = { \"KEY\" = \"VALUE\" }",
+            );
             return None;
         };
         let mut labels = Vec::new();
@@ -30,16 +35,27 @@ impl Reader {
             let (at, name) = (key.span().start, quoted(key.get_ref()));
             let Some(text) = value.get_ref().as_str() else {
                 let dotted = if value.get_ref().is_table() { "; a key with dots needs quotes too" } else { "" };
-                self.error(at, format!("value of label {name} in [node] must be a string in quotes{dotted}"));
+                self.error(
+                    at,
+                    Code::BadValue,
+                    format!("value of label {name} in [node] must be a string in quotes{dotted}"),
+                );
                 continue;
             };
             match NodeLabel::parse(key.get_ref(), text) {
                 Ok(label) => labels.push(label),
                 // A line that was added at the end of the file, where a table is open.
                 Err(_) if !misplaced(key.get_ref()).is_empty() => {
-                    self.error(at, format!("malformed label {name} in [node]{}", misplaced(key.get_ref())));
+                    self.error(
+                        at,
+                        Code::BadValue,
+                        format!("malformed label {name} in [node]{}", misplaced(key.get_ref())),
+                    );
                 }
-                Err(why) => self.error(at, format!("malformed label {name} in [node]: {why}")),
+                Err(why) => {
+                    let code = if kubelet_may_set(key.get_ref()) { Code::BadValue } else { Code::SettingNotAllowed };
+                    self.error(at, code, format!("malformed label {name} in [node]: {why}"));
+                }
             }
         }
         (labels.len() == table.len()).then_some(labels)

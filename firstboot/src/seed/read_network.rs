@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Walks `[network]` and `[time]`, and holds what they say against each other and against `[cluster]`.
 
+use crate::fault::Code;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -55,9 +56,9 @@ impl Reader {
             wifi: wifi.flatten(),
             via: Via { proxy: proxy.flatten(), direct: no_proxy? },
         };
-        if let Err((key, why)) = consistent(&network) {
+        if let Err((key, code, why)) = consistent(&network) {
             let at = table.get_key_value(key).map_or(at, |(k, _)| k.span().start);
-            self.error(at, why);
+            self.error(at, code, why);
             return None;
         }
         Some(network)
@@ -69,7 +70,7 @@ impl Reader {
 
     fn boolean(&mut self, value: &Value<'_>, key: &str) -> Option<bool> {
         if value.get_ref().as_bool().is_none() {
-            self.error(value.span().start, format!("{key} in [network] must be true or false"));
+            self.error(value.span().start, Code::BadValue, format!("{key} in [network] must be true or false"));
         }
         value.get_ref().as_bool()
     }
@@ -81,7 +82,7 @@ impl Reader {
         };
         let id = id.filter(|id| (1..=4094).contains(id));
         if id.is_none() {
-            self.error(value.span().start, "vlan in [network] must be a number from 1 to 4094");
+            self.error(value.span().start, Code::BadValue, "vlan in [network] must be a number from 1 to 4094");
         }
         id
     }
@@ -97,12 +98,12 @@ impl Reader {
     fn wifi(&mut self, value: &Value<'_>) -> Option<Wifi> {
         let Some(table) = value.get_ref().as_table() else {
             let text = "wifi in [network] must be a table: wifi = { ssid = \"…\", password = \"…\", country = \"DE\" }";
-            self.error(value.span().start, text);
+            self.error(value.span().start, Code::BadValue, text);
             return None;
         };
         self.unknown_keys("network.wifi", table, &WIFI_KEYS);
         if let Some(missing) = WIFI_KEYS[..3].iter().find(|k| !table.contains_key(**k)) {
-            self.error(value.span().start, format!("{missing} is missing in [network.wifi]"));
+            self.error(value.span().start, Code::MissingKey, format!("{missing} is missing in [network.wifi]"));
         }
         if let Some(password) = table.get("password") {
             self.secrets.push(password.span());
@@ -128,45 +129,65 @@ impl Reader {
         // Addresses of IPv6 may come from routers all the same, and what a name stands for is known only there.
         let known = |host: &str| host.parse().is_ok_and(|server: IpAddr| server.is_ipv4() && !reached(server));
         if !network.dhcp && network.via.proxy.is_none() && cluster.apiserver.iter().all(|s| known(&s.host)) {
-            self.error(at, "gateway is missing in [network]: no API server is within the networks of addresses");
+            self.error(
+                at,
+                Code::MissingKey,
+                "gateway is missing in [network]: no API server is within the networks of addresses",
+            );
         }
     }
 }
 
-/// Whether the values fit each other; else the key at which they do not, and why.
-fn consistent(network: &Network) -> Result<(), (&'static str, String)> {
+/// Whether the values fit each other; else the key at which they do not, the code and why.
+fn consistent(network: &Network) -> Result<(), (&'static str, Code, String)> {
     let Network { addresses, gateway, .. } = network;
     if network.wifi.is_some() && network.vlan.is_some() {
-        return Err(("vlan", "vlan and wifi are both set in [network]: a radio network carries no VLANs".to_owned()));
+        return Err((
+            "vlan",
+            Code::ConflictingKeys,
+            "vlan and wifi are both set in [network]: a radio network carries no VLANs".to_owned(),
+        ));
     }
     if !network.dhcp && addresses.is_empty() {
-        return Err(("dhcp", "addresses is missing in [network]: without DHCP somebody has to say them".to_owned()));
+        return Err((
+            "dhcp",
+            Code::MissingKey,
+            "addresses is missing in [network]: without DHCP somebody has to say them".to_owned(),
+        ));
     }
     for (number, address) in addresses.iter().enumerate() {
         if addresses[..number].iter().any(|other| other.addr() == address.addr()) {
-            return Err(("addresses", "addresses in [network] names one address twice".to_owned()));
+            return Err(("addresses", Code::BadValue, "addresses in [network] names one address twice".to_owned()));
         }
     }
     for (number, router) in gateway.iter().enumerate() {
         if gateway[..number].iter().any(|other| other.is_ipv4() == router.is_ipv4()) {
-            return Err(("gateway", "gateway in [network] names two of one address family".to_owned()));
+            return Err((
+                "gateway",
+                Code::ConflictingKeys,
+                "gateway in [network] names two of one address family".to_owned(),
+            ));
         }
         if addresses.iter().any(|a| a.addr() == *router) {
-            return Err(("gateway", "gateway in [network] is an address of this device itself".to_owned()));
+            return Err((
+                "gateway",
+                Code::ConflictingKeys,
+                "gateway in [network] is an address of this device itself".to_owned(),
+            ));
         }
         let own: Vec<&IpNet> = addresses.iter().filter(|a| a.addr().is_ipv4() == router.is_ipv4()).collect();
         let family = if router.is_ipv4() { "IPv4" } else { "IPv6" };
         if own.is_empty() {
             let text = format!("gateway in [network] is an {family} address, but addresses has none of that family");
-            return Err(("gateway", text));
+            return Err(("gateway", Code::ConflictingKeys, text));
         }
         if !network::is_link_local(*router) && !own.iter().any(|a| a.contains(router)) {
             let text = format!("gateway in [network] is within no network of addresses ({family})");
-            return Err(("gateway", text));
+            return Err(("gateway", Code::ConflictingKeys, text));
         }
     }
     if network.via.proxy.is_none() && !network.via.direct.is_empty() {
-        return Err(("no-proxy", "no-proxy in [network] says nothing without proxy".to_owned()));
+        return Err(("no-proxy", Code::ConflictingKeys, "no-proxy in [network] says nothing without proxy".to_owned()));
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 use super::error::Error;
 use super::types::may_show;
+use crate::fault::Code;
 use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -26,15 +27,19 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn error(&mut self, offset: usize, text: impl Into<String>) {
+    pub(super) fn error(&mut self, offset: usize, code: Code, text: impl Into<String>) {
         let line = 1 + self.ends.partition_point(|end| *end < offset);
-        self.errors.push(Error { line: Some(line), text: text.into() });
+        self.errors.push(Error { code, line: Some(line), text: text.into() });
     }
 
     pub(super) fn unknown_keys(&mut self, name: &str, table: &DeTable<'_>, known: &[&str]) {
         for key in table.keys().filter(|k| !known.contains(&k.get_ref().as_ref())) {
             let hint = misplaced(key.get_ref());
-            self.error(key.span().start, format!("unknown key {} in [{name}]{hint}", quoted(key.get_ref())));
+            self.error(
+                key.span().start,
+                Code::UnknownKey,
+                format!("unknown key {} in [{name}]{hint}", quoted(key.get_ref())),
+            );
         }
     }
 
@@ -47,10 +52,14 @@ impl Reader {
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Option<T> {
         let Some(text) = value.get_ref().as_str() else {
-            self.error(value.span().start, format!("{key} in [{table}] must be a string in quotes"));
+            self.error(value.span().start, Code::BadValue, format!("{key} in [{table}] must be a string in quotes"));
             return None;
         };
-        parse(text).map_err(|why| self.error(value.span().start, format!("malformed {key} in [{table}]: {why}"))).ok()
+        parse(text)
+            .map_err(|why| {
+                self.error(value.span().start, Code::BadValue, format!("malformed {key} in [{table}]: {why}"))
+            })
+            .ok()
     }
 
     /// A list of strings, or one string that stands for a list of one. An empty list is refused where something is
@@ -66,7 +75,7 @@ impl Reader {
             return self.string(value, key, table, parse).map(|one| vec![one]);
         };
         if array.is_empty() && table == "cluster" {
-            self.error(value.span().start, format!("{key} in [{table}] is empty"));
+            self.error(value.span().start, Code::BadValue, format!("{key} in [{table}] is empty"));
             return None;
         }
         let all: Vec<Option<T>> = array.iter().map(|v| self.string(v, key, table, &parse)).collect();

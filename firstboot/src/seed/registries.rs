@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What `[registries]` may say: where container images are pulled from.
 
+use crate::fault::Code;
 use std::net::IpAddr;
 
 use reqwest::Url;
@@ -88,12 +89,14 @@ impl Reader {
                     "" => ": expected HOST, HOST:PORT or *, as in [registries.\"docker.io\"]",
                     hint => hint,
                 };
-                self.error(at, format!("malformed registry {} in [registries]{text}", quoted(name)));
+                self.error(at, Code::BadValue, format!("malformed registry {} in [registries]{text}", quoted(name)));
                 continue;
             }
             match value.get_ref().as_table() {
                 Some(table) => registries.extend(self.registry(at, name, table)),
-                None => self.error(at, format!("registry {} in [registries] must be a table", quoted(name))),
+                None => {
+                    self.error(at, Code::BadValue, format!("registry {} in [registries] must be a table", quoted(name)))
+                }
             }
         }
         registries.sort_by(|a: &Registry, b| a.name.cmp(&b.name));
@@ -108,14 +111,18 @@ impl Reader {
         let ca = table.get("ca").map(|v| self.string(v, "ca", &place, text::check_pem));
         let (mirrors, ca) = (mirrors?, ca.map_or(Some(None), |ca| ca.map(Some))?);
         if mirrors.is_empty() && (ca.is_none() || name == "*") {
-            self.error(at, format!("mirrors is missing in [{place}]"));
+            self.error(at, Code::MissingKey, format!("mirrors is missing in [{place}]"));
         }
         // containerd does not read a hosts.toml that names a host twice.
         if (1..mirrors.len()).any(|n| mirrors[..n].iter().any(|m: &Mirror| m.url == mirrors[n].url)) {
-            self.error(at, format!("mirrors in [{place}] names one mirror twice"));
+            self.error(at, Code::ConflictingKeys, format!("mirrors in [{place}] names one mirror twice"));
         }
         if ca.is_some() && !mirrors.is_empty() && !mirrors.iter().any(Mirror::is_https) {
-            self.error(at, format!("ca in [{place}] says nothing: no mirror is spoken to by https://"));
+            self.error(
+                at,
+                Code::ConflictingKeys,
+                format!("ca in [{place}] says nothing: no mirror is spoken to by https://"),
+            );
         }
         Some(Registry { name: name.to_owned(), mirrors, ca })
     }

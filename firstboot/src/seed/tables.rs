@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Walks the parsed tables of a seed: known keys into typed values, everything else into errors with a line.
 
+use crate::fault::Code;
 use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
@@ -44,7 +45,7 @@ pub(super) fn tables(text: &str, root: &DeTable<'_>) -> Result<Tables, Error> {
     match (reader.errors.into_iter().min_by_key(|e| e.line.unwrap_or(usize::MAX)), seed) {
         (Some(error), _) => Err(error),
         (None, Some(seed)) => Ok(Tables { secrets: reader.secrets, ..seed }),
-        (None, None) => Err(Error { line: None, text: "a value is missing".to_owned() }),
+        (None, None) => Err(Error { code: Code::MissingKey, line: None, text: "a value is missing".to_owned() }),
     }
 }
 
@@ -63,9 +64,11 @@ impl Reader {
             match name {
                 _ if TOP_KEYS.contains(&name) => {}
                 _ if TABLES.contains(&name) && is_table => {}
-                _ if TABLES.contains(&name) => self.error(at, format!("{name} must be a table: [{name}]")),
-                _ if is_table && may_show(name) => self.error(at, format!("unknown table [{name}]")),
-                _ => self.error(at, format!("unknown key {} before any table", quoted(name))),
+                _ if TABLES.contains(&name) => {
+                    self.error(at, Code::BadValue, format!("{name} must be a table: [{name}]"))
+                }
+                _ if is_table && may_show(name) => self.error(at, Code::UnknownKey, format!("unknown table [{name}]")),
+                _ => self.error(at, Code::UnknownKey, format!("unknown key {} before any table", quoted(name))),
             }
         }
         let reset = root.get("reset").map_or(Some(false), |v| self.reset(v));
@@ -77,7 +80,11 @@ impl Reader {
         };
         if let (Some((at, Some(join))), Some(node)) = (&mut join, &mut node) {
             match (join.node_name.take(), &node.name) {
-                (Some(_), Some(_)) => self.error(*at, "--node-name in join and name in [node] are both set: give one"),
+                (Some(_), Some(_)) => self.error(
+                    *at,
+                    Code::ConflictingKeys,
+                    "--node-name in join and name in [node] are both set: give one",
+                ),
                 (Some(name), None) => node.name = Some(name),
                 (None, _) => {}
             }
@@ -99,7 +106,8 @@ impl Reader {
             (Some((at, cluster)), None) => self.cluster(at, cluster, None),
             (None, None) => {
                 if self.errors.is_empty() {
-                    self.errors.push(Error { line: None, text: "table [cluster] is missing".to_owned() });
+                    let text = "table [cluster] is missing".to_owned();
+                    self.errors.push(Error { code: Code::MissingKey, line: None, text });
                 }
                 None
             }
@@ -123,13 +131,14 @@ impl Reader {
     /// Comes first: another version may have other keys, and then every other message would mislead.
     fn version(&mut self, root: &DeTable<'_>) -> Option<()> {
         let Some(version) = root.get("version") else {
-            self.errors.push(Error { line: None, text: "the first line must be: version = 1".to_owned() });
+            let text = "the first line must be: version = 1".to_owned();
+            self.errors.push(Error { code: Code::SeedVersion, line: None, text });
             return None;
         };
         match version.get_ref() {
             DeValue::Integer(i) if i.as_str() == "1" && i.radix() == 10 => Some(()),
             _ => {
-                self.error(version.span().start, "this firstboot reads seeds of version = 1 only");
+                self.error(version.span().start, Code::SeedVersion, "this firstboot reads seeds of version = 1 only");
                 None
             }
         }
@@ -138,7 +147,7 @@ impl Reader {
     fn reset(&mut self, value: &Value<'_>) -> Option<bool> {
         let reset = value.get_ref().as_bool();
         if reset.is_none() {
-            self.error(value.span().start, "reset must be true or false");
+            self.error(value.span().start, Code::BadValue, "reset must be true or false");
         }
         reset
     }
@@ -146,10 +155,10 @@ impl Reader {
     /// kubeadm's own line.
     fn join(&mut self, value: &Value<'_>) -> Option<JoinLine> {
         let Some(line) = value.get_ref().as_str() else {
-            self.error(value.span().start, "join must be a string in quotes");
+            self.error(value.span().start, Code::BadValue, "join must be a string in quotes");
             return None;
         };
         let read = join_line::parse(line);
-        read.map_err(|why| self.error(value.span().start, format!("malformed join: {why}"))).ok()
+        read.map_err(|why| self.error(value.span().start, Code::BadValue, format!("malformed join: {why}"))).ok()
     }
 }

@@ -8,10 +8,11 @@ use time::format_description::well_known::Rfc3339;
 use zeroize::Zeroizing;
 
 use super::error::Error;
+use crate::fault::Code;
 
 /// Turns a file's bytes into text: UTF-8 with or without byte-order mark, UTF-16 (either order) with one.
 pub(super) fn decode(bytes: &[u8]) -> Result<Zeroizing<String>, Error> {
-    let bad = |line: Option<usize>, text: &str| Error { line, text: text.to_owned() };
+    let bad = |line: Option<usize>, text: &str| Error { code: Code::SeedNotText, line, text: text.to_owned() };
     let utf16 = |rest: &[u8], unit: fn([u8; 2]) -> u16| {
         let units = Zeroizing::new(rest.chunks_exact(2).map(|c| unit([c[0], c[1]])).collect::<Vec<u16>>());
         match rest.len() % 2 {
@@ -32,7 +33,8 @@ fn utf8(bytes: &[u8]) -> Result<Zeroizing<String>, Error> {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
         Err(e) => {
             let line = 1 + bytes[..e.valid_up_to()].iter().filter(|b| **b == b'\n').count();
-            Err(Error { line: Some(line), text: "not valid UTF-8 text; save the file as UTF-8".to_owned() })
+            let text = "not valid UTF-8 text; save the file as UTF-8".to_owned();
+            Err(Error { code: Code::SeedNotText, line: Some(line), text })
         }
     }
 }

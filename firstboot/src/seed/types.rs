@@ -293,7 +293,7 @@ impl NodeLabel {
 }
 
 /// Whether kubelet starts with this key in `--node-labels`; with any other it refuses to start.
-fn kubelet_may_set(key: &str) -> bool {
+pub(super) fn kubelet_may_set(key: &str) -> bool {
     let Some((prefix, _)) = key.split_once('/') else { return true };
     let below = |domain: &str| prefix == domain || prefix.ends_with(&format!(".{domain}"));
     if !below("kubernetes.io") && !below("k8s.io") {

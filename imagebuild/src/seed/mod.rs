@@ -68,12 +68,17 @@ fn read(file: &Path) -> Result<Vec<u8>> {
 
 /// Parses a seed that joins, with the device's own parser.
 fn parse(bytes: &[u8]) -> Result<Seed> {
-    firstboot::seed::parse(bytes).map_err(|e| anyhow!("{e}"))
+    firstboot::seed::parse(bytes).map_err(refused)
 }
 
 /// The same for one that may ask for a reset alone.
 fn asked(bytes: &[u8]) -> Result<Asked> {
-    firstboot::seed::asked(bytes).map_err(|e| anyhow!("{e}"))
+    firstboot::seed::asked(bytes).map_err(refused)
+}
+
+/// Code and text, as the device gives them.
+fn refused(error: firstboot::seed::Error) -> anyhow::Error {
+    anyhow!("{}: {error}", error.code)
 }
 
 /// A seed on one line, without the secret.
@@ -105,6 +110,6 @@ mod tests {
             "good: joins 192.0.2.1:6443 with token abcdef (secret not shown), trusting 1 CA hash"
         );
         let error = parse(text.replace("token =", "tokn =").as_bytes()).unwrap_err().to_string();
-        assert_eq!(error, "seed.toml:4: unknown key \"tokn\" in [cluster]");
+        assert_eq!(error, "FB105: seed.toml:4: unknown key \"tokn\" in [cluster]");
     }
 }

@@ -17,7 +17,7 @@ pub mod tree;
 use anyhow::{Result, ensure};
 use cluster::Cluster;
 use firstboot::boot_partition::{BootPartition, Place, find_all, formatted_for_tests};
-use firstboot::fault::{Fault, Owner};
+use firstboot::fault::{Code, Fault};
 use firstboot::host::Host;
 use firstboot::host::exclusions::Exclusions;
 use firstboot::host::fake::{Fake, Seen};
@@ -221,7 +221,7 @@ impl Device {
     pub fn reset_with(&self, before: Before) -> Result<Outcome> {
         let (fake, seen, beside) = self.machine(before, false)?;
         let asked = || -> Result<Done, Fault> {
-            let host = Host::open(&self.root, Box::new(Fake::new().0)).map_err(|e| Fault::new(Owner::Host, e))?;
+            let host = Host::open(&self.root, Box::new(Fake::new().0)).map_err(|e| Fault::new(Code::Host, e))?;
             by_command(&host, &Exclusions::default())
         };
         let places = |_: &str| Ok(vec![Place { partition: self.boot.clone(), carried: false }]);

@@ -12,8 +12,8 @@ pub fn certificate_that_does_not_cover_the_address(plane: &ControlPlane) {
     let token = plane.create_token("1h").unwrap();
     let elsewhere = relay(plane, "127.0.0.2").unwrap();
     let text = refused(&pinned(&elsewhere, &token, &plane.ca_pin().unwrap()), "not-covered");
-    let covered =
-        text.strip_prefix(&format!("certificate of API server {elsewhere} does not cover that address: it covers "));
+    let covered = text
+        .strip_prefix(&format!("FB413: certificate of API server {elsewhere} does not cover that address: it covers "));
     let mut names: Vec<&str> = covered.unwrap_or_else(|| panic!("{text}")).split(", ").collect();
     names.sort_unstable();
     for name in ["10.0.2.2", "10.96.0.1", "127.0.0.1", "kubernetes.default.svc.cluster.local", "localhost"] {
@@ -27,7 +27,7 @@ pub fn refused_connection_then_the_next_server(plane: &ControlPlane) {
     let (endpoint, pin) = (plane.endpoint_for_host(), plane.ca_pin().unwrap());
     let closed = format!("127.0.0.1:{}", qemu::ports::free().unwrap());
     let text = refused(&pinned(&closed, &token, &pin), "refused");
-    assert_eq!(text, format!("connect to API server {closed}: connection refused"));
+    assert_eq!(text, format!("FB407: connect to API server {closed}: connection refused"));
     assert_no_trace(plane, "refused", &token);
     // In order: the first two fail, each for its own cause, and the third serves.
     let elsewhere = relay(plane, "127.0.0.2").unwrap();
@@ -36,7 +36,7 @@ pub fn refused_connection_then_the_next_server(plane: &ControlPlane) {
     let text = |all: &[&str]| list(all).replacen("\"\ntoken", "\"]\ntoken", 1);
     let told = refused(&seed_of(&text(&[&closed, &elsewhere])), "refused");
     let (first, second) = told.split_once("; ").unwrap();
-    assert_eq!(first, format!("connect to API server {closed}: connection refused"));
+    assert_eq!(first, format!("FB407: connect to API server {closed}: connection refused"));
     assert!(second.starts_with(&format!("certificate of API server {elsewhere} does not cover")), "{second}");
     let joined = Bench::default().join(&seed_of(&text(&[&closed, &elsewhere, &endpoint])), "refused").unwrap();
     assert_eq!(joined.server, format!("https://{endpoint}"));
@@ -84,5 +84,5 @@ pub fn ipv6() {
     let closed = format!("[::1]:{}", qemu::ports::free().unwrap());
     let token = plane.create_token("1h").unwrap();
     let text = refused(&pinned(&closed, &token, &plane.ca_pin().unwrap()), "six-refused");
-    assert_eq!(text, format!("connect to API server {closed}: connection refused"));
+    assert_eq!(text, format!("FB407: connect to API server {closed}: connection refused"));
 }

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use firstboot::fault::{Fault, Owner};
+use firstboot::fault::{Code, Owner};
 use firstboot::kube::contract::{JoinHost, JoinInput, Joined};
 use firstboot::kube::csr::{Key, Request};
 use firstboot::kube::node::NodeClient;
@@ -115,19 +115,19 @@ impl Bench {
     }
 
     /// An attempt that fails.
-    pub fn fails(&mut self, seed: &Seed, node: &str) -> (Owner, String) {
+    pub fn fails(&mut self, seed: &Seed, node: &str) -> (Code, String) {
         let Err(fault) = self.join(seed, node) else { panic!("{node} joined") };
-        (fault.owner, fault.to_string())
+        (fault.code, fault.to_string())
     }
 }
 
-/// A first attempt that fails before a key is made; gives the cluster's fault.
+/// A first attempt that fails before a key is made; gives the cluster's fault, `CODE: text`.
 pub fn refused(seed: &Seed, node: &str) -> String {
     let mut device = Bench::default();
-    let (owner, text) = device.fails(seed, node);
-    assert_eq!(owner, Owner::Cluster);
+    let (code, text) = device.fails(seed, node);
+    assert_eq!(code.owner(), Owner::Cluster);
     assert!(device.key.is_none(), "a key was made for {node}");
-    text
+    format!("{code}: {text}")
 }
 
 pub fn seed_of(text: &str) -> Seed {

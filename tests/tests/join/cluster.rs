@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use firstboot::fault::Owner;
+use firstboot::fault::Code;
 use firstboot::kube::contract::Joined;
 use firstboot::kube::files::{Content, files};
 use firstboot::seed::{Seed, Taint};
@@ -82,7 +82,7 @@ pub fn kubelet_newer_than_the_cluster(plane: &ControlPlane) {
     let fault = Bench { kubelet: "1.37.0", ..Bench::default() }.fails(&seed, "newer");
     let want = "kubelet 1.37.0 of this image is newer than the cluster, 1.36.3: imagebuild build --target \
                 generic-amd64 --kubernetes-version 1.36";
-    assert_eq!(fault, (Owner::Image, want.to_owned()));
+    assert_eq!(fault, (Code::KubeletVersion, want.to_owned()));
     assert_no_trace(plane, "newer", &token);
 }
 
@@ -92,12 +92,12 @@ pub fn config_maps_missing_and_forbidden(plane: &ControlPlane) {
         [("kubeadm-config", "kubeadm:nodes-kubeadm-config"), ("kubelet-config", "kubeadm:kubelet-config")]
     {
         let missing = format!(
-            "ConfigMap {map} does not exist in namespace kube-system: publish it with kubeadm init phase upload-config \
+            "FB423: ConfigMap {map} does not exist in namespace kube-system: publish it with kubeadm init phase upload-config \
              all"
         );
         without(plane, "configmap", map, || assert_eq!(refused(&seed, "no-config"), missing));
         let forbidden = format!(
-            "ConfigMap {map} may not be read with join token \"{}\": kubeadm init phase upload-config all permits it to \
+            "FB423: ConfigMap {map} may not be read with join token \"{}\": kubeadm init phase upload-config all permits it to \
              group system:bootstrappers:kubeadm:default-node-token",
             id(&token)
         );
@@ -135,7 +135,7 @@ pub fn name_of_a_ready_node(plane: &ControlPlane) {
     let (token, seed) = good(plane);
     create_node(plane, "taken", &json!({}), &json!([]));
     report_ready(plane, "taken", "True");
-    let want = "a Node named \"taken\" has been Ready in the cluster since 2026-01-02T03:04:05Z: kubectl delete node \
+    let want = "FB424: a Node named \"taken\" has been Ready in the cluster since 2026-01-02T03:04:05Z: kubectl delete node \
                 taken, or give this device another name in seed.toml";
     assert_eq!(refused(&seed, "taken"), want);
     assert_eq!(csrs_by(plane, &token), [] as [String; 0]);

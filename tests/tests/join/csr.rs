@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use firstboot::fault::Owner;
+use firstboot::fault::Code;
 use firstboot::seed::Seed;
 use qemu::control_plane::ControlPlane;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
@@ -16,10 +16,10 @@ use super::bench::*;
 /// Long enough for the answer of a server next door, short for one that does not come.
 const SHORT: Duration = Duration::from_secs(2);
 
-fn pending(csr: &str) -> (Owner, String) {
+fn pending(csr: &str) -> (Code, String) {
     let text =
         format!("CSR {csr} waits for approval by an administrator of the cluster: kubectl certificate approve {csr}");
-    (Owner::Cluster, text)
+    (Code::CsrPending, text)
 }
 
 /// A device whose CSR waits; gives its name, too.
@@ -74,7 +74,7 @@ pub fn denied(plane: &ControlPlane) {
         });
         device.fails(&seed, "denied")
     });
-    assert_eq!(told, (Owner::Cluster, format!("CSR {first} {why}; the next try sends another")));
+    assert_eq!(told, (Code::CsrRejected, format!("CSR {first} {why}; the next try sends another")));
     assert_eq!((csrs_by(plane, &token).len(), device.told.len()), (1, 0));
     // Denied before: another key, another CSR, and it says so.
     let key = device.key.clone();

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use e2e::native::cut::BOOT;
 use e2e::native::{Boot, Outcome, readdress, resume};
 use firstboot::boot_partition::BootPartition;
-use firstboot::fault::{Fault, Owner};
+use firstboot::fault::{Code, Fault, Owner};
 use qemu::control_plane::ControlPlane;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
@@ -92,7 +92,7 @@ fn fails_from(life: &Life, from: usize, n: usize, errno: Errno) -> Result<bool, 
     done.map(|()| failed.get())
 }
 
-/// Whether the device says what failed, and whose move it is; on the card too, unless that is what failed.
+/// Whether the device says what failed, and who must act; on the card too, unless that is what failed.
 fn is_clear(what: &str, outcome: &Outcome, errno: Errno) -> Result<(), &'static str> {
     let words = errno.to_string();
     let Err(fault) = &outcome.done else {
@@ -124,16 +124,15 @@ fn is_clear(what: &str, outcome: &Outcome, errno: Errno) -> Result<(), &'static 
 /// Whether a fault is the host's, in one line with the kernel's words, and console and card end with it.
 fn is_told(fault: &Fault, outcome: &Outcome, errno: Errno) -> Result<(), &'static str> {
     let text = fault.to_string();
-    if fault.owner != Owner::Host || !text.ends_with(&errno.to_string()) || text.contains('\n') {
+    if fault.owner() != Owner::Host || !text.ends_with(&errno.to_string()) || text.contains('\n') {
         return Err("not the host's, not the kernel's words, or more than one line");
     }
     let last = outcome.lines.last().map(String::as_str).unwrap_or_default();
-    if !last.starts_with("firstboot: ") || !last.ends_with(&format!("failed (host): {text}; stopped")) {
+    if !last.starts_with("firstboot: ") || !last.ends_with(&format!("failed (host, {}): {text}; stopped", fault.code)) {
         return Err("another last line");
     }
-    let told = (value(&outcome.status, "state"), value(&outcome.status, "error"), value(&outcome.status, "whose move"));
-    let wanted =
-        (Some("stopped"), Some(text.as_str()), Some("host (look at this device; it tries again at the next boot)"));
+    let told = ["state", "owner", "code", "error"].map(|key| value(&outcome.status, key));
+    let wanted = [Some("stopped"), Some("host"), Some(fault.code.as_str()), Some(text.as_str())];
     if told == wanted { Ok(()) } else { Err("the card says something else") }
 }
 
@@ -261,7 +260,7 @@ pub fn a_card_that_fails(plane: &ControlPlane) {
             let outcome = life.device.run(gone).unwrap();
             let fault = outcome.done.as_ref().unwrap_err();
             let text = "find the boot partition: no FAT file system labelled BOOT on disk ";
-            if fault.owner != Owner::Image || !fault.to_string().starts_with(text) {
+            if fault.code != Code::NoBootPartition || !fault.to_string().starts_with(text) {
                 return Err(format!("{outcome:#?}"));
             }
             std::fs::rename(&aside, good.path()).unwrap();
@@ -327,8 +326,11 @@ fn stopped(outcome: &Outcome, begins: &str, ends: &str) -> Result<(), String> {
     let Err(fault) = &outcome.done else { return Err(format!("it went on: {outcome:#?}")) };
     let text = fault.to_string();
     let last = outcome.lines.last().cloned().unwrap_or_default();
-    let told = outcome.lines.iter().any(|line| line.ends_with(&format!("failed (host): {text}; stopped")));
-    let fits = fault.owner == Owner::Host && text.starts_with(begins) && text.ends_with(ends) && !text.contains('\n');
+    let told = outcome.lines.iter().any(|line| line.ends_with(&format!("failed (host, FB316): {text}; stopped")));
+    let fits = fault.code == Code::SeedNotDestroyed
+        && text.starts_with(begins)
+        && text.ends_with(ends)
+        && !text.contains('\n');
     // What cannot be written on the card either is the very last word.
     let status = last.starts_with("firstboot: status not written: ") || last.contains(&text);
     if fits && told && status { Ok(()) } else { Err(format!("{outcome:#?}")) }

@@ -136,11 +136,11 @@ pub fn changed_seed_is_picked_up_during_the_wait(plane: &ControlPlane) {
         }
     });
     done.unwrap();
-    let failed = format!("firstboot: phase 2/2 join failed (cluster): {mismatch}; next try in ");
+    let failed = format!("firstboot: phase 2/2 join failed (cluster, FB418): {mismatch}; next try in ");
     assert_eq!(
         plain(&lines),
         [
-            "firstboot: failed (seed): seed.toml:1: this firstboot reads seeds of version = 1 only; waiting for a \
+            "firstboot: failed (seed, FB104): seed.toml:1: this firstboot reads seeds of version = 1 only; waiting for a \
              changed seed"
                 .to_owned(),
             "firstboot: phase 1/2 identity".to_owned(),
@@ -153,7 +153,9 @@ pub fn changed_seed_is_picked_up_during_the_wait(plane: &ControlPlane) {
     );
     let [by_seed, by_cluster] = <[String; 2]>::try_from(shown.into_inner()).unwrap();
     assert_eq!(value(&by_seed, "state"), Some("stopped"));
-    assert_eq!(value(&by_seed, "whose move"), Some("seed (edit seed.toml on the boot partition)"));
+    assert_eq!(value(&by_seed, "owner"), Some("seed"));
+    assert_eq!(value(&by_seed, "code"), Some("FB104"));
+    assert_eq!(value(&by_seed, "advice"), Some("edit seed.toml on the boot partition"));
     assert_eq!(value(&by_cluster, "state"), Some("retrying"));
     assert_eq!(value(&by_cluster, "phase"), Some("2/2 join"));
     assert_eq!(value(&by_cluster, "node"), Some("changed-seed"));

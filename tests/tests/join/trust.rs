@@ -25,15 +25,15 @@ pub fn wrong_ca_hash(plane: &ControlPlane) {
     let before = plane.audit().unwrap().len();
     let text = refused(&pinned(&endpoint, &token, &format!("sha256:{}", "0".repeat(64))), "wrong-pin");
     let pin = plane.ca_pin().unwrap();
-    assert_eq!(text, format!("CA of the cluster at {endpoint} does not match ca-cert-hashes: it is {pin}"));
+    assert_eq!(text, format!("FB418: CA of the cluster at {endpoint} does not match ca-cert-hashes: it is {pin}"));
     assert_no_trace(plane, "wrong-pin", &token);
     let all = requests(plane, before);
     assert!(all.iter().all(|r| r.starts_with("system:anonymous get ")), "{all:?}");
 }
 
 const NEVER: &str = "zzzzzz.q7w2e9r4t1y6u8i3";
-const UNKNOWN: &str = "join token \"zzzzzz\" is unknown to the cluster (no JWS signature for it in cluster-info): it \
-                       may have expired, or never existed";
+const UNKNOWN: &str = "FB420: join token \"zzzzzz\" is unknown to the cluster (no JWS signature for it in cluster-info): \
+                       it                        may have expired, or never existed";
 
 pub fn unknown_token(plane: &ControlPlane) {
     let (endpoint, pin) = (plane.endpoint_for_host(), plane.ca_pin().unwrap());
@@ -51,9 +51,10 @@ pub fn expired_token_by_the_clusters_clock(plane: &ControlPlane) {
     let at = |year: u64| SystemTime::UNIX_EPOCH + Duration::from_secs((year - 1970) * 31_557_600);
     let told = |now: SystemTime, seed| {
         let mut device = Bench { now, ..Bench::default() };
-        device.fails(&seed, "expired").1
+        let (code, text) = device.fails(&seed, "expired");
+        format!("{code}: {text}")
     };
-    let expired = "join token \"zzzzzz\" is unknown to the cluster (no JWS signature for it in cluster-info): it expired \
+    let expired = "FB421: join token \"zzzzzz\" is unknown to the cluster (no JWS signature for it in cluster-info): it expired \
                    at 2020-01-01T00:00:00Z";
     for own_clock in [at(1970), SystemTime::now(), at(2090)] {
         assert_eq!(told(own_clock, until(&pin, "2020-01-01T00:00:00Z")), expired);
@@ -71,7 +72,7 @@ pub fn wrong_token_secret(plane: &ControlPlane) {
     let wrong = format!("{}.q7w2e9r4t1y6u8i3", id(&token));
     let text = refused(&pinned(&endpoint, &wrong, &plane.ca_pin().unwrap()), "wrong-secret");
     let want = format!(
-        "JWS signature of cluster-info does not match join token \"{}\": its secret is not the cluster's, or \
+        "FB419: JWS signature of cluster-info does not match join token \"{}\": its secret is not the cluster's, or \
          {endpoint} is an impostor",
         id(&token)
     );
@@ -88,19 +89,22 @@ pub fn token_that_signs_but_does_not_authenticate(plane: &ControlPlane) {
     let (endpoint, pin) = (plane.endpoint_for_host(), plane.ca_pin().unwrap());
     // The API server takes the change from its own watch, a moment later.
     let want = format!(
-        "join token \"{}\" is refused by the cluster (401): it may have expired, or lacks usage authentication",
+        "FB420: join token \"{}\" is refused by the cluster (401): it may have expired, or lacks usage authentication",
         id(&token)
     );
     qemu::wait::until("the token to be refused", Duration::from_secs(10), || {
         let mut device = Bench { kubelet: "1.99.0", ..Bench::default() };
-        Ok((device.fails(&pinned(&endpoint, &token, &pin), "no-auth").1 == want).then_some(()))
+        let (code, text) = device.fails(&pinned(&endpoint, &token, &pin), "no-auth");
+        Ok((format!("{code}: {text}") == want).then_some(()))
     })
     .unwrap();
     assert_eq!(refused(&pinned(&endpoint, &token, &pin), "no-auth"), want);
     let text = format!("{}token-expires = 2020-01-01T00:00:00Z\n", pinned_text(&endpoint, &token, &pin));
     let text = refused(&seed_of(&text), "no-auth");
-    let want =
-        format!("join token \"{}\" is refused by the cluster (401): it expired at 2020-01-01T00:00:00Z", id(&token));
+    let want = format!(
+        "FB421: join token \"{}\" is refused by the cluster (401): it expired at 2020-01-01T00:00:00Z",
+        id(&token)
+    );
     assert_eq!(text, want);
     assert_no_trace(plane, "no-auth", &token);
 }
@@ -112,7 +116,7 @@ pub fn cluster_info_that_is_not_published(plane: &ControlPlane) {
     plane.kubectl(&[&["delete"], &binding[..]].concat()).unwrap();
     let endpoint = plane.endpoint_for_host();
     let want = format!(
-        "cluster-info of {endpoint} may not be read without a credential (403): publish it with kubeadm init phase \
+        "FB422: cluster-info of {endpoint} may not be read without a credential (403): publish it with kubeadm init phase \
          bootstrap-token, or put ca-cert in place of ca-cert-hashes in seed.toml"
     );
     wait_access(plane, ANYBODY, "kube-public", "cluster-info", false);

@@ -10,7 +10,7 @@ pub mod accounts;
 pub mod sshd;
 
 use self::accounts::{Accounts, with_password};
-use crate::fault::{Fault, OwnedBy, Owner};
+use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::finding::Finding;
 use crate::harden::overrides::AuditContext;
 use crate::host::Host;
@@ -85,12 +85,15 @@ pub(super) fn check(host: &Host, access: &Access) -> Result<bool> {
 
 pub(super) fn apply(host: &Host, access: &Access) -> Result<(), Fault> {
     if user(access).is_some() && host.size_and_mode(SSHD).owned_by(Owner::Host)?.is_none() {
-        return Err(Fault::new(Owner::Image, format!("find {SSHD}: the seed has SSH keys, and this image no SSH")));
+        return Err(Fault::new(
+            Code::ProgramMissing,
+            format!("find {SSHD}: the seed has SSH keys, and this image no SSH"),
+        ));
     }
     let now = read(host).owned_by(Owner::Host)?;
     let Some(wanted) = now.with(user(access)) else {
         let text = format!("make account {}: this system has one of that name for itself", access.user);
-        return Err(Fault::new(Owner::Seed, format!("{text}; change user in [access]")));
+        return Err(Fault::new(Code::SettingDoesNotFit, format!("{text}; change user in [access]")));
     };
     let work = || -> Result<()> {
         write_accounts(host, &now, &wanted)?;

@@ -130,12 +130,12 @@ fn what_cannot_be_given_is_the_seeds_or_the_images_fault() {
     let dir = tempfile::tempdir().unwrap();
     let (host, _) = machine(dir.path());
     let fault = apply(&host, &access("systemd-journal")).unwrap_err();
-    assert_eq!(fault.owner, Owner::Seed);
+    assert_eq!(fault.code, Code::SettingDoesNotFit);
     let words = "make account systemd-journal: this system has one of that name for itself; change user in [access]";
     assert_eq!(fault.to_string(), words);
     host.remove(SSHD).unwrap();
     let fault = apply(&host, &access("admin")).unwrap_err();
-    assert_eq!(fault.owner, Owner::Image);
+    assert_eq!(fault.code, Code::ProgramMissing);
     assert_eq!(fault.to_string(), "find /usr/sbin/sshd: the seed has SSH keys, and this image no SSH");
 }
 

@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use super::*;
-use crate::fault::{Fault, Owner};
+use crate::fault::{Code, Fault};
 use crate::kube::error::Kind;
 
 const PORTAL: &str = "API server HOST answers with a web page, not the Kubernetes API: is a captive portal or a proxy \
@@ -106,7 +106,7 @@ fn refusals_of_the_api_server_itself() {
     let text = "GET /x: API server HOST answers 429 Too Many Requests; it asks to wait 1 s";
     assert_eq!((error.text.as_str(), error.retry_after), (text, Some(Duration::from_secs(1))));
     let fault = Fault::from(error);
-    assert_eq!((fault.owner, fault.retry_after), (Owner::Cluster, Some(Duration::from_secs(1))));
+    assert_eq!((fault.code, fault.retry_after), (Code::ApiError, Some(Duration::from_secs(1))));
 }
 
 #[test]

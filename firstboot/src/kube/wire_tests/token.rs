@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::fault::{Fault, Owner};
+use crate::fault::{Code, Fault};
 use crate::kube::contract::{JoinHost, JoinInput};
 use crate::kube::csr::{Key, Request};
 use crate::kube::join::obtain;
@@ -22,7 +22,7 @@ impl JoinHost for Clock {
     }
     fn server_time(&mut self, time: SystemTime) -> Result<(), Fault> {
         self.times.push(time);
-        if self.accepts { Ok(()) } else { Err(Fault::new(Owner::Cluster, "below the floor")) }
+        if self.accepts { Ok(()) } else { Err(Fault::new(Code::ClusterTime, "below the floor")) }
     }
     fn progress(&mut self, _text: &str) {}
     fn notice(&mut self, _text: &str) {}

@@ -5,7 +5,7 @@
 //! is waited for here (see `online`), unless it takes a link to know which interface is meant.
 
 use super::context::Cx;
-use crate::fault::{Fault, OwnedBy, Owner};
+use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::host::managed_files::{self, Changes, File};
 use crate::network::{Link, keyfile, networkd, select_link, vlan_name, wifi};
@@ -47,7 +47,7 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
         let there = cx.host.size_and_mode(wifi::UNIT_FILE).owned_by(Owner::Host)?.is_some();
         if !there {
             let text = "use [network.wifi]: this image has no wpa_supplicant; add wpasupplicant to its packages";
-            return Err(Fault::new(Owner::Image, text));
+            return Err(Fault::new(Code::NoWpaSupplicant, text));
         }
     }
     let link = select_link::wait(&cx.host, network)?;

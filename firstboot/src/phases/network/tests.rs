@@ -32,13 +32,13 @@ fn the_first_interface_with_a_link_is_kept_until_another_has_one() {
     let (cx, seen) = machine(dir.path(), "addresses = \"10.0.2.15/24\"");
     let fault = apply(&cx).unwrap_err();
     assert_eq!(
-        (fault.owner, fault.to_string().as_str()),
-        (Owner::Cluster, "find a link: this device has no network interface")
+        (fault.code, fault.to_string().as_str()),
+        (Code::NoLink, "find a link: this device has no network interface")
     );
     interface(dir.path(), "eth0", ONE, false);
     interface(dir.path(), "eth1", TWO, false);
     let fault = apply(&cx).unwrap_err();
-    assert_eq!((fault.owner, fault.to_string().as_str()), (Owner::Cluster, "find a link: none of eth0, eth1 has one"));
+    assert_eq!((fault.code, fault.to_string().as_str()), (Code::NoLink, "find a link: none of eth0, eth1 has one"));
     assert_eq!(seen.commands.take(), ["ip link set dev eth0 up", "ip link set dev eth1 up"]);
     interface(dir.path(), "eth1", TWO, true);
     let file = || cx.host.read_text("/etc/systemd/network/50-firstboot.network").unwrap().unwrap();
@@ -94,15 +94,18 @@ fn a_radio_is_found_by_itself_and_switched_off_by_another_seed() {
     let (cx, seen) = machine(dir.path(), wifi);
     let fault = apply(&cx).unwrap_err();
     assert_eq!(
-        (fault.owner, fault.to_string().as_str()),
-        (Owner::Image, "use [network.wifi]: this image has no wpa_supplicant; add wpasupplicant to its packages")
+        (fault.code, fault.to_string().as_str()),
+        (
+            Code::NoWpaSupplicant,
+            "use [network.wifi]: this image has no wpa_supplicant; add wpasupplicant to its packages"
+        )
     );
     put_for_tests(dir.path(), "usr/lib/systemd/system/wpa_supplicant@.service", "[Service]\n");
     interface(dir.path(), "eth0", ONE, true);
     let fault = apply(&cx).unwrap_err();
     let text = "find a radio for [network.wifi]: this device shows none; is it there, and are its driver and firmware in \
                 the image?";
-    assert_eq!((fault.owner, fault.to_string().as_str()), (Owner::Host, text));
+    assert_eq!((fault.code, fault.to_string().as_str()), (Code::NoWifi, text));
     interface(dir.path(), "wlp1s0", TWO, false);
     put_for_tests(dir.path(), "sys/class/net/wlp1s0/phy80211/name", "phy0\n");
     apply(&cx).unwrap();
@@ -127,7 +130,7 @@ fn a_radio_is_found_by_itself_and_switched_off_by_another_seed() {
     let (cx, _) = machine(dir.path(), &format!("interface = \"wlan9\"\n{wifi}"));
     let fault = apply(&cx).unwrap_err();
     let text = "find radio wlan9 of [network]: there is none of that name; this device has wlp1s0";
-    assert_eq!((fault.owner, fault.to_string().as_str()), (Owner::Seed, text));
+    assert_eq!((fault.code, fault.to_string().as_str()), (Code::SettingDoesNotFit, text));
 }
 
 #[test]
