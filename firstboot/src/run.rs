@@ -6,11 +6,12 @@
 pub mod facts;
 pub mod guard;
 pub(crate) mod messages;
+mod repairs;
 pub(crate) mod sealed;
 mod seed_file;
 pub mod status;
+mod waits;
 
-use crate::backoff::{LONGEST, backoff};
 use crate::boot_partition::{BootPartition, Places, locate, own, root_disk_name};
 use crate::bundle::installed::Installed;
 use crate::containerd::images;
@@ -20,9 +21,8 @@ use crate::firewall::discover_peers;
 use crate::host::{Host, RETRY, System};
 use crate::image::ImageInfo;
 use crate::journal::Record;
-use crate::journal::facts::Fact;
 use crate::node::recover::recover;
-use crate::node::{self, credential, events};
+
 use crate::phase::{self, Event, Phase, Stopped};
 use crate::phases::PHASES;
 use crate::phases::context::Cx;
@@ -43,10 +43,6 @@ use std::time::Duration;
 const LOOK: Duration = Duration::from_secs(5);
 /// How old the status on the boot partition may get while phases go by.
 const STALE: Duration = Duration::from_secs(5);
-
-/// First and longest wait after a fault of this device.
-const HOST_FIRST: Duration = Duration::from_secs(30);
-const HOST_LONGEST: Duration = Duration::from_secs(600);
 
 const NO_SEED: &str =
     "find seed.toml on the boot partition: there is none; copy seed.toml.example to seed.toml and fill it in";
@@ -89,7 +85,7 @@ fn run_with(
     let host = Host::open(root, sys).owned_by(Owner::Host)?;
     let started = host.sys().uptime();
     if host.journal().resetting().is_none()
-        && let Err(error) = repair_state(&host)
+        && let Err(error) = repairs::repair_state(&host)
     {
         host.sys().say(&format!("firstboot: damaged files not repaired: {error:#}"));
     }
@@ -196,11 +192,11 @@ impl Session<'_> {
             return Ok(Next::Again);
         }
         tell_joined_at_last(host, image, boot, seen.is_some_and(|found| found.place.carried));
-        keep_copies(host);
+        repairs::keep_copies(host);
         let learned = discover_peers::of_sealed(host);
         let settled = runtime.settle(host);
         learned.and(settled).and(repair::tell(host))?;
-        report_damage(host).owned_by(Owner::Host)?;
+        repairs::report_damage(host).owned_by(Owner::Host)?;
         Ok(Next::End)
     }
 
@@ -283,11 +279,11 @@ impl Session<'_> {
     /// How long to wait before the next try; none where trying again does not help.
     fn wait(&self, phase: Option<(usize, usize, &str)>, fault: &Fault) -> Option<Duration> {
         match fault.owner() {
-            Owner::Cluster => Some(wait(self.tries, self.host().sys().random(), fault.retry_after)),
+            Owner::Cluster => Some(waits::for_cluster(self.tries, self.host().sys().random(), fault.retry_after)),
             // Memory, disk and processor stay as they are while the device is on.
             Owner::Host if phase.is_some_and(|(_, _, name)| name == "preflight") => None,
             Owner::Host if self.host().sys().before_effect(RETRY).is_err() => None,
-            Owner::Host => Some(host_wait(self.tries)),
+            Owner::Host => Some(waits::for_host(self.tries)),
             Owner::Seed | Owner::Image => None,
         }
     }
@@ -397,43 +393,6 @@ fn nothing_to_reset(host: &Host, found: &Found, image: &ImageInfo, places: Place
     wait_for_change(host, image, found, None, places).map(drop)
 }
 
-/// How long to wait: as long as the server asks for, if that is longer, but never longer than [`LONGEST`], for the
-/// server that asks need not be the cluster's.
-fn wait(tries: u32, random: f64, retry_after: Option<Duration>) -> Duration {
-    backoff(tries, random).max(retry_after.unwrap_or_default().min(LONGEST))
-}
-
-/// Between two tries after a fault of this device: longer each time, up to ten minutes.
-fn host_wait(tries: u32) -> Duration {
-    (HOST_FIRST * 2u32.saturating_pow(tries.min(8))).min(HOST_LONGEST)
-}
-
-/// Keeps copies of what the node does not start without, where that was changed since the last boot.
-fn keep_copies(host: &Host) {
-    let kept = node::repair::keep(host).and_then(|()| credential::keep_copy(host));
-    if let Err(error) = kept {
-        host.sys().say(&format!("firstboot: copies of the node's files not kept: {error:#}"));
-    }
-}
-
-/// Makes the journal and every kept file whole again: what was damaged, and what a power cut has left half updated. Nothing
-/// is written where nothing is wrong.
-fn repair_state(host: &Host) -> anyhow::Result<()> {
-    host.settle_journal()?;
-    host.repair_kept()
-}
-
-/// Tells the cluster, once for each time, what of this device was damaged and repaired.
-fn report_damage(host: &Host) -> anyhow::Result<()> {
-    let damage = host.journal().fact(Fact::Damage).unwrap_or_default().to_owned();
-    if damage.is_empty() || host.journal().fact(Fact::DamageReported) == Some(&damage) {
-        return Ok(());
-    }
-    let text = format!("firstboot repaired damaged files of this device: {}", damage.replace('\n', "; "));
-    events::tell(host, "StateRepaired", true, text, &host.boot_id()?.unwrap_or_default());
-    host.note(Fact::DamageReported, &damage)
-}
-
 fn begin(host: &Host, seed: &Seed) -> Result<(), Fault> {
     let boot = host.boot_id().owned_by(Owner::Host)?.unwrap_or_default();
     let begun = Record::Begun { version: env!("CARGO_PKG_VERSION").into(), seed: seed.digest().to_owned(), boot };
@@ -521,32 +480,3 @@ mod table_tests;
 #[cfg(test)]
 #[path = "run_damage_tests.rs"]
 mod damage_tests;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_grow_with_jitter_and_stay_below_five_minutes() {
-        let at = |tries, random| backoff(tries, random).as_secs_f64();
-        assert_eq!(at(0, 1.0), 2.0);
-        assert_eq!(at(0, 0.0), 1.0);
-        assert_eq!(at(3, 0.5), 8.0);
-        assert_eq!(at(7, 1.0), 256.0);
-        assert_eq!(at(8, 1.0), 300.0);
-        assert_eq!(at(1000, 1.0), 300.0);
-    }
-
-    #[test]
-    fn a_device_tries_again_after_longer_and_longer_waits() {
-        let seconds: Vec<u64> = (0..7).map(|tries| host_wait(tries).as_secs()).collect();
-        assert_eq!(seconds, [30, 60, 120, 240, 480, 600, 600]);
-    }
-
-    #[test]
-    fn a_server_that_asks_for_time_gets_it_within_limits() {
-        let at = |tries, after: u64| wait(tries, 0.5, Some(Duration::from_secs(after))).as_secs();
-        assert_eq!((at(0, 7), at(3, 7), at(0, 86_400)), (7, 8, 300));
-        assert_eq!(wait(3, 0.5, None).as_secs(), 8);
-    }
-}

@@ -15,21 +15,22 @@ mod linux;
 mod lock;
 pub mod managed_files;
 pub mod mounts;
+mod read;
+mod records;
 mod remove;
 mod system;
 
 pub use journald::Field;
 pub use linux::Linux;
+pub use read::Stamp;
 pub use system::{Job, RETRY, System};
 
-use crate::journal::facts::Fact;
 use crate::journal::{Effect, Journal, Record};
 use crate::text::hex;
 use anyhow::{Context, Result, bail, ensure};
 use lock::{Lock, LockGuard};
 use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::cell::{Ref, RefCell};
 use std::collections::BTreeSet;
@@ -41,19 +42,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// How many lines of it are kept: a card that goes bad must not fill the disk.
-const DAMAGE_LINES: usize = 16;
 /// The directory that holds everything firstboot keeps for itself.
 pub const STATE_DIR: &str = "/var/lib/firstboot";
-
-/// Inode, time of the last change of content, and size in bytes of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stamp {
-    inode: u64,
-    seconds: i64,
-    nanoseconds: u64,
-    size: u64,
-}
 
 /// The machine, seen through its root directory.
 pub struct Host {
@@ -107,80 +97,6 @@ impl Host {
     /// What was done so far.
     pub fn journal(&self) -> Ref<'_, Journal> {
         self.journal.borrow()
-    }
-
-    /// Adds to the journal.
-    pub fn record(&self, record: Record) -> Result<()> {
-        self.effect("journal", || "write the journal".to_owned())?;
-        let _lock = self.lock()?;
-        self.repair_journal()?;
-        self.journal.borrow_mut().append(record)
-    }
-
-    /// Makes both copies of the journal whole, says what was damaged, and keeps that as a fact.
-    ///
-    /// # Errors
-    /// When a copy cannot be written.
-    fn repair_journal(&self) -> Result<()> {
-        let mut journal = self.journal.borrow_mut();
-        journal.refresh()?;
-        let damage = journal.take_damage();
-        for line in &damage {
-            self.sys.say(&format!("firstboot: repaired: {line}"));
-        }
-        match damaged_with(journal.fact(Fact::Damage).unwrap_or_default(), &damage) {
-            Some(value) => journal.append(Record::Fact { name: Fact::Damage, value }),
-            None => Ok(()),
-        }
-    }
-
-    /// Notes damage that was found on this device, for status, Event and support archive.
-    ///
-    /// # Errors
-    /// When the journal cannot be written.
-    pub fn note_damage(&self, line: &str) -> Result<()> {
-        self.sys.say(&format!("firstboot: repaired: {line}"));
-        let value = damaged_with(self.journal().fact(Fact::Damage).unwrap_or_default(), &[line.to_owned()]);
-        value.map_or(Ok(()), |value| self.record(Record::Fact { name: Fact::Damage, value }))
-    }
-
-    /// Takes these records for true without a write: see [`Journal::assume`].
-    pub fn assume(&self, records: Vec<Record>) {
-        self.journal.borrow_mut().assume(records);
-    }
-
-    /// Brings the journal's files up to date, where that is needed.
-    ///
-    /// # Errors
-    /// When a copy cannot be written.
-    pub fn settle_journal(&self) -> Result<()> {
-        if self.journal().is_settled() {
-            return Ok(());
-        }
-        self.effect("journal", || "write the journal".to_owned())?;
-        let _lock = self.lock()?;
-        self.repair_journal()
-    }
-
-    /// Records a fact, unless it is on record; one that is not counts as empty.
-    ///
-    /// # Errors
-    /// When the journal cannot be written.
-    pub fn note(&self, fact: Fact, value: &str) -> Result<()> {
-        let known = self.journal().fact(fact.clone()).unwrap_or_default() == value;
-        if known { Ok(()) } else { self.record(Record::Fact { name: fact, value: value.into() }) }
-    }
-
-    /// Puts a journal with these records in the place of the one that there is.
-    pub fn renew_journal(&self, records: &[Record]) -> Result<()> {
-        self.effect("journal", || "write the journal".to_owned())?;
-        let _lock = self.lock()?;
-        self.journal.borrow_mut().replace(records)
-    }
-
-    /// Reads the journal again: another process may have written to it.
-    pub fn reread_journal(&self) {
-        self.journal.borrow_mut().reread();
     }
 
     /// About to change something: a test may stop here, or fail as the kernel would; `shown` is what failed then.
@@ -241,123 +157,6 @@ impl Host {
         self.sys.now()
     }
 
-    /// Opens a file for reading; `None` when it is not there.
-    pub fn reader(&self, path: &str) -> Result<Option<File>> {
-        match self.open_below(path, OFlags::RDONLY) {
-            Ok(fd) => Ok(Some(File::from(fd))),
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            Err(e) => Err(e).with_context(|| format!("open {path}")),
-        }
-    }
-
-    /// Content of a file; `None` when it is not there.
-    pub fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
-        let Some(mut file) = self.reader(path)? else { return Ok(None) };
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).with_context(|| format!("read {path}"))?;
-        Ok(Some(bytes))
-    }
-
-    /// Content of a file as it is; `None` when it is not there or no text.
-    pub fn read_utf8(&self, path: &str) -> Result<Option<String>> {
-        Ok(self.read(path)?.and_then(|bytes| String::from_utf8(bytes).ok()))
-    }
-
-    /// Content of a small text file, trimmed; `None` when it is not there or empty.
-    pub fn read_text(&self, path: &str) -> Result<Option<String>> {
-        let text =
-            self.read(path)?.map(|b| String::from_utf8_lossy(&b).trim_matches(['\0', '\n', ' ', '\t']).to_owned());
-        Ok(text.filter(|t| !t.is_empty()))
-    }
-
-    /// The kernel's id of this boot.
-    pub fn boot_id(&self) -> Result<Option<String>> {
-        self.read_text("/proc/sys/kernel/random/boot_id")
-    }
-
-    /// Where a symbolic link points; `None` when there is none.
-    pub fn read_link(&self, path: &str) -> Result<Option<String>> {
-        let (dir, name) = split(path)?;
-        let Ok(dir_fd) = self.open_below(dir, OFlags::PATH | OFlags::DIRECTORY) else { return Ok(None) };
-        match fs::readlinkat(dir_fd, name, Vec::new()) {
-            Ok(target) => Ok(Some(target.to_string_lossy().into_owned())),
-            Err(Errno::NOENT | Errno::INVAL) => Ok(None),
-            Err(e) => Err(e).with_context(|| format!("read link {path}")),
-        }
-    }
-
-    /// Names in a directory, sorted; empty when there is no such directory.
-    pub fn list(&self, path: &str) -> Result<Vec<String>> {
-        let fd = match self.open_below(path, OFlags::RDONLY | OFlags::DIRECTORY) {
-            Ok(fd) => fd,
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Vec::new()),
-            Err(e) => return Err(e).with_context(|| format!("open {path}")),
-        };
-        let mut names = Vec::new();
-        for entry in fs::Dir::read_from(&fd).with_context(|| format!("list {path}"))? {
-            let name = entry.with_context(|| format!("list {path}"))?.file_name().to_string_lossy().into_owned();
-            if name != "." && name != ".." {
-                names.push(name);
-            }
-        }
-        names.sort();
-        Ok(names)
-    }
-
-    /// What `work` makes of every name in a directory of the kernel, sorted. Links are renamed by udev, and pods' come and
-    /// go: where the directory changed meanwhile neither results nor errors count, and all is done again.
-    pub fn each<T>(&self, path: &str, work: impl Fn(&str) -> Result<T>) -> Result<Vec<T>> {
-        let mut names = self.list(path)?;
-        loop {
-            let done = names.iter().map(|name| work(name)).collect();
-            let now = self.list(path)?;
-            if now == names {
-                return done;
-            }
-            names = now;
-        }
-    }
-
-    /// Size of a file in bytes and its mode bits; `None` when it is not there. Links are followed below the root.
-    pub fn size_and_mode(&self, path: &str) -> Result<Option<(u64, u32)>> {
-        match self.open_below(path, OFlags::PATH) {
-            Ok(fd) => {
-                let stat = fs::fstat(fd).with_context(|| format!("look at {path}"))?;
-                Ok(Some((stat.st_size as u64, stat.st_mode & 0o7777)))
-            }
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            Err(e) => Err(e).with_context(|| format!("look at {path}")),
-        }
-    }
-
-    /// User and group that own a file; `None` when it is not there. Links are followed below the root.
-    pub fn owner(&self, path: &str) -> Result<Option<(u32, u32)>> {
-        match self.open_below(path, OFlags::PATH) {
-            Ok(fd) => {
-                let stat = fs::fstat(fd).with_context(|| format!("look at {path}"))?;
-                Ok(Some((stat.st_uid, stat.st_gid)))
-            }
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            Err(e) => Err(e).with_context(|| format!("look at {path}")),
-        }
-    }
-
-    /// When a file was changed last, whole seconds since 1970; `None` when it is not there.
-    pub fn modified(&self, path: &str) -> Result<Option<i64>> {
-        match self.open_below(path, OFlags::PATH) {
-            Ok(fd) => Ok(Some(fs::fstat(fd).with_context(|| format!("look at {path}"))?.st_mtime)),
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            Err(e) => Err(e).with_context(|| format!("look at {path}")),
-        }
-    }
-
-    /// Bytes that an ordinary user could still write on the file system of `path`.
-    pub fn free_bytes(&self, path: &str) -> Result<u64> {
-        let fd = self.open_below(path, OFlags::RDONLY | OFlags::DIRECTORY).with_context(|| format!("open {path}"))?;
-        let stat = fs::fstatvfs(fd).with_context(|| format!("measure the file system of {path}"))?;
-        Ok(stat.f_bavail * stat.f_frsize)
-    }
-
     /// Makes a file hold exactly `bytes` with `mode`. Does nothing when it already does.
     pub fn write(&self, path: &str, bytes: &[u8], mode: u32) -> Result<()> {
         let held = self.read(path)?.as_deref() == Some(bytes) && self.read_link(path)?.is_none();
@@ -382,20 +181,6 @@ impl Host {
         let fd = fs::openat(&dir, name, flags, Mode::from_raw_mode(mode)).with_context(|| format!("create {path}"))?;
         let mut file = File::from(fd);
         file.write_all(bytes).and_then(|()| file.sync_all()).with_context(|| format!("write {path}"))
-    }
-
-    /// When and where a file was written last: tells a file that was written from one that the medium changed. None when
-    /// it is not there.
-    pub fn stamp(&self, path: &str) -> Result<Option<Stamp>> {
-        match self.open_below(path, OFlags::PATH) {
-            Ok(fd) => {
-                let stat = fs::fstat(fd).with_context(|| format!("look at {path}"))?;
-                let (seconds, nanoseconds) = (stat.st_mtime, stat.st_mtime_nsec as u64);
-                Ok(Some(Stamp { inode: stat.st_ino, seconds, nanoseconds, size: stat.st_size as u64 }))
-            }
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            Err(e) => Err(e).with_context(|| format!("look at {path}")),
-        }
     }
 
     /// Makes a symbolic link. Does nothing when it is already so.
@@ -622,16 +407,6 @@ pub(crate) struct Writer {
 /// Whether a path is `directory` or below it.
 fn is_below(path: &str, directory: &str) -> bool {
     path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-/// The fact of all damage with more lines; none when nothing is new. The last [`DAMAGE_LINES`] are kept.
-fn damaged_with(before: &str, lines: &[String]) -> Option<String> {
-    let new: Vec<&str> = lines.iter().map(String::as_str).filter(|line| !before.lines().any(|b| b == *line)).collect();
-    if new.is_empty() {
-        return None;
-    }
-    let all: Vec<&str> = before.lines().chain(new).collect();
-    Some(all[all.len().saturating_sub(DAMAGE_LINES)..].join("\n"))
 }
 
 fn parts(path: &str) -> Result<Vec<&str>> {
