@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use firstboot::fault::{Code, Fault};
+use firstboot::fault::{Code, Fault, Owner};
 use firstboot::kube::contract::{JoinHost, JoinInput, Joined};
 use firstboot::kube::csr::{Key, Request};
 use firstboot::kube::node::NodeClient;
