@@ -9,13 +9,12 @@
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::image::ImageInfo;
+use crate::journal::facts::Fact;
 use crate::seed::NodeName;
 use crate::text::hex;
 use anyhow::Result;
 use sha2::{Digest, Sha256};
 
-/// Fact: the name that this device had before it was reset.
-pub(crate) const NODE_BEFORE: &str = "node-before";
 /// Where the machine-id lies (machine-id(5)).
 pub(crate) const MACHINE_ID: &str = "/etc/machine-id";
 /// Where the host name lies.
@@ -39,7 +38,7 @@ const JUNK_MACS: &[&str] = &["000000000001", "001122334455", "00123456789a", "00
 /// The name that this device was given before, be it in an earlier life.
 pub(crate) fn known_name(host: &Host) -> Option<String> {
     let journal = host.journal();
-    journal.fact("node").or(journal.fact(NODE_BEFORE)).map(str::to_owned)
+    journal.fact(Fact::Node).or(journal.fact(Fact::NodeBefore)).map(str::to_owned)
 }
 
 pub(crate) fn ensure_machine_id(host: &Host) -> Result<()> {
@@ -254,7 +253,7 @@ mod tests {
         assert_eq!(random_name(&host, &later, None).unwrap(), "edge-aaaaaaaabbbb");
         // After a reset there is another machine-id, and a note.
         put_for_tests(dir.path(), "etc/machine-id", "");
-        host.renew_journal(&[Record::Fact { name: NODE_BEFORE.into(), value: name.clone() }]).unwrap();
+        host.renew_journal(&[Record::Fact { name: Fact::NodeBefore, value: name.clone() }]).unwrap();
         ensure_machine_id(&host).unwrap();
         assert_eq!(random_name(&host, &image(), known_name(&host).as_deref()).unwrap(), name);
         assert_ne!(random_name(&host, &image(), None).unwrap(), name);

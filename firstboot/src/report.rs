@@ -8,14 +8,12 @@ use crate::fault::{Fault, Owner};
 use crate::host::kept::STATUS;
 use crate::host::{Field, Host};
 use crate::image::ImageInfo;
+use crate::journal::facts::Fact;
 use crate::leds::{self, Light};
 use crate::status::{STATUS_FILE, STATUS_FOR_ALL, STATUS_NAME, State, Status, Versions, next_try, padded};
 use crate::text::{one_line, timestamp, unix_seconds};
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
-
-/// Fact in the journal: the warnings of the preflight checks, one a line.
-pub const WARNINGS: &str = "warnings";
 
 /// Shows the last status to accounts that may not look into firstboot's folder, and by lights, at a later boot: that of a
 /// sealed device writes nothing to its disk.
@@ -90,7 +88,7 @@ impl<'a> Reporter<'a> {
 
     /// The same with more fields. Their names are in docs/operations.md.
     fn say_with(&self, line: &str, more: &[Field<'_>]) {
-        let node = self.host.journal().fact("node").unwrap_or_default().to_owned();
+        let node = self.host.journal().fact(Fact::Node).unwrap_or_default().to_owned();
         let phase = self.status.phase.as_deref().and_then(|phase| phase.split(' ').next_back()).unwrap_or_default();
         let mut fields = vec![("FIRSTBOOT_NODE", node.as_str()), ("FIRSTBOOT_PHASE", phase)];
         fields.extend_from_slice(more);
@@ -177,9 +175,9 @@ impl<'a> Reporter<'a> {
         leds::show(self.host, &self.lights, Light::of(&self.status));
         self.status.written = unix_seconds(self.host.now());
         self.status.certificate_until = self.facts.certificate_until(self.host);
-        self.status.node = self.host.journal().fact("node").map(str::to_owned);
+        self.status.node = self.host.journal().fact(Fact::Node).map(str::to_owned);
         self.status.phases = self.host.journal().seconds();
-        let warnings = self.host.journal().fact(WARNINGS).unwrap_or_default().to_owned();
+        let warnings = self.host.journal().fact(Fact::Warnings).unwrap_or_default().to_owned();
         self.status.warnings = warnings.lines().map(str::to_owned).chain(self.facts.warnings(self.host)).collect();
         if let Err(error) = self.write_files() {
             self.say(&format!("status not written: {error:#}"));
@@ -256,7 +254,7 @@ mod tests {
         let mut reporter = Reporter::new(&host, &Nothing, None, "generic-amd64".into());
         let fault = Fault::new(Code::ConnectionRefused, "connect to 10.0.0.1:6443: connection refused");
         let warnings = "Memory: 512 MiB of memory leave little for pods".to_owned();
-        host.record(crate::journal::Record::Fact { name: WARNINGS.into(), value: warnings }).unwrap();
+        host.record(crate::journal::Record::Fact { name: Fact::Warnings, value: warnings }).unwrap();
         reporter.failed(Some((10, 14, "join")), &fault, Some(Duration::from_secs(12)));
         assert_eq!(
             seen.lines.take(),
@@ -305,7 +303,7 @@ mod tests {
         );
         assert!(text.contains("\nerror: connect to 10.0.0.1:6443: connection refused\nadvice: fix the cluster or the network, or change seed.toml; it keeps trying\nwarning: "), "{text}");
         // It holds: nothing is wrong any more, but something is left to do.
-        host.record(crate::journal::Record::Fact { name: "node".into(), value: "edge-1".into() }).unwrap();
+        host.record(crate::journal::Record::Fact { name: Fact::Node, value: "edge-1".into() }).unwrap();
         reporter.holds(10, 14, "join", Some(Duration::ZERO));
         assert_eq!(seen.fields.take(), ["FIRSTBOOT_NODE=edge-1 FIRSTBOOT_PHASE=join FIRSTBOOT_SECONDS=0.00"]);
         reporter.status.left_to_do = vec!["kubectl taint node e a:NoSchedule".into()];

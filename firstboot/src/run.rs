@@ -17,9 +17,10 @@ use crate::containerd::images;
 use crate::containerd::repair::{self, Ask, Progress, Watch};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::firewall::discover_peers;
-use crate::host::{DAMAGE, Host, RETRY, System};
+use crate::host::{Host, RETRY, System};
 use crate::image::ImageInfo;
 use crate::journal::Record;
+use crate::journal::facts::Fact;
 use crate::node::recover::recover;
 use crate::node::{self, credential, events};
 use crate::phase::{self, Event, Phase, Stopped};
@@ -46,8 +47,6 @@ const STALE: Duration = Duration::from_secs(5);
 /// First and longest wait after a fault of this device.
 const HOST_FIRST: Duration = Duration::from_secs(30);
 const HOST_LONGEST: Duration = Duration::from_secs(600);
-/// Fact: the damage that the cluster was told of.
-const DAMAGE_REPORTED: &str = "damage-reported";
 
 const NO_SEED: &str =
     "find seed.toml on the boot partition: there is none; copy seed.toml.example to seed.toml and fill it in";
@@ -129,7 +128,7 @@ struct Failed {
     phase: Option<(usize, usize, &'static str)>,
     fault: Fault,
     /// The seed by which it was tried, if there was one.
-    seed: Option<Found>,
+    seed: Option<Box<Found>>,
 }
 
 impl From<Fault> for Failed {
@@ -219,7 +218,7 @@ impl Session<'_> {
                 nothing_to_reset(host, &found, &image, self.places)?;
                 Ok(Next::Again)
             }
-            Err(error) => Err(Failed { phase: None, fault: error.into(), seed: Some(found) }),
+            Err(error) => Err(Failed { phase: None, fault: error.into(), seed: Some(Box::new(found)) }),
         }
     }
 
@@ -238,7 +237,7 @@ impl Session<'_> {
                 Ok(Next::End)
             }
             Err(Stopped { number, of, phase, fault }) => {
-                Err(Failed { phase: Some((number, of, phase)), fault, seed: Some(found) })
+                Err(Failed { phase: Some((number, of, phase)), fault, seed: Some(Box::new(found)) })
             }
         }
     }
@@ -426,13 +425,13 @@ fn repair_state(host: &Host) -> anyhow::Result<()> {
 
 /// Tells the cluster, once for each time, what of this device was damaged and repaired.
 fn report_damage(host: &Host) -> anyhow::Result<()> {
-    let damage = host.journal().fact(DAMAGE).unwrap_or_default().to_owned();
-    if damage.is_empty() || host.journal().fact(DAMAGE_REPORTED) == Some(&damage) {
+    let damage = host.journal().fact(Fact::Damage).unwrap_or_default().to_owned();
+    if damage.is_empty() || host.journal().fact(Fact::DamageReported) == Some(&damage) {
         return Ok(());
     }
     let text = format!("firstboot repaired damaged files of this device: {}", damage.replace('\n', "; "));
     events::tell(host, "StateRepaired", true, text, &host.boot_id()?.unwrap_or_default());
-    host.note(DAMAGE_REPORTED, &damage)
+    host.note(Fact::DamageReported, &damage)
 }
 
 fn begin(host: &Host, seed: &Seed) -> Result<(), Fault> {

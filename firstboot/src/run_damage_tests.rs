@@ -9,6 +9,7 @@ use crate::host::exclusions::Exclusions;
 use crate::host::fake::{Fake, Seen};
 use crate::host::kept::{KEPT_FILES, STATUS, copy_path};
 use crate::image::IMAGE_INFO;
+use crate::journal::facts::Fact;
 use crate::journal::{JOURNAL, JOURNAL_COPY};
 use crate::kube::config::CA_FILE;
 use crate::kube::files::{KUBELET_CONF, PKI};
@@ -48,7 +49,7 @@ fn is_well(device: &Device, shown: &str, boot: bool, look: bool) {
     guard(&host).unwrap_or_else(|fault| panic!("{shown}: {fault}"));
     assert!(seen.commands.take().contains(&"nft -f -".to_owned()), "{shown}: no packet filter");
     assert!(host.journal().sealed(), "{shown}: not sealed");
-    assert_eq!(host.journal().fact("node"), Some("edge-1"), "{shown}");
+    assert_eq!(host.journal().fact(Fact::Node), Some("edge-1"), "{shown}");
     if boot {
         let (done, seen) = device.boots(None);
         done.unwrap_or_else(|fault| panic!("{shown}: {fault}"));

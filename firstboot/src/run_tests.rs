@@ -8,6 +8,7 @@ use crate::bundle::{BUNDLE_DIR, Manifest};
 use crate::host::fake::{Fake, Seen};
 use crate::host::kept::{VERIFIED_TIME, copy_path};
 use crate::image::IMAGE_INFO;
+use crate::journal::facts::Fact;
 use crate::kube::config::CA_FILE;
 use crate::kube::files::{KUBELET_CONF, PKI};
 use crate::kube::kubeconfig::{CURRENT_PEM, kubelet_conf};
@@ -100,7 +101,7 @@ impl Device {
         let der = base64::engine::general_purpose::STANDARD.encode(certificate);
         let pem = format!("-----BEGIN CERTIFICATE-----\n{der}\n-----END CERTIFICATE-----\n{}", key.serialize_pem());
         host.write(CURRENT_PEM, pem.as_bytes(), 0o600).unwrap();
-        host.record(Record::Fact { name: "node".into(), value: "edge-1".into() }).unwrap();
+        host.record(Record::Fact { name: Fact::Node, value: "edge-1".into() }).unwrap();
         repair::keep(&host).unwrap();
         put_for_tests(&device.root(), LAYER, "program");
         device

@@ -5,10 +5,8 @@
 use super::ROOT;
 use crate::host::Host;
 use crate::journal::Record;
+use crate::journal::facts::Fact;
 use anyhow::Result;
-
-/// Fact: which setting aside it was, in which boot, and how far it is.
-const FACT: &str = "runtime-set-aside";
 
 /// How far a setting aside has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,7 +31,7 @@ impl Past {
 
     pub(crate) fn read(host: &Host) -> Option<Past> {
         let journal = host.journal();
-        let mut words = journal.fact(FACT)?.split(' ');
+        let mut words = journal.fact(Fact::RuntimeSetAside)?.split(' ');
         let (number, boot, stage) = (words.next()?.parse().ok()?, words.next()?.to_owned(), words.next()?);
         let (stage, _) = Past::STAGES.into_iter().find(|(_, word)| *word == stage)?;
         Some(Past { number, boot, stage })
@@ -44,7 +42,7 @@ impl Past {
         self.stage = stage;
         let word = Past::STAGES.into_iter().find(|(s, _)| *s == stage).map_or("", |(_, word)| word);
         let value = format!("{} {} {word}", self.number, self.boot);
-        host.record(Record::Fact { name: FACT.into(), value })
+        host.record(Record::Fact { name: Fact::RuntimeSetAside, value })
     }
 
     /// Where the damaged state is kept.

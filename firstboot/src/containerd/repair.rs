@@ -13,6 +13,7 @@ use crate::bundle::installed::Installed;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::exclusions::Exclusions;
 use crate::host::{Host, mounts};
+use crate::journal::facts::{self, Fact};
 use crate::node::events;
 use anyhow::Result;
 use std::collections::BTreeSet;
@@ -22,8 +23,6 @@ use std::time::Duration;
 pub(crate) type Ask<'a> = &'a dyn Fn(&Host, &Installed) -> Result<Vec<String>>;
 
 const KUBELET: &str = "kubelet.service";
-/// Fact: images that were imported again on a sealed device, one a line.
-const AGAIN: &str = "images-again";
 const CUT_OFF: &str = "it was being set aside";
 /// Before the cluster's clock has answered, nobody is asked for this long: the boot is not over.
 const EARLY: Duration = Duration::from_secs(20);
@@ -127,7 +126,7 @@ pub(crate) fn whole(host: &Host) -> Result<()> {
 /// starts without it, is there. kubelet does so where the disk gets full, or an administrator.
 fn removed(host: &Host, bundle: &Installed, missing: &[String]) -> bool {
     let journal = host.journal();
-    let again = journal.fact(AGAIN).unwrap_or_default();
+    let again = journal.fact(Fact::ImagesAgain).unwrap_or_default();
     !missing.contains(&bundle.manifest.sandbox_image) && missing.iter().all(|name| again.lines().any(|a| a == name))
 }
 
@@ -253,9 +252,9 @@ impl<'a> Watch<'a> {
             return Ok(Some(why));
         }
         if !missing.is_empty() {
-            let before = host.journal().fact(AGAIN).unwrap_or_default().to_owned();
+            let before = host.journal().fact(Fact::ImagesAgain).unwrap_or_default().to_owned();
             let again: BTreeSet<&str> = before.lines().chain(missing.iter().map(String::as_str)).collect();
-            host.note(AGAIN, &again.into_iter().collect::<Vec<_>>().join("\n")).owned_by(Owner::Host)?;
+            host.note(Fact::ImagesAgain, &facts::lines(again)).owned_by(Owner::Host)?;
         }
         whole(host).owned_by(Owner::Host).map(|()| None)
     }

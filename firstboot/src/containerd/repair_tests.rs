@@ -9,6 +9,7 @@ use crate::bundle::{BUNDLE_DIR, Blob, Image, Manifest};
 use crate::containerd::damage::{damage, damage_by};
 use crate::host::fake::{Fake, Seen};
 use crate::image::{IMAGE_INFO, ImageInfo};
+use crate::journal::facts::Fact;
 use crate::journal::{Effect, Record};
 use crate::reset;
 use crate::run::messages::tell_repair;
@@ -80,7 +81,7 @@ impl Device {
         for unit in [RUNTIME, KUBELET] {
             host.record(Record::Effect(Effect::Started { unit: unit.into() })).unwrap();
         }
-        host.record(Record::Fact { name: "node".into(), value: "edge-1".into() }).unwrap();
+        host.record(Record::Fact { name: Fact::Node, value: "edge-1".into() }).unwrap();
         host.record(Record::Sealed).unwrap();
         device.put("/var/lib/containerd/imported");
         put_for_tests(&device.root(), LAYER, "program");

@@ -9,16 +9,13 @@ use super::peers::{Known, PortRange};
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::harden::overrides::SeedOverrides;
 use crate::host::Host;
+use crate::journal::facts::Fact;
 use crate::kube::node::NodeClient;
 use crate::kube::resolve::addresses;
 use crate::node::client::node_client;
-use crate::node::proxy_env::NETWORKS;
 use anyhow::Result;
 use ipnet::IpNet;
 use std::collections::BTreeSet;
-
-/// Fact: the range of NodePorts, as kubeadm-config says.
-pub(crate) const NODE_PORTS: &str = "node-ports";
 
 /// Looks the seed's names up, before the join talks to any of them.
 ///
@@ -39,7 +36,7 @@ pub(crate) fn from_cluster(host: &Host, client: &NodeClient) -> Result<()> {
     });
     let server = client.server_host();
     let networks = if SeedOverrides::read(host)?.harden.egress.is_some() { networks(host) } else { Vec::new() };
-    let node_ports = host.journal().fact(NODE_PORTS).and_then(PortRange::parse);
+    let node_ports = host.journal().fact(Fact::NodePorts).and_then(PortRange::parse);
     update(host, |known| {
         known.join(&server, endpoints, networks);
         known.node_ports = node_ports.unwrap_or_default();
@@ -57,7 +54,7 @@ pub(crate) fn of_sealed(host: &Host) -> Result<(), Fault> {
 
 /// Ranges of pods and Services, as the join left them.
 fn networks(host: &Host) -> Vec<IpNet> {
-    host.journal().fact(NETWORKS).unwrap_or_default().split(',').filter_map(|n| n.parse().ok()).collect()
+    host.journal().fact(Fact::ClusterNetworks).unwrap_or_default().split(',').filter_map(|n| n.parse().ok()).collect()
 }
 
 fn update(host: &Host, change: impl FnOnce(&mut Known)) -> Result<()> {

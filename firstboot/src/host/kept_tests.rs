@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! No damage to a kept file, or to its copy, costs what it says.
 
-use super::super::DAMAGE;
 use super::super::fake::Fake;
 use super::*;
+use crate::journal::facts::Fact;
 
 /// All that one damaged file may look like: a flipped bit in each byte, cut at each length, of zeros, gone.
 fn damaged(good: &[u8]) -> Vec<Option<Vec<u8>>> {
@@ -48,7 +48,7 @@ fn any_damage_to_a_kept_file_or_its_copy_is_repaired_and_noted() {
                 assert_eq!(host.read_kept(file.path), whole, "{path}: {bytes:?}");
             }
         }
-        let noted = host.journal().fact(DAMAGE).unwrap_or_default().to_owned();
+        let noted = host.journal().fact(Fact::Damage).unwrap_or_default().to_owned();
         assert_eq!(noted, format!("read {}: it was damaged\nread {copy}: it was damaged", file.path));
         assert!(seen.lines.take().contains(&format!("firstboot: repaired: read {}: it was damaged", file.path)));
     }
@@ -93,5 +93,5 @@ fn a_power_cut_between_copy_and_file_is_no_damage_and_finishes_the_update() {
         assert_eq!(host.read(STATUS.path).unwrap().unwrap(), new);
     }
     assert!(seen.lines.take().is_empty());
-    assert_eq!(host.journal().fact(DAMAGE), None);
+    assert_eq!(host.journal().fact(Fact::Damage), None);
 }

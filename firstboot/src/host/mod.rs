@@ -22,6 +22,7 @@ pub use journald::Field;
 pub use linux::Linux;
 pub use system::{Job, RETRY, System};
 
+use crate::journal::facts::Fact;
 use crate::journal::{Effect, Journal, Record};
 use crate::text::hex;
 use anyhow::{Context, Result, bail, ensure};
@@ -40,8 +41,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// Fact: what was found damaged on this device and repaired, one a line.
-pub const DAMAGE: &str = "damage";
 /// How many lines of it are kept: a card that goes bad must not fill the disk.
 const DAMAGE_LINES: usize = 16;
 /// The directory that holds everything firstboot keeps for itself.
@@ -129,8 +128,8 @@ impl Host {
         for line in &damage {
             self.sys.say(&format!("firstboot: repaired: {line}"));
         }
-        match damaged_with(journal.fact(DAMAGE).unwrap_or_default(), &damage) {
-            Some(value) => journal.append(Record::Fact { name: DAMAGE.into(), value }),
+        match damaged_with(journal.fact(Fact::Damage).unwrap_or_default(), &damage) {
+            Some(value) => journal.append(Record::Fact { name: Fact::Damage, value }),
             None => Ok(()),
         }
     }
@@ -141,8 +140,8 @@ impl Host {
     /// When the journal cannot be written.
     pub fn note_damage(&self, line: &str) -> Result<()> {
         self.sys.say(&format!("firstboot: repaired: {line}"));
-        let value = damaged_with(self.journal().fact(DAMAGE).unwrap_or_default(), &[line.to_owned()]);
-        value.map_or(Ok(()), |value| self.record(Record::Fact { name: DAMAGE.into(), value }))
+        let value = damaged_with(self.journal().fact(Fact::Damage).unwrap_or_default(), &[line.to_owned()]);
+        value.map_or(Ok(()), |value| self.record(Record::Fact { name: Fact::Damage, value }))
     }
 
     /// Takes these records for true without a write: see [`Journal::assume`].
@@ -164,9 +163,12 @@ impl Host {
     }
 
     /// Records a fact, unless it is on record; one that is not counts as empty.
-    pub fn note(&self, name: &str, value: &str) -> Result<()> {
-        let known = self.journal().fact(name).unwrap_or_default() == value;
-        if known { Ok(()) } else { self.record(Record::Fact { name: name.into(), value: value.into() }) }
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    pub fn note(&self, fact: Fact, value: &str) -> Result<()> {
+        let known = self.journal().fact(fact.clone()).unwrap_or_default() == value;
+        if known { Ok(()) } else { self.record(Record::Fact { name: fact, value: value.into() }) }
     }
 
     /// Puts a journal with these records in the place of the one that there is.

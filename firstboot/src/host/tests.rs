@@ -3,6 +3,7 @@
 
 use super::fake::{Fake, Seen};
 use super::*;
+use crate::journal::facts::Fact;
 use std::rc::Rc;
 
 fn host() -> (tempfile::TempDir, Host, Rc<Seen>) {
@@ -124,7 +125,7 @@ fn several_processes_at_once_never_damage_a_file() {
                 for round in 0..ROUNDS {
                     // A process of its own: it reads what the others have left.
                     let host = Host::open(root, Box::new(Fake::new().0.patient())).unwrap();
-                    let name = format!("fact-{writer}-{round}");
+                    let name = Fact::Other(format!("fact-{writer}-{round}"));
                     host.record(Record::Fact { name, value: "x".repeat(round * 50) }).unwrap();
                     host.keep(kept::VERIFIED_TIME, format!("{writer} {round}\n").as_bytes()).unwrap();
                     host.write("/etc/shared", format!("{writer} {round}\n").repeat(200).as_bytes(), 0o644).unwrap();

@@ -5,7 +5,7 @@
 //! (ISO-HDLC, as in gzip) of `NUMBER,RECORD` in eight hexadecimal digits, and the record as JSON. A CRC-32 finds every
 //! error of up to 32 adjacent bits, so a flipped bit, byte or pair of bytes never passes for another record.
 
-use super::Record;
+use super::record::Record;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 
@@ -75,10 +75,11 @@ pub(super) fn merge(first: &Parsed, second: &Parsed) -> (BTreeMap<u64, Record>, 
 
 #[cfg(test)]
 mod tests {
+    use super::super::facts::Fact;
     use super::*;
 
     fn fact(value: &str) -> Record {
-        Record::Fact { name: "node".into(), value: value.into() }
+        Record::Fact { name: Fact::Node, value: value.into() }
     }
 
     #[test]
@@ -87,6 +88,18 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!((&json[0], &json[2]["fact"]["name"]), (&7.into(), &"node".into()));
         assert_eq!(decode(line.trim_end().as_bytes()), Some((7, fact("edge \u{e9} \",\" 1"))));
+    }
+
+    #[test]
+    fn a_fact_of_a_later_version_is_no_damage() {
+        let json = r#"{"fact":{"name":"from-a-later-version","value":"x"}}"#;
+        let parsed = parse(format!("[1,\"{}\",{json}]\n", checksum(1, json)).as_bytes());
+        let record = Record::Fact { name: Fact::Other("from-a-later-version".into()), value: "x".into() };
+        assert_eq!((parsed.damaged, &parsed.records[&1]), (0, &record));
+        assert_eq!(
+            encode(1, &record).unwrap().as_bytes(),
+            format!("[1,\"{}\",{json}]\n", checksum(1, json)).as_bytes()
+        );
     }
 
     #[test]

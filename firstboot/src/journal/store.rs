@@ -8,13 +8,16 @@
 #![allow(clippy::disallowed_methods)] // the door needs the journal first
 
 use super::frame::{self, Parsed};
-use super::{JOURNAL, Journal, Record};
+use super::log::Journal;
+use super::record::Record;
 use anyhow::{Context, Result};
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+/// Where the journal is on the device.
+pub const JOURNAL: &str = "/var/lib/firstboot/journal";
 /// Path of the second copy on the device.
 pub const JOURNAL_COPY: &str = "/var/lib/firstboot/journal.copy";
 

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! No damage to one of the journal's files costs a record, and no reader changes a file.
 
+use super::super::facts::Fact;
 use super::*;
 use tempfile::TempDir;
 
 fn record(n: usize) -> Record {
-    Record::Fact { name: format!("fact-{n}"), value: "edge-1".into() }
+    Record::Fact { name: Fact::Other(format!("fact-{n}")), value: "edge-1".into() }
 }
 
 /// A device with a journal of these records.

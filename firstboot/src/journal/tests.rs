@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the journal says of a device at each moment of its life.
 
+use super::facts::Fact;
 use super::*;
 
 fn done(phase: &str) -> Record {
@@ -12,7 +13,7 @@ fn begun(seed: &str) -> Record {
 }
 
 fn node(name: &str) -> Record {
-    Record::Fact { name: "node".into(), value: name.into() }
+    Record::Fact { name: Fact::Node, value: name.into() }
 }
 
 /// A directory in which a journal can be kept.
@@ -33,7 +34,7 @@ fn another_seed_after_the_seal_begins_another_life() {
     // The very same seed, dropped again, is another life as well.
     journal.append(begun("s1")).unwrap();
     assert!(!journal.sealed() && !journal.done("ready") && journal.begun(&begun("s1")));
-    assert_eq!((journal.fact("node"), journal.seconds()), (Some("edge-1"), vec![]));
+    assert_eq!((journal.fact(Fact::Node), journal.seconds()), (Some("edge-1"), vec![]));
     journal.append(done("ready")).unwrap();
     journal.append(begun("s2")).unwrap();
     assert!(journal.done("ready") && !journal.sealed());
@@ -52,12 +53,12 @@ fn a_reset_holds_until_another_journal_takes_the_place_of_this_one() {
     let mut journal = Journal::read(dir.path());
     assert_eq!(journal.resetting(), Some(&["/srv".to_owned()][..]));
     assert!(!journal.sealed());
-    let fact = Record::Fact { name: "node-before".into(), value: "edge-1".into() };
+    let fact = Record::Fact { name: Fact::NodeBefore, value: "edge-1".into() };
     journal.replace(&[fact]).unwrap();
     journal.append(done("identity")).unwrap();
     let journal = Journal::read(dir.path());
     assert!(journal.resetting().is_none() && !journal.used() && journal.done("identity"));
-    assert_eq!(journal.fact("node-before"), Some("edge-1"));
+    assert_eq!(journal.fact(Fact::NodeBefore), Some("edge-1"));
     assert!(journal.damage().is_empty());
     assert_eq!(std::fs::read_dir(dir.path().join("var/lib/firstboot")).unwrap().count(), 2);
 }

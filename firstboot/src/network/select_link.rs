@@ -5,12 +5,11 @@ use super::Link;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::journal::Record;
+use crate::journal::facts::Fact;
 use crate::seed::{Interface, Network};
 use anyhow::Result;
 use std::time::Duration;
 
-/// Fact: MAC address of the interface that was chosen because it had a link.
-const FACT: &str = "interface";
 /// How long one try waits for a link or a radio; drivers and switches take their time after power-on.
 const LIMIT: Duration = Duration::from_secs(30);
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -62,7 +61,7 @@ pub(crate) fn link(host: &Host, network: &Network) -> Result<Option<Link>> {
 fn wired(host: &Host, links: Vec<Seen>) -> Option<String> {
     let wired: Vec<Seen> = links.into_iter().filter(|l| !l.radio).collect();
     let journal = host.journal();
-    let chosen = wired.iter().find(|l| Some(l.mac.as_str()) == journal.fact(FACT));
+    let chosen = wired.iter().find(|l| Some(l.mac.as_str()) == journal.fact(Fact::Interface));
     match wired.as_slice() {
         [only] => Some(only.mac.clone()),
         _ => {
@@ -89,9 +88,9 @@ pub(crate) fn wait(host: &Host, network: &Network) -> Result<Link, Fault> {
     let found = host.wait(LIMIT, INTERVAL, || link(host, network)).owned_by(Owner::Host)?;
     let Some(link) = found else { return Err(none(host, network)?) };
     if let (Link::Mac(mac), None) = (&link, &network.interface)
-        && host.journal().fact(FACT) != Some(mac)
+        && host.journal().fact(Fact::Interface) != Some(mac)
     {
-        host.record(Record::Fact { name: FACT.into(), value: mac.clone() }).owned_by(Owner::Host)?;
+        host.record(Record::Fact { name: Fact::Interface, value: mac.clone() }).owned_by(Owner::Host)?;
     }
     Ok(link)
 }

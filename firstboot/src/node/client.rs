@@ -4,6 +4,7 @@
 use super::proxy_env;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
+use crate::journal::facts::Fact;
 use crate::kube::config::CA_FILE;
 use crate::kube::files::KUBELET_CONF;
 use crate::kube::kubeconfig::{self, CURRENT_PEM};
@@ -18,7 +19,7 @@ pub(crate) fn node_client(host: &Host) -> Result<NodeClient, Fault> {
     let open = || -> Result<(String, String, String, String)> {
         let (server, ca) = cluster(host)?;
         let pem = host.read_text(CURRENT_PEM)?.with_context(|| format!("find {CURRENT_PEM}"))?;
-        let node = host.journal().fact("node").map(str::to_owned).context("find the node's name in the journal")?;
+        let node = host.journal().fact(Fact::Node).map(str::to_owned).context("find the node's name in the journal")?;
         Ok((server, ca, pem, node))
     };
     let (server, ca, pem, node) = open().coded(Code::NodeCredential)?;

@@ -9,6 +9,7 @@
 
 use crate::host::Host;
 use crate::host::managed_files::{self, File};
+use crate::journal::facts::Fact;
 use crate::proxy::{Direct, Proxy, Via};
 use anyhow::Result;
 use zeroize::Zeroizing;
@@ -16,8 +17,6 @@ use zeroize::Zeroizing;
 const FOLDER: &str = "/etc/firstboot";
 /// Named in the units of containerd and kubelet.
 const FILE: &str = "/etc/firstboot/proxy.env";
-/// Fact: ranges of pods and Services, joined by commas, as kubeadm-config says.
-pub(crate) const NETWORKS: &str = "cluster-networks";
 
 /// This device itself and its link: no proxy leads there.
 const LOCAL: &str = "localhost,127.0.0.0/8,::1,169.254.0.0/16,fe80::/10";
@@ -46,7 +45,7 @@ pub(crate) fn put(host: &Host, via: &Via) -> Result<bool> {
 }
 
 fn files(host: &Host, via: &Via) -> Vec<File> {
-    let networks = host.journal().fact(NETWORKS).unwrap_or_default().to_owned();
+    let networks = host.journal().fact(Fact::ClusterNetworks).unwrap_or_default().to_owned();
     let Some(proxy) = &via.proxy else { return Vec::new() };
     let url = proxy.url();
     let mut direct = vec![LOCAL];
@@ -78,7 +77,8 @@ mod tests {
         assert!(put(&host, &via).unwrap());
         assert!(holds(&host, &via).unwrap() && !put(&host, &via).unwrap());
         assert_eq!(host.size_and_mode(FILE).unwrap().unwrap().1, 0o600);
-        let networks = Record::Fact { name: NETWORKS.into(), value: "10.244.0.0/16,fd00::/108,10.96.0.0/12".into() };
+        let networks =
+            Record::Fact { name: Fact::ClusterNetworks, value: "10.244.0.0/16,fd00::/108,10.96.0.0/12".into() };
         host.record(networks).unwrap();
         assert!(!holds(&host, &via).unwrap());
         assert!(put(&host, &via).unwrap());

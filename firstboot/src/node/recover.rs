@@ -4,7 +4,8 @@
 //! A certificate of kubelet says that the device joined, and by which name. So it stays the node that it is, takes no other
 //! seed, and can be reset: for that the effects are taken from the list of what firstboot makes on a node.
 
-use crate::host::{DAMAGE, Host, STATE_DIR};
+use crate::host::{Host, STATE_DIR};
+use crate::journal::facts::Fact;
 use crate::journal::{Effect, Record};
 use crate::kube::files::KUBELET_CONF;
 use crate::kube::kubeconfig::{self, CURRENT_PEM};
@@ -74,7 +75,7 @@ const WANTS: &str = "/etc/systemd/system/multi-user.target.wants";
 /// # Errors
 /// When a directory cannot be read.
 pub fn recover(host: &Host) -> Result<()> {
-    let lost = host.journal().records().iter().all(|r| matches!(r, Record::Fact { name, .. } if name == DAMAGE));
+    let lost = host.journal().records().iter().all(|r| matches!(r, Record::Fact { name, .. } if *name == Fact::Damage));
     if !lost {
         return Ok(());
     }
@@ -90,7 +91,7 @@ pub fn recover(host: &Host) -> Result<()> {
             seed: LOST_SEED.into(),
             boot: host.boot_id()?.unwrap_or_default(),
         },
-        Record::Fact { name: "node".into(), value: node },
+        Record::Fact { name: Fact::Node, value: node },
     ];
     records.extend(effects(host)?.into_iter().map(Record::Effect));
     records.push(Record::Sealed);

@@ -4,18 +4,16 @@
 use super::context::Cx;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::journal::Record;
+use crate::journal::facts::Fact;
 use crate::node::events::tell;
-
-/// Fact: digest of the seed by which the node joined whose Event was made, or refused.
-const TOLD: &str = "joined-event";
 
 /// Tells once in this life of the node that it is Ready, how long each phase took and which image it is.
 pub(super) fn joined(cx: &Cx) -> Result<(), Fault> {
-    if cx.host.journal().fact(TOLD) == Some(cx.seed.digest()) {
+    if cx.host.journal().fact(Fact::JoinedEvent) == Some(cx.seed.digest()) {
         return Ok(());
     }
     tell(&cx.host, "FirstbootJoined", false, message(cx), cx.seed.digest());
-    cx.host.record(Record::Fact { name: TOLD.into(), value: cx.seed.digest().into() }).owned_by(Owner::Host)
+    cx.host.record(Record::Fact { name: Fact::JoinedEvent, value: cx.seed.digest().into() }).owned_by(Owner::Host)
 }
 
 fn message(cx: &Cx) -> String {

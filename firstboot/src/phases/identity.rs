@@ -5,9 +5,10 @@ use super::context::Cx;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::identity::{HOSTNAME, ensure_machine_id, install, known_name, machine_id, name_by_hardware, random_name};
 use crate::journal::Record;
+use crate::journal::facts::Fact;
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
-    let Some(name) = cx.host.journal().fact("node").map(str::to_owned) else { return Ok(false) };
+    let Some(name) = cx.host.journal().fact(Fact::Node).map(str::to_owned) else { return Ok(false) };
     let same = wanted_name(cx, Some(&name))? == name
         && cx.host.read_text(HOSTNAME).owned_by(Owner::Host)?.as_deref() == Some(&name)
         && machine_id(&cx.host).owned_by(Owner::Host)?.is_some();
@@ -20,8 +21,8 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     ensure_machine_id(&cx.host).owned_by(Owner::Host)?;
     let name = wanted_name(cx, known.as_deref())?;
     install(&cx.host, &name).owned_by(Owner::Host)?;
-    if cx.host.journal().fact("node") != Some(&name) {
-        cx.host.record(Record::Fact { name: "node".into(), value: name }).owned_by(Owner::Host)?;
+    if cx.host.journal().fact(Fact::Node) != Some(&name) {
+        cx.host.record(Record::Fact { name: Fact::Node, value: name }).owned_by(Owner::Host)?;
     }
     Ok(())
 }

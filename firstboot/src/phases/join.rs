@@ -9,6 +9,7 @@ use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::firewall::discover_peers;
 use crate::host::{Host, STATE_DIR};
 use crate::image::ImageInfo;
+use crate::journal::facts::{self, Fact};
 use crate::journal::{Effect, Record};
 use crate::kube::config::CA_FILE;
 use crate::kube::contract::{JoinHost, JoinInput, Joined};
@@ -18,7 +19,6 @@ use crate::kube::node::NodeClient;
 use crate::network_part::privileged::obtain;
 use crate::network_part::{self, SERVICE_UNITS, SOCKET_UNIT};
 use crate::node::credential::credential;
-use crate::node::proxy_env;
 use crate::secret::Secret;
 use anyhow::{Context, Result};
 use std::time::{Duration, SystemTime};
@@ -31,14 +31,6 @@ const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 const CSR_WAIT: Duration = Duration::from_secs(60);
 /// The node monitor grace period is 50 s unless changed, and the cluster looks every 5 s.
 const READY_WAIT: Duration = Duration::from_secs(90);
-
-/// Names of the facts that the join leaves for later phases and later boots.
-mod facts {
-    pub const SEED: &str = "joined-by";
-    pub const SERVER: &str = "server";
-    pub const CLUSTER_VERSION: &str = "cluster-version";
-    pub const LEFTOVER: &str = "left-over-node";
-}
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
     holds(cx)
@@ -65,7 +57,7 @@ pub(super) fn client(cx: &Cx) -> Result<NodeClient, Fault> {
         let bytes = cx.host.read(path)?.with_context(|| format!("find {path}"))?;
         String::from_utf8(bytes).with_context(|| format!("read {path}"))
     };
-    let server = cx.host.journal().fact(facts::SERVER).map(str::to_owned);
+    let server = cx.host.journal().fact(Fact::Server).map(str::to_owned);
     let server = server.context("find the API server in the journal").coded(Code::StateDamaged)?;
     let (ca, pem) = (text(CA_FILE).coded(Code::NodeCredential)?, text(PEM).coded(Code::NodeCredential)?);
     NodeClient::through(&cx.seed.network.via, &node_name(cx)?, &server, &ca, &pem)
@@ -73,18 +65,18 @@ pub(super) fn client(cx: &Cx) -> Result<NodeClient, Fault> {
 
 /// The name that the identity phase found.
 pub(super) fn node_name(cx: &Cx) -> Result<String, Fault> {
-    let name = cx.host.journal().fact("node").map(str::to_owned);
+    let name = cx.host.journal().fact(Fact::Node).map(str::to_owned);
     name.context("find the node's name in the journal").coded(Code::StateDamaged)
 }
 
 /// Whether the cluster already had a Node of this name, which kubelet will not label.
 pub(super) fn leftover(cx: &Cx) -> bool {
-    cx.host.journal().fact(facts::LEFTOVER) == Some("true")
+    cx.host.journal().is_set(Fact::LeftOverNode)
 }
 
 /// Whether what is there came by this seed and still opens the API server.
 fn holds(cx: &Cx) -> Result<bool, Fault> {
-    let by_this_seed = cx.host.journal().fact(facts::SEED) == Some(cx.seed.digest());
+    let by_this_seed = cx.host.journal().fact(Fact::JoinedBy) == Some(cx.seed.digest());
     Ok(by_this_seed && credential(&cx.host).owned_by(Owner::Host)?.usable() && client(cx).is_ok())
 }
 
@@ -144,14 +136,14 @@ fn keep(cx: &Cx, joined: &Joined, key: &Secret<String>) -> Result<()> {
         }
     }
     for (fact, value) in [
-        (facts::SERVER, joined.server.as_str()),
-        (facts::CLUSTER_VERSION, &joined.cluster_version),
-        (facts::LEFTOVER, if joined.leftover_node { "true" } else { "false" }),
-        (proxy_env::NETWORKS, &joined.networks),
-        (discover_peers::NODE_PORTS, &joined.node_ports),
-        (facts::SEED, cx.seed.digest()),
+        (Fact::Server, joined.server.clone()),
+        (Fact::ClusterVersion, joined.cluster_version.clone()),
+        (Fact::LeftOverNode, facts::flag(joined.leftover_node)),
+        (Fact::ClusterNetworks, joined.networks.clone()),
+        (Fact::NodePorts, joined.node_ports.clone()),
+        (Fact::JoinedBy, cx.seed.digest().to_owned()),
     ] {
-        cx.host.record(Record::Fact { name: fact.into(), value: value.into() })?;
+        cx.host.record(Record::Fact { name: fact, value })?;
     }
     Ok(())
 }

@@ -5,10 +5,11 @@ use super::context::Cx;
 use super::kubelet_config;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
+use crate::journal::facts::{self, Fact};
 use crate::journal::{Effect, Record};
 use crate::node::paths::{KUBELET_UNIT, KUBELET_WANTED};
 use crate::node::proxy_env;
-use crate::text::{printable_line, unix_seconds};
+use crate::text::printable_line;
 use anyhow::Result;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
@@ -20,13 +21,9 @@ const LOOK: Duration = Duration::from_secs(15);
 /// kubelet's default healthz address; it answers without a certificate.
 const HEALTHZ: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 10248);
 
-/// Fact: when kubelet was started, seconds since 1970.
-const STARTED: &str = "kubelet-started";
-
 /// When kubelet was started, as far as the journal knows.
 pub(super) fn started(host: &Host) -> SystemTime {
-    let seconds = host.journal().fact(STARTED).and_then(|s| s.parse().ok()).unwrap_or(0);
-    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    host.journal().time(Fact::KubeletStarted).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
@@ -54,8 +51,7 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
         }
         // systemd goes on counting where it was stopped between two starts of its own.
         let before = if started { restarts(&cx.host) } else { 0 };
-        let now = unix_seconds(cx.host.now());
-        cx.host.record(Record::Fact { name: STARTED.into(), value: now.to_string() })?;
+        cx.host.record(Record::Fact { name: Fact::KubeletStarted, value: facts::time(cx.host.now()) })?;
         cx.host.start_unit("kubelet.service")?;
         Ok(before)
     };

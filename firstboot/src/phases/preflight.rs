@@ -6,14 +6,14 @@
 use super::context::Cx;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::journal::Record;
+use crate::journal::facts::Fact;
 use crate::preflight::check::CheckContext;
 use crate::preflight::{Outcome, judge, look};
-use crate::report::WARNINGS;
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
     let outcomes = early(cx);
     // By name: figures in a message may change from one look to the next.
-    let kept = cx.host.journal().fact(WARNINGS).unwrap_or_default().to_owned();
+    let kept = cx.host.journal().fact(Fact::Warnings).unwrap_or_default().to_owned();
     let kept = kept.lines().filter_map(|l| l.split_once(": ")).map(|(id, _)| id);
     Ok(judge(&outcomes).is_ok() && kept.eq(warnings(&outcomes).map(|o| o.id)))
 }
@@ -23,13 +23,13 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     judge(&outcomes)?;
     let lines: Vec<String> = warnings(&outcomes).map(|o| format!("{}: {}", o.id, o.message)).collect();
     let value = lines.join("\n");
-    if cx.host.journal().fact(WARNINGS).unwrap_or_default() == value {
+    if cx.host.journal().fact(Fact::Warnings).unwrap_or_default() == value {
         return Ok(());
     }
     for line in &lines {
         cx.host.sys().say(&format!("firstboot: warning: {line}"));
     }
-    cx.host.record(Record::Fact { name: WARNINGS.into(), value }).owned_by(Owner::Host)
+    cx.host.record(Record::Fact { name: Fact::Warnings, value }).owned_by(Owner::Host)
 }
 
 fn early(cx: &Cx) -> Vec<Outcome> {

@@ -5,11 +5,9 @@ use super::context::Cx;
 use super::join::{client, leftover, node_name};
 use super::kubelet;
 use crate::fault::{Fault, OwnedBy, Owner};
+use crate::journal::facts::{self, Fact};
 use crate::kube::config;
 use std::time::Duration;
-
-/// Fact: commands, one a line, that only an administrator of the cluster may give and that the node lacks.
-pub const LEFT_TO_DO: &str = "left-to-do";
 
 const READY: Duration = Duration::from_secs(240);
 const LEASE: Duration = Duration::from_secs(60);
@@ -30,5 +28,5 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
         let labels = config::leftover_labels(node.role, &node_name(cx)?, &node.labels);
         commands = client.take_over(&labels, &node.taints)?;
     }
-    cx.host.note(LEFT_TO_DO, &commands.join("\n")).owned_by(Owner::Host)
+    cx.host.note(Fact::LeftToDo, &facts::lines(commands)).owned_by(Owner::Host)
 }

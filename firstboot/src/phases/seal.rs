@@ -10,6 +10,7 @@ use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::host::kept::RECEIPT;
 use crate::journal::Record;
+use crate::journal::facts::{self, Fact};
 use crate::node::events::tell;
 use crate::node::{credential, repair};
 use crate::seed::JoinToken;
@@ -17,11 +18,6 @@ use crate::text::unix_seconds;
 use anyhow::{Context, Result};
 use serde_json::json;
 use std::collections::BTreeSet;
-
-/// Fact: files besides the seed that held the token when it was spent, one a line.
-const COPIES: &str = "token-copies";
-/// Fact: digest of the token's secret, so that what is left of it can be found when it has been spent.
-const TOKEN: &str = "token-digest";
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
     Ok(cx.host.journal().sealed())
@@ -47,14 +43,14 @@ pub fn spend(cx: &Cx) -> Result<(), Fault> {
     let work = || -> Result<()> {
         // Noted first: later nobody knows what to look for. Of a part that is left the whole was noted before.
         if !token.is_spent() {
-            cx.host.note(TOKEN, Sought::secret(token.secret()).digest())?;
+            cx.host.note(Fact::TokenDigest, Sought::secret(token.secret()).digest())?;
         }
         let found = cx.boot.files_with(token.secret())?;
         let found = found.into_iter().filter(|name| !name.eq_ignore_ascii_case(cx.seed_name) && is_copy(name));
         // Those of a try that was cut off hold the token no more, and are still to be destroyed.
-        let before = cx.host.journal().fact(COPIES).unwrap_or_default().to_owned();
+        let before = cx.host.journal().fact(Fact::TokenCopies).unwrap_or_default().to_owned();
         let copies: BTreeSet<String> = found.chain(before.lines().map(str::to_owned)).collect();
-        cx.host.note(COPIES, &copies.iter().map(String::as_str).collect::<Vec<_>>().join("\n"))?;
+        cx.host.note(Fact::TokenCopies, &facts::lines(&copies))?;
         // The seed comes last: as long as its token is there, all of this is done again.
         for name in copies.iter().map(String::as_str).chain([cx.seed_name]) {
             if cx.boot.read(name)?.is_none() {
@@ -72,7 +68,7 @@ pub fn spend(cx: &Cx) -> Result<(), Fault> {
 
 /// Destroys the seed and every copy that a program made of it, and looks for what is left of its token.
 fn destroy(host: &Host, boot: &BootPartition, seed: Option<&str>) -> Result<(), Fault> {
-    let noted = host.journal().fact(COPIES).unwrap_or_default().to_owned();
+    let noted = host.journal().fact(Fact::TokenCopies).unwrap_or_default().to_owned();
     let work = || -> Result<()> {
         for name in boot.list()?.iter().filter(|name| beside(name)) {
             erase(host, boot, name)?;
@@ -88,7 +84,7 @@ fn destroy(host: &Host, boot: &BootPartition, seed: Option<&str>) -> Result<(), 
         host.change_boot("zero", "free clusters", || boot.zero_free_clusters()).map(drop)
     };
     work().owned_by(Owner::Host)?;
-    let sought = host.journal().fact(TOKEN).map(Sought::by_digest);
+    let sought = host.journal().fact(Fact::TokenDigest).map(Sought::by_digest);
     sought.map_or(Ok(()), |sought| nothing_left(host, boot, &sought))
 }
 
@@ -154,8 +150,8 @@ fn finish(host: &Host, bundle: &str, seed: &str, carried: bool) -> Result<()> {
     let receipt = json!({
         "version": 1,
         "firstboot": env!("CARGO_PKG_VERSION"),
-        "node": host.journal().fact("node"),
-        "cluster_version": host.journal().fact("cluster-version"),
+        "node": host.journal().fact(Fact::Node),
+        "cluster_version": host.journal().fact(Fact::ClusterVersion),
         "seed": seed,
         "seed_left_on_stick": carried,
         "bundle": bundle,

@@ -4,6 +4,7 @@
 use super::super::tests::cx;
 use super::*;
 use crate::host::fake::{Fake, Seen};
+use crate::journal::facts::Fact;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
@@ -49,7 +50,7 @@ fn a_cut_in_the_middle_of_overwriting_is_gone_on_with() {
     let dir = tempfile::tempdir().unwrap();
     let (mut cx, _) = device(dir.path(), &[]);
     spend(&cx).unwrap();
-    let noted = cx.host.journal().fact(TOKEN).map(str::to_owned);
+    let noted = cx.host.journal().fact(Fact::TokenDigest).map(str::to_owned);
     // A sector of the token is new, the other one old; what is left of it goes, and what to look for stays noted.
     let half = SEED.replace("01234567", "********");
     cx.boot.write("seed.toml", half.as_bytes()).unwrap();
@@ -57,7 +58,7 @@ fn a_cut_in_the_middle_of_overwriting_is_gone_on_with() {
     assert_eq!(cx.seed.digest(), crate::seed::parse(SEED.as_bytes()).unwrap().digest());
     spend(&cx).unwrap();
     assert_eq!(cx.boot.read("seed.toml").unwrap().unwrap(), SEED.replace(SECRET, JoinToken::SPENT).as_bytes());
-    assert_eq!(cx.host.journal().fact(TOKEN).map(str::to_owned), noted);
+    assert_eq!(cx.host.journal().fact(Fact::TokenDigest).map(str::to_owned), noted);
     // The same when the file is destroyed. One that somebody drops is none of ours.
     let mut zeros = vec![0; 512];
     zeros.extend_from_slice(b"# the rest\n");

@@ -7,6 +7,7 @@ use crate::bundle::installed::room;
 use crate::containerd::cri::Cri;
 use crate::fault::Code;
 use crate::identity::{self, MACHINE_ID};
+use crate::journal::facts::Fact;
 use anyhow::{Context, Result};
 
 /// kubelet, containerd and the system take about 300 MiB; below this nothing is left for a pod.
@@ -74,7 +75,7 @@ pub(super) fn machine_id(ground: &CheckContext<'_>) -> Result<Finding> {
 }
 
 pub(super) fn node_name(ground: &CheckContext<'_>) -> Result<Finding> {
-    if let Some(name) = ground.host.journal().fact("node") {
+    if let Some(name) = ground.host.journal().fact(Fact::Node) {
         return Ok(Fine(name.to_owned()));
     }
     let template = ground.good_seed().and_then(|s| s.node.name.as_ref());

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `reset = true` in a seed: when it is obeyed. The table is in docs/operations.md, "Which seed is accepted when".
 
-use super::steps::RESET_BY;
 use crate::journal::Journal;
+use crate::journal::facts::Fact;
 use crate::seed::{Asked, Seed};
 
 /// What to do with a seed file.
@@ -19,7 +19,7 @@ pub(crate) enum Answer {
 /// Answers a seed. A stick is left as it is, so what it asks for it would ask for at every boot: it is obeyed once, and
 /// resets no device that has joined by it.
 pub(crate) fn answer(journal: &Journal, asked: Asked, carried: bool) -> Answer {
-    let obeyed = |digest: &str| carried && [journal.fact(RESET_BY), journal.seed()].contains(&Some(digest));
+    let obeyed = |digest: &str| carried && [journal.fact(Fact::ResetBy), journal.seed()].contains(&Some(digest));
     match asked {
         Asked::Reset { digest } if journal.used() && !obeyed(&digest) => Answer::Reset(digest),
         Asked::Reset { .. } => Answer::NothingToReset,
@@ -63,7 +63,7 @@ mod tests {
             assert!(resets(answer(&journal, joins(true), carried)) && resets(answer(&journal, alone(), carried)));
         }
         let Asked::Join(seed) = joins(true) else { panic!() };
-        journal.append(Record::Fact { name: RESET_BY.into(), value: seed.digest().into() }).unwrap();
+        journal.append(Record::Fact { name: Fact::ResetBy, value: seed.digest().into() }).unwrap();
         assert!(matches!(answer(&journal, joins(true), true), Answer::Join(_)));
         assert!(resets(answer(&journal, joins(true), false)));
         // A new device that has joined by it.

@@ -17,6 +17,7 @@ use crate::boot_partition::{Places, locate};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::exclusions::Exclusions;
 use crate::host::{Host, System};
+use crate::journal::facts::Fact;
 use crate::journal::{JOURNAL, Record};
 use crate::report::{Facts, Reporter, reporter_beside};
 use crate::status::State;
@@ -45,7 +46,7 @@ pub fn question(host: &Host) -> Option<String> {
     if !journal.used() || journal.resetting().is_some() {
         return None;
     }
-    let node = journal.fact("node").map_or("not named as a node yet".to_owned(), |node| format!("node {node}"));
+    let node = journal.fact(Fact::Node).map_or("not named as a node yet".to_owned(), |node| format!("node {node}"));
     Some(format!(
         "This device is {node}. A reset ends its pods and removes them with their data on this device, its container \
          images, its certificate and all that its seed set up.\nType yes to go on: "
@@ -155,5 +156,5 @@ fn take_back(host: &Host, reporter: &mut Reporter<'_>) -> Result<(), Fault> {
 fn left_to_do(host: &Host) -> Option<String> {
     let journal = host.journal();
     let ran = journal.records().iter().any(|r| matches!(r, Record::Effect(e) if plan::starts(e, plan::KUBELET)));
-    journal.fact("node").filter(|_| ran).map(|node| format!("kubectl delete node {node}"))
+    journal.fact(Fact::Node).filter(|_| ran).map(|node| format!("kubectl delete node {node}"))
 }

@@ -4,6 +4,7 @@
 
 use crate::host::exclusions::{Exclusions, is_within};
 use crate::host::{Host, STATE_DIR};
+use crate::journal::facts::Fact;
 use crate::journal::{Effect, Record};
 use crate::network_part::{SERVICE_UNITS, SOCKET_UNIT};
 use std::fmt;
@@ -12,8 +13,6 @@ use std::fmt;
 pub(super) const OURS: [&str; 4] = ["firstboot.service", "firstboot-clock.service", SOCKET_UNIT, SERVICE_UNITS];
 pub(super) const KUBELET: &str = "kubelet.service";
 pub(super) const RUNTIME: &str = "containerd.service";
-/// Fact: everything that had a copy has been put back, so that the copies may go.
-pub(super) const RESTORED: &str = "put-back";
 
 /// Directories that a unit makes by itself, with everything in them; gone where firstboot started that unit.
 #[rustfmt::skip]
@@ -93,7 +92,7 @@ pub(super) fn plan(host: &Host, keep: &Exclusions) -> Vec<Step> {
         .filter_map(|r| if let Record::Effect(effect) = r { Some(effect) } else { None })
         .collect();
     let mut steps = Vec::new();
-    if journal.fact(RESTORED).is_none() {
+    if journal.fact(Fact::Restored).is_none() {
         begin(&effects, keep, &mut steps);
         for effect in effects.iter().rev() {
             undo(effect, &mut steps);

@@ -4,15 +4,16 @@
 //! What concerns others (cluster, pods, packets) is tried and told; what is on this device's disk has to succeed, or the
 //! reset stops, and goes on at the next boot.
 
-use super::plan::{RESTORED, Step};
+use super::plan::Step;
 use super::{cluster, packets};
 use crate::containerd::cri::{self, Cri};
 use crate::fault::Fault;
 use crate::firewall;
 use crate::host::exclusions::Exclusions;
 use crate::host::{Host, STATE_DIR, mounts};
-use crate::identity::{MACHINE_ID, NODE_BEFORE, came_with_image};
+use crate::identity::{MACHINE_ID, came_with_image};
 use crate::image::ImageInfo;
+use crate::journal::facts::{self, Fact};
 use crate::journal::{JOURNAL, JOURNAL_COPY, Record};
 use crate::network::networkd::made_vlan;
 use crate::status::STATUS_FOR_ALL;
@@ -20,8 +21,6 @@ use anyhow::{Context, Result};
 use std::cell::Cell;
 use std::time::Duration;
 
-/// Fact: digest of the seed that asked for the last reset. One on a stick does not ask for it again.
-pub(super) const RESET_BY: &str = "reset-by";
 /// How long the runtime has to end all pods.
 const PODS: Duration = Duration::from_secs(120);
 
@@ -204,10 +203,10 @@ fn machine_id(host: &Host) -> Result<()> {
 
 /// Everything that firstboot keeps for itself goes, but for the journal, which says that the rest is to go.
 fn state(host: &Host) -> Result<()> {
-    if host.journal().fact(RESTORED).is_none() {
+    if host.journal().fact(Fact::Restored).is_none() {
         // Before the copies go: after that nothing could be put back from them.
         host.flush()?;
-        host.record(Record::Fact { name: RESTORED.into(), value: "true".into() })?;
+        host.record(Record::Fact { name: Fact::Restored, value: facts::flag(true) })?;
     }
     // A reset that goes on after a power cut has shown its status there, and the next life would keep a copy of it.
     host.remove_entry(STATUS_FOR_ALL)?;
@@ -221,15 +220,15 @@ fn journal(host: &Host) -> Result<()> {
     host.flush()?;
     let records = {
         let journal = host.journal();
-        let node = journal.fact("node").or(journal.fact(NODE_BEFORE)).map(str::to_owned);
+        let node = journal.fact(Fact::Node).or(journal.fact(Fact::NodeBefore)).map(str::to_owned);
         let by = journal.records().iter().rev().find_map(|r| match r {
             Record::Resetting { seed, .. } => seed.clone(),
             _ => None,
         });
         // A stick that was obeyed before is still not to be obeyed again.
-        let by = by.or(journal.fact(RESET_BY).map(str::to_owned));
-        let fact = |name: &str, value: Option<String>| value.map(|value| Record::Fact { name: name.into(), value });
-        [fact(NODE_BEFORE, node), fact(RESET_BY, by)]
+        let by = by.or(journal.fact(Fact::ResetBy).map(str::to_owned));
+        let fact = |name: Fact, value: Option<String>| value.map(|value| Record::Fact { name, value });
+        [fact(Fact::NodeBefore, node), fact(Fact::ResetBy, by)]
     };
     host.renew_journal(&records.into_iter().flatten().collect::<Vec<_>>())
 }

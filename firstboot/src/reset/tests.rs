@@ -7,6 +7,7 @@ use crate::boot_partition::{BootPartition, Place, formatted_for_tests};
 use crate::bundle::{BUNDLE_DIR, Manifest};
 use crate::host::fake::{Fake, Seen};
 use crate::image::{IMAGE_INFO, ImageInfo};
+use crate::journal::facts::Fact;
 use crate::phase::Phase;
 use crate::phases::PHASES;
 use crate::phases::context::Cx;
@@ -190,7 +191,7 @@ fn ask(root: &Path, keep: &Exclusions) {
 }
 
 fn node(host: &Host) -> String {
-    host.journal().fact("node").unwrap().to_owned()
+    host.journal().fact(Fact::Node).unwrap().to_owned()
 }
 
 #[test]
@@ -210,7 +211,7 @@ fn after_a_reset_the_tree_is_what_it_was_before_the_seed() {
     before.insert("/etc/machine-id".into(), "file 100444 ".into());
     assert_eq!(differences(&before, &tree(root)), Vec::<String>::new());
     let host = Host::open(root, Box::new(Fake::new().0)).unwrap();
-    assert_eq!(host.journal().records()[1..], [Record::Fact { name: "node-before".into(), value: name.clone() }]);
+    assert_eq!(host.journal().records()[1..], [Record::Fact { name: Fact::NodeBefore, value: name.clone() }]);
     assert_eq!(host.list("/var/lib/firstboot").unwrap(), ["journal", "journal.copy"]);
     assert_eq!(question(&host), None);
     assert_eq!(by_command(&host, &Exclusions::default()).unwrap(), Done::Nothing);
@@ -350,7 +351,7 @@ fn a_seed_that_says_reset_takes_the_device_back_and_is_gone_then() {
     );
     // Another seed begins another life, under the same name.
     boot.write("seed.toml", seed().as_bytes()).unwrap();
-    let name = Host::open(root, Box::new(Fake::new().0)).unwrap().journal().fact("node-before").unwrap().to_owned();
+    let name = Host::open(root, Box::new(Fake::new().0)).unwrap().journal().fact(Fact::NodeBefore).unwrap().to_owned();
     put(root, "/proc/sys/kernel/random/uuid", "aaaaaaaa-bbbb-4d2f-9d3c-2b1a4c5d6e7f\n", 0o444);
     run(root, &boot, Some("bundle")).0.unwrap();
     assert_eq!(node(&Host::open(root, Box::new(Fake::new().0)).unwrap()), name);

@@ -3,7 +3,8 @@
 
 use crate::containerd::repair;
 use crate::harden::overrides::SeedOverrides;
-use crate::host::{DAMAGE, Host};
+use crate::host::Host;
+use crate::journal::facts::Fact;
 use crate::node::credential;
 use crate::report::Facts;
 use crate::status::Versions;
@@ -28,7 +29,7 @@ impl Facts for DeviceFacts {
     }
 
     fn warnings(&self, host: &Host) -> Vec<String> {
-        let damage = host.journal().fact(DAMAGE).unwrap_or_default().to_owned();
+        let damage = host.journal().fact(Fact::Damage).unwrap_or_default().to_owned();
         let damage = damage.lines().map(|line| format!("Damage: repaired: {line}"));
         repair::warning(host).into_iter().chain(damage).collect()
     }

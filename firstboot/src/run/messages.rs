@@ -8,7 +8,7 @@ use crate::containerd::repair::Progress;
 use crate::fault::{Code, Fault};
 use crate::host::Host;
 use crate::image::ImageInfo;
-use crate::phases::ready::LEFT_TO_DO;
+use crate::journal::facts::Fact;
 use crate::report::{Facts, Reporter, describe, reporter_beside};
 use crate::status::{STATUS_NAME, State, Status, padded};
 use crate::text::{timestamp, unix_seconds};
@@ -23,7 +23,7 @@ pub(super) fn refuse_seed(
 ) -> Result<(), Fault> {
     let Some(found) = seen.filter(|found| !found.place.carried) else { return Ok(()) };
     let mut reporter = reporter(host, found, image);
-    let node = host.journal().fact("node").unwrap_or_default().to_owned();
+    let node = host.journal().fact(Fact::Node).unwrap_or_default().to_owned();
     let text = format!(
         "take {}: this device is node {node} and its certificate is good until {}; the file is left alone, remove it",
         found.name,
@@ -60,7 +60,7 @@ pub(super) fn finished(host: &Host, found: &Found, image: &ImageInfo, until: Opt
         return;
     }
     tell_joined(host, &mut reporter, found.place.carried);
-    let node = host.journal().fact("node").unwrap_or_default().to_owned();
+    let node = host.journal().fact(Fact::Node).unwrap_or_default().to_owned();
     let seed = if found.place.carried { "seed left on its stick" } else { "seed destroyed" };
     let took = host.sys().uptime().saturating_sub(started).as_secs_f64();
     reporter.say(&format!("node {node} is Ready, {seed} ({took:.1} s)"));
@@ -93,8 +93,7 @@ pub(super) fn tell_joined_at_last(host: &Host, image: &ImageInfo, boot: Option<B
 
 /// Names what an administrator of the cluster has to do for this node: no node may do it itself.
 pub(super) fn left_to_do(host: &Host, reporter: &mut Reporter<'_>) {
-    let commands: Vec<String> =
-        host.journal().fact(LEFT_TO_DO).unwrap_or_default().lines().map(str::to_owned).collect();
+    let commands: Vec<String> = host.journal().lines(Fact::LeftToDo);
     for command in &commands {
         reporter.say(&format!("left for an administrator of the cluster: {command}"));
     }

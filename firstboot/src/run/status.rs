@@ -5,6 +5,7 @@
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::firewall::host_ports::host_ports;
 use crate::host::Host;
+use crate::journal::facts::Fact;
 use crate::node::credential;
 use crate::status::{STATUS_FILE, STATUS_FOR_ALL, State, Status};
 use crate::text::unix_seconds;
@@ -46,7 +47,7 @@ fn from_journal(host: &Host) -> Status {
     };
     Status {
         state,
-        node: journal.fact("node").map(str::to_owned),
+        node: journal.fact(Fact::Node).map(str::to_owned),
         phases: journal.seconds(),
         warnings: vec!["Status: the last status is damaged; this one is from the journal".into()],
         ..Status::default()

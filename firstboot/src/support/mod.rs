@@ -19,6 +19,7 @@ use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::image::IMAGE_INFO;
 use crate::journal::JOURNAL;
+use crate::journal::facts::Fact;
 use crate::text::{one_line, timestamp, unix_seconds};
 use anyhow::{Context, Result};
 use flate2::Compression;
@@ -130,7 +131,7 @@ fn within(limits: Limits, host: &Host, own: &[Own<'_>], known: &Known) -> Result
 
 /// Name of the archive's one folder, and of its file before `.tar.gz`: node and time, which tell archives apart.
 pub fn folder(host: &Host) -> String {
-    let node = host.journal().fact("node").unwrap_or("device").to_owned();
+    let node = host.journal().fact(Fact::Node).unwrap_or("device").to_owned();
     format!("firstboot-report-{node}-{}", timestamp(unix_seconds(host.now())).replace(':', ""))
 }
 

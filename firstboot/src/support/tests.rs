@@ -4,6 +4,7 @@
 use super::*;
 use crate::boot_partition::{encodings, find_all};
 use crate::host::fake::Fake;
+use crate::journal::facts::Fact;
 use crate::kube::files::{KUBELET_CONF, PKI};
 use std::io::Read;
 
@@ -66,7 +67,7 @@ fn device(root: &Path) -> Host {
     let (fake, seen) = Fake::new();
     seen.clock.set(Some(std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_795_392_000)));
     let host = Host::open(root, Box::new(fake.answering(|_| Some(Ok(planted()))))).unwrap();
-    host.record(crate::journal::Record::Fact { name: "node".into(), value: "edge-1".into() }).unwrap();
+    host.record(crate::journal::Record::Fact { name: Fact::Node, value: "edge-1".into() }).unwrap();
     for (_, path) in FILES.iter().filter(|(_, path)| *path != JOURNAL) {
         put(root, path, planted().as_bytes());
     }

@@ -7,6 +7,7 @@ use super::fields::{FIELDS, shown};
 use crate::finding::{Finding, State};
 use crate::harden::overrides::AuditContext;
 use crate::host::Host;
+use crate::journal::facts::Fact;
 use crate::kube::config::CA_FILE;
 use crate::kube::files::PKI;
 use crate::kube::kubeconfig::CURRENT_PEM;
@@ -73,7 +74,7 @@ fn own(host: &Host) -> Result<Kubelet> {
     let signed = host.read(&format!("{PKI}/kubelet-server-current.pem"))?.is_some();
     let path = if signed { CA_FILE.to_owned() } else { format!("{PKI}/kubelet.crt") };
     let trusted = host.read_text(&path)?.with_context(|| format!("find {path}"))?;
-    Kubelet::new(host.journal().fact("node").unwrap_or_default(), &trusted)
+    Kubelet::new(host.journal().fact(Fact::Node).unwrap_or_default(), &trusted)
 }
 
 fn findings(ground: &AuditContext<'_>, running: &Running, asked: &Asked) -> Vec<Finding> {

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Every fact of the journal: what a phase found or decided, and what later phases, boots and runs have to know.
+//!
+//! A fact is a name and a text; the latest value counts. All facts end with a reset, except the two that a reset carries
+//! into the next life of the device. The functions below are the forms of values that are more than a text.
+
+use serde::{Deserialize, Serialize};
+use std::time::SystemTime;
+
+/// The name of a fact. On disk it is the variant in kebab case, or what `rename` says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fact {
+    /// The node's name. Written by the phase `identity` and after a lost journal; read everywhere.
+    Node,
+    /// The node's name before the last reset. Written by that reset; read by the phase `identity` of the next life, and
+    /// carried by each further reset.
+    NodeBefore,
+    /// MAC address of the interface that was chosen because it had a link. Written and read by the choice of the link.
+    Interface,
+    /// Lines `NAME: TEXT` of preflight. Written and replaced by the phase `preflight`; read by the status.
+    Warnings,
+    /// Digest of the seed by which the node joined. Written last by the phase `join`; read by its check.
+    JoinedBy,
+    /// URL of the API server. Written by the phase `join`; read by each client that is this node.
+    Server,
+    /// Version of the API server. Written by the phase `join`; read by the receipt of the phase `seal`.
+    ClusterVersion,
+    /// Flag: the cluster had a Node of this name already. Written by the phase `join`; read by the phase `ready`.
+    LeftOverNode,
+    /// Networks of pods and Services, joined by commas. Written by the phase `join`; read by proxies and packet filter.
+    ClusterNetworks,
+    /// Range of NodePorts, `FIRST-LAST`. Written by the phase `join`; read by the packet filter.
+    NodePorts,
+    /// Time at which kubelet was started. Written and replaced by the phase `kubelet`; read by the phases after it.
+    KubeletStarted,
+    /// Lines: commands that only a cluster's administrator may run. Written by the phase `ready`; read by the last message.
+    LeftToDo,
+    /// SHA-256 of the token's secret, in hexadecimal. Written by the phase `seal` before the seed is destroyed; read by
+    /// its search for copies.
+    TokenDigest,
+    /// Lines: files of the boot partition that still held the token. Written and read by the phase `seal`.
+    TokenCopies,
+    /// Digest of the seed whose Event was made, or refused. Written and read by the Event of the join, once a life.
+    JoinedEvent,
+    /// `NUMBER BOOT STAGE` of the last rebuild of containerd's state, which `containerd/rebuild_record.rs` writes and
+    /// reads.
+    RuntimeSetAside,
+    /// Lines: images that were missing and imported again. Written and read by the check of the runtime at each boot.
+    ImagesAgain,
+    /// Lines: damage that was found and repaired. Written by the door, also after a lost journal; read by status and Event.
+    Damage,
+    /// The value of [`Fact::Damage`] that an Event reported. Written and read by the run that reports damage.
+    DamageReported,
+    /// Flag: the reset has restored every file, and only its own state is left. Written and read by the reset.
+    #[serde(rename = "put-back")]
+    Restored,
+    /// Digest of the seed that asked for the last reset. Written by that reset and carried by each further one; read when
+    /// a seed asks again.
+    ResetBy,
+    /// A fact that only a later version knows. It is kept as it is.
+    #[serde(untagged)]
+    Other(String),
+}
+
+/// Value of a flag.
+pub fn flag(value: bool) -> String {
+    value.to_string()
+}
+
+/// Value of a list of lines.
+pub fn lines<T: AsRef<str>>(lines: impl IntoIterator<Item = T>) -> String {
+    lines.into_iter().map(|line| line.as_ref().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+/// Value of a time: whole seconds since 1970; an earlier time counts as 1970.
+pub fn time(time: SystemTime) -> String {
+    crate::text::unix_seconds(time).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Record;
+    use super::*;
+
+    #[test]
+    fn names_on_disk_stay() {
+        let text = |fact: Fact| serde_json::to_string(&fact).unwrap();
+        for (fact, name) in [
+            (Fact::Node, "node"),
+            (Fact::NodeBefore, "node-before"),
+            (Fact::Interface, "interface"),
+            (Fact::Warnings, "warnings"),
+            (Fact::JoinedBy, "joined-by"),
+            (Fact::Server, "server"),
+            (Fact::ClusterVersion, "cluster-version"),
+            (Fact::LeftOverNode, "left-over-node"),
+            (Fact::ClusterNetworks, "cluster-networks"),
+            (Fact::NodePorts, "node-ports"),
+            (Fact::KubeletStarted, "kubelet-started"),
+            (Fact::LeftToDo, "left-to-do"),
+            (Fact::TokenDigest, "token-digest"),
+            (Fact::TokenCopies, "token-copies"),
+            (Fact::JoinedEvent, "joined-event"),
+            (Fact::RuntimeSetAside, "runtime-set-aside"),
+            (Fact::ImagesAgain, "images-again"),
+            (Fact::Damage, "damage"),
+            (Fact::DamageReported, "damage-reported"),
+            (Fact::Restored, "put-back"),
+            (Fact::ResetBy, "reset-by"),
+        ] {
+            assert_eq!(text(fact.clone()), format!("\"{name}\""));
+            assert_eq!(serde_json::from_str::<Fact>(&format!("\"{name}\"")).unwrap(), fact);
+        }
+    }
+
+    #[test]
+    fn a_fact_of_a_later_version_is_kept_as_it_is() {
+        let json = r#"{"fact":{"name":"from-2030","value":"x"}}"#;
+        let record: Record = serde_json::from_str(json).unwrap();
+        assert_eq!(record, Record::Fact { name: Fact::Other("from-2030".into()), value: "x".into() });
+        assert_eq!(serde_json::to_string(&record).unwrap(), json);
+    }
+}
