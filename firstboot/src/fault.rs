@@ -36,7 +36,7 @@ impl Owner {
         match self {
             Owner::Seed => "edit seed.toml on the boot partition",
             Owner::Image => "rebuild the image, or flash another one",
-            Owner::Host => "look at this device; it tries again at the latest at the next boot",
+            Owner::Host => "look at this device; it tries again by itself, or at the next boot",
             Owner::Cluster => "fix the cluster or the network, or change seed.toml; it keeps trying",
         }
     }

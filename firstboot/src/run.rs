@@ -124,7 +124,7 @@ struct Failed {
     phase: Option<(usize, usize, &'static str)>,
     fault: Fault,
     /// The seed by which it was tried, if there was one.
-    seed: Option<Found>,
+    seed: Option<Box<Found>>,
 }
 
 impl From<Fault> for Failed {
@@ -214,7 +214,7 @@ impl Session<'_> {
                 nothing_to_reset(host, &found, &image, self.places)?;
                 Ok(Next::Again)
             }
-            Err(error) => Err(Failed { phase: None, fault: error.into(), seed: Some(found) }),
+            Err(error) => Err(Failed { phase: None, fault: error.into(), seed: Some(Box::new(found)) }),
         }
     }
 
@@ -233,7 +233,7 @@ impl Session<'_> {
                 Ok(Next::End)
             }
             Err(Stopped { number, of, phase, fault }) => {
-                Err(Failed { phase: Some((number, of, phase)), fault, seed: Some(found) })
+                Err(Failed { phase: Some((number, of, phase)), fault, seed: Some(Box::new(found)) })
             }
         }
     }

@@ -176,13 +176,13 @@ fn seed_keys_are_documented() {
     }
 }
 
-/// Examples in docs/seed.md are read by the parser itself; those that open with `# refused: TEXT` are refused so.
+/// Examples in docs/seed.md are read by the parser itself; those that open with `# refused: CODE: TEXT` are refused so.
 #[test]
 fn seed_examples_are_true() {
     let doc = fs::read_to_string(root().join("docs/seed.md")).unwrap();
     let (mut read, mut refused) = (0, 0);
     for block in doc.split("```toml\n").skip(1).map(|b| b.split("```").next().unwrap()) {
-        let result = seed::asked(block.as_bytes()).map(drop).map_err(|e| e.to_string());
+        let result = seed::asked(block.as_bytes()).map(drop).map_err(|e| format!("{}: {e}", e.code));
         match block.lines().next().and_then(|l| l.strip_prefix("# refused: ")) {
             Some(text) => {
                 assert_eq!(result, Err(text.to_owned()), "{block}");
@@ -206,21 +206,17 @@ const WORDS: [&str; 11] =
 
 /// What is wrong with the lines of a document, one line each. `sources` is the text of the device's sources.
 ///
-/// Three kinds of lines hold a text of the program word for word, and may be longer and use its words:
+/// Two kinds of lines hold a text of the program word for word, and may be longer and use its words:
 /// - a row of docs/hardening.md whose last cell is a reason out of the sources;
-/// - a fenced example in docs/seed.md, which the parser reads as it stands;
-/// - docs/operations.md, Messages, as long as its tables list messages and not codes.
+/// - a fenced example in docs/seed.md, which the parser reads as it stands.
 fn wrong_lines(name: &str, text: &str, sources: &str) -> Vec<String> {
-    let (mut wrong, mut fenced, mut messages) = (Vec::new(), false, false);
+    let (mut wrong, mut fenced) = (Vec::new(), false);
     for (number, line) in text.lines().enumerate() {
         fenced ^= line.starts_with("```");
-        if let Some(heading) = line.strip_prefix("## ") {
-            messages = heading == "Messages" && text.contains("\n| message |");
-        }
         let cell = line.strip_suffix(" |").and_then(|row| row.rsplit(" | ").next());
         let is_reason =
             cell.is_some_and(|cell| cell.len() > 10 && name == "docs/hardening.md" && sources.contains(cell));
-        if messages || is_reason || (fenced && name == "docs/seed.md") {
+        if is_reason || (fenced && name == "docs/seed.md") {
             continue;
         }
         let columns = line.chars().count();
@@ -271,8 +267,4 @@ fn a_long_line_and_a_word_to_avoid_are_found() {
     let fenced = format!("```toml\n# refused: {long}\n```\n");
     assert_eq!(wrong_lines("docs/seed.md", &fenced, ""), [""; 0]);
     assert_eq!(wrong_lines("docs/targets.md", &fenced, "").len(), 1);
-    let messages = format!("## Messages\n\n| message | told |\n{row}\n## Next\ntold\n");
-    assert_eq!(wrong_lines("docs/operations.md", &messages, ""), ["docs/operations.md:6: told"]);
-    let codes = messages.replace("| message |", "| code |");
-    assert_eq!(wrong_lines("docs/operations.md", &codes, "").len(), 3);
 }

@@ -11,7 +11,7 @@ use qemu::seed::Seed;
 use std::os::unix::fs::FileExt;
 
 const REFLASH: &str = "rebuild the image, or flash another one";
-const LOOK_HERE: &str = "look at this device; it tries again at the latest at the next boot";
+const LOOK_HERE: &str = "look at this device; it tries again by itself, or at the next boot";
 
 /// A seeded device that is switched off, or nothing where guests cannot be booted.
 fn seeded(plane: &ControlPlane, serial: &str, change: impl FnOnce(&mut Options)) -> Option<Device> {

@@ -162,7 +162,7 @@ fn without_stamps(text: &str) -> String {
 
 /// Without the numbers of IPv4 ranges in a text within a JSON document.
 fn ranges_in_copies(text: &str) -> String {
-    text.split('\\').map(|part| ranges(part)).collect::<Vec<_>>().join("\\")
+    text.split('\\').map(ranges).collect::<Vec<_>>().join("\\")
 }
 
 /// What a journal comes to: effects and phases as sets, the last word of each fact. Runs, and a seal that was said twice,
