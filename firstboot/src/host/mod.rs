@@ -18,11 +18,12 @@ pub mod mounts;
 mod read;
 mod records;
 mod remove;
+mod stamp;
 mod system;
 
 pub use journald::Field;
 pub use linux::Linux;
-pub use read::Stamp;
+pub use stamp::Stamp;
 pub use system::{Job, RETRY, System};
 
 use crate::journal::{Effect, Journal, Record};

@@ -1,22 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Reading the machine: files, links, directories and their attributes below the root directory. Nothing is written.
 
+use super::stamp::Stamp;
 use super::{Host, split};
 use anyhow::{Context, Result};
 use rustix::fs::{self, OFlags};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::Read;
-
-/// Inode, time of the last change of content, and size in bytes of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stamp {
-    inode: u64,
-    seconds: i64,
-    nanoseconds: u64,
-    size: u64,
-}
 
 impl Host {
     /// Opens a file for reading; `None` when it is not there.
