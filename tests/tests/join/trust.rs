@@ -33,7 +33,7 @@ pub fn wrong_ca_hash(plane: &ControlPlane) {
 
 const NEVER: &str = "zzzzzz.q7w2e9r4t1y6u8i3";
 const UNKNOWN: &str = "FB420: join token \"zzzzzz\" is unknown to the cluster (no JWS signature for it in cluster-info): \
-                       it                        may have expired, or never existed";
+                       it may have expired, or never existed";
 
 pub fn unknown_token(plane: &ControlPlane) {
     let (endpoint, pin) = (plane.endpoint_for_host(), plane.ca_pin().unwrap());
