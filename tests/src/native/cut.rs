@@ -160,7 +160,8 @@ fn unflushed_copy(before: &State, after: &State) -> Vec<Damage> {
     let (Some(new), Some(Entry::File(mode, copy))) = (after.tree.get(JOURNAL), after.tree.get(JOURNAL_COPY)) else {
         return Vec::new();
     };
-    if before.tree.get(JOURNAL) == Some(new) {
+    // The very first record comes with the directory.
+    if !before.tree.contains_key(JOURNAL) || before.tree.get(JOURNAL) == Some(new) {
         return Vec::new();
     }
     let state = before.with(JOURNAL, new.clone());
