@@ -352,24 +352,28 @@ pub trait OwnedBy<T> {
 
 impl<T, E: Into<anyhow::Error>> OwnedBy<T> for Result<T, E> {
     fn coded(self, code: Code) -> Result<T, Fault> {
-        self.map_err(|error| {
-            let cause: anyhow::Error = error.into();
-            // With a context around it the downcast would drop that text.
-            if cause.chain().next().is_some_and(|outermost| outermost.is::<Fault>()) {
-                return cause.downcast::<Fault>().unwrap_or_else(|cause| Fault { code, cause, retry_after: None });
-            }
-            let (code, retry_after) =
-                cause.downcast_ref::<Fault>().map_or((code, None), |fault| (fault.code, fault.retry_after));
-            Fault { code, cause, retry_after }
-        })
+        self.map_err(|error| of_cause(error.into(), code))
     }
 
     fn owned_by(self, owner: Owner) -> Result<T, Fault> {
-        self.coded(owner.general()).map_err(by_system)
+        self.map_err(|error| by_system(of_cause(error.into(), owner.general())))
     }
 }
 
+/// Outside of the trait, whose functions the compiler copies for each type of result: 30 KiB of the device binary.
+#[inline(never)]
+fn of_cause(cause: anyhow::Error, code: Code) -> Fault {
+    // With a context around it the downcast would drop that text.
+    if cause.chain().next().is_some_and(|outermost| outermost.is::<Fault>()) {
+        return cause.downcast::<Fault>().unwrap_or_else(|cause| Fault { code, cause, retry_after: None });
+    }
+    let (code, retry_after) =
+        cause.downcast_ref::<Fault>().map_or((code, None), |fault| (fault.code, fault.retry_after));
+    Fault { code, cause, retry_after }
+}
+
 /// Names the system's errors about which a person does something in particular.
+#[inline(never)]
 fn by_system(fault: Fault) -> Fault {
     if fault.code != Code::Host {
         return fault;

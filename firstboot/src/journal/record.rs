@@ -70,7 +70,7 @@ pub enum Record {
     Fact {
         /// Which fact.
         name: Fact,
-        /// Its value: [`facts`] has its form.
+        /// Its value: [`super::facts`] has its form.
         value: String,
     },
     /// This journal replaced another one: records before this one are void, in whichever copy they still stand.
