@@ -7,7 +7,7 @@ use serde::Serialize;
 /// What a setting was found to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum Verdict {
     /// As it should be.
     Ok,
     /// As the seed wants it, which is not what the hardened host has.
@@ -24,7 +24,7 @@ pub struct Finding {
     /// `area/setting`.
     pub id: String,
     /// What it was found to be.
-    pub state: State,
+    pub state: Verdict,
     /// What it should be.
     pub wanted: String,
     /// What it is.
@@ -38,9 +38,9 @@ impl Finding {
     pub fn compare(id: String, wanted: &str, exception: Option<&str>, found: Option<String>, why: &str) -> Self {
         let found = found.unwrap_or_else(|| "missing".to_owned());
         let state = match exception {
-            Some(other) if other == found => State::Exception,
-            None if wanted == found => State::Ok,
-            _ => State::Drift,
+            Some(other) if other == found => Verdict::Exception,
+            None if wanted == found => Verdict::Ok,
+            _ => Verdict::Drift,
         };
         let wanted = exception.unwrap_or(wanted).to_owned();
         Finding { id, state, wanted, found: one_line(&found), why: why.to_owned() }

@@ -5,7 +5,7 @@
 //! again, the kernel, the packet filter, the service manager and kubelet are asked.
 
 use crate::fault::{Fault, Owner};
-use crate::finding::{Finding, State};
+use crate::finding::{Finding, Verdict};
 use crate::harden::overrides::{AuditContext, SeedOverrides};
 use crate::host::Host;
 use crate::text::one_line;
@@ -42,12 +42,12 @@ pub const AREAS: &[Area] = &[
 /// # Errors
 /// When what the seed wanted otherwise cannot be read.
 pub fn of_device(host: &Host) -> Result<Vec<Finding>> {
-    let ground = AuditContext { host, kept: SeedOverrides::read(host)? };
-    let area = |area: &Area| match (area.look)(&ground) {
+    let context = AuditContext { host, kept: SeedOverrides::read(host)? };
+    let area = |area: &Area| match (area.look)(&context) {
         Ok(findings) => findings,
         Err(error) => vec![Finding {
             id: area.name.to_owned(),
-            state: State::Drift,
+            state: Verdict::Drift,
             wanted: "to be read".to_owned(),
             found: one_line(&format!("{error:#}")),
             why: "what cannot be read back is not known to hold".to_owned(),
@@ -72,17 +72,17 @@ pub fn shown(findings: &[Finding], json: bool) -> Result<String> {
         return Ok(text + "\n");
     }
     let mut text = String::new();
-    for finding in findings.iter().filter(|f| f.state != State::Ok) {
+    for finding in findings.iter().filter(|f| f.state != Verdict::Ok) {
         let Finding { id, wanted, found, why, .. } = finding;
         text += &match finding.state {
-            State::Drift => format!("drift      {id}: {found}, wanted {wanted} ({why})\n"),
-            State::Unchecked => format!("unchecked  {id}: {found} ({why})\n"),
+            Verdict::Drift => format!("drift      {id}: {found}, wanted {wanted} ({why})\n"),
+            Verdict::Unchecked => format!("unchecked  {id}: {found} ({why})\n"),
             _ => format!("exception  {id}: {found}, by the seed ({why})\n"),
         };
     }
-    let count = |state: State| findings.iter().filter(|f| f.state == state).count();
-    let (ok, exceptions, drift) = (count(State::Ok), count(State::Exception), count(State::Drift));
-    let unchecked = count(State::Unchecked);
+    let count = |state: Verdict| findings.iter().filter(|f| f.state == state).count();
+    let (ok, exceptions, drift) = (count(Verdict::Ok), count(Verdict::Exception), count(Verdict::Drift));
+    let unchecked = count(Verdict::Unchecked);
     Ok(format!("{text}{ok} ok, {exceptions} excepted by the seed, {unchecked} unchecked, {drift} drifted\n"))
 }
 
@@ -91,7 +91,7 @@ pub fn shown(findings: &[Finding], json: bool) -> Result<String> {
 /// # Errors
 /// That fault.
 pub fn judge(findings: &[Finding]) -> Result<(), Fault> {
-    let drifted: Vec<&str> = findings.iter().filter(|f| f.state == State::Drift).map(|f| f.id.as_str()).collect();
+    let drifted: Vec<&str> = findings.iter().filter(|f| f.state == Verdict::Drift).map(|f| f.id.as_str()).collect();
     match drifted.is_empty() {
         true => Ok(()),
         false => {

@@ -16,11 +16,11 @@ use std::collections::BTreeSet;
 const ALWAYS: [&str; 2] = ["udp/546", "udp/68"];
 
 /// All findings.
-pub(crate) fn audit(ground: &AuditContext<'_>) -> Result<Vec<Finding>> {
-    let text = ground.host.run(&["nft", "-j", "list", "table", "inet", TABLE])?;
+pub(crate) fn audit(context: &AuditContext<'_>) -> Result<Vec<Finding>> {
+    let text = context.host.run(&["nft", "-j", "list", "table", "inet", TABLE])?;
     let answer: Value = serde_json::from_str(&text).context("read nft's answer")?;
     let table = Table(answer["nftables"].as_array().context("read nft's answer")?);
-    Ok(findings(&table, &ground.kept, &Known::read(ground.host)?))
+    Ok(findings(&table, &context.kept, &Known::read(context.host)?))
 }
 
 fn findings(table: &Table<'_>, kept: &SeedOverrides, known: &Known) -> Vec<Finding> {

@@ -2,7 +2,7 @@
 //! How the parts of nft's answer are read; the whole of it is held against a real nft in tests/tests/firewall.
 
 use super::*;
-use crate::finding::State;
+use crate::finding::Verdict;
 use serde_json::json;
 
 #[test]
@@ -19,5 +19,5 @@ fn a_table_that_holds_nothing_is_drift_everywhere() {
     let rules = [json!({"table": {"family": "inet", "name": "firstboot"}})];
     let found = findings(&Table(&rules), &SeedOverrides::default(), &Known::default());
     assert_eq!(found.len(), 7);
-    assert!(found.iter().all(|f| f.state == State::Drift), "{found:#?}");
+    assert!(found.iter().all(|f| f.state == Verdict::Drift), "{found:#?}");
 }

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How the kernel was started: its command line, which the image's boot loader gives it, and its security modules.
+//! How the kernel was started: its command line, which the image's boot loader passes, and its security modules.
 //!
-//! Nothing is applied here: the words stand in `targets/*.toml`, which a test of imagebuild holds against this table.
+//! Nothing is applied here: the words are in `targets/*.toml`, which a test of imagebuild compares with this table.
 //! <https://docs.kernel.org/admin-guide/kernel-parameters.html>
 
 use crate::finding::Finding;
 use crate::harden::overrides::AuditContext;
 use anyhow::Result;
 
-/// A word, the architecture that knows it (`""`: all), and the reason.
+/// A word, the architecture that supports it (`""`: all), and the reason.
 pub type Word = (&'static str, &'static str, &'static str);
 
 /// Words of the command line.
@@ -24,9 +24,9 @@ pub const COMMAND_LINE: &[Word] = &[
     ("vsyscall=none", "amd64", "no code at a fixed address in every program"),
 ];
 
-/// The words in the running kernel's command line, lockdown and AppArmor as the kernel tells them.
-pub(crate) fn audit(ground: &AuditContext<'_>) -> Result<Vec<Finding>> {
-    let host = ground.host;
+/// The words in the running kernel's command line, and the lockdown mode that the kernel reports.
+pub(crate) fn audit(context: &AuditContext<'_>) -> Result<Vec<Finding>> {
+    let host = context.host;
     let line = host.read_text("/proc/cmdline")?.unwrap_or_default();
     let words: Vec<&str> = line.split_whitespace().collect();
     let arch = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
@@ -34,13 +34,13 @@ pub(crate) fn audit(ground: &AuditContext<'_>) -> Result<Vec<Finding>> {
     let mut findings: Vec<Finding> = known
         .map(|(word, _, why)| {
             let key = word.split('=').next().unwrap_or(word);
-            // The last one of a name is the one that the kernel takes.
+            // The kernel uses the last word of a name.
             let found = words.iter().rev().find(|w| w.split('=').next() == Some(key)).map(|w| (*w).to_owned());
             Finding::compare(format!("boot/{key}"), word, None, found, why)
         })
         .collect();
     let modules = host.read_text("/sys/kernel/security/lsm")?.unwrap_or_default();
-    // A kernel built without it takes the word and does nothing.
+    // A kernel built without lockdown ignores the word.
     if modules.split(',').any(|m| m == "lockdown") {
         let text = host.read_text("/sys/kernel/security/lockdown")?;
         let found = text.map(|t| t.split(['[', ']']).nth(1).unwrap_or("unclear").to_owned());
@@ -50,21 +50,21 @@ pub(crate) fn audit(ground: &AuditContext<'_>) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// Where containerd looks for the program that loads its profile.
+/// The program with which containerd loads its profile.
 const PARSER: &str = "/usr/sbin/apparmor_parser";
 /// The profile that containerd gives to containers.
 const PROFILE: &str = "cri-containerd.apparmor.d";
 
-/// AppArmor: in force, and able to take containerd's profile.
-pub(crate) fn audit_apparmor(ground: &AuditContext<'_>) -> Result<Vec<Finding>> {
-    let host = ground.host;
+/// AppArmor: enabled, and able to load containerd's profile.
+pub(crate) fn audit_apparmor(context: &AuditContext<'_>) -> Result<Vec<Finding>> {
+    let host = context.host;
     let found = host.read_text("/sys/module/apparmor/parameters/enabled")?;
     let why = "containers are confined by a profile beside their namespaces";
     let mut findings = vec![Finding::compare("apparmor/enabled".to_owned(), "Y", None, found, why)];
     let found = if host.size_and_mode(PARSER)?.is_some() { "present" } else { "missing" };
-    let why = "without it containerd starts containers unconfined, and says nothing";
+    let why = "without it containerd starts containers unconfined, without a message";
     findings.push(Finding::compare("apparmor/parser".to_owned(), "present", None, Some(found.to_owned()), why));
-    // There from the first container on.
+    // The profile exists from the first container on.
     let profiles = host.read_text("/sys/kernel/security/apparmor/profiles")?.unwrap_or_default();
     let mode = profiles.lines().find_map(|l| l.strip_prefix(PROFILE)?.trim().strip_prefix('(')?.strip_suffix(')'));
     if let Some(mode) = mode {
@@ -78,22 +78,22 @@ pub(crate) fn audit_apparmor(ground: &AuditContext<'_>) -> Result<Vec<Finding>> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::finding::State;
+    use crate::finding::Verdict;
     use crate::harden::overrides::SeedOverrides;
     use crate::host::Host;
     use crate::host::fake::Fake;
 
     fn found(
         files: &[(&str, &str)],
-        look: fn(&AuditContext<'_>) -> Result<Vec<Finding>>,
-    ) -> Vec<(String, State, String)> {
+        audit: fn(&AuditContext<'_>) -> Result<Vec<Finding>>,
+    ) -> Vec<(String, Verdict, String)> {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
         for (path, text) in files {
             host.write(path, text.as_bytes(), 0o644).unwrap();
         }
-        let ground = AuditContext { host: &host, kept: SeedOverrides::default() };
-        look(&ground).unwrap().into_iter().map(|f| (f.id, f.state, f.found)).collect()
+        let context = AuditContext { host: &host, kept: SeedOverrides::default() };
+        audit(&context).unwrap().into_iter().map(|f| (f.id, f.state, f.found)).collect()
     }
 
     fn line() -> String {
@@ -102,23 +102,23 @@ mod tests {
     }
 
     #[test]
-    fn the_last_word_of_a_name_counts() {
+    fn last_word_of_a_name_counts() {
         let good = found(&[("/proc/cmdline", &line())], audit);
-        assert!(good.len() + 1 >= COMMAND_LINE.len() && good.iter().all(|(_, state, _)| *state == State::Ok));
+        assert!(good.len() + 1 >= COMMAND_LINE.len() && good.iter().all(|(_, state, _)| *state == Verdict::Ok));
         let off = format!("{} mitigations=off", line().replace(" slab_nomerge", ""));
         let bad = found(&[("/proc/cmdline", &off)], audit);
-        let bad: Vec<_> = bad.into_iter().filter(|(_, state, _)| *state != State::Ok).collect();
+        let bad: Vec<_> = bad.into_iter().filter(|(_, state, _)| *state != Verdict::Ok).collect();
         assert_eq!(
             bad,
             [
-                ("boot/slab_nomerge".to_owned(), State::Drift, "missing".to_owned()),
-                ("boot/mitigations".to_owned(), State::Drift, "mitigations=off".to_owned()),
+                ("boot/slab_nomerge".to_owned(), Verdict::Drift, "missing".to_owned()),
+                ("boot/mitigations".to_owned(), Verdict::Drift, "mitigations=off".to_owned()),
             ]
         );
     }
 
     #[test]
-    fn lockdown_is_what_the_kernel_says() {
+    fn lockdown_mode_is_read_from_the_kernel() {
         let with = |lsm: &str, lockdown: &str| {
             let files = [
                 ("/proc/cmdline", line()),
@@ -129,23 +129,23 @@ mod tests {
             found(&files, audit).into_iter().find(|(id, ..)| id == "boot/kernel-lockdown").map(|(_, s, f)| (s, f))
         };
         let all = "capability,landlock,lockdown,yama,apparmor";
-        assert_eq!(with(all, "none [integrity] confidentiality\n"), Some((State::Ok, "integrity".to_owned())));
-        assert_eq!(with(all, "[none] integrity confidentiality\n"), Some((State::Drift, "none".to_owned())));
+        assert_eq!(with(all, "none [integrity] confidentiality\n"), Some((Verdict::Ok, "integrity".to_owned())));
+        assert_eq!(with(all, "[none] integrity confidentiality\n"), Some((Verdict::Drift, "none".to_owned())));
         assert_eq!(with("capability,yama", "x"), None);
     }
 
     #[test]
-    fn apparmor_has_to_be_on_and_its_profile_in_force() {
+    fn apparmor_must_be_on_and_its_profile_enforced() {
         let enabled = ("/sys/module/apparmor/parameters/enabled", "Y\n");
         let parser = (PARSER, "");
-        let states = |files: &[(&str, &str)]| -> Vec<State> {
+        let states = |files: &[(&str, &str)]| -> Vec<Verdict> {
             found(files, audit_apparmor).into_iter().map(|(_, state, _)| state).collect()
         };
-        assert_eq!(states(&[enabled, parser]), [State::Ok, State::Ok]);
-        assert_eq!(states(&[]), [State::Drift, State::Drift]);
+        assert_eq!(states(&[enabled, parser]), [Verdict::Ok, Verdict::Ok]);
+        assert_eq!(states(&[]), [Verdict::Drift, Verdict::Drift]);
         let profiles = |mode: &str| format!("lsb_release ({mode})\ncri-containerd.apparmor.d ({mode})\n");
         let path = "/sys/kernel/security/apparmor/profiles";
-        assert_eq!(states(&[enabled, parser, (path, &profiles("enforce"))]), [State::Ok; 3]);
-        assert_eq!(states(&[enabled, parser, (path, &profiles("complain"))])[2], State::Drift);
+        assert_eq!(states(&[enabled, parser, (path, &profiles("enforce"))]), [Verdict::Ok; 3]);
+        assert_eq!(states(&[enabled, parser, (path, &profiles("complain"))])[2], Verdict::Drift);
     }
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The container runtime, as it is configured: nothing takes a protection from containers, and it listens nowhere but
-//! at its socket.
+//! The configuration of the container runtime: no setting removes a protection from containers, and containerd listens
+//! only on its socket.
 //!
-//! Nothing is applied here: the phase `runtime` writes the file, and these are what containerd makes of it together
-//! with its defaults and whatever else it imports (`containerd config dump`).
+//! Nothing is applied here: the phase `runtime` writes the file. The audit reads the result that containerd computes
+//! from the file, its defaults and its imports (`containerd config dump`).
 
 use super::process::{changed_since, main_pid, started};
 use crate::finding::Finding;
@@ -12,40 +12,40 @@ use crate::node::paths::CONTAINERD_CONFIG;
 use anyhow::{Result, anyhow};
 use toml::de::{DeTable, DeValue};
 
-/// What containerd imports by itself.
+/// Directory of files that containerd imports by default.
 const IMPORTS: &str = "/etc/containerd/conf.d";
 const PROGRAM: &str = "/opt/firstboot/current/bin/containerd";
 
-/// Plugin, keys below it, wanted value, reason. The plugin's versions have names of their own.
+/// Plugin, keys below it, wanted value, reason. Each version of a plugin has its own name.
 type Setting = (&'static str, &'static [&'static str], &'static str, &'static str);
 
 #[rustfmt::skip]
 const SETTINGS: &[Setting] = &[
     ("io.containerd.cri.v1.runtime", &["disable_apparmor"], "false", "containers get containerd's AppArmor profile"),
-    ("io.containerd.cri.v1.runtime", &["disable_proc_mount"], "false", "/proc of containers is masked unless a pod says otherwise and may"),
+    ("io.containerd.cri.v1.runtime", &["disable_proc_mount"], "false", "/proc of containers is masked unless a pod is allowed to change that"),
     ("io.containerd.cri.v1.runtime", &["containerd", "default_runtime_name"], "runc", "the runtime that applies these protections"),
     ("io.containerd.cri.v1.runtime", &["containerd", "runtimes", "runc", "base_runtime_spec"], "none", "containers start from containerd's own set of protections"),
     ("io.containerd.cri.v1.runtime", &["containerd", "runtimes", "runc", "cgroup_writable"], "false", "no container changes its own limits"),
     ("io.containerd.cri.v1.runtime", &["containerd", "runtimes", "runc", "options", "NoNewKeyring"], "false", "containers do not share the host's keys"),
     ("io.containerd.cri.v1.runtime", &["containerd", "runtimes", "runc", "options", "SystemdCgroup"], "true", "one manager of control groups, so that limits hold"),
-    ("io.containerd.grpc.v1.cri", &["disable_tcp_service"], "true", "who may talk to containerd is decided by the mode of its socket"),
-    ("io.containerd.service.v1.diff-service", &["sync_fs"], "true", "images that are imported are on the disk before they are on record: a power cut leaves no empty files in them"),
-    ("io.containerd.cri.v1.images", &["image_pull_with_sync_fs"], "true", "the same for images that are pulled"),
-    ("io.containerd.grpc.v1.cri", &["stream_server_address"], "127.0.0.1", "exec and attach go through kubelet, which asks for a credential"),
+    ("io.containerd.grpc.v1.cri", &["disable_tcp_service"], "true", "the mode of its socket decides who may use containerd"),
+    ("io.containerd.service.v1.diff-service", &["sync_fs"], "true", "imported images reach the disk before they are recorded: a power cut leaves no empty files in them"),
+    ("io.containerd.cri.v1.images", &["image_pull_with_sync_fs"], "true", "the same for pulled images"),
+    ("io.containerd.grpc.v1.cri", &["stream_server_address"], "127.0.0.1", "exec and attach go through kubelet, which requires a credential"),
 ];
 
-/// All findings; none before there is a runtime.
-pub(crate) fn audit(ground: &AuditContext<'_>) -> Result<Vec<Finding>> {
-    let host = ground.host;
+/// All findings; none before the runtime is configured.
+pub(crate) fn audit(context: &AuditContext<'_>) -> Result<Vec<Finding>> {
+    let host = context.host;
     if host.read(CONTAINERD_CONFIG)?.is_none() {
         return Ok(Vec::new());
     }
     let text = host.run(&[PROGRAM, "config", "dump"])?;
     let dump = DeTable::parse(&text).map_err(|_| anyhow!("read containerd's configuration"))?;
-    let mut all: Vec<Finding> = SETTINGS.iter().map(|setting| look(dump.get_ref(), setting)).collect();
+    let mut all: Vec<Finding> = SETTINGS.iter().map(|setting| compare_setting(dump.get_ref(), setting)).collect();
     let imports = host.list(IMPORTS)?;
     let found = if imports.is_empty() { "none".to_owned() } else { imports.join(", ") };
-    let why = "nothing else is laid over this configuration";
+    let why = "no other file changes this configuration";
     all.push(Finding::compare(format!("containerd{IMPORTS}"), "none", None, Some(found), why));
     let found = match main_pid(host, "containerd.service")? {
         None => "not running".to_owned(),
@@ -59,7 +59,7 @@ pub(crate) fn audit(ground: &AuditContext<'_>) -> Result<Vec<Finding>> {
     Ok(all)
 }
 
-fn look(dump: &DeTable<'_>, (plugin, keys, wanted, why): &Setting) -> Finding {
+fn compare_setting(dump: &DeTable<'_>, (plugin, keys, wanted, why): &Setting) -> Finding {
     let start = dump.get("plugins").map(|plugins| plugins.get_ref());
     let path = std::iter::once(plugin).chain(keys.iter());
     let found = path.fold(start, |at, key| Some(at?.as_table()?.get(*key)?.get_ref())).map(shown);
@@ -78,16 +78,16 @@ fn shown(value: &DeValue<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::finding::State;
+    use crate::finding::Verdict;
     use crate::harden::overrides::SeedOverrides;
     use crate::host::Host;
     use crate::host::fake::Fake;
 
-    /// What containerd 2.4.2 dumps of our file, shortened.
+    /// What containerd 2.4.2 dumps for firstboot's file, shortened.
     const DUMP: &str = include_str!("containerd-dump.toml");
 
-    /// What is not as it should be when containerd says `dump`.
-    fn odd(dump: String, imports: &[&str]) -> Vec<(String, State, String)> {
+    /// The findings that are not `Ok` when containerd prints `dump`.
+    fn deviations(dump: String, imports: &[&str]) -> Vec<(String, Verdict, String)> {
         let dir = tempfile::tempdir().unwrap();
         let fake = Fake::new().0.answering(move |argv| match argv[0] {
             PROGRAM => Some(Ok(dump.clone())),
@@ -103,21 +103,21 @@ mod tests {
         }
         let all = audit(&AuditContext { host: &host, kept: SeedOverrides::default() }).unwrap();
         assert_eq!(all.len(), SETTINGS.len() + 2);
-        all.into_iter().filter(|f| f.state != State::Ok).map(|f| (f.id, f.state, f.found)).collect()
+        all.into_iter().filter(|f| f.state != Verdict::Ok).map(|f| (f.id, f.state, f.found)).collect()
     }
 
     #[test]
-    fn our_configuration_is_as_it_should_be() {
-        assert_eq!(odd(DUMP.to_owned(), &[]), []);
+    fn own_configuration_has_no_deviations() {
+        assert_eq!(deviations(DUMP.to_owned(), &[]), []);
     }
 
     #[test]
-    fn what_takes_a_protection_away_is_drift() {
+    fn removed_protections_and_foreign_imports_are_drift() {
         let dump = DUMP.replace("disable_apparmor = false", "disable_apparmor = true");
         let dump = dump.replace("base_runtime_spec = ''", "base_runtime_spec = '/etc/spec.json'");
-        let drift = |id: &str, found: &str| (id.to_owned(), State::Drift, found.to_owned());
+        let drift = |id: &str, found: &str| (id.to_owned(), Verdict::Drift, found.to_owned());
         assert_eq!(
-            odd(dump, &["nvidia.toml"]),
+            deviations(dump, &["nvidia.toml"]),
             [
                 drift("containerd/disable_apparmor", "true"),
                 drift("containerd/containerd/runtimes/runc/base_runtime_spec", "/etc/spec.json"),

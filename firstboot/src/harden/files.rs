@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Modes and owners of files that decide what runs on this node and as whom: CIS Kubernetes 4.1 and what is beside it.
+//! Modes and owners of files that decide what runs on this node and as which user: CIS Kubernetes 4.1, and more.
 //!
-//! Whoever writes a file gives it its mode (the phases, `kube/files.rs`; units: imagebuild, by [`mode_of`]); here they
-//! are looked at. A mode that lets others do less is as good.
+//! The writer of a file sets its mode (the phases, `kube/files.rs`; units: imagebuild, by [`mode_of`]); the audit here
+//! only reads it. A stricter mode is accepted.
 
-use crate::finding::{Finding, State};
+use crate::finding::{Finding, Verdict};
 use crate::harden::overrides::AuditContext;
 use crate::node::paths::{CONTAINERD_CONFIG, DROP_IN, SEED_DROP_IN};
 use anyhow::Result;
@@ -16,11 +16,11 @@ type File = (&'static str, u32, &'static str);
 const FILES: &[File] = &[
     ("/usr/lib/systemd/system/kubelet.service", 0o600, "CIS 4.1.1, 4.1.2: what kubelet is started with"),
     ("/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf", 0o600, "CIS 4.1.1, 4.1.2: the same, kubeadm's part"),
-    ("/etc/default/kubelet", 0o600, "CIS 4.1.1, 4.1.2: the same, flags of whoever runs the node"),
-    ("/etc/kubernetes/kubelet.conf", 0o600, "CIS 4.1.5, 4.1.6: whose cluster this is, and where its key lies"),
-    ("/etc/kubernetes/pki", 0o700, "who may put a certificate there says whom kubelet trusts"),
+    ("/etc/default/kubelet", 0o600, "CIS 4.1.1, 4.1.2: the same, flags of the node's operator"),
+    ("/etc/kubernetes/kubelet.conf", 0o600, "CIS 4.1.5, 4.1.6: which cluster this is, and where the node's key is"),
+    ("/etc/kubernetes/pki", 0o700, "write access there decides whom kubelet trusts"),
     ("/etc/kubernetes/pki/ca.crt", 0o600, "CIS 4.1.7, 4.1.8: whom kubelet trusts"),
-    ("/etc/kubernetes/manifests", 0o700, "what lies there runs as a pod that nobody in the cluster allowed"),
+    ("/etc/kubernetes/manifests", 0o700, "a manifest there runs as a pod without the cluster's consent"),
     ("/var/lib/kubelet", 0o700, "volumes of pods, their secrets included"),
     ("/var/lib/kubelet/config.yaml", 0o600, "CIS 4.1.9, 4.1.10: kubelet's configuration"),
     ("/var/lib/kubelet/instance-config.yaml", 0o600, "CIS 4.1.9, 4.1.10: the same, this node's part"),
@@ -29,10 +29,10 @@ const FILES: &[File] = &[
     (SEED_DROP_IN, 0o600, "CIS 4.1.9, 4.1.10: the same, the seed's part"),
     ("/etc/firstboot/patches/kubeletconfiguration+strategic.json", 0o600, "CIS 4.1.9, 4.1.10: the same, for kubeadm upgrade"),
     ("/var/lib/kubelet/pki", 0o700, "kubelet's keys"),
-    ("/var/lib/kubelet/pki/kubelet-client-current.pem", 0o600, "the node's own key: who has it is this node"),
+    ("/var/lib/kubelet/pki/kubelet-client-current.pem", 0o600, "the node's own key: its holder can act as this node"),
     ("/var/lib/kubelet/pki/kubelet.key", 0o600, "the key of kubelet's port"),
     (CONTAINERD_CONFIG, 0o600, "what the runtime starts containers with"),
-    ("/run/containerd/containerd.sock", 0o660, "who reaches it is root"),
+    ("/run/containerd/containerd.sock", 0o660, "access to it equals root"),
     ("/etc/firstboot/proxy.env", 0o600, "it may hold the proxy's password"),
     ("/var/lib/firstboot", 0o700, "firstboot's own record"),
 ];
@@ -42,18 +42,18 @@ pub fn mode_of(path: &str) -> Option<u32> {
     FILES.iter().find(|(name, ..)| *name == path).map(|(_, mode, _)| *mode)
 }
 
-/// All of those that are there.
-pub(crate) fn audit(ground: &AuditContext<'_>) -> Result<Vec<Finding>> {
-    look(ground, (0, 0))
+/// Findings of all files that exist.
+pub(crate) fn audit(context: &AuditContext<'_>) -> Result<Vec<Finding>> {
+    compare_owned_by(context, (0, 0))
 }
 
-fn look(ground: &AuditContext<'_>, owner: (u32, u32)) -> Result<Vec<Finding>> {
+fn compare_owned_by(context: &AuditContext<'_>, owner: (u32, u32)) -> Result<Vec<Finding>> {
     let mut all = Vec::new();
     for (path, most, why) in FILES {
-        let (Some((_, mode)), Some(found)) = (ground.host.size_and_mode(path)?, ground.host.owner(path)?) else {
+        let (Some((_, mode)), Some(found)) = (context.host.size_and_mode(path)?, context.host.owner(path)?) else {
             continue;
         };
-        let state = if mode & !most == 0 && found == owner { State::Ok } else { State::Drift };
+        let state = if mode & !most == 0 && found == owner { Verdict::Ok } else { Verdict::Drift };
         all.push(Finding {
             id: format!("files{path}"),
             state,
@@ -90,25 +90,25 @@ mod tests {
             host.write(path, b"x", mode).unwrap();
         }
         let me = (getuid().as_raw(), getgid().as_raw());
-        let ground = AuditContext { host: &host, kept: SeedOverrides::default() };
-        let odd = |owner| -> Vec<(String, String)> {
-            let all = look(&ground, owner).unwrap();
+        let context = AuditContext { host: &host, kept: SeedOverrides::default() };
+        let deviations = |owner| -> Vec<(String, String)> {
+            let all = compare_owned_by(&context, owner).unwrap();
             assert_eq!(all.len(), 5, "{all:#?}");
-            all.into_iter().filter(|f| f.state != State::Ok).map(|f| (f.id, f.found)).collect()
+            all.into_iter().filter(|f| f.state != Verdict::Ok).map(|f| (f.id, f.found)).collect()
         };
         let (user, group) = me;
         assert_eq!(
-            odd(me),
+            deviations(me),
             [
                 ("files/etc/kubernetes/kubelet.conf".to_owned(), format!("640 {user}:{group}")),
                 ("files/etc/kubernetes/pki".to_owned(), format!("755 {user}:{group}")),
             ]
         );
-        assert_eq!(odd((user + 1, group)).len(), 5);
+        assert_eq!(deviations((user + 1, group)).len(), 5);
     }
 
     #[test]
-    fn units_of_kubelet_are_roots_alone() {
+    fn kubelet_units_are_readable_by_root_only() {
         assert_eq!(mode_of("/usr/lib/systemd/system/kubelet.service"), Some(0o600));
         assert_eq!(mode_of("/usr/lib/systemd/system/containerd.service"), None);
     }

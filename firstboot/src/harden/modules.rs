@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Kernel modules that no node needs: the kernel loads a protocol or a file system as soon as somebody asks for it by
-//! name, and the rarely used ones are where faults stay longest. They cannot be loaded, but by the seed's word.
+//! Kernel modules that no node needs. The kernel loads a protocol or a file system as soon as a program requests it by
+//! name, and bugs survive longest in rarely used modules. These modules cannot be loaded unless the seed allows it.
 //!
-//! The image holds the list for modprobe (modprobe.d(5)); a file of the same name below /etc takes its place where
-//! the seed allows some. USB storage is not on it: a seed may come on a stick, and devices boot from USB disks. `llc`
-//! is not, for bridges need it; FAT is not, though firstboot itself never mounts one.
+//! The image contains the list for modprobe (modprobe.d(5)); where the seed allows some modules, a file of the same
+//! name below /etc replaces it. USB storage is not on the list: a seed may come on a stick, and devices boot from USB
+//! disks. `llc` is not on it because bridges need it. FAT is not on it either, though firstboot itself never mounts one.
 
 use super::overrides::SeedOverrides;
 use crate::finding::Finding;
@@ -15,20 +15,20 @@ use std::collections::BTreeSet;
 
 /// Read by modprobe, and by udev.
 pub const FILE: &str = "/usr/lib/modprobe.d/firstboot-deny.conf";
-/// Takes the place of [`FILE`].
+/// Replaces [`FILE`].
 const SEED_FILE: &str = "/etc/modprobe.d/firstboot-deny.conf";
 
-/// What a node needs.
+/// Modules that a node needs.
 const NODE_FILE: &str = "/etc/modules-load.d/firstboot.conf";
 
-/// Modules, each with the reason. A kernel may have them built in; `modprobe` knows.
+/// Modules, each with the reason. A kernel may have them built in; `modprobe` detects that.
 pub(crate) const NEEDED: &[(&str, &str)] = &[
     ("overlay", "containerd's snapshotter"),
     ("br_netfilter", "bridged pod traffic passes the packet filter"),
     ("nf_conntrack", "kube-proxy reads its table"),
 ];
 
-/// Modules, each with the reason. What depends on one of them cannot be loaded either.
+/// Modules, each with the reason. Modules that depend on one of them cannot be loaded either.
 const DENIED: &[(&str, &str)] = &[
     ("cramfs", "file system of old boot disks"),
     ("freevxfs", "file system of old UNIX servers"),
@@ -71,9 +71,9 @@ const DENIED: &[(&str, &str)] = &[
     ("rxrpc", "carrier of AFS"),
     ("kcm", "multiplexer in the kernel, rarely used"),
     ("smc", "remote memory of mainframes"),
-    ("ieee802154", "radio of sensors; a gateway to them names it in the seed"),
-    ("nfc", "radio of cards"),
-    ("bluetooth", "radio of keyboards and sensors; a gateway to them names it in the seed"),
+    ("ieee802154", "wireless sensors; a gateway to them names it in the seed"),
+    ("nfc", "contactless cards"),
+    ("bluetooth", "wireless keyboards and sensors; a gateway to them names it in the seed"),
     ("n_gsm", "multiplexer of modems on a serial line; many faults"),
     ("n_hdlc", "a line discipline with many faults"),
     ("slip", "networks over serial lines"),
@@ -81,21 +81,21 @@ const DENIED: &[(&str, &str)] = &[
     ("thunderbolt", "a plug that reaches the memory bus"),
     ("floppy", "drives of the past; many faults"),
     ("vivid", "a made-up camera for tests; was a way to root"),
-    ("pcspkr", "nobody listens"),
+    ("pcspkr", "a beeper, which no node needs"),
 ];
 
-/// The list without what is allowed.
+/// The list without the allowed modules.
 fn text(allowed: &[String]) -> String {
     let lines: String = DENIED
         .iter()
         .filter(|(name, _)| !allowed.iter().any(|a| a == name))
-        // `install` for those who ask by name, `blacklist` for hardware that asks by alias.
+        // `install` covers requests by name, `blacklist` covers hardware that requests by alias.
         .map(|(name, why)| format!("# {why}\ninstall {name} /bin/false\nblacklist {name}\n"))
         .collect();
     format!("# Written by firstboot.\n{lines}")
 }
 
-/// The file that the image holds.
+/// The file in the image.
 pub fn file() -> String {
     text(&[])
 }
@@ -116,10 +116,10 @@ pub(super) fn apply(host: &Host, kept: &SeedOverrides) -> Result<()> {
     host.keep_or_remove(SEED_FILE, seed_file(kept).as_deref())
 }
 
-/// What modprobe would do, by its own word, and what the kernel has loaded all the same.
-pub(crate) fn audit(ground: &AuditContext<'_>) -> Result<Vec<Finding>> {
-    let configuration = ground.host.run(&["modprobe", "--showconfig"])?;
-    let loaded = ground.host.read_text("/proc/modules")?.unwrap_or_default();
+/// What modprobe reports that it would do, and what the kernel has loaded all the same.
+pub(crate) fn audit(context: &AuditContext<'_>) -> Result<Vec<Finding>> {
+    let configuration = context.host.run(&["modprobe", "--showconfig"])?;
+    let loaded = context.host.read_text("/proc/modules")?.unwrap_or_default();
     let loaded: BTreeSet<&str> = loaded.lines().filter_map(|l| l.split(' ').next()).collect();
     let refused: BTreeSet<String> = configuration
         .lines()
@@ -132,26 +132,26 @@ pub(crate) fn audit(ground: &AuditContext<'_>) -> Result<Vec<Finding>> {
             (false, true) => "refused",
             (false, false) => "not refused",
         };
-        // Allowed ones may be loaded or not.
-        let allowed = ground.kept.harden.modules.iter().any(|a| a == name);
+        // Allowed modules may be loaded or not.
+        let allowed = context.kept.harden.modules.iter().any(|a| a == name);
         let exception = allowed.then_some(if found == "refused" { "not refused" } else { found });
         Finding::compare(format!("modules/{name}"), "refused", exception, Some(found.to_owned()), why)
     };
     Ok(DENIED.iter().map(one).collect())
 }
 
-/// The file of what a node needs.
+/// The file with the modules that a node needs.
 fn node_file() -> String {
     let lines: String = NEEDED.iter().map(|(name, why)| format!("# {why}\n{name}\n")).collect();
     format!("# Written by firstboot.\n{lines}")
 }
 
-/// Whether the file of what a node needs is there.
+/// Whether the file with the modules that a node needs is current.
 pub(crate) fn check_node(host: &Host) -> Result<bool> {
     Ok(host.read(NODE_FILE)?.as_deref() == Some(node_file().as_bytes()))
 }
 
-/// Writes the file of what a node needs.
+/// Writes the file with the modules that a node needs.
 pub(crate) fn write_node_file(host: &Host) -> Result<()> {
     host.write(NODE_FILE, node_file().as_bytes(), 0o644)
 }
@@ -159,7 +159,7 @@ pub(crate) fn write_node_file(host: &Host) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::finding::State;
+    use crate::finding::Verdict;
     use crate::host::fake::Fake;
 
     fn kept(modules: &[&str]) -> SeedOverrides {
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn an_allowed_module_is_taken_off_the_list_and_comes_back() {
+    fn allowed_module_leaves_the_list_and_returns_with_the_next_seed() {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
         assert!(!check(&host, &kept(&[])).unwrap());
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn modprobe_and_the_kernel_are_asked() {
+    fn audit_queries_modprobe_and_the_kernel() {
         let dir = tempfile::tempdir().unwrap();
         let config = text(&["sctp".to_owned(), "x25".to_owned()]);
         let fake = Fake::new().0.answering(move |argv| (argv[0] == "modprobe").then(|| Ok(config.clone())));
@@ -194,20 +194,20 @@ mod tests {
         host.write("/proc/modules", b"tipc 1 0 - Live 0x0\nsctp 2 0 - Live 0x0\n", 0o644).unwrap();
         let findings = audit(&AuditContext { host: &host, kept: kept(&["sctp", "dccp"]) }).unwrap();
         let get = |name: &str| findings.iter().find(|f| f.id == format!("modules/{name}")).unwrap();
-        assert_eq!((get("sctp").state, get("sctp").found.as_str()), (State::Exception, "loaded"));
-        assert_eq!((get("tipc").state, get("tipc").found.as_str()), (State::Drift, "loaded"));
-        assert_eq!((get("x25").state, get("x25").found.as_str()), (State::Drift, "not refused"));
-        // Allowed by the seed, and yet refused: the phase has not done its work.
-        assert_eq!(get("dccp").state, State::Drift);
-        assert_eq!(findings.iter().filter(|f| f.state == State::Ok).count(), DENIED.len() - 4);
+        assert_eq!((get("sctp").state, get("sctp").found.as_str()), (Verdict::Exception, "loaded"));
+        assert_eq!((get("tipc").state, get("tipc").found.as_str()), (Verdict::Drift, "loaded"));
+        assert_eq!((get("x25").state, get("x25").found.as_str()), (Verdict::Drift, "not refused"));
+        // Allowed by the seed and still refused: the phase has not done its work.
+        assert_eq!(get("dccp").state, Verdict::Drift);
+        assert_eq!(findings.iter().filter(|f| f.state == Verdict::Ok).count(), DENIED.len() - 4);
     }
 
     #[test]
-    fn nothing_that_a_node_needs_is_refused() {
+    fn no_needed_module_is_refused() {
         let needed =
             ["overlay", "br_netfilter", "nf_conntrack", "bridge", "llc", "stp", "vxlan", "usb_storage", "vfat"];
         assert!(DENIED.iter().all(|(name, _)| !needed.contains(name)));
-        // modprobe holds - and _ for the same, and the seed's names come with _.
+        // modprobe treats - and _ as equal; the seed's names use _.
         assert!(DENIED.iter().all(|(name, _)| !name.contains('-')));
     }
 }

@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Folders that everybody may write to: nothing there is a device, changes its user, or is started.
+//! World-writable directories: mounted so that no file there is a device, set-ID or executable.
 //!
-//! Nothing is applied here: the image's fstab holds the lines. containerd unpacks below its own folder, and pods have
-//! a /tmp and a /dev/shm of their own.
+//! Nothing is applied here: the image's fstab has the lines. containerd unpacks below its own directory, and pods have
+//! their own /tmp and /dev/shm.
 
 use crate::finding::Finding;
 use crate::harden::overrides::AuditContext;
 use crate::host::mounts::mounted;
 use anyhow::Result;
 
-/// Where, the line of fstab(5), the reason.
+/// Mount point, the line of fstab(5), the reason.
 type Mount = (&'static str, &'static str, &'static str);
 
-/// What is mounted beside the root.
+/// The mounts besides the root file system.
 #[rustfmt::skip]
 const MOUNTS: &[Mount] = &[
-    ("/tmp", "tmpfs /tmp tmpfs nodev,nosuid,noexec,mode=1777,size=25% 0 0", "gone at power-off, and at most a quarter of the memory"),
-    ("/var/tmp", "/var/tmp /var/tmp none bind,nodev,nosuid,noexec 0 0", "outlives power-off, so it stays on the disk"),
+    ("/tmp", "tmpfs /tmp tmpfs nodev,nosuid,noexec,mode=1777,size=25% 0 0", "lost at power-off, and at most a quarter of the memory"),
+    ("/var/tmp", "/var/tmp /var/tmp none bind,nodev,nosuid,noexec 0 0", "kept over a power-off, so it stays on the disk"),
     ("/dev/shm", "tmpfs /dev/shm tmpfs nodev,nosuid,noexec,mode=1777 0 0", "memory that programs share holds data, no programs"),
 ];
 
-/// What none of them does.
+/// Options that every mount has.
 const OPTIONS: [&str; 3] = ["nodev", "nosuid", "noexec"];
 
 /// The lines of the image's fstab.
@@ -28,10 +28,10 @@ pub fn fstab() -> String {
     MOUNTS.iter().map(|(_, line, why)| format!("# {why}\n{line}\n")).collect()
 }
 
-/// What is mounted now.
-pub(crate) fn audit(ground: &AuditContext<'_>) -> Result<Vec<Finding>> {
-    // What was mounted last lies on top.
-    let mounts = mounted(ground.host)?;
+/// Compares the current mounts.
+pub(crate) fn audit(context: &AuditContext<'_>) -> Result<Vec<Finding>> {
+    // The last mount of a path is on top.
+    let mounts = mounted(context.host)?;
     let one = |(path, _, why): &Mount| {
         let options = mounts.iter().rev().find(|mount| mount.point == *path).map(|mount| &mount.options);
         let found = options.map(|options| {
@@ -51,7 +51,7 @@ pub(crate) fn audit(ground: &AuditContext<'_>) -> Result<Vec<Finding>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::finding::State;
+    use crate::finding::Verdict;
     use crate::harden::overrides::SeedOverrides;
     use crate::host::Host;
     use crate::host::fake::Fake;
@@ -61,7 +61,7 @@ mod tests {
         31 22 254:3 /var/tmp /var/tmp rw,nosuid,nodev,noexec,noatime shared:1 - ext4 /dev/vda3 rw\n\
         25 23 0:20 / /dev/shm rw,nosuid,nodev,noexec shared:4 - tmpfs tmpfs rw\n";
 
-    fn states(text: &str) -> Vec<(String, State, String)> {
+    fn states(text: &str) -> Vec<(String, Verdict, String)> {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
         host.write("/proc/self/mountinfo", text.as_bytes(), 0o644).unwrap();
@@ -70,14 +70,14 @@ mod tests {
     }
 
     #[test]
-    fn options_of_the_mount_on_top_count() {
-        assert!(states(MOUNTED).iter().all(|(_, state, _)| *state == State::Ok));
+    fn options_of_the_top_mount_count() {
+        assert!(states(MOUNTED).iter().all(|(_, state, _)| *state == Verdict::Ok));
         let over = format!("{MOUNTED}40 30 0:30 / /tmp rw,nosuid - tmpfs tmpfs rw\n");
-        assert_eq!(states(&over)[0], ("mounts/tmp".to_owned(), State::Drift, "nosuid".to_owned()));
+        assert_eq!(states(&over)[0], ("mounts/tmp".to_owned(), Verdict::Drift, "nosuid".to_owned()));
         let absent = MOUNTED.replace(" /var/tmp rw", " /mnt rw");
-        assert_eq!(states(&absent)[1], ("mounts/var/tmp".to_owned(), State::Drift, "missing".to_owned()));
+        assert_eq!(states(&absent)[1], ("mounts/var/tmp".to_owned(), Verdict::Drift, "missing".to_owned()));
         let efi = format!("{MOUNTED}40 22 254:2 / /efi ro - vfat /dev/vda2 ro\n");
-        assert_eq!(states(&efi)[3], ("mounts/fat".to_owned(), State::Drift, "/efi".to_owned()));
+        assert_eq!(states(&efi)[3], ("mounts/fat".to_owned(), Verdict::Drift, "/efi".to_owned()));
     }
 
     #[test]

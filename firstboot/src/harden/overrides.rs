@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the seed wants otherwise than the hardened host, as it is kept on the device.
+//! The seed's overrides of the hardened host, as the device keeps them.
 
 use super::kubelet::fields;
 use crate::host::Host;
@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// What of `[harden]` and `[access]` stays on the device when the seed is gone.
+/// File with the overrides, which stay on the device when the seed is destroyed.
 pub const OVERRIDES_FILE: &str = OVERRIDES.path;
 
-/// What the seed wants otherwise than the hardened host; no secret is in it.
+/// The settings in which the seed differs from the hardened host. They contain no secret.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeedOverrides {
     /// Table `[harden]`.
@@ -26,16 +26,16 @@ pub struct SeedOverrides {
 }
 
 impl SeedOverrides {
-    /// What a seed says.
+    /// The overrides of a seed.
     pub fn of(seed: &Seed) -> Self {
         let kubelet = fields::overrides(&seed.kubelet.config);
         SeedOverrides { harden: seed.harden.clone(), access: seed.access.clone(), kubelet }
     }
 
-    /// What is kept on the device; the default, which opens nothing, before the first seed.
+    /// Reads the kept overrides; the default, which opens nothing, before the first seed.
     ///
     /// # Errors
-    /// When the file and its copy are damaged, or the file was edited into something else.
+    /// When the file and its copy are damaged, or the content cannot be parsed.
     pub fn read(host: &Host) -> Result<Self> {
         let reading = host.read_kept(OVERRIDES_FILE);
         match reading.bytes {
@@ -45,24 +45,24 @@ impl SeedOverrides {
         }
     }
 
-    /// The file that keeps it.
+    /// Content of [`OVERRIDES_FILE`].
     ///
     /// # Errors
-    /// Never in practice: every value has a text.
+    /// Never in practice: every value can be encoded.
     pub fn bytes(&self) -> Result<Vec<u8>> {
         let mut bytes = serde_json::to_vec_pretty(self).with_context(|| format!("encode {OVERRIDES_FILE}"))?;
         bytes.push(b'\n');
         Ok(bytes)
     }
 
-    /// Where this device is more open than others, one line each, for people: `firstboot status` lists them.
+    /// How this device is more open than the default, one line each, for people: `firstboot status` lists them.
     pub fn exceptions(&self) -> Vec<String> {
         let SeedOverrides { harden, access, kubelet } = self;
         let from = |list: &[ipnet::IpNet]| match list.is_empty() {
             true => "anywhere".to_owned(),
             false => list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         };
-        let open = harden.open.iter().map(|port| format!("open to anybody: {port}"));
+        let open = harden.open.iter().map(|port| format!("open to all: {port}"));
         let reach = harden.kubelet_from.iter().map(|net| format!("may reach kubelet (tcp/10250): {net}"));
         let sysctl = harden.sysctl.iter().map(|(key, value)| format!("kernel setting by the seed: {key} = {value}"));
         let modules = harden.modules.iter().map(|name| format!("kernel module allowed: {name}"));
@@ -77,11 +77,11 @@ impl SeedOverrides {
     }
 }
 
-/// What the checks look at.
+/// What the audits read.
 pub struct AuditContext<'a> {
     /// The machine.
     pub host: &'a Host,
-    /// What the seed wanted otherwise.
+    /// The seed's overrides.
     pub kept: SeedOverrides,
 }
 
@@ -98,7 +98,7 @@ mod tests {
                         work\"\n[kubelet.config]\nmaxPods = 60\npodPidsLimit = -1\n";
 
     #[test]
-    fn what_is_kept_comes_back_and_is_told() {
+    fn overrides_are_read_back_and_listed() {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
         assert_eq!(SeedOverrides::read(&host).unwrap(), SeedOverrides::default());
@@ -109,8 +109,8 @@ mod tests {
         assert_eq!(
             kept.exceptions(),
             [
-                "open to anybody: udp/8472",
-                "open to anybody: tcp/30000-30010",
+                "open to all: udp/8472",
+                "open to all: tcp/30000-30010",
                 "may reach kubelet (tcp/10250): 10.0.0.0/24",
                 "kernel setting by the seed: kernel.kptr_restrict = 1",
                 "kernel module allowed: sctp",
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_file_is_no_licence() {
+    fn torn_overrides_file_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
         host.write(OVERRIDES_FILE, b"{\"harden\":", 0o644).unwrap();

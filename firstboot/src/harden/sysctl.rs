@@ -1,32 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Kernel settings of the hardened host: what the Kernel Self-Protection Project and the CIS benchmark for Debian
-//! (levels 1 and 2) ask for, as far as a Kubernetes node allows.
+//! Kernel settings of the hardened host: the recommendations of the Kernel Self-Protection Project and of the CIS
+//! benchmark for Debian (levels 1 and 2), as far as a Kubernetes node allows them.
 //!
-//! The image holds them as a file that systemd-sysctl reads before any link is up, and udev for each link that comes
-//! later; the phase `harden` sets them as well and adds what the seed wants otherwise. What kubelet needs is a table of
-//! its own, which the phase `kernel` sets. Format: sysctl.d(5). <https://kspp.github.io/Recommended_Settings>
+//! The image contains them as a file that systemd-sysctl reads before any link is up, and that udev reads for each link
+//! that appears later. The phase `harden` sets them too and adds the seed's overrides. The settings that kubelet needs
+//! are a separate table, which the phase `kernel` sets. Format: sysctl.d(5).
+//! <https://kspp.github.io/Recommended_Settings>
 
 use super::overrides::SeedOverrides;
 use crate::fault::{Fault, OwnedBy, Owner};
-use crate::finding::{Finding, State};
+use crate::finding::{Finding, Verdict};
 use crate::harden::overrides::AuditContext;
 use crate::host::Host;
 use crate::text::one_line;
 use anyhow::Result;
 use std::collections::BTreeMap;
 
-/// Read at every boot; sorts behind Debian's own files, and before what the seed says.
+/// Read at every boot. Sorts after Debian's own files and before the seed's file.
 pub const FILE: &str = "/usr/lib/sysctl.d/99-firstboot-harden.conf";
-/// What the seed says.
+/// Overrides of the seed.
 const SEED_FILE: &str = "/etc/sysctl.d/99-firstboot-seed.conf";
 
-/// What a node needs.
+/// Settings that a node needs.
 const NODE_FILE: &str = "/etc/sysctl.d/90-firstboot.conf";
 
-/// Name, value, reason. A `*` stands for every network interface.
+/// Name, value, reason. A `*` matches every network interface.
 type Setting = (&'static str, &'static str, &'static str);
 
-/// What every kernel has.
+/// Settings that every kernel has.
 #[rustfmt::skip]
 const SETTINGS: &[Setting] = &[
     ("kernel.kptr_restrict", "2", "addresses in the kernel help an attack on it"),
@@ -35,36 +36,36 @@ const SETTINGS: &[Setting] = &[
     ("kernel.sysrq", "0", "a keyboard, or a pod that writes to /proc/sysrq-trigger, commands nothing"),
     ("kernel.ctrl-alt-del", "0", "Ctrl-Alt-Del is left to the service manager, which ignores it"),
     ("kernel.core_pattern", "|/bin/false", "memory of a program that failed may hold secrets: it is not kept"),
-    ("kernel.core_uses_pid", "1", "should somebody want core dumps, none overwrites another"),
+    ("kernel.core_uses_pid", "1", "if core dumps are enabled, none overwrites another"),
     ("fs.suid_dumpable", "0", "programs that changed their user leave no memory behind"),
-    ("fs.protected_hardlinks", "1", "nobody links to files that are not his"),
-    ("fs.protected_symlinks", "1", "links in /tmp lead nobody else astray"),
-    ("fs.protected_fifos", "2", "nobody writes into another's pipe in a folder for all"),
-    ("fs.protected_regular", "2", "nobody writes into another's file in a folder for all"),
+    ("fs.protected_hardlinks", "1", "users cannot create hard links to files of other users"),
+    ("fs.protected_symlinks", "1", "symbolic links in /tmp do not redirect other users"),
+    ("fs.protected_fifos", "2", "no writing into another user's pipe in a shared directory"),
+    ("fs.protected_regular", "2", "no writing into another user's file in a shared directory"),
     ("vm.mmap_min_addr", "65536", "a null pointer in the kernel leads to no memory of a program"),
-    ("net.ipv4.tcp_syncookies", "1", "a flood of half-open connections shuts nobody out"),
+    ("net.ipv4.tcp_syncookies", "1", "a flood of half-open connections does not block new ones"),
     ("net.ipv4.tcp_rfc1337", "1", "a late packet does not end a connection that is being closed"),
-    ("net.ipv4.icmp_echo_ignore_broadcasts", "1", "no amplifier of somebody else's traffic"),
+    ("net.ipv4.icmp_echo_ignore_broadcasts", "1", "no amplifier of other hosts' traffic"),
     ("net.ipv4.icmp_ignore_bogus_error_responses", "1", "wrong answers of routers do not fill the log"),
     ("net.ipv4.conf.all.rp_filter", "1", "a packet comes in where its answer would go out; strict works with bridge and flannel, and Calico refuses loose"),
     ("net.ipv4.conf.default.rp_filter", "1", "the same for links that come later, pods' included"),
     ("net.ipv4.conf.all.log_martians", "1", "packets from impossible addresses are logged; the kernel limits the rate"),
     ("net.ipv4.conf.default.log_martians", "1", "the same for links that come later"),
-    ("net.ipv4.conf.*.accept_source_route", "0", "nobody else chooses the way of packets"),
+    ("net.ipv4.conf.*.accept_source_route", "0", "senders do not choose the route of packets"),
     ("net.ipv4.conf.*.accept_redirects", "0", "a neighbour cannot redirect traffic through itself"),
     ("net.ipv4.conf.*.secure_redirects", "0", "not even one that is a gateway"),
     ("net.ipv4.conf.*.send_redirects", "0", "a node is no router for its neighbours"),
 ];
 
-/// What some kernels lack: built without, of another age, or of another architecture. Where the name is known, the
-/// value holds.
+/// Settings that some kernels lack: built without them, of another version, or of another architecture. The value is
+/// required where the kernel knows the name.
 #[rustfmt::skip]
 const WHERE_KNOWN: &[Setting] = &[
     ("kernel.perf_event_paranoid", "3", "performance counters spy on other programs; 3 is Debian's word for root only"),
     ("kernel.unprivileged_bpf_disabled", "1", "only root loads programs into the kernel"),
     ("net.core.bpf_jit_harden", "2", "programs in the kernel carry no constants of an attacker's choice"),
     ("kernel.kexec_load_disabled", "1", "no other kernel is started past the firmware"),
-    ("kernel.yama.ptrace_scope", "2", "only who has CAP_SYS_PTRACE looks into another program; 3 would take that from debugging pods, too"),
+    ("kernel.yama.ptrace_scope", "2", "only a process with CAP_SYS_PTRACE traces another; 3 would deny that to debugging pods, too"),
     ("kernel.unprivileged_userns_clone", "0", "user namespaces are made by root alone: Kubernetes' own (hostUsers: false) still work, for the runtime makes them"),
     ("kernel.io_uring_disabled", "2", "a frequent way to root; containerd's seccomp profile refuses it to pods anyway"),
     ("vm.unprivileged_userfaultfd", "0", "handling of page faults makes races in the kernel easy to win"),
@@ -74,11 +75,11 @@ const WHERE_KNOWN: &[Setting] = &[
     ("dev.tty.legacy_tiocsti", "0", "no program types into another's terminal"),
     ("net.ipv6.conf.all.accept_ra", "0", "networkd and NetworkManager read router advertisements themselves; the kernel's own reading is for hosts that forward nothing"),
     ("net.ipv6.conf.default.accept_ra", "0", "the same for links that come later: a pod cannot announce itself as a router"),
-    ("net.ipv6.conf.*.accept_source_route", "0", "nobody else chooses the way of packets"),
+    ("net.ipv6.conf.*.accept_source_route", "0", "senders do not choose the route of packets"),
     ("net.ipv6.conf.*.accept_redirects", "0", "a neighbour cannot redirect traffic through itself"),
 ];
 
-/// What kubelet, the runtime and pod networks need: the phase `kernel` sets it.
+/// Settings that kubelet, the runtime and pod networks need; the phase `kernel` sets them.
 const NODE_SETTINGS: &[Setting] = &[
     ("net.ipv4.ip_forward", "1", "pods reach beyond this node"),
     ("net.ipv6.conf.all.forwarding", "1", "the same for IPv6"),
@@ -86,7 +87,7 @@ const NODE_SETTINGS: &[Setting] = &[
     ("net.bridge.bridge-nf-call-ip6tables", "1", "the same for IPv6"),
     ("vm.overcommit_memory", "1", "kubelet's protectKernelDefaults"),
     ("vm.panic_on_oom", "0", "kubelet's protectKernelDefaults"),
-    ("kernel.panic", "10", "kubelet's protectKernelDefaults: a device nobody can reach restarts by itself"),
+    ("kernel.panic", "10", "kubelet's protectKernelDefaults: a device out of reach restarts by itself"),
     ("kernel.panic_on_oops", "1", "kubelet's protectKernelDefaults"),
     ("kernel.keys.root_maxkeys", "1000000", "kubelet's protectKernelDefaults"),
     ("kernel.keys.root_maxbytes", "25000000", "kubelet's protectKernelDefaults"),
@@ -94,31 +95,31 @@ const NODE_SETTINGS: &[Setting] = &[
     ("fs.inotify.max_user_watches", "524288", "many containers watch files"),
 ];
 
-/// What only ever gets stricter while a kernel runs.
+/// Settings that a running kernel only ever makes stricter.
 const ONLY_STRICTER: [&str; 2] = ["kernel.kexec_load_disabled", "kernel.unprivileged_bpf_disabled"];
 
-/// The file that the image holds.
+/// The file in the image.
 pub fn file() -> String {
     let line = |mark: &str, (key, value, why): &Setting| format!("# {why}\n{mark}{key} = {value}\n");
     let must: String = SETTINGS.iter().map(|s| line("", s)).collect();
-    // The minus: systemd-sysctl goes on where the kernel does not take it.
+    // With a leading minus systemd-sysctl continues when the kernel rejects the setting.
     let may: String = WHERE_KNOWN.iter().map(|s| line("-", s)).collect();
     format!("# Written by firstboot.\n{must}{may}")
 }
 
-/// The file of what the seed wants otherwise.
+/// The file with the seed's overrides.
 fn seed_file(settings: &BTreeMap<String, String>) -> Option<String> {
     let lines: String = settings.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
     (!lines.is_empty()).then(|| format!("# Written by firstboot.\n{lines}"))
 }
 
-/// The file of what a node needs.
+/// The file with the settings that a node needs.
 fn node_file() -> String {
     let lines: String = NODE_SETTINGS.iter().map(|(key, value, why)| format!("# {why}\n{key} = {value}\n")).collect();
     format!("# Written by firstboot.\n{lines}")
 }
 
-/// Where a setting lies; dots and slashes in a name have changed places there (sysctl(8)), for links with dots.
+/// Path of a setting. Dots and slashes in the name are swapped (sysctl(8)), for the sake of links with dots.
 fn path(key: &str) -> String {
     let swapped = key.chars().map(|c| match c {
         '.' => '/',
@@ -128,7 +129,7 @@ fn path(key: &str) -> String {
     format!("/proc/sys/{}", swapped.collect::<String>())
 }
 
-/// What `work` makes of a setting, or of every one that a name with a `*` stands for.
+/// Results of `work` for a setting, or for every setting that a name with a `*` matches.
 fn each<T>(host: &Host, row: &str, work: impl Fn(String) -> Result<T>) -> Result<Vec<T>> {
     match row.split_once(".*.") {
         None => Ok(vec![work(row.to_owned())?]),
@@ -138,25 +139,25 @@ fn each<T>(host: &Host, row: &str, work: impl Fn(String) -> Result<T>) -> Result
     }
 }
 
-/// What the kernel has, blanks made one.
+/// The kernel's value, with runs of blanks as one blank.
 fn value(host: &Host, key: &str) -> Result<Option<String>> {
     let text = host.read_text(&path(key))?;
     Ok(text.map(|t| t.split_whitespace().collect::<Vec<_>>().join(" ")))
 }
 
-/// Whether the file of what a node needs is there.
+/// Whether the file with the settings that a node needs is current.
 pub(crate) fn check_node(host: &Host) -> Result<bool> {
     Ok(host.read(NODE_FILE)?.as_deref() == Some(node_file().as_bytes()))
 }
 
-/// Writes the file of what a node needs.
+/// Writes the file with the settings that a node needs.
 pub(crate) fn write_node_file(host: &Host) -> Result<()> {
     host.write(NODE_FILE, node_file().as_bytes(), 0o644)
 }
 
-/// Sets what a node needs, but for what the seed wants otherwise: that is the phase `harden`'s to set.
-pub(crate) fn set_node(host: &Host, wishes: &BTreeMap<String, String>) -> Result<()> {
-    for (key, value, _) in NODE_SETTINGS.iter().filter(|(key, ..)| !wishes.contains_key(*key)) {
+/// Sets what a node needs, except the seed's overrides, which the phase `harden` sets.
+pub(crate) fn set_node(host: &Host, overrides: &BTreeMap<String, String>) -> Result<()> {
+    for (key, value, _) in NODE_SETTINGS.iter().filter(|(key, ..)| !overrides.contains_key(*key)) {
         host.set_kernel(&path(key), value)?;
     }
     Ok(())
@@ -169,8 +170,8 @@ pub(super) fn check(host: &Host, kept: &SeedOverrides) -> Result<bool> {
 }
 
 pub(super) fn apply(host: &Host, kept: &SeedOverrides) -> Result<(), Fault> {
-    let wishes = &kept.harden.sysctl;
-    let ours = || -> Result<()> {
+    let overrides = &kept.harden.sysctl;
+    let apply_own = || -> Result<()> {
         host.ensure(FILE, &file())?;
         for (known_only, (key, wanted, _)) in
             SETTINGS.iter().map(|s| (false, s)).chain(WHERE_KNOWN.iter().map(|s| (true, s)))
@@ -178,34 +179,34 @@ pub(super) fn apply(host: &Host, kept: &SeedOverrides) -> Result<(), Fault> {
             each(host, key, |key| {
                 let found = value(host, &key)?;
                 let right = found.as_deref() == Some(*wanted) || (known_only && found.is_none());
-                if right || wishes.contains_key(&key) {
+                if right || overrides.contains_key(&key) {
                     return Ok(());
                 }
                 match host.set_kernel(&path(&key), wanted) {
-                    // A kernel may know the name and not the value; the audit tells.
+                    // A kernel may know the name but not the value; the audit reports that.
                     Err(_) if known_only => Ok(()),
                     other => other,
                 }
             })?;
         }
-        host.keep_or_remove(SEED_FILE, seed_file(wishes).as_deref())
+        host.keep_or_remove(SEED_FILE, seed_file(overrides).as_deref())
     };
-    ours().owned_by(Owner::Host)?;
-    for (key, wanted) in wishes {
-        wish(host, key, wanted)?;
+    apply_own().owned_by(Owner::Host)?;
+    for (key, wanted) in overrides {
+        apply_seed_override(host, key, wanted)?;
     }
     Ok(())
 }
 
-/// Sets what the seed wants.
-fn wish(host: &Host, key: &str, wanted: &str) -> Result<(), Fault> {
+/// Sets one override of the seed.
+fn apply_seed_override(host: &Host, key: &str, wanted: &str) -> Result<(), Fault> {
     let found = value(host, key).owned_by(Owner::Host)?;
     if found.as_deref() == Some(wanted) {
         return Ok(());
     }
     match host.set_kernel(&path(key), wanted) {
         Ok(()) => Ok(()),
-        // The file is in place for the next kernel.
+        // The file applies it at the next boot.
         Err(_) if found.is_some() && ONLY_STRICTER.contains(&key) => {
             host.sys().say(&format!("{key} = {wanted}, by the seed, holds from the next boot"));
             Ok(())
@@ -215,36 +216,36 @@ fn wish(host: &Host, key: &str, wanted: &str) -> Result<(), Fault> {
 }
 
 /// All settings of the hardened host and of the seed, read back from the kernel.
-pub(crate) fn audit(ground: &AuditContext<'_>) -> Result<Vec<Finding>> {
-    let wishes = &ground.kept.harden.sysctl;
-    let mut findings = audit_node(ground)?;
+pub(crate) fn audit(context: &AuditContext<'_>) -> Result<Vec<Finding>> {
+    let overrides = &context.kept.harden.sysctl;
+    let mut findings = audit_node(context)?;
     for setting in SETTINGS {
-        findings.push(look(ground.host, setting, wishes, false)?);
+        findings.push(compare_row(context.host, setting, overrides, false)?);
     }
     for setting in WHERE_KNOWN {
-        findings.push(look(ground.host, setting, wishes, true)?);
+        findings.push(compare_row(context.host, setting, overrides, true)?);
     }
     let covered = |key: &str| findings.iter().any(|f| f.id == format!("sysctl/{key}") || f.id == starred(key));
-    let more: Vec<_> = wishes.iter().filter(|(key, _)| !covered(key)).collect();
+    let more: Vec<_> = overrides.iter().filter(|(key, _)| !covered(key)).collect();
     for (key, wanted) in more {
         let why = "the seed names it, the hardened host does not";
-        let found = value(ground.host, key)?;
+        let found = value(context.host, key)?;
         findings.push(Finding::compare(format!("sysctl/{key}"), wanted, Some(wanted), found, why));
     }
     Ok(findings)
 }
 
-/// What a node needs, read back from the kernel.
-fn audit_node(ground: &AuditContext<'_>) -> Result<Vec<Finding>> {
+/// Settings that a node needs, read back from the kernel.
+fn audit_node(context: &AuditContext<'_>) -> Result<Vec<Finding>> {
     let one = |(key, value, why): &(&str, &str, &str)| {
-        let exception = ground.kept.harden.sysctl.get(*key).map(String::as_str);
-        let found = ground.host.read_text(&path(key))?;
+        let exception = context.kept.harden.sysctl.get(*key).map(String::as_str);
+        let found = context.host.read_text(&path(key))?;
         Ok(Finding::compare(format!("sysctl/{key}"), value, exception, found, why))
     };
     NODE_SETTINGS.iter().map(one).collect()
 }
 
-/// The id under which a setting of one link is found: `net.ipv4.conf.eth0.x` → `sysctl/net.ipv4.conf.*.x`.
+/// The id of the row that covers a setting of one link: `net.ipv4.conf.eth0.x` → `sysctl/net.ipv4.conf.*.x`.
 fn starred(key: &str) -> String {
     let mut parts: Vec<&str> = key.split('.').collect();
     if let [_, _, _, link, _] = parts.as_mut_slice() {
@@ -253,15 +254,20 @@ fn starred(key: &str) -> String {
     format!("sysctl/{}", parts.join("."))
 }
 
-/// One row: of all links together, where it is for all. Only links that differ are named.
-fn look(host: &Host, setting: &Setting, wishes: &BTreeMap<String, String>, known_only: bool) -> Result<Finding> {
+/// The finding of one row. A row with a `*` covers all links together; the finding names only links that differ.
+fn compare_row(
+    host: &Host,
+    setting: &Setting,
+    overrides: &BTreeMap<String, String>,
+    known_only: bool,
+) -> Result<Finding> {
     let (row, wanted, why) = *setting;
     let (mut wrong, mut excepted) = (Vec::new(), Vec::new());
     let read = |key: String| Ok((value(host, &key)?, key));
     for (found, key) in each(host, row, read)? {
         let shown = found.clone().unwrap_or_else(|| "missing".to_owned());
         let shown = if row.contains('*') { format!("{key} = {shown}") } else { shown };
-        match wishes.get(&key) {
+        match overrides.get(&key) {
             Some(other) if found.as_deref() == Some(other) => excepted.push((other.clone(), shown)),
             None if found.as_deref() == Some(wanted) || (known_only && found.is_none()) => {}
             _ => wrong.push(shown),
@@ -273,11 +279,11 @@ fn look(host: &Host, setting: &Setting, wishes: &BTreeMap<String, String>, known
     };
     let joined = |list: &[String]| list.join(", ");
     Ok(match (wrong.is_empty(), excepted.first()) {
-        (false, _) => finding(State::Drift, wishes.get(row).map_or(wanted, String::as_str), &joined(&wrong)),
+        (false, _) => finding(Verdict::Drift, overrides.get(row).map_or(wanted, String::as_str), &joined(&wrong)),
         (true, Some((other, _))) => {
-            finding(State::Exception, other, &joined(&excepted.iter().map(|(_, s)| s.clone()).collect::<Vec<_>>()))
+            finding(Verdict::Exception, other, &joined(&excepted.iter().map(|(_, s)| s.clone()).collect::<Vec<_>>()))
         }
-        (true, None) => finding(State::Ok, wanted, wanted),
+        (true, None) => finding(Verdict::Ok, wanted, wanted),
     })
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Kernel settings: the file, what is set, exceptions, the reading back.
+//! Kernel settings: the file, what is set, exceptions, the audit.
 
 use super::*;
 use crate::host::fake::{Fake, Seen};
@@ -28,14 +28,14 @@ fn put(host: &Host, path: &str, text: &str) {
     host.write(path, format!("{text}\n").as_bytes(), 0o644).unwrap();
 }
 
-fn kept(wishes: &[(&str, &str)]) -> SeedOverrides {
+fn kept(overrides: &[(&str, &str)]) -> SeedOverrides {
     let mut kept = SeedOverrides::default();
-    kept.harden.sysctl = wishes.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    kept.harden.sysctl = overrides.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     kept
 }
 
 #[test]
-fn the_file_has_every_setting_once_and_marks_what_may_fail() {
+fn file_has_every_setting_once_and_marks_optional_ones() {
     let text = file();
     assert!(text.starts_with(
         "# Written by firstboot.\n# addresses in the kernel help an attack on it\nkernel.kptr_restrict = 2\n"
@@ -49,7 +49,7 @@ fn the_file_has_every_setting_once_and_marks_what_may_fail() {
 }
 
 #[test]
-fn only_what_differs_is_set() {
+fn only_differing_settings_are_written() {
     let dir = tempfile::tempdir().unwrap();
     let (host, seen) = machine(dir.path());
     apply(&host, &kept(&[])).unwrap();
@@ -68,7 +68,7 @@ fn only_what_differs_is_set() {
 }
 
 #[test]
-fn a_link_that_udev_renames_meanwhile_is_set_under_its_new_name() {
+fn link_renamed_by_udev_meanwhile_is_set_under_its_new_name() {
     let dir = tempfile::tempdir().unwrap();
     let conf = dir.path().join("proc/sys/net/ipv4/conf");
     let (fake, seen) = Fake::new();
@@ -83,12 +83,12 @@ fn a_link_that_udev_renames_meanwhile_is_set_under_its_new_name() {
 }
 
 #[test]
-fn the_seed_has_the_last_word_and_can_take_it_back() {
+fn seed_overrides_win_and_are_removed_with_the_next_seed() {
     let dir = tempfile::tempdir().unwrap();
     let (host, seen) = machine(dir.path());
-    let wishes =
+    let overrides =
         kept(&[("kernel.sysrq", "1"), ("net.core.somaxconn", "4096"), ("net.ipv4.conf.eth0/5.send_redirects", "1")]);
-    apply(&host, &wishes).unwrap();
+    apply(&host, &overrides).unwrap();
     let set = [
         "/proc/sys/kernel/sysrq=1",
         "/proc/sys/net/core/somaxconn=4096",
@@ -100,70 +100,71 @@ fn the_seed_has_the_last_word_and_can_take_it_back() {
         text,
         "# Written by firstboot.\nkernel.sysrq = 1\nnet.core.somaxconn = 4096\nnet.ipv4.conf.eth0/5.send_redirects = 1\n"
     );
-    assert!(check(&host, &wishes).unwrap() && !check(&host, &kept(&[])).unwrap());
+    assert!(check(&host, &overrides).unwrap() && !check(&host, &kept(&[])).unwrap());
     apply(&host, &kept(&[])).unwrap();
     assert!(host.read(SEED_FILE).unwrap().is_none() && check(&host, &kept(&[])).unwrap());
     assert!(Path::new(SEED_FILE).file_name() > Path::new(FILE).file_name(), "the last file of sysctl.d(5) wins");
 }
 
 #[test]
-fn what_is_read_back_is_told_by_row() {
+fn audit_reports_one_finding_per_row() {
     let dir = tempfile::tempdir().unwrap();
     let (host, _) = machine(dir.path());
-    let look = |row: &str, wishes: &[(&str, &str)]| {
+    let look = |row: &str, overrides: &[(&str, &str)]| {
         let all = SETTINGS.iter().map(|s| (s, false)).chain(WHERE_KNOWN.iter().map(|s| (s, true)));
         let (setting, known_only) = all.into_iter().find(|(s, _)| s.0 == row).unwrap();
-        let found = super::look(&host, setting, &kept(wishes).harden.sysctl, known_only).unwrap();
+        let found = super::compare_row(&host, setting, &kept(overrides).harden.sysctl, known_only).unwrap();
         (found.state, found.wanted, found.found)
     };
     let is = |state, wanted: &str, found: &str| (state, wanted.to_owned(), found.to_owned());
     let (sysrq, redirects) = ("kernel.sysrq", "net.ipv4.conf.*.send_redirects");
-    assert_eq!(look(sysrq, &[]), is(State::Ok, "0", "0"));
-    assert_eq!(look(redirects, &[]), is(State::Ok, "0", "0"));
-    // A kernel without it is no drift, another value is.
-    assert_eq!(look("kernel.io_uring_disabled", &[]).0, State::Ok);
+    assert_eq!(look(sysrq, &[]), is(Verdict::Ok, "0", "0"));
+    assert_eq!(look(redirects, &[]), is(Verdict::Ok, "0", "0"));
+    // A kernel without the setting is no drift; another value is drift.
+    assert_eq!(look("kernel.io_uring_disabled", &[]).0, Verdict::Ok);
     put(&host, "/proc/sys/kernel/io_uring_disabled", "0");
-    assert_eq!(look("kernel.io_uring_disabled", &[]), is(State::Drift, "2", "0"));
+    assert_eq!(look("kernel.io_uring_disabled", &[]), is(Verdict::Drift, "2", "0"));
     put(&host, "/proc/sys/kernel/sysrq", "1");
-    assert_eq!(look(sysrq, &[]), is(State::Drift, "0", "1"));
-    assert_eq!(look(sysrq, &[(sysrq, "1")]), is(State::Exception, "1", "1"));
-    assert_eq!(look(sysrq, &[(sysrq, "8")]), is(State::Drift, "8", "1"));
+    assert_eq!(look(sysrq, &[]), is(Verdict::Drift, "0", "1"));
+    assert_eq!(look(sysrq, &[(sysrq, "1")]), is(Verdict::Exception, "1", "1"));
+    assert_eq!(look(sysrq, &[(sysrq, "8")]), is(Verdict::Drift, "8", "1"));
     put(&host, "/proc/sys/net/ipv4/conf/eth0.5/send_redirects", "1");
     let one = "net.ipv4.conf.eth0/5.send_redirects";
-    assert_eq!(look(redirects, &[]), is(State::Drift, "0", "net.ipv4.conf.eth0/5.send_redirects = 1"));
-    assert_eq!(look(redirects, &[(one, "1")]), is(State::Exception, "1", "net.ipv4.conf.eth0/5.send_redirects = 1"));
+    assert_eq!(look(redirects, &[]), is(Verdict::Drift, "0", "net.ipv4.conf.eth0/5.send_redirects = 1"));
+    assert_eq!(look(redirects, &[(one, "1")]), is(Verdict::Exception, "1", "net.ipv4.conf.eth0/5.send_redirects = 1"));
 }
 
 #[test]
-fn names_only_the_seed_has_are_read_back_too() {
+fn names_only_in_the_seed_are_audited_too() {
     let dir = tempfile::tempdir().unwrap();
     let (host, _) = machine(dir.path());
     put(&host, "/proc/sys/net/ipv4/tcp_rmem", "4096\t131072\t6291456");
-    let wishes = [("net.ipv4.tcp_rmem", "4096 131072 6291456"), ("net.core.somaxconn", "4096"), ("kernel.sysrq", "0")];
-    let findings = audit(&AuditContext { host: &host, kept: kept(&wishes) }).unwrap();
+    let overrides =
+        [("net.ipv4.tcp_rmem", "4096 131072 6291456"), ("net.core.somaxconn", "4096"), ("kernel.sysrq", "0")];
+    let findings = audit(&AuditContext { host: &host, kept: kept(&overrides) }).unwrap();
     let get = |id: &str| findings.iter().filter(|f| f.id == id).map(|f| f.state).collect::<Vec<_>>();
-    assert_eq!(get("sysctl/net.ipv4.tcp_rmem"), [State::Exception]);
-    assert_eq!(get("sysctl/net.core.somaxconn"), [State::Drift]);
-    assert_eq!(get("sysctl/kernel.sysrq"), [State::Exception]);
+    assert_eq!(get("sysctl/net.ipv4.tcp_rmem"), [Verdict::Exception]);
+    assert_eq!(get("sysctl/net.core.somaxconn"), [Verdict::Drift]);
+    assert_eq!(get("sysctl/kernel.sysrq"), [Verdict::Exception]);
 }
 
 #[test]
-fn a_setting_that_is_refused_is_the_seeds_fault_or_waits_for_the_next_boot() {
+fn rejected_override_is_a_seed_fault_or_waits_for_the_next_boot() {
     let dir = tempfile::tempdir().unwrap();
     let (fake, seen) = Fake::new();
     let fake = fake.answering(|argv| (argv[0] == "set").then(|| anyhow::bail!("set {}: Invalid argument", argv[1])));
     let host = Host::open(dir.path(), Box::new(fake)).unwrap();
     put(&host, "/proc/sys/kernel/kexec_load_disabled", "1");
-    wish(&host, "kernel.kexec_load_disabled", "0").unwrap();
+    apply_seed_override(&host, "kernel.kexec_load_disabled", "0").unwrap();
     assert_eq!(*seen.lines.borrow(), ["kernel.kexec_load_disabled = 0, by the seed, holds from the next boot"]);
-    let fault = wish(&host, "kernel.nonsense", "1").unwrap_err();
+    let fault = apply_seed_override(&host, "kernel.nonsense", "1").unwrap_err();
     assert_eq!(fault.owner, Owner::Seed);
     let words = "set kernel.nonsense to 1 by [harden] sysctl: set /proc/sys/kernel/nonsense: Invalid argument";
     assert_eq!(fault.to_string(), words);
 }
 
 #[test]
-fn what_kubelet_insists_on_is_set() {
+fn settings_that_kubelet_requires_are_set() {
     for (key, value) in crate::seed::KUBELETS {
         assert!(NODE_SETTINGS.iter().any(|(k, v, _)| *k == key && *v == value), "{key}");
     }

@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What systemd takes away from the services that run on this node (systemd.exec(5)).
+//! What systemd denies to the services on this node (systemd.exec(5)).
 //!
-//! The unit files are the table: each setting with the reason in the comment above it. Here they are held against what
-//! systemd has loaded, so that neither an edit, nor a drop-in of somebody else's, nor a forgotten `daemon-reload` goes
-//! unseen.
+//! The unit files are the table: each setting has its reason in the comment above it. The audit compares them with what
+//! systemd has loaded, so that it finds an edit, a foreign drop-in and a forgotten `daemon-reload`.
 
 use crate::finding::Finding;
 use crate::harden::overrides::AuditContext;
 use anyhow::Result;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Where they lie.
-pub const FOLDER: &str = "/usr/lib/systemd/system";
+/// Directory of the unit files.
+pub const UNIT_DIR: &str = "/usr/lib/systemd/system";
 
-/// Name, text, and the additions that belong to it.
+/// Name, text, and names of its own drop-ins.
 pub type Unit = (&'static str, &'static str, &'static [&'static str]);
 
 /// The confined units of an image.
@@ -63,7 +62,7 @@ const CONFINING: &[&str] = &[
     "UMask",
 ];
 
-/// Groups of system calls, each with one that stands for it on every architecture.
+/// Groups of system calls, each with one call that represents it on every architecture.
 const CALLS: &[(&str, &str)] = &[
     ("@clock", "clock_settime"),
     ("@debug", "ptrace"),
@@ -77,15 +76,15 @@ const CALLS: &[(&str, &str)] = &[
 /// One confining setting of a unit file, with the comment above it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Setting<'a> {
-    /// Its name.
+    /// Key of the setting.
     pub key: &'a str,
-    /// Its value.
+    /// Value of the setting.
     pub value: &'a str,
-    /// Why.
+    /// Reason of the setting.
     pub why: &'a str,
 }
 
-/// The confining settings of a unit file. One without a comment shares the reason of the one before.
+/// The confining settings of a unit file. A setting without a comment shares the reason of the previous one.
 pub fn settings(text: &str) -> Vec<Setting<'_>> {
     let (mut all, mut why) = (Vec::new(), "");
     for line in text.lines() {
@@ -100,21 +99,21 @@ pub fn settings(text: &str) -> Vec<Setting<'_>> {
     all
 }
 
-/// What systemd has loaded.
-pub(crate) fn audit(ground: &AuditContext<'_>) -> Result<Vec<Finding>> {
+/// Compares the unit files with what systemd has loaded.
+pub(crate) fn audit(context: &AuditContext<'_>) -> Result<Vec<Finding>> {
     let mut all = Vec::new();
     for (name, text, additions) in UNITS {
         let keys = format!("--property=FragmentPath,DropInPaths,NeedDaemonReload,{}", CONFINING.join(","));
-        // Of a template, any instance: systemd loads it to show it.
-        let said = ground.host.run(&["systemctl", "show", &keys, &name.replace("@.", "@audit.")])?;
-        let loaded: BTreeMap<&str, &str> = said.lines().filter_map(|l| l.split_once('=')).collect();
-        all.extend(judged(name, text, additions, &loaded));
+        // For a template, any instance name: systemd loads the instance in order to show it.
+        let output = context.host.run(&["systemctl", "show", &keys, &name.replace("@.", "@audit.")])?;
+        let loaded: BTreeMap<&str, &str> = output.lines().filter_map(|l| l.split_once('=')).collect();
+        all.extend(compare_unit(name, text, additions, &loaded));
     }
     Ok(all)
 }
 
-fn judged(name: &str, text: &str, additions: &[&str], loaded: &BTreeMap<&str, &str>) -> Vec<Finding> {
-    let said = |key: &str| loaded.get(key).copied().unwrap_or_default();
+fn compare_unit(name: &str, text: &str, additions: &[&str], loaded: &BTreeMap<&str, &str>) -> Vec<Finding> {
+    let loaded_value = |key: &str| loaded.get(key).copied().unwrap_or_default();
     let compare = |key: &str, wanted: &str, found: String, why: &str| {
         Finding::compare(format!("units/{name}/{key}"), wanted, None, Some(found), why)
     };
@@ -122,31 +121,36 @@ fn judged(name: &str, text: &str, additions: &[&str], loaded: &BTreeMap<&str, &s
         all.retain(|path| !path.is_empty());
         all.join(" ")
     };
-    let ours = std::iter::once(format!("{FOLDER}/{name}"));
-    let ours = files(ours.chain(additions.iter().map(|a| format!("{FOLDER}/{name}.d/{a}"))).collect());
-    let found = files(vec![said("FragmentPath").to_owned(), said("DropInPaths").to_owned()]);
+    let expected = std::iter::once(format!("{UNIT_DIR}/{name}"));
+    let expected = files(expected.chain(additions.iter().map(|a| format!("{UNIT_DIR}/{name}.d/{a}"))).collect());
+    let found = files(vec![loaded_value("FragmentPath").to_owned(), loaded_value("DropInPaths").to_owned()]);
     let mut all = vec![
-        compare("files", &ours, found, "no other file says how this unit runs"),
-        compare("reload", "no", said("NeedDaemonReload").to_owned(), "systemd has loaded these files as they are"),
+        compare("files", &expected, found, "no other file changes how this unit runs"),
+        compare(
+            "reload",
+            "no",
+            loaded_value("NeedDaemonReload").to_owned(),
+            "systemd has loaded these files as they are",
+        ),
     ];
     for Setting { key, value, why } in settings(text) {
         let (wanted, found) = match key {
-            // What is taken away beside it does no harm.
-            "SystemCallFilter" => without(&refused(value), &refused(said(key))),
+            // Denying more than required does no harm.
+            "SystemCallFilter" => without(&refused(value), &refused(loaded_value(key))),
             "CapabilityBoundingSet" if value.starts_with('~') => {
-                let left = canonical(key, said(key));
+                let left = canonical(key, loaded_value(key));
                 let gone = |cap: &String| !left.split(' ').any(|l| l == cap);
                 let all: BTreeSet<String> = canonical(key, value).split(' ').map(str::to_owned).collect();
                 without(&all, &all.iter().filter(|cap| gone(cap)).cloned().collect())
             }
-            _ => (canonical(key, value), canonical(key, said(key))),
+            _ => (canonical(key, value), canonical(key, loaded_value(key))),
         };
         all.push(compare(key, &wanted, found, why));
     }
     all
 }
 
-/// The same value however it is written: words in order, capabilities in capitals, `any` address spelt out.
+/// A normal form of the value: words sorted, capabilities in upper case, the address `any` expanded.
 fn canonical(key: &str, value: &str) -> String {
     let value = match key {
         "IPAddressDeny" => value.replace("any", "0.0.0.0/0 ::/0"),
@@ -159,21 +163,21 @@ fn canonical(key: &str, value: &str) -> String {
     words.into_iter().collect::<Vec<_>>().join(" ")
 }
 
-/// Which of [`CALLS`] a filter refuses, be it a list of groups as in a unit file or of calls as systemd shows it.
+/// Those of [`CALLS`] that a filter refuses. The filter is a list of groups (unit file) or of calls (systemd's output).
 fn refused(filter: &str) -> BTreeSet<String> {
     let (deny, list) = match filter.strip_prefix('~') {
         Some(list) => (true, list),
         None => (false, filter),
     };
     let words: BTreeSet<&str> = list.split_whitespace().collect();
-    // The one group here that is a part of another.
+    // The only group here that is part of another.
     let within = |group: &str| !deny && group == "@resources" && words.contains("@system-service");
     let named = |group: &str, call: &str| words.contains(group) || words.contains(call) || within(group);
     let calls = CALLS.iter().filter(|(group, call)| !words.is_empty() && named(group, call) == deny);
     calls.map(|(_, call)| (*call).to_owned()).collect()
 }
 
-/// What is to be taken away, and what of it is.
+/// What must be denied, and which part of it is denied.
 fn without(wanted: &BTreeSet<String>, found: &BTreeSet<String>) -> (String, String) {
     let list = |all: Vec<&str>| match all.is_empty() {
         true => "with all".to_owned(),

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Unit files against what systemd would say of them.
+//! Unit files compared with systemd's output about them.
 
 use super::*;
-use crate::finding::State;
+use crate::finding::Verdict;
 
 const TEXT: &str = "[Service]\nExecStart=/usr/bin/x\n# Not this one.\nRestart=always\n# no rights\nNoNewPrivileges=yes\n\
                     # what it needs\nCapabilityBoundingSet=CAP_SYS_TIME CAP_NET_ADMIN\n# calls\nSystemCallFilter=@system-service \
-                    @clock\nSystemCallFilter=~@resources\nSystemCallErrorNumber=EPERM\n# nobody\nIPAddressDeny=any\n";
+                    @clock\nSystemCallFilter=~@resources\nSystemCallErrorNumber=EPERM\n# no peers\nIPAddressDeny=any\n";
 
 fn loaded() -> BTreeMap<&'static str, &'static str> {
     BTreeMap::from([
@@ -21,14 +21,14 @@ fn loaded() -> BTreeMap<&'static str, &'static str> {
     ])
 }
 
-fn odd(loaded: &BTreeMap<&str, &str>) -> Vec<(String, String, String)> {
-    let all = judged("x.service", TEXT, &[], loaded);
+fn deviations(loaded: &BTreeMap<&str, &str>) -> Vec<(String, String, String)> {
+    let all = compare_unit("x.service", TEXT, &[], loaded);
     assert_eq!(all.len(), 8, "{all:#?}");
-    all.into_iter().filter(|f| f.state != State::Ok).map(|f| (f.id, f.wanted, f.found)).collect()
+    all.into_iter().filter(|f| f.state != Verdict::Ok).map(|f| (f.id, f.wanted, f.found)).collect()
 }
 
 #[test]
-fn reasons_stand_above_settings() {
+fn reasons_are_read_from_comments() {
     let found: Vec<(&str, &str)> = settings(TEXT).into_iter().map(|s| (s.key, s.why)).collect();
     assert_eq!(
         found,
@@ -38,14 +38,14 @@ fn reasons_stand_above_settings() {
             ("SystemCallFilter", "calls"),
             ("SystemCallFilter", "calls"),
             ("SystemCallErrorNumber", "calls"),
-            ("IPAddressDeny", "nobody"),
+            ("IPAddressDeny", "no peers"),
         ]
     );
 }
 
 #[test]
-fn what_systemd_says_is_the_same_in_other_words() {
-    assert_eq!(odd(&loaded()), []);
+fn equal_settings_in_systemds_notation_are_no_drift() {
+    assert_eq!(deviations(&loaded()), []);
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn every_difference_is_drift() {
     other.insert("SystemCallFilter", "accept clock_settime mount read setpriority write");
     other.insert("IPAddressDeny", "");
     let found: Vec<String> =
-        odd(&other).into_iter().map(|(id, ..)| id.rsplit('/').next().unwrap().to_owned()).collect();
+        deviations(&other).into_iter().map(|(id, ..)| id.rsplit('/').next().unwrap().to_owned()).collect();
     assert_eq!(
         found,
         [
@@ -72,28 +72,31 @@ fn every_difference_is_drift() {
         ]
     );
     other.insert("SystemCallFilter", "");
-    let all = odd(&other);
+    let all = deviations(&other);
     let filter = all.iter().find(|(id, ..)| id.ends_with("SystemCallFilter")).unwrap();
     assert_eq!(filter.1, "without init_module mount ptrace reboot swapon");
     assert_eq!(filter.2, "with all");
 }
 
 #[test]
-fn lists_of_what_is_taken_away() {
+fn deny_lists_are_compared_by_content() {
     let text =
         "# machine\nCapabilityBoundingSet=~CAP_SYS_BOOT CAP_SYS_PACCT\n# calls\nSystemCallFilter=~@reboot @swap\n";
     let find = |caps: &str, calls: &str| {
         let loaded = BTreeMap::from([("CapabilityBoundingSet", caps), ("SystemCallFilter", calls)]);
-        let all = judged("x.service", text, &[], &loaded);
+        let all = compare_unit("x.service", text, &[], &loaded);
         all.into_iter().skip(2).map(|f| (f.state, f.found)).collect::<Vec<_>>()
     };
     assert_eq!(
         find("cap_chown cap_sys_admin", "~kexec_load reboot swapoff swapon"),
-        [(State::Ok, "without CAP_SYS_BOOT CAP_SYS_PACCT".to_owned()), (State::Ok, "without reboot swapon".to_owned())]
+        [
+            (Verdict::Ok, "without CAP_SYS_BOOT CAP_SYS_PACCT".to_owned()),
+            (Verdict::Ok, "without reboot swapon".to_owned())
+        ]
     );
     assert_eq!(
         find("cap_chown cap_sys_boot", "~swapon"),
-        [(State::Drift, "without CAP_SYS_PACCT".to_owned()), (State::Drift, "without swapon".to_owned())]
+        [(Verdict::Drift, "without CAP_SYS_PACCT".to_owned()), (Verdict::Drift, "without swapon".to_owned())]
     );
 }
 
@@ -108,12 +111,12 @@ fn every_unit_is_confined_with_reasons() {
     }
 }
 
-/// Lights are below /sys, which that setting makes read-only: who tells by them goes without it, and nobody else does.
+/// Lights are below /sys, which `ProtectKernelTunables` makes read-only: only the units that set lights omit it.
 #[test]
-fn who_sets_lights_may_write_there() {
+fn only_units_that_set_lights_may_write_to_sys() {
     for (name, text, _) in UNITS.iter().filter(|(name, ..)| name.starts_with("firstboot")) {
-        let tells = ["firstboot.service", "firstboot-reset.service"].contains(name);
+        let sets_lights = ["firstboot.service", "firstboot-reset.service"].contains(name);
         let closed = settings(text).iter().any(|s| s.key == "ProtectKernelTunables" && s.value == "yes");
-        assert_ne!(closed, tells, "{name}");
+        assert_ne!(closed, sets_lights, "{name}");
     }
 }

@@ -14,7 +14,7 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
     let held = || -> Result<bool> {
         Ok(cx.host.read_kept(OVERRIDES.path).bytes == Some(kept.bytes()?)
             && firewall::holds(&cx.host, &cx.seed)?
-            && harden::holds(&cx.host, &kept)?)
+            && harden::is_current(&cx.host, &kept)?)
     };
     held().owned_by(Owner::Host)
 }

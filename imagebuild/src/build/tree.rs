@@ -10,7 +10,7 @@ use crate::target::{Role, Target};
 use anyhow::{Context, Result};
 use firstboot::bundle::BUNDLE_DIR;
 use firstboot::firewall;
-use firstboot::harden::units::FOLDER;
+use firstboot::harden::units::UNIT_DIR;
 use firstboot::harden::{files, mounts};
 use firstboot::host::kept;
 use firstboot::image::{IMAGE_INFO, ImageInfo};
@@ -96,7 +96,7 @@ pub fn fill(
 
 /// Installs a unit or a drop-in, with the mode that the audit requires.
 fn install_unit(units: &Path, unit: &str, tree: &Path) -> Result<()> {
-    let path = format!("{FOLDER}/{unit}");
+    let path = format!("{UNIT_DIR}/{unit}");
     let to = tree.join(&path[1..]);
     fs::create_dir_all(to.parent().context("find the directory of a unit")?).context("create a unit's directory")?;
     install(&units.join(unit), &to, files::mode_of(&path).unwrap_or(0o644))

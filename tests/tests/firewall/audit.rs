@@ -3,7 +3,7 @@
 
 use super::ground::{Ground, seed};
 use firstboot::audit::AREAS;
-use firstboot::finding::{Finding, State};
+use firstboot::finding::{Finding, Verdict};
 use firstboot::firewall::peers::Known;
 use firstboot::harden::overrides::{AuditContext as Audited, SeedOverrides};
 use firstboot::host::Host;
@@ -11,7 +11,7 @@ use firstboot::host::fake::Fake;
 use std::rc::Rc;
 
 /// Ids and what was found of everything that is not in this state.
-fn but(findings: &[Finding], state: State) -> Vec<String> {
+fn but(findings: &[Finding], state: Verdict) -> Vec<String> {
     findings.iter().filter(|f| f.state != state).map(|f| format!("{}: {}", f.id, f.found)).collect()
 }
 
@@ -38,16 +38,16 @@ fn the_audit_sees_what_holds_and_what_somebody_changed() {
     assert!(look("").is_err());
     ground.filter("");
     let findings = look("").unwrap();
-    assert_eq!(but(&findings, State::Ok), [""; 0]);
+    assert_eq!(but(&findings, Verdict::Ok), [""; 0]);
     assert!(findings.iter().any(|f| f.id == "firewall/apiservers" && f.found == "192.168.77.10, fd00:77::10"));
     let more = "[harden]\nopen = [\"udp/8472\", \"tcp/30000-30010\"]\nkubelet-from = [\"10.0.0.0/24\", \"10.0.1.0/24\"]\n\
                 egress = \"192.0.2.0/24\"\n[access]\nssh-from = \"10.2.0.0/16\"\nssh-keys = \"ssh-ed25519 \
                 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"\n";
     ground.filter(more);
     let findings = look(more).unwrap();
-    assert!(findings.iter().all(|f| f.state != State::Drift), "{findings:#?}");
+    assert!(findings.iter().all(|f| f.state != Verdict::Drift), "{findings:#?}");
     assert_eq!(
-        but(&findings, State::Ok),
+        but(&findings, Verdict::Ok),
         [
             "firewall/ports: tcp/30000-30010, udp/546, udp/68, udp/8472",
             "firewall/kubelet-from: 10.0.0.0/23",
@@ -56,7 +56,7 @@ fn the_audit_sees_what_holds_and_what_somebody_changed() {
     );
     // The seed says less than what is loaded.
     let less = look("").unwrap();
-    assert!(less.iter().any(|f| f.id == "firewall/ports" && f.state == State::Drift), "{less:#?}");
+    assert!(less.iter().any(|f| f.id == "firewall/ports" && f.state == Verdict::Drift), "{less:#?}");
     for (change, drifted) in [
         ("add rule inet firstboot input tcp dport 4444 accept", &["firewall/ports", "firewall/input-rules"][..]),
         ("insert rule inet firstboot input accept", &["firewall/input-rules"]),
@@ -71,7 +71,7 @@ fn the_audit_sees_what_holds_and_what_somebody_changed() {
         ground.filter("");
         ground.nft(&change.split(' ').collect::<Vec<_>>());
         let findings = look("").unwrap();
-        let found: Vec<&str> = findings.iter().filter(|f| f.state == State::Drift).map(|f| f.id.as_str()).collect();
+        let found: Vec<&str> = findings.iter().filter(|f| f.state == Verdict::Drift).map(|f| f.id.as_str()).collect();
         assert_eq!(found, drifted, "{change}: {findings:#?}");
     }
 }

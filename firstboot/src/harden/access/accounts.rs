@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The account that a seed's SSH keys open: its lines in passwd, group, shadow and gshadow, as text in and text out.
+//! The account for a seed's SSH keys: its lines in passwd, group, shadow and gshadow. Pure: text in, text out.
 //!
-//! What firstboot made is known by its comment field, so that another seed's account takes its place and none is left
-//! when a seed has no keys. Nothing else in these files is touched. Format: passwd(5), shadow(5).
+//! firstboot recognizes its own account by the comment field, so that the account of the next seed replaces it and a
+//! seed without keys removes it. Nothing else in these files is changed. Format: passwd(5), shadow(5).
 
 /// The comment that marks an account as firstboot's.
 const MARK: &str = "made by firstboot for SSH";
-/// Where homes lie.
+/// Directory of home directories.
 pub const HOMES: &str = "/home";
 /// Groups that may read the system's logs, and nothing more.
 pub const GROUPS: [&str; 2] = ["adm", "systemd-journal"];
-/// Passwords were "changed" on this day, in days since 1970: any fixed day in the past serves.
+/// Day of the last password "change", in days since 1970. Any fixed day in the past will do.
 const CHANGED: u32 = 20_000;
 
-/// The four files.
+/// Contents of the four files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accounts {
     /// /etc/passwd
@@ -27,16 +27,16 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// The files with this account as the only one of firstboot's, or with none; `None` when the system itself has an
-    /// account or a group of that name.
+    /// The files with `user` as firstboot's only account, or without any; `None` when the system itself has an account
+    /// or a group of that name.
     pub fn with(&self, user: Option<&str>) -> Option<Accounts> {
-        let ours: Vec<&str> = fields(&self.passwd).filter(|l| l.get(4) == Some(&MARK)).map(|l| l[0]).collect();
+        let own: Vec<&str> = fields(&self.passwd).filter(|l| l.get(4) == Some(&MARK)).map(|l| l[0]).collect();
         let id = fields(&self.passwd).find(|l| Some(l[0]) == user && l.get(4) == Some(&MARK)).map(|l| l[2].to_owned());
         let mut rest = Accounts {
-            passwd: without(&self.passwd, &ours),
-            group: without_member(&without(&self.group, &ours), &ours, 3),
-            shadow: without(&self.shadow, &ours),
-            gshadow: without_member(&without(&self.gshadow, &ours), &ours, 3),
+            passwd: without(&self.passwd, &own),
+            group: without_member(&without(&self.group, &own), &own, 3),
+            shadow: without(&self.shadow, &own),
+            gshadow: without_member(&without(&self.gshadow, &own), &own, 3),
         };
         let Some(user) = user else { return Some(rest) };
         if fields(&rest.passwd).chain(fields(&rest.group)).any(|l| l[0] == user) {
@@ -51,7 +51,7 @@ impl Accounts {
     }
 }
 
-/// Accounts with a password that could be entered, by /etc/shadow.
+/// Accounts in /etc/shadow with a usable password.
 pub fn with_password(shadow: &str) -> Vec<&str> {
     let locked = |l: &Vec<&str>| l.get(1).is_some_and(|p| p.starts_with('!') || p.starts_with('*'));
     fields(shadow).filter(|l| !locked(l)).map(|l| l[0]).collect()
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_is_added_once_and_taken_away_again() {
+    fn account_is_added_once_and_removed_again() {
         let with = image().with(Some("admin")).unwrap();
         let last = |text: &str| text.lines().last().unwrap().to_owned();
         assert_eq!(last(&with.passwd), format!("admin:x:1001:1001:made by firstboot for SSH:{HOMES}/admin:/bin/bash"));
@@ -129,19 +129,19 @@ mod tests {
     }
 
     #[test]
-    fn another_account_takes_its_place() {
+    fn next_account_replaces_the_previous_one() {
         let with = image().with(Some("admin")).unwrap().with(Some("ops")).unwrap();
         assert_eq!(with, image().with(Some("ops")).unwrap());
     }
 
     #[test]
-    fn names_of_the_system_are_not_taken() {
+    fn names_of_system_accounts_are_rejected() {
         assert_eq!(image().with(Some("sshd")), None);
         assert_eq!(image().with(Some("users")), None);
     }
 
     #[test]
-    fn a_password_that_could_be_entered_is_seen() {
+    fn usable_passwords_are_found() {
         assert!(with_password(&image().shadow).is_empty());
         let open = "root:$y$j9T$x:1::::::\na::1::::::\nb:*:1::::::\nc:!:1::::::\nd\n";
         assert_eq!(with_password(open), ["root", "a", "d"]);

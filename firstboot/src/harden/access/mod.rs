@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Who may log in to this device: nobody, unless the seed has SSH keys; then one account, by key.
+//! Logins to this device: none, unless the seed has SSH keys; then one account, by key.
 //!
-//! The image holds OpenSSH, not enabled, without a configuration and without host keys. A seed with keys gets all of
-//! that, and one without keys takes it away again; the host key stays, so that the device is known again. The account
-//! has no password, no sudo, a home of root's, and the groups that read logs: it is for looking. The way to root is
-//! the cluster's (`kubectl debug node/NAME --profile=sysadmin`), where it is logged.
+//! The image contains OpenSSH, not enabled, without a configuration and without host keys. A seed with keys adds all of
+//! these, and a seed without keys removes them again; the host key stays, so that clients recognize the device. The
+//! account has no password, no sudo, a home directory that root owns, and the groups that read logs: it is for
+//! inspection. Root access goes through the cluster (`kubectl debug node/NAME --profile=sysadmin`), which logs it.
 
 pub mod accounts;
 pub mod sshd;
@@ -21,19 +21,18 @@ use zeroize::Zeroizing;
 const SSHD: &str = "/usr/sbin/sshd";
 const CONFIG: &str = "/etc/ssh/sshd_config";
 const UNIT: &str = "ssh.service";
-/// What `systemctl enable` would make.
+/// The link that `systemctl enable` would create, and its target.
 const ENABLED: (&str, &str) =
     ("/etc/systemd/system/multi-user.target.wants/ssh.service", "/usr/lib/systemd/system/ssh.service");
-/// Where a new host key lies until it is stored: in memory.
+/// Path of a new host key until it is stored: in memory.
 const NEW_KEY: &str = "/run/firstboot-host-key";
 const FILES: [(&str, u32); 4] =
     [("/etc/passwd", 0o644), ("/etc/group", 0o644), ("/etc/shadow", 0o640), ("/etc/gshadow", 0o640)];
 
-/// Programs that anybody may start with the rights of root or of a group, and that lose that in the image, each with
-/// the reason.
+/// Programs whose set-ID bits the image removes, each with the reason.
 #[rustfmt::skip]
 pub const NO_SETID: &[(&str, &str)] = &[
-    ("/usr/bin/su", "nobody becomes another: there are no passwords"),
+    ("/usr/bin/su", "no user becomes another: there are no passwords"),
     ("/usr/bin/mount", "only root mounts"),
     ("/usr/bin/umount", "only root unmounts"),
     ("/usr/bin/passwd", "there are no passwords to change"),
@@ -58,7 +57,7 @@ fn read(host: &Host) -> Result<Accounts> {
     Ok(Accounts { passwd: passwd?, group: group?, shadow: shadow?, gshadow: gshadow? })
 }
 
-/// The account that there is to be.
+/// The account that must exist, if any.
 fn user(access: &Access) -> Option<&str> {
     (!access.keys.is_empty()).then_some(access.user.as_str())
 }
@@ -73,11 +72,11 @@ pub(super) fn check(host: &Host, access: &Access) -> Result<bool> {
         && match user(access) {
             None => linked.is_none() && config.is_none() && keys.is_empty(),
             Some(user) => {
-                let held = host.read(&format!("{}/{user}", sshd::KEYS_DIR))?;
+                let stored = host.read(&format!("{}/{user}", sshd::KEYS_DIR))?;
                 linked.as_deref() == Some(ENABLED.1)
                     && config.as_deref() == Some(sshd::config(user).as_bytes())
                     && keys == [user]
-                    && held.as_deref() == Some(sshd::keys(access).as_bytes())
+                    && stored.as_deref() == Some(sshd::keys(access).as_bytes())
                     && host.size_and_mode(sshd::HOST_KEY)?.is_some_and(|(size, mode)| size > 0 && mode == 0o600)
             }
         })
@@ -102,8 +101,8 @@ pub(super) fn apply(host: &Host, access: &Access) -> Result<(), Fault> {
     work().owned_by(Owner::Host)
 }
 
-/// Writes what differs. The comment in passwd is what firstboot's account is known by, so it is the last thing to go
-/// and the first to come: whenever the power goes, no line is left that nobody knows of.
+/// Writes the files that differ. The comment in passwd marks firstboot's account, so passwd is written first when the
+/// account is added and last when it is removed: after a power cut every leftover line can still be attributed.
 fn write_accounts(host: &Host, now: &Accounts, wanted: &Accounts) -> Result<()> {
     if now == wanted {
         return Ok(());
@@ -113,7 +112,7 @@ fn write_accounts(host: &Host, now: &Accounts, wanted: &Accounts) -> Result<()> 
         order.into_iter().try_for_each(|n| host.write(FILES[n].0, texts[n].as_bytes(), FILES[n].1))
     };
     if now.passwd != wanted.passwd {
-        put(&now.with(None).context("take firstboot's account away")?, [3, 2, 1, 0])?;
+        put(&now.with(None).context("remove firstboot's account")?, [3, 2, 1, 0])?;
     }
     put(wanted, [0, 1, 2, 3])?;
     host.run(&["chgrp", "shadow", "/etc/shadow", "/etc/gshadow"]).map(drop)
@@ -126,12 +125,12 @@ fn open(host: &Host, access: &Access, user: &str) -> Result<()> {
     }
     host.ensure(&format!("{}/{user}", sshd::KEYS_DIR), &sshd::keys(access))?;
     host_key(host)?;
-    let changed = host.read(CONFIG)?.is_some_and(|held| held != sshd::config(user).as_bytes());
+    let changed = host.read(CONFIG)?.is_some_and(|stored| stored != sshd::config(user).as_bytes());
     host.write(CONFIG, sshd::config(user).as_bytes(), 0o600)?;
     host.enable_unit(ENABLED.0, ENABLED.1)?;
     host.start_unit(UNIT)?;
     if changed {
-        // It may have been running with what another seed said.
+        // sshd may have been running with the configuration of another seed.
         host.run(&["systemctl", "reload", UNIT])?;
     }
     Ok(())
@@ -149,8 +148,8 @@ fn close(host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// Makes this device's own key, once. It is made in memory and stored through the door, so that a power cut leaves
-/// none or a whole one, and so that a reset knows of it.
+/// Generates this device's own key, once. The key is generated in memory and stored through [`Host`], so that a power
+/// cut leaves no key or a complete one, and so that the journal lists it for a reset.
 fn host_key(host: &Host) -> Result<()> {
     let stored = host.size_and_mode(sshd::HOST_KEY)?.is_some_and(|(size, mode)| size > 0 && mode == 0o600);
     if stored && host.read(&format!("{}.pub", sshd::HOST_KEY))?.is_some_and(|b| !b.is_empty()) {
@@ -168,9 +167,9 @@ fn host_key(host: &Host) -> Result<()> {
     host.remove(&public)
 }
 
-/// Passwords, shells on the console, programs that give rights away, core dumps, SSH.
-pub(crate) fn audit(ground: &AuditContext<'_>) -> Result<Vec<Finding>> {
-    let host = ground.host;
+/// Passwords, shells on the console, set-ID programs, core dumps, SSH.
+pub(crate) fn audit(context: &AuditContext<'_>) -> Result<Vec<Finding>> {
+    let host = context.host;
     let mut findings = Vec::new();
     let mut add = |id: &str, wanted: &str, exception: Option<&str>, found: String, why: &str| {
         findings.push(Finding::compare(format!("access/{id}"), wanted, exception, Some(found), why));
@@ -203,13 +202,13 @@ pub(crate) fn audit(ground: &AuditContext<'_>) -> Result<Vec<Finding>> {
     let limit = host.run(&["systemctl", "show", "--property=DefaultLimitCORE", "--value"])?;
     add("core-dumps", "0", None, limit.trim().to_owned(), "memory of a service that failed may hold secrets");
     let state = host.run(&["systemctl", "show", "--property=ActiveState", "--value", UNIT])?;
-    let wanted = user(&ground.kept.access).map(|_| "active");
+    let wanted = user(&context.kept.access).map(|_| "active");
     add("ssh", "inactive", wanted, state.trim().to_owned(), "SSH is absent unless the seed has keys");
-    if let Some(user) = user(&ground.kept.access) {
+    if let Some(user) = user(&context.kept.access) {
         let effective = host.run(&[SSHD, "-T"])?;
         let wrong = sshd::differences(&effective, user);
         let wrong: Vec<String> = wrong.iter().map(|(key, found)| format!("{key} {found}")).collect();
-        let why = "what sshd does is what firstboot wrote";
+        let why = "sshd uses the configuration that firstboot wrote";
         add("sshd-configuration", "none", None, none(wrong.iter().map(String::as_str).collect()), why);
     }
     Ok(findings)

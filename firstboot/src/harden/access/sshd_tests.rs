@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! sshd's configuration: as text, and as sshd itself reads it.
+//! sshd's configuration: as text, and as sshd itself parses it.
 
 use super::*;
 use crate::seed::SshKey;
@@ -7,7 +7,7 @@ use crate::seed::SshKey;
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 #[test]
-fn keys_open_a_terminal_and_nothing_else() {
+fn keys_permit_a_terminal_and_nothing_else() {
     let mut access = Access { keys: vec![SshKey::parse(&format!("{KEY} work")).unwrap()], ..Access::default() };
     assert_eq!(keys(&access), format!("restrict,pty {KEY} work\n"));
     access.from = vec!["10.0.0.0/24".parse().unwrap(), "fd00::/8".parse().unwrap()];
@@ -15,7 +15,7 @@ fn keys_open_a_terminal_and_nothing_else() {
 }
 
 #[test]
-fn the_host_key_is_where_it_is_looked_for() {
+fn configuration_names_the_host_key_and_the_keys_file() {
     let text = config("ops");
     assert!(text.contains(&format!("\nHostKey {HOST_KEY}\n")) && text.contains("\nAllowUsers ops\n"));
     assert!(text.contains(&format!("\nAuthorizedKeysFile {KEYS_DIR}/%u\n")));
@@ -23,7 +23,7 @@ fn the_host_key_is_where_it_is_looked_for() {
 }
 
 #[test]
-fn another_value_is_a_difference() {
+fn differing_values_are_reported() {
     let effective: String = DIRECTIVES
         .iter()
         .map(|(key, value, _)| format!("{} {}\n", key.to_ascii_lowercase(), value.replace("USER", "admin")))
@@ -41,10 +41,10 @@ fn another_value_is_a_difference() {
     );
 }
 
-/// sshd reads it (`-G`: needs no keys and no account) and says that it understood every line as meant. Debian's of
-/// the images is `FIRSTBOOT_SSHD`, which `make test` sets; else the machine's own.
+/// sshd parses the file (`-G`: needs no keys and no account) and reports every line as intended. `make test` sets
+/// `FIRSTBOOT_SSHD` to the images' Debian sshd; otherwise the machine's own is used.
 #[test]
-fn sshd_itself_reads_it_as_meant() {
+fn sshd_parses_every_line_as_intended() {
     let named = std::env::var_os("FIRSTBOOT_SSHD").map(std::path::PathBuf::from);
     let Some(program) = named.or_else(|| Some("/usr/sbin/sshd".into()).filter(|p: &std::path::PathBuf| p.exists()))
     else {
@@ -53,10 +53,10 @@ fn sshd_itself_reads_it_as_meant() {
     };
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("sshd_config");
-    #[allow(clippy::disallowed_methods)] // a test's own folder
+    #[allow(clippy::disallowed_methods)] // a test's own directory
     let put = std::fs::write(&path, config("admin"));
     put.unwrap();
-    #[allow(clippy::disallowed_methods)] // another program's opinion
+    #[allow(clippy::disallowed_methods)] // runs sshd itself
     let out = std::process::Command::new(program).arg("-G").arg("-f").arg(&path).output().unwrap();
     let (text, error) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     assert!(out.status.success() && error.is_empty(), "{error}");

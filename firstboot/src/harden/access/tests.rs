@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Access over SSH: opened, opened for another, taken away; the reading back.
+//! Access over SSH: added, changed to another account, removed; the audit.
 
 use super::*;
-use crate::finding::State;
+use crate::finding::Verdict;
 use crate::harden::overrides::SeedOverrides;
 use crate::host::fake::{Fake, Seen};
 use crate::seed::SshKey;
@@ -13,13 +13,13 @@ const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAA
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\nsshd:x:998:998::/run/sshd:/usr/sbin/nologin\n";
 const SHADOW: &str = "root:!*:20000:0:99999:7:::\nsshd:!*:20000:0:99999:7:::\n";
 
-/// An image with OpenSSH, on which ssh-keygen makes a key.
+/// A device with OpenSSH, on which ssh-keygen generates a key.
 fn machine(root: &Path) -> (Host, Rc<Seen>) {
     let (fake, seen) = Fake::new();
     let run = root.join("run");
     let fake = fake.answering(move |argv| match argv {
         ["ssh-keygen", .., path] => {
-            #[allow(clippy::disallowed_methods)] // what another program does
+            #[allow(clippy::disallowed_methods)] // stands in for ssh-keygen
             let put = std::fs::create_dir_all(&run)
                 .and_then(|()| std::fs::write(run.join(Path::new(path).file_name().unwrap()), "PRIVATE"))
                 .and_then(|()| std::fs::write(run.join("firstboot-host-key.pub"), "PUBLIC"));
@@ -54,7 +54,7 @@ fn text(host: &Host, path: &str) -> Option<String> {
 }
 
 #[test]
-fn keys_open_it_once_and_no_keys_close_it() {
+fn keys_add_access_once_and_no_keys_remove_it() {
     let dir = tempfile::tempdir().unwrap();
     let (host, seen) = machine(dir.path());
     assert!(check(&host, &Access::default()).unwrap());
@@ -76,7 +76,7 @@ fn keys_open_it_once_and_no_keys_close_it() {
     assert_eq!(host.list("/run").unwrap(), Vec::<String>::new());
     assert_eq!(text(&host, "/etc/ssh/authorized_keys.d/admin").unwrap(), format!("restrict,pty {KEY}\n"));
 
-    // Once more: nothing is made again.
+    // A second run changes nothing.
     seen.commands.borrow_mut().clear();
     apply(&host, &access("admin")).unwrap();
     assert_eq!(*seen.commands.borrow(), ["systemctl start ssh.service"]);
@@ -91,13 +91,13 @@ fn keys_open_it_once_and_no_keys_close_it() {
     assert_eq!(text(&host, "/etc/passwd").unwrap(), PASSWD);
     assert_eq!(text(&host, "/etc/shadow").unwrap(), SHADOW);
     assert!(seen.commands.borrow().contains(&"systemctl stop ssh.service".to_owned()));
-    assert_eq!(text(&host, sshd::HOST_KEY).unwrap(), "PRIVATE", "the device is known again");
+    assert_eq!(text(&host, sshd::HOST_KEY).unwrap(), "PRIVATE", "clients recognize the device");
 }
 
-/// Wherever the power goes while one account takes the place of another, going on leads to what an uninterrupted run
-/// makes, and there is never a password.
+/// Wherever a power cut interrupts the replacement of one account by another, resuming gives the result of an
+/// uninterrupted run, and there is never a password.
 #[test]
-fn a_power_cut_anywhere_heals() {
+fn power_cut_anywhere_is_repaired_on_resume() {
     let whole = tempfile::tempdir().unwrap();
     let (host, _) = machine(whole.path());
     apply(&host, &access("admin")).unwrap();
@@ -105,7 +105,7 @@ fn a_power_cut_anywhere_heals() {
     let wanted = files.map(|path| text(&host, path));
     let mut cuts = 0;
     for fuse in 0.. {
-        // In memory, where there is a place: it is all flushing.
+        // In memory where possible: most of the time goes into flushing.
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let (host, seen) = machine(dir.path());
         apply(&host, &access("ops")).unwrap();
@@ -126,7 +126,7 @@ fn a_power_cut_anywhere_heals() {
 }
 
 #[test]
-fn what_cannot_be_given_is_the_seeds_or_the_images_fault() {
+fn reserved_name_is_a_seed_fault_and_missing_sshd_an_image_fault() {
     let dir = tempfile::tempdir().unwrap();
     let (host, _) = machine(dir.path());
     let fault = apply(&host, &access("systemd-journal")).unwrap_err();
@@ -140,24 +140,24 @@ fn what_cannot_be_given_is_the_seeds_or_the_images_fault() {
 }
 
 #[test]
-fn passwords_shells_and_set_id_programs_are_found() {
+fn audit_finds_passwords_shells_and_set_id_programs() {
     let dir = tempfile::tempdir().unwrap();
     let (host, _) = machine(dir.path());
-    let look = |kept: SeedOverrides| {
+    let findings_for = |kept: SeedOverrides| {
         let findings = audit(&AuditContext { host: &host, kept }).unwrap();
         findings.into_iter().map(|f| (f.id, f.state, f.found)).collect::<Vec<_>>()
     };
     host.write("/usr/bin/su", b"", 0o755).unwrap();
-    let good = look(SeedOverrides::default());
-    assert!(good.len() == 5 && good.iter().all(|(_, state, _)| *state == State::Ok), "{good:?}");
+    let good = findings_for(SeedOverrides::default());
+    assert!(good.len() == 5 && good.iter().all(|(_, state, _)| *state == Verdict::Ok), "{good:?}");
     host.write("/usr/bin/su", b"x", 0o4755).unwrap();
     host.write("/etc/shadow", b"root::1::::::\n", 0o640).unwrap();
     host.remove("/etc/systemd/system/getty@.service").unwrap();
-    let bad = look(SeedOverrides { access: access("admin"), ..SeedOverrides::default() });
+    let bad = findings_for(SeedOverrides { access: access("admin"), ..SeedOverrides::default() });
     let get = |id: &str| bad.iter().find(|(i, ..)| i == id).map(|(_, s, f)| (*s, f.as_str())).unwrap();
-    assert_eq!(get("access/passwords"), (State::Drift, "root"));
-    assert_eq!(get("access/console"), (State::Drift, "getty@.service"));
-    assert_eq!(get("access/set-id/usr/bin/su"), (State::Drift, "yes"));
-    assert_eq!(get("access/ssh"), (State::Drift, "inactive"));
+    assert_eq!(get("access/passwords"), (Verdict::Drift, "root"));
+    assert_eq!(get("access/console"), (Verdict::Drift, "getty@.service"));
+    assert_eq!(get("access/set-id/usr/bin/su"), (Verdict::Drift, "yes"));
+    assert_eq!(get("access/ssh"), (Verdict::Drift, "inactive"));
     assert!(get("access/sshd-configuration").1.contains("PermitRootLogin missing"));
 }

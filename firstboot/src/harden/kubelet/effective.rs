@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the running kubelet was told: its command line, and the files that it names, laid over each other as kubelet
-//! does it (mergeKubeletConfigurations in cmd/kubelet/app/server.go: RFC 7386, in the order of names; flags win).
+//! The configuration of the running kubelet: its command line and the files that it names, merged as kubelet does
+//! (mergeKubeletConfigurations in cmd/kubelet/app/server.go: RFC 7386, in the order of names; flags win).
 
 use super::fields::{self, Field};
 use crate::harden::process::{changed_since, main_pid, started};
@@ -11,18 +11,18 @@ use serde_yaml_ng::{Mapping, Value as Yaml};
 
 /// The running kubelet.
 pub(super) struct Running {
-    /// Flags without their dashes, in the order of the command line.
+    /// Flags without leading dashes, in the order of the command line.
     flags: Vec<(String, String)>,
-    /// Configuration file and drop-ins, laid over each other.
+    /// Configuration file and drop-ins, merged.
     files: Value,
-    /// Files that are newer than the process, so that it has not read them as they are.
+    /// Files newer than the process, which therefore has not read their content.
     pub(super) unread: Vec<String>,
-    /// Names in the folder of drop-ins.
+    /// Names in the directory of drop-ins.
     pub(super) drop_ins: Vec<String>,
 }
 
 impl Running {
-    /// Looks at the process; none when kubelet does not run.
+    /// Inspects the process; `None` when kubelet does not run.
     pub(super) fn read(host: &Host) -> Result<Option<Self>> {
         let Some(pid) = main_pid(host, "kubelet.service")? else { return Ok(None) };
         let Some(line) = host.read(&format!("/proc/{pid}/cmdline"))? else { return Ok(None) };
@@ -30,10 +30,10 @@ impl Running {
         let value = |name: &str| flags.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
         let mut paths: Vec<String> = value("config").map(str::to_owned).into_iter().collect();
         let mut drop_ins = Vec::new();
-        if let Some(folder) = value("config-dir") {
-            drop_ins = host.list(folder)?;
+        if let Some(dir) = value("config-dir") {
+            drop_ins = host.list(dir)?;
             let read = drop_ins.iter().filter(|name| name.ends_with(".conf"));
-            paths.extend(read.map(|name| format!("{}/{name}", folder.trim_end_matches('/'))));
+            paths.extend(read.map(|name| format!("{}/{name}", dir.trim_end_matches('/'))));
         }
         let mut files = Value::Object(Map::new());
         for path in &paths {
@@ -46,7 +46,7 @@ impl Running {
         Ok(Some(Running { flags, files, unread, drop_ins }))
     }
 
-    /// The value of a field, for people; none where neither file nor flag says anything.
+    /// The value of a field, for people; `None` when neither a file nor a flag sets it.
     pub(super) fn value(&self, field: &Field) -> Option<String> {
         let flag = self.flags.iter().rev().find(|(name, _)| !field.flag.is_empty() && name == field.flag);
         match flag {
@@ -56,7 +56,7 @@ impl Running {
     }
 }
 
-/// `--name=value` and `--name value`; a name alone is a switch.
+/// Parses `--name=value` and `--name value`; a name without a value is a switch.
 fn flags(line: &str) -> Vec<(String, String)> {
     let mut words = line.split('\0').skip(1).peekable();
     let mut flags = Vec::new();
@@ -74,7 +74,7 @@ fn flags(line: &str) -> Vec<(String, String)> {
     flags
 }
 
-/// The same value in JSON; what JSON does not have (tags, keys that are no text) is left out.
+/// The same value in JSON, without what JSON lacks (tags, keys that are not text).
 fn json(value: Yaml) -> Value {
     match value {
         Yaml::Bool(yes) => Value::Bool(yes),
@@ -127,7 +127,7 @@ mod tests {
         host.write("/proc/77/cmdline", line.as_bytes(), 0o444).unwrap();
         let stat = format!("77 (ku be) let) S {}5000 1\n", "0 ".repeat(18));
         host.write("/proc/77/stat", stat.as_bytes(), 0o444).unwrap();
-        // Long after anything that a test writes.
+        // Later than any file that a test writes.
         host.write("/proc/stat", b"cpu 1\nbtime 9000000000\n", 0o444).unwrap();
         for (path, text) in files {
             host.write(path, text.as_bytes(), 0o600).unwrap();
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn files_lie_over_each_other_and_flags_win() {
+    fn files_are_merged_and_flags_win() {
         let files = [
             ("/a/config.yaml", "readOnlyPort: 10255\nevictionHard: {memory.available: 1Mi}\nseccompDefault: false\n"),
             (
@@ -162,14 +162,14 @@ mod tests {
     }
 
     #[test]
-    fn what_changed_since_the_start_was_not_read() {
+    fn files_changed_since_the_start_are_unread() {
         let (_dir, host) = machine(&["--config=/a/config.yaml"], &[("/a/config.yaml", "readOnlyPort: 0\n")]);
         host.write("/proc/stat", b"btime 1000\n", 0o444).unwrap();
         assert_eq!(Running::read(&host).unwrap().unwrap().unread, ["/a/config.yaml"]);
     }
 
     #[test]
-    fn without_a_process_there_is_nothing() {
+    fn stopped_kubelet_has_no_configuration() {
         let dir = tempfile::tempdir().unwrap();
         let fake = Fake::new().0.answering(|_| Some(Ok("0\n".to_owned())));
         assert!(Running::read(&Host::open(dir.path(), Box::new(fake)).unwrap()).unwrap().is_none());
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_in_every_form() {
+    fn flags_are_parsed_in_every_form() {
         let line = "kubelet\0--a=1\0--b\x002\0-v=4\0--c\0--d=x=y\0";
         let found = flags(line);
         let found: Vec<(&str, &str)> = found.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();

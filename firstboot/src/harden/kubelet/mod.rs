@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! kubelet's settings of the hardened host, and how they are read back.
+//! kubelet's settings on the hardened host, and their audit.
 
 pub(crate) mod audit;
 mod effective;
