@@ -5,8 +5,8 @@
 use super::table_tests::{Device, ROWS, seed};
 use super::*;
 use crate::boot_partition::Place;
-use crate::host::fake::{Fake, Seen};
 use crate::host::exclusions::Exclusions;
+use crate::host::fake::{Fake, Seen};
 use crate::host::kept::{KEPT_FILES, copy_path};
 use crate::image::IMAGE_INFO;
 use crate::journal::{JOURNAL, JOURNAL_COPY};
@@ -52,7 +52,8 @@ fn is_well(device: &Device, shown: &str, boot: bool) {
         assert!(!seen.commands.take().iter().any(|command| command.starts_with("apply")), "{shown}");
         assert!(device.status().starts_with("state: joined\n"), "{shown}: {}", device.status());
         let host = Host::reading(&device.root(), Box::new(Fake::new().0)).unwrap();
-        support::archive(&host, &[], &support::known(&host, None)).unwrap_or_else(|fault| panic!("{shown}: {fault}"));
+        support::archive(&host, &[], &support::collect_secrets(&host, None))
+            .unwrap_or_else(|fault| panic!("{shown}: {fault}"));
     }
     let host = Host::reading(&device.root(), Box::new(Fake::new().0)).unwrap();
     assert_eq!(status::look(&host).unwrap().state, "joined", "{shown}");
@@ -100,7 +101,11 @@ fn no_damage_to_any_one_file_costs_the_node_its_state_or_a_command() {
                 // The image's own files are not written; what says the same in another form is as good.
                 _ if path.starts_with("/usr") => true,
                 path if path == pem => true,
-                path => std::fs::read(on_disk(path)).unwrap_or_default() == good || path.ends_with("journal") || path.ends_with(".copy"),
+                path => {
+                    std::fs::read(on_disk(path)).unwrap_or_default() == good
+                        || path.ends_with("journal")
+                        || path.ends_with(".copy")
+                }
             };
             assert!(repaired, "{shown}: not repaired");
             restore(&device, path, &good, &pem);
@@ -154,7 +159,9 @@ fn a_disk_that_takes_no_writes_costs_a_sealed_node_nothing() {
     for lost in [false, true] {
         let device = sealed();
         if lost {
-            [JOURNAL, JOURNAL_COPY].iter().for_each(|path| std::fs::remove_file(device.root().join(&path[1..])).unwrap());
+            [JOURNAL, JOURNAL_COPY]
+                .iter()
+                .for_each(|path| std::fs::remove_file(device.root().join(&path[1..])).unwrap());
         }
         let before = tree(&device);
         let read_only = || {
@@ -220,7 +227,8 @@ fn a_fault_of_this_device_that_passes_stops_nothing() {
     run_with(&device.root(), Box::new(fake), None, &ROWS, &places, &|_, _| Ok(Vec::new())).unwrap();
     assert_eq!(fails.get(), 0);
     let lines: Vec<String> = seen.lines.take().into_iter().filter(|line| line.contains("failed")).collect();
-    let waits: Vec<&str> = lines.iter().filter_map(|line| line.split("next try in ").nth(1)?.split(',').next()).collect();
+    let waits: Vec<&str> =
+        lines.iter().filter_map(|line| line.split("next try in ").nth(1)?.split(',').next()).collect();
     assert_eq!(waits, ["30 s", "60 s", "120 s"], "{lines:?}");
     assert!(lines[0].contains("phase 2/3 second failed (host"), "{lines:?}");
 }
