@@ -59,8 +59,9 @@ pub(crate) fn missing<'b>(host: &Host, bundle: &'b Installed) -> Result<Vec<&'b 
     Ok(missing)
 }
 
-/// Bytes of the root file system that the rest of the installation needs, including [`HEADROOM`]. The runtime unpacks the
-/// container images later; their space is required before anything is installed, so that a full disk is reported early.
+/// Bytes of the root file system that the rest of the installation needs, including [`HEADROOM`]. The runtime unpacks
+/// the container images later; their space is required before anything is installed, so that a full disk is reported
+/// early.
 pub(crate) fn room(host: &Host, bundle: &Installed) -> Result<u64> {
     let missing = missing(host, bundle)?;
     if missing.is_empty() {

@@ -16,7 +16,7 @@ const PROXY: &str = "/etc/firstboot/proxy.env";
 /// Directories of private keys.
 const KEY_DIRS: [&str; 3] = [PKI, "/etc/ssh", STATE_DIR];
 
-/// Collects the secrets in the device's files and in `seed`. Unreadable files are skipped: they cannot leak here either.
+/// Collects the secrets in the device's files and in `seed`. Unreadable files are skipped: they cannot leak either.
 pub fn collect_secrets(host: &Host, seed: Option<&[u8]>) -> DeviceSecrets {
     let mut secrets = DeviceSecrets::default();
     if let Some(seed) = seed.and_then(|bytes| seed::parse(bytes).ok()) {

@@ -32,7 +32,7 @@ fn the_audit_sees_what_holds_and_what_somebody_changed() {
     let look = |more: &str| {
         let seed = seed(more);
         ClusterPeers::from_seed(&seed, ClusterPeers::default()).store(&host).unwrap();
-        (area.look)(&Audited { host: &host, kept: SeedOverrides::of(&seed) })
+        (area.audit)(&Audited { host: &host, kept: SeedOverrides::of(&seed) })
     };
     // No table at all.
     assert!(look("").is_err());
