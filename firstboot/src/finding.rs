@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What an audit finds: one setting, read back, beside what it should be.
+//! Result of an audit: one setting, read back and compared with its required value.
 
 use crate::text::one_line;
 use serde::Serialize;
 
-/// What a setting was found to be.
+/// Verdict on one setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// As it should be.
+    /// As required.
     Ok,
-    /// As the seed wants it, which is not what the hardened host has.
+    /// As in the seed, which overrides the hardened host.
     Exception,
-    /// Not as it should be.
+    /// Not as required.
     Drift,
-    /// Cannot be looked at from here, for a reason that is no fault of this host.
+    /// Cannot be checked, for a reason that is no fault of this host.
     Unchecked,
 }
 
@@ -23,18 +23,18 @@ pub enum Verdict {
 pub struct Finding {
     /// `area/setting`.
     pub id: String,
-    /// What it was found to be.
+    /// Verdict on the setting.
     pub state: Verdict,
-    /// What it should be.
+    /// Required value.
     pub wanted: String,
-    /// What it is.
+    /// Actual value.
     pub found: String,
-    /// Why it should be so.
+    /// Reason of the required value.
     pub why: String,
 }
 
 impl Finding {
-    /// A setting that is to be `wanted`, found as `found`. An `exception` of the seed takes the place of `wanted`.
+    /// Compares `found` with `wanted`, or with the seed's `exception`, which replaces `wanted`.
     pub fn compare(id: String, wanted: &str, exception: Option<&str>, found: Option<String>, why: &str) -> Self {
         let found = found.unwrap_or_else(|| "missing".to_owned());
         let state = match exception {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Who this device is: node name, host name, machine-id.
+//! The identity of this device: node name, host name, machine-id.
 //!
-//! The name comes from the seed's template or, without one, from what the hardware tells: serial number unless it is
-//! one of the fillers that vendors leave in, else the permanent, universally administered MAC address, else a random
-//! one that is kept. It is the same after a reset, which takes the machine-id away and leaves a note of the name: a
-//! random one is then taken from there.
+//! The name comes from the seed's template. Without a template it comes from the hardware: the serial number, unless it
+//! is a placeholder of the vendor; otherwise the permanent, universally administered MAC address; otherwise a random
+//! name, which is kept. The name is the same after a reset: the reset removes the machine-id but records the name, so
+//! that a random name can be used again.
 
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
@@ -15,13 +15,13 @@ use crate::text::hex;
 use anyhow::Result;
 use sha2::{Digest, Sha256};
 
-/// Where the machine-id lies (machine-id(5)).
+/// File of the machine-id (machine-id(5)).
 pub(crate) const MACHINE_ID: &str = "/etc/machine-id";
-/// Where the host name lies.
+/// File of the host name.
 pub(crate) const HOSTNAME: &str = "/etc/hostname";
 const HOSTS: &str = "/etc/hosts";
 
-/// What vendors and emulators leave in the serial number field: lower case, letters and digits only.
+/// Placeholders of vendors and emulators in the serial number field: lower case, letters and digits only.
 #[rustfmt::skip]
 const JUNK_SERIALS: &[&str] = &[
     "baseboardserialnumber", "chassisserialnumber", "default", "defaultstring", "dummy", "empty", "invalid",
@@ -30,12 +30,12 @@ const JUNK_SERIALS: &[&str] = &[
     "ssn12345678901234567", "string", "systemserialnumber", "tbd", "test", "tobefilled", "tobefilledbyoem", "todo",
     "undefined", "unknown", "unspecified",
 ];
-/// Someone ran a finger along the keyboard: a serial number that is a piece of these, from its beginning on.
+/// Sequences of digits: a serial number that is a prefix of one of these is a placeholder.
 const COUNTING: &[&str] = &["01234567890123456789", "0123456789abcdef", "12345678901234567890", "123456789abcdef"];
-/// Addresses of examples, left in by makers of boards.
+/// Example addresses that makers of boards left in.
 const JUNK_MACS: &[&str] = &["000000000001", "001122334455", "00123456789a", "001234567890"];
 
-/// The name that this device was given before, be it in an earlier life.
+/// The recorded name of this device, from this installation or from the one before a reset.
 pub(crate) fn known_name(host: &Host) -> Option<String> {
     let journal = host.journal();
     journal.fact(Fact::Node).or(journal.fact(Fact::NodeBefore)).map(str::to_owned)
@@ -54,25 +54,25 @@ pub(crate) fn install(host: &Host, name: &str) -> Result<()> {
     host.set_hostname(name)
 }
 
-/// kubelet looks its own name up when it starts; without this line it waits for a resolver that may not answer.
+/// kubelet resolves its own name when it starts; without this line it waits for a name server that may not answer.
 fn hosts(name: &str) -> String {
     format!("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 {name}\n")
 }
 
-/// `/etc/machine-id`, unless it is empty or no id.
+/// The content of `/etc/machine-id`, unless it is empty or no valid id.
 pub(crate) fn machine_id(host: &Host) -> Result<Option<String>> {
     let id = host.read_text(MACHINE_ID)?;
     Ok(id.filter(|i| i.len() == 32 && i.bytes().all(|b| b.is_ascii_hexdigit()) && i.bytes().any(|b| b != b'0')))
 }
 
 fn random_hex(host: &Host) -> Result<String> {
-    // The kernel's own generator of version 4 UUIDs; systemd makes machine ids of the same kind.
+    // The kernel's generator of version 4 UUIDs; systemd generates machine-ids of the same kind.
     let uuid = host.read_text("/proc/sys/kernel/random/uuid")?;
     anyhow::ensure!(uuid.is_some(), "read /proc/sys/kernel/random/uuid");
     Ok(uuid.unwrap_or_default().replace('-', ""))
 }
 
-/// The name by template, serial number or MAC address; `None` when only chance is left.
+/// The name from template, serial number or MAC address; `None` when only a random name is left.
 pub(crate) fn name_by_hardware(host: &Host, template: Option<&NodeName>) -> Result<Option<String>, Fault> {
     match template {
         Some(template) => from_template(host, template).map(Some),
@@ -96,13 +96,13 @@ fn from_template(host: &Host, template: &NodeName) -> Result<String, Fault> {
     rendered.map_err(|text| Fault::new(Code::SettingDoesNotFit, format!("render [node] name: {text}")))
 }
 
-/// A name that nothing but chance gave; `known` is the one that it gave before.
+/// A random name; `known` is the recorded one, which is used again.
 pub(crate) fn random_name(host: &Host, image: &ImageInfo, known: Option<&str>) -> Result<String> {
     if let Some(name) = known {
         return Ok(name.to_owned());
     }
     let digits = match machine_id(host)? {
-        // Hashed, because a machine-id is not to be shown (machine-id(5)).
+        // Hashed, because a machine-id must not be exposed (machine-id(5)).
         Some(id) if !came_with_image(host, image)? => {
             hex(&Sha256::new().chain_update(b"firstboot node name 1\0").chain_update(id).finalize())
         }
@@ -111,7 +111,8 @@ pub(crate) fn random_name(host: &Host, image: &ImageInfo, known: Option<&str>) -
     Ok(format!("edge-{}", &digits[..12]))
 }
 
-/// Whether the machine-id is older than the image: then it came with it, and every device flashed from it has the same.
+/// Whether the machine-id is older than the image: then the image contained it, and every device flashed from that
+/// image has the same.
 pub(crate) fn came_with_image(host: &Host, image: &ImageInfo) -> Result<bool> {
     Ok(host.modified(MACHINE_ID)?.is_some_and(|changed| changed < image.build_time as i64))
 }
@@ -126,7 +127,7 @@ fn serial(host: &Host) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// A raw serial number in the characters of a DNS-1123 label, unless it is one of the fillers.
+/// A raw serial number in the characters of a DNS-1123 label, unless it is a placeholder.
 fn usable_serial(raw: &str) -> Option<String> {
     let raw = raw.trim().to_ascii_lowercase();
     let plain: String = raw.chars().filter(char::is_ascii_alphanumeric).collect();
@@ -137,7 +138,7 @@ fn usable_serial(raw: &str) -> Option<String> {
     }
     let mapped: String = raw.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let label = mapped.trim_matches('-').to_owned();
-    // With "edge-" before it the whole name stays within 63 characters.
+    // With the prefix "edge-" the whole name has at most 63 characters.
     (!label.is_empty() && label.len() <= 58).then_some(label)
 }
 
@@ -145,7 +146,7 @@ fn usable_serial(raw: &str) -> Option<String> {
 fn permanent_mac(host: &Host) -> Result<Option<String>> {
     let macs = host.each("/sys/class/net", |name| {
         let file = |leaf: &str| host.read_text(&format!("/sys/class/net/{name}/{leaf}"));
-        // 0: NET_ADDR_PERM, set by the maker (Documentation/ABI/testing/sysfs-class-net).
+        // 0: NET_ADDR_PERM, assigned by the manufacturer (Documentation/ABI/testing/sysfs-class-net).
         if file("addr_assign_type")?.as_deref() != Some("0") || file("device/uevent")?.is_none() {
             return Ok(None);
         }
@@ -154,7 +155,7 @@ fn permanent_mac(host: &Host) -> Result<Option<String>> {
     Ok(macs.into_iter().flatten().next())
 }
 
-/// IEEE 802: bit 1 of the first octet tells a locally administered address.
+/// IEEE 802: bit 1 of the first octet marks a locally administered address, bit 0 a group address.
 fn universal_mac(text: &str) -> Option<String> {
     let hex: String = text.split(':').collect();
     let first = u8::from_str_radix(hex.get(..2)?, 16).ok()?;
@@ -171,7 +172,7 @@ mod tests {
     use crate::test_files::put_for_tests;
 
     #[test]
-    fn fillers_are_no_serial_numbers() {
+    fn placeholders_are_no_serial_numbers() {
         for junk in [
             "",
             " ",
@@ -213,7 +214,7 @@ mod tests {
         ] {
             assert_eq!(usable_serial(junk), None, "{junk}");
         }
-        // Close to a filler, but told apart from others by it.
+        // Similar to a placeholder, but distinct.
         for (good, label) in
             [("0001", "0001"), ("12345679", "12345679"), ("OEM-7", "oem-7"), ("1234567890X", "1234567890x")]
         {
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn only_universal_unicast_addresses_name_a_device() {
+    fn only_universal_unicast_addresses_are_used() {
         assert_eq!(universal_mac("dc:a6:32:01:02:03").as_deref(), Some("dca632010203"));
         assert_eq!(universal_mac("52:54:00:12:34:56"), None);
         assert_eq!(universal_mac("01:00:5e:00:00:01"), None);
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_random_name_follows_the_machine_id_unless_that_is_everybodys_and_outlives_a_reset() {
+    fn random_name_follows_a_unique_machine_id_and_survives_a_reset() {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
         put_for_tests(dir.path(), "etc/machine-id", "0f6dd9b27b0c4d2f9d3c2b1a4c5d6e7f\n");
@@ -251,7 +252,7 @@ mod tests {
         assert_eq!(random_name(&host, &image(), None).unwrap(), name);
         let later = ImageInfo { build_time: u64::MAX >> 2, ..image() };
         assert_eq!(random_name(&host, &later, None).unwrap(), "edge-aaaaaaaabbbb");
-        // After a reset there is another machine-id, and a note.
+        // After a reset there is another machine-id, and the recorded name.
         put_for_tests(dir.path(), "etc/machine-id", "");
         host.renew_journal(&[Record::Fact { name: Fact::NodeBefore, value: name.clone() }]).unwrap();
         ensure_machine_id(&host).unwrap();
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_goes_by_serial_then_mac_then_chance_and_stays() {
+    fn name_comes_from_serial_then_mac_then_random_and_stays() {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
         let put = |path: &str, text: &str| put_for_tests(dir.path(), path, text);
@@ -269,7 +270,7 @@ mod tests {
         let image = image();
         assert_eq!(random_name(&host, &image, None).unwrap(), "edge-0f6dd9b27b0c");
         assert_eq!(random_name(&host, &image, Some("edge-kept")).unwrap(), "edge-kept");
-        // An address that the driver made up at this boot, and one of a bridge.
+        // An address that the driver generated at this boot, and one of a bridge.
         put("sys/class/net/eth0/address", "dc:a6:32:01:02:03\n");
         put("sys/class/net/eth0/addr_assign_type", "1\n");
         put("sys/class/net/eth0/device/uevent", "DRIVER=x\n");

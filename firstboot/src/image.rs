@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the image says of itself: written by `imagebuild`, read on the device, never guessed.
+//! The image's description of itself: written by `imagebuild`, read on the device.
 
 use crate::fault::{Code, Fault, OwnedBy};
 use crate::host::Host;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-/// Where the image keeps its description, seen from the root file system.
+/// File of the description, as seen from the root file system.
 pub const IMAGE_INFO: &str = "/usr/lib/firstboot/image.json";
 
-/// Description of an image, baked in when it is built.
+/// Description of an image, written when the image is built.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageInfo {
@@ -19,19 +19,19 @@ pub struct ImageInfo {
     pub target: String,
     /// `arm64` or `amd64`.
     pub arch: String,
-    /// When the image was built, seconds since 1970-01-01 UTC. No clock on the device may be earlier.
+    /// Time of the build, seconds since 1970-01-01 UTC. The device's clock is never set earlier.
     pub build_time: u64,
     /// Identifies this build: hex of the digest over everything that went into it.
     pub build_id: String,
     /// Volume label of the FAT partition that carries the seed.
     pub boot_label: String,
-    /// Lights that tell how far the device is, as the target names them; none in an image that names none.
+    /// Lights that show the device's state, as the target names them; empty in an image without lights.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leds: Vec<String>,
 }
 
 impl ImageInfo {
-    /// Reads what the image says of itself.
+    /// Reads the description.
     ///
     /// # Errors
     /// An image fault when the description is missing or cannot be read.
@@ -44,7 +44,7 @@ impl ImageInfo {
 
 #[cfg(any(test, feature = "fake"))]
 impl ImageInfo {
-    /// That of some image, for tests.
+    /// The description of a sample image, for tests.
     pub fn for_tests() -> Self {
         ImageInfo {
             version: 1,
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_image_without_lights_is_written_as_before_and_an_older_one_is_read() {
+    fn field_leds_is_optional_in_both_directions() {
         let older = r#"{"version":1,"target":"t","arch":"amd64","build_time":1,"build_id":"b","boot_label":"BOOT"}"#;
         let mut image: ImageInfo = serde_json::from_str(older).unwrap();
         assert_eq!((image.leds.len(), serde_json::to_string(&image).unwrap().as_str()), (0, older));

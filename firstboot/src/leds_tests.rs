@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Lights on a fake tree, whose files take what is written as the kernel's do.
+//! Lights in a fake tree, whose files behave like the kernel's when written.
 
 use super::*;
 use crate::fault::{Code, Fault};
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 const LOCK: &str = "input3::scrolllock";
 
-/// A device with these lights, and a kernel with these triggers besides `none`.
+/// A device with these lights and a kernel with these triggers besides `none`.
 fn device(root: &Path, names: &[&str], there: &[(&str, &str)], triggers: &'static [&'static str]) -> (Host, Rc<Seen>) {
     let put = |path: &str, text: &str| put_for_tests(root, path.trim_start_matches('/'), text);
     let image = ImageInfo {
@@ -25,8 +25,8 @@ fn device(root: &Path, names: &[&str], there: &[(&str, &str)], triggers: &'stati
     };
     put(IMAGE_INFO, &serde_json::to_string(&image).unwrap());
     for (led, max) in there {
-        put(&format!("{FOLDER}/{led}/trigger"), "none [kbd-scrolllock] timer\n");
-        put(&format!("{FOLDER}/{led}/max_brightness"), &format!("{max}\n"));
+        put(&format!("{LEDS_DIR}/{led}/trigger"), "none [kbd-scrolllock] timer\n");
+        put(&format!("{LEDS_DIR}/{led}/max_brightness"), &format!("{max}\n"));
     }
     let tree = root.to_owned();
     let (fake, seen) = Fake::new();
@@ -65,7 +65,7 @@ fn each_state_has_its_light() {
 }
 
 #[test]
-fn faults_are_counted_by_steps_of_full_brightness() {
+fn fault_patterns_blink_at_full_brightness() {
     assert_eq!(pattern(1, "255"), "255 200 255 0 0 300 0 0 0 1500 0 0");
     let (trigger, settings) = Light::Fault(Owner::Host).settings("1");
     assert_eq!((trigger, &settings[0]), ("pattern", &("repeat", "-1".to_owned())));
@@ -73,7 +73,7 @@ fn faults_are_counted_by_steps_of_full_brightness() {
 }
 
 #[test]
-fn the_reporter_sets_them_once_for_each_change() {
+fn reporter_sets_lights_once_per_change() {
     let dir = tempfile::tempdir().unwrap();
     let (host, seen) =
         device(dir.path(), &["input*::scrolllock"], &[(LOCK, "1"), ("ACT", "255")], &["timer", "pattern"]);
@@ -90,7 +90,7 @@ fn the_reporter_sets_them_once_for_each_change() {
     reporter.failed(Some((2, 15, "identity")), &fault, None);
     let two = "1 200 1 0 0 300 0 0 1 200 1 0 0 300 0 0 0 1500 0 0";
     assert_eq!(took(), of(&["trigger=pattern".into(), "repeat=-1".into(), format!("pattern={two}")]));
-    // Another process, and a process that tries again: it does not begin anew.
+    // Another process that retries does not restart the blinking.
     let status = reporter.status;
     let mut reporter = Reporter::new(&host, &DeviceFacts, None, String::new());
     reporter.status = status;
@@ -104,7 +104,7 @@ fn the_reporter_sets_them_once_for_each_change() {
     reporter.status.state = State::Joined;
     reporter.write();
     assert_eq!(took(), of(&["trigger=none".into(), "brightness=1".into()]));
-    // The next boot: the kernel has its own trigger there again, and /run is empty.
+    // The next boot: the light has the kernel's own trigger again, and /run is empty.
     std::fs::write(dir.path().join(format!("sys/class/leds/{LOCK}/trigger")), "none [kbd-scrolllock]\n").unwrap();
     host.remove(STATUS_FOR_ALL).unwrap();
     show_again(&host).unwrap();
@@ -113,7 +113,7 @@ fn the_reporter_sets_them_once_for_each_change() {
 }
 
 #[test]
-fn a_light_that_cannot_blink_is_on_or_off_and_that_is_said_once() {
+fn light_that_cannot_blink_is_on_or_off_and_is_reported_once() {
     let dir = tempfile::tempdir().unwrap();
     let (host, seen) = device(dir.path(), &["PWR", "ACT", "x*"], &[("ACT", "255")], &["timer"]);
     let mut reporter = Reporter::new(&host, &DeviceFacts, None, String::new());
@@ -123,9 +123,9 @@ fn a_light_that_cannot_blink_is_on_or_off_and_that_is_said_once() {
     }
     let off = ["trigger=none", "brightness=0"].map(|s| format!("/sys/class/leds/ACT/{s}"));
     assert_eq!(seen.kernel.take(), [&off[..], &off[..]].concat());
-    let said: Vec<String> = seen.lines.take().into_iter().filter(|l| l.contains("light")).collect();
+    let lines: Vec<String> = seen.lines.take().into_iter().filter(|l| l.contains("light")).collect();
     assert_eq!(
-        said,
+        lines,
         [
             "firstboot: light PWR is not there; it goes on without",
             "firstboot: light ACT cannot blink: set /sys/class/leds/ACT/trigger to pattern: Invalid argument; it is only \
@@ -140,7 +140,7 @@ fn a_light_that_cannot_blink_is_on_or_off_and_that_is_said_once() {
 }
 
 #[test]
-fn names_are_one_folder_with_at_most_one_star() {
+fn names_have_no_slash_and_at_most_one_star() {
     assert!(["ACT", "input*::scrolllock", "*", "board:green:status"].iter().all(|n| is_name(n)));
     assert!(["", "..", "a/b", "*a*", "a b"].iter().all(|n| !is_name(n)));
 }

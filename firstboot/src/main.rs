@@ -188,12 +188,12 @@ fn execute(command: Command) -> Result<ExitCode, Fault> {
         Command::Run { until } => run::run(root, Box::new(Linux::new()), until.as_deref()),
         Command::Preflight { json } => {
             let outcomes = preflight::of_device(reading)?;
-            print!("{}", preflight::shown(&outcomes, json).owned_by(Owner::Host)?);
+            print!("{}", preflight::render(&outcomes, json).owned_by(Owner::Host)?);
             preflight::judge(&outcomes)
         }
         Command::Audit { json } => {
             let findings = audit::of_device(&reading()?).owned_by(Owner::Host)?;
-            print!("{}", audit::shown(&findings, json).owned_by(Owner::Host)?);
+            print!("{}", audit::render(&findings, json).owned_by(Owner::Host)?);
             audit::judge(&findings)
         }
         Command::Clock => run::clock(&writing()?),
@@ -235,13 +235,13 @@ fn report(file: Option<String>) -> Result<(), Fault> {
         &[
             ("status", &|| status(false)),
             ("status.json", &|| status(true)),
-            ("preflight", &|| preflight::shown(&preflight::of_device(reading)?, false)),
-            ("audit", &|| audit::shown(&audit::of_device(&host)?, false)),
+            ("preflight", &|| preflight::render(&preflight::of_device(reading)?, false)),
+            ("audit", &|| audit::render(&audit::of_device(&host)?, false)),
         ],
-        &support::known(&host, seed.as_deref()),
+        &support::collect_secrets(&host, seed.as_deref()),
     )?;
-    let file = file.unwrap_or_else(|| format!("{}.tar.gz", support::folder(&host)));
-    if let Some(line) = support::put(&host, &archive, &file)? {
+    let file = file.unwrap_or_else(|| format!("{}.tar.gz", support::archive_name(&host)));
+    if let Some(line) = support::write_archive(&host, &archive, &file)? {
         println!("{line}");
     }
     Ok(())

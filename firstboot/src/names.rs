@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Rules for names in Kubernetes: what may be a name, a key or a value.
+//! Kubernetes' syntax rules for names, label keys and label values.
 
 /// DNS-1123 subdomain: labels of a-z, 0-9 and inner hyphens, joined by dots, at most 253 characters.
 pub fn is_dns_subdomain(s: &str) -> bool {

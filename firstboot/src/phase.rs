@@ -1,39 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The runner: takes the table of phases in order, skips what already holds, stops at the first fault.
+//! The runner: runs the table of phases in order, skips phases that already hold, stops at the first fault.
 //!
-//! It knows no phase and no file. A phase is skipped when the journal says it is done *and* its check holds;
-//! otherwise it is applied and its check must hold afterwards. So a phase that was half done, or has drifted, heals by
-//! the path that made it.
+//! The runner depends on no specific phase and no file. It skips a phase if the journal lists the phase as done *and*
+//! the check holds; otherwise it applies the phase, and the check must hold afterwards. So applying a phase again also
+//! repairs one that was interrupted or has drifted.
 
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::journal::Record;
 use std::time::Duration;
 
-/// One row of the order of work; `C` is what the phases share.
+/// One row of the table; `C` is the context that the phases share.
 pub struct Phase<C> {
-    /// Name, as on the console and in the journal.
+    /// Name on the console and in the journal.
     pub name: &'static str,
-    /// Whether everything that `apply` makes is there.
+    /// Whether the device has everything that `apply` sets up.
     pub check: fn(&C) -> Result<bool, Fault>,
-    /// Makes it so.
+    /// Sets it up.
     pub apply: fn(&C) -> Result<(), Fault>,
 }
 
-/// What the runner tells while it works.
+/// Progress that the runner reports.
 pub enum Event<'a> {
-    /// The phase at this place (from 1) of so many begins.
+    /// The phase begins: its number (from 1), the number of phases, its name.
     Begins(usize, usize, &'a str),
-    /// It holds; how long it took, or `None` when nothing was to be done.
+    /// The phase holds: number, number of phases, name, and its duration, or `None` when it was skipped.
     Holds(usize, usize, &'a str, Option<Duration>),
 }
 
 /// A fault and the phase that it stopped.
 #[derive(Debug)]
 pub struct Stopped {
-    /// Place in the table, from 1.
+    /// Number of the phase in the table, from 1.
     pub number: usize,
-    /// How many phases there are.
+    /// Number of phases.
     pub of: usize,
     /// Name of the phase.
     pub phase: &'static str,
@@ -50,7 +50,7 @@ pub fn run<C>(
     cx: &C,
     phases: &[Phase<C>],
     until: Option<&str>,
-    tell: &mut dyn FnMut(Event<'_>),
+    report: &mut dyn FnMut(Event<'_>),
 ) -> Result<(), Stopped> {
     let of = phases.len();
     for (index, phase) in phases.iter().enumerate() {
@@ -58,9 +58,9 @@ pub fn run<C>(
         let stopped = |fault| Stopped { number, of, phase: phase.name, fault };
         let done = host.journal().done(phase.name);
         if done && (phase.check)(cx).map_err(stopped)? {
-            tell(Event::Holds(number, of, phase.name, None));
+            report(Event::Holds(number, of, phase.name, None));
         } else {
-            tell(Event::Begins(number, of, phase.name));
+            report(Event::Begins(number, of, phase.name));
             let started = host.sys().uptime();
             (phase.apply)(cx).map_err(stopped)?;
             if !(phase.check)(cx).map_err(stopped)? {
@@ -70,7 +70,7 @@ pub fn run<C>(
             host.record(Record::Done { phase: phase.name.into(), seconds: took.as_secs_f64() })
                 .owned_by(Owner::Host)
                 .map_err(stopped)?;
-            tell(Event::Holds(number, of, phase.name, Some(took)));
+            report(Event::Holds(number, of, phase.name, Some(took)));
         }
         if until == Some(phase.name) {
             break;
@@ -113,18 +113,18 @@ mod tests {
     ];
 
     fn once(host: &Host, made: &Made, until: Option<&str>) -> Result<Vec<String>, Stopped> {
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         run(host, made, PHASES, until, &mut |e| {
-            told.push(match e {
+            reported.push(match e {
                 Event::Begins(n, of, p) => format!("{n}/{of} {p} begins"),
                 Event::Holds(n, of, p, t) => format!("{n}/{of} {p} {}", if t.is_some() { "done" } else { "held" }),
             });
         })
-        .map(|()| told)
+        .map(|()| reported)
     }
 
     #[test]
-    fn stops_at_the_fault_resumes_there_and_heals_what_drifted() {
+    fn stops_at_a_fault_resumes_there_and_repairs_drift() {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
         let made = Made::default();
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_phase_whose_check_never_holds_is_a_fault() {
+    fn phase_whose_check_never_holds_is_a_fault() {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
         let table = &[Phase::<()> { name: "void", check: |_| Ok(false), apply: |_| Ok(()) }];

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! An HTTP proxy and who is reached without it, with the meaning that Go programs give to `HTTPS_PROXY` and
-//! `NO_PROXY` (golang.org/x/net/http/httpproxy): kubeadm, kubelet and containerd then agree with firstboot.
+//! An HTTP proxy and its exceptions, with the semantics of `HTTPS_PROXY` and `NO_PROXY` in Go programs
+//! (golang.org/x/net/http/httpproxy): kubeadm, kubelet and containerd then agree with firstboot.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use crate::names::is_dns_subdomain;
 use crate::secret::Secret;
 
-/// A proxy for HTTP and, by CONNECT, for HTTPS. `Display` and `Debug` leave the credentials out.
+/// A proxy for HTTP and, by CONNECT, for HTTPS. `Display` and `Debug` omit the credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proxy {
     /// `host:port`, an IPv6 address in brackets.
@@ -23,17 +23,14 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Reads `http://[USER:PASSWORD@]HOST[:PORT]` (port 80).
+    /// Parses `http://[USER:PASSWORD@]HOST[:PORT]` (port 80).
     ///
     /// # Errors
-    /// What was expected, never what was found.
+    /// A text with what was expected, never with what was found, which may contain a password.
     pub fn parse(text: &str) -> Result<Self, String> {
         let expected = || "expected http://HOST:PORT or http://USER:PASSWORD@HOST:PORT".to_owned();
         if text.starts_with("https://") || text.starts_with("socks") {
-            return Err(
-                "expected a proxy that is spoken to by http://; what goes through it is encrypted all the same"
-                    .to_owned(),
-            );
+            return Err("expected a proxy with http://; the traffic through it is encrypted all the same".to_owned());
         }
         if !text.starts_with("http://") || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
             return Err(expected());
@@ -65,7 +62,7 @@ impl Proxy {
         &self.host
     }
 
-    /// Whether the URL holds a user name or a password.
+    /// Whether the URL contains a user name or a password.
     pub fn has_credentials(&self) -> bool {
         self.credentials.is_some()
     }
@@ -77,16 +74,16 @@ impl fmt::Display for Proxy {
     }
 }
 
-/// Who is reached without the proxy: one entry of `NO_PROXY`.
+/// Destinations that are reached without the proxy: one entry of `NO_PROXY`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Direct(String);
 
 impl Direct {
-    /// Reads a host, a domain (`.example.com`: only what is below it), an address, a range of addresses, or `*`;
+    /// Parses a host, a domain (`.example.com`: only its subdomains), an address, a range of addresses, or `*`;
     /// all but ranges and `*` may have a port.
     ///
     /// # Errors
-    /// What was expected, never what was found.
+    /// A text with what was expected, never with what was found, which may contain a password.
     pub fn parse(text: &str) -> Result<Self, String> {
         let good = match Rule::of(text) {
             Rule::All | Rule::Range(_) | Rule::Address(..) => true,
@@ -102,7 +99,7 @@ impl Direct {
         }
     }
 
-    /// As `NO_PROXY` has it.
+    /// The entry in the syntax of `NO_PROXY`.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -114,23 +111,23 @@ impl fmt::Display for Direct {
     }
 }
 
-/// How hosts are reached: through a proxy, apart from some. The default is no proxy. Serde leaves credentials out.
+/// How hosts are reached: through a proxy, with exceptions. The default is no proxy. Serde omits the credentials.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Via {
     /// The proxy, if there is one.
     pub proxy: Option<Proxy>,
-    /// Who is reached without it.
+    /// Destinations that are reached without the proxy.
     pub direct: Vec<Direct>,
 }
 
 impl Via {
-    /// The proxy towards `host` (an IPv6 address with or without brackets); none when it is reached directly.
+    /// The proxy for `host` (an IPv6 address with or without brackets); `None` when the host is reached directly.
     pub fn proxy_for(&self, host: &str, port: u16) -> Option<&Proxy> {
         self.proxy.as_ref().filter(|_| !is_direct(host, port, self.direct.iter().map(Direct::as_str)))
     }
 }
 
-/// What an entry means.
+/// Meaning of an entry.
 enum Rule {
     All,
     Range(IpNet),
@@ -144,7 +141,7 @@ enum Rule {
 }
 
 impl Rule {
-    /// `config.init` of httpproxy, for one entry.
+    /// Parses one entry as `config.init` of httpproxy does.
     fn of(entry: &str) -> Rule {
         let entry = entry.trim().to_ascii_lowercase();
         if entry == "*" {
@@ -182,7 +179,7 @@ impl Rule {
     }
 }
 
-/// Whether a request to `host` (an IPv6 address with or without brackets) goes past the proxy, given the entries of
+/// Whether a request to `host` (an IPv6 address with or without brackets) bypasses the proxy, given the entries of
 /// `NO_PROXY` (`config.useProxy`, negated).
 pub(crate) fn is_direct<'a>(host: &str, port: u16, mut entries: impl Iterator<Item = &'a str>) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
@@ -196,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_proxy_shows_itself_without_credentials() {
+    fn proxy_is_displayed_without_credentials() {
         let proxy = Proxy::parse("http://user:p%40ss'$@proxy.example:3128/").unwrap();
         assert_eq!(*proxy.url(), "http://user:p%40ss'$@proxy.example:3128");
         assert_eq!(format!("{proxy} {proxy:?}").matches("ss'").count(), 0);
@@ -207,16 +204,16 @@ mod tests {
             let why = Proxy::parse(bad).unwrap_err();
             assert_eq!(why, "expected http://HOST:PORT or http://USER:PASSWORD@HOST:PORT", "{bad}");
         }
-        assert!(Proxy::parse("https://a:1").unwrap_err().starts_with("expected a proxy that is spoken to by http://"));
+        assert!(Proxy::parse("https://a:1").unwrap_err().starts_with("expected a proxy with http://"));
     }
 
-    fn past(host: &str, port: u16, direct: &[Direct]) -> bool {
+    fn bypasses(host: &str, port: u16, direct: &[Direct]) -> bool {
         is_direct(host, port, direct.iter().map(Direct::as_str))
     }
 
-    /// The table of httpproxy's own tests (proxy_test.go, `UseProxyTests`), and their NO_PROXY.
+    /// The table of httpproxy's own tests (proxy_test.go, `UseProxyTests`) with its NO_PROXY.
     #[test]
-    fn no_proxy_as_go_reads_it() {
+    fn no_proxy_is_parsed_as_in_go() {
         let direct: Vec<Direct> =
             ["foobar.com", ".barbaz.net", "*.wildcard.io", "192.168.1.1", "192.168.1.2:81", "192.168.1.3:80"]
                 .into_iter()
@@ -260,17 +257,17 @@ mod tests {
             ("awildcard.io", true),
             ("www.FOOBAR.com", false),
         ] {
-            assert_eq!(past(host, 80, &direct), !proxied, "{host}");
+            assert_eq!(bypasses(host, 80, &direct), !proxied, "{host}");
         }
         let all = [Direct::parse("*").unwrap()];
-        assert!(past("example.org", 443, &all) && past("192.0.2.1", 443, &all));
+        assert!(bypasses("example.org", 443, &all) && bypasses("192.0.2.1", 443, &all));
         let below = [Direct::parse("*.foo.com:443").unwrap()];
-        assert!(past("a.foo.com", 443, &below) && !past("foo.com", 443, &below));
-        assert!(!past("a.foo.com", 80, &below));
+        assert!(bypasses("a.foo.com", 443, &below) && !bypasses("foo.com", 443, &below));
+        assert!(!bypasses("a.foo.com", 80, &below));
     }
 
     #[test]
-    fn entries_that_are_none() {
+    fn invalid_entries_are_rejected() {
         for bad in ["", " ", "a b", "a,b", "http://a", "10.0.0.0/33", "999.1.1.1", "a:x", "a:0", "*a", "-"] {
             assert!(Direct::parse(bad).is_err(), "{bad}");
         }

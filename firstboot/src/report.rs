@@ -25,7 +25,7 @@ pub fn show_again(host: &Host) -> Result<()> {
     host.write(STATUS_FOR_ALL, &json, 0o644)?;
     // One that is torn is written again as soon as there is something to tell.
     if let Ok(status) = serde_json::from_slice(&json) {
-        leds::show(host, &lights(host), Light::of(&status));
+        leds::update(host, &lights(host), Light::of(&status));
     }
     Ok(())
 }
@@ -102,7 +102,7 @@ impl<'a> Reporter<'a> {
         self.status.phase = Some(format!("{number}/{of} {phase}"));
         self.status.next_try_seconds = None;
         self.note_since();
-        leds::show(self.host, &self.lights, Light::of(&self.status));
+        leds::update(self.host, &self.lights, Light::of(&self.status));
         self.host.sys().notify(&format!("STATUS=phase {number}/{of} {phase}"));
     }
 
@@ -172,7 +172,7 @@ impl<'a> Reporter<'a> {
     pub fn write(&mut self) {
         self.note_since();
         // First: it works where nothing can be written any more.
-        leds::show(self.host, &self.lights, Light::of(&self.status));
+        leds::update(self.host, &self.lights, Light::of(&self.status));
         self.status.written = unix_seconds(self.host.now());
         self.status.certificate_until = self.facts.certificate_until(self.host);
         self.status.node = self.host.journal().fact(Fact::Node).map(str::to_owned);

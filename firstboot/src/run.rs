@@ -193,7 +193,7 @@ impl Session<'_> {
         }
         tell_joined_at_last(host, image, boot, seen.is_some_and(|found| found.place.carried));
         repairs::keep_copies(host);
-        let learned = discover_peers::of_sealed(host);
+        let learned = discover_peers::refresh_sealed(host);
         let settled = runtime.settle(host);
         learned.and(settled).and(repair::tell(host))?;
         repairs::report_damage(host).owned_by(Owner::Host)?;
@@ -360,7 +360,7 @@ pub fn clock(host: &Host) -> Result<(), Fault> {
     match host.journal().sealed() {
         true => {
             clock::compare(host, &ImageInfo::read(host)?)?;
-            discover_peers::of_sealed(host)
+            discover_peers::refresh_sealed(host)
         }
         false => Ok(()),
     }

@@ -56,7 +56,8 @@ fn is_well(device: &Device, shown: &str, boot: bool, look: bool) {
         assert!(!seen.commands.take().iter().any(|command| command.starts_with("apply")), "{shown}");
         assert!(device.status().starts_with("state: joined\n"), "{shown}: {}", device.status());
         let host = Host::reading(&device.root(), Box::new(Fake::new().0)).unwrap();
-        support::archive(&host, &[], &support::known(&host, None)).unwrap_or_else(|fault| panic!("{shown}: {fault}"));
+        support::archive(&host, &[], &support::collect_secrets(&host, None))
+            .unwrap_or_else(|fault| panic!("{shown}: {fault}"));
     }
     if !look {
         return;

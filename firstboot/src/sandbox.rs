@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Takes from this process, for good, everything that talking to an API server does not need.
+//! Confines this process irrevocably to what a connection to an API server needs.
 //!
-//! What is left: TCP and UDP over IPv4 and IPv6, reading a few files that name resolution needs, threads, memory.
-//! No capability, no other program, no writing to files, no raw or local socket. It trusts no unit file: each layer
-//! holds by itself. <https://docs.kernel.org/userspace-api/seccomp_filter.html>,
-//! <https://docs.kernel.org/userspace-api/landlock.html>
+//! The process keeps: TCP and UDP over IPv4 and IPv6, reading a few files for name resolution, threads, memory.
+//! It has no capability, runs no other program, writes to no file, and opens no raw or local socket. The sandbox does
+//! not depend on the unit file: each layer works by itself.
+//! <https://docs.kernel.org/userspace-api/seccomp_filter.html>, <https://docs.kernel.org/userspace-api/landlock.html>
 
 mod filter;
 
@@ -17,7 +17,7 @@ use landlock::{
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 
-/// What may be read: name resolution, by musl and by glibc; systemd-resolved's servers lie behind a link.
+/// Readable paths: name resolution of musl and of glibc. systemd-resolved's list of servers is behind a symbolic link.
 const READABLE: &[&str] = &[
     "/etc/resolv.conf",
     "/etc/hosts",
@@ -28,17 +28,17 @@ const READABLE: &[&str] = &[
     "/run/systemd/resolve",
 ];
 
-/// What a kernel or a limit did not allow; the process is confined all the same.
+/// Layers that the kernel or a limit did not permit; the process is confined all the same.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Missing {
-    /// The kernel has no Landlock, or none that is enabled.
+    /// The kernel has no Landlock, or Landlock is disabled.
     pub landlock: bool,
     /// Memory could not be locked: the limit is too low.
     pub locked_memory: bool,
 }
 
 impl Missing {
-    /// What a person should know of it, one line each.
+    /// Notices for people, one line each.
     pub fn notices(&self) -> impl Iterator<Item = &'static str> {
         let landlock = "this kernel has no Landlock: the network part is confined by its unit and by seccomp alone";
         let memory = "the network part's memory cannot be locked: it may reach swap, where there is any";
@@ -46,12 +46,12 @@ impl Missing {
     }
 }
 
-/// Enters the sandbox. To be called before any other thread is started, for Landlock and capabilities go by thread.
+/// Enters the sandbox. Call it before any other thread is started: Landlock and capabilities are per thread.
 ///
 /// # Errors
-/// When a layer that every kernel of ours has cannot be set up; the process must end then.
+/// When a layer that every supported kernel has cannot be set up; the process must end then.
 pub fn enter() -> Result<Missing> {
-    // Not dumpable: no core file, and no other process of this user reads /proc/self/mem.
+    // Not dumpable: no core file, and no other process of this user can read this one's /proc/PID/mem.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).context("make memory non-dumpable")?;
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).context("switch core files off")?;
     let locked = lock_memory();
@@ -62,14 +62,15 @@ pub fn enter() -> Result<Missing> {
     Ok(Missing { landlock: landlock == RulesetStatus::NotEnforced, locked_memory: !locked })
 }
 
-/// Keeps memory out of swap. Below a limit this is not tried: what is mapped later would fail once it is reached.
+/// Keeps memory out of swap. Under a limit of locked memory it does nothing: later mappings beyond the limit would
+/// fail.
 fn lock_memory() -> bool {
     let all = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
     getrlimit(Resource::Memlock).current.is_none() && mlockall(all).is_ok()
 }
 
 fn restrict_files() -> Result<RulesetStatus> {
-    // The newest set of rights; a kernel that knows fewer enforces those.
+    // The newest set of rights; an older kernel enforces those that it supports.
     let abi = ABI::V5;
     let status = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
@@ -82,8 +83,8 @@ fn restrict_files() -> Result<RulesetStatus> {
 }
 
 fn drop_capabilities() -> Result<()> {
-    // The bounding set may only be lowered by who holds CAP_SETPCAP; without it there is nothing to gain from it,
-    // for nothing can be executed.
+    // Only a process with CAP_SETPCAP may reduce the bounding set. Without it the bounding set does not matter, because
+    // nothing can be executed.
     if caps::has_cap(None, CapSet::Effective, caps::Capability::CAP_SETPCAP).context("read capabilities")? {
         caps::clear(None, CapSet::Bounding).context("empty the bounding set")?;
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A value that never shows itself.
+//! A secret value that is never printed.
 
 use std::fmt;
 use zeroize::Zeroize;
@@ -9,12 +9,12 @@ use zeroize::Zeroize;
 pub struct Secret<T: Zeroize>(T);
 
 impl<T: Zeroize> Secret<T> {
-    /// Takes the value in.
+    /// Wraps the value.
     pub fn new(value: T) -> Self {
         Secret(value)
     }
 
-    /// Shows the value to the one caller that needs it.
+    /// Returns the value to a caller that needs it.
     pub fn expose(&self) -> &T {
         &self.0
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Text that every part writes in the same way: lines, times, digits.
+//! Shared formats of text: single lines, times, hexadecimal digits.
 
 use std::time::SystemTime;
 
@@ -17,7 +17,7 @@ pub fn timestamp(seconds: u64) -> String {
         .unwrap_or_else(|| seconds.to_string())
 }
 
-/// A text on one line.
+/// Joins the non-empty lines of a text to one line.
 pub fn one_line(text: &str) -> String {
     text.split('\n').map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ")
 }
@@ -32,7 +32,7 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Text of another program, made fit for one line: printable, at most 400 characters.
+/// Text of another program as one printable line of at most 400 characters.
 pub(crate) fn printable_line(text: &str) -> String {
     let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(400).collect();
     clean.split_whitespace().collect::<Vec<_>>().join(" ")

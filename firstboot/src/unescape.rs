@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Bytes that a text has as a mark and a number of digits: `%20`, `\\040`. Pure.
+//! Resolves bytes that are escaped as a mark and a number of digits: `%20`, `\\040`. Pure.
 
-/// The text with each `mark` that `digits` digits to the base `radix` follow made the byte that they stand for. A mark
-/// without such digits stays, and what is no UTF-8 then is replaced.
+/// Replaces each `mark` that is followed by `digits` digits in base `radix` with the byte of that number. A mark
+/// without such digits stays. Invalid UTF-8 in the result is replaced.
 pub(crate) fn resolved(text: &str, mark: u8, digits: usize, radix: u32) -> String {
     let (mut out, mut rest) = (Vec::new(), text.as_bytes());
     while let Some((&first, after)) = rest.split_first() {
@@ -26,7 +26,7 @@ mod tests {
     use super::resolved;
 
     #[test]
-    fn only_a_mark_with_its_digits_is_resolved() {
+    fn only_marks_with_digits_are_resolved() {
         assert_eq!(resolved("a%20b%2", b'%', 2, 16), "a b%2");
         assert_eq!(resolved("/x\\040y\\09", b'\\', 3, 8), "/x y\\09");
         assert_eq!(resolved("20%zz", b'%', 2, 16), "20%zz");

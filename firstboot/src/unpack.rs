@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Unpacks one compressed blob and verifies it on the way.
+//! Unpacks one compressed blob and verifies it in the same pass.
 //!
-//! What is hashed are the compressed bytes: there are fewer of them, and hashing is the slowest part on a small
-//! processor. The zstd frame carries a checksum of the content besides.
+//! The digest covers the compressed bytes: there are fewer of them, and hashing is the slowest part on a small
+//! processor. The zstd frame also has a checksum of the content.
 
 use crate::bundle::{Blob, MAX_WINDOW_LOG};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
@@ -11,7 +11,7 @@ use anyhow::Context;
 use sha2::{Digest, Sha256};
 use std::io::{self, Read, Write};
 
-/// Reads and hashes.
+/// A reader that hashes what it reads.
 struct Hashing<R> {
     inner: R,
     hash: Sha256,
@@ -25,14 +25,14 @@ impl<R: Read> Read for Hashing<R> {
     }
 }
 
-/// Unpacks `from` into `to`; `name` is what the blob is called in an error.
+/// Unpacks `from` into `to`; `name` is the name of the blob in errors.
 ///
 /// # Errors
-/// An image fault when the digest or the size differ, a host fault when `to` cannot be written.
+/// An image fault when the digest or the size differs, a host fault when `to` cannot be written.
 pub fn unpack(name: &str, from: impl Read, blob: &Blob, size: u64, to: &mut impl Write) -> Result<(), Fault> {
     let mut hashing = Hashing { inner: from, hash: Sha256::new() };
     let copied = copy(&mut hashing, size, to);
-    // The digest comes first: with a damaged blob everything else is a consequence.
+    // The digest is checked first: all other errors of a damaged blob are consequences.
     let read = io::copy(&mut hashing, &mut io::sink()).with_context(|| format!("read {name}"));
     read.owned_by(Owner::Host)?;
     let found = hex(&hashing.hash.finalize());
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_blob_unpacks_and_one_flipped_byte_does_not() {
+    fn intact_blob_unpacks_and_one_flipped_byte_is_an_error() {
         let content: Vec<u8> = (0..300_000u32).flat_map(u32::to_le_bytes).collect();
         let (mut bytes, blob) = packed(&content);
         let mut out = Vec::new();
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blob_of_another_size_is_refused() {
+    fn blob_of_another_size_is_rejected() {
         let (bytes, blob) = packed(b"hello");
         let longer = unpack("f", &bytes[..], &blob, 4, &mut Vec::new()).unwrap_err();
         assert_eq!(longer.to_string(), "unpack f: expected 4 bytes, found 5");
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_the_hosts_fault() {
+    fn full_disk_is_a_host_fault() {
         struct Full;
         impl Write for Full {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {

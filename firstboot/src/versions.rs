@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which version of what is on this device: for people and tools that compare devices. Nothing is decided by it.
+//! Versions of the software on this device, for people and tools that compare devices. No decision depends on them.
 
 use crate::bundle::{BUNDLE_DIR, Manifest};
 use crate::host::{Host, System};
@@ -7,7 +7,7 @@ use crate::image::{IMAGE_INFO, ImageInfo};
 use crate::status::Versions;
 use serde::de::DeserializeOwned;
 
-/// What the image says. Where it says nothing, nothing is known: the run tells of that.
+/// Versions in the image's files. A missing or unreadable file leaves its versions empty; the run reports the fault.
 pub fn of_image(host: &Host) -> Versions {
     let image: Option<ImageInfo> = read(host, IMAGE_INFO);
     let bundle: Option<Manifest> = read(host, &format!("{BUNDLE_DIR}/manifest.json"));
@@ -21,7 +21,7 @@ pub fn of_image(host: &Host) -> Versions {
     }
 }
 
-/// Asks the programs that are installed: `kubeadm upgrade node` and its like bring others than the bundle's.
+/// Queries the installed programs, which may be newer than the bundle's, for example after `kubeadm upgrade node`.
 pub fn ask_programs(versions: &mut Versions, sys: &dyn System) {
     let last = |argv: &[&str], word: usize| {
         sys.run(argv, None).ok().and_then(|text| text.split_whitespace().nth(word).map(plain))
@@ -45,7 +45,7 @@ mod tests {
     use crate::host::fake::Fake;
 
     #[test]
-    fn the_bundle_says_and_the_programs_know_better() {
+    fn versions_of_programs_override_those_of_the_bundle() {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
         assert_eq!(of_image(&host), Versions { firstboot: "0.1.0".into(), ..Versions::default() });

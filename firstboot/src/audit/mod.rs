@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `firstboot audit`: is this host still as it was hardened? Every setting is read back from the running machine.
+//! `firstboot audit`: compares every setting of the hardened host with the running machine.
 //!
-//! [`AREAS`] is the list. Nothing here changes the machine, and nothing here trusts what was written: files are read
-//! again, the kernel, the packet filter, the service manager and kubelet are asked.
+//! [`AREAS`] is the list. Nothing here changes the machine, and nothing here relies on what firstboot wrote: the audit
+//! reads the files again, and queries the kernel, the packet filter, the service manager and kubelet.
 
 use crate::fault::{Code, Fault};
 use crate::finding::{Finding, Verdict};
@@ -15,60 +15,60 @@ use serde::Serialize;
 
 /// One kind of setting.
 pub struct Area {
-    /// Its name, the first part of the ids of what it finds.
+    /// Name of the area, the first part of the ids of its findings.
     pub name: &'static str,
-    /// Reads all its settings back; an error means that it cannot tell, which counts as drift.
-    pub look: fn(&AuditContext<'_>) -> Result<Vec<Finding>>,
+    /// Reads all settings of the area back; an error means that they cannot be read, which counts as drift.
+    pub audit: fn(&AuditContext<'_>) -> Result<Vec<Finding>>,
 }
 
-/// All that is looked at, in the order of the phases that made it.
+/// All areas, in the order of the phases that set them.
 pub const AREAS: &[Area] = &[
-    Area { name: "sysctl", look: harden::sysctl::audit },
-    Area { name: "modules", look: harden::modules::audit },
-    Area { name: "boot", look: harden::boot::audit },
-    Area { name: "apparmor", look: harden::boot::audit_apparmor },
-    Area { name: "mounts", look: harden::mounts::audit },
-    Area { name: "firewall", look: firewall::audit::audit },
-    Area { name: "access", look: harden::access::audit },
-    Area { name: "login", look: harden::login::audit },
-    Area { name: "kubelet", look: harden::kubelet::audit::audit },
-    Area { name: "containerd", look: harden::containerd::audit },
-    Area { name: "units", look: harden::units::audit },
-    Area { name: "files", look: harden::files::audit },
+    Area { name: "sysctl", audit: harden::sysctl::audit },
+    Area { name: "modules", audit: harden::modules::audit },
+    Area { name: "boot", audit: harden::boot::audit },
+    Area { name: "apparmor", audit: harden::boot::audit_apparmor },
+    Area { name: "mounts", audit: harden::mounts::audit },
+    Area { name: "firewall", audit: firewall::audit::audit },
+    Area { name: "access", audit: harden::access::audit },
+    Area { name: "login", audit: harden::login::audit },
+    Area { name: "kubelet", audit: harden::kubelet::audit::audit },
+    Area { name: "containerd", audit: harden::containerd::audit },
+    Area { name: "units", audit: harden::units::audit },
+    Area { name: "files", audit: harden::files::audit },
 ];
 
-/// Looks at everything.
+/// Audits all areas.
 ///
 /// # Errors
-/// When what the seed wanted otherwise cannot be read.
+/// When the kept overrides of the seed cannot be read.
 pub fn of_device(host: &Host) -> Result<Vec<Finding>> {
     let context = AuditContext { host, kept: SeedOverrides::read(host)? };
-    let area = |area: &Area| match (area.look)(&context) {
+    let area = |area: &Area| match (area.audit)(&context) {
         Ok(findings) => findings,
         Err(error) => vec![Finding {
             id: area.name.to_owned(),
             state: Verdict::Drift,
             wanted: "to be read".to_owned(),
             found: one_line(&format!("{error:#}")),
-            why: "what cannot be read back is not known to hold".to_owned(),
+            why: "a setting that cannot be read back is not verified".to_owned(),
         }],
     };
     Ok(AREAS.iter().flat_map(area).collect())
 }
 
 #[derive(Serialize)]
-struct Answer<'a> {
+struct JsonReport<'a> {
     version: u32,
     findings: &'a [Finding],
 }
 
-/// The findings as `--json` has them, or for people: what drifted and what is excepted, then the sum.
+/// The findings as JSON (`--json`), or as text: every finding that is not `Ok`, then the counts.
 ///
 /// # Errors
-/// Never in practice: every value has a text.
-pub fn shown(findings: &[Finding], json: bool) -> Result<String> {
+/// Never in practice: every value can be encoded.
+pub fn render(findings: &[Finding], json: bool) -> Result<String> {
     if json {
-        let text = serde_json::to_string_pretty(&Answer { version: 1, findings }).context("encode the findings")?;
+        let text = serde_json::to_string_pretty(&JsonReport { version: 1, findings }).context("encode the findings")?;
         return Ok(text + "\n");
     }
     let mut text = String::new();
@@ -86,10 +86,10 @@ pub fn shown(findings: &[Finding], json: bool) -> Result<String> {
     Ok(format!("{text}{ok} ok, {exceptions} excepted by the seed, {unchecked} unchecked, {drift} drifted\n"))
 }
 
-/// A fault of the host when anything drifted.
+/// Fails when a setting drifted.
 ///
 /// # Errors
-/// That fault.
+/// A host fault that names the settings.
 pub fn judge(findings: &[Finding]) -> Result<(), Fault> {
     let drifted: Vec<&str> = findings.iter().filter(|f| f.state == Verdict::Drift).map(|f| f.id.as_str()).collect();
     match drifted.is_empty() {
@@ -119,13 +119,13 @@ mod tests {
     }
 
     #[test]
-    fn drift_is_told_and_is_a_fault() {
+    fn drift_is_printed_and_is_a_fault() {
         let text = "drift      sysctl/b: 1, wanted 2 (the reason)\n\
                     exception  sysctl/c: 1, by the seed (the reason)\n\
                     drift      sysctl/d: 2, wanted 1 (the reason)\n\
                     drift      sysctl/e: missing, wanted 2 (the reason)\n\
                     1 ok, 1 excepted by the seed, 0 unchecked, 3 drifted\n";
-        assert_eq!(shown(&findings(), false).unwrap(), text);
+        assert_eq!(render(&findings(), false).unwrap(), text);
         let fault = judge(&findings()).unwrap_err();
         assert_eq!(fault.code, Code::AuditDrift);
         assert_eq!(fault.to_string(), "audit this device: 3 of its settings drifted: sysctl/b, sysctl/d, sysctl/e");
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn json_has_every_finding() {
-        let json: serde_json::Value = serde_json::from_str(&shown(&findings(), true).unwrap()).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&render(&findings(), true).unwrap()).unwrap();
         assert_eq!(json["version"], 1);
         assert_eq!(json["findings"].as_array().unwrap().len(), 5);
         assert_eq!(json["findings"][2]["state"], "exception");

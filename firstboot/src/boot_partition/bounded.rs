@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A medium that answers only so often: a broken allocation table can lead in a circle, and the library that follows it
-//! would never come back.
+//! A medium with a limit on the bytes read: a broken allocation table can contain a cycle, in which the FAT library
+//! would loop for ever.
 
 use std::io::{Error, Read, Result, Seek, SeekFrom, Write};
 
-/// Passes reads on until `left` bytes were read; then every read fails.
+/// Forwards reads until `left` bytes were read; then every read fails.
 pub(super) struct Bounded<T> {
     inner: T,
     left: u64,

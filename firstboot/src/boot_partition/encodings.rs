@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Under which names, and in which bytes, a seed may lie on a partition.
+//! File names and text encodings of a seed on a partition.
 
-/// Names under which a seed is looked for, in this order; Windows hides known endings, so people save the second.
+/// Names of a seed, in the order of search. Windows hides known extensions, so people save the second one.
 pub const SEED_NAMES: [&str; 2] = ["seed.toml", "seed.toml.txt"];
 
-/// `text` as the bytes that editors may have saved: UTF-8, UTF-16 little endian, UTF-16 big endian.
+/// `text` in the encodings that editors save: UTF-8, UTF-16 little endian, UTF-16 big endian.
 pub fn encodings(text: &str) -> [Vec<u8>; 3] {
     [
         text.as_bytes().to_vec(),
@@ -13,7 +13,7 @@ pub fn encodings(text: &str) -> [Vec<u8>; 3] {
     ]
 }
 
-/// Offsets of every occurrence of `needle`, overlapping ones counted once.
+/// Offsets of every occurrence of `needle`; overlapping occurrences count once.
 pub fn find_all(hay: &[u8], needle: &[u8]) -> Vec<usize> {
     if needle.is_empty() { Vec::new() } else { memchr::memmem::find_iter(hay, needle).collect() }
 }

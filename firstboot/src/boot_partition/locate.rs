@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which of the device's partitions carries the seed: docs/seed.md, "Where the seed lies".
-#![allow(clippy::disallowed_methods)] // looks at block devices, changes nothing
+//! Finds the partitions that may contain the seed: docs/seed.md, "Where the seed lies".
+#![allow(clippy::disallowed_methods)] // reads block devices, changes nothing
 
 use super::partition::BootPartition;
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Label of a stick that is carried from device to device.
+/// Label of a stick, which is carried from device to device.
 pub const STICK_LABEL: &str = "SEED";
 
-/// A partition that may carry a seed.
+/// A partition that may contain a seed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// The file system.
     pub partition: BootPartition,
-    /// Whether it is a stick to be read and left alone.
+    /// Whether the partition is on a stick, which firstboot only reads.
     pub carried: bool,
 }
 
-/// The boot partition (`label`, on the disk of the root file system) first, then sticks labelled [`STICK_LABEL`].
+/// Finds the boot partition (`label`, on the disk of the root file system) first, then sticks labelled [`STICK_LABEL`].
 pub fn locate(label: &str) -> Result<Vec<Place>> {
     let root_disk = root_disk(Path::new("/sys"))?;
     let mut places = Vec::new();
@@ -45,7 +45,7 @@ pub fn locate(label: &str) -> Result<Vec<Place>> {
     Ok(places)
 }
 
-/// Name of the disk that holds the root file system, for messages.
+/// Name of the disk with the root file system, for messages.
 pub fn root_disk_name() -> String {
     root_disk(Path::new("/sys"))
         .ok()
@@ -53,7 +53,7 @@ pub fn root_disk_name() -> String {
         .unwrap_or_else(|| "unknown".into())
 }
 
-/// The sysfs folder of the disk that holds `/`.
+/// The sysfs directory of the disk that contains `/`.
 fn root_disk(sys: &Path) -> Result<PathBuf> {
     let device = rustix::fs::stat("/").context("look at /")?.st_dev;
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
@@ -68,7 +68,7 @@ fn root_disk(sys: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The disk itself and its partitions, as files in /dev.
+/// The partitions of the disk and the disk itself, as paths in /dev.
 fn block_devices(disk: &Path) -> Result<Vec<PathBuf>> {
     let mut devices = Vec::new();
     for name in names(disk)? {
@@ -83,7 +83,7 @@ fn block_devices(disk: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn labelled(device: &Path, label: &str) -> Option<BootPartition> {
-    // Anything that is not a readable FAT file system is simply not the one.
+    // A device without a readable FAT file system is no candidate.
     let partition = BootPartition::open_whole(device).ok()?;
     (partition.label().ok()? == label).then_some(partition)
 }
@@ -97,10 +97,10 @@ fn names(dir: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Gives the places where a seed may lie, by the label of the boot partition.
+/// Finds the partitions that may contain a seed; its argument is the label of the boot partition.
 pub type Places<'a> = &'a dyn Fn(&str) -> anyhow::Result<Vec<Place>>;
 
-/// The boot partition of the device itself. A stick is only read.
+/// The boot partition of the device itself, as opposed to a stick.
 pub fn own(places: &[Place]) -> Option<BootPartition> {
     places.iter().find(|p| !p.carried).map(|p| p.partition.clone())
 }

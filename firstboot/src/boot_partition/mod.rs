@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The FAT partition that carries the seed in and the status file out; it is never mounted.
+//! The FAT partition with the seed and the status file; firstboot never mounts it.
 //!
-//! One user-space library (`fatfs`) reads and writes it on the device and on the build machine alike. The device
-//! opens the partition itself (`/dev/vda1`, offset 0); a build machine opens a disk image at the partition's offset.
+//! One user-space library (`fatfs`) reads and writes it on the device and on the build machine. The device opens the
+//! partition's block device (`/dev/vda1`, offset 0); a build machine opens a disk image at the partition's offset.
 
 mod bounded;
 pub mod copies;
@@ -18,5 +18,5 @@ pub use locate::{Place, Places, STICK_LABEL, locate, own, root_disk_name};
 pub use partition::BootPartition;
 #[cfg(any(test, feature = "fake"))]
 pub use partition::formatted_for_tests;
-pub use token_digest::Sought;
+pub use token_digest::SecretDigest;
 pub use volume::Volume;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A FAT file system inside a file or block device: reading, writing, destroying, searching.
+//! A FAT file system in a file or block device: read, write, destroy and search files.
 
 use super::encodings::{encodings, find_all};
 use super::raw;
-use super::token_digest::{self, Sought};
+use super::token_digest::{self, SecretDigest};
 use super::volume::{Directory, Volume};
 use anyhow::{Context, Result};
 use fscommon::StreamSlice;
@@ -11,7 +11,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// A FAT file system inside a file or block device.
+/// A FAT file system in a file or block device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootPartition {
     path: PathBuf,
@@ -20,7 +20,7 @@ pub struct BootPartition {
 }
 
 impl BootPartition {
-    /// The file system that starts `offset` bytes into `path` and is `len` bytes long.
+    /// Opens the file system that starts at byte `offset` of `path` and is `len` bytes long.
     ///
     /// # Errors
     /// When there is no FAT file system.
@@ -30,19 +30,19 @@ impl BootPartition {
         Ok(partition)
     }
 
-    /// The FAT file system on a whole block device or image of one partition.
+    /// Opens the FAT file system of a whole block device, or of an image of one partition.
     pub fn open_whole(path: &Path) -> Result<Self> {
         let mut file = File::open(path).with_context(|| format!("open {}", path.display()))?;
         let len = file.seek(SeekFrom::End(0)).with_context(|| format!("measure {}", path.display()))?;
         Self::open(path, 0, len)
     }
 
-    /// Block device or image that holds it.
+    /// Path of the block device or image.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    #[allow(clippy::disallowed_methods)] // a door of its own: the build machine opens disk images by it too
+    #[allow(clippy::disallowed_methods)] // not through `Host`: the build machine opens disk images with it too
     fn file(&self, write: bool) -> Result<File> {
         let verb = if write { "open for writing" } else { "open" };
         OpenOptions::new()
@@ -58,7 +58,7 @@ impl BootPartition {
         Volume::open(slice, self.len).with_context(|| format!("read a FAT file system from {}", self.path.display()))
     }
 
-    /// Runs `change` on the root directory, then makes it durable.
+    /// Runs `change` on the root directory, then makes the change durable.
     fn change<T>(&self, change: impl FnOnce(&Directory<'_, File>) -> Result<T>) -> Result<T> {
         let volume = self.volume(true)?;
         let done = change(&volume.root());
@@ -99,14 +99,14 @@ impl BootPartition {
         })
     }
 
-    /// Makes a folder in the root directory.
+    /// Creates a directory in the root directory.
     #[cfg(test)]
-    pub(crate) fn make_folder_for_tests(&self, name: &str) -> Result<()> {
+    pub(crate) fn make_directory_for_tests(&self, name: &str) -> Result<()> {
         self.change(|root| Ok(root.create_dir(name).map(drop)?))
     }
 
-    /// Overwrites `from` with `to` (of the same length) wherever it stands in a file, in place.
-    /// Returns how many times it stood there.
+    /// Overwrites every occurrence of `from` in a file with `to` (of the same length), in place.
+    /// Returns the number of occurrences.
     pub fn overwrite(&self, name: &str, from: &[u8], to: &[u8]) -> Result<usize> {
         let bytes = self.read(name)?.with_context(|| format!("find {name} on the boot partition"))?;
         let places = find_all(&bytes, from);
@@ -121,14 +121,14 @@ impl BootPartition {
         Ok(places.len())
     }
 
-    /// Overwrites a file with zeros, makes that durable, then removes it. Nothing happens when it is not there.
+    /// Overwrites a file with zeros, makes that durable, then removes the file. A missing file is no error.
     pub fn destroy(&self, name: &str) -> Result<()> {
         let Some(bytes) = self.read(name)? else { return Ok(()) };
         self.write(name, &vec![0; bytes.len()])?;
         self.remove(name)
     }
 
-    /// Removes a file from the root directory. Nothing happens when it is not there.
+    /// Removes a file from the root directory. A missing file is no error.
     pub fn remove(&self, name: &str) -> Result<()> {
         self.change(|root| match root.remove(name) {
             Ok(()) => Ok(()),
@@ -137,13 +137,13 @@ impl BootPartition {
         })
     }
 
-    /// Zeroes every free cluster that is not zero already; returns how many were.
+    /// Zeroes every free cluster that is not zero already; returns the number of zeroed clusters.
     pub fn zero_free_clusters(&self) -> Result<u64> {
         raw::zero_free_clusters(&mut self.file(true)?, self.offset)
             .with_context(|| format!("zero the free clusters of {}", self.path.display()))
     }
 
-    /// Byte offsets within the partition at which `needle` stands in UTF-8 or UTF-16, read past the page cache.
+    /// Byte offsets in the partition at which `needle` occurs in UTF-8 or UTF-16, read past the page cache.
     pub fn scan(&self, needle: &str) -> Result<Vec<u64>> {
         let needles = encodings(needle);
         let longest = needles.iter().map(Vec::len).max().unwrap_or(1);
@@ -154,39 +154,39 @@ impl BootPartition {
         Ok(places.into_iter().map(|(at, _)| at).collect())
     }
 
-    /// The same for a secret that is known by its digest, with the bytes that it has there.
-    pub fn scan_for(&self, sought: &Sought) -> Result<Vec<(u64, usize)>> {
-        self.scan_by(token_digest::LONGEST, &|bytes| sought.places(bytes))
+    /// Like [`BootPartition::scan`] for a secret of which only the digest is known: offset and length in bytes.
+    pub fn scan_for_secret(&self, secret: &SecretDigest) -> Result<Vec<(u64, usize)>> {
+        self.scan_by(token_digest::LONGEST, &|bytes| secret.places(bytes))
     }
 
-    /// Overwrites places that [`BootPartition::scan_for`] has found. They must be outside of every file: behind the end
-    /// of one, in its last cluster, lies what it held before.
-    pub fn blank(&self, places: &[(u64, usize)]) -> Result<()> {
-        raw::blank(&self.file(true)?, self.offset, places)
+    /// Overwrites places that [`BootPartition::scan_for_secret`] has found. They must be outside of all files. The
+    /// slack after the end of a file, in its last cluster, is outside and still contains earlier content.
+    pub fn erase(&self, places: &[(u64, usize)]) -> Result<()> {
+        raw::erase(&self.file(true)?, self.offset, places)
             .with_context(|| format!("overwrite what is left on {}", self.path.display()))
     }
 
-    fn scan_by(&self, longest: usize, find: raw::Find<'_>) -> Result<Vec<raw::Place>> {
+    fn scan_by(&self, longest: usize, find: raw::Find<'_>) -> Result<Vec<raw::Span>> {
         raw::scan(&self.file(false)?, self.offset, self.len, longest, find)
             .with_context(|| format!("search {}", self.path.display()))
     }
 
-    /// Paths of the files whose content holds `needle` in UTF-8 or UTF-16.
+    /// Paths of the files whose content contains `needle` in UTF-8 or UTF-16.
     pub fn files_with(&self, needle: &str) -> Result<Vec<String>> {
         self.volume(false)?.files_with(needle)
     }
 
-    /// The same for a secret that is known by its digest.
-    pub fn files_holding(&self, sought: &Sought) -> Result<Vec<String>> {
-        self.volume(false)?.files_that(&|bytes| !sought.places(bytes).is_empty())
+    /// Like [`BootPartition::files_with`] for a secret of which only the digest is known.
+    pub fn files_with_secret(&self, secret: &SecretDigest) -> Result<Vec<String>> {
+        self.volume(false)?.files_that(&|bytes| !secret.places(bytes).is_empty())
     }
 }
 
-/// A FAT file system labelled BOOT in a new file, `offset` bytes into it and `len` bytes long; the file goes on a
-/// little behind it.
+/// Creates a FAT file system labelled BOOT in a new file, at byte `offset` and `len` bytes long; the file is 1 MiB
+/// longer than that.
 ///
 /// # Errors
-/// When there is such a file already or it cannot be written.
+/// When the file exists already or cannot be written.
 #[cfg(any(test, feature = "fake"))]
 #[allow(clippy::disallowed_methods)] // a test's own file
 pub fn formatted_for_tests(path: &Path, offset: u64, len: u64) -> Result<BootPartition> {

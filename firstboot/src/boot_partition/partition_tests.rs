@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Against real FAT16 and FAT32 file systems, at an offset inside a larger file.
+//! Tests with real FAT16 and FAT32 file systems, at an offset in a larger file.
 
 use std::os::unix::fs::FileExt;
 
@@ -14,7 +14,7 @@ fn formatted(mib: u64) -> (tempfile::TempDir, BootPartition) {
 }
 
 #[test]
-fn reads_what_it_wrote_whatever_the_case() {
+fn written_files_are_read_back_in_any_case() {
     for mib in [16, 64] {
         let (_dir, p) = formatted(mib);
         assert_eq!(p.label().unwrap(), "BOOT");
@@ -28,10 +28,10 @@ fn reads_what_it_wrote_whatever_the_case() {
 }
 
 #[test]
-fn a_destroyed_seed_leaves_no_byte_behind() {
+fn destroyed_seed_leaves_no_byte_behind() {
     for mib in [16, 64] {
         let (_dir, p) = formatted(mib);
-        // An editor's earlier copy, since deleted, that lies in free clusters; and one in UTF-16.
+        // An editor's earlier copy, deleted since, in free clusters; and one in UTF-16.
         p.write("copy.txt", format!("token = \"abcdef.{SECRET}\"").repeat(400).as_bytes()).unwrap();
         p.write("wide.txt", &encodings(SECRET)[1]).unwrap();
         p.remove("copy.txt").unwrap();
@@ -50,7 +50,7 @@ fn a_destroyed_seed_leaves_no_byte_behind() {
 }
 
 #[test]
-fn the_scan_sees_across_its_windows_and_counts_once() {
+fn scan_finds_a_match_across_windows_once() {
     let (_dir, p) = formatted(16);
     let file = p.file(true).unwrap();
     let straddling = (1 << 20) - 5;
@@ -59,7 +59,7 @@ fn the_scan_sees_across_its_windows_and_counts_once() {
 }
 
 #[test]
-fn says_when_there_is_no_file_system_or_the_seed_is_too_long() {
+fn missing_file_system_and_too_long_seed_are_errors() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("blank");
     std::fs::write(&path, vec![0; 1 << 20]).unwrap();
@@ -70,25 +70,25 @@ fn says_when_there_is_no_file_system_or_the_seed_is_too_long() {
     assert_eq!(p.seed().unwrap_err().to_string(), "read seed.toml.txt: it has more than the 65536 bytes allowed");
 }
 
-/// The library follows a chain of clusters that leads in a circle for ever.
+/// The FAT library follows a cyclic chain of clusters for ever.
 #[test]
-fn a_broken_allocation_table_ends_the_reading() {
+fn broken_allocation_table_is_an_error() {
     let (_dir, mut p) = formatted(8);
-    p.change(|root| root.create_dir("folder").map(drop).context("create a folder")).unwrap();
+    p.change(|root| root.create_dir("subdir").map(drop).context("create a directory")).unwrap();
     let file = p.file(true).unwrap();
     let mut sector = [0; 512];
     file.read_exact_at(&mut sector, p.offset).unwrap();
     let at = |i: usize| u64::from(u16::from_le_bytes([sector[i], sector[i + 1]]));
-    // FAT16. The folder has the first cluster, number 2, which is made to follow itself and to be full.
+    // FAT16. The directory has the first cluster, number 2, which is made to follow itself and to be full.
     let (table, cluster) = (p.offset + at(14) * at(11), u64::from(sector[13]) * at(11));
     let data = table + u64::from(sector[16]) * at(22) * at(11) + at(17) * 32;
     file.write_all_at(&[2, 0], table + 2 * 2).unwrap();
     // Entries of removed files.
     let entry = [&b"\xe5FILE   TXT "[..], &[0; 20]].concat();
     file.write_all_at(&entry.repeat(cluster as usize / 32), data).unwrap();
-    // Less of it, and so less to read before it is too much.
+    // A shorter partition has a lower limit, which is reached sooner.
     p.len = 1 << 20;
-    assert_eq!(p.list().unwrap(), ["folder"]);
+    assert_eq!(p.list().unwrap(), ["subdir"]);
     let why = format!("{:#}", p.files_with(SECRET).unwrap_err());
     assert_eq!(why, "list the boot partition: more was read than it can hold: its allocation table is broken");
 }

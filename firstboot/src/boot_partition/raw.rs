@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The FAT partition below its files: free clusters are zeroed and every byte is searched.
+//! The FAT partition below its files: zeroes free clusters and searches every byte.
 //!
-//! Layout after Microsoft's "FAT: General Overview of On-Disk Format" 1.03, §3 (BPB) and §4 (FAT entries).
+//! Layout: Microsoft's "FAT: General Overview of On-Disk Format" 1.03, §3 (BPB) and §4 (FAT entries).
 
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{Advice, fadvise};
@@ -10,7 +10,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 
-/// How much is searched at a time, bytes.
+/// Size of one read, bytes.
 const WINDOW: usize = 1 << 20;
 
 struct Layout {
@@ -21,7 +21,7 @@ struct Layout {
     fat32: bool,
 }
 
-/// Reads the BIOS parameter block. FAT12 is refused: no partition that we make or meet is that small.
+/// Reads the BIOS parameter block. FAT12 is rejected: no boot partition is that small.
 fn layout(sector: &[u8; 512]) -> Result<Layout> {
     let u16_at = |i: usize| u64::from(u16::from_le_bytes([sector[i], sector[i + 1]]));
     let u32_at = |i: usize| u64::from(u32::from_le_bytes([sector[i], sector[i + 1], sector[i + 2], sector[i + 3]]));
@@ -50,13 +50,13 @@ fn layout(sector: &[u8; 512]) -> Result<Layout> {
     })
 }
 
-/// Whether all bytes are 0; a word at a time, because musl's own comparison goes byte by byte.
+/// Whether all bytes are 0; compared by words, because musl's own comparison works byte by byte.
 fn is_zero(bytes: &[u8]) -> bool {
     let (words, rest) = bytes.as_chunks::<8>();
     words.iter().fold(0, |all, word| all | u64::from_ne_bytes(*word)) == 0 && rest.iter().all(|b| *b == 0)
 }
 
-/// Zeroes free clusters that hold anything else; `offset` is where the file system starts in `file`.
+/// Zeroes free clusters that are not zero and returns their number; the file system starts at byte `offset` of `file`.
 pub(super) fn zero_free_clusters(file: &mut File, offset: u64) -> Result<u64> {
     let mut sector = [0u8; 512];
     file.read_exact_at(&mut sector, offset).context("read the boot sector")?;
@@ -70,7 +70,7 @@ pub(super) fn zero_free_clusters(file: &mut File, offset: u64) -> Result<u64> {
         other => other.iter().all(|b| *b == 0),
     };
     let size = layout.cluster_size as usize;
-    // Many clusters at a time: a read of its own for each would take a small device seconds.
+    // Many clusters per read: one read for each cluster would take seconds on a small device.
     let at_once = (WINDOW / size).max(1);
     let zero = vec![0u8; size];
     let mut window = vec![0u8; at_once * size];
@@ -93,23 +93,23 @@ pub(super) fn zero_free_clusters(file: &mut File, offset: u64) -> Result<u64> {
     Ok(zeroed)
 }
 
-/// Where something stands within the partition, and how many bytes it has there.
-pub(super) type Place = (u64, usize);
+/// Offset in the partition and length, bytes.
+pub(super) type Span = (u64, usize);
 
-/// Overwrites these places with zeros; `offset` is where the file system starts in `file`.
-pub(super) fn blank(file: &File, offset: u64, places: &[Place]) -> Result<()> {
+/// Overwrites these spans with zeros; the file system starts at byte `offset` of `file`.
+pub(super) fn erase(file: &File, offset: u64, places: &[Span]) -> Result<()> {
     for (at, length) in places {
         file.write_all_at(&vec![0; *length], offset + at).context("overwrite what is left")?;
     }
     file.sync_all().context("flush")
 }
 
-/// Tells where something stands in a piece of the medium, and how many bytes it has there.
+/// Finds matches in a piece of the medium: offset in the piece and length, bytes.
 pub(super) type Find<'a> = &'a dyn Fn(&[u8]) -> Vec<(usize, usize)>;
 
-/// Searches `len` bytes from `offset` for what `find` knows, which has at most `longest` bytes; the page cache is dropped
-/// first, so that what is found (or not) is what the medium holds.
-pub(super) fn scan(file: &File, offset: u64, len: u64, longest: usize, find: Find<'_>) -> Result<Vec<Place>> {
+/// Searches `len` bytes from `offset` for matches of `find`, which have at most `longest` bytes. The page cache is
+/// dropped first, so that the result reflects the content of the medium.
+pub(super) fn scan(file: &File, offset: u64, len: u64, longest: usize, find: Find<'_>) -> Result<Vec<Span>> {
     file.sync_all().or_else(|e| if e.kind() == std::io::ErrorKind::PermissionDenied { Ok(()) } else { Err(e) })?;
     fadvise(file, offset, NonZeroU64::new(len), Advice::DontNeed).context("drop the page cache")?;
     let overlap = longest.saturating_sub(1);
@@ -124,9 +124,9 @@ pub(super) fn scan(file: &File, offset: u64, len: u64, longest: usize, find: Fin
         let mut reader = file;
         reader.seek(SeekFrom::Start(offset + at)).context("seek")?;
         reader.read_exact(&mut window[kept..]).context("read")?;
-        // Most of a boot partition is empty, and seeing that is much quicker than searching it three times.
+        // Most of a boot partition is empty, and the test for zeros is much faster than three searches.
         let places = if is_zero(&window) { Vec::new() } else { find(&window) };
-        // What lies wholly in the kept part was found in the round before.
+        // A match wholly in the kept part was found in the previous round.
         found.extend(places.into_iter().filter(|(p, n)| p + n > kept).map(|(p, n)| (at + p as u64 - kept as u64, n)));
         at += want as u64;
     }

@@ -1,56 +1,56 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is looked for on a medium when nobody knows it any more: a token's secret, by its digest. Any run of 16 characters
-//! that a secret may have is tried, in UTF-8 and UTF-16. Pure.
+//! Finds remaining copies of the join token on the boot partition by the secret's SHA-256 alone, after the token itself
+//! is destroyed. Every run of 16 characters that a secret may consist of is tried, in UTF-8 and UTF-16. Pure.
 //!
-//! The digest gives nothing away: a secret is one of 36^16.
+//! The digest does not reveal the secret, which is one of 36^16.
 
 use crate::text::hex;
 use sha2::{Digest, Sha256};
 
-/// Characters of a secret (kubeadm's bootstrap tokens).
+/// Characters of a secret (kubeadm bootstrap token).
 const LENGTH: usize = 16;
-/// Longest that one is in any encoding, bytes.
+/// Longest encoding of a secret, bytes.
 pub(super) const LONGEST: usize = 2 * LENGTH;
 
-/// A secret that is known by its digest alone.
+/// Digest of a token's secret, which finds the secret without knowing it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sought {
+pub struct SecretDigest {
     digest: String,
 }
 
-impl Sought {
-    /// By the digest that [`Sought::digest`] gave.
-    pub fn by_digest(digest: &str) -> Self {
-        Sought { digest: digest.to_owned() }
+impl SecretDigest {
+    /// From the text that [`SecretDigest::digest`] returned.
+    pub fn from_digest(digest: &str) -> Self {
+        SecretDigest { digest: digest.to_owned() }
     }
 
-    /// By the secret itself.
-    pub fn secret(secret: &str) -> Self {
-        Sought { digest: digest(secret.as_bytes()) }
+    /// The digest of `secret`.
+    pub fn of_secret(secret: &str) -> Self {
+        SecretDigest { digest: digest(secret.as_bytes()) }
     }
 
-    /// What may be kept of it.
+    /// The digest as hexadecimal text, which may be stored.
     pub fn digest(&self) -> &str {
         &self.digest
     }
 
-    /// Where it stands, and how many bytes it has there.
+    /// Offset and length in bytes of every occurrence of the secret.
     pub(super) fn places(&self, bytes: &[u8]) -> Vec<(usize, usize)> {
         let mut found = self.runs(bytes, 0, 1);
-        // In UTF-16, of either byte order, every second byte is 0.
+        // In UTF-16 of either byte order every second byte is 0.
         found.extend(self.runs(bytes, 0, 2));
         found.extend(self.runs(bytes, 1, 2));
         found
     }
 
-    /// Looks at every `stride`th byte from `first` on.
+    /// Searches every `stride`th byte, starting at `first`.
     fn runs(&self, bytes: &[u8], first: usize, stride: usize) -> Vec<(usize, usize)> {
         let (mut found, mut run) = (Vec::new(), 0);
         let mut at = first;
         while at < bytes.len() {
             let follows = stride == 1 || run == 0 || bytes[at - 1] == 0;
-            let fits = bytes[at].is_ascii_lowercase() || bytes[at].is_ascii_digit();
-            run = match (fits, follows) {
+            let is_secret_char = bytes[at].is_ascii_lowercase() || bytes[at].is_ascii_digit();
+            run = match (is_secret_char, follows) {
                 (true, true) => run + 1,
                 (true, false) => 1,
                 (false, _) => 0,
@@ -83,15 +83,15 @@ mod tests {
     const SECRET: &str = "0123456789abcdef";
 
     #[test]
-    fn a_secret_is_found_by_its_digest_wherever_it_begins_and_in_every_encoding() {
-        let sought = Sought::by_digest(Sought::secret(SECRET).digest());
-        assert!(!sought.digest().contains(SECRET));
+    fn secret_is_found_by_its_digest_at_any_offset_and_in_every_encoding() {
+        let secret = SecretDigest::from_digest(SecretDigest::of_secret(SECRET).digest());
+        assert!(!secret.digest().contains(SECRET));
         for before in ["", "x", "token=\"abcdef.", "zzzzzzzzzzzzzzzzzzz"] {
             for form in encodings(&format!("{before}{SECRET}yy\"")) {
-                assert_eq!(sought.places(&form).len(), 1, "{before} {form:?}");
+                assert_eq!(secret.places(&form).len(), 1, "{before} {form:?}");
             }
         }
-        assert_eq!(sought.places(b"abcdef.0123456789abcdeg and 0123456789abcde"), []);
-        assert_eq!(sought.places(&[b'a'; 100]), []);
+        assert_eq!(secret.places(b"abcdef.0123456789abcdeg and 0123456789abcde"), []);
+        assert_eq!(secret.places(&[b'a'; 100]), []);
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Looks at a FAT file system, wherever its bytes lie: in a block device, in an image, in memory under the fuzzer. Every
-//! look ends and takes no more memory than the file system has bytes, however broken it is. Nothing here writes.
+//! Reads a FAT file system in a block device, in an image, or in memory under the fuzzer. Every operation ends and uses
+//! no more memory than the file system has bytes, even if the file system is broken. Nothing here writes.
 
 use super::bounded::Bounded;
 use super::encodings::{SEED_NAMES, encodings, find_all};
@@ -13,23 +13,23 @@ use std::io::Read;
 type Medium<T> = Bounded<BufStream<StreamSlice<T>>>;
 pub(super) type Directory<'a, T> = fatfs::Dir<'a, Medium<T>>;
 
-/// Most folders within each other that are searched.
+/// Greatest depth of nested directories in a search.
 const MAX_DEPTH: usize = 32;
 
-/// An open FAT file system. One is good for one piece of work: what may be read of it is bounded.
-#[allow(missing_debug_implementations)] // the library's own has none
+/// An open FAT file system, for one operation: the number of bytes that it may read is bounded.
+#[allow(missing_debug_implementations)] // the library's type has none
 pub struct Volume<T: ReadWriteSeek> {
     inner: FileSystem<Medium<T>>,
     len: u64,
 }
 
 impl<T: ReadWriteSeek> Volume<T> {
-    /// The file system that fills `slice`, which is `len` bytes long.
+    /// Opens the file system that fills `slice`, which is `len` bytes long.
     ///
     /// # Errors
     /// When there is no FAT file system.
     pub fn open(slice: StreamSlice<T>, len: u64) -> std::io::Result<Self> {
-        // No piece of work reads everything more than a few times.
+        // No operation reads everything more than a few times.
         let medium = Bounded::new(BufStream::new(slice), (1 << 20) + len.saturating_mul(4));
         Ok(Volume { inner: FileSystem::new(medium, FsOptions::new())?, len })
     }
@@ -60,14 +60,14 @@ impl<T: ReadWriteSeek> Volume<T> {
     /// Content of a file in the root directory; `None` when there is none of this name (case is ignored, as FAT does).
     ///
     /// # Errors
-    /// When it cannot be read, or says that it is larger than the partition.
+    /// When the file cannot be read, or claims to be larger than the partition.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let Some(bytes) = self.read_up_to(name, self.len)? else { return Ok(None) };
         ensure!(bytes.len() as u64 <= self.len, "read {name} on the boot partition: it is larger than the partition");
         Ok(Some(bytes))
     }
 
-    /// The first bytes of a file: `limit` and one more, which tells that there are more.
+    /// The first bytes of a file: at most `limit + 1`, so that the caller detects a longer file.
     fn read_up_to(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         let root = self.root();
         let file = match root.open_file(name) {
@@ -85,7 +85,7 @@ impl<T: ReadWriteSeek> Volume<T> {
     /// The seed, as (name, bytes): the first of [`SEED_NAMES`] that exists.
     ///
     /// # Errors
-    /// When it cannot be read or is larger than [`MAX_SIZE`].
+    /// When the seed cannot be read or is larger than [`MAX_SIZE`].
     pub fn seed(&self) -> Result<Option<(&'static str, Vec<u8>)>> {
         for name in SEED_NAMES {
             if let Some(bytes) = self.read_up_to(name, MAX_SIZE as u64)? {
@@ -98,16 +98,16 @@ impl<T: ReadWriteSeek> Volume<T> {
         Ok(None)
     }
 
-    /// Paths of the files whose content holds `needle` in UTF-8 or UTF-16.
+    /// Paths of the files whose content contains `needle` in UTF-8 or UTF-16.
     pub fn files_with(&self, needle: &str) -> Result<Vec<String>> {
         let needles = encodings(needle);
         self.files_that(&|bytes| needles.iter().any(|n| !find_all(bytes, n).is_empty()))
     }
 
-    /// Paths of the files whose content is one of those that `holds` tells.
-    pub(super) fn files_that(&self, holds: &dyn Fn(&[u8]) -> bool) -> Result<Vec<String>> {
+    /// Paths of the files whose content satisfies `matches`.
+    pub(super) fn files_that(&self, matches: &dyn Fn(&[u8]) -> bool) -> Result<Vec<String>> {
         let mut found = Vec::new();
-        search(&self.root(), "", MAX_DEPTH, holds, &mut found)?;
+        search(&self.root(), "", MAX_DEPTH, matches, &mut found)?;
         Ok(found)
     }
 }
@@ -116,22 +116,22 @@ fn search<T: ReadWriteSeek>(
     dir: &Directory<'_, T>,
     prefix: &str,
     depth: usize,
-    holds: &dyn Fn(&[u8]) -> bool,
+    matches: &dyn Fn(&[u8]) -> bool,
     found: &mut Vec<String>,
 ) -> Result<()> {
-    ensure!(depth > 0, "search the boot partition: more than {MAX_DEPTH} folders within each other");
+    ensure!(depth > 0, "search the boot partition: more than {MAX_DEPTH} nested directories");
     for entry in dir.iter() {
         let entry = entry.context("list the boot partition")?;
         let path = format!("{prefix}{}", entry.file_name());
         if entry.is_dir() {
             if !matches!(entry.file_name().as_str(), "." | "..") {
-                search(&entry.to_dir(), &format!("{path}/"), depth - 1, holds, found)?;
+                search(&entry.to_dir(), &format!("{path}/"), depth - 1, matches, found)?;
             }
             continue;
         }
         let mut bytes = Vec::new();
         entry.to_file().read_to_end(&mut bytes).with_context(|| format!("read {path} on the boot partition"))?;
-        if holds(&bytes) {
+        if matches(&bytes) {
             found.push(path);
         }
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The bundle that the image brings, as this device finds it, and what of it is installed.
+//! The bundle in the image, and which of its files are installed on this device.
 
 use super::{BUNDLE_DIR, File as Entry, Manifest};
 use crate::fault::{Code, Fault, OwnedBy};
@@ -11,14 +11,14 @@ use sha2::{Digest, Sha256};
 /// Link to the bundle in use.
 pub const CURRENT: &str = "/opt/firstboot/current";
 
-/// What must be left on the disk besides the bundle: pods, logs and their images need it.
+/// Bytes that must stay free on the disk for pods, their images and logs.
 const HEADROOM: u64 = 256 << 20;
 
-/// The bundle that the image brings.
+/// The bundle in the image.
 pub struct Installed {
-    /// Its table of contents.
+    /// The bundle's table of contents.
     pub manifest: Manifest,
-    /// First 16 hex digits of the manifest's SHA-256: names the folder on the device.
+    /// First 16 hex digits of the manifest's SHA-256: the name of the bundle's directory on the device.
     pub id: String,
 }
 
@@ -41,13 +41,14 @@ impl Installed {
         format!("/opt/firstboot/bundles/{}", self.id)
     }
 
-    /// Where a blob lies in the image.
+    /// Path of a blob in the image.
     pub(crate) fn blob_path(sha256: &str) -> String {
         format!("{BUNDLE_DIR}/blobs/{sha256}")
     }
 }
 
-/// Files that are not there in full. What is renamed into place was verified, so size and mode tell.
+/// Files that are missing or incomplete. A file is verified before it is renamed into place, so comparing size and mode
+/// suffices.
 pub(crate) fn missing<'b>(host: &Host, bundle: &'b Installed) -> Result<Vec<&'b Entry>> {
     let mut missing = Vec::new();
     for entry in &bundle.manifest.files {
@@ -59,9 +60,9 @@ pub(crate) fn missing<'b>(host: &Host, bundle: &'b Installed) -> Result<Vec<&'b 
     Ok(missing)
 }
 
-/// Bytes of the root file system that installing the bundle still takes, with what pods need besides. The container
-/// images are unpacked by the runtime later; their room is asked for before anything is installed, while a clear
-/// answer costs nothing.
+/// Bytes of the root file system that the rest of the installation needs, including [`HEADROOM`]. The runtime unpacks
+/// the container images later; their space is required before anything is installed, so that a full disk is reported
+/// early.
 pub(crate) fn room(host: &Host, bundle: &Installed) -> Result<u64> {
     let missing = missing(host, bundle)?;
     if missing.is_empty() {

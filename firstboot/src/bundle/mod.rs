@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The bundle's manifest: which files make up the runtime, kubelet and container images, and their digests.
+//! The bundle's manifest: the files of the runtime, kubelet and container images, with their digests.
 //!
-//! A bundle is a folder: `manifest.json` and `blobs/<sha256 of the compressed bytes>`, each blob one zstd frame
+//! A bundle is a directory: `manifest.json` and `blobs/<sha256 of the compressed bytes>`, each blob one zstd frame
 //! with a window of at most [`MAX_WINDOW_LOG`] bits, so that a device with little memory can unpack it.
 
 pub mod installed;
 
 use serde::{Deserialize, Serialize};
 
-/// Where the image keeps its bundle, seen from the root file system.
+/// Directory of the image's bundle, as seen from the root file system.
 pub const BUNDLE_DIR: &str = "/usr/lib/firstboot/bundle";
 /// Largest zstd window that a bundle may use: 2^21 bytes = 2 MiB.
 pub const MAX_WINDOW_LOG: u32 = 21;
@@ -33,7 +33,7 @@ pub struct Manifest {
 
 #[cfg(any(test, feature = "fake"))]
 impl Manifest {
-    /// That of an empty bundle, for tests.
+    /// The manifest of an empty bundle, for tests.
     pub fn for_tests() -> Self {
         Manifest {
             version: 1,
@@ -60,7 +60,7 @@ pub struct File {
     pub sha256: String,
     /// The compressed form.
     pub blob: Blob,
-    /// Component of `components.lock` that it comes from.
+    /// Component in `components.lock` that provides it.
     pub component: String,
     /// That component's version.
     pub version: String,
@@ -78,7 +78,7 @@ pub struct Image {
     pub sha256: String,
     /// The compressed form.
     pub blob: Blob,
-    /// Component of `components.lock` that it comes from.
+    /// Component in `components.lock` that provides it.
     pub component: String,
     /// That component's version.
     pub version: String,

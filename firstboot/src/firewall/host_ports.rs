@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Ports of this node that running pods have for themselves (`hostPort`): read from where the CNI plugin portmap puts
-//! them, its own nftables tables or, by its other backend, iptables' table nat.
+//! Ports of this node that running pods occupy (`hostPort`), as the CNI plugin portmap writes them: to its own nftables
+//! tables or, with its other backend, to iptables' table nat.
 //!
-//! For people only. Nothing is decided by it: portmap's translation is what lets such a packet pass the filter.
+//! For display only. No decision depends on it: portmap's translation itself lets such a packet pass the filter.
 
 use crate::host::System;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// Every host port, one line each, for people. Where neither table can be read, as for a user who is not root, none.
+/// Every host port, one line each, for people; none where no table can be read, for example without root.
 pub fn host_ports(sys: &dyn System) -> Vec<String> {
     let read = |argv: &[&str]| sys.run(argv, None).unwrap_or_default();
     let mut all = BTreeSet::new();
@@ -21,10 +21,10 @@ pub fn host_ports(sys: &dyn System) -> Vec<String> {
     all.into_iter().map(|(port, protocol, to)| format!("hostPort of a pod: {protocol}/{port} to {to}")).collect()
 }
 
-/// Port, protocol and where it leads.
+/// Port, protocol and destination.
 type HostPort = (u64, String, String);
 
-/// Rules such as `tcp dport 8080 dnat to 10.244.1.5:80`, as `nft -j` shows them (libnftables-json(5)).
+/// Parses rules such as `tcp dport 8080 dnat to 10.244.1.5:80` in the output of `nft -j` (libnftables-json(5)).
 fn nftables(text: &str) -> Vec<HostPort> {
     let answer: Value = serde_json::from_str(text).unwrap_or_default();
     let rules = answer["nftables"].as_array().into_iter().flatten().map(|o| &o["rule"]["expr"]);
@@ -38,7 +38,7 @@ fn rule(expr: &[Value]) -> Option<HostPort> {
     Some((port["right"].as_u64()?, protocol, at(to["addr"].as_str()?, &to["port"].to_string())))
 }
 
-/// Lines such as `-A CNI-DN-… -p tcp -m tcp --dport 8080 -j DNAT --to-destination 10.244.1.5:80`.
+/// Parses lines such as `-A CNI-DN-… -p tcp -m tcp --dport 8080 -j DNAT --to-destination 10.244.1.5:80`.
 fn iptables(text: &str) -> Vec<HostPort> {
     let lines = text.lines().filter(|l| l.starts_with("-A CNI-DN-"));
     let words = lines.map(|l| l.split_whitespace().collect::<Vec<_>>());
@@ -69,7 +69,7 @@ mod tests {
                             -A CNI-DN-5e1 -p udp -m udp --dport 53 -j DNAT --to-destination 10.244.1.6:5353\nCOMMIT\n";
 
     #[test]
-    fn host_ports_of_both_backends_are_told() {
+    fn host_ports_of_both_backends_are_listed() {
         let answer = |argv: &[&str]| match argv {
             ["nft", .., "ip", "cni_hostport"] => Some(Ok(NFT.to_owned())),
             ["iptables-save", ..] => Some(Ok(IPTABLES.to_owned())),

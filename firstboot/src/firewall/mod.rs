@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The packet filter: an nftables table of its own that lets nothing in but what a node needs and what the seed opens.
+//! The packet filter: a separate nftables table that admits only what a node needs and what the seed opens.
 //!
-//! [`render`] says what the table is, [`peers`] what it has to know of the cluster, [`discover_peers`] finds that out;
-//! [`mod@audit`] and [`host_ports`] read back. `firstboot guard` applies it at every boot before any link is up, the phase
-//! `harden` when a seed says more. Tables of others (kube-proxy, CNI plugins) are neither read for a decision nor
-//! changed. Reasons: docs/hardening.md, Firewall.
+//! [`render`] renders the table, [`peers`] stores the cluster's addresses, [`discover_peers`] discovers them;
+//! [`mod@audit`] and [`host_ports`] read the kernel's state back. `firstboot guard` applies the table at every boot
+//! before any link is up; the phase `harden` applies it when a seed changes it. Foreign tables (kube-proxy, CNI
+//! plugins) are neither read for a decision nor changed. Reasons: docs/hardening.md, Firewall.
 
 pub(crate) mod audit;
 pub mod discover_peers;
@@ -16,45 +16,47 @@ use crate::harden::overrides::SeedOverrides;
 use crate::host::Host;
 use crate::seed::Seed;
 use anyhow::{Context, Result};
-use peers::Known;
+use peers::ClusterPeers;
 
-/// Where an image says which of the kernel's modules the table needs (modules-load.d(5)).
+/// File of the image that names the kernel modules that the table needs (modules-load.d(5)).
 pub const MODULES_FILE: &str = "/usr/lib/modules-load.d/firstboot-firewall.conf";
-/// What stands there. The kernel would load them one by one, each by a program of its own, while the guard waits and with it
-/// everything that comes after.
+/// Content of [`MODULES_FILE`]. Without it the kernel would load the modules one by one, each by a separate modprobe
+/// process, while the guard and every later unit wait.
 pub const MODULES: &str =
     "# Written by firstboot: the packet filter's.\nnft_ct\nnft_fib_inet\nnft_limit\nnft_log\nnf_log_syslog\n";
 
-/// Whether what a seed says is kept for the guard.
-pub(crate) fn holds(host: &Host, seed: &Seed) -> Result<bool> {
-    let known = Known::read(host)?;
-    Ok(Known::of_seed(seed, known.clone()) == known)
+/// Whether the stored peers match the seed.
+pub(crate) fn is_current(host: &Host, seed: &Seed) -> Result<bool> {
+    let peers = ClusterPeers::read(host)?;
+    Ok(ClusterPeers::from_seed(seed, peers.clone()) == peers)
 }
 
-/// Keeps what a seed says of the cluster and applies it, together with what is kept of `[harden]` and `[access]`.
-pub(crate) fn put(host: &Host, seed: &Seed) -> Result<()> {
-    Known::of_seed(seed, Known::read(host)?).keep(host)?;
+/// Stores the peers that a seed names and applies the filter, together with the kept overrides of `[harden]` and
+/// `[access]`.
+pub(crate) fn store_and_apply(host: &Host, seed: &Seed) -> Result<()> {
+    ClusterPeers::from_seed(seed, ClusterPeers::read(host)?).store(host)?;
     apply(host)
 }
 
-/// Applies what is kept on this device, in one transaction: connections that exist go on.
+/// Applies the peers and overrides stored on this device, in one transaction: existing connections continue.
 ///
 /// # Errors
-/// When what is kept cannot be read, or nft refuses it; then the table is as it was before.
+/// When the stored files cannot be read, or nft rejects the rules; the table is then unchanged.
 pub fn apply(host: &Host) -> Result<()> {
-    load(host, &render::rules(&SeedOverrides::read(host)?, &Known::read(host)?))
+    load(host, &render::rules(&SeedOverrides::read(host)?, &ClusterPeers::read(host)?))
 }
 
-/// What the guard does at every boot. Where the seed's own openings cannot be applied, nothing is opened instead: the
-/// device then still reaches its cluster, and nobody reaches the device.
+/// What the guard does at every boot. When the seed's openings cannot be applied, the closed filter is loaded instead:
+/// the device then still reaches its cluster, and no host reaches the device.
 ///
 /// # Errors
-/// When not even that can be applied. No link comes up then (firstboot-guard.conf of systemd-networkd).
+/// When the closed filter cannot be applied either. No link comes up then (drop-in 10-firstboot.conf of
+/// systemd-networkd).
 pub(crate) fn guard(host: &Host) -> Result<()> {
     let Err(error) = apply(host) else { return Ok(()) };
     host.sys()
         .say(&format!("firstboot: the seed's exceptions are not in the packet filter: {error:#}; nothing is open"));
-    let closed = load(host, &render::rules(&SeedOverrides::default(), &Known::default()));
+    let closed = load(host, &render::rules(&SeedOverrides::default(), &ClusterPeers::default()));
     closed.inspect_err(|_| host.sys().say("firstboot: no packet filter, so no network; flash the image again"))
 }
 
@@ -83,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_that_is_refused_leaves_the_device_closed_and_none_leaves_it_without_network() {
+    fn rejected_filter_leaves_the_device_closed_and_a_second_failure_without_network() {
         let dir = tempfile::tempdir().unwrap();
         let (host, seen) = device(dir.path(), 0);
         guard(&host).unwrap();
@@ -105,12 +107,12 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_list_of_exceptions_opens_nothing() {
+    fn torn_overrides_file_opens_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let (host, seen) = device(dir.path(), 0);
         host.write(OVERRIDES_FILE, b"{\"harden\":", 0o644).unwrap();
         guard(&host).unwrap();
-        // Only the second, closed one reached nft.
+        // Only the second, closed filter reached nft.
         assert_eq!(seen.commands.take(), ["nft -f -"]);
         assert!(seen.lines.take()[0].contains("read /etc/firstboot/harden.json"));
     }

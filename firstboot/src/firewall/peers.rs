@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the packet filter has to know of the cluster: who its API servers are, and, where the seed has an egress list,
-//! who else must be reached. SeedOverrides on the device, for the guard has no network to ask.
+//! The peers that the packet filter must know: the cluster's API servers and, where the seed has an egress list, the
+//! other servers that must be reachable. They are stored on the device, because the guard runs without a network.
 //!
-//! Names stay beside their addresses, so that they can be looked up again when the seed is gone. No secret is in it.
+//! Names are stored with their addresses, so that they can be resolved again after the seed is destroyed. The file
+//! contains no secret.
 
 use crate::host::Host;
 use crate::host::kept::FIREWALL;
@@ -19,17 +20,17 @@ const DNS: u16 = 53;
 /// Port of time servers (RFC 5905).
 const NTP: u16 = 123;
 
-/// A host as somebody named it, and the addresses that it had when it was last looked up.
+/// A host by its configured name, with the addresses of the last lookup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Named {
     /// DNS name or address, without brackets.
     pub name: String,
-    /// Its addresses; empty until they are known.
+    /// Resolved addresses; empty before the first lookup.
     pub addresses: BTreeSet<IpAddr>,
 }
 
 impl Named {
-    /// A host by its name; the addresses that `before` had for it are good until it is looked up.
+    /// A host by its name; it keeps its addresses in `before` until the next lookup.
     fn new(name: &str, before: &[Named]) -> Self {
         let literal = name.parse::<IpAddr>().ok();
         let kept = before.iter().find(|b| b.name == name).map(|b| b.addresses.clone()).unwrap_or_default();
@@ -42,20 +43,20 @@ impl Named {
 pub struct Service {
     /// DNS name or address, without brackets.
     pub name: String,
-    /// Its protocol.
+    /// Transport protocol.
     pub protocol: Protocol,
-    /// Its port.
+    /// Port.
     pub port: u16,
-    /// Its addresses; empty until they are known.
+    /// Resolved addresses; empty before the first lookup.
     pub addresses: BTreeSet<IpAddr>,
 }
 
-/// The ports that an API server gives to NodePorts (`--service-node-port-range`).
+/// The ports that an API server assigns to NodePorts (`--service-node-port-range`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortRange {
     /// The first port.
     pub first: u16,
-    /// The last one.
+    /// The last port.
     pub last: u16,
 }
 
@@ -73,8 +74,8 @@ impl fmt::Display for PortRange {
 }
 
 impl PortRange {
-    /// Reads `FIRST-LAST`. None when it is no range, or holds ports of the host's own (up to kubelet's): those stay as
-    /// they are, whatever the cluster gives out.
+    /// Parses `FIRST-LAST`. `None` when the text is no range, or the range includes the host's own ports (up to
+    /// kubelet's): the filter of those ports does not change, whatever range the cluster uses.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (first, last) = text.split_once('-')?;
@@ -83,26 +84,27 @@ impl PortRange {
     }
 }
 
-/// What is known of the cluster.
+/// The cluster's addresses and ports, as far as they are known.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Known {
-    /// API servers as the seed names them.
+pub struct ClusterPeers {
+    /// API servers in the seed.
     pub seed: Vec<Named>,
     /// The API server that kubelet talks to.
     pub joined: Option<Named>,
-    /// Endpoints of Service `kubernetes`: the API servers as the cluster sees them.
+    /// Endpoints of Service `kubernetes`: the API servers according to the cluster.
     pub endpoints: BTreeSet<IpAddr>,
-    /// Who else is to be reached where there is an egress list.
+    /// Other servers that must be reachable, where there is an egress list.
     pub services: Vec<Service>,
     /// Ranges of pods and Services, where there is an egress list.
     pub networks: Vec<IpNet>,
-    /// Its NodePorts.
+    /// Range of NodePorts.
     #[serde(default)]
     pub node_ports: PortRange,
 }
 
-impl Known {
-    /// What is kept; nothing, before the first seed and when it cannot be understood, for it can be learned again.
+impl ClusterPeers {
+    /// Reads the stored peers; the default before the first seed and when the file cannot be parsed, because the peers
+    /// can be discovered again.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -111,11 +113,11 @@ impl Known {
         Ok(bytes.and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default())
     }
 
-    /// Keeps it; whether it differs from what was kept.
+    /// Stores the peers; returns whether they differ from the stored ones.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn keep(&self, host: &Host) -> Result<bool> {
+    pub fn store(&self, host: &Host) -> Result<bool> {
         let mut bytes = serde_json::to_vec_pretty(self).with_context(|| format!("encode {}", FIREWALL.path))?;
         bytes.push(b'\n');
         let changed = host.read_kept(FIREWALL.path).bytes.as_ref() != Some(&bytes);
@@ -123,17 +125,17 @@ impl Known {
         Ok(changed)
     }
 
-    /// What a seed says, with what was found out before. Another seed's cluster is forgotten.
+    /// The peers in a seed, with the addresses discovered before. The peers of another seed's cluster are discarded.
     #[must_use]
-    pub fn of_seed(seed: &Seed, before: Known) -> Self {
-        let known: Vec<Named> = before.joined.iter().chain(&before.seed).cloned().collect();
-        let servers: Vec<Named> = seed.cluster.apiserver.iter().map(|e| Named::new(&e.host, &known)).collect();
+    pub fn from_seed(seed: &Seed, before: ClusterPeers) -> Self {
+        let peers: Vec<Named> = before.joined.iter().chain(&before.seed).cloned().collect();
+        let servers: Vec<Named> = seed.cluster.apiserver.iter().map(|e| Named::new(&e.host, &peers)).collect();
         let names = |all: &[Named]| all.iter().map(|n| n.name.clone()).collect::<BTreeSet<_>>();
         let same = names(&servers) == names(&before.seed);
         let services = if seed.harden.egress.is_some() { services(seed, &before.services) } else { Vec::new() };
         match same {
-            true => Known { seed: servers, services, ..before },
-            false => Known { seed: servers, services, ..Known::default() },
+            true => ClusterPeers { seed: servers, services, ..before },
+            false => ClusterPeers { seed: servers, services, ..ClusterPeers::default() },
         }
     }
 
@@ -144,22 +146,22 @@ impl Known {
         named.chain(&self.endpoints).map(IpAddr::to_canonical).collect()
     }
 
-    /// Looks every name up again. One that `look` finds nothing for keeps what it had.
-    pub fn look_up(&mut self, look: &dyn Fn(&str) -> BTreeSet<IpAddr>) {
+    /// Resolves every name again with `lookup`. A name without a result keeps its addresses.
+    pub fn resolve(&mut self, lookup: &dyn Fn(&str) -> BTreeSet<IpAddr>) {
         let named = self.seed.iter_mut().chain(&mut self.joined).map(|n| (&n.name, &mut n.addresses));
         for (name, addresses) in named.chain(self.services.iter_mut().map(|s| (&s.name, &mut s.addresses))) {
-            let found = if name.parse::<IpAddr>().is_ok() { BTreeSet::new() } else { look(name) };
+            let found = if name.parse::<IpAddr>().is_ok() { BTreeSet::new() } else { lookup(name) };
             if !found.is_empty() {
                 *addresses = found;
             }
         }
     }
 
-    /// Takes over what the joined cluster says. `server` is the host that kubelet talks to.
-    pub fn join(&mut self, server: &str, endpoints: BTreeSet<IpAddr>, networks: Vec<IpNet>) {
+    /// Sets what the joined cluster reports. `server` is the host that kubelet talks to.
+    pub fn set_joined(&mut self, server: &str, endpoints: BTreeSet<IpAddr>, networks: Vec<IpNet>) {
         let before: Vec<Named> = self.joined.iter().chain(&self.seed).cloned().collect();
         self.joined = Some(Named::new(server, &before));
-        // A cluster that does not let nodes read them leaves what was known.
+        // Without the right to read endpoints the previous ones stay.
         if !endpoints.is_empty() {
             self.endpoints = endpoints;
         }
@@ -178,10 +180,10 @@ fn services(seed: &Seed, before: &[Service]) -> Vec<Service> {
         let host = host.trim_matches(['[', ']']).to_owned();
         all.extend(port.parse().ok().map(|port| (host, Protocol::Tcp, port)));
     }
-    let known: Vec<Named> =
+    let peers: Vec<Named> =
         before.iter().map(|s| Named { name: s.name.clone(), addresses: s.addresses.clone() }).collect();
     let service = |(name, protocol, port): (String, Protocol, u16)| {
-        let Named { name, addresses } = Named::new(&name, &known);
+        let Named { name, addresses } = Named::new(&name, &peers);
         Service { name, protocol, port, addresses }
     };
     all.into_iter().map(service).collect()
@@ -209,21 +211,21 @@ mod tests {
     }
 
     #[test]
-    fn names_are_looked_up_and_keep_their_addresses_when_nobody_answers() {
+    fn names_are_resolved_and_keep_their_addresses_when_a_lookup_fails() {
         let one = seed("[\"10.0.0.1\", \"api.example\", \"[fd00::1]:443\"]", "");
-        let mut known = Known::of_seed(&one, Known::default());
-        assert_eq!(known.apiservers(), set(&["10.0.0.1", "fd00::1"]));
-        known.look_up(&|name| if name == "api.example" { set(&["192.0.2.7"]) } else { set(&["192.0.2.99"]) });
-        assert_eq!(known.apiservers(), set(&["10.0.0.1", "192.0.2.7", "fd00::1"]));
-        known.look_up(&|_| BTreeSet::new());
-        assert_eq!(known.apiservers(), set(&["10.0.0.1", "192.0.2.7", "fd00::1"]));
-        // A seed that names the same servers keeps all; another one starts anew.
-        assert_eq!(Known::of_seed(&one, known.clone()), known);
-        known.join("api.example", set(&["10.0.0.2"]), Vec::new());
-        assert_eq!(known.apiservers(), set(&["10.0.0.1", "10.0.0.2", "192.0.2.7", "fd00::1"]));
-        known.join("10.0.0.3", BTreeSet::new(), Vec::new());
-        assert!(known.endpoints == set(&["10.0.0.2"]) && known.apiservers().contains(&"10.0.0.3".parse().unwrap()));
-        assert_eq!(Known::of_seed(&seed("\"10.0.0.9\"", ""), known).apiservers(), set(&["10.0.0.9"]));
+        let mut peers = ClusterPeers::from_seed(&one, ClusterPeers::default());
+        assert_eq!(peers.apiservers(), set(&["10.0.0.1", "fd00::1"]));
+        peers.resolve(&|name| if name == "api.example" { set(&["192.0.2.7"]) } else { set(&["192.0.2.99"]) });
+        assert_eq!(peers.apiservers(), set(&["10.0.0.1", "192.0.2.7", "fd00::1"]));
+        peers.resolve(&|_| BTreeSet::new());
+        assert_eq!(peers.apiservers(), set(&["10.0.0.1", "192.0.2.7", "fd00::1"]));
+        // A seed with the same servers keeps all addresses; another seed starts with none.
+        assert_eq!(ClusterPeers::from_seed(&one, peers.clone()), peers);
+        peers.set_joined("api.example", set(&["10.0.0.2"]), Vec::new());
+        assert_eq!(peers.apiservers(), set(&["10.0.0.1", "10.0.0.2", "192.0.2.7", "fd00::1"]));
+        peers.set_joined("10.0.0.3", BTreeSet::new(), Vec::new());
+        assert!(peers.endpoints == set(&["10.0.0.2"]) && peers.apiservers().contains(&"10.0.0.3".parse().unwrap()));
+        assert_eq!(ClusterPeers::from_seed(&seed("\"10.0.0.9\"", ""), peers).apiservers(), set(&["10.0.0.9"]));
     }
 
     #[test]
@@ -235,12 +237,12 @@ mod tests {
     }
 
     #[test]
-    fn an_egress_list_leaves_open_what_the_seed_itself_needs() {
+    fn egress_list_leaves_the_seeds_own_services_open() {
         let more = "[network]\ndns = \"10.0.0.53\"\nproxy = \"http://u:p@proxy.example:3128\"\n[time]\nservers = \
                     \"ntp.example\"\n[harden]\negress = \"192.0.2.0/24\"\n";
-        let known = Known::of_seed(&seed("\"10.0.0.1\"", more), Known::default());
+        let peers = ClusterPeers::from_seed(&seed("\"10.0.0.1\"", more), ClusterPeers::default());
         let shown: Vec<String> =
-            known.services.iter().map(|s| format!("{} {}/{} {:?}", s.name, s.protocol, s.port, s.addresses)).collect();
+            peers.services.iter().map(|s| format!("{} {}/{} {:?}", s.name, s.protocol, s.port, s.addresses)).collect();
         assert_eq!(
             shown,
             [
@@ -251,18 +253,18 @@ mod tests {
             ]
         );
         let without = more.replace("[harden]\negress = \"192.0.2.0/24\"\n", "");
-        assert!(Known::of_seed(&seed("\"10.0.0.1\"", &without), known).services.is_empty());
+        assert!(ClusterPeers::from_seed(&seed("\"10.0.0.1\"", &without), peers).services.is_empty());
     }
 
     #[test]
-    fn it_is_written_when_it_changed_and_what_cannot_be_read_is_nothing() {
+    fn store_reports_changes_and_an_unreadable_file_is_the_default() {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
-        let known = Known::of_seed(&seed("\"10.0.0.1\"", ""), Known::default());
-        assert!(known.keep(&host).unwrap() && !known.keep(&host).unwrap());
-        assert_eq!(Known::read(&host).unwrap(), known);
+        let peers = ClusterPeers::from_seed(&seed("\"10.0.0.1\"", ""), ClusterPeers::default());
+        assert!(peers.store(&host).unwrap() && !peers.store(&host).unwrap());
+        assert_eq!(ClusterPeers::read(&host).unwrap(), peers);
         host.write(FIREWALL.path, b"{\"seed\":", 0o600).unwrap();
         host.remove(&crate::host::kept::copy_path(FIREWALL.path)).unwrap();
-        assert_eq!(Known::read(&host).unwrap(), Known::default());
+        assert_eq!(ClusterPeers::read(&host).unwrap(), ClusterPeers::default());
     }
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The packet filter as text: from what the seed wants and what is known of the cluster to one nft transaction.
+//! The packet filter as text: renders the seed's overrides and the cluster's peers as one nft transaction.
 //!
-//! Pure. The table is replaced whole by one transaction (nft(8)), so that there is no moment without it and nobody
-//! else's table is touched. Why each rule is there: docs/hardening.md, Firewall. ICMPv6 as RFC 4890 has it for hosts.
+//! Pure. One transaction replaces the whole table (nft(8)), so that there is no moment without a filter and no foreign
+//! table is touched. Reason of each rule: docs/hardening.md, Firewall. ICMPv6 follows RFC 4890 for hosts.
 
-use super::peers::{Known, PortRange};
+use super::peers::{ClusterPeers, PortRange};
 use crate::harden::overrides::SeedOverrides;
 use crate::seed::OpenPort;
 use ipnet::IpNet;
@@ -16,7 +16,7 @@ pub const TABLE: &str = "firstboot";
 /// A rule in nft's language, and the reason for it.
 type Rule = (&'static str, &'static str);
 
-/// Interfaces over which a node's own pods come: what they ask of it is judged where it ends, not at the door.
+/// Interfaces of the node's own pods: their packets are filtered at their destination, not in chain nodeports.
 const PODS: &[Rule] = &[
     ("iifname \"cni0\" accept", "pods of firstboot's own network and of flannel's"),
     ("iifname \"cali*\" accept", "pods of Calico's network"),
@@ -26,92 +26,98 @@ const PODS: &[Rule] = &[
 ];
 /// Chain nodeports, before [`PODS`].
 const NODE_PORTS_FIRST: &[Rule] = &[
-    ("ct state established,related accept", "what has begun goes on"),
+    ("ct state established,related accept", "established connections continue"),
     ("iifname \"lo\" accept", "programs of this node reach each other"),
 ];
 /// Chain nodeports, between [`PODS`] and what the seed opens.
 const NODE_PORTS_FOREIGN: Rule =
     ("fib daddr type != local accept", "only this node's own addresses have NodePorts: load balancers' addresses pass");
-/// Chain nodeports, after what the seed opens; with the cluster's own range, where that is another.
+/// Chain nodeports, after what the seed opens; rendered with the cluster's range of NodePorts.
 const NODE_PORTS_LAST: &[Rule] = &[
     (
         "meta l4proto { tcp, udp, sctp } th dport 30000-32767 limit rate 5/minute burst 10 packets log prefix \"firstboot drop: \" level info",
-        "a closed NodePort that is asked for is told in the kernel's log, and a flood of them is not",
+        "packets to closed NodePorts are logged in the kernel log, at a limited rate",
     ),
-    ("meta l4proto { tcp, udp, sctp } th dport 30000-32767 counter drop", "NodePorts are for whom the seed opens them"),
+    (
+        "meta l4proto { tcp, udp, sctp } th dport 30000-32767 counter drop",
+        "a NodePort is closed unless the seed opens it",
+    ),
 ];
 /// Chain input, before anything is open.
 const INPUT_FIRST: &[Rule] = &[
     ("iifname \"lo\" accept", "programs of this node reach each other"),
-    ("ct state established,related accept", "what has begun goes on"),
-    ("ct state invalid counter drop", "what belongs to no connection is nobody's"),
+    ("ct state established,related accept", "established connections continue"),
+    ("ct state invalid counter drop", "the packet belongs to no connection"),
     (
         "icmp type { destination-unreachable, time-exceeded, parameter-problem } accept",
-        "path MTU, and why something failed",
+        "path MTU, and causes of failures",
     ),
     (
         "icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } accept",
         "the same for IPv6 (RFC 4890, 4.4.1)",
     ),
-    ("icmp type echo-request limit rate 10/second burst 20 packets accept", "whoever installs a device may ping it"),
+    ("icmp type echo-request limit rate 10/second burst 20 packets accept", "an installer may ping the device"),
     ("icmpv6 type echo-request limit rate 10/second burst 20 packets accept", "the same for IPv6"),
     (
         "icmpv6 type { nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 accept",
-        "neighbour discovery, from the link alone (RFC 4861)",
+        "neighbour discovery, only from the link (RFC 4861)",
     ),
     (
         "ip6 saddr fe80::/10 icmpv6 type { mld-listener-query, mld-listener-report, mld2-listener-report } accept",
         "switches that listen to multicast memberships pass neighbour discovery on (RFC 4890, 4.4.1)",
     ),
-    ("udp sport 67 udp dport 68 accept", "answers of DHCP servers, which may come from another address than was asked"),
+    (
+        "udp sport 67 udp dport 68 accept",
+        "replies of DHCP servers, which may come from another address than the request went to",
+    ),
     ("ip6 saddr fe80::/10 udp sport 547 udp dport 546 accept", "the same for DHCPv6"),
-    ("tcp dport 10250 ip saddr @apiservers_v4 accept", "logs, exec and metrics: API servers ask kubelet"),
+    ("tcp dport 10250 ip saddr @apiservers_v4 accept", "logs, exec and metrics: API servers connect to kubelet"),
     ("tcp dport 10250 ip6 saddr @apiservers_v6 accept", "the same for IPv6"),
-    ("tcp dport 10250 ip saddr @kubelet_from_v4 accept", "whom kubelet-from names"),
+    ("tcp dport 10250 ip saddr @kubelet_from_v4 accept", "sources in kubelet-from"),
     ("tcp dport 10250 ip6 saddr @kubelet_from_v6 accept", "the same for IPv6"),
 ];
-/// Chain input, where the seed has keys for SSH and names no networks.
-const SSH: &[Rule] = &[("tcp dport 22 accept", "the seed has keys, and does not say from where")];
-/// Chain input, where it names them.
+/// Chain input, where the seed has SSH keys and names no source networks.
+const SSH: &[Rule] = &[("tcp dport 22 accept", "the seed has keys, and names no source networks")];
+/// Chain input, where the seed has SSH keys and names source networks.
 const SSH_FROM: &[Rule] = &[
-    ("tcp dport 22 ip saddr @ssh_from_v4 accept", "the seed has keys, and says from where"),
+    ("tcp dport 22 ip saddr @ssh_from_v4 accept", "the seed has keys, and names these source networks"),
     ("tcp dport 22 ip6 saddr @ssh_from_v6 accept", "the same for IPv6"),
 ];
 /// Chain input, after what the seed opens.
 const INPUT_LAST: &[Rule] = &[
-    ("meta pkttype { broadcast, multicast } counter drop", "what was sent to everybody would fill the log"),
+    ("meta pkttype { broadcast, multicast } counter drop", "broadcasts and multicasts would fill the log"),
     (
         "limit rate 5/minute burst 10 packets log prefix \"firstboot drop: \" level info",
-        "what is dropped is told in the kernel's log, below what consoles show, and a flood is not",
+        "dropped packets are logged in the kernel log, below the level that consoles show, at a limited rate",
     ),
-    ("counter drop", "nobody else"),
+    ("counter drop", "everything else"),
 ];
 /// Chain allowed, after this node's own pods.
 const ALLOWED: &[Rule] = &[
     ("ip daddr @egress_v4 accept", "the seed's list, and the networks of pods and Services"),
     ("ip6 daddr @egress_v6 accept", "the same for IPv6"),
-    ("ip daddr @apiservers_v4 accept", "a node that cannot reach its cluster is none"),
+    ("ip daddr @apiservers_v4 accept", "a node must reach its cluster"),
     ("ip6 daddr @apiservers_v6 accept", "the same for IPv6"),
     ("ip daddr . meta l4proto . th dport @services_v4 accept", "name servers, time servers and proxy of the seed"),
     ("ip6 daddr . meta l4proto . th dport @services_v6 accept", "the same for IPv6"),
 ];
-/// Chain allowed, where the seed names no name servers.
+/// Chain allowed, where the seed lists no name servers.
 const ALLOWED_DNS: Rule = (
     "meta l4proto { tcp, udp } th dport 53 accept",
-    "which name servers DHCP tells is not known before there is a link; dns in [network] closes this",
+    "the name servers from DHCP are not known before there is a link; dns in [network] closes this",
 );
 /// Chain allowed, at its end.
 const ALLOWED_LAST: &[Rule] = &[
     (
         "limit rate 5/minute burst 10 packets log prefix \"firstboot drop: \" level info",
-        "what is dropped is told in the kernel's log, below what consoles show, and a flood is not",
+        "dropped packets are logged in the kernel log, below the level that consoles show, at a limited rate",
     ),
-    ("counter reject with icmpx admin-prohibited", "programs learn at once that they may not"),
+    ("counter reject with icmpx admin-prohibited", "programs get an error at once"),
 ];
 /// Chain output.
 const OUTPUT: &[Rule] = &[
     ("oifname \"lo\" accept", "programs of this node reach each other"),
-    ("ct state established,related accept", "what has begun goes on"),
+    ("ct state established,related accept", "established connections continue"),
     (
         "icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-report, mld2-listener-report } accept",
         "neighbour discovery and multicast memberships",
@@ -119,41 +125,41 @@ const OUTPUT: &[Rule] = &[
     ("meta l4proto igmp accept", "multicast memberships of IPv4"),
     ("udp sport 68 udp dport 67 accept", "the DHCP client"),
     ("udp sport 546 udp dport 547 accept", "the DHCPv6 client"),
-    ("jump allowed", "where the seed lets connections go"),
+    ("jump allowed", "where the seed allows connections"),
 ];
 /// Chain forward.
 const FORWARD: &[Rule] = &[
-    ("ct state established,related accept", "what has begun goes on"),
-    ("jump allowed", "where the seed lets connections go"),
+    ("ct state established,related accept", "established connections continue"),
+    ("jump allowed", "where the seed allows connections"),
 ];
 
 /// The whole transaction for this node.
-pub fn rules(kept: &SeedOverrides, known: &Known) -> String {
+pub fn rules(kept: &SeedOverrides, peers: &ClusterPeers) -> String {
     let mut text =
         format!("# Written by firstboot.\ntable inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n");
     let mut put = |part: String| text.push_str(&part);
-    put(apiservers(known));
+    put(apiservers(peers));
     put(sets("kubelet_from", &kept.harden.kubelet_from));
     if !kept.access.keys.is_empty() {
         put(sets("ssh_from", &kept.access.from));
     }
     if let Some(nets) = &kept.harden.egress {
-        let all: Vec<IpNet> = nets.iter().chain(&known.networks).copied().collect();
+        let all: Vec<IpNet> = nets.iter().chain(&peers.networks).copied().collect();
         put(sets("egress", &all));
-        put(services(known));
+        put(services(peers));
     }
-    put(nodeports(kept, known));
+    put(nodeports(kept, peers));
     put(input(kept));
     if kept.harden.egress.is_some() {
-        put(egress(known));
+        put(egress(peers));
     }
     text.push_str("}\n");
     text
 }
 
 /// The addresses of all API servers, one set for each address family.
-fn apiservers(known: &Known) -> String {
-    let all = known.apiservers();
+fn apiservers(peers: &ClusterPeers) -> String {
+    let all = peers.apiservers();
     families(|v4, family| {
         let own = all.iter().filter(|a| a.is_ipv4() == v4).map(ToString::to_string);
         format!("  set apiservers_v{family} {{\n    type ipv{family}_addr\n{}  }}\n", elements(own))
@@ -173,14 +179,15 @@ fn families(one: impl Fn(bool, u8) -> String) -> String {
     one(true, 4) + &one(false, 6)
 }
 
-/// The same addresses in networks that neither overlap nor touch: nft refuses the ones, and shows the others merged.
+/// The same addresses in networks that neither overlap nor touch: nft rejects overlapping networks and shows adjacent
+/// networks merged.
 pub(super) fn disjoint(nets: &[IpNet]) -> Vec<IpNet> {
     let mut all = IpNet::aggregate(&nets.to_vec());
     all.sort_unstable();
     all
 }
 
-/// A network as nft shows it: one address without its prefix.
+/// A network in nft's notation: a single address has no prefix length.
 pub(super) fn plain(net: &IpNet) -> String {
     if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }
 }
@@ -190,10 +197,10 @@ fn elements(all: impl Iterator<Item = String>) -> String {
     if all.is_empty() { String::new() } else { format!("    elements = {{ {} }}\n", all.join(", ")) }
 }
 
-/// Servers beyond the cluster's that an egress list leaves open: address, protocol and port.
-fn services(known: &Known) -> String {
+/// Servers outside the cluster that an egress list leaves open: address, protocol and port.
+fn services(peers: &ClusterPeers) -> String {
     families(|v4, family| {
-        let all = known.services.iter().flat_map(|s| s.addresses.iter().map(move |a| (a, s)));
+        let all = peers.services.iter().flat_map(|s| s.addresses.iter().map(move |a| (a, s)));
         let own = all.filter(|(a, _)| a.is_ipv4() == v4);
         let mut shown: Vec<String> = own.map(|(a, s)| format!("{a} . {} . {}", s.protocol, s.port)).collect();
         shown.sort_unstable();
@@ -215,13 +222,13 @@ fn ports(open: &OpenPort) -> String {
     if open.first == open.last { open.first.to_string() } else { format!("{}-{}", open.first, open.last) }
 }
 
-/// NodePorts, judged before kube-proxy translates them: afterwards neither the port nor the address is in the packet.
-fn nodeports(kept: &SeedOverrides, known: &Known) -> String {
+/// NodePorts, filtered before kube-proxy translates them: afterwards the packet has neither that port nor that address.
+fn nodeports(kept: &SeedOverrides, peers: &ClusterPeers) -> String {
     let mut lines = texts(NODE_PORTS_FIRST);
     lines.extend(texts(PODS));
     lines.push(NODE_PORTS_FOREIGN.0.to_owned());
     lines.extend(kept.harden.open.iter().map(opened));
-    let (usual, own) = (PortRange::default().to_string(), known.node_ports.to_string());
+    let (usual, own) = (PortRange::default().to_string(), peers.node_ports.to_string());
     lines.extend(texts(NODE_PORTS_LAST).iter().map(|rule| rule.replacen(&usual, &own, 1)));
     chain("nodeports", "type filter hook prerouting priority mangle; policy accept;", &lines)
 }
@@ -234,18 +241,18 @@ fn input(kept: &SeedOverrides) -> String {
         (false, false) => lines.extend(texts(SSH_FROM)),
     }
     lines.extend(kept.harden.open.iter().map(opened));
-    // A NodePort whose pod is on the host's network comes in here, with the pod's own port.
+    // A packet to a NodePort whose pod is on the host's network arrives here, with the pod's own port.
     lines.extend(kept.harden.open.iter().map(translated));
     lines.extend(texts(INPUT_LAST));
     chain("input", "type filter hook input priority filter; policy drop;", &lines)
 }
 
 /// The seed's list of where connections may go, for the host and for its pods.
-fn egress(known: &Known) -> String {
-    // Towards this node's own pods nothing leaves it.
+fn egress(peers: &ClusterPeers) -> String {
+    // Packets to this node's own pods do not leave the node.
     let mut allowed: Vec<String> = texts(PODS).iter().map(|rule| rule.replacen("iifname", "oifname", 1)).collect();
     allowed.extend(texts(ALLOWED));
-    if !known.services.iter().any(|s| s.port == 53) {
+    if !peers.services.iter().any(|s| s.port == 53) {
         allowed.push(ALLOWED_DNS.0.to_owned());
     }
     allowed.extend(texts(ALLOWED_LAST));
@@ -261,7 +268,7 @@ fn texts(rules: &[Rule]) -> Vec<String> {
 fn chain(name: &str, head: &str, lines: &[String]) -> String {
     let mut text = format!("  chain {name} {{\n");
     for line in std::iter::once(head).filter(|h| !h.is_empty()).chain(lines.iter().map(String::as_str)) {
-        // Writing to a string cannot fail.
+        // Writing to a String cannot fail.
         let _ = writeln!(text, "    {line}");
     }
     text + "  }\n"

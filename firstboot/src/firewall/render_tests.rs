@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The packet filter as text: what it is for nobody, and what a seed changes in it.
+//! The packet filter as text: without a seed, and with a seed's changes.
 
 use super::*;
-use crate::firewall::peers::Known;
+use crate::firewall::peers::ClusterPeers;
 use crate::seed::{self, Seed};
 
-/// The filter of a device that knows no cluster and has no exceptions.
+/// The filter of a device without a cluster and without exceptions.
 const CLOSED: &str = include_str!("closed.nft");
-/// The filter of a device whose seed says all that it can.
+/// The filter of a device whose seed uses every key.
 const OPENED: &str = include_str!("opened.nft");
 
 fn seed(more: &str) -> Seed {
@@ -21,38 +21,40 @@ fn seed(more: &str) -> Seed {
 
 #[test]
 fn nothing_is_open_without_a_seed() {
-    assert_eq!(rules(&SeedOverrides::default(), &Known::default()), CLOSED);
+    assert_eq!(rules(&SeedOverrides::default(), &ClusterPeers::default()), CLOSED);
 }
 
 #[test]
-fn a_seed_opens_what_it_names_and_nothing_else() {
+fn seed_opens_what_it_names_and_nothing_else() {
     let more = "[network]\ndns = \"10.0.0.53\"\n[time]\nservers = \"fd00::123\"\n[harden]\nopen = [\"udp/8472\", \
                 \"tcp/30000-30010\", \"sctp/9\"]\nkubelet-from = [\"10.1.0.0/24\", \"10.1.0.7\", \"fd01::/64\"]\negress = \
                 [\"192.0.2.0/24\", \"2001:db8::/32\"]\n[access]\nssh-from = \"10.2.0.0/16\"\nssh-keys = \"ssh-ed25519 \
                 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"\n";
     let seed = seed(more);
-    let mut known = Known::of_seed(&seed, Known::default());
+    let mut peers = ClusterPeers::from_seed(&seed, ClusterPeers::default());
     let endpoints = ["10.0.0.2", "10.0.0.3"].map(|a| a.parse().unwrap()).into();
-    known.join("10.0.0.1", endpoints, vec!["10.244.0.0/16".parse().unwrap(), "10.96.0.0/12".parse().unwrap()]);
-    assert_eq!(rules(&SeedOverrides::of(&seed), &known), OPENED);
+    peers.set_joined("10.0.0.1", endpoints, vec!["10.244.0.0/16".parse().unwrap(), "10.96.0.0/12".parse().unwrap()]);
+    assert_eq!(rules(&SeedOverrides::of(&seed), &peers), OPENED);
 }
 
 #[test]
-fn a_clusters_own_range_of_node_ports_takes_the_place_of_the_usual_one() {
-    let known =
-        Known { node_ports: crate::firewall::peers::PortRange::parse("20000-22767").unwrap(), ..Known::default() };
-    assert_eq!(rules(&SeedOverrides::default(), &known), CLOSED.replace("30000-32767", "20000-22767"));
+fn own_node_port_range_of_the_cluster_replaces_the_default() {
+    let peers = ClusterPeers {
+        node_ports: crate::firewall::peers::PortRange::parse("20000-22767").unwrap(),
+        ..ClusterPeers::default()
+    };
+    assert_eq!(rules(&SeedOverrides::default(), &peers), CLOSED.replace("30000-32767", "20000-22767"));
 }
 
 #[test]
-fn ssh_is_open_to_anybody_only_when_there_are_keys_and_no_networks() {
+fn ssh_is_open_to_all_only_with_keys_and_without_networks() {
     let lines = |text: &str, what: &str| {
         text.lines().filter(|l| l.contains(what)).map(str::trim).collect::<Vec<_>>().join("\n")
     };
     assert_eq!(lines(CLOSED, "dport 22 "), "");
     let keys =
         "[access]\nssh-keys = \"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"\n";
-    let text = rules(&SeedOverrides::of(&seed(keys)), &Known::default());
+    let text = rules(&SeedOverrides::of(&seed(keys)), &ClusterPeers::default());
     assert_eq!(lines(&text, "dport 22 "), "tcp dport 22 accept");
     assert_eq!(
         lines(OPENED, "dport 22 "),
@@ -61,14 +63,14 @@ fn ssh_is_open_to_anybody_only_when_there_are_keys_and_no_networks() {
 }
 
 #[test]
-fn networks_that_overlap_or_touch_become_one() {
+fn overlapping_and_adjacent_networks_are_merged() {
     let nets: Vec<IpNet> =
         ["10.0.1.0/24", "10.0.0.0/24", "10.0.0.7/32", "fd00::/64"].map(|n| n.parse().unwrap()).into();
     let shown: Vec<String> = disjoint(&nets).iter().map(plain).collect();
     assert_eq!(shown, ["10.0.0.0/23", "fd00::/64"]);
 }
 
-/// docs/hardening.md has every rule that a device may get, with its reason, in the order of the chains.
+/// docs/hardening.md lists every rule that a device may have, with its reason, in the order of the chains.
 #[test]
 fn rules_are_documented() {
     let doc = include_str!("../../../docs/hardening.md");

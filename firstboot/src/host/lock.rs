@@ -9,6 +9,7 @@ use crate::fault::{Code, Fault};
 use anyhow::{Context, Result};
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
@@ -79,8 +80,13 @@ fn open(state: &Path) -> Result<OwnedFd> {
         if let Some(above) = state.parent() {
             builder.create(above).with_context(|| format!("create {}", above.display()))?;
         }
-        let made = std::fs::DirBuilder::new().mode(0o700).create(state);
-        made.with_context(|| format!("create {}", state.display()))?;
+        match std::fs::DirBuilder::new().mode(0o700).create(state) {
+            // Another process has made it since.
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(error).with_context(|| format!("create {}", state.display()));
+            }
+            _ => {}
+        }
     }
     let mode = std::fs::metadata(state).with_context(|| format!("look at {}", state.display()))?.mode();
     // Every start would write to the flash otherwise.

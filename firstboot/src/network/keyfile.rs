@@ -8,14 +8,14 @@ use std::fmt::Write;
 use std::net::IpAddr;
 use zeroize::Zeroizing;
 
-/// Where they lie; NetworkManager ignores what others can read.
-pub(crate) const FOLDER: &str = "/etc/NetworkManager/system-connections";
+/// Directory of the profiles; NetworkManager ignores files that others can read.
+pub(crate) const DIR: &str = "/etc/NetworkManager/system-connections";
 /// Name of the profile that carries the addresses.
 pub(crate) const ID: &str = "firstboot";
 
-/// Everything that `network` asks for on `link`; nothing for what NetworkManager does by itself.
+/// The profiles for `network` on `link`; none where NetworkManager's default suffices.
 pub(crate) fn files(network: &Network, link: &Link) -> Vec<File> {
-    let profile = |id: &str, text: &str| File::secret(format!("{FOLDER}/{id}.nmconnection"), text);
+    let profile = |id: &str, text: &str| File::secret(format!("{DIR}/{id}.nmconnection"), text);
     if *link == Link::EveryWired && network.dns.is_empty() {
         return Vec::new();
     }
@@ -26,7 +26,7 @@ pub(crate) fn files(network: &Network, link: &Link) -> Vec<File> {
         if let Some(wifi) = &network.wifi {
             let _ = write!(text, "\n[wifi]\nmode=infrastructure\nssid={}\nhidden=true\n", ssid(&wifi.ssid));
             *text += "\n[wifi-security]\n";
-            // wpa-psk takes WPA3 as well where the network offers it.
+            // wpa-psk includes WPA3 where the network offers it.
             *text += match wifi.security {
                 Security::Both => "key-mgmt=wpa-psk\n",
                 Security::Wpa2 => "key-mgmt=wpa-psk\npmf=1\n",
@@ -38,12 +38,12 @@ pub(crate) fn files(network: &Network, link: &Link) -> Vec<File> {
         return vec![profile(ID, &text)];
     };
     let name = vlan_name(vlan);
-    // The interface below carries nothing of its own.
+    // The parent interface has no addresses of its own.
     let below = format!("{ID}-below");
     *text += &connection(ID, "vlan", &Link::Name(name));
     let parent = match link {
         Link::Name(name) => format!("parent={name}\n"),
-        // Without a parent it is found by the MAC address (nm-settings-keyfile(5), vlan.parent).
+        // Without `parent` NetworkManager finds the interface by MAC address (nm-settings-keyfile(5), vlan.parent).
         Link::EveryWired | Link::Mac(_) => String::new(),
     };
     let _ = write!(text, "\n[vlan]\nid={vlan}\n{parent}");
@@ -57,10 +57,10 @@ pub(crate) fn files(network: &Network, link: &Link) -> Vec<File> {
 }
 
 fn connection(id: &str, kind: &str, link: &Link) -> String {
-    // Before the profiles that NetworkManager makes up by itself.
+    // Higher than the priority of the profiles that NetworkManager generates.
     let head = format!("[connection]\nid={id}\ntype={kind}\nautoconnect-priority=100\n");
     match link {
-        // One profile for all of them (NM_CONNECTION_MULTI_CONNECT_MULTIPLE).
+        // One profile for all interfaces (NM_CONNECTION_MULTI_CONNECT_MULTIPLE).
         Link::EveryWired => format!("{head}multi-connect=3\n"),
         Link::Name(name) => format!("{head}interface-name={name}\n"),
         Link::Mac(mac) => format!("{head}\n[ethernet]\nmac-address={}\n", mac.to_ascii_uppercase()),
@@ -96,7 +96,7 @@ fn addresses(network: &Network) -> String {
     text
 }
 
-/// A name of plain characters as it is; any other as its bytes, which the format has as well.
+/// An SSID of plain characters unchanged; any other as a list of bytes.
 fn ssid(name: &str) -> String {
     match wifi::is_plain(name) {
         true => name.to_owned(),
@@ -104,7 +104,7 @@ fn ssid(name: &str) -> String {
     }
 }
 
-/// Escapes of key files (GLib, g_key_file_get_string): backslash, and a blank where it would be cut off.
+/// Escapes for key files (GLib, g_key_file_get_string): backslash, and a blank at either end, which would be trimmed.
 fn escaped(text: &str) -> Zeroizing<String> {
     let mut out = Zeroizing::new(String::with_capacity(2 * text.len()));
     for (index, c) in text.char_indices() {

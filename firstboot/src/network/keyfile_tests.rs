@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What NetworkManager is told, word by word.
+//! The profiles for NetworkManager, word by word.
 
 use super::*;
 use crate::network::tests::network;
 
 fn shown(lines: &str, link: Link) -> String {
     let files = files(&network(lines), &link);
-    assert!(files.iter().all(|f| f.mode == 0o600), "NetworkManager ignores what others can read");
+    assert!(files.iter().all(|f| f.mode == 0o600), "NetworkManager ignores files that others can read");
     files.iter().map(|f| format!("{}\n{}", f.path, *f.text)).collect()
 }
 
 #[test]
-fn networkmanager_does_dhcp_by_itself() {
+fn networkmanager_needs_no_profile_for_dhcp() {
     assert_eq!(shown("", Link::EveryWired), "");
     let own_dns = shown("dns = \"10.0.2.3\"", Link::EveryWired);
     assert!(own_dns.contains("\nmulti-connect=3\n") && own_dns.contains("\ndns=10.0.2.3;\nignore-auto-dns=true\n"));
@@ -48,7 +48,7 @@ ignore-auto-dns=true
 }
 
 #[test]
-fn a_vlan_by_mac_address() {
+fn vlan_by_mac_address() {
     assert_eq!(
         shown("vlan = 42\naddresses = \"10.0.2.15/24\"", Link::Mac("02:00:5e:00:53:0a".into())),
         "\
@@ -94,7 +94,7 @@ method=auto
 }
 
 #[test]
-fn a_radio_network() {
+fn wifi_network() {
     let lines = "wifi = { ssid = \"Café 1\", password = ' a\\b cdef ', country = \"DE\", security = \"wpa3\" }";
     assert_eq!(
         shown(lines, Link::Name("wlan0".into())),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The link: files of systemd-networkd, wpa_supplicant and NetworkManager, and which interface is meant.
+//! The link: files of systemd-networkd, wpa_supplicant and NetworkManager, and the choice of the interface.
 
 pub(crate) mod keyfile;
 pub(crate) mod networkd;
@@ -8,14 +8,14 @@ pub(crate) mod select_link;
 pub(crate) mod tests;
 pub(crate) mod wifi;
 
-/// The interfaces that are meant.
+/// The interfaces that `[network]` applies to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Link {
-    /// All that are wired and no part of another one.
+    /// All wired interfaces that are not part of another one.
     EveryWired,
-    /// By the kernel's name.
+    /// One interface, by the kernel's name.
     Name(String),
-    /// By hardware address, as sysfs writes it.
+    /// One interface, by hardware address in sysfs notation.
     Mac(String),
 }
 

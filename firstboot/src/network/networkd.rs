@@ -7,18 +7,18 @@ use crate::host::managed_files::File;
 use crate::seed::Network;
 use anyhow::Result;
 
-/// Where they lie.
-pub(crate) const FOLDER: &str = "/etc/systemd/network";
+/// Directory of the files.
+pub(crate) const DIR: &str = "/etc/systemd/network";
 
-/// Everything that `network` asks for on `link`.
+/// The files for `network` on `link`.
 pub(crate) fn files(network: &Network, link: &Link) -> Vec<File> {
-    let path = |name: &str| format!("{FOLDER}/50-firstboot{name}");
+    let path = |name: &str| format!("{DIR}/50-firstboot{name}");
     let main = |text: &str| File::public(path(".network"), text);
     let Some(id) = network.vlan else {
         return vec![main(&format!("{}\n{}", link_match(link), addresses(network)))];
     };
     let name = vlan_name(id);
-    // The interface below carries nothing of its own.
+    // The parent interface has no addresses of its own.
     let below =
         format!("{}\n[Network]\nVLAN={name}\nDHCP=no\nIPv6AcceptRA=no\nLinkLocalAddressing=no\n", link_match(link));
     vec![
@@ -28,13 +28,13 @@ pub(crate) fn files(network: &Network, link: &Link) -> Vec<File> {
     ]
 }
 
-/// Where a VLAN is told to networkd.
+/// File that defines the VLAN.
 pub(crate) fn vlan_file() -> String {
-    format!("{FOLDER}/50-firstboot-vlan.netdev")
+    format!("{DIR}/50-firstboot-vlan.netdev")
 }
 
-/// `Kind=!*` leaves out bridges, veth pairs, VLANs (which have the MAC address of what is below them) and everything
-/// else that is not a real interface.
+/// `Kind=!*` excludes bridges, veth pairs, VLANs (which have the MAC address of their parent) and all other virtual
+/// interfaces.
 fn link_match(link: &Link) -> String {
     match link {
         Link::EveryWired => "[Match]\nType=ether\nKind=!*\n".to_owned(),
@@ -45,8 +45,7 @@ fn link_match(link: &Link) -> String {
 
 fn addresses(network: &Network) -> String {
     let yes = |on: bool| if on { "yes" } else { "no" };
-    let mut text =
-        format!("[Network]\nDHCP={}\nIPv6AcceptRA={}\n", yes(network.dhcp), yes(network.router_tells_ipv6()));
+    let mut text = format!("[Network]\nDHCP={}\nIPv6AcceptRA={}\n", yes(network.dhcp), yes(network.has_router_ipv6()));
     text += "LinkLocalAddressing=ipv6\n";
     for address in &network.addresses {
         text += &format!("Address={address}\n");
@@ -62,13 +61,13 @@ fn addresses(network: &Network) -> String {
         text += "\n[DHCPv4]\n\
                  # Some servers give two addresses when the identifier changes between firmware and system.\n\
                  ClientIdentifier=mac\n\
-                 # The node's name is ours to say.\n\
+                 # firstboot sets the node's name.\n\
                  UseHostname=no\n";
         text += own_dns;
         text += "\n[DHCPv6]\nUseHostname=no\n";
         text += own_dns;
     }
-    if network.router_tells_ipv6() && !own_dns.is_empty() {
+    if network.has_router_ipv6() && !own_dns.is_empty() {
         text += "\n[IPv6AcceptRA]\n";
         text += own_dns;
     }
@@ -76,14 +75,14 @@ fn addresses(network: &Network) -> String {
 }
 
 impl Network {
-    /// Whether IPv6 addresses and routes come from router advertisements: unless the seed gives its own.
-    fn router_tells_ipv6(&self) -> bool {
+    /// Whether IPv6 addresses and routes come from router advertisements: unless the seed sets static ones.
+    fn has_router_ipv6(&self) -> bool {
         self.dhcp || !self.addresses.iter().any(|a| a.addr().is_ipv6())
     }
 }
 
-/// The VLAN's interface that a seed asked for, as the file has it that networkd was given.
-pub(crate) fn made_vlan(host: &Host) -> Result<Option<String>> {
+/// Name of the VLAN interface in the networkd file that firstboot wrote, if any.
+pub(crate) fn configured_vlan(host: &Host) -> Result<Option<String>> {
     let file = vlan_file();
     let text = if host.journal().knows(&file) { host.read_text(&file)? } else { None };
     Ok(text.and_then(|text| text.lines().find_map(|line| line.strip_prefix("Name=")).map(str::to_owned)))

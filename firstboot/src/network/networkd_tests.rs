@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What systemd-networkd is told, word by word; `tests.rs` shows the same files to networkd itself.
+//! The files for systemd-networkd, word by word; phases/network/real_tests.rs runs networkd itself with the same files.
 
 use super::*;
 use crate::network::tests::network;
@@ -29,7 +29,7 @@ LinkLocalAddressing=ipv6
 [DHCPv4]
 # Some servers give two addresses when the identifier changes between firmware and system.
 ClientIdentifier=mac
-# The node's name is ours to say.
+# firstboot sets the node's name.
 UseHostname=no
 
 [DHCPv6]
@@ -87,7 +87,7 @@ UseDNS=no
 }
 
 #[test]
-fn a_vlan_with_dhcp_and_own_name_servers() {
+fn vlan_with_dhcp_and_own_name_servers() {
     assert_eq!(
         shown("vlan = 42\ndns = [\"10.0.2.3\", \"fd00::3\"]", Link::Mac("02:00:5e:00:53:01".into())),
         "\
@@ -125,7 +125,7 @@ DNS=fd00::3
 [DHCPv4]
 # Some servers give two addresses when the identifier changes between firmware and system.
 ClientIdentifier=mac
-# The node's name is ours to say.
+# firstboot sets the node's name.
 UseHostname=no
 UseDNS=no
 

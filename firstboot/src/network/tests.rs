@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What tests of the link share.
+//! Shared helpers for tests of the link.
 
 use crate::seed::{self, Network};
 

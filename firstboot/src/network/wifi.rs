@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Configuration of wpa_supplicant, which joins a radio network where systemd-networkd gives the addresses:
+//! Configuration of wpa_supplicant, which joins a Wi-Fi network where systemd-networkd configures the addresses:
 //! wpa_supplicant.conf(5). Pure.
 
 use crate::host::managed_files::File;
@@ -7,24 +7,24 @@ use crate::seed::{Security, Wifi};
 use std::fmt::Write;
 use zeroize::Zeroizing;
 
-/// Where it lies.
-pub(crate) const FOLDER: &str = "/etc/wpa_supplicant";
+/// Directory of the configuration.
+pub(crate) const DIR: &str = "/etc/wpa_supplicant";
 /// The unit of one interface.
 pub(crate) const UNIT_FILE: &str = "/usr/lib/systemd/system/wpa_supplicant@.service";
-/// Tells the radio driver the country before wpa_supplicant or NetworkManager runs.
+/// Sets the country of the Wi-Fi driver before wpa_supplicant or NetworkManager runs.
 pub(crate) const COUNTRY_FILE: &str = "/etc/modprobe.d/firstboot-radio.conf";
 
 /// Path of the configuration for one interface, where the unit looks for it.
 pub(crate) fn path(interface: &str) -> String {
-    format!("{FOLDER}/wpa_supplicant-{interface}.conf")
+    format!("{DIR}/wpa_supplicant-{interface}.conf")
 }
 
-/// The interface whose configuration lies at `path`.
+/// The interface that the configuration at `path` belongs to.
 pub(crate) fn interface_of(path: &str) -> Option<&str> {
-    path.strip_prefix(FOLDER)?.strip_prefix("/wpa_supplicant-")?.strip_suffix(".conf")
+    path.strip_prefix(DIR)?.strip_prefix("/wpa_supplicant-")?.strip_suffix(".conf")
 }
 
-/// The configuration for one interface; it holds the passphrase.
+/// The configuration for one interface; it contains the passphrase.
 pub(crate) fn file(wifi: &Wifi, interface: &str) -> File {
     let (methods, protected) = match wifi.security {
         Security::Both => ("WPA-PSK WPA-PSK-SHA256 SAE", 1),
@@ -36,7 +36,7 @@ pub(crate) fn file(wifi: &Wifi, interface: &str) -> File {
     let _ = write!(
         text,
         "country={}\n# Either way of deriving the password element (WPA3 on 6 GHz has one only).\nsae_pwe=2\n\n\
-         network={{\n\tssid={}\n\t# Networks that do not tell their name are found by asking for it.\n\tscan_ssid=1\n\
+         network={{\n\tssid={}\n\t# Hidden networks are found by probe requests.\n\tscan_ssid=1\n\
          \tkey_mgmt={methods}\n\tieee80211w={protected}\n\tpsk=\"{}\"\n}}\n",
         wifi.country,
         ssid(&wifi.ssid),
@@ -45,12 +45,12 @@ pub(crate) fn file(wifi: &Wifi, interface: &str) -> File {
     File::secret(path(interface), &text)
 }
 
-/// Which country's rules the radio driver starts with.
+/// The country whose rules the Wi-Fi driver starts with.
 pub(crate) fn country_file(wifi: &Wifi) -> File {
     File::public(COUNTRY_FILE, &format!("options cfg80211 ieee80211_regdom={}\n", wifi.country))
 }
 
-/// A name of plain characters in quotes; any other as its bytes.
+/// An SSID of plain characters in quotes; any other as hexadecimal bytes.
 fn ssid(name: &str) -> String {
     match is_plain(name) {
         true => format!("\"{name}\""),
@@ -58,7 +58,7 @@ fn ssid(name: &str) -> String {
     }
 }
 
-/// Whether a network's name means the same in every file format: letters, digits, `-` and `_`, at least one letter.
+/// Whether an SSID means the same in every file format: letters, digits, `-` and `_`, at least one letter.
 pub(crate) fn is_plain(name: &str) -> bool {
     name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         && name.bytes().any(|b| b.is_ascii_alphabetic())
@@ -75,14 +75,14 @@ mod tests {
     }
 
     #[test]
-    fn a_radio_network_word_by_word() {
+    fn wifi_configuration_word_by_word() {
         let file = file(&wifi("Shop-12", Security::Both), "wlan0");
         assert_eq!((file.path.as_str(), file.mode), ("/etc/wpa_supplicant/wpa_supplicant-wlan0.conf", 0o600));
         assert_eq!(
             *file.text,
             "# Written by firstboot.\ncountry=DE\n\
              # Either way of deriving the password element (WPA3 on 6 GHz has one only).\nsae_pwe=2\n\n\
-             network={\n\tssid=\"Shop-12\"\n\t# Networks that do not tell their name are found by asking for it.\n\
+             network={\n\tssid=\"Shop-12\"\n\t# Hidden networks are found by probe requests.\n\
              \tscan_ssid=1\n\tkey_mgmt=WPA-PSK WPA-PSK-SHA256 SAE\n\tieee80211w=1\n\
              \tpsk=\"it's #1 \"\\secret\"\n}\n"
         );
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_not_plain_are_told_in_bytes() {
+    fn other_ssids_are_written_as_bytes() {
         let text = |name, security| file(&wifi(name, security), "w").text.to_string();
         assert!(text("Café 1", Security::Wpa2).contains("\tssid=436166c3a92031\n"));
         assert!(text("12", Security::Wpa2).contains("\tssid=3132\n"));

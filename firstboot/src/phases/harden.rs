@@ -13,7 +13,7 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
     let kept = SeedOverrides::of(&cx.seed);
     let held = || -> Result<bool> {
         Ok(cx.host.read_kept(OVERRIDES.path).bytes == Some(kept.bytes()?)
-            && firewall::holds(&cx.host, &cx.seed)?
+            && firewall::is_current(&cx.host, &cx.seed)?
             && harden::is_current(&cx.host, &kept)?)
     };
     held().owned_by(Owner::Host)
@@ -23,7 +23,7 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     let kept = SeedOverrides::of(&cx.seed);
     let keep = || -> Result<()> {
         cx.host.keep(OVERRIDES, &kept.bytes()?)?;
-        firewall::put(&cx.host, &cx.seed)
+        firewall::store_and_apply(&cx.host, &cx.seed)
     };
     keep().owned_by(Owner::Host)?;
     harden::apply(&cx.host, &kept)

@@ -115,7 +115,7 @@ fn why_not(host: &Host, seed: &Seed) -> Result<(Code, String)> {
     let mut told = Vec::new();
     for link in &links {
         let meant = network.interface.as_ref().is_none_or(|i| i.means(&link.name, &link.mac));
-        if !meant || (network.wifi.is_some() && !link.radio) {
+        if !meant || (network.wifi.is_some() && !link.wifi) {
             continue;
         }
         let over = |name: &str| name == link.name || network.vlan.is_some_and(|id| name == vlan_name(id));

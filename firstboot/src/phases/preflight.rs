@@ -8,7 +8,7 @@ use crate::fault::{Fault, OwnedBy, Owner};
 use crate::journal::Record;
 use crate::journal::facts::Fact;
 use crate::preflight::check::CheckContext;
-use crate::preflight::{Outcome, judge, look};
+use crate::preflight::{Outcome, judge, run_checks};
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
     let outcomes = early(cx);
@@ -33,7 +33,7 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
 }
 
 fn early(cx: &Cx) -> Vec<Outcome> {
-    look(&CheckContext::new(&cx.host, &cx.image, &cx.bundle, Some(Ok(&cx.seed))), true)
+    run_checks(&CheckContext::new(&cx.host, &cx.image, &cx.bundle, Some(Ok(&cx.seed))), true)
 }
 
 fn warnings(outcomes: &[Outcome]) -> impl Iterator<Item = &Outcome> {

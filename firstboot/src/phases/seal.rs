@@ -4,8 +4,8 @@
 
 use super::context::Cx;
 use super::events;
-use crate::boot_partition::copies::{beside, is_copy};
-use crate::boot_partition::{BootPartition, SEED_NAMES, Sought, encodings};
+use crate::boot_partition::copies::{is_copy, is_editor_backup};
+use crate::boot_partition::{BootPartition, SEED_NAMES, SecretDigest, encodings};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::host::kept::RECEIPT;
@@ -43,7 +43,7 @@ pub fn spend(cx: &Cx) -> Result<(), Fault> {
     let work = || -> Result<()> {
         // Noted first: later nobody knows what to look for. Of a part that is left the whole was noted before.
         if !token.is_spent() {
-            cx.host.note(Fact::TokenDigest, Sought::secret(token.secret()).digest())?;
+            cx.host.note(Fact::TokenDigest, SecretDigest::of_secret(token.secret()).digest())?;
         }
         let found = cx.boot.files_with(token.secret())?;
         let found = found.into_iter().filter(|name| !name.eq_ignore_ascii_case(cx.seed_name) && is_copy(name));
@@ -70,7 +70,7 @@ pub fn spend(cx: &Cx) -> Result<(), Fault> {
 fn destroy(host: &Host, boot: &BootPartition, seed: Option<&str>) -> Result<(), Fault> {
     let noted = host.journal().fact(Fact::TokenCopies).unwrap_or_default().to_owned();
     let work = || -> Result<()> {
-        for name in boot.list()?.iter().filter(|name| beside(name)) {
+        for name in boot.list()?.iter().filter(|name| is_editor_backup(name)) {
             erase(host, boot, name)?;
         }
         for name in noted.lines().filter(|name| is_copy(name)).chain(seed) {
@@ -84,8 +84,8 @@ fn destroy(host: &Host, boot: &BootPartition, seed: Option<&str>) -> Result<(), 
         host.change_boot("zero", "free clusters", || boot.zero_free_clusters()).map(drop)
     };
     work().owned_by(Owner::Host)?;
-    let sought = host.journal().fact(Fact::TokenDigest).map(Sought::by_digest);
-    sought.map_or(Ok(()), |sought| nothing_left(host, boot, &sought))
+    let secret = host.journal().fact(Fact::TokenDigest).map(SecretDigest::from_digest);
+    secret.map_or(Ok(()), |secret| nothing_left(host, boot, &secret))
 }
 
 /// Overwrites a file on the boot partition with zeros, and removes it when that is durable. Nothing happens when it is
@@ -103,19 +103,19 @@ pub(crate) fn is_half_erased(bytes: &[u8]) -> bool {
 }
 
 /// Overwrites what is left of the token outside of files. A fault that names the files in which it still stands.
-fn nothing_left(host: &Host, boot: &BootPartition, sought: &Sought) -> Result<(), Fault> {
-    let places = boot.scan_for(sought).owned_by(Owner::Host)?;
+fn nothing_left(host: &Host, boot: &BootPartition, secret: &SecretDigest) -> Result<(), Fault> {
+    let places = boot.scan_for_secret(secret).owned_by(Owner::Host)?;
     if places.is_empty() {
         return Ok(());
     }
-    let files = boot.files_holding(sought).owned_by(Owner::Host)?;
+    let files = boot.files_with_secret(secret).owned_by(Owner::Host)?;
     if !files.is_empty() {
         let files = files.join(", ");
         let text = format!("destroy the seed: the token also stands in {files}; remove it from the boot partition");
         return Err(Fault::new(Code::TokenLeft, text));
     }
-    host.change_boot("overwrite", "what is left", || boot.blank(&places)).owned_by(Owner::Host)?;
-    match boot.scan_for(sought).owned_by(Owner::Host)?.len() {
+    host.change_boot("overwrite", "what is left", || boot.erase(&places)).owned_by(Owner::Host)?;
+    match boot.scan_for_secret(secret).owned_by(Owner::Host)?.len() {
         0 => Ok(()),
         left => {
             let text = format!(

@@ -20,7 +20,7 @@ fn device(root: &std::path::Path, copies: &[&str]) -> (Cx, Rc<Seen>) {
     cx.boot.write("seed.toml", SEED.as_bytes()).unwrap();
     for (number, name) in copies.iter().enumerate() {
         if let Some((folder, _)) = name.split_once('/') {
-            cx.boot.make_folder_for_tests(folder).unwrap();
+            cx.boot.make_directory_for_tests(folder).unwrap();
         }
         cx.boot.write(name, &encodings(SEED)[number % 3]).unwrap();
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a check is given, and what it finds.
+//! The input and the result of a check.
 
 use crate::bundle::installed::Installed;
 use crate::fault::{Code, Fault};
@@ -11,11 +11,11 @@ use std::cell::OnceCell;
 
 /// One row of the list.
 pub struct Check {
-    /// Its name; kubeadm's where kubeadm has such a check.
+    /// Name of the check; kubeadm's name where kubeadm has the same check.
     pub id: &'static str,
-    /// Whether the phase `preflight` looks at it, too.
+    /// Whether the phase `preflight` runs it too.
     pub early: bool,
-    pub(super) look: fn(&CheckContext<'_>) -> Result<Finding>,
+    pub(super) run: fn(&CheckContext<'_>) -> Result<Finding>,
 }
 
 /// What one check found, with words for it and, unless all is well, its code.
@@ -31,25 +31,25 @@ pub enum Finding {
 /// Why there is no seed that can be used: code and text.
 pub type Refusal = (Code, String);
 
-/// What each API server said: `host:port`; how far it is ahead of this device's clock in seconds, or why not.
+/// Reply of each API server: `host:port`, and by how many seconds its clock is ahead of this device's, or the fault.
 pub(super) type Times = Vec<(String, Result<i64, Fault>)>;
 
-/// What the checks look at.
+/// Input of the checks.
 pub struct CheckContext<'a> {
     /// The machine.
     pub host: &'a Host,
-    /// What the image says of itself.
+    /// The image's description of itself.
     pub image: &'a ImageInfo,
     /// The bundle in the image.
     pub bundle: &'a Installed,
-    /// The seed, if there is one; why it is refused, if it is.
+    /// The seed, if there is one, or the reason why it is refused.
     pub seed: Option<Result<&'a Seed, Refusal>>,
-    /// What the API servers said, once they were asked.
+    /// Replies of the API servers, once they were queried.
     pub(super) times: OnceCell<Times>,
 }
 
 impl<'a> CheckContext<'a> {
-    /// What the checks look at, nothing of it asked for yet.
+    /// Input of the checks; API servers are not queried yet.
     pub fn new(
         host: &'a Host,
         image: &'a ImageInfo,
@@ -59,12 +59,12 @@ impl<'a> CheckContext<'a> {
         CheckContext { host, image, bundle, seed, times: OnceCell::new() }
     }
 
-    /// The seed, when it can be used.
-    pub(super) fn good_seed(&self) -> Option<&'a Seed> {
+    /// The seed, if it can be used.
+    pub(super) fn usable_seed(&self) -> Option<&'a Seed> {
         self.seed.as_ref().and_then(|s| s.as_ref().ok()).copied()
     }
 
-    /// Whether this phase is behind us.
+    /// Whether this phase is done.
     pub(super) fn done(&self, phase: &str) -> bool {
         self.host.journal().done(phase)
     }

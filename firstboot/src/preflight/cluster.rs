@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The way to the cluster: each API server reachable and proven, the clock beside it, no proxy that kubelet would ask.
-//! No credential is sent.
+//! The path to the cluster: each API server is reachable and authentic, the clock agrees with the cluster's, and
+//! kubelet would not use a proxy. No credential is sent.
 
 use super::check::Finding::{self, Error, Fine, Warning};
 use super::check::{CheckContext, Times};
@@ -15,45 +15,45 @@ use crate::text::{timestamp, unix_seconds};
 use anyhow::Result;
 use std::time::SystemTime;
 
-/// A clock that is this far off shows in logs and tokens; the join sets it right. Seconds.
+/// A difference between the clocks, in seconds, that affects logs and tokens; the join corrects the clock.
 const APART: u64 = 60;
 
-/// The API servers of the cluster, `host:port`; those of kubelet once there is a kubelet.
-fn servers(ground: &CheckContext<'_>) -> Result<Vec<String>> {
-    if ground.done("join") {
-        return Ok(vec![host_of(&cluster(ground.host)?.0)]);
+/// The API servers in the seed, `host:port`; after the join the one that kubelet uses.
+fn servers(context: &CheckContext<'_>) -> Result<Vec<String>> {
+    if context.done("join") {
+        return Ok(vec![host_of(&cluster(context.host)?.0)]);
     }
-    let seed = ground.good_seed();
+    let seed = context.usable_seed();
     Ok(seed.map(|s| s.cluster.apiserver.iter().map(ToString::to_string).collect()).unwrap_or_default())
 }
 
-/// Asks each API server once.
-fn times<'g>(ground: &'g CheckContext<'_>) -> Result<&'g Times> {
-    if let Some(times) = ground.times.get() {
+/// Queries each API server once.
+fn times<'g>(context: &'g CheckContext<'_>) -> Result<&'g Times> {
+    if let Some(times) = context.times.get() {
         return Ok(times);
     }
     let mut times = Times::new();
     let mut ask = |at: String, time: &dyn Fn() -> Result<SystemTime, Fault>| {
-        let told = time();
-        let now = unix_seconds(ground.host.now()) as i64;
-        times.push((at, told.map(|t| unix_seconds(t) as i64 - now)));
+        let replied = time();
+        let now = unix_seconds(context.host.now()) as i64;
+        times.push((at, replied.map(|t| unix_seconds(t) as i64 - now)));
     };
-    if ground.done("join") {
-        let (server, ca) = cluster(ground.host)?;
-        let via = proxy_env::kept(ground.host)?;
+    if context.done("join") {
+        let (server, ca) = cluster(context.host)?;
+        let via = proxy_env::kept(context.host)?;
         ask(host_of(&server), &|| server_time(&via, &server, &ca));
-    } else if let Some(seed) = ground.good_seed() {
+    } else if let Some(seed) = context.usable_seed() {
         for at in &seed.cluster.apiserver {
             ask(at.to_string(), &|| endpoint_time(&seed.network.via, at, &seed.cluster.trust));
         }
     }
-    Ok(ground.times.get_or_init(|| times))
+    Ok(context.times.get_or_init(|| times))
 }
 
-pub(super) fn endpoint(ground: &CheckContext<'_>) -> Result<Finding> {
-    let times = times(ground)?;
+pub(super) fn endpoint(context: &CheckContext<'_>) -> Result<Finding> {
+    let times = times(context)?;
     if times.is_empty() {
-        return Ok(match &ground.seed {
+        return Ok(match &context.seed {
             Some(Err((code, why))) => Error(*code, why.clone()),
             _ => Warning(Code::NoSeed, "there is no seed yet, so no API server to ask".into()),
         });
@@ -69,18 +69,18 @@ pub(super) fn endpoint(ground: &CheckContext<'_>) -> Result<Finding> {
     })
 }
 
-pub(super) fn clock(ground: &CheckContext<'_>) -> Result<Finding> {
-    let host = ground.host;
-    let (now, floor) = (unix_seconds(host.now()), unix_seconds(clock::floor(host, ground.image)?));
+pub(super) fn clock(context: &CheckContext<'_>) -> Result<Finding> {
+    let host = context.host;
+    let (now, floor) = (unix_seconds(host.now()), unix_seconds(clock::floor(host, context.image)?));
     if now < floor {
         let text = format!(
-            "set the clock: it says {}, but it is {} or later; firstboot-guard.service should have done so",
+            "set the clock: it shows {}, but it is {} or later; firstboot-guard.service should have done so",
             timestamp(now),
             timestamp(floor)
         );
         return Ok(Error(Code::ClockWrong, text));
     }
-    let ahead = times(ground)?.iter().find_map(|(_, t)| t.as_ref().ok()).copied();
+    let ahead = times(context)?.iter().find_map(|(_, t)| t.as_ref().ok()).copied();
     Ok(match ahead {
         Some(by) if by.unsigned_abs() > APART => {
             let word = if by > 0 { "behind" } else { "ahead of" };
@@ -96,10 +96,10 @@ pub(super) fn clock(ground: &CheckContext<'_>) -> Result<Finding> {
     })
 }
 
-/// kubelet takes proxies from its environment, as Go programs do; firstboot does not. What systemd gives to all
-/// services, it gave to this one.
-pub(super) fn proxy(ground: &CheckContext<'_>) -> Result<Finding> {
-    let environment = ground.host.read("/proc/self/environ")?.unwrap_or_default();
+/// kubelet takes proxies from its environment, as Go programs do; firstboot does not. systemd gives the same default
+/// environment to all services, so this process has it too.
+pub(super) fn proxy(context: &CheckContext<'_>) -> Result<Finding> {
+    let environment = context.host.read("/proc/self/environ")?.unwrap_or_default();
     let environment = String::from_utf8_lossy(&environment).into_owned();
     let value = |name: &str| {
         let set = |l: &str| l.split_once('=').is_some_and(|(n, v)| n.eq_ignore_ascii_case(name) && !v.is_empty());
@@ -109,8 +109,8 @@ pub(super) fn proxy(ground: &CheckContext<'_>) -> Result<Finding> {
         return Ok(Fine("no HTTPS_PROXY is set".into()));
     }
     let exceptions = value("NO_PROXY").unwrap_or_default();
-    // A proxy's address may hold a password: it is not shown.
-    let through: Vec<String> = servers(ground)?.into_iter().filter(|at| !excepted(at, &exceptions)).collect();
+    // The address of a proxy may contain a password, so the message omits it.
+    let through: Vec<String> = servers(context)?.into_iter().filter(|at| !excepted(at, &exceptions)).collect();
     Ok(match through.is_empty() {
         true => Fine("HTTPS_PROXY is set, and NO_PROXY leaves out the API server".into()),
         false => Warning(
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exceptions_are_read_as_go_reads_them() {
+    fn no_proxy_is_parsed_as_in_go() {
         for (at, exceptions, want) in [
             ("10.0.0.1:6443", "10.0.0.0/8", true),
             ("10.0.0.1:6443", "10.0.0.2, 192.168.0.0/16", false),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The device itself: room, memory, identity, and what the bundle brings.
+//! The device itself: disk space, memory, identity and bundle.
 
 use super::check::CheckContext;
 use super::check::Finding::{self, Error, Fine, Warning};
@@ -10,14 +10,14 @@ use crate::identity::{self, MACHINE_ID};
 use crate::journal::facts::Fact;
 use anyhow::{Context, Result};
 
-/// kubelet, containerd and the system take about 300 MiB; below this nothing is left for a pod.
+/// kubelet, containerd and the system use about 300 MiB; with less than this no memory is left for a pod.
 const LEAST_MIB: u64 = 400;
-/// Boards sold with 1 GiB show about this much; with less, kubelet evicts pods early (memory.available<100Mi).
+/// Boards sold with 1 GiB report about this much; with less, kubelet evicts pods early (memory.available<100Mi).
 const COMFORTABLE_MIB: u64 = 900;
 
-pub(super) fn disk(ground: &CheckContext<'_>) -> Result<Finding> {
-    let mounts = ground.host.read_text("/proc/mounts")?.unwrap_or_default();
-    // proc_mounts(5): device, mount point, type, options. The last line for a point is what is seen there.
+pub(super) fn disk(context: &CheckContext<'_>) -> Result<Finding> {
+    let mounts = context.host.read_text("/proc/mounts")?.unwrap_or_default();
+    // proc_mounts(5): device, mount point, type, options. The last line of a mount point is the visible mount.
     let root = mounts.lines().rev().find(|l| l.split_whitespace().nth(1) == Some("/"));
     let options = root.and_then(|l| l.split_whitespace().nth(3)).unwrap_or_default();
     if options.split(',').any(|o| o == "ro") {
@@ -25,10 +25,10 @@ pub(super) fn disk(ground: &CheckContext<'_>) -> Result<Finding> {
             "write to the root file system: it is read-only; if it was not meant to be, the disk has errors (dmesg)";
         return Ok(Error(Code::DiskReadOnly, text.into()));
     }
-    let need = room(ground.host, ground.bundle)?;
-    let free = ground.host.free_bytes("/")?;
+    let need = room(context.host, context.bundle)?;
+    let free = context.host.free_bytes("/")?;
     let (need_mib, free_mib) = (need.div_ceil(1 << 20), free >> 20);
-    Ok(match (free < need, ground.done("images")) {
+    Ok(match (free < need, context.done("images")) {
         (false, _) => Fine(format!("{free_mib} MiB are free, {need_mib} are needed")),
         (true, false) => Error(
             Code::DiskFull,
@@ -44,8 +44,8 @@ pub(super) fn disk(ground: &CheckContext<'_>) -> Result<Finding> {
     })
 }
 
-pub(super) fn memory(ground: &CheckContext<'_>) -> Result<Finding> {
-    let text = ground.host.read_text("/proc/meminfo")?.unwrap_or_default();
+pub(super) fn memory(context: &CheckContext<'_>) -> Result<Finding> {
+    let text = context.host.read_text("/proc/meminfo")?.unwrap_or_default();
     let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:")).context("find MemTotal in /proc/meminfo")?;
     let kib = line.trim().trim_end_matches("kB").trim().parse::<u64>().context("read MemTotal in /proc/meminfo")?;
     let mib = kib >> 10;
@@ -58,14 +58,14 @@ pub(super) fn memory(ground: &CheckContext<'_>) -> Result<Finding> {
     })
 }
 
-pub(super) fn machine_id(ground: &CheckContext<'_>) -> Result<Finding> {
-    if identity::machine_id(ground.host)?.is_none() {
-        return Ok(match ground.done("identity") {
+pub(super) fn machine_id(context: &CheckContext<'_>) -> Result<Finding> {
+    if identity::machine_id(context.host)?.is_none() {
+        return Ok(match context.done("identity") {
             false => Fine("the phase identity makes one".into()),
             true => Error(Code::SettingUndone, format!("find an id in {MACHINE_ID}: it was there and is not any more")),
         });
     }
-    Ok(match identity::came_with_image(ground.host, ground.image)? {
+    Ok(match identity::came_with_image(context.host, context.image)? {
         false => Fine("made on this device".into()),
         true => Warning(
             Code::MachineIdInImage,
@@ -74,12 +74,12 @@ pub(super) fn machine_id(ground: &CheckContext<'_>) -> Result<Finding> {
     })
 }
 
-pub(super) fn node_name(ground: &CheckContext<'_>) -> Result<Finding> {
-    if let Some(name) = ground.host.journal().fact(Fact::Node) {
+pub(super) fn node_name(context: &CheckContext<'_>) -> Result<Finding> {
+    if let Some(name) = context.host.journal().fact(Fact::Node) {
         return Ok(Fine(name.to_owned()));
     }
-    let template = ground.good_seed().and_then(|s| s.node.name.as_ref());
-    Ok(match identity::name_by_hardware(ground.host, template) {
+    let template = context.usable_seed().and_then(|s| s.node.name.as_ref());
+    Ok(match identity::name_by_hardware(context.host, template) {
         Ok(Some(name)) => Fine(name),
         Ok(None) => {
             let text = "this device has neither a serial number nor a permanent MAC address: it gets a random name, \
@@ -90,8 +90,8 @@ pub(super) fn node_name(ground: &CheckContext<'_>) -> Result<Finding> {
     })
 }
 
-pub(super) fn sandbox_image(ground: &CheckContext<'_>) -> Result<Finding> {
-    let manifest = &ground.bundle.manifest;
+pub(super) fn sandbox_image(context: &CheckContext<'_>) -> Result<Finding> {
+    let manifest = &context.bundle.manifest;
     let name = &manifest.sandbox_image;
     if !manifest.images.iter().any(|i| i.name == *name) {
         return Ok(Error(
@@ -99,10 +99,10 @@ pub(super) fn sandbox_image(ground: &CheckContext<'_>) -> Result<Finding> {
             format!("find sandbox image {name} in the bundle: without it no pod starts offline"),
         ));
     }
-    if !ground.done("images") {
+    if !context.done("images") {
         return Ok(Fine(format!("the bundle brings {name}")));
     }
-    Ok(match Cri::connect(ground.host.sys())?.image(name)? {
+    Ok(match Cri::connect(context.host.sys())?.image(name)? {
         Some(_) => Fine(name.clone()),
         None => {
             Error(Code::SettingUndone, format!("find sandbox image {name} in the runtime: it was imported and is gone"))

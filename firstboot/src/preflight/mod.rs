@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What has to hold of a device before it can be a node: kubeadm's preflight checks under kubeadm's ids, and ours.
+//! The requirements of a device before it can be a node: kubeadm's preflight checks with kubeadm's ids, and
+//! firstboot's.
 //!
-//! [`CHECKS`] is the list. `firstboot preflight` looks at all of them; the phase of that name looks at those whose cause
-//! no phase mends, so that a device that cannot become a node says so before anything is installed. What a phase makes
-//! itself (swap, modules, names) it checks itself. Nothing here changes the machine.
+//! [`CHECKS`] is the list. `firstboot preflight` runs all of them. The phase of that name runs those whose failures no
+//! phase repairs, so that a device that cannot become a node reports it before anything is installed. Each phase checks
+//! its own results itself (swap, modules, names). Nothing here changes the machine.
 
 pub mod check;
 mod cluster;
@@ -27,44 +28,44 @@ use serde::Serialize;
 
 use check::Finding::{Error, Fine, Warning};
 
-/// In the order of `kubeadm join`, then ours.
+/// All checks: kubeadm's in the order of `kubeadm join`, then firstboot's.
 pub const CHECKS: &[Check] = &[
-    Check { id: "IsPrivilegedUser", early: true, look: |g| Ok(kubeadm::privileged(g.host.sys())) },
-    Check { id: "FileAvailable--etc-kubernetes-kubelet.conf", early: true, look: kubeadm::kubelet_conf },
-    Check { id: "FileAvailable--etc-kubernetes-bootstrap-kubelet.conf", early: true, look: kubeadm::bootstrap_conf },
-    Check { id: "CRI", early: false, look: kubeadm::cri },
-    Check { id: "ContainerRuntimeVersion", early: false, look: kubeadm::runtime_version },
-    Check { id: "Swap", early: false, look: kubeadm::swap },
-    Check { id: "FileExisting-losetup", early: true, look: |g| kubeadm::program(g, "losetup") },
-    Check { id: "FileExisting-mount", early: true, look: |g| kubeadm::program(g, "mount") },
-    Check { id: "FileExisting-cp", early: true, look: |g| kubeadm::program(g, "cp") },
-    Check { id: "SystemVerification", early: true, look: system::verification },
-    Check { id: "Hostname", early: false, look: kubeadm::hostname },
-    Check { id: "KubeletVersion", early: false, look: kubeadm::kubelet_version },
-    Check { id: "Service-kubelet", early: false, look: kubeadm::kubelet_service },
-    Check { id: "Port-10250", early: true, look: kubeadm::port },
-    Check { id: "FileAvailable--etc-kubernetes-pki-ca.crt", early: true, look: kubeadm::ca },
-    Check { id: "HTTPProxy", early: true, look: cluster::proxy },
-    Check { id: "FileContent--proc-sys-net-ipv4-ip_forward", early: false, look: kubeadm::forward_v4 },
-    Check { id: "FileContent--proc-sys-net-ipv6-conf-default-forwarding", early: false, look: kubeadm::forward_v6 },
-    Check { id: "Disk", early: true, look: device::disk },
-    Check { id: "Memory", early: true, look: device::memory },
-    Check { id: "CgroupMemory", early: true, look: system::cgroup_memory },
-    Check { id: "MachineId", early: true, look: device::machine_id },
-    Check { id: "NodeName", early: false, look: device::node_name },
-    Check { id: "SandboxImage", early: false, look: device::sandbox_image },
-    Check { id: "Endpoint", early: false, look: cluster::endpoint },
-    Check { id: "Clock", early: false, look: cluster::clock },
+    Check { id: "IsPrivilegedUser", early: true, run: |g| Ok(kubeadm::privileged(g.host.sys())) },
+    Check { id: "FileAvailable--etc-kubernetes-kubelet.conf", early: true, run: kubeadm::kubelet_conf },
+    Check { id: "FileAvailable--etc-kubernetes-bootstrap-kubelet.conf", early: true, run: kubeadm::bootstrap_conf },
+    Check { id: "CRI", early: false, run: kubeadm::cri },
+    Check { id: "ContainerRuntimeVersion", early: false, run: kubeadm::runtime_version },
+    Check { id: "Swap", early: false, run: kubeadm::swap },
+    Check { id: "FileExisting-losetup", early: true, run: |g| kubeadm::program(g, "losetup") },
+    Check { id: "FileExisting-mount", early: true, run: |g| kubeadm::program(g, "mount") },
+    Check { id: "FileExisting-cp", early: true, run: |g| kubeadm::program(g, "cp") },
+    Check { id: "SystemVerification", early: true, run: system::verification },
+    Check { id: "Hostname", early: false, run: kubeadm::hostname },
+    Check { id: "KubeletVersion", early: false, run: kubeadm::kubelet_version },
+    Check { id: "Service-kubelet", early: false, run: kubeadm::kubelet_service },
+    Check { id: "Port-10250", early: true, run: kubeadm::port },
+    Check { id: "FileAvailable--etc-kubernetes-pki-ca.crt", early: true, run: kubeadm::ca },
+    Check { id: "HTTPProxy", early: true, run: cluster::proxy },
+    Check { id: "FileContent--proc-sys-net-ipv4-ip_forward", early: false, run: kubeadm::forward_v4 },
+    Check { id: "FileContent--proc-sys-net-ipv6-conf-default-forwarding", early: false, run: kubeadm::forward_v6 },
+    Check { id: "Disk", early: true, run: device::disk },
+    Check { id: "Memory", early: true, run: device::memory },
+    Check { id: "CgroupMemory", early: true, run: system::cgroup_memory },
+    Check { id: "MachineId", early: true, run: device::machine_id },
+    Check { id: "NodeName", early: false, run: device::node_name },
+    Check { id: "SandboxImage", early: false, run: device::sandbox_image },
+    Check { id: "Endpoint", early: false, run: cluster::endpoint },
+    Check { id: "Clock", early: false, run: cluster::clock },
 ];
 
-/// One row of the answer: the JSON that docs/operations.md describes.
+/// One row of the result: the JSON that docs/operations.md describes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Outcome {
     /// Name of the check.
     pub id: &'static str,
     /// `ok`, `warning` or `error`.
     pub level: &'static str,
-    /// What was found, one line.
+    /// Result, one line.
     pub message: String,
     /// Who must act; `null` when all is well.
     pub owner: Option<Owner>,
@@ -73,7 +74,7 @@ pub struct Outcome {
 }
 
 #[derive(Serialize)]
-struct Answer<'a> {
+struct JsonReport<'a> {
     version: u32,
     checks: &'a [Outcome],
 }
@@ -88,7 +89,7 @@ impl Outcome {
         Outcome { id, level, message: one_line(&message), owner: code.map(Code::owner), code }
     }
 
-    /// Whether this keeps the device from joining.
+    /// Whether this result prevents the join.
     pub fn is_error(&self) -> bool {
         self.level == "error"
     }
@@ -101,12 +102,12 @@ impl Outcome {
     }
 }
 
-/// Looks at all checks, or at those that the phase looks at. Without root rights nothing else can be seen, so that
-/// comes first and, when it fails, alone.
-pub fn look(ground: &CheckContext<'_>, early_only: bool) -> Vec<Outcome> {
+/// Runs all checks, or only those of the phase. Without root rights the others cannot work, so the check for root runs
+/// first and, if it fails, alone.
+pub fn run_checks(context: &CheckContext<'_>, early_only: bool) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     for check in CHECKS.iter().filter(|c| c.early || !early_only) {
-        let finding = (check.look)(ground).unwrap_or_else(|e| Error(Code::Host, format!("{e:#}")));
+        let finding = (check.run)(context).unwrap_or_else(|e| Error(Code::Host, format!("{e:#}")));
         outcomes.push(Outcome::new(check.id, finding));
         if check.id == CHECKS[0].id && outcomes.iter().any(Outcome::is_error) {
             break;
@@ -126,20 +127,21 @@ pub fn judge(outcomes: &[Outcome]) -> Result<(), Fault> {
     Err(Fault::new(code, texts.join("; ")))
 }
 
-/// What `firstboot preflight` prints: a line a check, or one JSON document.
-pub fn shown(outcomes: &[Outcome], json: bool) -> Result<String> {
+/// Output of `firstboot preflight`: one line per check, or one JSON document.
+pub fn render(outcomes: &[Outcome], json: bool) -> Result<String> {
     if json {
-        return Ok(serde_json::to_string_pretty(&Answer { version: 1, checks: outcomes })? + "\n");
+        return Ok(serde_json::to_string_pretty(&JsonReport { version: 1, checks: outcomes })? + "\n");
     }
     Ok(outcomes.iter().map(|o| o.line() + "\n").collect())
 }
 
-/// Looks at this device from outside a run.
+/// Runs all checks on this device, outside of a run.
 ///
 /// # Errors
-/// An image fault without a description of the image or its bundle; a host fault when the disks cannot be seen.
+/// An image fault when the description of the image or its bundle is missing; a host fault when the disks cannot be
+/// read.
 pub fn of_device(open: impl FnOnce() -> Result<Host, Fault>) -> Result<Vec<Outcome>, Fault> {
-    // An ordinary user cannot even open the journal.
+    // An ordinary user cannot open the journal.
     let root = kubeadm::privileged(&Linux::new());
     if matches!(root, Error(..)) {
         return Ok(vec![Outcome::new(CHECKS[0].id, root)]);
@@ -149,16 +151,16 @@ pub fn of_device(open: impl FnOnce() -> Result<Host, Fault>) -> Result<Vec<Outco
     let bundle = Installed::read(&host)?;
     let found = find_seed(&image);
     let seed = found.as_ref().map(|s| s.as_ref().map_err(|(code, why)| (*code, why.clone())));
-    Ok(look(&CheckContext::new(&host, &image, &bundle, seed), false))
+    Ok(run_checks(&CheckContext::new(&host, &image, &bundle, seed), false))
 }
 
-/// The seed that a run would take, or why it would not.
+/// The seed that a run would use, or the reason why a run would refuse it.
 fn find_seed(image: &ImageInfo) -> Option<Result<Seed, Refusal>> {
     let places = match locate(&image.boot_label) {
         Ok(places) => places,
         Err(error) => return Some(Err((Code::BootDisk, format!("{error:#}")))),
     };
-    // A card that cannot be read is one without a seed here; the run says more.
+    // An unreadable boot partition counts as one without a seed; the run reports details.
     let (_, bytes) = places.iter().find_map(|p| p.partition.seed().ok().flatten())?;
     Some(seed::parse(&bytes).map_err(|e| (e.code, e.to_string())))
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The kernel: release, configuration and cgroups, as `k8s.io/system-validators` 1.12 wants them.
+//! The kernel: release, configuration and cgroups, as `k8s.io/system-validators` 1.12 requires them.
 //!
-//! Kinder in one thing: a kernel that does not show its configuration is a warning, not an error, because kubelet does
-//! not look at it either. The memory controller has a check of its own, [`cgroup_memory`]: it is the one thing that is
-//! off on whole families of boards, and the cure depends on the board.
+//! One check is less strict: a kernel that does not expose its configuration is a warning, not an error, because
+//! kubelet does not read it either. The memory controller has a check of its own, [`cgroup_memory`]: it is off on whole
+//! families of boards, and the fix depends on the board.
 
 use super::check::CheckContext;
 use super::check::Finding::{self, Error, Fine, Warning};
@@ -12,7 +12,7 @@ use crate::host::Host;
 use anyhow::Result;
 use std::collections::BTreeSet;
 
-/// Without `CONFIG_`; `A|B`: either.
+/// Option names without `CONFIG_`; `A|B` requires one of both.
 const REQUIRED: &[&str] = &[
     "NAMESPACES",
     "NET_NS",
@@ -31,7 +31,7 @@ const REQUIRED: &[&str] = &[
     "CGROUP_BPF",
     "CGROUP_PIDS",
     "CGROUP_SCHED",
-    // Ours: containerd's snapshotter, pods on a bridge.
+    // Required by firstboot: containerd's snapshotter, pods on a bridge.
     "OVERLAY_FS",
     "BRIDGE_NETFILTER",
 ];
@@ -40,13 +40,12 @@ const OPTIONAL: &[&str] = &["BLK_DEV_DM", "CFS_BANDWIDTH", "SECCOMP", "SECCOMP_F
 const CONTROLLERS: &[&str] = &["cpu", "cpuset", "pids"];
 const CGROUPS: &str = "/sys/fs/cgroup/cgroup.controllers";
 
-pub(super) fn verification(ground: &CheckContext<'_>) -> Result<Finding> {
-    let host = ground.host;
+pub(super) fn verification(context: &CheckContext<'_>) -> Result<Finding> {
+    let host = context.host;
     let release = host.read_text("/proc/sys/kernel/osrelease")?.unwrap_or_default();
     let (mut errors, mut warnings) = (Vec::new(), Vec::new());
     if !tested(&release) {
-        warnings
-            .push(format!("kernel {release} is none that Kubernetes is tested with (5.4, 5.10, 5.15, 6 and later)"));
+        warnings.push(format!("Kubernetes is not tested with kernel {release} (5.4, 5.10, 5.15, 6 and later)"));
     }
     match host.read_text(CGROUPS)? {
         None => errors.push("use cgroup v2: /sys/fs/cgroup is not; kubelet does not start with v1".to_owned()),
@@ -126,19 +125,19 @@ fn options(text: &str) -> BTreeSet<String> {
     text.lines().filter_map(set).collect()
 }
 
-pub(super) fn cgroup_memory(ground: &CheckContext<'_>) -> Result<Finding> {
-    // Without cgroup v2 there is no such file, and SystemVerification says so.
-    let Some(there) = ground.host.read_text(CGROUPS)? else { return Ok(Fine("not looked at: no cgroup v2".into())) };
+pub(super) fn cgroup_memory(context: &CheckContext<'_>) -> Result<Finding> {
+    // Without cgroup v2 there is no such file, and SystemVerification reports that.
+    let Some(there) = context.host.read_text(CGROUPS)? else { return Ok(Fine("not looked at: no cgroup v2".into())) };
     if there.split_whitespace().any(|c| c == "memory") {
         return Ok(Fine("cgroup controller memory is on".into()));
     }
-    let model = ground.host.read_text("/sys/firmware/devicetree/base/model")?.unwrap_or_default();
-    // The words that Raspberry Pi kernels need, and where.
-    let cure = match model.starts_with("Raspberry Pi") {
+    let model = context.host.read_text("/sys/firmware/devicetree/base/model")?.unwrap_or_default();
+    // Raspberry Pi kernels read these options from another file.
+    let fix = match model.starts_with("Raspberry Pi") {
         true => "append cgroup_enable=memory cgroup_memory=1 to the single line of /boot/firmware/cmdline.txt",
         false => "add cgroup_enable=memory cgroup_memory=1 to the kernel command line",
     };
-    Ok(Error(Code::CgroupMemory, format!("find cgroup controller memory: it is off; {cure}")))
+    Ok(Error(Code::CgroupMemory, format!("find cgroup controller memory: it is off; {fix}")))
 }
 
 #[cfg(test)]
@@ -146,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kernels_that_kubernetes_is_tested_with() {
+    fn tested_kernels() {
         for good in ["5.4.0", "5.10.110-v8+", "5.15.0-1-arm64", "6.12.57+deb13-amd64", "7.0.1"] {
             assert!(tested(good), "{good}");
         }
@@ -156,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn options_that_are_off_are_not_there() {
+    fn disabled_options_are_absent() {
         let text = "CONFIG_A=y\nCONFIG_B=m\n# CONFIG_C is not set\nCONFIG_D=n\nCONFIG_E=\"y\"\n";
         assert_eq!(options(text).into_iter().collect::<Vec<_>>(), ["A", "B"]);
     }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Each check on a device that is all right, then with that one thing wrong: level, owner and exact words.
+//! Each check on a good device, then with one thing wrong: level, owner and exact text.
 
 use super::check::CheckContext;
-use super::{CHECKS, Outcome, judge, shown};
+use super::{CHECKS, Outcome, judge, render};
 use crate::bundle::installed::Installed;
 use crate::bundle::{Blob, File, Image, Manifest};
 use crate::fault::Code;
@@ -22,7 +22,7 @@ const CONFIG: &str = "NAMESPACES NET_NS PID_NS IPC_NS UTS_NS CPUSETS MEMCG INET 
     NETFILTER_XT_TARGET_REDIRECT NETFILTER_XT_MATCH_COMMENT FAIR_GROUP_SCHED CGROUPS CGROUP_BPF CGROUP_PIDS \
     CGROUP_SCHED OVERLAY_FS BRIDGE_NETFILTER BLK_DEV_DM CFS_BANDWIDTH SECCOMP SECCOMP_FILTER CGROUP_HUGETLB";
 
-/// A device that is flashed, seeded and all right.
+/// A flashed and seeded device that passes all checks.
 struct Device {
     dir: tempfile::TempDir,
     host: Host,
@@ -94,8 +94,8 @@ impl Device {
 
     fn outcome(&self, id: &str) -> Outcome {
         let check = CHECKS.iter().find(|c| c.id == id).unwrap();
-        let ground = CheckContext::new(&self.host, &self.image, &self.bundle, self.seed.as_ref().map(Ok));
-        Outcome::new(check.id, (check.look)(&ground).unwrap())
+        let context = CheckContext::new(&self.host, &self.image, &self.bundle, self.seed.as_ref().map(Ok));
+        Outcome::new(check.id, (check.run)(&context).unwrap())
     }
 
     /// `[LEVEL ID]: message (owner)`, without the id.
@@ -114,19 +114,19 @@ fn seed(more: &str) -> Option<Seed> {
 }
 
 #[test]
-fn a_device_that_is_all_right() {
+fn good_device_passes() {
     let mut device = device();
     device.seed = seed("");
-    // The API server of this seed is nowhere.
-    let looked = CHECKS.iter().filter(|c| !["Endpoint", "Clock"].contains(&c.id));
-    for check in looked {
+    // The API server of this seed does not exist.
+    let checked = CHECKS.iter().filter(|c| !["Endpoint", "Clock"].contains(&c.id));
+    for check in checked {
         let outcome = device.outcome(check.id);
         assert_eq!((outcome.level, outcome.code), ("ok", None), "{}", outcome.line());
     }
 }
 
 #[test]
-fn what_another_join_left_is_named_and_our_own_files_are_not() {
+fn files_of_another_join_are_errors_and_own_files_are_not() {
     let device = device();
     for (id, path) in [
         ("FileAvailable--etc-kubernetes-kubelet.conf", KUBELET_CONF),
@@ -144,7 +144,7 @@ fn what_another_join_left_is_named_and_our_own_files_are_not() {
 }
 
 #[test]
-fn port_10250_is_kubelets() {
+fn port_10250_must_be_free_or_kubelets() {
     let device = device();
     device.put("proc/net/tcp6", "head\n   1: 00000000000000000000000000000000:280A 0:0 0A 0\n");
     let taken = "[ERROR] free port 10250 for kubelet: something listens on it, see ss -ltnp (host, FB308)";
@@ -180,7 +180,7 @@ fn kernels_and_cgroups() {
 }
 
 #[test]
-fn the_memory_controller_with_the_cure_for_the_board() {
+fn missing_memory_controller_is_reported_with_a_fix_for_the_board() {
     let device = device();
     device.put("sys/fs/cgroup/cgroup.controllers", "cpuset cpu io pids\n");
     let want = "[ERROR] find cgroup controller memory: it is off; add cgroup_enable=memory cgroup_memory=1 to the kernel \
@@ -193,7 +193,7 @@ fn the_memory_controller_with_the_cure_for_the_board() {
 }
 
 #[test]
-fn room_and_memory() {
+fn disk_space_and_memory() {
     let mut device = device();
     device.put("proc/meminfo", "MemTotal:         498000 kB\n");
     assert_eq!(device.line("Memory"), "[WARNING] 486 MiB of memory leave little for pods (host, FB306)");
@@ -221,7 +221,7 @@ fn room_and_memory() {
 }
 
 #[test]
-fn a_machine_id_that_came_with_the_image_is_everybodys() {
+fn machine_id_from_the_image_is_a_warning() {
     let mut device = device();
     device.image.build_time = u64::MAX >> 2;
     let want = "[WARNING] empty /etc/machine-id in the image: it came with it, so every device flashed from it has the \
@@ -235,7 +235,7 @@ fn a_machine_id_that_came_with_the_image_is_everybodys() {
 }
 
 #[test]
-fn names_by_template_hardware_and_chance() {
+fn node_names_by_template_and_hardware() {
     let mut device = device();
     assert_eq!(device.line("NodeName"), "[OK] edge-ab-12");
     device.put("sys/class/dmi/id/product_serial", "To be filled by O.E.M.\n");
@@ -248,7 +248,7 @@ fn names_by_template_hardware_and_chance() {
 }
 
 #[test]
-fn what_a_phase_makes_is_looked_at_after_it() {
+fn results_of_a_phase_are_checked_after_it() {
     let device = device();
     device.put("proc/swaps", "Filename Type\n/dev/zram0 partition 1 0 100\n");
     assert_eq!(device.line("Swap"), "[OK] /dev/zram0 is on; the phase kernel switches it off");
@@ -278,11 +278,11 @@ fn what_a_phase_makes_is_looked_at_after_it() {
     assert_eq!(older.line("KubeletVersion"), want);
     std::fs::remove_file(older.dir.path().join("usr/bin/mount")).unwrap();
     let line = older.line("FileExisting-mount");
-    assert!(line.starts_with("[ERROR] find mount: kubelet calls it and it is in no folder of "), "{line}");
+    assert!(line.starts_with("[ERROR] find mount: kubelet calls it and it is in no directory of "), "{line}");
 }
 
 #[test]
-fn a_bundle_without_its_sandbox_image() {
+fn bundle_without_its_sandbox_image() {
     let mut device = device();
     device.bundle.manifest.sandbox_image = "registry.k8s.io/pause:9".into();
     let want = "[ERROR] find sandbox image registry.k8s.io/pause:9 in the bundle: without it no pod starts offline (image, FB204)";
@@ -290,7 +290,7 @@ fn a_bundle_without_its_sandbox_image() {
 }
 
 #[test]
-fn a_proxy_that_kubelet_would_ask() {
+fn proxy_that_kubelet_would_use() {
     let mut device = device();
     device.seed = seed("");
     device.put("proc/self/environ", "https_proxy=http://user:secret@proxy:3128\0NO_PROXY=.example.org\0");
@@ -302,7 +302,7 @@ fn a_proxy_that_kubelet_would_ask() {
 }
 
 #[test]
-fn without_a_seed_there_is_nobody_to_ask() {
+fn no_api_server_is_queried_without_a_seed() {
     let device = device();
     assert_eq!(device.line("Endpoint"), "[WARNING] there is no seed yet, so no API server to ask (seed, FB101)");
     let want = "[OK] 2023-11-14T22:15:00Z, not before 2023-11-14T22:13:20Z; no API server to compare with";
@@ -317,9 +317,9 @@ fn without_a_seed_there_is_nobody_to_ask() {
     assert_eq!(found.line(), "[ERROR Endpoint]: seed.toml:3: unknown table [x] (seed, FB105)");
 }
 
-/// Two API servers: a real TLS server that proves itself, and a port that nobody listens on.
+/// Two API servers: a real TLS server with a valid certificate, and a closed port.
 #[test]
-fn api_servers_are_asked_and_their_clock_is_compared() {
+fn api_servers_are_queried_and_their_clock_is_compared() {
     let ca = Ca::new();
     let good = serve(ca.leaf("127.0.0.1", 2020, 2090), ok_json("{}"));
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -327,7 +327,7 @@ fn api_servers_are_asked_and_their_clock_is_compared() {
         let head = format!("version = 1\n[cluster]\napiserver = [{servers}]\ntoken = \"abcdef.0123456789abcdef\"\n");
         let seed = seed::parse(format!("{head}ca-cert = \"\"\"\n{}\"\"\"\n", ca.pem).as_bytes()).unwrap();
         let device = Device { seed: Some(seed), ..device() };
-        // The server says 2026-11-22T16:31:48Z.
+        // The server's time is 2026-11-22T16:31:48Z.
         device.host.sys().set_clock(SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_365_108 - 3600)).unwrap();
         (device.line("Endpoint"), device.line("Clock"))
     };
@@ -344,16 +344,16 @@ fn api_servers_are_asked_and_their_clock_is_compared() {
 }
 
 #[test]
-fn a_clock_below_its_floor() {
+fn clock_before_its_floor() {
     let mut device = device();
     device.image.build_time = BUILT + 3600;
-    let want = "[ERROR] set the clock: it says 2023-11-14T22:15:00Z, but it is 2023-11-14T23:13:20Z or later; \
+    let want = "[ERROR] set the clock: it shows 2023-11-14T22:15:00Z, but it is 2023-11-14T23:13:20Z or later; \
                 firstboot-guard.service should have done so (host, FB311)";
     assert_eq!(device.line("Clock"), want);
 }
 
 #[test]
-fn errors_become_one_fault_and_the_answer_is_json() {
+fn errors_become_one_fault_and_the_report_is_json() {
     let device = device();
     device.put("proc/meminfo", "MemTotal: 1024 kB\n");
     device.put("sys/fs/cgroup/cgroup.controllers", "cpuset cpu pids\n");
@@ -367,9 +367,9 @@ fn errors_become_one_fault_and_the_answer_is_json() {
              memory: it is off; add cgroup_enable=memory cgroup_memory=1 to the kernel command line"
         )
     );
-    let json: serde_json::Value = serde_json::from_str(&shown(&outcomes, true).unwrap()).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&render(&outcomes, true).unwrap()).unwrap();
     let want = serde_json::json!({"id": "Swap", "level": "ok", "message": "swap is off", "owner": null, "code": null});
     assert_eq!((&json["version"], &json["checks"][0]), (&1.into(), &want));
     assert_eq!((&json["checks"][1]["owner"], &json["checks"][1]["code"]), (&"host".into(), &"FB306".into()));
-    assert_eq!(shown(&outcomes[..1], false).unwrap(), "[OK Swap]: swap is off\n");
+    assert_eq!(render(&outcomes[..1], false).unwrap(), "[OK Swap]: swap is off\n");
 }

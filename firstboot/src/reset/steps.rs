@@ -15,7 +15,7 @@ use crate::identity::{MACHINE_ID, came_with_image};
 use crate::image::ImageInfo;
 use crate::journal::facts::{self, Fact};
 use crate::journal::{JOURNAL, JOURNAL_COPY, Record};
-use crate::network::networkd::made_vlan;
+use crate::network::networkd::configured_vlan;
 use crate::status::STATUS_FOR_ALL;
 use anyhow::{Context, Result};
 use std::cell::Cell;
@@ -138,7 +138,7 @@ impl Work<'_> {
     }
 
     fn links(&self) -> Result<()> {
-        let failed = packets::delete_links(self.host, made_vlan(self.host)?.as_deref())?;
+        let failed = packets::delete_links(self.host, configured_vlan(self.host)?.as_deref())?;
         self.all_told("delete interfaces", failed);
         Ok(())
     }

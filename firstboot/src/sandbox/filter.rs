@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The seccomp filter: system calls that a TLS client with threads needs; any other fails with EPERM.
+//! The seccomp filter: allows the system calls that a TLS client with threads needs; all others fail with EPERM.
 //!
-//! Arguments are looked at where the number alone says too little: which sockets, which way a file is opened,
-//! whether memory becomes executable. What pointers point at (paths) cannot be seen here: that is Landlock's part.
+//! The filter checks arguments where the number of the call is not enough: the kind of socket, the mode of opening a
+//! file, executable memory. It cannot follow pointers (to paths); Landlock covers those.
 
 use anyhow::{Context, Result};
 use seccompiler::{
@@ -34,7 +34,7 @@ const PLAIN: &[i64] = &[
     libc::SYS_epoll_ctl,
     libc::SYS_epoll_pwait,
     libc::SYS_eventfd2,
-    // The network; which sockets there are is said in `socket`.
+    // The network; the rule for `socket` limits the kinds of sockets.
     libc::SYS_connect,
     libc::SYS_bind,
     libc::SYS_getsockname,
@@ -73,7 +73,7 @@ const PLAIN: &[i64] = &[
     libc::SYS_restart_syscall,
     libc::SYS_exit,
     libc::SYS_exit_group,
-    // Time and chance.
+    // Time and randomness.
     libc::SYS_clock_gettime,
     libc::SYS_clock_getres,
     libc::SYS_gettimeofday,
@@ -83,16 +83,16 @@ const PLAIN: &[i64] = &[
     libc::SYS_uname,
 ];
 
-/// Calls that only this architecture has.
+/// Calls that exist only on this architecture.
 #[cfg(target_arch = "x86_64")]
 const OLD: &[i64] = &[libc::SYS_stat, libc::SYS_lstat, libc::SYS_poll, libc::SYS_epoll_wait, libc::SYS_arch_prctl];
 #[cfg(not(target_arch = "x86_64"))]
 const OLD: &[i64] = &[];
 
-/// Puts the filter on every thread of this process.
+/// Installs the filter on every thread of this process.
 pub(super) fn install() -> Result<()> {
     let allowed = program(allowed()?, SeccompAction::Errno(libc::EPERM as u32), SeccompAction::Allow)?;
-    // Its flags lie behind a pointer. "Not there" makes the C library use clone, whose flags can be seen.
+    // The flags of clone3 are behind a pointer. ENOSYS makes the C library use clone, whose flags the filter can check.
     let hidden = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     let hidden = program(hidden, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32))?;
     for filter in [hidden, allowed] {
@@ -110,7 +110,7 @@ fn program(rules: Rules, otherwise: SeccompAction, matched: SeccompAction) -> Re
 fn allowed() -> Result<Rules> {
     let mut rules: Rules = PLAIN.iter().chain(OLD).map(|call| (*call, Vec::new())).collect();
     let int = |n: i32| u64::from(n.unsigned_abs());
-    // Opening, for reading only.
+    // Files may be opened only for reading.
     let writing = int(libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND);
     rules.insert(libc::SYS_openat, vec![rule(&[masked(2, writing, 0)?])?]);
     #[cfg(target_arch = "x86_64")]
@@ -125,18 +125,18 @@ fn allowed() -> Result<Rules> {
         }
     }
     rules.insert(libc::SYS_socket, sockets);
-    // Memory that is never executable.
+    // Memory may not be executable.
     let executable = int(libc::PROT_EXEC);
     rules.insert(libc::SYS_mmap, vec![rule(&[masked(2, executable, 0)?])?]);
     rules.insert(libc::SYS_mprotect, vec![rule(&[masked(2, executable, 0)?])?]);
-    // Threads of this process, no process and no namespace.
+    // New threads of this process, but no process and no namespace.
     let thread = int(libc::CLONE_THREAD);
     let namespaces = int(libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWPID);
     rules.insert(libc::SYS_clone, vec![rule(&[masked(0, thread | namespaces, thread)?])?]);
-    // The name of a thread; whether a socket blocks; the size of the stack.
+    // Thread name (PR_SET_NAME); non-blocking mode of a socket (FIONBIO); stack limit, read only (RLIMIT_STACK).
     rules.insert(libc::SYS_prctl, vec![rule(&[equal(0, int(libc::PR_SET_NAME))?])?]);
     rules.insert(libc::SYS_ioctl, vec![rule(&[equal(1, 0x5421)?])?]);
-    rules.insert(libc::SYS_prlimit64, vec![rule(&[equal(0, 0)?, equal(1, 3)?, nothing(2)?])?]);
+    rules.insert(libc::SYS_prlimit64, vec![rule(&[equal(0, 0)?, equal(1, 3)?, is_null(2)?])?]);
     Ok(rules)
 }
 
@@ -152,7 +152,7 @@ fn masked(argument: u8, mask: u64, value: u64) -> Result<SeccompCondition> {
     SeccompCondition::new(argument, Dword, SeccompCmpOp::MaskedEq(mask), value).context(MAKE)
 }
 
-/// A null pointer.
-fn nothing(argument: u8) -> Result<SeccompCondition> {
+/// The argument is a null pointer.
+fn is_null(argument: u8) -> Result<SeccompCondition> {
     SeccompCondition::new(argument, Qword, SeccompCmpOp::Eq, 0).context(MAKE)
 }

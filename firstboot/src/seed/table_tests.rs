@@ -288,8 +288,8 @@ fn bad() -> Vec<(String, &'static str)> {
         ),
         (
             network("proxy = \"https://proxy:3128\""),
-            "seed.toml:7: malformed proxy in [network]: expected a proxy that is spoken to by http://; what goes through it \
-             is encrypted all the same",
+            "seed.toml:7: malformed proxy in [network]: expected a proxy with http://; the traffic through it is \
+            encrypted all the same",
         ),
         (
             network("proxy = \"http://proxy:3128\"\nno-proxy = \"a,b\""),

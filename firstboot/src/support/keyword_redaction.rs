@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Secrets that are known by the word before them: `psk="…"`, `password: …`, `Authorization: Bearer …`. Pure.
+//! Redacts secrets that follow a keyword: `psk="…"`, `password: …`, `Authorization: Bearer …`. Pure.
 
-/// A word after which a value is secret.
-struct KeyWord {
-    /// Lower case; what may stand before it (`wpa_psk`, `sae_password`) does not matter.
+/// A keyword before a secret value.
+struct Keyword {
+    /// The keyword in lower case, with any prefix (`wpa_psk`, `sae_password`).
     word: &'static str,
-    /// Whether a value without quotes may hold blanks, and so goes to the end of the line.
+    /// Whether a value without quotes may contain blanks, and so extends to the end of the line.
     line: bool,
-    /// Whether a blank alone may stand before the value.
+    /// Whether a blank is a sufficient separator before the value.
     blank: bool,
 }
 
-const fn value(word: &'static str) -> KeyWord {
-    KeyWord { word, line: false, blank: false }
+const fn value(word: &'static str) -> Keyword {
+    Keyword { word, line: false, blank: false }
 }
 
-const fn line(word: &'static str) -> KeyWord {
-    KeyWord { word, line: true, blank: false }
+const fn line(word: &'static str) -> Keyword {
+    Keyword { word, line: true, blank: false }
 }
 
-const KEY_WORDS: &[KeyWord] = &[
+const KEYWORDS: &[Keyword] = &[
     line("psk"),
     line("passphrase"),
     line("password"),
@@ -29,11 +29,11 @@ const KEY_WORDS: &[KeyWord] = &[
     line("private_key"),
     line("wep-key0"),
     line("wep_key0"),
-    KeyWord { word: "bearer", line: false, blank: true },
-    KeyWord { word: "--token", line: false, blank: true },
-    KeyWord { word: "--tls-bootstrap-token", line: false, blank: true },
-    KeyWord { word: "--discovery-token", line: false, blank: true },
-    KeyWord { word: "--password", line: false, blank: true },
+    Keyword { word: "bearer", line: false, blank: true },
+    Keyword { word: "--token", line: false, blank: true },
+    Keyword { word: "--tls-bootstrap-token", line: false, blank: true },
+    Keyword { word: "--discovery-token", line: false, blank: true },
+    Keyword { word: "--password", line: false, blank: true },
     value("token"),
     value("secret"),
     value("key-data"),
@@ -44,12 +44,12 @@ const KEY_WORDS: &[KeyWord] = &[
     value("access_key"),
 ];
 
-/// The line without the values that follow a key word.
-pub(super) fn after_key_words(text: &str) -> String {
+/// The line with [`MARK`] in place of the values that follow a keyword.
+pub(super) fn redact_after_keywords(text: &str) -> String {
     let mut text = text.to_owned();
-    // ASCII case alone: places in both texts are the same.
+    // Only ASCII letters change case, so offsets in both texts are equal.
     let mut small = text.to_ascii_lowercase();
-    for key in KEY_WORDS {
+    for key in KEYWORDS {
         let mut from = 0;
         while let Some(at) = small[from..].find(key.word).map(|at| from + at + key.word.len()) {
             from = at;
@@ -65,9 +65,9 @@ pub(super) fn after_key_words(text: &str) -> String {
     text
 }
 
-/// Where the value of a key word that ends at `at` begins and ends; `None` when none follows.
-fn value_at(text: &str, at: usize, key: &KeyWord) -> Option<(usize, usize)> {
-    // A key may itself be in quotes, and those escaped: `"token":"…"`, `\"token\":\"…\"`.
+/// Start and end of the value of a keyword that ends at `at`; `None` when no value follows.
+fn value_at(text: &str, at: usize, key: &Keyword) -> Option<(usize, usize)> {
+    // The keyword itself may be in quotes, also in escaped ones: `"token":"…"`, `\"token\":\"…\"`.
     let rest = text[at..].trim_start_matches(['\\', '"', '\'']);
     let assigned = rest.trim_start().strip_prefix([':', '=']).map(str::trim_start);
     let rest = match assigned {
@@ -81,7 +81,7 @@ fn value_at(text: &str, at: usize, key: &KeyWord) -> Option<(usize, usize)> {
     let (value, end) = match quote {
         Some(quote) => {
             let inner = &value[1..];
-            // Where a quotation mark is part of the value, as wpa_supplicant allows, what is behind it goes as well.
+            // wpa_supplicant allows quotation marks in the value, so redact up to the last one of the line.
             let end = if key.line { inner.rfind(quote) } else { closing(inner, quote, depth) };
             (inner, end.unwrap_or(inner.len()))
         }
@@ -92,8 +92,8 @@ fn value_at(text: &str, at: usize, key: &KeyWord) -> Option<(usize, usize)> {
     (end > 0).then_some((start, start + end))
 }
 
-/// Where a quoted value ends whose opening mark has `depth` backslashes before it: at a mark with no more of them. One with more is
-/// part of the value.
+/// End of a quoted value whose opening quotation mark has `depth` backslashes before it: the first quotation mark with
+/// at most as many. One with more backslashes is part of the value.
 fn closing(inner: &str, quote: char, depth: usize) -> Option<usize> {
     inner.match_indices(quote).find_map(|(at, _)| {
         let before = inner[..at].len() - inner[..at].trim_end_matches('\\').len();
@@ -101,5 +101,5 @@ fn closing(inner: &str, quote: char, depth: usize) -> Option<usize> {
     })
 }
 
-/// Stands where a secret was.
+/// Replaces a secret.
 pub const MARK: &str = "[redacted]";

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `firstboot report`: one archive (tar, gzip) for whoever is asked to help, without a secret in it and of bounded size.
+//! `firstboot report`: collects a support archive (tar, gzip) of bounded size, without secrets.
 //!
-//! [`FILES`] and [`COMMANDS`] are the list of what goes in. Every text goes through [`redact()`]. The seed, kubelet.conf and
-//! kubelet's certificates and keys are in no list; of those files that hold secrets, the values are read so that they can
-//! be taken out of everything else ([`known()`]).
+//! [`FILES`], [`COMMANDS`] and [`LOGS`] list the content. Every text goes through [`redact()`]. The seed, kubelet.conf
+//! and kubelet's certificates and keys are in no list; firstboot reads the secrets in them only in order to redact them
+//! elsewhere ([`collect_secrets()`]).
 
 mod device_secrets;
 mod keyword_redaction;
@@ -11,9 +11,9 @@ mod redact;
 #[cfg(test)]
 mod tests;
 
-pub use device_secrets::known;
+pub use device_secrets::collect_secrets;
 pub use keyword_redaction::MARK;
-pub use redact::{Known, redact};
+pub use redact::{DeviceSecrets, redact};
 
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::Host;
@@ -26,10 +26,10 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use std::io::Write;
 
-/// How large an archive may get, uncompressed.
+/// Limits of an archive's uncompressed size.
 #[derive(Clone, Copy)]
 struct Limits {
-    /// Most bytes of one text; of a longer one the end is kept, which is the newest of a log.
+    /// Most bytes of one text; of a longer text the end is kept, which is the newest part of a log.
     text: usize,
     /// Most bytes of all texts together.
     total: usize,
@@ -37,7 +37,7 @@ struct Limits {
 
 const LIMITS: Limits = Limits { text: 512 << 10, total: 8 << 20 };
 
-/// Files that are read as they are, below the name that they get.
+/// Files to include: name in the archive, path on the device.
 const FILES: &[(&str, &str)] = &[
     ("firstboot/journal", JOURNAL),
     ("firstboot/receipt.json", "/var/lib/firstboot/receipt.json"),
@@ -60,7 +60,7 @@ const FILES: &[(&str, &str)] = &[
     ("network/interfaces", "/proc/net/dev"),
 ];
 
-/// Commands whose output goes in. Each has its own limit of time: none may keep the others from being asked.
+/// Commands whose output is included. Each has a time limit, so that a hanging command does not block the others.
 const COMMANDS: &[(&str, &[&str])] = &[
     ("versions/kubelet", &["kubelet", "--version"]),
     ("versions/containerd", &["containerd", "--version"]),
@@ -96,7 +96,7 @@ const JOURNALCTL: &[&str] = &[
     "--lines=2000",
 ];
 
-/// Units whose log lines go in.
+/// Logs to include: name in the archive, selection by journalctl.
 const LOGS: &[(&str, &[&str])] = &[
     ("logs/firstboot", &["--unit=firstboot*"]),
     ("logs/kubelet", &["--unit=kubelet.service"]),
@@ -105,32 +105,32 @@ const LOGS: &[(&str, &[&str])] = &[
     ("logs/warnings", &["--priority=warning"]),
 ];
 
-/// A text of firstboot's own, made when it is asked for: status, preflight, audit.
+/// A text of firstboot's own, generated on demand: status, preflight, audit.
 pub type Own<'a> = (&'a str, &'a dyn Fn() -> Result<String>);
 
-/// The archive: `own` texts, then what the lists name.
+/// Builds the archive: `own` texts, then the listed files, commands and logs.
 ///
 /// # Errors
-/// When it cannot be put together; what cannot be read is said in its place and is no error.
-pub fn archive(host: &Host, own: &[Own<'_>], known: &Known) -> Result<Vec<u8>, Fault> {
-    within(LIMITS, host, own, known)
+/// When the archive cannot be built. An unreadable source is no error: its entry contains the reason instead.
+pub fn archive(host: &Host, own: &[Own<'_>], secrets: &DeviceSecrets) -> Result<Vec<u8>, Fault> {
+    within(LIMITS, host, own, secrets)
 }
 
-fn within(limits: Limits, host: &Host, own: &[Own<'_>], known: &Known) -> Result<Vec<u8>, Fault> {
+fn within(limits: Limits, host: &Host, own: &[Own<'_>], secrets: &DeviceSecrets) -> Result<Vec<u8>, Fault> {
     let mut archive = Archive {
         tar: tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default())),
-        folder: folder(host),
+        directory: archive_name(host),
         time: unix_seconds(host.now()),
         limits,
-        known,
+        secrets,
     };
     fill(&mut archive, host, own).owned_by(Owner::Host)?;
     let gzip = archive.tar.into_inner().context("write the archive").owned_by(Owner::Host)?;
     gzip.finish().context("write the archive").owned_by(Owner::Host)
 }
 
-/// Name of the archive's one folder, and of its file before `.tar.gz`: node and time, which tell archives apart.
-pub fn folder(host: &Host) -> String {
+/// Name of the archive's top directory, and of its file without `.tar.gz`: node and time, which distinguish archives.
+pub fn archive_name(host: &Host) -> String {
     let node = host.journal().fact(Fact::Node).unwrap_or("device").to_owned();
     format!("firstboot-report-{node}-{}", timestamp(unix_seconds(host.now())).replace(':', ""))
 }
@@ -158,30 +158,30 @@ fn fill(archive: &mut Archive<'_>, host: &Host, own: &[Own<'_>]) -> Result<()> {
 
 struct Archive<'a> {
     tar: tar::Builder<GzEncoder<Vec<u8>>>,
-    folder: String,
+    directory: String,
     time: u64,
-    /// What is left of them, for all texts to come.
+    /// Limits of the texts still to come.
     limits: Limits,
-    known: &'a Known,
+    secrets: &'a DeviceSecrets,
 }
 
 impl Archive<'_> {
-    /// Adds one text, or why there is none.
+    /// Adds one text, or the reason why there is none.
     fn add(&mut self, name: &str, text: Result<Vec<u8>>) -> Result<()> {
         let bytes = text.unwrap_or_else(|error| one_line(&format!("not there: {error:#}")).into_bytes());
-        // Redacted before it is cut, so that no half of a secret is left at the cut.
-        let text = cut(redact(&bytes, self.known), self.limits.text.min(self.limits.total));
+        // Redact before cutting, so that no part of a secret is left at the cut.
+        let text = cut(redact(&bytes, self.secrets), self.limits.text.min(self.limits.total));
         self.limits.total -= text.len().min(self.limits.total);
         let mut header = tar::Header::new_ustar();
         header.set_size(text.len() as u64);
         header.set_mode(0o600);
         header.set_mtime(self.time);
-        let path = format!("{}/{name}", self.folder);
+        let path = format!("{}/{name}", self.directory);
         self.tar.append_data(&mut header, path, text.as_bytes()).with_context(|| format!("add {name} to the archive"))
     }
 }
 
-/// The last lines of a text that is too long, and how much is not there.
+/// The last lines of a text that is too long, after a line with the number of omitted bytes.
 fn cut(text: String, limit: usize) -> String {
     if text.len() <= limit {
         return text;
@@ -193,11 +193,11 @@ fn cut(text: String, limit: usize) -> String {
     head + &text[at..]
 }
 
-/// Writes the archive to `file`, or to standard output when that is `-`; gives a line for people.
+/// Writes the archive to `file`, or to standard output when `file` is `-`; returns a line for people.
 ///
 /// # Errors
-/// A host fault when it cannot be written.
-pub fn put(host: &Host, archive: &[u8], file: &str) -> Result<Option<String>, Fault> {
+/// A host fault when the archive cannot be written.
+pub fn write_archive(host: &Host, archive: &[u8], file: &str) -> Result<Option<String>, Fault> {
     if file == "-" {
         std::io::stdout().write_all(archive).context("write the archive").owned_by(Owner::Host)?;
         return Ok(None);

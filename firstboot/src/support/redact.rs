@@ -1,28 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Takes secrets out of text that other programs wrote: by their form, by the word before them, and by value where this
-//! device knows it. It takes too much rather than too little. Pure.
+//! Redacts secrets in the output of other programs: by form, by the keyword before them, and by value where this device
+//! knows it. It redacts too much rather than too little. Pure.
 //!
-//! Forms: bootstrap tokens (kubeadm, `[a-z0-9]{6}\.[a-z0-9]{16}`, whose first half is public), private keys in PEM (RFC 7468)
-//! and that in base64, bearer tokens (RFC 6750), JSON Web Tokens (RFC 7519), user information in URLs (RFC 3986, 3.2.1).
+//! Forms: bootstrap tokens (kubeadm, `[a-z0-9]{6}\.[a-z0-9]{16}`, whose first half is public), private keys in PEM
+//! (RFC 7468) and PEM in base64, bearer tokens (RFC 6750), JSON Web Tokens (RFC 7519), user information in URLs
+//! (RFC 3986, 3.2.1).
 
-use super::keyword_redaction::{MARK, after_key_words};
+use super::keyword_redaction::{MARK, redact_after_keywords};
 use memchr::memmem::{find_iter, rfind};
 use zeroize::Zeroizing;
 
-/// Most lines that are dropped after the head of a private key whose end is not there.
+/// Most lines that are dropped after the head of a private key without an end.
 const KEY_LINES: usize = 120;
-/// Shortest value that is taken out wherever it stands: less would tear up ordinary words.
+/// Shortest value that is redacted wherever it occurs: shorter ones would also match parts of ordinary words.
 const SHORTEST: usize = 4;
 
-/// What this device knows to be secret.
+/// The secrets of this device, by value.
 #[derive(Default)]
-pub struct Known(Vec<Zeroizing<String>>);
+pub struct DeviceSecrets(Vec<Zeroizing<String>>);
 
-impl Known {
-    /// Adds a value; what is too short to be one is ignored.
+impl DeviceSecrets {
+    /// Adds a value; values shorter than [`SHORTEST`] are ignored.
     pub fn add(&mut self, value: &str) {
         if value.len() >= SHORTEST {
-            // The longest comes first: a value that is a part of another must not leave the rest of it.
+            // Longest first: replacing a value that is part of a longer one must not leave the rest of the longer one.
             let at = self.0.partition_point(|v| v.len() > value.len());
             self.0.insert(at, Zeroizing::new(value.to_owned()));
         }
@@ -42,13 +43,13 @@ impl Known {
     }
 }
 
-/// The text without control characters (UTF-16 becomes plain by that) and without secrets.
-pub fn redact(bytes: &[u8], known: &Known) -> String {
+/// The text without control characters (which turns UTF-16 into plain text) and without secrets.
+pub fn redact(bytes: &[u8], secrets: &DeviceSecrets) -> String {
     let mut text: String = String::from_utf8_lossy(bytes)
         .chars()
         .filter(|c| matches!(c, '\n' | '\t') || !(c.is_control() || matches!(c, '\u{fffd}' | '\u{feff}')))
         .collect();
-    for value in &known.0 {
+    for value in &secrets.0 {
         text = text.replace(value.as_str(), MARK);
     }
     let text = without_keys(&text);
@@ -57,7 +58,7 @@ pub fn redact(bytes: &[u8], known: &Known) -> String {
 
 fn redact_line(line: &str) -> String {
     let line = without_credentials(&without_tokens(line));
-    after_key_words(&without_words(&line))
+    redact_after_keywords(&without_words(&line))
 }
 
 fn is_head(text: &str) -> bool {
@@ -68,7 +69,7 @@ fn is_end(text: &str) -> bool {
     key_boundary(text, "-----END ").is_some()
 }
 
-/// Where a `-----BEGIN … PRIVATE KEY-----` or its end begins and ends.
+/// Start and end of a line `-----BEGIN … PRIVATE KEY-----`, or of its counterpart `-----END …`.
 fn key_boundary(text: &str, opens: &str) -> Option<(usize, usize)> {
     const CLOSES: &str = "PRIVATE KEY";
     find_iter(text.as_bytes(), CLOSES).find_map(|closes| {
@@ -80,7 +81,7 @@ fn key_boundary(text: &str, opens: &str) -> Option<(usize, usize)> {
     })
 }
 
-/// Private keys over many lines or on one, with their head or without it.
+/// Redacts private keys on one or many lines, with or without their head.
 fn without_keys(text: &str) -> String {
     let mut lines: Vec<String> = Vec::new();
     let mut within: Option<usize> = None;
@@ -119,13 +120,13 @@ fn without_keys(text: &str) -> String {
     lines.join("\n")
 }
 
-/// Whether the line ends in a word of base64, as a line of PEM does behind whatever a log puts before it.
+/// Whether the last word of the line is base64, as in a line of PEM after a log prefix.
 fn looks_like_key(line: &str) -> bool {
     let word = line.split_whitespace().next_back().unwrap_or_default();
     word.len() >= 8 && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b))
 }
 
-/// Second halves of bootstrap tokens.
+/// Redacts second halves of bootstrap tokens.
 fn without_tokens(line: &str) -> String {
     let small = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let (bytes, mut out, mut from) = (line.as_bytes(), String::with_capacity(line.len()), 0);
@@ -141,7 +142,7 @@ fn without_tokens(line: &str) -> String {
     out + &line[from..]
 }
 
-/// What stands before the `@` of a URL.
+/// Redacts the user information before the `@` of a URL.
 fn without_credentials(line: &str) -> String {
     let (mut out, mut rest) = (String::with_capacity(line.len()), line);
     while let Some((before, after)) = rest.split_once("://") {
@@ -160,7 +161,7 @@ fn without_credentials(line: &str) -> String {
     out + rest
 }
 
-/// Words that are secrets by their form: JSON Web Tokens, and PEM in base64 (kubeconfigs have keys so).
+/// Redacts words that are secrets by form: JSON Web Tokens, and PEM in base64 (as in kubeconfigs).
 fn without_words(line: &str) -> String {
     let in_word = |c: char| c.is_ascii_alphanumeric() || "+/=-_.".contains(c);
     let (mut out, mut rest) = (String::with_capacity(line.len()), line);
@@ -168,7 +169,7 @@ fn without_words(line: &str) -> String {
         let length = rest[start..].find(|c| !in_word(c)).unwrap_or(rest.len() - start);
         let word = &rest[start..start + length];
         out.push_str(&rest[..start]);
-        // `{"` and `-----BEGI` in base64; a value may hang on a `=`.
+        // `{"` and `-----BEGI` in base64; the value may follow a `=` in the same word.
         let secret = ["eyJ", "LS0tLS1CRUdJ"].iter().find_map(|form| word.find(form));
         match secret.filter(|at| word.len() - at >= 32) {
             Some(at) => {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Secrets are planted in every source of the archive, which is then searched for them, uncompressed, in UTF-8 and UTF-16.
+//! Plants secrets in every source of the archive and searches the uncompressed archive for them, in UTF-8 and UTF-16.
 
 use super::*;
 use crate::boot_partition::{encodings, find_all};
@@ -13,7 +13,7 @@ const WIFI: &str = "it's my #1 \"network";
 const PROXY: &str = "p%40ss;word";
 const BEARER: &str = "opaque-bearer-4711";
 const JWT: &str = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJub2RlIn0.c2lnbmF0dXJl";
-/// Base64 of "-----BEGIN EC PRIVATE KEY-----…", as kubeconfigs have it.
+/// Base64 of "-----BEGIN EC PRIVATE KEY-----…", as in kubeconfigs.
 const KEY_DATA: &str = "LS0tLS1CRUdJTiBFQyBQUklWQVRFIEtFWS0tLS0tCk1IY0NBUUVFSUk=";
 const KEY: [&str; 2] = ["MHcCAQEEIIplantedplantedplantedplantedplantedplantedplanted12345", "AwEHoUQDQgAEshortlast=="];
 
@@ -21,8 +21,8 @@ fn pem() -> String {
     format!("-----BEGIN EC PRIVATE KEY-----\n{}\n{}\n-----END EC PRIVATE KEY-----\n", KEY[0], KEY[1])
 }
 
-/// What must not be found, in pieces short enough to be found if a part is left.
-fn secrets() -> Vec<&'static str> {
+/// The planted secrets, in pieces short enough to detect a remaining part.
+fn planted_secrets() -> Vec<&'static str> {
     vec![
         TOKEN,
         WIFI,
@@ -39,7 +39,7 @@ fn secrets() -> Vec<&'static str> {
     ]
 }
 
-/// Log lines as programs write them, with every secret in them, here and there with nothing before it that tells.
+/// Log lines with every secret in the notation of various programs, some without a keyword before it.
 fn planted() -> String {
     let logged: String = pem().lines().map(|l| format!("2026-11-23T00:00:00Z kubelet[7]: {l}\n")).collect();
     format!(
@@ -62,7 +62,7 @@ fn planted() -> String {
     )
 }
 
-/// A device with a secret in every file that may hold one, and in everything that is read or asked.
+/// A device with secrets in every file that may contain one, and in the output of every command.
 fn device(root: &Path) -> Host {
     let (fake, seen) = Fake::new();
     seen.clock.set(Some(std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_795_392_000)));
@@ -71,7 +71,7 @@ fn device(root: &Path) -> Host {
     for (_, path) in FILES.iter().filter(|(_, path)| *path != JOURNAL) {
         put(root, path, planted().as_bytes());
     }
-    // As an editor on Windows saves.
+    // The encoding of an editor on Windows.
     put(root, "/etc/hosts", &encodings(&format!("\u{feff}{}", planted()))[1]);
     put(
         root,
@@ -107,13 +107,13 @@ fn unpacked(gzip: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn no_secret_is_in_the_archive_wherever_it_was_planted() {
+fn no_planted_secret_is_in_the_archive() {
     let dir = tempfile::tempdir().unwrap();
     let host = device(dir.path());
     let own: [Own<'_>; 2] = [("status", &|| Ok(planted())), ("audit", &|| anyhow::bail!("psk=\"{WIFI}\" failed"))];
-    let known = known(&host, Some(&seed()));
-    let tar = unpacked(&archive(&host, &own, &known).unwrap());
-    for secret in secrets() {
+    let secrets = collect_secrets(&host, Some(&seed()));
+    let tar = unpacked(&archive(&host, &own, &secrets).unwrap());
+    for secret in planted_secrets() {
         for form in encodings(secret) {
             assert_eq!(find_all(&tar, &form), [0usize; 0], "{secret} is in the archive");
         }
@@ -125,7 +125,7 @@ fn no_secret_is_in_the_archive_wherever_it_was_planted() {
         let name = name.strip_prefix("firstboot-report-edge-1-2026-11-23T000000Z/").unwrap().to_owned();
         let mut text = String::new();
         entry.read_to_string(&mut text).unwrap();
-        // What is no secret is still there, on either side of what was.
+        // Text before and after the secrets is unchanged.
         if !["firstboot/journal", "audit"].contains(&name.as_str()) {
             assert!(text.starts_with("harmless before\n") && text.ends_with("\nharmless after\n"), "{name}: {text}");
             assert!(text.contains("--token [redacted] --discovery-token-ca-cert-hash sha256:00\n"), "{text}");
@@ -139,10 +139,10 @@ fn no_secret_is_in_the_archive_wherever_it_was_planted() {
     assert!(!names.iter().any(|name| never.iter().any(|n| name.contains(n))), "{names:?}");
 }
 
-/// Without knowing the values, by their forms and the words before them alone.
+/// Redaction by form and keyword alone, without known values.
 #[test]
-fn forms_and_words_are_enough_for_most() {
-    let none = Known::default();
+fn form_and_keyword_suffice_for_most_secrets() {
+    let none = DeviceSecrets::default();
     for (text, shown) in [
         (format!("token abcdef.{TOKEN}!"), "token abcdef.[redacted]!"),
         (format!("\"token\":\"{BEARER}\",\"a\":1"), "\"token\":\"[redacted]\",\"a\":1"),
@@ -172,29 +172,29 @@ fn forms_and_words_are_enough_for_most() {
 }
 
 #[test]
-fn a_secret_that_is_a_part_of_another_leaves_nothing_of_it() {
-    let mut known = Known::default();
+fn secret_within_a_longer_secret_leaves_no_remainder() {
+    let mut secrets = DeviceSecrets::default();
     for value in ["word", "password-1", "abc"] {
-        known.add(value);
+        secrets.add(value);
     }
-    assert_eq!(redact(b"password-1 sword abc", &known), "[redacted] s[redacted] abc\n");
+    assert_eq!(redact(b"password-1 sword abc", &secrets), "[redacted] s[redacted] abc\n");
 }
 
 #[test]
-fn its_size_is_bounded_and_the_newest_lines_stay() {
+fn size_is_bounded_and_the_newest_lines_stay() {
     let dir = tempfile::tempdir().unwrap();
     let (fake, _) = Fake::new();
     let flood = "0123456789 0123456789 0123456789\n".repeat(1 << 9) + "the newest line\n";
     let host = Host::open(dir.path(), Box::new(fake.answering(move |_| Some(Ok(flood.clone()))))).unwrap();
-    let archive = within(Limits { text: 1 << 10, total: 16 << 10 }, &host, &[], &Known::default()).unwrap();
+    let archive = within(Limits { text: 1 << 10, total: 16 << 10 }, &host, &[], &DeviceSecrets::default()).unwrap();
     let tar = unpacked(&archive);
-    // Heads and padding of tar come on top.
+    // Plus headers and padding of tar.
     assert!(tar.len() < (16 << 10) + 26 * 2048 + 1024, "{}", tar.len());
     assert!(find_all(&tar, b"\nthe newest line\n").len() >= 15);
     assert!(find_all(&tar, b" bytes before this are left out]\n").len() >= 15);
     let file = dir.path().join("out.tar.gz");
-    // The host's root is the folder itself, so this path lies below it.
-    let said = super::put(&host, &archive, "/out.tar.gz").unwrap().unwrap();
-    assert!(said.starts_with("/out.tar.gz: "), "{said}");
+    // The host's root is the temporary directory, so this path is below it.
+    let message = super::write_archive(&host, &archive, "/out.tar.gz").unwrap().unwrap();
+    assert!(message.starts_with("/out.tar.gz: "), "{message}");
     assert_eq!(std::fs::read(file).unwrap(), archive);
 }

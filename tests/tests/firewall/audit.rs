@@ -4,7 +4,7 @@
 use super::ground::{Ground, seed};
 use firstboot::audit::AREAS;
 use firstboot::finding::{Finding, Verdict};
-use firstboot::firewall::peers::Known;
+use firstboot::firewall::peers::ClusterPeers;
 use firstboot::harden::overrides::{AuditContext as Audited, SeedOverrides};
 use firstboot::host::Host;
 use firstboot::host::fake::Fake;
@@ -31,8 +31,8 @@ fn the_audit_sees_what_holds_and_what_somebody_changed() {
     let area = AREAS.iter().find(|a| a.name == "firewall").unwrap();
     let look = |more: &str| {
         let seed = seed(more);
-        Known::of_seed(&seed, Known::default()).keep(&host).unwrap();
-        (area.look)(&Audited { host: &host, kept: SeedOverrides::of(&seed) })
+        ClusterPeers::from_seed(&seed, ClusterPeers::default()).store(&host).unwrap();
+        (area.audit)(&Audited { host: &host, kept: SeedOverrides::of(&seed) })
     };
     // No table at all.
     assert!(look("").is_err());

@@ -56,7 +56,7 @@ fn connections_go_only_where_the_seed_lets_them() {
     ground.filter(&listed);
     device(&ground, &open);
     pod(&ground, &["tcp 10.244.1.5 192.168.77.2 443: 443", "tcp fd00:244::5 fd00:77::2 443: 443"]);
-    known.join("192.168.77.10", Default::default(), vec!["192.168.77.2/32".parse().unwrap()]);
+    known.set_joined("192.168.77.10", Default::default(), vec!["192.168.77.2/32".parse().unwrap()]);
     ground.load(&rules(&kept, &known));
     device(&ground, &[open[0], "tcp fd00:77::1 fd00:77::2 443: refused"]);
 }

@@ -2,7 +2,7 @@
 //! Three networks of this machine's kernel: one in the device's place, one outside of it, one for a pod behind a
 //! bridge; servers and clients that speak real TCP and UDP over them.
 
-use firstboot::firewall::peers::Known;
+use firstboot::firewall::peers::ClusterPeers;
 use firstboot::firewall::render::rules;
 use firstboot::harden::overrides::SeedOverrides;
 use firstboot::seed::{self, Seed};
@@ -226,9 +226,9 @@ impl Ground {
     }
 
     /// Loads the filter of a device with this seed, and says what is known of its cluster.
-    pub fn filter(&self, more: &str) -> (SeedOverrides, Known) {
+    pub fn filter(&self, more: &str) -> (SeedOverrides, ClusterPeers) {
         let seed = seed(more);
-        let (kept, known) = (SeedOverrides::of(&seed), Known::of_seed(&seed, Known::default()));
+        let (kept, known) = (SeedOverrides::of(&seed), ClusterPeers::from_seed(&seed, ClusterPeers::default()));
         self.load(&rules(&kept, &known));
         (kept, known)
     }

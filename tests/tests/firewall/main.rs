@@ -85,7 +85,7 @@ fn kubelet_answers_api_servers_and_whom_the_seed_names() {
     let other_v6 = "tcp fd00:77::2 fd00:77::1 10250: silence";
     outside(&ground, &[api, api_v6, other, other_v6, "udp 192.168.77.10 192.168.77.1 10250: silence"]);
     // The cluster says that the other is an API server as well.
-    known.join("192.168.77.10", ["192.168.77.2", "fd00:77::2"].map(|a| a.parse().unwrap()).into(), Vec::new());
+    known.set_joined("192.168.77.10", ["192.168.77.2", "fd00:77::2"].map(|a| a.parse().unwrap()).into(), Vec::new());
     ground.load(&rules(&kept, &known));
     let [now, now_v6] = [other, other_v6].map(|l| l.replace("silence", "10250"));
     outside(&ground, &[api, api_v6, &now, &now_v6]);

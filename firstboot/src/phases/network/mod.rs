@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The link: what `[network]` says, in files of systemd-networkd or, where an image uses that, of NetworkManager.
+//! The link: writes `[network]` to files of systemd-networkd or, where an image uses NetworkManager, to its profiles.
 //!
-//! Without the table every wired interface asks for an address by DHCP and listens to router advertisements. Nothing
-//! is waited for here (see `online`), unless it takes a link to know which interface is meant.
+//! Without the table every wired interface uses DHCP and router advertisements. This phase does not wait for an address
+//! (see `online`); it waits for a carrier only where the interface cannot be selected without one.
 
 use super::context::Cx;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
@@ -15,10 +15,10 @@ use anyhow::Result;
 const NETWORKD: &str = "/usr/lib/systemd/system/systemd-networkd.service";
 const WANTS: &str = "/etc/systemd/system/multi-user.target.wants";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
-/// Folders that hold nothing of ours but what this phase writes.
-const FOLDERS: [&str; 4] = [networkd::FOLDER, keyfile::FOLDER, wifi::FOLDER, "/etc/modprobe.d"];
+/// Directories in which firstboot writes no other files than those of this phase.
+const DIRS: [&str; 4] = [networkd::DIR, keyfile::DIR, wifi::DIR, "/etc/modprobe.d"];
 
-/// Who sets up networks on this image.
+/// The network manager of this image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Manager {
     Networkd,
@@ -32,10 +32,10 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
         let manager = manager(&cx.host)?;
         let enabled = match (manager, &network.wifi, &link) {
             (Manager::NetworkManager, ..) => true,
-            (Manager::Networkd, Some(_), Link::Name(name)) => cx.host.read_link(&radio_wanted(name))?.is_some(),
+            (Manager::Networkd, Some(_), Link::Name(name)) => cx.host.read_link(&supplicant_link(name))?.is_some(),
             (Manager::Networkd, ..) => true,
         };
-        Ok(enabled && managed_files::hold(&cx.host, &files(&cx.host, manager, network, &link)?, &FOLDERS)?)
+        Ok(enabled && managed_files::hold(&cx.host, &files(&cx.host, manager, network, &link)?, &DIRS)?)
     };
     held().owned_by(Owner::Host)
 }
@@ -52,7 +52,7 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     }
     let link = select_link::wait(&cx.host, network)?;
     let work = || -> Result<()> {
-        let changes = managed_files::put(&cx.host, &files(&cx.host, manager, network, &link)?, &FOLDERS)?;
+        let changes = managed_files::put(&cx.host, &files(&cx.host, manager, network, &link)?, &DIRS)?;
         match manager {
             Manager::Networkd => networkd(&cx.host, network, &link, &changes),
             Manager::NetworkManager => network_manager(&cx.host, &changes),
@@ -72,7 +72,7 @@ fn files(host: &Host, manager: Manager, network: &Network, link: &Link) -> Resul
             files.push(wifi::file(network, name));
         }
     }
-    // NetworkManager writes the file itself; systemd-resolved takes the servers from networkd.
+    // NetworkManager writes the file itself; systemd-resolved gets the servers from networkd.
     if manager == Manager::Networkd && !network.dns.is_empty() && !resolved(host)? {
         let lines: String = network.dns.iter().map(|d| format!("nameserver {d}\n")).collect();
         files.push(File::public(RESOLV_CONF, &lines));
@@ -80,12 +80,12 @@ fn files(host: &Host, manager: Manager, network: &Network, link: &Link) -> Resul
     Ok(files)
 }
 
-/// Whether names are resolved by systemd-resolved.
+/// Whether systemd-resolved resolves names.
 fn resolved(host: &Host) -> Result<bool> {
     Ok(host.read_link(RESOLV_CONF)?.is_some_and(|to| to.contains("systemd/resolve")))
 }
 
-/// NetworkManager where it is enabled and networkd is not.
+/// NetworkManager if it is enabled and networkd is not; otherwise networkd.
 fn manager(host: &Host) -> Result<Manager> {
     let enabled = |unit: &str| host.read_link(&format!("{WANTS}/{unit}")).map(|l| l.is_some());
     Ok(match enabled("NetworkManager.service")? && !enabled("systemd-networkd.service")? {
@@ -94,30 +94,30 @@ fn manager(host: &Host) -> Result<Manager> {
     })
 }
 
-fn radio_wanted(interface: &str) -> String {
+fn supplicant_link(interface: &str) -> String {
     format!("{WANTS}/wpa_supplicant@{interface}.service")
 }
 
 fn networkd(host: &Host, network: &Network, link: &Link, changes: &Changes) -> Result<()> {
     host.enable_unit(&format!("{WANTS}/systemd-networkd.service"), NETWORKD)?;
-    // What an earlier seed set up: networkd would leave its VLAN there, and the radio would stay on.
+    // Remove what an earlier seed set up: networkd would keep its VLAN, and wpa_supplicant would keep running.
     for name in stale_vlans(host, network)? {
         host.run(&["ip", "link", "delete", "dev", &name])?;
     }
     for interface in changes.removed.iter().filter_map(|p| wifi::interface_of(p)) {
-        host.remove(&radio_wanted(interface))?;
+        host.remove(&supplicant_link(interface))?;
         host.run(&["systemctl", "stop", &format!("wpa_supplicant@{interface}.service")])?;
     }
     if let (Some(_), Link::Name(name)) = (&network.wifi, link) {
-        host.enable_unit(&radio_wanted(name), wifi::UNIT_FILE)?;
+        host.enable_unit(&supplicant_link(name), wifi::UNIT_FILE)?;
         host.run(&["systemctl", "--no-block", "restart", &format!("wpa_supplicant@{name}.service")])?;
     }
-    // `restart` rather than `start`: it may be running already, without this file. Nobody waits for it here:
-    // the bundle is unpacked while the address comes.
+    // `restart` rather than `start`: networkd may be running already, without this file. `--no-block`, because the
+    // bundle is unpacked while the address is acquired.
     host.run(&["systemctl", "--no-block", "restart", "systemd-networkd.service"]).map(drop)
 }
 
-/// VLANs that are there by an earlier seed.
+/// VLAN interfaces of an earlier seed.
 fn stale_vlans(host: &Host, network: &Network) -> Result<Vec<String>> {
     if !host.journal().knows(&networkd::vlan_file()) {
         return Ok(Vec::new());
@@ -128,15 +128,16 @@ fn stale_vlans(host: &Host, network: &Network) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// NetworkManager takes up changed profiles when told, and the profile where its interface is ready.
+/// Makes NetworkManager reload changed profiles and activate firstboot's own.
 fn network_manager(host: &Host, changes: &Changes) -> Result<()> {
     if *changes == Changes::default() {
         return Ok(());
     }
     host.run(&["nmcli", "connection", "reload"])?;
-    let ours = format!("{}/{}.nmconnection", keyfile::FOLDER, keyfile::ID);
-    if changes.written.contains(&ours) {
-        // An interface that is not ready yet is taken up by NetworkManager when it is; `online` tells when it is not.
+    let own = format!("{}/{}.nmconnection", keyfile::DIR, keyfile::ID);
+    if changes.written.contains(&own) {
+        // NetworkManager activates an interface as soon as it is ready; if that never happens, the phase `online`
+        // reports it.
         let _ = host.run(&["nmcli", "--wait", "0", "connection", "up", "id", keyfile::ID]);
     }
     Ok(())

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The files that firstboot writes, read and carried out by the real systemd-networkd, on a pair of virtual interfaces
-//! in a network namespace of their own.
+//! Runs the real systemd-networkd with the files that firstboot writes, on a pair of virtual interfaces in a separate
+//! network namespace.
 
 use super::*;
 use crate::network::tests::network;
 use std::process::Command;
 
-/// `$1`: the files, `$2`: what must have come about, as a command. Read-only /sys tells networkd that nobody runs udev.
+/// `$1`: directory of the files, `$2`: command that succeeds when networkd is done. A read-only /sys makes networkd
+/// work without udev.
 const SCRIPT: &str = r#"
 set -e
 chmod 755 /run/systemd
@@ -30,13 +31,13 @@ cat $log
 kill $networkd
 "#;
 
-/// What networkd said and did with the files of this `[network]`.
-fn carried_out(lines: &str, link: &Link, until: &str, edit: impl Fn(&str) -> String) -> String {
+/// networkd's log and the resulting addresses and routes for this `[network]`.
+fn run_networkd(lines: &str, link: &Link, until: &str, edit: impl Fn(&str) -> String) -> String {
     let dir = tempfile::tempdir().unwrap();
     for file in networkd::files(&network(lines), link) {
         std::fs::write(dir.path().join(file.path.rsplit('/').next().unwrap()), edit(&file.text)).unwrap();
     }
-    // networkd gives its rights up before it reads.
+    // networkd drops its privileges before it reads the files.
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(dir.path(), mode).unwrap();
     let mut command = Command::new("unshare");
@@ -51,13 +52,13 @@ const MAC: &str = "02:00:5e:00:53:01";
 
 #[test]
 #[ignore = "needs root and systemd-networkd"]
-fn networkd_gives_the_interface_what_the_seed_says() {
+fn networkd_configures_the_interface_as_in_the_seed() {
     let lines = "addresses = [\"10.0.2.15/24\", \"2001:db8::10/64\"]\ngateway = [\"10.0.2.1\", \"fe80::1\"]\ndns = \"10.0.2.3\"";
     for link in [Link::Name("eth0".into()), Link::Mac(MAC.into())] {
-        // veth is a kind, which a real interface is not.
+        // A veth interface has a kind; a physical interface has none.
         let edit = |text: &str| text.replace("Kind=!*\n", "");
         let until = "ip -6 route | grep ^default && ip -6 addr show dev eth0 | grep 2001:db8::10";
-        let seen = carried_out(lines, &link, until, edit);
+        let seen = run_networkd(lines, &link, until, edit);
         for want in [
             "inet 10.0.2.15/24 ",
             "inet6 2001:db8::10/64 ",
@@ -71,7 +72,7 @@ fn networkd_gives_the_interface_what_the_seed_says() {
 
 #[test]
 #[ignore = "needs root and systemd-networkd"]
-fn networkd_takes_every_line() {
+fn networkd_accepts_every_line() {
     let complaints =
         |text: &str| text.lines().filter(|l| l.contains("ignoring")).map(str::to_owned).collect::<Vec<_>>();
     for (lines, link) in [
@@ -81,10 +82,10 @@ fn networkd_takes_every_line() {
         ("vlan = 42\naddresses = \"10.0.2.15/24\"\ngateway = \"10.0.2.1\"", Link::Name("eth0".into())),
         ("addresses = \"10.0.2.15/24\"\ndhcp = true", Link::Name("eth0".into())),
     ] {
-        let seen = carried_out(lines, &link, "true", str::to_owned);
+        let seen = run_networkd(lines, &link, "true", str::to_owned);
         assert_eq!(complaints(&seen), Vec::<String>::new(), "{lines}");
     }
-    // The check itself can fail.
-    let seen = carried_out("", &Link::EveryWired, "true", |text| text.replace("UseHostname", "UseHostnam"));
+    // The check itself must be able to fail.
+    let seen = run_networkd("", &Link::EveryWired, "true", |text| text.replace("UseHostname", "UseHostnam"));
     assert_eq!(complaints(&seen).len(), 2, "{seen}");
 }

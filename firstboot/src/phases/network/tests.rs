@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which interface is meant, which system is told, and what goes when another seed is dropped; the files themselves
-//! are shown to the real systemd-networkd.
+//! Selection of the interface and of the network manager, and cleanup for the next seed. real_tests.rs tests the files
+//! themselves with the real systemd-networkd.
 
 use super::*;
 use crate::host::fake::{Fake, Seen};
@@ -27,7 +27,7 @@ const ONE: &str = "02:00:5e:00:53:01";
 const TWO: &str = "02:00:5e:00:53:02";
 
 #[test]
-fn the_first_interface_with_a_link_is_kept_until_another_has_one() {
+fn first_interface_with_a_carrier_is_kept_until_only_another_has_one() {
     let dir = tempfile::tempdir().unwrap();
     let (cx, seen) = machine(dir.path(), "addresses = \"10.0.2.15/24\"");
     let fault = apply(&cx).unwrap_err();
@@ -50,13 +50,13 @@ fn the_first_interface_with_a_link_is_kept_until_another_has_one() {
     assert!(!check(&cx).unwrap());
     apply(&cx).unwrap();
     assert!(check(&cx).unwrap() && file().contains(ONE), "{}", file());
-    // Nobody has a link: that is no reason to choose another.
+    // No interface has a carrier: the selection stays.
     interface(dir.path(), "eth0", ONE, false);
     assert!(check(&cx).unwrap());
 }
 
 #[test]
-fn the_only_interface_is_meant_even_without_a_link() {
+fn only_interface_is_selected_even_without_a_carrier() {
     let dir = tempfile::tempdir().unwrap();
     let (cx, _) = machine(dir.path(), "vlan = 42");
     interface(dir.path(), "eth0", ONE, false);
@@ -65,7 +65,7 @@ fn the_only_interface_is_meant_even_without_a_link() {
 }
 
 #[test]
-fn another_seed_takes_away_what_it_does_not_ask_for() {
+fn next_seed_removes_what_it_does_not_configure() {
     let dir = tempfile::tempdir().unwrap();
     interface(dir.path(), "eth0", ONE, true);
     let (cx, _) = machine(dir.path(), "interface = \"eth0\"\nvlan = 42");
@@ -88,7 +88,7 @@ fn another_seed_takes_away_what_it_does_not_ask_for() {
 }
 
 #[test]
-fn a_radio_is_found_by_itself_and_switched_off_by_another_seed() {
+fn wifi_interface_is_found_and_stopped_by_the_next_seed() {
     let dir = tempfile::tempdir().unwrap();
     let wifi = "wifi = { ssid = \"a\", password = \"hunter22\", country = \"DE\" }";
     let (cx, seen) = machine(dir.path(), wifi);
@@ -103,8 +103,8 @@ fn a_radio_is_found_by_itself_and_switched_off_by_another_seed() {
     put_for_tests(dir.path(), "usr/lib/systemd/system/wpa_supplicant@.service", "[Service]\n");
     interface(dir.path(), "eth0", ONE, true);
     let fault = apply(&cx).unwrap_err();
-    let text = "find a radio for [network.wifi]: this device shows none; is it there, and are its driver and firmware in \
-                the image?";
+    let text = "find a Wi-Fi interface for [network.wifi]: this device has none; is the hardware there, and are its driver and \
+                firmware in the image?";
     assert_eq!((fault.code, fault.to_string().as_str()), (Code::NoWifi, text));
     interface(dir.path(), "wlp1s0", TWO, false);
     put_for_tests(dir.path(), "sys/class/net/wlp1s0/phy80211/name", "phy0\n");
@@ -115,7 +115,7 @@ fn a_radio_is_found_by_itself_and_switched_off_by_another_seed() {
     assert_eq!(seen.commands.take(), [format!("{restart} {unit}"), format!("{restart} systemd-networkd.service")]);
     let secret = "/etc/wpa_supplicant/wpa_supplicant-wlp1s0.conf";
     assert_eq!(cx.host.size_and_mode(secret).unwrap().unwrap().1, 0o600);
-    assert!(cx.host.read_link(&radio_wanted("wlp1s0")).unwrap().is_some());
+    assert!(cx.host.read_link(&supplicant_link("wlp1s0")).unwrap().is_some());
     let journal = std::fs::read_to_string(dir.path().join("var/lib/firstboot/journal")).unwrap();
     assert!(!journal.contains("hunter22"));
     drop(cx);
@@ -125,16 +125,16 @@ fn a_radio_is_found_by_itself_and_switched_off_by_another_seed() {
     assert!(check(&cx).unwrap());
     assert_eq!(seen.commands.take()[0], format!("systemctl stop {unit}"));
     assert_eq!(cx.host.read(secret).unwrap(), None);
-    assert_eq!(cx.host.read_link(&radio_wanted("wlp1s0")).unwrap(), None);
+    assert_eq!(cx.host.read_link(&supplicant_link("wlp1s0")).unwrap(), None);
     drop(cx);
     let (cx, _) = machine(dir.path(), &format!("interface = \"wlan9\"\n{wifi}"));
     let fault = apply(&cx).unwrap_err();
-    let text = "find radio wlan9 of [network]: there is none of that name; this device has wlp1s0";
+    let text = "find Wi-Fi interface wlan9 of [network]: there is none of that name; this device has wlp1s0";
     assert_eq!((fault.code, fault.to_string().as_str()), (Code::SettingDoesNotFit, text));
 }
 
 #[test]
-fn networkmanager_is_told_where_the_image_uses_it() {
+fn networkmanager_is_configured_where_the_image_uses_it() {
     let dir = tempfile::tempdir().unwrap();
     let (cx, seen) = machine(dir.path(), "interface = \"eth0\"\naddresses = \"10.0.2.15/24\"");
     cx.host
@@ -143,13 +143,13 @@ fn networkmanager_is_told_where_the_image_uses_it() {
     apply(&cx).unwrap();
     assert!(check(&cx).unwrap());
     assert_eq!(seen.commands.take(), ["nmcli connection reload", "nmcli --wait 0 connection up id firstboot"]);
-    assert_eq!(cx.host.list(keyfile::FOLDER).unwrap(), ["firstboot.nmconnection"]);
-    assert!(cx.host.list(networkd::FOLDER).unwrap().is_empty());
+    assert_eq!(cx.host.list(keyfile::DIR).unwrap(), ["firstboot.nmconnection"]);
+    assert!(cx.host.list(networkd::DIR).unwrap().is_empty());
     drop(cx);
     let (cx, seen) = machine(dir.path(), "");
     assert!(!check(&cx).unwrap());
     apply(&cx).unwrap();
-    assert!(check(&cx).unwrap() && cx.host.list(keyfile::FOLDER).unwrap().is_empty());
+    assert!(check(&cx).unwrap() && cx.host.list(keyfile::DIR).unwrap().is_empty());
     assert_eq!(seen.commands.take(), ["nmcli connection reload"]);
 }
 
