@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long another process may hold the lock: it streams one file at most.
-const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 60 });
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 10 } else { 60 });
 /// How long to wait between two tries.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(std::fs::metadata(&state).unwrap().mode() & 0o7777, 0o700);
         drop(first);
         let error = Lock::acquire(&other, &state).unwrap_err().to_string();
-        assert_eq!(error, format!("lock {}: another firstboot has held it for 2 s", state.display()));
+        assert_eq!(error, format!("lock {}: another firstboot has held it for 10 s", state.display()));
         drop(second);
         Lock::acquire(&other, &state).unwrap();
     }
