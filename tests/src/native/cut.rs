@@ -70,6 +70,10 @@ impl State {
 
     fn with(&self, path: &str, entry: Entry) -> State {
         let mut state = self.clone();
+        // The very first record comes with the state directory.
+        for (at, _) in path.match_indices('/') {
+            state.tree.entry(path[..at].to_owned()).or_insert(Entry::Folder(0o700));
+        }
         state.tree.insert(path.to_owned(), entry);
         state
     }
@@ -160,8 +164,7 @@ fn unflushed_copy(before: &State, after: &State) -> Vec<Damage> {
     let (Some(new), Some(Entry::File(mode, copy))) = (after.tree.get(JOURNAL), after.tree.get(JOURNAL_COPY)) else {
         return Vec::new();
     };
-    // The very first record comes with the directory.
-    if !before.tree.contains_key(JOURNAL) || before.tree.get(JOURNAL) == Some(new) {
+    if before.tree.get(JOURNAL) == Some(new) {
         return Vec::new();
     }
     let state = before.with(JOURNAL, new.clone());
