@@ -21,6 +21,7 @@ use firstboot::fault::{Code, Fault};
 use firstboot::host::Host;
 use firstboot::host::exclusions::Exclusions;
 use firstboot::host::fake::{Fake, Seen};
+use firstboot::host::kept::copy_of;
 use firstboot::reset::{Done, by_command, work_beside};
 use firstboot::run::facts::DeviceFacts;
 use firstboot::run::run_phases;
@@ -138,11 +139,36 @@ pub fn readdress(root: &Path, boot: &BootPartition, from: &str, to: &str) -> Res
                 new = replaced(&new, old, digest);
             }
             if new != bytes {
-                std::fs::write(&path, new)?;
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                std::fs::write(&path, checked(&name, new))?;
             }
         }
     }
     Ok(())
+}
+
+/// A changed file of firstboot's own with the checksums that its new content has: lines `[NUMBER,"CRC",RECORD]` of the
+/// journal, the first line of a copy. What was damaged or cut off before stays so.
+fn checked(name: &str, bytes: Vec<u8>) -> Vec<u8> {
+    if name.starts_with("journal") {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        return text.split_inclusive('\n').map(checked_line).collect::<String>().into_bytes();
+    }
+    match bytes.iter().position(|b| *b == b'\n').filter(|_| name.ends_with(".copy")) {
+        Some(end) => copy_of(&bytes[end + 1..], None),
+        None => bytes,
+    }
+}
+
+fn checked_line(line: &str) -> String {
+    let parts = || {
+        let (number, rest) = line.strip_prefix('[')?.strip_suffix("]\n")?.split_once(",\"")?;
+        let (_, record) = rest.split_once("\",")?;
+        serde_json::from_str::<Value>(record).ok()?;
+        let sum = crc32fast::hash(format!("{number},{record}").as_bytes());
+        Some(format!("[{number},\"{sum:08x}\",{record}]\n"))
+    };
+    parts().unwrap_or_else(|| line.to_owned())
 }
 
 /// The node's name in the journal below `root`.
