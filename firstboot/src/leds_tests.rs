@@ -57,7 +57,7 @@ fn each_state_has_its_light() {
     assert_eq!(light(State::Resetting, None), Light::Working);
     assert_eq!(light(State::Joined, Some(Owner::Seed)), Light::Done);
     assert_eq!(light(State::Waiting, Some(Owner::Seed)), Light::Waiting);
-    // The try after a fault: what failed stays on show.
+    // During the retry after a fault the fault stays visible.
     assert_eq!(light(State::Working, Some(Owner::Cluster)), Light::Fault(Owner::Cluster));
     for owner in [Owner::Seed, Owner::Image, Owner::Host] {
         assert_eq!(light(State::Stopped, Some(owner)), Light::Fault(owner));

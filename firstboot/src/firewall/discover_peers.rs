@@ -37,10 +37,10 @@ pub(crate) fn from_cluster(host: &Host, client: &NodeClient) -> Result<()> {
     let server = client.server_host();
     let networks = if SeedOverrides::read(host)?.harden.egress.is_some() { networks(host) } else { Vec::new() };
     let node_ports = host.journal().fact(Fact::NodePorts).and_then(PortRange::parse);
-    update(host, |known| {
-        known.set_joined(&server, endpoints, networks);
-        known.node_ports = node_ports.unwrap_or_default();
-        known.resolve(&addresses);
+    update(host, |peers| {
+        peers.set_joined(&server, endpoints, networks);
+        peers.node_ports = node_ports.unwrap_or_default();
+        peers.resolve(&addresses);
     })
 }
 

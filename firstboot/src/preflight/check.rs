@@ -18,17 +18,17 @@ pub struct Check {
     pub(super) run: fn(&CheckContext<'_>) -> Result<Finding>,
 }
 
-/// What one check found, with words for it and, unless all is well, its code.
+/// Result of one check: a text and, unless all is well, the code of the fault.
 pub enum Finding {
     /// All is well.
     Fine(String),
-    /// The join may work; a person should know.
+    /// The join may work, but a person should know.
     Warning(Code, String),
     /// The join will not work.
     Error(Code, String),
 }
 
-/// Why there is no seed that can be used: code and text.
+/// Why the seed cannot be used: code and text.
 pub type Refusal = (Code, String);
 
 /// Reply of each API server: `host:port`, and by how many seconds its clock is ahead of this device's, or the fault.

@@ -67,9 +67,9 @@ pub struct Outcome {
     pub level: &'static str,
     /// Result, one line.
     pub message: String,
-    /// Who must act; `null` when all is well.
+    /// Owner of the fault; `null` when all is well.
     pub owner: Option<Owner>,
-    /// Which kind of fault it is; `null` when all is well.
+    /// Code of the fault; `null` when all is well.
     pub code: Option<Code>,
 }
 
@@ -94,7 +94,7 @@ impl Outcome {
         self.level == "error"
     }
 
-    /// As kubeadm prints it, with owner and code.
+    /// The line in kubeadm's format, with owner and code.
     pub fn line(&self) -> String {
         let level = self.level.to_uppercase();
         let tag = self.code.map_or_else(String::new, |code| format!(" ({}, {code})", code.owner()));
@@ -116,7 +116,7 @@ pub fn run_checks(context: &CheckContext<'_>, early_only: bool) -> Vec<Outcome> 
     outcomes
 }
 
-/// The errors among `outcomes` as one fault, with the code of the first.
+/// The errors among `outcomes` as one fault with the code of the first error.
 ///
 /// # Errors
 /// That fault, when there is an error.

@@ -97,7 +97,7 @@ fn missing_controllers(there: &str) -> Vec<&'static str> {
     CONTROLLERS.iter().copied().filter(|c| !there.split_whitespace().any(|t| t == *c)).collect()
 }
 
-/// Options that are built in or modules, without `CONFIG_`; `None` when the kernel does not show them.
+/// Options that are built in or modules, without `CONFIG_`; `None` when the configuration is not available.
 fn configuration(host: &Host, release: &str) -> Result<Option<BTreeSet<String>>> {
     let files = [
         format!("/boot/config-{release}"),
