@@ -209,7 +209,7 @@ pub(crate) fn describe(image: &ImageInfo) -> String {
     format!("{} built {} ({})", image.target, timestamp(image.build_time), image.build_id)
 }
 
-/// Somebody who tells of a device of which it may be that nothing is whole any more.
+/// A reporter for a device on which any file may be damaged.
 pub(crate) fn reporter_beside<'a>(host: &'a Host, facts: &'a dyn Facts, places: Places<'_>) -> Reporter<'a> {
     let Ok(image) = ImageInfo::read(host) else { return Reporter::new(host, facts, None, String::new()) };
     let boot = places(&image.boot_label).ok().and_then(|places| own(&places));

@@ -307,7 +307,7 @@ impl Session<'_> {
             let boot = own(&there);
             let all_but_the_record = host.journal().done("ready") && !host.journal().sealed();
             match look(there) {
-                // The power went while this one was being destroyed: it is nobody's seed any more.
+                // The power went while this one was being destroyed: it is no seed any more.
                 Ok(Some(found)) if all_but_the_record && !found.place.carried && is_half_erased(&found.bytes) => {}
                 Ok(Some(found)) => {
                     self.lost = lost;

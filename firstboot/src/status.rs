@@ -16,7 +16,7 @@ pub const STATUS_SIZE: usize = 16384;
 /// Where `firstboot status` finds the last status ([`crate::host::kept::STATUS`]).
 pub const STATUS_FILE: &str = "/var/lib/firstboot/status.json";
 
-/// The same for accounts that may not look into firstboot's folder; gone at power-off.
+/// The same for accounts that may not read firstboot's directory; gone at power-off.
 pub const STATUS_FOR_ALL: &str = "/run/firstboot/status.json";
 
 /// What the device is doing; serde and `Display` give the words of the status file.

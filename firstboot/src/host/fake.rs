@@ -123,7 +123,7 @@ impl System for Fake {
 
     fn connect(&self, path: &str) -> Result<UnixStream> {
         let served = self.served.as_ref().filter(|(served, _)| *served == path);
-        let (_, serve) = served.with_context(|| format!("connect to {path}: nobody listens"))?;
+        let (_, serve) = served.with_context(|| format!("connect to {path}: no program listens"))?;
         let (here, there) = UnixStream::pair()?;
         serve(there);
         Ok(here)

@@ -59,7 +59,7 @@ pub struct Host {
 
 impl Host {
     /// Opens the machine whose root directory is `root` (`/` on the device) and reads its journal. Nothing is written and
-    /// no lock is taken before the first effect, so a damaged journal or a read-only disk keeps nobody from reading.
+    /// no lock is taken before the first effect, so a damaged journal or a read-only disk hinders no reader.
     ///
     /// # Errors
     /// When there is no such directory.
@@ -349,17 +349,17 @@ impl Host {
 
     /// Makes sure that the directory exists and that what stood at `path` before our first change is on record.
     fn prepare(&self, path: &str) -> Result<()> {
-        let (dir, name) = split(path)?;
+        let (dir, _) = split(path)?;
         self.mkdir(dir, 0o755)?;
         if self.journal.borrow().knows(path) || is_below(path, STATE_DIR) || is_below(path, "/run") {
             return Ok(());
         }
         let effect = if let Some(target) = self.read_link(path)? {
-            let backup = self.back_up(path, name, |to| self.symlink(to, &target))?;
+            let backup = self.back_up(path, |to| self.symlink(to, &target))?;
             Effect::Replaced { path: path.into(), backup }
         } else if let Some(bytes) = self.read(path)? {
             let mode = self.size_and_mode(path)?.map_or(0o600, |(_, mode)| mode);
-            let backup = self.back_up(path, name, |to| self.keep_at(to, &bytes, mode))?;
+            let backup = self.back_up(path, |to| self.keep_at(to, &bytes, mode))?;
             Effect::Replaced { path: path.into(), backup }
         } else {
             Effect::Created { path: path.into() }
@@ -369,8 +369,8 @@ impl Host {
 
     /// Keeps a copy of `path` in the state directory, under a name of its own that is the same each time: what a power cut
     /// left of one is written over; returns its path.
-    fn back_up(&self, path: &str, name: &str, copy: impl FnOnce(&str) -> Result<()>) -> Result<String> {
-        let to = format!("{STATE_DIR}/backup/{}-{name}", &hex(&Sha256::digest(path))[..8]);
+    fn back_up(&self, path: &str, copy: impl FnOnce(&str) -> Result<()>) -> Result<String> {
+        let to = backup_path(path);
         copy(&to)?;
         Ok(to)
     }
@@ -403,6 +403,12 @@ pub(crate) struct Writer {
     name: String,
     path: String,
     _lock: LockGuard,
+}
+
+/// Where the copy of a path is that was there before firstboot's first change of it.
+pub(crate) fn backup_path(path: &str) -> String {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    format!("{STATE_DIR}/backup/{}-{name}", &hex(&Sha256::digest(path))[..8])
 }
 
 /// Whether a path is `directory` or below it.

@@ -89,35 +89,17 @@ impl Host {
 
     /// Size of a file in bytes and its mode bits; `None` when it is not there. Links are followed below the root.
     pub fn size_and_mode(&self, path: &str) -> Result<Option<(u64, u32)>> {
-        match self.open_below(path, OFlags::PATH) {
-            Ok(fd) => {
-                let stat = fs::fstat(fd).with_context(|| format!("look at {path}"))?;
-                Ok(Some((stat.st_size as u64, stat.st_mode & 0o7777)))
-            }
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            Err(e) => Err(e).with_context(|| format!("look at {path}")),
-        }
+        Ok(self.attributes(path)?.map(|stat| (stat.st_size as u64, stat.st_mode & 0o7777)))
     }
 
     /// User and group that own a file; `None` when it is not there. Links are followed below the root.
     pub fn owner(&self, path: &str) -> Result<Option<(u32, u32)>> {
-        match self.open_below(path, OFlags::PATH) {
-            Ok(fd) => {
-                let stat = fs::fstat(fd).with_context(|| format!("look at {path}"))?;
-                Ok(Some((stat.st_uid, stat.st_gid)))
-            }
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            Err(e) => Err(e).with_context(|| format!("look at {path}")),
-        }
+        Ok(self.attributes(path)?.map(|stat| (stat.st_uid, stat.st_gid)))
     }
 
     /// When a file was changed last, whole seconds since 1970; `None` when it is not there.
     pub fn modified(&self, path: &str) -> Result<Option<i64>> {
-        match self.open_below(path, OFlags::PATH) {
-            Ok(fd) => Ok(Some(fs::fstat(fd).with_context(|| format!("look at {path}"))?.st_mtime)),
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            Err(e) => Err(e).with_context(|| format!("look at {path}")),
-        }
+        Ok(self.attributes(path)?.map(|stat| stat.st_mtime))
     }
 
     /// Bytes that an ordinary user could still write on the file system of `path`.
@@ -130,12 +112,28 @@ impl Host {
     /// When and where a file was written last: tells a file that was written from one that the medium changed. None when
     /// it is not there.
     pub fn stamp(&self, path: &str) -> Result<Option<Stamp>> {
+        Ok(self.attributes(path)?.map(|stat| Stamp {
+            inode: stat.st_ino,
+            seconds: stat.st_mtime,
+            nanoseconds: stat.st_mtime_nsec,
+            size: stat.st_size as u64,
+        }))
+    }
+
+    /// Whether a file differs from `content`, though the file system says that it was not written since it had `stamp`: then
+    /// the medium changed it.
+    ///
+    /// # Errors
+    /// When the file is there but cannot be read.
+    pub fn is_corrupted(&self, path: &str, stamp: Option<Stamp>, content: &[u8]) -> Result<bool> {
+        let unwritten = stamp.is_some() && self.stamp(path)? == stamp;
+        Ok(unwritten && self.read(path)?.as_deref() != Some(content))
+    }
+
+    /// What the file system says of a file; none when it is not there. Links are followed below the root.
+    fn attributes(&self, path: &str) -> Result<Option<fs::Stat>> {
         match self.open_below(path, OFlags::PATH) {
-            Ok(fd) => {
-                let stat = fs::fstat(fd).with_context(|| format!("look at {path}"))?;
-                let (seconds, nanoseconds) = (stat.st_mtime, stat.st_mtime_nsec as u64);
-                Ok(Some(Stamp { inode: stat.st_ino, seconds, nanoseconds, size: stat.st_size as u64 }))
-            }
+            Ok(fd) => Ok(Some(fs::fstat(fd).with_context(|| format!("look at {path}"))?)),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(e) => Err(e).with_context(|| format!("look at {path}")),
         }

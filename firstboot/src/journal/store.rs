@@ -184,10 +184,7 @@ impl Journal {
                 }
                 // Behind, as after a power cut, is no damage worth keeping.
                 let behind = copy.parsed.damaged == 0 && copy.unreadable.is_none();
-                if !behind {
-                    quarantine(&path);
-                }
-                self.write_all(&path)?;
+                self.write_all(&path, !behind)?;
             }
             self.stale = false;
             self.seen = stat(&self.path);
@@ -195,7 +192,9 @@ impl Journal {
         Ok(())
     }
 
-    fn write_all(&self, path: &Path) -> Result<()> {
+    /// Writes a copy of the journal anew. A `damaged` one is kept beside, once its successor is on the medium: where that
+    /// cannot be written, what is left of the damaged one must stay.
+    fn write_all(&self, path: &Path, damaged: bool) -> Result<()> {
         let mut text = String::new();
         for (number, record) in self.numbers.iter().zip(&self.records) {
             text += &frame::encode(*number, record)?;
@@ -206,6 +205,9 @@ impl Journal {
             let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
+            if damaged {
+                quarantine(path);
+            }
             std::fs::rename(&beside, path)?;
             flush_directory(path)
         };
@@ -221,13 +223,13 @@ impl Journal {
         let next = self.next + all.len() as u64;
         let (numbers, old) = ((self.next..next).collect(), self.next);
         let before = (std::mem::replace(&mut self.numbers, numbers), std::mem::replace(&mut self.records, all));
-        if let Err(error) = self.write_all(&self.path) {
+        if let Err(error) = self.write_all(&self.path, false) {
             (self.numbers, self.records, self.next) = (before.0, before.1, old);
             return Err(error);
         }
         self.next = next;
         self.seen = stat(&self.path);
-        self.write_all(&self.copy)
+        self.write_all(&self.copy, false)
     }
 }
 
@@ -253,14 +255,14 @@ fn write(path: &Path, line: &str, flush: bool) -> std::io::Result<()> {
     if new { flush_directory(path) } else { Ok(()) }
 }
 
-/// Keeps a damaged file for the support archive: the last one of its name.
+/// Keeps a damaged file under another name, the last one of its name. By a link, so that its successor can take its place in
+/// one step; a directory cannot be linked and is renamed.
 fn quarantine(path: &Path) {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".damaged");
     let to = path.with_file_name(name);
-    if std::fs::rename(path, &to).is_err() {
-        // A directory stands there, or the like.
-        let _ = std::fs::remove_dir_all(&to);
+    let _ = std::fs::remove_file(&to).or_else(|_| std::fs::remove_dir_all(&to));
+    if std::fs::hard_link(path, &to).is_err() {
         let _ = std::fs::rename(path, &to);
     }
 }

@@ -85,6 +85,28 @@ fn damage_to_both_copies_costs_the_damaged_records_alone() {
 }
 
 #[test]
+fn a_repair_that_cannot_be_written_loses_nothing() {
+    let dir = device(3);
+    let paths = paths(&dir);
+    let good = std::fs::read_to_string(&paths[0]).unwrap();
+    std::fs::write(&paths[0], good.replace("fact-1", "fact-x")).unwrap();
+    // As after a power cut: the second copy was not flushed.
+    std::fs::write(&paths[1], "").unwrap();
+    let beside = paths[0].with_extension("new");
+    std::fs::create_dir(&beside).unwrap();
+    for _ in 0..2 {
+        let mut journal = Journal::read(dir.path());
+        assert_eq!(journal.refresh().unwrap_err().to_string(), "write the journal");
+        assert_eq!(Journal::read(dir.path()).records(), [record(0), record(2)]);
+    }
+    std::fs::remove_dir(&beside).unwrap();
+    Journal::read(dir.path()).refresh().unwrap();
+    let journal = Journal::read(dir.path());
+    assert_eq!(journal.records(), [record(0), record(2)]);
+    assert!(std::fs::read_to_string(paths[0].with_file_name("journal.damaged")).unwrap().contains("fact-x"));
+}
+
+#[test]
 fn what_is_no_file_is_set_aside() {
     let dir = device(2);
     let [path, _] = paths(&dir);

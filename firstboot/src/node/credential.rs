@@ -4,7 +4,7 @@
 //! A sealed device takes no other seed while this is usable, and needs one when it is not (docs/operations.md, "Which
 //! seed is accepted when"). kubelet.conf alone proves nothing: kubelet writes it before it has a certificate.
 
-use crate::host::{Host, STATE_DIR, Stamp};
+use crate::host::{Host, Stamp};
 use crate::kube::files::{KUBELET_CONF, PKI};
 use crate::kube::kubeconfig::CURRENT_PEM;
 use crate::kube::{pin, tls};
@@ -17,6 +17,9 @@ use rustls::sign::CertifiedKey;
 use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
 use zeroize::Zeroizing;
+
+/// Where the copy of the pair is.
+const COPY: &str = "/var/lib/firstboot/credential.copy";
 
 /// Where the pair is written that came back from its copy.
 const RESTORED: &str = "kubelet-client-restored.pem";
@@ -62,10 +65,6 @@ pub fn credential(host: &Host) -> Result<Credential> {
     Ok(pair(&pem, host.now()))
 }
 
-fn copy_path() -> String {
-    format!("{STATE_DIR}/credential.copy")
-}
-
 /// Keeps a copy of a usable pair, so that a damaged byte does not cost the node. Nothing is written where it is kept already.
 ///
 /// # Errors
@@ -77,17 +76,11 @@ pub fn keep_copy(host: &Host) -> Result<()> {
     }
     let copy = Copy { pem: pem.into(), stamp: host.stamp(CURRENT_PEM)? };
     let bytes = Zeroizing::new(serde_json::to_vec(&copy).context("encode a copy of the node's credential")?);
-    host.write_copy(&copy_path(), &bytes, 0o600)
+    host.write_copy(COPY, &bytes, 0o600)
 }
 
 fn read_copy(host: &Host) -> Option<Copy> {
-    serde_json::from_slice(&Zeroizing::new(host.read_copy(&copy_path())?)).ok()
-}
-
-/// Whether the pair differs from its copy, though the file system says that it was not written since.
-fn is_damaged(host: &Host, copy: &Copy) -> Result<bool> {
-    let same = copy.stamp.is_some() && host.stamp(CURRENT_PEM)? == copy.stamp;
-    Ok(same && host.read(CURRENT_PEM)?.as_deref() != Some(copy.pem.as_bytes()))
+    serde_json::from_slice(&Zeroizing::new(host.read_copy(COPY)?)).ok()
 }
 
 fn restore(host: &Host, copy: &Copy) -> Result<()> {
@@ -107,7 +100,7 @@ fn restore(host: &Host, copy: &Copy) -> Result<()> {
 pub fn repaired(host: &Host) -> Result<Credential> {
     let copy = read_copy(host);
     if let Some(copy) = &copy
-        && is_damaged(host, copy)?
+        && host.is_corrupted(CURRENT_PEM, copy.stamp, copy.pem.as_bytes())?
     {
         restore(host, copy)?;
     }

@@ -4,16 +4,14 @@
 //! A certificate of kubelet says that the device joined, and by which name. So it stays the node that it is, takes no other
 //! seed, and can be reset: for that the effects are taken from the list of what firstboot makes on a node.
 
-use crate::host::{Host, STATE_DIR};
+use crate::host::{Host, STATE_DIR, backup_path};
 use crate::journal::facts::Fact;
 use crate::journal::{Effect, Record};
 use crate::kube::files::KUBELET_CONF;
 use crate::kube::kubeconfig::{self, CURRENT_PEM};
 use crate::kube::pin;
 use crate::node::paths::DROP_IN;
-use crate::text::hex;
 use anyhow::Result;
-use sha2::{Digest, Sha256};
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
@@ -35,8 +33,8 @@ const PREFIXED: &[(&str, &str)] = &[
     ("/etc/cni/net.d", "99-firstboot"),
 ];
 
-/// Files and links that firstboot makes or replaces on a node, besides those in its own directories.
-const FILES: &[&str] = &[
+/// Files of the image that firstboot replaces: without a copy from before they are left as they are.
+const REPLACED: &[&str] = &[
     "/etc/hostname",
     "/etc/hosts",
     "/etc/machine-id",
@@ -45,6 +43,10 @@ const FILES: &[&str] = &[
     "/etc/shadow",
     "/etc/gshadow",
     "/etc/resolv.conf",
+];
+
+/// Files and links that firstboot makes on a node, besides those in its own directories.
+const MADE: &[&str] = &[
     "/etc/default/kubelet",
     "/etc/containerd/config.toml",
     "/etc/ssh/sshd_config",
@@ -128,20 +130,20 @@ fn effects(host: &Host) -> Result<Vec<Effect>> {
     for path in TREES.iter().filter(|path| host.exists(path).unwrap_or(false)) {
         all.push(Effect::Tree { path: (*path).into() });
     }
-    let backups = host.list(&format!("{STATE_DIR}/backup"))?;
-    let mut file = |path: String| {
-        let name = format!("{}-{}", &hex(&Sha256::digest(&path))[..8], path.rsplit('/').next().unwrap_or_default());
-        let there = host.exists(&path).unwrap_or(false);
-        if backups.contains(&name) {
-            all.push(Effect::Replaced { path, backup: format!("{STATE_DIR}/backup/{name}") });
-        } else if there && !CAME_WITH_IMAGE.contains(&path.as_str()) {
+    // Without a copy from before, a file is firstboot's own where `made` says so.
+    let mut file = |path: String, made: bool| {
+        let backup = backup_path(&path);
+        if host.exists(&backup).unwrap_or(false) {
+            all.push(Effect::Replaced { path, backup });
+        } else if made && host.exists(&path).unwrap_or(false) {
             all.push(Effect::Created { path });
         }
     };
-    FILES.iter().for_each(|path| file((*path).into()));
+    REPLACED.iter().for_each(|path| file((*path).into(), false));
+    MADE.iter().for_each(|path| file((*path).into(), true));
     for (directory, prefix) in PREFIXED {
         for name in host.list(directory)?.iter().filter(|name| name.starts_with(prefix)) {
-            file(format!("{directory}/{name}"));
+            file(format!("{directory}/{name}"), true);
         }
     }
     for unit in ["containerd.service", "kubelet.service", "ssh.service"] {
@@ -153,15 +155,3 @@ fn effects(host: &Host) -> Result<Vec<Effect>> {
     }
     Ok(all)
 }
-
-/// Files of [`FILES`] that an image may bring: without a copy from before they are left as they are.
-const CAME_WITH_IMAGE: [&str; 8] = [
-    "/etc/hostname",
-    "/etc/hosts",
-    "/etc/machine-id",
-    "/etc/passwd",
-    "/etc/group",
-    "/etc/shadow",
-    "/etc/gshadow",
-    "/etc/resolv.conf",
-];

@@ -134,13 +134,11 @@ pub fn repair(host: &Host) -> Result<Vec<String>> {
         let needed = FILES.iter().find(|(p, _)| p == path);
         let form = needed.map_or(Form::Text, |(_, form)| *form);
         let now = host.read(path)?;
-        let unwritten = copy.stamp.is_some() && host.stamp(path)? == copy.stamp;
         let whole = match &now {
             None => needed.is_none(),
             Some(bytes) => form.is_whole(std::str::from_utf8(bytes).ok(), &copy.text),
         };
-        let damaged = unwritten && now.as_deref() != Some(copy.text.as_bytes());
-        if whole && !damaged {
+        if whole && !host.is_corrupted(path, copy.stamp, copy.text.as_bytes())? {
             continue;
         }
         host.write(path, copy.text.as_bytes(), copy.mode)?;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What runs at every boot before any link is up, and before the runtime and kubelet: quick, without any network.
 //!
-//! It applies the packet filter, lays the clock floor, so that nothing looks at a certificate in 1970, puts back torn
-//! files of a sealed node, and removes what kubelet made and a power cut has torn.
+//! It loads the packet filter, repairs firstboot's own files, raises the clock to its floor, so that no certificate is
+//! judged in 1970, restores damaged files of a sealed node, and removes what kubelet made and a power cut has torn.
 
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
@@ -14,8 +14,8 @@ use crate::{clock, firewall};
 /// Guards one boot. What fails of one duty does not keep the others from being done.
 ///
 /// # Errors
-/// A host fault when there is no packet filter, the clock cannot be set or a torn file cannot be put back or removed, an
-/// image fault without a description of the image.
+/// A host fault when there is no packet filter or the clock cannot be set, an image fault without a description of the
+/// image. What cannot be repaired is reported on the console.
 pub fn guard(host: &Host) -> Result<(), Fault> {
     // First of all, whatever else is broken: it reads kept files in either copy.
     let filter = firewall::guard(host).coded(Code::PacketFilter);

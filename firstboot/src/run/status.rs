@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `firstboot status`: what the last run wrote down, and what changes while nobody writes it. It changes nothing, and
+//! `firstboot status`: the last status file, and what changes between two runs. It changes nothing, and
 //! works for any account; what only root may look at is then as old as the status.
 
 use crate::fault::{Code, Fault, OwnedBy, Owner};
