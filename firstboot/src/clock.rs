@@ -154,7 +154,7 @@ mod wire_tests;
 mod tests {
     use super::*;
     use crate::host::fake::{Fake, Seen};
-    use crate::kube::files::KUBELET_CONF;
+    use crate::paths::KUBELET_CONF;
     use std::rc::Rc;
 
     fn device(dir: &std::path::Path) -> (Host, Rc<Seen>, ImageInfo) {

@@ -10,6 +10,7 @@ use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::image::ImageInfo;
 use crate::journal::facts::Fact;
+use crate::paths::HOSTS;
 use crate::seed::NodeName;
 use crate::text::hex;
 use anyhow::Result;
@@ -19,7 +20,6 @@ use sha2::{Digest, Sha256};
 pub(crate) const MACHINE_ID: &str = "/etc/machine-id";
 /// File of the host name.
 pub(crate) const HOSTNAME: &str = "/etc/hostname";
-const HOSTS: &str = "/etc/hosts";
 
 /// Placeholders of vendors and emulators in the serial number field: lower case, letters and digits only.
 #[rustfmt::skip]

@@ -3,6 +3,7 @@
 
 use anyhow::Context;
 use firstboot::boot_partition::locate;
+use firstboot::check;
 use firstboot::fault::{Code, Fault, OwnedBy, Owner};
 use firstboot::host::exclusions::Exclusions;
 use firstboot::host::{Host, Linux, System};
@@ -186,16 +187,8 @@ fn execute(command: Command) -> Result<ExitCode, Fault> {
     let done = match command {
         Command::Reset { yes, dry_run, keep } => return reset(yes, dry_run, &keep),
         Command::Run { until } => run::run(root, Box::new(Linux::new()), until.as_deref()),
-        Command::Preflight { json } => {
-            let outcomes = preflight::of_device(reading)?;
-            print!("{}", preflight::render(&outcomes, json).owned_by(Owner::Host)?);
-            preflight::judge(&outcomes)
-        }
-        Command::Audit { json } => {
-            let findings = audit::of_device(&reading()?).owned_by(Owner::Host)?;
-            print!("{}", audit::render(&findings, json).owned_by(Owner::Host)?);
-            audit::judge(&findings)
-        }
+        Command::Preflight { json } => show(&preflight::of_device(reading)?, json),
+        Command::Audit { json } => show(&audit::of_device(&reading()?).owned_by(Owner::Host)?, json),
         Command::Clock => run::clock(&writing()?),
         Command::Guard => guard::guard(&Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host)?),
         Command::Network => network_part::confined::run(),
@@ -219,6 +212,12 @@ fn execute(command: Command) -> Result<ExitCode, Fault> {
     done.map(|()| ExitCode::SUCCESS)
 }
 
+/// Prints the results of checks and judges them.
+fn show<R: check::Row>(rows: &[R], json: bool) -> Result<(), Fault> {
+    print!("{}", check::render(rows, json).owned_by(Owner::Host)?);
+    check::judge(rows)
+}
+
 fn report(file: Option<String>) -> Result<(), Fault> {
     let host = reading()?;
     // A seed that is still there is secret; without a boot partition there is none.
@@ -235,8 +234,8 @@ fn report(file: Option<String>) -> Result<(), Fault> {
         &[
             ("status", &|| status(false)),
             ("status.json", &|| status(true)),
-            ("preflight", &|| preflight::render(&preflight::of_device(reading)?, false)),
-            ("audit", &|| audit::render(&audit::of_device(&host)?, false)),
+            ("preflight", &|| check::render(&preflight::of_device(reading)?, false)),
+            ("audit", &|| check::render(&audit::of_device(&host)?, false)),
         ],
         &support::collect_secrets(&host, seed.as_deref()),
     )?;

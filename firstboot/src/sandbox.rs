@@ -8,6 +8,7 @@
 
 mod filter;
 
+use crate::paths::HOSTS;
 use anyhow::{Context, Result};
 use caps::CapSet;
 use landlock::{
@@ -20,7 +21,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpabl
 /// Readable paths: name resolution of musl and of glibc. systemd-resolved's list of servers is behind a symbolic link.
 const READABLE: &[&str] = &[
     "/etc/resolv.conf",
-    "/etc/hosts",
+    HOSTS,
     "/etc/nsswitch.conf",
     "/etc/host.conf",
     "/etc/gai.conf",

@@ -268,3 +268,29 @@ fn a_long_line_and_a_word_to_avoid_are_found() {
     assert_eq!(wrong_lines("docs/seed.md", &fenced, ""), [""; 0]);
     assert_eq!(wrong_lines("docs/targets.md", &fenced, "").len(), 1);
 }
+
+/// A path that `firstboot/src/paths.rs` names stands nowhere else in the sources, tests aside.
+#[test]
+fn each_shared_path_stands_once() {
+    let list = fs::read_to_string(root().join("firstboot/src/paths.rs")).unwrap();
+    let shared: Vec<&str> = list
+        .lines()
+        .filter_map(|l| l.strip_prefix("pub const ")?.split_once("= "))
+        .map(|(_, p)| p.trim_end_matches(';'))
+        .collect();
+    assert!(shared.len() > 20 && shared.iter().all(|path| path.starts_with("\"/")), "{shared:?}");
+    let is_test = |name: &str| name.contains("/tests") || name.contains("_tests") || name.contains("/test_");
+    let mut wrong = Vec::new();
+    for (name, text) in ending(".rs") {
+        if !name.starts_with("firstboot/src/") || name == "firstboot/src/paths.rs" || is_test(&name) {
+            continue;
+        }
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        for (number, line) in code.lines().enumerate().filter(|(_, l)| !l.trim_start().starts_with("//")) {
+            wrong.extend(
+                shared.iter().filter(|path| line.contains(**path)).map(|path| format!("{name}:{}: {path}", number + 1)),
+            );
+        }
+    }
+    none("use the constant of paths.rs", &wrong);
+}

@@ -8,7 +8,7 @@
 use e2e::ports::{LINK_LOCAL, open_to_strangers};
 use e2e::{APPROVER, OFF, SOON, add_script, cis, device_options, status_value};
 use firstboot::harden::kubelet::fields::{FIELDS, Field};
-use firstboot::kube::files::PKI;
+use firstboot::paths::PKI;
 use qemu::control_plane::{ControlPlane, Options};
 use qemu::device::Device;
 use qemu::link::site::{CONTROL_PLANE, STRANGER_V6, Scan, Site};

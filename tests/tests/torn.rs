@@ -6,7 +6,7 @@
 
 use e2e::{OFF, SOON, add_script, boot_id, device_options, found, own_arch, ready_again, remove_script};
 use firstboot::boot_partition::encodings;
-use firstboot::kube::files::KUBELET_CONF;
+use firstboot::paths::KUBELET_CONF;
 use imagebuild::arch::Arch;
 use qemu::control_plane::is_ready;
 use qemu::device::Device;

@@ -2,9 +2,10 @@
 //! What tells a damaged state of containerd from a runtime that is only slow, stopped or set up wrongly: systemd, containerd's
 //! log of this boot, and a few files. Only looks.
 
-use super::{ROOT, RUNTIME};
+use super::RUNTIME;
 use crate::fault::Fault;
 use crate::host::Host;
+use crate::paths::CONTAINERD_ROOT;
 use anyhow::Result;
 
 /// What containerd 2.x logs when bbolt finds its file torn: as an error, which leaves containerd running without CRI, or in
@@ -58,7 +59,7 @@ fn sign_in(text: &str) -> Option<String> {
 
 /// A torn file that keeps images of the bundle from being imported again, or pods from starting.
 fn torn_blob(host: &Host) -> Result<Option<String>> {
-    let folder = format!("{ROOT}/io.containerd.content.v1.content/blobs/sha256");
+    let folder = format!("{CONTAINERD_ROOT}/io.containerd.content.v1.content/blobs/sha256");
     let empty = |path: &String| Ok::<_, anyhow::Error>(host.size_and_mode(path)?.is_some_and(|(size, _)| size == 0));
     for blob in host.list(&folder)? {
         if empty(&format!("{folder}/{blob}"))? {
@@ -74,7 +75,7 @@ fn torn_blob(host: &Host) -> Result<Option<String>> {
 /// An import that was cut off leaves what it had unpacked, torn, beside the layer of the next import. Containerd numbers
 /// them, and makes one only while it has none, so the last one counts.
 pub(crate) fn torn_pause(host: &Host, image: &str) -> Result<Option<String>> {
-    let folder = format!("{ROOT}/io.containerd.snapshotter.v1.overlayfs/snapshots");
+    let folder = format!("{CONTAINERD_ROOT}/io.containerd.snapshotter.v1.overlayfs/snapshots");
     let mut last: Option<(u64, u64, String)> = None;
     for snapshot in host.list(&folder)? {
         let Ok(number) = snapshot.parse() else { continue };

@@ -8,8 +8,5 @@ pub(crate) mod ready;
 mod rebuild_record;
 pub(crate) mod repair;
 
-/// Where it keeps its state.
-pub(crate) const ROOT: &str = "/var/lib/containerd";
-
 /// Its unit.
 pub(crate) const RUNTIME: &str = "containerd.service";

@@ -2,10 +2,10 @@
 //! The last time that containerd's state was set aside, as the journal has it: so that it happens once a boot, is gone on with
 //! after a cut, and is told once.
 
-use super::ROOT;
 use crate::host::Host;
 use crate::journal::Record;
 use crate::journal::facts::Fact;
+use crate::paths::CONTAINERD_ROOT;
 use anyhow::Result;
 
 /// How far a setting aside has come.
@@ -47,6 +47,6 @@ impl Past {
 
     /// Where the damaged state is kept.
     pub(crate) fn folder(&self) -> String {
-        format!("{ROOT}.set-aside-{}", self.number)
+        format!("{CONTAINERD_ROOT}.set-aside-{}", self.number)
     }
 }

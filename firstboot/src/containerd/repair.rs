@@ -8,13 +8,15 @@
 
 use super::damage::{Unit, sign};
 use super::rebuild_record::{Past, Stage};
-use super::{ROOT, RUNTIME, images, ready};
+use super::{RUNTIME, images, ready};
 use crate::bundle::installed::Installed;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::exclusions::Exclusions;
 use crate::host::{Host, mounts};
 use crate::journal::facts::{self, Fact};
 use crate::node::events;
+use crate::paths::CONTAINERD_ROOT;
+use crate::paths::CONTAINERD_STATE;
 use anyhow::Result;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -73,7 +75,9 @@ fn end_containers(host: &Host) -> Result<()> {
     let _ = host.run(&["systemctl", "kill", "--signal=SIGKILL", RUNTIME]);
     let _ = host.run(&["systemctl", "stop", "kubepods.slice"]);
     let mounted = mounts::mounted(host)?;
-    for mount in mounts::below(mounted, &["/run/containerd".to_owned(), ROOT.to_owned()], &Exclusions::default()) {
+    for mount in
+        mounts::below(mounted, &[CONTAINERD_STATE.to_owned(), CONTAINERD_ROOT.to_owned()], &Exclusions::default())
+    {
         // One that stays hides nothing from the new containers, whose names are others.
         let _ = host.run(&["systemctl", "stop", &mount.point]);
     }
@@ -86,12 +90,12 @@ fn make_way(host: &Host, now: &Past) -> Result<()> {
     let folder = now.folder();
     for name in host.list("/var/lib")? {
         let path = format!("/var/lib/{name}");
-        if path.starts_with(&format!("{ROOT}.set-aside-")) && path != folder {
+        if path.starts_with(&format!("{CONTAINERD_ROOT}.set-aside-")) && path != folder {
             host.remove_tree(&path, &|_: &str| false)?;
         }
     }
     if !host.exists(&folder)? {
-        host.move_aside(ROOT, &folder)?;
+        host.move_aside(CONTAINERD_ROOT, &folder)?;
     }
     let images: u64 = Installed::read(host).map_or(0, |b| b.manifest.images.iter().map(|i| i.size * 2).sum());
     if host.free_bytes("/var/lib")? < images + ROOM {

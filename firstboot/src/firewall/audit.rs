@@ -6,7 +6,7 @@
 
 use super::peers::{ClusterPeers, KUBELET};
 use super::render::{TABLE, disjoint, plain, rules};
-use crate::finding::Finding;
+use crate::check::Finding;
 use crate::harden::overrides::{AuditContext, SeedOverrides};
 use anyhow::{Context, Result};
 use ipnet::IpNet;

@@ -2,7 +2,7 @@
 //! Parsing of parts of nft's answer; tests/tests/firewall compares the whole with a real nft.
 
 use super::*;
-use crate::finding::Verdict;
+use crate::check::Verdict;
 use serde_json::json;
 
 #[test]

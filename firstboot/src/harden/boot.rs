@@ -4,7 +4,7 @@
 //! Nothing is applied here: the words are in `targets/*.toml`, which a test of imagebuild compares with this table.
 //! <https://docs.kernel.org/admin-guide/kernel-parameters.html>
 
-use crate::finding::Finding;
+use crate::check::Finding;
 use crate::harden::overrides::AuditContext;
 use anyhow::Result;
 
@@ -78,7 +78,7 @@ pub(crate) fn audit_apparmor(context: &AuditContext<'_>) -> Result<Vec<Finding>>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::finding::Verdict;
+    use crate::check::Verdict;
     use crate::harden::overrides::SeedOverrides;
     use crate::host::Host;
     use crate::host::fake::Fake;

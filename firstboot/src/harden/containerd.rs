@@ -6,9 +6,9 @@
 //! from the file, its defaults and its imports (`containerd config dump`).
 
 use super::process::{changed_since, main_pid, started};
-use crate::finding::Finding;
+use crate::check::Finding;
 use crate::harden::overrides::AuditContext;
-use crate::node::paths::CONTAINERD_CONFIG;
+use crate::paths::CONTAINERD_CONFIG;
 use anyhow::{Result, anyhow};
 use toml::de::{DeTable, DeValue};
 
@@ -78,7 +78,7 @@ fn shown(value: &DeValue<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::finding::Verdict;
+    use crate::check::Verdict;
     use crate::harden::overrides::SeedOverrides;
     use crate::host::Host;
     use crate::host::fake::Fake;

@@ -4,9 +4,13 @@
 //! The writer of a file sets its mode (the phases, `kube/files.rs`; units: imagebuild, by [`mode_of`]); the audit here
 //! only reads it. A stricter mode is accepted.
 
-use crate::finding::{Finding, Verdict};
+use crate::check::{Finding, Verdict};
 use crate::harden::overrides::AuditContext;
-use crate::node::paths::{CONTAINERD_CONFIG, DROP_IN, SEED_DROP_IN};
+use crate::paths::{
+    CA_FILE, CLUSTER_PKI, CONTAINERD_CONFIG, CONTAINERD_SOCKET, CURRENT_PEM, DROP_IN, INSTANCE_CONFIG, KUBEADM_FLAGS,
+    KUBELET_ARGS, KUBELET_CONF, KUBELET_CONFIG, KUBELET_DIR, KUBELET_PATCH, KUBELET_UNIT, MANIFESTS, PKI, PROXY_ENV,
+    SEED_DROP_IN,
+};
 use anyhow::Result;
 
 /// A path, the most that its mode may allow, the reason.
@@ -14,26 +18,26 @@ type File = (&'static str, u32, &'static str);
 
 #[rustfmt::skip]
 const FILES: &[File] = &[
-    ("/usr/lib/systemd/system/kubelet.service", 0o600, "CIS 4.1.1, 4.1.2: what kubelet is started with"),
+    (KUBELET_UNIT, 0o600, "CIS 4.1.1, 4.1.2: what kubelet is started with"),
     ("/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf", 0o600, "CIS 4.1.1, 4.1.2: the same, kubeadm's part"),
-    ("/etc/default/kubelet", 0o600, "CIS 4.1.1, 4.1.2: the same, flags of the node's operator"),
-    ("/etc/kubernetes/kubelet.conf", 0o600, "CIS 4.1.5, 4.1.6: which cluster this is, and where the node's key is"),
-    ("/etc/kubernetes/pki", 0o700, "write access there decides whom kubelet trusts"),
-    ("/etc/kubernetes/pki/ca.crt", 0o600, "CIS 4.1.7, 4.1.8: whom kubelet trusts"),
-    ("/etc/kubernetes/manifests", 0o700, "a manifest there runs as a pod without the cluster's consent"),
-    ("/var/lib/kubelet", 0o700, "volumes of pods, their secrets included"),
-    ("/var/lib/kubelet/config.yaml", 0o600, "CIS 4.1.9, 4.1.10: kubelet's configuration"),
-    ("/var/lib/kubelet/instance-config.yaml", 0o600, "CIS 4.1.9, 4.1.10: the same, this node's part"),
-    ("/var/lib/kubelet/kubeadm-flags.env", 0o600, "CIS 4.1.9, 4.1.10: the same, flags"),
+    (KUBELET_ARGS, 0o600, "CIS 4.1.1, 4.1.2: the same, flags of the node's operator"),
+    (KUBELET_CONF, 0o600, "CIS 4.1.5, 4.1.6: which cluster this is, and where the node's key is"),
+    (CLUSTER_PKI, 0o700, "write access there decides whom kubelet trusts"),
+    (CA_FILE, 0o600, "CIS 4.1.7, 4.1.8: whom kubelet trusts"),
+    (MANIFESTS, 0o700, "a manifest there runs as a pod without the cluster's consent"),
+    (KUBELET_DIR, 0o700, "volumes of pods, their secrets included"),
+    (KUBELET_CONFIG, 0o600, "CIS 4.1.9, 4.1.10: kubelet's configuration"),
+    (INSTANCE_CONFIG, 0o600, "CIS 4.1.9, 4.1.10: the same, this node's part"),
+    (KUBEADM_FLAGS, 0o600, "CIS 4.1.9, 4.1.10: the same, flags"),
     (DROP_IN, 0o600, "CIS 4.1.9, 4.1.10: the same, the hardened host's part"),
     (SEED_DROP_IN, 0o600, "CIS 4.1.9, 4.1.10: the same, the seed's part"),
-    ("/etc/firstboot/patches/kubeletconfiguration+strategic.json", 0o600, "CIS 4.1.9, 4.1.10: the same, for kubeadm upgrade"),
-    ("/var/lib/kubelet/pki", 0o700, "kubelet's keys"),
-    ("/var/lib/kubelet/pki/kubelet-client-current.pem", 0o600, "the node's own key: its holder can act as this node"),
+    (KUBELET_PATCH, 0o600, "CIS 4.1.9, 4.1.10: the same, for kubeadm upgrade"),
+    (PKI, 0o700, "kubelet's keys"),
+    (CURRENT_PEM, 0o600, "the node's own key: its holder can act as this node"),
     ("/var/lib/kubelet/pki/kubelet.key", 0o600, "the key of kubelet's port"),
     (CONTAINERD_CONFIG, 0o600, "what the runtime starts containers with"),
-    ("/run/containerd/containerd.sock", 0o660, "access to it equals root"),
-    ("/etc/firstboot/proxy.env", 0o600, "it may hold the proxy's password"),
+    (CONTAINERD_SOCKET, 0o660, "access to it equals root"),
+    (PROXY_ENV, 0o600, "it may hold the proxy's password"),
     ("/var/lib/firstboot", 0o700, "firstboot's own record"),
 ];
 

@@ -3,7 +3,7 @@
 //!
 //! There is no password ageing: no account has a password, and an expired locked password would block logins by key.
 
-use crate::finding::{Finding, Verdict};
+use crate::check::{Finding, Verdict};
 use crate::harden::overrides::AuditContext;
 use anyhow::Result;
 

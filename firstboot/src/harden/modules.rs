@@ -7,7 +7,7 @@
 //! disks. `llc` is not on it because bridges need it. FAT is not on it either, though firstboot itself never mounts one.
 
 use super::overrides::SeedOverrides;
-use crate::finding::Finding;
+use crate::check::Finding;
 use crate::harden::overrides::AuditContext;
 use crate::host::Host;
 use anyhow::Result;
@@ -159,7 +159,7 @@ pub(crate) fn write_node_file(host: &Host) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::finding::Verdict;
+    use crate::check::Verdict;
     use crate::host::fake::Fake;
 
     fn kept(modules: &[&str]) -> SeedOverrides {

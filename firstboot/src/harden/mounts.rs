@@ -4,7 +4,7 @@
 //! Nothing is applied here: the image's fstab has the lines. containerd unpacks below its own directory, and pods have
 //! their own /tmp and /dev/shm.
 
-use crate::finding::Finding;
+use crate::check::Finding;
 use crate::harden::overrides::AuditContext;
 use crate::host::mounts::mounted;
 use anyhow::Result;
@@ -51,7 +51,7 @@ pub(crate) fn audit(context: &AuditContext<'_>) -> Result<Vec<Finding>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::finding::Verdict;
+    use crate::check::Verdict;
     use crate::harden::overrides::SeedOverrides;
     use crate::host::Host;
     use crate::host::fake::Fake;

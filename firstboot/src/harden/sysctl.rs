@@ -8,8 +8,8 @@
 //! <https://kspp.github.io/Recommended_Settings>
 
 use super::overrides::SeedOverrides;
+use crate::check::{Finding, Verdict};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
-use crate::finding::{Finding, Verdict};
 use crate::harden::overrides::AuditContext;
 use crate::host::Host;
 use crate::text::one_line;

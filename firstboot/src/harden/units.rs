@@ -4,13 +4,11 @@
 //! The unit files are the table: each setting has its reason in the comment above it. The audit compares them with what
 //! systemd has loaded, so that it finds an edit, a foreign drop-in and a forgotten `daemon-reload`.
 
-use crate::finding::Finding;
+use crate::check::Finding;
 use crate::harden::overrides::AuditContext;
+use crate::paths::UNIT_DIR;
 use anyhow::Result;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Directory of the unit files.
-pub const UNIT_DIR: &str = "/usr/lib/systemd/system";
 
 /// Name, text, and names of its own drop-ins.
 pub type Unit = (&'static str, &'static str, &'static [&'static str]);

@@ -2,7 +2,7 @@
 //! Unit files compared with systemd's output about them.
 
 use super::*;
-use crate::finding::Verdict;
+use crate::check::Verdict;
 
 const TEXT: &str = "[Service]\nExecStart=/usr/bin/x\n# Not this one.\nRestart=always\n# no rights\nNoNewPrivileges=yes\n\
                     # what it needs\nCapabilityBoundingSet=CAP_SYS_TIME CAP_NET_ADMIN\n# calls\nSystemCallFilter=@system-service \

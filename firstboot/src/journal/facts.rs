@@ -22,8 +22,6 @@ pub enum Fact {
     Warnings,
     /// Digest of the seed by which the node joined. Written last by the phase `join`; read by its check.
     JoinedBy,
-    /// URL of the API server. Written by the phase `join`; read by each client that is this node.
-    Server,
     /// Version of the API server. Written by the phase `join`; read by the receipt of the phase `seal`.
     ClusterVersion,
     /// Flag: the cluster had a Node of this name already. Written by the phase `join`; read by the phase `ready`.
@@ -92,7 +90,6 @@ mod tests {
             (Fact::Interface, "interface"),
             (Fact::Warnings, "warnings"),
             (Fact::JoinedBy, "joined-by"),
-            (Fact::Server, "server"),
             (Fact::ClusterVersion, "cluster-version"),
             (Fact::LeftOverNode, "left-over-node"),
             (Fact::ClusterNetworks, "cluster-networks"),

@@ -2,6 +2,7 @@
 //! What the cluster says a node shall be: kubeadm-config and kubelet-config into kubelet's files, as `kubeadm join`
 //! makes them (`cmd/kubeadm/app/componentconfigs/kubelet.go`, `phases/kubelet`). Pure: text in, text out.
 
+use crate::paths::{CA_FILE, MANIFESTS};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -13,8 +14,6 @@ use super::error::{Error, remote};
 use crate::fault::{Code, Fault};
 use crate::seed::{NodeLabel, Role, Taint};
 
-/// Where kubelet reads the CA of those who may talk to it.
-pub const CA_FILE: &str = "/etc/kubernetes/pki/ca.crt";
 /// kubelet supports API servers up to this many minors newer than itself.
 const MAX_SKEW: u32 = 3;
 
@@ -137,7 +136,7 @@ pub fn kubelet_config(
         "" => "cluster.local",
         domain => domain,
     };
-    fill(&mut root, &["staticPodPath"], "/etc/kubernetes/manifests".into());
+    fill(&mut root, &["staticPodPath"], MANIFESTS.into());
     if let Some(dns) = dns_address(&cluster.networking.service_subnet) {
         fill(&mut root, &["clusterDNS"], Value::Sequence(vec![dns.to_string().into()]));
     }

@@ -4,21 +4,20 @@
 //! Pure. The order matters to whoever writes them: kubelet takes kubelet.conf as "there is a certificate", so it
 //! comes last, and the link that it names comes after the file that the link names.
 
+use crate::paths::{
+    CA_FILE, CLUSTER_PKI, CURRENT_PEM, INSTANCE_CONFIG, KUBEADM_FLAGS, KUBELET_CONF, KUBELET_CONFIG, KUBELET_DIR,
+    KUBERNETES, MANIFESTS, PKI,
+};
 use std::time::SystemTime;
 
 use zeroize::Zeroizing;
 
-use super::config::{self, CA_FILE};
+use super::config;
 use super::contract::Joined;
-use super::kubeconfig::{CURRENT_PEM, kubelet_conf};
+use super::kubeconfig::kubelet_conf;
 use super::{pin, tls};
 use crate::secret::Secret;
 use crate::seed::Seed;
-
-/// kubelet's kubeconfig.
-pub const KUBELET_CONF: &str = "/etc/kubernetes/kubelet.conf";
-/// Where kubelet keeps certificates.
-pub const PKI: &str = "/var/lib/kubelet/pki";
 
 /// One thing on disk.
 pub struct FileSpec {
@@ -54,15 +53,15 @@ pub fn files(joined: &Joined, key: &Secret<String>, seed: &Seed, name: &str, now
     let labels = config::labels(node.role, name, &node.labels);
     let flags = config::flags_env(name, name, &seed.network.node_ips(), &labels, &node.taints);
     vec![
-        dir("/etc/kubernetes", 0o755),
-        dir("/etc/kubernetes/manifests", 0o700),
-        dir("/etc/kubernetes/pki", 0o700),
-        dir("/var/lib/kubelet", 0o700),
+        dir(KUBERNETES, 0o755),
+        dir(MANIFESTS, 0o700),
+        dir(CLUSTER_PKI, 0o700),
+        dir(KUBELET_DIR, 0o700),
         dir(PKI, 0o700),
         file(CA_FILE, &joined.ca_pem, 0o600),
-        file("/var/lib/kubelet/instance-config.yaml", &config::instance_config(&joined.cri_socket), 0o600),
-        file("/var/lib/kubelet/config.yaml", &joined.kubelet_config, 0o600),
-        file("/var/lib/kubelet/kubeadm-flags.env", &flags, 0o600),
+        file(INSTANCE_CONFIG, &config::instance_config(&joined.cri_socket), 0o600),
+        file(KUBELET_CONFIG, &joined.kubelet_config, 0o600),
+        file(KUBEADM_FLAGS, &flags, 0o600),
         file(&pem_path, &pem, 0o600),
         FileSpec { path: CURRENT_PEM.to_owned(), content: Content::Link(pem_path) },
         file(KUBELET_CONF, &kubelet_conf(&joined.server, &joined.ca_pem), 0o600),

@@ -2,13 +2,11 @@
 //! The two kubeconfigs of a join: the one inside cluster-info, read; and kubelet.conf, written as kubelet itself
 //! writes it (`pkg/kubelet/certificate/bootstrap`, names and all).
 
+use crate::paths::CURRENT_PEM;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::Url;
 use serde::Deserialize;
-
-/// Where kubelet finds certificate and key; a symlink that its rotation moves.
-pub const CURRENT_PEM: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 
 /// What cluster-info says of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]

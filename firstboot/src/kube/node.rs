@@ -3,6 +3,7 @@
 //!
 //! Uses the certificate that kubelet uses; what this identity may do is fixed by the node authorizer.
 
+use crate::paths::CNI_CONF;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::IpAddr;
@@ -23,9 +24,6 @@ use super::tls::{self, PinnedCa, Validity};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::proxy::Via;
 use crate::seed::Taint;
-
-/// Folder of CNI configurations.
-const CNI_CONF: &str = "/etc/cni/net.d";
 
 /// What a Node object says that matters here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

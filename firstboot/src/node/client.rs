@@ -5,10 +5,9 @@ use super::proxy_env;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::journal::facts::Fact;
-use crate::kube::config::CA_FILE;
-use crate::kube::files::KUBELET_CONF;
-use crate::kube::kubeconfig::{self, CURRENT_PEM};
+use crate::kube::kubeconfig;
 use crate::kube::node::NodeClient;
+use crate::paths::{CA_FILE, CURRENT_PEM, KUBELET_CONF};
 use anyhow::{Context, Result};
 
 /// A client that is this node, by kubelet's files alone: no seed is needed.

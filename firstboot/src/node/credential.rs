@@ -5,9 +5,8 @@
 //! seed is accepted when"). kubelet.conf alone proves nothing: kubelet writes it before it has a certificate.
 
 use crate::host::{Host, Stamp};
-use crate::kube::files::{KUBELET_CONF, PKI};
-use crate::kube::kubeconfig::CURRENT_PEM;
 use crate::kube::{pin, tls};
+use crate::paths::{CURRENT_PEM, KUBELET_CONF, PKI};
 use crate::text::{timestamp, unix_seconds};
 use anyhow::{Context, Result};
 use rustls::crypto::ring::sign::any_supported_type;

@@ -7,8 +7,8 @@
 //! cluster signs, for clients or for serving, it does flush.
 
 use crate::host::Host;
-use crate::kube::files::PKI;
 use crate::kube::pin;
+use crate::paths::PKI;
 use anyhow::Result;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;

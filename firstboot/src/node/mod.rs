@@ -5,7 +5,6 @@ pub(crate) mod client;
 pub mod credential;
 pub(crate) mod events;
 pub mod kubelet_serving_cert;
-pub mod paths;
 pub(crate) mod proxy_env;
 pub mod recover;
 pub mod repair;

@@ -10,13 +10,10 @@
 use crate::host::Host;
 use crate::host::managed_files::{self, File};
 use crate::journal::facts::Fact;
+use crate::paths::{PROXY_ENV, SETTINGS};
 use crate::proxy::{Direct, Proxy, Via};
 use anyhow::Result;
 use zeroize::Zeroizing;
-
-const FOLDER: &str = "/etc/firstboot";
-/// Named in the units of containerd and kubelet.
-const FILE: &str = "/etc/firstboot/proxy.env";
 
 /// This device itself and its link: no proxy leads there.
 const LOCAL: &str = "localhost,127.0.0.0/8,::1,169.254.0.0/16,fe80::/10";
@@ -26,9 +23,9 @@ const LOCAL: &str = "localhost,127.0.0.0/8,::1,169.254.0.0/16,fe80::/10";
 /// # Errors
 /// The file cannot be read, or no longer holds what firstboot wrote.
 pub(crate) fn kept(host: &Host) -> Result<Via> {
-    let Some(text) = host.read_text(FILE)?.map(Zeroizing::new) else { return Ok(Via::default()) };
+    let Some(text) = host.read_text(PROXY_ENV)?.map(Zeroizing::new) else { return Ok(Via::default()) };
     let value = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix("=\"")?.strip_suffix('"'));
-    let broken = |why| anyhow::anyhow!("read {FILE}: {why}");
+    let broken = |why| anyhow::anyhow!("read {PROXY_ENV}: {why}");
     let proxy = value("HTTPS_PROXY").map(Proxy::parse).transpose().map_err(broken)?;
     let direct = value("NO_PROXY").unwrap_or_default().split(',').filter(|d| !d.is_empty());
     Ok(Via { proxy, direct: direct.map(Direct::parse).collect::<Result<_, _>>().map_err(broken)? })
@@ -36,12 +33,12 @@ pub(crate) fn kept(host: &Host) -> Result<Via> {
 
 /// Whether containerd and kubelet find what the seed says.
 pub(crate) fn holds(host: &Host, via: &Via) -> Result<bool> {
-    managed_files::hold(host, &files(host, via), &[FOLDER])
+    managed_files::hold(host, &files(host, via), &[SETTINGS])
 }
 
 /// Writes what the seed says; whether that changed anything.
 pub(crate) fn put(host: &Host, via: &Via) -> Result<bool> {
-    Ok(managed_files::put(host, &files(host, via), &[FOLDER])? != managed_files::Changes::default())
+    Ok(managed_files::put(host, &files(host, via), &[SETTINGS])? != managed_files::Changes::default())
 }
 
 fn files(host: &Host, via: &Via) -> Vec<File> {
@@ -56,7 +53,7 @@ fn files(host: &Host, via: &Via) -> Vec<File> {
     let direct = direct.join(",");
     // Quoted as systemd.exec(5) has it; a URL holds no quotation mark and no backslash, they are percent-encoded.
     let text = Zeroizing::new(format!("HTTP_PROXY=\"{}\"\nHTTPS_PROXY=\"{}\"\nNO_PROXY=\"{direct}\"\n", *url, *url));
-    vec![File::secret(FILE, &text)]
+    vec![File::secret(PROXY_ENV, &text)]
 }
 
 #[cfg(test)]
@@ -76,14 +73,14 @@ mod tests {
         };
         assert!(put(&host, &via).unwrap());
         assert!(holds(&host, &via).unwrap() && !put(&host, &via).unwrap());
-        assert_eq!(host.size_and_mode(FILE).unwrap().unwrap().1, 0o600);
+        assert_eq!(host.size_and_mode(PROXY_ENV).unwrap().unwrap().1, 0o600);
         let networks =
             Record::Fact { name: Fact::ClusterNetworks, value: "10.244.0.0/16,fd00::/108,10.96.0.0/12".into() };
         host.record(networks).unwrap();
         assert!(!holds(&host, &via).unwrap());
         assert!(put(&host, &via).unwrap());
         assert_eq!(
-            host.read_text(FILE).unwrap().unwrap(),
+            host.read_text(PROXY_ENV).unwrap().unwrap(),
             "# Written by firstboot.\nHTTP_PROXY=\"http://user:p%22ss@proxy:3128\"\n\
              HTTPS_PROXY=\"http://user:p%22ss@proxy:3128\"\n\
              NO_PROXY=\"localhost,127.0.0.0/8,::1,169.254.0.0/16,fe80::/10,10.244.0.0/16,fd00::/108,10.96.0.0/12,\
@@ -94,6 +91,6 @@ mod tests {
         assert!(kept.proxy_for("10.96.0.1", 443).is_none() && kept.proxy_for("192.0.2.1", 443).is_some());
         assert!(!holds(&host, &Via::default()).unwrap());
         assert!(put(&host, &Via::default()).unwrap());
-        assert_eq!(host.read(FILE).unwrap(), None);
+        assert_eq!(host.read(PROXY_ENV).unwrap(), None);
     }
 }

@@ -7,10 +7,12 @@
 use crate::host::{Host, STATE_DIR, backup_path};
 use crate::journal::facts::Fact;
 use crate::journal::{Effect, Record};
-use crate::kube::files::KUBELET_CONF;
-use crate::kube::kubeconfig::{self, CURRENT_PEM};
+use crate::kube::kubeconfig;
 use crate::kube::pin;
-use crate::node::paths::DROP_IN;
+use crate::paths::{
+    CNI_BIN, CNI_CONF, CONTAINERD_CONFIG, CURRENT_PEM, DROP_IN, HOSTS, KUBELET_ARGS, KUBELET_CONF, KUBERNETES,
+    REGISTRIES, SETTINGS, SWAP_TARGET, WANTS,
+};
 use anyhow::Result;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
@@ -30,13 +32,13 @@ const PREFIXED: &[(&str, &str)] = &[
     ("/etc/sysctl.d", "90-firstboot"),
     ("/etc/sysctl.d", "99-firstboot"),
     ("/etc/wpa_supplicant", "wpa_supplicant-"),
-    ("/etc/cni/net.d", "99-firstboot"),
+    (CNI_CONF, "99-firstboot"),
 ];
 
 /// Files of the image that firstboot replaces: without a copy from before they are left as they are.
 const REPLACED: &[&str] = &[
     "/etc/hostname",
-    "/etc/hosts",
+    HOSTS,
     "/etc/machine-id",
     "/etc/passwd",
     "/etc/group",
@@ -47,12 +49,12 @@ const REPLACED: &[&str] = &[
 
 /// Files and links that firstboot makes on a node, besides those in its own directories.
 const MADE: &[&str] = &[
-    "/etc/default/kubelet",
-    "/etc/containerd/config.toml",
+    KUBELET_ARGS,
+    CONTAINERD_CONFIG,
     "/etc/ssh/sshd_config",
     "/etc/ssh/ssh_host_ed25519_key",
     "/etc/ssh/ssh_host_ed25519_key.pub",
-    "/etc/systemd/system/swap.target",
+    SWAP_TARGET,
     "/usr/bin/kubelet",
     "/usr/bin/kubeadm",
     "/usr/bin/crictl",
@@ -62,14 +64,10 @@ const MADE: &[&str] = &[
 ];
 
 /// Directories that are firstboot's with everything in them.
-const TREES: &[&str] = &["/opt/firstboot", "/etc/firstboot", "/etc/containerd/certs.d", "/etc/ssh/authorized_keys.d"];
+const TREES: &[&str] = &["/opt/firstboot", SETTINGS, REGISTRIES, "/etc/ssh/authorized_keys.d"];
 
 /// Directories that a reset removes where firstboot made them: they hold nothing of an image.
-const DIRECTORIES: &[&str] =
-    &["/etc/kubernetes", "/etc/cni/net.d", "/etc/cni", "/opt/cni/bin", "/opt/cni", "/etc/containerd"];
-
-/// Where units are enabled.
-const WANTS: &str = "/etc/systemd/system/multi-user.target.wants";
+const DIRECTORIES: &[&str] = &[KUBERNETES, CNI_CONF, "/etc/cni", CNI_BIN, "/opt/cni", "/etc/containerd"];
 
 /// Fills a lost journal with what the disk shows. Nothing happens while the journal has a record, and on a device that
 /// never joined. A disk that takes no writes is no hindrance: the records are then held in memory.

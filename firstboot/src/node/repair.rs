@@ -10,11 +10,11 @@
 use crate::host::kept::{NODE_FILES, OVERRIDES};
 use crate::host::{Host, Stamp};
 use crate::journal::{Effect, Record};
-use crate::kube::config::CA_FILE;
-use crate::kube::files::KUBELET_CONF;
-use crate::kube::kubeconfig::CURRENT_PEM;
 use crate::kube::pin;
-use crate::node::paths::{CONTAINERD_CONFIG, DROP_IN, SEED_DROP_IN};
+use crate::paths::{
+    CA_FILE, CONTAINERD_CONFIG, CURRENT_PEM, DROP_IN, INSTANCE_CONFIG, KUBEADM_FLAGS, KUBELET_ARGS, KUBELET_CONF,
+    KUBELET_CONFIG, SEED_DROP_IN,
+};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,10 +35,10 @@ enum Form {
 /// Each with its form.
 const FILES: &[(&str, Form)] = &[
     (CA_FILE, Form::Certificates),
-    ("/var/lib/kubelet/config.yaml", Form::Yaml),
-    ("/var/lib/kubelet/instance-config.yaml", Form::Yaml),
-    ("/var/lib/kubelet/kubeadm-flags.env", Form::Text),
-    ("/etc/default/kubelet", Form::Text),
+    (KUBELET_CONFIG, Form::Yaml),
+    (INSTANCE_CONFIG, Form::Yaml),
+    (KUBEADM_FLAGS, Form::Text),
+    (KUBELET_ARGS, Form::Text),
     (DROP_IN, Form::Yaml),
     (SEED_DROP_IN, Form::Yaml),
     (KUBELET_CONF, Form::Yaml),

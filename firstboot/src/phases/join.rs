@@ -11,20 +11,18 @@ use crate::host::{Host, STATE_DIR};
 use crate::image::ImageInfo;
 use crate::journal::facts::{self, Fact};
 use crate::journal::{Effect, Record};
-use crate::kube::config::CA_FILE;
 use crate::kube::contract::{JoinHost, JoinInput, Joined};
 use crate::kube::csr::{Key, Request};
 use crate::kube::files::{Content, files};
-use crate::kube::node::NodeClient;
 use crate::network_part::privileged::obtain;
 use crate::network_part::{self, SERVICE_UNITS, SOCKET_UNIT};
+use crate::node::client::node_client;
 use crate::node::credential::credential;
 use crate::secret::Secret;
 use anyhow::{Context, Result};
 use std::time::{Duration, SystemTime};
 use zeroize::Zeroizing;
 
-const PEM: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 /// Where systemd-resolved keeps the servers that pods can use; /etc/resolv.conf names its own loopback address.
 const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 /// How long one try waits for approval; the next one takes the same request up again.
@@ -44,23 +42,11 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
         keep(cx, &joined, &key.sec1_pem()?).owned_by(Owner::Host)?;
     }
     // One answered request proves the certificate; from then on nobody needs the token.
-    let client = client(cx)?;
+    let client = node_client(&cx.host)?;
     client.node()?;
     discover_peers::from_cluster(&cx.host, &client).owned_by(Owner::Host)?;
     spend(cx)?;
     cx.host.remove(&key_path()).owned_by(Owner::Host)
-}
-
-/// A client that is this node.
-pub(super) fn client(cx: &Cx) -> Result<NodeClient, Fault> {
-    let text = |path: &str| -> Result<String> {
-        let bytes = cx.host.read(path)?.with_context(|| format!("find {path}"))?;
-        String::from_utf8(bytes).with_context(|| format!("read {path}"))
-    };
-    let server = cx.host.journal().fact(Fact::Server).map(str::to_owned);
-    let server = server.context("find the API server in the journal").coded(Code::StateDamaged)?;
-    let (ca, pem) = (text(CA_FILE).coded(Code::NodeCredential)?, text(PEM).coded(Code::NodeCredential)?);
-    NodeClient::through(&cx.seed.network.via, &node_name(cx)?, &server, &ca, &pem)
 }
 
 /// The name that the identity phase found.
@@ -77,7 +63,7 @@ pub(super) fn leftover(cx: &Cx) -> bool {
 /// Whether what is there came by this seed and still opens the API server.
 fn holds(cx: &Cx) -> Result<bool, Fault> {
     let by_this_seed = cx.host.journal().fact(Fact::JoinedBy) == Some(cx.seed.digest());
-    Ok(by_this_seed && credential(&cx.host).owned_by(Owner::Host)?.usable() && client(cx).is_ok())
+    Ok(by_this_seed && credential(&cx.host).owned_by(Owner::Host)?.usable() && node_client(&cx.host).is_ok())
 }
 
 fn key_path() -> String {
@@ -136,7 +122,6 @@ fn keep(cx: &Cx, joined: &Joined, key: &Secret<String>) -> Result<()> {
         }
     }
     for (fact, value) in [
-        (Fact::Server, joined.server.clone()),
         (Fact::ClusterVersion, joined.cluster_version.clone()),
         (Fact::LeftOverNode, facts::flag(joined.leftover_node)),
         (Fact::ClusterNetworks, joined.networks.clone()),

@@ -5,6 +5,7 @@ use super::context::Cx;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::harden::{modules, sysctl};
 use crate::host::mounts::swaps;
+use crate::paths::SWAP_TARGET;
 use anyhow::Result;
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
@@ -24,7 +25,7 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
         sysctl::set_node(&cx.host, &cx.seed.harden.sysctl)?;
         if !swaps(&cx.host)?.is_empty() {
             // The target as well, or swap is back at the next boot.
-            cx.host.symlink("/etc/systemd/system/swap.target", "/dev/null")?;
+            cx.host.symlink(SWAP_TARGET, "/dev/null")?;
             cx.host.run(&["swapoff", "--all"])?;
         }
         Ok(())

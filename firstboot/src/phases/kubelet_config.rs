@@ -7,15 +7,11 @@
 
 use crate::harden::kubelet::fields::drop_in;
 use crate::host::Host;
-use crate::node::paths::{DROP_IN, KUBELET_DROP_INS, SEED_DROP_IN};
+use crate::paths::{DROP_IN, KUBELET_ARGS, KUBELET_DROP_INS, KUBELET_PATCH, SEED_DROP_IN};
 use crate::seed::Kubelet;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-/// The name says which component is patched, and how (kubeadm, `--patches`).
-const PATCH: &str = "/etc/firstboot/patches/kubeletconfiguration+strategic.json";
-/// Where kubeadm's unit looks for `KUBELET_EXTRA_ARGS`.
-const ARGS_FILE: &str = "/etc/default/kubelet";
 /// Of all of them.
 const MODE: u32 = 0o600;
 
@@ -26,7 +22,7 @@ fn flag() -> String {
 /// What is to be there; none where nothing is.
 fn files(kubelet: &Kubelet) -> Result<[(&'static str, Option<String>); 3]> {
     let seed = text(kubelet)?;
-    Ok([(DROP_IN, Some(drop_in()?)), (SEED_DROP_IN, seed.clone()), (PATCH, seed)])
+    Ok([(DROP_IN, Some(drop_in()?)), (SEED_DROP_IN, seed.clone()), (KUBELET_PATCH, seed)])
 }
 
 /// Whether kubelet finds the hardened host's settings and what the seed says, and nothing of another seed.
@@ -56,7 +52,7 @@ pub(super) fn put(host: &Host, kubelet: &Kubelet) -> Result<bool> {
     let args = args(host)?;
     let new = with_flag(&args);
     if new != args {
-        host.write(ARGS_FILE, new.as_bytes(), MODE)?;
+        host.write(KUBELET_ARGS, new.as_bytes(), MODE)?;
     }
     Ok(true)
 }
@@ -74,7 +70,7 @@ fn text(kubelet: &Kubelet) -> Result<Option<String>> {
 }
 
 fn args(host: &Host) -> Result<String> {
-    Ok(String::from_utf8_lossy(&host.read(ARGS_FILE)?.unwrap_or_default()).into_owned())
+    Ok(String::from_utf8_lossy(&host.read(KUBELET_ARGS)?.unwrap_or_default()).into_owned())
 }
 
 /// The same environment file with our flag among `KUBELET_EXTRA_ARGS`; everything else in it is the administrator's.
@@ -109,7 +105,7 @@ mod tests {
         assert!(!holds(&host, &none).unwrap() && put(&host, &none).unwrap());
         assert!(holds(&host, &none).unwrap() && !put(&host, &none).unwrap());
         assert_eq!(host.list(KUBELET_DROP_INS).unwrap(), ["10-harden.conf"]);
-        let args = host.read_text(ARGS_FILE).unwrap().unwrap();
+        let args = host.read_text(KUBELET_ARGS).unwrap().unwrap();
         assert_eq!(args, "KUBELET_EXTRA_ARGS=\"--config-dir=/etc/firstboot/kubelet.conf.d\"");
         let some = kubelet(json!({"maxPods": 60, "evictionHard": {"memory.available": "50Mi"}}));
         assert!(!holds(&host, &some).unwrap() && put(&host, &some).unwrap());
@@ -120,8 +116,8 @@ mod tests {
             "{\n  \"apiVersion\": \"kubelet.config.k8s.io/v1beta1\",\n  \"evictionHard\": {\n    \
              \"memory.available\": \"50Mi\"\n  },\n  \"kind\": \"KubeletConfiguration\",\n  \"maxPods\": 60\n}"
         );
-        assert_eq!(host.read_text(PATCH).unwrap().unwrap(), text);
-        for path in [DROP_IN, SEED_DROP_IN, PATCH, ARGS_FILE] {
+        assert_eq!(host.read_text(KUBELET_PATCH).unwrap().unwrap(), text);
+        for path in [DROP_IN, SEED_DROP_IN, KUBELET_PATCH, KUBELET_ARGS] {
             assert_eq!(host.size_and_mode(path).unwrap().unwrap().1, 0o600, "{path}");
         }
         assert!(!holds(&host, &kubelet(json!({"maxPods": 61}))).unwrap());
@@ -129,7 +125,7 @@ mod tests {
         assert!(!holds(&host, &some).unwrap(), "a mode that is too wide");
         assert!(put(&host, &none).unwrap() && holds(&host, &none).unwrap());
         assert_eq!(
-            (host.list(KUBELET_DROP_INS).unwrap(), host.read(PATCH).unwrap()),
+            (host.list(KUBELET_DROP_INS).unwrap(), host.read(KUBELET_PATCH).unwrap()),
             (vec!["10-harden.conf".to_owned()], None)
         );
     }

@@ -6,15 +6,15 @@
 //! behind those that DaemonSets write, so that theirs is taken as soon as it is there.
 
 use super::context::Cx;
-use super::join::client;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
+use crate::node::client::node_client;
+use crate::paths::CNI_CONF;
 use crate::seed::Cni;
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-const FOLDER: &str = "/etc/cni/net.d";
 const FILE: &str = "/etc/cni/net.d/99-firstboot.conflist";
 /// How long a try waits for addresses before it looks whether a pod of the cluster brings the network.
 const STEP: Duration = Duration::from_secs(10);
@@ -24,12 +24,12 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
     if cx.seed.node.cni == Cni::None {
         return Ok(true);
     }
-    let names = cx.host.list(FOLDER).owned_by(Owner::Host)?;
+    let names = cx.host.list(CNI_CONF).owned_by(Owner::Host)?;
     if names.iter().any(|n| is_configuration(n)) {
         return Ok(true);
     }
     // Nothing yet: right only while a pod that brings it is on its way.
-    Ok(cx.seed.node.cni == Cni::Auto && client(cx)?.cni_pod()?.is_some())
+    Ok(cx.seed.node.cni == Cni::Auto && node_client(&cx.host)?.cni_pod()?.is_some())
 }
 
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
@@ -37,7 +37,7 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     if cni == Cni::None {
         return Ok(());
     }
-    let client = client(cx)?;
+    let client = node_client(&cx.host)?;
     let mut last = None;
     for _ in 0..STEPS {
         let cidrs = client.wait_pod_cidrs(STEP);
@@ -63,7 +63,7 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
 /// # Errors
 /// When the folder cannot be read or the file not be removed.
 pub fn withdraw(host: &Host) -> Result<()> {
-    let names = host.list(FOLDER)?;
+    let names = host.list(CNI_CONF)?;
     let ours = FILE.rsplit('/').next().unwrap_or_default();
     if names.iter().any(|n| n == ours) && names.iter().any(|n| n != ours && is_configuration(n)) {
         host.remove(FILE)?;
@@ -109,10 +109,10 @@ mod tests {
         host.write(FILE, b"{}", 0o644).unwrap();
         host.write("/etc/cni/net.d/README", b"", 0o644).unwrap();
         withdraw(&host).unwrap();
-        assert_eq!(host.list(FOLDER).unwrap(), ["99-firstboot.conflist", "README"]);
+        assert_eq!(host.list(CNI_CONF).unwrap(), ["99-firstboot.conflist", "README"]);
         host.write("/etc/cni/net.d/10-flannel.conflist", b"{}", 0o644).unwrap();
         withdraw(&host).unwrap();
-        assert_eq!(host.list(FOLDER).unwrap(), ["10-flannel.conflist", "README"]);
+        assert_eq!(host.list(CNI_CONF).unwrap(), ["10-flannel.conflist", "README"]);
         withdraw(&host).unwrap();
     }
 

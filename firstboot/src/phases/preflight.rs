@@ -4,18 +4,19 @@
 //! Errors stop the run. Warnings are said once, and kept for the status file.
 
 use super::context::Cx;
+use crate::check::judge;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::journal::Record;
 use crate::journal::facts::Fact;
-use crate::preflight::check::CheckContext;
-use crate::preflight::{Outcome, judge, run_checks};
+use crate::preflight::check::{CheckContext, Level, Outcome};
+use crate::preflight::run_checks;
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
     let outcomes = early(cx);
     // By name: figures in a message may change from one look to the next.
     let kept = cx.host.journal().fact(Fact::Warnings).unwrap_or_default().to_owned();
     let kept = kept.lines().filter_map(|l| l.split_once(": ")).map(|(id, _)| id);
-    Ok(judge(&outcomes).is_ok() && kept.eq(warnings(&outcomes).map(|o| o.id)))
+    Ok(judge(&outcomes).is_ok() && kept.eq(warnings(&outcomes).map(|o| o.id.as_str())))
 }
 
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
@@ -37,5 +38,5 @@ fn early(cx: &Cx) -> Vec<Outcome> {
 }
 
 fn warnings(outcomes: &[Outcome]) -> impl Iterator<Item = &Outcome> {
-    outcomes.iter().filter(|o| o.level == "warning")
+    outcomes.iter().filter(|o| o.level == Level::Warning)
 }

@@ -2,22 +2,23 @@
 //! The node is Ready, as reported from this boot, and its Lease moves.
 
 use super::context::Cx;
-use super::join::{client, leftover, node_name};
+use super::join::{leftover, node_name};
 use super::kubelet;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::journal::facts::{self, Fact};
 use crate::kube::config;
+use crate::node::client::node_client;
 use std::time::Duration;
 
 const READY: Duration = Duration::from_secs(240);
 const LEASE: Duration = Duration::from_secs(60);
 
 pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
-    Ok(client(cx)?.node()?.is_some_and(|n| n.ready))
+    Ok(node_client(&cx.host)?.node()?.is_some_and(|n| n.ready))
 }
 
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
-    let client = client(cx)?;
+    let client = node_client(&cx.host)?;
     let boot = cx.host.boot_id().owned_by(Owner::Host)?;
     client.wait_ready(boot.as_deref(), READY)?;
     // A Lease from before kubelet was started says nothing about this life of the node.

@@ -4,11 +4,9 @@
 
 use crate::host::Host;
 use crate::host::managed_files::{self, Changes, File};
+use crate::paths::REGISTRIES;
 use crate::seed::{Mirror, Registry};
 use anyhow::Result;
-
-/// `config_path` of containerd's configuration.
-pub(super) const FOLDER: &str = "/etc/containerd/certs.d";
 
 /// Whether containerd is told of these registries and of no others by us.
 pub(super) fn hold(host: &Host, registries: &[Registry]) -> Result<bool> {
@@ -21,7 +19,7 @@ pub(super) fn put(host: &Host, registries: &[Registry]) -> Result<Changes> {
 }
 
 fn folders(host: &Host) -> Result<Vec<String>> {
-    Ok(host.list(FOLDER)?.into_iter().map(|name| format!("{FOLDER}/{name}")).collect())
+    Ok(host.list(REGISTRIES)?.into_iter().map(|name| format!("{REGISTRIES}/{name}")).collect())
 }
 
 fn files(registries: &[Registry]) -> Vec<File> {
@@ -29,9 +27,9 @@ fn files(registries: &[Registry]) -> Vec<File> {
     for registry in registries {
         // containerd's name for "any other".
         let name = if registry.name == "*" { "_default" } else { &registry.name };
-        let ca_path = format!("{FOLDER}/{name}/ca.crt");
+        let ca_path = format!("{REGISTRIES}/{name}/ca.crt");
         let ca = registry.ca.as_ref().map(|_| ca_path.as_str());
-        files.push(File::public(format!("{FOLDER}/{name}/hosts.toml"), &hosts(&registry.mirrors, ca)));
+        files.push(File::public(format!("{REGISTRIES}/{name}/hosts.toml"), &hosts(&registry.mirrors, ca)));
         if let Some(pem) = &registry.ca {
             // Text before the first certificate is skipped by all who read PEM (RFC 7468, 2).
             files.push(File::public(ca_path, pem));

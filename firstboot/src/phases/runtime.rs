@@ -7,8 +7,10 @@ use crate::bundle::installed::CURRENT;
 use crate::containerd::{ready, repair};
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::journal::{Effect, Record};
-use crate::node::paths::CONTAINERD_CONFIG;
 use crate::node::proxy_env;
+use crate::paths::{
+    CNI_BIN, CNI_CONF, CONTAINERD_CONFIG, CONTAINERD_ROOT, CONTAINERD_SOCKET, CONTAINERD_STATE, REGISTRIES,
+};
 use anyhow::Result;
 
 const WANTED: &str = "/etc/systemd/system/multi-user.target.wants/containerd.service";
@@ -29,7 +31,7 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     let work = || -> Result<()> {
         cx.host.write(CONTAINERD_CONFIG, config(&cx.bundle.manifest.sandbox_image).as_bytes(), 0o600)?;
         // Folders that kubelet, CNI plugins and administrators expect to be there.
-        for folder in ["/etc/cni/net.d", "/opt/cni/bin", registries::FOLDER] {
+        for folder in [CNI_CONF, CNI_BIN, REGISTRIES] {
             cx.host.mkdir(folder, 0o755)?;
         }
         registries::put(&cx.host, &cx.seed.registries)?;
@@ -62,11 +64,11 @@ fn config(sandbox_image: &str) -> String {
     format!(
         r#"# Written by firstboot.
 version = 3
-root = "/var/lib/containerd"
-state = "/run/containerd"
+root = "{CONTAINERD_ROOT}"
+state = "{CONTAINERD_STATE}"
 
 [grpc]
-  address = "/run/containerd/containerd.sock"
+  address = "{CONTAINERD_SOCKET}"
 
 [plugins."io.containerd.service.v1.diff-service"]
   sync_fs = true
@@ -80,7 +82,7 @@ state = "/run/containerd"
   sandbox = "{sandbox_image}"
 
 [plugins."io.containerd.cri.v1.images".registry]
-  config_path = "/etc/containerd/certs.d"
+  config_path = "{REGISTRIES}"
 
 [plugins."io.containerd.cri.v1.runtime".containerd]
   default_runtime_name = "runc"
@@ -94,8 +96,8 @@ state = "/run/containerd"
 
 [plugins."io.containerd.cri.v1.runtime".cni]
   # The cluster's own plugins, once it brings any, come first.
-  bin_dirs = ["/opt/cni/bin", "{CURRENT}/cni"]
-  conf_dir = "/etc/cni/net.d"
+  bin_dirs = ["{CNI_BIN}", "{CURRENT}/cni"]
+  conf_dir = "{CNI_CONF}"
 "#
     )
 }

@@ -8,10 +8,8 @@ use crate::containerd::cri::{Cri, SOCKET};
 use crate::fault::Code;
 use crate::host::System;
 use crate::host::mounts::swaps;
-use crate::kube::config::CA_FILE;
-use crate::kube::files::KUBELET_CONF;
 use crate::names::is_dns_subdomain;
-use crate::node::paths::{KUBELET_UNIT, KUBELET_WANTED};
+use crate::paths::{CA_FILE, HOSTS, KUBELET_CONF, KUBELET_UNIT, KUBELET_WANTED};
 use anyhow::Result;
 
 /// Directories of programs, as in the units' PATH.
@@ -116,7 +114,7 @@ pub(super) fn hostname(context: &CheckContext<'_>) -> Result<Finding> {
         return Ok(Fine("the phase identity sets it".into()));
     }
     let name = context.host.read_text("/proc/sys/kernel/hostname")?.unwrap_or_default();
-    let hosts = context.host.read_text("/etc/hosts")?.unwrap_or_default();
+    let hosts = context.host.read_text(HOSTS)?.unwrap_or_default();
     let known = hosts.lines().any(|l| l.split_whitespace().skip(1).any(|n| n == name));
     Ok(match (is_dns_subdomain(&name), known) {
         (false, _) => {

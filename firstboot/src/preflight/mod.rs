@@ -17,16 +17,15 @@ mod tests;
 
 use crate::boot_partition::locate;
 use crate::bundle::installed::Installed;
-use crate::fault::{Code, Fault, Owner};
+use crate::check::{judge, rows};
+use crate::fault::{Code, Fault};
 use crate::host::{Host, Linux};
 use crate::image::ImageInfo;
 use crate::seed::{self, Seed};
-use crate::text::one_line;
 use anyhow::Result;
-use check::{Check, CheckContext, Finding, Refusal};
-use serde::Serialize;
+use check::{Check, CheckContext, Outcome, Refusal};
 
-use check::Finding::{Error, Fine, Warning};
+use check::Finding::Error;
 
 /// All checks: kubeadm's in the order of `kubeadm join`, then firstboot's.
 pub const CHECKS: &[Check] = &[
@@ -58,81 +57,18 @@ pub const CHECKS: &[Check] = &[
     Check { id: "Clock", early: false, run: cluster::clock },
 ];
 
-/// One row of the result: the JSON that docs/operations.md describes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Outcome {
-    /// Name of the check.
-    pub id: &'static str,
-    /// `ok`, `warning` or `error`.
-    pub level: &'static str,
-    /// Result, one line.
-    pub message: String,
-    /// Owner of the fault; `null` when all is well.
-    pub owner: Option<Owner>,
-    /// Code of the fault; `null` when all is well.
-    pub code: Option<Code>,
-}
-
-#[derive(Serialize)]
-struct JsonReport<'a> {
-    version: u32,
-    checks: &'a [Outcome],
-}
-
-impl Outcome {
-    fn new(id: &'static str, finding: Finding) -> Self {
-        let (level, code, message) = match finding {
-            Fine(message) => ("ok", None, message),
-            Warning(code, message) => ("warning", Some(code), message),
-            Error(code, message) => ("error", Some(code), message),
-        };
-        Outcome { id, level, message: one_line(&message), owner: code.map(Code::owner), code }
-    }
-
-    /// Whether this result prevents the join.
-    pub fn is_error(&self) -> bool {
-        self.level == "error"
-    }
-
-    /// The line in kubeadm's format, with owner and code.
-    pub fn line(&self) -> String {
-        let level = self.level.to_uppercase();
-        let tag = self.code.map_or_else(String::new, |code| format!(" ({}, {code})", code.owner()));
-        format!("[{level} {}]: {}{tag}", self.id, self.message)
-    }
-}
-
 /// Runs all checks, or only those of the phase. Without root rights the others cannot work, so the check for root runs
 /// first and, if it fails, alone.
 pub fn run_checks(context: &CheckContext<'_>, early_only: bool) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     for check in CHECKS.iter().filter(|c| c.early || !early_only) {
-        let finding = (check.run)(context).unwrap_or_else(|e| Error(Code::Host, format!("{e:#}")));
-        outcomes.push(Outcome::new(check.id, finding));
-        if check.id == CHECKS[0].id && outcomes.iter().any(Outcome::is_error) {
+        let result = (check.run)(context).map(|finding| vec![Outcome::new(check.id, finding)]);
+        outcomes.extend(rows(check.id, result));
+        if check.id == CHECKS[0].id && judge(&outcomes).is_err() {
             break;
         }
     }
     outcomes
-}
-
-/// The errors among `outcomes` as one fault with the code of the first error.
-///
-/// # Errors
-/// That fault, when there is an error.
-pub fn judge(outcomes: &[Outcome]) -> Result<(), Fault> {
-    let errors: Vec<&Outcome> = outcomes.iter().filter(|o| o.is_error()).collect();
-    let Some(code) = errors.iter().find_map(|o| o.code) else { return Ok(()) };
-    let texts: Vec<String> = errors.iter().map(|o| format!("{}: {}", o.id, o.message)).collect();
-    Err(Fault::new(code, texts.join("; ")))
-}
-
-/// Output of `firstboot preflight`: one line per check, or one JSON document.
-pub fn render(outcomes: &[Outcome], json: bool) -> Result<String> {
-    if json {
-        return Ok(serde_json::to_string_pretty(&JsonReport { version: 1, checks: outcomes })? + "\n");
-    }
-    Ok(outcomes.iter().map(|o| o.line() + "\n").collect())
 }
 
 /// Runs all checks on this device, outside of a run.

@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Each check on a good device, then with one thing wrong: level, owner and exact text.
 
+use super::CHECKS;
 use super::check::CheckContext;
-use super::{CHECKS, Outcome, judge, render};
+use super::check::{Level, Outcome};
 use crate::bundle::installed::Installed;
 use crate::bundle::{Blob, File, Image, Manifest};
+use crate::check::{Row, judge, render};
 use crate::fault::Code;
 use crate::host::Host;
 use crate::host::fake::Fake;
 use crate::image::ImageInfo;
 use crate::journal::Record;
-use crate::kube::files::KUBELET_CONF;
 use crate::kube::wire_tests::{Ca, ok_json, serve};
-use crate::node::paths::KUBELET_WANTED;
+use crate::paths::{KUBELET_CONF, KUBELET_WANTED};
 use crate::seed::{self, Seed};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -100,7 +101,7 @@ impl Device {
 
     /// `[LEVEL ID]: message (owner)`, without the id.
     fn line(&self, id: &str) -> String {
-        self.outcome(id).line().replace(&format!(" {id}]: "), "] ")
+        self.outcome(id).line().unwrap().replace(&format!(" {id}]: "), "] ")
     }
 }
 
@@ -121,7 +122,7 @@ fn good_device_passes() {
     let checked = CHECKS.iter().filter(|c| !["Endpoint", "Clock"].contains(&c.id));
     for check in checked {
         let outcome = device.outcome(check.id);
-        assert_eq!((outcome.level, outcome.code), ("ok", None), "{}", outcome.line());
+        assert_eq!((outcome.level, outcome.code), (Level::Ok, None), "{}", outcome.line().unwrap());
     }
 }
 
@@ -314,7 +315,7 @@ fn no_api_server_is_queried_without_a_seed() {
         Some(Err((Code::UnknownKey, "seed.toml:3: unknown table [x]".into()))),
     );
     let found = Outcome::new("Endpoint", super::cluster::endpoint(&refused).unwrap());
-    assert_eq!(found.line(), "[ERROR Endpoint]: seed.toml:3: unknown table [x] (seed, FB105)");
+    assert_eq!(found.line().unwrap(), "[ERROR Endpoint]: seed.toml:3: unknown table [x] (seed, FB105)");
 }
 
 /// Two API servers: a real TLS server with a valid certificate, and a closed port.

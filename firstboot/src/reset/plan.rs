@@ -7,6 +7,7 @@ use crate::host::{Host, STATE_DIR};
 use crate::journal::facts::Fact;
 use crate::journal::{Effect, Record};
 use crate::network_part::{SERVICE_UNITS, SOCKET_UNIT};
+use crate::paths::{CNI_BIN, CNI_CONF, CONTAINERD_ROOT, CONTAINERD_STATE, KUBELET_DIR, KUBERNETES};
 use std::fmt;
 
 /// Units of firstboot's own that must not go on while it is taken back.
@@ -17,12 +18,12 @@ pub(super) const RUNTIME: &str = "containerd.service";
 /// Directories that a unit makes by itself, with everything in them; gone where firstboot started that unit.
 #[rustfmt::skip]
 const MADE: &[(&str, &str)] = &[
-    (KUBELET, "/var/lib/kubelet"),
+    (KUBELET, KUBELET_DIR),
     (KUBELET, "/var/log/pods"),
     (KUBELET, "/var/log/containers"),
     (KUBELET, "/usr/libexec/kubernetes"),
-    (RUNTIME, "/var/lib/containerd"),
-    (RUNTIME, "/run/containerd"),
+    (RUNTIME, CONTAINERD_ROOT),
+    (RUNTIME, CONTAINERD_STATE),
     (RUNTIME, "/opt/containerd"),
     (RUNTIME, "/var/lib/cni"),
     (RUNTIME, "/run/flannel"),
@@ -30,7 +31,7 @@ const MADE: &[(&str, &str)] = &[
     (RUNTIME, "/run/calico"),
 ];
 /// Directories of whose content others have a part; gone whole where firstboot made the directory.
-const SHARED: [&str; 4] = ["/etc/kubernetes", "/etc/cni/net.d", "/opt/cni/bin", "/var/lib/kubelet"];
+const SHARED: [&str; 4] = [KUBERNETES, CNI_CONF, CNI_BIN, KUBELET_DIR];
 
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -69,7 +69,7 @@ pub fn shown(status: &Status, json: bool) -> Result<String, Fault> {
 mod tests {
     use super::*;
     use crate::host::fake::Fake;
-    use crate::kube::kubeconfig::CURRENT_PEM;
+    use crate::paths::CURRENT_PEM;
     use rcgen::{CertificateParams, KeyPair};
     use serde_json::Value;
 

@@ -4,7 +4,7 @@
 
 use super::redact::DeviceSecrets;
 use crate::host::{Host, STATE_DIR};
-use crate::kube::files::{KUBELET_CONF, PKI};
+use crate::paths::{KUBELET_CONF, PKI, PROXY_ENV};
 use crate::seed;
 use crate::unescape::resolved;
 
@@ -12,7 +12,6 @@ use crate::unescape::resolved;
 const WIFI_DIRS: [&str; 2] = ["/etc/wpa_supplicant", "/etc/NetworkManager/system-connections"];
 /// Keys of secrets in those files.
 const WIFI_KEYS: [&str; 4] = ["psk", "sae_password", "password", "wep-key0"];
-const PROXY: &str = "/etc/firstboot/proxy.env";
 /// Directories of private keys.
 const KEY_DIRS: [&str; 3] = [PKI, "/etc/ssh", STATE_DIR];
 
@@ -40,7 +39,7 @@ pub fn collect_secrets(host: &Host, seed: Option<&[u8]>) -> DeviceSecrets {
             }
         }
     }
-    for line in read(PROXY).iter().flat_map(|text| text.lines()) {
+    for line in read(PROXY_ENV).iter().flat_map(|text| text.lines()) {
         add_credentials(&mut secrets, line);
     }
     let keys = KEY_DIRS.iter().flat_map(|f| in_dir(f)).chain([KUBELET_CONF.to_owned()]);

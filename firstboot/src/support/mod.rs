@@ -20,6 +20,7 @@ use crate::host::Host;
 use crate::image::IMAGE_INFO;
 use crate::journal::JOURNAL;
 use crate::journal::facts::Fact;
+use crate::paths::HOSTS;
 use crate::text::{one_line, timestamp, unix_seconds};
 use anyhow::{Context, Result};
 use flate2::Compression;
@@ -56,7 +57,7 @@ const FILES: &[(&str, &str)] = &[
     ("system/swaps", "/proc/swaps"),
     ("network/resolv.conf", "/etc/resolv.conf"),
     ("network/resolv.conf-resolved", "/run/systemd/resolve/resolv.conf"),
-    ("network/hosts", "/etc/hosts"),
+    ("network/hosts", HOSTS),
     ("network/interfaces", "/proc/net/dev"),
 ];
 

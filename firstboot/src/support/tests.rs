@@ -5,7 +5,7 @@ use super::*;
 use crate::boot_partition::{encodings, find_all};
 use crate::host::fake::Fake;
 use crate::journal::facts::Fact;
-use crate::kube::files::{KUBELET_CONF, PKI};
+use crate::paths::{KUBELET_CONF, PKI};
 use std::io::Read;
 
 const TOKEN: &str = "0123456789abcdef";

@@ -3,7 +3,7 @@
 
 use super::ground::{Ground, seed};
 use firstboot::audit::AREAS;
-use firstboot::finding::{Finding, Verdict};
+use firstboot::check::{Finding, Verdict};
 use firstboot::firewall::peers::ClusterPeers;
 use firstboot::harden::overrides::{AuditContext as Audited, SeedOverrides};
 use firstboot::host::Host;

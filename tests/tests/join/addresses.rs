@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which of a cluster's addresses leads to it.
 
-use firstboot::kube::files::{Content, KUBELET_CONF, files};
+use firstboot::kube::files::{Content, files};
+use firstboot::paths::KUBELET_CONF;
 use qemu::control_plane::config::Family;
 use qemu::control_plane::{ControlPlane, Options};
 

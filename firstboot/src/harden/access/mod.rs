@@ -10,8 +10,8 @@ pub mod accounts;
 pub mod sshd;
 
 use self::accounts::{Accounts, with_password};
+use crate::check::Finding;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
-use crate::finding::Finding;
 use crate::harden::overrides::AuditContext;
 use crate::host::Host;
 use crate::seed::Access;

@@ -2,7 +2,7 @@
 //! Access over SSH: added, changed to another account, removed; the audit.
 
 use super::*;
-use crate::finding::Verdict;
+use crate::check::Verdict;
 use crate::harden::overrides::SeedOverrides;
 use crate::host::fake::{Fake, Seen};
 use crate::seed::SshKey;

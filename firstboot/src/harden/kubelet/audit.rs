@@ -4,22 +4,17 @@
 
 use super::effective::Running;
 use super::fields::{FIELDS, shown};
-use crate::finding::{Finding, Verdict};
+use crate::check::{Finding, Verdict};
 use crate::harden::overrides::AuditContext;
 use crate::host::Host;
 use crate::journal::facts::Fact;
-use crate::kube::config::CA_FILE;
-use crate::kube::files::PKI;
-use crate::kube::kubeconfig::CURRENT_PEM;
 use crate::kube::kubelet::Kubelet;
-use crate::node::paths::{DROP_IN, KUBELET_DROP_INS, SEED_DROP_IN};
+use crate::paths::{CA_FILE, CURRENT_PEM, DROP_IN, KUBELET_CONFIG, KUBELET_DROP_INS, PKI, SEED_DROP_IN};
 use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// kubelet runs only where this file exists.
-const CONFIG: &str = "/var/lib/kubelet/config.yaml";
 /// Port on which kubelet would answer without a credential.
 const READ_ONLY: u16 = 10255;
 
@@ -38,7 +33,7 @@ struct KubeletReplies {
 /// All findings; none before this device has a kubelet configuration.
 pub(crate) fn audit(context: &AuditContext<'_>) -> Result<Vec<Finding>> {
     let host = context.host;
-    if host.read(CONFIG)?.is_none() {
+    if host.read(KUBELET_CONFIG)?.is_none() {
         return Ok(Vec::new());
     }
     let Some(running) = Running::read(host)? else {
@@ -167,10 +162,13 @@ mod tests {
         let fake = Fake::new().0.answering(|_| Some(Ok("5\n".to_owned())));
         let host = Host::open(dir.path(), Box::new(fake)).unwrap();
         let put = |path: &str, text: &str| host.write(path, text.as_bytes(), 0o600).unwrap();
-        put("/proc/5/cmdline", &format!("/usr/bin/kubelet\0--config={CONFIG}\0--config-dir={KUBELET_DROP_INS}\0"));
+        put(
+            "/proc/5/cmdline",
+            &format!("/usr/bin/kubelet\0--config={KUBELET_CONFIG}\0--config-dir={KUBELET_DROP_INS}\0"),
+        );
         put("/proc/5/stat", &format!("5 (kubelet) S {}0 0\n", "0 ".repeat(18)));
         put("/proc/stat", "btime 9000000000\n");
-        put(CONFIG, "authentication: {anonymous: {enabled: true}}\nmaxPods: 7\n");
+        put(KUBELET_CONFIG, "authentication: {anonymous: {enabled: true}}\nmaxPods: 7\n");
         put(DROP_IN, &drop_in().unwrap());
         put(SEED_DROP_IN, seed);
         let kept = SeedOverrides { kubelet: serde_json::from_value(kept).unwrap(), ..SeedOverrides::default() };
@@ -228,7 +226,7 @@ mod tests {
         let host = Host::open(dir.path(), Box::new(fake)).unwrap();
         let context = AuditContext { host: &host, kept: SeedOverrides::default() };
         assert!(audit(&context).unwrap().is_empty());
-        host.write(CONFIG, b"maxPods: 7\n", 0o600).unwrap();
+        host.write(KUBELET_CONFIG, b"maxPods: 7\n", 0o600).unwrap();
         let found = audit(&context).unwrap();
         assert_eq!((found[0].id.as_str(), found[0].state), ("kubelet/running", Verdict::Drift));
     }

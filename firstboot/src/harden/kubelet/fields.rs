@@ -5,7 +5,7 @@
 //! A field is here only if every kubelet that an image may contain supports it, and if no feature gate of the cluster
 //! can make it an error. <https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/>
 
-use crate::node::paths::DROP_IN;
+use crate::paths::DROP_IN;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
