@@ -52,7 +52,7 @@ pub fn lay(host: &Host, image: &ImageInfo) -> Result<()> {
 ///
 /// # Errors
 /// A cluster fault when it is before the image's build time, or [`AGE`] after it: then the server's clock is wrong, or
-/// whoever tells it is not the server.
+/// the sender is not the server.
 pub fn believe(host: &Host, image: &ImageInfo, time: SystemTime) -> Result<i64, Fault> {
     let (told, now) = (unix_seconds(time), unix_seconds(host.now()));
     if told < image.build_time {

@@ -181,7 +181,7 @@ fn reset(yes: bool, dry_run: bool, keep: &Exclusions) -> Result<ExitCode, Fault>
     Ok(ExitCode::SUCCESS)
 }
 
-/// Gives the exit code: a reset may be refused by whoever is asked, which is nobody's fault.
+/// Gives the exit code: a reset that a person does not confirm is no fault.
 fn execute(command: Command) -> Result<ExitCode, Fault> {
     let root = Path::new(ROOT);
     let done = match command {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What people are told: console lines, the status file on the boot partition, `firstboot status`.
+//! Messages for people: console lines, the status file on the boot partition, `firstboot status`.
 //!
 //! The one place that prints. Nothing here ever sees a secret.
 
@@ -15,7 +15,7 @@ use crate::text::{one_line, timestamp, unix_seconds};
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
 
-/// Shows the last status to accounts that may not look into firstboot's folder, and by lights, at a later boot: that of a
+/// Shows the last status to accounts that may not read firstboot's directory, and by lights, at a later boot: that of a
 /// sealed device writes nothing to its disk.
 ///
 /// # Errors
@@ -54,9 +54,9 @@ pub struct Reporter<'a> {
     facts: &'a dyn Facts,
     boot: Option<BootPartition>,
     lights: Vec<String>,
-    /// What was told last, if need be by the process before: since when it has been so.
+    /// What was reported last, perhaps by the process before: since when it has been so.
     last: Status,
-    /// The status as it was last told.
+    /// The status as last reported.
     pub status: Status,
 }
 
@@ -69,7 +69,7 @@ impl<'a> Reporter<'a> {
         Reporter { host, facts, boot, lights: lights(host), last: Self::last(host).unwrap_or_default(), status }
     }
 
-    /// What was told last, if need be by the process before; none where that is torn.
+    /// What was reported last, perhaps by the process before; none where that is torn.
     pub(crate) fn last(host: &Host) -> Option<Status> {
         serde_json::from_slice(&host.read_kept(STATUS_FILE).bytes?).ok()
     }
@@ -187,7 +187,7 @@ impl<'a> Reporter<'a> {
     fn write_files(&self) -> Result<()> {
         let json = serde_json::to_vec(&self.status).context("encode the status")?;
         // Each for itself: where a disk is full or read-only, the card still tells. And the card first: what is kept on
-        // the disk says that a person has been told.
+        // the disk says that it was reported.
         let text = padded(&self.status.text());
         let on_card = self
             .boot

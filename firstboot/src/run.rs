@@ -102,7 +102,7 @@ struct Session<'a> {
     runtime: Ask<'a>,
     /// Uptime at the start.
     started: Duration,
-    /// A sealed device whose credential is worth nothing any more.
+    /// A sealed device whose credential is unusable.
     lost: Option<Lost>,
     /// What failed stays on show while it is tried again: the next look at the status must not find nothing.
     last: Option<Status>,

@@ -8,7 +8,7 @@ use crate::host::Host;
 use anyhow::{Context, Result};
 use std::time::Duration;
 
-/// How long it may take to start, on an empty folder, too.
+/// How long it may take to start, on an empty directory, too.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Between two questions whether it answers, and between two looks whether its state is damaged.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The last time that containerd's state was set aside, as the journal has it: so that it happens once a boot, is gone on with
-//! after a cut, and is told once.
+//! The last time that containerd's state was set aside, as the journal has it: so that it happens once a boot, continues
+//! after a cut, and is reported once.
 
 use crate::host::Host;
 use crate::journal::Record;

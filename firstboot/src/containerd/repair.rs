@@ -26,16 +26,16 @@ pub(crate) type Ask<'a> = &'a dyn Fn(&Host, &Installed) -> Result<Vec<String>>;
 
 const KUBELET: &str = "kubelet.service";
 const CUT_OFF: &str = "it was being set aside";
-/// Before the cluster's clock has answered, nobody is asked for this long: the boot is not over.
+/// Limit while the cluster's clock has not answered yet: the boot is not over.
 const EARLY: Duration = Duration::from_secs(20);
 /// Between two looks at a runtime that is not up, at first and at most.
 const LOOK: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
-/// A runtime that is not up after that, and does not say why, is not ours to mend.
+/// A runtime that is not up after that, and does not say why, is not repaired here.
 const LIMIT: Duration = Duration::from_secs(1800);
 /// What has to be free for the old state to be kept beside the new one.
 const ROOM: u64 = 128 << 20;
 
-/// Ends everything that runs in containers, moves containerd's state aside, and starts containerd on an empty folder. What
+/// Ends everything that runs in containers, moves containerd's state aside, and starts containerd on an empty directory. What
 /// was cut off goes on; a second time in one boot is refused.
 ///
 /// # Errors
@@ -81,11 +81,11 @@ fn end_containers(host: &Host) -> Result<()> {
         // One that stays hides nothing from the new containers, whose names are others.
         let _ = host.run(&["systemctl", "stop", &mount.point]);
     }
-    // Addresses that pods had: nobody gives them back any more.
+    // Addresses that pods had: no plugin releases them any more.
     host.empty_directory("/var/lib/cni", &|_: &str| false)
 }
 
-/// Moves the folder; of those that were moved before none is kept, and this one only where there is room.
+/// Moves the directory. Earlier ones are removed, and this one is kept only where there is room.
 fn make_way(host: &Host, now: &Past) -> Result<()> {
     let folder = now.folder();
     for name in host.list("/var/lib")? {
@@ -126,7 +126,7 @@ pub(crate) fn whole(host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// Whether somebody takes these images away: they are missing a second time, and the one that nobody removes, for no pod
+/// Whether something removes these images: they are missing a second time, and the one that is never removed, for no pod
 /// starts without it, is there. kubelet does so where the disk gets full, or an administrator.
 fn removed(host: &Host, bundle: &Installed, missing: &[String]) -> bool {
     let journal = host.journal();
@@ -202,9 +202,9 @@ impl<'a> Watch<'a> {
     /// Looks until it is known that the runtime works, or cannot be helped.
     ///
     /// # Errors
-    /// What kept it from being rebuilt, which was told.
+    /// Why it was not rebuilt, as reported.
     pub(crate) fn settle(mut self, host: &Host) -> Result<(), Fault> {
-        // Whoever was there before has taken its time: a runtime that starts with the boot is up.
+        // The earlier waits took time: a runtime that starts with the boot is up by now.
         self.next = host.sys().uptime();
         loop {
             self.look(host);
@@ -218,7 +218,7 @@ impl<'a> Watch<'a> {
 
     /// Whether nothing more is to be seen.
     fn judged(&self, host: &Host) -> Result<bool, Fault> {
-        // Without a bundle there is nothing to rebuild from, and nobody has asked for it here.
+        // Without a bundle there is nothing to rebuild from.
         let Ok(bundle) = Installed::read(host) else { return Ok(true) };
         let unit = Unit::asked(host).owned_by(Owner::Host)?;
         let boot = host.boot_id().owned_by(Owner::Host)?.unwrap_or_default();
@@ -236,7 +236,7 @@ impl<'a> Watch<'a> {
             },
             Unit::Fails => sign(host),
             Unit::Starts => None,
-            // Whoever stopped it has a reason, unless that was us and we were cut off.
+            // An administrator who stopped it has a reason, unless firstboot stopped it and was cut off.
             Unit::Stopped if begun.is_some() => Some(CUT_OFF.to_owned()),
             Unit::Stopped => return Ok(true),
         };

@@ -102,7 +102,7 @@ impl Device {
 
     fn another_boot(&self, id: &str) {
         put_for_tests(&self.root(), "proc/sys/kernel/random/boot_id", id);
-        // systemd starts it: it makes its folder, and finds its data base torn or not.
+        // systemd starts it: it makes its directory, and finds its data base torn or not.
         std::fs::create_dir_all(self.root().join("var/lib/containerd")).unwrap();
         self.unit.replace(RUNS.to_owned());
         self.log.replace(if self.has("/var/lib/containerd/torn") { TORN.to_owned() } else { String::new() });
@@ -254,7 +254,7 @@ fn a_torn_data_base_is_set_aside_and_all_is_rebuilt_in_order() {
         ),
         "{status}"
     );
-    // The cluster is told once; here it cannot be.
+    // The Event is created once; here it cannot be.
     let (host, seen) = device.on();
     tell(&host).unwrap();
     tell(&host).unwrap();
@@ -281,7 +281,7 @@ fn a_panic_again_and_again_and_an_empty_pause_are_damage_too() {
     assert_eq!(device.past(), Some((1, Stage::Rebuilt)));
     device.another_boot("2");
     let layer = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots";
-    // Somebody else's empty file of that name does no harm.
+    // An empty file of that name that is not containerd's does no harm.
     device.put(&format!("{layer}/7/fs/pause"));
     device.put(&format!("{layer}/7/fs/other"));
     device.settle(None).0.unwrap();
@@ -369,7 +369,7 @@ fn missing_images_are_imported_and_set_aside_only_where_that_cannot_be() {
     assert!(seen.lines.take()[1].contains("damaged (blob abc is empty)"));
 }
 
-/// kubelet collects images that nobody uses where the disk gets full: that is not undone at every boot.
+/// kubelet collects unused images where the disk gets full: that is not undone at every boot.
 #[test]
 fn an_image_that_somebody_removes_is_imported_again_once() {
     let device = Device::new();

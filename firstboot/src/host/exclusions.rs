@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a reset leaves alone, because whoever asked for it said so.
+//! What a reset leaves alone: the paths of `--keep`.
 
 use crate::host::STATE_DIR;
 
@@ -35,7 +35,7 @@ impl Exclusions {
     }
 }
 
-/// Whether `path` is `directory`, or lies below it.
+/// Whether `path` is `directory`, or is below it.
 pub(crate) fn is_within(path: &str, directory: &str) -> bool {
     path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

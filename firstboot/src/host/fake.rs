@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A scripted machine for tests that need no kernel of their own: files are real (below a temporary root), commands
-//! are recorded and answered from a table, time passes only when somebody waits.
+//! are recorded and answered from a table, time passes only during a wait.
 
 use super::{Field, RETRY, System};
 use anyhow::{Context, Result, bail};

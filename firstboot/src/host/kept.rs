@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Files that firstboot keeps for itself, in two copies: no damaged byte of either costs what they say.
 //!
-//! Beside a file (for one that lies elsewhere: in the state directory) lies `NAME.copy`: one line `1 CRC LENGTH BEFORE`, then
+//! Beside a file (for one elsewhere: in the state directory) is `NAME.copy`: one line `1 CRC LENGTH BEFORE`, then
 //! the same content. LENGTH is its bytes, BEFORE the CRC-32 of the file that this content replaces (`-`: none), CRC that of
 //! all that follows it. The copy is written first. So of the two
 //! - a copy that fits its own line is right, whatever the file says;
@@ -86,7 +86,7 @@ pub fn judge(file: Option<Vec<u8>>, copy: Option<Vec<u8>>) -> Reading {
     Reading { bytes: Some(content.to_vec()), damage }
 }
 
-/// Where the copy of a file lies.
+/// Where the copy of a file is.
 #[must_use]
 pub fn copy_path(path: &str) -> String {
     // An image brings the copies of its own files.
@@ -166,7 +166,7 @@ impl Host {
     fn repair_one(&self, path: &str, mode: Option<u32>) -> Result<()> {
         let reading = self.read_kept(path);
         let Some(bytes) = &reading.bytes else {
-            // Both are useless: a copy that fits nothing would be told again at every boot.
+            // Both are useless: a copy that fits nothing would be reported again at every boot.
             if reading.damage.is_some() {
                 self.quarantine(path)?;
                 self.remove(&copy_path(path))?;

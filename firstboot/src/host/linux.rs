@@ -137,7 +137,7 @@ impl System for Linux {
             Err(Errno::INVAL | Errno::NOENT) => Ok(()),
             other => other,
         };
-        // What a process still has open goes as soon as that ends; nobody else finds a way to it any more.
+        // What a process still has open goes as soon as that ends; no path leads to it any more.
         let first = if remote { UnmountFlags::DETACH } else { UnmountFlags::empty() };
         gone(first).or_else(|_| gone(UnmountFlags::DETACH)).with_context(|| format!("unmount {path}"))
     }

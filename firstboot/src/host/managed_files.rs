@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Sets of files that follow from the seed: written together, and taken away again when another seed no longer asks
-//! for them. Each file that is found by its directory says in its first line whose it is.
+//! for them. Each file that is found by its directory says in its first line that firstboot wrote it.
 
 use crate::host::Host;
 use anyhow::Result;

@@ -2,7 +2,7 @@
 //! Taking things back: trees, single directories, copies that were kept. For a reset, and for a runtime that is set aside.
 //!
 //! No symbolic link is followed at or below the path that is named, and no mount below it is entered: where it leads and
-//! what is mounted there may be somebody's data, so a tree with a mount in it is a fault and not a tree less.
+//! what is mounted there may be a person's data, so a tree with a mount in it is a fault and is not removed.
 
 use super::{Host, parts, split};
 use crate::journal::{Effect, Record};
@@ -53,7 +53,7 @@ impl Host {
         Ok(self.entry(path)?.is_some())
     }
 
-    /// Removes a file or link; one that nobody but root may read is overwritten first. Nothing happens when it is not
+    /// Removes a file or link; one that only root may read is overwritten first. Nothing happens when it is not
     /// there, or a directory.
     pub fn remove_entry(&self, path: &str) -> Result<()> {
         let Some((directory, stat)) = self.entry(path)? else { return Ok(()) };
@@ -142,13 +142,13 @@ impl Host {
         let path = &directory.path;
         self.effect(path, || format!("remove {path}"))?;
         match fs::unlinkat(above, &directory.name, AtFlags::REMOVEDIR) {
-            // What is kept lies in it.
+            // It contains what is kept.
             Ok(()) | Err(Errno::NOTEMPTY) => Ok(()),
             Err(e) => Err(e).with_context(|| format!("remove {path}")),
         }
     }
 
-    /// Unlinks one file. What nobody but root may read, a key for instance, is overwritten in place first.
+    /// Unlinks one file. What only root may read, a key for instance, is overwritten in place first.
     fn drop_file<P: rustix::path::Arg + Copy>(
         &self,
         dir: BorrowedFd<'_>,
@@ -167,9 +167,9 @@ impl Host {
                     file.write_all(&vec![0; size as usize]).with_context(|| format!("overwrite {path}"))?;
                     file.sync_data().with_context(|| format!("flush {path}"))?;
                 }
-                // It would be somebody else's file that is overwritten.
+                // Another program's file would be overwritten.
                 Err(Errno::XDEV) => bail!("remove {path}: {MOUNTED}"),
-                // A file that cannot be written, immutable for instance, cannot be removed either: that is told below.
+                // A file that cannot be written, immutable for instance, cannot be removed either: that is reported below.
                 Err(_) => {}
             }
         }

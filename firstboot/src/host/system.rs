@@ -32,7 +32,7 @@ pub trait System {
     }
     /// Connects to a local socket.
     fn connect(&self, path: &str) -> Result<UnixStream>;
-    /// Where a local socket of another program lies, for libraries that connect themselves.
+    /// Where a local socket of another program is, for libraries that connect themselves.
     fn socket(&self, path: &str) -> String {
         path.to_owned()
     }

@@ -39,7 +39,7 @@ pub enum Fact {
     TokenDigest,
     /// Lines: files of the boot partition that still held the token. Written and read by the phase `seal`.
     TokenCopies,
-    /// Digest of the seed whose Event was made, or refused. Written and read by the Event of the join, once a life.
+    /// Digest of the seed whose Event was made, or refused. Written and read by the Event of the join, once until a reset.
     JoinedEvent,
     /// `NUMBER BOOT STAGE` of the last rebuild of containerd's state, which `containerd/rebuild_record.rs` writes and
     /// reads.

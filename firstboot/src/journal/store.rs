@@ -63,7 +63,7 @@ impl Copy {
 
 impl Journal {
     /// Reads the journal below the directory `root`. Nothing is written, and nothing fails: a device without one has an
-    /// empty one, and damage is told by [`Journal::damage`].
+    /// empty one, and damage is reported by [`Journal::damage`].
     pub fn read(root: &Path) -> Journal {
         let path = |path: &str| root.join(path.trim_start_matches('/'));
         let mut journal = Journal::at(path(JOURNAL), path(JOURNAL_COPY));
@@ -126,7 +126,7 @@ impl Journal {
         std::mem::take(&mut self.damage)
     }
 
-    /// Whether both files hold what is in memory, as far as this process knows, and nothing is to be told.
+    /// Whether both files hold what is in memory, as far as this process knows, and nothing is to be reported.
     pub(crate) fn is_settled(&self) -> bool {
         !self.stale && self.damage.is_empty()
     }

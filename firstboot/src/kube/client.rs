@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A client of the Kubernetes API: GET, POST, PATCH, DELETE and WATCH of JSON, one server, one kept connection.
 //!
-//! HTTP/1.1 without redirects, cookies or retries: what fails is told, and the caller decides. A proxy only where the
+//! HTTP/1.1 without redirects, cookies or retries: a failure is reported, and the caller decides. A proxy only where the
 //! seed names one: environment variables of this process do not count.
 
 use std::sync::Arc;

@@ -183,7 +183,7 @@ fn sorted(value: Value) -> Value {
             Value::Mapping(entries.into_iter().collect())
         }
         Value::Sequence(list) => Value::Sequence(list.into_iter().map(sorted).collect()),
-        // A tag of somebody's own says nothing to kubelet, and is not always written so that it can be read again.
+        // A private tag means nothing to kubelet, and is not always written so that it can be read again.
         Value::Tagged(tagged) => sorted(tagged.value),
         other => other,
     }

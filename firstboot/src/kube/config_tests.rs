@@ -171,7 +171,7 @@ fn flags() {
     assert_eq!(told, "KUBELET_KUBEADM_ARGS=\"--node-ip=10.0.2.15,fd00::1\"\n");
 }
 
-/// Found by fuzzing: a tag that was written so that nobody could read the file.
+/// Found by fuzzing: a tag that was written so that the file could not be read.
 #[test]
 fn tags_are_left_out() {
     let published = "kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\na: !k//!!%5B%0Bns b\n";

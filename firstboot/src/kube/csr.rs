@@ -173,7 +173,7 @@ pub async fn certificate(
     limit: Duration,
 ) -> Result<Outcome, Fault> {
     let name = &request.name;
-    // Ours from before a power cut: nobody else has this key.
+    // Ours from before a power cut: no other device has this key.
     let adopted = match client.post(CSRS, &request.csr()).await {
         Ok(_) => false,
         Err(Error { kind: Kind::Status(409), .. }) => true,

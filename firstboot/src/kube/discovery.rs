@@ -3,7 +3,7 @@
 //!
 //! With pins (`ca-cert-hashes`) as kubeadm's token discovery does: an unverified, anonymous fetch; its JWS by the
 //! token; a CA pin; then a second fetch over TLS that must give the same bytes. Stricter than kubeadm in one thing:
-//! the second handshake accepts only the *pinned* certificates, not the whole bundle, for whoever shares the token
+//! the second handshake accepts only the *pinned* certificates, not the whole bundle, because a holder of the token
 //! could put a CA of his own beside the right one.
 //!
 //! With `ca-cert` one verified request reads the server's time. Either way none of these requests carries a credential:

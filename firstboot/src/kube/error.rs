@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Why a request to the API server came to nothing, told apart by cause, one line each.
+//! Why a request to the API server failed: the causes, one line each.
 
 use std::error::Error as _;
 use std::fmt;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Events of the own Node (core/v1), as `kubectl describe node` and whoever watches the cluster see them. Nodes may create
+//! Events of the own Node (core/v1), as `kubectl describe node` and monitoring show them. Nodes may create
 //! them (ClusterRole `system:node`). Pure but for [`NodeClient::tell`].
 
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ const NAMESPACE: &str = "default";
 pub struct Event {
     /// One word, as `FirstbootJoined`.
     pub reason: &'static str,
-    /// Whether somebody has to act.
+    /// Whether a person has to act.
     pub warning: bool,
     /// For people, one line.
     pub message: String,

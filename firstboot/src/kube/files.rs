@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a joined node has on disk: the files of a kubeadm node, each where kubelet and `kubeadm upgrade node` look.
 //!
-//! Pure. The order matters to whoever writes them: kubelet takes kubelet.conf as "there is a certificate", so it
+//! Pure. The order of writing matters: kubelet takes kubelet.conf as "there is a certificate", so it
 //! comes last, and the link that it names comes after the file that the link names.
 
 use crate::paths::{

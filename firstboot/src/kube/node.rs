@@ -265,7 +265,7 @@ impl NodeClient {
         })
     }
 
-    /// A pod scheduled to this node that mounts the CNI configuration folder: `namespace/name`.
+    /// A pod scheduled to this node that mounts the CNI configuration directory: `namespace/name`.
     pub fn cni_pod(&self) -> Result<Option<String>, Fault> {
         self.run(async {
             let reply = self.client.get(&format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{}", self.name)).await?;
@@ -278,7 +278,7 @@ impl NodeClient {
     }
 }
 
-/// Whether a pod has a hostPath volume at, or right above, the CNI configuration folder.
+/// Whether a pod has a hostPath volume at, or right above, the CNI configuration directory.
 fn mounts_cni(pod: &Value) -> bool {
     let volumes = pod["spec"]["volumes"].as_array();
     let path = |v: &Value| v["hostPath"]["path"].as_str().map(|p| p.trim_end_matches('/').to_owned());

@@ -88,7 +88,7 @@ const LOOK: Duration = Duration::from_secs(5);
 /// period, so that is waited out before the name counts as taken.
 ///
 /// # Errors
-/// It stays Ready, so somebody else is using the name.
+/// It stays Ready, so another device is using the name.
 pub(super) async fn existing_node(
     api: &Client,
     input: &JoinInput,

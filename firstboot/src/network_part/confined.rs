@@ -44,11 +44,11 @@ pub fn run() -> Result<(), Fault> {
     serve(&stream).owned_by(Owner::Host)
 }
 
-/// A program that stops in the middle says so where a person will read it: nobody sees its standard error.
+/// A program that stops in the middle says so where a person will read it: its standard error is not shown.
 fn tell_panics(stream: &UnixStream) -> Result<()> {
     let stream = stream.try_clone().context("copy the connection to the privileged part")?;
     std::panic::set_hook(Box::new(move |why| {
-        // Whoever made it stop is out there, so it is worth another try.
+        // The cause is outside of this device, so it is worth another try.
         let fault = Fault::new(Code::NetworkPart, format!("join in the network part: {why}"));
         let _ = tell(&stream, &failed(&fault));
     }));

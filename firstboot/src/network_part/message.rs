@@ -83,7 +83,7 @@ impl Task {
     }
 }
 
-/// A point in time; the last that there is when it lies beyond it.
+/// A point in time; a later one than the last becomes the last.
 pub(super) fn at(seconds: u64) -> SystemTime {
     const END: u64 = 253_402_300_799; // 9999-12-31T23:59:59Z
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.min(END))

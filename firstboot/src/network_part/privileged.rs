@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The privileged part's end: it answers, and takes nothing for granted.
 //!
-//! The network part may have been taken over by whoever it talks to. So each message may come in its turn only, texts
+//! The server may have taken over the network part. So each message may come in its turn only, texts
 //! become one line without the token, the time has bounds, and what is said to come from the cluster is held against
 //! the seed and against the node's own key.
 
@@ -28,7 +28,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(3600);
 ///
 /// # Errors
 /// What [`crate::kube::join::obtain`] says there; the cluster's fault, too, when the network part ends without a word
-/// or says what cannot be: what it was told made it do so, and the next try starts another.
+/// or says what cannot be: an answer of the server made it do so, and the next try starts another.
 pub fn obtain(stream: &UnixStream, input: &JoinInput, device: &mut dyn JoinHost) -> Result<Joined, Fault> {
     stream.set_read_timeout(Some(SILENCE)).owned_by(Owner::Host)?;
     stream.set_write_timeout(Some(SILENCE)).owned_by(Owner::Host)?;
@@ -68,7 +68,7 @@ impl Talk<'_, '_> {
                     send(stream, &Accepted).coded(Code::NetworkPart)?;
                 }
                 Told::Ask { fresh } => {
-                    // The key that is kept, then a new one: a third would be asked for by nobody.
+                    // The key that is kept, then a new one: no correct worker asks for a third.
                     if self.asked > 1 || fresh != (self.asked == 1) {
                         return Err(impossible("it asks for a key out of turn"));
                     }

@@ -113,7 +113,7 @@ fn good(ca: &str, key: &Key) -> Joined {
     }
 }
 
-/// The privileged part, told these messages and then nothing more.
+/// The privileged part, which receives these messages and then nothing more.
 fn talk(cluster: &Cluster, device: &mut Bench, told: Vec<Told>) -> Result<Joined, Fault> {
     let (here, there) = UnixStream::pair().unwrap();
     let speaker = std::thread::spawn(move || {
@@ -327,7 +327,7 @@ fn what_cannot_come_from_the_cluster() {
     }
     let (code, text) = refused(&|j| j.cluster_version = "v1.30.0".into());
     assert!(code == Code::KubeletVersion && text.contains("newer than the cluster"), "{text}");
-    // Nobody asked for a key.
+    // No key was requested.
     let mut device = Bench::new();
     let told = vec![Told::Joined(Box::new(good(&ca, &device.key)))];
     let text = talk(&cluster, &mut device, told).unwrap_err().to_string();

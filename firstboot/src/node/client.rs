@@ -26,8 +26,8 @@ pub(crate) fn node_client(host: &Host) -> Result<NodeClient, Fault> {
     NodeClient::through(&via, &node, &server, &ca, &pem)
 }
 
-/// The API server of a joined device, `https://host:port`, and the CA bundle that proves it, PEM. Read anew for each
-/// try: an administrator may be mending them.
+/// The API server of a joined device, `https://host:port`, and the CA bundle that proves it, PEM. Read again for each
+/// try, because an administrator may be repairing them.
 pub fn cluster(host: &Host) -> Result<(String, String)> {
     let text = |path: &str| -> Result<String> { host.read_text(path)?.with_context(|| format!("find {path}")) };
     let conf = text(KUBELET_CONF)?;

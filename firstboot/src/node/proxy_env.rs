@@ -5,7 +5,7 @@
 //! URL may hold a password; the file is root's alone.
 //!
 //! kubelet goes through the proxy as well, because it talks to the same API server as the join, which was reached
-//! through it. Whoever has an API server on the near side of the proxy names it in `no-proxy`, for both.
+//! through it. An API server on the near side of the proxy goes into `no-proxy`, for both.
 
 use crate::host::Host;
 use crate::host::managed_files::{self, File};
@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 /// This device itself and its link: no proxy leads there.
 const LOCAL: &str = "localhost,127.0.0.0/8,::1,169.254.0.0/16,fe80::/10";
 
-/// What an earlier seed said, as the file has it: for whoever talks to the API server when the seed is gone.
+/// The proxy of an earlier seed, as the file has it: for requests to the API server when the seed is gone.
 ///
 /// # Errors
 /// The file cannot be read, or no longer holds what firstboot wrote.

@@ -19,7 +19,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How a file is told from a torn one.
+/// How a whole file differs from a torn one.
 #[derive(Debug, Clone, Copy)]
 enum Form {
     /// A YAML mapping; JSON is one.

@@ -42,7 +42,7 @@ fn commands(cx: &Cx) -> impl Iterator<Item = &'static str> {
 
 fn links_hold(cx: &Cx) -> Result<bool> {
     for name in commands(cx) {
-        // A command that an administrator replaced is theirs; only a missing one is ours to mend.
+        // A command that an administrator replaced is theirs; only a missing one is restored.
         if cx.host.read_link(&format!("/usr/bin/{name}"))?.is_none()
             && cx.host.size_and_mode(&format!("/usr/bin/{name}"))?.is_none()
         {

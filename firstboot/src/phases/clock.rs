@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The clock before the join: not below the floor, and NTP told which servers to ask.
+//! The clock before the join: not below the floor, and the NTP servers set.
 //!
-//! NTP is a hint that nobody waits for: systemd-timesyncd asks the seed's servers and those that DHCP offers whenever a
+//! NTP is a hint, and nothing waits for it: systemd-timesyncd asks the seed's servers and those that DHCP offers whenever a
 //! link is there, while the phases go on. The join then takes the time from the verified API server ([`crate::clock`]).
 
 use super::context::Cx;

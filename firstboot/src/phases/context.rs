@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the phases share: the machine, what it was given, and where the seed lies.
+//! What the phases share: the machine, its input, and where the seed is.
 
 use crate::boot_partition::BootPartition;
 use crate::bundle::installed::Installed;
@@ -7,7 +7,7 @@ use crate::host::Host;
 use crate::image::ImageInfo;
 use crate::seed::Seed;
 
-/// What the phases share: the machine, what it was given, and where the seed lies.
+/// What the phases share: the machine, its input, and where the seed is.
 pub struct Cx {
     /// The machine.
     pub host: Host,
@@ -21,6 +21,6 @@ pub struct Cx {
     pub boot: BootPartition,
     /// Name of the seed file on it.
     pub seed_name: &'static str,
-    /// Whether the seed lies on a stick that is carried on to the next device: it is read and left alone.
+    /// Whether the seed is on a removable medium, which goes on to the next device: it is read and left alone.
     pub carried: bool,
 }

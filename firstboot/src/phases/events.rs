@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the cluster is told of this node by Events. Best effort: a refusal is said once and keeps nothing from going on.
+//! The Event of the join. Best effort: a refusal is reported once and stops nothing.
 
 use super::context::Cx;
 use crate::fault::{Fault, OwnedBy, Owner};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The hardened host, before any link is up: what the seed wants otherwise is kept, then every kind of setting is
+//! The hardened host, before any link is up: the seed's overrides are kept, then every kind of setting is
 //! applied ([`crate::harden`]).
 
 use super::context::Cx;

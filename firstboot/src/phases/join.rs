@@ -41,7 +41,7 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
         let (joined, key) = ask(cx)?;
         keep(cx, &joined, &key.sec1_pem()?).owned_by(Owner::Host)?;
     }
-    // One answered request proves the certificate; from then on nobody needs the token.
+    // One answered request proves the certificate; from then on the token is not needed.
     let client = node_client(&cx.host)?;
     client.node()?;
     discover_peers::from_cluster(&cx.host, &client).owned_by(Owner::Host)?;
@@ -96,7 +96,7 @@ fn ask(cx: &Cx) -> Result<(Joined, Key), Fault> {
     let mut keeper = Keeper { host: &cx.host, image: &cx.image, node: &name, key: None };
     cx.host.run(&["systemctl", "start", SOCKET_UNIT]).owned_by(Owner::Host)?;
     let joined = obtain(&cx.host.sys().connect(network_part::SOCKET).owned_by(Owner::Host)?, &input, &mut keeper)?;
-    // It has done its work: nobody needs a process that knows the token any more, nor the way to one.
+    // It has done its work: a process that knows the token, and the way to start one, are not needed any more.
     cx.host.run(&["systemctl", "stop", SOCKET_UNIT, SERVICE_UNITS]).owned_by(Owner::Host)?;
     Ok((joined, keeper.key.context("find the key of the certificate").owned_by(Owner::Host)?))
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! kubelet's settings beside the cluster's, as drop-ins that kubelet lays over what the cluster says (`--config-dir`):
 //! those of the hardened host ([`crate::harden::kubelet`]), then those of the seed's `[kubelet.config]`. The seed's are
-//! there a second time, as a patch for whoever runs `kubeadm upgrade node --patches /etc/firstboot/patches`, so that
+//! there a second time, as a patch for `kubeadm upgrade node --patches /etc/firstboot/patches`, so that
 //! kubeadm's own copy of the configuration says the same. All lie outside /etc/kubernetes, which is kubeadm's, and are
 //! root's alone, as CIS Kubernetes asks of kubelet's configuration.
 
@@ -48,7 +48,7 @@ pub(super) fn put(host: &Host, kubelet: &Kubelet) -> Result<bool> {
             None => host.remove(path)?,
         }
     }
-    // The flag comes after the folder that it names: kubelet ends without the folder.
+    // The flag comes after the directory that it names: kubelet ends without the directory.
     let args = args(host)?;
     let new = with_flag(&args);
     if new != args {

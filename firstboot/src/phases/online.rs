@@ -12,7 +12,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-/// How long one try waits for an address; after it the fault is told and the wait goes on.
+/// How long one try waits for an address; after it the fault is reported and the wait goes on.
 const LIMIT: Duration = Duration::from_secs(30);
 const INTERVAL: Duration = Duration::from_millis(100);
 /// Flag of a route that refuses (RTF_REJECT, linux/route.h).
@@ -56,7 +56,7 @@ fn has_way(host: &Host, seed: &Seed) -> Result<bool> {
     let routes = routes(host)?;
     let reached = |(goal, _): &(String, String)| match goal.parse::<IpAddr>() {
         Ok(address) => address.is_loopback() || routes.iter().any(|(net, _)| net.contains(&address)),
-        // What a name stands for is found out by asking somebody.
+        // Resolving a name takes a request to a DNS server.
         Err(_) => !routes.is_empty(),
     };
     Ok(goals(seed).iter().any(reached))

@@ -55,13 +55,13 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     Err(last.unwrap_or_else(|| Fault::new(Code::NoPodCidr, "wait for the node's podCIDR")))
 }
 
-/// Takes the configuration away that firstboot wrote, once the cluster's own lies beside it.
+/// Removes the configuration that firstboot wrote, once the cluster's own is beside it.
 ///
-/// The runtime prefers the other already, by its name; but a file that nobody uses misleads whoever looks for the
+/// The runtime prefers the other already, by its name; but an unused file misleads a person who looks for the
 /// network's configuration.
 ///
 /// # Errors
-/// When the folder cannot be read or the file not be removed.
+/// When the directory cannot be read or the file not be removed.
 pub fn withdraw(host: &Host) -> Result<()> {
     let names = host.list(CNI_CONF)?;
     let ours = FILE.rsplit('/').next().unwrap_or_default();

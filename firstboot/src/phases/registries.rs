@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Where containerd pulls from: one folder a registry with its `hosts.toml` (containerd docs/hosts.md). containerd
+//! Where containerd pulls from: one directory for each registry, with its `hosts.toml` (containerd docs/hosts.md). containerd
 //! reads it at every pull, so nothing is restarted.
 
 use crate::host::Host;
@@ -8,7 +8,7 @@ use crate::paths::REGISTRIES;
 use crate::seed::{Mirror, Registry};
 use anyhow::Result;
 
-/// Whether containerd is told of these registries and of no others by us.
+/// Whether firstboot configured exactly these registries.
 pub(super) fn hold(host: &Host, registries: &[Registry]) -> Result<bool> {
     managed_files::hold(host, &files(registries), &folders(host)?)
 }

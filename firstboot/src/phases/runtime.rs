@@ -30,7 +30,7 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
 pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     let work = || -> Result<()> {
         cx.host.write(CONTAINERD_CONFIG, config(&cx.bundle.manifest.sandbox_image).as_bytes(), 0o600)?;
-        // Folders that kubelet, CNI plugins and administrators expect to be there.
+        // Directories that kubelet, CNI plugins and administrators expect to be there.
         for folder in [CNI_CONF, CNI_BIN, REGISTRIES] {
             cx.host.mkdir(folder, 0o755)?;
         }
@@ -58,7 +58,7 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
 /// containerd's configuration, version 3 (containerd 2.x, docs/cri/config.md).
 ///
 /// A layer is on record the moment it is unpacked, and its files reach the disk up to half a minute later: a power cut between
-/// leaves empty files that nobody looks at again. `sync_fs` is for what is imported, `image_pull_with_sync_fs` for what kubelet
+/// leaves empty files that are never checked again. `sync_fs` is for what is imported, `image_pull_with_sync_fs` for what kubelet
 /// pulls, which the transfer service cannot do yet (containerd#9401, #10284).
 fn config(sandbox_image: &str) -> String {
     format!(

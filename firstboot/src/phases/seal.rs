@@ -34,14 +34,14 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
 /// Overwrites the token's secret in place, in the seed file and in the copies that programs made of it: from here on the
 /// seed is worthless to a thief.
 ///
-/// Other files that hold it are somebody's, and are named when the seed is destroyed.
+/// Other files that hold it are a person's, and are named when the seed is destroyed.
 pub fn spend(cx: &Cx) -> Result<(), Fault> {
     let token = &cx.seed.cluster.token;
     if cx.carried || token.secret() == JoinToken::SPENT {
         return Ok(());
     }
     let work = || -> Result<()> {
-        // Noted first: later nobody knows what to look for. Of a part that is left the whole was noted before.
+        // Recorded first: later the text to search for is gone. Of a part that is left the whole was noted before.
         if !token.is_spent() {
             cx.host.note(Fact::TokenDigest, SecretDigest::of_secret(token.secret()).digest())?;
         }
@@ -126,7 +126,7 @@ fn nothing_left(host: &Host, boot: &BootPartition, secret: &SecretDigest) -> Res
     }
 }
 
-/// The seed is not destroyed, or nobody can tell: the cluster is told, once a boot, and the fault says what it is about.
+/// The seed is not destroyed, or that cannot be checked: an Event is created, once a boot, and the fault names the cause.
 fn undone(host: &Host, fault: Fault) -> Fault {
     let text = fault.to_string();
     let text = if text.starts_with("destroy the seed: ") { text } else { format!("destroy the seed: {text}") };

@@ -35,7 +35,7 @@ fn copies_that_programs_made_go_with_the_seed() {
     cx.boot.write("seed.toml.bak", b"of another day").unwrap();
     cx.boot.write("seed.toml.example", b"stays").unwrap();
     spend(&cx).unwrap();
-    // From here on nobody has use for any of them.
+    // From here on none of them is needed.
     assert_eq!(cx.boot.files_with(SECRET).unwrap(), Vec::<String>::new());
     apply(&cx).unwrap();
     assert!(cx.host.journal().sealed());
@@ -59,7 +59,7 @@ fn a_cut_in_the_middle_of_overwriting_is_gone_on_with() {
     spend(&cx).unwrap();
     assert_eq!(cx.boot.read("seed.toml").unwrap().unwrap(), SEED.replace(SECRET, JoinToken::SPENT).as_bytes());
     assert_eq!(cx.host.journal().fact(Fact::TokenDigest).map(str::to_owned), noted);
-    // The same when the file is destroyed. One that somebody drops is none of ours.
+    // The same when the file is destroyed. A file that a person adds is not firstboot's.
     let mut zeros = vec![0; 512];
     zeros.extend_from_slice(b"# the rest\n");
     cx.boot.write("seed.toml", &zeros).unwrap();

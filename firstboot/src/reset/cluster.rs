@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Who is told that a node leaves. A cluster that is gone, or a certificate that is, keeps no device from being reset:
-//! that is said in one line.
+//! How the cluster learns that a node leaves. A cluster or a certificate that is gone keeps no device from being reset:
+//! one line reports it.
 
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;

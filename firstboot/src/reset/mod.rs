@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `firstboot --reset`: back to where a seed can be dropped, without a reflash and without a download.
 //!
-//! Whoever asks for it (a person, or a seed with `reset = true`) leaves one record in the journal and starts
+//! A command, or a seed with `reset = true`, adds one record to the journal and starts
 //! firstboot-reset.service, which does the work: it goes on when the terminal is gone, and at the next boot when the
 //! power is. The work is a list of steps ([`plan`]) out of the journal; the journal itself goes last.
 
@@ -88,8 +88,8 @@ pub(crate) fn by_service(host: &Host, seed: Option<String>) -> Result<(), Fault>
     host.run(&["systemctl", "--no-block", "start", UNIT]).map(drop).owned_by(Owner::Host)
 }
 
-/// From this record on the device is being reset, whatever happens. Once begun, a reset can only be told to keep more:
-/// where it stopped at what somebody has mounted, for instance.
+/// From this record on the device is being reset, whatever happens. Once begun, a reset only accepts more paths to keep,
+/// for instance where it stopped at a mounted file system.
 fn record(host: &Host, keep: &Exclusions, seed: Option<String>) -> Result<(), Fault> {
     let before = begun(host)?;
     let keep = before.clone().unwrap_or_default().with(keep);
@@ -106,7 +106,7 @@ fn begun(host: &Host) -> Result<Option<Exclusions>, Fault> {
     keep.map_err(|why| Fault::new(Code::StateDamaged, format!("read {JOURNAL}: {why}")))
 }
 
-/// What firstboot-reset.service does; nothing on a device that nobody asked to reset.
+/// What firstboot-reset.service does; nothing on a device without a request to reset.
 ///
 /// # Errors
 /// A host fault when something on this device cannot be taken back. The next boot tries again.

@@ -36,9 +36,9 @@ const SHARED: [&str; 4] = [KUBERNETES, CNI_CONF, CNI_BIN, KUBELET_DIR];
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
-    /// The cluster is told, and pods are evicted, while kubelet still runs.
+    /// The node is cordoned and its pods are evicted, while kubelet still runs.
     Leave,
-    /// The cluster is told the rest, now that kubelet has stopped.
+    /// The rest of leaving the cluster, now that kubelet has stopped.
     Depart,
     Stop(String),
     Pods,
@@ -117,7 +117,7 @@ pub(super) fn plan(host: &Host, keep: &Exclusions) -> Vec<Step> {
 fn begin(effects: &[&Effect], keep: &Exclusions, steps: &mut Vec<Step>) {
     let started = |unit: &str| effects.iter().any(|effect| starts(effect, unit));
     let made = |path: &str| effects.iter().any(|e| matches!(e, Effect::Directory { path: p } if p == path));
-    // A node that never ran has nobody to tell.
+    // A node that never ran has nothing to leave.
     if started(KUBELET) {
         steps.push(Step::Leave);
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Carries out one step of a reset. Each may be done twice: after a power cut all of them are gone through again.
 //!
-//! What concerns others (cluster, pods, packets) is tried and told; what is on this device's disk has to succeed, or the
+//! What concerns others (cluster, pods, packets) is tried and reported; what is on this device's disk has to succeed, or the
 //! reset stops, and goes on at the next boot.
 
 use super::plan::Step;

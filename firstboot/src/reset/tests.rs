@@ -200,7 +200,7 @@ fn after_a_reset_the_tree_is_what_it_was_before_the_seed() {
     let root = &disk.path().join("root");
     let made = differences(&before, &tree(root));
     assert!(made.len() > 25, "{made:#?}");
-    // Nobody asked.
+    // No reset was asked for.
     reset_on(root, None).0.unwrap();
     assert_eq!(differences(&before, &tree(root)), made);
     ask(root, &Exclusions::default());
@@ -245,7 +245,7 @@ fn a_cut_at_every_effect_of_a_reset_ends_in_the_same_tree() {
     let whole = disk.path().join("whole");
     copy(root, &whole);
     reset_on(&whole, None).0.unwrap();
-    // What lies in /run is gone with the power, and the status is written there anew.
+    // The content of /run is gone with the power, and the status is written there anew.
     let on_disk = |root: &Path| {
         let mut tree = tree(root);
         tree.retain(|path, _| !path.starts_with("/run/"));
@@ -373,7 +373,7 @@ fn a_reset_that_stops_says_so_on_the_card_and_can_be_told_to_keep_more() {
     assert_eq!(seen.lines.take().last().unwrap(), &format!("firstboot: failed (host, FB323): {error}; stopped"));
     let status = String::from_utf8(boot.read(STATUS_NAME).unwrap().unwrap()).unwrap().replace('\r', "");
     assert!(status.starts_with("state: stopped\n") && status.contains(&format!("\nerror: {error}\n")), "{status}");
-    // The second time it is told what to leave alone; what it was told before still holds.
+    // The second command says what to leave alone; what the first said still holds.
     ask(root, &Exclusions::parse(&["/var/lib/cni"]).unwrap());
     reset_on(root, None).0.unwrap();
     assert!(root.join("var/lib/cni").is_symlink() && root.join("srv/networks/firstboot/10.244.1.2").exists());

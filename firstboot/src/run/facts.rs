@@ -11,7 +11,7 @@ use crate::status::Versions;
 use crate::text::unix_seconds;
 use crate::versions;
 
-/// This device, asked anew each time. What cannot be read is told elsewhere (by the run, or by the audit); here it must
+/// This device, asked anew each time. What cannot be read is reported elsewhere (by the run, or by the audit); here it must
 /// not keep a status from being written.
 pub struct DeviceFacts;
 

@@ -14,7 +14,7 @@ use crate::status::{STATUS_NAME, State, Status, padded};
 use crate::text::{timestamp, unix_seconds};
 use std::time::{Duration, SystemTime};
 
-/// A sealed device whose credential is good: it needs no seed, and one that lies there is left alone, with the reason.
+/// A sealed device whose credential is good: it needs no seed, and one that is there is left alone, with the reason.
 pub(super) fn refuse_seed(
     host: &Host,
     image: &ImageInfo,

@@ -2,7 +2,7 @@
 //! A sealed device at a later boot: its clock first, then, by that clock, what its credential is worth.
 //!
 //! A clock two years ahead makes a good certificate look expired, and one that stopped makes an expired one look good. So
-//! nobody is told to bring a new seed, and none is taken, before the cluster's clock was asked, if it answers.
+//! no new seed is asked for, and none is taken, before the cluster's clock was asked, if it answers.
 
 use crate::backoff::backoff;
 use crate::clock;
@@ -13,11 +13,11 @@ use crate::node::credential::{Credential, repaired};
 use crate::phases::pod_network::withdraw;
 use std::time::{Duration, SystemTime};
 
-/// How long after a boot the link may take before anybody is told that the certificate has expired.
+/// How long after a boot the link may take before the expired certificate is reported.
 const GRACE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A device that was a node, and whose credential is worth nothing any more.
+/// A device that was a node, and whose credential is unusable.
 pub(crate) struct Lost {
     /// Why, one line.
     pub(crate) why: String,
@@ -71,7 +71,7 @@ impl Lost {
                     self.next = now + backoff(self.tries, host.sys().random());
                     self.tries += 1;
                 }
-                // Without kubelet.conf or CA there is nobody to ask.
+                // Without kubelet.conf or CA there is no server to ask.
                 Err(_) => self.asked = true,
             }
         }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What `[access]` may say: who may log in to this device over SSH. Without it nobody may, from nowhere.
+//! What `[access]` may say: who may log in to this device over SSH. Without it no login is possible.
 //!
 //! Messages of `parse` say what was expected, never what was found.
 
@@ -46,7 +46,7 @@ pub struct Access {
 }
 
 impl Default for Access {
-    /// Nobody.
+    /// No one may log in.
     fn default() -> Self {
         Access { user: USER.to_owned(), keys: Vec::new(), from: Vec::new() }
     }
@@ -59,7 +59,7 @@ pub struct SshKey {
     pub algorithm: String,
     /// The key, base64 (RFC 4253, section 6.6).
     pub key: String,
-    /// Whose it is, in words; may be empty.
+    /// Comment of the key, usually its owner; may be empty.
     pub comment: String,
 }
 

@@ -17,7 +17,7 @@ use super::reader::{Reader, Value, misplaced, quoted};
 /// Keys of `[harden]`.
 pub(super) const KEYS: [&str; 5] = ["open", "kubelet-from", "egress", "sysctl", "modules"];
 
-/// What kubelet's protectKernelDefaults wants: with any other value it ends (pkg/util/sysctl of Kubernetes).
+/// What kubelet's protectKernelDefaults requires: with any other value kubelet ends (pkg/util/sysctl of Kubernetes).
 pub(crate) const KUBELETS: [(&str, &str); 6] = [
     ("vm.overcommit_memory", "1"),
     ("vm.panic_on_oom", "0"),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What `[network]` and `[time]` may say: links, addresses, radio.
+//! What `[network]` and `[time]` may say: links, addresses, Wi-Fi.
 //!
 //! Messages of `parse` say what was expected, never what was found.
 
@@ -27,7 +27,7 @@ pub struct Network {
     pub dns: Vec<IpAddr>,
     /// VLAN (IEEE 802.1Q) on top of the interface, 1 to 4094.
     pub vlan: Option<u16>,
-    /// Radio network to join.
+    /// Wi-Fi network to join.
     pub wifi: Option<Wifi>,
     /// HTTP proxy towards the API server and registries, and who is reached without it.
     pub via: Via,
@@ -112,11 +112,11 @@ impl fmt::Display for Interface {
 /// `[network] wifi`. `Debug` leaves the password out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wifi {
-    /// Name of the radio network, 1 to 32 bytes.
+    /// Name of the Wi-Fi network, 1 to 32 bytes.
     pub ssid: String,
     /// WPA passphrase, 8 to 63 printable ASCII characters.
     pub password: Secret<String>,
-    /// Country whose radio rules hold, ISO 3166-1 alpha-2, upper case.
+    /// Country whose rules for Wi-Fi hold, ISO 3166-1 alpha-2, upper case.
     pub country: String,
     /// Which generations of WPA are accepted.
     pub security: Security,
@@ -129,7 +129,7 @@ pub enum Security {
     Both,
     /// WPA2 alone.
     Wpa2,
-    /// WPA3 alone: no falling back to WPA2 for somebody who pretends to be the network.
+    /// WPA3 alone: no fallback to WPA2 for an attacker who imitates the network.
     Wpa3,
 }
 

@@ -18,7 +18,7 @@ pub(super) fn line_of(text: &str, offset: usize) -> usize {
 
 pub(super) type Value<'i> = Spanned<DeValue<'i>>;
 
-/// Walks the parsed tables and collects what is wrong, so that the first line can be told, not the first key.
+/// Walks the parsed tables and collects what is wrong, so that the first line can be reported, not the first key.
 pub(super) struct Reader {
     /// Where lines end; counting them anew for each of thousands of errors would take seconds.
     pub(super) ends: Vec<usize>,

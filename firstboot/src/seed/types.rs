@@ -182,7 +182,7 @@ pub enum Cni {
     Auto,
     /// firstboot's bridge configuration.
     Bridge,
-    /// Nobody here.
+    /// No user of this device.
     None,
 }
 
