@@ -18,7 +18,7 @@ use std::process::Command;
 fn main() -> anyhow::Result<()> {
     let arg = |n| std::env::args().nth(n).unwrap_or_default();
     let (server, outside) = (arg(1), arg(2));
-    // Opened before: what is open stays usable, as the network part's connection does.
+    // Opened before: what is open stays usable, as the join worker's connection does.
     let mut status = File::open("/proc/self/status")?;
     let parent = rustix::process::getppid().context("find the parent process")?;
     println!("missing {:?}", firstboot::sandbox::enter()?);

@@ -39,7 +39,7 @@ pub fn floor(host: &Host, image: &ImageInfo) -> Result<SystemTime> {
 }
 
 /// Sets the clock to the floor when it is behind it.
-pub fn lay(host: &Host, image: &ImageInfo) -> Result<()> {
+pub fn raise_to_floor(host: &Host, image: &ImageInfo) -> Result<()> {
     let floor = floor(host, image)?;
     if host.now() < floor {
         host.set_clock(floor)?;
@@ -53,27 +53,27 @@ pub fn lay(host: &Host, image: &ImageInfo) -> Result<()> {
 /// # Errors
 /// A cluster fault when it is before the image's build time, or [`AGE`] after it: then the server's clock is wrong, or
 /// the sender is not the server.
-pub fn believe(host: &Host, image: &ImageInfo, time: SystemTime) -> Result<i64, Fault> {
-    let (told, now) = (unix_seconds(time), unix_seconds(host.now()));
-    if told < image.build_time {
-        let (told, built) = (timestamp(told), timestamp(image.build_time));
-        let text = format!("take the time from the API server: it says {told}, but this image was built {built}");
+pub fn accept_server_time(host: &Host, image: &ImageInfo, time: SystemTime) -> Result<i64, Fault> {
+    let (reported, now) = (unix_seconds(time), unix_seconds(host.now()));
+    if reported < image.build_time {
+        let (reported, built) = (timestamp(reported), timestamp(image.build_time));
+        let text = format!("take the time from the API server: it says {reported}, but this image was built {built}");
         return Err(Fault::new(Code::ClusterTime, text));
     }
-    if told > image.build_time.saturating_add(AGE) {
+    if reported > image.build_time.saturating_add(AGE) {
         let built = timestamp(image.build_time);
         let text =
             format!("take the time from the API server: it is more than 20 years after this image was built, {built}");
         return Err(Fault::new(Code::ClusterTime, text));
     }
-    let far = told.abs_diff(now) > CLOSE;
+    let far = reported.abs_diff(now) > CLOSE;
     if far {
         host.set_clock(time).owned_by(Owner::Host)?;
     }
     let keep = || -> Result<()> {
         // An earlier one is kept as well: the one before it came from a server whose clock was ahead.
-        if told.abs_diff(kept(host)?) >= KEEP {
-            host.keep(VERIFIED_TIME, format!("{told}\n").as_bytes())?;
+        if reported.abs_diff(kept(host)?) >= KEEP {
+            host.keep(VERIFIED_TIME, format!("{reported}\n").as_bytes())?;
         }
         Ok(())
     };
@@ -83,7 +83,7 @@ pub fn believe(host: &Host, image: &ImageInfo, time: SystemTime) -> Result<i64, 
     {
         host.sys().say(&format!("firstboot: verified time not kept: {error:#}"));
     }
-    Ok(if far { told as i64 - now as i64 } else { 0 })
+    Ok(if far { reported as i64 - now as i64 } else { 0 })
 }
 
 /// Compares a joined device's clock with the cluster's, beside kubelet: tries until the API server answers, for a link
@@ -92,28 +92,28 @@ pub fn believe(host: &Host, image: &ImageInfo, time: SystemTime) -> Result<i64, 
 /// # Errors
 /// A host fault when kubelet's files cannot be read.
 pub fn compare(host: &Host, image: &ImageInfo) -> Result<(), Fault> {
-    compare_beside(host, image, &mut || ())
+    compare_with(host, image, &mut || ())
 }
 
 /// [`compare`], with something else to do after each try that came to nothing.
 ///
 /// # Errors
 /// As [`compare`].
-pub(crate) fn compare_beside(host: &Host, image: &ImageInfo, beside: &mut dyn FnMut()) -> Result<(), Fault> {
+pub(crate) fn compare_with(host: &Host, image: &ImageInfo, beside: &mut dyn FnMut()) -> Result<(), Fault> {
     let mut tries = 0;
-    let mut told = String::new();
+    let mut reported = String::new();
     loop {
         let fault = match once(host, image) {
             Ok(by) => {
-                tell(host, by);
+                report_change(host, by);
                 return Ok(());
             }
             Err(fault) if fault.owner() == Owner::Cluster => fault,
             Err(fault) => return Err(fault),
         };
-        if told != fault.to_string() {
+        if reported != fault.to_string() {
             host.sys().say(&format!("firstboot: clock not compared ({}): {fault}; it keeps trying", fault.tag()));
-            told = fault.to_string();
+            reported = fault.to_string();
         }
         beside();
         host.sys().sleep(backoff(tries, host.sys().random()));
@@ -122,7 +122,7 @@ pub(crate) fn compare_beside(host: &Host, image: &ImageInfo, beside: &mut dyn Fn
 }
 
 /// Says that the clock was moved, if it was.
-pub(crate) fn tell(host: &Host, by: i64) {
+pub(crate) fn report_change(host: &Host, by: i64) {
     if by != 0 {
         let now = timestamp(unix_seconds(host.now()));
         host.sys().say(&format!("firstboot: clock moved by {by:+} s to {now}, the cluster's time"));
@@ -132,10 +132,10 @@ pub(crate) fn tell(host: &Host, by: i64) {
 /// One try of [`compare`]; by how many seconds the clock was moved.
 pub(crate) fn once(host: &Host, image: &ImageInfo) -> Result<i64, Fault> {
     // Whatever else sets clocks on this device (NTP is not authenticated) may have gone below it.
-    lay(host, image).owned_by(Owner::Host)?;
+    raise_to_floor(host, image).owned_by(Owner::Host)?;
     let (server, ca) = cluster(host).coded(Code::NodeCredential)?;
     let via = proxy_env::kept(host).owned_by(Owner::Host)?;
-    believe(host, image, server_time(&via, &server, &ca)?)
+    accept_server_time(host, image, server_time(&via, &server, &ca)?)
 }
 
 /// The NTP client that firstboot configures.
@@ -153,11 +153,11 @@ mod wire_tests;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::fake::{Fake, Seen};
+    use crate::host::fake::{Fake, Recorded};
     use crate::paths::KUBELET_CONF;
     use std::rc::Rc;
 
-    fn device(dir: &std::path::Path) -> (Host, Rc<Seen>, ImageInfo) {
+    fn device(dir: &std::path::Path) -> (Host, Rc<Recorded>, ImageInfo) {
         let (fake, seen) = Fake::new();
         let image = ImageInfo { build_time: 10_000, ..ImageInfo::for_tests() };
         (Host::open(dir, Box::new(fake)).unwrap(), seen, image)
@@ -172,14 +172,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (host, seen, image) = device(dir.path());
         seen.clock.set(Some(at(5)));
-        lay(&host, &image).unwrap();
+        raise_to_floor(&host, &image).unwrap();
         assert_eq!(seen.clock.get(), Some(at(10_000)));
-        believe(&host, &image, at(30_000)).unwrap();
+        accept_server_time(&host, &image, at(30_000)).unwrap();
         seen.clock.set(Some(at(5)));
-        lay(&host, &image).unwrap();
+        raise_to_floor(&host, &image).unwrap();
         assert_eq!(seen.clock.get(), Some(at(30_000)));
         seen.clock.set(Some(at(40_000)));
-        lay(&host, &image).unwrap();
+        raise_to_floor(&host, &image).unwrap();
         assert_eq!(seen.clock.get(), Some(at(40_000)));
     }
 
@@ -188,19 +188,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (host, seen, image) = device(dir.path());
         seen.clock.set(Some(at(20_000)));
-        assert_eq!(believe(&host, &image, at(90_000)).unwrap(), 70_000);
-        assert_eq!(believe(&host, &image, at(50_000)).unwrap(), -40_000);
+        assert_eq!(accept_server_time(&host, &image, at(90_000)).unwrap(), 70_000);
+        assert_eq!(accept_server_time(&host, &image, at(50_000)).unwrap(), -40_000);
         assert_eq!(seen.clock.get(), Some(at(50_000)));
         // The later one was wrong: it does not come back at the next boot.
         assert_eq!(floor(&host, &image).unwrap(), at(50_000));
-        let fault = believe(&host, &image, at(9_999)).unwrap_err();
+        let fault = accept_server_time(&host, &image, at(9_999)).unwrap_err();
         assert_eq!(
             fault.to_string(),
             "take the time from the API server: it says 1970-01-01T02:46:39Z, but this image was built \
              1970-01-01T02:46:40Z"
         );
         assert_eq!((fault.code, seen.clock.get()), (Code::ClusterTime, Some(at(50_000))));
-        let fault = believe(&host, &image, at(10_000 + AGE + 1)).unwrap_err();
+        let fault = accept_server_time(&host, &image, at(10_000 + AGE + 1)).unwrap_err();
         let text = "take the time from the API server: it is more than 20 years after this image was built, \
                     1970-01-01T02:46:40Z";
         assert_eq!((fault.code, fault.to_string().as_str()), (Code::ClusterTime, text));
@@ -211,13 +211,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (host, seen, image) = device(dir.path());
         seen.clock.set(Some(at(20_004)));
-        assert_eq!(believe(&host, &image, at(20_000)).unwrap(), 0);
+        assert_eq!(accept_server_time(&host, &image, at(20_000)).unwrap(), 0);
         assert_eq!(seen.clock.get(), Some(at(20_004)));
         // The clock is set, and nothing else.
         seen.fuse.set(Some(1));
-        assert_eq!(believe(&host, &image, at(20_599)).unwrap(), 595);
+        assert_eq!(accept_server_time(&host, &image, at(20_599)).unwrap(), 595);
         seen.fuse.set(Some(1));
-        assert_eq!(believe(&host, &image, at(20_600)).unwrap(), 0);
+        assert_eq!(accept_server_time(&host, &image, at(20_600)).unwrap(), 0);
         let said = seen.lines.take().pop().unwrap();
         assert!(said.starts_with("firstboot: verified time not kept: "), "{said}");
         assert!(said.ends_with(": power lost before /var/lib/firstboot/verified-time.copy"), "{said}");

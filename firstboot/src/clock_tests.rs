@@ -5,7 +5,7 @@
 use super::{compare, floor, once};
 use crate::fault::Owner;
 use crate::host::Host;
-use crate::host::fake::{Fake, Seen};
+use crate::host::fake::{Fake, Recorded};
 use crate::image::ImageInfo;
 use crate::kube::kubeconfig::kubelet_conf;
 use crate::kube::wire_tests::{Ca, http, ok_json, serve, serve_on};
@@ -30,7 +30,7 @@ fn at(seconds: u64) -> SystemTime {
 /// A device that trusts `ca`, whose kubelet talks to `server`, and whose clock shows `clock`.
 struct Joined {
     host: Host,
-    seen: Rc<Seen>,
+    seen: Rc<Recorded>,
     image: ImageInfo,
     _root: tempfile::TempDir,
 }

@@ -200,7 +200,7 @@ codes! {
         StateLocked = "FB319",
         /// The packet filter cannot be loaded.
         PacketFilter = "FB320",
-        /// The kernel does not let the network part give up its rights.
+        /// The kernel does not let the join worker give up its rights.
         NotConfined = "FB321",
         /// Hardened settings of this device have drifted.
         AuditDrift = "FB322",
@@ -268,7 +268,7 @@ codes! {
         CsrNotSigned = "FB426",
         /// The certificate request was denied, failed or deleted.
         CsrRejected = "FB427",
-        /// The unprivileged network part of the join failed, or said what cannot be right.
+        /// The unprivileged join worker of the join failed, or said what cannot be right.
         NetworkPart = "FB428",
         /// The node does not become Ready, or its Lease is not renewed.
         NodeNotReady = "FB429",

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::fault::{Code, Fault};
-use crate::host::fake::{Fake, Seen};
+use crate::host::fake::{Fake, Recorded};
 use crate::image::{IMAGE_INFO, ImageInfo};
 use crate::report::{Reporter, show_again};
 use crate::run::facts::DeviceFacts;
@@ -16,7 +16,12 @@ use std::time::Duration;
 const LOCK: &str = "input3::scrolllock";
 
 /// A device with these lights and a kernel with these triggers besides `none`.
-fn device(root: &Path, names: &[&str], there: &[(&str, &str)], triggers: &'static [&'static str]) -> (Host, Rc<Seen>) {
+fn device(
+    root: &Path,
+    names: &[&str],
+    there: &[(&str, &str)],
+    triggers: &'static [&'static str],
+) -> (Host, Rc<Recorded>) {
     let put = |path: &str, text: &str| put_for_tests(root, path.trim_start_matches('/'), text);
     let image = ImageInfo {
         arch: "arm64".into(),

@@ -12,7 +12,7 @@ use firstboot::node::recover::recover;
 use firstboot::phases::PHASES;
 use firstboot::run::facts::DeviceFacts;
 use firstboot::run::{self, guard, status};
-use firstboot::{audit, network_part, preflight, reset, seed, support};
+use firstboot::{audit, join_worker, preflight, reset, seed, support};
 use lexopt::prelude::*;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -191,7 +191,7 @@ fn execute(command: Command) -> Result<ExitCode, Fault> {
         Command::Audit { json } => show(&audit::of_device(&reading()?).owned_by(Owner::Host)?, json),
         Command::Clock => run::clock(&writing()?),
         Command::Guard => guard::guard(&Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host)?),
-        Command::Network => network_part::confined::run(),
+        Command::Network => join_worker::confined::run(),
         Command::ResetWork => reset::work(root, Box::new(Linux::new()), &DeviceFacts),
         Command::Print(text) => {
             print!("{text}");
@@ -199,7 +199,7 @@ fn execute(command: Command) -> Result<ExitCode, Fault> {
         }
         Command::Check { file } => {
             let bytes = std::fs::read(&file).map_err(|e| Fault::new(Code::Seed, format!("read {file}: {e}")))?;
-            seed::asked(&bytes)?;
+            seed::parse_request(&bytes)?;
             println!("{file}: a seed that this version of firstboot takes");
             Ok(())
         }

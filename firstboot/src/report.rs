@@ -3,7 +3,7 @@
 //!
 //! The one place that prints. Nothing here ever sees a secret.
 
-use crate::boot_partition::{BootPartition, Places, own};
+use crate::boot_partition::{BootPartition, SeedLocator, internal_partition};
 use crate::fault::{Fault, Owner};
 use crate::host::kept::STATUS;
 use crate::host::{Field, Host};
@@ -210,9 +210,9 @@ pub(crate) fn describe(image: &ImageInfo) -> String {
 }
 
 /// A reporter for a device on which any file may be damaged.
-pub(crate) fn reporter_beside<'a>(host: &'a Host, facts: &'a dyn Facts, places: Places<'_>) -> Reporter<'a> {
+pub(crate) fn reporter_with<'a>(host: &'a Host, facts: &'a dyn Facts, places: SeedLocator<'_>) -> Reporter<'a> {
     let Ok(image) = ImageInfo::read(host) else { return Reporter::new(host, facts, None, String::new()) };
-    let boot = places(&image.boot_label).ok().and_then(|places| own(&places));
+    let boot = places(&image.boot_label).ok().and_then(|places| internal_partition(&places));
     Reporter::new(host, facts, boot, describe(&image))
 }
 
@@ -306,7 +306,7 @@ mod tests {
         host.record(crate::journal::Record::Fact { name: Fact::Node, value: "edge-1".into() }).unwrap();
         reporter.holds(10, 14, "join", Some(Duration::ZERO));
         assert_eq!(seen.fields.take(), ["FIRSTBOOT_NODE=edge-1 FIRSTBOOT_PHASE=join FIRSTBOOT_SECONDS=0.00"]);
-        reporter.status.left_to_do = vec!["kubectl taint node e a:NoSchedule".into()];
+        reporter.status.manual_steps = vec!["kubectl taint node e a:NoSchedule".into()];
         let text = reporter.status.text();
         assert!(
             text.starts_with("state: working\nphase: 10/14 join\nsince: 2026-11-23T00:00:00Z\nwarning: "),

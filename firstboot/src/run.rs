@@ -12,7 +12,7 @@ mod seed_file;
 pub mod status;
 mod waits;
 
-use crate::boot_partition::{BootPartition, Places, locate, own, root_disk_name};
+use crate::boot_partition::{BootPartition, SeedLocator, internal_partition, locate, root_disk_name};
 use crate::bundle::installed::Installed;
 use crate::containerd::images;
 use crate::containerd::repair::{self, Ask, Progress, Watch};
@@ -25,17 +25,17 @@ use crate::node::recover::recover;
 
 use crate::phase::{self, Event, Phase, Stopped};
 use crate::phases::PHASES;
-use crate::phases::context::Cx;
+use crate::phases::context::PhaseContext;
 use crate::phases::seal::{erase, finish_without_seed, is_half_erased};
-use crate::report::{reporter_beside, show_again};
-use crate::reset::by_seed::{Answer, answer};
+use crate::report::{reporter_with, show_again};
+use crate::reset::by_seed::{Decision, decide};
 use crate::seed::{self, Seed};
 use crate::status::{State, Status};
 use crate::{clock, reset};
 use facts::DeviceFacts;
-use messages::{finished, left_to_do, refuse_seed, reporter, reporter_at, tell_joined_at_last, tell_repair};
-use sealed::{Lost, look_after};
-use seed_file::{Found, look};
+use messages::{finished, manual_steps, refuse_seed, report_late_join, report_repair, reporter, reporter_at};
+use sealed::{LostCredential, look_after};
+use seed_file::{SeedFile, look};
 use std::path::Path;
 use std::time::Duration;
 
@@ -66,8 +66,8 @@ pub fn run_phases(
     root: &Path,
     sys: Box<dyn System>,
     until: Option<&str>,
-    phases: &[Phase<Cx>],
-    places: Places<'_>,
+    phases: &[Phase<PhaseContext>],
+    places: SeedLocator<'_>,
 ) -> Result<(), Fault> {
     run_with(root, sys, until, phases, places, &images::missing)
 }
@@ -77,8 +77,8 @@ fn run_with(
     root: &Path,
     sys: Box<dyn System>,
     until: Option<&str>,
-    phases: &[Phase<Cx>],
-    places: Places<'_>,
+    phases: &[Phase<PhaseContext>],
+    places: SeedLocator<'_>,
     runtime: Ask<'_>,
 ) -> Result<(), Fault> {
     sys.notify("READY=1");
@@ -97,13 +97,13 @@ struct Session<'a> {
     /// The machine; a phase that runs has it.
     host: Option<Host>,
     until: Option<&'a str>,
-    phases: &'a [Phase<Cx>],
-    places: Places<'a>,
+    phases: &'a [Phase<PhaseContext>],
+    places: SeedLocator<'a>,
     runtime: Ask<'a>,
     /// Uptime at the start.
     started: Duration,
     /// A sealed device whose credential is unusable.
-    lost: Option<Lost>,
+    lost: Option<LostCredential>,
     /// What failed stays on show while it is tried again: the next look at the status must not find nothing.
     last: Option<Status>,
     /// Failed tries in a row.
@@ -124,7 +124,7 @@ struct Failed {
     phase: Option<(usize, usize, &'static str)>,
     fault: Fault,
     /// The seed by which it was tried, if there was one.
-    seed: Option<Box<Found>>,
+    seed: Option<Box<SeedFile>>,
 }
 
 impl From<Fault> for Failed {
@@ -177,40 +177,41 @@ impl Session<'_> {
             reporter_at(host, None, image).say(&format!("status not written: {error:#}"));
         }
         let there = places(&image.boot_label).unwrap_or_default();
-        let boot = own(&there);
+        let boot = internal_partition(&there);
         let seen = look(there).ok().flatten();
         if let Some(found) = &seen
             && let Some(digest) = asks_for_reset(host, found)
         {
             return be_reset(host, found, image, digest).map(|()| Next::End);
         }
-        let tell = |progress: &Progress<'_>| tell_repair(host, places, progress);
+        let tell = |progress: &Progress<'_>| report_repair(host, places, progress);
         let mut runtime = Watch::new(host, self.runtime, &tell);
         let refuse = |until| refuse_seed(host, image, until, seen.as_ref());
         if let Some(lost) = look_after(host, image, &refuse, &mut || runtime.look(host))? {
             self.lost = Some(lost);
             return Ok(Next::Again);
         }
-        tell_joined_at_last(host, image, boot, seen.is_some_and(|found| found.place.carried));
+        report_late_join(host, image, boot, seen.is_some_and(|found| found.place.removable));
         repairs::keep_copies(host);
         let learned = discover_peers::refresh_sealed(host);
         let settled = runtime.settle(host);
-        learned.and(settled).and(repair::tell(host))?;
+        learned.and(settled).and(repair::report_rebuild(host))?;
         repairs::report_damage(host).owned_by(Owner::Host)?;
         Ok(Next::End)
     }
 
     /// Does what a seed asks for.
-    fn obey(&mut self, found: Found, image: ImageInfo) -> Result<Next, Failed> {
+    fn obey(&mut self, found: SeedFile, image: ImageInfo) -> Result<Next, Failed> {
         let host = self.host();
-        let answer = seed::asked(&found.bytes).map(|asked| answer(&host.journal(), asked, found.place.carried));
+        let answer =
+            seed::parse_request(&found.bytes).map(|asked| decide(&host.journal(), asked, found.place.removable));
         match answer {
-            Ok(Answer::Join(seed)) => self.join(found, *seed, image),
-            Ok(Answer::Reset(digest)) => {
+            Ok(Decision::Join(seed)) => self.join(found, *seed, image),
+            Ok(Decision::Reset(digest)) => {
                 be_reset(host, &found, &image, digest)?;
                 Ok(Next::End)
             }
-            Ok(Answer::NothingToReset) => {
+            Ok(Decision::NothingToReset) => {
                 nothing_to_reset(host, &found, &image, self.places)?;
                 Ok(Next::Again)
             }
@@ -219,12 +220,12 @@ impl Session<'_> {
     }
 
     /// Runs the phases for a seed.
-    fn join(&mut self, found: Found, seed: Seed, image: ImageInfo) -> Result<Next, Failed> {
+    fn join(&mut self, found: SeedFile, seed: Seed, image: ImageInfo) -> Result<Next, Failed> {
         begin(self.host(), &seed)?;
         let bundle = Installed::read(self.host())?;
         let Some(host) = self.host.take() else { return Ok(Next::Again) };
-        let (boot, seed_name, carried) = (found.place.partition.clone(), found.name, found.place.carried);
-        let cx = Cx { host, seed, bundle, boot, seed_name, carried, image };
+        let (boot, seed_name, removable) = (found.place.partition.clone(), found.name, found.place.removable);
+        let cx = PhaseContext { host, seed, bundle, boot, seed_name, removable, image };
         let outcome = run_table(&cx, &found, self.until, self.phases, self.last.as_ref());
         let (host, image) = (self.host.insert(cx.host), cx.image);
         match outcome {
@@ -249,7 +250,7 @@ impl Session<'_> {
         let image = ImageInfo::read(host).ok();
         let reporter = || match (&seed, &image) {
             (Some(found), Some(image)) => reporter(host, found, image),
-            _ => reporter_beside(host, &DeviceFacts, self.places),
+            _ => reporter_with(host, &DeviceFacts, self.places),
         };
         let mut reporter = reporter();
         let waits = wait.is_some() || fault.owner() == Owner::Seed;
@@ -297,26 +298,26 @@ impl Session<'_> {
     /// Waits until there is a seed. `None`: there is none and none is needed, because all was done but the last record.
     ///
     /// A device that was sealed, and whose credential is lost, looks at its clock meanwhile: that may be what is wrong.
-    fn wait_for_seed(&mut self, image: &ImageInfo) -> Result<Option<Found>, Fault> {
-        let mut told = false;
+    fn wait_for_seed(&mut self, image: &ImageInfo) -> Result<Option<SeedFile>, Fault> {
+        let mut reported = false;
         // Taken out while it is asked, for it asks by way of the same machine.
         let mut lost = self.lost.take();
         let host = self.host();
         loop {
             let there = (self.places)(&image.boot_label).coded(Code::BootDisk)?;
-            let boot = own(&there);
+            let boot = internal_partition(&there);
             let all_but_the_record = host.journal().done("ready") && !host.journal().sealed();
             match look(there) {
                 // The power went while this one was being destroyed: it is no seed any more.
-                Ok(Some(found)) if all_but_the_record && !found.place.carried && is_half_erased(&found.bytes) => {}
+                Ok(Some(found)) if all_but_the_record && !found.place.removable && is_half_erased(&found.bytes) => {}
                 Ok(Some(found)) => {
                     self.lost = lost;
                     return Ok(Some(found));
                 }
                 Ok(None) => {}
-                Err(fault) if !told => {
+                Err(fault) if !reported => {
                     reporter_at(host, boot.clone(), image).failed(None, &fault, None);
-                    told = true;
+                    reported = true;
                 }
                 Err(_) => {}
             }
@@ -324,11 +325,11 @@ impl Session<'_> {
                 let mut reporter = reporter_at(host, Some(boot.clone()), image);
                 finish_without_seed(host, boot, &Installed::read(host)?.id)?;
                 reporter.status.state = State::Joined;
-                left_to_do(host, &mut reporter);
+                manual_steps(host, &mut reporter);
                 reporter.write();
                 return Ok(None);
             }
-            if !told {
+            if !reported {
                 let (code, text) = match &lost {
                     None => (Code::NoSeed, NO_SEED.to_owned()),
                     Some(lost) => {
@@ -336,8 +337,8 @@ impl Session<'_> {
                         (Code::NewSeedNeeded, format!("{}; {text}", lost.why))
                     }
                 };
-                tell_waiting(host, image, boot, code, text)?;
-                told = true;
+                report_waiting(host, image, boot, code, text)?;
+                reported = true;
             } else if let Some(lost) = &mut lost
                 && lost.regained(host, image)?
             {
@@ -367,15 +368,15 @@ pub fn clock(host: &Host) -> Result<(), Fault> {
 }
 
 /// The digest of a seed that asks for a sealed device's reset. A file that is no seed is not the node's trouble.
-fn asks_for_reset(host: &Host, found: &Found) -> Option<String> {
-    match answer(&host.journal(), seed::asked(&found.bytes).ok()?, found.place.carried) {
-        Answer::Reset(digest) => Some(digest),
-        Answer::Join(_) | Answer::NothingToReset => None,
+fn asks_for_reset(host: &Host, found: &SeedFile) -> Option<String> {
+    match decide(&host.journal(), seed::parse_request(&found.bytes).ok()?, found.place.removable) {
+        Decision::Reset(digest) => Some(digest),
+        Decision::Join(_) | Decision::NothingToReset => None,
     }
 }
 
 /// Hands this device over to firstboot-reset.service, which starts firstboot again when it is done.
-fn be_reset(host: &Host, found: &Found, image: &ImageInfo, digest: String) -> Result<(), Fault> {
+fn be_reset(host: &Host, found: &SeedFile, image: &ImageInfo, digest: String) -> Result<(), Fault> {
     let mut reporter = reporter(host, found, image);
     reporter.say(&format!("{} asks for a reset", found.name));
     reporter.status.state = State::Resetting;
@@ -385,11 +386,11 @@ fn be_reset(host: &Host, found: &Found, image: &ImageInfo, digest: String) -> Re
 
 /// A seed that asks for a reset alone, on a device that has nothing to take back: it is done, so the file goes. On a
 /// stick it stays, for the next device.
-fn nothing_to_reset(host: &Host, found: &Found, image: &ImageInfo, places: Places<'_>) -> Result<(), Fault> {
-    if !found.place.carried {
+fn nothing_to_reset(host: &Host, found: &SeedFile, image: &ImageInfo, places: SeedLocator<'_>) -> Result<(), Fault> {
+    if !found.place.removable {
         return erase(host, &found.place.partition, found.name).owned_by(Owner::Host);
     }
-    tell_waiting(host, image, found.boot.clone(), Code::NoSeed, STICK_RESETS.to_owned())?;
+    report_waiting(host, image, found.boot.clone(), Code::NoSeed, STICK_RESETS.to_owned())?;
     wait_for_change(host, image, found, None, places).map(drop)
 }
 
@@ -402,10 +403,10 @@ fn begin(host: &Host, seed: &Seed) -> Result<(), Fault> {
 
 /// Runs the table of phases once, and reports each.
 fn run_table(
-    cx: &Cx,
-    found: &Found,
+    cx: &PhaseContext,
+    found: &SeedFile,
     until: Option<&str>,
-    phases: &[Phase<Cx>],
+    phases: &[Phase<PhaseContext>],
     last: Option<&Status>,
 ) -> Result<(), Stopped> {
     let mut reporter = reporter(&cx.host, found, &cx.image);
@@ -426,7 +427,7 @@ fn run_table(
     })
 }
 
-fn tell_waiting(
+fn report_waiting(
     host: &Host,
     image: &ImageInfo,
     boot: Option<BootPartition>,
@@ -451,9 +452,9 @@ fn tell_waiting(
 fn wait_for_change(
     host: &Host,
     image: &ImageInfo,
-    old: &Found,
+    old: &SeedFile,
     limit: Option<Duration>,
-    places: Places<'_>,
+    places: SeedLocator<'_>,
 ) -> Result<bool, Fault> {
     let until = limit.map(|l| host.sys().uptime() + l);
     loop {

@@ -6,7 +6,7 @@ use super::table_tests::{Device, ROWS, seed};
 use super::*;
 use crate::boot_partition::Place;
 use crate::host::exclusions::Exclusions;
-use crate::host::fake::{Fake, Seen};
+use crate::host::fake::{Fake, Recorded};
 use crate::host::kept::{KEPT_FILES, STATUS, copy_path};
 use crate::image::IMAGE_INFO;
 use crate::journal::facts::Fact;
@@ -192,7 +192,7 @@ fn a_disk_that_takes_no_writes_costs_a_sealed_node_nothing() {
         assert!(seen.commands.take().contains(&"nft -f -".to_owned()));
         assert!(host.journal().sealed());
         let (fake, _) = read_only();
-        let places = |_: &str| Ok(vec![Place { partition: device.boot.clone(), carried: false }]);
+        let places = |_: &str| Ok(vec![Place { partition: device.boot.clone(), removable: false }]);
         run_with(&device.root(), Box::new(fake), None, &ROWS, &places, &|_, _| Ok(Vec::new())).unwrap();
         assert!(device.status().starts_with("state: joined\n"), "{}", device.status());
         assert_eq!(tree(&device), before);
@@ -232,7 +232,7 @@ fn a_fault_of_this_device_that_passes_stops_nothing() {
         }
         _ => None,
     });
-    let places = |_: &str| Ok(vec![Place { partition: device.boot.clone(), carried: false }]);
+    let places = |_: &str| Ok(vec![Place { partition: device.boot.clone(), removable: false }]);
     run_with(&device.root(), Box::new(fake), None, &ROWS, &places, &|_, _| Ok(Vec::new())).unwrap();
     assert_eq!(fails.get(), 0);
     let lines: Vec<String> = seen.lines.take().into_iter().filter(|line| line.contains("failed")).collect();
@@ -251,8 +251,8 @@ fn what_preflight_finds_of_this_device_ends_the_run() {
     }];
     let device = Device::new();
     device.drop_seed(&seed("aaaaaa", ""));
-    let (fake, _): (Fake, Rc<Seen>) = Fake::new();
-    let places = |_: &str| Ok(vec![Place { partition: device.boot.clone(), carried: false }]);
+    let (fake, _): (Fake, Rc<Recorded>) = Fake::new();
+    let places = |_: &str| Ok(vec![Place { partition: device.boot.clone(), removable: false }]);
     let fake = fake.retrying(10);
     let done = run_with(&device.root(), Box::new(fake), None, &phases, &places, &|_, _| Ok(Vec::new()));
     assert_eq!(done.unwrap_err().to_string(), "Memory: 100 MiB of memory are too little");

@@ -5,7 +5,7 @@
 use super::*;
 use crate::boot_partition::{Place, formatted_for_tests};
 use crate::bundle::{BUNDLE_DIR, Manifest};
-use crate::host::fake::{Fake, Seen};
+use crate::host::fake::{Fake, Recorded};
 use crate::host::kept::{VERIFIED_TIME, copy_path};
 use crate::image::IMAGE_INFO;
 use crate::journal::facts::Fact;
@@ -14,7 +14,7 @@ use crate::kube::wire_tests::{Ca, ok_json, serve};
 use crate::node::repair;
 use crate::paths::CURRENT_PEM;
 use crate::paths::{CA_FILE, KUBELET_CONF, PKI};
-use crate::reset::work_beside;
+use crate::reset::work_with;
 use crate::run::guard::guard;
 use crate::status::STATUS_NAME;
 use crate::test_files::put_for_tests;
@@ -33,7 +33,7 @@ const DATA: &str = "var/lib/kubelet/pods/1/volumes/data/file";
 const LAYER: &str = "var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/1/fs/pause";
 
 /// Each row says on record that it was applied; the first belongs to one seed, the last seals.
-pub(super) const ROWS: [Phase<Cx>; 3] = [
+pub(super) const ROWS: [Phase<PhaseContext>; 3] = [
     Phase {
         name: "first",
         check: |cx| Ok(cx.host.read_text("/etc/first").owned_by(Owner::Host)?.as_deref() == Some(cx.seed.digest())),
@@ -54,7 +54,7 @@ pub(super) const ROWS: [Phase<Cx>; 3] = [
     },
 ];
 
-fn applied(cx: &Cx, row: &str) -> Result<(), Fault> {
+fn applied(cx: &PhaseContext, row: &str) -> Result<(), Fault> {
     cx.host.run(&["apply", row]).map(drop).owned_by(Owner::Host)
 }
 
@@ -111,7 +111,7 @@ impl Device {
         self.disk.path().join("root")
     }
 
-    pub(super) fn on(&self) -> (Host, Rc<Seen>) {
+    pub(super) fn on(&self) -> (Host, Rc<Recorded>) {
         let (fake, seen) = Fake::new();
         seen.clock.set(Some(SystemTime::UNIX_EPOCH + Duration::from_secs(DATE)));
         (Host::open(&self.root(), Box::new(fake)).unwrap(), seen)
@@ -122,7 +122,7 @@ impl Device {
     }
 
     /// One boot. The third look at a card without a seed ends it, unless there is something to drop then.
-    fn boots_with(&self, fails: Option<&'static str>, drop: Option<&str>) -> (Result<(), Fault>, Rc<Seen>) {
+    fn boots_with(&self, fails: Option<&'static str>, drop: Option<&str>) -> (Result<(), Fault>, Rc<Recorded>) {
         let (fake, seen) = Fake::new();
         seen.clock.set(Some(SystemTime::UNIX_EPOCH + Duration::from_secs(DATE)));
         let fake = fake.answering(move |argv| match argv {
@@ -137,12 +137,12 @@ impl Device {
                 Some(text) => self.drop_seed(text),
                 None => anyhow::ensure!(empty.get() < 3, "nobody drops a seed"),
             }
-            Ok(vec![Place { partition: self.boot.clone(), carried: false }])
+            Ok(vec![Place { partition: self.boot.clone(), removable: false }])
         };
         (run_with(&self.root(), Box::new(fake), None, &ROWS, &places, &|_, _| Ok(Vec::new())), seen)
     }
 
-    pub(super) fn boots(&self, fails: Option<&'static str>) -> (Result<(), Fault>, Rc<Seen>) {
+    pub(super) fn boots(&self, fails: Option<&'static str>) -> (Result<(), Fault>, Rc<Recorded>) {
         self.boots_with(fails, None)
     }
 
@@ -167,7 +167,7 @@ impl Device {
     }
 }
 
-fn applied_by(seen: &Seen) -> Vec<String> {
+fn applied_by(seen: &Recorded) -> Vec<String> {
     seen.commands.take().iter().filter_map(|c| c.strip_prefix("apply ").map(str::to_owned)).collect()
 }
 
@@ -243,8 +243,11 @@ fn row_4_a_sealed_device_has_nothing_to_do_and_writes_the_verified_time_alone() 
     let (done, seen) = device.boots(None);
     done.unwrap();
     assert_eq!(seen.commands.take(), ["systemctl show --property=ActiveState,NRestarts containerd.service"]);
-    let told = seen.lines.take();
-    assert!(told.iter().all(|line| line.starts_with("firstboot: kubelet stays closed to API servers")), "{told:?}");
+    let reported = seen.lines.take();
+    assert!(
+        reported.iter().all(|line| line.starts_with("firstboot: kubelet stays closed to API servers")),
+        "{reported:?}"
+    );
     let after = device.files();
     let changed: Vec<&PathBuf> =
         after.iter().filter(|(path, file)| before.get(*path) != Some(file)).map(|c| c.0).collect();
@@ -280,8 +283,8 @@ fn row_6_with_reset_it_is_reset_and_joins_by_that_seed() {
     let (done, seen) = device.boots(None);
     done.unwrap();
     assert_eq!(seen.commands.take(), ["systemctl --no-block start firstboot-reset.service"]);
-    let places = |_: &str| Ok(vec![Place { partition: device.boot.clone(), carried: false }]);
-    work_beside(&device.root(), Box::new(Fake::new().0), &facts::DeviceFacts, &places).unwrap();
+    let places = |_: &str| Ok(vec![Place { partition: device.boot.clone(), removable: false }]);
+    work_with(&device.root(), Box::new(Fake::new().0), &facts::DeviceFacts, &places).unwrap();
     assert!(!device.root().join("etc/first").exists());
     let (done, seen) = device.boots(None);
     done.unwrap();

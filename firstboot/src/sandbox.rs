@@ -41,8 +41,8 @@ pub struct Missing {
 impl Missing {
     /// Notices for people, one line each.
     pub fn notices(&self) -> impl Iterator<Item = &'static str> {
-        let landlock = "this kernel has no Landlock: the network part is confined by its unit and by seccomp alone";
-        let memory = "the network part's memory cannot be locked: it may reach swap, where there is any";
+        let landlock = "this kernel has no Landlock: the join worker is confined by its unit and by seccomp alone";
+        let memory = "the join worker's memory cannot be locked: it may reach swap, where there is any";
         [(self.landlock, landlock), (self.locked_memory, memory)].into_iter().filter(|n| n.0).map(|n| n.1)
     }
 }

@@ -82,7 +82,7 @@ pub struct Status {
     pub next_try_seconds: Option<u64>,
     /// Commands that only an administrator of the cluster may give, and that the node lacks.
     #[serde(default)]
-    pub left_to_do: Vec<String>,
+    pub manual_steps: Vec<String>,
     /// Where the seed has this host more open than others, one line each.
     #[serde(default)]
     pub exceptions: Vec<String>,
@@ -122,7 +122,7 @@ impl Status {
             line("warning", &Some(warning.clone()));
         }
         line("next try", &self.next_try_seconds.map(|s| next_try(s, self.written)));
-        for command in &self.left_to_do {
+        for command in &self.manual_steps {
             line("left to do", &Some(command.clone()));
         }
         for exception in &self.exceptions {

@@ -22,7 +22,7 @@ pub(crate) fn inside(test: &str, kinds: &[&str], tools: &[&str]) -> bool {
     };
     // Some programs live where only an administrator's PATH leads.
     let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
-    let here = |tool: &&&str| std::env::split_paths(&path).any(|folder| folder.join(tool).is_file());
+    let here = |tool: &&&str| std::env::split_paths(&path).any(|directory| directory.join(tool).is_file());
     let missing = tools.iter().find(|tool| !here(tool)).map(|tool| format!("{tool} is not installed"));
     let refused = || !start().arg("true").output().is_ok_and(|done| done.status.success());
     if let Some(why) = missing.or_else(|| refused().then(|| "no namespaces can be made".to_owned())) {

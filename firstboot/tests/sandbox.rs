@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The sandbox of the network part, from inside and from outside: what is refused, with which error, and what works.
+//! The sandbox of the join worker, from inside and from outside: what is refused, with which error, and what works.
 //!
 //! `examples/confined.rs` enters it and tries. What Landlock alone refuses is a test of its own, skipped where the
 //! kernel has no Landlock.

@@ -18,16 +18,16 @@ fn root() -> PathBuf {
 /// Every file of the repository that is text, with its path relative to the root.
 fn files() -> Vec<(String, String)> {
     let (root, mut found) = (root(), Vec::new());
-    let mut folders = vec![root.clone()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+    let mut directories = vec![root.clone()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
             let path = entry.path();
             let name = path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
             if [".git", "target", "out"].contains(&name.as_str()) {
                 continue;
             }
             if entry.file_type().unwrap().is_dir() {
-                folders.push(path);
+                directories.push(path);
             } else if let Ok(text) = fs::read_to_string(&path) {
                 found.push((name, text));
             }
@@ -102,11 +102,11 @@ fn no_registry_host_and_no_path_of_one_machine() {
 fn links_in_docs_resolve() {
     let mut wrong = Vec::new();
     for (name, text) in ending(".md") {
-        let folder = root().join(&name).parent().unwrap().to_path_buf();
+        let directory = root().join(&name).parent().unwrap().to_path_buf();
         for link in text.split("](").skip(1).filter_map(|t| t.split(')').next()) {
             let file = link.split('#').next().unwrap();
             let elsewhere = link.contains("://") || file.is_empty();
-            if !elsewhere && !folder.join(file).exists() {
+            if !elsewhere && !directory.join(file).exists() {
                 wrong.push(format!("{name}: {link}"));
             }
         }
@@ -182,7 +182,7 @@ fn seed_examples_are_true() {
     let doc = fs::read_to_string(root().join("docs/seed.md")).unwrap();
     let (mut read, mut refused) = (0, 0);
     for block in doc.split("```toml\n").skip(1).map(|b| b.split("```").next().unwrap()) {
-        let result = seed::asked(block.as_bytes()).map(drop).map_err(|e| format!("{}: {e}", e.code));
+        let result = seed::parse_request(block.as_bytes()).map(drop).map_err(|e| format!("{}: {e}", e.code));
         match block.lines().next().and_then(|l| l.strip_prefix("# refused: ")) {
             Some(text) => {
                 assert_eq!(result, Err(text.to_owned()), "{block}");

@@ -4,13 +4,13 @@
 
 use std::time::{Duration, SystemTime};
 
-use firstboot::kube::answer;
+use firstboot::kube::response;
 use reqwest::header::{DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 
 fn read(text: &[u8]) -> Option<SystemTime> {
     let mut headers = HeaderMap::new();
     headers.insert(DATE, HeaderValue::from_bytes(text).ok()?);
-    answer::date(&headers)
+    response::date(&headers)
 }
 
 /// Last second that four digits of a year can say.
@@ -33,5 +33,5 @@ pub fn run(input: &[u8]) {
     headers.insert(DATE, HeaderValue::from_static("Sun, 22 Nov 2026 16:31:48 GMT"));
     headers.insert(RETRY_AFTER, HeaderValue::from_bytes(input).expect("a header that was read"));
     let wait = time.duration_since(SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_365_108)).ok();
-    assert_eq!(answer::retry_after(&headers), wait);
+    assert_eq!(response::retry_after(&headers), wait);
 }

@@ -76,7 +76,7 @@ fn accepted(text: &str, seed: &Seed, output: &str) {
     let whole = format!("{}.{secret}", token.id());
     // Where it stands more than once (a label of the same characters) or not in so many words (escapes), a twin would
     // change more than the token.
-    if token.is_spent() || count(text, secret) != 1 || count(text, &whole) != 1 {
+    if token.is_erased() || count(text, secret) != 1 || count(text, &whole) != 1 {
         return;
     }
     let at = text.find(&whole).expect("it was counted") + token.id().len() + 1;
@@ -87,8 +87,8 @@ fn accepted(text: &str, seed: &Seed, output: &str) {
     let twin = parse(other.as_bytes());
     assert_eq!(output, shown(&twin), "Debug or the digest depends on the token");
     assert_ne!(Ok(seed), twin.as_ref(), "two tokens count as one");
-    let spent = parse(text.replace(secret, JoinToken::SPENT).as_bytes()).expect("a seed whose token was overwritten");
-    assert!(spent.cluster.token.is_spent());
+    let spent = parse(text.replace(secret, JoinToken::ERASED).as_bytes()).expect("a seed whose token was overwritten");
+    assert!(spent.cluster.token.is_erased());
     assert_eq!(spent.digest(), seed.digest(), "overwriting the token made another seed");
 }
 

@@ -37,16 +37,16 @@ fn seed_part(key: &str) -> String {
 /// Logs in from `source`; what it says on both channels.
 struct Ssh<'a> {
     site: &'a Site,
-    folder: &'a Path,
+    directory: &'a Path,
     address: String,
 }
 
 impl Ssh<'_> {
     fn run(&self, source: &str, options: &str, command: &str) -> String {
-        let (folder, address) = (self.folder.display(), &self.address);
+        let (directory, address) = (self.directory.display(), &self.address);
         let script = format!(
-            "ssh -F none -b {source} -i {folder}/key -o IdentitiesOnly=yes -o BatchMode=yes -o ConnectTimeout=20 -o \
-             StrictHostKeyChecking=accept-new -o UserKnownHostsFile={folder}/known {options} admin@{address} '{command}' \
+            "ssh -F none -b {source} -i {directory}/key -o IdentitiesOnly=yes -o BatchMode=yes -o ConnectTimeout=20 -o \
+             StrictHostKeyChecking=accept-new -o UserKnownHostsFile={directory}/known {options} admin@{address} '{command}' \
              2>&1; echo \"rc $?\""
         );
         self.site.run("bash", &["-c", &script]).unwrap()
@@ -74,10 +74,10 @@ fn who_is_named_gets_in_and_nobody_else() {
     for address in [OPERATOR, METRICS, ALLOWED] {
         site.namespace().ip(&format!("addr add {address}/24 dev lan")).unwrap();
     }
-    let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| folder.path().join(name).display().to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).display().to_string();
     site.run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", &at("key")]).unwrap();
-    let _server = answers(&site, folder.path());
+    let _server = answers(&site, directory.path());
 
     let plane = ControlPlane::start(&Options { namespace: Some(site.namespace()), ..Options::default() }).unwrap();
     let options = qemu::device::Options { link: site.socket(), ..device_options("access") };
@@ -93,19 +93,19 @@ fn who_is_named_gets_in_and_nobody_else() {
     assert_eq!(open_to_strangers(&site, &address).unwrap(), [""; 0]);
     assert_eq!(site.scan(OPERATOR, &address, Scan::Tcp).unwrap(), ["tcp/22"]);
     assert_eq!(site.scan(METRICS, &address, Scan::Tcp).unwrap(), ["tcp/10250"]);
-    logs_in(&Ssh { site: &site, folder: folder.path(), address });
+    logs_in(&Ssh { site: &site, directory: directory.path(), address });
     ways_out(&plane, &device);
 }
 
 /// A server at every address of the network's other side.
-fn answers(site: &Site, folder: &Path) -> Process {
-    let pages = folder.join("pages");
+fn answers(site: &Site, directory: &Path) -> Process {
+    let pages = directory.join("pages");
     std::fs::create_dir(&pages).unwrap();
     std::fs::write(pages.join("hello"), "hello\n").unwrap();
     let words =
         ["-m", "http.server", &PORT.to_string(), "--directory", &pages.display().to_string()].map(str::to_owned);
     let server =
-        site.namespace().start("the server", Path::new("python3"), &words, &folder.join("server.log")).unwrap();
+        site.namespace().start("the server", Path::new("python3"), &words, &directory.join("server.log")).unwrap();
     let up = || Ok(site.run("bash", &["-c", &format!("exec 3<>/dev/tcp/{ALLOWED}/{PORT}")]).ok());
     qemu::wait::every(Duration::from_millis(200), "the server to listen", SOON, up).unwrap();
     server

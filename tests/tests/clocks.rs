@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use e2e::{OFF, SOON, add_script, boot_id, device_options, own_arch, ready_again, remove_script};
-use firstboot::clock::{believe, compare, floor};
+use firstboot::clock::{accept_server_time, compare, floor};
 use firstboot::fault::Owner;
 use firstboot::host::Host;
 use firstboot::host::fake::Fake;
@@ -95,7 +95,7 @@ fn the_real_api_server_tells_the_time_to_whom_it_can_prove_itself() {
     let time = endpoint_time(&Via::default(), &endpoint, &Trust::Pins(vec![CaPin::parse(&pin).unwrap()])).unwrap();
     let wrong = now() + 10 * DAY;
     set(wrong);
-    let text = refused(believe(&host, &image(wrong), time).unwrap_err());
+    let text = refused(accept_server_time(&host, &image(wrong), time).unwrap_err());
     let (told, built) = (timestamp(unix_seconds(time)), timestamp(wrong));
     let want = format!("take the time from the API server: it says {told}, but this image was built {built}");
     assert_eq!((text, unix_seconds(seen.clock.get().unwrap())), (want, wrong));

@@ -67,7 +67,7 @@ fn nothing_is_open_and_a_pod_stays_a_pod() {
     assert_eq!(open_to_strangers(&site, &address).unwrap(), [format!("tcp/{}", pods::PORT)]);
     assert!(site.scan(CONTROL_PLANE, &address, Scan::Tcp).unwrap().contains(&"tcp/10250".to_owned()));
     device.power_off(OFF).unwrap();
-    network_part(&device);
+    join_worker(&device);
     looked_over(&device);
     section_4(&device, &configz);
     reports_hold_no_secret(&device, &token);
@@ -214,7 +214,7 @@ fn reports_hold_no_secret(device: &Device, token: &str) {
 }
 
 /// The join ran where nothing could be had, and nothing of it is left.
-fn network_part(device: &Device) {
+fn join_worker(device: &Device) {
     let read = |name: &str| left(device, name);
     let said = read("network-part");
     let field = |name: &str| {
@@ -261,8 +261,9 @@ fn looked_over(device: &Device) {
     }
     assert!(read("lockdown").contains("[integrity]"), "{}", read("lockdown"));
     let mounts = read("mountinfo");
-    for folder in ["/tmp", "/var/tmp", "/dev/shm"] {
-        let line = mounts.lines().find(|l| l.split(' ').nth(4) == Some(folder)).unwrap_or_else(|| panic!("{mounts}"));
+    for directory in ["/tmp", "/var/tmp", "/dev/shm"] {
+        let line =
+            mounts.lines().find(|l| l.split(' ').nth(4) == Some(directory)).unwrap_or_else(|| panic!("{mounts}"));
         assert!(["nosuid", "nodev", "noexec"].iter().all(|o| line.contains(o)), "{line}");
     }
 }

@@ -16,7 +16,7 @@ pub struct Place {
     /// The file system.
     pub partition: BootPartition,
     /// Whether the partition is on a stick, which firstboot only reads.
-    pub carried: bool,
+    pub removable: bool,
 }
 
 /// Finds the boot partition (`label`, on the disk of the root file system) first, then sticks labelled [`STICK_LABEL`].
@@ -25,7 +25,7 @@ pub fn locate(label: &str) -> Result<Vec<Place>> {
     let mut places = Vec::new();
     for device in block_devices(&root_disk)? {
         if let Some(partition) = labelled(&device, label) {
-            places.push(Place { partition, carried: false });
+            places.push(Place { partition, removable: false });
         }
     }
     for disk in names(Path::new("/sys/block"))? {
@@ -38,7 +38,7 @@ pub fn locate(label: &str) -> Result<Vec<Place>> {
         // A stick that is pulled between two looks is no fault of this device.
         for device in block_devices(&disk).unwrap_or_default() {
             if let Some(partition) = labelled(&device, STICK_LABEL) {
-                places.push(Place { partition, carried: true });
+                places.push(Place { partition, removable: true });
             }
         }
     }
@@ -98,9 +98,9 @@ fn names(dir: &Path) -> Result<Vec<String>> {
 }
 
 /// Finds the partitions that may contain a seed; its argument is the label of the boot partition.
-pub type Places<'a> = &'a dyn Fn(&str) -> anyhow::Result<Vec<Place>>;
+pub type SeedLocator<'a> = &'a dyn Fn(&str) -> anyhow::Result<Vec<Place>>;
 
 /// The boot partition of the device itself, as opposed to a stick.
-pub fn own(places: &[Place]) -> Option<BootPartition> {
-    places.iter().find(|p| !p.carried).map(|p| p.partition.clone())
+pub fn internal_partition(places: &[Place]) -> Option<BootPartition> {
+    places.iter().find(|p| !p.removable).map(|p| p.partition.clone())
 }

@@ -14,7 +14,7 @@ mod token_digest;
 mod volume;
 
 pub use encodings::{SEED_NAMES, encodings, find_all};
-pub use locate::{Place, Places, STICK_LABEL, locate, own, root_disk_name};
+pub use locate::{Place, STICK_LABEL, SeedLocator, internal_partition, locate, root_disk_name};
 pub use partition::BootPartition;
 #[cfg(any(test, feature = "fake"))]
 pub use partition::formatted_for_tests;

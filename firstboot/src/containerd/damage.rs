@@ -59,10 +59,10 @@ fn sign_in(text: &str) -> Option<String> {
 
 /// A torn file that keeps images of the bundle from being imported again, or pods from starting.
 fn torn_blob(host: &Host) -> Result<Option<String>> {
-    let folder = format!("{CONTAINERD_ROOT}/io.containerd.content.v1.content/blobs/sha256");
+    let directory = format!("{CONTAINERD_ROOT}/io.containerd.content.v1.content/blobs/sha256");
     let empty = |path: &String| Ok::<_, anyhow::Error>(host.size_and_mode(path)?.is_some_and(|(size, _)| size == 0));
-    for blob in host.list(&folder)? {
-        if empty(&format!("{folder}/{blob}"))? {
+    for blob in host.list(&directory)? {
+        if empty(&format!("{directory}/{blob}"))? {
             return Ok(Some(format!("blob {blob} is empty")));
         }
     }
@@ -75,11 +75,11 @@ fn torn_blob(host: &Host) -> Result<Option<String>> {
 /// An import that was cut off leaves what it had unpacked, torn, beside the layer of the next import. Containerd numbers
 /// them, and makes one only while it has none, so the last one counts.
 pub(crate) fn torn_pause(host: &Host, image: &str) -> Result<Option<String>> {
-    let folder = format!("{CONTAINERD_ROOT}/io.containerd.snapshotter.v1.overlayfs/snapshots");
+    let directory = format!("{CONTAINERD_ROOT}/io.containerd.snapshotter.v1.overlayfs/snapshots");
     let mut last: Option<(u64, u64, String)> = None;
-    for snapshot in host.list(&folder)? {
+    for snapshot in host.list(&directory)? {
         let Ok(number) = snapshot.parse() else { continue };
-        let layer = format!("{folder}/{snapshot}/fs");
+        let layer = format!("{directory}/{snapshot}/fs");
         let Some((size, _)) = host.size_and_mode(&format!("{layer}/pause"))? else { continue };
         if host.list(&layer)? == ["pause"] {
             last = last.max(Some((number, size, layer)));

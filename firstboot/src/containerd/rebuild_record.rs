@@ -14,39 +14,39 @@ pub(crate) enum Stage {
     Begun,
     Moved,
     Rebuilt,
-    Told,
+    Reported,
 }
 
 /// The last setting aside, as the journal has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Past {
+pub(crate) struct RebuildRecord {
     pub(crate) number: u32,
     pub(crate) boot: String,
     pub(crate) stage: Stage,
 }
 
-impl Past {
+impl RebuildRecord {
     const STAGES: [(Stage, &str); 4] =
-        [(Stage::Begun, "begun"), (Stage::Moved, "moved"), (Stage::Rebuilt, "rebuilt"), (Stage::Told, "told")];
+        [(Stage::Begun, "begun"), (Stage::Moved, "moved"), (Stage::Rebuilt, "rebuilt"), (Stage::Reported, "told")];
 
-    pub(crate) fn read(host: &Host) -> Option<Past> {
+    pub(crate) fn read(host: &Host) -> Option<RebuildRecord> {
         let journal = host.journal();
         let mut words = journal.fact(Fact::RuntimeSetAside)?.split(' ');
         let (number, boot, stage) = (words.next()?.parse().ok()?, words.next()?.to_owned(), words.next()?);
-        let (stage, _) = Past::STAGES.into_iter().find(|(_, word)| *word == stage)?;
-        Some(Past { number, boot, stage })
+        let (stage, _) = RebuildRecord::STAGES.into_iter().find(|(_, word)| *word == stage)?;
+        Some(RebuildRecord { number, boot, stage })
     }
 
     /// Notes that it has come so far.
     pub(crate) fn reach(&mut self, host: &Host, stage: Stage) -> Result<()> {
         self.stage = stage;
-        let word = Past::STAGES.into_iter().find(|(s, _)| *s == stage).map_or("", |(_, word)| word);
+        let word = RebuildRecord::STAGES.into_iter().find(|(s, _)| *s == stage).map_or("", |(_, word)| word);
         let value = format!("{} {} {word}", self.number, self.boot);
         host.record(Record::Fact { name: Fact::RuntimeSetAside, value })
     }
 
     /// Where the damaged state is kept.
-    pub(crate) fn folder(&self) -> String {
+    pub(crate) fn directory(&self) -> String {
         format!("{CONTAINERD_ROOT}.set-aside-{}", self.number)
     }
 }

@@ -7,7 +7,7 @@
 //! What pods keep in /var/lib/kubelet is not touched.
 
 use super::damage::{Unit, sign};
-use super::rebuild_record::{Past, Stage};
+use super::rebuild_record::{RebuildRecord, Stage};
 use super::{RUNTIME, images, ready};
 use crate::bundle::installed::Installed;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
@@ -42,7 +42,7 @@ const ROOM: u64 = 128 << 20;
 /// A host fault, or the refusal.
 pub(crate) fn set_aside(host: &Host, why: &str) -> Result<(), Fault> {
     let boot = host.boot_id().owned_by(Owner::Host)?.unwrap_or_default();
-    let past = Past::read(host);
+    let past = RebuildRecord::read(host);
     let number = past.as_ref().map_or(0, |past| past.number) + 1;
     let mut now = match past {
         Some(past) if past.boot == boot && past.stage >= Stage::Rebuilt => {
@@ -50,7 +50,7 @@ pub(crate) fn set_aside(host: &Host, why: &str) -> Result<(), Fault> {
             return Err(Fault::new(Code::MediumWorn, text));
         }
         Some(past) if past.boot == boot => past,
-        _ => Past { number, boot, stage: Stage::Begun },
+        _ => RebuildRecord { number, boot, stage: Stage::Begun },
     };
     let mut work = || -> Result<()> {
         if now.stage == Stage::Begun {
@@ -86,20 +86,20 @@ fn end_containers(host: &Host) -> Result<()> {
 }
 
 /// Moves the directory. Earlier ones are removed, and this one is kept only where there is room.
-fn make_way(host: &Host, now: &Past) -> Result<()> {
-    let folder = now.folder();
+fn make_way(host: &Host, now: &RebuildRecord) -> Result<()> {
+    let directory = now.directory();
     for name in host.list("/var/lib")? {
         let path = format!("/var/lib/{name}");
-        if path.starts_with(&format!("{CONTAINERD_ROOT}.set-aside-")) && path != folder {
+        if path.starts_with(&format!("{CONTAINERD_ROOT}.set-aside-")) && path != directory {
             host.remove_tree(&path, &|_: &str| false)?;
         }
     }
-    if !host.exists(&folder)? {
-        host.move_aside(CONTAINERD_ROOT, &folder)?;
+    if !host.exists(&directory)? {
+        host.move_aside(CONTAINERD_ROOT, &directory)?;
     }
     let images: u64 = Installed::read(host).map_or(0, |b| b.manifest.images.iter().map(|i| i.size * 2).sum());
     if host.free_bytes("/var/lib")? < images + ROOM {
-        host.remove_tree(&folder, &|_: &str| false)?;
+        host.remove_tree(&directory, &|_: &str| false)?;
     }
     Ok(())
 }
@@ -117,9 +117,9 @@ fn fill(host: &Host, bundle: &Installed, ask: Ask<'_>) -> Result<(), Fault> {
 
 /// The runtime works, with all images: what was begun is over.
 pub(crate) fn whole(host: &Host) -> Result<()> {
-    let Some(mut past) = Past::read(host) else { return Ok(()) };
+    let Some(mut past) = RebuildRecord::read(host) else { return Ok(()) };
     // The power may have gone between the move and its record.
-    if past.stage == Stage::Moved || (past.stage == Stage::Begun && host.exists(&past.folder())?) {
+    if past.stage == Stage::Moved || (past.stage == Stage::Begun && host.exists(&past.directory())?) {
         past.reach(host, Stage::Rebuilt)?;
         host.sys().say("firstboot: containerd's state is rebuilt from the bundle's images");
     }
@@ -136,20 +136,20 @@ fn removed(host: &Host, bundle: &Installed, missing: &[String]) -> bool {
 
 /// A line for the status file, as long as the damaged state is kept.
 pub(crate) fn warning(host: &Host) -> Option<String> {
-    let past = Past::read(host).filter(|past| past.stage >= Stage::Rebuilt)?;
-    let folder = past.folder();
-    let text = "containerd's state was damaged and is rebuilt; remove what it was when nobody needs it";
-    host.exists(&folder).unwrap_or(false).then(|| format!("RuntimeRebuilt: {text}: {folder}"))
+    let past = RebuildRecord::read(host).filter(|past| past.stage >= Stage::Rebuilt)?;
+    let directory = past.directory();
+    let text = "containerd's state was damaged and is rebuilt; remove its old state when it is not needed";
+    host.exists(&directory).unwrap_or(false).then(|| format!("RuntimeRebuilt: {text}: {directory}"))
 }
 
 /// Tells the cluster, once for each time, after it has answered.
-pub(crate) fn tell(host: &Host) -> Result<(), Fault> {
-    let Some(mut past) = Past::read(host).filter(|past| past.stage == Stage::Rebuilt) else { return Ok(()) };
+pub(crate) fn report_rebuild(host: &Host) -> Result<(), Fault> {
+    let Some(mut past) = RebuildRecord::read(host).filter(|past| past.stage == Stage::Rebuilt) else { return Ok(()) };
     let text = "firstboot set containerd's damaged state aside and rebuilt it from the bundle's images: containers and \
                 other images of this node are gone, volumes are kept";
     let occasion = format!("{:02x}{}", past.number, past.boot);
-    events::tell(host, "RuntimeRebuilt", true, text.to_owned(), &occasion);
-    past.reach(host, Stage::Told).owned_by(Owner::Host)
+    events::create_event(host, "RuntimeRebuilt", true, text.to_owned(), &occasion);
+    past.reach(host, Stage::Reported).owned_by(Owner::Host)
 }
 
 /// How a repair goes on.
@@ -222,7 +222,7 @@ impl<'a> Watch<'a> {
         let Ok(bundle) = Installed::read(host) else { return Ok(true) };
         let unit = Unit::asked(host).owned_by(Owner::Host)?;
         let boot = host.boot_id().owned_by(Owner::Host)?.unwrap_or_default();
-        let begun = Past::read(host).filter(|past| past.stage < Stage::Rebuilt && past.boot == boot);
+        let begun = RebuildRecord::read(host).filter(|past| past.stage < Stage::Rebuilt && past.boot == boot);
         let moved = begun.as_ref().is_some_and(|past| past.stage == Stage::Moved);
         let why = match unit {
             // That was us, and we were ended: kubelet is still to be started.

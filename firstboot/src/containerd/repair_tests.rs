@@ -7,12 +7,12 @@ use super::*;
 use crate::boot_partition::{BootPartition, Place, formatted_for_tests};
 use crate::bundle::{BUNDLE_DIR, Blob, Image, Manifest};
 use crate::containerd::damage::{damage, damage_by};
-use crate::host::fake::{Fake, Seen};
+use crate::host::fake::{Fake, Recorded};
 use crate::image::{IMAGE_INFO, ImageInfo};
 use crate::journal::facts::Fact;
 use crate::journal::{Effect, Record};
 use crate::reset;
-use crate::run::messages::tell_repair;
+use crate::run::messages::report_repair;
 use crate::status::STATUS_NAME;
 use crate::test_files::put_for_tests;
 use crate::text::hex;
@@ -108,7 +108,7 @@ impl Device {
         self.log.replace(if self.has("/var/lib/containerd/torn") { TORN.to_owned() } else { String::new() });
     }
 
-    fn on(&self) -> (Host, Rc<Seen>) {
+    fn on(&self) -> (Host, Rc<Recorded>) {
         let (fake, seen) = Fake::new();
         let (root, unit, log, refuses) = (self.root(), self.unit.clone(), self.log.clone(), self.refuses.clone());
         let fake = fake.answering(move |argv| {
@@ -138,19 +138,19 @@ impl Device {
     }
 
     /// Looks until all is known; effects that may still happen before the power goes.
-    fn settle(&self, fuse: Option<u32>) -> (Result<(), Fault>, Rc<Seen>) {
+    fn settle(&self, fuse: Option<u32>) -> (Result<(), Fault>, Rc<Recorded>) {
         let (host, seen) = self.on();
         seen.fuse.set(fuse);
         let (root, unit) = (self.root(), self.unit.clone());
         let ask = |_: &Host, _: &Installed| asked(&root, &unit.borrow());
         let boot = self.boot.clone();
-        let places = move |_: &str| Ok(vec![Place { partition: boot.clone(), carried: false }]);
-        let tell = |progress: &Progress<'_>| tell_repair(&host, &places, progress);
+        let places = move |_: &str| Ok(vec![Place { partition: boot.clone(), removable: false }]);
+        let tell = |progress: &Progress<'_>| report_repair(&host, &places, progress);
         (Watch::new(&host, &ask, &tell).settle(&host), seen)
     }
 
     fn past(&self) -> Option<(u32, Stage)> {
-        Past::read(&self.on().0).map(|past| (past.number, past.stage))
+        RebuildRecord::read(&self.on().0).map(|past| (past.number, past.stage))
     }
 
     fn status(&self) -> String {
@@ -249,21 +249,21 @@ fn a_torn_data_base_is_set_aside_and_all_is_rebuilt_in_order() {
     assert!(status.starts_with("state: joined\n"), "{status}");
     assert!(
         status.contains(
-            "\nwarning: RuntimeRebuilt: containerd's state was damaged and is rebuilt; remove what it was when nobody \
-             needs it: /var/lib/containerd.set-aside-1\n"
+            "\nwarning: RuntimeRebuilt: containerd's state was damaged and is rebuilt; remove its old state when it is not \
+             needed: /var/lib/containerd.set-aside-1\n"
         ),
         "{status}"
     );
     // The Event is created once; here it cannot be.
     let (host, seen) = device.on();
-    tell(&host).unwrap();
-    tell(&host).unwrap();
+    report_rebuild(&host).unwrap();
+    report_rebuild(&host).unwrap();
     let said = seen.lines.take();
     assert!(
         matches!(&said[..], [one] if one.starts_with("firstboot: no Event for the cluster (host, FB317): ")),
         "{said:?}"
     );
-    assert_eq!(device.past(), Some((1, Stage::Told)));
+    assert_eq!(device.past(), Some((1, Stage::Reported)));
     // A reset takes away what was set aside.
     let plan = reset::dry_run(&host, &Exclusions::default()).unwrap();
     assert!(plan.contains("\nremove /var/lib/containerd.set-aside-1 and everything in it\n"), "{plan}");

@@ -68,12 +68,12 @@ fn load(host: &Host, rules: &str) -> Result<()> {
 mod tests {
     use super::*;
     use crate::harden::overrides::OVERRIDES_FILE;
-    use crate::host::fake::{Fake, Seen};
+    use crate::host::fake::{Fake, Recorded};
     use std::cell::Cell;
     use std::rc::Rc;
 
     /// A device whose nft fails the first `failures` times.
-    fn device(dir: &std::path::Path, failures: u32) -> (Host, Rc<Seen>) {
+    fn device(dir: &std::path::Path, failures: u32) -> (Host, Rc<Recorded>) {
         let (fake, seen) = Fake::new();
         let left = Cell::new(failures);
         let fake = fake.answering(move |argv| {

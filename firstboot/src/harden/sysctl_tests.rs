@@ -2,11 +2,11 @@
 //! Kernel settings: the file, what is set, exceptions, the audit.
 
 use super::*;
-use crate::host::fake::{Fake, Seen};
+use crate::host::fake::{Fake, Recorded};
 use std::path::Path;
 use std::rc::Rc;
 
-fn machine(root: &Path) -> (Host, Rc<Seen>) {
+fn machine(root: &Path) -> (Host, Rc<Recorded>) {
     let (fake, seen) = Fake::new();
     (machine_with(root, fake), seen)
 }

@@ -19,7 +19,7 @@ type Fed = Box<dyn Fn(&[&str], &mut dyn Read) -> Result<()>>;
 
 /// What the scripted machine saw; shared with the test that made it.
 #[derive(Default)]
-pub struct Seen {
+pub struct Recorded {
     /// Commands, words joined by blanks.
     pub commands: RefCell<Vec<String>>,
     /// Lines said on the console.
@@ -37,7 +37,7 @@ pub struct Seen {
 
 /// The scripted machine.
 pub struct Fake {
-    seen: Rc<Seen>,
+    seen: Rc<Recorded>,
     answer: Answer,
     before: Before,
     fed: Fed,
@@ -49,8 +49,8 @@ pub struct Fake {
 
 impl Fake {
     /// A machine on which every command succeeds silently, and what it sees.
-    pub fn new() -> (Self, Rc<Seen>) {
-        let seen = Rc::new(Seen::default());
+    pub fn new() -> (Self, Rc<Recorded>) {
+        let seen = Rc::new(Recorded::default());
         let fake = Fake {
             seen: seen.clone(),
             answer: Box::new(|_| None),

@@ -98,7 +98,7 @@ impl Host {
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {}
             FileType::Symlink => {
-                bail!("remove {path}: it is a symbolic link, and where it leads may be somebody's data")
+                bail!("remove {path}: it is a symbolic link, and its target may be a person's data")
             }
             _ => return Ok(()),
         }
@@ -114,7 +114,7 @@ impl Host {
         while let Some(level) = levels.last_mut() {
             let Some(name) = level.names.next() else {
                 let (Some(done), Some(above)) = (levels.pop(), levels.last()) else { break };
-                self.drop_folder(&above.dir, &done)?;
+                self.drop_directory(&above.dir, &done)?;
                 continue;
             };
             let shown = format!("{}/{}", level.path, name.to_string_lossy());
@@ -138,7 +138,7 @@ impl Host {
         Ok(())
     }
 
-    fn drop_folder(&self, above: &OwnedFd, directory: &Level) -> Result<()> {
+    fn drop_directory(&self, above: &OwnedFd, directory: &Level) -> Result<()> {
         let path = &directory.path;
         self.effect(path, || format!("remove {path}"))?;
         match fs::unlinkat(above, &directory.name, AtFlags::REMOVEDIR) {
@@ -190,7 +190,7 @@ impl Host {
         let Some((directory, stat)) = self.entry(path)? else { return Ok(()) };
         ensure!(
             FileType::from_raw_mode(stat.st_mode) == FileType::Directory,
-            "move {path} aside: it is no directory, and where it leads may be somebody's data"
+            "move {path} aside: it is no directory, and its target may be a person's data"
         );
         let ((above, name), (beside, new)) = (split(path)?, split(to)?);
         ensure!(above == beside, "move {path} aside: {to} is in another directory");

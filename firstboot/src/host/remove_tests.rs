@@ -39,7 +39,7 @@ fn links_are_removed_and_never_followed() {
     // The named path itself.
     symlink("/srv/data", root.join("var/lib/kubelet")).unwrap();
     let error = host.remove_tree("/var/lib/kubelet", KEPT).unwrap_err().to_string();
-    assert_eq!(error, "remove /var/lib/kubelet: it is a symbolic link, and where it leads may be somebody's data");
+    assert_eq!(error, "remove /var/lib/kubelet: it is a symbolic link, and its target may be a person's data");
     host.remove_directory("/var/lib/kubelet").unwrap();
     assert!(root.join("var/lib/kubelet").is_symlink());
     host.remove_entry("/var/lib/kubelet").unwrap();

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The door against a real file system below a temporary root.
 
-use super::fake::{Fake, Seen};
+use super::fake::{Fake, Recorded};
 use super::*;
 use crate::journal::facts::Fact;
 use std::rc::Rc;
 
-fn host() -> (tempfile::TempDir, Host, Rc<Seen>) {
+fn host() -> (tempfile::TempDir, Host, Rc<Recorded>) {
     let dir = tempfile::tempdir().unwrap();
     let (fake, seen) = Fake::new();
     let host = Host::open(dir.path(), Box::new(fake)).unwrap();

@@ -33,7 +33,8 @@ pub enum Fact {
     /// Time at which kubelet was started. Written and replaced by the phase `kubelet`; read by the phases after it.
     KubeletStarted,
     /// Lines: commands that only a cluster's administrator may run. Written by the phase `ready`; read by the last message.
-    LeftToDo,
+    #[serde(rename = "left-to-do")]
+    ManualSteps,
     /// SHA-256 of the token's secret, in hexadecimal. Written by the phase `seal` before the seed is destroyed; read by
     /// its search for copies.
     TokenDigest,
@@ -95,7 +96,7 @@ mod tests {
             (Fact::ClusterNetworks, "cluster-networks"),
             (Fact::NodePorts, "node-ports"),
             (Fact::KubeletStarted, "kubelet-started"),
-            (Fact::LeftToDo, "left-to-do"),
+            (Fact::ManualSteps, "left-to-do"),
             (Fact::TokenDigest, "token-digest"),
             (Fact::TokenCopies, "token-copies"),
             (Fact::JoinedEvent, "joined-event"),

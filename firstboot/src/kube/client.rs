@@ -13,9 +13,9 @@ use rustls::ClientConfig;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::answer::{self, Asked};
 use super::error::{self, Error};
 use super::resolve::Resolver;
+use super::response::{self, RequestLine};
 use crate::fault::Code;
 use crate::proxy::Via;
 use crate::seed::{Endpoint, JoinToken};
@@ -82,7 +82,7 @@ impl Client {
     /// The same client, and its open connections, with a bearer token.
     pub fn with_token(&self, token: &JoinToken) -> Self {
         // `concat` allocates once, so this copy is zeroed whole. Those in a HeaderValue and in the buffers of HTTP and TLS
-        // cannot be zeroed: they end with this process, which is why the network part is one of its own.
+        // cannot be zeroed: they end with this process, which is why the join worker is one of its own.
         let value = Zeroizing::new(["Bearer ", token.bearer().as_str()].concat());
         let mut value = HeaderValue::from_str(&value).unwrap_or_else(|_| HeaderValue::from_static(""));
         value.set_sensitive(true);
@@ -114,7 +114,7 @@ impl Client {
             let text = format!("read the time of API server {}: its answer has no Date", self.host());
             Error::answer(Code::ClusterTime, text)
         };
-        answer::date(response.headers()).ok_or_else(none)
+        response::date(response.headers()).ok_or_else(none)
     }
 
     /// POST of a new object; gives what the server made of it.
@@ -137,8 +137,8 @@ impl Client {
         let (status, headers) = (response.status(), response.headers().clone());
         let bytes = self.read(response).await?;
         match status.is_success() {
-            true => Ok(Reply { body: answer::json(&self.host(), &headers, &bytes)?, date: answer::date(&headers) }),
-            false => Err(self.asked(&method, path).refusal(status, &headers, &bytes)),
+            true => Ok(Reply { body: response::json(&self.host(), &headers, &bytes)?, date: response::date(&headers) }),
+            false => Err(self.request_line(&method, path).refusal(status, &headers, &bytes)),
         }
     }
 
@@ -222,7 +222,7 @@ impl Client {
         let (status, headers) = (response.status(), response.headers().clone());
         if !status.is_success() {
             let bytes = self.read(response).await?;
-            return Err(self.asked(&Method::GET, path).refusal(status, &headers, &bytes).into());
+            return Err(self.request_line(&Method::GET, path).refusal(status, &headers, &bytes).into());
         }
         let mut pending = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|e| self.transport(&e))? {
@@ -233,13 +233,13 @@ impl Client {
             }
             while let Some(end) = pending.iter().position(|b| *b == b'\n') {
                 let line: Vec<u8> = pending.drain(..=end).collect();
-                let event = answer::json(&self.host(), &headers, &line)?;
+                let event = response::json(&self.host(), &headers, &line)?;
                 match event["type"].as_str() {
                     Some("ERROR") => {
                         let code = event["object"]["code"].as_u64().and_then(|c| u16::try_from(c).ok());
                         let status = code.and_then(|c| StatusCode::from_u16(c).ok());
                         let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                        let asked = self.asked(&Method::GET, path);
+                        let asked = self.request_line(&Method::GET, path);
                         return Err(asked.status(status, Some(&event["object"]), None).into());
                     }
                     Some(kind) => {
@@ -254,8 +254,8 @@ impl Client {
         Ok(None)
     }
 
-    fn asked<'a>(&self, method: &'a Method, path: &'a str) -> Asked<'a> {
-        Asked { host: self.host(), method, path }
+    fn request_line<'a>(&self, method: &'a Method, path: &'a str) -> RequestLine<'a> {
+        RequestLine { host: self.host(), method, path }
     }
 
     fn transport(&self, e: &reqwest::Error) -> Error {

@@ -167,8 +167,8 @@ fn flags() {
     );
     assert_eq!(flags_env("a", "a", &[], &BTreeMap::new(), &[]), "KUBELET_KUBEADM_ARGS=\"\"\n");
     let ips = ["10.0.2.15".parse().unwrap(), "fd00::1".parse().unwrap()];
-    let told = flags_env("a", "a", &ips, &BTreeMap::new(), &[]);
-    assert_eq!(told, "KUBELET_KUBEADM_ARGS=\"--node-ip=10.0.2.15,fd00::1\"\n");
+    let reported = flags_env("a", "a", &ips, &BTreeMap::new(), &[]);
+    assert_eq!(reported, "KUBELET_KUBEADM_ARGS=\"--node-ip=10.0.2.15,fd00::1\"\n");
 }
 
 /// Found by fuzzing: a tag that was written so that the file could not be read.

@@ -127,7 +127,7 @@ impl Request {
     }
 
     /// Whether a certificate is over this key and for this node.
-    pub fn fits(&self, chain_pem: &str, node: &str) -> bool {
+    pub fn matches_request(&self, chain_pem: &str, node: &str) -> bool {
         let Some(leaf) = pin::certificates(chain_pem).and_then(|c| c.into_iter().next()) else { return false };
         let Ok(leaf) = x509_cert::Certificate::from_der(&leaf) else { return false };
         let subject = &leaf.tbs_certificate.subject;
@@ -158,7 +158,7 @@ pub enum Outcome {
     /// It is signed: the certificate chain, PEM.
     Issued(String),
     /// It is from an earlier attempt and nothing can come of it any more, for this reason; another key and CSR can.
-    Spoilt(Code, String),
+    Unusable(Code, String),
 }
 
 /// Sends the CSR and waits, by one watch of at most `limit`, until it is signed. `now` is the cluster's clock.
@@ -190,10 +190,10 @@ pub async fn certificate(
             // What is decided by the first event was decided before this attempt.
             let old = adopted && std::mem::take(&mut first);
             match state(request, node, csr, now) {
-                State::UnderWay => Ok(None),
-                State::Signed(chain) => Ok(Some(Outcome::Issued(chain))),
-                State::Lost(code, why) if old => Ok(Some(Outcome::Spoilt(code, format!("CSR {name} {why}")))),
-                State::Lost(code, why) => {
+                CsrState::UnderWay => Ok(None),
+                CsrState::Signed(chain) => Ok(Some(Outcome::Issued(chain))),
+                CsrState::Lost(code, why) if old => Ok(Some(Outcome::Unusable(code, format!("CSR {name} {why}")))),
+                CsrState::Lost(code, why) => {
                     Err(Fault::new(code, format!("CSR {name} {why}; the next try sends another")))
                 }
             }
@@ -204,7 +204,7 @@ pub async fn certificate(
 
 /// How far a CSR is.
 #[derive(Debug, PartialEq, Eq)]
-enum State {
+enum CsrState {
     UnderWay,
     /// With this certificate chain, PEM.
     Signed(String),
@@ -212,22 +212,24 @@ enum State {
     Lost(Code, String),
 }
 
-fn state(request: &Request, node: &str, csr: &Value, now: SystemTime) -> State {
+fn state(request: &Request, node: &str, csr: &Value, now: SystemTime) -> CsrState {
     if let Some(why) = condition(csr, "Denied") {
-        return State::Lost(Code::CsrRejected, format!("was denied{why}"));
+        return CsrState::Lost(Code::CsrRejected, format!("was denied{why}"));
     }
     if let Some(why) = condition(csr, "Failed") {
-        return State::Lost(Code::CsrRejected, format!("could not be signed{why}"));
+        return CsrState::Lost(Code::CsrRejected, format!("could not be signed{why}"));
     }
-    let Some(encoded) = csr["status"]["certificate"].as_str() else { return State::UnderWay };
+    let Some(encoded) = csr["status"]["certificate"].as_str() else { return CsrState::UnderWay };
     let chain = STANDARD.decode(encoded).ok().and_then(|pem| String::from_utf8(pem).ok());
-    let Some(chain) = chain.filter(|chain| request.fits(chain, node)) else {
-        return State::Lost(Code::CsrNotSigned, "has a certificate that is not for this key and node".to_owned());
+    let Some(chain) = chain.filter(|chain| request.matches_request(chain, node)) else {
+        return CsrState::Lost(Code::CsrNotSigned, "has a certificate that is not for this key and node".to_owned());
     };
     let until = pin::certificates(&chain).and_then(|c| tls::dates(c.first()?)).map(|(_, until)| until);
     match until.filter(|until| *until <= now) {
-        Some(until) => State::Lost(Code::CsrNotSigned, format!("has a certificate that expired at {}", rfc3339(until))),
-        None => State::Signed(chain),
+        Some(until) => {
+            CsrState::Lost(Code::CsrNotSigned, format!("has a certificate that expired at {}", rfc3339(until)))
+        }
+        None => CsrState::Signed(chain),
     }
 }
 

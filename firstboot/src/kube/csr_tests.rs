@@ -67,11 +67,11 @@ fn certificate_must_fit() {
     };
     let request = key.request("edge-1").unwrap();
     let names = [(DnType::OrganizationName, "system:nodes"), (DnType::CommonName, "system:node:edge-1")];
-    assert!(request.fits(&issue(&names, &key.0), "edge-1"));
-    assert!(!request.fits(&issue(&names, &key.0), "edge-2"));
-    assert!(!request.fits(&issue(&names[1..], &key.0), "edge-1"));
-    assert!(!request.fits(&issue(&names, &Key::generate().unwrap().0), "edge-1"));
-    assert!(!request.fits("", "edge-1"));
+    assert!(request.matches_request(&issue(&names, &key.0), "edge-1"));
+    assert!(!request.matches_request(&issue(&names, &key.0), "edge-2"));
+    assert!(!request.matches_request(&issue(&names[1..], &key.0), "edge-1"));
+    assert!(!request.matches_request(&issue(&names, &Key::generate().unwrap().0), "edge-1"));
+    assert!(!request.matches_request("", "edge-1"));
 }
 
 /// The certificate with all parts of its subject in one RDN; the signature no longer fits and is not looked at.
@@ -96,13 +96,13 @@ fn subjects_are_compared_by_their_parts() {
     };
     let (name, group) = ((DnType::CommonName, "system:node:edge-1"), (DnType::OrganizationName, "system:nodes"));
     let both = issue(&[group.clone(), name.clone()]);
-    assert!(request.fits(&both, "edge-1") && request.fits(&in_one_rdn(&both), "edge-1"));
+    assert!(request.matches_request(&both, "edge-1") && request.matches_request(&in_one_rdn(&both), "edge-1"));
     // A part that needs escapes when it is printed is one part all the same.
     let unit = |text| (DnType::OrganizationalUnitName, text);
-    assert!(request.fits(&issue(&[unit("a,b+c\\,\"d"), group.clone(), name.clone()]), "edge-1"));
-    assert!(!request.fits(&issue(&[unit("a,O=system:nodes"), name.clone()]), "edge-1"));
-    assert!(!request.fits(&issue(&[group.clone(), unit("a,CN=system:node:edge-1")]), "edge-1"));
-    assert!(!request.fits(&issue(&[group, (DnType::CommonName, "system:node:edge-1,b")]), "edge-1"));
+    assert!(request.matches_request(&issue(&[unit("a,b+c\\,\"d"), group.clone(), name.clone()]), "edge-1"));
+    assert!(!request.matches_request(&issue(&[unit("a,O=system:nodes"), name.clone()]), "edge-1"));
+    assert!(!request.matches_request(&issue(&[group.clone(), unit("a,CN=system:node:edge-1")]), "edge-1"));
+    assert!(!request.matches_request(&issue(&[group, (DnType::CommonName, "system:node:edge-1,b")]), "edge-1"));
 }
 
 #[test]
@@ -125,11 +125,11 @@ fn states_of_a_csr() {
     };
     let signed = |chain: &str| json!({"status": {"certificate": STANDARD.encode(chain)}});
     let coded = |fault: &Fault| format!("{}: {fault}", fault.code);
-    let lost = |code: Code, text: &str| State::Lost(code, text.to_owned());
-    assert_eq!(state(json!({"status": {}})), State::UnderWay);
-    assert_eq!(state(with("Approved")), State::UnderWay);
+    let lost = |code: Code, text: &str| CsrState::Lost(code, text.to_owned());
+    assert_eq!(state(json!({"status": {}})), CsrState::UnderWay);
+    assert_eq!(state(with("Approved")), CsrState::UnderWay);
     let good = issued(2030);
-    assert_eq!(state(signed(&good)), State::Signed(good));
+    assert_eq!(state(signed(&good)), CsrState::Signed(good));
     assert_eq!(state(with("Denied")), lost(Code::CsrRejected, "was denied: R a b"));
     assert_eq!(state(with("Failed")), lost(Code::CsrRejected, "could not be signed: R a b"));
     assert_eq!(state(signed("PEM")), lost(Code::CsrNotSigned, "has a certificate that is not for this key and node"));

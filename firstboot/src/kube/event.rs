@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Events of the own Node (core/v1), as `kubectl describe node` and monitoring show them. Nodes may create
-//! them (ClusterRole `system:node`). Pure but for [`NodeClient::tell`].
+//! them (ClusterRole `system:node`). Pure but for [`NodeClient::create_event`].
 
 use serde_json::{Value, json};
 
@@ -62,7 +62,7 @@ impl NodeClient {
     ///
     /// # Errors
     /// No answer, or a refusal.
-    pub fn tell(&self, event: &Event) -> Result<(), Fault> {
+    pub fn create_event(&self, event: &Event) -> Result<(), Fault> {
         self.create(&format!("/api/v1/namespaces/{NAMESPACE}/events"), &event.object(self.name()))
     }
 }
@@ -99,7 +99,7 @@ mod tests {
         let pem = rcgen_pem(&certificate) + &key.serialize_pem();
         let tell = |reply: String| {
             let at = serve(ca.leaf("127.0.0.1", 2020, 2090), reply);
-            NodeClient::new("edge-1", &format!("https://{at}"), &ca.pem, &pem).unwrap().tell(&event())
+            NodeClient::new("edge-1", &format!("https://{at}"), &ca.pem, &pem).unwrap().create_event(&event())
         };
         let status = |code: u16, reason: &str| {
             let body =

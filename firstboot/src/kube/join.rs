@@ -8,9 +8,9 @@
 use std::time::SystemTime;
 
 use super::client::Client;
+use super::cluster_config_maps::{config_map, configured, data, existing_node};
 use super::contract::{JoinHost, JoinInput, Joined};
 use super::csr::{self, Outcome};
-use super::published::{config_map, configured, data, existing_node};
 use super::{config, discovery, runtime};
 use crate::fault::Fault;
 
@@ -63,12 +63,12 @@ async fn certificate(
     let request = device.request(false)?;
     let why = match csr::certificate(api, &request, &input.node_name, now, input.csr_wait).await? {
         Outcome::Issued(chain) => return Ok(chain),
-        Outcome::Spoilt(_, why) => why,
+        Outcome::Unusable(_, why) => why,
     };
     device.notice(&format!("{why}: sending another"));
     let request = device.request(true)?;
     match csr::certificate(api, &request, &input.node_name, now, input.csr_wait).await? {
         Outcome::Issued(chain) => Ok(chain),
-        Outcome::Spoilt(code, why) => Err(Fault::new(code, format!("{why}; the next try sends another"))),
+        Outcome::Unusable(code, why) => Err(Fault::new(code, format!("{why}; the next try sends another"))),
     }
 }

@@ -33,7 +33,7 @@ pub struct Kubelet {
 
 /// Status and body of an answer.
 #[derive(Debug)]
-pub struct Answer {
+pub struct HttpReply {
     /// HTTP status.
     pub status: u16,
     /// The body.
@@ -56,7 +56,7 @@ impl Kubelet {
     ///
     /// # Errors
     /// No answer.
-    pub fn get(&self, path: &str) -> Result<Answer> {
+    pub fn get(&self, path: &str) -> Result<HttpReply> {
         self.ask(tls::verified(self.trusted.clone())?, path)?.map_err(unanswered)
     }
 
@@ -64,7 +64,7 @@ impl Kubelet {
     ///
     /// # Errors
     /// No answer, or a certificate that cannot be used.
-    pub fn get_as(&self, pem: &str, path: &str) -> Result<Answer> {
+    pub fn get_as(&self, pem: &str, path: &str) -> Result<HttpReply> {
         let chain = pin::certificates(pem).context("read the node's certificate")?;
         let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).context("read the node's key")?;
         self.ask(tls::identified(self.trusted.clone(), chain, key)?, path)?.map_err(unanswered)
@@ -83,7 +83,7 @@ impl Kubelet {
         }
     }
 
-    fn ask(&self, config: ClientConfig, path: &str) -> Result<Result<Answer, reqwest::Error>> {
+    fn ask(&self, config: ClientConfig, path: &str) -> Result<Result<HttpReply, reqwest::Error>> {
         let url = format!("https://{}:{}{path}", self.name, self.address.port());
         let url = Url::parse(&url).with_context(|| format!("use node name {}", self.name))?;
         let http = reqwest::Client::builder()
@@ -101,7 +101,7 @@ impl Kubelet {
             {
                 body.extend_from_slice(&chunk);
             }
-            Ok(Answer { status, body })
+            Ok(HttpReply { status, body })
         };
         runtime::run(async { Ok(answer.await) }).map_err(|fault| fault.cause)
     }

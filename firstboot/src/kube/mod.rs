@@ -6,9 +6,9 @@
 //! is stricter or kinder, the module says so. Async code runs on one thread. Nothing here
 //! writes a file, and the token leaves this process only towards a server whose CA and dates are proven.
 
-pub mod answer;
 pub mod client;
 pub mod clock;
+mod cluster_config_maps;
 pub mod config;
 pub mod contract;
 pub mod csr;
@@ -23,8 +23,8 @@ pub mod kubelet;
 pub mod leave;
 pub mod node;
 pub mod pin;
-mod published;
 pub mod resolve;
+pub mod response;
 mod runtime;
 pub mod tls;
 mod verified;

@@ -12,7 +12,7 @@ pub(crate) const DIR: &str = "/etc/wpa_supplicant";
 /// The unit of one interface.
 pub(crate) const UNIT_FILE: &str = "/usr/lib/systemd/system/wpa_supplicant@.service";
 /// Sets the country of the Wi-Fi driver before wpa_supplicant or NetworkManager runs.
-pub(crate) const COUNTRY_FILE: &str = "/etc/modprobe.d/firstboot-radio.conf";
+pub(crate) const COUNTRY_FILE: &str = "/etc/modprobe.d/firstboot-wifi.conf";
 
 /// Path of the configuration for one interface, where the unit looks for it.
 pub(crate) fn path(interface: &str) -> String {

@@ -7,10 +7,10 @@ use crate::kube::event::Event;
 use crate::text::unix_seconds;
 
 /// Creates an Event, or says why there is none.
-pub(crate) fn tell(host: &Host, reason: &'static str, warning: bool, message: String, occasion: &str) {
+pub(crate) fn create_event(host: &Host, reason: &'static str, warning: bool, message: String, occasion: &str) {
     let occasion = occasion.chars().filter(char::is_ascii_hexdigit).take(16).collect();
     let event = Event { reason, warning, message, occasion, time: unix_seconds(host.now()) };
-    if let Err(fault) = node_client(host).and_then(|client| client.tell(&event)) {
+    if let Err(fault) = node_client(host).and_then(|client| client.create_event(&event)) {
         host.sys().say(&format!("firstboot: no Event for the cluster ({}): {fault}", fault.tag()));
     }
 }

@@ -178,14 +178,14 @@ impl Form {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::fake::{Fake, Seen};
+    use crate::host::fake::{Fake, Recorded};
     use std::rc::Rc;
 
     const CONFIG: &str = "/var/lib/kubelet/config.yaml";
     const NETWORK: &str = "/etc/systemd/network/50-firstboot.network";
     const FLAGS: &str = "/var/lib/kubelet/kubeadm-flags.env";
 
-    fn sealed(root: &std::path::Path) -> (Host, Rc<Seen>) {
+    fn sealed(root: &std::path::Path) -> (Host, Rc<Recorded>) {
         let (fake, seen) = Fake::new();
         let host = Host::open(root, Box::new(fake)).unwrap();
         let certificate = rcgen::generate_simple_self_signed(Vec::new()).unwrap().cert.pem();

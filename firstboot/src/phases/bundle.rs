@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Installs the bundle: each file is verified while it is unpacked, all of them become current by one rename.
 
-use super::context::Cx;
+use super::context::PhaseContext;
 use crate::bundle::File as Entry;
 use crate::bundle::installed::{CURRENT, Installed, missing};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
@@ -15,7 +15,7 @@ use std::sync::Mutex;
 /// Commands that are found on PATH, as an administrator (and `kubeadm upgrade`) expects them.
 const COMMANDS: &[&str] = &["kubelet", "kubeadm", "containerd", "containerd-shim-runc-v2", "ctr", "runc"];
 
-pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
+pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
     let held = || -> Result<bool> {
         let current = cx.host.read_link(CURRENT)? == Some(format!("bundles/{}", cx.bundle.id));
         Ok(current && missing(&cx.host, &cx.bundle)?.is_empty() && links_hold(cx)?)
@@ -23,7 +23,7 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
     held().owned_by(Owner::Host)
 }
 
-pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
+pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     let missing = missing(&cx.host, &cx.bundle).owned_by(Owner::Host)?;
     install(cx, &missing)?;
     let switch = || -> Result<()> {
@@ -36,11 +36,11 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     switch().owned_by(Owner::Host)
 }
 
-fn commands(cx: &Cx) -> impl Iterator<Item = &'static str> {
+fn commands(cx: &PhaseContext) -> impl Iterator<Item = &'static str> {
     COMMANDS.iter().copied().filter(|c| cx.bundle.manifest.files.iter().any(|f| f.path == format!("bin/{c}")))
 }
 
-fn links_hold(cx: &Cx) -> Result<bool> {
+fn links_hold(cx: &PhaseContext) -> Result<bool> {
     for name in commands(cx) {
         // A command that an administrator replaced is theirs; only a missing one is restored.
         if cx.host.read_link(&format!("/usr/bin/{name}"))?.is_none()
@@ -59,7 +59,7 @@ struct Job<'a> {
 }
 
 /// Unpacks on every processor at once: decompression is what takes the time.
-fn install(cx: &Cx, missing: &[&Entry]) -> Result<(), Fault> {
+fn install(cx: &PhaseContext, missing: &[&Entry]) -> Result<(), Fault> {
     let tree = Effect::Tree { path: cx.bundle.dir() };
     if !cx.host.journal().knows(&cx.bundle.dir()) {
         cx.host.record(Record::Effect(tree)).owned_by(Owner::Host)?;
@@ -67,8 +67,8 @@ fn install(cx: &Cx, missing: &[&Entry]) -> Result<(), Fault> {
     let mut jobs = Vec::new();
     for &entry in missing {
         let path = format!("{}/{}", cx.bundle.dir(), entry.path);
-        let folder = path.rsplit_once('/').map_or("/", |(f, _)| f);
-        cx.host.mkdir(folder, 0o755).owned_by(Owner::Host)?;
+        let directory = path.rsplit_once('/').map_or("/", |(f, _)| f);
+        cx.host.mkdir(directory, 0o755).owned_by(Owner::Host)?;
         let source = Installed::blob_path(&entry.blob.sha256);
         let blob = cx
             .host

@@ -4,7 +4,7 @@
 //! NTP is a hint, and nothing waits for it: systemd-timesyncd asks the seed's servers and those that DHCP offers whenever a
 //! link is there, while the phases go on. The join then takes the time from the verified API server ([`crate::clock`]).
 
-use super::context::Cx;
+use super::context::PhaseContext;
 use crate::clock::{self, NTP_UNIT, has_timesyncd};
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::Host;
@@ -12,23 +12,23 @@ use anyhow::Result;
 
 const NTP_FILE: &str = "/etc/systemd/timesyncd.conf.d/50-firstboot.conf";
 
-pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
+pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
     let held = || -> Result<bool> {
         Ok(cx.host.now() >= clock::floor(&cx.host, &cx.image)? && ntp_holds(&cx.host, servers(cx))?)
     };
     held().owned_by(Owner::Host)
 }
 
-pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
+pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     let work = || -> Result<()> {
-        clock::lay(&cx.host, &cx.image)?;
+        clock::raise_to_floor(&cx.host, &cx.image)?;
         ntp(&cx.host, servers(cx))
     };
     work().owned_by(Owner::Host)
 }
 
 /// NTP servers of the seed.
-fn servers(cx: &Cx) -> &[String] {
+fn servers(cx: &PhaseContext) -> &[String] {
     &cx.seed.time.servers
 }
 

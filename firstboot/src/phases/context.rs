@@ -8,7 +8,7 @@ use crate::image::ImageInfo;
 use crate::seed::Seed;
 
 /// What the phases share: the machine, its input, and where the seed is.
-pub struct Cx {
+pub struct PhaseContext {
     /// The machine.
     pub host: Host,
     /// The seed.
@@ -22,5 +22,5 @@ pub struct Cx {
     /// Name of the seed file on it.
     pub seed_name: &'static str,
     /// Whether the seed is on a removable medium, which goes on to the next device: it is read and left alone.
-    pub carried: bool,
+    pub removable: bool,
 }

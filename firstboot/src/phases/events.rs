@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The Event of the join. Best effort: a refusal is reported once and stops nothing.
 
-use super::context::Cx;
+use super::context::PhaseContext;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::journal::Record;
 use crate::journal::facts::Fact;
-use crate::node::events::tell;
+use crate::node::events::create_event;
 
 /// Tells once in this life of the node that it is Ready, how long each phase took and which image it is.
-pub(super) fn joined(cx: &Cx) -> Result<(), Fault> {
+pub(super) fn joined(cx: &PhaseContext) -> Result<(), Fault> {
     if cx.host.journal().fact(Fact::JoinedEvent) == Some(cx.seed.digest()) {
         return Ok(());
     }
-    tell(&cx.host, "FirstbootJoined", false, message(cx), cx.seed.digest());
+    create_event(&cx.host, "FirstbootJoined", false, message(cx), cx.seed.digest());
     cx.host.record(Record::Fact { name: Fact::JoinedEvent, value: cx.seed.digest().into() }).owned_by(Owner::Host)
 }
 
-fn message(cx: &Cx) -> String {
+fn message(cx: &PhaseContext) -> String {
     let seconds = cx.host.journal().seconds();
     let total: f64 = seconds.iter().map(|(_, s)| s).sum();
     let each: Vec<String> = seconds.iter().map(|(phase, s)| format!("{phase} {s:.2}")).collect();

@@ -2,14 +2,14 @@
 //! The hardened host, before any link is up: the seed's overrides are kept, then every kind of setting is
 //! applied ([`crate::harden`]).
 
-use super::context::Cx;
+use super::context::PhaseContext;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::harden::overrides::SeedOverrides;
 use crate::host::kept::OVERRIDES;
 use crate::{firewall, harden};
 use anyhow::Result;
 
-pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
+pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
     let kept = SeedOverrides::of(&cx.seed);
     let held = || -> Result<bool> {
         Ok(cx.host.read_kept(OVERRIDES.path).bytes == Some(kept.bytes()?)
@@ -19,7 +19,7 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
     held().owned_by(Owner::Host)
 }
 
-pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
+pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     let kept = SeedOverrides::of(&cx.seed);
     let keep = || -> Result<()> {
         cx.host.keep(OVERRIDES, &kept.bytes()?)?;

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Who this device is ([`crate::identity`]): node name, host name, machine-id.
 
-use super::context::Cx;
+use super::context::PhaseContext;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::identity::{HOSTNAME, ensure_machine_id, install, known_name, machine_id, name_by_hardware, random_name};
 use crate::journal::Record;
 use crate::journal::facts::Fact;
 
-pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
+pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
     let Some(name) = cx.host.journal().fact(Fact::Node).map(str::to_owned) else { return Ok(false) };
     let same = wanted_name(cx, Some(&name))? == name
         && cx.host.read_text(HOSTNAME).owned_by(Owner::Host)?.as_deref() == Some(&name)
@@ -15,7 +15,7 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
     Ok(same)
 }
 
-pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
+pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     let known = known_name(&cx.host);
     // First: a name may be made out of it.
     ensure_machine_id(&cx.host).owned_by(Owner::Host)?;
@@ -28,7 +28,7 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
 }
 
 /// The name that this device should have; `known` is the one it was given before.
-fn wanted_name(cx: &Cx, known: Option<&str>) -> Result<String, Fault> {
+fn wanted_name(cx: &PhaseContext, known: Option<&str>) -> Result<String, Fault> {
     match name_by_hardware(&cx.host, cx.seed.node.name.as_ref())? {
         Some(name) => Ok(name),
         None => random_name(&cx.host, &cx.image, known).owned_by(Owner::Host),

@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The join: certificate and kubelet's files, and the end of the token's use.
 
-use super::context::Cx;
-use super::seal::spend;
+use super::context::PhaseContext;
+use super::seal::erase_token;
 use crate::clock;
 use crate::containerd::cri::SOCKET;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::firewall::discover_peers;
 use crate::host::{Host, STATE_DIR};
 use crate::image::ImageInfo;
+use crate::join_worker::privileged::obtain;
+use crate::join_worker::{self, SERVICE_UNITS, SOCKET_UNIT};
 use crate::journal::facts::{self, Fact};
 use crate::journal::{Effect, Record};
 use crate::kube::contract::{JoinHost, JoinInput, Joined};
 use crate::kube::csr::{Key, Request};
 use crate::kube::files::{Content, files};
-use crate::network_part::privileged::obtain;
-use crate::network_part::{self, SERVICE_UNITS, SOCKET_UNIT};
 use crate::node::client::node_client;
 use crate::node::credential::credential;
 use crate::secret::Secret;
@@ -30,11 +30,11 @@ const CSR_WAIT: Duration = Duration::from_secs(60);
 /// The node monitor grace period is 50 s unless changed, and the cluster looks every 5 s.
 const READY_WAIT: Duration = Duration::from_secs(90);
 
-pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
+pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
     holds(cx)
 }
 
-pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
+pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     // After a power cut the certificate may be there already; then it is only proven and the token ended.
     if !holds(cx)? {
         discover_peers::resolve_seed_names(&cx.host).owned_by(Owner::Host)?;
@@ -45,23 +45,23 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     let client = node_client(&cx.host)?;
     client.node()?;
     discover_peers::from_cluster(&cx.host, &client).owned_by(Owner::Host)?;
-    spend(cx)?;
+    erase_token(cx)?;
     cx.host.remove(&key_path()).owned_by(Owner::Host)
 }
 
 /// The name that the identity phase found.
-pub(super) fn node_name(cx: &Cx) -> Result<String, Fault> {
+pub(super) fn node_name(cx: &PhaseContext) -> Result<String, Fault> {
     let name = cx.host.journal().fact(Fact::Node).map(str::to_owned);
     name.context("find the node's name in the journal").coded(Code::StateDamaged)
 }
 
 /// Whether the cluster already had a Node of this name, which kubelet will not label.
-pub(super) fn leftover(cx: &Cx) -> bool {
+pub(super) fn leftover(cx: &PhaseContext) -> bool {
     cx.host.journal().is_set(Fact::LeftOverNode)
 }
 
 /// Whether what is there came by this seed and still opens the API server.
-fn holds(cx: &Cx) -> Result<bool, Fault> {
+fn holds(cx: &PhaseContext) -> Result<bool, Fault> {
     let by_this_seed = cx.host.journal().fact(Fact::JoinedBy) == Some(cx.seed.digest());
     Ok(by_this_seed && credential(&cx.host).owned_by(Owner::Host)?.usable() && node_client(&cx.host).is_ok())
 }
@@ -70,9 +70,9 @@ fn key_path() -> String {
     format!("{STATE_DIR}/join.key")
 }
 
-/// What the cluster gave, through the network part, and the key that it is for.
-fn ask(cx: &Cx) -> Result<(Joined, Key), Fault> {
-    if cx.seed.cluster.token.is_spent() {
+/// What the cluster gave, through the join worker, and the key that it is for.
+fn ask(cx: &PhaseContext) -> Result<(Joined, Key), Fault> {
+    if cx.seed.cluster.token.is_erased() {
         return Err(Fault::new(
             Code::TokenUsedUp,
             format!("use the token in {}: it was used and erased by this device; drop a new seed", cx.seed_name),
@@ -93,9 +93,9 @@ fn ask(cx: &Cx) -> Result<(Joined, Key), Fault> {
         csr_wait: CSR_WAIT,
         ready_wait: READY_WAIT,
     };
-    let mut keeper = Keeper { host: &cx.host, image: &cx.image, node: &name, key: None };
+    let mut keeper = DeviceJoinHost { host: &cx.host, image: &cx.image, node: &name, key: None };
     cx.host.run(&["systemctl", "start", SOCKET_UNIT]).owned_by(Owner::Host)?;
-    let joined = obtain(&cx.host.sys().connect(network_part::SOCKET).owned_by(Owner::Host)?, &input, &mut keeper)?;
+    let joined = obtain(&cx.host.sys().connect(join_worker::SOCKET).owned_by(Owner::Host)?, &input, &mut keeper)?;
     // It has done its work: a process that knows the token, and the way to start one, are not needed any more.
     cx.host.run(&["systemctl", "stop", SOCKET_UNIT, SERVICE_UNITS]).owned_by(Owner::Host)?;
     Ok((joined, keeper.key.context("find the key of the certificate").owned_by(Owner::Host)?))
@@ -103,7 +103,7 @@ fn ask(cx: &Cx) -> Result<(Joined, Key), Fault> {
 
 /// Stops the kubelet that an earlier seed started: it would go on with what that seed gave it, and would keep the Node
 /// of this name Ready, so that the name looked taken for ever.
-fn stop_kubelet(cx: &Cx) -> Result<()> {
+fn stop_kubelet(cx: &PhaseContext) -> Result<()> {
     let started = Record::Effect(Effect::Started { unit: "kubelet.service".into() });
     if cx.host.journal().records().contains(&started) {
         cx.host.run(&["systemctl", "stop", "kubelet.service"])?;
@@ -112,7 +112,7 @@ fn stop_kubelet(cx: &Cx) -> Result<()> {
 }
 
 /// Writes kubelet's files in their order; kubelet.conf, which tells kubelet that all is there, comes last.
-fn keep(cx: &Cx, joined: &Joined, key: &Secret<String>) -> Result<()> {
+fn keep(cx: &PhaseContext, joined: &Joined, key: &Secret<String>) -> Result<()> {
     let name = node_name(cx)?;
     for file in files(joined, key, &cx.seed, &name, cx.host.now()) {
         match file.content {
@@ -134,14 +134,14 @@ fn keep(cx: &Cx, joined: &Joined, key: &Secret<String>) -> Result<()> {
 }
 
 /// What the join asks of this device. The key stays here; its request alone is handed out.
-struct Keeper<'a> {
+struct DeviceJoinHost<'a> {
     host: &'a Host,
     image: &'a ImageInfo,
     node: &'a str,
     key: Option<Key>,
 }
 
-impl Keeper<'_> {
+impl DeviceJoinHost<'_> {
     /// The key that an earlier attempt kept; none when there is none that can be read.
     fn kept(&self) -> Result<Option<Key>> {
         let Some(bytes) = self.host.read(&key_path())? else { return Ok(None) };
@@ -155,7 +155,7 @@ impl Keeper<'_> {
     }
 }
 
-impl JoinHost for Keeper<'_> {
+impl JoinHost for DeviceJoinHost<'_> {
     fn request(&mut self, fresh: bool) -> Result<Request, Fault> {
         let kept = if fresh { None } else { self.kept().owned_by(Owner::Host)? };
         let key = match kept {
@@ -172,7 +172,7 @@ impl JoinHost for Keeper<'_> {
     }
 
     fn server_time(&mut self, time: SystemTime) -> Result<(), Fault> {
-        clock::believe(self.host, self.image, time).map(|by| clock::tell(self.host, by))
+        clock::accept_server_time(self.host, self.image, time).map(|by| clock::report_change(self.host, by))
     }
 
     fn progress(&mut self, text: &str) {
@@ -198,7 +198,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (fake, seen) = Fake::new();
         let cx = cx(dir.path(), fake, SEED);
-        let keeper = || Keeper { host: &cx.host, image: &cx.image, node: "edge-1", key: None };
+        let keeper = || DeviceJoinHost { host: &cx.host, image: &cx.image, node: "edge-1", key: None };
         let request = |fresh| keeper().request(fresh).unwrap();
         let first = request(false);
         assert_eq!(request(false).name, first.name, "a power cut costs nothing");
@@ -208,8 +208,8 @@ mod tests {
         assert_eq!(cx.host.size_and_mode(&key_path()).unwrap().unwrap().1, 0o600);
         cx.host.write(&key_path(), b"-----BEGIN PRIVATE KEY-----\n", 0o600).unwrap();
         assert_ne!(request(false).name, second.name);
-        let told = "firstboot: the private key that was kept cannot be read: asking for a certificate with another";
-        assert_eq!(*seen.lines.borrow(), [told]);
+        let reported = "firstboot: the private key that was kept cannot be read: asking for a certificate with another";
+        assert_eq!(*seen.lines.borrow(), [reported]);
         // Nothing can be kept: nothing is handed out.
         seen.fuse.set(Some(0));
         assert!(keeper().request(true).unwrap_err().to_string().contains("power lost"));

@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Kernel modules and settings that kubelet, the runtime and pod networks need; swap off.
 
-use super::context::Cx;
+use super::context::PhaseContext;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::harden::{modules, sysctl};
 use crate::host::mounts::swaps;
 use crate::paths::SWAP_TARGET;
 use anyhow::Result;
 
-pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
+pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
     let held = || -> Result<bool> {
         Ok(modules::check_node(&cx.host)? && sysctl::check_node(&cx.host)? && swaps(&cx.host)?.is_empty())
     };
     held().owned_by(Owner::Host)
 }
 
-pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
+pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     let work = || -> Result<()> {
         modules::write_node_file(&cx.host)?;
         sysctl::write_node_file(&cx.host)?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! kubelet: configured as the seed says, enabled, started, healthy.
 
-use super::context::Cx;
+use super::context::PhaseContext;
 use super::kubelet_config;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
@@ -26,7 +26,7 @@ pub(super) fn started(host: &Host) -> SystemTime {
     host.journal().time(Fact::KubeletStarted).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
+pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
     let held = || -> Result<bool> {
         Ok(cx.host.read_link(KUBELET_WANTED)?.is_some()
             && kubelet_config::holds(&cx.host, &cx.seed.kubelet)?
@@ -35,7 +35,7 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
     Ok(held().owned_by(Owner::Host)? && healthy(&cx.host))
 }
 
-pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
+pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     let work = || -> Result<u32> {
         cx.host.enable_unit(KUBELET_WANTED, KUBELET_UNIT)?;
         let proxy = proxy_env::put(&cx.host, &cx.seed.network.via)?;
@@ -66,7 +66,7 @@ fn restarts(host: &Host) -> u32 {
 }
 
 /// Waits until kubelet is healthy, or keeps ending; `before` is what [`restarts`] said when it was started.
-fn wait(cx: &Cx, before: u32) -> Result<(), Fault> {
+fn wait(cx: &PhaseContext, before: u32) -> Result<(), Fault> {
     let until = cx.host.sys().uptime() + LIMIT;
     loop {
         let well = cx.host.wait(LOOK, Duration::from_millis(50), || Ok(healthy(&cx.host).then_some(())));
@@ -87,7 +87,7 @@ fn wait(cx: &Cx, before: u32) -> Result<(), Fault> {
 }
 
 /// Why kubelet is not well, and who must act: what it does not like about `[kubelet.config]` is the seed's.
-fn fault(cx: &Cx, ended: u32, complaint: Option<String>) -> Fault {
+fn fault(cx: &PhaseContext, ended: u32, complaint: Option<String>) -> Fault {
     let state = match ended {
         0 | 1 => format!("wait for kubelet: not healthy after {} s", LIMIT.as_secs()),
         _ => format!("start kubelet: it ended {ended} times"),

@@ -24,10 +24,10 @@ pub mod seal;
 mod tests;
 
 use crate::phase::Phase;
-use context::Cx;
+use context::PhaseContext;
 
 /// The order of work. What needs no network comes first, so that a late link costs nothing.
-pub const PHASES: &[Phase<Cx>] = &[
+pub const PHASES: &[Phase<PhaseContext>] = &[
     Phase { name: "preflight", check: preflight::check, apply: preflight::apply },
     Phase { name: "identity", check: identity::check, apply: identity::apply },
     Phase { name: "kernel", check: kernel::check, apply: kernel::apply },

@@ -2,7 +2,7 @@
 //! Waits for a way to the cluster: a route to one of its API servers, or to the proxy that leads there. A default
 //! route is not asked for where the API server is on the link.
 
-use super::context::Cx;
+use super::context::PhaseContext;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::network::{select_link, vlan_name};
@@ -18,11 +18,11 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// Flag of a route that refuses (RTF_REJECT, linux/route.h).
 const REJECT: u32 = 0x200;
 
-pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
+pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
     has_way(&cx.host, &cx.seed).owned_by(Owner::Host)
 }
 
-pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
+pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     let way = || Ok(has_way(&cx.host, &cx.seed)?.then_some(()));
     match cx.host.wait(LIMIT, INTERVAL, way).owned_by(Owner::Host)? {
         Some(()) => Ok(()),
@@ -112,7 +112,7 @@ fn why_not(host: &Host, seed: &Seed) -> Result<(Code, String)> {
         let text = format!("interface {interface} of [network] is not there; this device has {names}");
         return Ok((Code::NoInterface, text));
     }
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for link in &links {
         let meant = network.interface.as_ref().is_none_or(|i| i.means(&link.name, &link.mac));
         if !meant || (network.wifi.is_some() && !link.wifi) {
@@ -120,7 +120,7 @@ fn why_not(host: &Host, seed: &Seed) -> Result<(Code, String)> {
         }
         let over = |name: &str| name == link.name || network.vlan.is_some_and(|id| name == vlan_name(id));
         let name = &link.name;
-        told.push(match (link.carrier, network.wifi.is_some()) {
+        reported.push(match (link.carrier, network.wifi.is_some()) {
             (false, true) => {
                 (Code::WifiNotConnected, format!("{name} is not connected: wrong ssid or password, or out of reach"))
             }
@@ -135,8 +135,8 @@ fn why_not(host: &Host, seed: &Seed) -> Result<(Code, String)> {
         });
     }
     // Codes are in the order of the way to the cluster.
-    let code = told.iter().map(|(code, _)| *code).max().unwrap_or(Code::NoLink);
-    let texts: Vec<String> = told.into_iter().map(|(_, text)| text).collect();
+    let code = reported.iter().map(|(code, _)| *code).max().unwrap_or(Code::NoLink);
+    let texts: Vec<String> = reported.into_iter().map(|(_, text)| text).collect();
     Ok((code, if texts.is_empty() { "this device has no network interface".into() } else { texts.join(", ") }))
 }
 
@@ -152,7 +152,7 @@ mod tests {
     const DEFAULT: &str = "eth0\t00000000\t0202000A\t0003\t0\t0\t1024\t00000000\t0\t0\t0\n";
     const SUBNET: &str = "eth0\t0002000A\t00000000\t0001\t0\t0\t1024\t00FFFFFF\t0\t0\t0\n";
 
-    fn device(root: &Path, server: &str, network: &str) -> Cx {
+    fn device(root: &Path, server: &str, network: &str) -> PhaseContext {
         let pin = "0".repeat(64);
         let text = format!(
             "version = 1\n[cluster]\napiserver = \"{server}\"\ntoken = \"abcdef.0123456789abcdef\"\nca-cert-hashes = \
@@ -161,7 +161,7 @@ mod tests {
         cx(root, Fake::new().0, &text)
     }
 
-    fn put(cx: &Cx, root: &Path, v4: &str, v6: &str) -> bool {
+    fn put(cx: &PhaseContext, root: &Path, v4: &str, v6: &str) -> bool {
         put_for_tests(root, "proc/net/route", &format!("{HEAD}{v4}"));
         put_for_tests(root, "proc/net/ipv6_route", v6);
         check(cx).unwrap()

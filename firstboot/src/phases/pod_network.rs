@@ -5,7 +5,7 @@
 //! The addresses exist only once kubelet has registered the node, so this comes after kubelet. Our file's name sorts
 //! behind those that DaemonSets write, so that theirs is taken as soon as it is there.
 
-use super::context::Cx;
+use super::context::PhaseContext;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::node::client::node_client;
@@ -20,7 +20,7 @@ const FILE: &str = "/etc/cni/net.d/99-firstboot.conflist";
 const STEP: Duration = Duration::from_secs(10);
 const STEPS: u32 = 12;
 
-pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
+pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
     if cx.seed.node.cni == Cni::None {
         return Ok(true);
     }
@@ -32,7 +32,7 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
     Ok(cx.seed.node.cni == Cni::Auto && node_client(&cx.host)?.cni_pod()?.is_some())
 }
 
-pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
+pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     let cni = cx.seed.node.cni;
     if cni == Cni::None {
         return Ok(());

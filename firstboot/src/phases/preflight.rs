@@ -3,7 +3,7 @@
 //!
 //! Errors stop the run. Warnings are said once, and kept for the status file.
 
-use super::context::Cx;
+use super::context::PhaseContext;
 use crate::check::judge;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::journal::Record;
@@ -11,7 +11,7 @@ use crate::journal::facts::Fact;
 use crate::preflight::check::{CheckContext, Level, Outcome};
 use crate::preflight::run_checks;
 
-pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
+pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
     let outcomes = early(cx);
     // By name: figures in a message may change from one look to the next.
     let kept = cx.host.journal().fact(Fact::Warnings).unwrap_or_default().to_owned();
@@ -19,7 +19,7 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
     Ok(judge(&outcomes).is_ok() && kept.eq(warnings(&outcomes).map(|o| o.id.as_str())))
 }
 
-pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
+pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     let outcomes = early(cx);
     judge(&outcomes)?;
     let lines: Vec<String> = warnings(&outcomes).map(|o| format!("{}: {}", o.id, o.message)).collect();
@@ -33,7 +33,7 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
     cx.host.record(Record::Fact { name: Fact::Warnings, value }).owned_by(Owner::Host)
 }
 
-fn early(cx: &Cx) -> Vec<Outcome> {
+fn early(cx: &PhaseContext) -> Vec<Outcome> {
     run_checks(&CheckContext::new(&cx.host, &cx.image, &cx.bundle, Some(Ok(&cx.seed))), true)
 }
 

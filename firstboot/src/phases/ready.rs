@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The node is Ready, as reported from this boot, and its Lease moves.
 
-use super::context::Cx;
+use super::context::PhaseContext;
 use super::join::{leftover, node_name};
 use super::kubelet;
 use crate::fault::{Fault, OwnedBy, Owner};
@@ -13,11 +13,11 @@ use std::time::Duration;
 const READY: Duration = Duration::from_secs(240);
 const LEASE: Duration = Duration::from_secs(60);
 
-pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
+pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
     Ok(node_client(&cx.host)?.node()?.is_some_and(|n| n.ready))
 }
 
-pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
+pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     let client = node_client(&cx.host)?;
     let boot = cx.host.boot_id().owned_by(Owner::Host)?;
     client.wait_ready(boot.as_deref(), READY)?;
@@ -29,5 +29,5 @@ pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
         let labels = config::leftover_labels(node.role, &node_name(cx)?, &node.labels);
         commands = client.take_over(&labels, &node.taints)?;
     }
-    cx.host.note(Fact::LeftToDo, &facts::lines(commands)).owned_by(Owner::Host)
+    cx.host.note(Fact::ManualSteps, &facts::lines(commands)).owned_by(Owner::Host)
 }

@@ -10,15 +10,15 @@ use anyhow::Result;
 
 /// Whether firstboot configured exactly these registries.
 pub(super) fn hold(host: &Host, registries: &[Registry]) -> Result<bool> {
-    managed_files::hold(host, &files(registries), &folders(host)?)
+    managed_files::hold(host, &files(registries), &directories(host)?)
 }
 
 /// Tells containerd of these registries, and of no others by us.
 pub(super) fn put(host: &Host, registries: &[Registry]) -> Result<Changes> {
-    managed_files::put(host, &files(registries), &folders(host)?)
+    managed_files::put(host, &files(registries), &directories(host)?)
 }
 
-fn folders(host: &Host) -> Result<Vec<String>> {
+fn directories(host: &Host) -> Result<Vec<String>> {
     Ok(host.list(REGISTRIES)?.into_iter().map(|name| format!("{REGISTRIES}/{name}")).collect())
 }
 

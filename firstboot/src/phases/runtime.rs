@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The container runtime: configured, enabled, running and answering on CRI.
 
-use super::context::Cx;
+use super::context::PhaseContext;
 use super::registries;
 use crate::bundle::installed::CURRENT;
 use crate::containerd::{ready, repair};
@@ -16,7 +16,7 @@ use anyhow::Result;
 const WANTED: &str = "/etc/systemd/system/multi-user.target.wants/containerd.service";
 const UNIT: &str = "/usr/lib/systemd/system/containerd.service";
 
-pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
+pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
     let held = || -> Result<bool> {
         // An edited configuration is the administrator's; a missing one is ours.
         Ok(cx.host.read(CONTAINERD_CONFIG)?.is_some_and(|b| !b.is_empty())
@@ -27,12 +27,12 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
     Ok(held().owned_by(Owner::Host)? && ready::answers(&cx.host).is_ok())
 }
 
-pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
+pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     let work = || -> Result<()> {
         cx.host.write(CONTAINERD_CONFIG, config(&cx.bundle.manifest.sandbox_image).as_bytes(), 0o600)?;
         // Directories that kubelet, CNI plugins and administrators expect to be there.
-        for folder in [CNI_CONF, CNI_BIN, REGISTRIES] {
-            cx.host.mkdir(folder, 0o755)?;
+        for directory in [CNI_CONF, CNI_BIN, REGISTRIES] {
+            cx.host.mkdir(directory, 0o755)?;
         }
         registries::put(&cx.host, &cx.seed.registries)?;
         let proxy = proxy_env::put(&cx.host, &cx.seed.network.via)?;

@@ -2,7 +2,7 @@
 //! The end of the seed: its token is overwritten as soon as the certificate works, the file is destroyed when the node
 //! is Ready, and the partition is searched for what may be left of it.
 
-use super::context::Cx;
+use super::context::PhaseContext;
 use super::events;
 use crate::boot_partition::copies::{is_copy, is_editor_backup};
 use crate::boot_partition::{BootPartition, SEED_NAMES, SecretDigest, encodings};
@@ -11,7 +11,7 @@ use crate::host::Host;
 use crate::host::kept::RECEIPT;
 use crate::journal::Record;
 use crate::journal::facts::{self, Fact};
-use crate::node::events::tell;
+use crate::node::events::create_event;
 use crate::node::{credential, repair};
 use crate::seed::JoinToken;
 use crate::text::unix_seconds;
@@ -19,30 +19,30 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use std::collections::BTreeSet;
 
-pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
+pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
     Ok(cx.host.journal().sealed())
 }
 
-pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
+pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     events::joined(cx)?;
-    if !cx.carried {
+    if !cx.removable {
         destroy(&cx.host, &cx.boot, Some(cx.seed_name)).map_err(|fault| undone(&cx.host, fault))?;
     }
-    finish(&cx.host, &cx.bundle.id, cx.seed.digest(), cx.carried).owned_by(Owner::Host)
+    finish(&cx.host, &cx.bundle.id, cx.seed.digest(), cx.removable).owned_by(Owner::Host)
 }
 
 /// Overwrites the token's secret in place, in the seed file and in the copies that programs made of it: from here on the
 /// seed is worthless to a thief.
 ///
 /// Other files that hold it are a person's, and are named when the seed is destroyed.
-pub fn spend(cx: &Cx) -> Result<(), Fault> {
+pub fn erase_token(cx: &PhaseContext) -> Result<(), Fault> {
     let token = &cx.seed.cluster.token;
-    if cx.carried || token.secret() == JoinToken::SPENT {
+    if cx.removable || token.secret() == JoinToken::ERASED {
         return Ok(());
     }
     let work = || -> Result<()> {
         // Recorded first: later the text to search for is gone. Of a part that is left the whole was noted before.
-        if !token.is_spent() {
+        if !token.is_erased() {
             cx.host.note(Fact::TokenDigest, SecretDigest::of_secret(token.secret()).digest())?;
         }
         let found = cx.boot.files_with(token.secret())?;
@@ -56,7 +56,7 @@ pub fn spend(cx: &Cx) -> Result<(), Fault> {
             if cx.boot.read(name)?.is_none() {
                 continue;
             }
-            for (secret, mark) in encodings(token.secret()).iter().zip(&encodings(JoinToken::SPENT)) {
+            for (secret, mark) in encodings(token.secret()).iter().zip(&encodings(JoinToken::ERASED)) {
                 let overwrite = || cx.boot.overwrite(name, secret, mark);
                 cx.host.change_boot("overwrite the token in", name, overwrite)?;
             }
@@ -131,7 +131,7 @@ fn undone(host: &Host, fault: Fault) -> Fault {
     let text = fault.to_string();
     let text = if text.starts_with("destroy the seed: ") { text } else { format!("destroy the seed: {text}") };
     let boot = host.boot_id().ok().flatten().unwrap_or_default();
-    tell(host, "SeedNotDestroyed", true, text.clone(), &boot);
+    create_event(host, "SeedNotDestroyed", true, text.clone(), &boot);
     let code = if fault.code == Code::TokenLeft { fault.code } else { Code::SeedNotDestroyed };
     Fault::new(code, text)
 }
@@ -145,7 +145,7 @@ pub fn finish_without_seed(host: &Host, boot: &BootPartition, bundle: &str) -> R
 }
 
 /// Leaves the receipt and seals the device.
-fn finish(host: &Host, bundle: &str, seed: &str, carried: bool) -> Result<()> {
+fn finish(host: &Host, bundle: &str, seed: &str, removable: bool) -> Result<()> {
     let boot_id = host.boot_id()?;
     let receipt = json!({
         "version": 1,
@@ -153,7 +153,7 @@ fn finish(host: &Host, bundle: &str, seed: &str, carried: bool) -> Result<()> {
         "node": host.journal().fact(Fact::Node),
         "cluster_version": host.journal().fact(Fact::ClusterVersion),
         "seed": seed,
-        "seed_left_on_stick": carried,
+        "seed_left_on_stick": removable,
         "bundle": bundle,
         "boot": boot_id,
         "sealed": unix_seconds(host.now()),

@@ -3,7 +3,7 @@
 
 use super::super::tests::cx;
 use super::*;
-use crate::host::fake::{Fake, Seen};
+use crate::host::fake::{Fake, Recorded};
 use crate::journal::facts::Fact;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use std::os::fd::AsRawFd;
@@ -14,13 +14,13 @@ const SEED: &str = "version = 1\n[cluster]\napiserver = \"a\"\ntoken = \"abcdef.
                     \"sha256:0000000000000000000000000000000000000000000000000000000000000000\"\n";
 
 /// A device that has this seed on its boot partition, and, of that, copies in files of these names.
-fn device(root: &std::path::Path, copies: &[&str]) -> (Cx, Rc<Seen>) {
+fn device(root: &std::path::Path, copies: &[&str]) -> (PhaseContext, Rc<Recorded>) {
     let (fake, seen) = Fake::new();
     let cx = cx(root, fake, SEED);
     cx.boot.write("seed.toml", SEED.as_bytes()).unwrap();
     for (number, name) in copies.iter().enumerate() {
-        if let Some((folder, _)) = name.split_once('/') {
-            cx.boot.make_directory_for_tests(folder).unwrap();
+        if let Some((directory, _)) = name.split_once('/') {
+            cx.boot.make_directory_for_tests(directory).unwrap();
         }
         cx.boot.write(name, &encodings(SEED)[number % 3]).unwrap();
     }
@@ -34,7 +34,7 @@ fn copies_that_programs_made_go_with_the_seed() {
     let (cx, _) = device(dir.path(), &copies);
     cx.boot.write("seed.toml.bak", b"of another day").unwrap();
     cx.boot.write("seed.toml.example", b"stays").unwrap();
-    spend(&cx).unwrap();
+    erase_token(&cx).unwrap();
     // From here on none of them is needed.
     assert_eq!(cx.boot.files_with(SECRET).unwrap(), Vec::<String>::new());
     apply(&cx).unwrap();
@@ -49,15 +49,15 @@ fn copies_that_programs_made_go_with_the_seed() {
 fn a_cut_in_the_middle_of_overwriting_is_gone_on_with() {
     let dir = tempfile::tempdir().unwrap();
     let (mut cx, _) = device(dir.path(), &[]);
-    spend(&cx).unwrap();
+    erase_token(&cx).unwrap();
     let noted = cx.host.journal().fact(Fact::TokenDigest).map(str::to_owned);
     // A sector of the token is new, the other one old; what is left of it goes, and what to look for stays noted.
     let half = SEED.replace("01234567", "********");
     cx.boot.write("seed.toml", half.as_bytes()).unwrap();
     cx.seed = crate::seed::parse(half.as_bytes()).unwrap();
     assert_eq!(cx.seed.digest(), crate::seed::parse(SEED.as_bytes()).unwrap().digest());
-    spend(&cx).unwrap();
-    assert_eq!(cx.boot.read("seed.toml").unwrap().unwrap(), SEED.replace(SECRET, JoinToken::SPENT).as_bytes());
+    erase_token(&cx).unwrap();
+    assert_eq!(cx.boot.read("seed.toml").unwrap().unwrap(), SEED.replace(SECRET, JoinToken::ERASED).as_bytes());
     assert_eq!(cx.host.journal().fact(Fact::TokenDigest).map(str::to_owned), noted);
     // The same when the file is destroyed. A file that a person adds is not firstboot's.
     let mut zeros = vec![0; 512];
@@ -75,7 +75,7 @@ fn a_cut_in_the_middle_of_overwriting_is_gone_on_with() {
 fn a_file_of_somebodys_is_named_at_every_boot_until_the_token_is_out_of_it() {
     let dir = tempfile::tempdir().unwrap();
     let (cx, seen) = device(dir.path(), &["seed.toml~", "notes.txt", "old/seed.toml"]);
-    spend(&cx).unwrap();
+    erase_token(&cx).unwrap();
     let want = "destroy the seed: the token also stands in notes.txt, old/seed.toml; remove it from the boot partition";
     assert_eq!(apply(&cx).unwrap_err().to_string(), want);
     // The next boot finds no seed any more, and knows the token by its digest alone.
@@ -102,13 +102,13 @@ fn a_partition_that_cannot_be_written_keeps_the_device_from_being_sealed() {
     fcntl_add_seals(&memory, SealFlags::WRITE).unwrap();
     let card = std::path::PathBuf::from(format!("/proc/self/fd/{}", memory.as_raw_fd()));
     let good = std::mem::replace(&mut cx.boot, BootPartition::open(&card, 0, 16 << 20).unwrap());
-    let said = spend(&cx).unwrap_err().to_string();
+    let said = erase_token(&cx).unwrap_err().to_string();
     assert!(said.starts_with("destroy the seed: ") && said.contains("seed.toml on the boot partition"), "{said}");
     let said = apply(&cx).unwrap_err().to_string();
     assert!(said.starts_with("destroy the seed: ") && !cx.host.journal().sealed(), "{said}");
     // A card that can be written: it is tried again, from the start.
     cx.boot = good;
-    spend(&cx).unwrap();
+    erase_token(&cx).unwrap();
     apply(&cx).unwrap();
     assert!(cx.host.journal().sealed());
     assert_eq!(cx.boot.scan(SECRET).unwrap(), Vec::<u64>::new());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What tests of several phases share.
 
-use super::context::Cx;
+use super::context::PhaseContext;
 use crate::boot_partition::formatted_for_tests;
 use crate::bundle::Manifest;
 use crate::bundle::installed::Installed;
@@ -12,16 +12,16 @@ use crate::seed;
 use std::path::Path;
 
 /// Everything that a phase is given: this machine and this seed, an empty bundle.
-pub(super) fn cx(root: &Path, sys: Fake, seed: &str) -> Cx {
+pub(super) fn cx(root: &Path, sys: Fake, seed: &str) -> PhaseContext {
     // One machine may be given several seeds, one after the other.
     let boot = (0..).map(|n| root.join(format!("boot-{n}.img"))).find(|p| !p.exists()).unwrap();
-    Cx {
+    PhaseContext {
         seed: seed::parse(seed.as_bytes()).unwrap(),
         image: ImageInfo { build_time: 0, ..ImageInfo::for_tests() },
         bundle: Installed { manifest: Manifest::for_tests(), id: "0".repeat(16) },
         boot: formatted_for_tests(&boot, 0, 16 << 20).unwrap(),
         seed_name: "seed.toml",
-        carried: false,
+        removable: false,
         host: Host::open(root, Box::new(sys)).unwrap(),
     }
 }

@@ -3,11 +3,11 @@
 
 use crate::journal::Journal;
 use crate::journal::facts::Fact;
-use crate::seed::{Asked, Seed};
+use crate::seed::{Seed, SeedRequest};
 
 /// What to do with a seed file.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum Decision {
     /// Reset this device first, for the seed with this digest.
     Reset(String),
     /// Join by it, as by any other.
@@ -18,15 +18,15 @@ pub(crate) enum Answer {
 
 /// Answers a seed. A stick is left as it is, so what it asks for it would ask for at every boot: it is obeyed once, and
 /// resets no device that has joined by it.
-pub(crate) fn answer(journal: &Journal, asked: Asked, carried: bool) -> Answer {
-    let obeyed = |digest: &str| carried && [journal.fact(Fact::ResetBy), journal.seed()].contains(&Some(digest));
+pub(crate) fn decide(journal: &Journal, asked: SeedRequest, removable: bool) -> Decision {
+    let obeyed = |digest: &str| removable && [journal.fact(Fact::ResetBy), journal.seed()].contains(&Some(digest));
     match asked {
-        Asked::Reset { digest } if journal.used() && !obeyed(&digest) => Answer::Reset(digest),
-        Asked::Reset { .. } => Answer::NothingToReset,
-        Asked::Join(seed) if seed.reset && journal.sealed() && !obeyed(seed.digest()) => {
-            Answer::Reset(seed.digest().to_owned())
+        SeedRequest::Reset { digest } if journal.used() && !obeyed(&digest) => Decision::Reset(digest),
+        SeedRequest::Reset { .. } => Decision::NothingToReset,
+        SeedRequest::Join(seed) if seed.reset && journal.sealed() && !obeyed(seed.digest()) => {
+            Decision::Reset(seed.digest().to_owned())
         }
-        Asked::Join(seed) => Answer::Join(seed),
+        SeedRequest::Join(seed) => Decision::Join(seed),
     }
 }
 
@@ -34,7 +34,7 @@ pub(crate) fn answer(journal: &Journal, asked: Asked, carried: bool) -> Answer {
 mod tests {
     use super::*;
     use crate::journal::Record;
-    use crate::seed::asked;
+    use crate::seed::parse_request;
 
     #[test]
     fn a_seed_resets_what_has_joined_and_a_stick_does_so_once() {
@@ -47,25 +47,25 @@ mod tests {
                 "version = 1\n{reset}[cluster]\napiserver = \"a\"\ntoken = \"abcdef.0123456789abcdef\"\nca-cert-hashes = \
                  \"sha256:{pin}\"\n"
             );
-            asked(text.as_bytes()).unwrap()
+            parse_request(text.as_bytes()).unwrap()
         };
-        let alone = || asked(b"version = 1\nreset = true\n").unwrap();
-        let resets = |answer: Answer| matches!(answer, Answer::Reset(_));
-        assert_eq!(answer(&journal, alone(), false), Answer::NothingToReset);
-        assert!(matches!(answer(&journal, joins(true), false), Answer::Join(_)));
+        let alone = || parse_request(b"version = 1\nreset = true\n").unwrap();
+        let resets = |answer: Decision| matches!(answer, Decision::Reset(_));
+        assert_eq!(decide(&journal, alone(), false), Decision::NothingToReset);
+        assert!(matches!(decide(&journal, joins(true), false), Decision::Join(_)));
         journal.append(Record::Begun { version: "1".into(), seed: "s".into(), boot: "b".into() }).unwrap();
         // Half joined: another seed is taken as it is, and a reset takes back what there is.
-        assert!(matches!(answer(&journal, joins(true), false), Answer::Join(_)));
-        assert!(resets(answer(&journal, alone(), false)));
+        assert!(matches!(decide(&journal, joins(true), false), Decision::Join(_)));
+        assert!(resets(decide(&journal, alone(), false)));
         journal.append(Record::Sealed).unwrap();
-        assert!(matches!(answer(&journal, joins(false), false), Answer::Join(_)));
-        for carried in [false, true] {
-            assert!(resets(answer(&journal, joins(true), carried)) && resets(answer(&journal, alone(), carried)));
+        assert!(matches!(decide(&journal, joins(false), false), Decision::Join(_)));
+        for removable in [false, true] {
+            assert!(resets(decide(&journal, joins(true), removable)) && resets(decide(&journal, alone(), removable)));
         }
-        let Asked::Join(seed) = joins(true) else { panic!() };
+        let SeedRequest::Join(seed) = joins(true) else { panic!() };
         journal.append(Record::Fact { name: Fact::ResetBy, value: seed.digest().into() }).unwrap();
-        assert!(matches!(answer(&journal, joins(true), true), Answer::Join(_)));
-        assert!(resets(answer(&journal, joins(true), false)));
+        assert!(matches!(decide(&journal, joins(true), true), Decision::Join(_)));
+        assert!(resets(decide(&journal, joins(true), false)));
         // A new device that has joined by it.
         let other = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(other.path().join("var/lib/firstboot")).unwrap();
@@ -74,7 +74,7 @@ mod tests {
         for record in [begun, Record::Sealed] {
             journal.append(record).unwrap();
         }
-        assert!(matches!(answer(&journal, joins(true), true), Answer::Join(_)));
-        assert!(resets(answer(&journal, joins(true), false)));
+        assert!(matches!(decide(&journal, joins(true), true), Decision::Join(_)));
+        assert!(resets(decide(&journal, joins(true), false)));
     }
 }

@@ -13,13 +13,13 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
-use crate::boot_partition::{Places, locate};
+use crate::boot_partition::{SeedLocator, locate};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::exclusions::Exclusions;
 use crate::host::{Host, System};
 use crate::journal::facts::Fact;
 use crate::journal::{JOURNAL, Record};
-use crate::report::{Facts, Reporter, reporter_beside};
+use crate::report::{Facts, Reporter, reporter_with};
 use crate::status::State;
 use std::cell::Cell;
 use std::path::Path;
@@ -75,7 +75,7 @@ pub fn by_command(host: &Host, keep: &Exclusions) -> Result<Done, Fault> {
     if !host.journal().used() && host.journal().resetting().is_none() {
         return Ok(Done::Nothing);
     }
-    let left = left_to_do(host);
+    let left = manual_steps(host);
     record(host, keep, None)?;
     host.run(&["systemctl", "start", UNIT]).owned_by(Owner::Host)?;
     Ok(Done::Reset(left))
@@ -111,21 +111,21 @@ fn begun(host: &Host) -> Result<Option<Exclusions>, Fault> {
 /// # Errors
 /// A host fault when something on this device cannot be taken back. The next boot tries again.
 pub fn work(root: &Path, sys: Box<dyn System>, facts: &dyn Facts) -> Result<(), Fault> {
-    work_beside(root, sys, facts, &locate)
+    work_with(root, sys, facts, &locate)
 }
 
 /// [`work`] with another boot partition: for tests on a machine that has none of its own.
 ///
 /// # Errors
 /// As [`work`].
-pub fn work_beside(root: &Path, sys: Box<dyn System>, facts: &dyn Facts, places: Places<'_>) -> Result<(), Fault> {
+pub fn work_with(root: &Path, sys: Box<dyn System>, facts: &dyn Facts, places: SeedLocator<'_>) -> Result<(), Fault> {
     let host = Host::open(root, sys).owned_by(Owner::Host)?;
     if begun(&host)?.is_none() {
         return Ok(());
     }
     // Before anything is written where they write, too.
     let stopped = plan::OURS.into_iter().try_for_each(|unit| steps::stop(&host, unit)).coded(Code::ResetStopped);
-    let mut reporter = reporter_beside(&host, facts, places);
+    let mut reporter = reporter_with(&host, facts, places);
     let done = stopped.and_then(|()| take_back(&host, &mut reporter));
     done.inspect_err(|fault| reporter.failed(None, fault, None))
 }
@@ -134,7 +134,7 @@ fn take_back(host: &Host, reporter: &mut Reporter<'_>) -> Result<(), Fault> {
     // What they wrote until they were stopped.
     host.reread_journal();
     let keep = begun(host)?.unwrap_or_default();
-    let left = left_to_do(host);
+    let left = manual_steps(host);
     host.sys().say("firstboot: reset begins");
     reporter.status.state = State::Resetting;
     reporter.write();
@@ -153,7 +153,7 @@ fn take_back(host: &Host, reporter: &mut Reporter<'_>) -> Result<(), Fault> {
 }
 
 /// The one thing that a node may not do, where there may be a Node.
-fn left_to_do(host: &Host) -> Option<String> {
+fn manual_steps(host: &Host) -> Option<String> {
     let journal = host.journal();
     let ran = journal.records().iter().any(|r| matches!(r, Record::Effect(e) if plan::starts(e, plan::KUBELET)));
     journal.fact(Fact::Node).filter(|_| ran).map(|node| format!("kubectl delete node {node}"))

@@ -4,9 +4,9 @@
 
 use crate::host::exclusions::{Exclusions, is_within};
 use crate::host::{Host, STATE_DIR};
+use crate::join_worker::{SERVICE_UNITS, SOCKET_UNIT};
 use crate::journal::facts::Fact;
 use crate::journal::{Effect, Record};
-use crate::network_part::{SERVICE_UNITS, SOCKET_UNIT};
 use crate::paths::{CNI_BIN, CNI_CONF, CONTAINERD_ROOT, CONTAINERD_STATE, KUBELET_DIR, KUBERNETES};
 use std::fmt;
 

@@ -40,13 +40,13 @@ impl Work<'_> {
             Step::Depart if self.deaf.get() => {}
             Step::Depart => {
                 let failed = cluster::depart(host).unwrap_or_else(|fault| vec![fault]);
-                self.all_told("tell the cluster", failed.iter().map(Fault::to_string).collect());
+                self.report_all("tell the cluster", failed.iter().map(Fault::to_string).collect());
             }
             Step::Stop(unit) => return stop(host, unit),
-            Step::Pods => self.told("stop pods", self.pods()),
+            Step::Pods => self.report("stop pods", self.pods()),
             Step::Unmount(directories) => return self.unmount(directories),
-            Step::Links => self.told("delete interfaces", self.links()),
-            Step::Packets => self.all_told("delete packet rules", packets::clear(host)),
+            Step::Links => self.report("delete interfaces", self.links()),
+            Step::Packets => self.report_all("delete packet rules", packets::clear(host)),
             Step::Tree(path) => return host.remove_tree(path, &|p: &str| self.keep.covers(p)),
             Step::Remove(path) => return remove(host, path),
             Step::Restore { path, backup } => {
@@ -54,9 +54,9 @@ impl Work<'_> {
                 return host.restore(path, backup);
             }
             Step::Directory(path) => return host.remove_directory(path),
-            Step::HostName => self.told("take the host name", host_name(host)),
+            Step::HostName => self.report("take the host name", host_name(host)),
             Step::MachineId => return machine_id(host),
-            Step::Filter => self.told("close the packet filter", firewall::guard(host)),
+            Step::Filter => self.report("close the packet filter", firewall::guard(host)),
             Step::State => return state(host),
             Step::Erase => self.erase(),
             Step::Journal => return journal(host),
@@ -69,13 +69,13 @@ impl Work<'_> {
     }
 
     /// What failed is said, and the work goes on.
-    fn told(&self, what: &str, done: Result<()>) {
+    fn report(&self, what: &str, done: Result<()>) {
         if let Err(error) = done {
             self.say(&format!("{what}: {error:#}; it goes on"));
         }
     }
 
-    fn all_told(&self, what: &str, failed: Vec<String>) {
+    fn report_all(&self, what: &str, failed: Vec<String>) {
         for error in failed {
             self.say(&format!("{what}: {error}; it goes on"));
         }
@@ -91,7 +91,7 @@ impl Work<'_> {
                 return;
             }
         };
-        self.told("cordon the node", client.cordon().map_err(|fault| fault.cause));
+        self.report("cordon the node", client.cordon().map_err(|fault| fault.cause));
         match client.drain(cluster::DRAIN) {
             Ok(0) => {}
             Ok(left) => self.say(&format!("{left} pods were not evicted in time, and end now")),
@@ -104,7 +104,7 @@ impl Work<'_> {
 
     /// Ends and removes every pod, as long as the runtime answers; then whatever is left of any.
     fn pods(&self) -> Result<()> {
-        self.told("stop pods", self.pods_by_runtime());
+        self.report("stop pods", self.pods_by_runtime());
         stop(self.host, "kubepods.slice")
     }
 
@@ -119,7 +119,7 @@ impl Work<'_> {
             if self.host.sys().uptime() > until {
                 anyhow::bail!("the runtime takes longer than {} s", PODS.as_secs());
             }
-            self.told("stop a pod", cri.remove_pod(&pod));
+            self.report("stop a pod", cri.remove_pod(&pod));
         }
         Ok(())
     }
@@ -139,7 +139,7 @@ impl Work<'_> {
 
     fn links(&self) -> Result<()> {
         let failed = packets::delete_links(self.host, configured_vlan(self.host)?.as_deref())?;
-        self.all_told("delete interfaces", failed);
+        self.report_all("delete interfaces", failed);
         Ok(())
     }
 

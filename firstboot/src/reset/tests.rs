@@ -5,12 +5,12 @@
 use super::*;
 use crate::boot_partition::{BootPartition, Place, formatted_for_tests};
 use crate::bundle::{BUNDLE_DIR, Manifest};
-use crate::host::fake::{Fake, Seen};
+use crate::host::fake::{Fake, Recorded};
 use crate::image::{IMAGE_INFO, ImageInfo};
 use crate::journal::facts::Fact;
 use crate::phase::Phase;
 use crate::phases::PHASES;
-use crate::phases::context::Cx;
+use crate::phases::context::PhaseContext;
 use crate::run::facts::DeviceFacts;
 use crate::run::run_phases;
 use crate::status::{STATUS_FOR_ALL, STATUS_NAME};
@@ -54,7 +54,7 @@ fn flashed(root: &Path) {
     }
 }
 
-fn table() -> Vec<Phase<Cx>> {
+fn table() -> Vec<Phase<PhaseContext>> {
     let rows = PHASES.iter().filter(|p| PHASES_HERE.contains(&p.name));
     rows.map(|p| Phase { name: p.name, check: p.check, apply: p.apply }).collect()
 }
@@ -67,14 +67,14 @@ fn seed() -> String {
     )
 }
 
-/// Places with this partition alone; the third look at an empty one ends the run.
-fn run(root: &Path, boot: &BootPartition, until: Option<&str>) -> (Result<(), Fault>, Rc<Seen>) {
+/// SeedLocator with this partition alone; the third look at an empty one ends the run.
+fn run(root: &Path, boot: &BootPartition, until: Option<&str>) -> (Result<(), Fault>, Rc<Recorded>) {
     let (fake, seen) = Fake::new();
     let empty = Cell::new(0);
     let places = |_: &str| {
         empty.set(empty.get() + u32::from(boot.seed()?.is_none()));
         anyhow::ensure!(empty.get() < 3, "nobody drops a seed");
-        Ok(vec![Place { partition: boot.clone(), carried: false }])
+        Ok(vec![Place { partition: boot.clone(), removable: false }])
     };
     (run_phases(root, Box::new(fake), until, &table(), &places), seen)
 }
@@ -179,10 +179,10 @@ fn differences(before: &Tree, after: &Tree) -> Vec<String> {
     paths.iter().filter(differs).map(|path| shown(path)).collect()
 }
 
-fn reset_on(root: &Path, fuse: Option<u32>) -> (Result<(), Fault>, Rc<Seen>) {
+fn reset_on(root: &Path, fuse: Option<u32>) -> (Result<(), Fault>, Rc<Recorded>) {
     let (fake, seen) = Fake::new();
     seen.fuse.set(fuse);
-    (work_beside(root, Box::new(fake), &DeviceFacts, &|_| Ok(vec![])), seen)
+    (work_with(root, Box::new(fake), &DeviceFacts, &|_| Ok(vec![])), seen)
 }
 
 fn ask(root: &Path, keep: &Exclusions) {
@@ -286,7 +286,7 @@ fn what_is_kept_stays_and_a_dry_run_changes_nothing() {
     let keep = Exclusions::parse(&["/var/lib/kubelet/pods/1/volumes", "/etc/hosts"]).unwrap();
     let there = tree(root);
     let host = Host::open(root, Box::new(Fake::new().0)).unwrap();
-    let told = dry_run(&host, &keep).unwrap();
+    let reported = dry_run(&host, &keep).unwrap();
     assert_eq!(tree(root), there);
     for line in [
         "stop firstboot.service",
@@ -298,9 +298,9 @@ fn what_is_kept_stays_and_a_dry_run_changes_nothing() {
         "begin a new journal",
         "keep /etc/hosts",
     ] {
-        assert!(told.lines().any(|l| l == line), "{line} is not in:\n{told}");
+        assert!(reported.lines().any(|l| l == line), "{line} is not in:\n{reported}");
     }
-    assert!(!told.contains("put /etc/hosts back"), "{told}");
+    assert!(!reported.contains("put /etc/hosts back"), "{reported}");
     assert!(question(&host).unwrap().starts_with(&format!("This device is node {}.", node(&host))));
     drop(host);
     ask(root, &keep);
@@ -365,10 +365,10 @@ fn a_reset_that_stops_says_so_on_the_card_and_can_be_told_to_keep_more() {
     symlink("/srv", root.join("var/lib/cni")).unwrap();
     let hosts = fs::read(root.join("etc/hosts")).unwrap();
     ask(root, &Exclusions::parse(&["/etc/hosts"]).unwrap());
-    let places = |_: &str| Ok(vec![Place { partition: boot.clone(), carried: false }]);
+    let places = |_: &str| Ok(vec![Place { partition: boot.clone(), removable: false }]);
     let (fake, seen) = Fake::new();
-    let stopped = work_beside(root, Box::new(fake), &DeviceFacts, &places).unwrap_err();
-    let error = "remove /var/lib/cni: it is a symbolic link, and where it leads may be somebody's data";
+    let stopped = work_with(root, Box::new(fake), &DeviceFacts, &places).unwrap_err();
+    let error = "remove /var/lib/cni: it is a symbolic link, and its target may be a person's data";
     assert_eq!((stopped.code, stopped.to_string().as_str()), (Code::ResetStopped, error));
     assert_eq!(seen.lines.take().last().unwrap(), &format!("firstboot: failed (host, FB323): {error}; stopped"));
     let status = String::from_utf8(boot.read(STATUS_NAME).unwrap().unwrap()).unwrap().replace('\r', "");

@@ -23,7 +23,7 @@ pub fn guard(host: &Host) -> Result<(), Fault> {
     let being_reset = host.journal().resetting().is_some();
     // What a reset goes on to remove is not repaired.
     let kept = if being_reset { Ok(()) } else { super::repairs::repair_state(host).coded(Code::StateDamaged) };
-    let clock = || clock::lay(host, &ImageInfo::read(host)?).owned_by(Owner::Host);
+    let clock = || clock::raise_to_floor(host, &ImageInfo::read(host)?).owned_by(Owner::Host);
     let clock = clock();
     let torn = if host.journal().sealed() { repair_node(host).owned_by(Owner::Host) } else { Ok(()) };
     // kubelet may have started before the device was sealed.

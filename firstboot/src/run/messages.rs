@@ -2,14 +2,14 @@
 //! What the loop says to people: on the console, on the card and for `firstboot status`.
 
 use super::facts::DeviceFacts;
-use super::seed_file::Found;
-use crate::boot_partition::{BootPartition, Places};
+use super::seed_file::SeedFile;
+use crate::boot_partition::{BootPartition, SeedLocator};
 use crate::containerd::repair::Progress;
 use crate::fault::{Code, Fault};
 use crate::host::Host;
 use crate::image::ImageInfo;
 use crate::journal::facts::Fact;
-use crate::report::{Facts, Reporter, describe, reporter_beside};
+use crate::report::{Facts, Reporter, describe, reporter_with};
 use crate::status::{STATUS_NAME, State, Status, padded};
 use crate::text::{timestamp, unix_seconds};
 use std::time::{Duration, SystemTime};
@@ -19,9 +19,9 @@ pub(super) fn refuse_seed(
     host: &Host,
     image: &ImageInfo,
     until: SystemTime,
-    seen: Option<&Found>,
+    seen: Option<&SeedFile>,
 ) -> Result<(), Fault> {
-    let Some(found) = seen.filter(|found| !found.place.carried) else { return Ok(()) };
+    let Some(found) = seen.filter(|found| !found.place.removable) else { return Ok(()) };
     let mut reporter = reporter(host, found, image);
     let node = host.journal().fact(Fact::Node).unwrap_or_default().to_owned();
     let text = format!(
@@ -33,7 +33,7 @@ pub(super) fn refuse_seed(
     Ok(())
 }
 
-pub(super) fn reporter<'a>(host: &'a Host, found: &Found, image: &ImageInfo) -> Reporter<'a> {
+pub(super) fn reporter<'a>(host: &'a Host, found: &SeedFile, image: &ImageInfo) -> Reporter<'a> {
     reporter_at(host, found.boot.clone(), image)
 }
 
@@ -43,8 +43,8 @@ pub(super) fn reporter_at<'a>(host: &'a Host, boot: Option<BootPartition>, image
 }
 
 /// How the repair of the runtime goes on, as the status has it.
-pub(crate) fn tell_repair(host: &Host, places: Places<'_>, progress: &Progress<'_>) {
-    let mut reporter = reporter_beside(host, &DeviceFacts, places);
+pub(crate) fn report_repair(host: &Host, places: SeedLocator<'_>, progress: &Progress<'_>) {
+    let mut reporter = reporter_with(host, &DeviceFacts, places);
     reporter.status.state = match progress {
         Progress::Begun => State::Working,
         Progress::Rebuilt => State::Joined,
@@ -53,33 +53,33 @@ pub(crate) fn tell_repair(host: &Host, places: Places<'_>, progress: &Progress<'
     reporter.write();
 }
 
-pub(super) fn finished(host: &Host, found: &Found, image: &ImageInfo, until: Option<&str>, started: Duration) {
+pub(super) fn finished(host: &Host, found: &SeedFile, image: &ImageInfo, until: Option<&str>, started: Duration) {
     let mut reporter = reporter(host, found, image);
     if !host.journal().sealed() {
         reporter.say(&format!("stopped after phase {}, as asked", until.unwrap_or_default()));
         return;
     }
-    tell_joined(host, &mut reporter, found.place.carried);
+    report_join(host, &mut reporter, found.place.removable);
     let node = host.journal().fact(Fact::Node).unwrap_or_default().to_owned();
-    let seed = if found.place.carried { "seed left on its stick" } else { "seed destroyed" };
+    let seed = if found.place.removable { "seed left on its stick" } else { "seed destroyed" };
     let took = host.sys().uptime().saturating_sub(started).as_secs_f64();
     reporter.say(&format!("node {node} is Ready, {seed} ({took:.1} s)"));
     host.sys().notify(&format!("STATUS=node {node} is Ready"));
 }
 
 /// The last word about a join.
-pub(super) fn tell_joined(host: &Host, reporter: &mut Reporter<'_>, carried: bool) {
+pub(super) fn report_join(host: &Host, reporter: &mut Reporter<'_>, removable: bool) {
     reporter.status.state = State::Joined;
-    if carried {
+    if removable {
         reporter.status.advice =
             Some("keep the stick labelled SEED safe, or delete the token: the stick still holds it".into());
     }
-    left_to_do(host, reporter);
+    manual_steps(host, reporter);
     reporter.write();
 }
 
 /// The same at a later boot, where the power went before it was said: the status would speak of work for ever.
-pub(super) fn tell_joined_at_last(host: &Host, image: &ImageInfo, boot: Option<BootPartition>, carried: bool) {
+pub(super) fn report_late_join(host: &Host, image: &ImageInfo, boot: Option<BootPartition>, removable: bool) {
     let said = |last: &Status| {
         let card = boot.as_ref().map(|boot| boot.read(STATUS_NAME).ok().flatten());
         let warned = DeviceFacts.warnings(host).iter().all(|warning| last.warnings.contains(warning));
@@ -87,15 +87,15 @@ pub(super) fn tell_joined_at_last(host: &Host, image: &ImageInfo, boot: Option<B
         last.state == State::Joined && warned && card.is_none_or(card_tells)
     };
     if !Reporter::last(host).as_ref().is_some_and(said) {
-        tell_joined(host, &mut reporter_at(host, boot, image), carried);
+        report_join(host, &mut reporter_at(host, boot, image), removable);
     }
 }
 
 /// Names what an administrator of the cluster has to do for this node: no node may do it itself.
-pub(super) fn left_to_do(host: &Host, reporter: &mut Reporter<'_>) {
-    let commands: Vec<String> = host.journal().lines(Fact::LeftToDo);
+pub(super) fn manual_steps(host: &Host, reporter: &mut Reporter<'_>) {
+    let commands: Vec<String> = host.journal().lines(Fact::ManualSteps);
     for command in &commands {
         reporter.say(&format!("left for an administrator of the cluster: {command}"));
     }
-    reporter.status.left_to_do = commands;
+    reporter.status.manual_steps = commands;
 }

@@ -27,6 +27,6 @@ pub(super) fn report_damage(host: &Host) -> anyhow::Result<()> {
         return Ok(());
     }
     let text = format!("firstboot repaired damaged files of this device: {}", damage.replace('\n', "; "));
-    events::tell(host, "StateRepaired", true, text, &host.boot_id()?.unwrap_or_default());
+    events::create_event(host, "StateRepaired", true, text, &host.boot_id()?.unwrap_or_default());
     host.note(Fact::DamageReported, &damage)
 }

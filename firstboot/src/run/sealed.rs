@@ -18,7 +18,7 @@ const GRACE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_secs(1);
 
 /// A device that was a node, and whose credential is unusable.
-pub(crate) struct Lost {
+pub(crate) struct LostCredential {
     /// Why, one line.
     pub(crate) why: String,
     /// Whether there is nothing more to learn about the time.
@@ -37,12 +37,12 @@ pub(crate) fn look_after(
     image: &ImageInfo,
     refuse: &dyn Fn(SystemTime) -> Result<(), Fault>,
     beside: &mut dyn FnMut(),
-) -> Result<Option<Lost>, Fault> {
-    let mut lost = Lost { why: String::new(), asked: false, tries: 0, next: Duration::ZERO };
+) -> Result<Option<LostCredential>, Fault> {
+    let mut lost = LostCredential { why: String::new(), asked: false, tries: 0, next: Duration::ZERO };
     if let Credential::Usable { until } = repaired(host).owned_by(Owner::Host)? {
         withdraw(host).owned_by(Owner::Host)?;
         refuse(until)?;
-        clock::compare_beside(host, image, beside)?;
+        clock::compare_with(host, image, beside)?;
         lost.asked = true;
     }
     let until = host.sys().uptime() + GRACE;
@@ -57,14 +57,14 @@ pub(crate) fn look_after(
     }
 }
 
-impl Lost {
+impl LostCredential {
     /// Whether the credential is good after all. Asks the cluster for its time until it has answered once.
     pub(crate) fn regained(&mut self, host: &Host, image: &ImageInfo) -> Result<bool, Fault> {
         let now = host.sys().uptime();
         if !self.asked && now >= self.next {
             match clock::once(host, image) {
                 Ok(by) => {
-                    clock::tell(host, by);
+                    clock::report_change(host, by);
                     self.asked = true;
                 }
                 Err(fault) if fault.owner() == Owner::Cluster => {

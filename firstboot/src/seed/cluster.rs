@@ -46,7 +46,7 @@ impl Reader {
             self.error(v.span().start, Code::ConflictingKeys, text);
         }
         if self.errors.is_empty() {
-            const IMPOSTOR: &str = "without it the cluster cannot be told from an impostor";
+            const IMPOSTOR: &str = "without it the cluster cannot be distinguished from an impostor";
             let missing = match (&apiserver, &token, &pins, &ca) {
                 (None, ..) => "apiserver is missing in [cluster]".to_owned(),
                 (_, None, ..) => "token is missing in [cluster]".to_owned(),

@@ -40,7 +40,7 @@ const REFUSED_FLAGS: [(&str, &str); 12] = [
     ("--apiserver-bind-port", "it belongs to control planes, and firstboot joins nodes"),
     ("--cri-socket", "the image brings its own container runtime"),
     ("--ignore-preflight-errors", "firstboot has checks of its own, and none that could be skipped"),
-    ("--patches", "a device has no such folder; use [kubelet.config]"),
+    ("--patches", "a device has no such directory; use [kubelet.config]"),
     ("--skip-phases", "firstboot has phases of its own, and none that could be skipped"),
     ("--rootfs", "firstboot works on the device that it runs on"),
     ("-v", "it only says how much kubeadm prints"),

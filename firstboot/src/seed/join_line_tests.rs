@@ -43,8 +43,8 @@ fn lines_as_people_paste_them() {
 
 #[test]
 fn a_spent_token_is_still_read() {
-    let line = format!("kubeadm join a:1 --token abcdef.{} --discovery-token-ca-cert-hash {HASH}", JoinToken::SPENT);
-    assert!(parse(&line).unwrap().token.is_spent());
+    let line = format!("kubeadm join a:1 --token abcdef.{} --discovery-token-ca-cert-hash {HASH}", JoinToken::ERASED);
+    assert!(parse(&line).unwrap().token.is_erased());
 }
 
 #[test]

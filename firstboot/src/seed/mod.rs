@@ -46,7 +46,7 @@ pub use harden::{Harden, OpenPort, Protocol};
 pub use kubelet::Kubelet;
 #[cfg(test)]
 pub(crate) use kubelet::is_kubelet_field;
-pub use model::{Asked, Cluster, Node, Seed, Trust};
+pub use model::{Cluster, Node, Seed, SeedRequest, Trust};
 pub use network::{Interface, Network, Security, Time, Wifi};
 pub use registries::{Mirror, Registry};
 pub use types::{CaPin, Cni, DEFAULT_PORT, Endpoint, JoinToken, NodeLabel, NodeName, Role, Taint, may_show};
@@ -73,14 +73,14 @@ pub const KEYS: &[(&str, &[&str])] = &[
 ///
 /// # Errors
 /// The first thing that is wrong, by line.
-pub fn asked(bytes: &[u8]) -> Result<Asked, Error> {
+pub fn parse_request(bytes: &[u8]) -> Result<SeedRequest, Error> {
     if bytes.len() <= MAX_SIZE {
         let text = text::decode(bytes)?;
         if DeTable::parse(&text).is_ok_and(|root| tables::is_reset_alone(root.get_ref())) {
-            return Ok(Asked::Reset { digest: digest(text.as_bytes()) });
+            return Ok(SeedRequest::Reset { digest: digest(text.as_bytes()) });
         }
     }
-    parse(bytes).map(|seed| Asked::Join(Box::new(seed)))
+    parse(bytes).map(|seed| SeedRequest::Join(Box::new(seed)))
 }
 
 /// Reads a seed that joins; UTF-8 with or without byte-order mark, or UTF-16 with one; any line ends.
@@ -109,7 +109,7 @@ pub fn parse(bytes: &[u8]) -> Result<Seed, Error> {
         public.replace_range(secret, "");
     }
     // Overwriting the token must not make it another seed.
-    let public = Zeroizing::new(public.replace(cluster.token.secret(), JoinToken::SPENT));
+    let public = Zeroizing::new(public.replace(cluster.token.secret(), JoinToken::ERASED));
     let digest = digest(public.as_bytes());
     Ok(Seed { cluster, node, network, time, kubelet, registries, access, harden, reset, digest })
 }

@@ -80,7 +80,7 @@ pub struct Node {
 
 /// What a seed file asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Asked {
+pub enum SeedRequest {
     /// To join; a device that has joined already is reset first where the seed says so.
     Join(Box<Seed>),
     /// To be reset, and to wait for a seed then: `reset = true` alone.

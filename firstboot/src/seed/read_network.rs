@@ -145,14 +145,14 @@ fn consistent(network: &Network) -> Result<(), (&'static str, Code, String)> {
         return Err((
             "vlan",
             Code::ConflictingKeys,
-            "vlan and wifi are both set in [network]: a radio network carries no VLANs".to_owned(),
+            "vlan and wifi are both set in [network]: a Wi-Fi network carries no VLANs".to_owned(),
         ));
     }
     if !network.dhcp && addresses.is_empty() {
         return Err((
             "dhcp",
             Code::MissingKey,
-            "addresses is missing in [network]: without DHCP somebody has to say them".to_owned(),
+            "addresses is missing in [network]: they are required without DHCP".to_owned(),
         ));
     }
     for (number, address) in addresses.iter().enumerate() {

@@ -17,7 +17,7 @@ use crate::names::is_dns_subdomain;
 pub struct Registry {
     /// As image names have it: `HOST` or `HOST:PORT`; `*` stands for every registry without a table of its own.
     pub name: String,
-    /// Asked before the registry itself, in order.
+    /// SeedRequest before the registry itself, in order.
     pub mirrors: Vec<Mirror>,
     /// CA certificates of the mirrors, or without mirrors of the registry; PEM.
     pub ca: Option<String>,

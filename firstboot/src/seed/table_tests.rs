@@ -43,8 +43,8 @@ fn kubeadms_line_is_a_cluster() {
     assert!(expires.cluster.token_expires.is_some());
     // The device overwrites the token in the line too, and it stays the same seed.
     let text = by_line(&pinned(), "");
-    let spent = read(&text.replace("q7w2e9r4t1y6u8i3", JoinToken::SPENT));
-    assert!(spent.cluster.token.is_spent());
+    let spent = read(&text.replace("q7w2e9r4t1y6u8i3", JoinToken::ERASED));
+    assert!(spent.cluster.token.is_erased());
     assert_eq!(spent.digest(), read(&text).digest());
 }
 
@@ -162,7 +162,7 @@ fn bad() -> Vec<(String, &'static str)> {
         ("version = 1\njoin = 1\n".to_owned(), "seed.toml:2: join must be a string in quotes"),
         (
             by_line("", ""),
-            "seed.toml:2: join has no --discovery-token-ca-cert-hash: without it the cluster cannot be told from an \
+            "seed.toml:2: join has no --discovery-token-ca-cert-hash: without it the cluster cannot be distinguished from an \
              impostor (ca-cert in [cluster] does as well)",
         ),
         (
@@ -217,10 +217,7 @@ fn bad() -> Vec<(String, &'static str)> {
             "seed.toml:7: malformed interface in [network]: expected the MAC address of one interface",
         ),
         (network("dhcp = \"yes\""), "seed.toml:7: dhcp in [network] must be true or false"),
-        (
-            network("dhcp = false"),
-            "seed.toml:7: addresses is missing in [network]: without DHCP somebody has to say them",
-        ),
+        (network("dhcp = false"), "seed.toml:7: addresses is missing in [network]: they are required without DHCP"),
         (network("addresses = \"192.0.2.10\""), ADDRESS),
         (network("addresses = \"192.0.2.0/24\""), ADDRESS),
         (network("addresses = \"192.0.2.255/24\""), ADDRESS),
@@ -260,7 +257,7 @@ fn bad() -> Vec<(String, &'static str)> {
         (network("vlan = \"42\""), "seed.toml:7: vlan in [network] must be a number from 1 to 4094"),
         (
             network("vlan = 42\nwifi = { ssid = \"a\", password = \"12345678\", country = \"DE\" }"),
-            "seed.toml:7: vlan and wifi are both set in [network]: a radio network carries no VLANs",
+            "seed.toml:7: vlan and wifi are both set in [network]: a Wi-Fi network carries no VLANs",
         ),
         (
             network("wifi = \"home\""),

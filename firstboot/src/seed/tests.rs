@@ -82,8 +82,8 @@ fn editors_and_their_encodings() {
     }
     let other = parse(plain.replace("edge-1", "edge-2").as_bytes()).unwrap();
     assert_ne!(other.digest(), want.digest());
-    let spent = parse(plain.replace(want.cluster.token.secret(), JoinToken::SPENT).as_bytes()).unwrap();
-    assert!(spent.cluster.token.is_spent() && !want.cluster.token.is_spent());
+    let spent = parse(plain.replace(want.cluster.token.secret(), JoinToken::ERASED).as_bytes()).unwrap();
+    assert!(spent.cluster.token.is_erased() && !want.cluster.token.is_erased());
     assert_eq!(spent.digest(), want.digest());
     assert_eq!(
         parse(&le[..le.len() - 1]).unwrap_err().to_string(),
@@ -155,7 +155,7 @@ fn bad() -> Vec<(String, &'static str)> {
         (with(&format!("token = {token_line}"), ""), "seed.toml:2: token is missing in [cluster]"),
         (
             with(&format!("ca-cert-hashes = {pin}"), ""),
-            "seed.toml:2: ca-cert-hashes is missing in [cluster]: without it the cluster cannot be told from an \
+            "seed.toml:2: ca-cert-hashes is missing in [cluster]: without it the cluster cannot be distinguished from an \
              impostor (ca-cert does as well)",
         ),
         (with(&token_line, "\"\""), TOKEN),
@@ -278,7 +278,7 @@ fn nothing_printable_holds_the_secret() {
     assert!(!shown.contains(other) && !shown.contains("hunter22") && shown.contains("«secret»"), "{shown}");
     let json = serde_json::to_string(&(&seed.cluster, &seed.network.via)).unwrap();
     assert!(!json.contains(other) && !json.contains("hunter22"), "{json}");
-    assert!(json.contains(JoinToken::SPENT) && json.contains("http://proxy:3128"), "{json}");
+    assert!(json.contains(JoinToken::ERASED) && json.contains("http://proxy:3128"), "{json}");
 }
 
 #[test]
@@ -296,16 +296,16 @@ fn every_cut_of_a_seed_is_read_or_refused_without_the_secret() {
 
 #[test]
 fn a_reset_alone_is_told_from_a_seed_that_joins() {
-    let read = |text: &str| asked(text.as_bytes());
+    let read = |text: &str| parse_request(text.as_bytes());
     for alone in ["version = 1\nreset = true\n", "\u{feff}version = 1\r\n# away with it\r\nreset = true\r\n"] {
-        assert!(matches!(read(alone), Ok(Asked::Reset { digest }) if digest.len() == 16), "{alone}");
+        assert!(matches!(read(alone), Ok(SeedRequest::Reset { digest }) if digest.len() == 16), "{alone}");
     }
     for none in ["version = 1\nreset = false\n", "version = 1\nreset = true\n[network]\ndhcp = true\n"] {
         assert_eq!(read(none).unwrap_err().to_string(), "seed.toml: table [cluster] is missing");
     }
     assert!(read("version = 2\nreset = true\n").is_err() && read("reset = true\n").is_err());
     let of = |text: &str| match read(text) {
-        Ok(Asked::Join(seed)) => seed.reset,
+        Ok(SeedRequest::Join(seed)) => seed.reset,
         other => panic!("{other:?}"),
     };
     let with = |line: &str| seed("").replacen("version = 1", &format!("version = 1\n{line}"), 1);

@@ -24,14 +24,14 @@ pub struct JoinToken {
 
 impl JoinToken {
     /// What firstboot leaves in place of the secret once the certificate works.
-    pub const SPENT: &str = "****************";
+    pub const ERASED: &str = "****************";
 
     /// Whether the secret was overwritten by an earlier run; if the power went meanwhile, only a part of it was.
-    pub fn is_spent(&self) -> bool {
+    pub fn is_erased(&self) -> bool {
         self.secret.expose().contains('*')
     }
 
-    /// Reads `abcdef.0123456789abcdef`: 6 and 16 characters a-z0-9, or the secret overwritten ([`Self::SPENT`]), if only
+    /// Reads `abcdef.0123456789abcdef`: 6 and 16 characters a-z0-9, or the secret overwritten ([`Self::ERASED`]), if only
     /// in part.
     pub fn parse(text: &str) -> Result<Self, String> {
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
@@ -67,7 +67,7 @@ impl JoinToken {
 /// The token as if it were used up: `abcdef.****************`.
 impl fmt::Display for JoinToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.id, Self::SPENT)
+        write!(f, "{}.{}", self.id, Self::ERASED)
     }
 }
 

@@ -35,7 +35,7 @@ pub struct Placed {
     pub length: u64,
 }
 
-/// Places the partitions one after another, each on a whole MiB.
+/// SeedLocator the partitions one after another, each on a whole MiB.
 pub fn plan(target: &Target, ids: &Ids, root_size: u64) -> Result<Vec<Placed>> {
     let mut offset = MIB;
     let mut placed = Vec::new();

@@ -7,7 +7,7 @@ mod put;
 pub use put::put;
 
 use anyhow::{Context, Result, anyhow};
-use firstboot::seed::{Asked, Seed, Trust};
+use firstboot::seed::{Seed, SeedRequest, Trust};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -44,16 +44,16 @@ pub fn main(args: &Args) -> Result<()> {
     match &args.command {
         Command::New(args) => new::main(args),
         Command::Check { file } => {
-            match asked(&read(file)?)? {
-                Asked::Join(seed) => println!("{}", describe(&seed)),
-                Asked::Reset { .. } => println!("good: resets the device, which then waits for a seed"),
+            match parse_request(&read(file)?)? {
+                SeedRequest::Join(seed) => println!("{}", describe(&seed)),
+                SeedRequest::Reset { .. } => println!("good: resets the device, which then waits for a seed"),
             }
             Ok(())
         }
         Command::Put { file, disk, unchecked } => {
             let bytes = read(file)?;
             if !unchecked {
-                asked(&bytes).context("check the seed (--unchecked writes it as it is)")?;
+                parse_request(&bytes).context("check the seed (--unchecked writes it as it is)")?;
             }
             put(&bytes, disk)?;
             println!("seed.toml is on the boot partition of {}", disk.display());
@@ -72,8 +72,8 @@ fn parse(bytes: &[u8]) -> Result<Seed> {
 }
 
 /// The same for one that may ask for a reset alone.
-fn asked(bytes: &[u8]) -> Result<Asked> {
-    firstboot::seed::asked(bytes).map_err(refused)
+fn parse_request(bytes: &[u8]) -> Result<SeedRequest> {
+    firstboot::seed::parse_request(bytes).map_err(refused)
 }
 
 /// Code and text, as the device gives them.

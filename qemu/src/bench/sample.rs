@@ -56,7 +56,7 @@ pub struct Sample {
     pub peak_mib: f64,
     /// Requests without a certificate: distinct audit ids of anonymous and bootstrap identities.
     pub requests: usize,
-    /// Places on the raw disk that hold the token's secret after the device was switched off.
+    /// SeedLocator on the raw disk that hold the token's secret after the device was switched off.
     pub token_places: usize,
     /// Seconds to install the bundle's files and container images; the same for both.
     pub install: f64,

@@ -227,9 +227,9 @@ fn tools(arch: Arch) -> Result<Vec<u8>> {
     archive(&scratch)
 }
 
-fn archive(folder: &Path) -> Result<Vec<u8>> {
+fn archive(directory: &Path) -> Result<Vec<u8>> {
     let mut command = Command::new("tar");
-    command.args(["--create", "--owner=0", "--group=0", "--file=-", "--directory"]).arg(folder).arg(".");
+    command.args(["--create", "--owner=0", "--group=0", "--file=-", "--directory"]).arg(directory).arg(".");
     let bytes = imagebuild::cmd::output(&mut command).context("pack Lynis")?;
     ensure!(!bytes.is_empty(), "pack Lynis: it has no files");
     Ok(bytes)

@@ -47,8 +47,8 @@ const RELEASE: &str = "6.12.57+deb13-amd64";
 
 fn put(root: &Path, path: &str, mode: u32, bytes: &[u8]) -> Result<()> {
     let path = root.join(path.trim_start_matches('/'));
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
     }
     fs::write(&path, bytes).with_context(|| format!("write {}", path.display()))?;
     Ok(fs::set_permissions(&path, fs::Permissions::from_mode(mode))?)
@@ -59,8 +59,8 @@ fn put(root: &Path, path: &str, mode: u32, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// When it cannot be written.
 pub fn flashed(root: &Path) -> Result<()> {
-    for folder in FOLDERS {
-        fs::create_dir_all(root.join(folder))?;
+    for directory in FOLDERS {
+        fs::create_dir_all(root.join(directory))?;
     }
     for (path, mode, text) in FILES {
         put(root, path, *mode, text.as_bytes())?;
@@ -116,9 +116,9 @@ pub fn power_on(root: &Path, serial: &str) -> Result<String> {
     let last = fs::read_to_string(root.join(BOOT_ID)).unwrap_or_default();
     let last: u64 = last.trim().rsplit('-').next().and_then(|n| n.parse().ok()).unwrap_or(0);
     let boot_id = format!("00000000-0000-4000-8000-{:012}", last + 1);
-    for folder in ["run", "proc", "sys"] {
-        let _ = fs::remove_dir_all(root.join(folder));
-        fs::create_dir_all(root.join(folder))?;
+    for directory in ["run", "proc", "sys"] {
+        let _ = fs::remove_dir_all(root.join(directory));
+        fs::create_dir_all(root.join(directory))?;
     }
     let release = fs::read_dir(root.join("boot"))
         .ok()

@@ -20,13 +20,13 @@ use firstboot::boot_partition::{BootPartition, Place, find_all, formatted_for_te
 use firstboot::fault::{Code, Fault};
 use firstboot::host::Host;
 use firstboot::host::exclusions::Exclusions;
-use firstboot::host::fake::{Fake, Seen};
+use firstboot::host::fake::{Fake, Recorded};
 use firstboot::host::kept::copy_of;
-use firstboot::reset::{Done, by_command, work_beside};
+use firstboot::reset::{Done, by_command, work_with};
 use firstboot::run::facts::DeviceFacts;
 use firstboot::run::run_phases;
 use firstboot::status::STATUS_NAME;
-use firstboot::{network_part, seed};
+use firstboot::{join_worker, seed};
 use qemu::control_plane::ControlPlane;
 use serde_json::Value;
 use stand_in::StandIn;
@@ -126,8 +126,8 @@ pub fn readdress(root: &Path, boot: &BootPartition, from: &str, to: &str) -> Res
             boot.write(name, &new)?;
         }
     }
-    for folder in ["etc/kubernetes", "var/lib/firstboot"] {
-        let Ok(entries) = std::fs::read_dir(root.join(folder)) else { continue };
+    for directory in ["etc/kubernetes", "var/lib/firstboot"] {
+        let Ok(entries) = std::fs::read_dir(root.join(directory)) else { continue };
         for entry in entries {
             let path = entry?.path();
             if !path.is_file() || path.is_symlink() {
@@ -185,11 +185,11 @@ impl Device {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn flashed(folder: &Path, serial: &str, seed: &str) -> Result<Self> {
-        let root = folder.join("root");
+    pub fn flashed(directory: &Path, serial: &str, seed: &str) -> Result<Self> {
+        let root = directory.join("root");
         std::fs::create_dir_all(&root)?;
         ground::flashed(&root)?;
-        let boot = formatted_for_tests(&folder.join("boot.img"), 0, CARD as u64)?;
+        let boot = formatted_for_tests(&directory.join("boot.img"), 0, CARD as u64)?;
         boot.write("seed.toml", seed.as_bytes())?;
         // As the image builder leaves it: of its full size.
         boot.write(STATUS_NAME, &firstboot::status::padded("state: waiting for a seed\n"))?;
@@ -226,7 +226,7 @@ impl Device {
             looks.set(looks.get() + 1);
             ensure!(looks.get() < LOOKS, "{NOBODY}");
             let there = boot.card.as_ref().map_or_else(|| vec![self.boot.clone()], |card| card());
-            Ok(there.into_iter().map(|partition| Place { partition, carried: false }).collect())
+            Ok(there.into_iter().map(|partition| Place { partition, removable: false }).collect())
         };
         let done = run_phases(&self.root, Box::new(fake), None, firstboot::phases::PHASES, &places);
         Ok(self.outcome(done, &seen, &beside))
@@ -250,13 +250,13 @@ impl Device {
             let host = Host::open(&self.root, Box::new(Fake::new().0)).map_err(|e| Fault::new(Code::Host, e))?;
             by_command(&host, &Exclusions::default())
         };
-        let places = |_: &str| Ok(vec![Place { partition: self.boot.clone(), carried: false }]);
-        let done = asked().and_then(|_| work_beside(&self.root, Box::new(fake), &DeviceFacts, &places));
+        let places = |_: &str| Ok(vec![Place { partition: self.boot.clone(), removable: false }]);
+        let done = asked().and_then(|_| work_with(&self.root, Box::new(fake), &DeviceFacts, &places));
         Ok(self.outcome(done, &seen, &beside))
     }
 
     /// The scripted machine, switched on.
-    fn machine(&self, before: Before, restart: bool) -> Result<(Fake, Rc<Seen>, Rc<StandIn>)> {
+    fn machine(&self, before: Before, restart: bool) -> Result<(Fake, Rc<Recorded>, Rc<StandIn>)> {
         if !restart {
             ground::power_on(&self.root, &self.serial)?;
         }
@@ -268,12 +268,12 @@ impl Device {
             .answering(move |argv| answers.answer(argv))
             .feeding(move |argv, input| feeds.feed(argv, input))
             .sockets_below(&self.root)
-            .serving(network_part::SOCKET, |stream| drop(network_part::confined::serve(&stream)))
+            .serving(join_worker::SOCKET, |stream| drop(join_worker::confined::serve(&stream)))
             .before(before);
         Ok((fake, seen, beside))
     }
 
-    fn outcome(&self, done: Result<(), Fault>, seen: &Seen, beside: &StandIn) -> Outcome {
+    fn outcome(&self, done: Result<(), Fault>, seen: &Recorded, beside: &StandIn) -> Outcome {
         let status = self.boot.read(STATUS_NAME).ok().flatten().unwrap_or_default();
         Outcome {
             done,

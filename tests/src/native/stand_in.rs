@@ -77,11 +77,11 @@ impl StandIn {
     fn start(&self, unit: &str) -> Result<()> {
         match unit {
             "containerd.service" if self.runtime.borrow().is_none() => {
-                let folder = self.root.join("run/containerd");
-                fs::create_dir_all(&folder)?;
+                let directory = self.root.join("run/containerd");
+                fs::create_dir_all(&directory)?;
                 let store = self.root.join(STORE);
                 fs::create_dir_all(&store)?;
-                *self.runtime.borrow_mut() = Some(Runtime::start(&folder.join("containerd.sock"), store)?);
+                *self.runtime.borrow_mut() = Some(Runtime::start(&directory.join("containerd.sock"), store)?);
                 Ok(())
             }
             "kubelet.service" if !self.kubelet.get() => self.start_kubelet(),
@@ -100,8 +100,8 @@ impl StandIn {
     /// Without a certificate it ends at once, and systemd starts it again until there is one.
     fn start_kubelet(&self) -> Result<()> {
         let Ok(node) = Cluster::as_node(&self.root) else { return Ok(()) };
-        for folder in ["var/lib/kubelet/pods", "var/log/pods", "var/log/containers"] {
-            fs::create_dir_all(self.root.join(folder))?;
+        for directory in ["var/lib/kubelet/pods", "var/log/pods", "var/log/containers"] {
+            fs::create_dir_all(self.root.join(directory))?;
         }
         fs::write(self.root.join("var/lib/kubelet/cpu_manager_state"), "{}")?;
         node.register(&self.node, &ground::boot_id(&self.root)).context("register the node")?;

@@ -31,22 +31,22 @@ pub type Tree = BTreeMap<String, Entry>;
 /// When something cannot be read.
 pub fn read(root: &Path, before: &Tree) -> Result<Tree> {
     let mut found = Tree::new();
-    let mut folders = vec![String::new()];
-    while let Some(folder) = folders.pop() {
-        let path = root.join(&folder);
+    let mut directories = vec![String::new()];
+    while let Some(directory) = directories.pop() {
+        let path = root.join(&directory);
         for entry in fs::read_dir(&path).with_context(|| format!("list {}", path.display()))? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if folder.is_empty() && NOT_ON_DISK.contains(&name.as_str()) {
+            if directory.is_empty() && NOT_ON_DISK.contains(&name.as_str()) {
                 continue;
             }
-            let below = if folder.is_empty() { name } else { format!("{folder}/{name}") };
+            let below = if directory.is_empty() { name } else { format!("{directory}/{name}") };
             let kind = entry.file_type()?;
             let mode = || Ok::<_, std::io::Error>(entry.metadata()?.permissions().mode() & 0o7777);
             let what = if kind.is_symlink() {
                 Entry::Link(fs::read_link(entry.path())?.to_string_lossy().into_owned())
             } else if kind.is_dir() {
-                folders.push(below.clone());
+                directories.push(below.clone());
                 Entry::Folder(mode()?)
             } else {
                 let bytes = fs::read(entry.path()).with_context(|| format!("read {below}"))?;

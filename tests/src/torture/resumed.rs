@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A moment of a recorded disk gone on with natively: its root file system below a folder, its boot partition where it is.
+//! A moment of a recorded disk gone on with natively: its root file system below a directory, its boot partition where it is.
 //!
 //! What no boot changes (/usr, the bundle in it) is read off the image once, and linked. The API server has another address
 //! here than guests have for it, which seed, files and cluster-info are given.
@@ -32,8 +32,8 @@ impl<'a> Resumed<'a> {
     pub(super) fn new(plane: &'a ControlPlane, before: &DiskImage, dir: &Path) -> Result<Self> {
         let image = dir.join("image");
         before.extract(&["/"], &image).context("read the image's root file system")?;
-        for folder in CHANGED {
-            remove(&image.join(folder.trim_start_matches('/')))?;
+        for directory in CHANGED {
+            remove(&image.join(directory.trim_start_matches('/')))?;
         }
         publish_server(plane, &plane.endpoint_for_host())?;
         Ok(Resumed { plane, cluster: Cluster::of(plane)?, image, root: dir.join("root") })
@@ -62,10 +62,10 @@ impl<'a> Resumed<'a> {
     }
 }
 
-fn remove(folder: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(folder) {
+fn remove(directory: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(directory) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(e).with_context(|| format!("remove {}", folder.display()))
+            Err(e).with_context(|| format!("remove {}", directory.display()))
         }
         _ => Ok(()),
     }

@@ -9,11 +9,11 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use firstboot::fault::{Code, Fault, Owner};
+use firstboot::join_worker::confined;
+use firstboot::join_worker::privileged::obtain;
 use firstboot::kube::contract::{JoinHost, JoinInput, Joined};
 use firstboot::kube::csr::{Key, Request};
 use firstboot::kube::node::NodeClient;
-use firstboot::network_part::confined;
-use firstboot::network_part::privileged::obtain;
 use firstboot::secret::Secret;
 use firstboot::seed::{self, Seed};
 use qemu::control_plane::ControlPlane;
@@ -71,18 +71,18 @@ impl JoinHost for Bench {
 }
 
 impl Bench {
-    /// One attempt. As on a device, but for the sandbox: what is asked of the network is asked by the network part.
+    /// One attempt. As on a device, but for the sandbox: what is asked of the network is asked by the join worker.
     pub fn join(&mut self, seed: &Seed, node: &str) -> Result<Joined, Fault> {
         let (here, there) = UnixStream::pair().unwrap();
-        let network_part = std::thread::spawn(move || confined::serve(&there));
+        let join_worker = std::thread::spawn(move || confined::serve(&there));
         let joined = self.join_through(&here, seed, node);
         drop(here);
-        let _ = network_part.join().unwrap();
+        let _ = join_worker.join().unwrap();
         joined
     }
 
-    /// One attempt, by the network part at the other end.
-    pub fn join_through(&mut self, network_part: &UnixStream, seed: &Seed, node: &str) -> Result<Joined, Fault> {
+    /// One attempt, by the join worker at the other end.
+    pub fn join_through(&mut self, join_worker: &UnixStream, seed: &Seed, node: &str) -> Result<Joined, Fault> {
         self.node = node.to_owned();
         let input = JoinInput {
             cluster: seed.cluster.clone(),
@@ -96,7 +96,7 @@ impl Bench {
             csr_wait: self.csr_wait,
             ready_wait: self.ready_wait,
         };
-        let joined = obtain(network_part, &input, self);
+        let joined = obtain(join_worker, &input, self);
         let fault = joined.as_ref().err();
         let shown = format!("{:?} {:?} {:?}", fault.map(Fault::to_string), fault, self.told);
         assert!(!shown.contains(seed.cluster.token.secret()), "a message holds the token: {shown}");

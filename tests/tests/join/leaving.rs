@@ -10,7 +10,7 @@ use firstboot::host::Host;
 use firstboot::host::exclusions::Exclusions;
 use firstboot::host::fake::Fake;
 use firstboot::kube::node::NodeClient;
-use firstboot::reset::{Done, by_command, work_beside};
+use firstboot::reset::{Done, by_command, work_with};
 use firstboot::run::facts::DeviceFacts;
 use qemu::control_plane::{ControlPlane, condition};
 use serde_json::{Value, json};
@@ -47,8 +47,8 @@ fn reset(machine: &Machine, node: &str) -> Vec<String> {
     assert_eq!(asked, Done::Reset(Some(format!("kubectl delete node {node}"))));
     let (fake, seen) = Fake::new();
     let boot = machine.boot.clone();
-    let places = move |_: &str| Ok(vec![Place { partition: boot.clone(), carried: false }]);
-    work_beside(machine.disk.path(), Box::new(fake), &DeviceFacts, &places).unwrap();
+    let places = move |_: &str| Ok(vec![Place { partition: boot.clone(), removable: false }]);
+    work_with(machine.disk.path(), Box::new(fake), &DeviceFacts, &places).unwrap();
     seen.lines.take()
 }
 

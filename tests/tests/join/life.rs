@@ -55,9 +55,9 @@ fn seed(plane: &ControlPlane, token: &str) -> String {
 impl Life {
     /// Lives it.
     pub fn lived(plane: &ControlPlane, serial: &str) -> Self {
-        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let token = plane.create_token("1h").unwrap();
-        let device = Device::flashed(folder.path(), serial, &seed(plane, &token)).unwrap();
+        let device = Device::flashed(directory.path(), serial, &seed(plane, &token)).unwrap();
         let flashed = tree::read(&device.root, &Tree::new()).unwrap();
         let recorder = Rc::new(Recorder::default());
         let (notes, noted) = (recorder.clone(), device.clone());
@@ -76,7 +76,7 @@ impl Life {
             cluster: Cluster::of(plane).unwrap(),
             token,
             registered,
-            _folder: folder,
+            _folder: directory,
         };
         life.is_over(&outcome).unwrap();
         assert_eq!(life.cluster.csrs_by(&life.token).unwrap().len(), 1);

@@ -13,12 +13,12 @@ use firstboot::boot_partition::{BootPartition, Place, formatted_for_tests};
 use firstboot::bundle::{BUNDLE_DIR, Manifest};
 use firstboot::fault::Fault;
 use firstboot::host::Host;
-use firstboot::host::fake::{Fake, Seen};
+use firstboot::host::fake::{Fake, Recorded};
 use firstboot::image::{IMAGE_INFO, ImageInfo};
-use firstboot::network_part;
+use firstboot::join_worker;
 use firstboot::phase::Phase;
 use firstboot::phases::PHASES;
-use firstboot::phases::context::Cx;
+use firstboot::phases::context::PhaseContext;
 use firstboot::run::run_phases;
 use firstboot::status::STATUS_NAME;
 use qemu::control_plane::ControlPlane;
@@ -54,7 +54,12 @@ impl Machine {
     }
 
     /// Switches it on. `look` is called each time that the device looks for a seed.
-    pub fn run(&self, phases: &[&str], fuse: Option<u32>, look: impl Fn(&Seen)) -> (Result<(), Fault>, Vec<String>) {
+    pub fn run(
+        &self,
+        phases: &[&str],
+        fuse: Option<u32>,
+        look: impl Fn(&Recorded),
+    ) -> (Result<(), Fault>, Vec<String>) {
         let (fake, seen) = Fake::new();
         seen.fuse.set(fuse);
         self.run_on(fake, seen, phases, look)
@@ -63,20 +68,20 @@ impl Machine {
     fn run_on(
         &self,
         fake: Fake,
-        seen: Rc<Seen>,
+        seen: Rc<Recorded>,
         phases: &[&str],
-        look: impl Fn(&Seen),
+        look: impl Fn(&Recorded),
     ) -> (Result<(), Fault>, Vec<String>) {
         let places = {
-            let seen: Rc<Seen> = seen.clone();
+            let seen: Rc<Recorded> = seen.clone();
             let boot = self.boot.clone();
             move |_label: &str| {
                 look(&seen);
-                Ok(vec![Place { partition: boot.clone(), carried: false }])
+                Ok(vec![Place { partition: boot.clone(), removable: false }])
             }
         };
-        // The network part, unconfined, in this process.
-        let fake = fake.serving(network_part::SOCKET, |stream| drop(network_part::confined::serve(&stream)));
+        // The join worker, unconfined, in this process.
+        let fake = fake.serving(join_worker::SOCKET, |stream| drop(join_worker::confined::serve(&stream)));
         let done = run_phases(self.disk.path(), Box::new(fake), phases.last().copied(), &table(phases), &places);
         let lines = seen.lines.take();
         (done, lines)
@@ -92,7 +97,7 @@ impl Machine {
 }
 
 /// These rows of the device's table.
-fn table(names: &[&str]) -> Vec<Phase<Cx>> {
+fn table(names: &[&str]) -> Vec<Phase<PhaseContext>> {
     let rows = PHASES.iter().filter(|p| names.contains(&p.name));
     rows.map(|p| Phase { name: p.name, check: p.check, apply: p.apply }).collect()
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The device binary's own network part, in its sandbox, natively: the same file that an image holds, as another account.
+//! The device binary's own join worker, in its sandbox, natively: the same file that an image holds, as another account.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

@@ -4,7 +4,7 @@
 use super::*;
 use crate::check::Verdict;
 use crate::harden::overrides::SeedOverrides;
-use crate::host::fake::{Fake, Seen};
+use crate::host::fake::{Fake, Recorded};
 use crate::seed::SshKey;
 use std::path::Path;
 use std::rc::Rc;
@@ -14,7 +14,7 @@ const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\nsshd:x:998:998::/run/sshd
 const SHADOW: &str = "root:!*:20000:0:99999:7:::\nsshd:!*:20000:0:99999:7:::\n";
 
 /// A device with OpenSSH, on which ssh-keygen generates a key.
-fn machine(root: &Path) -> (Host, Rc<Seen>) {
+fn machine(root: &Path) -> (Host, Rc<Recorded>) {
     let (fake, seen) = Fake::new();
     let run = root.join("run");
     let fake = fake.answering(move |argv| match argv {

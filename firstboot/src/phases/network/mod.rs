@@ -4,7 +4,7 @@
 //! Without the table every wired interface uses DHCP and router advertisements. This phase does not wait for an address
 //! (see `online`); it waits for a carrier only where the interface cannot be selected without one.
 
-use super::context::Cx;
+use super::context::PhaseContext;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::host::managed_files::{self, Changes, File};
@@ -25,7 +25,7 @@ enum Manager {
     NetworkManager,
 }
 
-pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
+pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
     let held = || -> Result<bool> {
         let network = &cx.seed.network;
         let Some(link) = select_link::link(&cx.host, network)? else { return Ok(false) };
@@ -40,7 +40,7 @@ pub(super) fn check(cx: &Cx) -> Result<bool, Fault> {
     held().owned_by(Owner::Host)
 }
 
-pub(super) fn apply(cx: &Cx) -> Result<(), Fault> {
+pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     let network = &cx.seed.network;
     let manager = manager(&cx.host).owned_by(Owner::Host)?;
     if network.wifi.is_some() && manager == Manager::Networkd {

@@ -3,14 +3,14 @@
 //! themselves with the real systemd-networkd.
 
 use super::*;
-use crate::host::fake::{Fake, Seen};
+use crate::host::fake::{Fake, Recorded};
 use crate::network::tests::text;
 use crate::phases::tests::cx;
 use crate::test_files::put_for_tests;
 use std::path::Path;
 use std::rc::Rc;
 
-fn machine(root: &Path, lines: &str) -> (Cx, Rc<Seen>) {
+fn machine(root: &Path, lines: &str) -> (PhaseContext, Rc<Recorded>) {
     let (fake, seen) = Fake::new();
     (cx(root, fake, &text(lines)), seen)
 }

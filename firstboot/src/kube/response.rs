@@ -17,7 +17,7 @@ use crate::fault::Code;
 const LAST_SECOND: i64 = 253_402_300_799;
 
 /// A request, as messages name it.
-pub(super) struct Asked<'a> {
+pub(super) struct RequestLine<'a> {
     /// `host:port`.
     pub host: String,
     /// Method.
@@ -26,7 +26,7 @@ pub(super) struct Asked<'a> {
     pub path: &'a str,
 }
 
-impl Asked<'_> {
+impl RequestLine<'_> {
     /// Why an answer other than 2xx came.
     pub fn refusal(&self, status: StatusCode, headers: &HeaderMap, bytes: &[u8]) -> Error {
         let host = &self.host;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The network part itself.
+//! The join worker itself.
 
-use super::message::{Accepted, Task, Told, receive, send};
+use super::message::{Accepted, JoinRequest, WorkerMessage, receive, send};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::kube::contract::{JoinHost, Joined};
 use crate::kube::csr::Request;
@@ -27,30 +27,30 @@ pub fn run() -> Result<(), Fault> {
         Ok(stream)
     };
     let stream = connection()
-        .context("take the connection to the privileged part: firstboot.service starts this, nobody else")
+        .context("take the connection to the privileged part: only firstboot.service may start this")
         .owned_by(Owner::Host)?;
     let missing = match sandbox::enter() {
         Ok(missing) => missing,
         Err(why) => {
             let fault =
-                Fault { code: Code::NotConfined, cause: why.context("confine the network part"), retry_after: None };
-            return tell(&stream, &failed(&fault)).owned_by(Owner::Host);
+                Fault { code: Code::NotConfined, cause: why.context("confine the join worker"), retry_after: None };
+            return send(&stream, &failed(&fault)).owned_by(Owner::Host);
         }
     };
     for notice in missing.notices() {
-        tell(&stream, &Told::Notice(notice.to_owned())).owned_by(Owner::Host)?;
+        deliver(&stream, &WorkerMessage::Notice(notice.to_owned())).owned_by(Owner::Host)?;
     }
-    tell_panics(&stream).owned_by(Owner::Host)?;
+    report_panics(&stream).owned_by(Owner::Host)?;
     serve(&stream).owned_by(Owner::Host)
 }
 
 /// A program that stops in the middle says so where a person will read it: its standard error is not shown.
-fn tell_panics(stream: &UnixStream) -> Result<()> {
+fn report_panics(stream: &UnixStream) -> Result<()> {
     let stream = stream.try_clone().context("copy the connection to the privileged part")?;
     std::panic::set_hook(Box::new(move |why| {
         // The cause is outside of this device, so it is worth another try.
-        let fault = Fault::new(Code::NetworkPart, format!("join in the network part: {why}"));
-        let _ = tell(&stream, &failed(&fault));
+        let fault = Fault::new(Code::NetworkPart, format!("join in the join worker: {why}"));
+        let _ = send(&stream, &failed(&fault));
     }));
     Ok(())
 }
@@ -60,25 +60,25 @@ fn tell_panics(stream: &UnixStream) -> Result<()> {
 /// # Errors
 /// The other part is gone or says what it should not.
 pub fn serve(stream: &UnixStream) -> Result<()> {
-    let Some(task) = receive::<Task>(stream)? else { return Ok(()) };
+    let Some(task) = receive::<JoinRequest>(stream)? else { return Ok(()) };
     let last = match join(task, stream) {
-        Ok(joined) => Told::Joined(Box::new(joined)),
+        Ok(joined) => WorkerMessage::Joined(Box::new(joined)),
         Err(fault) => failed(&fault),
     };
-    tell(stream, &last)
+    send(stream, &last)
 }
 
-fn join(task: Task, stream: &UnixStream) -> Result<Joined, Fault> {
+fn join(task: JoinRequest, stream: &UnixStream) -> Result<Joined, Fault> {
     obtain(&task.input().owned_by(Owner::Host)?, &mut Remote { stream })
 }
 
-fn tell(stream: &UnixStream, told: &Told) -> Result<()> {
-    send(stream, told)
+fn deliver(stream: &UnixStream, message: &WorkerMessage) -> Result<()> {
+    send(stream, message)
 }
 
-fn failed(fault: &Fault) -> Told {
+fn failed(fault: &Fault) -> WorkerMessage {
     let retry_after = fault.retry_after.map(|t| t.as_secs());
-    Told::Failed { code: fault.code.as_str().to_owned(), text: fault.to_string(), retry_after }
+    WorkerMessage::Failed { code: fault.code.as_str().to_owned(), text: fault.to_string(), retry_after }
 }
 
 /// The device, at the other end of the connection.
@@ -87,29 +87,29 @@ struct Remote<'a> {
 }
 
 impl Remote<'_> {
-    fn ask<T: DeserializeOwned>(&self, question: &Told, answer: &str) -> Result<T> {
-        tell(self.stream, question)?;
+    fn ask<T: DeserializeOwned>(&self, question: &WorkerMessage, answer: &str) -> Result<T> {
+        deliver(self.stream, question)?;
         receive(self.stream)?.with_context(|| format!("wait for {answer}: the privileged part is gone"))
     }
 }
 
 impl JoinHost for Remote<'_> {
     fn request(&mut self, fresh: bool) -> Result<Request, Fault> {
-        self.ask(&Told::Ask { fresh }, "a certificate request").owned_by(Owner::Host)
+        self.ask(&WorkerMessage::Ask { fresh }, "a certificate request").owned_by(Owner::Host)
     }
 
     /// The token is sent next, so this waits until the time is accepted.
     fn server_time(&mut self, time: SystemTime) -> Result<(), Fault> {
-        let time = Told::Clock(unix_seconds(time));
+        let time = WorkerMessage::Clock(unix_seconds(time));
         self.ask(&time, "the time to be accepted").map(|Accepted| ()).owned_by(Owner::Host)
     }
 
     fn progress(&mut self, text: &str) {
         // When the other part is gone the next question says so.
-        let _ = tell(self.stream, &Told::Progress(text.to_owned()));
+        let _ = deliver(self.stream, &WorkerMessage::Progress(text.to_owned()));
     }
 
     fn notice(&mut self, text: &str) {
-        let _ = tell(self.stream, &Told::Notice(text.to_owned()));
+        let _ = deliver(self.stream, &WorkerMessage::Notice(text.to_owned()));
     }
 }

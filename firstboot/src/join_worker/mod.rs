@@ -10,7 +10,7 @@
 //! | | |
 //! |---|---|
 //! | [`message`] | what the two say to each other, and how it is written down |
-//! | [`confined`] | the network part: enters its sandbox, joins, says what came of it |
+//! | [`confined`] | the join worker: enters its sandbox, joins, says what came of it |
 //! | [`privileged`] | the other end: answers, and holds each message against what it can be |
 //! | `validate` | whether what is said to come from the cluster can be so |
 
@@ -19,9 +19,9 @@ pub mod message;
 pub mod privileged;
 mod validate;
 
-/// Where the network part is reached.
+/// Where the join worker is reached.
 pub const SOCKET: &str = "/run/firstboot-network.sock";
-/// systemd listens there and starts a network part for each connection.
+/// systemd listens there and starts a join worker for each connection.
 pub const SOCKET_UNIT: &str = "firstboot-network.socket";
 /// All network parts that run.
 pub const SERVICE_UNITS: &str = "firstboot-network@*.service";

@@ -95,7 +95,7 @@ pub(super) async fn existing_node(
     device: &mut dyn JoinHost,
 ) -> Result<Option<Value>, Fault> {
     let (name, started) = (&input.node_name, tokio::time::Instant::now());
-    let mut told = false;
+    let mut reported = false;
     loop {
         let node = match api.get(&format!("/api/v1/nodes/{name}")).await {
             Ok(reply) => reply.body,
@@ -117,12 +117,12 @@ pub(super) async fn existing_node(
                 ),
             ));
         }
-        if !told {
+        if !reported {
             let wait = input.ready_wait.as_secs();
             device.notice(&format!(
                 "a Node named \"{name}\" is Ready: waiting up to {wait} s, in case that was this device before"
             ));
-            told = true;
+            reported = true;
         }
         tokio::time::sleep(left.min(LOOK)).await;
     }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The privileged part's end: it answers, and takes nothing for granted.
 //!
-//! The server may have taken over the network part. So each message may come in its turn only, texts
+//! The server may have taken over the join worker. So each message may come in its turn only, texts
 //! become one line without the token, the time has bounds, and what is said to come from the cluster is held against
 //! the seed and against the node's own key.
 
-use super::message::{Accepted, Task, Told, at, receive, send};
+use super::message::{Accepted, JoinRequest, WorkerMessage, at, receive, send};
 use super::validate::{self, impossible};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::kube::contract::{JoinHost, JoinInput, Joined};
@@ -24,16 +24,16 @@ const TEXT: usize = 2000;
 /// Longest time for which the cluster may ask to be left alone.
 const RETRY_AFTER: Duration = Duration::from_secs(3600);
 
-/// Has the network part at the other end of `stream` join, and answers its questions by `device`.
+/// Has the join worker at the other end of `stream` join, and answers its questions by `device`.
 ///
 /// # Errors
-/// What [`crate::kube::join::obtain`] says there; the cluster's fault, too, when the network part ends without a word
+/// What [`crate::kube::join::obtain`] says there; the cluster's fault, too, when the join worker ends without a word
 /// or says what cannot be: an answer of the server made it do so, and the next try starts another.
 pub fn obtain(stream: &UnixStream, input: &JoinInput, device: &mut dyn JoinHost) -> Result<Joined, Fault> {
     stream.set_read_timeout(Some(SILENCE)).owned_by(Owner::Host)?;
     stream.set_write_timeout(Some(SILENCE)).owned_by(Owner::Host)?;
     // One that ended at once has said why before that.
-    let _ = send(stream, &Task::new(input));
+    let _ = send(stream, &JoinRequest::new(input));
     Talk { input, device, lines: 0, clock: false, request: None, asked: 0 }.until_the_end(stream)
 }
 
@@ -50,24 +50,24 @@ struct Talk<'a, 'd> {
 impl Talk<'_, '_> {
     fn until_the_end(mut self, stream: &UnixStream) -> Result<Joined, Fault> {
         loop {
-            let told = receive(stream).coded(Code::NetworkPart)?;
-            match told.ok_or_else(|| impossible("it ended without a word; journalctl -u 'firstboot-network@*'"))? {
-                Told::Progress(text) => {
+            let message = receive(stream).coded(Code::NetworkPart)?;
+            match message.ok_or_else(|| impossible("it ended without a word; journalctl -u 'firstboot-network@*'"))? {
+                WorkerMessage::Progress(text) => {
                     let text = self.line(&text)?;
                     self.device.progress(&text);
                 }
-                Told::Notice(text) => {
+                WorkerMessage::Notice(text) => {
                     let text = self.line(&text)?;
                     self.device.notice(&text);
                 }
-                Told::Clock(seconds) => {
+                WorkerMessage::Clock(seconds) => {
                     if std::mem::replace(&mut self.clock, true) || self.asked > 0 {
                         return Err(impossible("it tells the time a second time or too late"));
                     }
                     self.device.server_time(at(seconds))?;
                     send(stream, &Accepted).coded(Code::NetworkPart)?;
                 }
-                Told::Ask { fresh } => {
+                WorkerMessage::Ask { fresh } => {
                     // The key that is kept, then a new one: no correct worker asks for a third.
                     if self.asked > 1 || fresh != (self.asked == 1) {
                         return Err(impossible("it asks for a key out of turn"));
@@ -77,8 +77,8 @@ impl Talk<'_, '_> {
                     send(stream, &request).coded(Code::NetworkPart)?;
                     self.request = Some(request);
                 }
-                Told::Joined(joined) => return validate::joined(*joined, self.input, self.request.as_ref()),
-                Told::Failed { code, text, retry_after } => {
+                WorkerMessage::Joined(joined) => return validate::joined(*joined, self.input, self.request.as_ref()),
+                WorkerMessage::Failed { code, text, retry_after } => {
                     let code = Code::parse(&code).filter(|code| accepts(*code));
                     let code = code.ok_or_else(|| impossible("its fault has no code that a join can have"))?;
                     let mut fault = Fault::new(code, one_line(&text, &self.input.cluster.token));
@@ -98,7 +98,7 @@ impl Talk<'_, '_> {
     }
 }
 
-/// Whether the network part may report this code: the cluster's, that the image's kubelet does not fit the cluster, or
+/// Whether the join worker may report this code: the cluster's, that the image's kubelet does not fit the cluster, or
 /// that this device does not let it work. A code of the seed or another one of the image would stop the device.
 fn accepts(code: Code) -> bool {
     code.owner() == Owner::Cluster || matches!(code, Code::KubeletVersion | Code::NotConfined | Code::Host)

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The conversation with a network part that was taken over: whatever it says, the privileged part names what is wrong
+//! The conversation with a join worker that was taken over: whatever it says, the privileged part names what is wrong
 //! with it, and does nothing of it.
 
 use super::confined::serve;
-use super::message::{LONGEST, Task, Told, receive, send};
+use super::message::{JoinRequest, LONGEST, WorkerMessage, receive, send};
 use super::privileged::obtain;
 use crate::fault::{Code, Fault, Owner};
 use crate::kube::contract::{JoinHost, JoinInput, Joined};
@@ -98,7 +98,7 @@ impl JoinHost for Bench {
     }
 }
 
-/// What a right network part hands over at the end.
+/// What a right join worker hands over at the end.
 fn good(ca: &str, key: &Key) -> Joined {
     Joined {
         server: "https://10.0.0.1:6443".into(),
@@ -114,12 +114,12 @@ fn good(ca: &str, key: &Key) -> Joined {
 }
 
 /// The privileged part, which receives these messages and then nothing more.
-fn talk(cluster: &Cluster, device: &mut Bench, told: Vec<Told>) -> Result<Joined, Fault> {
+fn talk(cluster: &Cluster, device: &mut Bench, message: Vec<WorkerMessage>) -> Result<Joined, Fault> {
     let (here, there) = UnixStream::pair().unwrap();
     let speaker = std::thread::spawn(move || {
-        let _task: Option<Task> = receive(&there).unwrap();
+        let _task: Option<JoinRequest> = receive(&there).unwrap();
         // The other side may hang up before the end.
-        let _ = told.iter().try_for_each(|message| send(&there, message));
+        let _ = message.iter().try_for_each(|message| send(&there, message));
         let _ = there.shutdown(std::net::Shutdown::Write);
         // Its answers are read, so that it is not cut off while it sends them.
         while let Ok(Some(_)) = receive::<serde_json::Value>(&there) {}
@@ -130,9 +130,9 @@ fn talk(cluster: &Cluster, device: &mut Bench, told: Vec<Told>) -> Result<Joined
     result
 }
 
-fn refused(told: Vec<Told>) -> (String, Vec<String>) {
+fn refused(message: Vec<WorkerMessage>) -> (String, Vec<String>) {
     let (ca, mut device) = (ca(), Bench::new());
-    let Err(fault) = talk(&cluster(&ca), &mut device, told) else { panic!("it was believed") };
+    let Err(fault) = talk(&cluster(&ca), &mut device, message) else { panic!("it was believed") };
     assert_eq!(fault.owner(), Owner::Cluster);
     (fault.to_string(), device.asked)
 }
@@ -148,8 +148,8 @@ fn a_task_is_the_same_at_the_other_end() {
     for seed in [seed(&ca, more), parse(by_ca.as_bytes()).unwrap()] {
         let input = JoinInput { via: seed.network.via.clone(), ..input(&seed.cluster) };
         let mut bytes = Vec::new();
-        send(&mut bytes, &Task::new(&input)).unwrap();
-        let task: Task = receive(&bytes[..]).unwrap().unwrap();
+        send(&mut bytes, &JoinRequest::new(&input)).unwrap();
+        let task: JoinRequest = receive(&bytes[..]).unwrap().unwrap();
         assert_eq!(task.input().unwrap(), input);
     }
 }
@@ -164,10 +164,10 @@ fn secrets_are_written_down_in_a_task_alone() {
     }
     // What was left out is not made up.
     let read: JoinInput = serde_json::from_str(&json).unwrap();
-    assert!(read.cluster.token.is_spent() && !read.via.proxy.unwrap().has_credentials());
+    assert!(read.cluster.token.is_erased() && !read.via.proxy.unwrap().has_credentials());
     let values = |token: &str, proxy: &str| {
         let task = serde_json::json!({"input": input, "token": token, "proxy": proxy}).to_string();
-        serde_json::from_str::<Task>(&task).unwrap().input().unwrap_err().to_string()
+        serde_json::from_str::<JoinRequest>(&task).unwrap().input().unwrap_err().to_string()
     };
     // The secret of the other tests is the message's own example.
     let other = "q7w2e9r4t1y6u8i3";
@@ -178,12 +178,12 @@ fn secrets_are_written_down_in_a_task_alone() {
 
 #[test]
 fn what_is_no_message() {
-    let read = |bytes: &[u8]| receive::<Told>(bytes).map_err(|e| e.to_string());
+    let read = |bytes: &[u8]| receive::<WorkerMessage>(bytes).map_err(|e| e.to_string());
     assert_eq!(read(b""), Ok(None));
     assert_eq!(read(b"\0\0\0\x05{}"), Err("receive a message: it ends in the middle".to_owned()));
     assert_eq!(read(b"\xff\xff\xff\xff"), Err(format!("receive a message: it is longer than {LONGEST} bytes")));
     assert_eq!(read(b"\0\0\0\x02{}"), Err("read a message: it is not one".to_owned()));
-    let long = Told::Notice("x".repeat(LONGEST));
+    let long = WorkerMessage::Notice("x".repeat(LONGEST));
     assert_eq!(
         send(Vec::new(), &long).unwrap_err().to_string(),
         format!("send a message: it is longer than {LONGEST} bytes")
@@ -194,15 +194,15 @@ fn what_is_no_message() {
 fn a_whole_conversation() {
     let (ca, mut device) = (ca(), Bench::new());
     let joined = good(&ca, &device.key);
-    let told = vec![
-        Told::Progress("looking for the cluster".into()),
-        Told::Clock(1_795_365_110),
-        Told::Ask { fresh: false },
-        Told::Notice(format!("a\nb \x1b[31m abcdef.{SECRET}")),
-        Told::Ask { fresh: true },
-        Told::Joined(Box::new(joined.clone())),
+    let message = vec![
+        WorkerMessage::Progress("looking for the cluster".into()),
+        WorkerMessage::Clock(1_795_365_110),
+        WorkerMessage::Ask { fresh: false },
+        WorkerMessage::Notice(format!("a\nb \x1b[31m abcdef.{SECRET}")),
+        WorkerMessage::Ask { fresh: true },
+        WorkerMessage::Joined(Box::new(joined.clone())),
     ];
-    assert_eq!(talk(&cluster(&ca), &mut device, told).unwrap(), joined);
+    assert_eq!(talk(&cluster(&ca), &mut device, message).unwrap(), joined);
     let asked = [
         "progress looking for the cluster",
         "clock 1795365110",
@@ -213,7 +213,7 @@ fn a_whole_conversation() {
     assert_eq!(device.asked, asked);
 }
 
-/// The network part sends the token only after the privileged part has accepted the server's time.
+/// The join worker sends the token only after the privileged part has accepted the server's time.
 #[test]
 fn a_refused_time_ends_the_join_before_the_token_is_sent() {
     let ca = Ca::new();
@@ -244,37 +244,40 @@ fn a_refused_time_ends_the_join_before_the_token_is_sent() {
 #[test]
 fn a_failure_keeps_its_code_and_loses_the_token() {
     let (ca, mut device) = (ca(), Bench::new());
-    let failed =
-        |code: &str| Told::Failed { code: code.into(), text: format!("{SECRET}\n!"), retry_after: Some(u64::MAX) };
+    let failed = |code: &str| WorkerMessage::Failed {
+        code: code.into(),
+        text: format!("{SECRET}\n!"),
+        retry_after: Some(u64::MAX),
+    };
     let fault = talk(&cluster(&ca), &mut device, vec![failed("FB205")]).unwrap_err();
     assert_eq!((fault.code, fault.to_string().as_str()), (Code::KubeletVersion, "… !"));
     assert_eq!(fault.retry_after, Some(Duration::from_secs(3600)));
     // No code, and codes by which it could stop the device.
     for code in ["nobody", "FB999", "FB100", "FB107", "FB206", "FB306"] {
         let (text, _) = refused(vec![failed(code)]);
-        assert_eq!(text, "join through the network part: its fault has no code that a join can have", "{code}");
+        assert_eq!(text, "join through the join worker: its fault has no code that a join can have", "{code}");
     }
 }
 
 #[test]
 fn messages_out_of_turn() {
-    let ask = |fresh| Told::Ask { fresh };
-    let turn = "join through the network part: it asks for a key out of turn";
-    let time = "join through the network part: it tells the time a second time or too late";
-    let end = "join through the network part: it ended without a word; journalctl -u 'firstboot-network@*'";
-    for (told, text, asked) in [
+    let ask = |fresh| WorkerMessage::Ask { fresh };
+    let turn = "join through the join worker: it asks for a key out of turn";
+    let time = "join through the join worker: it tells the time a second time or too late";
+    let end = "join through the join worker: it ended without a word; journalctl -u 'firstboot-network@*'";
+    for (message, text, asked) in [
         (vec![], end, vec![]),
         (vec![ask(true)], turn, vec![]),
         (vec![ask(false), ask(false)], turn, vec!["request false"]),
         (vec![ask(false), ask(true), ask(true)], turn, vec!["request false", "request true"]),
-        (vec![Told::Clock(1), Told::Clock(2)], time, vec!["clock 1"]),
-        (vec![ask(false), Told::Clock(1)], time, vec!["request false"]),
+        (vec![WorkerMessage::Clock(1), WorkerMessage::Clock(2)], time, vec!["clock 1"]),
+        (vec![ask(false), WorkerMessage::Clock(1)], time, vec!["request false"]),
     ] {
-        assert_eq!(refused(told), (text.to_owned(), asked.iter().map(|a| (*a).to_owned()).collect()));
+        assert_eq!(refused(message), (text.to_owned(), asked.iter().map(|a| (*a).to_owned()).collect()));
     }
-    let many = (0..100).map(|n| Told::Progress(n.to_string())).collect();
+    let many = (0..100).map(|n| WorkerMessage::Progress(n.to_string())).collect();
     let (text, asked) = refused(many);
-    assert_eq!((text.as_str(), asked.len()), ("join through the network part: it talks without end", 50));
+    assert_eq!((text.as_str(), asked.len()), ("join through the join worker: it talks without end", 50));
 }
 
 #[test]
@@ -295,10 +298,10 @@ fn what_cannot_come_from_the_cluster() {
         let mut device = Bench::new();
         let mut joined = good(&ca, &device.key);
         change(&mut joined);
-        let told = vec![Told::Ask { fresh: false }, Told::Joined(Box::new(joined))];
-        let fault = talk(&cluster, &mut device, told).unwrap_err();
+        let message = vec![WorkerMessage::Ask { fresh: false }, WorkerMessage::Joined(Box::new(joined))];
+        let fault = talk(&cluster, &mut device, message).unwrap_err();
         let text = fault.to_string();
-        (fault.code, text.strip_prefix("join through the network part: ").unwrap_or(&text).to_owned())
+        (fault.code, text.strip_prefix("join through the join worker: ").unwrap_or(&text).to_owned())
     };
     let key = "the certificate is not for this node and its key";
     let other = Key::generate().unwrap();
@@ -329,13 +332,13 @@ fn what_cannot_come_from_the_cluster() {
     assert!(code == Code::KubeletVersion && text.contains("newer than the cluster"), "{text}");
     // No key was requested.
     let mut device = Bench::new();
-    let told = vec![Told::Joined(Box::new(good(&ca, &device.key)))];
-    let text = talk(&cluster, &mut device, told).unwrap_err().to_string();
-    assert_eq!(text, format!("join through the network part: {key}"));
+    let message = vec![WorkerMessage::Joined(Box::new(good(&ca, &device.key)))];
+    let text = talk(&cluster, &mut device, message).unwrap_err().to_string();
+    assert_eq!(text, format!("join through the join worker: {key}"));
     // With all in order.
     let mut device = Bench::new();
     let mut joined = good(&ca, &device.key);
     joined.networks = String::new();
-    let told = vec![Told::Ask { fresh: false }, Told::Joined(Box::new(joined.clone()))];
-    assert_eq!(talk(&cluster, &mut device, told).unwrap(), joined);
+    let message = vec![WorkerMessage::Ask { fresh: false }, WorkerMessage::Joined(Box::new(joined.clone()))];
+    assert_eq!(talk(&cluster, &mut device, message).unwrap(), joined);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Whether what the network part hands over can be what the seed's cluster gave.
+//! Whether what the join worker hands over can be what the seed's cluster gave.
 
 use crate::fault::{Code, Fault};
 use crate::kube::config::check_skew;
@@ -21,29 +21,30 @@ const WORD: usize = 200;
 ///
 /// # Errors
 /// The cluster's fault, by the name of what is wrong; the image's for a version that does not fit.
-pub(super) fn joined(told: Joined, input: &JoinInput, request: Option<&Request>) -> Result<Joined, Fault> {
-    if !request.is_some_and(|request| request.fits(&told.certificate_pem, &input.node_name)) {
+pub(super) fn joined(message: Joined, input: &JoinInput, request: Option<&Request>) -> Result<Joined, Fault> {
+    if !request.is_some_and(|request| request.matches_request(&message.certificate_pem, &input.node_name)) {
         return Err(impossible("the certificate is not for this node and its key"));
     }
-    if private(&told.certificate_pem) || private(&told.ca_pem) || !is_cas(&told.ca_pem, &input.cluster.trust) {
+    if private(&message.certificate_pem) || private(&message.ca_pem) || !is_cas(&message.ca_pem, &input.cluster.trust) {
         return Err(impossible("the CA is not the one that the seed names"));
     }
-    if told.server.len() > WORD || !kubeconfig::is_server(&told.server) {
+    if message.server.len() > WORD || !kubeconfig::is_server(&message.server) {
         return Err(impossible("the API server is no https:// address"));
     }
-    check_skew(&input.kubelet_version, &told.cluster_version, &input.target)?;
-    let ranges = || told.networks.split(',').all(|range| range.parse::<IpNet>().is_ok());
-    let words = [&told.cluster_version, &told.node_ports, &told.networks];
+    check_skew(&input.kubelet_version, &message.cluster_version, &input.target)?;
+    let ranges = || message.networks.split(',').all(|range| range.parse::<IpNet>().is_ok());
+    let words = [&message.cluster_version, &message.node_ports, &message.networks];
     let plain = |word: &&String| word.len() <= WORD && word.bytes().all(|b| b.is_ascii_graphic());
-    if !words.iter().all(plain) || !(told.networks.is_empty() || ranges()) || told.cri_socket != input.cri_socket {
+    if !words.iter().all(plain) || !(message.networks.is_empty() || ranges()) || message.cri_socket != input.cri_socket
+    {
         return Err(impossible("kubeadm-config has values that cannot be"));
     }
-    Ok(told)
+    Ok(message)
 }
 
-/// What no network part says that is as it was built.
+/// What no join worker says that is as it was built.
 pub(super) fn impossible(why: &str) -> Fault {
-    Fault::new(Code::NetworkPart, format!("join through the network part: {why}"))
+    Fault::new(Code::NetworkPart, format!("join through the join worker: {why}"))
 }
 
 /// Whether a text of certificates holds a key as well: it would stand before the node's own.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the two parts say to each other: four bytes of length (big-endian), then that much JSON.
 //!
-//! The privileged part says one [`Task`], then [`Accepted`] for the time and a [`Request`](crate::kube::csr::Request) for
-//! each that is asked for; all else comes from the network part, as [`Told`]. Values of the seed travel as the text that
+//! The privileged part says one [`JoinRequest`], then [`Accepted`] for the time and a [`Request`](crate::kube::csr::Request) for
+//! each that is asked for; all else comes from the join worker, as [`WorkerMessage`]. Values of the seed travel as the text that
 //! they were read from, and are validated again.
 
 use crate::kube::contract::{JoinInput, Joined};
@@ -20,9 +20,9 @@ pub const LONGEST: usize = 4 * 1024 * 1024;
 
 const SEND: &str = "send a message";
 
-/// What the network part says.
+/// What the join worker says.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Told {
+pub enum WorkerMessage {
     /// What it is doing, one line.
     Progress(String),
     /// What a person should know although it goes on, one line.
@@ -47,7 +47,7 @@ pub enum Told {
     },
 }
 
-/// The privileged part's answer to [`Told::Clock`]. Without it no token is sent; a time that is refused ends the
+/// The privileged part's answer to [`WorkerMessage::Clock`]. Without it no token is sent; a time that is refused ends the
 /// conversation.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted;
@@ -55,7 +55,7 @@ pub struct Accepted;
 /// The join to do. Serde of [`JoinInput`] leaves secrets out: here alone they are written down, and are zeroed when
 /// dropped.
 #[derive(Serialize, Deserialize)]
-pub struct Task {
+pub struct JoinRequest {
     input: JoinInput,
     /// The join token, whole.
     token: Zeroizing<String>,
@@ -63,11 +63,11 @@ pub struct Task {
     proxy: Option<Zeroizing<String>>,
 }
 
-impl Task {
+impl JoinRequest {
     /// What is to be handed over.
     pub fn new(input: &JoinInput) -> Self {
         let proxy = input.via.proxy.as_ref().map(Proxy::url);
-        Task { token: input.cluster.token.bearer(), proxy, input: input.clone() }
+        JoinRequest { token: input.cluster.token.bearer(), proxy, input: input.clone() }
     }
 
     /// What was handed over.
