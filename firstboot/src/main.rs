@@ -26,7 +26,7 @@ Usage:
   firstboot --reset [--yes] [--dry-run] [--keep PATH]...
                               back to where a seed can be dropped
   firstboot status [--json]   how far it is
-  firstboot report [FILE]     an archive for whoever is asked to help, without secrets; - is standard output
+  firstboot report [FILE]     a support archive without secrets; - is standard output
   firstboot check FILE        look through a seed file
   firstboot preflight [--json]
                               what has to hold before this device can be a node

@@ -135,7 +135,7 @@ impl Device {
             empty.set(empty.get() + u32::from(self.boot.seed()?.is_none()));
             match drop.filter(|_| empty.get() == 3) {
                 Some(text) => self.drop_seed(text),
-                None => anyhow::ensure!(empty.get() < 3, "nobody drops a seed"),
+                None => anyhow::ensure!(empty.get() < 3, "no seed is added"),
             }
             Ok(vec![Place { partition: self.boot.clone(), removable: false }])
         };
@@ -177,9 +177,9 @@ fn row_1_without_a_seed_it_waits_and_looks_again() {
     // At every boot, and says so.
     for _ in 0..2 {
         let (done, seen) = device.boots(None);
-        assert_eq!(done.unwrap_err().to_string(), "nobody drops a seed");
+        assert_eq!(done.unwrap_err().to_string(), "no seed is added");
         // The second is of the error by which this test ends the wait.
-        let ended = "firstboot: failed (host, FB302): nobody drops a seed; stopped".to_owned();
+        let ended = "firstboot: failed (host, FB302): no seed is added; stopped".to_owned();
         assert_eq!(seen.lines.take(), [format!("firstboot: waiting for a seed (seed, FB101): {NO_SEED}"), ended]);
         assert!(
             device.status().starts_with("state: waiting for a seed\n")
@@ -303,7 +303,7 @@ fn row_7_a_lost_credential_needs_any_seed_and_the_data_stays() {
         }
         // Without a seed it says what it needs.
         let (done, seen) = device.boots(None);
-        assert_eq!(done.unwrap_err().to_string(), "nobody drops a seed", "{how}");
+        assert_eq!(done.unwrap_err().to_string(), "no seed is added", "{how}");
         let asks = "; this node needs a new seed to join again, its workload's data is kept";
         assert!(
             seen.lines

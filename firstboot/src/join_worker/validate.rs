@@ -12,7 +12,7 @@ use ipnet::IpNet;
 /// Longest of the texts that are kept as one word in the journal, bytes.
 const WORD: usize = 200;
 
-/// Gives `told` back when nothing of it is impossible.
+/// Returns the message when nothing in it is impossible.
 ///
 /// The certificate has to be for this node and over the key that the privileged part made, the CA has to be the seed's,
 /// the address one that kubelet.conf can hold, the versions ones that go together. What cannot be found out here:

@@ -73,7 +73,7 @@ fn run(root: &Path, boot: &BootPartition, until: Option<&str>) -> (Result<(), Fa
     let empty = Cell::new(0);
     let places = |_: &str| {
         empty.set(empty.get() + u32::from(boot.seed()?.is_none()));
-        anyhow::ensure!(empty.get() < 3, "nobody drops a seed");
+        anyhow::ensure!(empty.get() < 3, "no seed is added");
         Ok(vec![Place { partition: boot.clone(), removable: false }])
     };
     (run_phases(root, Box::new(fake), until, &table(), &places), seen)
@@ -341,7 +341,7 @@ fn a_seed_that_says_reset_takes_the_device_back_and_is_gone_then() {
     reset_on(root, None).0.unwrap();
     // There is nothing to take back now: the file has done its work.
     let (done, seen) = run(root, &boot, None);
-    assert_eq!(done.unwrap_err().to_string(), "nobody drops a seed");
+    assert_eq!(done.unwrap_err().to_string(), "no seed is added");
     assert_eq!(boot.seed().unwrap(), None);
     assert!(seen.lines.take()[0].starts_with("firstboot: waiting for a seed (seed, FB101): find seed.toml"));
     assert!(

@@ -2,7 +2,7 @@
 //! The device's own join code, natively, against a real control plane: seconds a case instead of a boot.
 //!
 //! One control plane for all cases; each has its own token and node name, so that what it left in the cluster can be
-//! told apart, and puts back what it changed. All cases run, then the failed ones are named. Networks that lie need no
+//! told apart, and puts back what it changed. Each case is one test. Broken networks need no
 //! cluster: firstboot/src/kube/wire_tests.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
@@ -19,9 +19,12 @@ mod sandboxed;
 mod trust;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use e2e::native::cluster::publish_server;
+use libtest_mimic::{Arguments, Failed, Trial};
 use qemu::control_plane::{ControlPlane, Options};
 
 type Case = (&'static str, fn(&ControlPlane));
@@ -80,7 +83,6 @@ fn cases(only: Option<&str>) -> Result<Vec<&'static Case>, String> {
     Ok(cases)
 }
 
-#[test]
 fn unknown_case_is_an_error() {
     assert_eq!(cases(None).unwrap().len(), CASES.len());
     assert_eq!(cases(Some("lost key")).unwrap().len(), 1);
@@ -89,39 +91,55 @@ fn unknown_case_is_an_error() {
     assert!(CASES.iter().all(|(name, _)| error.lines().any(|line| line == *name)), "{error}");
 }
 
-#[test]
-fn native_join() {
-    let cases = cases(std::env::var("FIRSTBOOT_CASE").ok().as_deref()).unwrap();
-    let plane = ControlPlane::start(&Options { addons: false, ..Options::default() }).unwrap();
-    // What is published for guests leads nowhere on the build machine; that is a case of its own.
-    publish_server(&plane, &plane.endpoint_for_host()).unwrap();
-    let failed: Vec<&str> = cases
-        .into_iter()
-        .filter(|(name, case)| {
-            let started = Instant::now();
-            let failed = catch_unwind(AssertUnwindSafe(|| case(&plane))).is_err();
-            eprintln!(
-                "case: {name}: {} in {:.1} s",
-                if failed { "FAILED" } else { "ok" },
-                started.elapsed().as_secs_f64()
-            );
-            failed
-        })
-        .map(|(name, _)| *name)
-        .collect();
-    assert!(failed.is_empty(), "failed: {failed:?}\n{}", plane.logs(20));
+/// The control plane of all cases, which ends with the program.
+fn plane() -> &'static ControlPlane {
+    static PLANE: OnceLock<ControlPlane> = OnceLock::new();
+    PLANE.get_or_init(|| {
+        let plane = ControlPlane::start(&Options { addons: false, ..Options::default() }).unwrap();
+        // What is published for guests leads nowhere on the build machine; that is a case of its own.
+        publish_server(&plane, &plane.endpoint_for_host()).unwrap();
+        plane
+    })
 }
 
-/// The full product of what `native_join` takes one of.
-#[test]
-#[ignore = "takes twenty minutes or more"]
-fn every_effect_in_every_way() {
-    let plane = ControlPlane::start(&Options { addons: false, ..Options::default() }).unwrap();
-    publish_server(&plane, &plane.endpoint_for_host()).unwrap();
-    cuts::every_effect_in_every_way(&plane);
+/// One case as one test. A failure comes with the end of the cluster's logs.
+fn trial(name: &str, case: fn(&ControlPlane)) -> Trial {
+    Trial::test(name, move || {
+        let started = Instant::now();
+        let done = catch_unwind(AssertUnwindSafe(|| case(plane())));
+        eprintln!("{name}: {:.1} s", started.elapsed().as_secs_f64());
+        done.map_err(|panic| Failed::from(format!("{}\n{}", text(&*panic), plane().logs(20))))
+    })
 }
 
-#[test]
-fn native_join_of_an_ipv6_cluster() {
-    addresses::ipv6();
+/// The message of a panic.
+fn text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let owned = panic.downcast_ref::<String>().map(String::as_str);
+    owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked")
+}
+
+fn main() -> ExitCode {
+    // Cases change one cluster and put it back, so one runs after the other.
+    let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
+    let cases = match cases(std::env::var("FIRSTBOOT_CASE").ok().as_deref()) {
+        Ok(cases) => cases,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut trials: Vec<Trial> = cases.into_iter().map(|(name, case)| trial(name, *case)).collect();
+    trials.extend([
+        Trial::test("unknown case is an error", || {
+            unknown_case_is_an_error();
+            Ok(())
+        }),
+        Trial::test("join of an IPv6 cluster", || {
+            addresses::ipv6();
+            Ok(())
+        }),
+        // The full product of what "power cut and fault at every effect of the whole way" takes one of: 20 minutes or more.
+        trial("every effect in every way", cuts::every_effect_in_every_way).with_ignored_flag(true),
+    ]);
+    libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -153,11 +153,11 @@ fn handshakes_that_are_cut() {
 
 #[test]
 fn addresses_that_lead_nowhere() {
-    let nobody = Endpoint {
+    let silent = Endpoint {
         host: "127.0.0.1".to_owned(),
         port: TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port(),
     };
-    assert_eq!(found_by_digest(&nobody).text, "connect to API server HOST: connection refused");
+    assert_eq!(found_by_digest(&silent).text, "connect to API server HOST: connection refused");
     let address = |host: &str| Endpoint { host: host.to_owned(), port: 6443 };
     // The kernel has no route to it over TCP, whatever the machine's network is.
     let error = found_by_digest(&address("255.255.255.255"));
@@ -177,18 +177,18 @@ fn servers_that_never_answer() {
 
 #[test]
 fn all_servers_are_tried_and_all_causes_told() {
-    let nobody = listen(drop).port;
+    let silent = listen(drop).port;
     let at = |port: u16| Endpoint { host: "127.0.0.1".to_owned(), port };
     let busy = serve(Ca::new().leaf("127.0.0.1", 2020, 2090), http("429 Too Many Requests\r\nRetry-After: 9", ""));
     let cluster = Cluster {
-        apiserver: vec![at(nobody), busy.clone()],
+        apiserver: vec![at(silent), busy.clone()],
         token: JoinToken::parse("abcdef.0123456789abcdef").unwrap(),
         trust: Trust::Pins(vec![crate::seed::CaPin::parse(PIN).unwrap()]),
         token_expires: None,
     };
     let error = run(async { Ok(discover(&cluster, &Via::default(), year(2026)).await.err().unwrap()) }).unwrap();
     let want = format!(
-        "start TLS with API server 127.0.0.1:{nobody}: connection cut in the handshake: is a firewall or a proxy in \
+        "start TLS with API server 127.0.0.1:{silent}: connection cut in the handshake: is a firewall or a proxy in \
          between?; GET {}: API server {busy} answers 429 Too Many Requests; it asks to wait 9 s",
         super::super::discovery::CLUSTER_INFO
     );
