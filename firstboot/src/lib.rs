@@ -8,46 +8,69 @@
 //! Words used throughout: *seed* (the file a person drops), *bundle* (the components inside the image),
 //! *phase* (one row of the table), *journal* (what was done, on disk), *fault* (what failed, and who must act).
 
+// The build machine reads the tables; what applies and audits them is then unused.
+#![cfg_attr(not(feature = "device"), allow(dead_code, unused_imports))]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::disallowed_methods))]
 
-pub mod audit;
+// Formats, tables and access to a machine: the build machine uses these, too.
 mod backoff;
 pub mod boot_partition;
 pub mod bundle;
 pub mod check;
-pub mod clock;
-pub mod containerd;
 pub mod fault;
 pub mod firewall;
 pub mod harden;
 pub mod host;
-mod identity;
 pub mod image;
-pub mod join_worker;
 pub mod journal;
-pub mod kube;
 pub mod leds;
 mod names;
-mod network;
-pub mod node;
 pub mod paths;
-pub mod phase;
-pub mod phases;
-pub mod preflight;
 pub mod proxy;
-pub mod report;
-pub mod reset;
-pub mod run;
-pub mod sandbox;
 pub mod secret;
 pub mod seed;
 pub mod status;
+pub mod text;
+mod unescape;
+pub mod unpack;
+
+// The device alone.
+#[cfg(feature = "device")]
+pub mod audit;
+#[cfg(feature = "device")]
+pub mod clock;
+#[cfg(feature = "device")]
+pub mod containerd;
+#[cfg(feature = "device")]
+mod identity;
+#[cfg(feature = "device")]
+pub mod join_worker;
+#[cfg(feature = "device")]
+pub mod kube;
+#[cfg(feature = "device")]
+mod network;
+#[cfg(feature = "device")]
+pub mod node;
+#[cfg(feature = "device")]
+pub mod phase;
+#[cfg(feature = "device")]
+pub mod phases;
+#[cfg(feature = "device")]
+pub mod preflight;
+#[cfg(feature = "device")]
+pub mod report;
+#[cfg(feature = "device")]
+pub mod reset;
+#[cfg(feature = "device")]
+pub mod run;
+#[cfg(feature = "device")]
+pub mod sandbox;
+#[cfg(feature = "device")]
 pub mod support;
+#[cfg(feature = "device")]
+pub mod versions;
+
 #[cfg(test)]
 mod test_files;
 #[cfg(test)]
 mod test_namespaces;
-pub mod text;
-mod unescape;
-pub mod unpack;
-pub mod versions;

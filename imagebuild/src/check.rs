@@ -23,6 +23,7 @@ const STEPS: &[Step] = &[
     ("format", format),
     ("lints", lints),
     ("dependencies", dependencies::check),
+    ("dependencies of the tools", dependencies::check_tools),
     ("advisories", advisories::check),
     ("documentation", documentation),
     ("size arm64", |_| size(Arch::Arm64)),
@@ -74,6 +75,20 @@ fn format(root: &Path) -> Result<Verdict> {
 fn lints(root: &Path) -> Result<Verdict> {
     let words = ["clippy", "--quiet", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
     cmd::run(&mut cargo(root, &words)).context("lint the workspace")?;
+    // The crate as imagebuild uses it.
+    let words = [
+        "clippy",
+        "--quiet",
+        "--package",
+        "firstboot",
+        "--lib",
+        "--no-default-features",
+        "--locked",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    cmd::run(&mut cargo(root, &words)).context("lint firstboot without the feature device")?;
     Ok(Verdict::Ok("clippy has no warning".into()))
 }
 

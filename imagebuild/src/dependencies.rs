@@ -7,6 +7,7 @@
 use crate::{check::Verdict, cmd};
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
@@ -47,6 +48,26 @@ struct Package {
     license: Option<String>,
     /// `None` for the workspace's own packages.
     source: Option<String>,
+}
+
+/// Crates that only the device needs. Compiling them would delay the first `imagebuild seed check` of a new clone.
+const DEVICE_ONLY: [&str; 7] = ["caps", "landlock", "prost", "rcgen", "seccompiler", "tonic", "x509-cert"];
+
+/// Checks that `imagebuild` compiles nothing that only the device needs (feature `device` of firstboot).
+///
+/// # Errors
+/// Names the crates that it compiles all the same.
+pub fn check_tools(root: &Path) -> Result<Verdict> {
+    let words =
+        ["tree", "--locked", "--package", "imagebuild", "--edges", "normal", "--prefix", "none", "--format", "{p}"];
+    let tree =
+        cmd::output(Command::new("cargo").args(words).current_dir(root)).context("list imagebuild's packages")?;
+    let tree = String::from_utf8_lossy(&tree);
+    let packages: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    let found: Vec<&str> = DEVICE_ONLY.into_iter().filter(|name| packages.contains(name)).collect();
+    ensure!(packages.contains("firstboot"), "list imagebuild's packages: firstboot is not among them");
+    ensure!(found.is_empty(), "keep {} out of imagebuild: only the device needs it", found.join(", "));
+    Ok(Verdict::Ok(format!("{} packages, none of the device alone", packages.len())))
 }
 
 /// Checks every package in Cargo.lock, for all platforms.

@@ -7,6 +7,7 @@
 //! plugins) are neither read for a decision nor changed. Reasons: docs/hardening.md, Firewall.
 
 pub(crate) mod audit;
+#[cfg(feature = "device")]
 pub mod discover_peers;
 pub mod host_ports;
 pub mod peers;

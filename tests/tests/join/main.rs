@@ -103,7 +103,7 @@ fn plane() -> &'static ControlPlane {
 }
 
 /// One case as one test. A failure comes with the end of the cluster's logs.
-fn trial(name: &str, case: fn(&ControlPlane)) -> Trial {
+fn trial(name: &'static str, case: fn(&ControlPlane)) -> Trial {
     Trial::test(name, move || {
         let started = Instant::now();
         let done = catch_unwind(AssertUnwindSafe(|| case(plane())));
