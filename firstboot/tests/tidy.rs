@@ -226,15 +226,30 @@ fn wrong_lines(name: &str, text: &str, sources: &str) -> Vec<String> {
         if fenced || line.starts_with("    ") {
             continue;
         }
-        // Every second part stands between code marks.
-        let prose = line.split('`').step_by(2).collect::<Vec<_>>().join(" ").to_lowercase();
-        let words: Vec<&str> = prose.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
-        let words = format!(" {} ", words.join(" "));
-        for word in WORDS.iter().filter(|word| words.contains(&format!(" {word} "))) {
-            wrong.push(format!("{name}:{}: {word}", number + 1));
-        }
+        wrong.extend(words_to_avoid(line).map(|word| format!("{name}:{}: {word}", number + 1)));
     }
     wrong
+}
+
+/// The words to avoid in a line of prose, outside of code marks.
+fn words_to_avoid(line: &str) -> impl Iterator<Item = &'static str> {
+    // Every second part stands between code marks.
+    let prose = line.split('`').step_by(2).collect::<Vec<_>>().join(" ").to_lowercase();
+    let words: Vec<&str> = prose.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let words = format!(" {} ", words.join(" "));
+    WORDS.into_iter().filter(move |word| words.contains(&format!(" {word} ")))
+}
+
+#[test]
+fn comments_use_standard_words() {
+    let mut wrong = Vec::new();
+    for (name, text) in ending(".rs") {
+        for (number, line) in text.lines().enumerate() {
+            let Some(comment) = line.trim_start().strip_prefix("//") else { continue };
+            wrong.extend(words_to_avoid(comment).map(|word| format!("{name}:{}: {word}", number + 1)));
+        }
+    }
+    none("a word to avoid", &wrong);
 }
 
 #[test]

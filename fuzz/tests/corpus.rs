@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Every input of the corpora holds to its properties, without libFuzzer: what once broke one stays mended.
+//! Every input of the corpora holds to its properties, without libFuzzer: what once broke one stays fixed.
 
 #![allow(clippy::unwrap_used)]
 

@@ -73,7 +73,7 @@ pub struct Outcome {
     edges: u64,
     corpus: u64,
     took: Duration,
-    /// Where the input lies that broke it, and how to run it again.
+    /// Where the input is that broke it, and how to run it again.
     pub finding: Option<String>,
     tail: Vec<String>,
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a seed opens on a hardened device, each thing to the one who is named and to nobody else: SSH by a key, kubelet's
+//! What a seed opens on a hardened device, each thing only to those who are named: SSH by a key, kubelet's
 //! port, and the ways out of an egress list. Boots 1 guest, so only `make test-long` runs it.
 
 #![allow(clippy::unwrap_used)]
@@ -136,7 +136,7 @@ fn logs_in(ssh: &Ssh<'_>) {
     assert!(said.contains("Permission denied (publickey)."), "{said}");
     let said = ssh.run(STRANGER, "-o ConnectTimeout=5", "true");
     assert!(said.contains("timed out") && said.ends_with("rc 255\n"), "{said}");
-    // The host itself keeps to the egress list, whoever asks.
+    // The host itself keeps to the egress list for every process.
     let open = |to: &str| ssh.admin(&format!("timeout 5 bash -c \"exec 3<>/dev/tcp/{to}/{PORT}\""));
     assert!(open(ALLOWED).ends_with("rc 0\n"), "{}", open(ALLOWED));
     let refused = open(STRANGER);

@@ -80,7 +80,7 @@ fn the_real_api_server_tells_the_time_to_whom_it_can_prove_itself() {
         assert_eq!(asked, ["system:anonymous /version"]);
     }
 
-    // Somebody else's CA, a wrong pin, an image from the future: each is refused, and nothing moves.
+    // Another CA, a wrong pin, an image from the future: each is refused, and nothing moves.
     let other = std::fs::read_to_string(plane.path().join("pki/front-proxy-ca.crt")).unwrap();
     let refused = |fault: firstboot::fault::Fault| {
         assert_eq!(fault.owner(), Owner::Cluster);
@@ -96,8 +96,8 @@ fn the_real_api_server_tells_the_time_to_whom_it_can_prove_itself() {
     let wrong = now() + 10 * DAY;
     set(wrong);
     let text = refused(accept_server_time(&host, &image(wrong), time).unwrap_err());
-    let (told, built) = (timestamp(unix_seconds(time)), timestamp(wrong));
-    let want = format!("take the time from the API server: it says {told}, but this image was built {built}");
+    let (reported, built) = (timestamp(unix_seconds(time)), timestamp(wrong));
+    let want = format!("take the time from the API server: it says {reported}, but this image was built {built}");
     assert_eq!((text, unix_seconds(seen.clock.get().unwrap())), (want, wrong));
 }
 
@@ -110,9 +110,9 @@ fn age(device: &Device, days: u64) {
     disk.write_file(IMAGE_INFO, text.as_bytes(), 0o644).unwrap();
     disk.write_file(&copy_path(IMAGE_INFO), &copy_of(text.as_bytes(), None), 0o644).unwrap();
     disk.set_modified("/usr/lib/clock-epoch", info.build_time).unwrap();
-    // 192.0.2.0/24 is for documentation: nobody is there.
+    // 192.0.2.0/24 is for documentation: no host is there.
     let ntp = "[Time]\nNTP=192.0.2.1\nFallbackNTP=\n";
-    disk.write_file("/etc/systemd/timesyncd.conf.d/90-nobody.conf", ntp.as_bytes(), 0o644).unwrap();
+    disk.write_file("/etc/systemd/timesyncd.conf.d/90-silent.conf", ntp.as_bytes(), 0o644).unwrap();
 }
 
 /// By how many days the console says that the clock was moved; the time that it was moved to must be now.

@@ -48,7 +48,7 @@ impl Standin {
         }
     }
 
-    /// What a server says to whoever connects, after `ask` was sent; `None` when there is no connection.
+    /// What a server says to a client, after `ask` was sent; `None` when there is no connection.
     fn hears(&self, address: &str, port: u16, ask: &str) -> Option<String> {
         let script = "exec 3<>\"/dev/tcp/$0/$1\"; printf \"$2\" >&3; cat <&3";
         let words = ["10", "bash", "-c", script, address, &port.to_string(), ask];
@@ -57,7 +57,7 @@ impl Standin {
     }
 }
 
-/// A server on the build machine's loopback that greets whoever connects.
+/// A server on the build machine's loopback that greets each client.
 fn greeter(loopback: &str) -> u16 {
     let listener = TcpListener::bind((loopback, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -84,7 +84,7 @@ fn a_router_leads_out_and_lets_nothing_in() {
     assert_eq!(device.hears("fd00:76::2", v6, "").as_deref(), Some("hello"));
     let router = link.router().unwrap();
     assert_eq!(router.refused().unwrap(), 0);
-    // Were the rule not there, it would hear at once that nobody listens.
+    // Were the rule not there, it would learn at once that no server listens.
     assert!(!router.reaches(FREE, 10250));
     assert!(router.refused().unwrap() > 0);
 }

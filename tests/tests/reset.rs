@@ -110,7 +110,7 @@ fn first_life(device: &mut Device, before: &Tree) -> (String, String) {
     let status = device.wait_status("state: waiting for a seed", SOON).unwrap();
     assert_eq!(status_value(&status, "error").split(':').next(), Some("find seed.toml on the boot partition"));
     device.power_off(OFF).unwrap();
-    told(device);
+    reported(device);
     gone_from_the_kernel(device);
     as_flashed(device, before, &[&token], &key);
     (token, key)
@@ -168,7 +168,7 @@ fn left_the_cluster(plane: &ControlPlane) {
 }
 
 /// What the commands on the device said.
-fn told(device: &Device) {
+fn reported(device: &Device) {
     let read = |name: &str| found(device, name).unwrap();
     let steps = read("dry-run");
     for step in [
@@ -245,7 +245,7 @@ fn second_life(device: &mut Device, plane: &ControlPlane) -> String {
     token
 }
 
-/// A device that nobody can log in to. The power goes while its free space is being zeroed; the next boot goes on.
+/// A device without a login. The power goes while its free space is being zeroed; the next boot goes on.
 fn ends_by_a_seed_and_a_power_cut(device: &mut Device, plane: &ControlPlane) {
     device.disk().put_seed(ALONE).unwrap();
     let zeroing = Line::once_more(device, "reset: zeroing the free space");

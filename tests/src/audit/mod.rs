@@ -3,7 +3,7 @@
 //!
 //! *Before* is the image's Debian as anybody else would be given it: without firstboot, without what the image holds
 //! of its hardening, and without the hardening words of the kernel's command line. *After* is the same image, joined.
-//! Both let somebody in by SSH, for an auditor has to log in: before by Debian's own sshd_config, after by a key in the seed.
+//! Both allow SSH, because an auditor has to log in: before by Debian's own sshd_config, after by a key in the seed.
 //! Both run Lynis by its files, which are no package of the image and are laid on the disk for the run alone.
 
 mod before;
@@ -52,7 +52,7 @@ mkdir -p $out
 /usr/bin/firstboot audit --json >$out/audit.json 2>$out/audit.err
 "#;
 
-/// As whoever installs Debian and wants to log in.
+/// As a person installs Debian to log in.
 const SSH: &str = "\
 ssh-keygen -q -A
 systemctl start ssh.service
@@ -84,7 +84,7 @@ pub fn run(progress: &mut Progress) -> Result<Audited> {
     let (before, after) = std::thread::scope(|scope| -> Result<(Found, Joined)> {
         let after = scope.spawn(|| joined(&image, &tools, joins));
         // Lynis keeps one processor busy, a boot and a join all of them: so the second begins when the first has joined. One
-        // that does not join is told at once.
+        // that does not join is reported at once.
         let before = has_joined.recv().ok().map(|()| {
             progress.say(&format!("{NAME} is Ready; a device without firstboot, and Lynis on both"));
             plain(&image, &tools)
@@ -129,14 +129,14 @@ fn plain(image: &DiskImage, tools: &[u8]) -> Result<Found> {
     Found::on(&device, ports)
 }
 
-/// Before its seed a device has asked nobody for an address, and answers nobody who tries the one that it would give itself.
+/// Before its seed a device has requested no address, and does not answer at the one that it would give itself.
 fn answers_nobody(site: &Site) -> Result<String> {
     ensure!(site.address().is_none(), "find a device that has no address before it has a seed");
     match site.scan(STRANGER_V6, LINK_LOCAL, Scan::Tcp) {
         Err(error) if format!("{error:#}").contains("it scanned no host") => Ok("no address, and no answer".to_owned()),
         Err(error) => Err(error),
         Ok(open) => {
-            bail!("find a device that answers nobody before it has a seed: it answers at {LINK_LOCAL}, {open:?}")
+            bail!("find a device that does not answer before it has a seed: it answers at {LINK_LOCAL}, {open:?}")
         }
     }
 }
@@ -159,7 +159,7 @@ struct Joined {
     audit: Value,
 }
 
-/// `joins` is told when it has joined.
+/// `joins` is called when it has joined.
 fn joined(image: &DiskImage, tools: &[u8], joins: Sender<()>) -> Result<Joined> {
     let site = Site::start()?;
     let plane =

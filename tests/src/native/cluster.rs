@@ -41,7 +41,7 @@ impl Cluster {
         Cluster::by_pair(&format!("https://{}", plane.endpoint_for_host()), &plane.ca_pem()?, &pair)
     }
 
-    /// The node's own, by kubelet's files below a root folder.
+    /// The node's own, by kubelet's files below a root directory.
     ///
     /// # Errors
     /// When they are not there or cannot be used.

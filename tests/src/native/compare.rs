@@ -122,7 +122,7 @@ fn dated(text: &str) -> String {
 
 fn text(entry: &Entry, how: Option<How>) -> String {
     match entry {
-        Entry::Folder(mode) => format!("folder {mode:o}"),
+        Entry::Directory(mode) => format!("directory {mode:o}"),
         Entry::Link(target) => format!("link to {}", dated(target)),
         Entry::File(mode, bytes) => {
             let text = String::from_utf8_lossy(bytes);

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response};
 
-/// Where the runtime keeps what it was given, below the root folder: a file a name.
+/// Where the runtime keeps what it was given, below the root directory: a file a name.
 pub(super) const STORE: &str = "var/lib/containerd/images";
 
 /// A runtime that runs until it is dropped.
@@ -31,7 +31,7 @@ impl Runtime {
         stopped.set_nonblocking(true)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::spawn(move || {
-            // Whoever asks sees that nobody answers.
+            // The client sees that no server answers.
             let _ = runtime.block_on(serve(listener, stopped, store));
         });
         Ok(Runtime { stop: Some(stop), thread: Some(thread) })

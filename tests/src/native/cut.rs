@@ -3,7 +3,7 @@
 //! ext4 and a FAT may hold of that effect.
 //!
 //! Only what was not flushed is lost or torn. firstboot writes a file beside its place, flushes it, renames it and flushes
-//! the folder: so the file beside may be absent, empty, of zeros or cut short, a rename may be there or not (the cut before
+//! the directory: so the file beside may be absent, empty, of zeros or cut short, a rename may be there or not (the cut before
 //! and the one after), and a file in its place is whole. The journal is appended to and flushed: its last record may be cut
 //! short, of zeros, or lack the end of its line. Its second copy is not flushed each time: it may lack that record, or hold
 //! half of it. Beside that, any byte of the journal or of its copy may have been changed by the medium. The boot partition is flushed after each change: of that change any sector
@@ -57,7 +57,7 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn lay(&self, device: &Device) -> Result<()> {
+    pub fn write_to(&self, device: &Device) -> Result<()> {
         if device.root.exists() {
             std::fs::remove_dir_all(&device.root)?;
         }
@@ -72,7 +72,7 @@ impl State {
         let mut state = self.clone();
         // The very first record comes with the state directory.
         for (at, _) in path.match_indices('/') {
-            state.tree.entry(path[..at].to_owned()).or_insert(Entry::Folder(0o700));
+            state.tree.entry(path[..at].to_owned()).or_insert(Entry::Directory(0o700));
         }
         state.tree.insert(path.to_owned(), entry);
         state
@@ -220,7 +220,7 @@ fn cards(before: &State, after: &State, choice: &mut dyn FnMut() -> u64) -> Vec<
 pub fn holding(device: &Device, tree: &Tree, secret: &str) -> Result<Vec<PathBuf>> {
     let holds = |entry: &Entry| match entry {
         Entry::File(_, bytes) => !firstboot::boot_partition::find_all(bytes, secret.as_bytes()).is_empty(),
-        Entry::Folder(_) | Entry::Link(_) => false,
+        Entry::Directory(_) | Entry::Link(_) => false,
     };
     let mut found: Vec<PathBuf> = tree.iter().filter(|(_, e)| holds(e)).map(|(path, _)| path.into()).collect();
     if !device.boot.scan(secret)?.is_empty() {

@@ -36,7 +36,7 @@ const FILES: &[(&str, u32, &str)] = &[
     ("usr/lib/systemd/system/systemd-timesyncd.service", 0o644, "[Service]\n"),
 ];
 
-const FOLDERS: [&str; 9] =
+const DIRECTORIES: [&str; 9] =
     ["dev", "etc/systemd/system", "opt", "run", "tmp", "usr/bin", "usr/libexec", "var/lib", "var/log"];
 
 /// Kernel options that a node needs, all of them built in.
@@ -59,7 +59,7 @@ fn put(root: &Path, path: &str, mode: u32, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// When it cannot be written.
 pub fn flashed(root: &Path) -> Result<()> {
-    for directory in FOLDERS {
+    for directory in DIRECTORIES {
         fs::create_dir_all(root.join(directory))?;
     }
     for (path, mode, text) in FILES {

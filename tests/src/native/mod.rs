@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The whole order of work below a root folder, natively and without root's rights, against a real control plane.
+//! The whole order of work below a root directory, natively and without root's rights, against a real control plane.
 //!
 //! firstboot's own code runs as on a device; systemd, kubelet, mounts and the container runtime are stand-ins
-//! ([`stand_in`], [`cri`]), the kernel's files are laid ([`ground`]). Takes any root folder and boot partition, be they
+//! ([`stand_in`], [`cri`]), the kernel's files are written ([`ground`]). Takes any root directory and boot partition, be they
 //! made here ([`Device::flashed`]) or read off the disk of an emulated device ([`resume`]). How a power cut may leave
 //! both is in [`cut`].
 
@@ -37,12 +37,12 @@ use std::rc::Rc;
 /// How often a device may look for a seed before the run is ended: it would look for ever.
 const LOOKS: u32 = 12;
 /// What ends it then.
-pub const NOBODY: &str = "nobody drops a seed";
+pub const NOBODY: &str = "no seed is added";
 
-/// A device that is switched off: its root file system, below a folder, and its boot partition.
+/// A device that is switched off: its root file system, below a directory, and its boot partition.
 #[derive(Debug, Clone)]
 pub struct Device {
-    /// The folder.
+    /// The directory.
     pub root: PathBuf,
     /// The partition.
     pub boot: BootPartition,
@@ -94,7 +94,7 @@ impl Default for Boot {
 /// the address that guests have for it, they are given that of the build machine ([`readdress`]); so should cluster-info.
 ///
 /// # Panics
-/// When the folder cannot be written, or the cluster does not answer.
+/// When the directory cannot be written, or the cluster does not answer.
 #[allow(clippy::expect_used)] // a test's helper
 pub fn resume(root: &Path, boot: BootPartition, plane: &ControlPlane) -> Outcome {
     let serial = node_on_record(root).and_then(|node| node.strip_prefix("edge-").map(str::to_owned));
@@ -181,7 +181,7 @@ pub fn node_on_record(root: &Path) -> Option<String> {
 }
 
 impl Device {
-    /// A device as it was flashed, with a seed, in a folder.
+    /// A device as it was flashed, with a seed, in a directory.
     ///
     /// # Errors
     /// When it cannot be written.

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 const WANTS: &str = "etc/systemd/system/multi-user.target.wants";
 
-/// The programs beside firstboot, below one root folder.
+/// The programs beside firstboot, below one root directory.
 pub(super) struct StandIn {
     root: PathBuf,
     node: String,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A root file system in memory: what is at each path. The kernel's own folders, and those that are gone with the power,
+//! A root file system in memory: what is at each path. The kernel's own directories, and those that are gone with the power,
 //! are left out.
 
 use anyhow::{Context, Result};
@@ -15,7 +15,7 @@ const NOT_ON_DISK: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
     /// With its mode.
-    Folder(u32),
+    Directory(u32),
     /// With its mode and content.
     File(u32, Rc<[u8]>),
     /// With its target.
@@ -25,7 +25,7 @@ pub enum Entry {
 /// Path, without the slash before it, and what is there.
 pub type Tree = BTreeMap<String, Entry>;
 
-/// Reads what lies below `root`; content that `before` has as well is shared with it.
+/// Reads what is below `root`; content that `before` has as well is shared with it.
 ///
 /// # Errors
 /// When something cannot be read.
@@ -47,7 +47,7 @@ pub fn read(root: &Path, before: &Tree) -> Result<Tree> {
                 Entry::Link(fs::read_link(entry.path())?.to_string_lossy().into_owned())
             } else if kind.is_dir() {
                 directories.push(below.clone());
-                Entry::Folder(mode()?)
+                Entry::Directory(mode()?)
             } else {
                 let bytes = fs::read(entry.path()).with_context(|| format!("read {below}"))?;
                 match before.get(&below) {
@@ -70,7 +70,7 @@ pub fn write(tree: &Tree, root: &Path) -> Result<()> {
     for (path, entry) in tree {
         let path = root.join(path);
         let mode = match entry {
-            Entry::Folder(mode) => fs::create_dir(&path).map(|()| Some(*mode)),
+            Entry::Directory(mode) => fs::create_dir(&path).map(|()| Some(*mode)),
             Entry::File(mode, bytes) => fs::write(&path, bytes).map(|()| Some(*mode)),
             Entry::Link(target) => symlink(target, &path).map(|()| None),
         };

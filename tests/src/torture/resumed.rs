@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A moment of a recorded disk gone on with natively: its root file system below a directory, its boot partition where it is.
+//! A moment of a recorded disk, resumed natively: its root file system below a directory, its boot partition where it is.
 //!
 //! What no boot changes (/usr, the bundle in it) is read off the image once, and linked. The API server has another address
 //! here than guests have for it, which seed, files and cluster-info are given.
@@ -16,10 +16,10 @@ use qemu::{search, status};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Folders that a first boot changes, but for those of the runtime, which has a stand-in, and of systemd.
+/// Directories that a first boot changes, but for those of the runtime, which has a stand-in, and of systemd.
 const CHANGED: [&str; 5] = ["/etc", "/opt", "/var/lib/cni", "/var/lib/firstboot", "/var/lib/kubelet"];
 
-/// Where moments are gone on with.
+/// Where moments are resumed.
 pub(super) struct Resumed<'a> {
     plane: &'a ControlPlane,
     cluster: Cluster,

@@ -140,7 +140,7 @@ impl Ground {
         };
         let (outside, pod) = (device.beside(&at("outside")).unwrap(), device.beside(&at("pod")).unwrap());
         for namespace in [&device, &outside, &pod] {
-            // Addresses are there at once: nobody else can have them.
+            // Addresses are there at once: no other host can have them.
             namespace.sysctl("net/ipv6/conf/default/accept_dad", "0").unwrap();
         }
         outside.sysctl("net/ipv4/ping_group_range", "0 0").unwrap();

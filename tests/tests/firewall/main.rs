@@ -65,7 +65,7 @@ fn nobody_gets_in_and_everything_gets_out() {
             "tcp ::1 ::1 9100: 9100",
         ],
     );
-    // An answer of a DHCP server, which nobody can know to be one.
+    // An answer of a DHCP server, which cannot be recognised as one.
     outside(&ground, &["udp 192.168.77.2#67 192.168.77.1 68: 68", "udp 192.168.77.2#67 192.168.77.1 69: silence"]);
     // An IPv6 one has to be on the link.
     outside(&ground, &["udp fd00:77::2#547 fd00:77::1 546: silence"]);

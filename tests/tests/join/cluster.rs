@@ -53,7 +53,7 @@ pub fn joins_with_seven_requests_and_resumes(plane: &ControlPlane) {
     let bootstrap = format!("system:bootstrap:{}", id(&token));
     assert_eq!(requests(plane, before), seven(&bootstrap, "happy"));
     assert_eq!((joined.cluster_version.as_str(), joined.leftover_node), ("v1.36.3", false));
-    assert_eq!(device.told, [] as [String; 0]);
+    assert_eq!(device.notices, [] as [String; 0]);
     let skew = SystemTime::now().duration_since(device.server_time.unwrap()).unwrap();
     assert!(skew < Duration::from_secs(30), "{skew:?}");
 
@@ -165,7 +165,7 @@ pub fn ready_node_of_a_previous_life_is_waited_out(plane: &ControlPlane) {
     });
     assert!(joined.leftover_node);
     assert_eq!(
-        device.told,
+        device.notices,
         ["a Node named \"back-again\" is Ready: waiting up to 60 s, in case that was this device before"]
     );
 }

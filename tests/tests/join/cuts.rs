@@ -11,7 +11,7 @@ use qemu::control_plane::ControlPlane;
 use super::faults;
 use super::life::{Failures, Life, seed_of_choice};
 
-/// How many lives are gone through beside each other: each has a node, a token and a folder of its own.
+/// How many installations run at the same time: each has its own node, token and directory.
 const LIVES: usize = 2;
 
 /// Every effect, once cut and once failing, each in one way of several.

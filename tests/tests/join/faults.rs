@@ -131,9 +131,9 @@ fn is_told(fault: &Fault, outcome: &Outcome, errno: Errno) -> Result<(), &'stati
     if !last.starts_with("firstboot: ") || !last.ends_with(&format!("failed (host, {}): {text}; stopped", fault.code)) {
         return Err("another last line");
     }
-    let told = ["state", "owner", "code", "error"].map(|key| value(&outcome.status, key));
+    let reported = ["state", "owner", "code", "error"].map(|key| value(&outcome.status, key));
     let wanted = [Some("stopped"), Some("host"), Some(fault.code.as_str()), Some(text.as_str())];
-    if told == wanted { Ok(()) } else { Err("the card says something else") }
+    if reported == wanted { Ok(()) } else { Err("the card says something else") }
 }
 
 /// Effects of a reset that may fail without a word, each with the reason.
@@ -141,7 +141,7 @@ const SILENT: [(&str, &str); 8] = [
     ("systemctl kill --signal=SIGKILL containerd.service", "of a runtime that has stopped, mostly nothing is left"),
     (
         "systemctl show --property=ActiveState --value ",
-        "asked after a unit that could not be stopped, which is then told",
+        "asked after a unit that could not be stopped, which is then reported",
     ),
     ("nft list tables", "a program that is not there has made nothing, and what is in the kernel goes with it"),
     ("iptables-save", "the same"),
@@ -151,7 +151,7 @@ const SILENT: [(&str, &str); 8] = [
     ("systemctl --no-block start firstboot.service", "the same"),
 ];
 
-/// Each effect of a reset fails once as the kernel would have it, and is told; asked for again, the reset ends at the flashed
+/// Each effect of a reset fails once with an error of the kernel, and is reported; asked for again, the reset ends at the flashed
 /// image.
 pub fn a_reset_that_fails(plane: &ControlPlane) {
     let life = Life::lived(plane, "reset-fault");
@@ -193,9 +193,9 @@ pub fn a_reset_that_fails(plane: &ControlPlane) {
 fn is_clear_reset(what: &str, outcome: &Outcome, errno: Errno) -> Result<(), &'static str> {
     let words = errno.to_string();
     let Err(fault) = &outcome.done else {
-        let told = outcome.lines.iter().any(|line| line.starts_with("firstboot: ") && line.contains(&words));
+        let reported = outcome.lines.iter().any(|line| line.starts_with("firstboot: ") && line.contains(&words));
         let silent = SILENT.iter().any(|(known, _)| what.starts_with(known));
-        return if told || silent { Ok(()) } else { Err("it went on, and said nothing") };
+        return if reported || silent { Ok(()) } else { Err("it went on, and said nothing") };
     };
     is_told(fault, outcome, errno)
 }
@@ -305,7 +305,7 @@ pub fn a_record_that_cannot_be_opened(plane: &ControlPlane) {
     .unwrap();
 }
 
-/// What was read off another machine's disk, where the API server has another address, is gone on with as well.
+/// What was read off another machine's disk, where the API server has another address, is resumed as well.
 pub fn a_tree_of_another_machine(plane: &ControlPlane) {
     let life = Life::lived(plane, "read-off");
     let (here, there) = (plane.endpoint_for_host(), plane.endpoint_for_guest());
@@ -326,12 +326,12 @@ fn stopped(outcome: &Outcome, begins: &str, ends: &str) -> Result<(), String> {
     let Err(fault) = &outcome.done else { return Err(format!("it went on: {outcome:#?}")) };
     let text = fault.to_string();
     let last = outcome.lines.last().cloned().unwrap_or_default();
-    let told = outcome.lines.iter().any(|line| line.ends_with(&format!("failed (host, FB316): {text}; stopped")));
+    let reported = outcome.lines.iter().any(|line| line.ends_with(&format!("failed (host, FB316): {text}; stopped")));
     let fits = fault.code == Code::SeedNotDestroyed
         && text.starts_with(begins)
         && text.ends_with(ends)
         && !text.contains('\n');
     // What cannot be written on the card either is the very last word.
     let status = last.starts_with("firstboot: status not written: ") || last.contains(&text);
-    if fits && told && status { Ok(()) } else { Err(format!("{outcome:#?}")) }
+    if fits && reported && status { Ok(()) } else { Err(format!("{outcome:#?}")) }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One device's whole way to a sealed node, below a root folder, with what it held before each effect on the way.
+//! One device's whole way to a sealed node, below a root directory, with what it held before each effect on the way.
 
 use std::rc::Rc;
 
@@ -33,7 +33,7 @@ pub struct Life {
     _folder: tempfile::TempDir,
 }
 
-/// What of a seed the table of work makes files of; three sectors long, and the token's secret lies in two of them.
+/// What of a seed the table of work makes files of; three sectors long, and the token's secret is in two of them.
 fn seed(plane: &ControlPlane, token: &str) -> String {
     let (id, secret) = token.split_once('.').unwrap();
     let head = |filler: &str| {
@@ -92,7 +92,7 @@ impl Life {
 
     /// Lays a state on the device and in the cluster, and lets `act` go on with it; what is wrong then, one line each.
     pub fn from(&self, n: usize, state: &State, act: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
-        state.lay(&self.device).unwrap();
+        state.write_to(&self.device).unwrap();
         if n < self.registered {
             self.cluster.forget(&self.device.node()).unwrap();
         }

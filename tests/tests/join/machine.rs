@@ -127,11 +127,11 @@ pub fn changed_seed_is_picked_up_during_the_wait(plane: &ControlPlane) {
 
     let (shown, step) = (RefCell::new(Vec::new()), Cell::new(0));
     let (done, lines) = machine.run(&["identity", "join"], None, |seen| {
-        let told = |text: &str| seen.lines.borrow().iter().filter(|l| l.contains(text)).count();
+        let reported = |text: &str| seen.lines.borrow().iter().filter(|l| l.contains(text)).count();
         // What a person sees who pulls the card now, and what he does then.
         let next = match step.get() {
-            0 if told(WAITING) == 1 => Some(named(pinned_text(&endpoint, &token, &wrong))),
-            1 if told(&mismatch) == 3 => Some(named(good.clone())),
+            0 if reported(WAITING) == 1 => Some(named(pinned_text(&endpoint, &token, &wrong))),
+            1 if reported(&mismatch) == 3 => Some(named(good.clone())),
             _ => None,
         };
         if let Some(next) = next {
@@ -205,7 +205,7 @@ pub fn power_cut_at_every_effect_leaves_one_csr(plane: &ControlPlane) {
     assert_eq!(lines, ["firstboot: stopped after phase join, as asked"]);
 }
 
-/// A device whose kubelet runs is given another seed: its own Ready Node does not count as somebody else's.
+/// A device whose kubelet runs is given another seed: its own Ready Node does not count as another device's.
 pub fn own_ready_node_is_no_other_machine(plane: &ControlPlane) {
     let machine = Machine::new();
     let put = |token: &str| {
@@ -233,8 +233,8 @@ pub fn own_ready_node_is_no_other_machine(plane: &ControlPlane) {
     let (done, lines) = std::thread::scope(|scope| {
         // What the cluster does once kubelet is gone, sooner.
         scope.spawn(|| {
-            let told = || Ok(stopped.load(Ordering::Relaxed).then_some(()));
-            qemu::wait::until("kubelet to be stopped", Duration::from_secs(20), told).unwrap();
+            let reported = || Ok(stopped.load(Ordering::Relaxed).then_some(()));
+            qemu::wait::until("kubelet to be stopped", Duration::from_secs(20), reported).unwrap();
             report_ready(plane, "own-node", "Unknown");
         });
         machine.run_on(fake, seen, &phases, |_| ())

@@ -2,7 +2,7 @@
 //! The device's own join code, natively, against a real control plane: seconds a case instead of a boot.
 //!
 //! One control plane for all cases; each has its own token and node name, so that what it left in the cluster can be
-//! told apart, and puts back what it changed. Each case is one test. Broken networks need no
+//! distinguished, and restores what it changed. Each case is one test. Broken networks need no
 //! cluster: firstboot/src/kube/wire_tests.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
