@@ -9,6 +9,7 @@ use super::{cluster, packets};
 use crate::containerd::cri::{self, Cri};
 use crate::fault::Fault;
 use crate::firewall;
+use crate::harden::sysctl::SHOWN_FILE;
 use crate::host::exclusions::Exclusions;
 use crate::host::{Host, STATE_DIR, mounts};
 use crate::identity::{MACHINE_ID, came_with_image};
@@ -210,6 +211,7 @@ fn state(host: &Host) -> Result<()> {
     }
     // A reset that goes on after a power cut has shown its status there, and the next life would keep a copy of it.
     host.remove_entry(STATUS_FOR_ALL)?;
+    host.remove_entry(SHOWN_FILE)?;
     host.remove_directory("/run/firstboot")?;
     let keep = |path: &str| [JOURNAL, JOURNAL_COPY].contains(&path);
     host.empty_directory(STATE_DIR, &keep).with_context(|| format!("empty {STATE_DIR}"))

@@ -268,6 +268,7 @@ impl Device {
             .answering(move |argv| answers.answer(argv))
             .feeding(move |argv, input| feeds.feed(argv, input))
             .sockets_below(&self.root)
+            .kernel_below(&self.root)
             .serving(network_part::SOCKET, |stream| drop(network_part::confined::serve(&stream)))
             .before(before);
         Ok((fake, seen, beside))
