@@ -7,7 +7,7 @@
 use super::plan::Step;
 use super::{cluster, packets};
 use crate::containerd::cri::{self, Cri};
-use crate::fault::Fault;
+use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::firewall;
 use crate::harden::sysctl::SHOWN_FILE;
 use crate::host::exclusions::Exclusions;
@@ -41,13 +41,13 @@ impl Work<'_> {
             Step::Depart if self.deaf.get() => {}
             Step::Depart => {
                 let failed = cluster::depart(host).unwrap_or_else(|fault| vec![fault]);
-                self.all_told("tell the cluster", failed.iter().map(Fault::to_string).collect());
+                self.all_told("tell the cluster", failed);
             }
             Step::Stop(unit) => return stop(host, unit),
             Step::Pods => self.told("stop pods", self.pods()),
             Step::Unmount(directories) => return self.unmount(directories),
             Step::Links => self.told("delete interfaces", self.links()),
-            Step::Packets => self.all_told("delete packet rules", packets::clear(host)),
+            Step::Packets => self.all_told("delete packet rules", on_this_device(packets::clear(host))),
             Step::Tree(path) => return host.remove_tree(path, &|p: &str| self.keep.covers(p)),
             Step::Remove(path) => return remove(host, path),
             Step::Restore { path, backup } => {
@@ -57,7 +57,7 @@ impl Work<'_> {
             Step::Directory(path) => return host.remove_directory(path),
             Step::HostName => self.told("take the host name", host_name(host)),
             Step::MachineId => return machine_id(host),
-            Step::Filter => self.told("close the packet filter", firewall::guard(host)),
+            Step::Filter => self.told("close the packet filter", firewall::guard(host).coded(Code::PacketFilter)),
             Step::State => return state(host),
             Step::Erase => self.erase(),
             Step::Journal => return journal(host),
@@ -70,15 +70,13 @@ impl Work<'_> {
     }
 
     /// What failed is said, and the work goes on.
-    fn told(&self, what: &str, done: Result<()>) {
-        if let Err(error) = done {
-            self.say(&format!("{what}: {error:#}; it goes on"));
-        }
+    fn told<E: Into<anyhow::Error>>(&self, what: &str, done: Result<(), E>) {
+        self.all_told(what, done.owned_by(Owner::Host).err().into_iter().collect());
     }
 
-    fn all_told(&self, what: &str, failed: Vec<String>) {
-        for error in failed {
-            self.say(&format!("{what}: {error}; it goes on"));
+    fn all_told(&self, what: &str, failed: Vec<Fault>) {
+        for fault in failed {
+            self.say(&format!("{what} ({}): {fault}; it goes on", fault.tag()));
         }
     }
 
@@ -88,17 +86,17 @@ impl Work<'_> {
             Ok(None) => return,
             Err(fault) => {
                 self.deaf.set(true);
-                self.say(&format!("the cluster is not told: {fault}; it goes on"));
+                self.all_told("leave the cluster", vec![fault]);
                 return;
             }
         };
-        self.told("cordon the node", client.cordon().map_err(|fault| fault.cause));
+        self.told("cordon the node", client.cordon());
         match client.drain(cluster::DRAIN) {
             Ok(0) => {}
             Ok(left) => self.say(&format!("{left} pods were not evicted in time, and end now")),
             Err(fault) => {
                 self.deaf.set(cluster::is_silent(&fault));
-                self.say(&format!("evict pods: {fault}; it goes on"));
+                self.all_told("evict pods", vec![fault]);
             }
         }
     }
@@ -140,7 +138,7 @@ impl Work<'_> {
 
     fn links(&self) -> Result<()> {
         let failed = packets::delete_links(self.host, configured_vlan(self.host)?.as_deref())?;
-        self.all_told("delete interfaces", failed);
+        self.all_told("delete interfaces", on_this_device(failed));
         Ok(())
     }
 
@@ -152,15 +150,20 @@ impl Work<'_> {
             self.host.sys().zero_free_space("/var/lib")
         };
         self.say("zeroing the free space of the root file system; this takes as long as writing it full");
-        match zero() {
+        match zero().owned_by(Owner::Host) {
             Ok(bytes) => self.say(&format!("{} MiB of free space zeroed", bytes >> 20)),
-            Err(error) => self.say(&format!("the free space still holds old blocks: {error:#}")),
+            Err(fault) => self.say(&format!("the free space still holds old blocks ({}): {fault}", fault.tag())),
         }
-        match self.host.run(&["fstrim", "/"]) {
+        match self.host.run(&["fstrim", "/"]).owned_by(Owner::Host) {
             Ok(_) => self.say("free space trimmed; what a flash controller has put aside it may keep all the same"),
-            Err(error) => self.say(&format!("the medium was not told what is free: {error:#}")),
+            Err(fault) => self.say(&format!("the medium does not know what is free ({}): {fault}", fault.tag())),
         }
     }
+}
+
+/// Faults of this device with these texts.
+fn on_this_device(failed: Vec<String>) -> Vec<Fault> {
+    failed.into_iter().map(|text| Fault::new(Owner::Host.general(), text)).collect()
 }
 
 /// Stops a unit. One that could not be stopped because there is none is no fault.
