@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::time::Duration;
 
-/// Who must act: the table "Owners" in docs/operations.md. Serde writes [`Owner::word`].
+/// Who must act: docs/operations.md, "Who must act". Serde writes [`Owner::word`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Owner {

@@ -50,13 +50,42 @@ pub(crate) fn ensure_machine_id(host: &Host) -> Result<()> {
 
 pub(crate) fn install(host: &Host, name: &str) -> Result<()> {
     host.write(HOSTNAME, format!("{name}\n").as_bytes(), 0o644)?;
-    host.write(HOSTS, hosts(name).as_bytes(), 0o644)?;
+    let hosts = read_hosts(host)?;
+    let wanted = with_own_lines(&hosts, name);
+    if wanted != hosts {
+        host.write(HOSTS, wanted.as_bytes(), 0o644)?;
+    }
     host.set_hostname(name)
 }
 
-/// kubelet resolves its own name when it starts; without this line it waits for a name server that may not answer.
-fn hosts(name: &str) -> String {
-    format!("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 {name}\n")
+/// Whether /etc/hosts has firstboot's lines for this name, and none for another.
+pub(crate) fn hosts_hold(host: &Host, name: &str) -> Result<bool> {
+    let hosts = read_hosts(host)?;
+    Ok(with_own_lines(&hosts, name) == hosts)
+}
+
+fn read_hosts(host: &Host) -> Result<String> {
+    Ok(String::from_utf8_lossy(&host.read(HOSTS)?.unwrap_or_default()).into_owned())
+}
+
+/// The same file with firstboot's lines at its end. Lines of the image and of an administrator stay. kubelet resolves
+/// its own name when it starts; without the last line it waits for a name server that may not answer.
+fn with_own_lines(hosts: &str, name: &str) -> String {
+    const MARK: &str = " # firstboot";
+    let foreign: Vec<&str> = hosts.lines().filter(|line| !line.ends_with(MARK)).collect();
+    let has_localhost = |address: &str| {
+        foreign.iter().any(|line| {
+            let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
+            words.next() == Some(address) && words.any(|word| word == "localhost")
+        })
+    };
+    let mut text: String = foreign.iter().map(|line| format!("{line}\n")).collect();
+    for (address, names) in [("127.0.0.1", "localhost"), ("::1", "localhost ip6-localhost ip6-loopback")] {
+        if !has_localhost(address) {
+            text += &format!("{address} {names}{MARK}\n");
+        }
+    }
+    text + &format!("127.0.1.1 {name}{MARK}\n")
 }
 
 /// The content of `/etc/machine-id`, unless it is empty or no valid id.
@@ -238,6 +267,30 @@ mod tests {
 
     fn image() -> ImageInfo {
         ImageInfo { build_time: 1000, ..ImageInfo::for_tests() }
+    }
+
+    #[test]
+    fn foreign_lines_of_the_hosts_file_stay() {
+        let ours = "127.0.0.1 localhost # firstboot\n::1 localhost ip6-localhost ip6-loopback # firstboot\n\
+                    127.0.1.1 edge-1 # firstboot\n";
+        for (before, after) in [
+            ("", ours.to_owned()),
+            ("# 127.0.0.1 localhost\n10.0.0.7 registry\n", format!("# 127.0.0.1 localhost\n10.0.0.7 registry\n{ours}")),
+            (
+                "127.0.0.1\tlocalhost\n::1 ip6-loopback localhost\n127.0.1.1 debian",
+                "127.0.0.1\tlocalhost\n::1 ip6-loopback localhost\n127.0.1.1 debian\n127.0.1.1 edge-1 # firstboot\n"
+                    .to_owned(),
+            ),
+        ] {
+            assert_eq!(with_own_lines(before, "edge-1"), after);
+            assert_eq!(with_own_lines(&after, "edge-1"), after);
+            assert_eq!(with_own_lines(&with_own_lines(before, "edge-0"), "edge-1"), after);
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
+        assert!(!hosts_hold(&host, "edge-1").unwrap());
+        install(&host, "edge-1").unwrap();
+        assert!(hosts_hold(&host, "edge-1").unwrap() && !hosts_hold(&host, "edge-2").unwrap());
     }
 
     #[test]

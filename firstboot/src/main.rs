@@ -227,7 +227,7 @@ fn report(file: Option<String>) -> Result<(), Fault> {
     let found = status::look(&host);
     let status = |json| match &found {
         Ok(status) => Ok(status::shown(status, json)?),
-        Err(fault) => Err(anyhow::anyhow!("{fault}")),
+        Err(fault) => Err(anyhow::anyhow!("{}: {fault}", fault.code)),
     };
     let archive = support::archive(
         &host,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Finds the partitions that may contain the seed: docs/seed.md.
+//! Finds the partitions that may contain the seed: on the boot partition, or on a stick.
 #![allow(clippy::disallowed_methods)] // reads block devices, changes nothing
 
 use super::partition::BootPartition;

@@ -13,6 +13,7 @@ pub mod host_ports;
 pub mod peers;
 pub mod render;
 
+use crate::fault::{Code, Fault};
 use crate::harden::overrides::SeedOverrides;
 use crate::host::Host;
 use crate::seed::Seed;
@@ -55,10 +56,15 @@ pub fn apply(host: &Host) -> Result<()> {
 /// systemd-networkd).
 pub(crate) fn guard(host: &Host) -> Result<()> {
     let Err(error) = apply(host) else { return Ok(()) };
-    host.sys()
-        .say(&format!("firstboot: the seed's exceptions are not in the packet filter: {error:#}; nothing is open"));
+    let fault = Fault { code: Code::PacketFilter, cause: error, retry_after: None };
+    let line =
+        format!("the seed's exceptions are not in the packet filter ({}): {fault}; nothing is open", fault.tag());
+    host.sys().say(&format!("firstboot: {line}"));
     let closed = load(host, &render::rules(&SeedOverrides::default(), &ClusterPeers::default()));
-    closed.inspect_err(|_| host.sys().say("firstboot: no packet filter, so no network; flash the image again"))
+    closed.inspect_err(|_| {
+        let tag = Fault::new(Code::PacketFilter, "").tag();
+        host.sys().say(&format!("firstboot: no packet filter ({tag}), so no network; flash the image again"));
+    })
 }
 
 fn load(host: &Host, rules: &str) -> Result<()> {
@@ -97,14 +103,17 @@ mod tests {
         assert_eq!(
             seen.lines.take(),
             [
-                "firstboot: the seed's exceptions are not in the packet filter: load the packet filter: run nft -f -: exit \
-              status: 1: syntax error; nothing is open"
+                "firstboot: the seed's exceptions are not in the packet filter (host, FB320): load the packet filter: run nft \
+                 -f -: exit status: 1: syntax error; nothing is open"
             ]
         );
         let (host, seen) = device(dir.path(), 2);
         let error = guard(&host).unwrap_err();
         assert_eq!(format!("{error:#}"), "load the packet filter: run nft -f -: exit status: 1: syntax error");
-        assert_eq!(seen.lines.take()[1], "firstboot: no packet filter, so no network; flash the image again");
+        assert_eq!(
+            seen.lines.take()[1],
+            "firstboot: no packet filter (host, FB320), so no network; flash the image again"
+        );
     }
 
     #[test]

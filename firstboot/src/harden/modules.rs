@@ -119,15 +119,14 @@ pub(super) fn apply(host: &Host, kept: &SeedOverrides) -> Result<()> {
 /// What modprobe reports that it would do, and what the kernel has loaded all the same.
 pub(crate) fn audit(context: &AuditContext<'_>) -> Result<Vec<Finding>> {
     let configuration = context.host.run(&["modprobe", "--showconfig"])?;
-    let loaded = context.host.read_text("/proc/modules")?.unwrap_or_default();
-    let loaded: BTreeSet<&str> = loaded.lines().filter_map(|l| l.split(' ').next()).collect();
+    let loaded = loaded(context.host)?.unwrap_or_default();
     let refused: BTreeSet<String> = configuration
         .lines()
         .filter_map(|l| l.strip_prefix("install ")?.strip_suffix(" /bin/false"))
         .map(|name| name.replace('-', "_"))
         .collect();
     let one = |(name, why): &(&str, &str)| {
-        let found = match (loaded.contains(name), refused.contains(*name)) {
+        let found = match (loaded.contains(*name), refused.contains(*name)) {
             (true, _) => "loaded",
             (false, true) => "refused",
             (false, false) => "not refused",
@@ -146,9 +145,33 @@ fn node_file() -> String {
     format!("# Written by firstboot.\n{lines}")
 }
 
-/// Whether the file with the modules that a node needs is current.
+/// Modules that the kernel has loaded; `None` when it has none at all because everything is built in.
+fn loaded(host: &Host) -> Result<Option<BTreeSet<String>>> {
+    let text = host.read_text("/proc/modules")?;
+    Ok(text.map(|text| text.lines().filter_map(|l| l.split(' ').next()).map(str::to_owned).collect()))
+}
+
+/// Whether a module is built into the running kernel. /sys/module does not say it of a module without parameters.
+fn is_built_in(host: &Host, name: &str) -> Result<bool> {
+    let release = host.read_text("/proc/sys/kernel/osrelease")?.unwrap_or_default();
+    let list = host.read_text(&format!("/lib/modules/{release}/modules.builtin"))?.unwrap_or_default();
+    let file = format!("{name}.ko");
+    let listed = list.lines().filter_map(|path| path.rsplit('/').next()).any(|leaf| leaf.replace('-', "_") == file);
+    Ok(listed || host.exists(&format!("/sys/module/{name}"))?)
+}
+
+/// Whether the file with the modules that a node needs is current, and the running kernel has each of them.
 pub(crate) fn check_node(host: &Host) -> Result<bool> {
-    Ok(host.read(NODE_FILE)?.as_deref() == Some(node_file().as_bytes()))
+    if host.read(NODE_FILE)?.as_deref() != Some(node_file().as_bytes()) {
+        return Ok(false);
+    }
+    let Some(loaded) = loaded(host)? else { return Ok(true) };
+    for (name, _) in NEEDED {
+        if !loaded.contains(*name) && !is_built_in(host, name)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Writes the file with the modules that a node needs.
@@ -200,6 +223,25 @@ mod tests {
         // Allowed by the seed and still refused: the phase has not done its work.
         assert_eq!(get("dccp").state, Verdict::Drift);
         assert_eq!(findings.iter().filter(|f| f.state == Verdict::Ok).count(), DENIED.len() - 4);
+    }
+
+    #[test]
+    fn needed_modules_are_loaded_or_built_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
+        let put = |path: &str, text: &str| host.write(path, text.as_bytes(), 0o644).unwrap();
+        assert!(!check_node(&host).unwrap());
+        write_node_file(&host).unwrap();
+        assert!(check_node(&host).unwrap(), "a kernel without modules");
+        put("/proc/modules", "overlay 1 0 - Live 0x0\nnf_conntrack 2 0 - Live 0x0\n");
+        assert!(!check_node(&host).unwrap());
+        put("/proc/sys/kernel/osrelease", "6.12\n");
+        put("/lib/modules/6.12/modules.builtin", "kernel/net/bridge/br-netfilter.ko\n");
+        assert!(check_node(&host).unwrap());
+        put("/proc/modules", "overlay 1 0 - Live 0x0\n");
+        assert!(!check_node(&host).unwrap());
+        put("/sys/module/nf_conntrack/parameters/hashsize", "1\n");
+        assert!(check_node(&host).unwrap());
     }
 
     #[test]

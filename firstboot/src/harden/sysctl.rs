@@ -13,7 +13,7 @@ use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::harden::overrides::AuditContext;
 use crate::host::Host;
 use crate::text::one_line;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 
 /// Read at every boot. Sorts after Debian's own files and before the seed's file.
@@ -23,6 +23,10 @@ const SEED_FILE: &str = "/etc/sysctl.d/99-firstboot-seed.conf";
 
 /// Settings that a node needs.
 const NODE_FILE: &str = "/etc/sysctl.d/90-firstboot.conf";
+
+/// What the kernel shows where it does not show the value that the phase `harden` set last in this boot, by key. A
+/// kernel may reject a value, round it or write it in another form; without this the phase would never hold.
+pub(crate) const SHOWN_FILE: &str = "/run/firstboot/sysctl.json";
 
 /// Name, value, reason. A `*` matches every network interface.
 type Setting = (&'static str, &'static str, &'static str);
@@ -145,9 +149,18 @@ fn value(host: &Host, key: &str) -> Result<Option<String>> {
     Ok(text.map(|t| t.split_whitespace().collect::<Vec<_>>().join(" ")))
 }
 
-/// Whether the file with the settings that a node needs is current.
-pub(crate) fn check_node(host: &Host) -> Result<bool> {
-    Ok(host.read(NODE_FILE)?.as_deref() == Some(node_file().as_bytes()))
+/// Whether the file with the settings that a node needs is current, and the running kernel has them. Settings with an
+/// override are left out: the phase `harden` sets them.
+pub(crate) fn check_node(host: &Host, overrides: &BTreeMap<String, String>) -> Result<bool> {
+    if host.read(NODE_FILE)?.as_deref() != Some(node_file().as_bytes()) {
+        return Ok(false);
+    }
+    for setting in NODE_SETTINGS.iter().filter(|(key, ..)| !overrides.contains_key(*key)) {
+        if compare_row(host, setting, overrides, false)?.state == Verdict::Drift {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Writes the file with the settings that a node needs.
@@ -165,8 +178,41 @@ pub(crate) fn set_node(host: &Host, overrides: &BTreeMap<String, String>) -> Res
 
 pub(super) fn check(host: &Host, kept: &SeedOverrides) -> Result<bool> {
     let seed = host.read(SEED_FILE)?;
-    Ok(host.read(FILE)?.as_deref() == Some(file().as_bytes())
-        && seed.as_deref() == seed_file(&kept.harden.sysctl).as_ref().map(String::as_bytes))
+    let files = host.read(FILE)?.as_deref() == Some(file().as_bytes())
+        && seed.as_deref() == seed_file(&kept.harden.sysctl).as_ref().map(String::as_bytes);
+    if !files {
+        return Ok(false);
+    }
+    // One that is torn says nothing: the settings are set again.
+    let shown = host.read(SHOWN_FILE)?.unwrap_or_default();
+    let shown: BTreeMap<String, String> = serde_json::from_slice(&shown).unwrap_or_default();
+    let drift = drift(host, &kept.harden.sysctl)?;
+    Ok(drift.iter().all(|(key, found)| found.is_some() && shown.get(key) == found.as_ref()))
+}
+
+/// Settings of the hardened host and of the seed that the running kernel does not show as required, and what it shows.
+fn drift(host: &Host, overrides: &BTreeMap<String, String>) -> Result<BTreeMap<String, Option<String>>> {
+    let mut drift = BTreeMap::new();
+    let all = SETTINGS.iter().map(|s| (s, false)).chain(WHERE_KNOWN.iter().map(|s| (s, true)));
+    for (setting, known_only) in all {
+        let rows = read_row(host, setting, overrides, known_only)?;
+        drift.extend(rows.into_iter().filter(|row| row.state == Verdict::Drift).map(|row| (row.key, row.found)));
+    }
+    for (key, wanted) in overrides {
+        let found = value(host, key)?;
+        if found.as_ref() != Some(wanted) {
+            drift.insert(key.clone(), found);
+        }
+    }
+    Ok(drift)
+}
+
+/// Keeps what the kernel made of the values that were just set.
+fn keep_shown(host: &Host, overrides: &BTreeMap<String, String>) -> Result<()> {
+    let drift = drift(host, overrides)?;
+    let shown: BTreeMap<_, _> = drift.into_iter().filter_map(|(key, found)| Some((key, found?))).collect();
+    let json = serde_json::to_string(&shown).with_context(|| format!("encode {SHOWN_FILE}"))?;
+    host.keep_or_remove(SHOWN_FILE, (!shown.is_empty()).then_some(&json))
 }
 
 pub(super) fn apply(host: &Host, kept: &SeedOverrides) -> Result<(), Fault> {
@@ -195,7 +241,7 @@ pub(super) fn apply(host: &Host, kept: &SeedOverrides) -> Result<(), Fault> {
     for (key, wanted) in overrides {
         apply_seed_override(host, key, wanted)?;
     }
-    Ok(())
+    keep_shown(host, overrides).owned_by(Owner::Host)
 }
 
 /// Sets one override of the seed.
@@ -218,7 +264,10 @@ fn apply_seed_override(host: &Host, key: &str, wanted: &str) -> Result<(), Fault
 /// All settings of the hardened host and of the seed, read back from the kernel.
 pub(crate) fn audit(context: &AuditContext<'_>) -> Result<Vec<Finding>> {
     let overrides = &context.kept.harden.sysctl;
-    let mut findings = audit_node(context)?;
+    let mut findings = Vec::new();
+    for setting in NODE_SETTINGS {
+        findings.push(compare_row(context.host, setting, overrides, false)?);
+    }
     for setting in SETTINGS {
         findings.push(compare_row(context.host, setting, overrides, false)?);
     }
@@ -235,16 +284,6 @@ pub(crate) fn audit(context: &AuditContext<'_>) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// Settings that a node needs, read back from the kernel.
-fn audit_node(context: &AuditContext<'_>) -> Result<Vec<Finding>> {
-    let one = |(key, value, why): &(&str, &str, &str)| {
-        let exception = context.kept.harden.sysctl.get(*key).map(String::as_str);
-        let found = context.host.read_text(&path(key))?;
-        Ok(Finding::compare(format!("sysctl/{key}"), value, exception, found, why))
-    };
-    NODE_SETTINGS.iter().map(one).collect()
-}
-
 /// The id of the row that covers a setting of one link: `net.ipv4.conf.eth0.x` → `sysctl/net.ipv4.conf.*.x`.
 fn starred(key: &str) -> String {
     let mut parts: Vec<&str> = key.split('.').collect();
@@ -252,6 +291,32 @@ fn starred(key: &str) -> String {
         *link = "*";
     }
     format!("sysctl/{}", parts.join("."))
+}
+
+/// One setting, read back from the running kernel.
+struct ReadBack {
+    key: String,
+    /// The kernel's value; `None` when the kernel does not have the setting.
+    found: Option<String>,
+    state: Verdict,
+}
+
+/// The setting of one row, read back; of a row with a `*` one for each link.
+fn read_row(
+    host: &Host,
+    (row, wanted, _): &Setting,
+    overrides: &BTreeMap<String, String>,
+    known_only: bool,
+) -> Result<Vec<ReadBack>> {
+    each(host, row, |key| {
+        let found = value(host, &key)?;
+        let state = match overrides.get(&key) {
+            Some(other) if found.as_ref() == Some(other) => Verdict::Exception,
+            None if found.as_deref() == Some(*wanted) || (known_only && found.is_none()) => Verdict::Ok,
+            _ => Verdict::Drift,
+        };
+        Ok(ReadBack { key, found, state })
+    })
 }
 
 /// The finding of one row. A row with a `*` covers all links together; the finding names only links that differ.
@@ -263,14 +328,13 @@ fn compare_row(
 ) -> Result<Finding> {
     let (row, wanted, why) = *setting;
     let (mut wrong, mut excepted) = (Vec::new(), Vec::new());
-    let read = |key: String| Ok((value(host, &key)?, key));
-    for (found, key) in each(host, row, read)? {
+    for ReadBack { key, found, state } in read_row(host, setting, overrides, known_only)? {
         let shown = found.clone().unwrap_or_else(|| "missing".to_owned());
         let shown = if row.contains('*') { format!("{key} = {shown}") } else { shown };
-        match overrides.get(&key) {
-            Some(other) if found.as_deref() == Some(other) => excepted.push((other.clone(), shown)),
-            None if found.as_deref() == Some(wanted) || (known_only && found.is_none()) => {}
-            _ => wrong.push(shown),
+        match state {
+            Verdict::Exception => excepted.push((found.unwrap_or_default(), shown)),
+            Verdict::Drift => wrong.push(shown),
+            Verdict::Ok | Verdict::Unchecked => {}
         }
     }
     let finding = |state, wanted: &str, found: &str| {

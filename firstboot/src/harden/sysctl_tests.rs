@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 fn machine(root: &Path) -> (Host, Rc<Recorded>) {
     let (fake, seen) = Fake::new();
-    (machine_with(root, fake), seen)
+    (machine_with(root, fake.kernel_below(root)), seen)
 }
 
 fn machine_with(root: &Path, fake: Fake) -> Host {
@@ -161,6 +161,72 @@ fn rejected_override_is_a_seed_fault_or_waits_for_the_next_boot() {
     assert_eq!(fault.code, Code::SettingDoesNotFit);
     let words = "set kernel.nonsense to 1 by [harden] sysctl: set /proc/sys/kernel/nonsense: Invalid argument";
     assert_eq!(fault.to_string(), words);
+}
+
+#[test]
+fn the_check_reads_the_running_kernel() {
+    let dir = tempfile::tempdir().unwrap();
+    let (host, _) = machine(dir.path());
+    let overrides = kept(&[("vm.swappiness", "10")]);
+    apply(&host, &overrides).unwrap();
+    assert!(check(&host, &overrides).unwrap());
+    for (path, drifted) in [
+        ("/proc/sys/kernel/sysrq", "438"),
+        ("/proc/sys/net/ipv4/conf/eth0.5/send_redirects", "1"),
+        ("/proc/sys/kernel/io_uring_disabled", "0"),
+        ("/proc/sys/vm/swappiness", "60"),
+    ] {
+        put(&host, path, drifted);
+        assert!(!check(&host, &overrides).unwrap(), "{path}");
+        apply(&host, &overrides).unwrap();
+        assert!(check(&host, &overrides).unwrap(), "{path}");
+    }
+    host.remove("/proc/sys/kernel/sysrq").unwrap();
+    assert!(!check(&host, &overrides).unwrap(), "a setting that every kernel has");
+    put(&host, "/proc/sys/kernel/sysrq", "0");
+    host.remove("/proc/sys/kernel/io_uring_disabled").unwrap();
+    assert!(check(&host, &overrides).unwrap(), "a kernel without this setting");
+}
+
+#[test]
+fn what_the_kernel_makes_of_a_value_holds_until_it_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    // This kernel changes nothing that it is given.
+    let host = machine_with(
+        dir.path(),
+        Fake::new().0.answering(|argv| {
+            let rejects = argv[0] == "set" && argv[1].ends_with("mmap_rnd_bits");
+            rejects.then(|| anyhow::bail!("Invalid argument"))
+        }),
+    );
+    put(&host, "/proc/sys/vm/mmap_rnd_bits", "24");
+    put(&host, "/proc/sys/kernel/kexec_load_disabled", "1");
+    put(&host, "/proc/sys/vm/nr_hugepages", "700");
+    let overrides = kept(&[("kernel.kexec_load_disabled", "0"), ("vm.nr_hugepages", "0x400")]);
+    assert!(!check(&host, &overrides).unwrap());
+    apply(&host, &overrides).unwrap();
+    assert!(check(&host, &overrides).unwrap());
+    put(&host, "/proc/sys/vm/nr_hugepages", "0");
+    assert!(!check(&host, &overrides).unwrap());
+    // Another boot.
+    put(&host, "/proc/sys/vm/nr_hugepages", "700");
+    host.remove(SHOWN_FILE).unwrap();
+    assert!(!check(&host, &overrides).unwrap());
+}
+
+#[test]
+fn settings_of_a_node_are_read_back_except_overrides() {
+    let dir = tempfile::tempdir().unwrap();
+    let (host, _) = machine(dir.path());
+    let overrides = kept(&[("kernel.panic", "30")]).harden.sysctl;
+    write_node_file(&host).unwrap();
+    assert!(!check_node(&host, &overrides).unwrap());
+    set_node(&host, &overrides).unwrap();
+    assert!(check_node(&host, &overrides).unwrap() && !check_node(&host, &BTreeMap::new()).unwrap());
+    put(&host, "/proc/sys/net/ipv4/ip_forward", "0");
+    assert!(!check_node(&host, &overrides).unwrap());
+    set_node(&host, &overrides).unwrap();
+    assert!(check_node(&host, &overrides).unwrap());
 }
 
 #[test]

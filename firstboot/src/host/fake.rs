@@ -42,6 +42,7 @@ pub struct Fake {
     before: Before,
     fed: Fed,
     sockets: PathBuf,
+    kernel: Option<PathBuf>,
     served: Option<(&'static str, Serve)>,
     patient: bool,
     retries: Cell<u32>,
@@ -57,6 +58,7 @@ impl Fake {
             before: Box::new(|_| Ok(())),
             fed: Box::new(|_, input| std::io::copy(input, &mut std::io::sink()).map(drop).map_err(Into::into)),
             sockets: PathBuf::from("/"),
+            kernel: None,
             served: None,
             patient: false,
             retries: Cell::new(0),
@@ -86,6 +88,12 @@ impl Fake {
     /// Sockets of other programs lie below this directory.
     pub fn sockets_below(mut self, directory: &Path) -> Self {
         self.sockets = directory.to_owned();
+        self
+    }
+
+    /// Kernel settings are files below this directory too, as those of a real kernel can be read back.
+    pub fn kernel_below(mut self, directory: &Path) -> Self {
+        self.kernel = Some(directory.to_owned());
         self
     }
 
@@ -163,9 +171,15 @@ impl System for Fake {
         }
     }
 
+    #[allow(clippy::disallowed_methods)]
     fn set_kernel(&self, path: &str, value: &str) -> Result<()> {
         (self.answer)(&["set", path, value]).transpose()?;
         self.seen.kernel.borrow_mut().push(format!("{path}={value}"));
+        if let Some(root) = &self.kernel {
+            let file = root.join(path.trim_start_matches('/'));
+            std::fs::create_dir_all(file.parent().unwrap_or(root))?;
+            std::fs::write(&file, format!("{value}\n")).with_context(|| format!("write {}", file.display()))?;
+        }
         Ok(())
     }
 

@@ -54,10 +54,15 @@ impl Copy {
         self.stat.is_some_and(|(_, length)| length > self.parsed.whole)
     }
 
+    /// Whether it has lines that are no record, or cannot be read.
+    fn is_damaged(&self) -> bool {
+        self.parsed.damaged > 0 || self.unreadable.is_some()
+    }
+
     /// Whether it holds exactly these records, each on a line of its own.
     fn is_whole(&self, numbers: &[u64]) -> bool {
         let same = self.parsed.records.keys().copied().eq(numbers.iter().copied());
-        same && self.parsed.damaged == 0 && self.unreadable.is_none()
+        same && !self.is_damaged()
     }
 }
 
@@ -116,6 +121,11 @@ impl Journal {
         self.stale = [&first, &second].iter().any(|copy| !copy.is_whole(&self.numbers) || copy.is_torn());
     }
 
+    /// Whether a record between the first and the last is in neither copy.
+    fn has_gap(&self) -> bool {
+        self.numbers.windows(2).any(|pair| pair[1] != pair[0] + 1)
+    }
+
     /// What is wrong with the files, one line each; empty when nothing is.
     pub fn damage(&self) -> &[String] {
         &self.damage
@@ -160,7 +170,8 @@ impl Journal {
         self.stale = true;
     }
 
-    /// Takes in what other processes wrote, and makes both copies whole.
+    /// Takes in what other processes wrote, and makes both copies whole. Records that are in neither copy are reported
+    /// once: the others get new numbers without a gap.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -170,6 +181,14 @@ impl Journal {
             self.reread();
             self.damage.extend(damage);
             self.damage.dedup();
+        }
+        if self.has_gap() {
+            let damaged = [&self.path, &self.copy].map(|path| Copy::read(path).is_damaged());
+            // A leading marker, if there is one, is written anew by `replace`.
+            let marked = self.records.first() == Some(&Record::Restarted);
+            let records = self.records[usize::from(marked)..].to_vec();
+            self.replace_and_keep(&records, damaged)?;
+            self.stale = false;
         }
         if self.stale {
             for path in [self.path.clone(), self.copy.clone()] {
@@ -183,8 +202,7 @@ impl Journal {
                     continue;
                 }
                 // Behind, as after a power cut, is no damage worth keeping.
-                let behind = copy.parsed.damaged == 0 && copy.unreadable.is_none();
-                self.write_all(&path, !behind)?;
+                self.write_all(&path, copy.is_damaged())?;
             }
             self.stale = false;
             self.seen = stat(&self.path);
@@ -219,17 +237,22 @@ impl Journal {
     /// # Errors
     /// When it cannot be written; then the old one is still there.
     pub fn replace(&mut self, records: &[Record]) -> Result<()> {
+        self.replace_and_keep(records, [false; 2])
+    }
+
+    /// The same; files that are `damaged`, the first copy and the second, are kept beside.
+    fn replace_and_keep(&mut self, records: &[Record], damaged: [bool; 2]) -> Result<()> {
         let all: Vec<Record> = std::iter::once(Record::Restarted).chain(records.iter().cloned()).collect();
         let next = self.next + all.len() as u64;
         let (numbers, old) = ((self.next..next).collect(), self.next);
         let before = (std::mem::replace(&mut self.numbers, numbers), std::mem::replace(&mut self.records, all));
-        if let Err(error) = self.write_all(&self.path, false) {
+        if let Err(error) = self.write_all(&self.path, damaged[0]) {
             (self.numbers, self.records, self.next) = (before.0, before.1, old);
             return Err(error);
         }
         self.next = next;
         self.seen = stat(&self.path);
-        self.write_all(&self.copy, false)
+        self.write_all(&self.copy, damaged[1])
     }
 }
 

@@ -3,7 +3,9 @@
 
 use super::context::PhaseContext;
 use crate::fault::{Fault, OwnedBy, Owner};
-use crate::identity::{HOSTNAME, ensure_machine_id, install, known_name, machine_id, name_by_hardware, random_name};
+use crate::identity::{
+    HOSTNAME, ensure_machine_id, hosts_hold, install, known_name, machine_id, name_by_hardware, random_name,
+};
 use crate::journal::Record;
 use crate::journal::facts::Fact;
 
@@ -11,6 +13,7 @@ pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
     let Some(name) = cx.host.journal().fact(Fact::Node).map(str::to_owned) else { return Ok(false) };
     let same = wanted_name(cx, Some(&name))? == name
         && cx.host.read_text(HOSTNAME).owned_by(Owner::Host)?.as_deref() == Some(&name)
+        && hosts_hold(&cx.host, &name).owned_by(Owner::Host)?
         && machine_id(&cx.host).owned_by(Owner::Host)?.is_some();
     Ok(same)
 }

@@ -10,7 +10,9 @@ use anyhow::Result;
 
 pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
     let held = || -> Result<bool> {
-        Ok(modules::check_node(&cx.host)? && sysctl::check_node(&cx.host)? && swaps(&cx.host)?.is_empty())
+        Ok(modules::check_node(&cx.host)?
+            && sysctl::check_node(&cx.host, &cx.seed.harden.sysctl)?
+            && swaps(&cx.host)?.is_empty())
     };
     held().owned_by(Owner::Host)
 }

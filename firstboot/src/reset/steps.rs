@@ -7,8 +7,9 @@
 use super::plan::Step;
 use super::{cluster, packets};
 use crate::containerd::cri::{self, Cri};
-use crate::fault::Fault;
+use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::firewall;
+use crate::harden::sysctl::SHOWN_FILE;
 use crate::host::exclusions::Exclusions;
 use crate::host::{Host, STATE_DIR, mounts};
 use crate::identity::{MACHINE_ID, came_with_image};
@@ -40,13 +41,13 @@ impl Work<'_> {
             Step::Depart if self.deaf.get() => {}
             Step::Depart => {
                 let failed = cluster::depart(host).unwrap_or_else(|fault| vec![fault]);
-                self.report_all("tell the cluster", failed.iter().map(Fault::to_string).collect());
+                self.report_all("tell the cluster", failed);
             }
             Step::Stop(unit) => return stop(host, unit),
             Step::Pods => self.report("stop pods", self.pods()),
             Step::Unmount(directories) => return self.unmount(directories),
             Step::Links => self.report("delete interfaces", self.links()),
-            Step::Packets => self.report_all("delete packet rules", packets::clear(host)),
+            Step::Packets => self.report_all("delete packet rules", on_this_device(packets::clear(host))),
             Step::Tree(path) => return host.remove_tree(path, &|p: &str| self.keep.covers(p)),
             Step::Remove(path) => return remove(host, path),
             Step::Restore { path, backup } => {
@@ -56,7 +57,7 @@ impl Work<'_> {
             Step::Directory(path) => return host.remove_directory(path),
             Step::HostName => self.report("take the host name", host_name(host)),
             Step::MachineId => return machine_id(host),
-            Step::Filter => self.report("close the packet filter", firewall::guard(host)),
+            Step::Filter => self.report("close the packet filter", firewall::guard(host).coded(Code::PacketFilter)),
             Step::State => return state(host),
             Step::Erase => self.erase(),
             Step::Journal => return journal(host),
@@ -69,15 +70,13 @@ impl Work<'_> {
     }
 
     /// What failed is said, and the work goes on.
-    fn report(&self, what: &str, done: Result<()>) {
-        if let Err(error) = done {
-            self.say(&format!("{what}: {error:#}; it goes on"));
-        }
+    fn report<E: Into<anyhow::Error>>(&self, what: &str, done: Result<(), E>) {
+        self.report_all(what, done.owned_by(Owner::Host).err().into_iter().collect());
     }
 
-    fn report_all(&self, what: &str, failed: Vec<String>) {
-        for error in failed {
-            self.say(&format!("{what}: {error}; it goes on"));
+    fn report_all(&self, what: &str, failed: Vec<Fault>) {
+        for fault in failed {
+            self.say(&format!("{what} ({}): {fault}; it goes on", fault.tag()));
         }
     }
 
@@ -87,17 +86,17 @@ impl Work<'_> {
             Ok(None) => return,
             Err(fault) => {
                 self.deaf.set(true);
-                self.say(&format!("the cluster is not told: {fault}; it goes on"));
+                self.report_all("leave the cluster", vec![fault]);
                 return;
             }
         };
-        self.report("cordon the node", client.cordon().map_err(|fault| fault.cause));
+        self.report("cordon the node", client.cordon());
         match client.drain(cluster::DRAIN) {
             Ok(0) => {}
             Ok(left) => self.say(&format!("{left} pods were not evicted in time, and end now")),
             Err(fault) => {
                 self.deaf.set(cluster::is_silent(&fault));
-                self.say(&format!("evict pods: {fault}; it goes on"));
+                self.report_all("evict pods", vec![fault]);
             }
         }
     }
@@ -139,7 +138,7 @@ impl Work<'_> {
 
     fn links(&self) -> Result<()> {
         let failed = packets::delete_links(self.host, configured_vlan(self.host)?.as_deref())?;
-        self.report_all("delete interfaces", failed);
+        self.report_all("delete interfaces", on_this_device(failed));
         Ok(())
     }
 
@@ -151,15 +150,20 @@ impl Work<'_> {
             self.host.sys().zero_free_space("/var/lib")
         };
         self.say("zeroing the free space of the root file system; this takes as long as writing it full");
-        match zero() {
+        match zero().owned_by(Owner::Host) {
             Ok(bytes) => self.say(&format!("{} MiB of free space zeroed", bytes >> 20)),
-            Err(error) => self.say(&format!("the free space still holds old blocks: {error:#}")),
+            Err(fault) => self.say(&format!("the free space still holds old blocks ({}): {fault}", fault.tag())),
         }
-        match self.host.run(&["fstrim", "/"]) {
+        match self.host.run(&["fstrim", "/"]).owned_by(Owner::Host) {
             Ok(_) => self.say("free space trimmed; what a flash controller has put aside it may keep all the same"),
-            Err(error) => self.say(&format!("the medium was not told what is free: {error:#}")),
+            Err(fault) => self.say(&format!("the medium does not know what is free ({}): {fault}", fault.tag())),
         }
     }
+}
+
+/// Faults of this device with these texts.
+fn on_this_device(failed: Vec<String>) -> Vec<Fault> {
+    failed.into_iter().map(|text| Fault::new(Owner::Host.general(), text)).collect()
 }
 
 /// Stops a unit. One that could not be stopped because there is none is no fault.
@@ -210,6 +214,7 @@ fn state(host: &Host) -> Result<()> {
     }
     // A reset that goes on after a power cut has shown its status there, and the next life would keep a copy of it.
     host.remove_entry(STATUS_FOR_ALL)?;
+    host.remove_entry(SHOWN_FILE)?;
     host.remove_directory("/run/firstboot")?;
     let keep = |path: &str| [JOURNAL, JOURNAL_COPY].contains(&path);
     host.empty_directory(STATE_DIR, &keep).with_context(|| format!("empty {STATE_DIR}"))

@@ -70,6 +70,7 @@ fn seed() -> String {
 /// SeedLocator with this partition alone; the third look at an empty one ends the run.
 fn run(root: &Path, boot: &BootPartition, until: Option<&str>) -> (Result<(), Fault>, Rc<Recorded>) {
     let (fake, seen) = Fake::new();
+    let fake = fake.kernel_below(root);
     let empty = Cell::new(0);
     let places = |_: &str| {
         empty.set(empty.get() + u32::from(boot.seed()?.is_none()));
@@ -140,6 +141,10 @@ fn tree(root: &Path) -> Tree {
     while let Some(directory) = directories.pop() {
         for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
             let (path, meta) = (entry.path(), entry.path().symlink_metadata().unwrap());
+            // The kernel's settings are in memory: a reset restarts no kernel.
+            if path == root.join("proc/sys") {
+                continue;
+            }
             let what = if meta.is_symlink() {
                 format!("link to {}", fs::read_link(&path).unwrap().display())
             } else if meta.is_dir() {

@@ -16,7 +16,7 @@ pub use keyword_redaction::MARK;
 pub use redact::{DeviceSecrets, redact};
 
 use crate::fault::{Fault, OwnedBy, Owner};
-use crate::host::Host;
+use crate::host::{Host, STATE_DIR};
 use crate::image::IMAGE_INFO;
 use crate::journal::JOURNAL;
 use crate::journal::facts::Fact;
@@ -60,6 +60,9 @@ const FILES: &[(&str, &str)] = &[
     ("network/hosts", HOSTS),
     ("network/interfaces", "/proc/net/dev"),
 ];
+
+/// How the names of damaged files that were set aside end. Those in [`STATE_DIR`] are included.
+const DAMAGED: &str = ".damaged";
 
 /// Commands whose output is included. Each has a time limit, so that a hanging command does not block the others.
 const COMMANDS: &[(&str, &[&str])] = &[
@@ -145,6 +148,12 @@ fn fill(archive: &mut Archive<'_>, host: &Host, own: &[Own<'_>]) -> Result<()> {
             Ok(None) => {}
             read => archive.add(name, read.map(Option::unwrap_or_default))?,
         }
+    }
+    for name in host.list(STATE_DIR).unwrap_or_default().into_iter().filter(|name| name.ends_with(DAMAGED)) {
+        let path = format!("{STATE_DIR}/{name}");
+        // A directory stood where a file belongs.
+        let read = host.read(&path).map(Option::unwrap_or_default);
+        archive.add(&format!("firstboot/{name}"), read)?;
     }
     for (name, argv) in COMMANDS {
         let limited = [&["timeout", "20"], *argv].concat();

@@ -71,6 +71,8 @@ fn device(root: &Path) -> Host {
     for (_, path) in FILES.iter().filter(|(_, path)| *path != JOURNAL) {
         put(root, path, planted().as_bytes());
     }
+    put(root, "/var/lib/firstboot/journal.damaged", planted().as_bytes());
+    std::fs::create_dir_all(root.join("var/lib/firstboot/receipt.json.damaged")).unwrap();
     // The encoding of an editor on Windows.
     put(root, "/etc/hosts", &encodings(&format!("\u{feff}{}", planted()))[1]);
     put(
@@ -126,7 +128,7 @@ fn no_planted_secret_is_in_the_archive() {
         let mut text = String::new();
         entry.read_to_string(&mut text).unwrap();
         // Text before and after the secrets is unchanged.
-        if !["firstboot/journal", "audit"].contains(&name.as_str()) {
+        if !["firstboot/journal", "firstboot/receipt.json.damaged", "audit"].contains(&name.as_str()) {
             assert!(text.starts_with("harmless before\n") && text.ends_with("\nharmless after\n"), "{name}: {text}");
             assert!(text.contains("--token [redacted] --discovery-token-ca-cert-hash sha256:00\n"), "{text}");
             assert!(text.contains("\ndecoded: edge [redacted]\n"), "{text}");
@@ -134,7 +136,7 @@ fn no_planted_secret_is_in_the_archive() {
         }
         names.push(name);
     }
-    assert_eq!(names.len(), own.len() + FILES.len() + COMMANDS.len() + LOGS.len());
+    assert_eq!(names.len(), own.len() + FILES.len() + 2 + COMMANDS.len() + LOGS.len());
     let never = ["seed", "kubelet.conf", "pki", "wpa_supplicant", "proxy.env", "join.key"];
     assert!(!names.iter().any(|name| never.iter().any(|n| name.contains(n))), "{names:?}");
 }

@@ -144,7 +144,30 @@ pub fn power_on(root: &Path, serial: &str) -> Result<String> {
     ] {
         put(root, path, 0o444, format!("{text}\n").as_bytes())?;
     }
+    set_kernel(root)?;
     Ok(boot_id)
+}
+
+/// What systemd-sysctl does at every boot.
+fn set_kernel(root: &Path) -> Result<()> {
+    let mut files = Vec::new();
+    for directory in ["usr/lib/sysctl.d", "etc/sysctl.d"] {
+        for entry in fs::read_dir(root.join(directory)).into_iter().flatten() {
+            files.push(entry?.path());
+        }
+    }
+    files.sort_by_key(|path| path.file_name().map(ToOwned::to_owned));
+    for file in files {
+        for line in fs::read_to_string(&file)?.lines().filter(|line| !line.starts_with('#')) {
+            let Some((key, value)) = line.trim_start_matches('-').split_once(" = ") else { continue };
+            let path = format!("proc/sys/{}", key.replace('.', "/"));
+            let links: &[&str] = if path.contains('*') { &["all", "default"] } else { &["*"] };
+            for link in links {
+                put(root, &path.replace('*', link), 0o644, format!("{value}\n").as_bytes())?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The id of the boot that the machine is in.

@@ -268,6 +268,7 @@ impl Device {
             .answering(move |argv| answers.answer(argv))
             .feeding(move |argv, input| feeds.feed(argv, input))
             .sockets_below(&self.root)
+            .kernel_below(&self.root)
             .serving(join_worker::SOCKET, |stream| drop(join_worker::confined::serve(&stream)))
             .before(before);
         Ok((fake, seen, beside))

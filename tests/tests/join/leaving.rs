@@ -228,17 +228,17 @@ pub fn what_the_cluster_does_not_allow_is_told_and_the_rest_is_done(plane: &Cont
         lines[1..4],
         [
             format!(
-                "firstboot: reset: cordon the node: PATCH /api/v1/nodes/held: API server {server} answers 403 Forbidden: {}; it \
-                 goes on",
+                "firstboot: reset: cordon the node (cluster, FB412): PATCH /api/v1/nodes/held: API server \
+                 {server} answers 403 Forbidden: {}; it goes on",
                 denied("nodes \"held\"")
             ),
             format!(
-                "firstboot: reset: evict pods: POST /api/v1/namespaces/default/pods/held-web/eviction: API server {server} \
-                 answers 403 Forbidden: {}; it goes on",
+                "firstboot: reset: evict pods (cluster, FB412): POST \
+                 /api/v1/namespaces/default/pods/held-web/eviction: API server {server} answers 403 Forbidden: {}; it goes on",
                 denied("pods \"held-web\"")
             ),
             format!(
-                "firstboot: reset: tell the cluster: DELETE \
+                "firstboot: reset: tell the cluster (cluster, FB412): DELETE \
                  /apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/held: API server {server} answers 403 \
                  Forbidden: {}; it goes on",
                 denied(lease)
