@@ -74,18 +74,126 @@ fn args(host: &Host) -> Result<String> {
 }
 
 /// The same environment file with our flag among `KUBELET_EXTRA_ARGS`; everything else in it is the administrator's.
+///
+/// The file is read as systemd reads it ([`assignments`]). kubelet's unit splits the value at whitespace.
 fn with_flag(file: &str) -> String {
-    const NAME: &str = "KUBELET_EXTRA_ARGS=";
-    // Of several lines the last counts (systemd.exec(5), EnvironmentFile=).
-    let last = file.lines().rev().find_map(|l| l.strip_prefix(NAME)).unwrap_or_default();
-    let ours = flag();
-    let mut flags: Vec<&str> = last.trim_matches('"').split_whitespace().collect();
-    if flags.contains(&ours.as_str()) {
+    let all = assignments(file);
+    let is_ours = |a: &&Assignment<'_>| a.name == NAME;
+    // Of several assignments the last counts (systemd.exec(5), EnvironmentFile=).
+    let value = all.iter().rev().find(is_ours).map_or("", |a| a.value.as_str());
+    let flag = flag();
+    if value.split_whitespace().any(|word| word == flag) {
         return file.to_owned();
     }
-    flags.push(&ours);
-    let others: String = file.lines().filter(|l| !l.starts_with(NAME)).map(|l| format!("{l}\n")).collect();
-    format!("{others}{NAME}\"{}\"\n", flags.join(" "))
+    let others: Vec<&str> = all.iter().filter(|a| !is_ours(a)).map(|a| a.text).collect();
+    let mut new = others.concat();
+    if !new.is_empty() && !new.ends_with('\n') {
+        new.push('\n');
+    }
+    let value = format!("{value} {flag}");
+    let mut quoted = String::new();
+    for c in value.trim_start().chars() {
+        if ESCAPED.contains(c) {
+            quoted.push('\\');
+        }
+        quoted.push(c);
+    }
+    format!("{new}{NAME}=\"{quoted}\"\n")
+}
+
+const NAME: &str = "KUBELET_EXTRA_ARGS";
+/// What a backslash protects within double quotation marks (systemd, src/basic/env-file.c).
+const ESCAPED: &str = "\"\\`$";
+
+/// A piece of an environment file: an assignment, or lines that assign nothing, which have an empty name.
+struct Assignment<'a> {
+    /// The text in the file, with the end of its last line.
+    text: &'a str,
+    name: &'a str,
+    value: String,
+}
+
+/// The pieces of an environment file, by the rules of systemd.exec(5), EnvironmentFile=: `#` and `;` begin comments, a
+/// backslash at the end of a line continues it, values may stand in single or double quotation marks, also over lines.
+fn assignments(file: &str) -> Vec<Assignment<'_>> {
+    let mut all = Vec::new();
+    let mut rest = file;
+    while !rest.is_empty() {
+        let (length, name, value) = assignment(rest);
+        let (text, after) = rest.split_at(length);
+        all.push(Assignment { text, name, value });
+        rest = after;
+    }
+    all
+}
+
+/// The first piece: its length in bytes, and its name and value.
+fn assignment(text: &str) -> (usize, &str, String) {
+    /// Where in a value a character is.
+    enum Place {
+        Before,
+        Plain,
+        Single,
+        Double,
+    }
+    let line = text.find('\n').map_or(text.len(), |end| end + 1);
+    let head = &text[..line];
+    let name = head.split_once('=').map(|(name, _)| name.trim()).filter(|name| !name.starts_with(['#', ';']));
+    let Some(name) = name else {
+        // A comment may be continued, too.
+        let mut end = line;
+        while text[..end].ends_with("\\\n") && end < text.len() {
+            end += text[end..].find('\n').map_or(text.len() - end, |at| at + 1);
+        }
+        return (end, "", String::new());
+    };
+    let start = head.find('=').map_or(line, |at| at + 1);
+    let (mut place, mut value, mut end_of_plain) = (Place::Before, String::new(), 0);
+    let mut characters = text[start..].char_indices();
+    while let Some((at, c)) = characters.next() {
+        match (&place, c) {
+            (Place::Before | Place::Plain, '\n') => {
+                if matches!(place, Place::Plain) {
+                    value.truncate(end_of_plain);
+                }
+                return (start + at + 1, name, value);
+            }
+            (Place::Before, '\'') => place = Place::Single,
+            (Place::Before, '"') => place = Place::Double,
+            (Place::Before, c) if c.is_ascii_whitespace() => {}
+            (Place::Before | Place::Plain, '\\') => {
+                place = Place::Plain;
+                // An escaped end of line continues the value; any other character stands for itself.
+                if let Some((_, next)) = characters.next().filter(|(_, next)| *next != '\n') {
+                    value.push(next);
+                    end_of_plain = value.len();
+                }
+            }
+            (Place::Before | Place::Plain, c) => {
+                place = Place::Plain;
+                value.push(c);
+                // Blanks at the end do not count.
+                if !c.is_ascii_whitespace() {
+                    end_of_plain = value.len();
+                }
+            }
+            (Place::Single, '\'') | (Place::Double, '"') => place = Place::Before,
+            (Place::Double, '\\') => match characters.next() {
+                Some((_, '\n')) | None => {}
+                Some((_, next)) => {
+                    if !ESCAPED.contains(next) {
+                        value.push('\\');
+                    }
+                    value.push(next);
+                }
+            },
+            (Place::Single | Place::Double, c) => value.push(c),
+        }
+    }
+    if matches!(place, Place::Plain) {
+        value.truncate(end_of_plain);
+    }
+    (text.len(), name, value)
 }
 
 #[cfg(test)]
@@ -138,6 +246,29 @@ mod tests {
             ("# A\nB=1\n", format!("# A\nB=1\nKUBELET_EXTRA_ARGS=\"{ours}\"\n")),
             ("KUBELET_EXTRA_ARGS=--v=4", format!("KUBELET_EXTRA_ARGS=\"--v=4 {ours}\"\n")),
             ("KUBELET_EXTRA_ARGS=\"--v=4\"\n", format!("KUBELET_EXTRA_ARGS=\"--v=4 {ours}\"\n")),
+            ("KUBELET_EXTRA_ARGS='--v=4 --x=1'\n", format!("KUBELET_EXTRA_ARGS=\"--v=4 --x=1 {ours}\"\n")),
+            (" KUBELET_EXTRA_ARGS = --v=4  \n", format!("KUBELET_EXTRA_ARGS=\"--v=4 {ours}\"\n")),
+            (
+                "KUBELET_EXTRA_ARGS=--v=4 \\\n  --x=1\nB=1\n",
+                format!("B=1\nKUBELET_EXTRA_ARGS=\"--v=4   --x=1 {ours}\"\n"),
+            ),
+            ("KUBELET_EXTRA_ARGS=\"--v=4 \\\n--x=1\"\n", format!("KUBELET_EXTRA_ARGS=\"--v=4 --x=1 {ours}\"\n")),
+            ("KUBELET_EXTRA_ARGS=\"--v=4\n--x=1\"\n", format!("KUBELET_EXTRA_ARGS=\"--v=4\n--x=1 {ours}\"\n")),
+            ("KUBELET_EXTRA_ARGS='--x=\"a b\" $c'\n", format!("KUBELET_EXTRA_ARGS=\"--x=\\\"a b\\\" \\$c {ours}\"\n")),
+            ("KUBELET_EXTRA_ARGS=--x=a\\ b\n", format!("KUBELET_EXTRA_ARGS=\"--x=a b {ours}\"\n")),
+            ("KUBELET_EXTRA_ARGS=\"a\" 'b'\n", format!("KUBELET_EXTRA_ARGS=\"ab {ours}\"\n")),
+            ("KUBELET_EXTRA_ARGS=--v=1\nKUBELET_EXTRA_ARGS=--v=2\n", format!("KUBELET_EXTRA_ARGS=\"--v=2 {ours}\"\n")),
+            (
+                "# KUBELET_EXTRA_ARGS=--v=1 \\\nKUBELET_EXTRA_ARGS=--v=2\n",
+                format!("# KUBELET_EXTRA_ARGS=--v=1 \\\nKUBELET_EXTRA_ARGS=--v=2\nKUBELET_EXTRA_ARGS=\"{ours}\"\n"),
+            ),
+            (
+                "B='x\nKUBELET_EXTRA_ARGS=no'\n",
+                format!("B='x\nKUBELET_EXTRA_ARGS=no'\nKUBELET_EXTRA_ARGS=\"{ours}\"\n"),
+            ),
+            ("KUBELET_EXTRA_ARGS=\"--v=4", format!("KUBELET_EXTRA_ARGS=\"--v=4 {ours}\"\n")),
+            ("KUBELET_EXTRA_ARGS=\n", format!("KUBELET_EXTRA_ARGS=\"{ours}\"\n")),
+            ("no assignment\nB=1", format!("no assignment\nB=1\nKUBELET_EXTRA_ARGS=\"{ours}\"\n")),
         ] {
             assert_eq!(with_flag(without), with);
             assert_eq!(with_flag(&with), with);
