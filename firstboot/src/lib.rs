@@ -19,6 +19,7 @@ pub mod containerd;
 pub mod fault;
 pub mod finding;
 pub mod firewall;
+mod flush;
 pub mod harden;
 pub mod host;
 mod identity;
