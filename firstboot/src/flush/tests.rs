@@ -13,7 +13,7 @@ use crate::reset::tests as reset;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 const SECRET: &str = "0123456789abcdef";
@@ -369,4 +369,17 @@ fn the_model_loses_what_was_not_flushed_and_nothing_else() {
     let either = [[some("old"), None], [None, some("old")]];
     assert!(seen.iter().all(|state| either.contains(&[state[0].clone(), state[1].clone()])), "{seen:?}");
     assert!(either.iter().all(|pair| seen.iter().any(|state| state[..2] == pair[..])));
+}
+
+#[test]
+fn each_kind_of_flush_calls_the_kernel() {
+    let error = |done: std::io::Result<()>| done.err().and_then(|error| error.raw_os_error());
+    let (pipe, _other) = std::io::pipe().unwrap();
+    // A pipe cannot be flushed, but the file system of all pipes can (fsync(2), syncfs(2)).
+    for flush in [super::file, super::data, super::directory] {
+        assert_eq!(error(flush(FileWritten, &pipe)), Some(libc::EINVAL));
+    }
+    super::file_system(ResetErase, &pipe).unwrap();
+    let path = fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH).open("/").unwrap();
+    assert_eq!(error(super::file_system(ResetErase, &path)), Some(libc::EBADF));
 }
