@@ -19,6 +19,7 @@ pub mod bundle;
 pub mod check;
 pub mod fault;
 pub mod firewall;
+mod flush;
 pub mod harden;
 pub mod host;
 pub mod image;

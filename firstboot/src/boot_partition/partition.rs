@@ -5,6 +5,7 @@ use super::encodings::{encodings, find_all};
 use super::raw;
 use super::token_digest::{self, SecretDigest};
 use super::volume::{Directory, Volume};
+use crate::flush::{self, FlushSite};
 use anyhow::{Context, Result};
 use fscommon::StreamSlice;
 use std::fs::{File, OpenOptions};
@@ -63,7 +64,8 @@ impl BootPartition {
         let volume = self.volume(true)?;
         let done = change(&volume.root());
         let closed = volume.close();
-        self.file(true)?.sync_all().with_context(|| format!("flush {}", self.path.display()))?;
+        flush::file(FlushSite::BootChanged, self.file(true)?)
+            .with_context(|| format!("flush {}", self.path.display()))?;
         let done = done?;
         closed.with_context(|| format!("close the file system on {}", self.path.display()))?;
         Ok(done)

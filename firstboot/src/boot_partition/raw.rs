@@ -3,6 +3,7 @@
 //!
 //! Layout: Microsoft's "FAT: General Overview of On-Disk Format" 1.03, §3 (BPB) and §4 (FAT entries).
 
+use crate::flush::{self, FlushSite};
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{Advice, fadvise};
 use std::fs::File;
@@ -89,7 +90,7 @@ pub(super) fn zero_free_clusters(file: &mut File, offset: u64) -> Result<u64> {
         }
         at += window.len() as u64;
     }
-    file.sync_all().context("flush")?;
+    flush::file(FlushSite::BootZeroed, &*file).context("flush")?;
     Ok(zeroed)
 }
 
@@ -101,7 +102,7 @@ pub(super) fn erase(file: &File, offset: u64, places: &[Span]) -> Result<()> {
     for (at, length) in places {
         file.write_all_at(&vec![0; *length], offset + at).context("overwrite what is left")?;
     }
-    file.sync_all().context("flush")
+    flush::file(FlushSite::BootErased, file).context("flush")
 }
 
 /// Finds matches in a piece of the medium: offset in the piece and length, bytes.
@@ -110,7 +111,8 @@ pub(super) type Find<'a> = &'a dyn Fn(&[u8]) -> Vec<(usize, usize)>;
 /// Searches `len` bytes from `offset` for matches of `find`, which have at most `longest` bytes. The page cache is
 /// dropped first, so that the result reflects the content of the medium.
 pub(super) fn scan(file: &File, offset: u64, len: u64, longest: usize, find: Find<'_>) -> Result<Vec<Span>> {
-    file.sync_all().or_else(|e| if e.kind() == std::io::ErrorKind::PermissionDenied { Ok(()) } else { Err(e) })?;
+    flush::file(FlushSite::BootScanned, file)
+        .or_else(|e| if e.kind() == std::io::ErrorKind::PermissionDenied { Ok(()) } else { Err(e) })?;
     fadvise(file, offset, NonZeroU64::new(len), Advice::DontNeed).context("drop the page cache")?;
     let overlap = longest.saturating_sub(1);
     let mut found = Vec::new();

@@ -4,11 +4,13 @@
 
 use super::journald::{self, Field};
 use super::system::{Job, System};
+use crate::flush::{self, FlushSite};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::time::{ClockId, Timespec, clock_settime};
+use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::{UnixDatagram, UnixStream};
@@ -34,6 +36,21 @@ impl Default for Linux {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Fills the file system with zeros in this file, and flushes them; returns the number of bytes.
+pub(crate) fn fill(file: &File, mut write: impl FnMut(&[u8]) -> std::io::Result<usize>) -> std::io::Result<u64> {
+    let (zeros, mut done) = (vec![0; 1 << 20], 0);
+    loop {
+        match write(&zeros) {
+            Ok(n) => done += n as u64,
+            Err(e) if e.kind() == ErrorKind::StorageFull => break,
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    flush::data(FlushSite::FreeSpaceZeroed, file)?;
+    Ok(done)
 }
 
 /// Runs one command to its end.
@@ -150,17 +167,8 @@ impl System for Linux {
         if rustix::fs::fstatfs(&fd).with_context(shown)?.f_type == TMPFS {
             return Ok(0);
         }
-        let (mut file, zeros, mut done) = (std::fs::File::from(fd), vec![0; 1 << 20], 0);
-        loop {
-            match file.write(&zeros) {
-                Ok(n) => done += n as u64,
-                Err(e) if e.kind() == ErrorKind::StorageFull => break,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(e).with_context(shown),
-            }
-        }
-        file.sync_data().with_context(shown)?;
-        Ok(done)
+        let file = File::from(fd);
+        fill(&file, |zeros| (&file).write(zeros)).with_context(shown)
     }
 
     fn random(&self) -> f64 {

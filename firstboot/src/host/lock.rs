@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods)] // part of the door
 
 use crate::fault::{Code, Fault};
+use crate::flush::{self, FlushSite};
 use anyhow::{Context, Result};
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -86,6 +87,11 @@ fn open(state: &Path) -> Result<OwnedFd> {
                 return Err(error).with_context(|| format!("create {}", state.display()));
             }
             _ => {}
+        }
+        // What is flushed in it is lost with its name.
+        if let Some(above) = state.parent() {
+            let flushed = std::fs::File::open(above).and_then(|dir| flush::directory(FlushSite::StateDirectory, dir));
+            flushed.with_context(|| format!("flush {}", above.display()))?;
         }
     }
     let mode = std::fs::metadata(state).with_context(|| format!("look at {}", state.display()))?.mode();

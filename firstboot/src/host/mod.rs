@@ -23,9 +23,12 @@ mod system;
 
 pub use journald::Field;
 pub use linux::Linux;
+#[cfg(test)]
+pub(crate) use linux::fill;
 pub use stamp::Stamp;
 pub use system::{Job, RETRY, System};
 
+use crate::flush::{self, FlushSite};
 use crate::journal::{Effect, Journal, Record};
 use crate::text::hex;
 use anyhow::{Context, Result, bail, ensure};
@@ -181,7 +184,8 @@ impl Host {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = fs::openat(&dir, name, flags, Mode::from_raw_mode(mode)).with_context(|| format!("create {path}"))?;
         let mut file = File::from(fd);
-        file.write_all(bytes).and_then(|()| file.sync_all()).with_context(|| format!("write {path}"))
+        let flush = |file: &File| flush::file(FlushSite::FileExported, file);
+        file.write_all(bytes).and_then(|()| flush(&file)).with_context(|| format!("write {path}"))
     }
 
     /// Makes a symbolic link. Does nothing when it is already so.
@@ -199,7 +203,7 @@ impl Host {
         fs::symlinkat(target, &dir, &temporary).with_context(|| format!("create link {path}"))?;
         self.effect(path, || format!("rename to {path}"))?;
         fs::renameat(&dir, &temporary, &dir, name).with_context(|| format!("rename to {path}"))?;
-        fs::fsync(&dir).with_context(|| format!("flush the directory of {path}"))
+        flush::directory(FlushSite::LinkRenamed, &dir).with_context(|| format!("flush the directory of {path}"))
     }
 
     /// Enables a unit by the link `path` to it, recording it first. Does nothing when it is already so.
@@ -236,7 +240,7 @@ impl Host {
             let made =
                 self.open_below(&at, OFlags::RDONLY | OFlags::DIRECTORY).with_context(|| format!("open {at}"))?;
             fs::fchmod(made, bits).with_context(|| format!("set the mode of {at}"))?;
-            fs::fsync(parent).with_context(|| format!("flush {above}"))?;
+            flush::directory(FlushSite::DirectoryCreated, parent).with_context(|| format!("flush {above}"))?;
         }
         Ok(())
     }
@@ -247,7 +251,9 @@ impl Host {
         let (dir, name) = split(path)?;
         let Ok(dir) = self.open_below(dir, OFlags::RDONLY | OFlags::DIRECTORY) else { return Ok(()) };
         match fs::unlinkat(&dir, name, AtFlags::empty()) {
-            Ok(()) => fs::fsync(&dir).with_context(|| format!("flush the directory of {path}")),
+            Ok(()) => {
+                flush::directory(FlushSite::FileRemoved, &dir).with_context(|| format!("flush the directory of {path}"))
+            }
             Err(Errno::NOENT) => Ok(()),
             Err(e) => Err(e).with_context(|| format!("remove {path}")),
         }
@@ -265,7 +271,7 @@ impl Host {
         self.effect(path, || format!("move {path} aside"))?;
         let dir = self.directory(dir)?;
         fs::renameat(&dir, name, &dir, &to).with_context(|| format!("move {path} aside"))?;
-        fs::fsync(&dir).with_context(|| format!("flush the directory of {path}"))
+        flush::directory(FlushSite::FileQuarantined, &dir).with_context(|| format!("flush the directory of {path}"))
     }
 
     /// Runs a command.
@@ -340,11 +346,11 @@ impl Host {
     /// Flushes what was written and renames it into place.
     pub(crate) fn finish(&self, writer: Writer) -> Result<()> {
         let path = &writer.path;
-        writer.file.sync_all().with_context(|| format!("flush {path}"))?;
+        flush::file(FlushSite::FileWritten, &writer.file).with_context(|| format!("flush {path}"))?;
         self.effect(path, || format!("rename to {path}"))?;
         fs::renameat(&writer.dir, &writer.temporary, &writer.dir, &writer.name)
             .with_context(|| format!("rename to {path}"))?;
-        fs::fsync(&writer.dir).with_context(|| format!("flush the directory of {path}"))
+        flush::directory(FlushSite::FileRenamed, &writer.dir).with_context(|| format!("flush the directory of {path}"))
     }
 
     /// Makes sure that the directory exists and that what stood at `path` before our first change is on record.

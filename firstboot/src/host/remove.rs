@@ -5,6 +5,7 @@
 //! what is mounted there may be a person's data, so a tree with a mount in it is a fault and is not removed.
 
 use super::{Host, parts, split};
+use crate::flush::{self, FlushSite};
 use crate::journal::{Effect, Record};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
@@ -62,7 +63,7 @@ impl Host {
         }
         let (_, name) = split(path)?;
         self.drop_file(directory.as_fd(), name, path, &stat)?;
-        fs::fsync(&directory).with_context(|| format!("flush the directory of {path}"))
+        flush::directory(FlushSite::EntryRemoved, &directory).with_context(|| format!("flush the directory of {path}"))
     }
 
     /// Removes a directory if nothing is in it. One that holds something, or is mounted on, stays.
@@ -165,7 +166,7 @@ impl Host {
                 Ok(fd) => {
                     let mut file = File::from(fd);
                     file.write_all(&vec![0; size as usize]).with_context(|| format!("overwrite {path}"))?;
-                    file.sync_data().with_context(|| format!("flush {path}"))?;
+                    flush::data(FlushSite::SecretOverwritten, &file).with_context(|| format!("flush {path}"))?;
                 }
                 // Another program's file would be overwritten.
                 Err(Errno::XDEV) => bail!("remove {path}: {MOUNTED}"),
@@ -199,7 +200,7 @@ impl Host {
         }
         self.effect(path, || format!("move {path} aside"))?;
         fs::renameat(&directory, name, &directory, new).with_context(|| format!("move {path} aside"))?;
-        fs::fsync(&directory).with_context(|| format!("flush {above}"))
+        flush::directory(FlushSite::DirectoryMoved, &directory).with_context(|| format!("flush {above}"))
     }
 
     /// Puts back what stood at `path` before firstboot's first change, from the copy that was kept. The owner is that of
@@ -230,10 +231,10 @@ impl Host {
     }
 
     /// Flushes the file system that holds the root directory.
-    pub fn flush(&self) -> Result<()> {
+    pub(crate) fn flush(&self, site: FlushSite) -> Result<()> {
         self.effect("flush", || "flush the root file system".to_owned())?;
         let root = self.directory("/")?;
-        fs::syncfs(root).context("flush the root file system")
+        flush::file_system(site, root).context("flush the root file system")
     }
 
     /// The directory that holds `path`, and what stands there.

@@ -10,6 +10,7 @@
 use super::frame::{self, Parsed};
 use super::log::Journal;
 use super::record::Record;
+use crate::flush::{self, FlushSite};
 use anyhow::{Context, Result};
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -148,10 +149,12 @@ impl Journal {
     pub fn append(&mut self, record: Record) -> Result<()> {
         self.refresh()?;
         let line = frame::encode(self.next, &record)?;
-        write(&self.path, &line, true).context("write the journal")?;
+        write(&self.path, &line, Some(FlushSite::JournalRecord), FlushSite::JournalCreated)
+            .context("write the journal")?;
         // A copy that cannot be written now is written anew by the next record.
         let ends = matches!(record, Record::Sealed | Record::Resetting { .. } | Record::Restarted);
-        self.stale = write(&self.copy, &line, ends).is_err();
+        let flushed = ends.then_some(FlushSite::JournalCopyRecord);
+        self.stale = write(&self.copy, &line, flushed, FlushSite::JournalCopyCreated).is_err();
         self.records.push(record);
         self.numbers.push(self.next);
         self.next += 1;
@@ -222,12 +225,12 @@ impl Journal {
             let mut options = OpenOptions::new();
             let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
             file.write_all(text.as_bytes())?;
-            file.sync_all()?;
+            flush::file(FlushSite::JournalRewritten, &file)?;
             if damaged {
                 quarantine(path);
             }
             std::fs::rename(&beside, path)?;
-            flush_directory(path)
+            flush_directory(FlushSite::JournalRenamed, path)
         };
         write().context("write the journal")
     }
@@ -262,20 +265,20 @@ fn stat(path: &Path) -> Option<(u64, u64)> {
 }
 
 /// Appends a line; what a write that failed has left (of a full disk for instance) is cut off again.
-fn write(path: &Path, line: &str, flush: bool) -> std::io::Result<()> {
+fn write(path: &Path, line: &str, flushed: Option<FlushSite>, created: FlushSite) -> std::io::Result<()> {
     let new = !path.exists();
     let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
     let before = file.metadata()?.len();
     let mut written = file.write_all(line.as_bytes());
-    if flush {
-        written = written.and_then(|()| file.sync_data());
+    if let Some(site) = flushed {
+        written = written.and_then(|()| flush::data(site, &file));
     }
     if written.is_err() {
         // If this fails too, the next reader finds a record that was cut off, and the next writer removes it.
         let _ = file.set_len(before);
     }
     written?;
-    if new { flush_directory(path) } else { Ok(()) }
+    if new { flush_directory(created, path) } else { Ok(()) }
 }
 
 /// Keeps a damaged file under another name, the last one of its name. By a link, so that its successor can take its place in
@@ -290,8 +293,8 @@ fn quarantine(path: &Path) {
     }
 }
 
-fn flush_directory(path: &Path) -> std::io::Result<()> {
-    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+fn flush_directory(site: FlushSite, path: &Path) -> std::io::Result<()> {
+    path.parent().map_or(Ok(()), |directory| flush::directory(site, File::open(directory)?))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ mod packets;
 mod plan;
 mod steps;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::boot_partition::{SeedLocator, locate};
 use crate::fault::{Code, Fault, OwnedBy, Owner};

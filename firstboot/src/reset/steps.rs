@@ -9,6 +9,7 @@ use super::{cluster, packets};
 use crate::containerd::cri::{self, Cri};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::firewall;
+use crate::flush::FlushSite;
 use crate::harden::sysctl::SHOWN_FILE;
 use crate::host::exclusions::Exclusions;
 use crate::host::{Host, STATE_DIR, mounts};
@@ -145,7 +146,7 @@ impl Work<'_> {
     /// Makes old blocks unreadable, as far as a program can.
     fn erase(&self) {
         let zero = || -> Result<u64> {
-            self.host.flush()?;
+            self.host.flush(FlushSite::ResetErase)?;
             self.host.sys().before_effect("zero")?;
             self.host.sys().zero_free_space("/var/lib")
         };
@@ -209,7 +210,7 @@ fn machine_id(host: &Host) -> Result<()> {
 fn state(host: &Host) -> Result<()> {
     if host.journal().fact(Fact::Restored).is_none() {
         // Before the copies go: after that nothing could be put back from them.
-        host.flush()?;
+        host.flush(FlushSite::ResetRestored)?;
         host.record(Record::Fact { name: Fact::Restored, value: facts::flag(true) })?;
     }
     // A reset that goes on after a power cut has shown its status there, and the next life would keep a copy of it.
@@ -222,7 +223,7 @@ fn state(host: &Host) -> Result<()> {
 
 /// The last step: what is on record is gone but for what the next life has to know.
 fn journal(host: &Host) -> Result<()> {
-    host.flush()?;
+    host.flush(FlushSite::ResetJournal)?;
     let records = {
         let journal = host.journal();
         let node = journal.fact(Fact::Node).or(journal.fact(Fact::NodeBefore)).map(str::to_owned);

@@ -5,6 +5,9 @@
 use super::*;
 use crate::boot_partition::{BootPartition, Place, formatted_for_tests};
 use crate::bundle::{BUNDLE_DIR, Manifest};
+use crate::flush::FlushSite;
+use crate::flush::medium::{self, Entry, Outcome, State};
+use crate::flush::tests::records_of;
 use crate::host::fake::{Fake, Recorded};
 use crate::image::{IMAGE_INFO, ImageInfo};
 use crate::journal::facts::Fact;
@@ -384,4 +387,69 @@ fn a_reset_that_stops_says_so_on_the_card_and_can_be_told_to_keep_more() {
     assert!(root.join("var/lib/cni").is_symlink() && root.join("srv/networks/firstboot/10.244.1.2").exists());
     assert_eq!(fs::read(root.join("etc/hosts")).unwrap(), hosts);
     assert!(!root.join("var/lib/containerd").exists());
+}
+
+/// What a reset leaves of a state: all of it but its own record and what is in memory.
+fn left(state: &State) -> BTreeMap<String, Entry> {
+    let ours = |path: &str| path.starts_with("/var/lib/firstboot") || path.starts_with("/run");
+    state.0.iter().filter(|(path, _)| !ours(path)).map(|(path, entry)| (path.clone(), entry.clone())).collect()
+}
+
+/// A whole reset, with the power cut at every flush of its end.
+pub(crate) fn recorded(root: &Path, without: Option<FlushSite>) -> Outcome {
+    record(root, without, false)
+}
+
+/// The same on a disk whose flush fails before the free space is zeroed, which does not stop a reset.
+pub(crate) fn recorded_with_a_failing_flush(root: &Path, without: Option<FlushSite>) -> Outcome {
+    record(root, without, true)
+}
+
+fn record(root: &Path, without: Option<FlushSite>, failing: bool) -> Outcome {
+    let (disk, _, _) = life();
+    copy(&disk.path().join("root"), root);
+    ask(root, &Exclusions::default());
+    let whole = disk.path().join("whole");
+    copy(root, &whole);
+    reset_on(&whole, None).0.unwrap();
+    let wanted = std::cell::RefCell::new(None);
+    medium::record(&whole, None, || {
+        medium::check("", &|state| {
+            *wanted.borrow_mut() = Some(left(state));
+            Ok(())
+        })
+    });
+    let wanted = Rc::new(wanted.take().unwrap());
+    let zeroed = wanted.clone();
+    let flushes = Cell::new(0);
+    let fake = Fake::new().0.before(move |what| {
+        if what == "zero" {
+            // What is removed has to be free by now, the state directory as well.
+            let there = |path: &&String| path.starts_with("/var/lib/firstboot/") && !path.contains("/journal");
+            medium::check("before the free space is zeroed", &|state| match state.0.keys().find(there) {
+                Some(path) => Err(format!("{path} is back")),
+                None => Ok(()),
+            });
+        }
+        flushes.set(flushes.get() + u32::from(what == "flush"));
+        anyhow::ensure!(!(failing && what == "flush" && flushes.get() == 2), "the flush failed");
+        Ok(())
+    });
+    medium::record(root, without, || {
+        medium::always(move |state| {
+            let records = records_of(state, None);
+            let restored = records.iter().any(|r| matches!(r, Record::Fact { name: Fact::Restored, .. }));
+            let resetting = records.iter().any(|r| matches!(r, Record::Resetting { .. }));
+            let done = restored || !resetting;
+            let back =
+                state.0.keys().find(|path| path.starts_with("/var/lib/firstboot/") && !path.contains("/journal"));
+            match back {
+                _ if done && left(state) != *zeroed => Err("the reset counts as done, and its effects are back".into()),
+                Some(path) if !resetting => Err(format!("the journal is a new one, and {path} is back")),
+                _ => Ok(()),
+            }
+        });
+        work_with(root, Box::new(fake), &DeviceFacts, &|_| Ok(vec![])).unwrap();
+        medium::cut("after the reset");
+    })
 }

@@ -2,12 +2,13 @@
 //! Every state in which a power cut may leave a device: what was there before each effect of a life, and what a journaled
 //! ext4 and a FAT may hold of that effect.
 //!
-//! Only what was not flushed is lost or torn. firstboot writes a file beside its place, flushes it, renames it and flushes
-//! the directory: so the file beside may be absent, empty, of zeros or cut short, a rename may be there or not (the cut before
-//! and the one after), and a file in its place is whole. The journal is appended to and flushed: its last record may be cut
-//! short, of zeros, or lack the end of its line. Its second copy is not flushed each time: it may lack that record, or hold
-//! half of it. Beside that, any byte of the journal or of its copy may have been changed by the medium. The boot partition is flushed after each change: of that change any sector
-//! may be old or new.
+//! Only what was not flushed is lost or torn. `firstboot/src/flush/tests.rs` shows that each flush is made; here it is
+//! taken for granted. firstboot writes a file beside its place, flushes it, renames it and flushes the directory: so the
+//! file beside may be absent, empty, of zeros or cut short, a rename may be there or not (the cut before and the one
+//! after), and a file in its place is whole. The journal is appended to and flushed: its last record may be cut short, of
+//! zeros, or lack the end of its line. Its second copy is not flushed each time: it may lack that record, or hold half of
+//! it. Beside that, any byte of the journal or of its copy may have been changed by the medium. The boot partition is
+//! flushed after each change: of that change any sector may be old or new.
 
 use super::tree::{self, Entry, Tree, changed};
 use super::{CARD, Device, ground};
