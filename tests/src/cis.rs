@@ -9,7 +9,7 @@
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// To be run on the device once kube-proxy is there; `$out` is a folder. See [`Facts::new`].
+/// To be run on the device once kube-proxy is there; `$out` is a directory. See [`Facts::new`].
 pub const SCRIPT: &str = r#"
 for i in $(seq 300); do ss -Hltn | grep -q ':10249 ' && break; sleep 1; done
 pid=$(systemctl show --property MainPID --value kubelet.service)
@@ -38,7 +38,7 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// From what [`SCRIPT`] left behind (`read` gives a file of its folder) and from `/configz`.
+    /// From what [`SCRIPT`] left behind (`read` gives a file of its directory) and from `/configz`.
     pub fn new(read: impl Fn(&str) -> String, configz: &Value) -> Self {
         let file = |line: &str| {
             let mut words = line.rsplitn(3, ' ');
@@ -203,7 +203,7 @@ fn read_only_port(facts: &Facts) -> (Verdict, String) {
     (if listens { Verdict::Fail } else { verdict }, format!("{found}, listening: {listens}"))
 }
 
-/// Without them kubelet signs its own, and names that one here, or asks the cluster where somebody approves that.
+/// Without them kubelet signs its own, and names that one here, or asks the cluster where requests are approved.
 fn certificate(facts: &Facts) -> (Verdict, String) {
     let named = |key: &str| facts.configz.pointer(key).and_then(Value::as_str);
     match (named("/tlsCertFile"), named("/tlsPrivateKeyFile")) {

@@ -66,7 +66,7 @@ pub fn can_iptables() -> bool {
     goes(missing(&["iptables-nft"]))
 }
 
-/// Whether somebody can log in to a device. Skips and fails like [`can_boot`].
+/// Whether a login to a device is possible. Skips and fails like [`can_boot`].
 ///
 /// # Panics
 /// In CI, when something is missing.
@@ -99,9 +99,8 @@ pub fn own_arch() -> Arch {
     Arch::host().expect("run on a supported machine")
 }
 
-/// A key that nobody has, for seeds whose SSH nobody uses.
-pub const NOBODYS_KEY: &str =
-    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA someone";
+/// A public key without a private key, for seeds whose SSH is not used.
+pub const UNUSED_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA someone";
 
 /// An ordinary device of the build machine's own architecture whose node is to be called `edge-SERIAL`.
 pub fn device_options(serial: &str) -> Options {
@@ -123,7 +122,7 @@ pub fn shared_plane() -> &'static ControlPlane {
 /// The Node once it is Ready as reported from another boot than `before`.
 ///
 /// # Errors
-/// When that takes too long, or the device ended; with what it told.
+/// When that takes too long, or the device ended; with the device's output.
 pub fn ready_again(plane: &ControlPlane, device: &Device, name: &str, before: &str) -> Result<Value> {
     let what = format!("node {name} to be Ready from another boot");
     let ready = qemu::wait::every(Duration::from_secs(1), &what, SOON, || {
@@ -198,7 +197,7 @@ pub fn status_value(status: &str, key: &str) -> String {
     qemu::status::value(status, key).unwrap_or_default().to_owned()
 }
 
-/// What systemd keeps at any boot, and firstboot's own folder: its status and journal.
+/// What systemd keeps at any boot, and firstboot's own directory: its status and journal.
 const KEPT_AT_ANY_BOOT: [&str; 4] = ["/etc/machine-id", "/var/lib/firstboot", "/var/lib/systemd", "/var/log/journal"];
 /// What systemd makes once at the first boot of any image (tmpfiles.d, ldconfig.service), with or without firstboot.
 const MADE_AT_FIRST_BOOT: [&str; 11] = [
@@ -216,7 +215,7 @@ const MADE_AT_FIRST_BOOT: [&str; 11] = [
 ];
 
 /// What differs between two root file systems, but for what every boot leaves with or without firstboot, and firstboot's
-/// own folder.
+/// own directory.
 pub fn changes(before: &Tree, after: &Tree) -> Vec<String> {
     let ours = |change: &String| {
         !KEPT_AT_ANY_BOOT.iter().any(|path| change[1..].starts_with(path))

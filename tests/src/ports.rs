@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What somebody on the device's own network finds open: nmap over all TCP ports and the 1000 most used UDP ports.
+//! Ports that are open to a host on the device's own network: nmap over all TCP ports and the 1000 most used UDP ports.
 
 use anyhow::Result;
 use qemu::link::site::{STRANGER, STRANGER_V6, Scan, Site};
@@ -11,7 +11,7 @@ pub const LINK_LOCAL: &str = "fe80::5054:ff:fe12:3456%lan";
 /// `tcp/10250 (IPv6)`.
 ///
 /// # Errors
-/// When nmap does not run, or nobody has the address.
+/// When nmap does not run, or no host has the address.
 pub fn open_to_strangers(site: &Site, address: &str) -> Result<Vec<String>> {
     let mut open = site.scan(STRANGER, address, Scan::Tcp)?;
     open.extend(site.scan(STRANGER, address, Scan::Udp)?);

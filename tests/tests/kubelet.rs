@@ -67,7 +67,7 @@ fn takes_the_drop_in(version: Option<&str>) {
         assert_eq!(*at(&document, field.path), wanted, "{}", field.path);
     }
     assert_eq!(*at(&document, "maxPods"), 77, "what the cluster says otherwise stays");
-    assert_eq!(*at(&document, "serverTLSBootstrap"), false, "nobody would approve its requests");
+    assert_eq!(*at(&document, "serverTLSBootstrap"), false, "its requests would not be approved");
 
     let seed = with_head("\"tlsMinVersion\": \"VersionTLS12\", \"evictionHard\": {\"memory.available\": \"50Mi\"}");
     let (said, document) = started(&kubelet, &[("10-harden.conf", &hardened), ("50-seed.conf", &seed)]);

@@ -6,8 +6,8 @@
 
 use e2e::{OFF, SOON, boot_id, device_options, own_arch, ready_again};
 use qemu::device::Device;
-use qemu::journey;
 use qemu::progress::Progress;
+use qemu::scenario;
 use qemu::{pods, status, wait};
 use std::time::Duration;
 
@@ -24,8 +24,8 @@ fn a_torn_data_base_of_containerd_is_rebuilt_and_the_node_is_ready_again() {
     let plane = e2e::shared_plane();
     let image = e2e::image(own_arch()).unwrap();
     let options = qemu::device::Options { guest_ports: vec![pods::PORT], ..device_options("runtime") };
-    let (device, token) = journey::seeded(plane, &image, &options).unwrap();
-    let joined = journey::join(plane, device, token, &mut Progress::default()).unwrap();
+    let (device, token) = scenario::seeded(plane, &image, &options).unwrap();
+    let joined = scenario::join(plane, device, token, &mut Progress::default()).unwrap();
     assert_eq!(joined.name, NAME);
     let mut device: Device = joined.device;
     device.power_off(OFF).unwrap();
@@ -38,15 +38,15 @@ fn a_torn_data_base_of_containerd_is_rebuilt_and_the_node_is_ready_again() {
     device.wait_console(line, SOON).unwrap();
     device.wait_console("firstboot: containerd's state is rebuilt from the bundle's images", SOON).unwrap();
     ready_again(plane, &device, NAME, &boot_id(&joined.node)).unwrap();
-    // Pods run again, by images that nobody pulled.
+    // Pods run again, by images that were not pulled.
     pods::create(plane).unwrap();
     pods::prove(plane, &device, NAME, SOON).unwrap();
     assert_eq!(pods::pulled(plane).unwrap(), [""; 0]);
-    let told = wait::every(Duration::from_secs(1), "Event RuntimeRebuilt", SOON, || {
+    let reported = wait::every(Duration::from_secs(1), "Event RuntimeRebuilt", SOON, || {
         Ok(plane.events("RuntimeRebuilt")?.into_iter().find(|event| event.starts_with(&format!("/{NAME}: "))))
     });
-    let told = told.map_err(|e| e.context(device.report())).unwrap();
-    assert!(told.contains("rebuilt it from the bundle's images"), "{told}");
+    let reported = reported.map_err(|e| e.context(device.report())).unwrap();
+    assert!(reported.contains("rebuilt it from the bundle's images"), "{reported}");
     device.power_off(OFF).unwrap();
 
     let disk = device.disk();

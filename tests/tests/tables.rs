@@ -21,7 +21,7 @@ fn seed(plane: &ControlPlane, token: &str, more: &str) -> String {
 
 #[test]
 #[ignore = "boots a guest"]
-fn what_kubelet_refuses_is_told_and_what_the_next_seed_says_holds() {
+fn kubelet_configuration_errors_are_reported_and_the_next_seed_applies() {
     if !e2e::can_boot(own_arch()) {
         return;
     }
@@ -35,9 +35,9 @@ fn what_kubelet_refuses_is_told_and_what_the_next_seed_says_holds() {
     assert_eq!(status_value(&status, "owner"), "seed");
     assert_eq!(status_value(&status, "code"), "FB114");
     let error = status_value(&status, "error");
-    let told = "times, by [kubelet.config]: failed to validate kubelet configuration, error: invalid configuration: \
+    let reported = "times, by [kubelet.config]: failed to validate kubelet configuration, error: invalid configuration: \
                 topologyManagerPolicy (--topology-manager-policy) \"best\" must be one of: [\"none\"";
-    assert!(error.starts_with("start kubelet: it ended ") && error.contains(told), "{error}");
+    assert!(error.starts_with("start kubelet: it ended ") && error.contains(reported), "{error}");
 
     let second = plane.create_token("1h").unwrap();
     let good = "[network]\naddresses = \"10.0.2.15/24\"\ndns = \"10.0.2.3\"\n[time]\nservers = \"10.0.2.2\"\n\

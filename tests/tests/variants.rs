@@ -10,7 +10,7 @@ use qemu::device::Device;
 use qemu::seed::Seed;
 
 const NAME: &str = "edge-variants";
-/// A pod of every node that mounts the folder of CNI configurations, as each cluster network has one.
+/// A pod of every node that mounts the directory of CNI configurations, as each cluster network has one.
 const NETWORK: &str = r#"{"apiVersion":"apps/v1","kind":"DaemonSet","metadata":{"name":"network","namespace":
 "kube-system"},"spec":{"selector":{"matchLabels":{"app":"network"}},"template":{"metadata":{"labels":{"app":
 "network"}},"spec":{"hostNetwork":true,"tolerations":[{"operator":"Exists"}],"containers":[{"name":"network","image":

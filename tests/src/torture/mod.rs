@@ -105,9 +105,9 @@ fn comes_back(plane: &ControlPlane, device: &mut Device, name: &str, token: &str
     Ok(())
 }
 
-/// Keeps a disk for whoever looks into it.
+/// Keeps a disk for later inspection.
 fn keep(disk: &DiskImage) -> Result<()> {
     let path = repo::root()?.join(KEPT);
-    std::fs::create_dir_all(path.parent().context("find a folder")?).context("make out/torture")?;
+    std::fs::create_dir_all(path.parent().context("find a directory")?).context("make out/torture")?;
     disk.copy(&path, 0).map(drop)
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The certificate signing request when nobody approves it by itself: pending, denied, failed, too old, its key lost.
+//! The certificate signing request without automatic approval: pending, denied, failed, too old, its key lost.
 
 use std::time::Duration;
 
@@ -52,19 +52,19 @@ pub fn certificate_by_hand(plane: &ControlPlane) {
     // The next attempt takes the same one up again.
     assert_eq!(device.fails(&seed, "by-hand"), pending(&csr));
     approve_and_join(plane, &mut device, &seed, "by-hand", &csr);
-    assert_eq!((csrs_by(plane, &token).len(), device.told.len()), (1, 0));
+    assert_eq!((csrs_by(plane, &token).len(), device.reported.len()), (1, 0));
 }
 
 pub fn denied(plane: &ControlPlane) {
     let (mut device, seed, token, first) = waiting(plane, "denied");
     let why = "was denied: KubectlDeny This CSR was denied by kubectl certificate deny.";
-    // Denied while the device waits for it: a fault, so that nobody is asked again at once.
+    // Denied while the device waits for it: a fault, so that no request follows at once.
     device.csr_wait = Duration::from_secs(30);
     let watched = |e: &&qemu::control_plane::audit::Event| {
         e.verb == "watch" && e.request_uri.contains(&first) && e.stage == "ResponseStarted"
     };
     let before = plane.audit().unwrap().iter().filter(watched).count();
-    let told = std::thread::scope(|scope| {
+    let reported = std::thread::scope(|scope| {
         scope.spawn(|| {
             qemu::wait::until("the device to watch its CSR", Duration::from_secs(20), || {
                 Ok((plane.audit()?.iter().filter(watched).count() > before).then_some(()))
@@ -74,15 +74,15 @@ pub fn denied(plane: &ControlPlane) {
         });
         device.fails(&seed, "denied")
     });
-    assert_eq!(told, (Code::CsrRejected, format!("CSR {first} {why}; the next try sends another")));
-    assert_eq!((csrs_by(plane, &token).len(), device.told.len()), (1, 0));
+    assert_eq!(reported, (Code::CsrRejected, format!("CSR {first} {why}; the next try sends another")));
+    assert_eq!((csrs_by(plane, &token).len(), device.reported.len()), (1, 0));
     // Denied before: another key, another CSR, and it says so.
     let key = device.key.clone();
     device.csr_wait = SHORT;
     let fault = device.fails(&seed, "denied");
     let second = another(plane, &token, &[&first]);
     assert_eq!(fault, pending(&second));
-    assert_eq!(device.told, [format!("CSR {first} {why}: sending another")]);
+    assert_eq!(device.reported, [format!("CSR {first} {why}: sending another")]);
     assert_ne!(device.key, key);
     approve_and_join(plane, &mut device, &seed, "denied", &second);
     assert_eq!(csrs_by(plane, &token).len(), 2);
@@ -100,7 +100,7 @@ pub fn failed(plane: &ControlPlane) {
     let fault = device.fails(&seed, "failed");
     let second = another(plane, &token, &[&first]);
     assert_eq!(fault, pending(&second));
-    assert_eq!(device.told, [format!("CSR {first} could not be signed: SigningError no CA: sending another")]);
+    assert_eq!(device.reported, [format!("CSR {first} could not be signed: SigningError no CA: sending another")]);
     approve_and_join(plane, &mut device, &seed, "failed", &second);
 }
 
@@ -118,7 +118,7 @@ pub fn certificate_of_an_old_csr_has_expired(plane: &ControlPlane) {
     let second = another(plane, &token, &[&first]);
     assert_eq!(fault, pending(&second));
     let why = "has a certificate that expired at 2020-01-01T00:00:00Z";
-    assert_eq!(device.told, [format!("CSR {first} {why}: sending another")]);
+    assert_eq!(device.reported, [format!("CSR {first} {why}: sending another")]);
     approve_and_join(plane, &mut device, &seed, "expired-csr", &second);
 }
 

@@ -41,7 +41,7 @@ pub fn unknown_token(plane: &ControlPlane) {
     assert_no_trace(plane, "no-token", NEVER);
 }
 
-/// Whether the seed's `token-expires` has passed is told by the cluster's clock, whatever the device's own says.
+/// Whether the seed's `token-expires` has passed is decided by the cluster's clock, not by the device's.
 pub fn expired_token_by_the_clusters_clock(plane: &ControlPlane) {
     let (endpoint, pin) = (plane.endpoint_for_host(), plane.ca_pin().unwrap());
     let until = |pin: &str, time: &str| {
@@ -49,7 +49,7 @@ pub fn expired_token_by_the_clusters_clock(plane: &ControlPlane) {
         seed_of(&format!("{text}token-expires = {time}\n"))
     };
     let at = |year: u64| SystemTime::UNIX_EPOCH + Duration::from_secs((year - 1970) * 31_557_600);
-    let told = |now: SystemTime, seed| {
+    let reported = |now: SystemTime, seed| {
         let mut device = Bench { now, ..Bench::default() };
         let (code, text) = device.fails(&seed, "expired");
         format!("{code}: {text}")
@@ -57,11 +57,11 @@ pub fn expired_token_by_the_clusters_clock(plane: &ControlPlane) {
     let expired = "FB421: join token \"zzzzzz\" is unknown to the cluster (no JWS signature for it in cluster-info): it expired \
                    at 2020-01-01T00:00:00Z";
     for own_clock in [at(1970), SystemTime::now(), at(2090)] {
-        assert_eq!(told(own_clock, until(&pin, "2020-01-01T00:00:00Z")), expired);
-        assert_eq!(told(own_clock, until(&pin, "2080-01-01T00:00:00Z")), UNKNOWN);
+        assert_eq!(reported(own_clock, until(&pin, "2020-01-01T00:00:00Z")), expired);
+        assert_eq!(reported(own_clock, until(&pin, "2080-01-01T00:00:00Z")), UNKNOWN);
         // A server that cannot prove itself has no clock that counts.
         let other = format!("sha256:{}", "0".repeat(64));
-        assert_eq!(told(own_clock, until(&other, "2020-01-01T00:00:00Z")), UNKNOWN);
+        assert_eq!(reported(own_clock, until(&other, "2020-01-01T00:00:00Z")), UNKNOWN);
     }
     assert_no_trace(plane, "expired", NEVER);
 }
