@@ -2,7 +2,7 @@
 //! The FAT partition with broken bytes: reading it ends, with an error or without, and takes no more memory than the
 //! partition has bytes, and changes nothing. In memory: with a file, most of the time went into system calls.
 //!
-//! Input: patches to a partition of 64 KiB with a seed, a long name and a folder: offset (two bytes, little endian),
+//! Input: patches to a partition of 64 KiB with a seed, a long name and a directory: offset (two bytes, little endian),
 //! length (one byte), bytes.
 
 use std::cell::RefCell;
@@ -35,7 +35,7 @@ fn whole() -> &'static [u8] {
             };
             write(&root, "seed.toml", b"version = 1\n");
             write(&root, "a rather long name of a file.txt", &[b'x'; 3000]);
-            write(&root.create_dir("overlays").expect("a folder"), "board.dtbo", b"token");
+            write(&root.create_dir("overlays").expect("a directory"), "board.dtbo", b"token");
         }
         bytes
     })

@@ -5,7 +5,7 @@
 //! `engine`); the tests of this crate replay the corpora without it. What is compared with is computed here by other
 //! means than firstboot's own. docs/testing.md says how to run one and what to do with a finding.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is how a finding is told
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a panic reports a finding
 
 mod boot_partition;
 mod certificates;

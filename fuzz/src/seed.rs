@@ -51,12 +51,12 @@ pub fn run(input: &[u8]) {
     }
 }
 
-/// containerd can read what is written for it, and is told of each mirror, in order.
+/// containerd can read what is written for it, and gets each mirror, in order.
 fn registries(seed: &Seed) {
     for registry in &seed.registries {
         let text = hosts(&registry.mirrors, Some("/ca.crt"));
         let table: toml::Table = text.parse().expect("hosts.toml is TOML");
-        let told: Vec<&str> = table
+        let reported: Vec<&str> = table
             .get("host")
             .and_then(|h| h.as_table())
             .into_iter()
@@ -65,7 +65,7 @@ fn registries(seed: &Seed) {
             .collect();
         let mut want: Vec<&str> = registry.mirrors.iter().map(|m| m.url.as_str()).collect();
         want.sort_unstable();
-        assert_eq!(told, want, "{text}");
+        assert_eq!(reported, want, "{text}");
     }
 }
 
