@@ -21,7 +21,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const EPERM: &str = "1";
 const EACCES: &str = "13";
-/// An account without rights, for DAC has no hold on root. On Debian: the account `nobody`.
+/// An account without rights, for DAC has no hold on root. On Debian: `nobody`.
 const NOBODY: u32 = 65534;
 
 /// A program that is being copied cannot be executed, and another thread's child holds it open while it starts.

@@ -105,8 +105,8 @@ fn made(choices: &mut Choices<'_>) {
     flags.rotate_left(turn);
     let place = usize::from(choices.next()) % (flags.len() + 1);
     // In the order in which the line has them.
-    let reported = flags.iter().filter(|(flag, _)| *flag == "--discovery-token-ca-cert-hash");
-    let pins = reported.flat_map(|(_, all)| all.split(',')).map(|p| CaPin::parse(p).expect("a pin")).collect();
+    let given = flags.iter().filter(|(flag, _)| *flag == "--discovery-token-ca-cert-hash");
+    let pins = given.flat_map(|(_, all)| all.split(',')).map(|p| CaPin::parse(p).expect("a pin")).collect();
 
     let mut line = choices.of(&["", "$ ", "# ", "sudo ", "# sudo -E ", "\n"]).to_owned();
     line.push_str(choices.of(&["kubeadm", "/usr/bin/kubeadm"]));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Every input of the corpora holds to its properties, without libFuzzer: what once broke one stays fixed.
+//! Every input of the corpora holds to its properties, without libFuzzer: a fixed finding stays fixed.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,12 +12,12 @@ use fuzz::{TARGETS, Target};
 /// Largest that all corpora together may be, bytes.
 const MAX_BYTES: u64 = 300 * 1024;
 
-fn directory(name: &str) -> PathBuf {
+fn fuzz_dir(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
 fn corpus(target: &Target) -> Vec<PathBuf> {
-    let dir = directory("corpus").join(target.name);
+    let dir = fuzz_dir("corpus").join(target.name);
     let mut files: Vec<PathBuf> = fs::read_dir(&dir).unwrap().map(|f| f.unwrap().path()).collect();
     files.sort();
     files
@@ -38,7 +38,7 @@ fn every_kept_input_holds() {
 #[test]
 fn corpora_are_small_and_belong_to_a_target() {
     let mut names: Vec<String> =
-        fs::read_dir(directory("corpus")).unwrap().map(|d| d.unwrap().file_name().into_string().unwrap()).collect();
+        fs::read_dir(fuzz_dir("corpus")).unwrap().map(|d| d.unwrap().file_name().into_string().unwrap()).collect();
     let mut known: Vec<&str> = TARGETS.iter().map(|t| t.name).collect();
     names.sort();
     known.sort_unstable();

@@ -183,7 +183,7 @@ fn an_image_without_the_architecture_is_refused() {
 }
 
 #[test]
-fn a_registry_that_wants_a_token_says_where() {
+fn a_registry_that_requires_a_token_names_the_token_server() {
     let challenge = r#"Bearer realm="https://auth.example.org/token",service="reg",scope="repository:a/b:pull""#;
     assert_eq!(
         token_url(challenge).unwrap(),

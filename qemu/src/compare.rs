@@ -10,7 +10,7 @@ use crate::device::Options;
 use crate::disk::DiskImage;
 use crate::pairs::{self, Row};
 use crate::progress::Progress;
-use crate::{journey, status};
+use crate::{scenario, status};
 use anyhow::{Context, Result};
 use imagebuild::arch::Arch;
 use imagebuild::target::Target;
@@ -90,7 +90,7 @@ fn label(ours: bool) -> &'static str {
 /// Boots a fresh device of `image` and waits until it has joined.
 fn take(plane: &ControlPlane, image: &DiskImage, arch: Arch, ours: bool) -> Result<Sample> {
     let options = Options { serial: Some(SERIAL.to_owned()), ..Options::new(arch) };
-    let (mut device, _) = journey::seeded(plane, image, &options)?;
+    let (mut device, _) = scenario::seeded(plane, image, &options)?;
     device.power_on()?;
     let start = Instant::now();
     let ready = std::thread::scope(|scope| -> Result<f64> {

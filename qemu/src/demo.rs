@@ -5,9 +5,9 @@
 use crate::control_plane::ControlPlane;
 use crate::device::Options;
 use crate::disk::DiskImage;
-use crate::journey::{self, Joined, LeftBehind};
 use crate::pods::{self, Proof};
 use crate::progress::{Progress, rounded};
+use crate::scenario::{self, Joined, LeftBehind};
 use crate::status::PhaseTime;
 use anyhow::{Context, Result, bail};
 use imagebuild::target::Target;
@@ -89,9 +89,9 @@ fn run(args: &Args, progress: &mut Progress) -> Result<String> {
     );
     let mut options = Options::new(target.arch);
     options.guest_ports = vec![pods::PORT];
-    let (device, token) = journey::seeded(&plane, &image, &options)?;
+    let (device, token) = scenario::seeded(&plane, &image, &options)?;
     let accelerator = device.accelerator().name();
-    let mut joined = journey::join(&plane, device, token, progress)?;
+    let mut joined = scenario::join(&plane, device, token, progress)?;
     progress.stage("pods", &format!("node {}: waiting for the demo's pods", joined.name));
     let proof = joined.prove(&plane)?;
     progress.say(&format!("pod {} on node {} answered through hostPort", proof.from_outside.pod, joined.name));

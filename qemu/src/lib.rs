@@ -13,7 +13,6 @@ pub mod demo;
 pub mod device;
 pub mod disk;
 pub mod firmware;
-pub mod journey;
 pub mod link;
 pub mod pairs;
 pub mod pods;
@@ -22,6 +21,7 @@ pub mod process;
 pub mod progress;
 pub mod qmp;
 pub mod run_dir;
+pub mod scenario;
 pub mod search;
 pub mod seed;
 #[cfg(test)]

@@ -203,7 +203,7 @@ fn read_only_port(facts: &Facts) -> (Verdict, String) {
     (if listens { Verdict::Fail } else { verdict }, format!("{found}, listening: {listens}"))
 }
 
-/// Without them kubelet signs its own, and names that one here, or asks the cluster where that is approved.
+/// Without them kubelet signs its own, and names that one here, or asks the cluster where requests are approved.
 fn certificate(facts: &Facts) -> (Verdict, String) {
     let named = |key: &str| facts.configz.pointer(key).and_then(Value::as_str);
     match (named("/tlsCertFile"), named("/tlsPrivateKeyFile")) {

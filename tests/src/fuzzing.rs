@@ -73,7 +73,7 @@ pub struct Outcome {
     edges: u64,
     corpus: u64,
     took: Duration,
-    /// Where the input is that broke it, and how to run it again.
+    /// Path of the failing input, and the command that runs it again.
     pub finding: Option<String>,
     tail: Vec<String>,
 }
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_finding_is_told_with_its_input() {
+    fn a_finding_is_reported_with_its_input() {
         let lines = ["panicked at seed.rs:1:2", "Test unit written to /tmp/crash-1"];
         let outcome = judged(&lines, false);
         assert_eq!(outcome.finding.as_deref(), Some("/tmp/crash-1; again: FUZZ_TARGET=seed fuzz /tmp/crash-1"));

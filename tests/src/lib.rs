@@ -66,7 +66,7 @@ pub fn can_iptables() -> bool {
     goes(missing(&["iptables-nft"]))
 }
 
-/// Whether a device can be logged in to. Skips and fails like [`can_boot`].
+/// Whether a login to a device is possible. Skips and fails like [`can_boot`].
 ///
 /// # Panics
 /// In CI, when something is missing.
@@ -99,9 +99,8 @@ pub fn own_arch() -> Arch {
     Arch::host().expect("run on a supported machine")
 }
 
-/// A key without a holder, for seeds whose SSH is not used.
-pub const NOBODYS_KEY: &str =
-    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA someone";
+/// A public key without a private key, for seeds whose SSH is not used.
+pub const UNUSED_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA someone";
 
 /// An ordinary device of the build machine's own architecture whose node is to be called `edge-SERIAL`.
 pub fn device_options(serial: &str) -> Options {
@@ -123,7 +122,7 @@ pub fn shared_plane() -> &'static ControlPlane {
 /// The Node once it is Ready as reported from another boot than `before`.
 ///
 /// # Errors
-/// When that takes too long, or the device ended; with what it reported.
+/// When that takes too long, or the device ended; with the device's output.
 pub fn ready_again(plane: &ControlPlane, device: &Device, name: &str, before: &str) -> Result<Value> {
     let what = format!("node {name} to be Ready from another boot");
     let ready = qemu::wait::every(Duration::from_secs(1), &what, SOON, || {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Ports that are open to another host on the device's network: nmap over all TCP ports and the 1000 most used UDP ports.
+//! Ports that are open to a host on the device's own network: nmap over all TCP ports and the 1000 most used UDP ports.
 
 use anyhow::Result;
 use qemu::link::site::{STRANGER, STRANGER_V6, Scan, Site};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a seed opens on a hardened device, each thing only to those who are named: SSH by a key, kubelet's
+//! What a seed opens on a hardened device, each only to the named user: SSH by a key, kubelet's
 //! port, and the ways out of an egress list. Boots 1 guest, so only `make test-long` runs it.
 
 #![allow(clippy::unwrap_used)]
@@ -37,16 +37,16 @@ fn seed_part(key: &str) -> String {
 /// Logs in from `source`; what it says on both channels.
 struct Ssh<'a> {
     site: &'a Site,
-    directory: &'a Path,
+    dir: &'a Path,
     address: String,
 }
 
 impl Ssh<'_> {
     fn run(&self, source: &str, options: &str, command: &str) -> String {
-        let (directory, address) = (self.directory.display(), &self.address);
+        let (dir, address) = (self.dir.display(), &self.address);
         let script = format!(
-            "ssh -F none -b {source} -i {directory}/key -o IdentitiesOnly=yes -o BatchMode=yes -o ConnectTimeout=20 -o \
-             StrictHostKeyChecking=accept-new -o UserKnownHostsFile={directory}/known {options} admin@{address} '{command}' \
+            "ssh -F none -b {source} -i {dir}/key -o IdentitiesOnly=yes -o BatchMode=yes -o ConnectTimeout=20 -o \
+             StrictHostKeyChecking=accept-new -o UserKnownHostsFile={dir}/known {options} admin@{address} '{command}' \
              2>&1; echo \"rc $?\""
         );
         self.site.run("bash", &["-c", &script]).unwrap()
@@ -60,13 +60,13 @@ impl Ssh<'_> {
 #[test]
 fn the_device_reads_this_seed() {
     let (token, pin) = ("abcdef.0123456789abcdef".to_owned(), format!("sha256:{}", "0f".repeat(32)));
-    let seed = Seed { apiserver: "10.0.2.2:1".to_owned(), token, pin, more: seed_part(e2e::NOBODYS_KEY) };
+    let seed = Seed { apiserver: "10.0.2.2:1".to_owned(), token, pin, more: seed_part(e2e::UNUSED_KEY) };
     firstboot::seed::parse(seed.text().as_bytes()).unwrap();
 }
 
 #[test]
 #[ignore = "boots a guest"]
-fn who_is_named_gets_in_and_nobody_else() {
+fn only_named_users_have_access() {
     if !e2e::can_boot(e2e::own_arch()) || !e2e::can_network() || !e2e::can_log_in() {
         return;
     }
@@ -74,10 +74,10 @@ fn who_is_named_gets_in_and_nobody_else() {
     for address in [OPERATOR, METRICS, ALLOWED] {
         site.namespace().ip(&format!("addr add {address}/24 dev lan")).unwrap();
     }
-    let directory = tempfile::tempdir().unwrap();
-    let at = |name: &str| directory.path().join(name).display().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
     site.run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", &at("key")]).unwrap();
-    let _server = answers(&site, directory.path());
+    let _server = answers(&site, dir.path());
 
     let plane = ControlPlane::start(&Options { namespace: Some(site.namespace()), ..Options::default() }).unwrap();
     let options = qemu::device::Options { link: site.socket(), ..device_options("access") };
@@ -93,19 +93,18 @@ fn who_is_named_gets_in_and_nobody_else() {
     assert_eq!(open_to_strangers(&site, &address).unwrap(), [""; 0]);
     assert_eq!(site.scan(OPERATOR, &address, Scan::Tcp).unwrap(), ["tcp/22"]);
     assert_eq!(site.scan(METRICS, &address, Scan::Tcp).unwrap(), ["tcp/10250"]);
-    logs_in(&Ssh { site: &site, directory: directory.path(), address });
+    logs_in(&Ssh { site: &site, dir: dir.path(), address });
     ways_out(&plane, &device);
 }
 
 /// A server at every address of the network's other side.
-fn answers(site: &Site, directory: &Path) -> Process {
-    let pages = directory.join("pages");
+fn answers(site: &Site, dir: &Path) -> Process {
+    let pages = dir.join("pages");
     std::fs::create_dir(&pages).unwrap();
     std::fs::write(pages.join("hello"), "hello\n").unwrap();
     let words =
         ["-m", "http.server", &PORT.to_string(), "--directory", &pages.display().to_string()].map(str::to_owned);
-    let server =
-        site.namespace().start("the server", Path::new("python3"), &words, &directory.join("server.log")).unwrap();
+    let server = site.namespace().start("the server", Path::new("python3"), &words, &dir.join("server.log")).unwrap();
     let up = || Ok(site.run("bash", &["-c", &format!("exec 3<>/dev/tcp/{ALLOWED}/{PORT}")]).ok());
     qemu::wait::every(Duration::from_millis(200), "the server to listen", SOON, up).unwrap();
     server
@@ -136,7 +135,7 @@ fn logs_in(ssh: &Ssh<'_>) {
     assert!(said.contains("Permission denied (publickey)."), "{said}");
     let said = ssh.run(STRANGER, "-o ConnectTimeout=5", "true");
     assert!(said.contains("timed out") && said.ends_with("rc 255\n"), "{said}");
-    // The host itself keeps to the egress list for every process.
+    // The host itself keeps to the egress list, for each user.
     let open = |to: &str| ssh.admin(&format!("timeout 5 bash -c \"exec 3<>/dev/tcp/{to}/{PORT}\""));
     assert!(open(ALLOWED).ends_with("rc 0\n"), "{}", open(ALLOWED));
     let refused = open(STRANGER);

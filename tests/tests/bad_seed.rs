@@ -89,7 +89,7 @@ fn seeds_that_do_not_fit_the_cluster(device: &mut Device, plane: &ControlPlane, 
     assert_eq!(plane.nodes().unwrap().len(), 0);
 }
 
-/// Boot 3: no server listens; it says so, keeps trying, and joins when the server comes up.
+/// Boot 3: no server listens; the device reports that, retries, and joins when the server is up.
 fn a_cluster_that_refuses_connections(device: &mut Device, plane: &ControlPlane, good: &Seed) {
     device.disk().put_seed(&good.text()).unwrap();
     plane.stop_apiserver().unwrap();

@@ -20,7 +20,7 @@ use firstboot::seed::{CaPin, Endpoint, Trust};
 use firstboot::text::{timestamp, unix_seconds};
 use qemu::control_plane::{ControlPlane, Options};
 use qemu::device::Device;
-use qemu::journey;
+use qemu::scenario;
 use std::time::{Duration, SystemTime};
 
 const DAY: u64 = 86_400;
@@ -36,7 +36,7 @@ fn image(build_time: u64) -> ImageInfo {
 }
 
 #[test]
-fn the_real_api_server_tells_the_time_to_whom_it_can_prove_itself() {
+fn time_is_taken_only_from_an_authenticated_api_server() {
     let plane = ControlPlane::start(&Options { addons: false, ..Options::default() }).unwrap();
     let (at, ca) = (plane.endpoint_for_host(), plane.ca_pem().unwrap());
     let server = format!("https://{at}");
@@ -110,9 +110,9 @@ fn age(device: &Device, days: u64) {
     disk.write_file(IMAGE_INFO, text.as_bytes(), 0o644).unwrap();
     disk.write_file(&copy_path(IMAGE_INFO), &copy_of(text.as_bytes(), None), 0o644).unwrap();
     disk.set_modified("/usr/lib/clock-epoch", info.build_time).unwrap();
-    // 192.0.2.0/24 is for documentation: no host is there.
+    // 192.0.2.0/24 is for documentation: no host has such an address.
     let ntp = "[Time]\nNTP=192.0.2.1\nFallbackNTP=\n";
-    disk.write_file("/etc/systemd/timesyncd.conf.d/90-silent.conf", ntp.as_bytes(), 0o644).unwrap();
+    disk.write_file("/etc/systemd/timesyncd.conf.d/90-unreachable.conf", ntp.as_bytes(), 0o644).unwrap();
 }
 
 /// By how many days the console says that the clock was moved; the time that it was moved to must be now.
@@ -140,7 +140,7 @@ fn no_clock_chip_no_serial_number_and_a_certificate_renewed_while_it_was_off() {
     let mut options = device_options("");
     options.serial = None;
     options.clock = "1970-01-01T00:00:00".into();
-    let (mut device, _) = journey::seeded(plane, &e2e::image(own_arch()).unwrap(), &options).unwrap();
+    let (mut device, _) = scenario::seeded(plane, &e2e::image(own_arch()).unwrap(), &options).unwrap();
     age(&device, 60);
     device.power_on().unwrap();
     let line = device.wait_console("clock moved by ", SOON).unwrap();
@@ -194,7 +194,7 @@ fn a_clock_two_years_ahead_and_a_serial_number_that_says_nothing() {
     let plane = e2e::shared_plane();
     let mut options = device_options("To be filled by O.E.M.");
     options.clock = timestamp(now() + 730 * DAY)[..19].to_owned();
-    let (mut device, _) = journey::seeded(plane, &e2e::image(own_arch()).unwrap(), &options).unwrap();
+    let (mut device, _) = scenario::seeded(plane, &e2e::image(own_arch()).unwrap(), &options).unwrap();
     age(&device, 60);
     device.power_on().unwrap();
     let line = device.wait_console("clock moved by -", SOON).unwrap();

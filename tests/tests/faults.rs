@@ -53,7 +53,7 @@ fn one_flipped_byte_in_the_bundle() {
     let manifest = disk.read_file(&format!("{BUNDLE_DIR}/manifest.json")).unwrap().unwrap();
     let manifest: Manifest = serde_json::from_slice(&manifest).unwrap();
     let file = manifest.files.iter().find(|f| f.path == "bin/runc").unwrap();
-    // In the first block, so that it is surely in one piece on the disk, and beyond the frame's header.
+    // In the first block, so that it is contiguous on the disk, and beyond the frame's header.
     let at = disk.file_offset(&format!("{BUNDLE_DIR}/blobs/{}", file.blob.sha256)).unwrap() + 1000;
     let mut byte = [0];
     std::fs::File::open(disk.path()).unwrap().read_exact_at(&mut byte, at).unwrap();

@@ -7,9 +7,9 @@ use imagebuild::arch::Arch;
 use qemu::control_plane::{ControlPlane, audit, is_ready};
 use qemu::device::Options;
 use qemu::disk::DiskImage;
-use qemu::journey;
 use qemu::pods;
 use qemu::progress::Progress;
+use qemu::scenario;
 
 #[test]
 fn generic_amd64_joins_by_itself() {
@@ -29,9 +29,9 @@ fn joins_by_itself(arch: Arch) {
     let plane = ControlPlane::start(&Default::default()).unwrap();
     pods::create(&plane).unwrap();
     let options = Options { serial: Some("0001".into()), guest_ports: vec![pods::PORT], ..Options::new(arch) };
-    let (device, token) = journey::seeded(&plane, &image, &options).unwrap();
+    let (device, token) = scenario::seeded(&plane, &image, &options).unwrap();
     keep_times_of_access(device.disk());
-    let mut joined = journey::join(&plane, device, token, &mut Progress::default()).unwrap();
+    let mut joined = scenario::join(&plane, device, token, &mut Progress::default()).unwrap();
 
     assert_eq!(joined.name, "edge-0001");
     assert!(is_ready(&joined.node));

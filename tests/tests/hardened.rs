@@ -68,7 +68,7 @@ fn nothing_is_open_and_a_pod_stays_a_pod() {
     assert!(site.scan(CONTROL_PLANE, &address, Scan::Tcp).unwrap().contains(&"tcp/10250".to_owned()));
     device.power_off(OFF).unwrap();
     join_worker(&device);
-    looked_over(&device);
+    validate(&device);
     section_4(&device, &configz);
     reports_hold_no_secret(&device, &token);
 }
@@ -239,7 +239,7 @@ fn join_worker(device: &Device) {
 }
 
 /// What the script found.
-fn looked_over(device: &Device) {
+fn validate(device: &Device) {
     let read = |name: &str| left(device, name);
     let audit: Value = serde_json::from_str(&read("audit.json")).unwrap();
     let findings = audit["findings"].as_array().unwrap();
@@ -261,9 +261,8 @@ fn looked_over(device: &Device) {
     }
     assert!(read("lockdown").contains("[integrity]"), "{}", read("lockdown"));
     let mounts = read("mountinfo");
-    for directory in ["/tmp", "/var/tmp", "/dev/shm"] {
-        let line =
-            mounts.lines().find(|l| l.split(' ').nth(4) == Some(directory)).unwrap_or_else(|| panic!("{mounts}"));
+    for dir in ["/tmp", "/var/tmp", "/dev/shm"] {
+        let line = mounts.lines().find(|l| l.split(' ').nth(4) == Some(dir)).unwrap_or_else(|| panic!("{mounts}"));
         assert!(["nosuid", "nodev", "noexec"].iter().all(|o| line.contains(o)), "{line}");
     }
 }

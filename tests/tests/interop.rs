@@ -8,14 +8,14 @@ use e2e::{OFF, SOON, add_script, boot_id, ready_again, remove_script, status_val
 use qemu::control_plane::{ControlPlane, Options, is_ready};
 use qemu::device::Device;
 use qemu::disk::DiskImage;
-use qemu::journey;
 use qemu::progress::Progress;
+use qemu::scenario;
 use qemu::seed::Seed;
 use serde_json::{Value, json};
 use std::time::Duration;
 
 const NAME: &str = "edge-interop";
-/// kubelet renews after 70 to 90 % of a certificate's life, which the cluster dates back by 5 minutes: 5.5 to 8.5
+/// kubelet renews after 70 to 90 % of a certificate's validity, which the cluster dates back by 5 minutes: 5.5 to 8.5
 /// minutes after it was signed.
 const SHORT: &str = "10m";
 const ROTATION: Duration = Duration::from_secs(900);
@@ -31,8 +31,8 @@ fn kubelet_rotates_and_kubeadm_upgrades_and_resets_a_joined_device() {
     let options = Options { signing_duration: Some(SHORT.to_owned()), ..Options::default() };
     let plane = ControlPlane::start(&options).unwrap();
     let image = e2e::image(e2e::own_arch()).unwrap();
-    let (device, token) = journey::seeded(&plane, &image, &e2e::device_options("interop")).unwrap();
-    let mut joined = journey::join(&plane, device, token, &mut Progress::default()).unwrap();
+    let (device, token) = scenario::seeded(&plane, &image, &e2e::device_options("interop")).unwrap();
+    let mut joined = scenario::join(&plane, device, token, &mut Progress::default()).unwrap();
     assert_eq!(joined.name, NAME);
     let first = boot_id(&joined.node);
     let device = &mut joined.device;
@@ -148,7 +148,7 @@ fn the_minor_before_joins_either_cluster_and_a_newer_kubelet_is_refused() {
     };
     let plane = plane_of("v1.35.4");
     assert_eq!(joins(&plane, &older, "old-old"), "v1.35.4");
-    let (mut device, _) = journey::seeded(&plane, &newer, &e2e::device_options("new-old")).unwrap();
+    let (mut device, _) = scenario::seeded(&plane, &newer, &e2e::device_options("new-old")).unwrap();
     device.power_on().unwrap();
     let status = device.wait_status("owner: ", SOON).unwrap();
     let error = format!(
@@ -165,8 +165,8 @@ fn the_minor_before_joins_either_cluster_and_a_newer_kubelet_is_refused() {
 
 /// Joins a device of `image`; returns the version of its kubelet.
 fn joins(plane: &ControlPlane, image: &DiskImage, serial: &str) -> String {
-    let (device, token) = journey::seeded(plane, image, &e2e::device_options(serial)).unwrap();
-    let joined = journey::join(plane, device, token, &mut Progress::default()).unwrap();
+    let (device, token) = scenario::seeded(plane, image, &e2e::device_options(serial)).unwrap();
+    let joined = scenario::join(plane, device, token, &mut Progress::default()).unwrap();
     assert!(is_ready(&joined.node));
     joined.node["status"]["nodeInfo"]["kubeletVersion"].as_str().unwrap().to_owned()
 }

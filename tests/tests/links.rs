@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 const INTERFACE: &str = "enp0s2";
 /// Hardware address of the device's interface.
 const MAC: &str = "52:54:00:12:34:56";
-/// kubelet's port: what an attacker on the network would try.
+/// kubelet's port: one that a host on the network would try.
 const KUBELET: u16 = 10250;
 /// Deadline to be Ready, when packets get lost and have to be sent again.
 const LONG: Duration = Duration::from_secs(1200);
@@ -162,7 +162,7 @@ fn the_wrong_vlan() {
     }
     let plane = e2e::shared_plane();
     let link = Link::to_user(Conditions { vlan: Some(12), ..Conditions::default() }).unwrap();
-    // Without a tag the link is up, and no server answers.
+    // Without a tag the link is up, and no host answers.
     let mut device = device(plane, &link, "no-vlan", "");
     device.power_on().unwrap();
     let status = device.wait_status("error: find a route to ", SOON).unwrap();
@@ -224,7 +224,7 @@ fn a_fixed_address() {
     assert_eq!(joins(plane, &device, "fixed"), [address(FREE)]);
 }
 
-/// A cluster without an IPv4 address anywhere; one device by router advertisements, then one with a fixed address.
+/// A cluster without an IPv4 address anywhere; one device by router advertisements, then one with a static address.
 #[test]
 #[ignore = "boots a guest"]
 fn a_cluster_of_ipv6_only() {

@@ -4,10 +4,10 @@
 #![allow(clippy::unwrap_used)]
 
 use qemu::link::Link;
-use qemu::link::cable::{self, Side};
 use qemu::link::conditions::Conditions;
 use qemu::link::namespace::Namespace;
 use qemu::link::router::{Addresses, FREE, FREE_V6, Lan, PROXY, ROUTER, ROUTER_V6, WayOut};
+use qemu::link::tap_bridge::{self, Side};
 use qemu::process::Process;
 use qemu::run_dir::RunDir;
 use std::io::Write;
@@ -16,8 +16,8 @@ use std::time::Duration;
 
 /// A device's stand-in on a link.
 struct Standin {
-    // Order matters: the cable ends before its namespace.
-    _cable: Process,
+    // Order matters: the TAP bridge ends before its namespace.
+    _bridge: Process,
     namespace: Namespace,
     _dir: RunDir,
 }
@@ -30,8 +30,10 @@ impl Standin {
         let within = |name: &str, program: &std::path::Path, args: &[String], log: &std::path::Path| {
             namespace.start(name, program, args, log)
         };
-        let cable = cable::start(link.device_ends(), Side::Tap("eth"), &dir.path().join("cable.log"), within).unwrap();
-        Standin { _cable: cable, namespace, _dir: dir }
+        let tap_bridge =
+            tap_bridge::start(link.device_ends(), Side::Tap("eth"), &dir.path().join("tap_bridge.log"), within)
+                .unwrap();
+        Standin { _bridge: tap_bridge, namespace, _dir: dir }
     }
 
     /// Gives it addresses and routes, as a person would.
@@ -48,7 +50,7 @@ impl Standin {
         }
     }
 
-    /// What a server says to a client, after `ask` was sent; `None` when there is no connection.
+    /// What a server sends to a client, after `ask` was sent; `None` when there is no connection.
     fn hears(&self, address: &str, port: u16, ask: &str) -> Option<String> {
         let script = "exec 3<>\"/dev/tcp/$0/$1\"; printf \"$2\" >&3; cat <&3";
         let words = ["10", "bash", "-c", script, address, &port.to_string(), ask];
@@ -84,7 +86,7 @@ fn a_router_leads_out_and_lets_nothing_in() {
     assert_eq!(device.hears("fd00:76::2", v6, "").as_deref(), Some("hello"));
     let router = link.router().unwrap();
     assert_eq!(router.refused().unwrap(), 0);
-    // Were the rule not there, it would learn at once that no server listens.
+    // Without the rule, the connection would be refused at once.
     assert!(!router.reaches(FREE, 10250));
     assert!(router.refused().unwrap() > 0);
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Two lives of one device, in two clusters, and back to where a third could begin: `firstboot --reset` on the device, then
+//! Two installations of one device, in two clusters, then the flashed state: `firstboot --reset` on the device, then
 //! a seed that says so, with the power cut in the middle, on both targets. Boots 2 guests, four times each, so only `make test-long` runs it.
 
 #![allow(clippy::unwrap_used)]
 
-use e2e::{NOBODYS_KEY, OFF, SOON, add_script, changes, found, remove_script, status_value};
+use e2e::{OFF, SOON, UNUSED_KEY, add_script, changes, found, remove_script, status_value};
 use imagebuild::arch::Arch;
 use qemu::control_plane::{ControlPlane, condition, is_ready};
 use qemu::device::{Device, Options};
@@ -76,13 +76,13 @@ fn two_lives(arch: Arch) {
     let mut device = Device::new(&image, &options).unwrap();
     add_script(device.disk(), SCRIPT).unwrap();
     let before = device.disk().tree().unwrap();
-    let (first, first_key) = first_life(&mut device, &before);
+    let (first, first_key) = first_installation(&mut device, &before);
     remove_script(device.disk()).unwrap();
     let before = without_script(before);
 
     let plane = ControlPlane::start(&Default::default()).unwrap();
-    let second = second_life(&mut device, &plane);
-    // The search finds a key where there is one: the second life's, and nothing of the first.
+    let second = second_installation(&mut device, &plane);
+    // The search finds a key where there is one: the second installation's, and none of the first.
     assert_ne!(search::find(device.disk().path(), KEYS[0]).unwrap(), [0; 0]);
     for secret in [secret_of(&first), secret_of(&second), &first_key] {
         assert_eq!(search::find(device.disk().path(), secret).unwrap(), [0; 0], "{secret}");
@@ -92,7 +92,7 @@ fn two_lives(arch: Arch) {
 }
 
 /// Joins, runs pods, and is reset by a command on the device; gives its token and a line of its key.
-fn first_life(device: &mut Device, before: &Tree) -> (String, String) {
+fn first_installation(device: &mut Device, before: &Tree) -> (String, String) {
     let plane = ControlPlane::start(&Default::default()).unwrap();
     pods::create(&plane).unwrap();
     let token = joins(device, &plane);
@@ -119,8 +119,8 @@ fn first_life(device: &mut Device, before: &Tree) -> (String, String) {
 /// Switches it on with a seed for `plane`, and waits until it has joined; gives the token.
 fn joins(device: &mut Device, plane: &ControlPlane) -> String {
     let token = plane.create_token("2h").unwrap();
-    // The account and its host key are of this life as well.
-    let access = format!("\n[access]\nssh-keys = [\"{NOBODYS_KEY}\"]\n");
+    // The account and its host key belong to this installation as well.
+    let access = format!("\n[access]\nssh-keys = [\"{UNUSED_KEY}\"]\n");
     let seed = Seed { more: access, ..Seed::for_guest(plane, &token).unwrap() };
     device.disk().put_seed(&seed.text()).unwrap();
     let joined = Line::once_more(device, format!("node {NAME} is Ready, seed destroyed"));
@@ -214,7 +214,7 @@ fn gone_from_the_kernel(device: &Device) {
     assert_ne!(read("hostname").trim(), NAME);
 }
 
-/// The root file system is the image's, and no secret of a life is anywhere on the disk.
+/// The root file system is the image's, and no secret of an installation is anywhere on the disk.
 fn as_flashed(device: &Device, before: &Tree, tokens: &[&str], key: &str) {
     let disk = device.disk();
     let mut changes = changes(before, &disk.tree().unwrap());
@@ -232,7 +232,7 @@ fn as_flashed(device: &Device, before: &Tree, tokens: &[&str], key: &str) {
 }
 
 /// In another cluster, by the same name, with a machine-id and a host key of its own.
-fn second_life(device: &mut Device, plane: &ControlPlane) -> String {
+fn second_installation(device: &mut Device, plane: &ControlPlane) -> String {
     pods::create(plane).unwrap();
     let token = joins(device, plane);
     pods::prove(plane, device, NAME, SOON).unwrap();

@@ -6,8 +6,8 @@
 
 use e2e::{OFF, SOON, boot_id, device_options, own_arch, ready_again};
 use qemu::device::Device;
-use qemu::journey;
 use qemu::progress::Progress;
+use qemu::scenario;
 use qemu::{pods, status, wait};
 use std::time::Duration;
 
@@ -24,8 +24,8 @@ fn a_torn_data_base_of_containerd_is_rebuilt_and_the_node_is_ready_again() {
     let plane = e2e::shared_plane();
     let image = e2e::image(own_arch()).unwrap();
     let options = qemu::device::Options { guest_ports: vec![pods::PORT], ..device_options("runtime") };
-    let (device, token) = journey::seeded(plane, &image, &options).unwrap();
-    let joined = journey::join(plane, device, token, &mut Progress::default()).unwrap();
+    let (device, token) = scenario::seeded(plane, &image, &options).unwrap();
+    let joined = scenario::join(plane, device, token, &mut Progress::default()).unwrap();
     assert_eq!(joined.name, NAME);
     let mut device: Device = joined.device;
     device.power_off(OFF).unwrap();

@@ -21,7 +21,7 @@ fn seed(plane: &ControlPlane, token: &str, more: &str) -> String {
 
 #[test]
 #[ignore = "boots a guest"]
-fn what_kubelet_refuses_is_told_and_what_the_next_seed_says_holds() {
+fn kubelet_configuration_errors_are_reported_and_the_next_seed_applies() {
     if !e2e::can_boot(own_arch()) {
         return;
     }

@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_lie_where_systemd_and_modprobe_read_them() {
+    fn files_are_where_systemd_and_modprobe_read_them() {
         let dir = tempfile::tempdir().unwrap();
         put(dir.path(), LOGIN_DEFS, "UMASK 022\nUID_MIN 1000\n", 0o644).unwrap();
         files(dir.path()).unwrap();

@@ -30,7 +30,7 @@ while (waitpid($pid, WNOHANG) == 0) {
 }
 my $code = $? >> 8;
 my $cpu = children() - $before;
-# Nobody here waits for that part: what it had used when it was seen last, a twentieth of a second before its end.
+# Its parent does not wait for that part. Counted is the time at its last sample, a twentieth of a second before its end.
 $cpu += $_ / POSIX::sysconf(POSIX::_SC_CLK_TCK()) for grep { defined } values %beside;
 # The stretch that is compared ends at Ready; what firstboot does beyond it, destroying the seed, kubeadm does not do.
 if ($join[0] =~ m{/firstboot$}) { $code ||= system('/usr/bin/firstboot') >> 8 }

@@ -5,8 +5,8 @@
 use crate::control_plane::ControlPlane;
 use crate::device::{Device, Options};
 use crate::disk::DiskImage;
-use crate::journey;
 use crate::progress::Progress;
+use crate::scenario;
 use crate::wait;
 use anyhow::{Context, Result};
 use imagebuild::arch::Arch;
@@ -79,8 +79,8 @@ impl Boot {
 /// Lets a device join, and boots it again.
 pub fn take(plane: &ControlPlane, image: &DiskImage, arch: Arch) -> Result<Vec<Boot>> {
     let options = Options { serial: Some("sealed".to_owned()), ..Options::new(arch) };
-    let (device, token) = journey::seeded(plane, image, &options)?;
-    let mut device = journey::join(plane, device, token, &mut Progress::default())?.device;
+    let (device, token) = scenario::seeded(plane, image, &options)?;
+    let mut device = scenario::join(plane, device, token, &mut Progress::default())?.device;
     device.power_off(OFF)?;
     let disk = device.disk();
     disk.write_file("/usr/local/sbin/sealed.sh", SCRIPT.as_bytes(), 0o755)?;

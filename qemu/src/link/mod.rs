@@ -7,22 +7,22 @@
 //! network is QEMU's own, or a router of ours in a namespace; both lead to the build machine's loopback, where the
 //! control plane listens. Nothing is configured outside that namespace, and nothing is left behind.
 
-pub mod cable;
 pub mod conditions;
 pub mod frame;
 pub mod namespace;
 pub mod relay;
 pub mod router;
 pub mod site;
+pub mod tap_bridge;
 
 use crate::args;
 use crate::process::Process;
 use crate::run_dir::RunDir;
 use anyhow::Result;
-use cable::Side;
 use conditions::Conditions;
 use relay::{Counts, Ends, Relay};
 use router::{Lan, Router};
+use tap_bridge::Side;
 
 /// A link with its network, as a guard. It has to outlive the device on it.
 pub struct Link {
@@ -40,7 +40,7 @@ impl Link {
         let mut link = Link::new(conditions)?;
         let ends = link.network_ends();
         let log = link.dir.path().join("far-end.log");
-        link._far_end = Some(cable::start(&ends, Side::User, &log, Process::start)?);
+        link._far_end = Some(tap_bridge::start(&ends, Side::User, &log, Process::start)?);
         Ok(link)
     }
 
@@ -72,7 +72,7 @@ impl Link {
         args::Link::Relay(self.device.clone())
     }
 
-    /// Where anything else is plugged in that speaks Ethernet over datagrams, such as a [`cable`].
+    /// Where anything else is plugged in that speaks Ethernet over datagrams, such as a [`tap_bridge`].
     pub fn device_ends(&self) -> &Ends {
         &self.device
     }

@@ -42,9 +42,9 @@ impl Namespace {
     ///
     /// # Errors
     /// When this kernel does not allow it.
-    pub fn beside(&self, dir: &Path) -> Result<Self> {
+    pub fn sibling(&self, dir: &Path) -> Result<Self> {
         let words = ["--net", "--", "sleep", "infinity"].map(str::to_owned);
-        let log = dir.join("namespace-beside.log");
+        let log = dir.join("namespace-sibling.log");
         let holder = self.start("the holder of a second network", Path::new("unshare"), &words, &log)?;
         Self::held(holder)
     }

@@ -6,9 +6,9 @@
 //! its IPv6 counterpart, as everywhere else. Addresses come from dnsmasq, the proxy is tinyproxy, the rules are
 //! nftables'.
 
-use super::cable::{self, Side};
 use super::namespace::Namespace;
 use super::relay::Ends;
+use super::tap_bridge::{self, Side};
 use crate::control_plane::config::GUEST_VIEW_V6_PREFIX;
 use crate::process::Process;
 use anyhow::{Context, Result};
@@ -77,9 +77,9 @@ impl Router {
         let within =
             |name: &str, program: &Path, args: &[String], log: &Path| namespace.start(name, program, args, log);
         let mut programs = vec![
-            cable::start(&outside, Side::User, &dir.join("wan-out.log"), Process::start)?,
-            cable::start(&inside, Side::Tap("wan"), &dir.join("wan-in.log"), within)?,
-            cable::start(device, Side::Tap("lan"), &dir.join("lan.log"), within)?,
+            tap_bridge::start(&outside, Side::User, &dir.join("wan-out.log"), Process::start)?,
+            tap_bridge::start(&inside, Side::Tap("wan"), &dir.join("wan-in.log"), within)?,
+            tap_bridge::start(device, Side::Tap("lan"), &dir.join("lan.log"), within)?,
         ];
         if let Some(args) = dnsmasq(lan.addresses, dir) {
             programs.push(namespace.start("dnsmasq", Path::new("dnsmasq"), &args, &dir.join("dnsmasq.log"))?);

@@ -5,10 +5,10 @@
 //! Addresses come from dnsmasq. The control plane is started with [`Site::namespace`] and has the address that
 //! guests know it by everywhere. Nothing is configured outside the namespace, nothing is left behind.
 
-use super::cable::{self, Side};
 use super::conditions::Conditions;
 use super::namespace::Namespace;
 use super::relay::{Ends, Relay};
+use super::tap_bridge::{self, Side};
 use crate::args;
 use crate::process::Process;
 use crate::run_dir::RunDir;
@@ -73,7 +73,7 @@ impl Site {
         ]
         .map(str::to_owned);
         let programs = vec![
-            cable::start(&network, Side::Tap("lan"), &at("lan.log"), within)?,
+            tap_bridge::start(&network, Side::Tap("lan"), &at("lan.log"), within)?,
             namespace.start("dnsmasq", Path::new("dnsmasq"), &words, &at("dnsmasq.log"))?,
         ];
         Ok(Site { _programs: programs, _relay: relay, device, namespace, dir })
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_that_did_not_look_shows_nothing() {
+    fn an_incomplete_scan_has_no_result() {
         assert!(open_ports(&ANSWER.replace("Status: Up", "Status: Down")).is_err());
         assert!(open_ports(ANSWER.split("# Nmap done").next().unwrap()).is_err());
     }

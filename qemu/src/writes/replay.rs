@@ -124,7 +124,7 @@ mod tests {
 
     /// A disk of 8 sectors of `o`, and a recording: sector 1 `a`, flush, sectors 1 and 2 `b`, sector 1 `c`, flush,
     /// zeros.
-    fn ground(dir: &Path) -> Replay {
+    fn fixture(dir: &Path) -> Replay {
         let path = dir.join("before");
         std::fs::write(&path, [b'o'; 8 * 512]).unwrap();
         let log = dir.join("log");
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn at_a_flush_everything_before_it_is_there() {
         let dir = tempfile::tempdir().unwrap();
-        let mut replay = ground(dir.path());
+        let mut replay = fixture(dir.path());
         assert_eq!(replay.log.flushes(), 2);
         let mut at = |flushes| shown(&replay.disk_at(Moment { flushes, lost: None }, &dir.path().join("at")).unwrap());
         assert_eq!([at(0), at(1), at(2)], ["oooooooo", "oaoooooo", "ocbooooo"]);
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn between_flushes_any_part_may_be_there_but_nothing_older_and_nothing_later() {
         let dir = tempfile::tempdir().unwrap();
-        let mut replay = ground(dir.path());
+        let mut replay = fixture(dir.path());
         let mut seen = BTreeSet::new();
         for lost in 0..400 {
             let moment = Moment { flushes: 1, lost: Some(lost) };

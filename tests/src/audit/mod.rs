@@ -3,14 +3,14 @@
 //!
 //! *Before* is the image's Debian as anybody else would be given it: without firstboot, without what the image holds
 //! of its hardening, and without the hardening words of the kernel's command line. *After* is the same image, joined.
-//! Both allow SSH, because an auditor has to log in: before by Debian's own sshd_config, after by a key in the seed.
+//! Both allow a login by SSH, which the auditor needs: before by Debian's own sshd_config, after by a key in the seed.
 //! Both run Lynis by its files, which are no package of the image and are laid on the disk for the run alone.
 
 mod before;
 pub mod lynis;
 
 use crate::ports::{LINK_LOCAL, open_to_strangers};
-use crate::{APPROVER, FOUND, NOBODYS_KEY, OFF, SOON, add_script, cis, configz, device_options, found, own_arch};
+use crate::{APPROVER, FOUND, OFF, SOON, UNUSED_KEY, add_script, cis, configz, device_options, found, own_arch};
 use anyhow::{Context, Result, bail, ensure};
 use imagebuild::arch::Arch;
 use imagebuild::debian::Debian;
@@ -27,7 +27,7 @@ use std::process::Command;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-/// Lynis takes ten minutes under emulation, and four times as long beside other work.
+/// Lynis takes ten minutes under emulation, and four times as long when other work runs.
 const LONG: Duration = Duration::from_secs(90 * 60);
 const NAME: &str = "edge-audited";
 /// Says that the script is done.
@@ -52,7 +52,7 @@ mkdir -p $out
 /usr/bin/firstboot audit --json >$out/audit.json 2>$out/audit.err
 "#;
 
-/// As a person installs Debian to log in.
+/// As an administrator who installs Debian and needs a login.
 const SSH: &str = "\
 ssh-keygen -q -A
 systemctl start ssh.service
@@ -129,8 +129,8 @@ fn plain(image: &DiskImage, tools: &[u8]) -> Result<Found> {
     Found::on(&device, ports)
 }
 
-/// Before its seed a device has requested no address, and does not answer at the one that it would give itself.
-fn answers_nobody(site: &Site) -> Result<String> {
+/// Before it has a seed, a device requests no address, and does not answer at its link-local address.
+fn has_no_answer(site: &Site) -> Result<String> {
     ensure!(site.address().is_none(), "find a device that has no address before it has a seed");
     match site.scan(STRANGER_V6, LINK_LOCAL, Scan::Tcp) {
         Err(error) if format!("{error:#}").contains("it scanned no host") => Ok("no address, and no answer".to_owned()),
@@ -159,7 +159,7 @@ struct Joined {
     audit: Value,
 }
 
-/// `joins` is called when it has joined.
+/// `joins` is called when the device has joined.
 fn joined(image: &DiskImage, tools: &[u8], joins: Sender<()>) -> Result<Joined> {
     let site = Site::start()?;
     let plane =
@@ -168,13 +168,13 @@ fn joined(image: &DiskImage, tools: &[u8], joins: Sender<()>) -> Result<Joined> 
     let options = Options { link: site.socket(), ..device_options("audited") };
     let mut device = Device::new(image, &options)?;
     let token = plane.create_token("2h")?;
-    let more = format!("\n[access]\nssh-keys = [\"{NOBODYS_KEY}\"]\nssh-from = [\"{OPERATOR}\"]\n");
+    let more = format!("\n[access]\nssh-keys = [\"{UNUSED_KEY}\"]\nssh-from = [\"{OPERATOR}\"]\n");
     let seed = Seed { more, ..Seed::for_guest(&plane, &token)? }.text();
     device.disk().write_file(&format!("{FOUND}/lynis.tar"), tools, 0o600)?;
     add_script(device.disk(), &format!("{JOINED}{}{TOOLS}", cis::SCRIPT))?;
     device.power_on()?;
     device.wait_status("state: waiting for a seed", SOON)?;
-    let before_seed = answers_nobody(&site)?;
+    let before_seed = has_no_answer(&site)?;
     device.change_seed(&seed)?;
     device.wait_status("waits for approval", SOON)?;
     let address = address(&site, &device)?;
@@ -227,9 +227,9 @@ fn tools(arch: Arch) -> Result<Vec<u8>> {
     archive(&scratch)
 }
 
-fn archive(directory: &Path) -> Result<Vec<u8>> {
+fn archive(dir: &Path) -> Result<Vec<u8>> {
     let mut command = Command::new("tar");
-    command.args(["--create", "--owner=0", "--group=0", "--file=-", "--directory"]).arg(directory).arg(".");
+    command.args(["--create", "--owner=0", "--group=0", "--file=-", "--directory"]).arg(dir).arg(".");
     let bytes = imagebuild::cmd::output(&mut command).context("pack Lynis")?;
     ensure!(!bytes.is_empty(), "pack Lynis: it has no files");
     Ok(bytes)

@@ -105,7 +105,7 @@ fn comes_back(plane: &ControlPlane, device: &mut Device, name: &str, token: &str
     Ok(())
 }
 
-/// Keeps a disk for inspection.
+/// Keeps a disk for later inspection.
 fn keep(disk: &DiskImage) -> Result<()> {
     let path = repo::root()?.join(KEPT);
     std::fs::create_dir_all(path.parent().context("find a directory")?).context("make out/torture")?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A moment of a recorded disk, resumed natively: its root file system below a directory, its boot partition where it is.
+//! A first boot resumed natively from one state of a recorded disk. Its root file system is below a directory.
 //!
 //! What no boot changes (/usr, the bundle in it) is read off the image once, and linked. The API server has another address
 //! here than guests have for it, which seed, files and cluster-info are given.
@@ -19,7 +19,7 @@ use std::process::Command;
 /// Directories that a first boot changes, but for those of the runtime, which has a stand-in, and of systemd.
 const CHANGED: [&str; 5] = ["/etc", "/opt", "/var/lib/cni", "/var/lib/firstboot", "/var/lib/kubelet"];
 
-/// Where moments are resumed.
+/// Directory in which the states are resumed.
 pub(super) struct Resumed<'a> {
     plane: &'a ControlPlane,
     cluster: Cluster,
@@ -32,8 +32,8 @@ impl<'a> Resumed<'a> {
     pub(super) fn new(plane: &'a ControlPlane, before: &DiskImage, dir: &Path) -> Result<Self> {
         let image = dir.join("image");
         before.extract(&["/"], &image).context("read the image's root file system")?;
-        for directory in CHANGED {
-            remove(&image.join(directory.trim_start_matches('/')))?;
+        for dir in CHANGED {
+            remove(&image.join(dir.trim_start_matches('/')))?;
         }
         publish_server(plane, &plane.endpoint_for_host())?;
         Ok(Resumed { plane, cluster: Cluster::of(plane)?, image, root: dir.join("root") })
@@ -62,10 +62,10 @@ impl<'a> Resumed<'a> {
     }
 }
 
-fn remove(directory: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(directory) {
+fn remove(dir: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(dir) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(e).with_context(|| format!("remove {}", directory.display()))
+            Err(e).with_context(|| format!("remove {}", dir.display()))
         }
         _ => Ok(()),
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `firstboot audit`, area firewall, against what this machine's nft says of the loaded rules.
 
-use super::ground::{Ground, seed};
+use super::fixture::{Fixture, seed};
 use firstboot::audit::AREAS;
 use firstboot::check::{Finding, Verdict};
 use firstboot::firewall::peers::ClusterPeers;
@@ -16,12 +16,12 @@ fn but(findings: &[Finding], state: Verdict) -> Vec<String> {
 }
 
 #[test]
-fn the_audit_sees_what_holds_and_what_somebody_changed() {
+fn audit_reports_rules_that_hold_and_rules_that_changed() {
     if !e2e::can_network() {
         return;
     }
-    let ground = Rc::new(Ground::new(&[9100]));
-    let device = ground.clone();
+    let fixture = Rc::new(Fixture::new(&[9100]));
+    let device = fixture.clone();
     let fake = Fake::new().0.answering(move |argv| {
         let out = device.device.run(argv[0], &argv[1..]);
         Some(out.and_then(|o| Ok(String::from_utf8(o)?)))
@@ -36,14 +36,14 @@ fn the_audit_sees_what_holds_and_what_somebody_changed() {
     };
     // No table at all.
     assert!(look("").is_err());
-    ground.filter("");
+    fixture.filter("");
     let findings = look("").unwrap();
     assert_eq!(but(&findings, Verdict::Ok), [""; 0]);
     assert!(findings.iter().any(|f| f.id == "firewall/apiservers" && f.found == "192.168.77.10, fd00:77::10"));
     let more = "[harden]\nopen = [\"udp/8472\", \"tcp/30000-30010\"]\nkubelet-from = [\"10.0.0.0/24\", \"10.0.1.0/24\"]\n\
                 egress = \"192.0.2.0/24\"\n[access]\nssh-from = \"10.2.0.0/16\"\nssh-keys = \"ssh-ed25519 \
                 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"\n";
-    ground.filter(more);
+    fixture.filter(more);
     let findings = look(more).unwrap();
     assert!(findings.iter().all(|f| f.state != Verdict::Drift), "{findings:#?}");
     assert_eq!(
@@ -68,8 +68,8 @@ fn the_audit_sees_what_holds_and_what_somebody_changed() {
         ),
         ("flush chain inet firstboot nodeports", &["firewall/nodeports"]),
     ] {
-        ground.filter("");
-        ground.nft(&change.split(' ').collect::<Vec<_>>());
+        fixture.filter("");
+        fixture.nft(&change.split(' ').collect::<Vec<_>>());
         let findings = look("").unwrap();
         let found: Vec<&str> = findings.iter().filter(|f| f.state == Verdict::Drift).map(|f| f.id.as_str()).collect();
         assert_eq!(found, drifted, "{change}: {findings:#?}");

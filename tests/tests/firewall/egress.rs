@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The seed's list of where this node and its pods may open connections to.
 
-use super::ground::Ground;
+use super::fixture::Fixture;
 use super::nodeports::NFTABLES;
 use super::{device, outside, pod};
 use firstboot::firewall::render::rules;
@@ -11,14 +11,14 @@ fn connections_go_only_where_the_seed_lets_them() {
     if !e2e::can_network() {
         return;
     }
-    let ground = Ground::new(&[9100]);
-    ground.load(NFTABLES);
+    let fixture = Fixture::new(&[9100]);
+    fixture.load(NFTABLES);
     let open = ["tcp 192.168.77.1 192.168.77.2 443: 443", "tcp fd00:77::1 fd00:77::2 443: 443"];
-    device(&ground, &open);
+    device(&fixture, &open);
     // The API servers and what the seed's other tables name are open without being listed.
     let more = "[network]\ndns = \"192.168.77.2\"\nproxy = \"http://192.168.77.2:3128\"\n[time]\nservers = \
                 \"fd00:77::2\"\n[harden]\negress = \"198.51.100.0/24\"\nopen = \"tcp/30080\"\n";
-    let (kept, mut known) = ground.filter(more);
+    let (kept, mut known) = fixture.filter(more);
     let host = [
         "tcp 192.168.77.1 192.168.77.2 443: refused",
         "tcp fd00:77::1 fd00:77::2 443: refused",
@@ -34,17 +34,17 @@ fn connections_go_only_where_the_seed_lets_them() {
         // To its own pods.
         "tcp 10.244.1.1 10.244.1.5 80: 80",
     ];
-    device(&ground, &host);
+    device(&fixture, &host);
     let pods = [
         "tcp 10.244.1.5 192.168.77.2 443: refused",
         "tcp 10.244.1.5 192.168.77.10 6443: 6443",
         "udp 10.244.1.5 192.168.77.2 53: 53",
         "tcp fd00:244::5 fd00:77::2 443: refused",
     ];
-    pod(&ground, &pods);
+    pod(&fixture, &pods);
     // What comes in is another matter.
     outside(
-        &ground,
+        &fixture,
         &[
             "tcp 192.168.77.2 192.168.77.1 8080: 80",
             "tcp 192.168.77.2 192.168.77.1 30080: 80",
@@ -53,12 +53,12 @@ fn connections_go_only_where_the_seed_lets_them() {
     );
     // A listed network, and the cluster's own.
     let listed = more.replace("\"198.51.100.0/24\"", "[\"192.168.77.0/29\", \"fd00:77::/64\"]");
-    ground.filter(&listed);
-    device(&ground, &open);
-    pod(&ground, &["tcp 10.244.1.5 192.168.77.2 443: 443", "tcp fd00:244::5 fd00:77::2 443: 443"]);
+    fixture.filter(&listed);
+    device(&fixture, &open);
+    pod(&fixture, &["tcp 10.244.1.5 192.168.77.2 443: 443", "tcp fd00:244::5 fd00:77::2 443: 443"]);
     known.set_joined("192.168.77.10", Default::default(), vec!["192.168.77.2/32".parse().unwrap()]);
-    ground.load(&rules(&kept, &known));
-    device(&ground, &[open[0], "tcp fd00:77::1 fd00:77::2 443: refused"]);
+    fixture.load(&rules(&kept, &known));
+    device(&fixture, &[open[0], "tcp fd00:77::1 fd00:77::2 443: refused"]);
 }
 
 #[test]
@@ -66,10 +66,10 @@ fn name_servers_that_dhcp_tells_are_reached() {
     if !e2e::can_network() {
         return;
     }
-    let ground = Ground::new(&[9100]);
-    ground.filter("[harden]\negress = \"198.51.100.0/24\"\n");
+    let fixture = Fixture::new(&[9100]);
+    fixture.filter("[harden]\negress = \"198.51.100.0/24\"\n");
     device(
-        &ground,
+        &fixture,
         &[
             "udp 192.168.77.1 192.168.77.2 53: 53",
             "tcp fd00:77::1 fd00:77::2 53: 53",

@@ -6,11 +6,11 @@
 
 mod audit;
 mod egress;
-mod ground;
+mod fixture;
 mod nodeports;
 
 use firstboot::firewall::render::rules;
-use ground::Ground;
+use fixture::Fixture;
 
 /// What the probes are to say: each with its own answer.
 fn expect(found: Vec<String>, wanted: &[&str]) {
@@ -22,37 +22,37 @@ fn probes<'a>(wanted: &[&'a str]) -> Vec<&'a str> {
     wanted.iter().map(|w| w.rsplit_once(": ").unwrap().0).collect()
 }
 
-fn outside(ground: &Ground, wanted: &[&str]) {
-    expect(ground.probe_from_outside(&probes(wanted)), wanted);
+fn outside(fixture: &Fixture, wanted: &[&str]) {
+    expect(fixture.probe_from_outside(&probes(wanted)), wanted);
 }
 
-fn device(ground: &Ground, wanted: &[&str]) {
-    expect(ground.probe_from_device(&probes(wanted)), wanted);
+fn device(fixture: &Fixture, wanted: &[&str]) {
+    expect(fixture.probe_from_device(&probes(wanted)), wanted);
 }
 
-fn pod(ground: &Ground, wanted: &[&str]) {
-    expect(ground.probe_from_pod(&probes(wanted)), wanted);
+fn pod(fixture: &Fixture, wanted: &[&str]) {
+    expect(fixture.probe_from_pod(&probes(wanted)), wanted);
 }
 
 #[test]
-fn nobody_gets_in_and_everything_gets_out() {
+fn inbound_is_blocked_and_outbound_is_open() {
     if !e2e::can_network() {
         return;
     }
-    let ground = Ground::new(&[22, 53, 68, 546, 8472, 9100, 10250, 30000]);
+    let fixture = Fixture::new(&[22, 53, 68, 546, 8472, 9100, 10250, 30000]);
     let open = ["tcp 192.168.77.2 192.168.77.1 22: 22", "udp fd00:77::2 fd00:77::1 8472: 8472"];
-    outside(&ground, &open);
+    outside(&fixture, &open);
     // No seed, no cluster: what the guard applies on a device that was just flashed.
-    ground.load(&rules(&Default::default(), &Default::default()));
+    fixture.load(&rules(&Default::default(), &Default::default()));
     let mut closed = Vec::new();
     for port in [22, 53, 68, 546, 8472, 9100, 10250, 30000, 33333] {
         for (source, to) in [("192.168.77.2", "192.168.77.1"), ("fd00:77::2", "fd00:77::1")] {
             closed.extend(["tcp", "udp"].map(|p| format!("{p} {source} {to} {port}: silence")));
         }
     }
-    outside(&ground, &closed.iter().map(String::as_str).collect::<Vec<_>>());
+    outside(&fixture, &closed.iter().map(String::as_str).collect::<Vec<_>>());
     device(
-        &ground,
+        &fixture,
         &[
             "tcp 192.168.77.1 192.168.77.10 6443: 6443",
             "udp 192.168.77.1 192.168.77.2 53: 53",
@@ -66,32 +66,32 @@ fn nobody_gets_in_and_everything_gets_out() {
         ],
     );
     // An answer of a DHCP server, which cannot be recognised as one.
-    outside(&ground, &["udp 192.168.77.2#67 192.168.77.1 68: 68", "udp 192.168.77.2#67 192.168.77.1 69: silence"]);
+    outside(&fixture, &["udp 192.168.77.2#67 192.168.77.1 68: 68", "udp 192.168.77.2#67 192.168.77.1 69: silence"]);
     // An IPv6 one has to be on the link.
-    outside(&ground, &["udp fd00:77::2#547 fd00:77::1 546: silence"]);
-    outside(&ground, &["ping 192.168.77.2 192.168.77.1 0: pong", "ping fd00:77::2 fd00:77::1 0: pong"]);
+    outside(&fixture, &["udp fd00:77::2#547 fd00:77::1 546: silence"]);
+    outside(&fixture, &["ping 192.168.77.2 192.168.77.1 0: pong", "ping fd00:77::2 fd00:77::1 0: pong"]);
 }
 
 #[test]
-fn kubelet_answers_api_servers_and_whom_the_seed_names() {
+fn kubelet_answers_api_servers_and_hosts_of_the_seed() {
     if !e2e::can_network() {
         return;
     }
-    let ground = Ground::new(&[10250]);
-    let (kept, mut known) = ground.filter("");
+    let fixture = Fixture::new(&[10250]);
+    let (kept, mut known) = fixture.filter("");
     let api = "tcp 192.168.77.10 192.168.77.1 10250: 10250";
     let api_v6 = "tcp fd00:77::10 fd00:77::1 10250: 10250";
     let other = "tcp 192.168.77.2 192.168.77.1 10250: silence";
     let other_v6 = "tcp fd00:77::2 fd00:77::1 10250: silence";
-    outside(&ground, &[api, api_v6, other, other_v6, "udp 192.168.77.10 192.168.77.1 10250: silence"]);
+    outside(&fixture, &[api, api_v6, other, other_v6, "udp 192.168.77.10 192.168.77.1 10250: silence"]);
     // The cluster says that the other is an API server as well.
     known.set_joined("192.168.77.10", ["192.168.77.2", "fd00:77::2"].map(|a| a.parse().unwrap()).into(), Vec::new());
-    ground.load(&rules(&kept, &known));
+    fixture.load(&rules(&kept, &known));
     let [now, now_v6] = [other, other_v6].map(|l| l.replace("silence", "10250"));
-    outside(&ground, &[api, api_v6, &now, &now_v6]);
-    ground.filter("[harden]\nkubelet-from = [\"192.168.77.0/29\", \"fd00:77::2\"]\n");
-    outside(&ground, &[api, api_v6, &now, &now_v6]);
-    outside(&ground, &["tcp 192.168.77.10 192.168.77.1 9: silence"]);
+    outside(&fixture, &[api, api_v6, &now, &now_v6]);
+    fixture.filter("[harden]\nkubelet-from = [\"192.168.77.0/29\", \"fd00:77::2\"]\n");
+    outside(&fixture, &[api, api_v6, &now, &now_v6]);
+    outside(&fixture, &["tcp 192.168.77.10 192.168.77.1 9: silence"]);
 }
 
 #[test]
@@ -99,10 +99,10 @@ fn the_seed_opens_ports_and_ssh() {
     if !e2e::can_network() {
         return;
     }
-    let ground = Ground::new(&[22, 8472, 9100, 9101, 9102]);
-    ground.filter("[harden]\nopen = [\"udp/8472\", \"tcp/9100-9101\"]\n");
+    let fixture = Fixture::new(&[22, 8472, 9100, 9101, 9102]);
+    fixture.filter("[harden]\nopen = [\"udp/8472\", \"tcp/9100-9101\"]\n");
     outside(
-        &ground,
+        &fixture,
         &[
             "udp 192.168.77.2 192.168.77.1 8472: 8472",
             "udp fd00:77::2 fd00:77::1 8472: 8472",
@@ -116,11 +116,11 @@ fn the_seed_opens_ports_and_ssh() {
     );
     let keys =
         "[access]\nssh-keys = \"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"\n";
-    ground.filter(keys);
-    outside(&ground, &["tcp 192.168.77.2 192.168.77.1 22: 22", "tcp fd00:77::2 fd00:77::1 22: 22"]);
-    ground.filter(&format!("{keys}ssh-from = [\"192.168.77.10\", \"fd00:77::10\"]\n"));
+    fixture.filter(keys);
+    outside(&fixture, &["tcp 192.168.77.2 192.168.77.1 22: 22", "tcp fd00:77::2 fd00:77::1 22: 22"]);
+    fixture.filter(&format!("{keys}ssh-from = [\"192.168.77.10\", \"fd00:77::10\"]\n"));
     outside(
-        &ground,
+        &fixture,
         &[
             "tcp 192.168.77.10 192.168.77.1 22: 22",
             "tcp 192.168.77.2 192.168.77.1 22: silence",
@@ -131,14 +131,14 @@ fn the_seed_opens_ports_and_ssh() {
 }
 
 #[test]
-fn what_is_loaded_again_cuts_nothing_and_touches_nobody_elses_table() {
+fn reload_keeps_connections_and_other_tables() {
     if !e2e::can_network() {
         return;
     }
-    let mut ground = Ground::new(&[9100]);
-    ground.load(nodeports::NFTABLES);
-    let others = |ground: &Ground| {
-        let all = ground.nft(&["-s", "list", "ruleset"]);
+    let mut fixture = Fixture::new(&[9100]);
+    fixture.load(nodeports::NFTABLES);
+    let others = |fixture: &Fixture| {
+        let all = fixture.nft(&["-s", "list", "ruleset"]);
         let foreign: Vec<String> = all
             .split("\ntable ")
             .filter(|t| !t.trim_start_matches("table ").starts_with("inet firstboot"))
@@ -146,20 +146,20 @@ fn what_is_loaded_again_cuts_nothing_and_touches_nobody_elses_table() {
             .collect();
         foreign.join("\ntable ").trim_end().to_owned()
     };
-    let before = others(&ground);
+    let before = others(&fixture);
     assert!(before.contains("table ip kube-proxy") || before.contains("ip kube-proxy {"), "{before}");
-    ground.filter("[harden]\nopen = \"tcp/9000\"\n");
-    let heard = ground.stays_open(9000, |ground| {
-        ground.filter("");
-        outside(ground, &["tcp 192.168.77.2 192.168.77.1 9000: silence"]);
+    fixture.filter("[harden]\nopen = \"tcp/9000\"\n");
+    let heard = fixture.stays_open(9000, |fixture| {
+        fixture.filter("");
+        outside(fixture, &["tcp 192.168.77.2 192.168.77.1 9000: silence"]);
     });
     assert_eq!(heard, "one\ntwo");
-    assert_eq!(others(&ground), before);
+    assert_eq!(others(&fixture), before);
     // What nft refuses changes nothing. (Counters may: -s leaves them out.)
-    let table = ground.nft(&["-s", "list", "table", "inet", "firstboot"]);
+    let table = fixture.nft(&["-s", "list", "table", "inet", "firstboot"]);
     let broken = rules(&Default::default(), &Default::default()).replace("ct state invalid", "ct state nonsense");
-    assert!(ground.try_load(&broken).is_err());
-    assert_eq!(ground.nft(&["-s", "list", "table", "inet", "firstboot"]), table);
+    assert!(fixture.try_load(&broken).is_err());
+    assert_eq!(fixture.nft(&["-s", "list", "table", "inet", "firstboot"]), table);
 }
 
 #[test]
@@ -167,11 +167,11 @@ fn drops_are_counted_and_the_log_is_limited() {
     if !e2e::can_network() {
         return;
     }
-    let ground = Ground::new(&[9100]);
-    ground.filter("");
-    outside(&ground, &["tcp 192.168.77.2 192.168.77.1 9100: silence", "udp 192.168.77.2 192.168.77.1 30000: silence"]);
+    let fixture = Fixture::new(&[9100]);
+    fixture.filter("");
+    outside(&fixture, &["tcp 192.168.77.2 192.168.77.1 9100: silence", "udp 192.168.77.2 192.168.77.1 30000: silence"]);
     for chain in ["input", "nodeports"] {
-        let text = ground.nft(&["list", "chain", "inet", "firstboot", chain]);
+        let text = fixture.nft(&["list", "chain", "inet", "firstboot", chain]);
         let last = text.lines().rev().find(|l| l.contains("counter")).unwrap();
         let packets: u64 = last.split("packets ").nth(1).and_then(|r| r.split(' ').next()).unwrap().parse().unwrap();
         assert!(last.trim_end().ends_with("drop") && packets > 0, "{text}");

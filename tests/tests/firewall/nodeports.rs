@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! NodePorts and hostPorts, translated as kube-proxy and the CNI plugin portmap do it, in both of their backends.
 
-use super::ground::Ground;
+use super::fixture::Fixture;
 use super::{device, outside, pod};
 
 /// kube-proxy in mode nftables: tcp/30080 to the pod, tcp/30090 to a pod on the host's network; and portmap with its
@@ -62,15 +62,15 @@ const IPTABLES: &[&str] = &[
 ];
 
 /// What holds under both backends.
-fn judge(ground: &Ground) {
+fn judge(fixture: &Fixture) {
     let node_port = "tcp 192.168.77.2 192.168.77.1 30080: ";
     let host_network = "tcp 192.168.77.2 192.168.77.1 30090: ";
     let host_port = "tcp 192.168.77.2 192.168.77.1 8080: 80";
     // Without a filter all are reached, so that their silence afterwards means something.
-    outside(ground, &[&format!("{node_port}80"), &format!("{host_network}9090"), host_port]);
-    ground.filter("");
+    outside(fixture, &[&format!("{node_port}80"), &format!("{host_network}9090"), host_port]);
+    fixture.filter("");
     outside(
-        ground,
+        fixture,
         &[
             &format!("{node_port}silence"),
             &format!("{host_network}silence"),
@@ -80,9 +80,9 @@ fn judge(ground: &Ground) {
         ],
     );
     // The node itself and its pods reach the NodePort; a pod reaches the outside, and nothing of the host's own.
-    device(ground, &["tcp 192.168.77.1 192.168.77.1 30080: 80"]);
+    device(fixture, &["tcp 192.168.77.1 192.168.77.1 30080: 80"]);
     pod(
-        ground,
+        fixture,
         &[
             "tcp 10.244.1.5 192.168.77.1 30080: 80",
             "tcp 10.244.1.5 192.168.77.2 443: 443",
@@ -93,12 +93,12 @@ fn judge(ground: &Ground) {
         ],
     );
     // Host to pod, as kubelet's probes.
-    device(ground, &["tcp 10.244.1.1 10.244.1.5 80: 80"]);
-    ground.filter("[harden]\nopen = \"tcp/30080\"\n");
-    outside(ground, &[&format!("{node_port}80"), &format!("{host_network}silence"), host_port]);
-    ground.filter("[harden]\nopen = \"tcp/30000-30100\"\n");
+    device(fixture, &["tcp 10.244.1.1 10.244.1.5 80: 80"]);
+    fixture.filter("[harden]\nopen = \"tcp/30080\"\n");
+    outside(fixture, &[&format!("{node_port}80"), &format!("{host_network}silence"), host_port]);
+    fixture.filter("[harden]\nopen = \"tcp/30000-30100\"\n");
     outside(
-        ground,
+        fixture,
         &[
             &format!("{node_port}80"),
             &format!("{host_network}9090"),
@@ -113,14 +113,14 @@ fn node_ports_of_kube_proxys_nftables_are_closed_until_the_seed_opens_them() {
     if !e2e::can_network() {
         return;
     }
-    let ground = Ground::new(&[9090, 10250]);
-    ground.load(NFTABLES);
-    outside(&ground, &["tcp fd00:77::2 fd00:77::1 30080: 80"]);
-    judge(&ground);
-    outside(&ground, &["tcp fd00:77::2 fd00:77::1 30080: 80"]);
-    ground.filter("");
-    outside(&ground, &["tcp fd00:77::2 fd00:77::1 30080: silence"]);
-    pod(&ground, &["tcp fd00:244::5 fd00:77::2 443: 443", "tcp fd00:244::5 fd00:77::1 9090: silence"]);
+    let fixture = Fixture::new(&[9090, 10250]);
+    fixture.load(NFTABLES);
+    outside(&fixture, &["tcp fd00:77::2 fd00:77::1 30080: 80"]);
+    judge(&fixture);
+    outside(&fixture, &["tcp fd00:77::2 fd00:77::1 30080: 80"]);
+    fixture.filter("");
+    outside(&fixture, &["tcp fd00:77::2 fd00:77::1 30080: silence"]);
+    pod(&fixture, &["tcp fd00:244::5 fd00:77::2 443: 443", "tcp fd00:244::5 fd00:77::1 9090: silence"]);
 }
 
 #[test]
@@ -128,10 +128,10 @@ fn node_ports_of_kube_proxys_iptables_are_closed_until_the_seed_opens_them() {
     if !e2e::can_network() || !e2e::can_iptables() {
         return;
     }
-    let ground = Ground::new(&[9090, 10250]);
+    let fixture = Fixture::new(&[9090, 10250]);
     for line in IPTABLES {
         let words: Vec<&str> = ["-t", "nat"].into_iter().chain(line.split(' ')).collect();
-        ground.device.run("iptables-nft", &words).unwrap();
+        fixture.device.run("iptables-nft", &words).unwrap();
     }
-    judge(&ground);
+    judge(&fixture);
 }

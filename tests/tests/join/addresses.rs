@@ -53,7 +53,7 @@ pub fn seeds_server_is_kept_when_the_clusters_own_fails(plane: &ControlPlane) {
     publish_server(plane, &plane.endpoint_for_host()).unwrap();
     let (joined, seeds) = (joined.unwrap(), plane.endpoint_for_host());
     assert_eq!(
-        device.notices,
+        device.reported,
         [format!(
             "keeping API server {seeds} of the seed, as cluster-info's own failed: connect to API server {own}: network \
              unreachable"
@@ -78,7 +78,7 @@ pub fn ipv6() {
     let (_, seed) = good(&plane);
     let mut device = Bench::default();
     let joined = device.join(&seed, "six").unwrap();
-    assert_eq!((joined.server.clone(), device.notices.len()), (format!("https://{endpoint}"), 0));
+    assert_eq!((joined.server.clone(), device.reported.len()), (format!("https://{endpoint}"), 0));
     assert_eq!(device.node_client(&joined).node().unwrap(), None);
     let services = plane.get(&["service", "kubernetes"]).unwrap();
     assert_eq!(services["spec"]["clusterIPs"], serde_json::json!(["fd00:96::1"]));

@@ -30,7 +30,7 @@ pub struct Bench {
     /// The cluster's clock.
     pub server_time: Option<SystemTime>,
     /// Progress and notices.
-    pub notices: Vec<String>,
+    pub reported: Vec<String>,
     /// Its own clock.
     pub now: SystemTime,
     pub csr_wait: Duration,
@@ -44,7 +44,7 @@ impl Default for Bench {
             key: None,
             node: String::new(),
             server_time: None,
-            notices: Vec::new(),
+            reported: Vec::new(),
             now: SystemTime::now(),
             csr_wait: Duration::from_secs(15),
             ready_wait: Duration::ZERO,
@@ -66,7 +66,7 @@ impl JoinHost for Bench {
     }
     fn progress(&mut self, _text: &str) {}
     fn notice(&mut self, text: &str) {
-        self.notices.push(text.to_owned());
+        self.reported.push(text.to_owned());
     }
 }
 
@@ -98,12 +98,12 @@ impl Bench {
         };
         let joined = obtain(join_worker, &input, self);
         let fault = joined.as_ref().err();
-        let shown = format!("{:?} {:?} {:?}", fault.map(Fault::to_string), fault, self.notices);
+        let shown = format!("{:?} {:?} {:?}", fault.map(Fault::to_string), fault, self.reported);
         assert!(!shown.contains(seed.cluster.token.secret()), "a message holds the token: {shown}");
         joined
     }
 
-    /// The key on record, in kubelet's form.
+    /// The key on record, in the format that kubelet reads.
     pub fn kubelets_key(&self) -> Secret<String> {
         Key::from_pem(self.key.as_ref().unwrap()).unwrap().sec1_pem().unwrap()
     }

@@ -53,7 +53,7 @@ pub fn joins_with_seven_requests_and_resumes(plane: &ControlPlane) {
     let bootstrap = format!("system:bootstrap:{}", id(&token));
     assert_eq!(requests(plane, before), seven(&bootstrap, "happy"));
     assert_eq!((joined.cluster_version.as_str(), joined.leftover_node), ("v1.36.3", false));
-    assert_eq!(device.notices, [] as [String; 0]);
+    assert_eq!(device.reported, [] as [String; 0]);
     let skew = SystemTime::now().duration_since(device.server_time.unwrap()).unwrap();
     assert!(skew < Duration::from_secs(30), "{skew:?}");
 
@@ -120,7 +120,7 @@ fn without(plane: &ControlPlane, kind: &str, name: &str, then: impl FnOnce()) {
     done.unwrap();
 }
 
-/// A Node as an administrator, or an earlier life, left it.
+/// A Node as an administrator, or an earlier installation, left it.
 pub fn create_node(plane: &ControlPlane, name: &str, labels: &Value, taints: &Value) {
     create(
         plane,
@@ -144,7 +144,7 @@ pub fn name_of_a_ready_node(plane: &ControlPlane) {
     assert!(!Bench::default().join(&seed, "taken").unwrap().leftover_node);
 }
 
-pub fn ready_node_of_a_previous_life_is_waited_out(plane: &ControlPlane) {
+pub fn waits_for_ready_node_of_a_previous_installation(plane: &ControlPlane) {
     let (_, seed) = good(plane);
     create_node(plane, "back-again", &json!({}), &json!([]));
     report_ready(plane, "back-again", "True");
@@ -165,7 +165,7 @@ pub fn ready_node_of_a_previous_life_is_waited_out(plane: &ControlPlane) {
     });
     assert!(joined.leftover_node);
     assert_eq!(
-        device.notices,
+        device.reported,
         ["a Node named \"back-again\" is Ready: waiting up to 60 s, in case that was this device before"]
     );
 }

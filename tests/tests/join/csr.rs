@@ -52,7 +52,7 @@ pub fn certificate_by_hand(plane: &ControlPlane) {
     // The next attempt takes the same one up again.
     assert_eq!(device.fails(&seed, "by-hand"), pending(&csr));
     approve_and_join(plane, &mut device, &seed, "by-hand", &csr);
-    assert_eq!((csrs_by(plane, &token).len(), device.notices.len()), (1, 0));
+    assert_eq!((csrs_by(plane, &token).len(), device.reported.len()), (1, 0));
 }
 
 pub fn denied(plane: &ControlPlane) {
@@ -75,14 +75,14 @@ pub fn denied(plane: &ControlPlane) {
         device.fails(&seed, "denied")
     });
     assert_eq!(reported, (Code::CsrRejected, format!("CSR {first} {why}; the next try sends another")));
-    assert_eq!((csrs_by(plane, &token).len(), device.notices.len()), (1, 0));
+    assert_eq!((csrs_by(plane, &token).len(), device.reported.len()), (1, 0));
     // Denied before: another key, another CSR, and it says so.
     let key = device.key.clone();
     device.csr_wait = SHORT;
     let fault = device.fails(&seed, "denied");
     let second = another(plane, &token, &[&first]);
     assert_eq!(fault, pending(&second));
-    assert_eq!(device.notices, [format!("CSR {first} {why}: sending another")]);
+    assert_eq!(device.reported, [format!("CSR {first} {why}: sending another")]);
     assert_ne!(device.key, key);
     approve_and_join(plane, &mut device, &seed, "denied", &second);
     assert_eq!(csrs_by(plane, &token).len(), 2);
@@ -100,7 +100,7 @@ pub fn failed(plane: &ControlPlane) {
     let fault = device.fails(&seed, "failed");
     let second = another(plane, &token, &[&first]);
     assert_eq!(fault, pending(&second));
-    assert_eq!(device.notices, [format!("CSR {first} could not be signed: SigningError no CA: sending another")]);
+    assert_eq!(device.reported, [format!("CSR {first} could not be signed: SigningError no CA: sending another")]);
     approve_and_join(plane, &mut device, &seed, "failed", &second);
 }
 
@@ -118,7 +118,7 @@ pub fn certificate_of_an_old_csr_has_expired(plane: &ControlPlane) {
     let second = another(plane, &token, &[&first]);
     assert_eq!(fault, pending(&second));
     let why = "has a certificate that expired at 2020-01-01T00:00:00Z";
-    assert_eq!(device.notices, [format!("CSR {first} {why}: sending another")]);
+    assert_eq!(device.reported, [format!("CSR {first} {why}: sending another")]);
     approve_and_join(plane, &mut device, &seed, "expired-csr", &second);
 }
 

@@ -15,7 +15,7 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 
 use super::cuts::resets;
-use super::life::{Failures, Life};
+use super::installation::{Failures, Installation};
 use super::machine::value;
 
 /// A full disk, a read-only one, a broken one.
@@ -57,37 +57,37 @@ const VERBS: [&str; 12] = [
 const BEFORE: usize = 24;
 
 /// One effect fails as the kernel would have it, then nothing does.
-pub fn fails_once(life: &Life, n: usize, errno: Errno) -> Result<(), String> {
-    let what = &life.cuts[n].what;
+pub fn fails_once(installation: &Installation, n: usize, errno: Errno) -> Result<(), String> {
+    let what = &installation.cuts[n].what;
     if what.is_empty() {
         return Ok(());
     }
     let first = (n.saturating_sub(BEFORE)..=n).rev();
     first
-        .map(|from| fails_from(life, from, n, errno))
+        .map(|from| fails_from(installation, from, n, errno))
         .find(|result| result != &Ok(false))
         .map_or_else(|| Err("it is not done again".to_owned()), |result| result.map(drop))
 }
 
 /// The same, begun in the state before an earlier effect; whether the device came to it.
-fn fails_from(life: &Life, from: usize, n: usize, errno: Errno) -> Result<bool, String> {
-    let what = life.cuts[n].what.clone();
-    let left = Rc::new(Cell::new(life.cuts[from..=n].iter().filter(|cut| cut.what == what).count()));
+fn fails_from(installation: &Installation, from: usize, n: usize, errno: Errno) -> Result<bool, String> {
+    let what = installation.cuts[n].what.clone();
+    let left = Rc::new(Cell::new(installation.cuts[from..=n].iter().filter(|cut| cut.what == what).count()));
     let failed = Cell::new(false);
-    let done = life.from(from, &life.cuts[from].state, || {
+    let done = installation.from(from, &installation.cuts[from].state, || {
         let (name, count) = (what.clone(), left.clone());
         let before = move |next: &str| {
             count.set(count.get().wrapping_sub(usize::from(next == name)));
             if next == name && count.get() == 0 { Err(errno.into()) } else { Ok(()) }
         };
         let boot = Boot { before: Box::new(before), restart: true, ..Boot::default() };
-        let outcome = life.device.run(boot).map_err(|e| format!("{e:#}"))?;
-        failed.set(left.get() == 0 || left.get() > life.cuts.len());
+        let outcome = installation.device.run(boot).map_err(|e| format!("{e:#}"))?;
+        failed.set(left.get() == 0 || left.get() > installation.cuts.len());
         if !failed.get() {
             return Ok(());
         }
         is_clear(&what, &outcome, errno).map_err(|why| format!("{why}: {outcome:#?}"))?;
-        life.goes_on(true)
+        installation.resumes(true)
     });
     done.map(|()| failed.get())
 }
@@ -107,7 +107,7 @@ fn is_clear(what: &str, outcome: &Outcome, errno: Errno) -> Result<(), &'static 
             false => Err("it went on, or said nothing"),
         };
     };
-    is_told(fault, outcome, errno)?;
+    is_reported(fault, outcome, errno)?;
     let text = fault.to_string();
     if !VERBS.iter().any(|verb| text.starts_with(verb)) {
         return Err("no verb first");
@@ -122,7 +122,7 @@ fn is_clear(what: &str, outcome: &Outcome, errno: Errno) -> Result<(), &'static 
 }
 
 /// Whether a fault is the host's, in one line with the kernel's words, and console and card end with it.
-fn is_told(fault: &Fault, outcome: &Outcome, errno: Errno) -> Result<(), &'static str> {
+fn is_reported(fault: &Fault, outcome: &Outcome, errno: Errno) -> Result<(), &'static str> {
     let text = fault.to_string();
     if fault.owner() != Owner::Host || !text.ends_with(&errno.to_string()) || text.contains('\n') {
         return Err("not the host's, not the kernel's words, or more than one line");
@@ -151,37 +151,38 @@ const SILENT: [(&str, &str); 8] = [
     ("systemctl --no-block start firstboot.service", "the same"),
 ];
 
-/// Each effect of a reset fails once with an error of the kernel, and is reported; asked for again, the reset ends at the flashed
+/// Each effect of a reset fails once with a kernel error, which is reported; the next attempt ends at the flashed
 /// image.
 pub fn a_reset_that_fails(plane: &ControlPlane) {
-    let life = Life::lived(plane, "reset-fault");
-    let last = life.cuts.len() - 1;
-    let sealed = &life.cuts[last].state;
+    let installation = Installation::recorded(plane, "reset-fault");
+    let last = installation.cuts.len() - 1;
+    let sealed = &installation.cuts[last].state;
     let effects = Rc::new(RefCell::new(Vec::new()));
-    life.from(last, sealed, || {
-        let noted = effects.clone();
-        let note = move |what: &str| {
-            noted.borrow_mut().push(what.to_owned());
-            Ok(())
-        };
-        life.device.reset_with(Box::new(note)).unwrap().done.map_err(|fault| fault.to_string())
-    })
-    .unwrap();
+    installation
+        .from(last, sealed, || {
+            let noted = effects.clone();
+            let note = move |what: &str| {
+                noted.borrow_mut().push(what.to_owned());
+                Ok(())
+            };
+            installation.device.reset_with(Box::new(note)).unwrap().done.map_err(|fault| fault.to_string())
+        })
+        .unwrap();
     let effects = effects.take();
     assert!(effects.len() > 100, "{effects:#?}");
     let mut failures = Failures::default();
     for (n, what) in effects.iter().enumerate() {
         let errno = ERRNOS[n % ERRNOS.len()];
-        let done = life.from(last, sealed, || {
+        let done = installation.from(last, sealed, || {
             let left = Cell::new(n);
             let before = move |_: &str| {
                 let now = left.get();
                 left.set(now.wrapping_sub(1));
                 if now == 0 { Err(errno.into()) } else { Ok(()) }
             };
-            let outcome = life.device.reset_with(Box::new(before)).map_err(|e| format!("{e:#}"))?;
+            let outcome = installation.device.reset_with(Box::new(before)).map_err(|e| format!("{e:#}"))?;
             is_clear_reset(what, &outcome, errno).map_err(|why| format!("{why}: {outcome:#?}"))?;
-            resets(&life)
+            resets(&installation)
         });
         failures.note(&format!("reset, fault {n}, {errno} at {what:?}"), done);
     }
@@ -197,24 +198,27 @@ fn is_clear_reset(what: &str, outcome: &Outcome, errno: Errno) -> Result<(), &'s
         let silent = SILENT.iter().any(|(known, _)| what.starts_with(known));
         return if reported || silent { Ok(()) } else { Err("it went on, and said nothing") };
     };
-    is_told(fault, outcome, errno)
+    is_reported(fault, outcome, errno)
 }
 
 /// The process ends at the beginning of each phase, and systemd starts it again.
 pub fn killed_at_every_phase(plane: &ControlPlane) {
-    let life = Life::lived(plane, "killed");
+    let installation = Installation::recorded(plane, "killed");
     let mut failures = Failures::default();
     let mut phases = 0;
-    for n in (1..life.cuts.len()).rev() {
+    for n in (1..installation.cuts.len()).rev() {
         // The last record before it said that a phase is done.
-        let journal = |n: usize| match life.cuts[n].state.tree.get("var/lib/firstboot/journal") {
+        let journal = |n: usize| match installation.cuts[n].state.tree.get("var/lib/firstboot/journal") {
             Some(e2e::native::tree::Entry::File(_, bytes)) => String::from_utf8_lossy(bytes).into_owned(),
             _ => String::new(),
         };
         let (before, now) = (journal(n - 1), journal(n));
         if before != now && now.lines().last().is_some_and(|line| line.contains(",{\"done\":")) {
             phases += 1;
-            failures.note(&format!("killed at {n}"), life.from(n, &life.cuts[n].state, || life.goes_on(true)));
+            failures.note(
+                &format!("killed at {n}"),
+                installation.from(n, &installation.cuts[n].state, || installation.resumes(true)),
+            );
         }
     }
     assert_eq!(phases, firstboot::phases::PHASES.len());
@@ -223,28 +227,30 @@ pub fn killed_at_every_phase(plane: &ControlPlane) {
 
 /// The card takes no writes, is pulled while the device works, or can be read only in part; then it is good again.
 pub fn a_card_that_fails(plane: &ControlPlane) {
-    let life = Life::lived(plane, "card");
+    let installation = Installation::recorded(plane, "card");
     let mut failures = Failures::default();
-    let good = life.device.boot.clone();
-    let first = &life.cuts[0].state;
+    let good = installation.device.boot.clone();
+    let first = &installation.cuts[0].state;
     failures.note(
         "read-only",
-        life.from(0, first, || {
+        installation.from(0, first, || {
             let whole = std::fs::read(good.path()).unwrap();
             let memory = memfd_create("card", MemfdFlags::ALLOW_SEALING).unwrap();
             std::io::Write::write_all(&mut std::fs::File::from(memory.try_clone().unwrap()), &whole).unwrap();
             fcntl_add_seals(&memory, SealFlags::WRITE).unwrap();
             let path = std::path::PathBuf::from(format!("/proc/self/fd/{}", memory.as_raw_fd()));
             let card = BootPartition::open_whole(&path).unwrap();
-            let outcome =
-                life.device.run(Boot { card: Some(Box::new(move || vec![card.clone()])), ..Boot::default() }).unwrap();
+            let outcome = installation
+                .device
+                .run(Boot { card: Some(Box::new(move || vec![card.clone()])), ..Boot::default() })
+                .unwrap();
             stopped(&outcome, "destroy the seed: ", "Operation not permitted (os error 1)")?;
-            life.goes_on(true)
+            installation.resumes(true)
         }),
     );
     failures.note(
         "pulled",
-        life.from(0, first, || {
+        installation.from(0, first, || {
             let aside = good.path().with_extension("pulled");
             let (from, to) = (good.path().to_owned(), aside.clone());
             let pull = move |what: &str| {
@@ -253,23 +259,23 @@ pub fn a_card_that_fails(plane: &ControlPlane) {
                 }
                 Ok(())
             };
-            let outcome = life.device.run(Boot { before: Box::new(pull), ..Boot::default() }).unwrap();
+            let outcome = installation.device.run(Boot { before: Box::new(pull), ..Boot::default() }).unwrap();
             stopped(&outcome, "destroy the seed: open ", "No such file or directory (os error 2)")?;
             // systemd starts it again: there is none to be found.
             let gone = Boot { card: Some(Box::new(Vec::new)), restart: true, ..Boot::default() };
-            let outcome = life.device.run(gone).unwrap();
+            let outcome = installation.device.run(gone).unwrap();
             let fault = outcome.done.as_ref().unwrap_err();
             let text = "find the boot partition: no FAT file system labelled BOOT on disk ";
             if fault.code != Code::NoBootPartition || !fault.to_string().starts_with(text) {
                 return Err(format!("{outcome:#?}"));
             }
             std::fs::rename(&aside, good.path()).unwrap();
-            life.goes_on(true)
+            installation.resumes(true)
         }),
     );
     failures.note(
         "unreadable",
-        life.from(0, first, || {
+        installation.from(0, first, || {
             let whole = std::fs::read(good.path()).unwrap();
             let path = good.path().to_owned();
             let tear = move |what: &str| {
@@ -278,10 +284,10 @@ pub fn a_card_that_fails(plane: &ControlPlane) {
                 }
                 Ok(())
             };
-            let outcome = life.device.run(Boot { before: Box::new(tear), ..Boot::default() }).unwrap();
+            let outcome = installation.device.run(Boot { before: Box::new(tear), ..Boot::default() }).unwrap();
             stopped(&outcome, "destroy the seed: ", "failed to fill whole buffer")?;
             std::fs::write(good.path(), &whole).unwrap();
-            life.goes_on(true)
+            installation.resumes(true)
         }),
     );
     failures.tell(0);
@@ -289,35 +295,37 @@ pub fn a_card_that_fails(plane: &ControlPlane) {
 
 /// A directory in the place of firstboot's journal: its copy stands in, and the work goes on.
 pub fn a_record_that_cannot_be_opened(plane: &ControlPlane) {
-    let life = Life::lived(plane, "record");
-    let first = life.cuts.len() / 2;
-    life.from(first, &life.cuts[first].state, || {
-        let journal = life.device.root.join("var/lib/firstboot/journal");
-        std::fs::remove_file(&journal).unwrap();
-        std::fs::create_dir(&journal).unwrap();
-        let outcome = life.device.run(Boot { restart: true, ..Boot::default() }).unwrap();
-        let line = "firstboot: repaired: read /var/lib/firstboot/journal: Is a directory (os error 21)";
-        assert!(outcome.lines.iter().any(|said| said == line), "{:#?}", outcome.lines);
-        assert!(journal.is_file() && journal.with_file_name("journal.damaged").is_dir());
-        std::fs::remove_dir(journal.with_file_name("journal.damaged")).unwrap();
-        life.is_over(&outcome)
-    })
-    .unwrap();
-}
-
-/// What was read off another machine's disk, where the API server has another address, is resumed as well.
-pub fn a_tree_of_another_machine(plane: &ControlPlane) {
-    let life = Life::lived(plane, "read-off");
-    let (here, there) = (plane.endpoint_for_host(), plane.endpoint_for_guest());
-    let joined = life.cuts.iter().position(|cut| cut.what == "systemctl start kubelet.service").unwrap();
-    for n in [joined / 2, joined, life.cuts.len() - 20] {
-        life.from(n, &life.cuts[n].state, || {
-            readdress(&life.device.root, &life.device.boot, &here, &there).unwrap();
-            let outcome = resume(&life.device.root, life.device.boot.clone(), plane);
-            assert_eq!(outcome.node.as_ref().unwrap()["metadata"]["name"], "edge-read-off");
-            life.is_over(&outcome)
+    let installation = Installation::recorded(plane, "record");
+    let first = installation.cuts.len() / 2;
+    installation
+        .from(first, &installation.cuts[first].state, || {
+            let journal = installation.device.root.join("var/lib/firstboot/journal");
+            std::fs::remove_file(&journal).unwrap();
+            std::fs::create_dir(&journal).unwrap();
+            let outcome = installation.device.run(Boot { restart: true, ..Boot::default() }).unwrap();
+            let line = "firstboot: repaired: read /var/lib/firstboot/journal: Is a directory (os error 21)";
+            assert!(outcome.lines.iter().any(|said| said == line), "{:#?}", outcome.lines);
+            assert!(journal.is_file() && journal.with_file_name("journal.damaged").is_dir());
+            std::fs::remove_dir(journal.with_file_name("journal.damaged")).unwrap();
+            installation.completed(&outcome)
         })
         .unwrap();
+}
+
+/// A state from another machine's disk, where the API server has another address, is resumed as well.
+pub fn a_tree_of_another_machine(plane: &ControlPlane) {
+    let installation = Installation::recorded(plane, "read-off");
+    let (here, there) = (plane.endpoint_for_host(), plane.endpoint_for_guest());
+    let joined = installation.cuts.iter().position(|cut| cut.what == "systemctl start kubelet.service").unwrap();
+    for n in [joined / 2, joined, installation.cuts.len() - 20] {
+        installation
+            .from(n, &installation.cuts[n].state, || {
+                readdress(&installation.device.root, &installation.device.boot, &here, &there).unwrap();
+                let outcome = resume(&installation.device.root, installation.device.boot.clone(), plane);
+                assert_eq!(outcome.node.as_ref().unwrap()["metadata"]["name"], "edge-read-off");
+                installation.completed(&outcome)
+            })
+            .unwrap();
     }
 }
 

@@ -155,7 +155,7 @@ pub fn a_reset_leaves_the_cluster_and_another_seed_comes_back(plane: &ControlPla
     kept_client(&machine, "leaving").cordon().unwrap();
     assert_eq!(kept_client(&machine, "leaving").take_over(&[].into(), &[]).unwrap(), [""; 0]);
     assert_eq!(plane.node("leaving").unwrap().unwrap()["spec"]["unschedulable"], true);
-    // Two lives, two certificates: the first is still one, which is why the Node is to be deleted.
+    // Two installations, two certificates: the first is still valid, which is why the Node is to be deleted.
     assert!(kept.node().unwrap().is_some());
     plane.kubectl(&["delete", "pod", "leaving-static", "--force", "--grace-period=0"]).unwrap();
     plane.kubectl(&["delete", "node", "leaving"]).unwrap();
@@ -173,13 +173,13 @@ fn kept_client(machine: &Machine, node: &str) -> NodeClient {
 
 /// kubectl's words, as this node would say them.
 fn as_node<'a>(node: &str, words: &[&'a str]) -> Vec<&'a str> {
-    // A node's name lives as long as the test program.
+    // A node's name is kept until the test program ends.
     let user: &'static str = format!("--as=system:node:{node}").leak();
     [words, &[user, "--as-group=system:nodes", "--as-group=system:authenticated"]].concat()
 }
 
-/// A cluster whose own rules are stricter: each refusal is reported in its words, and the reset continues.
-pub fn what_the_cluster_does_not_allow_is_told_and_the_rest_is_done(plane: &ControlPlane) {
+/// A cluster whose own rules are stricter: each refusal is reported verbatim, and none prevents the reset.
+pub fn refusals_of_the_cluster_are_reported_and_the_reset_completes(plane: &ControlPlane) {
     let machine = Machine::new();
     create_node(plane, "held", &json!({}), &json!([]));
     report_ready(plane, "held", "False");
@@ -293,7 +293,7 @@ pub fn pods_that_are_held_are_counted_and_end(plane: &ControlPlane) {
     plane.kubectl(&["delete", "node", "draining"]).unwrap();
 }
 
-pub fn who_answers_and_who_does_not(plane: &ControlPlane) {
+pub fn reset_with_silent_and_unreachable_servers(plane: &ControlPlane) {
     let (_, seed) = good(plane);
     let mut device = Bench::default();
     let joined = device.join(&seed, "asking").unwrap();
@@ -312,7 +312,7 @@ pub fn who_answers_and_who_does_not(plane: &ControlPlane) {
     let wanted =
         format!("GET /api/v1/nodes/other: API server {server} answers 403 Forbidden: nodes \"other\" is forbidden: ");
     assert!(refused.starts_with(&wanted) && took < Duration::from_secs(10), "{refused} after {took:?}");
-    // No server listens; a server listens and says nothing.
+    // No server listens; a server listens and sends nothing.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = silent.local_addr().unwrap();
     let closed = { TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap() };

@@ -244,32 +244,32 @@ pub fn own_ready_node_is_no_other_machine(plane: &ControlPlane) {
     assert_eq!(csrs_by(plane, &second).len(), 1);
 }
 
-pub fn what_is_left_for_an_administrator_is_told_at_the_end(plane: &ControlPlane) {
+pub fn remaining_steps_for_an_administrator_are_reported(plane: &ControlPlane) {
     let token = plane.create_token("1h").unwrap();
     let seed = pinned_text(&plane.endpoint_for_host(), &token, &plane.ca_pin().unwrap());
-    let node = "[node]\nname = \"told\"\ntaints = [\"edge=true:NoSchedule\"]\nlabels = { \"shop\" = \"12\" }\n";
+    let node = "[node]\nname = \"reported\"\ntaints = [\"edge=true:NoSchedule\"]\nlabels = { \"shop\" = \"12\" }\n";
     let machine = Machine::new();
     machine.boot.write("seed.toml", format!("{seed}{node}").as_bytes()).unwrap();
-    create_node(plane, "told", &json!({}), &json!([]));
-    report_ready(plane, "told", "False");
+    create_node(plane, "reported", &json!({}), &json!([]));
+    report_ready(plane, "reported", "False");
     let (done, lines) = std::thread::scope(|scope| {
         let disk = machine.disk.path().to_owned();
-        scope.spawn(move || kubelet(plane, &disk, "told"));
+        scope.spawn(move || kubelet(plane, &disk, "reported"));
         machine.run(&["identity", "join", "ready", "seal"], None, |_| ())
     });
     done.unwrap();
-    let command = "kubectl taint --overwrite node told edge=true:NoSchedule";
+    let command = "kubectl taint --overwrite node reported edge=true:NoSchedule";
     let shown = plain(&lines);
     let [.., left, ready] = &shown[..] else { panic!("{lines:?}") };
     assert_eq!(left, &format!("firstboot: left for an administrator of the cluster: {command}"));
-    assert!(ready.starts_with("firstboot: node told is Ready, seed destroyed ("), "{ready}");
+    assert!(ready.starts_with("firstboot: node reported is Ready, seed destroyed ("), "{ready}");
     let status = machine.status();
     assert_eq!((value(&status, "state"), value(&status, "left to do")), (Some("joined"), Some(command)));
     assert_eq!(machine.boot.read("seed.toml").unwrap(), None);
-    let labels = plane.node("told").unwrap().unwrap()["metadata"]["labels"].clone();
+    let labels = plane.node("reported").unwrap().unwrap()["metadata"]["labels"].clone();
     assert_eq!((&labels["shop"], &labels["superedge.io/node-edge"]), (&json!("12"), &json!("enable")));
     let events = plane.events("FirstbootJoined").unwrap();
-    let ours: Vec<&String> = events.iter().filter(|e| e.starts_with("/told: ")).collect();
+    let ours: Vec<&String> = events.iter().filter(|e| e.starts_with("/reported: ")).collect();
     let [event] = &ours[..] else { panic!("{events:?}") };
     assert!(
         event.contains(" made this device a Ready node in ") && event.contains(", image generic-amd64 (test); "),

@@ -2,7 +2,7 @@
 //! The device's own join code, natively, against a real control plane: seconds a case instead of a boot.
 //!
 //! One control plane for all cases; each has its own token and node name, so that what it left in the cluster can be
-//! distinguished, and restores what it changed. Each case is one test. Broken networks need no
+//! kept apart, and puts back what it changed. All cases run, then the failed ones are named. Tampered networks need no
 //! cluster: firstboot/src/kube/wire_tests.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
@@ -12,8 +12,8 @@ mod cluster;
 mod csr;
 mod cuts;
 mod faults;
+mod installation;
 mod leaving;
-mod life;
 mod machine;
 mod sandboxed;
 mod trust;
@@ -45,7 +45,7 @@ const CASES: &[Case] = &[
     ("kubelet newer than the cluster", cluster::kubelet_newer_than_the_cluster),
     ("ConfigMaps missing and forbidden", cluster::config_maps_missing_and_forbidden),
     ("name taken", cluster::name_of_a_ready_node),
-    ("previous life", cluster::ready_node_of_a_previous_life_is_waited_out),
+    ("previous installation", cluster::waits_for_ready_node_of_a_previous_installation),
     ("left-over Node", cluster::leftover_node_is_taken_over),
     ("changed seed during the wait", machine::changed_seed_is_picked_up_during_the_wait),
     ("power cut at every effect", machine::power_cut_at_every_effect_leaves_one_csr),
@@ -56,11 +56,11 @@ const CASES: &[Case] = &[
     ("record that cannot be opened", faults::a_record_that_cannot_be_opened),
     ("tree of another machine", faults::a_tree_of_another_machine),
     ("its own Ready Node", machine::own_ready_node_is_no_other_machine),
-    ("what an administrator has to do", machine::what_is_left_for_an_administrator_is_told_at_the_end),
-    ("reset, and another life", leaving::a_reset_leaves_the_cluster_and_another_seed_comes_back),
-    ("reset of a node that may not leave", leaving::what_the_cluster_does_not_allow_is_told_and_the_rest_is_done),
+    ("what an administrator has to do", machine::remaining_steps_for_an_administrator_are_reported),
+    ("reset, and another installation", leaving::a_reset_leaves_the_cluster_and_another_seed_comes_back),
+    ("reset of a node that may not leave", leaving::refusals_of_the_cluster_are_reported_and_the_reset_completes),
     ("pods that stay when asked to go", leaving::pods_that_are_held_are_counted_and_end),
-    ("own Node on leaving", leaving::who_answers_and_who_does_not),
+    ("own Node on leaving", leaving::reset_with_silent_and_unreachable_servers),
     // Last: without automatic approval.
     ("certificate by hand", csr::certificate_by_hand),
     ("denied", csr::denied),

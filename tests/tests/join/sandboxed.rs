@@ -12,7 +12,7 @@ use qemu::control_plane::ControlPlane;
 
 use super::bench::*;
 
-/// On Debian: the account `nobody`.
+/// On Debian: `nobody`.
 const NOBODY: u32 = 65534;
 
 pub fn the_device_binary_joins_from_its_sandbox(plane: &ControlPlane) {
@@ -39,10 +39,10 @@ pub fn the_device_binary_joins_from_its_sandbox(plane: &ControlPlane) {
     assert_eq!(device.node_client(&joined).node().unwrap(), None);
     assert_eq!(csrs_by(plane, &token).len(), 1);
     assert!(device.server_time.is_some());
-    // What this machine does not allow is reported; nothing else is.
+    // Only restrictions of this machine are reported.
     assert!(
-        device.notices.iter().all(|t| t.starts_with("this kernel has no") || t.contains("cannot be locked")),
+        device.reported.iter().all(|t| t.starts_with("this kernel has no") || t.contains("cannot be locked")),
         "{:?}",
-        device.notices
+        device.reported
     );
 }

@@ -41,7 +41,7 @@ pub fn unknown_token(plane: &ControlPlane) {
     assert_no_trace(plane, "no-token", NEVER);
 }
 
-/// Whether the seed's `token-expires` has passed is judged by the cluster's clock, whatever the device's own says.
+/// Whether the seed's `token-expires` has passed is decided by the cluster's clock, not by the device's.
 pub fn expired_token_by_the_clusters_clock(plane: &ControlPlane) {
     let (endpoint, pin) = (plane.endpoint_for_host(), plane.ca_pin().unwrap());
     let until = |pin: &str, time: &str| {

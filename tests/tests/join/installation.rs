@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One device's whole way to a sealed node, below a root directory, with what it held before each effect on the way.
+//! One installation up to a sealed node, below a root directory, with the recorded state before each effect.
 
 use std::rc::Rc;
 
@@ -20,8 +20,8 @@ pub fn seed_of_choice() -> u64 {
     parsed.unwrap_or_else(|| panic!("FIRSTBOOT_CUTS={}: not a number", number.display()))
 }
 
-/// A life that was recorded, and the device that it is lived again on.
-pub struct Life {
+/// A recorded installation, and the device on which it is repeated.
+pub struct Installation {
     pub device: Device,
     pub cuts: Vec<Cut>,
     pub end: Tree,
@@ -30,10 +30,10 @@ pub struct Life {
     token: String,
     /// The first cut at which the cluster had the Node.
     registered: usize,
-    _folder: tempfile::TempDir,
+    _dir: tempfile::TempDir,
 }
 
-/// What of a seed the table of work makes files of; three sectors long, and the token's secret is in two of them.
+/// A seed with each table that becomes a file; three sectors long, and the token's secret spans two of them.
 fn seed(plane: &ControlPlane, token: &str) -> String {
     let (id, secret) = token.split_once('.').unwrap();
     let head = |filler: &str| {
@@ -46,18 +46,18 @@ fn seed(plane: &ControlPlane, token: &str) -> String {
         "{head}{secret}\"\nca-cert-hashes = [\"{pin}\"]\n[node]\nlabels = {{ \"shop\" = \"12\" }}\n[time]\nservers = \
          \"10.0.0.5\"\n[kubelet.config]\nmaxPods = 60\n[registries.\"docker.io\"]\nmirrors = \"https://10.0.0.6\"\n[access]\n\
          ssh-keys = \"{}\"\n[harden]\nmodules = \"sctp\"\n# ",
-        e2e::NOBODYS_KEY
+        e2e::UNUSED_KEY
     );
     text += &"-".repeat(1300 - text.len());
     text
 }
 
-impl Life {
-    /// Lives it.
-    pub fn lived(plane: &ControlPlane, serial: &str) -> Self {
-        let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+impl Installation {
+    /// Runs and records one installation.
+    pub fn recorded(plane: &ControlPlane, serial: &str) -> Self {
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let token = plane.create_token("1h").unwrap();
-        let device = Device::flashed(directory.path(), serial, &seed(plane, &token)).unwrap();
+        let device = Device::flashed(dir.path(), serial, &seed(plane, &token)).unwrap();
         let flashed = tree::read(&device.root, &Tree::new()).unwrap();
         let recorder = Rc::new(Recorder::default());
         let (notes, noted) = (recorder.clone(), device.clone());
@@ -68,7 +68,7 @@ impl Life {
         let end = cuts.last().unwrap().state.tree.clone();
         let starts = |cut: &Cut| cut.what == "systemctl start kubelet.service";
         let registered = cuts.iter().position(starts).unwrap() + 1;
-        let life = Life {
+        let installation = Installation {
             device,
             cuts,
             end,
@@ -76,12 +76,12 @@ impl Life {
             cluster: Cluster::of(plane).unwrap(),
             token,
             registered,
-            _folder: directory,
+            _dir: dir,
         };
-        life.is_over(&outcome).unwrap();
-        assert_eq!(life.cluster.csrs_by(&life.token).unwrap().len(), 1);
-        pod_cidr(&life.device.registered(&life.cluster).unwrap().unwrap()).unwrap();
-        life
+        installation.completed(&outcome).unwrap();
+        assert_eq!(installation.cluster.csrs_by(&installation.token).unwrap().len(), 1);
+        pod_cidr(&installation.device.registered(&installation.cluster).unwrap().unwrap()).unwrap();
+        installation
     }
 
     /// The ways in which the power may go at a cut.
@@ -90,7 +90,7 @@ impl Life {
         damages(&self.cuts[n], self.cuts.get(n + 1), &mut || random.u64(..))
     }
 
-    /// Lays a state on the device and in the cluster, and lets `act` go on with it; what is wrong then, one line each.
+    /// Restores a state on the device and in the cluster, then runs `act`. Returns what is wrong, one line each.
     pub fn from(&self, n: usize, state: &State, act: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
         state.write_to(&self.device).unwrap();
         if n < self.registered {
@@ -120,12 +120,12 @@ impl Life {
         if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
     }
 
-    /// Goes on to the end, with nothing in the way, and holds what is there then against the life that was not cut.
-    pub fn goes_on(&self, restart: bool) -> Result<(), String> {
-        self.is_over(&self.device.run(Boot { restart, ..Boot::default() }).map_err(|e| format!("{e:#}"))?)
+    /// Resumes without faults up to the end, and compares the result with the installation that was not cut.
+    pub fn resumes(&self, restart: bool) -> Result<(), String> {
+        self.completed(&self.device.run(Boot { restart, ..Boot::default() }).map_err(|e| format!("{e:#}"))?)
     }
 
-    pub fn is_over(&self, outcome: &Outcome) -> Result<(), String> {
+    pub fn completed(&self, outcome: &Outcome) -> Result<(), String> {
         let mut wrong = Vec::new();
         if let Err(fault) = &outcome.done {
             return Err(format!("{fault}\n{:#?}", outcome.lines));
@@ -134,7 +134,7 @@ impl Life {
         wrong.extend(differences(&self.end, &found));
         let held = holding(&self.device, &found, secret_of(&self.token)).unwrap();
         if !held.is_empty() {
-            wrong.push(format!("the token stands in {held:?}"));
+            wrong.push(format!("the token is in {held:?}"));
         }
         if self.device.boot.seed().unwrap().is_some() {
             wrong.push("the seed is still there".to_owned());
@@ -150,12 +150,12 @@ impl Life {
     }
 }
 
-/// Notes what failed, where, and tells it all at the end.
+/// Collects the failures and reports them at the end.
 #[derive(Default)]
 pub struct Failures(Vec<String>);
 
 impl Failures {
-    /// Goes on whatever came of it; after ten failures no more is tried.
+    /// Records a failure. After 30 failures the test ends.
     pub fn note(&mut self, what: &str, result: Result<(), String>) {
         if let Err(why) = result {
             eprintln!("--- {what}\n{why}");

@@ -119,7 +119,7 @@ c.recv(100)
 "#;
 
 /// The three networks.
-pub struct Ground {
+pub struct Fixture {
     // Order matters: what runs in the networks ends before their holders.
     servers: Vec<Process>,
     pub pod: Namespace,
@@ -128,7 +128,7 @@ pub struct Ground {
     dir: RunDir,
 }
 
-impl Ground {
+impl Fixture {
     /// Networks whose device listens on these ports; the pod on 80, the outside on 53, 123, 443, 3128 and 6443.
     pub fn new(device_ports: &[u16]) -> Self {
         let dir = RunDir::new("firewall").unwrap();
@@ -138,9 +138,9 @@ impl Ground {
             std::fs::create_dir(&path).unwrap();
             path
         };
-        let (outside, pod) = (device.beside(&at("outside")).unwrap(), device.beside(&at("pod")).unwrap());
+        let (outside, pod) = (device.sibling(&at("outside")).unwrap(), device.sibling(&at("pod")).unwrap());
         for namespace in [&device, &outside, &pod] {
-            // Addresses are there at once: no other host can have them.
+            // Addresses are usable at once: no other host can have them.
             namespace.sysctl("net/ipv6/conf/default/accept_dad", "0").unwrap();
         }
         outside.sysctl("net/ipv4/ping_group_range", "0 0").unwrap();
@@ -188,15 +188,15 @@ impl Ground {
                 "-6 route add default via fd00:244::1".to_owned(),
             ],
         );
-        let mut ground = Ground { servers: Vec::new(), pod, outside, device, dir };
+        let mut fixture = Fixture { servers: Vec::new(), pod, outside, device, dir };
         let ports = |all: &[u16]| all.iter().map(u16::to_string).collect::<Vec<_>>();
-        ground.serve("device", SERVE, ports(device_ports), |g| &g.device);
-        ground.serve("pod-server", SERVE, ports(&[80]), |g| &g.pod);
-        ground.serve("outside-server", SERVE, ports(&[53, 123, 443, 3128, 6443]), |g| &g.outside);
-        ground
+        fixture.serve("device", SERVE, ports(device_ports), |g| &g.device);
+        fixture.serve("pod-server", SERVE, ports(&[80]), |g| &g.pod);
+        fixture.serve("outside-server", SERVE, ports(&[53, 123, 443, 3128, 6443]), |g| &g.outside);
+        fixture
     }
 
-    fn serve(&mut self, name: &str, script: &str, args: Vec<String>, place: impl Fn(&Ground) -> &Namespace) {
+    fn serve(&mut self, name: &str, script: &str, args: Vec<String>, place: impl Fn(&Fixture) -> &Namespace) {
         let log = self.dir.path().join(format!("{name}.log"));
         let all: Vec<String> = ["-c".to_owned(), script.to_owned()].into_iter().chain(args).collect();
         let server = place(self).start(name, Path::new("python3"), &all, &log).unwrap();
@@ -249,7 +249,7 @@ impl Ground {
     }
 
     /// Opens a connection from outside to `port` of the device, calls `between`, and uses it again: what was heard.
-    pub fn stays_open(&mut self, port: u16, between: impl Fn(&Ground)) -> String {
+    pub fn stays_open(&mut self, port: u16, between: impl Fn(&Fixture)) -> String {
         self.serve("twice", TWICE, vec![port.to_string()], |g| &g.device);
         let (log, go) = (self.dir.path().join("stay.log"), self.dir.path().join("go"));
         let words = ["-c", STAY, DEVICE, &port.to_string(), &go.display().to_string()].map(str::to_owned);
