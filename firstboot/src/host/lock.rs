@@ -2,7 +2,7 @@
 //! One writer at a time: firstboot.service, its timer, a reset and a person's command may run at once.
 //!
 //! The lock is the state directory itself (flock(2)), so there is no lock file that could be left over. It is held for one
-//! effect, not for the life of a process: while a service waits for its cluster, others can write.
+//! effect, not for the time that a process runs: while a service waits for its cluster, others can write.
 #![allow(clippy::disallowed_methods)] // part of the door
 
 use crate::fault::{Code, Fault};

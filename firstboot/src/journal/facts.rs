@@ -2,7 +2,7 @@
 //! Every fact of the journal: what a phase found or decided, and what later phases, boots and runs have to know.
 //!
 //! A fact is a name and a text; the latest value counts. All facts end with a reset, except the two that a reset carries
-//! into the next life of the device. The functions below are the forms of values that are more than a text.
+//! into the next installation. The functions below are the forms of values that are more than a text.
 
 use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
@@ -13,7 +13,7 @@ use std::time::SystemTime;
 pub enum Fact {
     /// The node's name. Written by the phase `identity` and after a lost journal; read everywhere.
     Node,
-    /// The node's name before the last reset. Written by that reset; read by the phase `identity` of the next life, and
+    /// The node's name before the last reset. Written by that reset; read by the phase `identity` of the next installation, and
     /// carried by each further reset.
     NodeBefore,
     /// MAC address of the interface that was chosen because it had a link. Written and read by the choice of the link.

@@ -28,21 +28,21 @@ impl Journal {
         &self.records
     }
 
-    /// The records of this life of the node: those after the last [`Record::Sealed`] that another seed was begun after.
-    fn life(&self) -> &[Record] {
+    /// The records of this installation: those after the last [`Record::Sealed`] that another seed was begun after.
+    fn installation(&self) -> &[Record] {
         let begun = self.records.iter().rposition(|r| matches!(r, Record::Begun { .. })).unwrap_or(0);
         let before = self.records[..begun].iter().rposition(|r| *r == Record::Sealed);
         &self.records[before.map_or(0, |sealed| sealed + 1)..]
     }
 
-    /// Whether a run with this seed, version and boot is on record in this life of the node.
+    /// Whether a run with this seed, version and boot is on record in this installation.
     pub fn begun(&self, begun: &Record) -> bool {
-        !self.sealed() && self.life().contains(begun)
+        !self.sealed() && self.installation().contains(begun)
     }
 
-    /// Whether this phase was completed in this life of the node.
+    /// Whether this phase was completed in this installation.
     pub fn done(&self, phase: &str) -> bool {
-        self.life().iter().any(|r| matches!(r, Record::Done { phase: p, .. } if p == phase))
+        self.installation().iter().any(|r| matches!(r, Record::Done { phase: p, .. } if p == phase))
     }
 
     /// The latest value of a fact.
@@ -71,7 +71,7 @@ impl Journal {
 
     /// Whether the device is sealed: Ready once, seed destroyed, and no other seed begun since.
     pub fn sealed(&self) -> bool {
-        self.life().contains(&Record::Sealed) && self.resetting().is_none()
+        self.installation().contains(&Record::Sealed) && self.resetting().is_none()
     }
 
     /// Whether a reset has begun and not ended: which paths it leaves alone, by the latest word.
@@ -109,10 +109,10 @@ impl Journal {
         })
     }
 
-    /// Seconds that each phase took when it was last applied in this life, in the order of first completion.
+    /// Seconds that each phase took when it was last applied in this installation, in the order of first completion.
     pub fn seconds(&self) -> Vec<(String, f64)> {
         let mut all: Vec<(String, f64)> = Vec::new();
-        for record in self.life() {
+        for record in self.installation() {
             if let Record::Done { phase, seconds } = record {
                 match all.iter_mut().find(|(p, _)| p == phase) {
                     Some(entry) => entry.1 = *seconds,

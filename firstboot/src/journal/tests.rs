@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the journal says of a device at each moment of its life.
+//! What the journal says of a device at each moment.
 
 use super::facts::Fact;
 use super::*;
@@ -24,14 +24,14 @@ fn root() -> tempfile::TempDir {
 }
 
 #[test]
-fn another_seed_after_the_seal_begins_another_life() {
+fn another_seed_after_the_seal_begins_another_installation() {
     let dir = root();
     let mut journal = Journal::read(dir.path());
     for record in [begun("s1"), node("edge-1"), done("ready"), Record::Sealed] {
         journal.append(record).unwrap();
     }
     assert!(journal.sealed() && journal.done("ready") && !journal.begun(&begun("s1")));
-    // The very same seed, dropped again, is another life as well.
+    // The very same seed, dropped again, is another installation as well.
     journal.append(begun("s1")).unwrap();
     assert!(!journal.sealed() && !journal.done("ready") && journal.begun(&begun("s1")));
     assert_eq!((journal.fact(Fact::Node), journal.seconds()), (Some("edge-1"), vec![]));

@@ -82,7 +82,7 @@ pub(super) fn data<'r>(reply: &'r Reply, map: &str, key: &str) -> Result<&'r str
 /// How often a Ready Node of this name is looked at again; a token may not watch it.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// The Node of this name that an earlier life left over, if there is one.
+/// The Node of this name that an earlier installation left over, if there is one.
 ///
 /// A device that was flashed anew looks Ready until the cluster has missed its Lease for the node monitor grace
 /// period, so that is waited out before the name counts as taken.

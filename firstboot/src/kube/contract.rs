@@ -31,7 +31,7 @@ pub struct JoinInput {
     pub now: SystemTime,
     /// Longest wait for approval and signature in one attempt; the next attempt takes the same CSR up again.
     pub csr_wait: Duration,
-    /// How long a Ready Node of this name may be this device's previous life: the cluster's node monitor grace
+    /// How long a Ready Node of this name may be this device's previous installation: the cluster's node monitor grace
     /// period (50 s unless changed), and some more.
     pub ready_wait: Duration,
 }

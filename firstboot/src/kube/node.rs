@@ -216,7 +216,7 @@ impl NodeClient {
         })
     }
 
-    /// Gives own Node what kubelet does not when the Node was left over from an earlier life: labels are set (or,
+    /// Gives own Node what kubelet does not when the Node was left over from an earlier installation: labels are set (or,
     /// without a value, removed), and pods may come again where a reset has cordoned it; taints only an administrator may
     /// set. Gives the commands that are left to him.
     ///

@@ -7,7 +7,7 @@ use crate::journal::Record;
 use crate::journal::facts::Fact;
 use crate::node::events::create_event;
 
-/// Tells once in this life of the node that it is Ready, how long each phase took and which image it is.
+/// Tells once in this installation that it is Ready, how long each phase took and which image it is.
 pub(super) fn joined(cx: &PhaseContext) -> Result<(), Fault> {
     if cx.host.journal().fact(Fact::JoinedEvent) == Some(cx.seed.digest()) {
         return Ok(());

@@ -21,7 +21,7 @@ pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     let client = node_client(&cx.host)?;
     let boot = cx.host.boot_id().owned_by(Owner::Host)?;
     client.wait_ready(boot.as_deref(), READY)?;
-    // A Lease from before kubelet was started says nothing about this life of the node.
+    // A Lease from before kubelet was started says nothing about this installation.
     client.wait_lease(kubelet::started(&cx.host), LEASE)?;
     let mut commands = Vec::new();
     if leftover(cx) {

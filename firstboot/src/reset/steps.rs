@@ -213,7 +213,7 @@ fn state(host: &Host) -> Result<()> {
         host.flush(FlushSite::ResetRestored)?;
         host.record(Record::Fact { name: Fact::Restored, value: facts::flag(true) })?;
     }
-    // A reset that goes on after a power cut has shown its status there, and the next life would keep a copy of it.
+    // A reset that goes on after a power cut has shown its status there, and the next installation would keep a copy of it.
     host.remove_entry(STATUS_FOR_ALL)?;
     host.remove_entry(SHOWN_FILE)?;
     host.remove_directory("/run/firstboot")?;
@@ -221,7 +221,7 @@ fn state(host: &Host) -> Result<()> {
     host.empty_directory(STATE_DIR, &keep).with_context(|| format!("empty {STATE_DIR}"))
 }
 
-/// The last step: what is on record is gone but for what the next life has to know.
+/// The last step: what is on record is gone but for what the next installation has to know.
 fn journal(host: &Host) -> Result<()> {
     host.flush(FlushSite::ResetJournal)?;
     let records = {

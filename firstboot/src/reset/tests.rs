@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A whole life below a root of its own, as far as it goes without a kernel, and its end: the tree is what it was
+//! A whole installation below a root of its own, as far as it goes without a kernel, and its end: the tree is what it was
 //! before, however often the power goes meanwhile.
 
 use super::*;
@@ -122,7 +122,7 @@ fn joined(root: &Path) {
 }
 
 /// A device that has joined, and how it was before.
-fn life() -> (tempfile::TempDir, BootPartition, Tree) {
+fn installed() -> (tempfile::TempDir, BootPartition, Tree) {
     let disk = directory();
     let root = disk.path().join("root");
     flashed(&root);
@@ -204,7 +204,7 @@ fn node(host: &Host) -> String {
 
 #[test]
 fn after_a_reset_the_tree_is_what_it_was_before_the_seed() {
-    let (disk, _, mut before) = life();
+    let (disk, _, mut before) = installed();
     let root = &disk.path().join("root");
     let made = differences(&before, &tree(root));
     assert!(made.len() > 25, "{made:#?}");
@@ -247,7 +247,7 @@ fn after_a_reset_the_tree_is_what_it_was_before_the_seed() {
 
 #[test]
 fn a_cut_at_every_effect_of_a_reset_ends_in_the_same_tree() {
-    let (disk, _, _) = life();
+    let (disk, _, _) = installed();
     let root = &disk.path().join("root");
     ask(root, &Exclusions::default());
     let whole = disk.path().join("whole");
@@ -279,7 +279,7 @@ fn a_cut_at_every_effect_of_a_reset_ends_in_the_same_tree() {
         let _ = reset_on(&cut, Some(cuts / 2));
         reset_on(&cut, None).0.unwrap();
         assert_eq!(on_disk(&cut), whole, "cut at effect {cuts}");
-        // What stood there would be kept as if it had been there before the next life.
+        // What stood there would be kept as if it had been there before the next installation.
         assert!(!tree(&cut).contains_key(STATUS_FOR_ALL), "cut at effect {cuts}");
         fs::remove_dir_all(&cut).unwrap();
         cuts += 1;
@@ -289,7 +289,7 @@ fn a_cut_at_every_effect_of_a_reset_ends_in_the_same_tree() {
 
 #[test]
 fn what_is_kept_stays_and_a_dry_run_changes_nothing() {
-    let (disk, _, before) = life();
+    let (disk, _, before) = installed();
     let root = &disk.path().join("root");
     let keep = Exclusions::parse(&["/var/lib/kubelet/pods/1/volumes", "/etc/hosts"]).unwrap();
     let there = tree(root);
@@ -331,7 +331,7 @@ fn what_is_kept_stays_and_a_dry_run_changes_nothing() {
 
 #[test]
 fn a_seed_that_says_reset_takes_the_device_back_and_is_gone_then() {
-    let (disk, boot, _) = life();
+    let (disk, boot, _) = installed();
     let root = &disk.path().join("root");
     boot.write("seed.toml", b"version = 1\nreset = true\n").unwrap();
     let (done, seen) = run(root, &boot, None);
@@ -357,7 +357,7 @@ fn a_seed_that_says_reset_takes_the_device_back_and_is_gone_then() {
         "{}",
         status()
     );
-    // Another seed begins another life, under the same name.
+    // Another seed begins another installation, under the same name.
     boot.write("seed.toml", seed().as_bytes()).unwrap();
     let name = Host::open(root, Box::new(Fake::new().0)).unwrap().journal().fact(Fact::NodeBefore).unwrap().to_owned();
     put(root, "/proc/sys/kernel/random/uuid", "aaaaaaaa-bbbb-4d2f-9d3c-2b1a4c5d6e7f\n", 0o444);
@@ -367,7 +367,7 @@ fn a_seed_that_says_reset_takes_the_device_back_and_is_gone_then() {
 
 #[test]
 fn a_reset_that_stops_says_so_on_the_card_and_can_be_told_to_keep_more() {
-    let (disk, boot, _) = life();
+    let (disk, boot, _) = installed();
     let root = &disk.path().join("root");
     fs::rename(root.join("var/lib/cni"), root.join("srv")).unwrap();
     symlink("/srv", root.join("var/lib/cni")).unwrap();
@@ -406,7 +406,7 @@ pub(crate) fn recorded_with_a_failing_flush(root: &Path, without: Option<FlushSi
 }
 
 fn record(root: &Path, without: Option<FlushSite>, failing: bool) -> Outcome {
-    let (disk, _, _) = life();
+    let (disk, _, _) = installed();
     copy(&disk.path().join("root"), root);
     ask(root, &Exclusions::default());
     let whole = disk.path().join("whole");

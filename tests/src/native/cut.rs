@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Every state in which a power cut may leave a device: what was there before each effect of a life, and what a journaled
+//! Every state in which a power cut may leave a device: what was there before each effect of an installation, and what a journaled
 //! ext4 and a FAT may hold of that effect.
 //!
 //! Only what was not flushed is lost or torn. `firstboot/src/flush/tests.rs` shows that each flush is made; here it is
