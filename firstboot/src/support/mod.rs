@@ -149,7 +149,9 @@ fn fill(archive: &mut Archive<'_>, host: &Host, own: &[Own<'_>]) -> Result<()> {
             read => archive.add(name, read.map(Option::unwrap_or_default))?,
         }
     }
-    for name in host.list(STATE_DIR).unwrap_or_default().into_iter().filter(|name| name.ends_with(DAMAGED)) {
+    // A copy of files with passwords stays out: a flipped byte may hide a password from the redaction.
+    let is_included = |name: &String| name.ends_with(DAMAGED) && !name.starts_with("node-files");
+    for name in host.list(STATE_DIR).unwrap_or_default().into_iter().filter(is_included) {
         let path = format!("{STATE_DIR}/{name}");
         // A directory stood where a file belongs.
         let read = host.read(&path).map(Option::unwrap_or_default);
