@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
+mod doc_tables;
 #[path = "../../tests/skip.rs"]
 mod skip;
 
@@ -14,7 +15,7 @@ fn docs() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/hardening.md");
     let text = std::fs::read_to_string(path).unwrap();
     let section = text.split("\n## Units\n").nth(1).unwrap();
-    section.split("\n## ").next().unwrap().to_owned()
+    doc_tables::joined(section.split("\n## ").next().unwrap())
 }
 
 #[test]

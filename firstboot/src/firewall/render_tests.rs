@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The packet filter as text: without a seed, and with a seed's changes.
 
+#[path = "../../tests/doc_tables.rs"]
+mod doc_tables;
+
 use super::*;
 use crate::firewall::peers::ClusterPeers;
 use crate::seed::{self, Seed};
@@ -73,7 +76,7 @@ fn overlapping_and_adjacent_networks_are_merged() {
 /// docs/hardening.md lists every rule that a device may have, with its reason, in the order of the chains.
 #[test]
 fn rules_are_documented() {
-    let doc = include_str!("../../../docs/hardening.md");
+    let doc = doc_tables::joined(include_str!("../../../docs/hardening.md"));
     let foreign = [NODE_PORTS_FOREIGN];
     let dns = [ALLOWED_DNS];
     let nodeports: [&[Rule]; 4] = [NODE_PORTS_FIRST, PODS, &foreign, NODE_PORTS_LAST];
