@@ -191,8 +191,8 @@ pub(super) fn check(host: &Host, kept: &SeedOverrides) -> Result<bool> {
 }
 
 /// Settings of the hardened host and of the seed that the running kernel does not show as required, and what it shows.
-fn drift(host: &Host, overrides: &BTreeMap<String, String>) -> Result<BTreeMap<String, Option<String>>> {
-    let mut drift = BTreeMap::new();
+fn drift(host: &Host, overrides: &BTreeMap<String, String>) -> Result<Vec<(String, Option<String>)>> {
+    let mut drift = Vec::new();
     let all = SETTINGS.iter().map(|s| (s, false)).chain(WHERE_KNOWN.iter().map(|s| (s, true)));
     for (setting, known_only) in all {
         let rows = read_row(host, setting, overrides, known_only)?;
@@ -201,7 +201,7 @@ fn drift(host: &Host, overrides: &BTreeMap<String, String>) -> Result<BTreeMap<S
     for (key, wanted) in overrides {
         let found = value(host, key)?;
         if found.as_ref() != Some(wanted) {
-            drift.insert(key.clone(), found);
+            drift.push((key.clone(), found));
         }
     }
     Ok(drift)
