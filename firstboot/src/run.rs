@@ -193,10 +193,10 @@ impl Session<'_> {
         }
         report_late_join(host, image, boot, seen.is_some_and(|found| found.place.removable));
         repairs::keep_copies(host);
-        let learned = discover_peers::refresh_sealed(host);
+        let learned = repairs::unless_read_only(host, discover_peers::refresh_sealed(host));
         let settled = runtime.settle(host);
         learned.and(settled).and(repair::report_rebuild(host))?;
-        repairs::report_damage(host).owned_by(Owner::Host)?;
+        repairs::unless_read_only(host, repairs::report_damage(host).owned_by(Owner::Host))?;
         Ok(Next::End)
     }
 

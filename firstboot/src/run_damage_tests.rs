@@ -165,9 +165,12 @@ fn a_lost_journal_is_read_off_the_disk() {
 
 #[test]
 fn a_disk_that_takes_no_writes_costs_a_sealed_node_nothing() {
-    for lost in [false, true] {
+    for found in ["whole", "without a journal", "with damage to report"] {
         let device = sealed();
-        if lost {
+        if found == "with damage to report" {
+            device.on().0.note_damage("read /x: it was damaged").unwrap();
+        }
+        if found == "without a journal" {
             [JOURNAL, JOURNAL_COPY]
                 .iter()
                 .for_each(|path| std::fs::remove_file(device.root().join(&path[1..])).unwrap());
@@ -194,7 +197,7 @@ fn a_disk_that_takes_no_writes_costs_a_sealed_node_nothing() {
         let (fake, _) = read_only();
         let places = |_: &str| Ok(vec![Place { partition: device.boot.clone(), removable: false }]);
         run_with(&device.root(), Box::new(fake), None, &ROWS, &places, &|_, _| Ok(Vec::new())).unwrap();
-        assert!(device.status().starts_with("state: joined\n"), "{}", device.status());
+        assert!(device.status().starts_with("state: joined\n"), "{found}: {}", device.status());
         assert_eq!(tree(&device), before);
     }
 }

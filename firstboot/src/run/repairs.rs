@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a start of firstboot does about damaged files: repair, copies for the next time, an Event for the cluster.
 
+use crate::fault::{Code, Fault};
 use crate::host::Host;
 use crate::journal::facts::Fact;
 use crate::node::{self, credential, events};
@@ -29,4 +30,16 @@ pub(super) fn report_damage(host: &Host) -> anyhow::Result<()> {
     let text = format!("firstboot repaired damaged files of this device: {}", damage.replace('\n', "; "));
     events::create_event(host, "StateRepaired", true, text, &host.boot_id()?.unwrap_or_default());
     host.note(Fact::DamageReported, &damage)
+}
+
+/// The same result, but for a root that is read-only: what could not be written is reported on the console, and no reason
+/// to show a node that works as failed. `firstboot-clock.timer` tries again every day.
+pub(super) fn unless_read_only(host: &Host, done: Result<(), Fault>) -> Result<(), Fault> {
+    match done {
+        Err(fault) if fault.code == Code::DiskReadOnly => {
+            host.sys().say(&format!("firstboot: not kept ({}): {fault}", fault.tag()));
+            Ok(())
+        }
+        other => other,
+    }
 }
