@@ -149,14 +149,13 @@ fn assignment(text: &str) -> (usize, &str, String) {
     };
     let start = head.find('=').map_or(line, |at| at + 1);
     let (mut place, mut value, mut end_of_plain) = (Place::Before, String::new(), 0);
+    let mut end = text.len();
     let mut characters = text[start..].char_indices();
     while let Some((at, c)) = characters.next() {
         match (&place, c) {
             (Place::Before | Place::Plain, '\n') => {
-                if matches!(place, Place::Plain) {
-                    value.truncate(end_of_plain);
-                }
-                return (start + at + 1, name, value);
+                end = start + at + 1;
+                break;
             }
             (Place::Before, '\'') => place = Place::Single,
             (Place::Before, '"') => place = Place::Double,
@@ -177,7 +176,10 @@ fn assignment(text: &str) -> (usize, &str, String) {
                     end_of_plain = value.len();
                 }
             }
-            (Place::Single, '\'') | (Place::Double, '"') => place = Place::Before,
+            (Place::Single, '\'') | (Place::Double, '"') => {
+                place = Place::Before;
+                end_of_plain = value.len();
+            }
             (Place::Double, '\\') => match characters.next() {
                 Some((_, '\n')) | None => {}
                 Some((_, next)) => {
@@ -193,7 +195,7 @@ fn assignment(text: &str) -> (usize, &str, String) {
     if matches!(place, Place::Plain) {
         value.truncate(end_of_plain);
     }
-    (text.len(), name, value)
+    (end, name, value)
 }
 
 #[cfg(test)]
@@ -256,6 +258,7 @@ mod tests {
             ("KUBELET_EXTRA_ARGS=\"--v=4\n--x=1\"\n", format!("KUBELET_EXTRA_ARGS=\"--v=4\n--x=1 {ours}\"\n")),
             ("KUBELET_EXTRA_ARGS='--x=\"a b\" $c'\n", format!("KUBELET_EXTRA_ARGS=\"--x=\\\"a b\\\" \\$c {ours}\"\n")),
             ("KUBELET_EXTRA_ARGS=--x=a\\ b\n", format!("KUBELET_EXTRA_ARGS=\"--x=a b {ours}\"\n")),
+            ("KUBELET_EXTRA_ARGS=\"a\" \\\n\n", format!("KUBELET_EXTRA_ARGS=\"a {ours}\"\n")),
             ("KUBELET_EXTRA_ARGS=\"a\" 'b'\n", format!("KUBELET_EXTRA_ARGS=\"ab {ours}\"\n")),
             ("KUBELET_EXTRA_ARGS=--v=1\nKUBELET_EXTRA_ARGS=--v=2\n", format!("KUBELET_EXTRA_ARGS=\"--v=2 {ours}\"\n")),
             (
