@@ -96,6 +96,11 @@ macro_rules! codes {
                     $($(Code::$name)|+ => Owner::$owner,)+
                 }
             }
+
+            /// Owner and code, as they stand in brackets on the console: `cluster, FB407`.
+            pub fn tag(self) -> String {
+                format!("{}, {self}", self.owner())
+            }
         }
     };
 }
@@ -325,9 +330,9 @@ impl Fault {
         self.code.owner()
     }
 
-    /// Owner and code, as they stand in brackets on the console: `cluster, FB407`.
+    /// [`Code::tag`] of this fault.
     pub fn tag(&self) -> String {
-        format!("{}, {}", self.owner(), self.code)
+        self.code.tag()
     }
 }
 

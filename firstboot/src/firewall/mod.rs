@@ -13,7 +13,7 @@ pub mod host_ports;
 pub mod peers;
 pub mod render;
 
-use crate::fault::{Code, Fault};
+use crate::fault::{Code, OwnedBy};
 use crate::harden::overrides::SeedOverrides;
 use crate::host::Host;
 use crate::seed::Seed;
@@ -55,14 +55,13 @@ pub fn apply(host: &Host) -> Result<()> {
 /// When the closed filter cannot be applied either. No link comes up then (drop-in 10-firstboot.conf of
 /// systemd-networkd).
 pub(crate) fn guard(host: &Host) -> Result<()> {
-    let Err(error) = apply(host) else { return Ok(()) };
-    let fault = Fault { code: Code::PacketFilter, cause: error, retry_after: None };
+    let Err(fault) = apply(host).coded(Code::PacketFilter) else { return Ok(()) };
     let line =
         format!("the seed's exceptions are not in the packet filter ({}): {fault}; nothing is open", fault.tag());
     host.sys().say(&format!("firstboot: {line}"));
     let closed = load(host, &render::rules(&SeedOverrides::default(), &ClusterPeers::default()));
     closed.inspect_err(|_| {
-        let tag = Fault::new(Code::PacketFilter, "").tag();
+        let tag = Code::PacketFilter.tag();
         host.sys().say(&format!("firstboot: no packet filter ({tag}), so no network; flash the image again"));
     })
 }

@@ -125,7 +125,7 @@ impl Row for Outcome {
             Level::Warning => "WARNING",
             Level::Error => "ERROR",
         };
-        let tag = self.code.map_or_else(String::new, |code| format!(" ({}, {code})", code.owner()));
+        let tag = self.code.map_or_else(String::new, |code| format!(" ({})", code.tag()));
         Some(format!("[{level} {}]: {}{tag}", self.id, self.message))
     }
 
