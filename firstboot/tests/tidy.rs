@@ -216,8 +216,10 @@ fn wrong_lines(name: &str, text: &str) -> Vec<String> {
     let (mut wrong, mut fenced) = (Vec::new(), false);
     for (number, line) in text.lines().enumerate() {
         fenced ^= line.starts_with("```");
-        let is_command = fenced && line.starts_with("join = ");
-        let is_code = line.starts_with('|') && line.split('`').skip(1).step_by(2).any(|code| code.chars().count() > 80);
+        let is_command = name == "docs/seed.md" && fenced && line.starts_with("join = ");
+        let is_code = name == "docs/hardening.md"
+            && line.starts_with('|')
+            && line.split('`').skip(1).step_by(2).any(|code| code.chars().count() > 80);
         if is_command || is_code {
             continue;
         }
@@ -287,10 +289,14 @@ fn a_long_line_and_a_word_to_avoid_are_found() {
     let found = ["README.md:2: nobody", "README.md:4: whose move", "README.md:10: told"];
     assert_eq!(wrong_lines("README.md", text), found);
     let code = |length: usize| format!("| `{}` | {} |", "x".repeat(length), "y".repeat(90));
-    assert_eq!((wrong_lines("README.md", &code(81)).len(), wrong_lines("README.md", &code(80)).len()), (0, 1));
+    assert_eq!(
+        (wrong_lines("docs/hardening.md", &code(81)).len(), wrong_lines("docs/hardening.md", &code(80)).len()),
+        (0, 1)
+    );
     let example = |line: &str| format!("```toml\n{line}\n```\n");
     let (command, other) = (example(&format!("join = {long}")), example(&long));
-    assert_eq!((wrong_lines("README.md", &command).len(), wrong_lines("README.md", &other).len()), (0, 1));
+    assert_eq!((wrong_lines("docs/seed.md", &command).len(), wrong_lines("docs/seed.md", &other).len()), (0, 1));
+    assert_eq!((wrong_lines("README.md", &code(81)).len(), wrong_lines("README.md", &command).len()), (1, 1));
 }
 
 #[test]

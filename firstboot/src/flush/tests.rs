@@ -48,7 +48,7 @@ fn each_flush_left_out_is_noticed() {
     let (mut states, mut unnoticed) = (0, Vec::new());
     for site in FlushSite::ALL {
         let run = |without| {
-            let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+            let dir = scratch();
             let outcome = scenario(*site)(dir.path(), without);
             assert!(outcome.sites.contains(site), "{site:?}: its scenario does not come to it");
             outcome
@@ -92,6 +92,11 @@ fn nothing_else_flushes_and_each_site_is_one_place() {
     }
 }
 
+/// A directory in memory where there is one: thousands of states are written.
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 fn host(root: &Path) -> Host {
     let fake = Fake::new().0.before(|what| {
         cut(what);
@@ -121,7 +126,7 @@ pub(crate) fn records_of(state: &State, lost: Option<&str>) -> Vec<Record> {
     if let Some(lost) = lost {
         state.0.remove(lost);
     }
-    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let dir = scratch();
     state.write(dir.path(), JOURNAL);
     Journal::read(dir.path()).records().to_vec()
 }
@@ -344,7 +349,7 @@ fn boot_scanned(root: &Path, without: Option<FlushSite>) -> Outcome {
 
 #[test]
 fn the_model_loses_what_was_not_flushed_and_nothing_else() {
-    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let dir = scratch();
     let root = dir.path();
     put(root, "/a/old", b"old", 0o600);
     let seen = std::rc::Rc::new(std::cell::RefCell::new(BTreeSet::new()));

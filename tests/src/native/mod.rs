@@ -37,7 +37,7 @@ use std::rc::Rc;
 /// How often a device may look for a seed before the run is ended: it would look for ever.
 const LOOKS: u32 = 12;
 /// What ends it then.
-pub const NOBODY: &str = "no seed is added";
+pub const NO_SEED: &str = "no seed is added";
 
 /// A device that is switched off: its root file system, below a directory, and its boot partition.
 #[derive(Debug, Clone)]
@@ -224,7 +224,7 @@ impl Device {
         let looks = Cell::new(0);
         let places = |_: &str| {
             looks.set(looks.get() + 1);
-            ensure!(looks.get() < LOOKS, "{NOBODY}");
+            ensure!(looks.get() < LOOKS, "{NO_SEED}");
             let there = boot.card.as_ref().map_or_else(|| vec![self.boot.clone()], |card| card());
             Ok(there.into_iter().map(|partition| Place { partition, removable: false }).collect())
         };
