@@ -23,13 +23,13 @@ image: build-tools ## build a bootable disk image in out/images (TARGET=...)
 	@$(imagebuild) setup --for image
 	@$(imagebuild) build --target $(TARGET)
 
-test: build-tools ## run every test that CI runs
+test: build-tools ## run every test that CI runs (FAST=1: all that need no guest; ONLY="words of a test's name")
 	@$(imagebuild) setup --for test
-	@cargo run --quiet --locked --package e2e --bin run-tests
+	@cargo run --quiet --locked --package e2e --bin run-tests -- $(if $(FAST),--fast) $(if $(ONLY),--only "$(ONLY)")
 
-test-long: build-tools ## run the tests that take too long for every change
+test-long: build-tools ## run the tests that take too long for every change (ONLY="words of a test's name")
 	@$(imagebuild) setup --for test
-	@cargo run --quiet --locked --package e2e --bin run-tests -- --long
+	@cargo run --quiet --locked --package e2e --bin run-tests -- --long $(if $(ONLY),--only "$(ONLY)")
 
 torture: build-tools ## cut the power at many moments of a first boot; out/torture/report.json (TORTURE="--seed 1")
 	@$(imagebuild) setup --for test

@@ -97,6 +97,23 @@ pub struct Files {
     pub recording: Option<PathBuf>,
 }
 
+impl Files {
+    /// Those that every machine has, in `dir`, for firmware whose code is `code`.
+    pub fn plain(code: &Path, dir: &Path) -> Self {
+        let at = |name: &str| dir.join(name);
+        Files {
+            code: code.to_owned(),
+            vars: at("vars.fd"),
+            disk: at("disk.img"),
+            console: at("console.log"),
+            stick: None,
+            control: at("qmp"),
+            kernel: None,
+            recording: None,
+        }
+    }
+}
+
 /// What QEMU calls the network end of a device.
 pub const NET: &str = "net";
 

@@ -11,6 +11,7 @@ use crate::disk::DiskImage;
 use crate::process::Process;
 use crate::qmp::Qmp;
 use crate::run_dir::RunDir;
+use crate::saved::Saved;
 use crate::writes::Log;
 use crate::{firmware, ports, wait};
 use anyhow::{Context, Result, bail};
@@ -22,7 +23,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+/// Environment variable that is `no` for programs that are not to boot a guest: switching a device on fails then.
+pub const MAY_BOOT: &str = "FIRSTBOOT_MAY_BOOT";
+
 const GIB: u64 = 1 << 30;
+/// Deadline for reading or writing a guest's memory.
+const TRANSFER: Duration = Duration::from_secs(120);
 /// How long to wait for the effect of the power button before pressing it again.
 const AGAIN: Duration = Duration::from_secs(15);
 
@@ -103,40 +109,42 @@ pub struct Device {
 impl Device {
     /// A device that is switched off, its disk a private copy of `image`.
     pub fn new(image: &DiskImage, options: &Options) -> Result<Self> {
+        let firmware = firmware::find(options.arch)?;
+        Self::with(image, &firmware.code, &firmware.vars, options)
+    }
+
+    /// A device that is on and waits for a seed, its disk a private copy of `image` as such a boot leaves it. The boot
+    /// itself is done once for an image and a machine, and kept ([`crate::saved`]); the device's clock goes on from then.
+    ///
+    /// # Errors
+    /// When its options are such that a kept boot cannot be used, or that boot fails.
+    pub fn waiting(image: &DiskImage, options: &Options) -> Result<Self> {
+        let saved = Saved::waiting(image, options)?;
+        let code = firmware::find(options.arch)?.code;
+        let mut device = Self::with(&saved.disk()?, &code, &saved.variables(), options)?;
+        std::fs::copy(saved.console(), device.console.path()).context("copy a console")?;
+        device.resume(&saved.memory())?;
+        Ok(device)
+    }
+
+    fn with(image: &DiskImage, code: &Path, variables: &Path, options: &Options) -> Result<Self> {
         if options.link != Link::User && !options.guest_ports.is_empty() {
             bail!("forward guest ports: only a user network can");
         }
         let dir = RunDir::new("device")?;
         let at = |name: &str| dir.path().join(name);
-        let firmware = firmware::find(options.arch)?;
-        std::fs::copy(&firmware.vars, at("vars.fd")).context("copy the firmware's variables")?;
+        std::fs::copy(variables, at("vars.fd")).context("copy the firmware's variables")?;
         let files = Files {
-            code: firmware.code,
-            vars: at("vars.fd"),
-            disk: at("disk.img"),
-            console: at("console.log"),
             stick: options.stick.as_deref().map(|seed| stick(&at("stick.img"), seed)).transpose()?,
-            control: at("qmp"),
             kernel: match options.start {
                 Start::BootLoader => None,
                 Start::Firmware => Some(kernel(image, dir.path())?),
             },
             recording: options.record.then(|| at("writes.log")),
+            ..Files::plain(code, dir.path())
         };
         let disk = image.copy(&files.disk, options.disk_size)?;
-        let forward = |guest: &u16| -> Result<Forward> { Ok(Forward { host: ports::free()?, guest: *guest }) };
-        let machine = Machine {
-            arch: options.arch,
-            accelerator: accel::find(options.arch, image)?,
-            cpus: 2,
-            memory_mib: options.memory_mib,
-            controller: options.controller,
-            serial: options.serial.clone(),
-            credentials: options.credentials.clone(),
-            clock: options.clock.clone(),
-            link: options.link.clone(),
-            forwards: options.guest_ports.iter().map(forward).collect::<Result<_>>()?,
-        };
+        let machine = machine(options, accel::find(options.arch, image)?)?;
         let console = Console::new(files.console.clone());
         let started_again = AtomicBool::new(false);
         Ok(Device { emulator: None, machine, files, disk, console, switched_on_at: 0, started_again, dir })
@@ -166,8 +174,17 @@ impl Device {
         }
         self.switched_on_at = self.console.length();
         self.started_again = AtomicBool::new(false);
+        self.start(&[])
+    }
+
+    /// Starts the emulator, with further arguments.
+    fn start(&mut self, more: &[&str]) -> Result<()> {
+        if std::env::var_os(MAY_BOOT).is_some_and(|may| may == "no") {
+            bail!("switch the device on: {MAY_BOOT}=no; add this test to GUESTS in tests/src/schedule/plan.rs");
+        }
         let program = args::program(self.machine.arch);
-        let argv = args::argv(&self.machine, &self.files);
+        let mut argv = args::argv(&self.machine, &self.files);
+        argv.extend(more.iter().map(|word| (*word).to_owned()));
         let process = Process::start(program, Path::new(program), &argv, &self.dir.path().join("emulator.log"))?;
         wait::until("the emulator's control socket", Duration::from_secs(20), || {
             process.check()?;
@@ -175,6 +192,40 @@ impl Device {
         })?;
         self.emulator = Some(process);
         Ok(())
+    }
+
+    /// Switches it on with the memory and the state of another machine's devices, which `memory` holds.
+    fn resume(&mut self, memory: &Path) -> Result<()> {
+        self.switched_on_at = self.console.length();
+        // Its boot is over: there is none to repeat.
+        self.started_again = AtomicBool::new(true);
+        self.start(&["-S", "-incoming", "defer"])?;
+        let mut qmp = Qmp::connect(&self.files.control)?;
+        qmp.receive(memory)?;
+        wait::until("a saved device to be read", TRANSFER, || {
+            self.running()?.check()?;
+            qmp.transferred()
+        })
+        .with_context(|| format!("read {}", memory.display()))?;
+        qmp.execute("cont", json!({})).map(drop)
+    }
+
+    /// Pauses it and writes its memory and the state of its devices to `memory`, with which [`resume`](Device::resume)
+    /// goes on. It stays paused.
+    pub(crate) fn save(&self, memory: &Path) -> Result<()> {
+        let mut qmp = Qmp::connect(&self.files.control)?;
+        qmp.execute("stop", json!({}))?;
+        qmp.send(memory)?;
+        wait::until("a device to be saved", TRANSFER, || {
+            self.running()?.check()?;
+            qmp.transferred()
+        })
+        .with_context(|| format!("write {}", memory.display()))
+    }
+
+    /// The firmware's variables, while it is off or paused.
+    pub(crate) fn variables(&self) -> &Path {
+        &self.files.vars
     }
 
     /// Presses the power button and waits until the operating system has switched the device off.
@@ -200,10 +251,15 @@ impl Device {
     /// Changes the seed while the device waits for one, as putting the card back would. The guest is paused
     /// meanwhile; firstboot opens the partition again for every read, so it sees no stale data.
     pub fn change_seed(&self, seed: &str) -> Result<()> {
+        self.while_paused(|disk| disk.put_seed(seed))
+    }
+
+    /// Changes the disk, of which the guest has read nothing that is changed, while the guest is paused.
+    pub fn while_paused<T>(&self, change: impl FnOnce(&DiskImage) -> Result<T>) -> Result<T> {
         self.running()?;
         let mut qmp = Qmp::connect(&self.files.control)?;
         qmp.execute("stop", json!({}))?;
-        let done = self.disk.put_seed(seed);
+        let done = change(&self.disk);
         qmp.execute("cont", json!({}))?;
         done
     }
@@ -308,6 +364,23 @@ impl Device {
         let status = self.disk.status().unwrap_or_else(|e| format!("(cannot be read: {e:#})"));
         format!("--- status file\n{status}\n--- console, last 40 lines\n{}\n---", self.console.tail(40))
     }
+}
+
+/// The machine that `options` describe.
+pub(crate) fn machine(options: &Options, accelerator: Accelerator) -> Result<Machine> {
+    let forward = |guest: &u16| -> Result<Forward> { Ok(Forward { host: ports::free()?, guest: *guest }) };
+    Ok(Machine {
+        arch: options.arch,
+        accelerator,
+        cpus: 2,
+        memory_mib: options.memory_mib,
+        controller: options.controller,
+        serial: options.serial.clone(),
+        credentials: options.credentials.clone(),
+        clock: options.clock.clone(),
+        link: options.link.clone(),
+        forwards: options.guest_ports.iter().map(forward).collect::<Result<_>>()?,
+    })
 }
 
 /// Takes what the disk's boot loader starts out of `image`, into files in `dir`.

@@ -21,6 +21,7 @@ pub mod process;
 pub mod progress;
 pub mod qmp;
 pub mod run_dir;
+pub mod saved;
 pub mod scenario;
 pub mod search;
 pub mod seed;

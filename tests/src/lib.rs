@@ -2,7 +2,8 @@
 //! What end-to-end tests share. The tests themselves: `tests/`, one file per scenario, each guest test naming what
 //! it boots.
 //!
-//! All of them together may boot at most 16 guests: a boot costs a minute or more under emulation.
+//! All of them together may boot at most 16 guests: a boot costs a minute or more under emulation. A test for which the
+//! boot itself does not matter goes on from a saved one ([`waiting_device`]).
 
 #![allow(clippy::disallowed_methods)] // runs on a build machine, not on a device
 
@@ -11,6 +12,7 @@ pub mod cis;
 pub mod fuzzing;
 pub mod native;
 pub mod ports;
+pub mod schedule;
 #[path = "../skip.rs"]
 pub mod skip;
 pub mod torture;
@@ -108,6 +110,18 @@ pub fn device_options(serial: &str) -> Options {
     options.serial = Some(serial.to_owned());
     options
 }
+
+/// A device of the build machine's own architecture that is on and waits for a seed; its node will be [`WAITING_NODE`].
+/// Its boot is the same for all tests, and done once.
+///
+/// # Errors
+/// When that boot fails, or cannot be gone on with.
+pub fn waiting_device() -> Result<Device> {
+    Device::waiting(&image(own_arch())?, &device_options("waiting"))
+}
+
+/// Name of the node that [`waiting_device`] becomes.
+pub const WAITING_NODE: &str = "edge-waiting";
 
 /// The control plane that all tests of one program share. Its servers end with the program.
 ///

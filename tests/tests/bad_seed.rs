@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Bad seeds on a real device, each by its exact message in firstboot-status.txt. Boots 3 guests.
+//! Bad seeds on a real device, each by its exact message in firstboot-status.txt. Goes on from a saved boot three times.
 //!
-//! A device that waits for a changed seed looks again every few seconds, so one boot sees several seeds; the disk is
+//! A device that waits for a changed seed looks again every few seconds, so one device sees several seeds; the disk is
 //! looked at when it is switched off, before the next kind of seed.
 
 #![allow(clippy::unwrap_used)]
 
-use e2e::{OFF, SOON, status_value};
+use e2e::{OFF, SOON, WAITING_NODE, status_value};
 use qemu::control_plane::ControlPlane;
 use qemu::device::Device;
 use qemu::disk::tree::Tree;
@@ -23,17 +23,15 @@ fn bad_seeds_are_named_and_change_nothing_until_the_right_one_joins() {
     let plane = e2e::shared_plane();
     let token = plane.create_token("1h").unwrap();
     let good = Seed::for_guest(plane, &token).unwrap();
-    let image = e2e::image(e2e::own_arch()).unwrap();
-    let mut device = Device::new(&image, &e2e::device_options("bad-seed")).unwrap();
-    seeds_that_cannot_be_read(&mut device, &good);
-    seeds_that_do_not_fit_the_cluster(&mut device, plane, &good);
-    a_cluster_that_refuses_connections(&mut device, plane, &good);
+    seeds_that_cannot_be_read(&good);
+    seeds_that_do_not_fit_the_cluster(plane, &good);
+    a_cluster_that_refuses_connections(plane, &good);
 }
 
-/// Boot 1: no seed, an unknown key, a malformed token. The root file system stays as it was.
-fn seeds_that_cannot_be_read(device: &mut Device, good: &Seed) {
-    let before = device.disk().tree().unwrap();
-    device.power_on().unwrap();
+/// Device 1: no seed, an unknown key, a malformed token. The root file system stays as it was flashed.
+fn seeds_that_cannot_be_read(good: &Seed) {
+    let before = e2e::image(e2e::own_arch()).unwrap().tree().unwrap();
+    let mut device = e2e::waiting_device().unwrap();
     let missing =
         "find seed.toml on the boot partition: there is none; copy seed.toml.example to seed.toml and fill it in";
     let status = device.wait_status(missing, SOON).unwrap();
@@ -44,12 +42,12 @@ fn seeds_that_cannot_be_read(device: &mut Device, good: &Seed) {
 
     let unknown_key = good.text().replace("ca-cert-hashes", "colour = \"blue\"\nca-cert-hashes");
     device.change_seed(&unknown_key).unwrap();
-    expect_seed_error(device, "FB105", "seed.toml:6: unknown key \"colour\" in [cluster]");
+    expect_seed_error(&device, "FB105", "seed.toml:6: unknown key \"colour\" in [cluster]");
 
     let malformed = Seed { token: "abcdef.0123".to_owned(), ..good.clone() };
     device.change_seed(&malformed.text()).unwrap();
     expect_seed_error(
-        device,
+        &device,
         "FB107",
         "seed.toml:5: malformed token in [cluster]: expected 6 and 16 characters a-z0-9, as in abcdef.0123456789abcdef",
     );
@@ -57,15 +55,15 @@ fn seeds_that_cannot_be_read(device: &mut Device, good: &Seed) {
     unchanged(&before, &device.disk().tree().unwrap());
 }
 
-/// Boot 2: a wrong CA hash, an unknown token. Nothing of the cluster comes to the device, nor the other way.
-fn seeds_that_do_not_fit_the_cluster(device: &mut Device, plane: &ControlPlane, good: &Seed) {
+/// Device 2: a wrong CA hash, an unknown token. Nothing of the cluster comes to the device, nor the other way.
+fn seeds_that_do_not_fit_the_cluster(plane: &ControlPlane, good: &Seed) {
     let at = &good.apiserver;
     let wrong_pin = Seed { pin: format!("sha256:{}", "0f".repeat(32)), ..good.clone() };
-    device.disk().put_seed(&wrong_pin.text()).unwrap();
-    device.power_on().unwrap();
+    let mut device = e2e::waiting_device().unwrap();
+    device.change_seed(&wrong_pin.text()).unwrap();
     let pin = &good.pin;
     expect_cluster_error(
-        device,
+        &device,
         "FB418",
         &format!("CA of the cluster at {at} does not match ca-cert-hashes: it is {pin}"),
     );
@@ -73,7 +71,7 @@ fn seeds_that_do_not_fit_the_cluster(device: &mut Device, plane: &ControlPlane, 
     let unknown = Seed { token: "unknwn.0123456789abcdef".to_owned(), ..good.clone() };
     device.change_seed(&unknown.text()).unwrap();
     expect_cluster_error(
-        device,
+        &device,
         "FB420",
         "join token \"unknwn\" is unknown to the cluster (no JWS signature for it in cluster-info): \
          it may have expired, or never existed",
@@ -89,19 +87,19 @@ fn seeds_that_do_not_fit_the_cluster(device: &mut Device, plane: &ControlPlane, 
     assert_eq!(plane.nodes().unwrap().len(), 0);
 }
 
-/// Boot 3: no server listens; the device reports that, retries, and joins when the server is up.
-fn a_cluster_that_refuses_connections(device: &mut Device, plane: &ControlPlane, good: &Seed) {
-    device.disk().put_seed(&good.text()).unwrap();
+/// Device 3: no server listens; the device reports that, retries, and joins when the server is up.
+fn a_cluster_that_refuses_connections(plane: &ControlPlane, good: &Seed) {
     plane.stop_apiserver().unwrap();
-    device.power_on().unwrap();
-    expect_cluster_error(device, "FB407", &format!("connect to API server {}: connection refused", good.apiserver));
+    let mut device = e2e::waiting_device().unwrap();
+    device.change_seed(&good.text()).unwrap();
+    expect_cluster_error(&device, "FB407", &format!("connect to API server {}: connection refused", good.apiserver));
     // It tries again by itself.
     let tries = |device: &Device| device.console().count("connection refused; next try in ").unwrap();
-    let first = tries(device);
-    qemu::wait::until("a second try", SOON, || Ok((tries(device) > first).then_some(()))).unwrap();
+    let first = tries(&device);
+    qemu::wait::until("a second try", SOON, || Ok((tries(&device) > first).then_some(()))).unwrap();
     plane.start_apiserver().unwrap();
-    device.wait_console("node edge-bad-seed is Ready, seed destroyed", SOON).unwrap();
-    let node = plane.node("edge-bad-seed").unwrap().unwrap();
+    device.wait_console(&format!("node {WAITING_NODE} is Ready, seed destroyed"), SOON).unwrap();
+    let node = plane.node(WAITING_NODE).unwrap().unwrap();
     assert!(qemu::control_plane::is_ready(&node));
     device.power_off(OFF).unwrap();
     assert!(!device.disk().seed_present().unwrap());

@@ -102,7 +102,7 @@ impl Site {
     /// # Errors
     /// When nmap cannot run, or its output is incomplete.
     pub fn scan(&self, source: &str, target: &str, what: Scan) -> Result<Vec<String>> {
-        let mut words = vec!["-n", "-Pn", "-oG", "-", "--max-retries", "2", "-e", "lan", "-S", source];
+        let mut words = vec!["-n", "-Pn", "-oG", "-", "--max-retries", "1", "-e", "lan", "-S", source];
         words.extend(what.words());
         if target.contains(':') {
             words.push("-6");

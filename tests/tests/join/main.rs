@@ -69,28 +69,6 @@ const CASES: &[Case] = &[
     ("lost key", csr::kept_key_is_unreadable),
 ];
 
-/// The cases whose name contains `only`, or all of them.
-fn cases(only: Option<&str>) -> Result<Vec<&'static Case>, String> {
-    let cases: Vec<&Case> = CASES.iter().filter(|(name, _)| only.is_none_or(|only| name.contains(only))).collect();
-    if cases.is_empty() {
-        let names: Vec<&str> = CASES.iter().map(|(name, _)| *name).collect();
-        return Err(format!(
-            "FIRSTBOOT_CASE={}: no case has these words; there are:\n{}",
-            only.unwrap_or_default(),
-            names.join("\n")
-        ));
-    }
-    Ok(cases)
-}
-
-fn unknown_case_is_an_error() {
-    assert_eq!(cases(None).unwrap().len(), CASES.len());
-    assert_eq!(cases(Some("lost key")).unwrap().len(), 1);
-    let error = cases(Some("typo")).unwrap_err();
-    assert!(error.starts_with("FIRSTBOOT_CASE=typo: no case has these words; there are:\n"), "{error}");
-    assert!(CASES.iter().all(|(name, _)| error.lines().any(|line| line == *name)), "{error}");
-}
-
 /// The control plane of all cases, which ends with the program.
 fn plane() -> &'static ControlPlane {
     static PLANE: OnceLock<ControlPlane> = OnceLock::new();
@@ -121,19 +99,8 @@ fn text(panic: &(dyn std::any::Any + Send)) -> &str {
 fn main() -> ExitCode {
     // Cases change one cluster and put it back, so one runs after the other.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
-    let cases = match cases(std::env::var("FIRSTBOOT_CASE").ok().as_deref()) {
-        Ok(cases) => cases,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let mut trials: Vec<Trial> = cases.into_iter().map(|(name, case)| trial(name, *case)).collect();
+    let mut trials: Vec<Trial> = CASES.iter().map(|(name, case)| trial(name, *case)).collect();
     trials.extend([
-        Trial::test("unknown case is an error", || {
-            unknown_case_is_an_error();
-            Ok(())
-        }),
         Trial::test("join of an IPv6 cluster", || {
             addresses::ipv6();
             Ok(())

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Runs many programs, as many at once as this machine can: the longest first, guests within a limit of their own.
+//!
+//! Each program writes to two files, so that the output of one is never between the lines of another. A program ends
+//! with its schedule, however that ends.
+
+pub mod plan;
+pub mod results;
+pub mod times;
+
+use anyhow::{Context, Result};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// How often the programs that run are looked at.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How often is reported what still runs.
+const REPORT: Duration = Duration::from_secs(60);
+
+/// One program to run.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// What results call it; unique.
+    pub name: String,
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+    /// Its working directory.
+    pub directory: PathBuf,
+    /// Environment variables beside this process's own.
+    pub variables: Vec<(&'static str, OsString)>,
+    /// Whether it boots an emulated device.
+    pub guest: bool,
+    /// How long it is expected to take, seconds.
+    pub seconds: f64,
+}
+
+/// What may run at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Programs.
+    pub jobs: usize,
+    /// Programs that boot a guest; at least 1.
+    pub guests: usize,
+    /// Memory of all of them, MiB. A single program runs whatever it takes.
+    pub mib: u64,
+}
+
+/// Memory that a program with a guest takes: the guest's own, and its control plane.
+const GUEST_MIB: u64 = 3500;
+/// Memory that another program takes.
+const NATIVE_MIB: u64 = 1500;
+
+impl Limits {
+    /// For this machine: one program more than it has processors, because tests often wait, and one guest for each
+    /// processor.
+    ///
+    /// # Errors
+    /// When the memory cannot be read.
+    pub fn of_this_machine() -> Result<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, Into::into);
+        let text = std::fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
+        Ok(Limits { jobs: cores + 1, guests: cores, mib: available(&text).context("find MemAvailable")? })
+    }
+
+    /// Whether `job` may start beside those that run.
+    fn admit<'a>(&self, job: &Job, running: impl Iterator<Item = &'a Job>) -> bool {
+        let (mut jobs, mut guests, mut mib) = (1, usize::from(job.guest), job.mib());
+        for other in running {
+            jobs += 1;
+            guests += usize::from(other.guest);
+            mib += other.mib();
+        }
+        jobs == 1 || jobs <= self.jobs && guests <= self.guests && mib <= self.mib
+    }
+}
+
+impl Job {
+    fn mib(&self) -> u64 {
+        if self.guest { GUEST_MIB } else { NATIVE_MIB }
+    }
+}
+
+/// `MemAvailable` of /proc/meminfo (proc(5)), in MiB.
+fn available(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib / 1024)
+}
+
+/// What came of a program.
+#[derive(Debug)]
+pub struct Ended {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Seconds that it took.
+    pub seconds: f64,
+    /// File with its standard output.
+    pub output: PathBuf,
+    /// File with its standard error.
+    pub errors: PathBuf,
+}
+
+struct Running {
+    job: Job,
+    child: Child,
+    since: Instant,
+    output: PathBuf,
+    errors: PathBuf,
+}
+
+/// Runs all `jobs`, and hands each to `ended` when it has ended. Output goes to files in `logs`.
+///
+/// Has to be called by the main thread: the kernel ends the programs together with the thread that started them.
+///
+/// # Errors
+/// When a program cannot be started or waited for. Those that run are ended then.
+pub fn run(jobs: Vec<Job>, limits: Limits, logs: &Path, mut ended: impl FnMut(&Job, &Ended)) -> Result<()> {
+    std::fs::create_dir_all(logs).with_context(|| format!("create {}", logs.display()))?;
+    let mut queue = longest_first(jobs);
+    let mut running: Vec<Running> = Vec::new();
+    let mut reported = Instant::now();
+    while !queue.is_empty() || !running.is_empty() {
+        while let Some(next) = queue.iter().position(|job| limits.admit(job, running.iter().map(|r| &r.job))) {
+            running.push(start(queue.remove(next), logs)?);
+        }
+        let mut index = 0;
+        while let Some(one) = running.get_mut(index) {
+            let Some(status) = one.child.try_wait().with_context(|| format!("wait for {}", one.job.name))? else {
+                index += 1;
+                continue;
+            };
+            let one = running.remove(index);
+            let (seconds, output, errors) = (one.since.elapsed().as_secs_f64(), one.output.clone(), one.errors.clone());
+            ended(&one.job, &Ended { status, seconds, output, errors });
+            reported = Instant::now();
+        }
+        if reported.elapsed() > REPORT {
+            reported = Instant::now();
+            let names: Vec<String> =
+                running.iter().map(|r| format!("{} ({} s)", r.job.name, r.since.elapsed().as_secs())).collect();
+            println!("  ... {}; {} to start", names.join(", "), queue.len());
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(())
+}
+
+/// The longest first, so that no long one is left alone at the end; of equal ones by name.
+fn longest_first(mut jobs: Vec<Job>) -> Vec<Job> {
+    jobs.sort_by(|a, b| b.seconds.total_cmp(&a.seconds).then_with(|| a.name.cmp(&b.name)));
+    jobs
+}
+
+fn start(job: Job, logs: &Path) -> Result<Running> {
+    let file = |kind: &str| -> Result<(PathBuf, File)> {
+        let path = logs.join(format!("{}.{kind}", job.name.replace([' ', '/'], "-")));
+        let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
+        Ok((path, file))
+    };
+    let ((output, out), (errors, err)) = (file("log")?, file("errors.log")?);
+    let variables: BTreeMap<&str, &OsString> = job.variables.iter().map(|(name, value)| (*name, value)).collect();
+    // The kernel ends it when this thread ends, which may happen at any moment.
+    let child = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "--"])
+        .arg(&job.program)
+        .args(&job.args)
+        .envs(variables)
+        .current_dir(&job.directory)
+        .stdin(Stdio::null())
+        .stdout(out)
+        .stderr(err)
+        .spawn()
+        .with_context(|| format!("start {}", job.name))?;
+    println!("  start {}{}", job.name, times::expected(job.seconds));
+    Ok(Running { job, child, since: Instant::now(), output, errors })
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended, or this is an error's way out.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn job(name: &str, guest: bool, seconds: f64) -> Job {
+        let args = ["-c", "echo \"$WORD\"; echo beside >&2; exit 3"].map(OsString::from).to_vec();
+        let (program, directory) = (PathBuf::from("/bin/sh"), PathBuf::from("/"));
+        Job { name: name.into(), program, args, directory, variables: vec![("WORD", name.into())], guest, seconds }
+    }
+
+    const LIMITS: Limits = Limits { jobs: 3, guests: 2, mib: 2 * GUEST_MIB + NATIVE_MIB };
+
+    #[test]
+    fn as_many_at_once_as_the_limits_allow() {
+        let (guest, native) = (job("g", true, 1.0), job("n", false, 1.0));
+        let fits = |limits: Limits, one: &Job, others: &[&Job]| limits.admit(one, others.iter().copied());
+        assert!(fits(LIMITS, &native, &[&guest, &guest]));
+        assert!(!fits(LIMITS, &guest, &[&guest, &guest]), "a third guest");
+        assert!(!fits(LIMITS, &native, &[&guest, &guest, &native]), "a fourth program");
+        let small = Limits { mib: GUEST_MIB, ..LIMITS };
+        assert!(!fits(small, &native, &[&guest]), "more memory than there is");
+        assert!(fits(Limits { mib: 1, ..LIMITS }, &guest, &[]), "one alone always runs");
+    }
+
+    #[test]
+    fn the_longest_is_first() {
+        let jobs = longest_first(vec![job("b", false, 5.0), job("a", false, 5.0), job("c", true, 60.0)]);
+        assert_eq!(jobs.iter().map(|j| j.name.as_str()).collect::<Vec<_>>(), ["c", "a", "b"]);
+    }
+
+    #[test]
+    fn each_has_its_own_output_and_result() {
+        let logs = tempfile::tempdir().unwrap();
+        let mut seen = Vec::new();
+        run(vec![job("one test", false, 1.0), job("b", true, 2.0)], LIMITS, logs.path(), |job, ended| {
+            let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+            seen.push((job.name.clone(), ended.status.code(), read(&ended.output), read(&ended.errors)));
+        })
+        .unwrap();
+        seen.sort();
+        let of = |name: &str| (name.to_owned(), Some(3), format!("{name}\n"), "beside\n".to_owned());
+        assert_eq!(seen, [of("b"), of("one test")]);
+        assert!(logs.path().join("one-test.log").is_file());
+    }
+
+    #[test]
+    fn a_program_that_cannot_start_is_an_error() {
+        let logs = tempfile::tempdir().unwrap();
+        let nowhere = Job { directory: "/nowhere".into(), ..job("lost", false, 1.0) };
+        let error = run(vec![nowhere], LIMITS, logs.path(), |_, _| ()).unwrap_err();
+        assert_eq!(error.to_string(), "start lost");
+    }
+
+    #[test]
+    fn available_memory_is_read() {
+        assert_eq!(available("MemTotal:  9 kB\nMemAvailable:   24576 kB\n"), Some(24));
+        assert_eq!(available("MemTotal: 9 kB\n"), None);
+    }
+}

@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What `make test` runs: builds every test program, asks each for its tests, and makes jobs of them.
+
+use super::Job;
+use super::times::Times;
+use anyhow::{Context, Result, bail, ensure};
+use imagebuild::arch::Arch;
+use imagebuild::{cmd, repo};
+use qemu::device::MAY_BOOT;
+use serde_json::Value;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Programs of `tests/tests` that boot guests in `make test`. In every other one, switching a device on fails.
+const GUESTS: [&str; 6] = ["bad_seed", "faults", "happy", "hardened", "torn", "torture"];
+/// Programs of which each test runs on its own: they share nothing, and each takes minutes.
+const APART: [&str; 1] = ["happy"];
+/// Programs whose long tests boot nothing.
+const LONG_NATIVE: [&str; 2] = ["join", "kubelet"];
+/// Programs that only root can run: they configure this machine's systemd-networkd in a namespace.
+const AS_ROOT: &str = "firstboot lib";
+
+/// Which tests are to run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// Those that take too long for every change, and no other.
+    pub long: bool,
+    /// Only those that boot no guest.
+    pub fast: bool,
+    /// Only those whose name contains this.
+    pub only: Option<String>,
+}
+
+/// A test program that cargo built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// What results call it: an integration test's own name, otherwise `PACKAGE lib` or `PACKAGE bin NAME`.
+    pub name: String,
+    /// The program.
+    pub path: PathBuf,
+    /// Directory of its package.
+    pub directory: PathBuf,
+    /// Whether it is one of `tests/tests`.
+    pub end_to_end: bool,
+}
+
+/// Tests of a program.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tests {
+    /// Those that always run.
+    pub ordinary: Vec<String>,
+    /// Those that are marked as ignored.
+    pub ignored: Vec<String>,
+}
+
+/// Builds all test programs of the workspace.
+///
+/// # Errors
+/// When one does not compile; cargo has said why.
+pub fn build() -> Result<Vec<Program>> {
+    let words = ["test", "--no-run", "--quiet", "--locked", "--workspace"];
+    let mut command = Command::new("cargo");
+    command.args(words).args(["--message-format", "json-render-diagnostics"]).current_dir(repo::root()?);
+    let out = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("start cargo")?;
+    ensure!(out.status.success(), "build the tests: cargo failed ({})", out.status);
+    let messages = out.stdout.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
+    let programs: Vec<Program> = messages.filter_map(|message| program(&message)).collect();
+    ensure!(!programs.is_empty(), "find the test programs that cargo built: there is none");
+    Ok(programs)
+}
+
+/// The test program that a message of cargo's is about (`--message-format json`, The Cargo Book, External tools).
+fn program(message: &Value) -> Option<Program> {
+    let path = PathBuf::from(message["executable"].as_str()?);
+    message["profile"]["test"].as_bool().filter(|test| *test)?;
+    let directory = Path::new(message["manifest_path"].as_str()?).parent()?.to_owned();
+    let (kind, target) = (message["target"]["kind"][0].as_str()?, message["target"]["name"].as_str()?);
+    let package = message["package_id"].as_str().and_then(package)?;
+    let name = match kind {
+        "test" => target.to_owned(),
+        "bin" => format!("{package} bin {target}"),
+        _ => format!("{package} lib"),
+    };
+    Some(Program { name, path, directory, end_to_end: package == "e2e" && kind == "test" })
+}
+
+/// Name of a package in its id: `path+file:///DIRECTORY#NAME@VERSION`, or `…/NAME#VERSION` where both names are equal.
+fn package(id: &str) -> Option<&str> {
+    let (place, rest) = id.rsplit_once('#')?;
+    match rest.split_once('@') {
+        Some((name, _)) => Some(name),
+        None => place.rsplit('/').next(),
+    }
+}
+
+impl Program {
+    /// Asks it for its tests.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn tests(&self) -> Result<Tests> {
+        let list = |more: &[&str]| -> Result<Vec<String>> {
+            let mut command = Command::new(&self.path);
+            let out =
+                cmd::output(command.args(["--list", "--format", "terse"]).args(more).current_dir(&self.directory));
+            let text = String::from_utf8(out?).with_context(|| format!("decode the tests of {}", self.name))?;
+            Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
+        };
+        let (all, ignored) = (list(&[])?, list(&["--ignored"])?);
+        let ordinary = all.into_iter().filter(|name| !ignored.contains(name)).collect();
+        Ok(Tests { ordinary, ignored })
+    }
+
+    fn boots(&self, long: bool) -> bool {
+        self.end_to_end
+            && match long {
+                true => !LONG_NATIVE.contains(&self.name.as_str()),
+                false => GUESTS.contains(&self.name.as_str()),
+            }
+    }
+
+    /// Runs these of its tests.
+    fn job(&self, name: String, tests: Which, long: bool, times: &Times) -> Job {
+        let guest = self.boots(long);
+        let mut args: Vec<OsString> = Vec::new();
+        args.extend(long.then(|| "--ignored".into()));
+        // Each may run an emulated machine of its own.
+        args.extend(self.end_to_end.then(|| "--test-threads=1".into()));
+        if let Which::These(tests) = tests {
+            args.push("--exact".into());
+            args.extend(tests.into_iter().map(OsString::from));
+        }
+        let manifest = ("CARGO_MANIFEST_DIR", self.directory.clone().into());
+        let variables = vec![manifest, (MAY_BOOT, if guest { "yes" } else { "no" }.into())];
+        let seconds = times.of(&name, guest);
+        Job { name, program: self.path.clone(), args, directory: self.directory.clone(), variables, guest, seconds }
+    }
+}
+
+/// Which tests of a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Which {
+    All,
+    These(Vec<String>),
+}
+
+/// The jobs of `choice`.
+///
+/// # Errors
+/// When a program does not answer, and when there is nothing to run.
+pub fn jobs(choice: &Choice, programs: &[Program], times: &Times, root: bool) -> Result<Vec<Job>> {
+    let tests = programs.iter().map(Program::tests).collect::<Result<Vec<_>>>()?;
+    let mut jobs = if choice.long { Vec::new() } else { steps(choice, times)? };
+    for (program, tests) in programs.iter().zip(tests) {
+        jobs.extend(of_program(choice, program, tests, times, root));
+    }
+    if jobs.is_empty() {
+        match &choice.only {
+            Some(words) => bail!("find a test whose name contains `{words}`: there is none"),
+            None => bail!("find a test: there is none"),
+        }
+    }
+    Ok(jobs)
+}
+
+fn of_program(choice: &Choice, program: &Program, tests: Tests, times: &Times, root: bool) -> Vec<Job> {
+    if choice.fast && program.boots(choice.long) || choice.long && !program.end_to_end {
+        return Vec::new();
+    }
+    let named = |test: &String| choice.only.as_ref().is_none_or(|words| full_name(program, test).contains(words));
+    let all = if choice.long { tests.ignored.clone() } else { tests.ordinary };
+    let these: Vec<String> = all.iter().filter(|test| named(test)).cloned().collect();
+    let mut jobs = Vec::new();
+    if APART.contains(&program.name.as_str()) || choice.long {
+        // In `make test-long` each takes many minutes.
+        jobs.extend(these.into_iter().map(|test| {
+            let which = Which::These(vec![test.clone()]);
+            program.job(full_name(program, &test), which, choice.long, times)
+        }));
+    } else if !these.is_empty() {
+        let which = if these.len() == all.len() { Which::All } else { Which::These(these) };
+        jobs.push(program.job(program.name.clone(), which, false, times));
+    }
+    let as_root: Vec<String> = tests.ignored.into_iter().filter(named).collect();
+    if program.name == AS_ROOT && !choice.long && root && !as_root.is_empty() {
+        let mut job = program.job("systemd-networkd".to_owned(), Which::These(as_root), true, times);
+        job.seconds = times.of(&job.name, false);
+        jobs.push(job);
+    }
+    jobs
+}
+
+/// `PROGRAM TEST`.
+fn full_name(program: &Program, test: &str) -> String {
+    format!("{} {test}", program.name)
+}
+
+/// What is no test program: `imagebuild check`, and the fuzz targets.
+fn steps(choice: &Choice, times: &Times) -> Result<Vec<Job>> {
+    let (directory, own) = (repo::root()?, std::env::current_exe().context("find this program")?);
+    // One processor each: other programs run beside them.
+    let variables = vec![("CARGO_BUILD_JOBS", OsString::from("1"))];
+    let named = |name: &&str| choice.only.as_ref().is_none_or(|words| name.contains(words));
+    let step = |name: &'static str, program: &str, args: &[&str]| Job {
+        name: name.to_owned(),
+        program: own.with_file_name(program),
+        args: args.iter().map(OsString::from).collect(),
+        directory: directory.clone(),
+        variables: variables.clone(),
+        guest: false,
+        seconds: times.of(name, false),
+    };
+    let all = [step("check", "imagebuild", &["check"]), step("fuzzing", "run-fuzz", &["--short"])];
+    Ok(all.into_iter().filter(|job| named(&job.name.as_str())).collect())
+}
+
+/// Builds the images that guests boot, so that no test has to wait for another one that builds them.
+///
+/// # Errors
+/// When one cannot be built.
+pub fn images(jobs: &[Job]) -> Result<()> {
+    if jobs.iter().any(|job| job.guest) {
+        Arch::ALL.into_iter().try_for_each(|arch| crate::image(arch).map(drop))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    fn message(package_id: &str, kind: &str, name: &str) -> Value {
+        json!({
+            "reason": "compiler-artifact", "package_id": package_id, "manifest_path": "/clone/tests/Cargo.toml",
+            "target": { "kind": [kind], "name": name }, "profile": { "test": true }, "executable": "/target/x-1",
+        })
+    }
+
+    fn names(choice: &Choice, program: &Program, tests: &Tests, root: bool) -> Vec<String> {
+        let jobs = of_program(choice, program, tests.clone(), &Times::default(), root);
+        jobs.into_iter().map(|job| job.name).collect()
+    }
+
+    fn end_to_end(name: &str) -> Program {
+        program(&message("path+file:///clone/tests#e2e@0.1.0", "test", name)).unwrap()
+    }
+
+    #[test]
+    fn programs_are_read_from_cargos_messages() {
+        let named = |id, kind, name| program(&message(id, kind, name)).map(|p| (p.name, p.end_to_end));
+        assert_eq!(named("path+file:///clone/tests#e2e@0.1.0", "test", "join"), Some(("join".into(), true)));
+        assert_eq!(named("path+file:///clone/firstboot#0.1.0", "test", "tidy"), Some(("tidy".into(), false)));
+        assert_eq!(named("path+file:///clone/qemu#0.1.0", "lib", "qemu"), Some(("qemu lib".into(), false)));
+        let bin = named("path+file:///clone/tests#e2e@0.1.0", "bin", "run-tests");
+        assert_eq!(bin, Some(("e2e bin run-tests".into(), false)));
+        let mut no_test = message("path+file:///clone/qemu#0.1.0", "bin", "qemu");
+        no_test["profile"]["test"] = json!(false);
+        assert_eq!(program(&no_test), None);
+    }
+
+    #[test]
+    fn every_program_that_boots_is_in_the_tree() {
+        for name in GUESTS.iter().chain(&APART).chain(&LONG_NATIVE) {
+            let there =
+                [format!("tests/{name}.rs"), format!("tests/{name}/main.rs")].iter().any(|p| Path::new(p).exists());
+            assert!(there, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_chooses_tests_and_one_that_matches_nothing_is_an_error() {
+        let tests = Tests { ordinary: vec!["lost key".into(), "denied".into()], ignored: vec!["every way".into()] };
+        let join = end_to_end("join");
+        let only = |words: &str| Choice { only: Some(words.into()), ..Choice::default() };
+        assert_eq!(names(&Choice::default(), &join, &tests, false), ["join"]);
+        let chosen = of_program(&only("join lost"), &join, tests.clone(), &Times::default(), false).remove(0);
+        assert_eq!(chosen.args, ["--test-threads=1", "--exact", "lost key"]);
+        assert_eq!(names(&only("typo"), &join, &tests, false), [""; 0]);
+        let error = jobs(&only("typo"), &[], &Times::default(), false).unwrap_err();
+        assert_eq!(error.to_string(), "find a test whose name contains `typo`: there is none");
+        // Ignored ones are not among those of every change.
+        assert_eq!(names(&only("every way"), &join, &tests, false), [""; 0]);
+        let long = Choice { long: true, ..Choice::default() };
+        assert_eq!(names(&long, &join, &tests, false), ["join every way"]);
+    }
+
+    #[test]
+    fn without_guests_there_is_none() {
+        let tests = Tests { ordinary: vec!["a".into(), "b".into()], ignored: vec![] };
+        let fast = Choice { fast: true, ..Choice::default() };
+        assert_eq!(names(&fast, &end_to_end("torn"), &tests, true), [""; 0]);
+        assert_eq!(names(&fast, &end_to_end("join"), &tests, true), ["join"]);
+        assert_eq!(names(&Choice::default(), &end_to_end("happy"), &tests, true), ["happy a", "happy b"]);
+        let may_boot = |name: &str| {
+            let job =
+                of_program(&Choice::default(), &end_to_end(name), tests.clone(), &Times::default(), true).remove(0);
+            let value = job.variables.iter().find(|(name, _)| *name == MAY_BOOT).map(|(_, value)| value.clone());
+            (job.guest, value)
+        };
+        assert_eq!(may_boot("torn"), (true, Some("yes".into())));
+        assert_eq!(may_boot("join"), (false, Some("no".into())));
+    }
+
+    #[test]
+    fn what_needs_root_runs_as_root() {
+        let lib = program(&message("path+file:///clone/firstboot#0.1.0", "lib", "firstboot")).unwrap();
+        let tests = Tests { ordinary: vec!["a".into()], ignored: vec!["networkd".into()] };
+        assert_eq!(names(&Choice::default(), &lib, &tests, true), ["firstboot lib", "systemd-networkd"]);
+        assert_eq!(names(&Choice::default(), &lib, &tests, false), ["firstboot lib"]);
+    }
+}
