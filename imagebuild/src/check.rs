@@ -2,7 +2,7 @@
 //! `make check`: what must hold of the tree before any test runs. Each step is one row of [`STEPS`].
 
 use crate::arch::Arch;
-use crate::{advisories, cmd, dependencies, device, repo};
+use crate::{advisories, cmd, dependencies, device, go, repo};
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use std::process::Command;
@@ -25,6 +25,7 @@ const STEPS: &[Step] = &[
     ("dependencies", dependencies::check),
     ("dependencies of the tools", dependencies::check_tools),
     ("advisories", advisories::check),
+    ("Go tool chain", |_| go::check_database().map(Verdict::Ok)),
     ("documentation", documentation),
     ("size arm64", |_| size(Arch::Arm64)),
     ("size amd64", |_| size(Arch::Amd64)),
