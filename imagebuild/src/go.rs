@@ -199,11 +199,29 @@ fn unpack<R: Read + Seek>(zip: &mut ZipArchive<R>, module: &str, to: &Path) -> R
     Ok(())
 }
 
+/// The checksum database does not answer.
+#[derive(Debug)]
+pub struct Unreachable(String);
+
+impl std::fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Go's checksum database does not answer for {}", self.0)
+    }
+}
+
+/// What Go's failure to look up `what` means: a sum that differs is not the same as no answer.
+fn no_answer(error: anyhow::Error, what: &str) -> anyhow::Error {
+    match error.to_string().contains("SECURITY ERROR") {
+        true => error.context(format!("compare {what} with Go's checksum database")),
+        false => error.context(Unreachable(what.to_owned())),
+    }
+}
+
 /// Compares the locked digests with Go's checksum database, once for each lock; returns what was seen. Go itself asks
 /// the database, through the module proxy, and verifies the answer; GOSUMDB cannot turn that off for tool chains.
 ///
 /// # Errors
-/// When a digest is another one, or the database does not answer.
+/// When a digest is another one; [`Unreachable`] when the database does not answer.
 pub fn check_database() -> Result<String> {
     /// The part of `go mod download -json` that is used.
     #[derive(Deserialize)]
@@ -223,7 +241,7 @@ pub fn check_database() -> Result<String> {
             let mut go = command()?;
             go.args(["mod", "download", "-modcacherw", "-json", &what]).current_dir(scratch.path());
             go.env("GOMODCACHE", scratch.path().join("modules")).env("GOFLAGS", "").env("GOWORK", "off");
-            let json = cmd::output(&mut go).with_context(|| format!("look up {what} in the checksum database"))?;
+            let json = cmd::output(&mut go).map_err(|e| no_answer(e, &what))?;
             let found: Download =
                 serde_json::from_slice(&json).with_context(|| format!("read what Go says of {what}"))?;
             let found = found.sum.unwrap_or_else(|| "no sum".to_owned());

@@ -71,6 +71,15 @@ fn nothing_is_unpacked_outside() {
 }
 
 #[test]
+fn another_sum_is_not_the_same_as_no_answer() {
+    let says = |text: &'static str| no_answer(anyhow::anyhow!(text), "m@v1");
+    assert!(says("dial tcp: connection refused").is::<Unreachable>());
+    let e = says("verifying m@v1: checksum mismatch\nSECURITY ERROR\n");
+    assert!(!e.is::<Unreachable>());
+    assert!(e.to_string().starts_with("compare m@v1 with Go's"), "{e}");
+}
+
+#[test]
 fn proxies_come_before_direct_and_off() {
     assert_eq!(
         proxies("https://a.example/,http://b.example|direct,https://c.example"),
