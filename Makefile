@@ -62,12 +62,16 @@ check: build-tools ## check format, lints, dependencies, advisories, documentati
 clean: ## remove what was built in this clone; the cache stays
 	rm -rf out
 
+# What build-tools sets up for; test where nothing is said.
+check: goal := check
+image: goal := image
+demo: goal := demo
+bench compare: goal := bench
+
 # cargo and a linker have to exist before our own tools can be built. All clones share the build directory, but cargo
 # trusts time stamps: the older sources of another clone would count as built.
 build-tools:
-	@command -v cargo >/dev/null || { echo "install Rust 1.90 or newer (rustup), then try again"; exit 1; }
-	@command -v cc >/dev/null || { [ "$$(id -u)" = 0 ] && { apt-get update; apt-get install -y gcc libc6-dev; } || \
-	  { echo "run this once, then try again: sudo apt-get install -y gcc libc6-dev"; exit 1; } }
+	@imagebuild/tools/bootstrap $(or $(goal),test)
 	@mkdir -p "$(CARGO_TARGET_DIR)"; [ "$$(cat "$(CARGO_TARGET_DIR)/clone" 2>/dev/null)" = "$(CURDIR)" ] || { \
 	  rm -rf "$(CARGO_TARGET_DIR)"/{,*/}*/.fingerprint/{firstboot,imagebuild,qemu,e2e,fuzz}-*; echo "$(CURDIR)" >"$(CARGO_TARGET_DIR)/clone"; }
 	@[ -e "$(CARGO_TARGET_DIR)/debug/imagebuild" ] || echo "building this repository's own tools first: one to two minutes"

@@ -87,9 +87,11 @@ fn no_registry_host_and_no_path_of_one_machine() {
         concat!("/root", "/."),
         concat!("/home", "/"),
     ];
+    // Go's own default, for a machine without Go.
+    let default = |name: &str, line: &str| name == "imagebuild/src/go.rs" && line.starts_with("const DEFAULT_PROXY");
     let mut wrong = Vec::new();
     for (name, text) in files() {
-        for (number, line) in text.lines().enumerate() {
+        for (number, line) in text.lines().enumerate().filter(|(_, line)| !default(&name, line)) {
             if let Some(word) = words.iter().find(|w| line.contains(**w)) {
                 wrong.push(format!("{name}:{}: {word}", number + 1));
             }

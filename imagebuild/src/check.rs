@@ -2,7 +2,7 @@
 //! `make check`: what must hold of the tree before any test runs. Each step is one row of [`STEPS`].
 
 use crate::arch::Arch;
-use crate::{advisories, cmd, dependencies, device, repo};
+use crate::{advisories, cmd, dependencies, device, go, repo};
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use std::process::Command;
@@ -25,6 +25,7 @@ const STEPS: &[Step] = &[
     ("dependencies", dependencies::check),
     ("dependencies of the tools", dependencies::check_tools),
     ("advisories", advisories::check),
+    ("Go tool chain", |_| go_tool_chain()),
     ("documentation", documentation),
     ("size arm64", |_| size(Arch::Arm64)),
     ("size amd64", |_| size(Arch::Amd64)),
@@ -90,6 +91,15 @@ fn lints(root: &Path) -> Result<Verdict> {
     ];
     cmd::run(&mut cargo(root, &words)).context("lint firstboot without the feature device")?;
     Ok(Verdict::Ok("clippy has no warning".into()))
+}
+
+fn go_tool_chain() -> Result<Verdict> {
+    match go::check_database() {
+        Ok(seen) => Ok(Verdict::Ok(seen)),
+        // The lock's digests hold without the database.
+        Err(e) if e.is::<go::Unreachable>() => Ok(Verdict::Skipped(e.to_string())),
+        Err(e) => Err(e),
+    }
 }
 
 fn documentation(root: &Path) -> Result<Verdict> {

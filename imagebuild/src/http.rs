@@ -30,7 +30,18 @@ fn client(url: &str) -> Result<Client> {
 /// Sends a GET request and returns the answer, whatever its status.
 pub fn request(url: &str, headers: HeaderMap) -> Result<Response> {
     let send = || client(url)?.get(url).headers(headers).send().map_err(|e| anyhow::Error::new(e.without_url()));
-    send().with_context(|| format!("get {url}"))
+    send().with_context(|| format!("get {}", shown(url)))
+}
+
+/// A URL without its user and password.
+fn shown(url: &str) -> String {
+    let Ok(mut parsed) = reqwest::Url::parse(url) else { return url.to_owned() };
+    if parsed.username().is_empty() && parsed.password().is_none() {
+        return url.to_owned();
+    }
+    // Only a URL without a host refuses.
+    let _ = (parsed.set_username(""), parsed.set_password(None));
+    parsed.to_string()
 }
 
 /// Writes the body of a successful answer to `to`. Redirects are followed.
@@ -41,10 +52,19 @@ pub fn get(url: &str, to: &mut dyn Write) -> Result<()> {
 /// Writes the body of an answer to `to`; a status other than success is an error.
 pub fn body(mut answer: Response, url: &str, to: &mut dyn Write) -> Result<()> {
     if !answer.status().is_success() {
-        bail!("get {url}: {}", answer.status());
+        bail!("get {}: {}", shown(url), answer.status());
     }
-    answer.copy_to(to).map_err(|e| e.without_url()).with_context(|| format!("get {url}"))?;
+    answer.copy_to(to).map_err(|e| e.without_url()).with_context(|| format!("get {}", shown(url)))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn passwords_are_not_shown() {
+        assert_eq!(super::shown("https://user:word@a.example/x"), "https://a.example/x");
+        assert_eq!(super::shown("https://a.example/x?y"), "https://a.example/x?y");
+    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub mod device;
 pub mod digest;
 pub mod disk;
 pub mod elf;
+pub mod go;
 pub mod http;
 pub mod initrd;
 pub mod lock;

@@ -4,6 +4,7 @@
 //! Only reads and selects; [`crate::source`] fetches, [`crate::component`] caches.
 
 use crate::arch::Arch;
+use crate::go::Pinned;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -20,6 +21,8 @@ pub struct Lock {
     pub version: u32,
     /// The Kubernetes minor that is built when none is asked for, for example `1.36`.
     pub kubernetes: String,
+    /// The Go that builds them, where the build machine has none.
+    pub go: Option<Pinned>,
     /// Go modules that components are built from, by the name of their wrapper directory.
     #[serde(default)]
     pub wrapper: BTreeMap<String, Wrapper>,

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Set-up: installs what this machine lacks for a job, or prints the command that does.
 //!
-//! Only Debian packages are installed; everything else (zig, Debian lists, Go modules) goes to caches when it is
-//! first needed. Nothing is configured and no service is started.
+//! Only Debian packages are installed; everything else (Go, zig, Debian lists, Go modules) goes to caches when it is
+//! first needed. Nothing is configured and no service is started. Where Rust or a C compiler is missing, this program
+//! cannot be compiled: `imagebuild/tools/bootstrap` reads the same list and comes first.
 
 use crate::arch::Arch;
 use crate::debian::{Debian, Package};
-use crate::{cache, cmd, digest, repo, toolchain};
+use crate::{cache, cmd, digest, go, toolchain};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -36,75 +37,34 @@ pub enum Goal {
     Bench,
 }
 
-/// A tool that has to be installed.
+/// Everything that this repository runs, apart from Rust and Go: what is needed from which goal on.
+const TOOLS: &str = include_str!("../tools/packages.txt");
+
+/// A tool that has to be installed: a line of [`TOOLS`].
 struct Tool {
+    /// First goal that needs it.
+    from: Goal,
+    /// Build machine it is for (Rust's name of the architecture), or `*`.
+    host: &'static str,
     /// A file that exists when it is installed: an absolute path, or a program's name to look up in PATH.
     file: &'static str,
     /// The Debian package that contains it.
     package: &'static str,
-    /// First goal that needs it.
-    from: Goal,
-    /// Build machine it is for (Rust's name of the architecture); empty: every one.
-    host: &'static str,
 }
 
-const fn tool(file: &'static str, package: &'static str, from: Goal) -> Tool {
-    Tool { file, package, from, host: "" }
+fn tools() -> Result<Vec<Tool>> {
+    let lines = TOOLS.lines().filter(|l| !l.is_empty() && !l.starts_with('#'));
+    let read = |line: &'static str| match line.split(' ').collect::<Vec<_>>()[..] {
+        [from, host, file, package] => {
+            Some(Tool { from: clap::ValueEnum::from_str(from, false).ok()?, host, file, package })
+        }
+        _ => None,
+    };
+    lines.map(|l| read(l).with_context(|| format!("read line {l:?} of imagebuild/tools/packages.txt"))).collect()
 }
-
-/// Everything that this repository runs, apart from Rust and Go.
-const TOOLS: &[Tool] = &[
-    tool("cc", "gcc", Goal::Check),
-    tool("/usr/include/stdio.h", "libc6-dev", Goal::Check),
-    tool("python3", "python3", Goal::Check),
-    tool("dpkg-deb", "dpkg", Goal::Image),
-    tool("tar", "tar", Goal::Image),
-    tool("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring", Goal::Image),
-    Tool { file: "aarch64-linux-gnu-gcc", package: "gcc-aarch64-linux-gnu", from: Goal::Image, host: "x86_64" },
-    Tool { file: "x86_64-linux-gnu-gcc", package: "gcc-x86-64-linux-gnu", from: Goal::Image, host: "aarch64" },
-    Tool {
-        file: "/usr/aarch64-linux-gnu/include/stdio.h",
-        package: "libc6-dev-arm64-cross",
-        from: Goal::Image,
-        host: "x86_64",
-    },
-    Tool {
-        file: "/usr/x86_64-linux-gnu/include/stdio.h",
-        package: "libc6-dev-amd64-cross",
-        from: Goal::Image,
-        host: "aarch64",
-    },
-    tool("depmod", "kmod", Goal::Image),
-    tool("xz", "xz-utils", Goal::Image),
-    // runc's binding to libseccomp is found with it.
-    tool("pkg-config", "pkg-config", Goal::Image),
-    tool("mke2fs", "e2fsprogs", Goal::Image),
-    tool("fakeroot", "fakeroot", Goal::Image),
-    tool("qemu-system-x86_64", "qemu-system-x86", Goal::Demo),
-    tool("qemu-system-aarch64", "qemu-system-arm", Goal::Demo),
-    tool("qemu-img", "qemu-utils", Goal::Demo),
-    tool("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf", Goal::Demo),
-    tool("/usr/share/AAVMF/AAVMF_CODE.fd", "qemu-efi-aarch64", Goal::Demo),
-    // Networks that tests make in namespaces of their own. These packages start no service.
-    tool("ip", "iproute2", Goal::Test),
-    tool("nft", "nftables", Goal::Test),
-    tool("iptables-nft", "iptables", Goal::Test),
-    tool("dnsmasq", "dnsmasq-base", Goal::Test),
-    tool("tinyproxy", "tinyproxy-bin", Goal::Test),
-    tool("nmap", "nmap", Goal::Test),
-    tool("ssh", "openssh-client", Goal::Test),
-    tool("openssl", "openssl", Goal::Test),
-    tool("systemd-analyze", "systemd", Goal::Test),
-    tool("/usr/lib/systemd/systemd-networkd", "systemd", Goal::Test),
-    tool("python3", "python3", Goal::Test),
-    // libFuzzer is C++.
-    tool("g++", "g++", Goal::Test),
-];
 
 /// The compiler whose standard library can be built from source, where no other route to musl exists.
 const RUST_PACKAGES: [&str; 3] = ["cargo-web", "rust-web-src", "rustc-web"];
-/// Oldest Go that builds the components, as their go.mod files say.
-const MIN_GO: (u32, u32) = (1, 26);
 
 /// Whether this user may install packages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,9 +87,6 @@ pub fn main(args: &Args) -> Result<()> {
 /// # Errors
 /// When something is missing that this user may not install: the text has the command to run.
 pub fn install(goal: Goal) -> Result<()> {
-    if goal > Goal::Check {
-        go_is_new_enough()?;
-    }
     let missing = missing_packages(goal)?;
     if !missing.is_empty() {
         ensure!(
@@ -141,6 +98,7 @@ pub fn install(goal: Goal) -> Result<()> {
         let still = missing_packages(goal)?;
         ensure!(still.is_empty(), "install {}: installed, but not found afterwards", still.join(" "));
     }
+    go::command()?;
     if goal >= Goal::Test {
         registry()?;
         sshd()?;
@@ -208,7 +166,7 @@ pub fn sshd() -> Result<PathBuf> {
 
 /// Packages that are missing for `goal`.
 fn missing_packages(goal: Goal) -> Result<Vec<&'static str>> {
-    let mut packages = missing(goal, std::env::consts::ARCH, &here);
+    let mut packages = missing(goal, std::env::consts::ARCH, &here)?;
     let probe = toolchain::probe()?;
     if Arch::ALL.iter().any(|arch| toolchain::choose(&probe, arch.musl()).is_none()) {
         packages.extend(RUST_PACKAGES);
@@ -221,9 +179,10 @@ fn missing_packages(goal: Goal) -> Result<Vec<&'static str>> {
     Ok(packages)
 }
 
-fn missing(goal: Goal, host: &str, here: &dyn Fn(&str) -> bool) -> Vec<&'static str> {
-    let due = TOOLS.iter().filter(|t| t.from <= goal && (t.host.is_empty() || t.host == host));
-    due.filter(|t| !here(t.file)).map(|t| t.package).collect()
+fn missing(goal: Goal, host: &str, here: &dyn Fn(&str) -> bool) -> Result<Vec<&'static str>> {
+    let mut tools = tools()?;
+    tools.retain(|t| t.from <= goal && ["*", host].contains(&t.host) && !here(t.file));
+    Ok(tools.into_iter().map(|t| t.package).collect())
 }
 
 /// Whether an absolute path exists, or a program is on PATH or in the directories of administrators' programs.
@@ -310,25 +269,6 @@ fn lists_are_here() -> bool {
     lists.flatten().any(|f| f.file_name().to_string_lossy().contains("_Packages"))
 }
 
-fn go_is_new_enough() -> Result<()> {
-    let remedy = format!("install Go {}.{} or newer and put it on PATH", MIN_GO.0, MIN_GO.1);
-    ensure!(cmd::found("go"), "find Go: {remedy}");
-    // Next to a go.mod: a Go that is too old but may fetch a newer one does so here, and prints that version.
-    let wrapper = repo::root()?.join("imagebuild/components/kubernetes-1.36");
-    let out = cmd::output(Command::new("go").arg("version").current_dir(wrapper)).with_context(|| remedy.clone())?;
-    let text = String::from_utf8_lossy(&out);
-    match parse_go(&text) {
-        Some(version) if version >= MIN_GO => Ok(()),
-        _ => bail!("use `{}`: too old; {remedy}", text.trim()),
-    }
-}
-
-/// `go version go1.26.8 linux/amd64` → (1, 26).
-fn parse_go(line: &str) -> Option<(u32, u32)> {
-    let mut numbers = line.split_whitespace().nth(2)?.strip_prefix("go")?.split('.');
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -336,23 +276,21 @@ mod tests {
 
     #[test]
     fn nothing_is_missing_where_all_is_here() {
-        assert_eq!(missing(Goal::Bench, "x86_64", &|_| true), Vec::<&str>::new());
+        assert_eq!(missing(Goal::Bench, "x86_64", &|_| true).unwrap(), Vec::<&str>::new());
     }
 
     #[test]
     fn the_cross_compiler_fits_the_build_machine() {
-        let cross = |host| -> Vec<&str> {
-            missing(Goal::Image, host, &|f| !f.ends_with("-linux-gnu-gcc")).into_iter().collect()
-        };
+        let cross = |host| -> Vec<&str> { missing(Goal::Image, host, &|f| !f.ends_with("-linux-gnu-gcc")).unwrap() };
         assert_eq!(cross("x86_64"), ["gcc-aarch64-linux-gnu"]);
         assert_eq!(cross("aarch64"), ["gcc-x86-64-linux-gnu"]);
     }
 
     #[test]
     fn a_check_needs_no_emulator() {
-        assert_eq!(missing(Goal::Check, "x86_64", &|_| false), ["gcc", "libc6-dev", "python3"]);
-        assert!(missing(Goal::Demo, "x86_64", &|_| false).contains(&"qemu-system-x86"));
-        assert!(!missing(Goal::Image, "x86_64", &|_| false).contains(&"qemu-system-x86"));
+        assert_eq!(missing(Goal::Check, "x86_64", &|_| false).unwrap(), ["gcc", "libc6-dev", "python3"]);
+        assert!(missing(Goal::Demo, "x86_64", &|_| false).unwrap().contains(&"qemu-system-x86"));
+        assert!(!missing(Goal::Image, "x86_64", &|_| false).unwrap().contains(&"qemu-system-x86"));
     }
 
     #[test]
@@ -367,11 +305,50 @@ mod tests {
         );
     }
 
+    /// Runs the bootstrap script as a user without root on a machine that has only a few programs of Debian's base.
+    fn bootstrap(goal: &str, programs: &[(&str, &str)]) -> (bool, String) {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["bash", "cut", "dirname", "head", "sed", "sort", "tr", "uname"] {
+            let path = std::env::split_paths("/usr/bin:/bin").map(|d| d.join(name)).find(|p| p.exists());
+            std::os::unix::fs::symlink(path.unwrap(), dir.path().join(name)).unwrap();
+        }
+        for (name, text) in [("id", "echo 1000"), ("apt-get", "")].iter().chain(programs) {
+            let path = dir.path().join(name);
+            std::fs::write(&path, format!("#!/bin/bash\n{text}\n")).unwrap();
+            std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        }
+        let script = crate::repo::root().unwrap().join("imagebuild/tools/bootstrap");
+        let out = Command::new(script).arg(goal).env("PATH", dir.path()).output().unwrap();
+        assert!(out.stdout.is_empty());
+        (out.status.success(), String::from_utf8(out.stderr).unwrap())
+    }
+
     #[test]
-    fn go_versions_are_read() {
-        assert_eq!(parse_go("go version go1.26.8 linux/amd64\n"), Some((1, 26)));
-        assert_eq!(parse_go("go version go1.19 linux/amd64"), Some((1, 19)));
-        assert_eq!(parse_go("go version devel"), None);
+    fn a_bare_machine_needs_one_command() {
+        for (goal, name) in [(Goal::Check, "check"), (Goal::Image, "image"), (Goal::Test, "test")] {
+            let administrators = |f: &str| ["/usr/sbin", "/sbin"].iter().any(|d| Path::new(d).join(f).exists());
+            let here = |f: &str| if f.starts_with('/') { Path::new(f).exists() } else { administrators(f) };
+            let here = |f: &str| here(f) || f == "apt-get";
+            let mut packages = missing(goal, std::env::consts::ARCH, &here).unwrap();
+            packages.extend(RUST_PACKAGES);
+            packages.push("python3-venv");
+            packages.sort_unstable();
+            packages.dedup();
+            let text = "setup: install missing packages: run this once, then try again:";
+            let expected = format!("{text}\n  {}\n", by_hand(&packages, false));
+            assert_eq!(bootstrap(name, &[]), (false, expected));
+        }
+    }
+
+    #[test]
+    fn a_machine_with_rust_and_a_c_compiler_needs_no_bootstrap() {
+        let (new, old) = ("echo rust 1.90.0", "echo rust 1.85.1");
+        let programs = [("cc", ""), ("cargo", new), ("rustc", new)];
+        assert_eq!(bootstrap("image", &programs), (true, String::new()));
+        let rustup = bootstrap("image", &[("cc", ""), ("cargo", old), ("rustc", old), ("rustup", "")]).1;
+        assert!(rustup.starts_with("setup: use Rust 1.85.1: 1.90 or newer is needed, run: rustup "), "{rustup}");
+        let debian = bootstrap("image", &[("cc", ""), ("cargo", old), ("rustc", old)]).1;
+        assert!(debian.contains(" cargo-web ") && debian.contains(" fakeroot "), "{debian}");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 #[path = "../../tests/skip.rs"]
 mod skip;
 
-use imagebuild::{cache, cmd, digest, lock::Lock};
+use imagebuild::{cache, cmd, digest, go, lock::Lock};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
@@ -96,19 +96,21 @@ fn stdout(output: &Output) -> String {
 
 #[test]
 fn a_warm_cache_needs_no_network() {
-    for program in ["go", "apt-get"] {
-        if !cmd::found(program) {
+    for (there, program) in [(go::is_here(), "Go"), (cmd::found("apt-get"), "apt-get")] {
+        if !there {
             skip::skip_unless_ci(&format!("{program} is not installed"));
             return;
         }
     }
     let dir = tempfile::tempdir().unwrap();
-    // A cache of its own, but for Debian's package lists and packages: those are the same for all.
+    // A cache of its own, but for Debian's package lists and packages, and for tools: those are the same for all.
     let cache = dir.path().join("cache/firstboot");
     std::fs::create_dir_all(&cache).unwrap();
-    let debs = cache::dir().unwrap().join("debs");
-    std::fs::create_dir_all(&debs).unwrap();
-    std::os::unix::fs::symlink(debs, cache.join("debs")).unwrap();
+    for shared in ["debs", "tools"] {
+        let real = cache::dir().unwrap().join(shared);
+        std::fs::create_dir_all(&real).unwrap();
+        std::os::unix::fs::symlink(real, cache.join(shared)).unwrap();
+    }
     let body = b"a tool";
     let url = serve_once(body);
     write_lock(dir.path(), &url, &digest::bytes(body));
@@ -123,7 +125,8 @@ fn a_warm_cache_needs_no_network() {
     assert!(!output.status.success());
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(error.contains("download component kubelet"), "{error}");
-    let go = Command::new("go")
+    let go = go::command()
+        .unwrap()
         .args(["mod", "download", "github.com/containernetworking/plugins@v1.9.1"])
         .env("GOPROXY", "off")
         .env("GOMODCACHE", dir.path().join("empty"))

@@ -23,7 +23,7 @@ pub fn inputs(request: &Request, directory: &str) -> Result<Vec<String>> {
 
 /// Builds the directory's program to `to`.
 pub fn fetch(request: &Request, directory: &str, to: &Path) -> Result<()> {
-    let mut command = gomod::go(request, &request.lock.root.join(directory));
+    let mut command = gomod::go(request, &request.lock.root.join(directory))?;
     command.args(["build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o"]).arg(to).arg(".");
     cmd::run(&mut command).with_context(|| format!("build {} for {}", request.name(), request.arch))
 }

@@ -6,7 +6,7 @@
 
 use super::Request;
 use crate::lock::Wrapper;
-use crate::{cmd, verify};
+use crate::{cmd, go, verify};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -22,18 +22,18 @@ struct Download {
 }
 
 /// A `go` command in `dir` that obeys its go.mod and go.sum and builds for the requested architecture.
-pub fn go(request: &Request, dir: &Path) -> Command {
-    let mut command = Command::new("go");
+pub fn go(request: &Request, dir: &Path) -> Result<Command> {
+    let mut command = go::command()?;
     command.current_dir(dir).env("GOFLAGS", "-mod=readonly").env("GOWORK", "off");
     // The lowest level of either architecture: a Raspberry Pi 4, an old Atom.
     command.env("GOAMD64", "v1").env("GOARM64", "v8.0");
     command.env("GOOS", "linux").env("GOARCH", request.arch.name()).env("CGO_ENABLED", "0");
-    command
+    Ok(command)
 }
 
 /// The version of the Go tool chain that builds in `dir`.
 pub fn toolchain(request: &Request, dir: &Path) -> Result<String> {
-    let version = cmd::output(go(request, dir).args(["env", "GOVERSION"])).context("ask Go for its version")?;
+    let version = cmd::output(go(request, dir)?.args(["env", "GOVERSION"])).context("ask Go for its version")?;
     Ok(String::from_utf8_lossy(&version).trim().to_owned())
 }
 
@@ -64,7 +64,7 @@ pub fn module_dir(request: &Request, wrapper: &str) -> Result<PathBuf> {
     let what = format!("go.sum of wrapper {wrapper}, {module} v{version}");
     verify::expect(request.name(), &what, digest, sum_line(&text, module, version).unwrap_or("no such line"))?;
     let what = format!("Go module {module} v{version}");
-    let json = match cmd::output(go(request, &dir).args(["mod", "download", "-json", &format!("{module}@v{version}")]))
+    let json = match cmd::output(go(request, &dir)?.args(["mod", "download", "-json", &format!("{module}@v{version}")]))
     {
         Ok(json) => json,
         Err(error) => {
@@ -98,7 +98,7 @@ fn mismatch(text: &str) -> Option<&str> {
 pub fn fetch(request: &Request, wrapper: &str, package: &str, to: &Path) -> Result<()> {
     module_dir(request, wrapper)?;
     let module = request.lock.wrapper(wrapper)?;
-    let mut command = go(request, &request.lock.wrapper_dir(wrapper));
+    let mut command = go(request, &request.lock.wrapper_dir(wrapper))?;
     let mut ldflags = vec!["-s".to_owned(), "-w".to_owned()];
     ldflags.extend(module.ldflags.iter().cloned());
     let scratch = tempfile::tempdir().context("create a scratch directory")?;

@@ -2,7 +2,7 @@
 //! Tests of the `go-module` source on the smallest real module of the lock.
 #![allow(clippy::unwrap_used)]
 
-use super::super::testing::{fetch_thing, have, lock};
+use super::super::testing::{fetch_thing, have_go, lock};
 use super::*;
 use crate::lock::{Lock, Source};
 
@@ -32,7 +32,7 @@ fn true_digest() -> String {
 
 #[test]
 fn builds_a_static_program_for_the_wanted_architecture() {
-    if !have("go") {
+    if !have_go() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -45,7 +45,7 @@ fn builds_a_static_program_for_the_wanted_architecture() {
 
 #[test]
 fn a_lock_that_disagrees_with_go_sum_stops() {
-    if !have("go") {
+    if !have_go() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -59,7 +59,7 @@ fn a_lock_that_disagrees_with_go_sum_stops() {
 
 #[test]
 fn a_module_that_disagrees_with_the_lock_stops() {
-    if !have("go") {
+    if !have_go() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();

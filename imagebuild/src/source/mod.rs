@@ -96,6 +96,15 @@ pub(crate) mod testing {
         Ok(std::fs::read(to).unwrap())
     }
 
+    /// Whether a test that needs Go can run. If not, it is skipped, and in CI fails.
+    pub fn have_go() -> bool {
+        let there = crate::go::is_here();
+        if !there {
+            crate::skip::skip_unless_ci("Go is not installed");
+        }
+        there
+    }
+
     /// Whether a test that needs `program` can run. If not, it is skipped, and in CI fails.
     pub fn have(program: &str) -> bool {
         let there = crate::cmd::found(program);
