@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Runs every test and adds up the results: the last line is `N passed, N failed, N skipped`.
 //!
-//! Usage: run-tests [--fast | --long] [--only WORDS]. All tests run, also after one failed. It fails when a test
+//! Usage: run-tests [--fast | --long] [--only WORDS], or run-tests --image ARCHITECTURE, which builds the image that
+//! guests boot, as one of those tests. All tests run, also after one failed. It fails when a test
 //! failed, when a program failed without a number or ran no test, and when no test has the words in its name. A test
 //! that was skipped (`tests/skip.rs`) is not counted as passed.
 
@@ -10,6 +11,7 @@ use e2e::schedule::plan::{self, Choice};
 use e2e::schedule::results::{FAILED, Sum, report};
 use e2e::schedule::times::Times;
 use e2e::schedule::{Ended, Job, Limits, run};
+use imagebuild::arch::Arch;
 use imagebuild::repo;
 use std::ffi::OsString;
 use std::path::Path;
@@ -20,7 +22,13 @@ use std::time::Instant;
 const LOGS: &str = "out/test";
 
 fn main() -> ExitCode {
-    let choice = match arguments(std::env::args().skip(1)) {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [word, arch] = words.as_slice()
+        && word == "--image"
+    {
+        return image(arch);
+    }
+    let choice = match arguments(words.into_iter()) {
         Ok(choice) => choice,
         Err(error) => {
             eprintln!("run-tests: {error:#}; usage: run-tests [--fast | --long] [--only WORDS]");
@@ -35,6 +43,21 @@ fn main() -> ExitCode {
     }
     all.print(start);
     if all.sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Builds the image of an architecture, so that no test has to wait for another one that builds it.
+fn image(arch: &str) -> ExitCode {
+    let built = Arch::ALL.into_iter().find(|known| known.name() == arch).context("find the architecture");
+    match built.and_then(e2e::image) {
+        Ok(image) => {
+            println!("{}\n1 passed, 0 failed, 0 skipped", image.path().display());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            println!("build the image of {arch}: {error:#}\n{FAILED}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn arguments(mut words: impl Iterator<Item = String>) -> Result<Choice> {
@@ -79,7 +102,6 @@ fn test(choice: &Choice, all: &mut All) -> Result<()> {
     let mut times = Times::read();
     let root = rustix::process::geteuid().is_root();
     let mut jobs = plan::jobs(choice, &programs, &times, root)?;
-    plan::images(&jobs)?;
     jobs.iter_mut().for_each(|job| job.variables.extend(variables.iter().cloned()));
     let limits = Limits::of_this_machine()?;
     println!(

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Runs many programs, as many at once as this machine can: the longest first, guests within a limit of their own.
+//! Runs many programs, as many at once as this machine can: the longest first, guests within a limit of their own and
+//! after their images.
 //!
 //! Each program writes to two files, so that the output of one is never between the lines of another. A program ends
 //! with its schedule, however that ends.
@@ -21,6 +22,17 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How often is reported what still runs.
 const REPORT: Duration = Duration::from_secs(60);
 
+/// What a program is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It builds an image that guests boot: before every guest.
+    Image,
+    /// It boots emulated devices.
+    Guest,
+    /// It does neither.
+    Native,
+}
+
 /// One program to run.
 #[derive(Debug, Clone)]
 pub struct Job {
@@ -34,8 +46,8 @@ pub struct Job {
     pub directory: PathBuf,
     /// Environment variables beside this process's own.
     pub variables: Vec<(&'static str, OsString)>,
-    /// Whether it boots an emulated device.
-    pub guest: bool,
+    /// What it is about.
+    pub kind: Kind,
     /// How long it is expected to take, seconds.
     pub seconds: f64,
 }
@@ -70,10 +82,14 @@ impl Limits {
 
     /// Whether `job` may start beside those that run.
     fn admit<'a>(&self, job: &Job, running: impl Iterator<Item = &'a Job>) -> bool {
-        let (mut jobs, mut guests, mut mib) = (1, usize::from(job.guest), job.mib());
+        let guest = |job: &Job| usize::from(job.kind == Kind::Guest);
+        let (mut jobs, mut guests, mut mib) = (1, guest(job), job.mib());
         for other in running {
+            if job.kind == Kind::Guest && other.kind == Kind::Image {
+                return false;
+            }
             jobs += 1;
-            guests += usize::from(other.guest);
+            guests += guest(other);
             mib += other.mib();
         }
         jobs == 1 || jobs <= self.jobs && guests <= self.guests && mib <= self.mib
@@ -82,7 +98,7 @@ impl Limits {
 
 impl Job {
     fn mib(&self) -> u64 {
-        if self.guest { GUEST_MIB } else { NATIVE_MIB }
+        if self.kind == Kind::Guest { GUEST_MIB } else { NATIVE_MIB }
     }
 }
 
@@ -150,9 +166,14 @@ pub fn run(jobs: Vec<Job>, limits: Limits, logs: &Path, mut ended: impl FnMut(&J
     Ok(())
 }
 
-/// The longest first, so that no long one is left alone at the end; of equal ones by name.
+/// Images first, which guests need; then the longest, so that no long one is left alone at the end; of equal ones by
+/// name.
 fn longest_first(mut jobs: Vec<Job>) -> Vec<Job> {
-    jobs.sort_by(|a, b| b.seconds.total_cmp(&a.seconds).then_with(|| a.name.cmp(&b.name)));
+    let later = |job: &Job| job.kind != Kind::Image;
+    jobs.sort_by(|a, b| {
+        let longest = b.seconds.total_cmp(&a.seconds);
+        later(a).cmp(&later(b)).then(longest).then_with(|| a.name.cmp(&b.name))
+    });
     jobs
 }
 
@@ -193,21 +214,24 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn job(name: &str, guest: bool, seconds: f64) -> Job {
+    fn job(name: &str, kind: Kind, seconds: f64) -> Job {
         let args = ["-c", "echo \"$WORD\"; echo beside >&2; exit 3"].map(OsString::from).to_vec();
         let (program, directory) = (PathBuf::from("/bin/sh"), PathBuf::from("/"));
-        Job { name: name.into(), program, args, directory, variables: vec![("WORD", name.into())], guest, seconds }
+        Job { name: name.into(), program, args, directory, variables: vec![("WORD", name.into())], kind, seconds }
     }
 
     const LIMITS: Limits = Limits { jobs: 3, guests: 2, mib: 2 * GUEST_MIB + NATIVE_MIB };
 
     #[test]
     fn as_many_at_once_as_the_limits_allow() {
-        let (guest, native) = (job("g", true, 1.0), job("n", false, 1.0));
+        let (guest, native, image) =
+            (job("g", Kind::Guest, 1.0), job("n", Kind::Native, 1.0), job("i", Kind::Image, 1.0));
         let fits = |limits: Limits, one: &Job, others: &[&Job]| limits.admit(one, others.iter().copied());
         assert!(fits(LIMITS, &native, &[&guest, &guest]));
         assert!(!fits(LIMITS, &guest, &[&guest, &guest]), "a third guest");
         assert!(!fits(LIMITS, &native, &[&guest, &guest, &native]), "a fourth program");
+        assert!(fits(LIMITS, &native, &[&image]) && fits(LIMITS, &image, &[&image]));
+        assert!(!fits(LIMITS, &guest, &[&image]), "a guest whose image is not there yet");
         let small = Limits { mib: GUEST_MIB, ..LIMITS };
         assert!(!fits(small, &native, &[&guest]), "more memory than there is");
         assert!(fits(Limits { mib: 1, ..LIMITS }, &guest, &[]), "one alone always runs");
@@ -215,15 +239,20 @@ mod tests {
 
     #[test]
     fn the_longest_is_first() {
-        let jobs = longest_first(vec![job("b", false, 5.0), job("a", false, 5.0), job("c", true, 60.0)]);
-        assert_eq!(jobs.iter().map(|j| j.name.as_str()).collect::<Vec<_>>(), ["c", "a", "b"]);
+        let jobs = longest_first(vec![
+            job("b", Kind::Native, 5.0),
+            job("a", Kind::Native, 5.0),
+            job("c", Kind::Guest, 60.0),
+            job("i", Kind::Image, 1.0),
+        ]);
+        assert_eq!(jobs.iter().map(|j| j.name.as_str()).collect::<Vec<_>>(), ["i", "c", "a", "b"]);
     }
 
     #[test]
     fn each_has_its_own_output_and_result() {
         let logs = tempfile::tempdir().unwrap();
         let mut seen = Vec::new();
-        run(vec![job("one test", false, 1.0), job("b", true, 2.0)], LIMITS, logs.path(), |job, ended| {
+        run(vec![job("one test", Kind::Native, 1.0), job("b", Kind::Guest, 2.0)], LIMITS, logs.path(), |job, ended| {
             let read = |path: &Path| std::fs::read_to_string(path).unwrap();
             seen.push((job.name.clone(), ended.status.code(), read(&ended.output), read(&ended.errors)));
         })
@@ -237,7 +266,7 @@ mod tests {
     #[test]
     fn a_program_that_cannot_start_is_an_error() {
         let logs = tempfile::tempdir().unwrap();
-        let nowhere = Job { directory: "/nowhere".into(), ..job("lost", false, 1.0) };
+        let nowhere = Job { directory: "/nowhere".into(), ..job("lost", Kind::Native, 1.0) };
         let error = run(vec![nowhere], LIMITS, logs.path(), |_, _| ()).unwrap_err();
         assert_eq!(error.to_string(), "start lost");
     }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What `make test` runs: builds every test program, asks each for its tests, and makes jobs of them.
 
-use super::Job;
 use super::times::Times;
+use super::{Job, Kind};
 use anyhow::{Context, Result, bail, ensure};
 use imagebuild::arch::Arch;
 use imagebuild::{cmd, repo};
@@ -122,7 +122,7 @@ impl Program {
 
     /// Runs these of its tests.
     fn job(&self, name: String, tests: Which, long: bool, times: &Times) -> Job {
-        let guest = self.boots(long);
+        let kind = if self.boots(long) { Kind::Guest } else { Kind::Native };
         let mut args: Vec<OsString> = Vec::new();
         args.extend(long.then(|| "--ignored".into()));
         // Each may run an emulated machine of its own.
@@ -132,9 +132,9 @@ impl Program {
             args.extend(tests.into_iter().map(OsString::from));
         }
         let manifest = ("CARGO_MANIFEST_DIR", self.directory.clone().into());
-        let variables = vec![manifest, (MAY_BOOT, if guest { "yes" } else { "no" }.into())];
-        let seconds = times.of(&name, guest);
-        Job { name, program: self.path.clone(), args, directory: self.directory.clone(), variables, guest, seconds }
+        let variables = vec![manifest, (MAY_BOOT, if kind == Kind::Guest { "yes" } else { "no" }.into())];
+        let seconds = times.of(&name, kind);
+        Job { name, program: self.path.clone(), args, directory: self.directory.clone(), variables, kind, seconds }
     }
 }
 
@@ -161,6 +161,15 @@ pub fn jobs(choice: &Choice, programs: &[Program], times: &Times, root: bool) ->
             None => bail!("find a test: there is none"),
         }
     }
+    if jobs.iter().any(|job| job.kind == Kind::Guest) {
+        for arch in Arch::ALL {
+            let kind = Kind::Image;
+            jobs.push(Job {
+                kind,
+                ..step(&format!("image generic-{arch}"), "run-tests", &["--image", arch.name()], times)?
+            });
+        }
+    }
     Ok(jobs)
 }
 
@@ -185,7 +194,7 @@ fn of_program(choice: &Choice, program: &Program, tests: Tests, times: &Times, r
     let as_root: Vec<String> = tests.ignored.into_iter().filter(named).collect();
     if program.name == AS_ROOT && !choice.long && root && !as_root.is_empty() {
         let mut job = program.job("systemd-networkd".to_owned(), Which::These(as_root), true, times);
-        job.seconds = times.of(&job.name, false);
+        job.seconds = times.of(&job.name, Kind::Native);
         jobs.push(job);
     }
     jobs
@@ -198,32 +207,23 @@ fn full_name(program: &Program, test: &str) -> String {
 
 /// What is no test program: `imagebuild check`, and the fuzz targets.
 fn steps(choice: &Choice, times: &Times) -> Result<Vec<Job>> {
-    let (directory, own) = (repo::root()?, std::env::current_exe().context("find this program")?);
-    // One processor each: other programs run beside them.
-    let variables = vec![("CARGO_BUILD_JOBS", OsString::from("1"))];
-    let named = |name: &&str| choice.only.as_ref().is_none_or(|words| name.contains(words));
-    let step = |name: &'static str, program: &str, args: &[&str]| Job {
-        name: name.to_owned(),
-        program: own.with_file_name(program),
-        args: args.iter().map(OsString::from).collect(),
-        directory: directory.clone(),
-        variables: variables.clone(),
-        guest: false,
-        seconds: times.of(name, false),
-    };
-    let all = [step("check", "imagebuild", &["check"]), step("fuzzing", "run-fuzz", &["--short"])];
-    Ok(all.into_iter().filter(|job| named(&job.name.as_str())).collect())
+    let named = |job: &Job| choice.only.as_ref().is_none_or(|words| job.name.contains(words));
+    let all = [step("check", "imagebuild", &["check"], times)?, step("fuzzing", "run-fuzz", &["--short"], times)?];
+    Ok(all.into_iter().filter(named).collect())
 }
 
-/// Builds the images that guests boot, so that no test has to wait for another one that builds them.
-///
-/// # Errors
-/// When one cannot be built.
-pub fn images(jobs: &[Job]) -> Result<()> {
-    if jobs.iter().any(|job| job.guest) {
-        Arch::ALL.into_iter().try_for_each(|arch| crate::image(arch).map(drop))?;
-    }
-    Ok(())
+/// Runs a program of this workspace, which cargo put beside this one.
+fn step(name: &str, program: &str, args: &[&str], times: &Times) -> Result<Job> {
+    Ok(Job {
+        name: name.to_owned(),
+        program: std::env::current_exe().context("find this program")?.with_file_name(program),
+        args: args.iter().map(OsString::from).collect(),
+        directory: repo::root()?,
+        // One processor each: other programs run beside them.
+        variables: vec![("CARGO_BUILD_JOBS", OsString::from("1"))],
+        kind: Kind::Native,
+        seconds: times.of(name, Kind::Native),
+    })
 }
 
 #[cfg(test)]
@@ -298,10 +298,10 @@ mod tests {
             let job =
                 of_program(&Choice::default(), &end_to_end(name), tests.clone(), &Times::default(), true).remove(0);
             let value = job.variables.iter().find(|(name, _)| *name == MAY_BOOT).map(|(_, value)| value.clone());
-            (job.guest, value)
+            (job.kind, value)
         };
-        assert_eq!(may_boot("torn"), (true, Some("yes".into())));
-        assert_eq!(may_boot("join"), (false, Some("no".into())));
+        assert_eq!(may_boot("torn"), (Kind::Guest, Some("yes".into())));
+        assert_eq!(may_boot("join"), (Kind::Native, Some("no".into())));
     }
 
     #[test]

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How long each program took the last time, kept in the cache: only the order depends on it.
 
+use super::Kind;
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 
 /// What a program with a guest is taken to need while nothing is known, seconds.
 const GUEST: f64 = 400.0;
 /// The same for another program.
-const NATIVE: f64 = 30.0;
+const OTHER: f64 = 30.0;
 
 /// The last times, by name.
 #[derive(Debug, Default)]
@@ -21,9 +22,9 @@ impl Times {
     }
 
     /// Seconds that `name` is expected to take.
-    pub fn of(&self, name: &str, guest: bool) -> f64 {
+    pub fn of(&self, name: &str, kind: Kind) -> f64 {
         let known = self.0.get(name).and_then(Value::as_f64).filter(|seconds| seconds.is_finite());
-        known.unwrap_or(if guest { GUEST } else { NATIVE })
+        known.unwrap_or(if kind == Kind::Guest { GUEST } else { OTHER })
     }
 
     /// Takes in how long `name` took.
@@ -53,10 +54,10 @@ mod tests {
     #[test]
     fn what_is_unknown_is_taken_to_be_long_with_a_guest() {
         let mut times = Times::default();
-        assert!(times.of("a", true) > times.of("a", false));
+        assert!(times.of("a", Kind::Guest) > times.of("a", Kind::Native));
         times.learn("a", 12.4);
-        assert_eq!(times.of("a", true), 12.0);
+        assert_eq!(times.of("a", Kind::Guest), 12.0);
         times.0.insert("a".into(), "nonsense".into());
-        assert_eq!(times.of("a", false), NATIVE);
+        assert_eq!(times.of("a", Kind::Native), OTHER);
     }
 }
