@@ -69,7 +69,7 @@ pub fn report(output: &str, succeeded: bool) -> Report {
     }
     if report.why.is_none() && !succeeded && sum.failed == 0 {
         report.why = Some("it failed without saying how many tests did");
-    } else if *sum == Sum::default() {
+    } else if report.why.is_none() && *sum == Sum::default() {
         report.why = Some("it ran no test");
     }
     sum.failed += u64::from(report.why.is_some());
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn failed_tests_are_named() {
-        let output = "test a::b ... FAILED\ntest c ... ok\ncheck lints ... FAILED: warning\ntest result: FAILED. 1 passed; 2 failed;\n";
+        let output = "test a::b ... FAILED\ntest c ... ok\ncheck lints ... FAILED: warning\ntest result: FAILED. 1 passed; 2 failed; 0 ignored\n";
         let found = report(output, false);
         assert_eq!((found.failed, found.sum), (vec!["a::b".to_owned(), "lints".to_owned()], sum(1, 2, 0)));
     }
