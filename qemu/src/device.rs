@@ -43,6 +43,8 @@ pub struct Options {
     pub controller: Controller,
     /// Serial number of the system.
     pub serial: Option<String>,
+    /// Number of processors.
+    pub cpus: u8,
     /// Memory, MiB.
     pub memory_mib: u32,
     /// systemd credentials handed over in memory: name and value.
@@ -72,13 +74,14 @@ pub enum Start {
 }
 
 impl Options {
-    /// An ordinary device: 2 GiB of memory, an 8 GiB disk, serial number `0001`.
+    /// An ordinary device: two processors, 2 GiB of memory, an 8 GiB disk, serial number `0001`.
     pub fn new(arch: Arch) -> Self {
         Options {
             arch,
             disk_size: 8 * GIB,
             controller: Controller::Virtio,
             serial: Some("0001".to_owned()),
+            cpus: 2,
             memory_mib: 2048,
             credentials: Vec::new(),
             clock: "utc".to_owned(),
@@ -372,7 +375,7 @@ pub(crate) fn machine(options: &Options, accelerator: Accelerator) -> Result<Mac
     Ok(Machine {
         arch: options.arch,
         accelerator,
-        cpus: 2,
+        cpus: options.cpus,
         memory_mib: options.memory_mib,
         controller: options.controller,
         serial: options.serial.clone(),

@@ -116,14 +116,14 @@ fn test(choice: &Choice, all: &mut All) -> Result<()> {
         all.sum.skipped += 1;
     }
     let whole = choice.only.is_none();
-    let done = run(jobs, limits, &repo::root()?.join(LOGS), |job, ended| {
+    run(jobs, limits, &repo::root()?.join(LOGS), |job, ended| {
         let succeeded = take_in(job, ended, all);
         if succeeded && whole {
             times.learn(&job.name, ended.seconds);
+            // At once: the next run may follow one that was broken off.
+            times.write();
         }
-    });
-    times.write();
-    done
+    })
 }
 
 /// Environment variables of all test programs: where the programs are that set-up keeps in the cache.

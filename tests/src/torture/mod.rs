@@ -75,7 +75,8 @@ pub fn run(figures: Figures, progress: &mut Progress) -> Result<Outcome> {
 }
 
 fn options(serial: &str) -> Options {
-    Options { disk_size: DISK, ..device_options(serial) }
+    // Two processors: writes from both are recorded.
+    Options { disk_size: DISK, cpus: 2, ..device_options(serial) }
 }
 
 /// A switched-off device with a seed that stays good for as long as all this takes; its token.
