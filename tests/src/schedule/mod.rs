@@ -80,19 +80,18 @@ impl Limits {
         Ok(Limits { jobs: cores + 1, guests: cores, mib: available(&text).context("find MemAvailable")? })
     }
 
-    /// Whether `job` may start beside those that run.
-    fn admit<'a>(&self, job: &Job, running: impl Iterator<Item = &'a Job>) -> bool {
-        let guest = |job: &Job| usize::from(job.kind == Kind::Guest);
-        let (mut jobs, mut guests, mut mib) = (1, guest(job), job.mib());
-        for other in running {
-            if job.kind == Kind::Guest && other.kind == Kind::Image {
-                return false;
-            }
-            jobs += 1;
-            guests += guest(other);
-            mib += other.mib();
-        }
-        jobs == 1 || jobs <= self.jobs && guests <= self.guests && mib <= self.mib
+    /// Whether `job` may start beside those that run. While guests wait for their turn, their places are kept for them:
+    /// they take the most time.
+    fn admit<'a>(&self, job: &Job, running: impl Iterator<Item = &'a Job>, guests_wait: bool) -> bool {
+        let running: Vec<&Job> = running.collect();
+        let count = |kind: Kind| running.iter().filter(|other| other.kind == kind).count();
+        let fits = match job.kind {
+            Kind::Image => true,
+            Kind::Guest => count(Kind::Image) == 0 && count(Kind::Guest) < self.guests,
+            Kind::Native => !guests_wait || count(Kind::Native) < self.jobs.saturating_sub(self.guests).max(1),
+        };
+        let mib = job.mib() + running.iter().map(|other| other.mib()).sum::<u64>();
+        running.is_empty() || fits && running.len() < self.jobs && mib <= self.mib
     }
 }
 
@@ -141,7 +140,10 @@ pub fn run(jobs: Vec<Job>, limits: Limits, logs: &Path, mut ended: impl FnMut(&J
     let mut running: Vec<Running> = Vec::new();
     let mut reported = Instant::now();
     while !queue.is_empty() || !running.is_empty() {
-        while let Some(next) = queue.iter().position(|job| limits.admit(job, running.iter().map(|r| &r.job))) {
+        while let Some(next) = queue.iter().position(|job| {
+            let wait = queue.iter().any(|other| other.kind == Kind::Guest);
+            limits.admit(job, running.iter().map(|r| &r.job), wait)
+        }) {
             running.push(start(queue.remove(next), logs)?);
         }
         let mut index = 0;
@@ -226,7 +228,7 @@ mod tests {
     fn as_many_at_once_as_the_limits_allow() {
         let (guest, native, image) =
             (job("g", Kind::Guest, 1.0), job("n", Kind::Native, 1.0), job("i", Kind::Image, 1.0));
-        let fits = |limits: Limits, one: &Job, others: &[&Job]| limits.admit(one, others.iter().copied());
+        let fits = |limits: Limits, one: &Job, others: &[&Job]| limits.admit(one, others.iter().copied(), false);
         assert!(fits(LIMITS, &native, &[&guest, &guest]));
         assert!(!fits(LIMITS, &guest, &[&guest, &guest]), "a third guest");
         assert!(!fits(LIMITS, &native, &[&guest, &guest, &native]), "a fourth program");
@@ -235,6 +237,10 @@ mod tests {
         let small = Limits { mib: GUEST_MIB, ..LIMITS };
         assert!(!fits(small, &native, &[&guest]), "more memory than there is");
         assert!(fits(Limits { mib: 1, ..LIMITS }, &guest, &[]), "one alone always runs");
+        assert!(fits(LIMITS, &native, &[&native, &native]));
+        assert!(!LIMITS.admit(&native, [&native].into_iter(), true), "two places are kept for guests");
+        assert!(LIMITS.admit(&guest, [&native, &guest].into_iter(), true));
+        assert!(LIMITS.admit(&native, [&guest, &guest].into_iter(), true));
     }
 
     #[test]
