@@ -205,11 +205,7 @@ impl Device {
         self.start(&["-S", "-incoming", "defer"])?;
         let mut qmp = Qmp::connect(&self.files.control)?;
         qmp.receive(memory)?;
-        wait::until("a saved device to be read", TRANSFER, || {
-            self.running()?.check()?;
-            qmp.transferred()
-        })
-        .with_context(|| format!("read {}", memory.display()))?;
+        self.wait_transferred(&mut qmp).with_context(|| format!("read {}", memory.display()))?;
         qmp.execute("cont", json!({})).map(drop)
     }
 
@@ -219,11 +215,14 @@ impl Device {
         let mut qmp = Qmp::connect(&self.files.control)?;
         qmp.execute("stop", json!({}))?;
         qmp.send(memory)?;
-        wait::until("a device to be saved", TRANSFER, || {
+        self.wait_transferred(&mut qmp).with_context(|| format!("write {}", memory.display()))
+    }
+
+    fn wait_transferred(&self, qmp: &mut Qmp) -> Result<()> {
+        wait::until("the memory of a guest to be copied", TRANSFER, || {
             self.running()?.check()?;
             qmp.transferred()
         })
-        .with_context(|| format!("write {}", memory.display()))
     }
 
     /// The firmware's variables, while it is off or paused.

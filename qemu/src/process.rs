@@ -43,6 +43,13 @@ fn starter() -> Result<Sender<Request>> {
     }
 }
 
+/// A command that ends with this process, for [`Process::spawn`]. It reads nothing.
+pub fn command(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program).stdin(Stdio::null());
+    command
+}
+
 impl Process {
     /// Starts `program` with both outputs appended to `log`. `name` is what errors call it.
     pub fn start(name: &str, program: &Path, args: &[String], log: &Path) -> Result<Self> {
@@ -51,9 +58,13 @@ impl Process {
             .append(true)
             .open(log)
             .with_context(|| format!("create log {}", log.display()))?;
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(program).args(args).stdin(Stdio::null());
-        command.stdout(out.try_clone().context("share a log file")?).stderr(out);
+        let mut command = command(program);
+        command.args(args).stdout(out.try_clone().context("share a log file")?).stderr(out);
+        Self::spawn(name, command, log)
+    }
+
+    /// Starts what [`command`] gave. `name` is what errors call it; its standard output goes to `log`.
+    pub fn spawn(name: &str, command: Command, log: &Path) -> Result<Self> {
         let (answer, started) = channel();
         starter()?.send((command, answer)).map_err(|_| anyhow::anyhow!("reach the thread that starts children"))?;
         let child = started.recv().context("start a child")?.with_context(|| format!("start {name}"))?;

@@ -2,6 +2,7 @@
 //! QEMU's control socket (QMP): one command, one answer. <https://www.qemu.org/docs/master/interop/qmp-spec.html>
 
 use anyhow::{Context, Result, bail};
+use imagebuild::cmd::quoted;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -46,12 +47,17 @@ impl Qmp {
         // By default no faster than a network of a gigabit.
         self.execute("migrate-set-parameters", json!({ "max-bandwidth": u64::from(u32::MAX) * 8 }))?;
         // QEMU 8.2 has file:, the ones before do not.
-        self.execute("migrate", json!({ "uri": format!("exec:cat >{}", quoted(memory)) })).map(drop)
+        self.execute("migrate", json!({ "uri": format!("exec:cat >{}", quoted(&memory.display().to_string())) }))
+            .map(drop)
     }
 
     /// Begins to read what [`send`](Qmp::send) wrote, into an emulator that was started to wait for it.
     pub fn receive(&mut self, memory: &Path) -> Result<()> {
-        self.execute("migrate-incoming", json!({ "uri": format!("exec:cat {}", quoted(memory)) })).map(drop)
+        self.execute(
+            "migrate-incoming",
+            json!({ "uri": format!("exec:cat {}", quoted(&memory.display().to_string())) }),
+        )
+        .map(drop)
     }
 
     /// Whether all of it is written or read.
@@ -76,9 +82,4 @@ impl Qmp {
         }
         serde_json::from_str(&line).context("parse a line of qemu's control socket")
     }
-}
-
-/// A path as a word of a shell's command.
-fn quoted(path: &Path) -> String {
-    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }

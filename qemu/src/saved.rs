@@ -7,7 +7,7 @@
 
 use crate::accel::{self, Accelerator};
 use crate::args::{self, Files, Link};
-use crate::device::{Device, MAY_BOOT, Options, Start, machine};
+use crate::device::{Device, Options, Start, machine};
 use crate::disk::DiskImage;
 use crate::firmware;
 use anyhow::{Context, Result, ensure};
@@ -44,8 +44,6 @@ impl Saved {
         let accelerator = accel::find(options.arch, image)?;
         let dir = all.join(digest::key(&[&identity(image, options, accelerator)?]));
         cache::once(&dir, |scratch| {
-            ensure!(std::env::var_os(MAY_BOOT).is_none_or(|may| may != "no"), "save a device: {MAY_BOOT}=no");
-            // Their places are free now for this one.
             sweep(&all)?;
             make(image, options, &Saved(scratch.to_owned()))
         })?;

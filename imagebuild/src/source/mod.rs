@@ -98,16 +98,15 @@ pub(crate) mod testing {
 
     /// Whether a test that needs Go can run. If not, it is skipped, and in CI fails.
     pub fn have_go() -> bool {
-        let there = crate::go::is_here();
-        if !there {
-            crate::skip::skip_unless_ci("Go is not installed");
-        }
-        there
+        or_skip(crate::go::is_here(), "Go")
     }
 
     /// Whether a test that needs `program` can run. If not, it is skipped, and in CI fails.
     pub fn have(program: &str) -> bool {
-        let there = crate::cmd::found(program);
+        or_skip(crate::cmd::found(program), program)
+    }
+
+    fn or_skip(there: bool, program: &str) -> bool {
         if !there {
             crate::skip::skip_unless_ci(&format!("{program} is not installed"));
         }

@@ -102,6 +102,7 @@ impl Site {
     /// # Errors
     /// When nmap cannot run, or its output is incomplete.
     pub fn scan(&self, source: &str, target: &str, what: Scan) -> Result<Vec<String>> {
+        // A relay loses nothing; one more probe is for a guest that was too busy for the first.
         let mut words = vec!["-n", "-Pn", "-oG", "-", "--max-retries", "1", "-e", "lan", "-S", source];
         words.extend(what.words());
         if target.contains(':') {

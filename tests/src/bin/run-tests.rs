@@ -2,9 +2,9 @@
 //! Runs every test and adds up the results: the last line is `N passed, N failed, N skipped`.
 //!
 //! Usage: run-tests [--fast | --long] [--only WORDS], or run-tests --image ARCHITECTURE, which builds the image that
-//! guests boot, as one of those tests. All tests run, also after one failed. It fails when a test
-//! failed, when a program failed without a number or ran no test, and when no test has the words in its name. A test
-//! that was skipped (`tests/skip.rs`) is not counted as passed.
+//! guests boot, as one of those tests. All tests run, also after one failed. It fails when a test failed, when a
+//! program failed without a number or ran no test, and when no test has the words in its name. A test that was skipped
+//! (`tests/skip.rs`) is not counted as passed.
 
 use anyhow::{Context, Result, bail};
 use e2e::schedule::plan::{self, Choice};
@@ -47,8 +47,7 @@ fn main() -> ExitCode {
 
 /// Builds the image of an architecture, so that no test has to wait for another one that builds it.
 fn image(arch: &str) -> ExitCode {
-    let built = Arch::ALL.into_iter().find(|known| known.name() == arch).context("find the architecture");
-    match built.and_then(e2e::image) {
+    match arch.parse::<Arch>().and_then(e2e::image) {
         Ok(image) => {
             println!("{}\n1 passed, 0 failed, 0 skipped", image.path().display());
             ExitCode::SUCCESS

@@ -10,11 +10,11 @@ pub mod results;
 pub mod times;
 
 use anyhow::{Context, Result};
-use std::collections::BTreeMap;
+use qemu::process::{self, Process};
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 /// How often the programs that run are looked at.
@@ -80,6 +80,12 @@ impl Limits {
         Ok(Limits { jobs: cores + 1, guests: cores, mib: available(&text).context("find MemAvailable")? })
     }
 
+    /// The first of `queue` that may start beside those that run.
+    fn next(&self, queue: &[Job], running: &[Running]) -> Option<usize> {
+        let guests_wait = queue.iter().any(|job| job.kind == Kind::Guest);
+        queue.iter().position(|job| self.admit(job, running.iter().map(|r| &r.job), guests_wait))
+    }
+
     /// Whether `job` may start beside those that run. While guests wait for their turn, their places are kept for them:
     /// they take the most time.
     fn admit<'a>(&self, job: &Job, running: impl Iterator<Item = &'a Job>, guests_wait: bool) -> bool {
@@ -122,15 +128,13 @@ pub struct Ended {
 
 struct Running {
     job: Job,
-    child: Child,
+    process: Process,
     since: Instant,
     output: PathBuf,
     errors: PathBuf,
 }
 
 /// Runs all `jobs`, and hands each to `ended` when it has ended. Output goes to files in `logs`.
-///
-/// Has to be called by the main thread: the kernel ends the programs together with the thread that started them.
 ///
 /// # Errors
 /// When a program cannot be started or waited for. Those that run are ended then.
@@ -140,21 +144,17 @@ pub fn run(jobs: Vec<Job>, limits: Limits, logs: &Path, mut ended: impl FnMut(&J
     let mut running: Vec<Running> = Vec::new();
     let mut reported = Instant::now();
     while !queue.is_empty() || !running.is_empty() {
-        while let Some(next) = queue.iter().position(|job| {
-            let wait = queue.iter().any(|other| other.kind == Kind::Guest);
-            limits.admit(job, running.iter().map(|r| &r.job), wait)
-        }) {
+        while let Some(next) = limits.next(&queue, &running) {
             running.push(start(queue.remove(next), logs)?);
         }
         let mut index = 0;
         while let Some(one) = running.get_mut(index) {
-            let Some(status) = one.child.try_wait().with_context(|| format!("wait for {}", one.job.name))? else {
+            let Some(status) = one.process.ended()? else {
                 index += 1;
                 continue;
             };
-            let one = running.remove(index);
-            let (seconds, output, errors) = (one.since.elapsed().as_secs_f64(), one.output.clone(), one.errors.clone());
-            ended(&one.job, &Ended { status, seconds, output, errors });
+            let Running { job, since, output, errors, .. } = running.remove(index);
+            ended(&job, &Ended { status, seconds: since.elapsed().as_secs_f64(), output, errors });
             reported = Instant::now();
         }
         if reported.elapsed() > REPORT {
@@ -186,29 +186,12 @@ fn start(job: Job, logs: &Path) -> Result<Running> {
         Ok((path, file))
     };
     let ((output, out), (errors, err)) = (file("log")?, file("errors.log")?);
-    let variables: BTreeMap<&str, &OsString> = job.variables.iter().map(|(name, value)| (*name, value)).collect();
-    // The kernel ends it when this thread ends, which may happen at any moment.
-    let child = Command::new("setpriv")
-        .args(["--pdeathsig", "KILL", "--"])
-        .arg(&job.program)
-        .args(&job.args)
-        .envs(variables)
-        .current_dir(&job.directory)
-        .stdin(Stdio::null())
-        .stdout(out)
-        .stderr(err)
-        .spawn()
-        .with_context(|| format!("start {}", job.name))?;
+    let mut command = process::command(&job.program);
+    command.args(&job.args).envs(job.variables.iter().map(|(name, value)| (name, value)));
+    command.current_dir(&job.directory).stdout(out).stderr(err);
+    let process = Process::spawn(&job.name, command, &output)?;
     println!("  start {}{}", job.name, times::expected(job.seconds));
-    Ok(Running { job, child, since: Instant::now(), output, errors })
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It has ended, or this is an error's way out.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    Ok(Running { job, process, since: Instant::now(), output, errors })
 }
 
 #[cfg(test)]

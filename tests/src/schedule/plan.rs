@@ -193,9 +193,7 @@ fn of_program(choice: &Choice, program: &Program, tests: Tests, times: &Times, r
     }
     let as_root: Vec<String> = tests.ignored.into_iter().filter(named).collect();
     if program.name == AS_ROOT && !choice.long && root && !as_root.is_empty() {
-        let mut job = program.job("systemd-networkd".to_owned(), Which::These(as_root), true, times);
-        job.seconds = times.of(&job.name, Kind::Native);
-        jobs.push(job);
+        jobs.push(program.job("systemd-networkd".to_owned(), Which::These(as_root), true, times));
     }
     jobs
 }
