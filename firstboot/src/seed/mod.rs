@@ -23,6 +23,8 @@ mod text;
 mod types;
 
 #[cfg(test)]
+mod field_tests;
+#[cfg(test)]
 mod harden_tests;
 #[cfg(test)]
 mod table_tests;
