@@ -11,7 +11,7 @@ use crate::disk::DiskImage;
 use crate::process::Process;
 use crate::qmp::Qmp;
 use crate::run_dir::RunDir;
-use crate::saved::Saved;
+use crate::saved::{Moment, Saved};
 use crate::writes::Log;
 use crate::{firmware, ports, wait};
 use anyhow::{Context, Result, bail};
@@ -116,13 +116,14 @@ impl Device {
         Self::with(image, &firmware.code, &firmware.vars, options)
     }
 
-    /// A device that is on and waits for a seed, its disk a private copy of `image` as such a boot leaves it. The boot
-    /// itself is done once for an image and a machine, and kept ([`crate::saved`]); the device's clock goes on from then.
+    /// A device that is on and at this moment of its first boot, its disk a private copy of `image` as such a boot leaves
+    /// it. The boot itself is done once for an image and a machine, and kept ([`crate::saved`]); the device's clock goes
+    /// on from then.
     ///
     /// # Errors
     /// When its options are such that a kept boot cannot be used, or that boot fails.
-    pub fn waiting(image: &DiskImage, options: &Options) -> Result<Self> {
-        let saved = Saved::waiting(image, options)?;
+    pub fn saved(moment: Moment, image: &DiskImage, options: &Options) -> Result<Self> {
+        let saved = Saved::at(moment, image, options)?;
         let code = firmware::find(options.arch)?.code;
         let mut device = Self::with(&saved.disk()?, &code, &saved.variables(), options)?;
         std::fs::copy(saved.console(), device.console.path()).context("copy a console")?;

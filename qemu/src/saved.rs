@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Devices that were switched on once, for all tests that begin where such a device waits for a seed.
+//! Devices that were switched on once, for all tests that begin where such a device waits: for a seed, or for its
+//! cluster.
 //!
 //! Kept in the cache by image and machine: disk, firmware variables, console, and the memory with the state of all
 //! devices, as QEMU's migration writes it (<https://www.qemu.org/docs/master/devel/migration/main.html>). Everything
@@ -10,6 +11,7 @@ use crate::args::{self, Files, Link};
 use crate::device::{Device, Options, Start, machine};
 use crate::disk::DiskImage;
 use crate::firmware;
+use crate::seed::Seed;
 use anyhow::{Context, Result, ensure};
 use imagebuild::{cache, cmd, digest};
 use std::path::{Path, PathBuf};
@@ -21,17 +23,48 @@ const BOOT: Duration = Duration::from_secs(420);
 /// What no test has used for so long is removed: each takes more than a gigabyte.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 
+/// The moment at which a device is saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// It waits for a seed.
+    Waiting,
+    /// It has a seed and has done all that needs no cluster: everything is installed, and it tries in vain to reach an
+    /// API server. It joins with the next seed.
+    Prepared,
+}
+
+impl Moment {
+    /// The seed that leads there; without one the device waits. Nothing listens at its API server, the user network's
+    /// own address.
+    fn seed(self) -> Option<Seed> {
+        (self == Moment::Prepared).then(|| Seed {
+            apiserver: "10.0.2.2:1".to_owned(),
+            token: "unused.a0b1c2d3e4f5g6h7".to_owned(),
+            pin: format!("sha256:{}", "0".repeat(64)),
+            more: String::new(),
+        })
+    }
+
+    /// What the status says then.
+    fn status(self) -> &'static str {
+        match self {
+            Moment::Waiting => "state: waiting for a seed",
+            Moment::Prepared => "connect to API server 10.0.2.2:1: connection refused",
+        }
+    }
+}
+
 /// A device that was saved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Saved(PathBuf);
 
 impl Saved {
-    /// The one of `image` and `options` that waits for a seed, made now when the cache does not have it.
+    /// The one of `image` and `options` at this moment, made now when the cache does not have it.
     ///
     /// # Errors
     /// When the options name something that cannot be saved or would not be the same for the next user, or when the boot
     /// fails.
-    pub fn waiting(image: &DiskImage, options: &Options) -> Result<Self> {
+    pub fn at(moment: Moment, image: &DiskImage, options: &Options) -> Result<Self> {
         ensure!(
             options.link == Link::User && options.guest_ports.is_empty(),
             "save a device: only one on a user network without forwarded ports"
@@ -42,10 +75,10 @@ impl Saved {
         );
         let all = cache::dir()?.join("saved");
         let accelerator = accel::find(options.arch, image)?;
-        let dir = all.join(digest::key(&[&identity(image, options, accelerator)?]));
+        let dir = all.join(digest::key(&[&identity(moment, image, options, accelerator)?]));
         cache::once(&dir, |scratch| {
             sweep(&all)?;
-            make(image, options, &Saved(scratch.to_owned()))
+            make(moment, image, options, &Saved(scratch.to_owned()))
         })?;
         let saved = Saved(dir);
         // When it was used last.
@@ -79,8 +112,8 @@ impl Saved {
     }
 }
 
-/// All that has to be the same for a saved device to be of use: the image, the emulator and its command line.
-fn identity(image: &DiskImage, options: &Options, accelerator: Accelerator) -> Result<String> {
+/// All that has to be the same for a saved device to be of use: its seed, the image, the emulator and its command line.
+fn identity(moment: Moment, image: &DiskImage, options: &Options, accelerator: Accelerator) -> Result<String> {
     let program = args::program(options.arch);
     let version = cmd::output(Command::new(program).arg("--version")).context("ask the emulator for its version")?;
     // Where its files are makes no difference.
@@ -88,14 +121,18 @@ fn identity(image: &DiskImage, options: &Options, accelerator: Accelerator) -> R
     let words = args::argv(&machine(options, accelerator)?, &files);
     let size = options.disk_size;
     let (image, version) = (image.path().display(), String::from_utf8_lossy(&version));
-    Ok(format!("{image}\n{size}\n{program}\n{version}\n{}", words.join("\n")))
+    let seed = moment.seed().map(|seed| seed.text()).unwrap_or_default();
+    Ok(format!("{seed}{image}\n{size}\n{program}\n{version}\n{}", words.join("\n")))
 }
 
-fn make(image: &DiskImage, options: &Options, to: &Saved) -> Result<()> {
-    println!("booting a device once, for all tests that begin with one that waits for a seed");
+fn make(moment: Moment, image: &DiskImage, options: &Options, to: &Saved) -> Result<()> {
+    println!("booting a device once, for all tests that begin with such a device: {moment:?}");
     let mut device = Device::new(image, options)?;
+    if let Some(seed) = moment.seed() {
+        device.disk().put_seed(&seed.text())?;
+    }
     device.power_on()?;
-    device.wait_status("state: waiting for a seed", BOOT)?;
+    device.wait_status(moment.status(), BOOT)?;
     device.save(&to.memory())?;
     // The emulator has written all of it; it is not to write more.
     device.power_cut()?;
@@ -129,7 +166,7 @@ mod tests {
         let refused = |change: fn(&mut Options)| {
             let mut options = Options::new(Arch::host().unwrap());
             change(&mut options);
-            Saved::waiting(&image, &options).unwrap_err().to_string()
+            Saved::at(Moment::Waiting, &image, &options).unwrap_err().to_string()
         };
         let network = "save a device: only one on a user network without forwarded ports";
         assert_eq!(refused(|options| options.guest_ports = vec![22]), network);

@@ -3,7 +3,7 @@
 //! it boots.
 //!
 //! All of them together may boot at most 16 guests: a boot costs a minute or more under emulation. A test for which the
-//! boot itself does not matter goes on from a saved one ([`waiting_device`]).
+//! boot itself does not matter goes on from a saved one ([`waiting_device`], [`prepared_device`]).
 
 #![allow(clippy::disallowed_methods)] // runs on a build machine, not on a device
 
@@ -24,6 +24,7 @@ use qemu::device::{Device, Options};
 use qemu::disk::DiskImage;
 use qemu::disk::tree::{Tree, difference};
 use qemu::link::namespace::Namespace;
+use qemu::saved::Moment;
 use serde_json::Value;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -119,10 +120,19 @@ pub fn device_options(serial: &str) -> Options {
 /// # Errors
 /// When that boot fails, or cannot be gone on with.
 pub fn waiting_device() -> Result<Device> {
-    Device::waiting(&image(own_arch())?, &device_options("waiting"))
+    Device::saved(Moment::Waiting, &image(own_arch())?, &device_options("waiting"))
 }
 
-/// Name of the node that [`waiting_device`] becomes.
+/// The same device, on and with everything installed; it tries in vain to reach an API server, and joins with the next
+/// seed ([`Device::change_seed`]).
+///
+/// # Errors
+/// As [`waiting_device`].
+pub fn prepared_device() -> Result<Device> {
+    Device::saved(Moment::Prepared, &image(own_arch())?, &device_options("waiting"))
+}
+
+/// Name of the node that [`waiting_device`] and [`prepared_device`] become.
 pub const WAITING_NODE: &str = "edge-waiting";
 
 /// The control plane that all tests of one program share. Its servers end with the program.

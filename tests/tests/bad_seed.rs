@@ -55,11 +55,11 @@ fn seeds_that_cannot_be_read(good: &Seed) {
     unchanged(&before, &device.disk().tree().unwrap());
 }
 
-/// Device 2: a wrong CA hash, an unknown token. Nothing of the cluster comes to the device, nor the other way.
+/// Device 2, with everything installed: a wrong CA hash, an unknown token. Nothing of the cluster comes to the device, nor the other way.
 fn seeds_that_do_not_fit_the_cluster(plane: &ControlPlane, good: &Seed) {
     let at = &good.apiserver;
     let wrong_pin = Seed { pin: format!("sha256:{}", "0f".repeat(32)), ..good.clone() };
-    let mut device = e2e::waiting_device().unwrap();
+    let mut device = e2e::prepared_device().unwrap();
     device.change_seed(&wrong_pin.text()).unwrap();
     let pin = &good.pin;
     expect_cluster_error(
@@ -87,10 +87,10 @@ fn seeds_that_do_not_fit_the_cluster(plane: &ControlPlane, good: &Seed) {
     assert_eq!(plane.nodes().unwrap().len(), 0);
 }
 
-/// Device 3: no server listens; the device reports that, retries, and joins when the server is up.
+/// Device 3, with everything installed: no server listens; the device reports that, retries, and joins when the server is up.
 fn a_cluster_that_refuses_connections(plane: &ControlPlane, good: &Seed) {
     plane.stop_apiserver().unwrap();
-    let mut device = e2e::waiting_device().unwrap();
+    let mut device = e2e::prepared_device().unwrap();
     device.change_seed(&good.text()).unwrap();
     expect_cluster_error(&device, "FB407", &format!("connect to API server {}: connection refused", good.apiserver));
     // It tries again by itself.

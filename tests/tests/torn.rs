@@ -38,7 +38,7 @@ fn no_copy_of_the_seed_stays_and_torn_files_come_back() {
     let plane = e2e::shared_plane();
     let token = plane.create_token("1h").unwrap();
     let seed = Seed::for_guest(plane, &token).unwrap().text();
-    let mut device = e2e::waiting_device().unwrap();
+    let mut device = e2e::prepared_device().unwrap();
     let files = device.while_paused(|disk| {
         let boot = disk.boot()?;
         boot.write("seed.toml", seed.as_bytes())?;
