@@ -105,10 +105,12 @@ pub enum Source {
         #[serde(default)]
         define: Vec<String>,
     },
-    /// A Go program in this repository that needs nothing but Go's own library.
+    /// A Go program in this repository.
     GoDirectory {
         /// Directory, relative to the lock.
         directory: String,
+        /// Key of [`Lock::wrapper`] whose modules it imports; absent: it needs nothing but Go's own library.
+        wrapper: Option<String>,
     },
     /// A download.
     Url {

@@ -33,16 +33,21 @@ pub(crate) fn kept(host: &Host) -> Result<Via> {
 
 /// Whether containerd and kubelet find what the seed says.
 pub(crate) fn holds(host: &Host, via: &Via) -> Result<bool> {
-    managed_files::hold(host, &files(host, via), &[SETTINGS])
+    managed_files::hold(host, &files(&networks(host), via), &[SETTINGS])
 }
 
 /// Writes what the seed says; whether that changed anything.
 pub(crate) fn put(host: &Host, via: &Via) -> Result<bool> {
-    Ok(managed_files::put(host, &files(host, via), &[SETTINGS])? != managed_files::Changes::default())
+    Ok(managed_files::put(host, &files(&networks(host), via), &[SETTINGS])? != managed_files::Changes::default())
 }
 
-fn files(host: &Host, via: &Via) -> Vec<File> {
-    let networks = host.journal().fact(Fact::ClusterNetworks).unwrap_or_default().to_owned();
+/// The cluster's own ranges, joined by commas; empty before the join.
+fn networks(host: &Host) -> String {
+    host.journal().fact(Fact::ClusterNetworks).unwrap_or_default().to_owned()
+}
+
+/// The file for a cluster whose own ranges are `networks`, joined by commas; none without a proxy.
+pub(crate) fn files(networks: &str, via: &Via) -> Vec<File> {
     let Some(proxy) = &via.proxy else { return Vec::new() };
     let url = proxy.url();
     let mut direct = vec![LOCAL];

@@ -10,7 +10,7 @@ use crate::fault::{Fault, OwnedBy, Owner};
 use crate::host::Host;
 use anyhow::Result;
 
-const NTP_FILE: &str = "/etc/systemd/timesyncd.conf.d/50-firstboot.conf";
+pub(super) const NTP_FILE: &str = "/etc/systemd/timesyncd.conf.d/50-firstboot.conf";
 
 pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
     let held = || -> Result<bool> {
@@ -33,7 +33,7 @@ fn servers(cx: &PhaseContext) -> &[String] {
 }
 
 /// Configuration of systemd-timesyncd (timesyncd.conf(5)); none when the seed names no server.
-fn ntp_file(servers: &[String]) -> Option<String> {
+pub(super) fn ntp_file(servers: &[String]) -> Option<String> {
     let list = servers.join(" ");
     (!servers.is_empty()).then(|| format!("# Written by firstboot: [time] servers in the seed.\n[Time]\nNTP={list}\n"))
 }

@@ -19,6 +19,12 @@ fn flag() -> String {
     format!("--config-dir={KUBELET_DROP_INS}")
 }
 
+/// The drop-ins that kubelet reads, in its order: path and text.
+pub(super) fn drop_ins(kubelet: &Kubelet) -> Result<Vec<(&'static str, String)>> {
+    let drop_ins = files(kubelet)?.into_iter().filter(|(path, _)| path.starts_with(KUBELET_DROP_INS));
+    Ok(drop_ins.filter_map(|(path, text)| Some((path, text?))).collect())
+}
+
 /// What is to be there; none where nothing is.
 fn files(kubelet: &Kubelet) -> Result<[(&'static str, Option<String>); 3]> {
     let seed = text(kubelet)?;

@@ -3,6 +3,7 @@
 
 mod bundle;
 mod clock;
+pub mod configuration;
 pub mod context;
 mod events;
 mod harden;

@@ -22,7 +22,7 @@ fn directories(host: &Host) -> Result<Vec<String>> {
     Ok(host.list(REGISTRIES)?.into_iter().map(|name| format!("{REGISTRIES}/{name}")).collect())
 }
 
-fn files(registries: &[Registry]) -> Vec<File> {
+pub(super) fn files(registries: &[Registry]) -> Vec<File> {
     let mut files = Vec::new();
     for registry in registries {
         // containerd's name for "any other".

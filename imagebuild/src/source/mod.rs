@@ -49,7 +49,7 @@ pub fn inputs(request: &Request) -> Result<Vec<String>> {
     match &request.component.source {
         Source::GoModule { wrapper, .. } => gomod::inputs(request, wrapper),
         Source::CFile { wrapper, .. } => c_file::inputs(request, wrapper),
-        Source::GoDirectory { directory } => go_directory::inputs(request, directory),
+        Source::GoDirectory { directory, wrapper } => go_directory::inputs(request, directory, wrapper.as_deref()),
         Source::Debian { package, version, .. } => debian::inputs(request, package, version.as_deref()),
         // Their digests are in the lock entry.
         Source::Url { .. } | Source::File { .. } => Ok(Vec::new()),
@@ -61,7 +61,7 @@ pub fn fetch(request: &Request, to: &Path) -> Result<()> {
     match &request.component.source {
         Source::GoModule { wrapper, package } => gomod::fetch(request, wrapper, package, to),
         Source::CFile { wrapper, path, define } => c_file::fetch(request, wrapper, path, define, to),
-        Source::GoDirectory { directory } => go_directory::fetch(request, directory, to),
+        Source::GoDirectory { directory, wrapper } => go_directory::fetch(request, directory, wrapper.as_deref(), to),
         Source::Url { url, sha256, member } => url::fetch(request, url, sha256, member.as_deref(), to),
         Source::File { path, sha256 } => file::fetch(request, path, sha256, to),
         Source::Debian { package, version, path, sha256 } => {

@@ -19,7 +19,8 @@ use anyhow::{Context, Result};
 use zeroize::Zeroizing;
 
 const SSHD: &str = "/usr/sbin/sshd";
-const CONFIG: &str = "/etc/ssh/sshd_config";
+/// sshd's configuration.
+pub(crate) const CONFIG: &str = "/etc/ssh/sshd_config";
 const UNIT: &str = "ssh.service";
 /// The link that `systemctl enable` would create, and its target.
 const ENABLED: (&str, &str) =

@@ -233,13 +233,7 @@ func flags(q *question, kc *kubeletconfig.KubeletConfiguration) error {
 	for key, value := range f.NodeLabels {
 		node.Labels[key] = value
 	}
-	for _, taint := range kc.RegisterWithTaints {
-		versioned := v1.Taint{}
-		if err := corev1.Convert_core_Taint_To_v1_Taint(&taint, &versioned, nil); err != nil {
-			return err
-		}
-		node.Spec.Taints = append(node.Spec.Taints, versioned)
-	}
+	node.Spec.Taints = kc.RegisterWithTaints
 	internal := core.Node{}
 	if err := corev1.Convert_v1_Node_To_core_Node(&node, &internal, nil); err != nil {
 		return err
