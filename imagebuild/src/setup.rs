@@ -102,6 +102,7 @@ pub fn install(goal: Goal) -> Result<()> {
     if goal >= Goal::Test {
         registry()?;
         sshd()?;
+        wpa_supplicant()?;
     }
     if routes()?.iter().any(|r| !matches!(r, toolchain::Route::Cross(_))) {
         toolchain::zig()?;
@@ -134,17 +135,27 @@ pub fn registry() -> Result<Option<PathBuf>> {
     Ok(Some(dir.join("usr/bin")))
 }
 
-/// The images' sshd as a program for this machine, for tests. It runs with its own loader and libraries from Debian's
-/// packages, none of which is installed.
+/// The images' sshd as a program for this machine, for tests.
 pub fn sshd() -> Result<PathBuf> {
+    debian_program("openssh-server", "sshd")
+}
+
+/// Debian's wpa_supplicant as a program for this machine, for tests.
+pub fn wpa_supplicant() -> Result<PathBuf> {
+    debian_program("wpasupplicant", "wpa_supplicant")
+}
+
+/// `/usr/sbin/PROGRAM` of a Debian package. It runs with its own loader and libraries from Debian's packages, none of
+/// which is installed: they would start services.
+fn debian_program(package: &str, program: &str) -> Result<PathBuf> {
     let arch = Arch::host()?;
     let debian = Debian::open(arch)?;
-    let mut packages = debian.resolve(&["openssh-server"], true)?;
-    packages.retain(|p| p.name == "openssh-server" || p.name.starts_with("lib") || p.name.starts_with("zlib"));
+    let mut packages = debian.resolve(&[package], true)?;
+    packages.retain(|p| p.name == package || p.name.starts_with("lib") || p.name.starts_with("zlib"));
     let list: Vec<String> = packages.iter().map(Package::file_name).collect();
-    let dir = cache::dir()?.join("tools").join(format!("sshd-{}", digest::key(&[&list.join("\n")])));
+    let dir = cache::dir()?.join("tools").join(format!("{program}-{}", digest::key(&[&list.join("\n")])));
     cache::once(&dir, |scratch| {
-        eprintln!("setup: fetching sshd");
+        eprintln!("setup: fetching {program}");
         for deb in debian.fetch(&packages)? {
             debian.unpack(&deb, scratch)?;
         }
@@ -155,13 +166,14 @@ pub fn sshd() -> Result<PathBuf> {
             Arch::Arm64 => "ld-linux-aarch64.so.1",
         };
         let libraries = libraries.display();
-        let text = format!("#!/bin/sh\nexec {libraries}/{loader} --library-path {libraries} {usr}/sbin/sshd \"$@\"\n");
-        let path = scratch.join("sshd");
+        let text =
+            format!("#!/bin/sh\nexec {libraries}/{loader} --library-path {libraries} {usr}/sbin/{program} \"$@\"\n");
+        let path = scratch.join(program);
         std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
         std::fs::set_permissions(&path, Permissions::from_mode(0o755))
             .with_context(|| format!("chmod {}", path.display()))
     })?;
-    Ok(dir.join("sshd"))
+    Ok(dir.join(program))
 }
 
 /// Packages that are missing for `goal`.

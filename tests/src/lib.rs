@@ -9,6 +9,7 @@
 
 pub mod audit;
 pub mod cis;
+pub mod consumers;
 pub mod fuzzing;
 pub mod native;
 pub mod ports;
@@ -59,6 +60,16 @@ pub fn can_boot(arch: Arch) -> bool {
 pub fn can_network() -> bool {
     let missing = missing(&["unshare", "nsenter", "setpriv", "ip", "nft", "dnsmasq", "tinyproxy", "timeout", "bash"]);
     goes(missing.or_else(|| Namespace::probe().err().map(|e| format!("no network of our own: {e:#}"))))
+}
+
+/// Whether systemd-networkd can run in namespaces of its own. Skips and fails like [`can_boot`].
+///
+/// # Panics
+/// In CI, when something is missing.
+pub fn can_run_networkd() -> bool {
+    let program = "/usr/lib/systemd/systemd-networkd";
+    let missing = missing(&["unshare"]).or_else(|| (!Path::new(program).is_file()).then(|| format!("no {program}")));
+    goes(missing.or_else(|| (!rustix::process::geteuid().is_root()).then(|| "not root".to_owned())))
 }
 
 /// Whether rules can be made as kube-proxy's mode iptables makes them. Skips and fails like [`can_boot`].

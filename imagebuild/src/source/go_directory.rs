@@ -24,14 +24,17 @@ pub fn inputs(request: &Request, directory: &str, wrapper: Option<&str>) -> Resu
 /// Builds the directory's program to `to`.
 pub fn fetch(request: &Request, directory: &str, wrapper: Option<&str>, to: &Path) -> Result<()> {
     let dir = request.lock.root.join(directory);
+    let mut ldflags = vec!["-s".to_owned(), "-w".to_owned()];
     let mut command = match wrapper {
         Some(wrapper) => {
             gomod::module_dir(request, wrapper)?;
+            // It is to give the same version as the wrapper's own programs.
+            ldflags.extend(request.lock.wrapper(wrapper)?.ldflags.iter().cloned());
             gomod::go(request, &request.lock.wrapper_dir(wrapper))?
         }
         None => gomod::go(request, &dir)?,
     };
-    command.args(["build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o"]).arg(to);
+    command.args(["build", "-trimpath", "-buildvcs=false", "-ldflags", &ldflags.join(" "), "-o"]).arg(to);
     match wrapper {
         // Named one by one, Go files belong to the module in whose directory the command runs.
         Some(_) => command.args(files(&dir)?),

@@ -13,10 +13,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"os"
 	"strings"
 
+	"github.com/go-logr/logr"
 	"github.com/spf13/pflag"
 	"golang.org/x/net/http/httpproxy"
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
@@ -26,7 +28,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	logsapi "k8s.io/component-base/logs/api/v1"
+	_ "k8s.io/component-base/logs/json/register" // the format json
 	nodeutil "k8s.io/component-helpers/node/util"
+	"k8s.io/klog/v2"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
 	"k8s.io/kubernetes/cmd/kubelet/app/options"
 	core "k8s.io/kubernetes/pkg/apis/core"
@@ -59,6 +63,12 @@ type answer struct {
 }
 
 func main() {
+	klog.SetLogger(logr.Discard())
+	// As cmd/kubelet does.
+	if err := logsapi.AddFeatureGates(utilfeature.DefaultMutableFeatureGate); err != nil {
+		fmt.Fprintln(os.Stderr, "add feature gates:", err)
+		os.Exit(1)
+	}
 	lines := bufio.NewScanner(os.Stdin)
 	lines.Buffer(nil, 4<<20)
 	out := bufio.NewWriter(os.Stdout)
@@ -140,8 +150,13 @@ func ways(q *question) ([]string, error) {
 	return ways, nil
 }
 
-// As cmd/kubelet/app/server.go (mergeKubeletConfigurations) does.
-func merged(documents []string) (*kubeletconfig.KubeletConfiguration, error) {
+// As cmd/kubelet/app/server.go (mergeKubeletConfigurations) does. Where that panics, kubelet ends.
+func merged(documents []string) (kc *kubeletconfig.KubeletConfiguration, err error) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			err = fmt.Errorf("panic: %v", reason)
+		}
+	}()
 	_, codecs, err := kubeletscheme.NewSchemeAndCodecs(serializer.EnableStrict)
 	if err != nil {
 		return nil, err
@@ -172,7 +187,7 @@ func merged(documents []string) (*kubeletconfig.KubeletConfiguration, error) {
 		return nil, err
 	}
 	kubeletconfigv1beta1.SetDefaults_KubeletConfiguration(versioned)
-	kc := &kubeletconfig.KubeletConfiguration{}
+	kc = &kubeletconfig.KubeletConfiguration{}
 	return kc, kubeletconfigv1beta1.Convert_v1beta1_KubeletConfiguration_To_config_KubeletConfiguration(versioned, kc, nil)
 }
 
@@ -212,6 +227,7 @@ func valid(kc *kubeletconfig.KubeletConfiguration) error {
 func flags(q *question, kc *kubeletconfig.KubeletConfiguration) error {
 	set := pflag.NewFlagSet("kubelet", pflag.ContinueOnError)
 	set.Usage = func() {}
+	set.SetOutput(io.Discard)
 	f := options.NewKubeletFlags()
 	f.AddFlags(set)
 	options.AddKubeletConfigFlags(set, kc)
