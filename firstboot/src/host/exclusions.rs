@@ -3,6 +3,9 @@
 
 use crate::host::STATE_DIR;
 
+/// Most directories that a kept path may be below: a removal relies on that ([`super::remove`]).
+pub(super) const DEEPEST: usize = 64;
+
 /// Paths that stay, with everything below them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Exclusions(Vec<String>);
@@ -47,6 +50,9 @@ fn one(path: &str) -> Result<String, String> {
     }
     if trimmed[1..].split('/').any(|part| matches!(part, "" | "." | "..")) {
         return Err(format!("keep {path}: expected a path without empty parts, . and .."));
+    }
+    if trimmed[1..].split('/').count() > DEEPEST {
+        return Err(format!("keep {path}: expected a path of at most {DEEPEST} directories"));
     }
     if is_within(trimmed, STATE_DIR) || is_within(STATE_DIR, trimmed) {
         return Err(format!("keep {path}: firstboot's own record in {STATE_DIR} is what a reset ends with"));

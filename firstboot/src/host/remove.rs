@@ -8,7 +8,7 @@ use super::{Host, parts, split};
 use crate::flush::{self, FlushSite};
 use crate::journal::{Effect, Record};
 use anyhow::{Context, Result, bail, ensure};
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use std::ffi::CString;
 use std::fs::File;
@@ -24,27 +24,49 @@ const MOUNTED: &str = "something is still mounted there";
 /// Whether a path is to be left alone.
 pub type Keep<'a> = &'a dyn Fn(&str) -> bool;
 
+/// How many directories are open at once, one below the other. What pods put deeper than that is moved up first: how deep
+/// a tree is, and how many names it has, the pods have decided, and neither may take memory or file descriptors of ours.
+/// No path that is kept is so deep ([`super::exclusions::DEEPEST`]).
+const OPEN: usize = 128;
+/// Name at the top of a tree, with a number, of what was too deep in it.
+const MOVED_UP: &str = ".firstboot-remove-";
+
 /// A directory that is being emptied.
 struct Level {
-    dir: OwnedFd,
+    /// Read name by name. What a directory lists while it is being emptied is left open (readdir(3)), so it is read once
+    /// more after a time in which something went.
+    dir: fs::Dir,
     /// In the directory above.
     name: CString,
     path: String,
-    /// What is still to be looked at.
-    names: std::vec::IntoIter<CString>,
+    /// Whether something went since it was read from its beginning.
+    changed: bool,
 }
 
 impl Level {
     fn of(dir: OwnedFd, name: CString, path: String) -> Result<Self> {
-        // All of them first: what a directory lists while it is being emptied is left open (readdir(3)).
-        let mut names = Vec::new();
-        for entry in fs::Dir::read_from(&dir).with_context(|| format!("list {path}"))? {
-            let entry = entry.with_context(|| format!("list {path}"))?;
-            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                names.push(entry.file_name().to_owned());
+        let dir = fs::Dir::new(dir).with_context(|| format!("list {path}"))?;
+        Ok(Level { dir, name, path, changed: false })
+    }
+
+    fn fd(&self) -> Result<BorrowedFd<'_>> {
+        self.dir.fd().with_context(|| format!("use {}", self.path))
+    }
+
+    /// The next name; `None` when all that is left was looked at without a change.
+    fn next(&mut self) -> Result<Option<CString>> {
+        loop {
+            match self.dir.read() {
+                Some(entry) => {
+                    let entry = entry.with_context(|| format!("list {}", self.path))?;
+                    if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                        return Ok(Some(entry.file_name().to_owned()));
+                    }
+                }
+                None if std::mem::take(&mut self.changed) => self.dir.rewind(),
+                None => return Ok(None),
             }
         }
-        Ok(Level { dir, name, path, names: names.into_iter() })
     }
 }
 
@@ -109,42 +131,72 @@ impl Host {
         self.empty(Level::of(dir, CString::default(), path.to_owned())?, keep)
     }
 
-    /// Not by calling itself: how deep a tree is, the pods have decided.
+    /// Not by calling itself, and with a bounded number of open directories ([`OPEN`]).
     fn empty(&self, top: Level, keep: Keep<'_>) -> Result<()> {
         let mut levels = vec![top];
-        while let Some(level) = levels.last_mut() {
-            let Some(name) = level.names.next() else {
-                let (Some(done), Some(above)) = (levels.pop(), levels.last()) else { break };
-                self.drop_directory(&above.dir, &done)?;
+        let mut moved = 0u64;
+        loop {
+            let full = levels.len() >= OPEN;
+            let Some(level) = levels.last_mut() else { return Ok(()) };
+            let Some(name) = level.next()? else {
+                let (Some(done), Some(above)) = (levels.pop(), levels.last_mut()) else { return Ok(()) };
+                above.changed |= self.drop_directory(above.fd()?, &done)?;
                 continue;
             };
             let shown = format!("{}/{}", level.path, name.to_string_lossy());
             if keep(&shown) {
                 continue;
             }
-            let stat = fs::statat(&level.dir, &name, AtFlags::SYMLINK_NOFOLLOW);
-            let stat = stat.with_context(|| format!("look at {shown}"))?;
+            let stat = match fs::statat(level.fd()?, &name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat,
+                Err(Errno::NOENT) => continue,
+                Err(e) => return Err(e).with_context(|| format!("look at {shown}")),
+            };
             if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-                self.drop_file(level.dir.as_fd(), name.as_c_str(), &shown, &stat)?;
+                self.drop_file(level.fd()?, name.as_c_str(), &shown, &stat)?;
+                level.changed = true;
+                continue;
+            }
+            if full {
+                self.move_up(&mut levels, &name, &shown, &mut moved)?;
                 continue;
             }
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let below = match fs::openat2(&level.dir, &name, flags, Mode::empty(), ResolveFlags::NO_XDEV) {
+            let below = match fs::openat2(level.fd()?, &name, flags, Mode::empty(), ResolveFlags::NO_XDEV) {
                 Ok(below) => below,
                 Err(Errno::XDEV) => bail!("remove {shown}: {MOUNTED}"),
                 Err(e) => return Err(e).with_context(|| format!("open {shown}")),
             };
             levels.push(Level::of(below, name, shown)?);
         }
-        Ok(())
     }
 
-    fn drop_directory(&self, above: &OwnedFd, directory: &Level) -> Result<()> {
+    /// Moves the directory `name` of the deepest level to the top of the tree, where it is removed like everything else.
+    fn move_up(&self, levels: &mut [Level], name: &CString, shown: &str, moved: &mut u64) -> Result<()> {
+        let [top, .., deepest] = levels else { bail!("move {shown} up: it is not below {OPEN} directories") };
+        self.effect(shown, || format!("move {shown} up"))?;
+        loop {
+            let new = format!("{MOVED_UP}{moved}");
+            match fs::renameat_with(deepest.fd()?, name, top.fd()?, new, RenameFlags::NOREPLACE) {
+                // A name of an earlier attempt that was cut off.
+                Err(Errno::EXIST) => *moved += 1,
+                Err(Errno::BUSY | Errno::XDEV) => bail!("remove {shown}: {MOUNTED}"),
+                other => {
+                    other.with_context(|| format!("move {shown} up"))?;
+                    (top.changed, deepest.changed) = (true, true);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Removes an emptied directory; whether it went. One that contains what is kept stays.
+    fn drop_directory(&self, above: BorrowedFd<'_>, directory: &Level) -> Result<bool> {
         let path = &directory.path;
         self.effect(path, || format!("remove {path}"))?;
         match fs::unlinkat(above, &directory.name, AtFlags::REMOVEDIR) {
-            // It contains what is kept.
-            Ok(()) | Err(Errno::NOTEMPTY) => Ok(()),
+            Ok(()) => Ok(true),
+            Err(Errno::NOTEMPTY) => Ok(false),
             Err(e) => Err(e).with_context(|| format!("remove {path}")),
         }
     }
