@@ -31,8 +31,7 @@ pub fn locate(label: &str) -> Result<Vec<Place>> {
     for disk in names(Path::new("/sys/block"))? {
         let disk = Path::new("/sys/block").join(disk);
         let same = fs::canonicalize(&disk).is_ok_and(|d| d == root_disk);
-        // Loop, memory and device-mapper devices have no hardware behind them.
-        if same || !disk.join("device").exists() {
+        if same || !is_removable(&disk) {
             continue;
         }
         // A stick that is pulled between two looks is no fault of this device.
@@ -43,6 +42,22 @@ pub fn locate(label: &str) -> Result<Vec<Place>> {
         }
     }
     Ok(places)
+}
+
+/// Whether a person carries this disk (its sysfs directory) from device to device: a USB disk or an SD card. Every other
+/// disk may be filled by what runs on the device, as a pod with a raw volume does, and loop, memory and device-mapper
+/// devices have no hardware behind them.
+fn is_removable(disk: &Path) -> bool {
+    let Ok(hardware) = fs::canonicalize(disk.join("device")) else { return false };
+    let parts = || hardware.components().map(|part| part.as_os_str().to_string_lossy());
+    // The root hub of a USB bus is a directory `usbN` (drivers/usb/core/hcd.c).
+    let usb = parts().any(|part| {
+        part.strip_prefix("usb").is_some_and(|bus| !bus.is_empty() && bus.bytes().all(|b| b.is_ascii_digit()))
+    });
+    let read = |name: &str| fs::read_to_string(hardware.join(name)).unwrap_or_default();
+    // An eMMC chip is of type MMC (drivers/mmc/core/bus.c), and soldered in.
+    let card = parts().any(|part| part == "mmc_host") && read("type").trim() == "SD";
+    usb || card
 }
 
 /// Name of the disk with the root file system, for messages.
@@ -103,4 +118,38 @@ pub type SeedLocator<'a> = &'a dyn Fn(&str) -> anyhow::Result<Vec<Place>>;
 /// The boot partition of the device itself, as opposed to a stick.
 pub fn internal_partition(places: &[Place]) -> Option<BootPartition> {
     places.iter().find(|p| !p.removable).map(|p| p.partition.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn only_what_a_person_carries_is_removable() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = |name: &str, hardware: &str, kind: Option<&str>| {
+            let hardware = dir.path().join("devices").join(hardware);
+            fs::create_dir_all(&hardware).unwrap();
+            if let Some(kind) = kind {
+                fs::write(hardware.join("type"), format!("{kind}\n")).unwrap();
+            }
+            let disk = dir.path().join("block").join(name);
+            fs::create_dir_all(&disk).unwrap();
+            symlink(&hardware, disk.join("device")).unwrap();
+            is_removable(&disk)
+        };
+        let usb = "pci0000:00/0000:00:14.0/usb2/2-1/2-1:1.0/host6/target6:0:0/6:0:0:0";
+        assert!(disk("sda", usb, Some("0")));
+        assert!(disk("mmcblk0", "platform/soc/fe340000.mmc/mmc_host/mmc0/mmc0:aaaa", Some("SD")));
+        // Soldered in, inside the case, or somewhere else on a network.
+        assert!(!disk("mmcblk1", "platform/soc/fe330000.mmc/mmc_host/mmc1/mmc1:0001", Some("MMC")));
+        assert!(!disk("sdb", "pci0000:00/0000:00:17.0/ata1/host0/target0:0:0/0:0:0:0", Some("0")));
+        assert!(!disk("vdb", "pci0000:00/0000:00:05.0/virtio2", None));
+        assert!(!disk("nvme1n1", "pci0000:00/0000:00:06.0/nvme/nvme1", None));
+        assert!(!disk("sdc", "platform/host7/session1/target7:0:0/7:0:0:1", Some("0")));
+        assert!(!disk("usbdisk", "pci0000:00/usb-like/ata2", None));
+        fs::create_dir_all(dir.path().join("block/loop0")).unwrap();
+        assert!(!is_removable(&dir.path().join("block/loop0")));
+    }
 }
