@@ -5,13 +5,16 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use ipnet::IpNet;
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::names::is_dns_subdomain;
+use crate::names::{is_host_name, network};
 use crate::secret::Secret;
+use crate::unescape::resolved_bytes;
 
 /// A proxy for HTTP and, by CONNECT, for HTTPS. `Display` and `Debug` omit the credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +28,9 @@ pub struct Proxy {
 impl Proxy {
     /// Parses `http://[USER:PASSWORD@]HOST[:PORT]` (port 80).
     ///
+    /// What is accepted is a URL that Go reads as well, to the same parts (net/url, `parseAuthority`): where Go cannot
+    /// read `HTTPS_PROXY`, its programs connect directly, and say nothing.
+    ///
     /// # Errors
     /// A text with what was expected, never with what was found, which may contain a password.
     pub fn parse(text: &str) -> Result<Self, String> {
@@ -32,13 +38,24 @@ impl Proxy {
         if text.starts_with("https://") || text.starts_with("socks") {
             return Err("expected a proxy with http://; the traffic through it is encrypted all the same".to_owned());
         }
-        if !text.starts_with("http://") || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        let rest = text.strip_prefix("http://").ok_or_else(expected)?;
+        // A host has no @, so that the last one ends user and password.
+        if let Some((who, _)) = rest.rsplit_once('@')
+            && !is_user_info(who)
+        {
+            return Err(
+                "percent-encode these in user and password: % is %25, # is %23, / is %2F, ? is %3F, \\ is %5C, \
+                        a blank is %20"
+                    .to_owned(),
+            );
+        }
+        if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
             return Err(expected());
         }
         let url = Url::parse(text).map_err(|_| expected())?;
-        let rest = (url.path(), url.query(), url.fragment());
+        let parts = (url.path(), url.query(), url.fragment());
         let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else { return Err(expected()) };
-        if rest != ("/", None, None) || port == 0 {
+        if parts != ("/", None, None) || port == 0 || !is_server(host) {
             return Err(expected());
         }
         let credentials = match (url.username(), url.password()) {
@@ -47,6 +64,17 @@ impl Proxy {
             (user, Some(password)) => Some(Secret::new(format!("{user}:{password}"))),
         };
         Ok(Proxy { host: format!("{host}:{port}"), credentials })
+    }
+
+    /// Value of the header `Proxy-Authorization` (RFC 7617), over the same bytes as in Go, which need not be UTF-8;
+    /// none without credentials.
+    pub fn authorization(&self) -> Option<Zeroizing<String>> {
+        let credentials = self.credentials.as_ref()?.expose();
+        let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
+        // RFC 3986, 2.1.
+        let part = |text: &str| Zeroizing::new(resolved_bytes(text, b'%', 2, 16));
+        let whole = Zeroizing::new([part(user).as_slice(), b":", part(password).as_slice()].concat());
+        Some(Zeroizing::new(format!("Basic {}", *Zeroizing::new(STANDARD.encode(&*whole)))))
     }
 
     /// The whole URL, with credentials.
@@ -74,6 +102,24 @@ impl fmt::Display for Proxy {
     }
 }
 
+/// Whether user and password of a URL mean the same to Go and to WHATWG's rules, by which the URL is written: every %
+/// begins an escape, and nothing ends the authority.
+fn is_user_info(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let escape = |at: usize| bytes.get(at + 1..at + 3).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit));
+    bytes.iter().enumerate().all(|(at, b)| *b != b'%' || escape(at))
+        && !text.chars().any(|c| "/?#\\".contains(c) || c.is_whitespace() || c.is_control())
+}
+
+/// Whether the host of a URL, as WHATWG's parser gives it, is one that can be connected to, by its name or address.
+pub(crate) fn is_server(host: &str) -> bool {
+    let address = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    match address.parse::<IpAddr>() {
+        Ok(address) => !address.is_unspecified() && !address.is_multicast() && address == address.to_canonical(),
+        Err(_) => is_host_name(host),
+    }
+}
+
 /// Destinations that are reached without the proxy: one entry of `NO_PROXY`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Direct(String);
@@ -85,16 +131,21 @@ impl Direct {
     /// # Errors
     /// A text with what was expected, never with what was found, which may contain a password.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let good = match Rule::of(text) {
-            Rule::All | Rule::Range(_) | Rule::Address(..) => true,
-            Rule::Domain { suffix, port, .. } => {
-                let port = port.is_none_or(|p| p.parse::<u16>().is_ok_and(|p| p != 0));
-                let digits = suffix.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-                port && !digits && is_dns_subdomain(&suffix[1..])
-            }
+        // Go compares ports as text.
+        let is_port = |p: &String| p.parse::<u16>().is_ok_and(|n| n != 0 && n.to_string() == *p);
+        // Go takes an IPv4 address in IPv6's notation for the IPv4 address.
+        let own = |address: IpAddr| address == address.to_canonical();
+        let (good, brackets) = match Rule::of(text) {
+            Rule::All => (true, false),
+            Rule::Range(range) => (own(range.addr()), false),
+            Rule::Address(address, port) => (own(address) && port.iter().all(is_port), port.is_none()),
+            Rule::Domain { suffix, port, .. } => (port.iter().all(is_port) && is_host_name(&suffix[1..]), false),
         };
+        let text = text.to_ascii_lowercase();
+        // To Go, an address in brackets is a name unless a port follows.
+        let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).filter(|_| brackets);
         match good {
-            true => Ok(Direct(text.to_ascii_lowercase())),
+            true => Ok(Direct(bare.unwrap_or(&text).to_owned())),
             false => Err("expected a host, .DOMAIN, an address, ADDRESS/PREFIX, or *".to_owned()),
         }
     }
@@ -147,7 +198,7 @@ impl Rule {
         if entry == "*" {
             return Rule::All;
         }
-        if let Ok(range) = entry.parse() {
+        if let Some(range) = network(&entry) {
             return Rule::Range(range);
         }
         let (host, port) = match entry.rsplit_once(':') {
@@ -205,6 +256,43 @@ mod tests {
             assert_eq!(why, "expected http://HOST:PORT or http://USER:PASSWORD@HOST:PORT", "{bad}");
         }
         assert!(Proxy::parse("https://a:1").unwrap_err().starts_with("expected a proxy with http://"));
+    }
+
+    /// What Go cannot read, it does not use: it connects directly. tests/field/14-proxy-percent has more.
+    #[test]
+    fn every_accepted_proxy_is_one_to_go() {
+        for who in ["u:p%", "u:p%4", "u:p%G4", "u%zz:p", "%", "u:a/b", "u:a?b", "u:a#b", "u:a\\b", "u:a b", "u:a\tb"] {
+            let why = Proxy::parse(&format!("http://{who}@a:1")).unwrap_err();
+            assert!(why.starts_with("percent-encode these in user and password: % is %25, # is %23,"), "{who}: {why}");
+        }
+        for (written, url) in [
+            ("http://u:p%25@a:1", "http://u:p%25@a:1"),
+            ("http://u:p@ss:w@a:1", "http://u:p%40ss%3Aw@a:1"),
+            ("http://ü:{p}|^\"<>@a:1", "http://%C3%BC:%7Bp%7D%7C%5E%22%3C%3E@a:1"),
+            ("http://pro%78y.example:1", "http://proxy.example:1"),
+            ("http://my_proxy:1", "http://my_proxy:1"),
+            ("http://Bücher.example:1", "http://xn--bcher-kva.example:1"),
+            ("http://0x0a000001:1", "http://10.0.0.1:1"),
+        ] {
+            assert_eq!(*Proxy::parse(written).unwrap().url(), url, "{written}");
+        }
+        // Characters that WHATWG leaves in a host, and Go does not take, or a file of environment variables would not.
+        for bad in ["http://{a}:1", "http://a\"b:1", "http://a`b:1", "http://a,b:1", "http://*:1", "http://-a:1"] {
+            assert!(Proxy::parse(bad).is_err(), "{bad}");
+        }
+        for bad in ["http://0.0.0.0:1", "http://[::]:1", "http://224.0.0.1:1", "http://[::ffff:10.0.0.1]:1"] {
+            assert!(Proxy::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn authorization_is_over_the_bytes() {
+        let header = |url: &str| Proxy::parse(url).unwrap().authorization().map(|h| h.to_string());
+        assert_eq!(header("http://a:1"), None);
+        // Those of `Aladdin:open sesame` are in RFC 7617, section 2.
+        assert_eq!(header("http://Aladdin:open%20sesame@a:1").as_deref(), Some("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="));
+        assert_eq!(header("http://u:%E4@a:1").as_deref(), Some("Basic dTrk"));
+        assert_eq!(header("http://u@a:1").as_deref(), Some("Basic dTo="));
     }
 
     fn bypasses(host: &str, port: u16, direct: &[Direct]) -> bool {
@@ -270,6 +358,22 @@ mod tests {
     fn invalid_entries_are_rejected() {
         for bad in ["", " ", "a b", "a,b", "http://a", "10.0.0.0/33", "999.1.1.1", "a:x", "a:0", "*a", "-"] {
             assert!(Direct::parse(bad).is_err(), "{bad}");
+        }
+        // Go takes them, and they match nothing, or something else.
+        for bad in [
+            "10.0.0.1:x",
+            "010.0.0.0/8",
+            "[::1]:0",
+            "a:080",
+            "a:+80",
+            "::ffff:10.0.0.1",
+            "::ffff:10.0.0.0/104",
+            "fe80::1%eth0",
+        ] {
+            assert!(Direct::parse(bad).is_err(), "{bad}");
+        }
+        for (written, entry) in [("[fd00::1]", "fd00::1"), ("[FD00::1]:80", "[fd00::1]:80"), ("my_host", "my_host")] {
+            assert_eq!(Direct::parse(written).unwrap().as_str(), entry);
         }
     }
 }

@@ -4,7 +4,12 @@
 /// Replaces each `mark` that is followed by `digits` digits in base `radix` with the byte of that number. A mark
 /// without such digits stays. Invalid UTF-8 in the result is replaced.
 pub(crate) fn resolved(text: &str, mark: u8, digits: usize, radix: u32) -> String {
-    let (mut out, mut rest) = (Vec::new(), text.as_bytes());
+    String::from_utf8_lossy(&resolved_bytes(text, mark, digits, radix)).into_owned()
+}
+
+/// As [`resolved`], the bytes as they are.
+pub(crate) fn resolved_bytes(text: &str, mark: u8, digits: usize, radix: u32) -> Vec<u8> {
+    let (mut out, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
     while let Some((&first, after)) = rest.split_first() {
         let code = after.get(..digits).and_then(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, radix).ok());
         match code {
@@ -18,7 +23,7 @@ pub(crate) fn resolved(text: &str, mark: u8, digits: usize, radix: u32) -> Strin
             }
         }
     }
-    String::from_utf8_lossy(&out).into_owned()
+    out
 }
 
 #[cfg(test)]

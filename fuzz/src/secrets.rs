@@ -28,36 +28,43 @@ pub fn tokens(text: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// Where in a seed a Wi-Fi password and the credentials of a proxy stand, if they stand there in so many words.
+/// Where in a seed the passwords of Wi-Fi and registries and the credentials of a proxy stand, if they stand there in so
+/// many words. A registry's `auth` is left out: its twin might not be base64.
 pub fn passwords(seed: &str) -> Vec<Range<usize>> {
     let Ok(root) = DeTable::parse(seed) else { return Vec::new() };
-    let Some(network) = root.get_ref().get("network").and_then(|n| n.get_ref().as_table()) else { return Vec::new() };
+    let table = |name: &str| root.get_ref().get(name).and_then(|n| n.get_ref().as_table());
     let inner = |value: &toml::Spanned<DeValue<'_>>| {
         let Range { start, end } = value.span();
         let inner = start + 1..end.checked_sub(1)?;
         // Without escapes and line ends, what is between the quotes is the value.
         (seed.get(inner.clone()) == value.get_ref().as_str()).then_some(inner)
     };
+    let registries = table("registries").into_iter().flat_map(|all| all.values());
+    let registries = registries.filter_map(|one| one.get_ref().as_table()?.get("password").and_then(inner));
+    let Some(network) = table("network") else { return registries.collect() };
     let password = network.get("wifi").and_then(|w| w.get_ref().as_table()?.get("password")).and_then(inner);
     let credentials = network.get("proxy").and_then(inner).and_then(|url| {
         let start = url.start + "http://".len();
         let authority = seed.get(start..url.end)?.split(['/', '?', '#', '\\']).next()?;
         Some(start..start + authority.rfind('@')?)
     });
-    password.into_iter().chain(credentials).collect()
+    password.into_iter().chain(credentials).chain(registries).collect()
 }
 
-/// The same text with every letter and digit of `ranges` replaced by the next one of its class; `e` stays, which in a
-/// number without quotes means an exponent. One to one, so equal secrets stay equal.
+/// The same text with every letter and digit of `ranges` replaced by the next one of its class: decimal digits, the other
+/// hexadecimal ones, the other letters; `e` stays, which in a number without quotes means an exponent. One to one, so
+/// equal secrets stay equal, and a Wi-Fi key stays a key.
 pub fn twin(text: &str, ranges: impl IntoIterator<Item = Range<usize>>) -> String {
     let mut bytes = text.as_bytes().to_vec();
     for range in ranges {
         for byte in &mut bytes[range] {
             *byte = match *byte {
-                b'z' => b'a',
-                b'Z' => b'A',
+                b'z' => b'g',
+                b'Z' => b'G',
                 b'9' => b'0',
                 b'd' => b'f',
+                b'f' => b'a',
+                b'F' => b'A',
                 b'e' => b'e',
                 b if b.is_ascii_alphanumeric() => b + 1,
                 b => b,
@@ -93,12 +100,15 @@ mod tests {
         let seed = "[network]\nproxy = 'http://u:p@h:1'\nwifi = { ssid = \"s\", password = \"geheim 1\" }\n";
         let found: Vec<&str> = passwords(seed).into_iter().map(|r| &seed[r]).collect();
         assert_eq!(found, ["geheim 1", "u:p"]);
+        let seed = "[registries.'a.b']\nusername = 'u'\npassword = 'pw'\nauth = 'dTpw'\n";
+        let found: Vec<&str> = passwords(seed).into_iter().map(|r| &seed[r]).collect();
+        assert_eq!(found, ["pw"]);
     }
 
     #[test]
     fn a_twin_differs_in_the_secret_alone() {
         let secret = "é abcdef.".len().."é abcdef.09azde".len();
-        assert_eq!(twin("é abcdef.09azde", Some(secret)), "é abcdef.10bafe");
+        assert_eq!(twin("é abcdef.09azde", Some(secret)), "é abcdef.10bgfe");
         assert_eq!(count("aaaa", "aa"), 3);
     }
 }

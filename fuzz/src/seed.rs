@@ -54,7 +54,7 @@ pub fn run(input: &[u8]) {
 /// containerd can read what is written for it, and gets each mirror, in order.
 fn registries(seed: &Seed) {
     for registry in &seed.registries {
-        let text = hosts(&registry.mirrors, Some("/ca.crt"));
+        let text = hosts(registry, Some("/ca.crt"));
         let table: toml::Table = text.parse().expect("hosts.toml is TOML");
         let reported: Vec<&str> = table
             .get("host")
@@ -65,7 +65,7 @@ fn registries(seed: &Seed) {
             .collect();
         let mut want: Vec<&str> = registry.mirrors.iter().map(|m| m.url.as_str()).collect();
         want.sort_unstable();
-        assert_eq!(reported, want, "{text}");
+        assert_eq!(reported, want, "{}", *text);
     }
 }
 

@@ -17,7 +17,7 @@ use super::error::{self, Error};
 use super::resolve::Resolver;
 use super::response::{self, RequestLine};
 use crate::fault::Code;
-use crate::proxy::Via;
+use crate::proxy::{Proxy, Via};
 use crate::seed::{Endpoint, JoinToken};
 
 /// Longest time for one call, from connecting to the last byte: what client-go allows a connection alone, so that a
@@ -64,15 +64,23 @@ impl Client {
         let choice = via.clone();
         let proxy = move |url: &Url| -> Option<Url> {
             let proxy = choice.proxy_for(url.host_str()?, url.port_or_known_default()?)?;
-            Url::parse(&proxy.url()).ok()
+            Url::parse(&proxy.to_string()).ok()
         };
+        let mut proxy = reqwest::Proxy::custom(proxy);
+        // reqwest would replace what is not UTF-8.
+        if let Some(value) = via.proxy.as_ref().and_then(Proxy::authorization)
+            && let Ok(mut value) = HeaderValue::from_str(&value)
+        {
+            value.set_sensitive(true);
+            proxy = proxy.custom_http_auth(value);
+        }
         let http = reqwest::Client::builder()
             .use_preconfigured_tls(tls)
             .dns_resolver(Arc::new(Resolver))
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(CALL_TIMEOUT)
             .redirect(redirect::Policy::none())
-            .proxy(reqwest::Proxy::custom(proxy))
+            .proxy(proxy)
             .https_only(true)
             .build()
             .map_err(|e| Error::answer(Code::Cluster, format!("set up TLS: {}", error::remote(&e.to_string()))))?;

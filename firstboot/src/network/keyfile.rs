@@ -24,15 +24,21 @@ pub(crate) fn files(network: &Network, link: &Link) -> Vec<File> {
         let kind = if network.wifi.is_some() { "wifi" } else { "ethernet" };
         *text += &connection(ID, kind, link);
         if let Some(wifi) = &network.wifi {
-            let _ = write!(text, "\n[wifi]\nmode=infrastructure\nssid={}\nhidden=true\n", ssid(&wifi.ssid));
-            *text += "\n[wifi-security]\n";
-            // wpa-psk includes WPA3 where the network offers it.
-            *text += match wifi.security {
-                Security::Both => "key-mgmt=wpa-psk\n",
-                Security::Wpa2 => "key-mgmt=wpa-psk\npmf=1\n",
-                Security::Wpa3 => "key-mgmt=sae\n",
-            };
-            let _ = writeln!(text, "psk={}", *escaped(wifi.password.expose()));
+            let _ = write!(text, "\n[wifi]\nmode=infrastructure\nssid={}\n", ssid(&wifi.ssid));
+            if wifi.hidden {
+                *text += "hidden=true\n";
+            }
+            if let Some(password) = &wifi.password {
+                *text += "\n[wifi-security]\n";
+                // wpa-psk includes WPA3 where the network offers it.
+                *text += match wifi.security {
+                    Security::Both => "key-mgmt=wpa-psk\n",
+                    Security::Wpa2 | Security::Open => "key-mgmt=wpa-psk\npmf=1\n",
+                    Security::Wpa3 => "key-mgmt=sae\n",
+                };
+                // 64 hexadecimal digits are the key itself (nm-settings-keyfile(5), wifi-security.psk).
+                let _ = writeln!(text, "psk={}", *escaped(password.expose()));
+            }
         }
         *text += &addresses(network);
         return vec![profile(ID, &text)];
@@ -83,7 +89,13 @@ fn addresses(network: &Network) -> String {
             text += &format!("address{}={address}\n", number + 1);
         }
         if let Some(router) = network.gateway.iter().find(|g| of(g)) {
-            text += &format!("gateway={router}\n");
+            // Beyond the networks of the addresses a router is reached only where the route says that it is on the link.
+            text += &match network.is_on_link(*router) {
+                true => {
+                    format!("route1={},{router}\nroute1_options=onlink=true\n", if v4 { "0.0.0.0/0" } else { "::/0" })
+                }
+                false => format!("gateway={router}\n"),
+            };
         }
         let servers: String = network.dns.iter().filter(|d| of(d)).map(|d| format!("{d};")).collect();
         if !servers.is_empty() {

@@ -124,3 +124,27 @@ method=auto
 "
     );
 }
+
+#[test]
+fn wifi_networks_by_key_and_without_password() {
+    let key = "0123456789abcdef".repeat(4);
+    let lines = format!("wifi = {{ ssid = \"a\", password = \"{key}\", country = \"DE\", hidden = false }}");
+    let by_key = shown(&lines, Link::Name("wlan0".into()));
+    let part = format!("\nssid=a\n\n[wifi-security]\nkey-mgmt=wpa-psk\npmf=1\npsk={key}\n\n[ipv4]\n");
+    assert!(by_key.contains(&part), "{by_key}");
+    let open = shown("wifi = { ssid = \"a\", security = \"open\", country = \"DE\" }", Link::Name("wlan0".into()));
+    assert!(open.contains("\nssid=a\nhidden=true\n\n[ipv4]\n"), "{open}");
+}
+
+#[test]
+fn a_router_beyond_the_networks_is_on_the_link() {
+    let lines = "addresses = [\"203.0.113.9/32\", \"2001:db8::9/64\"]\ngateway = [\"192.0.2.1\", \"2001:db8:1::1\"]";
+    let text = shown(lines, Link::Name("eth0".into()));
+    for part in [
+        "\naddress1=203.0.113.9/32\nroute1=0.0.0.0/0,192.0.2.1\nroute1_options=onlink=true\n",
+        "\naddress1=2001:db8::9/64\nroute1=::/0,2001:db8:1::1\nroute1_options=onlink=true\n",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(!text.contains("gateway="), "{text}");
+}

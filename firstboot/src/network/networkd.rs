@@ -50,7 +50,7 @@ fn addresses(network: &Network) -> String {
     for address in &network.addresses {
         text += &format!("Address={address}\n");
     }
-    for router in &network.gateway {
+    for router in network.gateway.iter().filter(|r| !network.is_on_link(**r)) {
         text += &format!("Gateway={router}\n");
     }
     for server in &network.dns {
@@ -70,6 +70,10 @@ fn addresses(network: &Network) -> String {
     if network.has_router_ipv6() && !own_dns.is_empty() {
         text += "\n[IPv6AcceptRA]\n";
         text += own_dns;
+    }
+    // The kernel takes a router beyond the networks of the addresses only where it is said to be on the link.
+    for router in network.gateway.iter().filter(|r| network.is_on_link(**r)) {
+        text += &format!("\n[Route]\nGateway={router}\nGatewayOnLink=yes\n");
     }
     text
 }

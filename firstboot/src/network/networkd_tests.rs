@@ -138,3 +138,12 @@ UseDNS=no
 "
     );
 }
+
+#[test]
+fn a_router_beyond_the_networks_is_on_the_link() {
+    let lines = "addresses = [\"203.0.113.9/32\", \"2001:db8::9/64\"]\ngateway = [\"192.0.2.1\", \"2001:db8:1::1\"]\ndns = \"10.0.2.3\"";
+    let text = shown(lines, Link::Name("eth0".into()));
+    let end = "Address=203.0.113.9/32\nAddress=2001:db8::9/64\nDNS=10.0.2.3\n\n[Route]\nGateway=192.0.2.1\n\
+               GatewayOnLink=yes\n\n[Route]\nGateway=2001:db8:1::1\nGatewayOnLink=yes\n";
+    assert!(text.ends_with(end), "{text}");
+}

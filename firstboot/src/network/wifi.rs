@@ -31,17 +31,26 @@ pub(crate) fn file(wifi: &Wifi, interface: &str) -> File {
         Security::Wpa2 => ("WPA-PSK WPA-PSK-SHA256", 1),
         // WPA3 demands protected management frames.
         Security::Wpa3 => ("SAE", 2),
+        Security::Open => ("NONE", 0),
     };
     let mut text = Zeroizing::new(String::new());
     let _ = write!(
         text,
         "country={}\n# Either way of deriving the password element (WPA3 on 6 GHz has one only).\nsae_pwe=2\n\n\
-         network={{\n\tssid={}\n\t# Hidden networks are found by probe requests.\n\tscan_ssid=1\n\
-         \tkey_mgmt={methods}\n\tieee80211w={protected}\n\tpsk=\"{}\"\n}}\n",
+         network={{\n\tssid={}\n",
         wifi.country,
         ssid(&wifi.ssid),
-        wifi.password.expose()
     );
+    if wifi.hidden {
+        *text += "\t# Hidden networks are found by probe requests.\n\tscan_ssid=1\n";
+    }
+    let _ = write!(text, "\tkey_mgmt={methods}\n\tieee80211w={protected}\n");
+    if let Some(password) = &wifi.password {
+        // A key stands without quotation marks, a passphrase in them, whatever characters it has.
+        let mark = if Wifi::is_key(password) { "" } else { "\"" };
+        let _ = writeln!(text, "\tpsk={mark}{}{mark}", password.expose());
+    }
+    *text += "}\n";
     File::secret(path(interface), &text)
 }
 
@@ -70,8 +79,8 @@ mod tests {
     use crate::secret::Secret;
 
     fn wifi(ssid: &str, security: Security) -> Wifi {
-        let password = Secret::new("it's #1 \"\\secret".to_owned());
-        Wifi { ssid: ssid.into(), password, country: "DE".into(), security }
+        let password = Some(Secret::new("it's #1 \"\\secret".to_owned()));
+        Wifi { ssid: ssid.into(), password, country: "DE".into(), security, hidden: true }
     }
 
     #[test]
@@ -97,5 +106,21 @@ mod tests {
         assert!(text("12", Security::Wpa2).contains("\tssid=3132\n"));
         assert!(text("a\"b", Security::Wpa3).contains("\tssid=612262\n"));
         assert!(text("a", Security::Wpa3).contains("\tkey_mgmt=SAE\n\tieee80211w=2\n"));
+    }
+
+    #[test]
+    fn a_key_and_an_open_network() {
+        let key = Wifi {
+            password: Some(Secret::new("0123456789abcdef".repeat(4))),
+            hidden: false,
+            ..wifi("a", Security::Wpa2)
+        };
+        assert!(file(&key, "w").text.ends_with(
+            "network={\n\tssid=\"a\"\n\tkey_mgmt=WPA-PSK WPA-PSK-SHA256\n\tieee80211w=1\n\
+                 \tpsk=0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\n}\n"
+        ));
+        let open = Wifi { password: None, hidden: false, ..wifi("a", Security::Open) };
+        let end = "network={\n\tssid=\"a\"\n\tkey_mgmt=NONE\n\tieee80211w=0\n}\n";
+        assert!(file(&open, "w").text.ends_with(end));
     }
 }

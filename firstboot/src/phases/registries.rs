@@ -5,8 +5,9 @@
 use crate::host::Host;
 use crate::host::managed_files::{self, Changes, File};
 use crate::paths::REGISTRIES;
-use crate::seed::{Mirror, Registry};
+use crate::seed::Registry;
 use anyhow::Result;
+use zeroize::Zeroizing;
 
 /// Whether firstboot configured exactly these registries.
 pub(super) fn hold(host: &Host, registries: &[Registry]) -> Result<bool> {
@@ -29,7 +30,11 @@ pub(super) fn files(registries: &[Registry]) -> Vec<File> {
         let name = if registry.name == "*" { "_default" } else { &registry.name };
         let ca_path = format!("{REGISTRIES}/{name}/ca.crt");
         let ca = registry.ca.as_ref().map(|_| ca_path.as_str());
-        files.push(File::public(format!("{REGISTRIES}/{name}/hosts.toml"), &hosts(&registry.mirrors, ca)));
+        let (path, text) = (format!("{REGISTRIES}/{name}/hosts.toml"), hosts(registry, ca));
+        files.push(match registry.auth {
+            Some(_) => File::secret(path, &text),
+            None => File::public(path, &text),
+        });
         if let Some(pem) = &registry.ca {
             // Text before the first certificate is skipped by all who read PEM (RFC 7468, 2).
             files.push(File::public(ca_path, pem));
@@ -39,21 +44,36 @@ pub(super) fn files(registries: &[Registry]) -> Vec<File> {
 }
 
 /// `hosts.toml`; `ca` is the path of the CA's file. The registry itself comes after the mirrors by itself; its name says what its server is.
-pub fn hosts(mirrors: &[Mirror], ca: Option<&str>) -> String {
+///
+/// Credentials are a header. containerd sends it to the host that it is written for, and to the server of tokens that
+/// this host names (core/remotes/docker/authorizer.go, `WithAuthHeader`); a token takes the header's place then. HTTP
+/// clients of Go drop it where a redirect leads to another host. The setting `registry.configs`, which had credentials
+/// before, is deprecated, and would stand in a file that anybody may read.
+pub fn hosts(registry: &Registry, ca: Option<&str>) -> Zeroizing<String> {
     let ca = ca.map(|path| format!("ca = \"{path}\"\n")).unwrap_or_default();
-    if mirrors.is_empty() {
-        return ca;
+    let mut text = Zeroizing::new(String::new());
+    // The name is written as net/http has it: `Authorization` of a token has to replace it, not to stand beside it.
+    let header = |text: &mut String, table: &str| {
+        if let Some(auth) = &registry.auth {
+            *text += &format!("\n[{table}]\nAuthorization = \"Basic ");
+            *text += auth.expose();
+            *text += "\"\n";
+        }
+    };
+    if registry.mirrors.is_empty() {
+        *text += &ca;
+        header(&mut text, "header");
     }
-    let mut text = String::new();
-    for mirror in mirrors {
+    for mirror in &registry.mirrors {
         // A mirror is asked for images and for what a tag stands for; nothing is pushed to it.
-        text += &format!("\n[host.\"{}\"]\ncapabilities = [\"pull\", \"resolve\"]\n", mirror.url);
+        *text += &format!("\n[host.\"{}\"]\ncapabilities = [\"pull\", \"resolve\"]\n", mirror.url);
         if mirror.whole_path {
-            text += "override_path = true\n";
+            *text += "override_path = true\n";
         }
         if mirror.is_https() {
-            text += &ca;
+            *text += &ca;
         }
+        header(&mut text, &format!("host.\"{}\".header", mirror.url));
     }
     text
 }
@@ -62,13 +82,21 @@ pub fn hosts(mirrors: &[Mirror], ca: Option<&str>) -> String {
 mod tests {
     use super::*;
     use crate::host::fake::Fake;
+    use crate::secret::Secret;
+    use crate::seed::Mirror;
 
     fn registry(name: &str, mirrors: &[&str], ca: bool) -> Registry {
         Registry {
             name: name.into(),
             mirrors: mirrors.iter().map(|m| Mirror::parse(m).unwrap()).collect(),
             ca: ca.then(|| "-----BEGIN CERTIFICATE-----\n".into()),
+            auth: None,
         }
+    }
+
+    /// With credentials: `u:p` in base64.
+    fn with_auth(registry: Registry) -> Registry {
+        Registry { auth: Some(Secret::new("dTpw".into())), ..registry }
     }
 
     fn shown(registries: &[Registry]) -> String {
@@ -113,6 +141,49 @@ capabilities = [\"pull\", \"resolve\"]
             "644 /etc/containerd/certs.d/registry.example:5000/hosts.toml\n# Written by firstboot.\nca = \
              \"/etc/containerd/certs.d/registry.example:5000/ca.crt\"\n644 "
         ));
+    }
+
+    #[test]
+    fn credentials_are_for_mirrors_or_for_the_registry_itself() {
+        let mirrors = ["https://a.example", "https://b.example/v2/hub"];
+        assert_eq!(
+            shown(&[
+                with_auth(registry("docker.io", &mirrors, false)),
+                with_auth(registry("registry.example", &[], true)),
+                with_auth(registry("quay.io", &[], false)),
+            ]),
+            "\
+600 /etc/containerd/certs.d/docker.io/hosts.toml
+# Written by firstboot.
+
+[host.\"https://a.example\"]
+capabilities = [\"pull\", \"resolve\"]
+
+[host.\"https://a.example\".header]
+Authorization = \"Basic dTpw\"
+
+[host.\"https://b.example/v2/hub\"]
+capabilities = [\"pull\", \"resolve\"]
+override_path = true
+
+[host.\"https://b.example/v2/hub\".header]
+Authorization = \"Basic dTpw\"
+600 /etc/containerd/certs.d/registry.example/hosts.toml
+# Written by firstboot.
+ca = \"/etc/containerd/certs.d/registry.example/ca.crt\"
+
+[header]
+Authorization = \"Basic dTpw\"
+644 /etc/containerd/certs.d/registry.example/ca.crt
+# Written by firstboot.
+-----BEGIN CERTIFICATE-----
+600 /etc/containerd/certs.d/quay.io/hosts.toml
+# Written by firstboot.
+
+[header]
+Authorization = \"Basic dTpw\"
+"
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
 use super::reader::{Reader, Value, misplaced, quoted};
+use crate::names;
 
 /// Keys of `[harden]`.
 pub(super) const KEYS: [&str; 5] = ["open", "kubelet-from", "egress", "sysctl", "modules"];
@@ -117,9 +118,15 @@ impl fmt::Display for OpenPort {
 pub(super) fn source(text: &str) -> Result<IpNet, String> {
     let expected = || "expected an address or a network, as in 10.0.0.7, 10.0.0.0/24 or 2001:db8::/64".to_owned();
     let net = match text.contains('/') {
-        true => text.parse::<IpNet>().map_err(|_| expected())?,
+        true => names::network(text).ok_or_else(expected)?,
         false => IpNet::from(text.parse::<std::net::IpAddr>().map_err(|_| expected())?),
     };
+    // A packet's source is one or the other, and sshd and nft read such a network differently.
+    if net.addr() != net.addr().to_canonical() {
+        return Err(
+            "expected an IPv4 address or network as such, as in 10.0.0.0/24, not within an IPv6 address".to_owned()
+        );
+    }
     match net.trunc() == net {
         true => Ok(net),
         false => Err("expected a network without bits behind its prefix, as in 10.0.0.0/24".to_owned()),

@@ -21,6 +21,7 @@ mod registries;
 mod tables;
 mod text;
 mod types;
+mod wifi;
 
 #[cfg(test)]
 mod field_tests;
@@ -49,9 +50,10 @@ pub use kubelet::Kubelet;
 #[cfg(test)]
 pub(crate) use kubelet::is_kubelet_field;
 pub use model::{Cluster, Node, Seed, SeedRequest, Trust};
-pub use network::{Interface, Network, Security, Time, Wifi};
+pub use network::{Interface, Network, Time};
 pub use registries::{Mirror, Registry};
 pub use types::{CaPin, Cni, DEFAULT_PORT, Endpoint, JoinToken, NodeLabel, NodeName, Role, Taint, may_show};
+pub use wifi::{Security, Wifi};
 
 /// Largest seed that is read, bytes.
 pub const MAX_SIZE: usize = 64 * 1024;
@@ -63,7 +65,7 @@ pub const KEYS: &[(&str, &[&str])] = &[
     ("cluster", &cluster::CLUSTER_KEYS),
     ("node", &node::NODE_KEYS),
     ("network", &read_network::NETWORK_KEYS),
-    ("network.wifi", &read_network::WIFI_KEYS),
+    ("network.wifi", &wifi::KEYS),
     ("time", &read_network::TIME_KEYS),
     ("kubelet", &kubelet::KEYS),
     ("registries", &registries::KEYS),

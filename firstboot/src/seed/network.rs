@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What `[network]` and `[time]` may say: links, addresses, Wi-Fi.
+//! What `[network]` and `[time]` may say: links and addresses.
 //!
 //! Messages of `parse` say what was expected, never what was found.
 
@@ -8,9 +8,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::names::is_dns_subdomain;
+use super::wifi::Wifi;
+use crate::names::{self, is_dns_subdomain};
 use crate::proxy::Via;
-use crate::secret::Secret;
 
 /// Table `[network]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +50,11 @@ impl Default for Network {
 }
 
 impl Network {
+    /// Whether a router is in no network of the addresses, so that it has to be said to be on the link all the same.
+    pub fn is_on_link(&self, router: IpAddr) -> bool {
+        !is_link_local(router) && !self.addresses.iter().any(|a| a.contains(&router))
+    }
+
     /// Addresses under which the node is known to the cluster, at most one of each family; empty where they are left to
     /// DHCP, and with it to kubelet.
     pub fn node_ips(&self) -> Vec<IpAddr> {
@@ -84,8 +89,15 @@ impl Interface {
                 true => Err("expected the MAC address of one interface".to_owned()),
             };
         }
+        // networkd reads `*`, `?`, `[…]`, `!` and blanks as a pattern (systemd.network(5), Name=). The kernel keeps the
+        // last three words for directories of settings and for itself.
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-        match (1..16).contains(&text.len()) && text.bytes().all(plain) && !["lo", ".", ".."].contains(&text) {
+        let taken = ["lo", ".", "..", "all", "default"].contains(&text);
+        let vlan = |(_, id): (&str, &str)| id.parse::<u16>().is_ok_and(|id| (1..=4094).contains(&id));
+        if text.rsplit_once('.').is_some_and(vlan) {
+            return Err("expected the interface below the VLAN, as in interface = \"eth0\" and vlan = 42".to_owned());
+        }
+        match (1..16).contains(&text.len()) && text.bytes().all(plain) && !taken {
             true => Ok(Interface::Name(text.to_owned())),
             false => Err("expected an interface name as in eth0, or a MAC address as in 02:00:5e:00:53:01".to_owned()),
         }
@@ -109,79 +121,25 @@ impl fmt::Display for Interface {
     }
 }
 
-/// `[network] wifi`. `Debug` leaves the password out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wifi {
-    /// Name of the Wi-Fi network, 1 to 32 bytes.
-    pub ssid: String,
-    /// WPA passphrase, 8 to 63 printable ASCII characters.
-    pub password: Secret<String>,
-    /// Country whose rules for Wi-Fi hold, ISO 3166-1 alpha-2, upper case.
-    pub country: String,
-    /// Which generations of WPA are accepted.
-    pub security: Security,
-}
-
-/// Which generations of WPA (personal) are accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Security {
-    /// WPA2 or WPA3, whatever the network offers.
-    Both,
-    /// WPA2 alone.
-    Wpa2,
-    /// WPA3 alone: no fallback to WPA2 for an attacker who imitates the network.
-    Wpa3,
-}
-
-impl Security {
-    /// Reads `wpa2`, `wpa3` or `wpa2+wpa3`.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "wpa2+wpa3" => Ok(Security::Both),
-            "wpa2" => Ok(Security::Wpa2),
-            "wpa3" => Ok(Security::Wpa3),
-            _ => Err("expected \"wpa2+wpa3\", \"wpa2\" or \"wpa3\"".to_owned()),
-        }
-    }
-}
-
-/// Reads a network's name: IEEE 802.11, 1 to 32 bytes. A line end or NUL in it would be a mistake, not a name.
-pub(super) fn ssid(text: &str) -> Result<String, String> {
-    match (1..=32).contains(&text.len()) && !text.chars().any(char::is_control) {
-        true => Ok(text.to_owned()),
-        false => Err("expected the network's name, 1 to 32 bytes".to_owned()),
-    }
-}
-
-/// Reads a passphrase: IEEE 802.11, 8 to 63 printable ASCII characters.
-pub(super) fn passphrase(text: &str) -> Result<Secret<String>, String> {
-    match (8..=63).contains(&text.len()) && text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
-        true => Ok(Secret::new(text.to_owned())),
-        false => Err("expected a passphrase, 8 to 63 ASCII characters".to_owned()),
-    }
-}
-
-/// Reads a country code, in either case.
-pub(super) fn country(text: &str) -> Result<String, String> {
-    match text.len() == 2 && text.bytes().all(|b| b.is_ascii_alphabetic()) {
-        true => Ok(text.to_ascii_uppercase()),
-        false => Err("expected two letters, as in DE".to_owned()),
-    }
-}
-
 /// Reads `ADDRESS/PREFIX`, an address that one device can have.
 pub(super) fn device_address(text: &str) -> Result<IpNet, String> {
     let expected = || "expected an address with the prefix length of its network, as in 192.0.2.10/24".to_owned();
-    let net: IpNet = text.parse().map_err(|_| expected())?;
+    let net = names::network(text).ok_or_else(expected)?;
+    if net.addr() != net.addr().to_canonical() {
+        return Err("expected an IPv4 address as such, as in 192.0.2.10/24, not within an IPv6 address".to_owned());
+    }
+    if matches!(net.addr(), IpAddr::V4(a) if a.is_link_local()) || is_link_local(net.addr()) {
+        // validateNodeIP, pkg/kubelet/kubelet_node_status.go; of IPv6 the kernel gives itself one besides.
+        return Err("expected no link-local address: kubelet takes none for its node's".to_owned());
+    }
     let lone = net.prefix_len() + 1 >= net.max_prefix_len();
     let reserved = match net.addr() {
         IpAddr::V4(a) => {
-            !lone && (a == net.network() || a == net.broadcast()) || a.is_unspecified() || a.octets()[0] >= 224
+            !lone && (a == net.network() || a == net.broadcast())
+                || [0, 127].contains(&a.octets()[0])
+                || a.octets()[0] >= 224
         }
-        // Link-local ones are the kernel's to give.
-        IpAddr::V6(a) => {
-            !lone && a == net.network() || a.is_unspecified() || a.is_multicast() || is_link_local(a.into())
-        }
+        IpAddr::V6(a) => !lone && a == net.network() || a.is_unspecified() || a.is_multicast(),
     };
     match reserved || net.addr().is_loopback() || net.prefix_len() == 0 {
         false => Ok(net),
@@ -189,11 +147,24 @@ pub(super) fn device_address(text: &str) -> Result<IpNet, String> {
     }
 }
 
-/// Reads the address of a router or name server.
-pub(super) fn server_address(text: &str) -> Result<IpAddr, String> {
+/// Reads the address of a router.
+pub(super) fn router(text: &str) -> Result<IpAddr, String> {
     let address: Option<IpAddr> = text.parse().ok();
-    let address = address.filter(|a| !a.is_unspecified() && !a.is_multicast() && !a.is_loopback());
-    address.ok_or("expected an IP address, as in 192.0.2.1".to_owned())
+    address.filter(|a| is_one_server(*a)).ok_or("expected an IP address, as in 192.0.2.1".to_owned())
+}
+
+/// Reads the address of a name server.
+pub(super) fn name_server(text: &str) -> Result<IpAddr, String> {
+    match router(text)? {
+        // resolv.conf(5) would need the interface with it.
+        address if is_link_local(address) => Err("expected an address that is valid beyond its link".to_owned()),
+        address => Ok(address),
+    }
+}
+
+/// Whether it can be another host's: no IPv4 address in IPv6's notation, which programs read as the one or the other.
+fn is_one_server(a: IpAddr) -> bool {
+    !a.is_unspecified() && !a.is_multicast() && !a.is_loopback() && a == a.to_canonical()
 }
 
 /// Whether it is an IPv6 address of one link, fe80::/10.
@@ -205,7 +176,8 @@ pub(super) fn is_link_local(address: IpAddr) -> bool {
 pub(super) fn time_server(text: &str) -> Result<String, String> {
     let name = text.to_ascii_lowercase();
     let digits = name.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    match name.parse::<IpAddr>().is_ok() || (!digits && is_dns_subdomain(&name)) {
+    let address = name.parse::<IpAddr>().is_ok_and(|a| is_one_server(a) && !is_link_local(a));
+    match address || (!digits && is_dns_subdomain(&name)) {
         true => Ok(name),
         false => Err("expected a host name or an IP address, as in ntp.example.com".to_owned()),
     }

@@ -17,8 +17,29 @@ impl Reader {
         let role = table.get("role").map_or(Some(Role::Edge), |v| self.string(v, "role", "node", Role::parse));
         let cni = table.get("cni").map_or(Some(Cni::Auto), |v| self.string(v, "cni", "node", Cni::parse));
         let labels = table.get("labels").map_or(Some(Vec::new()), |v| self.labels(v));
-        let taints = table.get("taints").map_or(Some(Vec::new()), |v| self.strings(v, "taints", "node", Taint::parse));
+        let taints = table.get("taints").map_or(Some(Vec::new()), |v| self.taints(v));
         Some(Node { name, role: role?, cni: cni?, labels: labels?, taints: taints? })
+    }
+
+    /// kubelet ends over a second taint with the same key and effect (`ParseTaints`, pkg/util/taints/taints.go).
+    fn taints(&mut self, value: &Value<'_>) -> Option<Vec<Taint>> {
+        let taints = self.strings(value, "taints", "node", Taint::parse)?;
+        let items = value.get_ref().as_array();
+        let place = |number: usize| items.and_then(|a| a.get(number)).map_or(value.span().start, |v| v.span().start);
+        let before = self.errors.len();
+        for (number, taint) in taints.iter().enumerate() {
+            let same = |other: &Taint| (&other.key, &other.effect) == (&taint.key, &taint.effect);
+            if let Some(first) = taints[..number].iter().position(same) {
+                let line = self.line(place(first));
+                let (key, effect) = (quoted(&taint.key), &taint.effect);
+                let text = format!(
+                    "taints in [node] has key {key} with effect {effect} twice, first in line {line}: keep one, kubelet \
+                     takes no two values for it"
+                );
+                self.error(place(number), Code::ConflictingKeys, text);
+            }
+        }
+        (self.errors.len() == before).then_some(taints)
     }
 
     fn labels(&mut self, value: &Value<'_>) -> Option<Vec<NodeLabel>> {

@@ -8,15 +8,13 @@ use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
 
 use super::model::Cluster;
-use super::network::{self, Interface, Network, Security, Time, Wifi};
+use super::network::{self, Interface, Network, Time};
 use super::reader::{Reader, Value};
 use crate::proxy::{Direct, Proxy, Via};
 
 /// Keys of `[network]`.
 pub(super) const NETWORK_KEYS: [&str; 9] =
     ["interface", "dhcp", "addresses", "gateway", "dns", "vlan", "wifi", "proxy", "no-proxy"];
-/// Keys of `[network.wifi]`.
-pub(super) const WIFI_KEYS: [&str; 4] = ["ssid", "password", "country", "security"];
 /// Keys of `[time]`.
 pub(super) const TIME_KEYS: [&str; 1] = ["servers"];
 
@@ -31,12 +29,14 @@ impl Reader {
         self.unknown_keys("network", table, &NETWORK_KEYS);
         let before = self.errors.len();
         let interface = table.get("interface").map(|v| self.string(v, "interface", "network", Interface::parse));
-        let mut list = |key: &str| table.get(key).map_or(Some(Vec::new()), |v| self.ip_list(v, key));
-        let (gateway, dns) = (list("gateway"), list("dns"));
+        let mut list = |key: &str, read: fn(&str) -> Result<IpAddr, String>| {
+            table.get(key).map_or(Some(Vec::new()), |v| self.strings(v, key, "network", read))
+        };
+        let (gateway, dns) = (list("gateway", network::router), list("dns", network::name_server));
         let addresses = table
             .get("addresses")
             .map_or(Some(Vec::new()), |v| self.strings(v, "addresses", "network", network::device_address));
-        let dhcp = table.get("dhcp").map(|v| self.boolean(v, "dhcp"));
+        let dhcp = table.get("dhcp").map(|v| self.boolean(v, "dhcp", "network"));
         let vlan = table.get("vlan").map(|v| self.vlan(v));
         let wifi = table.get("wifi").map(|v| self.wifi(v));
         let proxy = table.get("proxy").map(|v| self.proxy(v));
@@ -64,13 +64,9 @@ impl Reader {
         Some(network)
     }
 
-    fn ip_list(&mut self, value: &Value<'_>, key: &str) -> Option<Vec<IpAddr>> {
-        self.strings(value, key, "network", network::server_address)
-    }
-
-    fn boolean(&mut self, value: &Value<'_>, key: &str) -> Option<bool> {
+    pub(super) fn boolean(&mut self, value: &Value<'_>, key: &str, table: &str) -> Option<bool> {
         if value.get_ref().as_bool().is_none() {
-            self.error(value.span().start, Code::BadValue, format!("{key} in [network] must be true or false"));
+            self.error(value.span().start, Code::BadValue, format!("{key} in [{table}] must be true or false"));
         }
         value.get_ref().as_bool()
     }
@@ -93,30 +89,6 @@ impl Reader {
             self.secrets.push(value.span());
         }
         Some(proxy)
-    }
-
-    fn wifi(&mut self, value: &Value<'_>) -> Option<Wifi> {
-        let Some(table) = value.get_ref().as_table() else {
-            let text = "wifi in [network] must be a table: wifi = { ssid = \"…\", password = \"…\", country = \"DE\" }";
-            self.error(value.span().start, Code::BadValue, text);
-            return None;
-        };
-        self.unknown_keys("network.wifi", table, &WIFI_KEYS);
-        if let Some(missing) = WIFI_KEYS[..3].iter().find(|k| !table.contains_key(**k)) {
-            self.error(value.span().start, Code::MissingKey, format!("{missing} is missing in [network.wifi]"));
-        }
-        if let Some(password) = table.get("password") {
-            self.secrets.push(password.span());
-        }
-        let wifi = "network.wifi";
-        let ssid = table.get("ssid").and_then(|v| self.string(v, "ssid", wifi, network::ssid));
-        let password = table.get("password").and_then(|v| self.string(v, "password", wifi, network::passphrase));
-        let country = table.get("country").and_then(|v| self.string(v, "country", wifi, network::country));
-        let security = match table.get("security") {
-            Some(v) => self.string(v, "security", wifi, Security::parse),
-            None => Some(Security::Both),
-        };
-        Some(Wifi { ssid: ssid?, password: password?, country: country?, security: security? })
     }
 
     /// Whether some API server can be reached at all: an address alone leads no further than its own network.
@@ -181,10 +153,17 @@ fn consistent(network: &Network) -> Result<(), (&'static str, Code, String)> {
             let text = format!("gateway in [network] is an {family} address, but addresses has none of that family");
             return Err(("gateway", Code::ConflictingKeys, text));
         }
-        if !network::is_link_local(*router) && !own.iter().any(|a| a.contains(router)) {
-            let text = format!("gateway in [network] is within no network of addresses ({family})");
+        // The kernel takes neither for a router (fib_check_nh, net/ipv4/fib_semantics.c).
+        let edge = |a: &&IpNet| a.prefix_len() < 31 && (a.network() == *router || a.broadcast() == *router);
+        if router.is_ipv4() && own.iter().any(edge) {
+            let text = "gateway in [network] is the network's own address or its broadcast address".to_owned();
             return Err(("gateway", Code::ConflictingKeys, text));
         }
+    }
+    let of_vlan = network.vlan.map(|id| Interface::Name(format!("vlan{id}")));
+    if of_vlan.is_some() && of_vlan == network.interface {
+        let text = "interface in [network] is the name of the VLAN's own interface: name the one below it".to_owned();
+        return Err(("interface", Code::ConflictingKeys, text));
     }
     if network.via.proxy.is_none() && !network.via.direct.is_empty() {
         return Err(("no-proxy", Code::ConflictingKeys, "no-proxy in [network] says nothing without proxy".to_owned()));

@@ -27,8 +27,13 @@ pub(super) struct Reader {
 }
 
 impl Reader {
+    /// Line of a byte offset, from 1.
+    pub(super) fn line(&self, offset: usize) -> usize {
+        1 + self.ends.partition_point(|end| *end < offset)
+    }
+
     pub(super) fn error(&mut self, offset: usize, code: Code, text: impl Into<String>) {
-        let line = 1 + self.ends.partition_point(|end| *end < offset);
+        let line = self.line(offset);
         self.errors.push(Error { code, line: Some(line), text: text.into() });
     }
 

@@ -4,9 +4,12 @@
 
 use super::redact::DeviceSecrets;
 use crate::host::{Host, STATE_DIR};
-use crate::paths::{KUBELET_CONF, PKI, PROXY_ENV};
+use crate::paths::{KUBELET_CONF, PKI, PROXY_ENV, REGISTRIES};
 use crate::seed;
 use crate::unescape::resolved;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
 
 /// Directories of files with `psk=…` and similar lines: wpa_supplicant's, NetworkManager's.
 const WIFI_DIRS: [&str; 2] = ["/etc/wpa_supplicant", "/etc/NetworkManager/system-connections"];
@@ -20,11 +23,14 @@ pub fn collect_secrets(host: &Host, seed: Option<&[u8]>) -> DeviceSecrets {
     let mut secrets = DeviceSecrets::default();
     if let Some(seed) = seed.and_then(|bytes| seed::parse(bytes).ok()) {
         secrets.add(seed.cluster.token.secret());
-        if let Some(wifi) = &seed.network.wifi {
-            secrets.add(wifi.password.expose());
+        if let Some(password) = seed.network.wifi.as_ref().and_then(|wifi| wifi.password.as_ref()) {
+            secrets.add(password.expose());
         }
         if let Some(proxy) = &seed.network.via.proxy {
             add_credentials(&mut secrets, &proxy.url());
+        }
+        for auth in seed.registries.iter().filter_map(|registry| registry.auth.as_ref()) {
+            add_basic(&mut secrets, auth.expose());
         }
     }
     let read = |path: &str| host.read(path).ok().flatten().map(|b| String::from_utf8_lossy(&b).into_owned());
@@ -42,6 +48,11 @@ pub fn collect_secrets(host: &Host, seed: Option<&[u8]>) -> DeviceSecrets {
     for line in read(PROXY_ENV).iter().flat_map(|text| text.lines()) {
         add_credentials(&mut secrets, line);
     }
+    for text in in_dir(REGISTRIES).into_iter().filter_map(|directory| read(&format!("{directory}/hosts.toml"))) {
+        for auth in text.lines().filter_map(|line| line.strip_prefix("Authorization = \"Basic ")?.strip_suffix('"')) {
+            add_basic(&mut secrets, auth);
+        }
+    }
     let keys = KEY_DIRS.iter().flat_map(|f| in_dir(f)).chain([KUBELET_CONF.to_owned()]);
     // Other files of firstboot in these directories contain no key; reading them costs little.
     for text in keys.filter(|path| !path.ends_with("/journal")).filter_map(|path| read(&path)) {
@@ -57,6 +68,18 @@ fn add_value(secrets: &mut DeviceSecrets, value: &str) {
     secrets.add(&bare.replace("\\s", " ").replace("\\\\", "\\"));
     // The notation in a log or a JSON document.
     secrets.add(&bare.replace('\\', "\\\\").replace('"', "\\\""));
+}
+
+/// Adds `USER:PASSWORD` in base64 (RFC 7617) and the password itself.
+fn add_basic(secrets: &mut DeviceSecrets, auth: &str) {
+    secrets.add(auth);
+    let whole = Zeroizing::new(STANDARD.decode(auth).unwrap_or_default());
+    let whole = Zeroizing::new(String::from_utf8_lossy(&whole).into_owned());
+    if let Some((_, password)) = whole.split_once(':') {
+        secrets.add(password);
+        // The notation in a log or a JSON document.
+        secrets.add(&password.replace('\\', "\\\\").replace('"', "\\\""));
+    }
 }
 
 /// Adds the password of a URL, or the user part where there is no password, verbatim and percent-decoded. A user name

@@ -11,6 +11,9 @@ use std::io::Read;
 const TOKEN: &str = "0123456789abcdef";
 const WIFI: &str = "it's my #1 \"network";
 const PROXY: &str = "p%40ss;word";
+const REGISTRY: &str = "r\"gistry;pw";
+/// Base64 of `edge:` and [`REGISTRY`].
+const BASIC: &str = "ZWRnZTpyImdpc3RyeTtwdw==";
 const BEARER: &str = "opaque-bearer-4711";
 const JWT: &str = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJub2RlIn0.c2lnbmF0dXJl";
 /// Base64 of "-----BEGIN EC PRIVATE KEY-----…", as in kubeconfigs.
@@ -30,6 +33,9 @@ fn planted_secrets() -> Vec<&'static str> {
         "#1 \\\"net",
         PROXY,
         "p@ss;word",
+        REGISTRY,
+        "r\\\"gistry",
+        BASIC,
         BEARER,
         JWT,
         "c2lnbmF0dXJl",
@@ -51,6 +57,8 @@ fn planted() -> String {
          {{\"msg\":\"psk it's my #1 \\\"network was refused\"}}\n\
          proxyconnect http://edge:{PROXY}@proxy.example:3128/x: refused\n\
          decoded: edge p@ss;word\n\
+         containerd: {BASIC} is refused, which is {REGISTRY}\n\
+         {{\"msg\":\"edge r\\\"gistry;pw\"}}\n\
          Authorization: Bearer {BEARER}\n\
          curl -H 'authorization: bearer {BEARER}'\n\
          mounted {JWT} for a pod\n\
@@ -81,6 +89,8 @@ fn device(root: &Path) -> Host {
         format!("network={{\n\tpsk=\"{WIFI}\"\n}}\n").as_bytes(),
     );
     put(root, "/etc/firstboot/proxy.env", format!("HTTPS_PROXY=http://edge:{PROXY}@proxy.example:3128\n").as_bytes());
+    let hosts = format!("# Written by firstboot.\n\n[header]\nAuthorization = \"Basic {BASIC}\"\n");
+    put(root, "/etc/containerd/certs.d/quay.io/hosts.toml", hosts.as_bytes());
     put(root, &format!("{PKI}/kubelet-client-current.pem"), pem().as_bytes());
     put(root, KUBELET_CONF, planted().as_bytes());
     host

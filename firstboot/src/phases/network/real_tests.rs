@@ -72,6 +72,19 @@ fn networkd_configures_the_interface_as_in_the_seed() {
 
 #[test]
 #[ignore = "needs root and systemd-networkd"]
+fn networkd_reaches_a_router_beyond_the_networks() {
+    let lines = "addresses = [\"203.0.113.9/32\", \"2001:db8::9/64\"]\ngateway = [\"192.0.2.1\", \"2001:db8:1::1\"]";
+    let until = "ip route | grep ^default && ip -6 route | grep ^default";
+    let seen = run_networkd(lines, &Link::Name("eth0".into()), until, str::to_owned);
+    for want in
+        ["default via 192.0.2.1 dev eth0 proto static onlink", "default via 2001:db8:1::1 dev eth0 proto static"]
+    {
+        assert!(seen.contains(want), "no {want:?}: {seen}");
+    }
+}
+
+#[test]
+#[ignore = "needs root and systemd-networkd"]
 fn networkd_accepts_every_line() {
     let complaints =
         |text: &str| text.lines().filter(|l| l.contains("ignoring")).map(str::to_owned).collect::<Vec<_>>();
