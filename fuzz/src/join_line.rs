@@ -130,6 +130,7 @@ fn made(choices: &mut Choices<'_>) {
         token: JoinToken::parse(&token).expect("a token"),
         ca_cert_hashes: pins,
         node_name: name.map(|n| NodeName::parse(&n).expect("a name")),
+        role: None,
     };
     assert_eq!(parse(&line), Ok(want), "{line}");
 }

@@ -7,7 +7,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::kubelet_fields::{FIELDS, Kind, OWNED};
-use super::reader::{Reader, misplaced, quoted};
+use super::reader::{Reader, misplaced, quoted, without_quotes};
+use super::suggest;
 
 /// Keys of `[kubelet]`.
 pub(super) const KEYS: [&str; 1] = ["config"];
@@ -41,7 +42,10 @@ impl Reader {
                 continue;
             }
             let Some((_, kind)) = FIELDS.iter().find(|(field, _)| *field == name) else {
-                let hint = misplaced(name);
+                let hint = match misplaced(name) {
+                    "" => suggest::field(name),
+                    top => top.to_owned(),
+                };
                 self.error(at, Code::UnknownKey, format!("unknown field {} in [kubelet.config]{hint}", quoted(name)));
                 continue;
             };
@@ -53,7 +57,10 @@ impl Reader {
                     config.insert(name.to_owned(), json);
                 }
                 None => {
-                    self.error(at, Code::BadValue, format!("{name} in [kubelet.config] must be {}", kind.expected()))
+                    let plain = matches!(kind, Kind::Bool | Kind::Integer | Kind::Number);
+                    let hint = if plain { without_quotes(value) } else { "" };
+                    let text = format!("{name} in [kubelet.config] must be {}{hint}", kind.expected());
+                    self.error(at, Code::BadValue, text);
                 }
             }
         }

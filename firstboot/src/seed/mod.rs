@@ -5,11 +5,15 @@
 //! token. The keys are listed in docs/seed.md. Nothing here reads a file or knows a phase.
 
 mod access;
+mod advice;
 mod as_text;
+mod character;
 mod cluster;
 mod error;
+mod foreign;
 mod harden;
 pub mod join_line;
+mod join_text;
 mod kubelet;
 mod kubelet_fields;
 mod model;
@@ -17,7 +21,9 @@ mod network;
 mod node;
 mod read_network;
 mod reader;
+mod recognise;
 mod registries;
+mod suggest;
 mod tables;
 mod text;
 mod types;
@@ -52,6 +58,7 @@ pub(crate) use kubelet::is_kubelet_field;
 pub use model::{Cluster, Node, Seed, SeedRequest, Trust};
 pub use network::{Interface, Network, Time};
 pub use registries::{Mirror, Registry};
+pub use text::decode;
 pub use types::{CaPin, Cni, DEFAULT_PORT, Endpoint, JoinToken, NodeLabel, NodeName, Role, Taint, may_show};
 pub use wifi::{Security, Wifi};
 
@@ -87,7 +94,7 @@ pub fn parse_request(bytes: &[u8]) -> Result<SeedRequest, Error> {
     parse(bytes).map(|seed| SeedRequest::Join(Box::new(seed)))
 }
 
-/// Reads a seed that joins; UTF-8 with or without byte-order mark, or UTF-16 with one; any line ends.
+/// Reads a seed that joins; UTF-8 or UTF-16 with or without byte-order mark; any line ends.
 ///
 /// # Errors
 /// The first thing that is wrong, by line.
@@ -100,9 +107,14 @@ pub fn parse(bytes: &[u8]) -> Result<Seed, Error> {
     if text.trim_matches(|c: char| c.is_whitespace() || c == '\0').is_empty() {
         return Err(whole(Code::SeedNotText, "the file is empty"));
     }
-    let root = DeTable::parse(&text).map_err(|e| syntax_error(&text, &e))?;
+    let root = DeTable::parse(&text).map_err(|e| recognise::syntax(&text, &e))?;
+    if !root.get_ref().contains_key("version")
+        && let Some(other) = recognise::text(&text)
+    {
+        return Err(whole(Code::SeedVersion, &other));
+    }
     let tables::Tables { cluster, node, network, time, kubelet, registries, access, harden, reset, mut secrets } =
-        tables::tables(&text, root.get_ref())?;
+        tables::tables(&text, root.get_ref(), KEYS)?;
     // It will be overwritten where it stands, which takes that it stands there.
     if !text.contains(cluster.token.secret()) {
         return Err(whole(Code::BadValue, "write the token in one piece, without escapes: it could not be erased"));
@@ -122,13 +134,4 @@ pub fn parse(bytes: &[u8]) -> Result<Seed, Error> {
 fn digest(bytes: &[u8]) -> String {
     let hash = Sha256::new().chain_update(b"firstboot seed 1\0").chain_update(bytes).finalize();
     hex(&hash[..8])
-}
-
-/// The parser's own message and line; never its `Display`, which prints the offending line.
-fn syntax_error(text: &str, error: &toml::de::Error) -> Error {
-    let line = error.span().map(|s| reader::line_of(text, s.start));
-    // The parser's messages are fixed texts; the guard is for the day when one is not.
-    let shown = error.message().split_whitespace().all(may_show);
-    let message = if shown { error.message().replace('\n', ", ") } else { "syntax error".to_owned() };
-    Error { code: Code::SeedSyntax, line, text: format!("not valid TOML: {message}") }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Reads `[node]`.
 
+use super::character;
 use super::model::Node;
 use super::reader::{Reader, Value, misplaced, quoted};
 use super::types::{Cni, NodeLabel, NodeName, Role, Taint, kubelet_may_set};
@@ -74,6 +75,7 @@ impl Reader {
                     );
                 }
                 Err(why) => {
+                    let why = character::in_value(key.get_ref()).or(character::in_value(text)).unwrap_or(why);
                     let code = if kubelet_may_set(key.get_ref()) { Code::BadValue } else { Code::SettingNotAllowed };
                     self.error(at, code, format!("malformed label {name} in [node]: {why}"));
                 }

@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::model::Cluster;
 use super::network::{self, Interface, Network, Time};
-use super::reader::{Reader, Value};
+use super::reader::{Reader, Value, without_quotes};
 use crate::proxy::{Direct, Proxy, Via};
 
 /// Keys of `[network]`.
@@ -66,7 +66,8 @@ impl Reader {
 
     pub(super) fn boolean(&mut self, value: &Value<'_>, key: &str, table: &str) -> Option<bool> {
         if value.get_ref().as_bool().is_none() {
-            self.error(value.span().start, Code::BadValue, format!("{key} in [{table}] must be true or false"));
+            let text = format!("{key} in [{table}] must be true or false{}", without_quotes(value));
+            self.error(value.span().start, Code::BadValue, text);
         }
         value.get_ref().as_bool()
     }
@@ -78,7 +79,8 @@ impl Reader {
         };
         let id = id.filter(|id| (1..=4094).contains(id));
         if id.is_none() {
-            self.error(value.span().start, Code::BadValue, "vlan in [network] must be a number from 1 to 4094");
+            let text = format!("vlan in [network] must be a number from 1 to 4094{}", without_quotes(value));
+            self.error(value.span().start, Code::BadValue, text);
         }
         id
     }

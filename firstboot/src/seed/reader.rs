@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Walks tables of TOML: typed values out of known keys, errors with a line for everything else.
 
+use super::advice;
+use super::character;
 use super::error::Error;
+use super::suggest::{self, Keys};
 use super::types::may_show;
 use crate::fault::Code;
 use std::ops::Range;
@@ -16,6 +19,9 @@ pub(super) fn line_of(text: &str, offset: usize) -> usize {
     1 + text.as_bytes()[..offset.min(text.len())].iter().filter(|b| **b == b'\n').count()
 }
 
+/// Keys of other programs, and what to do instead.
+pub(super) type OtherKeys = (&'static [&'static str], &'static str);
+
 pub(super) type Value<'i> = Spanned<DeValue<'i>>;
 
 /// Walks the parsed tables and collects what is wrong, so that the first line can be reported, not the first key.
@@ -24,6 +30,8 @@ pub(super) struct Reader {
     pub(super) ends: Vec<usize>,
     pub(super) errors: Vec<Error>,
     pub(super) secrets: Vec<Range<usize>>,
+    /// Every key that there is, by table.
+    pub(super) keys: &'static Keys,
 }
 
 impl Reader {
@@ -38,13 +46,27 @@ impl Reader {
     }
 
     pub(super) fn unknown_keys(&mut self, name: &str, table: &DeTable<'_>, known: &[&str]) {
+        self.unknown_keys_but(name, table, known, &[]);
+    }
+
+    /// Unknown keys; for some keys of other programs with what to do instead.
+    pub(super) fn unknown_keys_but(&mut self, name: &str, table: &DeTable<'_>, known: &[&str], others: &[OtherKeys]) {
         for key in table.keys().filter(|k| !known.contains(&k.get_ref().as_ref())) {
-            let hint = misplaced(key.get_ref());
-            self.error(
-                key.span().start,
-                Code::UnknownKey,
-                format!("unknown key {} in [{name}]{hint}", quoted(key.get_ref())),
-            );
+            let other = others.iter().find(|(names, _)| names.contains(&key.get_ref().as_ref()));
+            let hint = match other {
+                Some((_, text)) => format!(": {text}"),
+                None => self.hint(key.get_ref(), name, known),
+            };
+            let text = format!("unknown key {} in [{name}]{hint}", quoted(key.get_ref()));
+            self.error(key.span().start, Code::UnknownKey, text);
+        }
+    }
+
+    /// What to add to a message about an unknown key of a table (`""`: before any).
+    pub(super) fn hint(&self, key: &str, table: &str, known: &[&str]) -> String {
+        match character::in_value(key) {
+            Some(odd) => format!("; {odd}"),
+            None => suggest::key(key, table, known, self.keys),
         }
     }
 
@@ -60,7 +82,7 @@ impl Reader {
             self.error(value.span().start, Code::BadValue, format!("{key} in [{table}] must be a string in quotes"));
             return None;
         };
-        parse(text)
+        advice::read(text, parse)
             .map_err(|why| {
                 self.error(value.span().start, Code::BadValue, format!("malformed {key} in [{table}]: {why}"))
             })
@@ -85,6 +107,14 @@ impl Reader {
         }
         let all: Vec<Option<T>> = array.iter().map(|v| self.string(v, key, table, &parse)).collect();
         all.into_iter().collect()
+    }
+}
+
+/// What to add to a message about a value that is no string, where a string was found.
+pub(super) fn without_quotes(value: &Value<'_>) -> &'static str {
+    match value.get_ref().is_str() {
+        true => ", without quotes",
+        false => "",
     }
 }
 

@@ -12,7 +12,7 @@ use reqwest::Url;
 use toml::de::DeTable;
 use zeroize::Zeroizing;
 
-use super::reader::{Reader, Value, misplaced, quoted};
+use super::reader::{OtherKeys, Reader, Value, misplaced, quoted};
 use super::text;
 use super::types::may_show;
 use crate::names::is_dns_subdomain;
@@ -117,7 +117,7 @@ fn check_name(name: &str) -> Result<(), &'static str> {
 pub(super) const KEYS: [&str; 5] = ["mirrors", "ca", "username", "password", "auth"];
 
 /// Keys of other programs, and what to do instead.
-const FOREIGN: [(&[&str], &str); 4] = [
+const FOREIGN: [OtherKeys; 4] = [
     (
         &["insecure_skip_verify", "insecure-skip-verify", "skip_verify", "skip-verify", "insecure", "tls"],
         "no key skips the verification of certificates: give the registry's CA as ca",
@@ -204,7 +204,7 @@ impl Reader {
     fn registry(&mut self, at: usize, name: &str, table: &DeTable<'_>) -> Option<Registry> {
         let place = if may_show(name) { format!("registries.{name}") } else { "registries".to_owned() };
         let before = self.errors.len();
-        self.foreign_keys(&place, table);
+        self.unknown_keys_but(&place, table, &KEYS, &FOREIGN);
         let mirrors =
             table.get("mirrors").map_or(Some(Vec::new()), |v| self.strings(v, "mirrors", &place, Mirror::parse));
         let ca = table.get("ca").map(|v| self.string(v, "ca", &place, ca));
@@ -262,19 +262,6 @@ impl Reader {
             }
             (None, None, None) => None,
         }
-    }
-
-    /// Unknown keys; for those of other programs with what to do.
-    fn foreign_keys(&mut self, place: &str, table: &DeTable<'_>) {
-        let mut known = KEYS.to_vec();
-        for (names, text) in FOREIGN {
-            for (key, _) in names.iter().filter_map(|name| table.get_key_value(*name)) {
-                let name = key.get_ref();
-                self.error(key.span().start, Code::UnknownKey, format!("unknown key \"{name}\" in [{place}]: {text}"));
-            }
-            known.extend(names);
-        }
-        self.unknown_keys(place, table, &known);
     }
 }
 

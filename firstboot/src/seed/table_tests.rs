@@ -207,7 +207,7 @@ fn bad() -> Vec<(String, &'static str)> {
             "seed.toml: write the token in one piece, without escapes: it could not be erased",
         ),
         // [network]
-        (network("dhpc = true"), "seed.toml:7: unknown key \"dhpc\" in [network]"),
+        (network("dhpc = true"), "seed.toml:7: unknown key \"dhpc\" in [network]; did you mean dhcp?"),
         (network("interface = 1"), "seed.toml:7: interface in [network] must be a string in quotes"),
         (network("interface = \"an interface\""), INTERFACE),
         (network("interface = \"interfacenumber1\""), INTERFACE),
@@ -217,7 +217,7 @@ fn bad() -> Vec<(String, &'static str)> {
             network("interface = \"ff:ff:ff:ff:ff:ff\""),
             "seed.toml:7: malformed interface in [network]: expected the MAC address of one interface",
         ),
-        (network("dhcp = \"yes\""), "seed.toml:7: dhcp in [network] must be true or false"),
+        (network("dhcp = \"yes\""), "seed.toml:7: dhcp in [network] must be true or false, without quotes"),
         (network("dhcp = false"), "seed.toml:7: addresses is missing in [network]: they are required without DHCP"),
         (network("addresses = \"192.0.2.10\""), ADDRESS),
         (network("addresses = \"192.0.2.0/24\""), ADDRESS),
@@ -258,7 +258,7 @@ fn bad() -> Vec<(String, &'static str)> {
         (network("dns = [\"127.0.0.53\"]"), SERVER),
         (network("vlan = 0"), "seed.toml:7: vlan in [network] must be a number from 1 to 4094"),
         (network("vlan = 4095"), "seed.toml:7: vlan in [network] must be a number from 1 to 4094"),
-        (network("vlan = \"42\""), "seed.toml:7: vlan in [network] must be a number from 1 to 4094"),
+        (network("vlan = \"42\""), "seed.toml:7: vlan in [network] must be a number from 1 to 4094, without quotes"),
         (
             network("vlan = 42\nwifi = { ssid = \"a\", password = \"12345678\", country = \"DE\" }"),
             "seed.toml:7: vlan and wifi are both set in [network]: a Wi-Fi network carries no VLANs",
@@ -275,7 +275,7 @@ fn bad() -> Vec<(String, &'static str)> {
             network("wifi = { ssid = \"a\", country = \"DE\" }"),
             "seed.toml:7: password is missing in [network.wifi]; a network without one takes security = \"open\"",
         ),
-        (wifi("psk = \"12345678\""), "seed.toml:7: unknown key \"psk\" in [network.wifi]: write it as password"),
+        (wifi("psk = \"12345678\""), "seed.toml:7: unknown key \"psk\" in [network.wifi]; did you mean password?"),
         (wifi("ssid = \"\""), SSID),
         (wifi("ssid = \"üüüüüüüüüüüüüüüüü\""), SSID),
         (wifi("ssid = \"a\\nb\""), SSID),
@@ -305,16 +305,22 @@ fn bad() -> Vec<(String, &'static str)> {
         ),
         (network("no-proxy = \"*\""), "seed.toml:7: no-proxy in [network] says nothing without proxy"),
         // [time]
-        (seed("[time]\nserver = \"a\"\n"), "seed.toml:7: unknown key \"server\" in [time]"),
+        (seed("[time]\nserver = \"a\"\n"), "seed.toml:7: unknown key \"server\" in [time]; did you mean servers?"),
         (
             seed("[time]\nservers = [\"https://a\"]\n"),
             "seed.toml:7: malformed servers in [time]: expected a host name or an IP address, as in ntp.example.com",
         ),
         // [kubelet]
-        (seed("[kubelet]\nmaxPods = 60\n"), "seed.toml:7: unknown key \"maxPods\" in [kubelet]"),
+        (
+            seed("[kubelet]\nmaxPods = 60\n"),
+            "seed.toml:7: unknown key \"maxPods\" in [kubelet]; maxPods belongs in [kubelet.config]",
+        ),
         (seed("[kubelet]\nconfig = 1\n"), "seed.toml:7: config in [kubelet] must be a table: [kubelet.config]"),
-        (kubelet("maxpods = 60"), "seed.toml:7: unknown field \"maxpods\" in [kubelet.config]"),
-        (kubelet("maxPods = \"60\""), "seed.toml:7: maxPods in [kubelet.config] must be a whole number"),
+        (kubelet("maxpods = 60"), "seed.toml:7: unknown field \"maxpods\" in [kubelet.config]; did you mean maxPods?"),
+        (
+            kubelet("maxPods = \"60\""),
+            "seed.toml:7: maxPods in [kubelet.config] must be a whole number, without quotes",
+        ),
         (
             kubelet("shutdownGracePeriod = \"1 minute\""),
             "seed.toml:7: shutdownGracePeriod in [kubelet.config] must be a duration in quotes, as in \"1m30s\"",

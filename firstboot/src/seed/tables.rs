@@ -13,8 +13,9 @@ use super::join_line::{self, JoinLine};
 use super::kubelet::Kubelet;
 use super::model::{Cluster, Node};
 use super::network::{Network, Time};
-use super::reader::{Reader, TOP_KEYS, Value, quoted};
+use super::reader::{Reader, TOP_KEYS, Value, quoted, without_quotes};
 use super::registries::Registry;
+use super::suggest::{self, Keys};
 use super::types::may_show;
 
 /// Tables that are read.
@@ -37,9 +38,9 @@ pub(super) struct Tables {
 }
 
 /// The tables of a seed whose TOML is well formed.
-pub(super) fn tables(text: &str, root: &DeTable<'_>) -> Result<Tables, Error> {
+pub(super) fn tables(text: &str, root: &DeTable<'_>, keys: &'static Keys) -> Result<Tables, Error> {
     let ends = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at).collect();
-    let mut reader = Reader { ends, errors: Vec::new(), secrets: Vec::new() };
+    let mut reader = Reader { ends, errors: Vec::new(), secrets: Vec::new(), keys };
     let seed = reader.seed(root);
     // Tables are walked by name; the person reads from the top.
     match (reader.errors.into_iter().min_by_key(|e| e.line.unwrap_or(usize::MAX)), seed) {
@@ -67,8 +68,14 @@ impl Reader {
                 _ if TABLES.contains(&name) => {
                     self.error(at, Code::BadValue, format!("{name} must be a table: [{name}]"))
                 }
-                _ if is_table && may_show(name) => self.error(at, Code::UnknownKey, format!("unknown table [{name}]")),
-                _ => self.error(at, Code::UnknownKey, format!("unknown key {} before any table", quoted(name))),
+                _ if is_table && may_show(name) => {
+                    let hint = suggest::table(name, &TABLES);
+                    self.error(at, Code::UnknownKey, format!("unknown table [{name}]{hint}"));
+                }
+                _ => {
+                    let hint = self.hint(name, "", &TOP_KEYS);
+                    self.error(at, Code::UnknownKey, format!("unknown key {} before any table{hint}", quoted(name)));
+                }
             }
         }
         let reset = root.get("reset").map_or(Some(false), |v| self.reset(v));
@@ -87,6 +94,16 @@ impl Reader {
                 ),
                 (Some(name), None) => node.name = Some(name),
                 (None, _) => {}
+            }
+            let given = table("node").is_some_and(|(_, node)| node.contains_key("role"));
+            match join.role {
+                Some(role) if given && role != node.role => self.error(
+                    *at,
+                    Code::ConflictingKeys,
+                    "--enable-edge in join and role in [node] are both set, and differ: give one",
+                ),
+                Some(role) => node.role = role,
+                None => {}
             }
         }
         let network = match table("network") {
@@ -137,6 +154,11 @@ impl Reader {
         };
         match version.get_ref() {
             DeValue::Integer(i) if i.as_str() == "1" && i.radix() == 10 => Some(()),
+            DeValue::String(_) => {
+                let text = "version is a number: write version = 1, without quotes";
+                self.error(version.span().start, Code::SeedVersion, text);
+                None
+            }
             _ => {
                 self.error(version.span().start, Code::SeedVersion, "this firstboot reads seeds of version = 1 only");
                 None
@@ -147,7 +169,8 @@ impl Reader {
     fn reset(&mut self, value: &Value<'_>) -> Option<bool> {
         let reset = value.get_ref().as_bool();
         if reset.is_none() {
-            self.error(value.span().start, Code::BadValue, "reset must be true or false");
+            let text = format!("reset must be true or false{}", without_quotes(value));
+            self.error(value.span().start, Code::BadValue, text);
         }
         reset
     }

@@ -120,13 +120,16 @@ fn bad() -> Vec<(String, &'static str)> {
     let pin = format!("[\"{PIN}\"]");
     const TOKEN: &str = "seed.toml:4: malformed token in [cluster]: expected 6 and 16 characters a-z0-9, as in \
                          abcdef.0123456789abcdef";
+    const LOWER: &str =
+        "seed.toml:4: malformed token in [cluster]: expected a token in lower case, as in abcdef.0123456789abcdef";
+    const SPACE: &str = "seed.toml:4: malformed token in [cluster]: there is space before or after it; delete it";
     const ENDPOINT: &str = "seed.toml:3: malformed apiserver in [cluster]: expected host:port, as in 10.0.0.1:6443";
     const HASHES: &str =
         "seed.toml:5: malformed ca-cert-hashes in [cluster]: expected sha256: and 64 hexadecimal digits";
     vec![
-        (seed("tokn = 1\n"), "seed.toml:6: unknown key \"tokn\" in [cluster]"),
-        (with("token =", "tokn ="), "seed.toml:4: unknown key \"tokn\" in [cluster]"),
-        (seed("[nod]\n"), "seed.toml:6: unknown table [nod]"),
+        (seed("tokn = 1\n"), "seed.toml:6: unknown key \"tokn\" in [cluster]; did you mean token?"),
+        (with("token =", "tokn ="), "seed.toml:4: unknown key \"tokn\" in [cluster]; did you mean token?"),
+        (seed("[nod]\n"), "seed.toml:6: unknown table [nod]; did you mean [node]?"),
         (format!("a = 1\n{}", seed("")), "seed.toml:1: unknown key \"a\" before any table"),
         (
             format!("\"abcdef.{SECRET}\" = 1\n{}", seed("")),
@@ -137,8 +140,11 @@ fn bad() -> Vec<(String, &'static str)> {
         (seed(&format!("abcdef.{SECRET} = 1\n")), "seed.toml:6: unknown key \"abcdef\" in [cluster]"),
         (with("version = 1", ""), "seed.toml: the first line must be: version = 1"),
         (with("version = 1", "version = 2\nnew = 1"), "seed.toml:1: this firstboot reads seeds of version = 1 only"),
-        (with("version = 1", "version = \"1\""), "seed.toml:1: this firstboot reads seeds of version = 1 only"),
-        (with("version = 1", "version = 1\nreset = \"true\""), "seed.toml:2: reset must be true or false"),
+        (with("version = 1", "version = \"1\""), "seed.toml:1: version is a number: write version = 1, without quotes"),
+        (
+            with("version = 1", "version = 1\nreset = \"true\""),
+            "seed.toml:2: reset must be true or false, without quotes",
+        ),
         (
             seed(&format!("join = \"kubeadm join --token abcdef.{SECRET}\"\n")),
             "seed.toml:6: unknown key \"join\" in [cluster]; it belongs at the top, before any table",
@@ -160,20 +166,21 @@ fn bad() -> Vec<(String, &'static str)> {
         ),
         (with(&token_line, "\"\""), TOKEN),
         (with(&token_line, &format!("\"abcdef{SECRET}\"")), TOKEN),
-        (with(&token_line, &format!("\"ABCDEF.{SECRET}\"")), TOKEN),
+        (with(&token_line, &format!("\"ABCDEF.{SECRET}\"")), LOWER),
         (with(&token_line, &format!("\"abcdef.{SECRET}0\"")), TOKEN),
-        (with(&token_line, &format!("\" abcdef.{SECRET}\"")), TOKEN),
+        (with(&token_line, &format!("\" abcdef.{SECRET}\"")), SPACE),
         (
             with(&token_line, &format!("[\"abcdef.{SECRET}\"]")),
             "seed.toml:4: token in [cluster] must be a string in quotes",
         ),
         (
             with(&token_line, &format!("abcdef.{SECRET}")),
-            "seed.toml:4: not valid TOML: string values must be quoted, expected literal string",
+            "seed.toml:4: not valid TOML: put the value in quotation marks, \"…\"",
         ),
         (
             with(&token_line, &format!("\"abcdef.{SECRET}")),
-            "seed.toml:4: not valid TOML: invalid basic string, expected `\"`",
+            "seed.toml:4: not valid TOML: a value has no quotation mark at its end; one of several lines stands between \
+             \"\"\"",
         ),
         (seed(&format!("token = \"abcdef.{SECRET}\"\n")), "seed.toml:6: not valid TOML: duplicate key"),
         (with("10.0.2.2:6443", ""), ENDPOINT),
@@ -186,7 +193,7 @@ fn bad() -> Vec<(String, &'static str)> {
             with("10.0.2.2:6443", "host:65536"),
             "seed.toml:3: malformed apiserver in [cluster]: expected a port from 1 to 65535",
         ),
-        (with("10.0.2.2:6443", "ho_st:1"), ENDPOINT),
+        (with("10.0.2.2:6443", "ho*st:1"), "seed.toml:3: malformed apiserver in [cluster]: a host name has no *"),
         (with("10.0.2.2:6443", "[fd00::1]6443"), ENDPOINT),
         (
             with("10.0.2.2:6443", "fd00::1"),

@@ -6,10 +6,15 @@
 
 use crate::names::{is_dns_subdomain, is_label_value, is_qualified_name};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::Url;
+use rustls::pki_types::ServerName;
 use zeroize::Zeroizing;
 
+use super::{character, foreign};
 use crate::secret::Secret;
 
 /// Port of the API server when the seed names none.
@@ -43,7 +48,22 @@ impl JoinToken {
             {
                 Ok(JoinToken { id: id.to_owned(), secret: Secret::new(secret.to_owned()) })
             }
-            _ => Err("expected 6 and 16 characters a-z0-9, as in abcdef.0123456789abcdef".to_owned()),
+            _ => Err(Self::why_not(text)),
+        }
+    }
+
+    /// What is wrong with a text that is no token.
+    fn why_not(text: &str) -> String {
+        let lower = text.to_ascii_lowercase();
+        match foreign::token(text) {
+            Some(what) => what.to_owned(),
+            None if text != lower && JoinToken::parse(&lower).is_ok() => {
+                "expected a token in lower case, as in abcdef.0123456789abcdef".to_owned()
+            }
+            None => match character::not_ascii(text) {
+                Some(odd) => odd,
+                None => "expected 6 and 16 characters a-z0-9, as in abcdef.0123456789abcdef".to_owned(),
+            },
         }
     }
 
@@ -78,7 +98,7 @@ pub struct CaPin(pub [u8; 32]);
 impl CaPin {
     /// Reads `sha256:` and 64 hexadecimal digits, in either case.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let expected = || "expected sha256: and 64 hexadecimal digits".to_owned();
+        let expected = || Self::why_not(text);
         let (scheme, hex) = text.split_once(':').ok_or_else(expected)?;
         if !scheme.eq_ignore_ascii_case("sha256") || hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(expected());
@@ -89,6 +109,38 @@ impl CaPin {
             *byte = u8::from_str_radix(pair, 16).map_err(|_| expected())?;
         }
         Ok(CaPin(digest))
+    }
+
+    /// What is wrong with a text that is no digest.
+    fn why_not(text: &str) -> String {
+        let is_digest = |t: &str| t.len() == 64 && t.bytes().all(|b| b.is_ascii_hexdigit());
+        let last_word = text.rsplit([' ', '=']).next().unwrap_or_default();
+        let pairs: Vec<&str> = last_word.split(':').collect();
+        let is_fingerprint = pairs.len() == 32 && pairs.iter().all(|p| p.len() == 2);
+        let base64 = text.trim_start_matches(|c: char| c != '/').trim_start_matches('/');
+        let is_base64 = |t: &str| t.len() == 44 && STANDARD.decode(t).is_ok_and(|bytes| bytes.len() == 32);
+        let known = if is_digest(text) {
+            "sha256: is missing before the 64 digits"
+        } else if is_digest(last_word) {
+            "this is all of openssl's output; expected sha256: and its 64 digits alone"
+        } else if is_fingerprint {
+            "this is the fingerprint of a certificate; the hash is one of its public key, as kubeadm token create \
+             --print-join-command prints it"
+        } else if is_base64(text) || is_base64(base64) {
+            "this is a hash in base64; expected sha256: and 64 hexadecimal digits"
+        } else if text.contains("-----BEGIN") {
+            "this is a certificate; give it as ca-cert in [cluster]"
+        } else if text.contains(',') {
+            "expected one hash; a list is [\"sha256:…\", \"sha256:…\"]"
+        } else if JoinToken::parse(text).is_ok() {
+            "this is a token, and not a hash"
+        } else {
+            ""
+        };
+        match known {
+            "" => character::not_ascii(text).unwrap_or("expected sha256: and 64 hexadecimal digits".to_owned()),
+            known => known.to_owned(),
+        }
     }
 }
 
@@ -102,26 +154,39 @@ impl fmt::Display for CaPin {
 /// Host and port of an API server; `Display` gives `host:port`, an IPv6 address in brackets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
-    /// DNS name or IP address, without brackets.
+    /// DNS name in ASCII or IP address, without brackets.
     pub host: String,
     /// TCP port.
     pub port: u16,
 }
 
 impl Endpoint {
-    /// Reads `host:port`, `host` (port 6443), `[v6]:port` or `[v6]`.
+    /// Reads `host:port`, `host` (port 6443), `[v6]:port` or `[v6]`. As for kubeadm a name may have underscores, letters
+    /// of any script, and a dot at its end (then no search domain is added).
     pub fn parse(text: &str) -> Result<Self, String> {
+        let expected = || "expected host:port, as in 10.0.0.1:6443".to_owned();
+        let brackets = || Err("expected an IPv6 address in brackets, as in [fd00::1]:6443".to_owned());
+        let is_v6 = |text: &str| text.parse::<Ipv6Addr>().is_ok();
         if text.contains("://") {
             return Err("expected host:port without https://, as in 10.0.0.1:6443".to_owned());
         }
-        let expected = || "expected host:port, as in 10.0.0.1:6443".to_owned();
+        if text.contains('/') {
+            return Err("expected host:port without a path, as in 10.0.0.1:6443".to_owned());
+        }
+        if let Some((address, _)) = text.split_once('%')
+            && is_v6(address.trim_start_matches('['))
+        {
+            return Err("expected an IPv6 address without a zone (%): it holds on one link only".to_owned());
+        }
         let (host, port) = if let Some(rest) = text.strip_prefix('[') {
             let (v6, rest) = rest.split_once(']').ok_or_else(expected)?;
-            v6.parse::<std::net::Ipv6Addr>().map_err(|_| expected())?;
+            if !is_v6(v6) {
+                return brackets();
+            }
             let port = if rest.is_empty() { None } else { Some(rest.strip_prefix(':').ok_or_else(expected)?) };
             (v6, port)
-        } else if text.parse::<std::net::Ipv6Addr>().is_ok() {
-            return Err("expected an IPv6 address in brackets, as in [fd00::1]:6443".to_owned());
+        } else if is_v6(text) || text.rsplit_once(':').is_some_and(|(head, _)| is_v6(head)) {
+            return brackets();
         } else {
             match text.split_once(':') {
                 Some((host, port)) => (host, Some(port)),
@@ -133,16 +198,47 @@ impl Endpoint {
             Some(p) if p.bytes().all(|b| b.is_ascii_digit()) => {
                 p.parse().ok().filter(|p| *p != 0).ok_or("expected a port from 1 to 65535")?
             }
-            Some(_) => return Err(expected()),
-        };
-        if host.parse::<IpAddr>().is_err() {
-            // All digits and dots but no address: a mistyped one, not a name.
-            let digits = host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-            if digits || !is_dns_subdomain(&host.to_ascii_lowercase()) {
-                return Err(expected());
+            Some(p) if p.trim_start_matches(|c: char| c.is_ascii_digit()).starts_with('-') => {
+                return Err("expected a space after the port".to_owned());
             }
+            Some(p) => return Err(character::not_ascii(p).unwrap_or_else(expected)),
+        };
+        let host = match host.parse::<IpAddr>() {
+            Ok(_) => host.to_ascii_lowercase(),
+            Err(_) => server_name(host)?,
+        };
+        Ok(Endpoint { host, port })
+    }
+}
+
+/// The name of a server as DNS, TLS and URLs take it: lower case, other letters than ASCII in their ASCII form (IDNA).
+fn server_name(text: &str) -> Result<String, String> {
+    let expected = || "expected host:port, as in 10.0.0.1:6443".to_owned();
+    // All digits and dots but no address: a mistyped one, not a name.
+    if text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        return Err(expected());
+    }
+    let odd = |c: &char| !c.is_alphanumeric() && !"-_.".contains(*c) || character::in_syntax(*c).is_some();
+    match text.chars().find(odd) {
+        Some(c) if c.is_ascii_graphic() => return Err(format!("a host name has no {c}")),
+        Some(' ') => return Err("a host name has no space".to_owned()),
+        Some(c) => {
+            let other = || format!("a host name has no character {}", character::number(c));
+            return Err(character::in_syntax(c).unwrap_or_else(other));
         }
-        Ok(Endpoint { host: host.to_ascii_lowercase(), port })
+        None => {}
+    }
+    let last = text.trim_end_matches('.').rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
+    let hexadecimal = last.strip_prefix("0x").is_some_and(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
+    if hexadecimal || !last.is_empty() && last.bytes().all(|b| b.is_ascii_digit()) {
+        return Err("a host name does not end in a number: it is taken for an IPv4 address".to_owned());
+    }
+    let url = Url::parse(&format!("https://{text}")).map_err(|_| expected())?;
+    let host = url.host_str().unwrap_or_default();
+    let same = !text.is_ascii() || host == text.to_ascii_lowercase();
+    match same && ServerName::try_from(host).is_ok() {
+        true => Ok(host.to_owned()),
+        false => Err(expected()),
     }
 }
 
@@ -162,6 +258,15 @@ pub enum Role {
     Edge,
     /// Ordinary worker (edgeadm's `--enable-edge=false`).
     Worker,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Role::Edge => "edge",
+            Role::Worker => "worker",
+        })
+    }
 }
 
 impl Role {

@@ -59,11 +59,111 @@ fn endpoints() {
         ("API.example.org:443", "api.example.org:443"),
         ("[::1]", "[::1]:6443"),
         ("localhost:1", "localhost:1"),
+        // As kubeadm takes them.
+        ("k8s_master:6443", "k8s_master:6443"),
+        ("_a.example", "_a.example:6443"),
+        ("api.test.:6443", "api.test.:6443"),
+        ("api.test.", "api.test.:6443"),
+        ("xn--bcher-kva.example:1", "xn--bcher-kva.example:1"),
+        ("Bücher.example:1", "xn--bcher-kva.example:1"),
+        ("a:06443", "a:6443"),
     ] {
         assert_eq!(Endpoint::parse(text).unwrap().to_string(), want);
     }
     for bad in ["", ":6443", "a:b", "a:0", "a:+1", "[a]:1", "[::1", "1.2.3.4.5", "999.1.1.1", "a b", "a/b"] {
         assert!(Endpoint::parse(bad).is_err(), "{bad}");
+    }
+    const FORM: &str = "expected host:port, as in 10.0.0.1:6443";
+    const PORT: &str = "expected a port from 1 to 65535";
+    const BRACKETS: &str = "expected an IPv6 address in brackets, as in [fd00::1]:6443";
+    const ZONE: &str = "expected an IPv6 address without a zone (%): it holds on one link only";
+    const NUMBER: &str = "a host name does not end in a number: it is taken for an IPv4 address";
+    for (bad, want) in [
+        ("", FORM),
+        ("10.0.1:6443", FORM),
+        ("010.0.0.1:6443", FORM),
+        ("a..b:1", FORM),
+        ("a..:1", FORM),
+        ("-a:1", FORM),
+        ("a-.b:1", FORM),
+        (&format!("{}:1", "a".repeat(64)), FORM),
+        ("a:", PORT),
+        ("a:0", PORT),
+        ("a:65536", PORT),
+        ("a:https", FORM),
+        ("2001:db8::19e:6443", BRACKETS),
+        ("2001:db8:0:0:0:0:0:19e:6443", BRACKETS),
+        ("fd00::1", BRACKETS),
+        ("[10.0.0.1]:6443", BRACKETS),
+        ("[fe80::1%eth0]:6443", ZONE),
+        ("fe80::1%eth0", ZONE),
+        ("[fe80::1%25eth0]:6443", ZONE),
+        ("https://a:1", "expected host:port without https://, as in 10.0.0.1:6443"),
+        ("a:6443/", "expected host:port without a path, as in 10.0.0.1:6443"),
+        ("10.0.0.1:6443--token", "expected a space after the port"),
+        ("a*b:1", "a host name has no *"),
+        ("user@a:1", "a host name has no @"),
+        ("a b:1", "a host name has no space"),
+        ("api☃.example:1", "a host name has no character U+2603"),
+        ("k8s–master:1", "the character U+2013 is an en dash; type - instead"),
+        ("a：6443", "the character U+FF1A is a full-width character; type : instead"),
+        ("k8s.1:6443", NUMBER),
+        ("a.0x1f:1", NUMBER),
+        ("a.1.:1", NUMBER),
+    ] {
+        assert_eq!(Endpoint::parse(bad).unwrap_err(), want, "{bad}");
+    }
+}
+
+#[test]
+fn hashes() {
+    let (digits, colons) = ("0123456789abcdef".repeat(4), vec!["AB"; 32].join(":"));
+    assert!(CaPin::parse(&format!("SHA256:{}", digits.to_uppercase())).is_ok());
+    const OPENSSL: &str = "this is all of openssl's output; expected sha256: and its 64 digits alone";
+    const BASE64: &str = "this is a hash in base64; expected sha256: and 64 hexadecimal digits";
+    const FINGERPRINT: &str = "this is the fingerprint of a certificate; the hash is one of its public key, as kubeadm token \
+                               create --print-join-command prints it";
+    for (bad, want) in [
+        ("", "expected sha256: and 64 hexadecimal digits"),
+        (&digits, "sha256: is missing before the 64 digits"),
+        (&format!("(stdin)= {digits}"), OPENSSL),
+        (&format!("SHA2-256(stdin)= {digits}"), OPENSSL),
+        (&format!("sha256 Fingerprint={colons}"), FINGERPRINT),
+        (&colons, FINGERPRINT),
+        (&format!("sha256/{}=", "A".repeat(43)), BASE64),
+        (&format!("{}=", "A".repeat(43)), BASE64),
+        ("-----BEGIN CERTIFICATE-----", "this is a certificate; give it as ca-cert in [cluster]"),
+        (&format!("sha256:{digits},sha256:{digits}"), "expected one hash; a list is [\"sha256:…\", \"sha256:…\"]"),
+        ("abcdef.0123456789abcdef", "this is a token, and not a hash"),
+        (&format!("sha256:{}а", &digits[1..]), "the character U+0430 is not ASCII"),
+    ] {
+        assert_eq!(CaPin::parse(bad).unwrap_err(), want, "{bad}");
+    }
+}
+
+#[test]
+fn tokens() {
+    const FORM: &str = "expected 6 and 16 characters a-z0-9, as in abcdef.0123456789abcdef";
+    for (bad, want) in [
+        ("", FORM),
+        ("abcdef", FORM),
+        ("abcdef.0123456789abcde", FORM),
+        ("Abcdef.0123456789abcdef", "expected a token in lower case, as in abcdef.0123456789abcdef"),
+        ("abcdef.0123456789аbcdef", "the character U+0430 is not ASCII"),
+        ("K10ab::server:cd", "this is a token of k3s or RKE2, and firstboot joins clusters of kubeadm"),
+    ] {
+        assert_eq!(JoinToken::parse(bad).unwrap_err(), want, "{bad}");
+    }
+}
+
+/// What a seed takes as a server has to work in all that read it later: TLS, and the URLs of requests.
+#[test]
+fn names_of_servers_work_in_tls_and_urls() {
+    for text in ["k8s_master:6443", "_a.b_c.example:1", "api.test.:6443", "a.1b", "xn--bcher-kva.example"] {
+        let endpoint = Endpoint::parse(text).unwrap();
+        assert!(rustls::pki_types::ServerName::try_from(endpoint.host.as_str()).is_ok(), "{text}");
+        let url = reqwest::Url::parse(&format!("https://{endpoint}")).unwrap();
+        assert_eq!((url.host_str(), url.port()), (Some(endpoint.host.as_str()), Some(endpoint.port)), "{text}");
     }
 }
 

@@ -4,22 +4,18 @@
 //! Messages of `parse` say what was expected, never what was found.
 
 use crate::fault::Code;
-use toml::de::DeTable;
 
-use super::reader::{Reader, Value};
+use super::reader::{OtherKeys, Reader, Value};
 use crate::secret::Secret;
 
 /// Keys of `[network.wifi]`.
 pub(super) const KEYS: [&str; 5] = ["ssid", "password", "country", "security", "hidden"];
 
 /// Keys of other programs, and what to do instead.
-const FOREIGN: [(&[&str], &str); 2] = [
-    (&["psk", "key", "passphrase"], "write it as password"),
-    (
-        &["identity", "eap", "anonymous-identity", "anonymous_identity", "phase2", "ca-cert", "ca_cert", "client-cert"],
-        "WPA enterprise (802.1X) is not supported: use a WPA personal network or a cable",
-    ),
-];
+const FOREIGN: [OtherKeys; 1] = [(
+    &["identity", "eap", "anonymous-identity", "anonymous_identity", "phase2", "ca-cert", "ca_cert", "client-cert"],
+    "WPA enterprise (802.1X) is not supported: use a WPA personal network or a cable",
+)];
 
 /// Countries of ISO 3166-1, alpha-2, officially assigned (zone.tab's iso3166.tab, 2025).
 const COUNTRIES: &str = "\
@@ -124,7 +120,7 @@ impl Reader {
             return None;
         };
         let before = self.errors.len();
-        self.foreign(table);
+        self.unknown_keys_but("network.wifi", table, &KEYS, &FOREIGN);
         let at = value.span().start;
         let place = "network.wifi";
         let open = table.get("security").is_some_and(|v| v.get_ref().as_str() == Some("open"));
@@ -169,23 +165,6 @@ impl Reader {
         let hidden = table.get("hidden").map_or(Some(true), |v| self.boolean(v, "hidden", place));
         let wifi = Wifi { ssid: ssid?, password: given, country: country?, security: security?, hidden: hidden? };
         (self.errors.len() == before).then_some(wifi)
-    }
-
-    /// Unknown keys; for those of other programs with what to do.
-    fn foreign(&mut self, table: &DeTable<'_>) {
-        let mut known = KEYS.to_vec();
-        for (names, text) in FOREIGN {
-            for (key, _) in names.iter().filter_map(|name| table.get_key_value(*name)) {
-                let name = key.get_ref();
-                self.error(
-                    key.span().start,
-                    Code::UnknownKey,
-                    format!("unknown key \"{name}\" in [network.wifi]: {text}"),
-                );
-            }
-            known.extend(names);
-        }
-        self.unknown_keys("network.wifi", table, &known);
     }
 }
 

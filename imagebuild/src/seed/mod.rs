@@ -110,6 +110,6 @@ mod tests {
             "good: joins 192.0.2.1:6443 with token abcdef (secret not shown), trusting 1 CA hash"
         );
         let error = parse(text.replace("token =", "tokn =").as_bytes()).unwrap_err().to_string();
-        assert_eq!(error, "FB105: seed.toml:4: unknown key \"tokn\" in [cluster]");
+        assert_eq!(error, "FB105: seed.toml:4: unknown key \"tokn\" in [cluster]; did you mean token?");
     }
 }

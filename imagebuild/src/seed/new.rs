@@ -2,7 +2,7 @@
 //! `imagebuild seed new`: writes a seed from flags, or from the line that `kubeadm token create` prints.
 
 use anyhow::{Context, Result, anyhow, ensure};
-use firstboot::seed::join_line;
+use firstboot::seed::join_line::{self, JoinLine};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {
     /// kubeadm's own line, `kubeadm join HOST:PORT --token … --discovery-token-ca-cert-hash …`; `-` reads it from
-    /// standard input, which keeps the token out of the shell's history
+    /// standard input, which keeps the token out of the shell's history, and finds it in other text there
     #[arg(long, conflicts_with_all = ["apiserver", "token", "ca_cert_hash"])]
     join: Option<String>,
     /// API server, HOST:PORT; more than once: tried in this order
@@ -104,21 +104,32 @@ pub fn main(args: &Args) -> Result<()> {
 
 /// The seed's text, accepted by the device's own parser.
 fn text(args: &Args, input: &mut impl Read) -> Result<String> {
-    let (mut cluster, named) = match &args.join {
-        Some(line) => from_join(&given(line, input)?)?,
+    let (mut cluster, named, line_role) = match &args.join {
+        Some(line) => {
+            let (line, note) = from_join(&given(line, input)?)?;
+            if let Some(note) = note {
+                eprintln!("imagebuild: {note}");
+            }
+            (cluster(&line), line.node_name.map(|n| n.as_str().to_owned()), line.role.map(|r| r.to_string()))
+        }
         None => {
+            let token = args.token.as_deref().context("make a seed: give --join or --token")?;
             let cluster = Cluster {
                 apiserver: args.apiserver.clone(),
-                token: given(args.token.as_deref().context("make a seed: give --join or --token")?, input)?,
+                token: given(token, input)?,
                 ca_cert_hashes: args.ca_cert_hash.clone(),
                 ..Cluster::default()
             };
-            (cluster, None)
+            (cluster, None, None)
         }
     };
     ensure!(
         named.is_none() || args.name.is_none(),
         "make a seed: give --name or --node-name in the join line, not both"
+    );
+    ensure!(
+        line_role.is_none() || args.role.is_none() || line_role == args.role,
+        "make a seed: --role and --enable-edge in the join line differ: give one"
     );
     ensure!(!cluster.apiserver.is_empty(), "make a seed: give --join or --apiserver");
     cluster.token_expires = args.token_expires;
@@ -131,33 +142,37 @@ fn text(args: &Args, input: &mut impl Read) -> Result<String> {
         let (key, value) = label.split_once('=').with_context(|| format!("read --label {label}: not KEY=VALUE"))?;
         labels.insert(key.to_owned(), value.to_owned());
     }
-    let (name, role, cni) = (args.name.clone().or(named), args.role.clone(), args.cni.clone());
+    let (name, role, cni) = (args.name.clone().or(named), args.role.clone().or(line_role), args.cni.clone());
     let seed = Seed { version: 1, cluster, node: Node { name, role, cni, taints: args.taint.clone(), labels } };
     let text = toml::to_string(&seed).context("write the seed")?;
     super::parse(text.as_bytes()).context("make a seed: the device would refuse it")?;
     Ok(text)
 }
 
-/// A value, or standard input for `-`.
+/// A value, or standard input for `-`, in any encoding that a seed may have.
 fn given(value: &str, input: &mut impl Read) -> Result<String> {
     if value != "-" {
         return Ok(value.to_owned());
     }
-    let mut text = String::new();
-    input.read_to_string(&mut text).context("read standard input")?;
+    let mut bytes = Vec::new();
+    input.read_to_end(&mut bytes).context("read standard input")?;
+    let text = firstboot::seed::decode(&bytes).map_err(|why| anyhow!("read standard input: {}", why.text))?;
     Ok(text.trim().to_owned())
 }
 
-/// What the device's own reader makes of `kubeadm join …`: the cluster, and the node's name if the line has one.
-fn from_join(line: &str) -> Result<(Cluster, Option<String>)> {
-    let line = join_line::parse(line).map_err(|why| anyhow!("read the join line: {why}"))?;
-    let cluster = Cluster {
+/// What the device's own reader makes of `kubeadm join …`, and a note where it used only a part of the text.
+fn from_join(text: &str) -> Result<(JoinLine, Option<&'static str>)> {
+    join_line::read(text).map_err(|why| anyhow!("read the join line: {why}"))
+}
+
+/// The cluster of a join line.
+fn cluster(line: &JoinLine) -> Cluster {
+    Cluster {
         apiserver: vec![line.apiserver.to_string()],
         token: line.token.bearer().to_string(),
         ca_cert_hashes: line.ca_cert_hashes.iter().map(ToString::to_string).collect(),
         ..Cluster::default()
-    };
-    Ok((cluster, line.node_name.map(|n| n.as_str().to_owned())))
+    }
 }
 
 /// Writes a new file that only its owner can read.
@@ -172,6 +187,7 @@ fn write(path: &Path, text: &str) -> Result<()> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::fs;
 
     const HASH: &str = "sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
@@ -200,6 +216,43 @@ mod tests {
         assert!(text(&args, &mut &b""[..]).unwrap().ends_with("\n[node]\nname = \"Shop-1\"\n"));
         let both = text(&Args { name: Some("a".into()), ..args }, &mut &b""[..]).unwrap_err().to_string();
         assert_eq!(both, "make a seed: give --name or --node-name in the join line, not both");
+    }
+
+    /// Field cases that end in `.txt` are join lines on standard input, out of public bug reports.
+    #[test]
+    fn join_lines_of_the_field_have_their_outcome() {
+        let field = Path::new(env!("CARGO_MANIFEST_DIR")).join("../firstboot/tests/field");
+        let (mut wrong, mut count) = (Vec::new(), 0);
+        for directory in fs::read_dir(field).unwrap().map(|entry| entry.unwrap().path()) {
+            let expected = fs::read_to_string(directory.join("expected.toml")).unwrap();
+            let expected: BTreeMap<String, String> = toml::from_str(&expected).unwrap();
+            // Some are what other programs made of the cases.
+            for (name, expected) in expected.iter().filter(|(n, e)| n.ends_with(".txt") && *e != "TODO") {
+                let bytes = fs::read(directory.join(name)).unwrap();
+                let args = Args { join: Some("-".into()), ..Args::default() };
+                let outcome = match text(&args, &mut &bytes[..]) {
+                    Ok(_) => "accepted".to_owned(),
+                    Err(error) => format!("{error:#}"),
+                };
+                count += 1;
+                if outcome != *expected {
+                    wrong.push(format!("{}: expected {expected}\n  found {outcome}", directory.join(name).display()));
+                }
+            }
+        }
+        assert!(wrong.is_empty() && count >= 20, "{count} lines\n{}", wrong.join("\n"));
+    }
+
+    #[test]
+    fn a_line_of_edgeadm_gives_the_role() {
+        let line = format!(
+            "./edgeadm join a:1 --token abcdef.0123456789abcdef --discovery-token-ca-cert-hash {HASH} \
+             --install-pkg-path <Path of edgeadm kube-* install package> --enable-edge=false"
+        );
+        let args = Args { join: Some(line), ..Args::default() };
+        assert!(text(&args, &mut &b""[..]).unwrap().ends_with("\n[node]\nrole = \"worker\"\n"));
+        let both = text(&Args { role: Some("edge".into()), ..args }, &mut &b""[..]).unwrap_err().to_string();
+        assert_eq!(both, "make a seed: --role and --enable-edge in the join line differ: give one");
     }
 
     #[test]
