@@ -13,7 +13,7 @@ const START: u64 = 19;
 fn of_this_run() -> &'static [Accepted] {
     static SAMPLE: OnceLock<Vec<Accepted>> = OnceLock::new();
     SAMPLE.get_or_init(|| {
-        let Sample { made, accepted, sample } = sample(START, 20_000, 1000).unwrap();
+        let Sample { made, accepted, sample } = sample(START, 30_000, 1000).unwrap();
         println!("{made} seeds made, {accepted} accepted, {} given to each program", sample.len());
         assert_eq!(sample.len(), 1000, "too few seeds are accepted");
         sample

@@ -28,15 +28,16 @@ fn kubelet_configuration_errors_are_reported_and_the_next_seed_applies() {
     let plane = ControlPlane::start(&Default::default()).unwrap();
     let mut device = Device::new(&e2e::image(own_arch()).unwrap(), &device_options("tables")).unwrap();
     let first = plane.create_token("1h").unwrap();
-    let bad = "[kubelet.config]\ntopologyManagerPolicy = \"best\"\n[registries.\"quay.io\"]\nmirrors = \"http://10.0.2.2:1\"\n";
+    // Only the kubelet of this image knows which minor version is the one before its own.
+    let bad = "[kubelet.config]\nshowHiddenMetricsForVersion = \"1.34\"\n[registries.\"quay.io\"]\nmirrors = \"http://10.0.2.2:1\"\n";
     device.disk().put_seed(&seed(&plane, &first, bad)).unwrap();
     device.power_on().unwrap();
     let status = device.wait_status("by [kubelet.config]", SOON).unwrap();
     assert_eq!(status_value(&status, "owner"), "seed");
     assert_eq!(status_value(&status, "code"), "FB114");
     let error = status_value(&status, "error");
-    let reported = "times, by [kubelet.config]: failed to validate kubelet configuration, error: invalid configuration: \
-                topologyManagerPolicy (--topology-manager-policy) \"best\" must be one of: [\"none\"";
+    let reported = "times, by [kubelet.config]: failed to validate kubelet configuration, error: invalid \
+                showHiddenMetricsForVersion: showHiddenMetricsForVersion: Invalid value: \"1.34\": must be omitted or";
     assert!(error.starts_with("start kubelet: it ended ") && error.contains(reported), "{error}");
 
     let second = plane.create_token("1h").unwrap();
@@ -58,7 +59,7 @@ fn kubelet_configuration_errors_are_reported_and_the_next_seed_applies() {
     assert!(disk.list("/etc/containerd/certs.d/quay.io").unwrap().is_empty());
     let patch = text("/etc/firstboot/patches/kubeletconfiguration+strategic.json");
     assert_eq!(patch, text("/etc/firstboot/kubelet.conf.d/50-seed.conf"));
-    assert!(patch.contains("\"maxPods\": 60") && !patch.contains("topologyManagerPolicy"), "{patch}");
+    assert!(patch.contains("\"maxPods\": 60") && !patch.contains("showHiddenMetricsForVersion"), "{patch}");
     // kubeadm's own copy stays what the cluster says.
     assert!(!text("/var/lib/kubelet/config.yaml").contains("maxPods: 60"));
     for token in [first, second] {

@@ -65,7 +65,7 @@ fn what_was_before_does_not_count() {
 #[test]
 fn who_must_act_when_kubelet_keeps_ending() {
     let with = |line: &str| format!("{SEED}[kubelet.config]\n{line}\n");
-    let (code, text) = applied(&with("topologyManagerPolicy = \"x\""), "2", STATIC);
+    let (code, text) = applied(&with("topologyManagerPolicy = \"restricted\""), "2", STATIC);
     assert_eq!(code, Code::KubeletConfigRejected);
     assert!(
         text.starts_with("start kubelet: it ended 2 times, by [kubelet.config]: failed to validate kubelet"),

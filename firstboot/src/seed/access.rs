@@ -19,8 +19,11 @@ use super::reader::Reader;
 pub(super) const KEYS: [&str; 3] = ["ssh-keys", "ssh-from", "user"];
 /// The account that keys open, unless the seed names another.
 const USER: &str = "admin";
-/// Accounts that the system has for itself.
-const TAKEN: [&str; 8] = ["root", "daemon", "nobody", "sshd", "messagebus", "sync", "backup", "operator"];
+/// Accounts and groups that the system has for itself: Debian's base-passwd, and those of packages that images contain.
+const TAKEN: &str = "root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc nobody nogroup adm \
+                     tty disk kmem dialout fax voice cdrom floppy tape sudo audio dip operator src shadow utmp video sasl \
+                     plugdev staff users input sgx kvm clock render crontab netdev wheel sshd messagebus polkitd tss uuidd \
+                     lxd docker";
 /// Algorithms of keys that are taken: OpenSSH's names. RSA is judged by its length.
 const ALGORITHMS: [&str; 7] = [
     "ssh-ed25519",
@@ -33,6 +36,8 @@ const ALGORITHMS: [&str; 7] = [
 ];
 /// Shortest RSA modulus, bits.
 const RSA_BITS: usize = 3072;
+/// Longest number that sshd reads, bits (`SSHBUF_MAX_BIGNUM`, sshbuf.h).
+const RSA_MOST: usize = 16_384;
 
 /// Table `[access]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,7 +82,7 @@ impl SshKey {
         }
         let blob = STANDARD.decode(key).map_err(|_| expected())?;
         let fields = fields(&blob).ok_or_else(expected)?;
-        if fields.first() != Some(&algorithm.as_bytes()) || fields.len() < 2 {
+        if !is_key(algorithm, &fields) {
             return Err(expected());
         }
         if algorithm == "ssh-rsa" && fields.get(2).map_or(0, |n| bits(n)) < RSA_BITS {
@@ -110,6 +115,34 @@ fn fields(mut blob: &[u8]) -> Option<Vec<&[u8]>> {
     Some(all)
 }
 
+/// Whether the strings of a key blob are those of a key that sshd reads (`sshkey_from_blob_internal`, sshkey.c): of
+/// ECDSA a point in its plain form (RFC 5656, 3.1), of keys on a token the application too.
+fn is_key(algorithm: &str, fields: &[&[u8]]) -> bool {
+    let [name, parts @ ..] = fields else { return false };
+    let point = |curve: &[u8], point: &[u8], size: usize| {
+        algorithm.trim_end_matches("@openssh.com").as_bytes().ends_with(curve)
+            && point.len() == 1 + 2 * size
+            && point[0] == 4
+    };
+    // The curves of nistp256, nistp384 and nistp521 have coordinates of so many bytes.
+    let curve = |curve: &[u8], q: &[u8]| match curve {
+        b"nistp256" => point(curve, q, 32),
+        b"nistp384" => point(curve, q, 48),
+        b"nistp521" => point(curve, q, 66),
+        _ => false,
+    };
+    // A number with its first bit set would be negative (RFC 4251, 5: mpint).
+    let positive = |n: &[u8]| n.first().is_some_and(|first| *first < 0x80) && (1..=RSA_MOST).contains(&bits(n));
+    *name == algorithm.as_bytes()
+        && match (algorithm, parts) {
+            ("ssh-ed25519", [key]) | ("sk-ssh-ed25519@openssh.com", [key, _]) => key.len() == 32,
+            ("ssh-rsa", [e, n]) => positive(e) && positive(n),
+            (_, [c, q]) if !algorithm.starts_with("sk-") => curve(c, q),
+            ("sk-ecdsa-sha2-nistp256@openssh.com", [c, q, _]) => curve(c, q),
+            _ => false,
+        }
+}
+
 /// Bits of a number, big endian.
 fn bits(number: &[u8]) -> usize {
     let first = number.iter().position(|b| *b != 0);
@@ -123,7 +156,7 @@ fn user(text: &str) -> Result<String, String> {
         && text.as_bytes()[0].is_ascii_lowercase()
         && text.bytes().all(good)
         && !text.starts_with("systemd-");
-    match shaped && !TAKEN.contains(&text) {
+    match shaped && !TAKEN.split_whitespace().any(|taken| taken == text) {
         true => Ok(text.to_owned()),
         false => Err("expected the name of an account for people, a-z, 0-9, - and _, not root".to_owned()),
     }

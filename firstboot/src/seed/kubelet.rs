@@ -7,8 +7,10 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::kubelet_fields::{FIELDS, Kind, OWNED};
+use super::kubelet_forms::duration;
 use super::reader::{Reader, misplaced, quoted, without_quotes};
 use super::suggest;
+use super::{kubelet_pairs, kubelet_values};
 
 /// Keys of `[kubelet]`.
 pub(super) const KEYS: [&str; 1] = ["config"];
@@ -53,9 +55,10 @@ impl Reader {
                 Some(json) if name == "resolvConf" && !is_path(&json) => {
                     self.error(at, Code::BadValue, "resolvConf in [kubelet.config] must be an absolute path");
                 }
-                Some(json) => {
-                    config.insert(name.to_owned(), json);
-                }
+                Some(json) => match kubelet_values::fault(name, &json) {
+                    Some((code, text)) => self.error(at, code, text),
+                    None => drop(config.insert(name.to_owned(), json)),
+                },
                 None => {
                     let plain = matches!(kind, Kind::Bool | Kind::Integer | Kind::Number);
                     let hint = if plain { without_quotes(value) } else { "" };
@@ -64,7 +67,15 @@ impl Reader {
                 }
             }
         }
-        (config.len() == fields.len()).then_some(Kubelet { config })
+        if config.len() < fields.len() {
+            return None;
+        }
+        if let Some((field, text)) = kubelet_pairs::contradiction(&config) {
+            let at = fields.get_key_value(field).map_or(value.span().start, |(key, _)| key.span().start);
+            self.error(at, Code::ConflictingKeys, text);
+            return None;
+        }
+        Some(Kubelet { config })
     }
 }
 
@@ -97,7 +108,7 @@ impl Kind {
             Kind::Integer => value.is_i64(),
             Kind::Number => value.is_number(),
             Kind::String => value.is_string(),
-            Kind::Duration => value.as_str().is_some_and(is_go_duration),
+            Kind::Duration => value.as_str().is_some_and(|text| duration(text).is_some()),
             Kind::Strings => list(Json::is_string),
             Kind::Integers => list(Json::is_i64),
             Kind::StringMap => map(Json::is_string),
@@ -124,39 +135,9 @@ impl Kind {
     }
 }
 
-/// `time.ParseDuration` of Go: numbers, each with its unit, or a bare 0.
-fn is_go_duration(text: &str) -> bool {
-    let mut rest = text.strip_prefix(['+', '-']).unwrap_or(text);
-    if rest == "0" {
-        return true;
-    }
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let (number, tail) = rest.split_at(end);
-        let good = number.bytes().filter(|b| *b == b'.').count() < 2 && number.bytes().any(|b| b.is_ascii_digit());
-        let unit = ["ns", "us", "µs", "μs", "ms", "s", "m", "h"].into_iter().filter(|u| tail.starts_with(u));
-        // The longest unit is the one that was meant: ms before m.
-        match unit.max_by_key(|u| u.chars().count()) {
-            Some(unit) if good => rest = &tail[unit.len()..],
-            _ => return false,
-        }
-    }
-    !text.is_empty() && !text.ends_with(['+', '-'])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_as_go_reads_them() {
-        for good in ["0", "5s", "1m30s", "1.5h", ".5s", "100ms", "-1s", "10µs", "24h0m0s"] {
-            assert!(is_go_duration(good), "{good}");
-        }
-        for bad in ["", "5", "s", "1d", "5 s", "1.2.3s", "+", "1h5", "."] {
-            assert!(!is_go_duration(bad), "{bad}");
-        }
-    }
 
     #[test]
     fn no_field_is_listed_twice() {

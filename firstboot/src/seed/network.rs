@@ -92,7 +92,9 @@ impl Interface {
         // networkd reads `*`, `?`, `[…]`, `!` and blanks as a pattern (systemd.network(5), Name=). The kernel keeps the
         // last three words for directories of settings and for itself.
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-        let taken = ["lo", ".", "..", "all", "default"].contains(&text);
+        let number = ["0x", "0b", "0o"].iter().any(|prefix| text.starts_with(prefix))
+            || text.bytes().all(|b| b.is_ascii_digit());
+        let taken = ["lo", ".", "..", "all", "default"].contains(&text) || number;
         let vlan = |(_, id): (&str, &str)| id.parse::<u16>().is_ok_and(|id| (1..=4094).contains(&id));
         if text.rsplit_once('.').is_some_and(vlan) {
             return Err("expected the interface below the VLAN, as in interface = \"eth0\" and vlan = 42".to_owned());
