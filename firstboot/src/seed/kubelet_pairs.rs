@@ -77,9 +77,10 @@ pub(super) fn contradiction(config: &Map<String, Json>) -> Option<(&'static str,
             "must be more than imageMinimumGCAge (2m unless set)",
         ),
         (
-            truth("serializeImagePulls", false) && whole("maxParallelImagePulls", 1) > 1,
+            // Without a value of its own the default depends on the cluster's maxParallelImagePulls, not on the seed's.
+            truth("serializeImagePulls", true) && whole("maxParallelImagePulls", 1) > 1,
             "maxParallelImagePulls",
-            "cannot be more than 1 while serializeImagePulls is true",
+            "is more than 1, which needs serializeImagePulls = false beside it",
         ),
         (
             truth("enableSystemLogQuery", false) && !truth("enableSystemLogHandler", false),
