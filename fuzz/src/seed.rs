@@ -18,7 +18,9 @@ fn shown(result: &Result<Seed, Error>) -> String {
 pub fn run(input: &[u8]) {
     let result = parse(input);
     let output = shown(&result);
-    let Ok(text) = std::str::from_utf8(input) else {
+    // Zeros at the beginning are taken for UTF-16 without its mark.
+    let wide = input.iter().take(4).any(|b| *b == 0);
+    let Some(text) = std::str::from_utf8(input).ok().filter(|_| !wide) else {
         assert_eq!(output, shown(&parse(input)), "the same bytes are read differently");
         return;
     };

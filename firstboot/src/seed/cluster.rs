@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Reads `[cluster]`, or what kubeadm's line says of it.
 
+use super::character;
 use super::join_line::JoinLine;
 use super::model::{Cluster, Trust};
 use super::reader::{Reader, Value};
@@ -79,8 +80,9 @@ impl Reader {
             _ => None,
         };
         if parsed.is_none() {
-            let text = "malformed token-expires in [cluster]: expected a time with zone, as in 2026-11-23T12:00:00Z";
-            self.error(value.span().start, Code::BadValue, text);
+            let odd = value.get_ref().as_str().and_then(character::in_value);
+            let why = odd.unwrap_or("expected a time with zone, as in 2026-11-23T12:00:00Z".to_owned());
+            self.error(value.span().start, Code::BadValue, format!("malformed token-expires in [cluster]: {why}"));
         }
         parsed.map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
     }

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
+use super::character;
 use super::reader::{Reader, Value, misplaced, quoted};
 use crate::names;
 
@@ -203,11 +204,11 @@ impl Reader {
                 Some(text) if good(text) => {
                     settings.insert(name.to_owned(), text.to_owned());
                 }
-                _ => self.error(
-                    at,
-                    Code::BadValue,
-                    format!("value of {} in [harden] sysctl must be a string in quotes", quoted(name)),
-                ),
+                text => {
+                    let odd = text.and_then(character::in_value).map(|odd| format!(": {odd}"));
+                    let text = format!("value of {} in [harden] sysctl must be a string in quotes", quoted(name));
+                    self.error(at, Code::BadValue, text + &odd.unwrap_or_default());
+                }
             }
         }
         (settings.len() == table.len()).then_some(settings)

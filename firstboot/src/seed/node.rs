@@ -75,7 +75,7 @@ impl Reader {
                     );
                 }
                 Err(why) => {
-                    let why = character::in_value(key.get_ref()).or(character::in_value(text)).unwrap_or(why);
+                    let why = character::in_value(text).unwrap_or(why);
                     let code = if kubelet_may_set(key.get_ref()) { Code::BadValue } else { Code::SettingNotAllowed };
                     self.error(at, code, format!("malformed label {name} in [node]: {why}"));
                 }

@@ -64,10 +64,7 @@ impl Reader {
 
     /// What to add to a message about an unknown key of a table (`""`: before any).
     pub(super) fn hint(&self, key: &str, table: &str, known: &[&str]) -> String {
-        match character::in_value(key) {
-            Some(odd) => format!("; {odd}"),
-            None => suggest::key(key, table, known, self.keys),
-        }
+        suggest::key(key, table, known, self.keys)
     }
 
     /// One string, checked by `parse`.
@@ -126,10 +123,12 @@ pub(super) fn misplaced(key: &str) -> &'static str {
     }
 }
 
-/// A key in quotes when it may be repeated; otherwise only its length.
+/// A key in quotes when it may be repeated; otherwise its length, and the character in it that is easily mistaken.
 pub(super) fn quoted(key: &str) -> String {
-    match may_show(key) {
-        true => format!("\"{key}\""),
-        false => format!("of {} characters", key.chars().count()),
+    let count = key.chars().count();
+    match (may_show(key), character::in_value(key)) {
+        (true, _) => format!("\"{key}\""),
+        (false, Some(odd)) => format!("of {count} characters ({odd})"),
+        (false, None) => format!("of {count} characters"),
     }
 }

@@ -37,6 +37,10 @@ pub fn decode(bytes: &[u8]) -> Result<Zeroizing<String>, Error> {
         [0, 1..0x80, 0, 1..0x80, ..] => utf16(bytes, u16::from_be_bytes),
         _ => utf8(bytes),
     }?;
+    // The same in the other encoding.
+    if let Some(text) = recognise::binary(text.as_bytes()) {
+        return Err(bad(None, &text));
+    }
     if let Some(at) = text.find('\0')
         && !text.trim_matches(|c: char| c.is_whitespace() || c == '\0').is_empty()
     {

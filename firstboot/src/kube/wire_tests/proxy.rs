@@ -44,8 +44,13 @@ fn via(url: &str, direct: &[&str]) -> Via {
 
 /// GET from https://api.example:6443, which no resolver knows.
 fn ask(via: &Via, ca: &Ca) -> Result<serde_json::Value, String> {
+    ask_server(via, ca, "https://api.example:6443")
+}
+
+/// The same from another server.
+fn ask_server(via: &Via, ca: &Ca, server: &str) -> Result<serde_json::Value, String> {
     let tls = verified(PinnedCa::new(ca.trusted(), Validity::SystemClock)).unwrap();
-    let client = Client::through(via, "https://api.example:6443", tls).unwrap();
+    let client = Client::through(via, server, tls).unwrap();
     let mut result = None;
     run(async {
         result = Some(client.get("/x").await);
@@ -73,6 +78,31 @@ fn the_proxy_sees_the_servers_name_and_its_own_credentials() {
     // The certificate is the API server's business, through a proxy as well.
     let text = ask(&via(&format!("http://127.0.0.1:{port}"), &[]), &Ca::new()).unwrap_err();
     assert_eq!(text, "certificate of API server api.example:6443 is not signed by the cluster's CA");
+}
+
+/// Names that kubeadm takes: the whole way from the seed's text through URL, proxy and TLS to the answer.
+#[test]
+fn servers_with_unusual_names_are_verified() {
+    for (text, certified) in [
+        ("k8s_master", "k8s_master"),
+        ("_a.b_c.example:443", "_a.b_c.example"),
+        ("api.example.", "api.example"),
+        ("API.Example.:6443", "api.example"),
+        ("bücher.example", "xn--bcher-kva.example"),
+    ] {
+        let ca = Ca::new();
+        let server = serve(ca.leaf(certified, 2020, 2090), ok_json("{\"a\":1}"));
+        let (port, asked) = proxy(OK, server);
+        let (via, at) = (via(&format!("http://127.0.0.1:{port}"), &[]), Endpoint::parse(text).unwrap());
+        let body = ask_server(&via, &ca, &crate::kube::client::url_of(&at)).unwrap_or_else(|e| panic!("{text}: {e}"));
+        assert_eq!(body["a"], 1);
+        assert!(asked.recv().unwrap().starts_with(&format!("CONNECT {at} HTTP/1.1\r\n")), "{text}");
+        // Another name is not taken for it.
+        let other = serve(ca.leaf("other.example", 2020, 2090), ok_json("{}"));
+        let (port, _asked) = proxy(OK, other);
+        let via = self::via(&format!("http://127.0.0.1:{port}"), &[]);
+        ask_server(&via, &ca, &crate::kube::client::url_of(&at)).unwrap_err();
+    }
 }
 
 #[test]
