@@ -4,22 +4,26 @@
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
-use x509_cert::Certificate;
-use x509_cert::der::{Decode, Encode};
 
+use crate::certificate::Certificate;
 use crate::seed::CaPin;
 
 /// The pin of one certificate; none when it cannot be read.
 pub fn pin_of(der: &[u8]) -> Option<CaPin> {
-    let certificate = Certificate::from_der(der).ok()?;
-    let key = certificate.tbs_certificate.subject_public_key_info.to_der().ok()?;
-    Some(CaPin(Sha256::digest(key).into()))
+    Some(CaPin(Sha256::digest(Certificate::read(der)?.spki).into()))
 }
 
 /// All certificates of a PEM text; none when it holds none or a broken one.
 pub fn certificates(pem: &str) -> Option<Vec<CertificateDer<'static>>> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     all.ok().filter(|all| !all.is_empty())
+}
+
+/// What of a CA bundle should be replaced although Kubernetes takes it, a sentence each.
+pub fn weaknesses(pem: &str) -> Vec<String> {
+    let all = certificates(pem).unwrap_or_default();
+    let weakness = |der: &CertificateDer<'_>| Certificate::read(der)?.key.weakness();
+    all.iter().filter_map(weakness).map(|why| format!("the cluster's CA certificate {why}")).collect()
 }
 
 /// Those of `certificates` that one of `pins` names.

@@ -6,6 +6,7 @@
 
 mod access;
 mod as_text;
+mod ca_cert;
 mod cluster;
 mod error;
 mod harden;

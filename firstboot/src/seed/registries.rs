@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use reqwest::Url;
 use toml::de::DeTable;
 
+use super::ca_cert;
 use super::reader::{Reader, misplaced, quoted};
-use super::text;
 use super::types::may_show;
 use crate::names::is_dns_subdomain;
 
@@ -108,7 +108,7 @@ impl Reader {
         self.unknown_keys(&place, table, &KEYS);
         let mirrors =
             table.get("mirrors").map_or(Some(Vec::new()), |v| self.strings(v, "mirrors", &place, Mirror::parse));
-        let ca = table.get("ca").map(|v| self.string(v, "ca", &place, text::check_pem));
+        let ca = table.get("ca").map(|v| self.string(v, "ca", &place, ca_cert::of_registry));
         let (mirrors, ca) = (mirrors?, ca.map_or(Some(None), |ca| ca.map(Some))?);
         if mirrors.is_empty() && (ca.is_none() || name == "*") {
             self.error(at, Code::MissingKey, format!("mirrors is missing in [{place}]"));

@@ -359,8 +359,8 @@ fn bad() -> Vec<(String, &'static str)> {
         ),
         (
             registry("docker.io", "ca = \"a\""),
-            "seed.toml:7: malformed ca in [registries.docker.io]: expected one or more certificates in PEM, -----BEGIN \
-             CERTIFICATE-----",
+            "seed.toml:7: malformed ca in [registries.docker.io]: expected a certificate in PEM, from -----BEGIN \
+             CERTIFICATE----- to -----END CERTIFICATE-----",
         ),
     ];
     for (name, shown) in
