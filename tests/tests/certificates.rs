@@ -134,7 +134,7 @@ impl Drop for Judge {
 /// firstboot's verdict with dates by this machine's clock, and with dates by the server's: code and text of a refusal.
 fn ask(server: &str, bundle: &str) -> (Result<(), String>, Result<(), String>) {
     let Some(trusted) = pin::certificates(bundle) else {
-        let none = Err("no certificate is read".to_owned());
+        let none = Err("FB422: its CA certificate cannot be read".to_owned());
         return (none.clone(), none);
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -6,6 +6,7 @@
 
 pub mod algorithm;
 pub mod names;
+pub mod pem;
 #[cfg(test)]
 mod tests;
 

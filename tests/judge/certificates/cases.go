@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"net"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -184,6 +185,9 @@ func bundles(ca signer) []server {
 	block.Type = "TRUSTED CERTIFICATE"
 	trusted := string(pem.EncodeToMemory(&block))
 	broken := "-----BEGIN CERTIFICATE-----\nMIIBAAAA\n-----END CERTIFICATE-----\n"
+	notBase64 := "-----BEGIN CERTIFICATE-----\nM!\n-----END CERTIFICATE-----\n"
+	first, last := "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+	body := strings.TrimPrefix(strings.TrimSuffix(good, last+"\n"), first+"\n")
 	s := leaf(key("p384"), &ca)
 	var all []server
 	for _, b := range []struct{ name, text string }{
@@ -191,22 +195,33 @@ func bundles(ca signer) []server {
 		{"broken-first", broken + good},
 		{"broken-last", good + broken},
 		{"other-label-first", trusted + good},
-		{"crlf", crlf(good)},
+		{"crlf", strings.ReplaceAll(good, "\n", "\r\n")},
+		{"cr-alone", strings.ReplaceAll(good, "\n", "\r")},
+		{"no-base64-first", notBase64 + good},
+		{"no-base64-last", good + notBase64},
+		{"indented", strings.ReplaceAll(" "+good, "\n", "\n ")},
+		{"body-indented", strings.ReplaceAll(good, "\nM", "\n  M")},
+		{"blanks-at-ends", strings.ReplaceAll(good, "\n", " \t\n")},
+		{"one-line", strings.ReplaceAll(good, "\n", " ")},
+		{"long-line", first + "\n" + strings.ReplaceAll(body, "\n", "") + "\n" + last},
+		{"blank-lines", strings.ReplaceAll(good, "\n", "\n\n")},
+		{"no-last-newline", strings.TrimSpace(good)},
+		{"begin-twice", first + "\n" + good},
+		{"begin-behind-text", "ca: " + good},
+		{"no-end", first + "\n" + body},
+		{"no-end-then-good", first + "\n" + body + good},
+		{"other-end", strings.ReplaceAll(good, "END CERTIFICATE", "END X509")},
+		{"text-behind-end", strings.TrimSpace(good) + " # ca\n"},
+		{"headers", strings.Replace(good, "\n", "\nProc-Type: 4\n\n", 1)},
+		{"headers-then-good", strings.Replace(good, "\n", "\nProc-Type: 4\n\n", 1) + good},
+		{"key-first", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n" + good},
+		{"empty-block-first", first + "\n" + last + "\n" + good},
+		{"two-in-one-block", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: append(append([]byte{}, ca.cert.Raw...), ca.cert.Raw...)}))},
+		{"empty", "\n"},
 	} {
 		all = append(all, server{name: "pem-" + b.name, chain: [][]byte{s.cert.Raw}, key: s.key, bundle: b.text})
 	}
 	return all
-}
-
-func crlf(text string) string {
-	out := ""
-	for _, c := range text {
-		if c == '\n' {
-			out += "\r"
-		}
-		out += string(c)
-	}
-	return out
 }
 
 // What a server's own certificate may be.

@@ -77,8 +77,34 @@ func main() {
 	check(err)
 }
 
+// Reads a CA bundle as kubeadm's discovery does (k8s.io/client-go/util/cert, ParseCertsPEM).
+func parse(bundle []byte) error {
+	found := false
+	for len(bundle) > 0 {
+		var block *pem.Block
+		block, bundle = pem.Decode(bundle)
+		if block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" || len(block.Headers) != 0 {
+			continue
+		}
+		if _, err := x509.ParseCertificates(block.Bytes); err != nil {
+			return err
+		}
+		found = true
+	}
+	if !found {
+		return fmt.Errorf("data does not contain any valid RSA or ECDSA certificates")
+	}
+	return nil
+}
+
 // Asks the server as client-go does (k8s.io/client-go/transport, TLSConfigFor and rootCertPool).
 func ask(s server, port int) error {
+	if err := parse([]byte(s.bundle)); err != nil {
+		return err
+	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM([]byte(s.bundle)) {
 		return fmt.Errorf("unable to load root certificates")
