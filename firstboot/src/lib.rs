@@ -16,6 +16,7 @@
 mod backoff;
 pub mod boot_partition;
 pub mod bundle;
+mod certificate;
 pub mod check;
 pub mod fault;
 pub mod firewall;

@@ -12,6 +12,7 @@ use firstboot::node::recover::recover;
 use firstboot::phases::PHASES;
 use firstboot::run::facts::DeviceFacts;
 use firstboot::run::{self, guard, status};
+use firstboot::seed::SeedRequest;
 use firstboot::{audit, join_worker, preflight, reset, seed, support};
 use lexopt::prelude::*;
 use std::io::IsTerminal;
@@ -199,7 +200,9 @@ fn execute(command: Command) -> Result<ExitCode, Fault> {
         }
         Command::Check { file } => {
             let bytes = std::fs::read(&file).map_err(|e| Fault::new(Code::Seed, format!("read {file}: {e}")))?;
-            seed::parse_request(&bytes)?;
+            if let SeedRequest::Join(seed) = seed::parse_request(&bytes)? {
+                seed.cluster.trust.check_end(Linux::new().now())?;
+            }
             println!("{file}: a seed that this version of firstboot takes");
             Ok(())
         }

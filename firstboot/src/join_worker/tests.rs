@@ -139,7 +139,7 @@ fn refused(message: Vec<WorkerMessage>) -> (String, Vec<String>) {
 
 #[test]
 fn a_task_is_the_same_at_the_other_end() {
-    let ca = ca();
+    let ca = crate::kube::wire_tests::Ca::new().pem;
     let more = "token-expires = 2027-01-01T00:00:00Z\n[network]\nproxy = \"http://u:hunter22@10.0.0.9:3128\"\nno-proxy = \
                 [\"10.0.0.0/8\", \".example\"]\n";
     let by_ca = format!(

@@ -83,7 +83,7 @@ impl Client {
             .proxy(proxy)
             .https_only(true)
             .build()
-            .map_err(|e| Error::answer(Code::Cluster, format!("set up TLS: {}", error::remote(&e.to_string()))))?;
+            .map_err(|e| Error::answer(Code::Cluster, format!("set up TLS: {}", error::innermost(&e))))?;
         Ok(Client { http, server: server.trim_end_matches('/').to_owned(), bearer: None, via: via.clone() })
     }
 

@@ -26,6 +26,7 @@ use x509_cert::name::Name;
 use super::client::Client;
 use super::error::{Error, Kind, remote};
 use super::{pin, tls};
+use crate::certificate;
 use crate::fault::{Code, Fault};
 use crate::secret::Secret;
 use crate::text::rfc3339;
@@ -129,12 +130,12 @@ impl Request {
     /// Whether a certificate is over this key and for this node.
     pub fn matches_request(&self, chain_pem: &str, node: &str) -> bool {
         let Some(leaf) = pin::certificates(chain_pem).and_then(|c| c.into_iter().next()) else { return false };
-        let Ok(leaf) = x509_cert::Certificate::from_der(&leaf) else { return false };
-        let subject = &leaf.tbs_certificate.subject;
+        let Some(leaf) = certificate::parse(&leaf) else { return false };
+        let subject = &leaf.subject;
         // Go takes the last of several common names; a signer has no reason to give more than one.
         let named = values(subject, COMMON_NAME) == [Some(format!("system:node:{node}").as_str())];
         let grouped = values(subject, ORGANIZATION).contains(&Some("system:nodes"));
-        let key = leaf.tbs_certificate.subject_public_key_info.to_der();
+        let key = leaf.subject_public_key_info.to_der();
         key.is_ok_and(|key| key == self.spki) && named && grouped
     }
 }

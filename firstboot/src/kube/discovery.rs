@@ -14,8 +14,8 @@ use std::time::SystemTime;
 use super::client::{Client, Reply, url_of};
 use super::error::{Error, Kind};
 use super::kubeconfig::ClusterInfo;
-use super::verified::{Certificates, proven, settle, verified};
-use super::{jws, kubeconfig, pin, tls};
+use super::verified::{Certificates, proven, settle};
+use super::{jws, kubeconfig, pin, tls, verified};
 use crate::fault::Code;
 use crate::proxy::Via;
 use crate::seed::{CaPin, Cluster, Endpoint, Trust};
@@ -78,7 +78,7 @@ async fn by_pins(cluster: &Cluster, via: &Via, at: &Endpoint, pins: &[CaPin], no
         ));
     }
     let (info, bundle, pinned) = trusted(at, pins, config)?;
-    let (client, ca) = verified(via, &server, pinned)?;
+    let (client, ca) = verified::pinned(via, &server, pinned, &bundle)?;
     let second = client.get(CLUSTER_INFO).await?;
     if second.body["data"]["kubeconfig"] != first.body["data"]["kubeconfig"] {
         let text = format!("cluster-info of {at} differs between unverified and verified request");

@@ -6,8 +6,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use rustls::CertificateError;
-
+use super::tls_error;
 use crate::fault::{Code, Fault};
 use crate::proxy::Proxy;
 
@@ -90,10 +89,22 @@ pub(super) fn transport(server: &str, proxy: Option<&Proxy>, error: &reqwest::Er
     Error::new(Kind::Transport, code, text)
 }
 
-/// The words of the first cause, fit for one line.
+/// What failed, in words: never those of a library, which are for programmers.
 pub(super) fn innermost(error: &reqwest::Error) -> String {
-    let last = std::iter::successors(error.source(), |&e| e.source()).last();
-    remote(&last.map_or_else(|| error.to_string(), ToString::to_string))
+    let chain = || std::iter::successors(error.source(), |&e| e.source());
+    if let Some(tls) = tls(error) {
+        return tls_error::words(tls);
+    }
+    // An error without a number is a library's own, and only wrapped.
+    let system = chain().flat_map(wrapped).find_map(|io| io.raw_os_error().map(|number| (io.kind(), number)));
+    match system {
+        Some((kind, number)) => {
+            io_cause(kind).map_or_else(|| format!("{kind} (errno {number})"), |(_, why)| why.to_owned())
+        }
+        None if error.is_timeout() => "no answer in time".to_owned(),
+        None if error.is_builder() => "the request cannot be made".to_owned(),
+        None => "its answer is not HTTP, or ends too early".to_owned(),
+    }
 }
 
 /// The TLS error behind it, if there is one.
@@ -141,11 +152,11 @@ fn cause(server: &str, error: &reqwest::Error) -> Option<(Code, String)> {
             return Some((Code::NameNotResolved, format!("connect to API server {server}: name not resolved")));
         }
         if let Some(tls) = source.downcast_ref::<rustls::Error>() {
-            return Some(tls_cause(server, tls));
+            return Some(tls_error::cause(server, tls));
         }
         for io in wrapped(source) {
             if let Some(tls) = io.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
-                return Some(tls_cause(server, tls));
+                return Some(tls_error::cause(server, tls));
             }
             if let Some((code, why)) = io_cause(io.kind()) {
                 return Some((code, format!("connect to API server {server}: {why}")));
@@ -167,43 +178,6 @@ fn io_cause(kind: io::ErrorKind) -> Option<(Code, &'static str)> {
         io::ErrorKind::TimedOut => (Code::Unreachable, "no answer in time"),
         _ => return None,
     })
-}
-
-/// Code and words for what is wrong with the server's TLS.
-fn tls_cause(server: &str, error: &rustls::Error) -> (Code, String) {
-    use rustls::Error::{AlertReceived, InvalidCertificate, InvalidMessage};
-    let (code, text) = match error {
-        InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. }) => {
-            // rustls prints them as its own types do: DnsName("a"), IpAddress(10.0.0.1).
-            let names: Vec<&str> = presented
-                .iter()
-                .map(|n| n.rsplit_once('(').map_or(n.as_str(), |(_, n)| n).trim_matches(['"', ')']))
-                .collect();
-            let names = remote(&names.join(", "));
-            (Code::NameMismatch, format!("does not cover that address: it covers {names}"))
-        }
-        InvalidCertificate(CertificateError::NotValidForName) => {
-            (Code::NameMismatch, "does not cover that address".to_owned())
-        }
-        InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
-            (Code::UnknownCa, "is not signed by the cluster's CA".to_owned())
-        }
-        InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
-            (Code::CertificateDates, "has expired".to_owned())
-        }
-        InvalidCertificate(CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }) => {
-            (Code::CertificateDates, "is not yet valid: is this device's clock right?".to_owned())
-        }
-        InvalidMessage(_) => {
-            let text = "it does not speak TLS: is a captive portal or a proxy in between?";
-            return (Code::NotKubernetes, format!("talk to API server {server}: {text}"));
-        }
-        AlertReceived(alert) => {
-            return (Code::Tls, format!("talk to API server {server}: it ended TLS with {alert:?}"));
-        }
-        other => return (Code::Tls, format!("talk to API server {server}: {}", remote(&other.to_string()))),
-    };
-    (code, format!("certificate of API server {server} {text}"))
 }
 
 /// Text from the other side, made fit for one line: printable, at most 300 characters.

@@ -11,7 +11,7 @@ use super::client::Client;
 use super::cluster_config_maps::{config_map, configured, data, existing_node};
 use super::contract::{JoinHost, JoinInput, Joined};
 use super::csr::{self, Outcome};
-use super::{config, discovery, runtime};
+use super::{config, discovery, pin, runtime};
 use crate::fault::Fault;
 
 /// Joins: blocks until the certificate is there or something failed. Trying again is always safe.
@@ -29,6 +29,7 @@ async fn join(input: &JoinInput, device: &mut dyn JoinHost) -> Result<Joined, Fa
     if let Some(time) = found.server_time {
         device.server_time(time)?;
     }
+    pin::weaknesses(&found.ca_pem).iter().for_each(|text| device.notice(text));
     let (api, reply) = configured(&found, input, device).await?;
     let cluster = config::cluster_configuration(data(&reply, "kubeadm-config", "ClusterConfiguration")?)?;
     config::check_skew(&input.kubelet_version, &cluster.kubernetes_version, &input.target)?;

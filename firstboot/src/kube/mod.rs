@@ -6,6 +6,8 @@
 //! is stricter or kinder, the module says so. Async code runs on one thread. Nothing here
 //! writes a file, and the token leaves this process only towards a server whose CA and dates are proven.
 
+pub mod algorithms;
+pub mod chain;
 pub mod client;
 pub mod clock;
 mod cluster_config_maps;
@@ -27,6 +29,7 @@ pub mod resolve;
 pub mod response;
 mod runtime;
 pub mod tls;
+mod tls_error;
 mod verified;
 
 #[cfg(test)]

@@ -11,17 +11,20 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustls::client::WantsClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::client::verify_server_name;
+use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{
-    CertificateError, ClientConfig, ConfigBuilder, DEFAULT_VERSIONS, DigitallySignedStruct, Error, RootCertStore,
+    CertificateError, ClientConfig, ConfigBuilder, DEFAULT_VERSIONS, DigitallySignedStruct, Error, OtherError,
     SignatureScheme, SupportedProtocolVersion,
 };
-use x509_cert::der::Decode;
 
-use super::error;
+use super::algorithms::{self, ALGORITHMS};
+use super::chain::{self, Refusal, Roots, Which};
+use super::{error, pin, tls_error};
+use crate::certificate::Certificate;
+use crate::certificate::names::covers;
 use crate::fault::Code;
 
 /// By which clock certificates are judged.
@@ -39,74 +42,49 @@ pub enum Validity {
 #[derive(Debug)]
 pub struct PinnedCa {
     state: Mutex<State>,
-    provider: CryptoProvider,
 }
 
 #[derive(Debug)]
 struct State {
-    roots: RootCertStore,
+    roots: Roots,
+    /// What is not trusted, but named when it vouches for a server: the certificates beside the pinned ones.
+    others: Vec<CertificateDer<'static>>,
     validity: Validity,
     /// What the last accepted server sent, its own certificate first.
     presented: Vec<CertificateDer<'static>>,
 }
 
 impl PinnedCa {
-    /// Trusts these certificates; those that cannot serve as a CA are left out.
+    /// Trusts these certificates; those that cannot be read are left out.
     pub fn new(trusted: Vec<CertificateDer<'static>>, validity: Validity) -> Arc<Self> {
-        let state = State { roots: roots(trusted), validity, presented: Vec::new() };
-        Arc::new(PinnedCa { state: Mutex::new(state), provider: ring::default_provider() })
+        PinnedCa::beside(trusted, Vec::new(), validity)
+    }
+
+    /// The same, where `others` are certificates of the same bundle that the seed does not name: a server of theirs is
+    /// refused, by their digest.
+    pub fn beside(
+        trusted: Vec<CertificateDer<'static>>,
+        others: Vec<CertificateDer<'static>>,
+        validity: Validity,
+    ) -> Arc<Self> {
+        let state = State { roots: Roots::new(trusted), others, validity, presented: Vec::new() };
+        Arc::new(PinnedCa { state: Mutex::new(state) })
     }
 
     /// Checks that the server which was accepted last is valid at its own time `now`: some path from its certificate to
     /// a CA that was trusted so far must be. From then on trusts `trusted` and judges dates by `now`.
     ///
     /// # Errors
-    /// No such path, as rustls says it; no server was accepted.
-    pub fn settle(&self, trusted: Vec<CertificateDer<'static>>, now: SystemTime) -> Result<(), Error> {
+    /// No such path; no server was accepted.
+    pub fn settle(&self, trusted: Vec<CertificateDer<'static>>, now: SystemTime) -> Result<(), Refusal> {
         let mut state = self.state();
         let Some((end_entity, intermediates)) = state.presented.split_first() else {
-            return Err(CertificateError::UnknownIssuer.into());
+            return Err(Refusal::new(Code::UnknownCa, Which::Server, "was not seen"));
         };
-        self.verify_path(&state.roots, end_entity, intermediates, unix_time(now))?;
-        state.roots = roots(trusted);
+        state.roots.verify(end_entity, intermediates, now)?;
+        state.roots = Roots::new(trusted);
         state.validity = Validity::Server(now, Instant::now());
         Ok(())
-    }
-
-    /// Whether a path from the server's certificate to one of `roots` is valid at `now`. Certificates that the server
-    /// sends beside that path may have any dates.
-    fn verify_path(
-        &self,
-        roots: &RootCertStore,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<(), Error> {
-        let certificate = ParsedCertificate::try_from(end_entity)?;
-        let algorithms = self.provider.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&certificate, roots, intermediates, now, algorithms)
-    }
-
-    /// Whether such a path is valid at some time. The latest begin of validity along a path is a time at which all of
-    /// it is valid, if there is one, so these are the times to try. The error is that of the latest time.
-    fn verify_path_at_any_time(
-        &self,
-        roots: &RootCertStore,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-    ) -> Result<(), Error> {
-        let chain = std::iter::once(end_entity).chain(intermediates);
-        let mut times: Vec<UnixTime> = chain.filter_map(dates).map(|(from, _)| unix_time(from)).collect();
-        times.sort_unstable();
-        times.dedup();
-        let mut result = Err(CertificateError::BadEncoding.into());
-        for time in times {
-            result = self.verify_path(roots, end_entity, intermediates, time);
-            if result.is_ok() {
-                break;
-            }
-        }
-        result
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -114,20 +92,79 @@ impl PinnedCa {
     }
 }
 
-fn roots(trusted: Vec<CertificateDer<'static>>) -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(trusted);
-    roots
+impl State {
+    /// Names the CA that vouches for the server in place of a trusted one, if there is one in the bundle.
+    fn name_other(
+        &self,
+        refusal: Refusal,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+    ) -> Refusal {
+        let vouches = |other: &&CertificateDer<'static>| {
+            let alone = Roots::new(vec![(*other).clone()]);
+            verify_at_any_time(&alone, end_entity, intermediates).is_ok()
+        };
+        let mut others = self.others.iter().filter(|_| refusal.code == Code::UnknownCa);
+        match others.find(vouches).and_then(|other| pin::pin_of(other)) {
+            Some(digest) => Refusal {
+                what: format!(
+                    "is signed by another CA of cluster-info than ca-cert-hashes names: add {digest} if the cluster is \
+                     replacing its CA; if not, it is an impostor"
+                ),
+                ..refusal
+            },
+            None => refusal,
+        }
+    }
+}
+
+/// Whether a path to one of `roots` is valid at some time. The latest begin of validity along a path is a time at which
+/// all of it is valid, if there is one, so these are the times to try. The error is that of the latest time.
+fn verify_at_any_time(
+    roots: &Roots,
+    end_entity: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+) -> Result<(), Refusal> {
+    let sent = std::iter::once(end_entity).chain(intermediates);
+    let sent: Vec<Certificate> = sent.filter_map(|der| Certificate::read(der)).collect();
+    let issuers: Vec<Vec<u8>> = sent.iter().map(|read| read.issuer.clone()).collect();
+    let mut times: Vec<SystemTime> = sent.iter().map(|read| read.not_before).collect();
+    times.extend(roots.beginnings(&issuers));
+    times.sort_unstable();
+    times.dedup();
+    let mut result = roots.verify(end_entity, intermediates, times.pop().unwrap_or(SystemTime::UNIX_EPOCH));
+    while let (Err(_), Some(time)) = (&result, times.pop()) {
+        let earlier = roots.verify(end_entity, intermediates, time);
+        if earlier.is_ok() {
+            result = earlier;
+        }
+    }
+    result
 }
 
 /// From when until when a certificate is valid.
 pub fn dates(der: &CertificateDer<'_>) -> Option<(SystemTime, SystemTime)> {
-    let validity = x509_cert::Certificate::from_der(der).ok()?.tbs_certificate.validity;
-    Some((validity.not_before.to_system_time(), validity.not_after.to_system_time()))
+    Certificate::read(der).map(|read| (read.not_before, read.not_after))
 }
 
-fn unix_time(time: SystemTime) -> UnixTime {
-    UnixTime::since_unix_epoch(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO))
+/// Whether the certificate covers the server's name: as webpki says, or as Go says of wildcards that webpki refuses.
+fn verify_name(end_entity: &CertificateDer<'_>, server_name: &ServerName<'_>) -> Result<(), Error> {
+    let result = verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name);
+    let ServerName::DnsName(host) = server_name else { return result };
+    let names = Certificate::read(end_entity).map(|read| read.dns_names).unwrap_or_default();
+    match names.iter().any(|presented| covers(presented, host.as_ref())) {
+        true => Ok(()),
+        false => result,
+    }
+}
+
+/// A refusal as rustls passes it on; [`tls_error::refusal`] finds it again.
+fn refused(refusal: Refusal) -> Error {
+    CertificateError::Other(OtherError(Arc::new(refusal))).into()
+}
+
+fn system(time: UnixTime) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(time.as_secs())
 }
 
 impl ServerCertVerifier for PinnedCa {
@@ -141,13 +178,12 @@ impl ServerCertVerifier for PinnedCa {
     ) -> Result<ServerCertVerified, Error> {
         let mut state = self.state();
         match state.validity {
-            Validity::SystemClock => self.verify_path(&state.roots, end_entity, intermediates, now),
-            Validity::Server(time, read) => {
-                self.verify_path(&state.roots, end_entity, intermediates, unix_time(time + read.elapsed()))
-            }
-            Validity::SetAside => self.verify_path_at_any_time(&state.roots, end_entity, intermediates),
-        }?;
-        verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+            Validity::SystemClock => state.roots.verify(end_entity, intermediates, system(now)),
+            Validity::Server(time, read) => state.roots.verify(end_entity, intermediates, time + read.elapsed()),
+            Validity::SetAside => verify_at_any_time(&state.roots, end_entity, intermediates),
+        }
+        .map_err(|refusal| refused(state.name_other(refusal, end_entity, intermediates)))?;
+        verify_name(end_entity, server_name)?;
         state.presented = std::iter::once(end_entity).chain(intermediates).map(|c| c.clone().into_owned()).collect();
         Ok(ServerCertVerified::assertion())
     }
@@ -158,7 +194,7 @@ impl ServerCertVerifier for PinnedCa {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls12_signature(message, cert, dss, &ALGORITHMS).map_err(|e| handshake(cert, e))
     }
 
     fn verify_tls13_signature(
@@ -167,18 +203,23 @@ impl ServerCertVerifier for PinnedCa {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(message, cert, dss, &ALGORITHMS).map_err(|e| handshake(cert, e))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        ALGORITHMS.supported_schemes()
     }
+}
+
+/// Why the server's signature of the handshake does not hold.
+fn handshake(cert: &CertificateDer<'_>, error: Error) -> Error {
+    chain::weak_handshake(cert).map_or(error, refused)
 }
 
 /// Accepts any server. Only for the first fetch of cluster-info, which carries no secret and whose answer is
 /// believed only after signature and pin hold.
 #[derive(Debug)]
-struct Unverified(CryptoProvider);
+struct Unverified;
 
 impl ServerCertVerifier for Unverified {
     fn verify_server_cert(
@@ -211,13 +252,13 @@ impl ServerCertVerifier for Unverified {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        ALGORITHMS.supported_schemes()
     }
 }
 
 /// Settings of a connection that proves nothing about the server.
 pub fn unverified() -> Result<ClientConfig, Error> {
-    Ok(settings(Arc::new(Unverified(ring::default_provider())), DEFAULT_VERSIONS)?.with_no_client_auth())
+    Ok(settings(Arc::new(Unverified), DEFAULT_VERSIONS)?.with_no_client_auth())
 }
 
 /// Settings of a verified connection without a certificate of our own.
@@ -244,11 +285,11 @@ fn settings(
     verifier: Arc<dyn ServerCertVerifier>,
     versions: &[&'static SupportedProtocolVersion],
 ) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, Error> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = ClientConfig::builder_with_provider(Arc::new(algorithms::provider()));
     Ok(builder.with_protocol_versions(versions)?.dangerous().with_custom_certificate_verifier(verifier))
 }
 
 /// Why TLS settings cannot be used.
 pub(super) fn setup(error: Error) -> error::Error {
-    error::Error::answer(Code::Cluster, format!("set up TLS: {error}"))
+    error::Error::answer(Code::Cluster, format!("set up TLS: {}", tls_error::words(&error)))
 }

@@ -9,8 +9,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
-use rustls::Error::InvalidCertificate;
 use rustls::pki_types::CertificateDer;
 
 use super::client::Client;
@@ -28,7 +26,21 @@ const VERSION: &str = "/version";
 
 /// An anonymous client of a server that one of `trusted` vouches for, with dates set aside until [`settle`].
 pub(super) fn verified(via: &Via, server: &str, trusted: Certificates) -> Result<(Client, Arc<PinnedCa>), Error> {
-    let ca = PinnedCa::new(trusted, Validity::SetAside);
+    with(via, server, PinnedCa::new(trusted, Validity::SetAside))
+}
+
+/// The same, where `pinned` are those certificates of `bundle` that the seed names.
+pub(super) fn pinned(
+    via: &Via,
+    server: &str,
+    pinned: Certificates,
+    bundle: &Certificates,
+) -> Result<(Client, Arc<PinnedCa>), Error> {
+    let others = bundle.iter().filter(|certificate| !pinned.contains(certificate)).cloned().collect();
+    with(via, server, PinnedCa::beside(pinned, others, Validity::SetAside))
+}
+
+fn with(via: &Via, server: &str, ca: Arc<PinnedCa>) -> Result<(Client, Arc<PinnedCa>), Error> {
     let tls = tls::verified(ca.clone()).map_err(tls::setup)?;
     Ok((Client::through(via, server, tls)?, ca))
 }
@@ -37,14 +49,11 @@ pub(super) fn verified(via: &Via, server: &str, trusted: Certificates) -> Result
 /// that clock; trusts the whole `bundle` from then on. `at` names the server in the error.
 pub(super) fn settle(ca: &PinnedCa, bundle: Certificates, now: SystemTime, at: &dyn fmt::Display) -> Result<(), Error> {
     ca.settle(bundle, now).map_err(|why| {
-        let (code, what) = match why {
-            InvalidCertificate(Expired | ExpiredContext { .. }) => (Code::CertificateDates, "has expired"),
-            InvalidCertificate(NotValidYet | NotValidYetContext { .. }) => (Code::CertificateDates, "is not yet valid"),
-            _ => (Code::UnknownCa, "is not signed by the cluster's CA"),
+        let at_time = match why.code {
+            Code::CertificateDates => format!(" at its own time, {}", timestamp(unix_seconds(now))),
+            _ => String::new(),
         };
-        let now = timestamp(unix_seconds(now));
-        let text = format!("certificate of API server {at} {what} at its own time, {now}");
-        Error::new(Kind::Transport, code, text)
+        Error::new(Kind::Transport, why.code, format!("{}{at_time}", why.of(&at.to_string())))
     })
 }
 

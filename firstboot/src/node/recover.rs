@@ -4,6 +4,7 @@
 //! A certificate of kubelet says that the device joined, and by which name. So it stays the node that it is, takes no other
 //! seed, and can be reset: for that the effects are taken from the list of what firstboot makes on a node.
 
+use crate::certificate;
 use crate::host::{Host, STATE_DIR, backup_path};
 use crate::journal::facts::Fact;
 use crate::journal::{Effect, Record};
@@ -14,8 +15,6 @@ use crate::paths::{
     REGISTRIES, SETTINGS, SWAP_TARGET, WANTS,
 };
 use anyhow::Result;
-use x509_cert::Certificate;
-use x509_cert::der::Decode;
 
 /// Stands for the digest of the seed by which a device joined whose journal is lost: no seed has it.
 const LOST_SEED: &str = "lost";
@@ -111,8 +110,7 @@ fn node_name(host: &Host) -> Result<Option<String>> {
     let conf = host.read_text(KUBELET_CONF)?.and_then(|conf| kubeconfig::read(&conf).ok());
     let pem = host.read_utf8(CURRENT_PEM)?;
     let leaf = pem.and_then(|pem| pin::certificates(&pem)).and_then(|chain| chain.into_iter().next());
-    let certificate = leaf.and_then(|leaf| Certificate::from_der(&leaf).ok());
-    let subject = certificate.map(|c| c.tbs_certificate.subject);
+    let subject = leaf.and_then(|leaf| certificate::parse(&leaf)).map(|certificate| certificate.subject);
     let names = subject.iter().flat_map(|subject| subject.0.iter()).flat_map(|part| part.0.iter());
     let name = names
         .filter_map(|name| std::str::from_utf8(name.value.value()).ok())

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Reads `[cluster]`, or what kubeadm's line says of it.
 
+use super::ca_cert;
 use super::character;
+use super::error::Error;
 use super::join_line::JoinLine;
 use super::model::{Cluster, Trust};
 use super::reader::{Reader, Value};
@@ -13,6 +15,30 @@ use toml::de::{DeTable, DeValue};
 
 /// Keys of `[cluster]`.
 pub(super) const CLUSTER_KEYS: [&str; 5] = ["apiserver", "token", "ca-cert-hashes", "ca-cert", "token-expires"];
+
+impl Trust {
+    /// Holds the dates of `ca-cert` against a clock that can be believed. One valid certificate is enough.
+    ///
+    /// # Errors
+    /// None is valid at `now`.
+    pub fn check_dates(&self, now: SystemTime) -> Result<(), Error> {
+        match self {
+            Trust::Ca(pem) => ca_cert::check_dates(pem, now),
+            Trust::Pins(_) => Ok(()),
+        }
+    }
+
+    /// The same against a clock that may stand still, but is never ahead.
+    ///
+    /// # Errors
+    /// All have expired at `now`.
+    pub fn check_end(&self, now: SystemTime) -> Result<(), Error> {
+        match self {
+            Trust::Ca(pem) => ca_cert::check_end(pem, now),
+            Trust::Pins(_) => Ok(()),
+        }
+    }
+}
 
 impl Reader {
     /// `[cluster]`, or what kubeadm's line says of it; `at` is where the one of them that counts begins.
@@ -35,7 +61,7 @@ impl Reader {
                 table.get("ca-cert-hashes").map(|v| self.strings(v, "ca-cert-hashes", "cluster", CaPin::parse)),
             ),
         };
-        let ca = table.get("ca-cert").map(|v| self.string(v, "ca-cert", "cluster", text::check_pem));
+        let ca = table.get("ca-cert").map(|v| self.string(v, "ca-cert", "cluster", ca_cert::of_cluster));
         let token_expires = table.get("token-expires").map(|v| self.datetime(v));
         if let (Some(_), Some(_), Some(v)) = (&pins, &ca, table.get("ca-cert")) {
             let text = match from_line {

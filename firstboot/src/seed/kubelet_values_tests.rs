@@ -39,7 +39,7 @@ fn values_that_kubelet_takes() {
         json!({"logging": {"vmodule": [{"filePattern": "a", "verbosity": 2}]}, "tracing": {"endpoint": "localhost:4317"}}),
         json!({"imagePullCredentialsVerificationPolicy": "NeverVerifyAllowlistedImages", "preloadedImagesVerificationAllowlist": ["a.b/c", "a.b/*"]}),
         json!({"reservedMemory": [{"numaNode": 0, "limits": {"memory": "1Gi"}}, {"limits": {"hugepages-2Mi": "4Mi"}}]}),
-        json!({"shutdownGracePeriodByPodPriority": [{"priority": 1, "shutdownGracePeriodSeconds": 1}], "maxParallelImagePulls": 2}),
+        json!({"shutdownGracePeriodByPodPriority": [{"priority": 1, "shutdownGracePeriodSeconds": 1}], "maxParallelImagePulls": 2, "serializeImagePulls": false}),
         json!({"cgroupsPerQOS": false, "enforceNodeAllocatable": ["none"]}),
         json!({"cgroupsPerQOS": false, "enforceNodeAllocatable": []}),
         json!({"systemCgroups": "/a", "cgroupRoot": "/", "imageMaximumGCAge": "3m", "podLogsDir": "/var/log/pods"}),

@@ -7,6 +7,7 @@
 mod access;
 mod advice;
 mod as_text;
+mod ca_cert;
 mod character;
 mod cluster;
 mod error;

@@ -12,8 +12,8 @@ use reqwest::Url;
 use toml::de::DeTable;
 use zeroize::Zeroizing;
 
+use super::ca_cert;
 use super::reader::{OtherKeys, Reader, Value, misplaced, quoted};
-use super::text;
 use super::types::may_show;
 use crate::names::is_dns_subdomain;
 use crate::proxy::is_server;
@@ -160,16 +160,6 @@ fn auth(text: &str) -> Result<Secret<String>, String> {
     }
 }
 
-/// Reads CA certificates; a path is what other programs take there.
-fn ca(text: &str) -> Result<String, String> {
-    match text.contains("-----BEGIN") {
-        true => text::check_pem(text),
-        false => {
-            Err("expected the text of the certificate, PEM, from -----BEGIN CERTIFICATE----- on; not a path".to_owned())
-        }
-    }
-}
-
 /// A name whose parts were read as tables of tables, because it stands without quotation marks; none where they are no
 /// such tables.
 fn without_quotes(name: &str, value: &Value<'_>) -> Option<String> {
@@ -207,7 +197,7 @@ impl Reader {
         self.unknown_keys_but(&place, table, &KEYS, &FOREIGN);
         let mirrors =
             table.get("mirrors").map_or(Some(Vec::new()), |v| self.strings(v, "mirrors", &place, Mirror::parse));
-        let ca = table.get("ca").map(|v| self.string(v, "ca", &place, ca));
+        let ca = table.get("ca").map(|v| self.string(v, "ca", &place, ca_cert::of_registry));
         let auth = self.credentials(&place, table);
         let (mirrors, ca) = (mirrors?, ca.map_or(Some(None), |ca| ca.map(Some))?);
         if self.errors.len() > before {

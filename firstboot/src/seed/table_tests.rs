@@ -376,8 +376,8 @@ fn bad() -> Vec<(String, &'static str)> {
         ),
         (
             registry("docker.io", "ca = \"a\""),
-            "seed.toml:7: malformed ca in [registries.docker.io]: expected the text of the certificate, PEM, from -----BEGIN \
-             CERTIFICATE----- on; not a path",
+            "seed.toml:7: malformed ca in [registries.docker.io]: expected a certificate in PEM, from -----BEGIN \
+             CERTIFICATE----- to -----END CERTIFICATE-----",
         ),
     ];
     for (name, why) in [("docker.io/library", URL), ("https://a", URL), ("a:0", REGISTRY), ("a.b:080", REGISTRY)] {

@@ -210,8 +210,8 @@ fn bad() -> Vec<(String, &'static str)> {
         (with(PIN, SECRET), HASHES),
         (
             with(&format!("ca-cert-hashes = {pin}"), &format!("ca-cert = \"{SECRET}\"")),
-            "seed.toml:5: malformed ca-cert in [cluster]: expected one or more certificates in PEM, \
-             -----BEGIN CERTIFICATE-----",
+            "seed.toml:5: malformed ca-cert in [cluster]: expected a CA certificate in PEM, from \
+             -----BEGIN CERTIFICATE----- to -----END CERTIFICATE-----",
         ),
         (
             seed(&format!("ca-cert = \"\"\"{}\"\"\"\n", test_ca())),

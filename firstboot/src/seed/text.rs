@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Text that comes in more than one dress: encodings that editors save, PEM blocks, points in time.
+//! Text that comes in more than one dress: encodings that editors save, points in time.
 
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use zeroize::Zeroizing;
@@ -73,16 +71,6 @@ fn utf8(bytes: &[u8]) -> Result<Zeroizing<String>, Error> {
             Err(Error { code: Code::SeedNotText, line: Some(line), text })
         }
     }
-}
-
-/// Accepts PEM text with at least one certificate that can serve as a CA; gives it back unchanged.
-pub(super) fn check_pem(pem: &str) -> Result<String, String> {
-    let expected = || "expected one or more certificates in PEM, -----BEGIN CERTIFICATE-----".to_owned();
-    let mut store = rustls::RootCertStore::empty();
-    for der in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-        store.add(der.map_err(|_| expected())?).map_err(|_| expected())?;
-    }
-    if store.is_empty() { Err(expected()) } else { Ok(pem.to_owned()) }
 }
 
 /// Seconds since 1970 of an RFC 3339 time; none before 1970 or without a zone.

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, anyhow};
 use firstboot::seed::{Seed, SeedRequest, Trust};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// `imagebuild seed`: makes, validates and writes seeds.
 #[derive(Debug, clap::Args)]
@@ -66,14 +67,20 @@ fn read(file: &Path) -> Result<Vec<u8>> {
     fs::read(file).with_context(|| format!("read {}", file.display()))
 }
 
-/// Parses a seed that joins, with the device's own parser.
+/// Parses a seed that joins, with the device's own parser. Unlike a device, this machine has a clock.
 fn parse(bytes: &[u8]) -> Result<Seed> {
-    firstboot::seed::parse(bytes).map_err(refused)
+    let seed = firstboot::seed::parse(bytes).map_err(refused)?;
+    seed.cluster.trust.check_dates(SystemTime::now()).map_err(refused)?;
+    Ok(seed)
 }
 
 /// The same for one that may ask for a reset alone.
 fn parse_request(bytes: &[u8]) -> Result<SeedRequest> {
-    firstboot::seed::parse_request(bytes).map_err(refused)
+    let request = firstboot::seed::parse_request(bytes).map_err(refused)?;
+    if let SeedRequest::Join(seed) = &request {
+        seed.cluster.trust.check_dates(SystemTime::now()).map_err(refused)?;
+    }
+    Ok(request)
 }
 
 /// Code and text, as the device gives them.

@@ -40,10 +40,33 @@ fn certificates_on_the_path_must_be_valid_at_the_servers_time() {
     assert!(below((2020, 2030), (2025, 2028)).is_ok());
     let expired = "certificate of API server HOST has expired at its own time, 2026-11-22T16:31:48Z";
     let early = "certificate of API server HOST is not yet valid at its own time, 2026-11-22T16:31:48Z";
-    assert_eq!(below((2020, 2022), (2020, 2090)).unwrap_err(), expired);
+    assert_eq!(below((2020, 2022), (2020, 2090)).unwrap_err(), format!("intermediate {expired}"));
     assert_eq!(below((2020, 2090), (2020, 2022)).unwrap_err(), expired);
-    assert_eq!(below((2030, 2040), (2020, 2090)).unwrap_err(), early);
+    assert_eq!(below((2030, 2040), (2020, 2090)).unwrap_err(), format!("intermediate {early}"));
     assert_eq!(below((2020, 2090), (2030, 2040)).unwrap_err(), early);
     // At no time is all of it valid.
-    assert_eq!(below((2020, 2022), (2024, 2090)).unwrap_err(), "certificate of API server HOST has expired");
+    let never = below((2020, 2022), (2024, 2090)).unwrap_err();
+    assert_eq!(never, "intermediate certificate of API server HOST has expired");
+}
+
+#[test]
+fn the_ca_must_be_valid_at_the_servers_time() {
+    for (from, until, what) in [(2020, 2022, "has expired"), (2030, 2040, "is not yet valid")] {
+        let ca = Ca::within(from, until);
+        let (leaf, key) = ca.leaf("127.0.0.1", 2020, 2090);
+        let want = format!("CA certificate of API server HOST {what} at its own time, 2026-11-22T16:31:48Z");
+        assert_eq!(ask(&ca, vec![leaf], &key).unwrap_err(), want);
+    }
+    // The same CA, renewed: one valid certificate is enough, in either order.
+    let key = KeyPair::generate().unwrap();
+    let old = Ca {
+        pem: ca_params("kubernetes", 2020, 2022).self_signed(&key).unwrap().pem(),
+        ..Ca::named("kubernetes", copy(&key))
+    };
+    let new = Ca::named("kubernetes", key);
+    for bundle in [format!("{}{}", old.pem, new.pem), format!("{}{}", new.pem, old.pem)] {
+        let (leaf, key) = new.leaf("127.0.0.1", 2020, 2090);
+        let both = Ca { pem: bundle, ..Ca::named("kubernetes", KeyPair::generate().unwrap()) };
+        assert!(ask(&both, vec![leaf], &key).is_ok());
+    }
 }
