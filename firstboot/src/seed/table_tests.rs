@@ -350,7 +350,10 @@ fn bad() -> Vec<(String, &'static str)> {
             registry("docker.io", "mirrors = ['https://a.example', 'https://A.example:443/']"),
             "seed.toml:6: mirrors in [registries.docker.io] names one mirror twice",
         ),
-        (registry("docker.io", "skip-verify = true"), "seed.toml:6: mirrors is missing in [registries.docker.io]"),
+        (
+            registry("docker.io", "skip-verify = true"),
+            "seed.toml:7: unknown key \"skip-verify\" in [registries.docker.io]",
+        ),
         (
             registry("docker.io", "mirrors = \"https://a\"\nskip-verify = true"),
             "seed.toml:8: unknown key \"skip-verify\" in [registries.docker.io]",
