@@ -127,6 +127,28 @@ pub(super) fn without_curly_quotes(word: &str) -> &str {
     }
 }
 
+/// Names the entity of HTML that a text begins with after its `&`, with what to do.
+pub(super) fn entity(text: &str) -> Option<String> {
+    const ENTITIES: [(&str, &str); 13] = [
+        ("#45;", "-"),
+        ("#x2d;", "-"),
+        ("#39;", "'"),
+        ("#x27;", "'"),
+        ("apos;", "'"),
+        ("#34;", "\""),
+        ("quot;", "\""),
+        ("#92;", "\\"),
+        ("nbsp;", "a space"),
+        ("#160;", "a space"),
+        ("amp;", "&"),
+        ("lt;", "<"),
+        ("gt;", ">"),
+    ];
+    let lower = text.chars().take(6).collect::<String>().to_ascii_lowercase();
+    let (entity, means) = ENTITIES.iter().find(|(entity, _)| lower.starts_with(entity))?;
+    Some(format!("&{entity} stands for {means} in the source of a web page; write {means} instead"))
+}
+
 /// `U+200B`.
 pub(super) fn number(c: char) -> String {
     format!("U+{:04X}", u32::from(c))

@@ -104,8 +104,9 @@ pub fn read(text: &str) -> Result<(JoinLine, Option<&'static str>), String> {
         _ => (&workers, "took the worker's join line out of the text, not the control plane's"),
     };
     let mut found: Option<JoinLine> = None;
-    for text in taken {
-        let line = words(text).and_then(|words| command(&words))?;
+    for of_one in taken {
+        let line =
+            words(of_one).and_then(|words| command(&words)).map_err(|why| broken(text, of_one).unwrap_or(why))?;
         match &found {
             Some(other) if !is_same(other, &line) => {
                 return Err("the text has two different join lines; keep the one that is meant".to_owned());
@@ -115,9 +116,32 @@ pub fn read(text: &str) -> Result<(JoinLine, Option<&'static str>), String> {
             _ => found = Some(line),
         }
     }
-    let expected =
-        || foreign::line(text).unwrap_or_else(|| format!("expected the line that {} prints", foreign::PRINTS));
+    let expected = || {
+        foreign::line(text)
+            .or_else(|| token_alone(text))
+            .unwrap_or_else(|| format!("expected the line that {} prints", foreign::PRINTS))
+    };
     found.map(|line| (line, Some(note))).ok_or_else(expected)
+}
+
+/// What a text is that is one word, where it is a token of another tool.
+fn token_alone(text: &str) -> Option<String> {
+    let mut words = text.split_whitespace();
+    words.next().filter(|_| words.next().is_none()).and_then(foreign::token).map(str::to_owned)
+}
+
+/// Whether the command that begins at a place of a text is good but for line ends within its words, as a terminal breaks
+/// it.
+fn broken(text: &str, command_at: &str) -> Option<String> {
+    let mut whole = String::new();
+    let rest = &text[text.find(command_at)?..];
+    for line in rest.lines().take_while(|line| !line.trim().is_empty()) {
+        let continued = line.trim_end().ends_with(['\\', '^', '`']);
+        whole.push_str(line.trim_end_matches(['\r']));
+        whole.push_str(if continued { "\n" } else { "" });
+    }
+    let good = words(&whole).and_then(|words| command(&words)).is_ok();
+    good.then(|| "a line end stands within a word; put the pieces of the word together".to_owned())
 }
 
 /// Whether two lines say the same, whatever is left of their tokens.
@@ -310,27 +334,10 @@ fn package_follows(words: &[String], word: Option<&str>) -> bool {
 
 /// Why a character that a shell acts on is refused; `rest` is what follows it.
 fn of_a_shell(c: char, rest: String) -> String {
-    /// Entities that stand in the source of a page, with what they stand for.
-    const ENTITIES: [(&str, &str); 13] = [
-        ("#45;", "-"),
-        ("#x2d;", "-"),
-        ("#39;", "'"),
-        ("#x27;", "'"),
-        ("apos;", "'"),
-        ("#34;", "\""),
-        ("quot;", "\""),
-        ("#92;", "\\"),
-        ("nbsp;", "a space"),
-        ("#160;", "a space"),
-        ("amp;", "&"),
-        ("lt;", "<"),
-        ("gt;", ">"),
-    ];
-    let lower = rest.chars().take(6).collect::<String>().to_ascii_lowercase();
     if c == '&'
-        && let Some((entity, means)) = ENTITIES.iter().find(|(entity, _)| lower.starts_with(entity))
+        && let Some(entity) = character::entity(&rest)
     {
-        return format!("&{entity} stands for {means} in the source of a web page; write {means} instead");
+        return entity;
     }
     let inside = rest.split_once('>').map(|(inside, _)| inside);
     if c == '<' && inside.is_some_and(|i| i.len() < 80 && i.starts_with(|c: char| c.is_ascii_alphabetic())) {

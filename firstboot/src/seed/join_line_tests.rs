@@ -66,6 +66,8 @@ fn lines_that_other_programs_changed() {
             "Then run `sudo kubeadm join 192.0.2.1:6443 --token {TOKEN} --discovery-token-ca-cert-hash {HASH}` there"
         ),
         format!("> kubeadm join 192.0.2.1:6443 --token {TOKEN} --discovery-token-ca-cert-hash {HASH}"),
+        format!("“kubeadm join 192.0.2.1:6443 --token {TOKEN} --discovery-token-ca-cert-hash {HASH}”"),
+        format!("<code>kubeadm join 192.0.2.1:6443 --token {TOKEN} --discovery-token-ca-cert-hash {HASH}</code>"),
     ] {
         assert_eq!(shown(&line), want, "{line}");
     }
@@ -227,6 +229,15 @@ fn refused_by_exact_message() {
         (
             "kubeadm join a:1 --token ABCDEF.q7w2e9r4t1y6u8i3",
             "--token: expected a token in lower case, as in abcdef.0123456789abcdef".to_owned(),
+        ),
+        ("H4sIAAAAAAAC", "this is a join token of k0s, and firstboot joins clusters of kubeadm".to_owned()),
+        (
+            &with("x").replace("u8i3 x", &format!("\nu8i3 --discovery-token-ca-cert-hash {HASH}")),
+            "a line end stands within a word; put the pieces of the word together".to_owned(),
+        ),
+        (
+            &with(&format!("-\n-discovery-token-ca-cert-hash {HASH}")),
+            "a line end stands within a word; put the pieces of the word together".to_owned(),
         ),
         ("kubeadm join a:1--token b", "API server address: expected a space after the port".to_owned()),
         (

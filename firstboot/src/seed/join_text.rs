@@ -2,7 +2,7 @@
 //! Finds join commands in text that has other text around them: a shell's prompt, warnings, all of what `kubeadm init`
 //! prints.
 
-use super::character::{is_dash, is_invisible};
+use super::character::{is_curly, is_dash, is_invisible};
 
 /// Programs whose `join` is read.
 const PROGRAMS: [&str; 2] = ["kubeadm", "edgeadm"];
@@ -16,8 +16,12 @@ pub(super) fn commands(text: &str) -> Vec<&str> {
         {
             let rest = &text[at + start..];
             let command = &rest[..length(rest)];
-            // What was put between quotation marks ends at the second one.
-            let end = quote.and_then(|quote| command.find(quote)).unwrap_or(command.len());
+            // What was put between quotation marks, or marks of HTML, ends at the second one.
+            let closes = |quote: char, c: char| match quote {
+                '>' => c == '<',
+                quote => c == quote || is_curly(quote) && is_curly(c),
+            };
+            let end = quote.and_then(|quote| command.find(|c| closes(quote, c))).unwrap_or(command.len());
             found.push(&command[..end]);
             done = at + start + command.len();
         }
@@ -40,11 +44,16 @@ fn start(line: &str) -> Option<(usize, Option<char>)> {
             return None;
         }
         // Up to the path of the program: /usr/bin/kubeadm.
-        let before = line[..at].trim_end_matches(|c: char| !is_gap(c) && !"'\"`".contains(c));
+        let before = line[..at].trim_end_matches(|c: char| !is_gap(c) && !is_quote(c));
         let path = &line[before.len()..at];
         let is_path = path.is_empty() || path.ends_with('/');
         if is_path { Some((at, prompt(before)?)) } else { None }
     })
+}
+
+/// What a command may be put between: quotation marks, or marks of HTML.
+fn is_quote(c: char) -> bool {
+    "'\"`>".contains(c) || is_curly(c)
 }
 
 /// Whitespace, or what looks like nothing.
@@ -55,22 +64,27 @@ fn is_gap(c: char) -> bool {
 /// The quotation mark, if any, at the end of a text in which nothing else stands than a shell's prompt, the mark of a list
 /// or of a quotation, `sudo` and variables; none where something else does.
 fn prompt(text: &str) -> Option<Option<char>> {
-    const QUOTES: [char; 3] = ['\'', '"', '`'];
     let mut words: Vec<&str> = text.split(is_gap).filter(|w| !w.is_empty()).collect();
     let is_variable = |word: &&str| word.contains('=') && !word.starts_with('-');
-    let is_sudo = |word: &&str| word.trim_start_matches(QUOTES).rsplit('/').next() == Some("sudo");
+    let is_sudo = |word: &&str| word.trim_start_matches(is_quote).rsplit('/').next() == Some("sudo");
     let mut quote = None;
     if let Some(sudo) = words.iter().rposition(is_sudo)
         && words[sudo + 1..].iter().all(|word| word.starts_with('-') || is_variable(word))
     {
-        quote = words[sudo].chars().next().filter(|c| QUOTES.contains(c));
+        quote = words[sudo].chars().next().filter(|c| is_quote(*c));
         words.truncate(sudo);
     }
     while words.last().is_some_and(is_variable) {
         words.pop();
     }
-    let quote = quote.or_else(|| words.last()?.chars().next_back().filter(|c| QUOTES.contains(c)));
-    let is_prompt = words.last().is_none_or(|last| last.ends_with(|c| "$#%>❯➜»:*-[+•".contains(c)));
+    // At the end of the text itself: a prompt that ends in > is followed by a space.
+    let quote = quote.or_else(|| text.chars().next_back().filter(|c| is_quote(*c)));
+    let is_number = |word: &str| {
+        let number = word.trim_end_matches(['.', ')']);
+        number.len() < word.len() && number.bytes().all(|b| b.is_ascii_digit())
+    };
+    let is_mark = |last: &str| last.ends_with(|c| "$#%>❯➜»:*-[+•".contains(c)) || is_number(last);
+    let is_prompt = words.last().is_none_or(|last| is_mark(last));
     (is_prompt || quote.is_some()).then_some(quote)
 }
 
@@ -119,8 +133,18 @@ mod tests {
             "  - \"kubeadm join a\"",
             "Run this: ./kubeadm join a",
             "then run `sudo kubeadm join a`",
+            "1. kubeadm join a",
+            "2) sudo kubeadm join a",
         ] {
             assert_eq!(commands(line).len(), 1, "{line}");
+        }
+        for line in [
+            "“kubeadm join a”",
+            "<p><code>kubeadm join a</code></p>",
+            "run ‘sudo kubeadm join a’ then",
+            "PS>kubeadm join a",
+        ] {
+            assert_eq!(commands(line), ["kubeadm join a"], "{line}");
         }
         for line in
             ["", "ssh node kubeadm join a", "see kubeadm join", "kubeadm joined", "kubeadmjoin", "mykubeadm join a"]

@@ -113,7 +113,8 @@ pub fn parse(bytes: &[u8]) -> Result<Seed, Error> {
         return Err(whole(Code::SeedNotText, "the file is empty"));
     }
     let root = DeTable::parse(&text).map_err(|e| recognise::syntax(&text, &e))?;
-    if !root.get_ref().contains_key("version")
+    let known = |key: &str| KEYS.iter().any(|(table, keys)| *table == key || table.is_empty() && keys.contains(&key));
+    if !root.get_ref().keys().any(|key| known(key.get_ref()))
         && let Some(other) = recognise::text(&text)
     {
         return Err(whole(Code::SeedVersion, &other));

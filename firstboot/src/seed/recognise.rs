@@ -96,7 +96,8 @@ pub(super) fn text(text: &str) -> Option<String> {
     if has_version(text) {
         return None;
     }
-    if !join_text::commands(text).is_empty() {
+    let is_key = text.lines().any(|line| line.trim_start().starts_with("join"));
+    if !is_key && !join_text::commands(text).is_empty() {
         return said(
             "a join line alone",
             "write version = 1 in the first line, and join = '…' with this line in the next",
@@ -153,6 +154,10 @@ pub(super) fn syntax(text: &str, error: &toml::de::Error) -> Error {
             "not valid TOML: a value has no quotation mark at its end; one of several lines stands between \"\"\"";
         return Error { code: Code::SeedSyntax, line: Some(before), text: text.to_owned() };
     }
+    if !has_version(text) {
+        let text = format!("not valid TOML, and without version: {BEGINS}");
+        return Error { code: Code::SeedSyntax, line, text };
+    }
     // The parser's messages are fixed texts; the guard is for the day when one is not.
     let shown = error.message().split_whitespace().all(may_show);
     let message = if shown { error.message().replace('\n', ", ") } else { "syntax error".to_owned() };
@@ -187,7 +192,13 @@ fn better(line: &str) -> Option<String> {
     if let Some(odd) = outside.chars().find_map(character::in_syntax) {
         return Some(odd);
     }
-    let colon = outside.split_once(':').is_some_and(is_entry);
+    if let Some(entity) = outside.split('&').skip(1).find_map(character::entity) {
+        return Some(entity);
+    }
+    if !outside.contains('=') && !join_text::commands(line).is_empty() {
+        return Some("write join = '…' with the join line between the quotation marks".to_owned());
+    }
+    let colon = outside.split_once(':').is_some_and(is_entry) || outside.trim_start().starts_with(':');
     if colon && !outside.contains('=') {
         return Some("TOML has KEY = VALUE, not KEY: VALUE".to_owned());
     }

@@ -60,6 +60,13 @@ fn files_that_are_something_else() {
     for seed in ["version = 1\nruncmd:\n", "# {\nversion = 1\n[a\n", "version=1\nnetwork={\n"] {
         assert!(!message(seed.as_bytes()).contains("not a seed"), "{seed}");
     }
+    let other = "not valid TOML, and without version: a seed is plain text that begins with: version = 1";
+    for text in ["K3S_URL=https://a\n", "console=serial0 root=a\n", "[connection]\nid=home\n"] {
+        let line = text.lines().count();
+        assert_eq!(message(text.as_bytes()), format!("seed.toml:{line}: {other}"), "{text}");
+    }
+    let line = format!("join = '{line}'\n");
+    assert_eq!(message(line.as_bytes()), "seed.toml: the first line must be: version = 1");
     assert_eq!(message(b"[cluster]\n"), "seed.toml: the first line must be: version = 1");
 }
 
@@ -80,6 +87,9 @@ fn lines_that_are_not_toml() {
         ("join = <a>", 2, QUOTES),
         ("[cluster]\napiserver = 10.0.0.1:6443", 3, QUOTES),
         ("[network]\naddresses = [10.0.0.1/24]", 3, QUOTES),
+        ("[node]\n\"name\": \"a\"", 3, "TOML has KEY = VALUE, not KEY: VALUE"),
+        ("[node]\nname = &quot;a&quot;", 3, "&quot; stands for \" in the source of a web page; write \" instead"),
+        ("kubeadm join a:1", 2, "write join = '…' with the join line between the quotation marks"),
         ("reset = True", 2, "write true, in lower case"),
         ("reset = no", 2, "write false, in lower case"),
         ("[node]\nname: \"a\"", 3, "TOML has KEY = VALUE, not KEY: VALUE"),

@@ -139,15 +139,15 @@ pub(super) fn key(name: &str, table: &str, here: &[&str], keys: &Keys) -> String
     if keys.iter().any(|(of, _)| !of.is_empty() && plain(of) == name) {
         return format!("; it is a table of its own: [{name}]");
     }
-    // A password is asked for in many places.
-    let elsewhere = name != "password" || table.is_empty() || table == "network";
+    // A registry has names and passwords of its own, and a password is asked for in many places.
+    let elsewhere = !is_registry && (name != "password" || table.is_empty() || table == "network");
     if elsewhere && let Some((of, known)) = keys.iter().find_map(|(of, all)| Some((of, all.iter().find(same)?))) {
         return match of.starts_with("registries") {
             true => format!("; {known} belongs in [{of}.\"NAME\"]"),
             false => format!("; {known} belongs in [{of}]"),
         };
     }
-    if let Some((_, of, known)) = other().next() {
+    if elsewhere && let Some((_, of, known)) = other().next() {
         return format!("; did you mean {known} in [{of}]?");
     }
     match FIELDS.iter().find(|(field, _)| plain(field) == name) {
@@ -234,6 +234,8 @@ mod tests {
             ("hostname", "", "; did you mean name in [node]?"),
             ("password", "network", "; password belongs in [network.wifi]"),
             ("password", "access", ""),
+            ("username", "registries", ""),
+            ("password", "registries", ""),
             ("colour", "cluster", ""),
             ("x", "network", ""),
         ] {

@@ -362,6 +362,11 @@ fn bad() -> Vec<(String, &'static str)> {
             "seed.toml:6: mirrors in [registries.docker.io] names one mirror twice",
         ),
         (
+            registry("docker.io", "skip-verify = true"),
+            "seed.toml:7: unknown key \"skip-verify\" in [registries.docker.io]: no key skips the verification of \
+             certificates: give the registry's CA as ca",
+        ),
+        (
             registry("docker.io", "mirrors = \"https://a\"\nskip-verify = true"),
             "seed.toml:8: unknown key \"skip-verify\" in [registries.docker.io]: no key skips the verification of \
              certificates: give the registry's CA as ca",

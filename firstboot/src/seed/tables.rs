@@ -42,8 +42,9 @@ pub(super) fn tables(text: &str, root: &DeTable<'_>, keys: &'static Keys) -> Res
     let ends = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at).collect();
     let mut reader = Reader { ends, errors: Vec::new(), secrets: Vec::new(), keys };
     let seed = reader.seed(root);
-    // Tables are walked by name; the person reads from the top.
-    match (reader.errors.into_iter().min_by_key(|e| e.line.unwrap_or(usize::MAX)), seed) {
+    // Tables are walked by name; the person reads from the top. What is missing is often there under a wrong name.
+    let rank = |e: &Error| (e.code == Code::MissingKey, e.line.unwrap_or(usize::MAX));
+    match (reader.errors.into_iter().min_by_key(rank), seed) {
         (Some(error), _) => Err(error),
         (None, Some(seed)) => Ok(Tables { secrets: reader.secrets, ..seed }),
         (None, None) => Err(Error { code: Code::MissingKey, line: None, text: "a value is missing".to_owned() }),

@@ -184,7 +184,11 @@ fn bad() -> Vec<(String, &'static str)> {
         ),
         (seed(&format!("token = \"abcdef.{SECRET}\"\n")), "seed.toml:6: not valid TOML: duplicate key"),
         (with("10.0.2.2:6443", ""), ENDPOINT),
-        (with("10.0.2.2:6443", "10.0.2:6443"), ENDPOINT),
+        (
+            with("10.0.2.2:6443", "10.0.2:6443"),
+            "seed.toml:3: malformed apiserver in [cluster]: expected an IPv4 address of four numbers from 0 to 255, as in \
+             10.0.0.1:6443",
+        ),
         (
             with("10.0.2.2:6443", "host:"),
             "seed.toml:3: malformed apiserver in [cluster]: expected a port from 1 to 65535",

@@ -60,6 +60,9 @@ impl JoinToken {
             None if text != lower && JoinToken::parse(&lower).is_ok() => {
                 "expected a token in lower case, as in abcdef.0123456789abcdef".to_owned()
             }
+            None if text.split_whitespace().any(|word| word != text && JoinToken::parse(word).is_ok()) => {
+                "expected the token alone".to_owned()
+            }
             None => match character::not_ascii(text) {
                 Some(odd) => odd,
                 None => "expected 6 and 16 characters a-z0-9, as in abcdef.0123456789abcdef".to_owned(),
@@ -114,15 +117,18 @@ impl CaPin {
     /// What is wrong with a text that is no digest.
     fn why_not(text: &str) -> String {
         let is_digest = |t: &str| t.len() == 64 && t.bytes().all(|b| b.is_ascii_hexdigit());
-        let last_word = text.rsplit([' ', '=']).next().unwrap_or_default();
+        let last_word = text.rsplit([' ', '=', '-']).next().unwrap_or_default();
+        let alone = |word: &str| word != text && CaPin::parse(word).is_ok();
         let pairs: Vec<&str> = last_word.split(':').collect();
         let is_fingerprint = pairs.len() == 32 && pairs.iter().all(|p| p.len() == 2);
         let base64 = text.trim_start_matches(|c: char| c != '/').trim_start_matches('/');
         let is_base64 = |t: &str| t.len() == 44 && STANDARD.decode(t).is_ok_and(|bytes| bytes.len() == 32);
         let known = if is_digest(text) {
             "sha256: is missing before the 64 digits"
-        } else if is_digest(last_word) {
+        } else if is_digest(last_word) && text.contains("stdin") {
             "this is all of openssl's output; expected sha256: and its 64 digits alone"
+        } else if is_digest(last_word) || text.split_whitespace().any(alone) {
+            "expected sha256: with the 64 digits right after it, and nothing else"
         } else if is_fingerprint {
             "this is the fingerprint of a certificate; the hash is one of its public key, as kubeadm token create \
              --print-join-command prints it"
@@ -170,6 +176,12 @@ impl Endpoint {
         if text.contains("://") {
             return Err("expected host:port without https://, as in 10.0.0.1:6443".to_owned());
         }
+        if text.contains("kubeadm join") {
+            return Err("this is a join line; give it as join, before any table".to_owned());
+        }
+        if text.contains(',') {
+            return Err("expected one address; a list is [\"HOST:PORT\", \"HOST:PORT\"]".to_owned());
+        }
         if text.contains('/') {
             return Err("expected host:port without a path, as in 10.0.0.1:6443".to_owned());
         }
@@ -198,7 +210,7 @@ impl Endpoint {
             Some(p) if p.bytes().all(|b| b.is_ascii_digit()) => {
                 p.parse().ok().filter(|p| *p != 0).ok_or("expected a port from 1 to 65535")?
             }
-            Some(p) if p.trim_start_matches(|c: char| c.is_ascii_digit()).starts_with('-') => {
+            Some(p) if p.trim_start_matches(|c: char| c.is_ascii_digit()).starts_with("--") => {
                 return Err("expected a space after the port".to_owned());
             }
             Some(p) => return Err(character::not_ascii(p).unwrap_or_else(expected)),
@@ -216,7 +228,10 @@ fn server_name(text: &str) -> Result<String, String> {
     let expected = || "expected host:port, as in 10.0.0.1:6443".to_owned();
     // All digits and dots but no address: a mistyped one, not a name.
     if text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
-        return Err(expected());
+        return Err(match text.bytes().any(|b| b.is_ascii_digit()) {
+            true => "expected an IPv4 address of four numbers from 0 to 255, as in 10.0.0.1:6443".to_owned(),
+            false => expected(),
+        });
     }
     let odd = |c: &char| !c.is_alphanumeric() && !"-_.".contains(*c) || character::in_syntax(*c).is_some();
     match text.chars().find(odd) {

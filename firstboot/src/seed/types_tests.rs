@@ -74,14 +74,19 @@ fn endpoints() {
         assert!(Endpoint::parse(bad).is_err(), "{bad}");
     }
     const FORM: &str = "expected host:port, as in 10.0.0.1:6443";
+    const FOUR: &str = "expected an IPv4 address of four numbers from 0 to 255, as in 10.0.0.1:6443";
     const PORT: &str = "expected a port from 1 to 65535";
     const BRACKETS: &str = "expected an IPv6 address in brackets, as in [fd00::1]:6443";
     const ZONE: &str = "expected an IPv6 address without a zone (%): it holds on one link only";
     const NUMBER: &str = "a host name does not end in a number: it is taken for an IPv4 address";
     for (bad, want) in [
         ("", FORM),
-        ("10.0.1:6443", FORM),
-        ("010.0.0.1:6443", FORM),
+        ("10.0.1:6443", FOUR),
+        ("010.0.0.1:6443", FOUR),
+        ("10.0.0.256", FOUR),
+        ("a:6443-6445", FORM),
+        ("a:1,b:1", "expected one address; a list is [\"HOST:PORT\", \"HOST:PORT\"]"),
+        ("kubeadm join a:1", "this is a join line; give it as join, before any table"),
         ("a..b:1", FORM),
         ("a..:1", FORM),
         ("-a:1", FORM),
@@ -120,6 +125,7 @@ fn hashes() {
     let (digits, colons) = ("0123456789abcdef".repeat(4), vec!["AB"; 32].join(":"));
     assert!(CaPin::parse(&format!("SHA256:{}", digits.to_uppercase())).is_ok());
     const OPENSSL: &str = "this is all of openssl's output; expected sha256: and its 64 digits alone";
+    const AFTER: &str = "expected sha256: with the 64 digits right after it, and nothing else";
     const BASE64: &str = "this is a hash in base64; expected sha256: and 64 hexadecimal digits";
     const FINGERPRINT: &str = "this is the fingerprint of a certificate; the hash is one of its public key, as kubeadm token \
                                create --print-join-command prints it";
@@ -128,6 +134,10 @@ fn hashes() {
         (&digits, "sha256: is missing before the 64 digits"),
         (&format!("(stdin)= {digits}"), OPENSSL),
         (&format!("SHA2-256(stdin)= {digits}"), OPENSSL),
+        (&format!("sha256={digits}"), AFTER),
+        (&format!("sha256: {digits}"), AFTER),
+        (&format!("sha256-{digits}"), AFTER),
+        (&format!("--discovery-token-ca-cert-hash sha256:{digits}"), AFTER),
         (&format!("sha256 Fingerprint={colons}"), FINGERPRINT),
         (&colons, FINGERPRINT),
         (&format!("sha256/{}=", "A".repeat(43)), BASE64),
@@ -150,6 +160,8 @@ fn tokens() {
         ("abcdef.0123456789abcde", FORM),
         ("Abcdef.0123456789abcdef", "expected a token in lower case, as in abcdef.0123456789abcdef"),
         ("abcdef.0123456789аbcdef", "the character U+0430 is not ASCII"),
+        ("--token abcdef.0123456789abcdef", "expected the token alone"),
+        ("Bearer abcdef.0123456789abcdef", "expected the token alone"),
         ("K10ab::server:cd", "this is a token of k3s or RKE2, and firstboot joins clusters of kubeadm"),
     ] {
         assert_eq!(JoinToken::parse(bad).unwrap_err(), want, "{bad}");
