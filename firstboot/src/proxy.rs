@@ -139,7 +139,9 @@ impl Direct {
             Rule::All => (true, false),
             Rule::Range(range) => (own(range.addr()), false),
             Rule::Address(address, port) => (own(address) && port.iter().all(is_port), port.is_none()),
-            Rule::Domain { suffix, port, .. } => (port.iter().all(is_port) && is_host_name(&suffix[1..]), false),
+            Rule::Domain { suffix, port, .. } => {
+                (port.iter().all(is_port) && is_host_name(&suffix[1..]) && !text.contains('['), false)
+            }
         };
         let text = text.to_ascii_lowercase();
         // To Go, an address in brackets is a name unless a port follows.
@@ -363,6 +365,8 @@ mod tests {
         for bad in [
             "10.0.0.1:x",
             "010.0.0.0/8",
+            "[a]",
+            "[a]:80",
             "[::1]:0",
             "a:080",
             "a:+80",

@@ -86,6 +86,48 @@ pub(super) fn fixed(name: &str) -> Option<Option<bool>> {
     })
 }
 
+/// Gates that need another one (`defaultKubernetesFeatureGateDependencies`, pkg/features/kube_features.go, 1.36.3), as far
+/// as that is not fixed; and whether that one is true where nothing sets it.
+#[rustfmt::skip]
+const NEEDS: &[(&str, &str, bool)] = &[
+    ("ClusterTrustBundleProjection", "ClusterTrustBundle", false),
+    ("DRADeviceBindingConditions", "DRAResourceClaimDeviceStatus", true),
+    ("DRADeviceTaintRules", "DRADeviceTaints", true),
+    ("DRAResourceClaimGranularStatusAuthorization", "DRAResourceClaimDeviceStatus", true),
+    ("DRAWorkloadResourceClaims", "GenericWorkload", false),
+    ("ExtendWebSocketsToKubelet", "NodeDeclaredFeatures", true),
+    ("GangScheduling", "GenericWorkload", false),
+    ("GracefulNodeShutdownBasedOnPodPriority", "GracefulNodeShutdown", true),
+    ("InPlacePodLevelResourcesVerticalScaling", "NodeDeclaredFeatures", true),
+    ("InPlacePodLevelResourcesVerticalScaling", "PodLevelResources", true),
+    ("InPlacePodVerticalScalingInitContainers", "NodeDeclaredFeatures", true),
+    ("MatchLabelKeysInPodTopologySpreadSelectorMerge", "MatchLabelKeysInPodTopologySpread", true),
+    ("PodLevelResourceManagers", "PodLevelResources", true),
+    ("ResourceHealthStatusMessage", "ResourceHealthStatus", true),
+    ("RestartAllContainersOnContainerExits", "ContainerRestartRules", true),
+    ("RestartAllContainersOnContainerExits", "NodeDeclaredFeatures", true),
+    ("StaleControllerConsistencyDaemonSet", "AtomicFIFO", true),
+    ("StaleControllerConsistencyJob", "AtomicFIFO", true),
+    ("StaleControllerConsistencyReplicaSet", "AtomicFIFO", true),
+    ("StaleControllerConsistencyStatefulSet", "AtomicFIFO", true),
+    ("StorageVersionAPI", "APIServerIdentity", true),
+    ("TopologyAwareWorkloadScheduling", "GenericWorkload", false),
+    ("UnknownVersionInteroperabilityProxy", "APIServerIdentity", true),
+    ("UserNamespacesHostNetworkSupport", "NodeDeclaredFeatures", true),
+    ("WindowsGracefulNodeShutdown", "GracefulNodeShutdown", true),
+    ("WorkloadAwarePreemption", "GangScheduling", false),
+    ("WorkloadWithJob", "GenericWorkload", false),
+];
+
+/// A gate that is set to true without the one that it needs: both, by name. What a gate that is set to false takes from
+/// those that are true by default differs between versions of kubelet, and is left to it.
+pub(super) fn missing(is: impl Fn(&str) -> Option<bool>) -> Option<(&'static str, &'static str)> {
+    let bad = |(gate, needed, default): &&(&str, &str, bool)| is(gate) == Some(true) && !is(needed).unwrap_or(*default);
+    // All of a stage at once set others besides.
+    let whole = is("AllAlpha").is_some() || is("AllBeta").is_some();
+    NEEDS.iter().filter(|_| !whole).find(bad).map(|(gate, needed, _)| (*gate, *needed))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,6 +140,9 @@ mod tests {
         assert_eq!(fixed("KubeletPSI"), Some(None), "fixed in 1.36 alone");
         assert_eq!(fixed("SidecarContainers"), Some(Some(true)));
         assert_eq!(fixed("GitRepoVolumeDriver"), Some(None), "fixed in 1.36 alone");
+        for (gate, needed, _) in NEEDS {
+            assert!(fixed(gate).is_some() && fixed(needed).is_some(), "{gate} {needed}");
+        }
         for unknown in ["", "NodeSwa", "nodeSwap", "NodeSwapp", "+"] {
             assert_eq!(fixed(unknown), None, "{unknown}");
         }

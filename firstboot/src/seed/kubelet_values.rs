@@ -158,7 +158,8 @@ pub(super) fn fault(field: &str, value: &Json) -> Option<(Code, String)> {
 }
 
 fn gates(value: &Json) -> Option<(Code, String)> {
-    value.as_object()?.iter().find_map(|(name, value)| match kubelet_gates::fixed(name) {
+    let table = value.as_object()?;
+    let wrong = table.iter().find_map(|(name, value)| match kubelet_gates::fixed(name) {
         None => {
             let text =
                 format!("unknown feature gate {} in [kubelet.config]: kubelet 1.35 and 1.36 have none", quoted(name));
@@ -169,6 +170,11 @@ fn gates(value: &Json) -> Option<(Code, String)> {
             Some((Code::SettingNotAllowed, text))
         }
         Some(_) => None,
+    });
+    wrong.or_else(|| {
+        let (gate, needed) = kubelet_gates::missing(|name| table.get(name)?.as_bool())?;
+        let text = format!("featureGates.{gate} in [kubelet.config] needs featureGates.{needed} = true beside it");
+        Some((Code::ConflictingKeys, text))
     })
 }
 

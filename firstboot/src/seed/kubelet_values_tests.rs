@@ -50,6 +50,7 @@ fn values_that_kubelet_takes() {
         json!({"kubeReserved": {"cpu": "100m", "ephemeral-storage": "1Gi"}, "systemReserved": {"pid": "0"}, "qosReserved": {"memory": "50%"}}),
         json!({"cpuManagerPolicy": "static", "cpuManagerPolicyOptions": {"full-pcpus-only": "true"}, "kubeReserved": {"cpu": "100m"}}),
         json!({"allowedUnsafeSysctls": ["net.core.somaxconn", "kernel.msg*"], "clusterDNS": ["10.96.0.10", "fd00::a"]}),
+        json!({"featureGates": {"GangScheduling": true, "GenericWorkload": true, "PodLevelResourceManagers": true}}),
         json!({"featureGates": {"MemoryQoS": true, "SidecarContainers": true}, "memoryReservationPolicy": "TieredReservation"}),
         json!({"imageGCHighThresholdPercent": 95, "imageGCLowThresholdPercent": 90, "staticPodURLHeader": {"a": ["b"]}}),
     ] {
@@ -166,6 +167,8 @@ fn values_that_kubelet_ends_over() {
         json!({"allowedUnsafeSysctls": ["vm.swappiness"]}),
         json!({"address": "x"}),
         json!({"clusterDNS": ["x"]}),
+        json!({"featureGates": {"GangScheduling": true}}),
+        json!({"featureGates": {"PodLevelResources": false, "PodLevelResourceManagers": true}}),
         json!({"tlsCertFile": "/x"}),
         json!({"cpuManagerPolicy": "static"}),
         json!({"cpuManagerPolicy": "static", "kubeReserved": {"cpu": "0"}}),
