@@ -9,7 +9,7 @@
 //!
 //! Stricter than Go: critical policies, and name constraints above a server's certificate that is a CA's.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::time::SystemTime;
 
@@ -28,6 +28,10 @@ use crate::fault::Code;
 
 /// Longest chain of CAs below the trusted one, as in webpki.
 const MAX_DEPTH: usize = 6;
+/// Most signatures that are verified in the search for a chain, as in Go and webpki.
+const MAX_SIGNATURES: usize = 100;
+/// Most certificates that are taken of a server besides its own. Each may be tried at the first moment of every other.
+const MAX_SENT: usize = 32;
 
 /// Certificates that are trusted to vouch for servers.
 #[derive(Debug)]
@@ -82,6 +86,11 @@ impl Refusal {
         Refusal::new(Code::UnknownCa, Which::Server, "is not signed by the cluster's CA")
     }
 
+    /// The search for a chain was given up; at another time it would not be shorter.
+    pub fn too_many() -> Self {
+        Refusal::new(Code::Tls, Which::Server, "comes with too many certificates: send the chain alone")
+    }
+
     fn malformed(which: Which) -> Self {
         Refusal::new(Code::Tls, which, format!("cannot be read: reissue {}", it(which)))
     }
@@ -113,6 +122,25 @@ struct Sent<'a> {
     read: Certificate,
 }
 
+/// A search for a chain.
+struct Search<'s> {
+    sent: &'s [Sent<'s>],
+    now: SystemTime,
+    /// How many signatures may still be verified: a server can send certificates that sign each other.
+    signatures: Cell<usize>,
+}
+
+impl Search<'_> {
+    /// Whether `issuer` signed the certificate `der`.
+    fn is_issuer(&self, issuer: &Certificate, der: &[u8], read: &Certificate) -> bool {
+        if issuer.subject != read.issuer || self.signatures.get() == 0 {
+            return false;
+        }
+        self.signatures.set(self.signatures.get() - 1);
+        signed_by(der, issuer)
+    }
+}
+
 impl Roots {
     /// Trusts these certificates; those that cannot be read are left out, as Go's `AppendCertsFromPEM` does.
     pub fn new(trusted: Vec<CertificateDer<'static>>) -> Self {
@@ -138,11 +166,17 @@ impl Roots {
         let sent = |der| Some(Sent { der, read: Certificate::read(der)? });
         let sent: Vec<Sent<'_>> = intermediates.iter().filter_map(sent).collect();
         judge(Which::Server, &server, now)?;
+        if sent.len() > MAX_SENT {
+            return Err(Refusal::too_many());
+        }
         if self.0.iter().any(|root| root.der == *end_entity) {
             return Ok(());
         }
         let result = match server.is_ca() {
-            true => self.vouch_for_ca(end_entity, &server, &sent, now, 0),
+            true => {
+                let search = Search { sent: &sent, now, signatures: Cell::new(MAX_SIGNATURES) };
+                self.vouch_for_ca(end_entity, &server, &search, 0)
+            }
             false => self.verify_path(end_entity, intermediates, now),
         };
         // Which key a signature needs is known only here; webpki calls some of these forged.
@@ -193,17 +227,10 @@ impl Roots {
     }
 
     /// Whether these vouch for a certificate that is a CA's itself, with `depth` more between it and the server.
-    fn vouch_for_ca(
-        &self,
-        der: &[u8],
-        read: &Certificate,
-        sent: &[Sent<'_>],
-        now: SystemTime,
-        depth: usize,
-    ) -> Result<(), Refusal> {
+    fn vouch_for_ca(&self, der: &[u8], read: &Certificate, search: &Search<'_>, depth: usize) -> Result<(), Refusal> {
         let mut closest = Refusal::unknown();
-        for root in self.0.iter().filter(|root| root.read.subject == read.issuer && signed_by(der, &root.read)) {
-            match judge_issuer(Which::Ca, &root.read, depth, now) {
+        for root in self.0.iter().filter(|root| search.is_issuer(&root.read, der, read)) {
+            match judge_issuer(Which::Ca, &root.read, depth, search.now) {
                 Ok(()) if root.read.constrains_names => {
                     let text = "limits names, and the server's certificate is a CA's: reissue that with CA:FALSE";
                     closest = Refusal::new(Code::UnknownCa, Which::Ca, text);
@@ -212,16 +239,16 @@ impl Roots {
                 Err(refusal) => closest = refusal,
             }
         }
-        let issues = |one: &&Sent<'_>| one.read.subject == read.issuer && one.read.spki != read.spki;
-        for one in sent.iter().filter(issues).filter(|_| depth < MAX_DEPTH).filter(|one| signed_by(der, &one.read)) {
-            let good = judge_issuer(Which::Intermediate, &one.read, depth, now);
-            match good.and_then(|()| self.vouch_for_ca(one.der, &one.read, sent, now, depth + 1)) {
+        let others = search.sent.iter().filter(|one| depth < MAX_DEPTH && one.read.spki != read.spki);
+        for one in others.filter(|one| search.is_issuer(&one.read, der, read)) {
+            let good = judge_issuer(Which::Intermediate, &one.read, depth, search.now);
+            match good.and_then(|()| self.vouch_for_ca(one.der, &one.read, search, depth + 1)) {
                 Ok(()) if one.read.constrains_names => {}
                 Ok(()) => return Ok(()),
                 Err(refusal) => closest = refusal,
             }
         }
-        Err(closest)
+        if search.signatures.get() == 0 { Err(Refusal::too_many()) } else { Err(closest) }
     }
 
     /// A certificate whose signature cannot be verified, because of its algorithm.
@@ -332,9 +359,7 @@ fn refusal(error: &webpki::Error) -> Refusal {
         E::MaximumPathDepthExceeded
         | E::MaximumPathBuildCallsExceeded
         | E::MaximumSignatureChecksExceeded
-        | E::MaximumNameConstraintComparisonsExceeded => {
-            other(Which::Server, "comes with too many certificates: send the chain alone")
-        }
+        | E::MaximumNameConstraintComparisonsExceeded => Refusal::too_many(),
         E::UnsupportedSignatureAlgorithmContext(_) | E::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
             other(Which::Server, "is signed by an algorithm that its CA's key cannot have: reissue it")
         }

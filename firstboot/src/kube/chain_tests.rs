@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Words for what webpki refuses. The rules themselves are held against Go's in tests/tests/certificates.rs.
 
+use rcgen::KeyPair;
 use rustls::pki_types::ServerName;
 use webpki::{
     DerTypeId, InvalidNameContext, KeyUsage, RequiredEkuNotFoundContext, UnsupportedSignatureAlgorithmContext,
@@ -80,6 +81,30 @@ fn what_webpki_refuses_is_told_in_words() {
         assert!(!text.contains(variant) && !text.contains(['{', '[']) && !text.contains("::"), "{text}");
         assert!(text.contains(" of API server a:6443 "), "{text}");
     }
+}
+
+/// Certificates that sign each other, as many as fit, above a server that is a CA's or not: the search ends.
+#[test]
+fn certificates_that_sign_each_other_cost_no_time() {
+    let (ca, key) = (Ca::new(), KeyPair::generate().unwrap());
+    let copy = || KeyPair::from_pem(&key.serialize_pem()).unwrap();
+    let ring = Ca::named("ring", copy());
+    let sent = |count: usize| -> Vec<CertificateDer<'static>> {
+        (0..count).map(|n| ring.sign_ca("ring", &KeyPair::generate().unwrap(), 2000, 2050 + n as i32 % 9)).collect()
+    };
+    let own = ring.sign_ca("127.0.0.1", &KeyPair::generate().unwrap(), 2000, 2090);
+    let (leaf, _) = ring.leaf("127.0.0.1", 2000, 2090);
+    let roots = Roots::new(ca.trusted());
+    let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_795_365_108);
+    // webpki looks at signatures last.
+    for (server, why) in [(own, Refusal::unknown()), (leaf, Refusal::too_many())] {
+        assert_eq!(roots.verify(&server, &sent(MAX_SENT), now), Err(why));
+        assert_eq!(roots.verify(&server, &sent(MAX_SENT + 1), now), Err(Refusal::too_many()));
+    }
+    // All with the one key.
+    let same: Vec<_> = (0..MAX_SENT).map(|n| ring.sign_ca("ring", &copy(), 2000, 2050 + n as i32)).collect();
+    let server = ring.sign_ca("127.0.0.1", &KeyPair::generate().unwrap(), 2000, 2090);
+    assert!(roots.verify(&server, &same, now).is_err());
 }
 
 #[test]

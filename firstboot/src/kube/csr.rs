@@ -49,7 +49,8 @@ pub struct Key(KeyPair);
 impl Key {
     /// A new key.
     pub fn generate() -> Result<Self, Fault> {
-        KeyPair::generate().map(Key).map_err(|e| Fault::new(Code::Host, format!("make private key: {e}")))
+        let broken = |_| Fault::new(Code::Host, "make private key: the kernel gives no random numbers");
+        KeyPair::generate().map(Key).map_err(broken)
     }
 
     /// The key that [`Key::pem`] gave; none when the text is not one.
@@ -80,7 +81,7 @@ impl Key {
 
     /// PKCS#10 request, PEM: `O=system:nodes, CN=system:node:<name>`, no further names.
     fn pkcs10(&self, node: &str) -> Result<String, Fault> {
-        let broken = |e: rcgen::Error| Fault::new(Code::Host, format!("make certificate request: {e}"));
+        let broken = |_: rcgen::Error| Fault::new(Code::Host, format!("make certificate request of node {node}"));
         let text = |s: &str| PrintableString::try_from(s).map(DnValue::PrintableString).map_err(broken);
         let mut subject = DistinguishedName::new();
         subject.push(DnType::OrganizationName, text("system:nodes")?);

@@ -133,7 +133,9 @@ fn verify_at_any_time(
     times.sort_unstable();
     times.dedup();
     let mut result = roots.verify(end_entity, intermediates, times.pop().unwrap_or(SystemTime::UNIX_EPOCH));
-    while let (Err(_), Some(time)) = (&result, times.pop()) {
+    while let (Err(refusal), Some(time)) = (&result, times.pop())
+        && *refusal != Refusal::too_many()
+    {
         let earlier = roots.verify(end_entity, intermediates, time);
         if earlier.is_ok() {
             result = earlier;
