@@ -79,13 +79,34 @@ async fn by_pins(cluster: &Cluster, via: &Via, at: &Endpoint, pins: &[CaPin], no
     }
     let (info, bundle, pinned) = trusted(at, pins, config)?;
     let (client, ca) = verified(via, &server, pinned)?;
-    let second = client.get(CLUSTER_INFO).await?;
+    let second = client.get(CLUSTER_INFO).await.map_err(|error| rotated(error, &bundle, pins))?;
     if second.body["data"]["kubeconfig"] != first.body["data"]["kubeconfig"] {
         let text = format!("cluster-info of {at} differs between unverified and verified request");
         return Err(Error::answer(Code::ClusterInfo, text));
     }
     settle(&ca, bundle, second.date.unwrap_or(now), at)?;
     Ok(Found { ca_pem: info.ca_pem, server: info.server, server_time: second.date, client })
+}
+
+/// The server holds no certificate of a pinned CA, though cluster-info has one: with another in the bundle, the cluster's
+/// CA is being replaced, and the seed should name the new one as well.
+fn rotated(error: Error, bundle: &Certificates, pins: &[CaPin]) -> Error {
+    let others: Vec<String> = bundle
+        .iter()
+        .filter_map(|c| pin::pin_of(c))
+        .filter(|pin| !pins.contains(pin))
+        .map(|pin| pin.to_string())
+        .collect();
+    if error.code != Code::UnknownCa || others.is_empty() {
+        return error;
+    }
+    let text = format!(
+        "{} that ca-cert-hashes names; cluster-info also has {}: if the CA is being renewed, compare this on the control \
+         plane and add it to ca-cert-hashes",
+        error.text,
+        others.join(", ")
+    );
+    error.saying(Code::UnknownCa, text)
 }
 
 /// The first look at cluster-info, which proves nothing yet.
@@ -107,11 +128,11 @@ pub(super) async fn pinned(via: &Via, at: &Endpoint, pins: &[CaPin]) -> Result<C
 
 /// What cluster-info says, its CA bundle, and those certificates of it that the seed pins.
 fn trusted(at: &Endpoint, pins: &[CaPin], config: &str) -> Result<(ClusterInfo, Certificates, Certificates), Error> {
-    let info = kubeconfig::read(config)
-        .map_err(|why| Error::answer(Code::ClusterInfo, format!("cluster-info of {at}: {why}")))?;
-    let bundle = pin::certificates(&info.ca_pem).ok_or_else(|| {
-        Error::answer(Code::ClusterInfo, format!("cluster-info of {at}: its CA certificate cannot be read"))
-    })?;
+    let unusable = |why: &str| Error::answer(Code::ClusterInfo, format!("cluster-info of {at}: {why}"));
+    let mut info = kubeconfig::read(config).map_err(|why| unusable(&why))?;
+    let pem = kubeconfig::ca_certificates(&info.ca_pem);
+    info.ca_pem = pem.ok_or_else(|| unusable("its CA certificate cannot be read"))?;
+    let bundle = pin::certificates(&info.ca_pem).ok_or_else(|| unusable("its CA certificate cannot be read"))?;
     let pinned = pin::pinned(&bundle, pins);
     if pinned.is_empty() {
         let offered: Vec<String> = bundle.iter().filter_map(|c| pin::pin_of(c)).map(|p| p.to_string()).collect();

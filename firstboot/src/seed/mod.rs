@@ -10,7 +10,7 @@ mod cluster;
 mod error;
 mod harden;
 pub mod join_line;
-mod kubelet;
+pub(crate) mod kubelet;
 mod kubelet_fields;
 mod model;
 mod network;

@@ -12,6 +12,7 @@ mod cluster;
 mod csr;
 mod cuts;
 mod faults;
+mod forms;
 mod installation;
 mod leaving;
 mod machine;
@@ -100,6 +101,14 @@ fn main() -> ExitCode {
     // Cases change one cluster and put it back, so one runs after the other.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
     let mut trials: Vec<Trial> = CASES.iter().map(|(name, case)| trial(name, *case)).collect();
+    // Before the cases without automatic approval: each takes a second or two.
+    let form = |form: &'static forms::Form| {
+        Trial::test(format!("as kubeadm: {}", form.0), move || {
+            let done = catch_unwind(AssertUnwindSafe(|| forms::both_agree(plane(), form)));
+            done.map_err(|panic| Failed::from(text(&*panic).to_owned()))
+        })
+    };
+    trials.splice(0..0, forms::FORMS.iter().map(form));
     trials.extend([
         Trial::test("join of an IPv6 cluster", || {
             addresses::ipv6();

@@ -229,7 +229,12 @@ fn who_shares_the_token_cannot_add_a_ca_to_the_bundle() {
         found.unwrap().map_err(|e| e.text.replace(&at.to_string(), "HOST"))
     };
     let Err(text) = attempt(&own) else { panic!("an impostor was believed") };
-    assert_eq!(text, "certificate of API server HOST is not signed by the cluster's CA");
+    let added = pin::pin_of(&own.trusted()[0]).unwrap();
+    let want = format!(
+        "certificate of API server HOST is not signed by the cluster's CA that ca-cert-hashes names; cluster-info also has \
+         {added}: if the CA is being renewed, compare this on the control plane and add it to ca-cert-hashes"
+    );
+    assert_eq!(text, want);
     let found = attempt(&real).unwrap_or_else(|text| panic!("{text}"));
     assert_eq!((found.ca_pem.as_str(), found.server.as_str()), (bundle.as_str(), "https://10.0.0.1:6443"));
 }
