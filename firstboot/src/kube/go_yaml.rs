@@ -119,7 +119,11 @@ impl<'de> Visit<'_, 'de> {
     fn is_plain(&self, piece: &'de str) -> bool {
         let Some(before) = self.offset(piece).and_then(|at| self.text.get(..at)) else { return false };
         let tagged = || before.split_whitespace().next_back().is_some_and(|word| word.starts_with('!'));
-        !before.ends_with(['"', '\'']) && !(before.ends_with([' ', '\t']) && tagged())
+        match before.chars().next_back() {
+            Some('"' | '\'') => false,
+            Some(' ' | '\t') => !tagged(),
+            _ => true,
+        }
     }
 
     fn line(&self, piece: &'de str) -> Option<usize> {

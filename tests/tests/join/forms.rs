@@ -9,6 +9,8 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use firstboot::fault::Fault;
 use firstboot::kube::go_yaml;
 use imagebuild::arch::Arch;
@@ -170,9 +172,6 @@ networking:
   podSubnet: 10.244.0.0/16
   serviceSubnet: 10.96.0.0/12
 ";
-
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 
 /// The same without a top-level key and what is indented below it; with `put` at the end.
 fn without(text: &str, key: &str, put: &str) -> String {

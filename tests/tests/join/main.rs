@@ -16,6 +16,7 @@ mod forms;
 mod installation;
 mod leaving;
 mod machine;
+mod recovery;
 mod sandboxed;
 mod trust;
 
@@ -61,6 +62,8 @@ const CASES: &[Case] = &[
     ("reset, and another installation", leaving::a_reset_leaves_the_cluster_and_another_seed_comes_back),
     ("reset of a node that may not leave", leaving::refusals_of_the_cluster_are_reported_and_the_reset_completes),
     ("pods that stay when asked to go", leaving::pods_that_are_held_are_counted_and_end),
+    ("kubelet-config mended", recovery::a_kubelet_config_that_kubelet_rejects),
+    ("serving certificate to approve", recovery::a_serving_certificate_that_waits_for_approval),
     ("own Node on leaving", leaving::reset_with_silent_and_unreachable_servers),
     // Last: without automatic approval.
     ("certificate by hand", csr::certificate_by_hand),
