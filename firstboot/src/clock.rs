@@ -234,6 +234,6 @@ mod tests {
         );
         host.write(KUBELET_CONF, b"kind: Config\n", 0o600).unwrap();
         let fault = compare(&host, &image).unwrap_err();
-        assert_eq!(fault.to_string(), "read /etc/kubernetes/kubelet.conf: it is no kubeconfig");
+        assert_eq!(fault.to_string(), "read /etc/kubernetes/kubelet.conf: it names no cluster");
     }
 }

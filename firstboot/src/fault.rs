@@ -135,7 +135,7 @@ codes! {
         NewSeedNeeded = "FB112",
         /// The seed asks for something that this device does not have or does not accept.
         SettingDoesNotFit = "FB113",
-        /// kubelet does not start with the seed's `[kubelet.config]`.
+        /// kubelet does not start with the seed's `[kubelet.config]`, or with its labels and taints.
         KubeletConfigRejected = "FB114",
     }
     Image {
@@ -149,7 +149,7 @@ codes! {
         BundleDamaged = "FB203",
         /// The bundle has a container image under another name than the runtime needs.
         BundleImageName = "FB204",
-        /// The image's kubelet is newer than the API server, or too old for it.
+        /// The image's kubelet is too old for the API server.
         KubeletVersion = "FB205",
         /// The image's disk has no boot partition.
         NoBootPartition = "FB206",
@@ -279,6 +279,10 @@ codes! {
         NodeNotReady = "FB429",
         /// The cluster gives the node no podCIDR.
         NoPodCidr = "FB430",
+        /// kubelet does not start with what the cluster's ConfigMap kubelet-config says.
+        ClusterKubeletConfig = "FB431",
+        /// The API server is older than the image's kubelet.
+        ClusterTooOld = "FB432",
     }
 }
 

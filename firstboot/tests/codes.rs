@@ -104,3 +104,24 @@ fn every_code_is_documented_once_under_its_owner() {
     }
     assert_eq!(rows, section.lines().filter(|line| line.starts_with("| `")).count(), "rows outside these tables");
 }
+
+/// The table of causes: every code once, beside its owner, with how it recovers.
+#[test]
+fn every_code_recovers_as_documented() {
+    let doc = fs::read_to_string(root().join("docs/operations.md")).unwrap();
+    let section = doc.split("\n### How each fault recovers\n").nth(1).expect("a heading How each fault recovers");
+    let section = section.split("\n#").next().unwrap();
+    let mut seen = Vec::new();
+    for line in section.lines().filter(|line| line.contains("`FB") && line.starts_with("| ")) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [cause, codes, owner, recovers] = cells[..] else { panic!("not four cells: {line}") };
+        assert!(!cause.is_empty() && !recovers.is_empty(), "{line}");
+        for text in codes.split(' ') {
+            let code = Code::parse(text.trim_matches('`')).unwrap_or_else(|| panic!("no code {text}: {line}"));
+            assert_eq!(code.owner().word(), owner, "{line}");
+            seen.push(code);
+        }
+    }
+    seen.sort();
+    assert_eq!(seen, Code::ALL, "each code once");
+}

@@ -152,12 +152,12 @@ fn the_minor_before_joins_either_cluster_and_a_newer_kubelet_is_refused() {
     device.power_on().unwrap();
     let status = device.wait_status("owner: ", SOON).unwrap();
     let error = format!(
-        "kubelet 1.36.3 of this image is newer than the cluster, 1.35.4: imagebuild build --target {target} \
-         --kubernetes-version 1.35"
+        "kubelet 1.36.3 of this image is newer than the cluster, 1.35.4: kubeadm upgrade apply on the control \
+         plane, or imagebuild build --target {target} --kubernetes-version 1.35"
     );
     assert_eq!(status_value(&status, "error"), error);
-    assert_eq!(status_value(&status, "code"), "FB205");
-    assert_eq!(status_value(&status, "advice"), "rebuild the image, or flash another one");
+    assert_eq!(status_value(&status, "code"), "FB432");
+    assert_eq!(status_value(&status, "owner"), "cluster");
     assert_eq!(plane.node("edge-new-old").unwrap(), None);
     drop((device, plane));
     assert_eq!(joins(&plane_of("v1.36.3"), &older, "old-new"), "v1.35.4");

@@ -329,7 +329,7 @@ fn what_cannot_come_from_the_cluster() {
         assert_eq!(refused(&change), (Code::NetworkPart, text.to_owned()));
     }
     let (code, text) = refused(&|j| j.cluster_version = "v1.30.0".into());
-    assert!(code == Code::KubeletVersion && text.contains("newer than the cluster"), "{text}");
+    assert!(code == Code::ClusterTooOld && text.contains("newer than the cluster"), "{text}");
     // No key was requested.
     let mut device = Bench::new();
     let message = vec![WorkerMessage::Joined(Box::new(good(&ca, &device.key)))];

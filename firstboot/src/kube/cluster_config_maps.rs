@@ -7,10 +7,11 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::client::{Client, Reply};
+use super::config::{self, KubeletConfig};
 use super::contract::{JoinHost, JoinInput};
 use super::discovery;
-use super::error::{Error, Kind};
-use super::node::NodeState;
+use super::error::{Error, Kind, remote};
+use super::node::{NodeClient, NodeState};
 use crate::fault::{Code, Fault};
 
 /// First request with the token, kubeadm-config; decides which address of the cluster is kept.
@@ -50,27 +51,63 @@ pub(super) async fn configured(
 
 /// One of the ConfigMaps that kubeadm leaves for joining nodes.
 pub(super) async fn config_map(api: &Client, input: &JoinInput, name: &str) -> Result<Reply, Error> {
+    let who = format!("with join token \"{}\"", input.cluster.token.id());
+    published(api, name, &who, "system:bootstrappers:kubeadm:default-node-token").await
+}
+
+/// The same, for whom errors call `who`, a member of `group`.
+async fn published(api: &Client, name: &str, who: &str, group: &str) -> Result<Reply, Error> {
     let reply = api.get(&format!("/api/v1/namespaces/kube-system/configmaps/{name}")).await;
-    reply.map_err(|e| match e.kind {
-        Kind::Status(404) => e.saying(
-            Code::ClusterConfiguration,
-            format!(
-                "ConfigMap {name} does not exist in namespace kube-system: publish it with kubeadm init phase \
-             upload-config all"
-            ),
-        ),
-        Kind::Status(403) => {
-            let id = input.cluster.token.id();
-            e.saying(
-                Code::ClusterConfiguration,
-                format!(
-                    "ConfigMap {name} may not be read with join token \"{id}\": kubeadm init phase upload-config all \
-                 permits it to group system:bootstrappers:kubeadm:default-node-token"
-                ),
-            )
-        }
-        _ => e,
+    reply.map_err(|e| {
+        let why = match e.kind {
+            Kind::Status(404) => {
+                "does not exist in namespace kube-system: publish it with kubeadm init phase upload-config all"
+                    .to_owned()
+            }
+            Kind::Status(403) => {
+                format!("may not be read {who}: kubeadm init phase upload-config all permits it to group {group}")
+            }
+            _ => return e,
+        };
+        e.saying(Code::ClusterConfiguration, format!("ConfigMap {name} {why}"))
     })
+}
+
+impl NodeClient {
+    /// kubelet's configuration as the cluster publishes it now. kubeadm permits nodes to read it (RBAC of its phase
+    /// `upload-config`), so this takes no token.
+    ///
+    /// # Errors
+    /// As during a join.
+    pub fn kubelet_config(&self, cri_socket: &str, resolv_conf: Option<&str>) -> Result<KubeletConfig, Fault> {
+        self.run(async {
+            let read = async |name| published(&self.client, name, "by this node", "system:nodes").await;
+            let reply = read("kubeadm-config").await?;
+            let cluster = config::cluster_configuration(data(&reply, "kubeadm-config", "ClusterConfiguration")?)?;
+            let reply = read("kubelet-config").await?;
+            let text = data(&reply, "kubelet-config", "kubelet")?;
+            Ok(config::kubelet_config(text, &cluster, cri_socket, resolv_conf)?)
+        })
+    }
+
+    /// Name of this node's request for a serving certificate that is neither approved nor denied, if there is one.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn pending_serving_request(&self) -> Result<Option<String>, Fault> {
+        const PATH: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests?fieldSelector=spec.signerName%3D\
+                            kubernetes.io/kubelet-serving";
+        self.run(async {
+            let reply = self.client.get(PATH).await?;
+            let user = format!("system:node:{}", self.name);
+            let all = reply.body["items"].as_array().cloned().unwrap_or_default();
+            let ours = all.iter().filter(|csr| csr["spec"]["username"] == user.as_str());
+            let pending = ours.filter(|csr| csr["status"]["conditions"].as_array().is_none_or(Vec::is_empty));
+            // kubelet waits for the last one that it has made.
+            let last = pending.max_by_key(|csr| csr["metadata"]["creationTimestamp"].as_str().map(str::to_owned));
+            Ok(last.and_then(|csr| csr["metadata"]["name"].as_str()).map(remote))
+        })
+    }
 }
 
 /// One key of a ConfigMap.

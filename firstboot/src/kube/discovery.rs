@@ -107,11 +107,11 @@ pub(super) async fn pinned(via: &Via, at: &Endpoint, pins: &[CaPin]) -> Result<C
 
 /// What cluster-info says, its CA bundle, and those certificates of it that the seed pins.
 fn trusted(at: &Endpoint, pins: &[CaPin], config: &str) -> Result<(ClusterInfo, Certificates, Certificates), Error> {
-    let info = kubeconfig::read(config)
-        .map_err(|why| Error::answer(Code::ClusterInfo, format!("cluster-info of {at}: {why}")))?;
-    let bundle = pin::certificates(&info.ca_pem).ok_or_else(|| {
-        Error::answer(Code::ClusterInfo, format!("cluster-info of {at}: its CA certificate cannot be read"))
-    })?;
+    let unusable = |why: &str| Error::answer(Code::ClusterInfo, format!("cluster-info of {at}: {why}"));
+    let mut info = kubeconfig::read(config).map_err(|why| unusable(&why))?;
+    let pem = kubeconfig::ca_certificates(&info.ca_pem);
+    info.ca_pem = pem.ok_or_else(|| unusable("its CA certificate cannot be read"))?;
+    let bundle = pin::certificates(&info.ca_pem).ok_or_else(|| unusable("its CA certificate cannot be read"))?;
     let pinned = pin::pinned(&bundle, pins);
     if pinned.is_empty() {
         let offered: Vec<String> = bundle.iter().filter_map(|c| pin::pin_of(c)).map(|p| p.to_string()).collect();

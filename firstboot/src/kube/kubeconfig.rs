@@ -6,7 +6,9 @@ use crate::paths::CURRENT_PEM;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::Url;
-use serde::Deserialize;
+use serde_json::Value;
+
+use super::{go_yaml, pin};
 
 /// What cluster-info says of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,58 +19,81 @@ pub struct ClusterInfo {
     pub server: String,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct Config {
-    clusters: Vec<NamedCluster>,
-    #[serde(default)]
-    contexts: Option<Vec<NamedContext>>,
-    #[serde(default)]
-    current_context: String,
-}
-
-#[derive(Deserialize)]
-struct NamedCluster {
-    name: String,
-    cluster: Cluster,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct Cluster {
-    server: String,
-    #[serde(default)]
-    certificate_authority_data: String,
-}
-
-#[derive(Deserialize)]
-struct NamedContext {
-    name: String,
-    context: Context,
-}
-
-#[derive(Deserialize)]
-struct Context {
-    cluster: String,
-}
-
-/// Reads the kubeconfig of cluster-info: the cluster without a name, else that of the current context.
+/// Reads the kubeconfig of cluster-info as Go's clientcmd does: the cluster without a name, else that of the current
+/// context.
 ///
 /// # Errors
-/// What is missing, without any of the text.
-pub fn read(text: &str) -> Result<ClusterInfo, &'static str> {
-    let config: Config = serde_yaml_ng::from_str(text).map_err(|_| "it is no kubeconfig")?;
-    let contexts = config.contexts.unwrap_or_default();
-    let current = contexts.iter().find(|c| c.name == config.current_context).map_or("", |c| &c.context.cluster);
-    let named = |name: &str| config.clusters.iter().find(|c| c.name == name);
-    let cluster = &named("").or_else(|| named(current)).ok_or("it names no cluster")?.cluster;
-    let ca = STANDARD.decode(&cluster.certificate_authority_data).ok().and_then(|der| String::from_utf8(der).ok());
-    let ca_pem = ca.filter(|pem| !pem.is_empty()).ok_or("it holds no CA certificate")?;
-    let server = cluster.server.trim_end_matches('/');
-    if !is_server(server) {
-        return Err("its server is no https:// address");
+/// What is missing or wrong and its line, without any of the text.
+pub fn read(text: &str) -> Result<ClusterInfo, String> {
+    let document = go_yaml::read(text, 1)?;
+    let config = &document.value;
+    if !config.is_object() {
+        return Err("it is no kubeconfig".to_owned());
     }
-    Ok(ClusterInfo { ca_pem, server: server.to_owned() })
+    let list = |key: &str| -> Result<&[Value], String> {
+        match &config[key] {
+            Value::Null => Ok(&[]),
+            Value::Array(list) => Ok(list),
+            _ => Err(format!("{}{key} must be a list", document.at(key))),
+        }
+    };
+    let (clusters, contexts) = (list("clusters")?, list("contexts")?);
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let current = word(&config["current-context"]);
+    let context = contexts.iter().find(|c| word(&c["name"]) == current);
+    let named = |name: &str| clusters.iter().position(|c| word(&c["name"]) == name);
+    let by_context = || named(&word(&context?["context"]["cluster"]));
+    let index = named("").or_else(by_context).ok_or("it names no cluster")?;
+    let at = |key: &str| document.at(&format!("clusters[{index}].cluster.{key}"));
+    let cluster = &clusters[index]["cluster"];
+    // Line ends are no part of base64 for Go; blanks are.
+    let data = word(&cluster["certificate-authority-data"]).replace(['\n', '\r'], "");
+    let ca = STANDARD.decode(&data).ok().filter(|pem| !pem.is_empty());
+    let ca = ca.ok_or_else(|| format!("{}it holds no CA certificate", at("certificate-authority-data")))?;
+    let server = server(&word(&cluster["server"]));
+    let server = server.ok_or_else(|| format!("{}its server is no https:// address", at("server")))?;
+    Ok(ClusterInfo { ca_pem: String::from_utf8_lossy(&ca).into_owned(), server })
+}
+
+/// The address of an API server in one form; none where TLS is not spoken. Without a scheme Go takes https, since there
+/// is a CA (`DefaultServerURL` of client-go).
+fn server(text: &str) -> Option<String> {
+    let rest = match text.split_once("://") {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => rest,
+        Some(_) => return None,
+        None => text,
+    };
+    let server = format!("https://{}", rest.trim_end_matches('/'));
+    is_server(&server).then_some(server)
+}
+
+/// The certificates among the PEM blocks of a text, as Go's `ParseCertsPEM` (client-go's util/cert) finds them: text
+/// around them, other blocks and blocks with headers do not count. They come back in one form.
+///
+/// None where there is none, or one that cannot be read.
+pub fn ca_certificates(text: &str) -> Option<String> {
+    let mut all = String::new();
+    let mut open: Option<(&str, String, bool)> = None;
+    for line in text.split('\n').map(str::trim_end) {
+        let mark = |word: &str| line.strip_prefix(word)?.strip_suffix("-----");
+        if let Some(label) = mark("-----BEGIN ") {
+            open = Some((label, String::new(), false));
+        } else if let Some(end) = mark("-----END ") {
+            let Some((_, data, false)) = open.take().filter(|(label, ..)| *label == end && end == "CERTIFICATE") else {
+                continue;
+            };
+            let Ok(der) = STANDARD.decode(&data) else { continue };
+            pin::pin_of(&der)?;
+            let lines = STANDARD.encode(&der).into_bytes();
+            all.push_str("-----BEGIN CERTIFICATE-----\n");
+            lines.chunks(64).for_each(|line| all.push_str(&format!("{}\n", String::from_utf8_lossy(line))));
+            all.push_str("-----END CERTIFICATE-----\n");
+        } else if let Some((_, data, headers)) = &mut open {
+            *headers |= line.contains(':');
+            data.extend(line.chars().filter(|c| !matches!(c, ' ' | '\t')));
+        }
+    }
+    (!all.is_empty()).then_some(all)
 }
 
 /// Whether this is the URL of an API server, and the same one to Go as it is here.
@@ -136,16 +161,65 @@ users: null
     }
 
     #[test]
+    fn forms_that_go_reads() {
+        let of = |text: String| read(&text).map(|info| (info.ca_pem, info.server));
+        let want = Ok(("CA".to_owned(), "https://10.0.2.2:6443".to_owned()));
+        let json = serde_json::json!({"clusters": [{"name": "", "cluster": {
+            "server": "https://10.0.2.2:6443", "certificate-authority-data": "Q0E="}}]});
+        assert_eq!(of(json.to_string()), want);
+        for (from, to) in [
+            ("kind: Config", "kind: Config\nkind: Config\nmore: {a: b}"),
+            ("users: null\n", ""),
+            ("contexts: null\n", ""),
+            ("Q0E=", "|\n      Q0\n      E="),
+            ("https://10", "HTTPS://10"),
+            ("https://10", "10"),
+            (":6443", ":6443/"),
+            ("\n", "\r\n"),
+        ] {
+            assert_eq!(of(INFO.replace(from, to)), want, "{from}");
+        }
+    }
+
+    #[test]
+    fn certificates_among_pem_blocks() {
+        let ca = rcgen::generate_simple_self_signed(Vec::new()).unwrap().cert.pem().replace("\r\n", "\n");
+        let one = Some(ca.clone());
+        let other = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+        for text in [
+            ca.clone(),
+            format!("subject: a\n{ca}rest\n"),
+            ca.replace('\n', "\r\n"),
+            ca.replace('\n', " \t\n"),
+            ca.trim_end().to_owned(),
+            format!("{other}{ca}"),
+            format!("{ca}-----BEGIN CERTIFICATE-----\nAAAA\n"),
+            format!("{ca}{}", ca.replacen('\n', "\nProc-Type: 4,ENCRYPTED\n\n", 1)),
+        ] {
+            assert_eq!(ca_certificates(&text), one, "{text}");
+        }
+        assert_eq!(ca_certificates(&format!("{ca}{ca}")), Some(format!("{ca}{ca}")));
+        let broken = format!("{ca}-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+        for text in ["", other, &ca.replace("CERTIFICATE", "TRUSTED CERTIFICATE"), &broken] {
+            assert_eq!(ca_certificates(text), None, "{text}");
+        }
+    }
+
+    #[test]
     fn refuses_what_it_cannot_use() {
-        assert_eq!(read("<html>"), Err("it is no kubeconfig"));
-        assert_eq!(read(&INFO.replace("name: \"\"", "name: c")), Err("it names no cluster"));
-        assert_eq!(read(&INFO.replace("Q0E=", "\"\"")), Err("it holds no CA certificate"));
+        let why = |text: &str| read(text).unwrap_err();
+        assert_eq!(why("<html>"), "it is no kubeconfig");
+        assert_eq!(why("a:\n\tb: c"), "line 2: a tab indents it, which YAML does not allow");
+        assert_eq!(why("clusters: a"), "line 1: clusters must be a list");
+        assert_eq!(why(&INFO.replace("name: \"\"", "name: c")), "it names no cluster");
+        assert_eq!(why(&INFO.replace("Q0E=", "\"\"")), "line 4: it holds no CA certificate");
+        assert_eq!(why(&INFO.replace("Q0E=", "Q0 E=")), "line 4: it holds no CA certificate");
         // The others found by fuzzing: kubelet.conf would say something else than what was read.
         for bad in
-            ["http://10.0.2.2", "https://", "\"https://a/b:/\"", "https:a", "\"https://a /b\"", "\"https://a\\n/b\""]
+            ["http://10.0.2.2", "https://", "\"https://a/b:/\"", "\"https:\"", "\"https://a /b\"", "\"https://a\\n/b\""]
         {
             let info = INFO.replace("https://10.0.2.2:6443", bad);
-            assert_eq!(read(&info), Err("its server is no https:// address"), "{bad}");
+            assert_eq!(why(&info), "line 5: its server is no https:// address", "{bad}");
         }
     }
 

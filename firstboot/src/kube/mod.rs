@@ -18,6 +18,7 @@ pub mod discovery;
 pub mod error;
 pub mod event;
 pub mod files;
+pub mod go_yaml;
 pub mod join;
 pub mod jws;
 pub mod kubeconfig;

@@ -13,6 +13,17 @@ use anyhow::Result;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 
+/// Begins the command that approves a request for a certificate; its name follows.
+pub const APPROVE: &str = "kubectl certificate approve ";
+
+/// Whether kubelet has a serving certificate that the cluster signed (`serverTLSBootstrap`).
+///
+/// # Errors
+/// When that cannot be found out.
+pub fn is_signed(host: &Host) -> Result<bool> {
+    Ok(host.read_link(&format!("{PKI}/kubelet-server-current.pem"))?.is_some())
+}
+
 /// Removes the pair when one of its files is missing, empty, cut short or unparsable, and says so; whether it did. A pair
 /// that merely differs from what kubelet would make is left alone.
 ///

@@ -60,6 +60,11 @@ pub(super) fn leftover(cx: &PhaseContext) -> bool {
     cx.host.journal().is_set(Fact::LeftOverNode)
 }
 
+/// kubelet's `resolvConf` where systemd-resolved runs.
+pub(super) fn resolv_conf(host: &Host) -> Result<Option<&'static str>> {
+    Ok(host.size_and_mode(RESOLVED)?.map(|_| RESOLVED))
+}
+
 /// Whether what is there came by this seed and still opens the API server.
 fn holds(cx: &PhaseContext) -> Result<bool, Fault> {
     let by_this_seed = cx.host.journal().fact(Fact::JoinedBy) == Some(cx.seed.digest());
@@ -80,7 +85,6 @@ fn ask(cx: &PhaseContext) -> Result<(Joined, Key), Fault> {
     }
     stop_kubelet(cx).owned_by(Owner::Host)?;
     let name = node_name(cx)?;
-    let resolved = cx.host.size_and_mode(RESOLVED).owned_by(Owner::Host)?.is_some();
     let input = JoinInput {
         cluster: cx.seed.cluster.clone(),
         via: cx.seed.network.via.clone(),
@@ -88,7 +92,7 @@ fn ask(cx: &PhaseContext) -> Result<(Joined, Key), Fault> {
         kubelet_version: cx.bundle.manifest.kubernetes.clone(),
         target: cx.image.target.clone(),
         cri_socket: SOCKET.to_owned(),
-        resolv_conf: resolved.then(|| RESOLVED.to_owned()),
+        resolv_conf: resolv_conf(&cx.host).owned_by(Owner::Host)?.map(str::to_owned),
         now: cx.host.now(),
         csr_wait: CSR_WAIT,
         ready_wait: READY_WAIT,

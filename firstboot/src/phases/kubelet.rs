@@ -11,6 +11,7 @@ use crate::node::proxy_env;
 use crate::paths::{KUBELET_UNIT, KUBELET_WANTED};
 use crate::text::printable_line;
 use anyhow::Result;
+use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
@@ -36,6 +37,8 @@ pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
 }
 
 pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
+    let started = Record::Effect(Effect::Started { unit: "kubelet.service".into() });
+    let started = cx.host.journal().records().contains(&started);
     let work = || -> Result<u32> {
         cx.host.enable_unit(KUBELET_WANTED, KUBELET_UNIT)?;
         let proxy = proxy_env::put(&cx.host, &cx.seed.network.via)?;
@@ -43,9 +46,8 @@ pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
             // It runs without what the join found out: the cluster's own ranges, which no proxy leads to.
             cx.host.run(&["systemctl", "restart", "containerd.service"])?;
         }
-        let changed = kubelet_config::put(&cx.host, &cx.seed.kubelet)? || proxy;
-        let started = Record::Effect(Effect::Started { unit: "kubelet.service".into() });
-        let started = cx.host.journal().records().contains(&started);
+        let refreshed = started && published_again(&cx.host)?;
+        let changed = kubelet_config::put(&cx.host, &cx.seed.kubelet)? || proxy || refreshed;
         if changed && started {
             cx.host.run(&["systemctl", "stop", "kubelet.service"])?;
         }
@@ -57,6 +59,22 @@ pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     };
     let before = work().owned_by(Owner::Host)?;
     wait(cx, before)
+}
+
+/// A kubelet that was started and is not well: the cluster may publish another configuration by now, which needs no token
+/// and no other seed. Whether it does.
+///
+/// # Errors
+/// What is published cannot be read. Without an answer kubelet is given what it had.
+fn published_again(host: &Host) -> Result<bool> {
+    match kubelet_config::refresh(host) {
+        Ok(changed) => Ok(changed),
+        Err(fault) if fault.code == Code::ClusterConfiguration => Err(fault.into()),
+        Err(fault) => {
+            host.sys().say(&format!("firstboot: kubelet-config is not fetched again: {fault}"));
+            Ok(false)
+        }
+    }
 }
 
 /// How often systemd has started kubelet again by itself.
@@ -86,7 +104,22 @@ fn wait(cx: &PhaseContext, before: u32) -> Result<(), Fault> {
     }
 }
 
-/// Why kubelet is not well, and who must act: what it does not like about `[kubelet.config]` is the seed's.
+/// What kubelet says of its configuration when it ends (`cmd/kubelet/app/server.go`).
+const OF_CONFIGURATION: [&str; 8] = [
+    "kubelet configuration",
+    "kubelet config",
+    "KubeletConfiguration",
+    "invalid configuration",
+    "feature gate",
+    "featureGates",
+    "initialize logging",
+    "logging configuration",
+];
+/// What it says of what the seed's `[node]` and `[network]` give it as flags.
+const OF_FLAGS: [&str; 4] = ["--node-labels", "register-with-taints", "taint", "--node-ip"];
+
+/// Why kubelet is not well, and who must act: what it does not like about the seed is the seed's, what it does not like
+/// about its configuration besides is the cluster's.
 fn fault(cx: &PhaseContext, ended: u32, complaint: Option<String>) -> Fault {
     let state = match ended {
         0 | 1 => format!("wait for kubelet: not healthy after {} s", LIMIT.as_secs()),
@@ -95,31 +128,69 @@ fn fault(cx: &PhaseContext, ended: u32, complaint: Option<String>) -> Fault {
     let Some(complaint) = complaint else {
         return Fault::new(Code::KubeletUnhealthy, format!("{state}, see journalctl -u kubelet"));
     };
-    let ours = |complaint: &str| {
-        complaint.contains("dropin") || cx.seed.kubelet.config.keys().any(|field| complaint.contains(field.as_str()))
-    };
-    match !cx.seed.kubelet.config.is_empty() && ours(&complaint) {
-        true => Fault::new(Code::KubeletConfigRejected, format!("{state}, by [kubelet.config]: {complaint}")),
-        false => Fault::new(Code::KubeletUnhealthy, format!("{state}: {complaint}")),
+    let has = |words: &[&str]| words.iter().any(|word| complaint.contains(word));
+    let config = &cx.seed.kubelet.config;
+    let gates =
+        config.get("featureGates").and_then(|gates| gates.as_object()).into_iter().flat_map(|gates| gates.keys());
+    let fields = || config.keys().chain(gates).any(|field| complaint.contains(field.as_str()));
+    if !config.is_empty() && (complaint.contains("dropin") || fields()) {
+        return Fault::new(Code::KubeletConfigRejected, format!("{state}, by [kubelet.config]: {complaint}"));
+    }
+    if ended > 1 && has(&OF_FLAGS) {
+        return Fault::new(Code::KubeletConfigRejected, format!("{state}, by [node]: {complaint}"));
+    }
+    if ended > 1 && has(&OF_CONFIGURATION) {
+        let text = format!("{state}, by ConfigMap kubelet-config in kube-system: {complaint}");
+        return Fault::new(Code::ClusterKubeletConfig, text);
+    }
+    Fault::new(Code::KubeletUnhealthy, format!("{state}: {complaint}"))
+}
+
+/// A line of kubelet's log.
+enum Line {
+    /// Its last words before it ends.
+    LastWords(String),
+    /// Go's.
+    Panic(String),
+    Error(String),
+    Other(String),
+}
+
+impl Line {
+    fn of(line: &str) -> Line {
+        const LAST_WORDS: &str = "\"command failed\" err=\"";
+        // klog: Lmmdd hh:mm:ss.uuuuuu threadid file:line] message; E and F are errors.
+        let error = line.starts_with(['E', 'F']) && line.as_bytes().get(1).is_some_and(u8::is_ascii_digit);
+        // With logging.format json: msg and, for errors alone, err (component-base/logs/json).
+        if let Some(Value::Object(entry)) = line.starts_with('{').then(|| serde_json::from_str(line).ok()).flatten() {
+            let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+            return match (text("msg"), text("err")) {
+                (message, error) if message == "command failed" => Line::LastWords(error),
+                (message, error) if !error.is_empty() => Line::Error(format!("{message}: {error}")),
+                (message, _) => Line::Other(message),
+            };
+        }
+        match line.split_once(LAST_WORDS) {
+            Some((_, quoted)) => Line::LastWords(quoted.trim_end_matches('"').replace("\\\"", "\"")),
+            None if line.starts_with("panic: ") => Line::Panic(line.to_owned()),
+            None if error => Line::Error(line.split_once("] ").map_or(line, |(_, text)| text).to_owned()),
+            None => Line::Other(line.to_owned()),
+        }
     }
 }
 
 /// The one line of kubelet's log that says why it ended, or what it complained about last.
 fn complaint(log: &str) -> Option<String> {
-    let lines = || log.lines().rev().map(str::trim).filter(|l| !l.is_empty());
-    // klog: Lmmdd hh:mm:ss.uuuuuu threadid file:line] message; E and F are errors.
-    let error = |l: &&str| l.starts_with(['E', 'F']) && l.as_bytes().get(1).is_some_and(u8::is_ascii_digit);
-    const LAST_WORDS: &str = "\"command failed\" err=\"";
-    let line = lines()
-        .find(|l| l.contains(LAST_WORDS))
-        .or_else(|| lines().find(|l| l.starts_with("panic: ")))
-        .or_else(|| lines().find(error))
-        .or_else(|| lines().next())?;
-    Some(printable_line(&match line.split_once(LAST_WORDS) {
-        Some((_, quoted)) => quoted.trim_end_matches('"').replace("\\\"", "\""),
-        None if error(&line) => line.split_once("] ").map_or(line, |(_, text)| text).to_owned(),
-        None => line.to_owned(),
-    }))
+    let (mut last_words, mut panic, mut error, mut other) = (None, None, None, None);
+    for line in log.lines().map(str::trim).filter(|l| !l.is_empty()) {
+        match Line::of(line) {
+            Line::LastWords(text) => last_words = Some(text),
+            Line::Panic(text) => panic = Some(text),
+            Line::Error(text) => error = Some(text),
+            Line::Other(text) => other = Some(text),
+        }
+    }
+    last_words.or(panic).or(error).or(other).map(|text| printable_line(&text))
 }
 
 fn healthy(host: &Host) -> bool {

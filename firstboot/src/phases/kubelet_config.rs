@@ -5,9 +5,14 @@
 //! kubeadm's own copy of the configuration says the same. All lie outside /etc/kubernetes, which is kubeadm's, and are
 //! root's alone, as CIS Kubernetes asks of kubelet's configuration.
 
+use super::join::resolv_conf;
+use crate::containerd::cri::SOCKET;
+use crate::fault::{Fault, OwnedBy, Owner};
 use crate::harden::kubelet::fields::drop_in;
 use crate::host::Host;
-use crate::paths::{DROP_IN, KUBELET_ARGS, KUBELET_DROP_INS, KUBELET_PATCH, SEED_DROP_IN};
+use crate::kube::go_yaml;
+use crate::node::client::node_client;
+use crate::paths::{DROP_IN, KUBELET_ARGS, KUBELET_CONFIG, KUBELET_DROP_INS, KUBELET_PATCH, SEED_DROP_IN};
 use crate::seed::Kubelet;
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -61,6 +66,38 @@ pub(super) fn put(host: &Host, kubelet: &Kubelet) -> Result<bool> {
         host.write(KUBELET_ARGS, new.as_bytes(), MODE)?;
     }
     Ok(true)
+}
+
+/// Whether kubelet asks the cluster to sign its serving certificate (`serverTLSBootstrap`): the seed has the last word.
+pub(super) fn asks_for_serving_certificate(host: &Host, kubelet: &Kubelet) -> Result<bool> {
+    const FIELD: &str = "serverTLSBootstrap";
+    if let Some(value) = kubelet.config.get(FIELD) {
+        return Ok(value == true);
+    }
+    let cluster = host.read_text(KUBELET_CONFIG)?.and_then(|text| go_yaml::read(&text, 1).ok());
+    Ok(cluster.is_some_and(|document| document.value[FIELD] == true))
+}
+
+/// Fetches the cluster's part again, by the node's own certificate, and writes it when it has changed; whether it has.
+///
+/// # Errors
+/// No answer, or one that kubeadm would not take either.
+pub(super) fn refresh(host: &Host) -> Result<bool, Fault> {
+    let resolv_conf = resolv_conf(host).owned_by(Owner::Host)?;
+    let published = node_client(host)?.kubelet_config(SOCKET, resolv_conf)?;
+    let work = || -> Result<bool> {
+        if host.read_text(KUBELET_CONFIG)?.as_ref() == Some(&published.text) {
+            return Ok(false);
+        }
+        host.write(KUBELET_CONFIG, published.text.as_bytes(), MODE)?;
+        let changed =
+            "firstboot: ConfigMap kubelet-config has changed: kubelet starts with what it says now".to_owned();
+        [changed].into_iter().chain(published.odd.iter().map(|odd| format!("firstboot: {odd}"))).for_each(|line| {
+            host.sys().say(&line);
+        });
+        Ok(true)
+    };
+    work().owned_by(Owner::Host)
 }
 
 /// The fields as a document of KubeletConfiguration; none when the seed sets none.

@@ -28,6 +28,12 @@ fn the_line_that_says_why() {
         complaint("kubelet: error while loading shared libraries\n").unwrap(),
         "kubelet: error while loading shared libraries"
     );
+    let json = "{\"ts\":1764.1,\"caller\":\"app/server.go:9\",\"msg\":\"Eviction manager: failed\",\"err\":\"x\"}\n\
+                {\"ts\":1764.2,\"caller\":\"a.go:1\",\"msg\":\"b\",\"v\":0}\n";
+    assert_eq!(complaint(json).unwrap(), "Eviction manager: failed: x");
+    let ended =
+        format!("{json}{{\"ts\":1,\"msg\":\"command failed\",\"err\":\"unrecognized feature gate: \\\"A\\\"\"}}\n");
+    assert_eq!(complaint(&ended).unwrap(), "unrecognized feature gate: \"A\"");
     assert_eq!(complaint("\n \n"), None);
     assert_eq!(complaint(&"x".repeat(1000)).unwrap().len(), 400);
 }
@@ -72,8 +78,20 @@ fn who_must_act_when_kubelet_keeps_ending() {
         "{text}"
     );
     let (code, text) = applied(&with("maxPods = 60"), "3", STATIC);
-    assert_eq!(code, Code::KubeletUnhealthy);
-    assert!(text.starts_with("start kubelet: it ended 3 times: failed to validate kubelet configuration"), "{text}");
+    assert_eq!(code, Code::ClusterKubeletConfig);
+    let by = "start kubelet: it ended 3 times, by ConfigMap kubelet-config in kube-system: failed to validate kubelet";
+    assert!(text.starts_with(by), "{text}");
+    let gate = "E1122 20:08:35.1 1 run.go:72] \"command failed\" err=\"failed to set feature gates: unrecognized feature gate: \
+                LegacyNodeRoleBehavior\"\n";
+    assert_eq!(applied(SEED, "2", gate).0, Code::ClusterKubeletConfig);
+    // A gate that the parser lets pass, and another kubelet does not know.
+    let (seed, other) =
+        (with("featureGates = {NodeLogQuery = true}"), gate.replace("LegacyNodeRoleBehavior", "NodeLogQuery").leak());
+    assert_eq!(applied(&seed, "2", other).0, Code::KubeletConfigRejected);
+    let taint = "E1122 20:08:35.1 1 run.go:72] \"command failed\" err=\"failed to validate kubelet flags: duplicated taints \
+                 with the same key and effect\"\n";
+    let (code, text) = applied(SEED, "2", taint);
+    assert!(code == Code::KubeletConfigRejected && text.contains("2 times, by [node]: "), "{text}");
     let (code, _) = applied(&with("memorySwap = {}"), "2", SWAP);
     assert_eq!(code, Code::KubeletConfigRejected);
     let never = "wait for kubelet: not healthy after 240 s, see journalctl -u kubelet";

@@ -9,6 +9,7 @@ use crate::fault::{Code, Fault};
 use crate::host::Host;
 use crate::image::ImageInfo;
 use crate::journal::facts::Fact;
+use crate::node::kubelet_serving_cert::{self, APPROVE};
 use crate::report::{Facts, Reporter, describe, reporter_with};
 use crate::status::{STATUS_NAME, State, Status, padded};
 use crate::text::{timestamp, unix_seconds};
@@ -93,7 +94,9 @@ pub(super) fn report_late_join(host: &Host, image: &ImageInfo, boot: Option<Boot
 
 /// Names what an administrator of the cluster has to do for this node: no node may do it itself.
 pub(super) fn manual_steps(host: &Host, reporter: &mut Reporter<'_>) {
-    let commands: Vec<String> = host.journal().lines(Fact::ManualSteps);
+    let signed = kubelet_serving_cert::is_signed(host).unwrap_or(false);
+    let mut commands: Vec<String> = host.journal().lines(Fact::ManualSteps);
+    commands.retain(|command| !signed || !command.starts_with(APPROVE));
     for command in &commands {
         reporter.say(&format!("left for an administrator of the cluster: {command}"));
     }

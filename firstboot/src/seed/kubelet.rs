@@ -6,7 +6,8 @@ use serde_json::{Map, Number, Value as Json};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::kubelet_fields::{FIELDS, Kind, OWNED};
+pub(crate) use super::kubelet_fields::Kind;
+use super::kubelet_fields::{FIELDS, OWNED};
 use super::kubelet_forms::duration;
 use super::reader::{Reader, misplaced, quoted, without_quotes};
 use super::suggest;
@@ -20,6 +21,18 @@ pub(super) const KEYS: [&str; 1] = ["config"];
 pub struct Kubelet {
     /// Fields of KubeletConfiguration that this node has otherwise than its cluster says; none where it is empty.
     pub config: Map<String, Json>,
+}
+
+/// The type of a field that a seed may set; none for others.
+#[cfg(feature = "device")]
+pub(crate) fn kubelet_field(name: &str) -> Option<Kind> {
+    FIELDS.iter().find(|(field, _)| *field == name).map(|(_, kind)| *kind)
+}
+
+/// Whether a field of this name is not the seed's to set.
+#[cfg(feature = "device")]
+pub(crate) fn is_owned_kubelet_field(name: &str) -> bool {
+    OWNED.iter().any(|(owned, _)| *owned == name)
 }
 
 /// Whether KubeletConfiguration has a field of this name.
@@ -100,7 +113,8 @@ fn json(value: &Spanned<DeValue<'_>>) -> Option<Json> {
 }
 
 impl Kind {
-    fn fits(self, value: &Json) -> bool {
+    /// Whether a value is of this type.
+    pub(crate) fn fits(self, value: &Json) -> bool {
         let list = |good: fn(&Json) -> bool| value.as_array().is_some_and(|a| a.iter().all(good));
         let map = |good: fn(&Json) -> bool| value.as_object().is_some_and(|o| o.values().all(good));
         match self {
@@ -118,7 +132,8 @@ impl Kind {
         }
     }
 
-    fn expected(self) -> &'static str {
+    /// The type in words.
+    pub(crate) fn expected(self) -> &'static str {
         match self {
             Kind::Bool => "true or false",
             Kind::Integer => "a whole number",

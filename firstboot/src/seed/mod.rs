@@ -15,7 +15,7 @@ mod foreign;
 mod harden;
 pub mod join_line;
 mod join_text;
-mod kubelet;
+pub(crate) mod kubelet;
 mod kubelet_fields;
 mod kubelet_forms;
 mod kubelet_gates;

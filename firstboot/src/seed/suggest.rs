@@ -234,8 +234,8 @@ mod tests {
             ("hostname", "", "; did you mean name in [node]?"),
             ("password", "network", "; password belongs in [network.wifi]"),
             ("password", "access", ""),
-            ("username", "registries", ""),
-            ("password", "registries", ""),
+            ("username", "registries", "; did you mean username?"),
+            ("password", "cluster", ""),
             ("colour", "cluster", ""),
             ("x", "network", ""),
         ] {

@@ -80,9 +80,9 @@ pub fn joins_with_seven_requests_and_resumes(plane: &ControlPlane) {
 pub fn kubelet_newer_than_the_cluster(plane: &ControlPlane) {
     let (token, seed) = good(plane);
     let fault = Bench { kubelet: "1.37.0", ..Bench::default() }.fails(&seed, "newer");
-    let want = "kubelet 1.37.0 of this image is newer than the cluster, 1.36.3: imagebuild build --target \
-                generic-amd64 --kubernetes-version 1.36";
-    assert_eq!(fault, (Code::KubeletVersion, want.to_owned()));
+    let want = "kubelet 1.37.0 of this image is newer than the cluster, 1.36.3: kubeadm upgrade apply on the control \
+                plane, or imagebuild build --target generic-amd64 --kubernetes-version 1.36";
+    assert_eq!(fault, (Code::ClusterTooOld, want.to_owned()));
     assert_no_trace(plane, "newer", &token);
 }
 

@@ -65,7 +65,7 @@ impl Machine {
         self.run_on(fake, seen, phases, look)
     }
 
-    fn run_on(
+    pub fn run_on(
         &self,
         fake: Fake,
         seen: Rc<Recorded>,

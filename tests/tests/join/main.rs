@@ -12,9 +12,11 @@ mod cluster;
 mod csr;
 mod cuts;
 mod faults;
+mod forms;
 mod installation;
 mod leaving;
 mod machine;
+mod recovery;
 mod sandboxed;
 mod trust;
 
@@ -60,6 +62,8 @@ const CASES: &[Case] = &[
     ("reset, and another installation", leaving::a_reset_leaves_the_cluster_and_another_seed_comes_back),
     ("reset of a node that may not leave", leaving::refusals_of_the_cluster_are_reported_and_the_reset_completes),
     ("pods that stay when asked to go", leaving::pods_that_are_held_are_counted_and_end),
+    ("kubelet-config mended", recovery::a_kubelet_config_that_kubelet_rejects),
+    ("serving certificate to approve", recovery::a_serving_certificate_that_waits_for_approval),
     ("own Node on leaving", leaving::reset_with_silent_and_unreachable_servers),
     // Last: without automatic approval.
     ("certificate by hand", csr::certificate_by_hand),
@@ -100,6 +104,14 @@ fn main() -> ExitCode {
     // Cases change one cluster and put it back, so one runs after the other.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
     let mut trials: Vec<Trial> = CASES.iter().map(|(name, case)| trial(name, *case)).collect();
+    // Before the cases without automatic approval: each takes a second or two.
+    let form = |form: &'static forms::Form| {
+        Trial::test(format!("as kubeadm: {}", form.0), move || {
+            let done = catch_unwind(AssertUnwindSafe(|| forms::both_agree(plane(), form)));
+            done.map_err(|panic| Failed::from(text(&*panic).to_owned()))
+        })
+    };
+    trials.splice(0..0, forms::FORMS.iter().map(form));
     trials.extend([
         Trial::test("join of an IPv6 cluster", || {
             addresses::ipv6();
