@@ -86,7 +86,7 @@ pub(super) fn refresh(host: &Host) -> Result<bool, Fault> {
     let resolv_conf = resolv_conf(host).owned_by(Owner::Host)?;
     let published = node_client(host)?.kubelet_config(SOCKET, resolv_conf)?;
     let work = || -> Result<bool> {
-        if host.read_text(KUBELET_CONFIG)?.as_ref() == Some(&published.text) {
+        if host.read(KUBELET_CONFIG)?.as_deref() == Some(published.text.as_bytes()) {
             return Ok(false);
         }
         host.write(KUBELET_CONFIG, published.text.as_bytes(), MODE)?;
