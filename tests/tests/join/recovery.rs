@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What an administrator of the cluster mends, the device takes up by itself: no other seed, no other token.
+//! What an administrator of the cluster fixes, the device applies by itself: no other seed, no other token.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -103,7 +103,7 @@ pub fn a_kubelet_config_that_kubelet_rejects(plane: &ControlPlane) {
     assert_eq!(csrs_by(plane, &token).len(), 1);
 }
 
-/// No controller of Kubernetes approves serving certificates: whoever runs the cluster is given the command.
+/// No controller of Kubernetes approves serving certificates: the command for an administrator is reported.
 pub fn a_serving_certificate_that_waits_for_approval(plane: &ControlPlane) {
     with_kubelet_config(plane, "serverTLSBootstrap: true\n", |_| {
         let token = plane.create_token("1h").unwrap();
