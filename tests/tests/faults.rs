@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use e2e::{SOON, status_value};
+use e2e::{SOON, WAITING_NODE, status_value};
 use firstboot::bundle::{BUNDLE_DIR, Manifest};
 use qemu::control_plane::ControlPlane;
 use qemu::device::{Device, Options};
@@ -109,13 +109,16 @@ fn a_kubelet_newer_than_the_cluster() {
     device.change_seed(&Seed::for_guest(plane, &token).unwrap().text()).unwrap();
     let target = format!("generic-{}", e2e::own_arch());
     let error = format!(
-        "kubelet 1.36.3 of this image is newer than the cluster, 1.35.0: imagebuild build --target {target} \
-         --kubernetes-version 1.35"
+        "kubelet 1.36.3 of this image is newer than the cluster, 1.35.0: kubeadm upgrade apply on the control plane, or \
+         imagebuild build --target {target} --kubernetes-version 1.35"
     );
-    let found = expect_stop(&device, "FB205", REFLASH, &error);
-    assert_eq!(found, error);
-    set_cluster_version(plane, &was);
+    let status = device.wait_status(&error, SOON).unwrap();
+    let found = ["error", "state", "owner", "code"].map(|key| status_value(&status, key));
+    assert_eq!(found, [error.as_str(), "retrying", "cluster", "FB432"]);
+    // As an upgrade of the cluster does.
     assert_eq!(plane.nodes().unwrap().len(), 0);
+    set_cluster_version(plane, &was);
+    device.wait_console(&format!("node {WAITING_NODE} is Ready, seed destroyed"), SOON).unwrap();
 }
 
 /// Changes what kubeadm-config says; returns what it said before.
