@@ -2,7 +2,7 @@
 //! Which servers firstboot believes: those that Go's TLS client believes, which kubeadm, kubelet and containerd use.
 //!
 //! `tests/judge/certificates` makes servers with certificates of all kinds, and has Go judge each. firstboot asks the same
-//! servers, with dates judged by this machine's clock, and with dates set aside until the server has told the time.
+//! servers, with dates judged by this machine's clock, and with dates set aside until the server has given the time.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
@@ -204,7 +204,7 @@ fn firstboot_believes_the_servers_that_go_believes() {
             (Err(text), Err(None)) => text.starts_with("FB4"),
             _ => false,
         };
-        // The same with the server's time, but for the time that is told with dates.
+        // The same with the server's time, but for the time that messages about dates give.
         let same = match (&own, &servers) {
             (Ok(()), Ok(())) => true,
             (Err(own), Err(servers)) => servers.starts_with(own.as_str()),

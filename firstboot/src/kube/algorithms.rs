@@ -3,7 +3,7 @@
 //!
 //! ring lacks P-521, and SHA-512 with P-256 or P-384: those come from RustCrypto's curves. It verifies RSA keys
 //! below 2048 bits with SHA-256 and SHA-512 alone, under names that warn; Kubernetes takes such a CA, so it is taken,
-//! with a notice. P-224 is left out for its size (27 KB), as no kubeadm makes it; what is left out is told by [`crate::certificate::algorithm::Signature::refusal`].
+//! with a notice. P-224 is left out for its size (27 KB), as no kubeadm makes it; what is left out is named by [`crate::certificate::algorithm::Signature::refusal`].
 
 use ecdsa::elliptic_curve::sec1::{FromEncodedPoint, ModulusSize, ToEncodedPoint};
 use ecdsa::elliptic_curve::{AffinePoint, CurveArithmetic, FieldBytes, FieldBytesSize, PublicKey};
@@ -77,7 +77,7 @@ struct Rsa {
     parameters: &'static ring::RsaParameters,
 }
 
-/// sha256WithRSAEncryption and sha512WithRSAEncryption, without the parameters that RFC 4055 section 5 wants: they are
+/// sha256WithRSAEncryption and sha512WithRSAEncryption, without the parameters that RFC 4055 section 5 requires: they are
 /// to be accepted nonetheless.
 const RSA_SHA256_OID: AlgorithmIdentifier =
     AlgorithmIdentifier::from_slice(b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b");

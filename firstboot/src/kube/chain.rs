@@ -5,7 +5,7 @@
 //! webpki builds the path and verifies its signatures, dates, names and purposes. What Go sees otherwise is here:
 //! - Go holds the trusted certificates against their own dates, limits and purposes; webpki believes them.
 //! - Go takes a server that shows a trusted certificate as its own, and one whose certificate is a CA's.
-//! - Go takes the purpose "any", and wants keyCertSign of whoever signs.
+//! - Go takes the purpose "any", and requires keyCertSign of each signer.
 //!
 //! Stricter than Go: critical policies, and name constraints above a server's certificate that is a CA's.
 
@@ -206,7 +206,7 @@ impl Roots {
         result.map_err(|error| closest.take().unwrap_or_else(|| refusal(&error)))
     }
 
-    /// What Go wants of the CAs along a path whose signatures hold.
+    /// What Go requires of the CAs along a path whose signatures hold.
     fn judge_path(&self, path: &VerifiedPath<'_>, now: SystemTime) -> Result<(), Refusal> {
         let mut below = 0;
         for der in path.intermediate_certificates().map(webpki::Cert::der) {

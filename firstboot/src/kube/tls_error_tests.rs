@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+//! No error of TLS or of a certificate is shown in a library's own words.
+
 use std::time::Duration;
 
 use rustls::pki_types::{ServerName, UnixTime};
