@@ -90,8 +90,11 @@ pub fn seed(rng: &mut Rng) -> String {
     text
 }
 
+/// Makes a value.
+type Make<'a> = &'a dyn Fn(&mut Rng) -> String;
+
 /// A line for each key, each there in one of two cases.
-fn keys(rng: &mut Rng, all: &[(&str, &dyn Fn(&mut Rng) -> String)]) -> String {
+fn keys(rng: &mut Rng, all: &[(&str, Make<'_>)]) -> String {
     let mut text = String::new();
     for (key, make) in all {
         if rng.bool() {
