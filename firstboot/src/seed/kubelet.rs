@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `[kubelet.config]`: fields of KubeletConfiguration, checked as far as that needs no kubelet.
+//! `[kubelet.config]`: fields of KubeletConfiguration, their names and types; [`super::kubelet_values`] has their values.
 
 use crate::fault::Code;
 use serde_json::{Map, Number, Value as Json};
@@ -7,6 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::kubelet_fields::{FIELDS, Kind, OWNED};
+use super::kubelet_values::{self, units::go_duration};
 use super::reader::{Reader, misplaced, quoted};
 
 /// Keys of `[kubelet]`.
@@ -57,7 +58,13 @@ impl Reader {
                 }
             }
         }
-        (config.len() == fields.len()).then_some(Kubelet { config })
+        let wrong = kubelet_values::wrong(&config);
+        let good = wrong.is_empty() && config.len() == fields.len();
+        for (field, text) in wrong {
+            let at = fields.keys().find(|key| key.get_ref().as_ref() == field).map_or(0, |key| key.span().start);
+            self.error(at, Code::BadValue, text);
+        }
+        good.then_some(Kubelet { config })
     }
 }
 
@@ -90,7 +97,7 @@ impl Kind {
             Kind::Integer => value.is_i64(),
             Kind::Number => value.is_number(),
             Kind::String => value.is_string(),
-            Kind::Duration => value.as_str().is_some_and(is_go_duration),
+            Kind::Duration => value.as_str().is_some_and(|text| go_duration(text).is_some()),
             Kind::Strings => list(Json::is_string),
             Kind::Integers => list(Json::is_i64),
             Kind::StringMap => map(Json::is_string),
@@ -117,39 +124,9 @@ impl Kind {
     }
 }
 
-/// `time.ParseDuration` of Go: numbers, each with its unit, or a bare 0.
-fn is_go_duration(text: &str) -> bool {
-    let mut rest = text.strip_prefix(['+', '-']).unwrap_or(text);
-    if rest == "0" {
-        return true;
-    }
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let (number, tail) = rest.split_at(end);
-        let good = number.bytes().filter(|b| *b == b'.').count() < 2 && number.bytes().any(|b| b.is_ascii_digit());
-        let unit = ["ns", "us", "µs", "μs", "ms", "s", "m", "h"].into_iter().filter(|u| tail.starts_with(u));
-        // The longest unit is the one that was meant: ms before m.
-        match unit.max_by_key(|u| u.chars().count()) {
-            Some(unit) if good => rest = &tail[unit.len()..],
-            _ => return false,
-        }
-    }
-    !text.is_empty() && !text.ends_with(['+', '-'])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_as_go_reads_them() {
-        for good in ["0", "5s", "1m30s", "1.5h", ".5s", "100ms", "-1s", "10µs", "24h0m0s"] {
-            assert!(is_go_duration(good), "{good}");
-        }
-        for bad in ["", "5", "s", "1d", "5 s", "1.2.3s", "+", "1h5", "."] {
-            assert!(!is_go_duration(bad), "{bad}");
-        }
-    }
 
     #[test]
     fn no_field_is_listed_twice() {

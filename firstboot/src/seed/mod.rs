@@ -12,6 +12,7 @@ mod harden;
 pub mod join_line;
 mod kubelet;
 mod kubelet_fields;
+mod kubelet_values;
 mod model;
 mod network;
 mod node;
