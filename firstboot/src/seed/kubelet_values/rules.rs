@@ -96,7 +96,7 @@ const LOGGING: Rule = Rule::Table(
 );
 
 /// crypto/tls of Go 1.26: its cipher suites, the insecure ones, and two names that Kubernetes keeps.
-const CIPHERS: [&str; 26] = [
+const CIPHERS: [&str; 27] = [
     "TLS_AES_128_GCM_SHA256",
     "TLS_AES_256_GCM_SHA384",
     "TLS_CHACHA20_POLY1305_SHA256",
@@ -119,6 +119,7 @@ const CIPHERS: [&str; 26] = [
     "TLS_ECDHE_RSA_WITH_RC4_128_SHA",
     "TLS_RSA_WITH_3DES_EDE_CBC_SHA",
     "TLS_RSA_WITH_AES_128_CBC_SHA",
+    "TLS_RSA_WITH_AES_128_CBC_SHA256",
     "TLS_RSA_WITH_AES_128_GCM_SHA256",
     "TLS_RSA_WITH_AES_256_CBC_SHA",
     "TLS_RSA_WITH_AES_256_GCM_SHA384",

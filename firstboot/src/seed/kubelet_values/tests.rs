@@ -38,6 +38,24 @@ fn the_hardened_host_itself_is_not_refused() {
     assert_eq!(super::wrong(&all), []);
 }
 
+/// The cases that are also given to kubelet.
+#[test]
+fn every_field_has_a_value_that_is_accepted() {
+    let cases = include_str!("../../../../tests/src/consumers/kubelet_values.txt");
+    let accepted: Vec<&str> =
+        cases.lines().filter(|l| !l.starts_with('#')).filter(|line| reads(&line.replace("; ", "\n"))).collect();
+    for (field, _) in FIELDS {
+        assert!(accepted.iter().any(|line| line.split("; ").any(|l| l.starts_with(&format!("{field} = ")))), "{field}");
+    }
+}
+
+fn reads(lines: &str) -> bool {
+    let head = "version = 1\n[cluster]\ntoken = \"abcdef.0123456789abcdef\"\napiserver = \"10.0.0.1:6443\"\n";
+    let hash = "0a".repeat(32);
+    let text = format!("{head}ca-cert-hashes = \"sha256:{hash}\"\n[kubelet.config]\n{lines}\n");
+    crate::seed::parse(text.as_bytes()).is_ok()
+}
+
 #[test]
 fn messages() {
     let of = |field: &str, text: &str| vec![format!("{field}: {text}")];
