@@ -271,7 +271,7 @@ func serves(kc *kubeletconfig.KubeletConfiguration) error {
 // A machine that every device is at least: what is wrong here does not depend on the hardware.
 var machine = cadvisorapi.MachineInfo{
 	NumCores: 4, NumPhysicalCores: 4, NumSockets: 1, MemoryCapacity: 8 << 30,
-	Topology: []cadvisorapi.Node{{Id: 0, Memory: 8 << 30, Cores: []cadvisorapi.Core{
+	Topology: []cadvisorapi.Node{{Id: 0, Memory: 8 << 30, Distances: []uint64{10}, Cores: []cadvisorapi.Core{
 		{Id: 0, Threads: []int{0}}, {Id: 1, Threads: []int{1}}, {Id: 2, Threads: []int{2}}, {Id: 3, Threads: []int{3}},
 	}}},
 }
