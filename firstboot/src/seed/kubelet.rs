@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `[kubelet.config]`: fields of KubeletConfiguration, checked as far as that needs no kubelet.
+//! `[kubelet.config]`: fields of KubeletConfiguration, their names and types; [`super::kubelet_values`] has their values.
 
 use crate::fault::Code;
 use serde_json::{Map, Number, Value as Json};
@@ -8,10 +8,9 @@ use toml::de::{DeTable, DeValue};
 
 pub(crate) use super::kubelet_fields::Kind;
 use super::kubelet_fields::{FIELDS, OWNED};
-use super::kubelet_forms::duration;
+use super::kubelet_values::{self, units::go_duration};
 use super::reader::{Reader, misplaced, quoted, without_quotes};
 use super::suggest;
-use super::{kubelet_pairs, kubelet_values};
 
 /// Keys of `[kubelet]`.
 pub(super) const KEYS: [&str; 1] = ["config"];
@@ -68,10 +67,9 @@ impl Reader {
                 Some(json) if name == "resolvConf" && !is_path(&json) => {
                     self.error(at, Code::BadValue, "resolvConf in [kubelet.config] must be an absolute path");
                 }
-                Some(json) => match kubelet_values::fault(name, &json) {
-                    Some((code, text)) => self.error(at, code, text),
-                    None => drop(config.insert(name.to_owned(), json)),
-                },
+                Some(json) => {
+                    config.insert(name.to_owned(), json);
+                }
                 None => {
                     let plain = matches!(kind, Kind::Bool | Kind::Integer | Kind::Number);
                     let hint = if plain { without_quotes(value) } else { "" };
@@ -80,15 +78,13 @@ impl Reader {
                 }
             }
         }
-        if config.len() < fields.len() {
-            return None;
+        let wrong = kubelet_values::wrong(&config);
+        let good = wrong.is_empty() && config.len() == fields.len();
+        for (field, text) in wrong {
+            let at = fields.keys().find(|key| key.get_ref().as_ref() == field).map_or(0, |key| key.span().start);
+            self.error(at, Code::BadValue, text);
         }
-        if let Some((field, text)) = kubelet_pairs::contradiction(&config) {
-            let at = fields.get_key_value(field).map_or(value.span().start, |(key, _)| key.span().start);
-            self.error(at, Code::ConflictingKeys, text);
-            return None;
-        }
-        Some(Kubelet { config })
+        good.then_some(Kubelet { config })
     }
 }
 
@@ -122,7 +118,7 @@ impl Kind {
             Kind::Integer => value.is_i64(),
             Kind::Number => value.is_number(),
             Kind::String => value.is_string(),
-            Kind::Duration => value.as_str().is_some_and(|text| duration(text).is_some()),
+            Kind::Duration => value.as_str().is_some_and(|text| go_duration(text).is_some()),
             Kind::Strings => list(Json::is_string),
             Kind::Integers => list(Json::is_i64),
             Kind::StringMap => map(Json::is_string),

@@ -23,7 +23,7 @@ pub(crate) enum Kind {
 }
 
 /// Fields that are not the seed's to set, with the reason.
-pub(super) const OWNED: [(&str, &str); 14] = [
+pub(super) const OWNED: [(&str, &str); 15] = [
     ("apiVersion", "firstboot writes it"),
     ("kind", "firstboot writes it"),
     ("staticPodPath", "kubeadm keeps it at /etc/kubernetes/manifests"),
@@ -38,11 +38,12 @@ pub(super) const OWNED: [(&str, &str); 14] = [
     ("registerNode", "the node would never join"),
     ("containerRuntimeEndpoint", "the image brings its own container runtime"),
     ("imageServiceEndpoint", "the image brings its own container runtime"),
+    ("showHiddenMetricsForVersion", "a kubelet of any other minor ends with it"),
 ];
 
 /// All other fields.
 #[rustfmt::skip]
-pub(super) const FIELDS: [(&str, Kind); 113] = [
+pub(super) const FIELDS: [(&str, Kind); 112] = [
     ("enableServer", Kind::Bool), ("podLogsDir", Kind::String), ("syncFrequency", Kind::Duration),
     ("fileCheckFrequency", Kind::Duration), ("httpCheckFrequency", Kind::Duration), ("staticPodURL", Kind::String),
     ("staticPodURLHeader", Kind::Table), ("address", Kind::String), ("port", Kind::Integer),
@@ -78,7 +79,7 @@ pub(super) const FIELDS: [(&str, Kind); 113] = [
     ("containerLogMaxWorkers", Kind::Integer), ("containerLogMonitorInterval", Kind::Duration),
     ("configMapAndSecretChangeDetectionStrategy", Kind::String), ("systemReserved", Kind::StringMap),
     ("kubeReserved", Kind::StringMap), ("reservedSystemCPUs", Kind::String),
-    ("showHiddenMetricsForVersion", Kind::String), ("systemReservedCgroup", Kind::String),
+    ("systemReservedCgroup", Kind::String),
     ("kubeReservedCgroup", Kind::String), ("enforceNodeAllocatable", Kind::Strings),
     ("allowedUnsafeSysctls", Kind::Strings), ("volumePluginDir", Kind::String), ("providerID", Kind::String),
     ("kernelMemcgNotification", Kind::Bool), ("logging", Kind::Table), ("enableSystemLogHandler", Kind::Bool),

@@ -30,7 +30,6 @@ struct Values {
     servers: Vec<String>,
     registry: Vec<String>,
     mirrors: Vec<String>,
-    kubelet: Vec<String>,
     ssh_keys: Vec<String>,
     user: Vec<String>,
     networks: Vec<String>,
@@ -43,6 +42,19 @@ fn values() -> &'static Values {
     VALUES.get_or_init(|| toml::from_str(include_str!("values.toml")).expect("read values.toml"))
 }
 
+/// A seed that is accepted with any right line of `[kubelet.config]` at its end.
+pub const KUBELET_SEED: &str = "version = 1\n[cluster]\ntoken = \"abcdef.0123456789abcdef\"\napiserver = \"10.0.0.1:6443\"\n\
+    ca-cert-hashes = \"sha256:0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a\"\n[kubelet.config]\n";
+
+/// Cases of `[kubelet.config]`, each of one or more lines of TOML.
+pub fn kubelet_cases() -> &'static [Vec<String>] {
+    static CASES: OnceLock<Vec<Vec<String>>> = OnceLock::new();
+    CASES.get_or_init(|| {
+        let lines = include_str!("kubelet_values.txt").lines().filter(|line| !line.starts_with('#'));
+        lines.map(|line| line.split("; ").map(str::to_owned).collect()).collect()
+    })
+}
+
 /// A basic string of TOML.
 fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
@@ -50,18 +62,22 @@ fn quoted(text: &str) -> String {
 
 /// A value, in one of sixteen cases with one character put in, taken out or changed; in TOML's quotes.
 fn value(rng: &mut Rng, all: &[String]) -> String {
-    let mut text: Vec<char> = all[rng.usize(..all.len())].chars().collect();
-    if rng.u8(..16) == 0 {
-        let at = rng.usize(..=text.len());
-        let c = ODD.chars().nth(rng.usize(..ODD.chars().count())).unwrap_or_default();
-        match rng.u8(..3) {
-            0 => text.insert(at, c),
-            1 if at < text.len() => text[at] = c,
-            _ if at < text.len() => drop(text.remove(at)),
-            _ => {}
-        }
+    let text = &all[rng.usize(..all.len())];
+    quoted(&if rng.u8(..16) == 0 { changed(rng, text) } else { text.clone() })
+}
+
+/// The same with one character put in, taken out or changed.
+fn changed(rng: &mut Rng, text: &str) -> String {
+    let mut text: Vec<char> = text.chars().collect();
+    let at = rng.usize(..=text.len());
+    let c = ODD.chars().nth(rng.usize(..ODD.chars().count())).unwrap_or_default();
+    match rng.u8(..3) {
+        0 => text.insert(at, c),
+        1 if at < text.len() => text[at] = c,
+        _ if at < text.len() => drop(text.remove(at)),
+        _ => {}
     }
-    quoted(&text.into_iter().collect::<String>())
+    text.into_iter().collect()
 }
 
 fn list(rng: &mut Rng, all: &[String], most: usize) -> String {
@@ -82,7 +98,7 @@ pub fn seed(rng: &mut Rng) -> String {
     section(rng, "node", 4, &mut node);
     section(rng, "network", 5, &mut network);
     section(rng, "time", 2, &mut |rng| format!("servers = {}\n", list(rng, &values().servers, 2)));
-    section(rng, "kubelet.config", 3, &mut kubelet);
+    section(rng, "kubelet.config", 2, &mut kubelet);
     let registry = value(rng, &values().registry);
     section(rng, &format!("registries.{registry}"), 2, &mut registries);
     section(rng, "access", 2, &mut access);
@@ -163,12 +179,24 @@ fn network(rng: &mut Rng) -> String {
     text
 }
 
-fn kubelet(rng: &mut Rng) -> String {
-    let all = &values().kubelet;
-    let mut all: Vec<&String> = (0..rng.usize(1..=4)).map(|_| &all[rng.usize(..all.len())]).collect();
+/// Lines of `[kubelet.config]`, mostly cases that are right by themselves: few seeds of several tables would be accepted
+/// otherwise.
+pub fn kubelet(rng: &mut Rng) -> String {
+    static RIGHT: OnceLock<Vec<&'static Vec<String>>> = OnceLock::new();
+    let right = RIGHT.get_or_init(|| {
+        let seed = |case: &Vec<String>| format!("{KUBELET_SEED}{}\n", case.join("\n"));
+        kubelet_cases().iter().filter(|case| firstboot::seed::parse(seed(case).as_bytes()).is_ok()).collect()
+    });
+    let case = |rng: &mut Rng| match rng.u8(..8) {
+        0 => &kubelet_cases()[rng.usize(..kubelet_cases().len())],
+        _ => right[rng.usize(..right.len())],
+    };
+    let mut all: Vec<&String> = (0..rng.usize(1..=2)).flat_map(|_| case(rng)).collect();
     all.sort_unstable();
     all.dedup_by(|a, b| a.split(' ').next() == b.split(' ').next());
-    all.into_iter().map(|line| format!("{line}\n")).collect()
+    all.into_iter()
+        .map(|line| format!("{}\n", if rng.u8(..16) == 0 { changed(rng, line) } else { line.clone() }))
+        .collect()
 }
 
 fn registries(rng: &mut Rng) -> String {

@@ -112,6 +112,37 @@ fn question(accepted: &Accepted) -> KubeletQuestion {
     question
 }
 
+/// What kubelet says of these fields on the hardened host: `[kubelet.config]` as TOML, its drop-ins before it. Empty where
+/// it takes them.
+///
+/// # Errors
+/// When the judge cannot be built or run, or a text is no TOML.
+pub fn kubelet_values(before: &[String], all: &[String]) -> Result<Vec<String>> {
+    let question = |text: &String| {
+        let mut fields: serde_json::Value = toml::from_str(text).with_context(|| format!("read {text}"))?;
+        fields["apiVersion"] = "kubelet.config.k8s.io/v1beta1".into();
+        fields["kind"] = "KubeletConfiguration".into();
+        let mut configs = vec![CLUSTER.to_owned()];
+        configs.extend_from_slice(before);
+        configs.push(fields.to_string());
+        Ok(KubeletQuestion { configs, ..Default::default() })
+    };
+    let questions: Vec<KubeletQuestion> = all.iter().map(question).collect::<Result<_>>()?;
+    let answers: Vec<KubeletAnswer> = ask("kubelet-judge", &questions)?;
+    Ok(answers.into_iter().map(|answer| answer.error).collect())
+}
+
+/// Feature gates that kubelet of this minor knows, with their defaults and what they need (`tests/judge/gates`).
+///
+/// # Errors
+/// When the program cannot be built or run.
+pub fn feature_gates(minor: &str) -> Result<String> {
+    let program = component::ensure("gates-judge", Arch::host()?, Some(minor))?;
+    let out = Command::new(program).output().context("run gates-judge")?;
+    ensure!(out.status.success(), "run gates-judge: {}", out.status);
+    String::from_utf8(out.stdout).context("read the gates")
+}
+
 /// How firstboot reaches [`PLACES`], as the judge says it: `direct`, or host and port of the proxy, user and password.
 fn ways(seed: &Seed) -> Vec<String> {
     let via = &seed.network.via;
