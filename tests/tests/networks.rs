@@ -82,8 +82,11 @@ fn a_router_leads_out_and_lets_nothing_in() {
     let link = Link::to_router(Conditions::default(), lan).unwrap();
     let device = Standin::new(&link);
     device.configure();
-    assert_eq!(device.hears("10.0.2.2", v4, "").as_deref(), Some("hello"));
-    assert_eq!(device.hears("fd00:76::2", v6, "").as_deref(), Some("hello"));
+    for (address, port) in [("10.0.2.2", v4), ("fd00:76::2", v6)] {
+        // The first packets may be lost while the neighbours look for each other.
+        let heard = qemu::wait::until("a greeting", Duration::from_secs(60), || Ok(device.hears(address, port, "")));
+        assert_eq!(heard.unwrap(), "hello", "{address}");
+    }
     let router = link.router().unwrap();
     assert_eq!(router.refused().unwrap(), 0);
     // Without the rule, the connection would be refused at once.
