@@ -174,7 +174,7 @@ fn nft() {
 
 /// Ten million seeds, and ten thousand of those that are accepted to each program.
 #[test]
-#[ignore = "takes an hour"]
+#[ignore = "takes many minutes"]
 fn ten_million_seeds() {
     let threads = std::thread::available_parallelism().unwrap().get() as u64;
     let each = |n: u64| std::thread::spawn(move || sample(n, 10_000_000 / threads, 10_000 / threads as usize).unwrap());

@@ -105,41 +105,15 @@ fn dumped(text: &str, name: &str) -> Option<Vec<u8>> {
     let rest = &text[at..];
     let length: usize = rest.split_once("len=")?.1.split(')').next()?.parse().ok()?;
     let after = rest.split_once("):")?.1;
-    let mut bytes = Vec::new();
-    for line in after.lines() {
-        // Sixteen bytes a line, then the characters.
-        for word in line.split_whitespace().take(16) {
-            if bytes.len() == length {
-                break;
-            }
-            bytes.push(u8::from_str_radix(word, 16).ok()?);
-        }
-        if bytes.len() == length {
-            return Some(bytes);
-        }
-    }
-    (bytes.len() == length).then_some(bytes)
+    // Sixteen bytes a line, then the characters.
+    let words = after.lines().flat_map(|line| line.split_whitespace().take(16)).take(length);
+    let bytes: Option<Vec<u8>> = words.map(|word| u8::from_str_radix(word, 16).ok()).collect();
+    bytes.filter(|bytes| bytes.len() == length)
 }
 
-/// One file a seed, all read by one systemd-networkd in namespaces of its own; it names each line that it ignores.
-const NETWORKD: &str = r#"
-set -e
-chmod 755 /run/systemd
-mount -t tmpfs -o mode=755 none /run/systemd/netif
-chown systemd-network:systemd-network /run/systemd/netif
-mount --bind "$1" /etc/systemd/network
-mount -t sysfs -o ro none /sys
-SYSTEMD_LOG_LEVEL=info SYSTEMD_LOG_TARGET=console /usr/lib/systemd/systemd-networkd 2>/run/systemd/netif/log &
-networkd=$!
-for _ in $(seq 600); do
-    if grep -q 'Enumeration completed' /run/systemd/netif/log; then break; fi
-    sleep 0.1
-done
-cat /run/systemd/netif/log
-kill $networkd
-"#;
+const NETWORKD: &str = include_str!("../../networkd.sh");
 
-/// systemd-networkd takes every line. Needs root.
+/// systemd-networkd, which reads the files of many seeds at once, takes every line. Needs root.
 ///
 /// # Errors
 /// When it cannot be run.
@@ -153,12 +127,14 @@ pub fn networkd(all: &[Accepted]) -> Result<Vec<Finding>> {
             for file in accepted.of(Reader::Networkd) {
                 let name = file.path.rsplit('/').next().unwrap_or_default();
                 let path = dir.path().join(format!("{number}-{name}"));
-                // Each VLAN has a name of its own here.
                 std::fs::write(&path, file.text.as_bytes()).with_context(|| format!("write {}", path.display()))?;
             }
         }
         let mut command = Command::new("unshare");
-        command.args(["--net", "--mount", "sh", "-c", NETWORKD, "sh"]).arg(dir.path());
+        command
+            .args(["--net", "--mount", "sh", "-c", NETWORKD, "sh"])
+            .arg(dir.path())
+            .args(["true", "true", "600", "true"]);
         let (_, text) = said(&mut command)?;
         ensure!(text.contains("Enumeration completed"), "run systemd-networkd: {text}");
         for line in text.lines().filter(|line| line.contains("/etc/systemd/network/")) {

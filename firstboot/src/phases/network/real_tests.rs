@@ -6,30 +6,9 @@ use super::*;
 use crate::network::tests::network;
 use std::process::Command;
 
-/// `$1`: directory of the files, `$2`: command that succeeds when networkd is done. A read-only /sys makes networkd
-/// work without udev.
-const SCRIPT: &str = r#"
-set -e
-chmod 755 /run/systemd
-mount -t tmpfs -o mode=755 none /run/systemd/netif
-chown systemd-network:systemd-network /run/systemd/netif
-mount --bind "$1" /etc/systemd/network
-mount -t sysfs -o ro none /sys
-log=/run/systemd/netif/firstboot-log
-ip link add eth0 address 02:00:5e:00:53:01 type veth peer name far
-ip link set far up
-SYSTEMD_LOG_LEVEL=info SYSTEMD_LOG_TARGET=console /usr/lib/systemd/systemd-networkd 2>$log &
-networkd=$!
-for _ in $(seq 100); do
-    if grep -q 'Enumeration completed' $log && eval "$2" >/dev/null; then break; fi
-    sleep 0.1
-done
-ip -oneline addr show dev eth0
-ip route
-ip -6 route
-cat $log
-kill $networkd
-"#;
+const SCRIPT: &str = include_str!("../../../../tests/networkd.sh");
+const INTERFACES: &str = "ip link add eth0 address 02:00:5e:00:53:01 type veth peer name far && ip link set far up";
+const SHOW: &str = "ip -oneline addr show dev eth0 && ip route && ip -6 route";
 
 /// networkd's log and the resulting addresses and routes for this `[network]`.
 fn run_networkd(lines: &str, link: &Link, until: &str, edit: impl Fn(&str) -> String) -> String {
@@ -41,7 +20,7 @@ fn run_networkd(lines: &str, link: &Link, until: &str, edit: impl Fn(&str) -> St
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(dir.path(), mode).unwrap();
     let mut command = Command::new("unshare");
-    command.args(["--net", "--mount", "sh", "-c", SCRIPT, "sh"]).arg(dir.path()).arg(until);
+    command.args(["--net", "--mount", "sh", "-c", SCRIPT, "sh"]).arg(dir.path()).args([INTERFACES, until, "100", SHOW]);
     let out = command.output().unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     assert!(text.contains("Enumeration completed"), "networkd did not start: {text}");
