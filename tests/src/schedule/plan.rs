@@ -16,6 +16,9 @@ use std::process::{Command, Stdio};
 const GUESTS: [&str; 6] = ["bad_seed", "faults", "happy", "hardened", "torn", "torture"];
 /// Programs of which each test runs on its own: they share nothing, and each takes minutes.
 const APART: [&str; 1] = ["happy"];
+/// A program, and how the names of those of its tests begin that run as a job of their own, beside the others: each job
+/// has its own control plane, so that neither waits for the other.
+const BESIDE: [(&str, &str); 1] = [("join", "as kubeadm: ")];
 /// Programs whose long tests boot nothing.
 const LONG_NATIVE: [&str; 2] = ["join", "kubelet"];
 /// Programs that only root can run: they configure this machine's systemd-networkd in a namespace.
@@ -187,9 +190,18 @@ fn of_program(choice: &Choice, program: &Program, tests: Tests, times: &Times, r
             let which = Which::These(vec![test.clone()]);
             program.job(full_name(program, &test), which, choice.long, times)
         }));
-    } else if !these.is_empty() {
-        let which = if these.len() == all.len() { Which::All } else { Which::These(these) };
-        jobs.push(program.job(program.name.clone(), which, false, times));
+    } else {
+        let prefix = BESIDE.iter().find(|(name, _)| *name == program.name).map(|(_, prefix)| *prefix);
+        let (beside, rest): (Vec<String>, Vec<String>) =
+            these.into_iter().partition(|test| prefix.is_some_and(|prefix| test.starts_with(prefix)));
+        if !beside.is_empty() {
+            let name = full_name(program, prefix.unwrap_or_default().trim_end_matches([':', ' ']));
+            jobs.push(program.job(name, Which::These(beside), false, times));
+        }
+        if !rest.is_empty() {
+            let which = if rest.len() == all.len() { Which::All } else { Which::These(rest) };
+            jobs.push(program.job(program.name.clone(), which, false, times));
+        }
     }
     let as_root: Vec<String> = tests.ignored.into_iter().filter(named).collect();
     if program.name == AS_ROOT && !choice.long && root && !as_root.is_empty() {
@@ -261,7 +273,7 @@ mod tests {
 
     #[test]
     fn every_program_that_boots_is_in_the_tree() {
-        for name in GUESTS.iter().chain(&APART).chain(&LONG_NATIVE) {
+        for name in GUESTS.iter().chain(&APART).chain(&LONG_NATIVE).chain(BESIDE.iter().map(|(name, _)| name)) {
             let there =
                 [format!("tests/{name}.rs"), format!("tests/{name}/main.rs")].iter().any(|p| Path::new(p).exists());
             assert!(there, "{name}");
@@ -283,6 +295,21 @@ mod tests {
         assert_eq!(names(&only("every way"), &join, &tests, false), [""; 0]);
         let long = Choice { long: true, ..Choice::default() };
         assert_eq!(names(&long, &join, &tests, false), ["join every way"]);
+    }
+
+    #[test]
+    fn tests_of_one_program_run_as_two_jobs() {
+        let ordinary = ["denied", "as kubeadm: JSON", "failed", "as kubeadm: null"].map(str::to_owned).to_vec();
+        let tests = Tests { ordinary, ignored: vec![] };
+        let jobs = |only: Option<&str>| {
+            let choice = Choice { only: only.map(str::to_owned), ..Choice::default() };
+            let jobs = of_program(&choice, &end_to_end("join"), tests.clone(), &Times::default(), false);
+            jobs.into_iter().map(|job| (job.name, job.args[2..].to_vec())).collect::<Vec<_>>()
+        };
+        let beside = ("join as kubeadm".to_owned(), vec!["as kubeadm: JSON".into(), "as kubeadm: null".into()]);
+        assert_eq!(jobs(None), [beside, ("join".to_owned(), vec!["denied".into(), "failed".into()])]);
+        assert_eq!(jobs(Some("JSON")), [("join as kubeadm".to_owned(), vec!["as kubeadm: JSON".into()])]);
+        assert_eq!(jobs(Some("join denied")), [("join".to_owned(), vec!["denied".into()])]);
     }
 
     #[test]
