@@ -10,7 +10,7 @@ RUNS ?= 10000000
 imagebuild := cargo run --quiet --locked --package imagebuild --
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long torture fuzz fuzz-corpus bench compare audit check image clean build-tools
+.PHONY: help demo test test-long attack torture fuzz fuzz-corpus bench compare audit check image clean build-tools
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 20
@@ -30,6 +30,10 @@ test: build-tools ## run every test that CI runs (FAST=1: all that need no guest
 test-long: build-tools ## run the tests that take too long for every change (ONLY="words of a test's name")
 	@$(imagebuild) setup --for test
 	@cargo run --quiet --locked --package e2e --bin run-tests -- --long $(if $(ONLY),--only "$(ONLY)")
+
+attack: build-tools ## run the tests that try what attackers would, as docs/threat-model.md names them (ONLY="s01")
+	@$(imagebuild) setup --for test
+	@cargo run --quiet --locked --package e2e --bin run-tests -- --attacks $(if $(ONLY),--only "$(ONLY)")
 
 torture: build-tools ## cut the power at many moments of a first boot; out/torture/report.json (TORTURE="--seed 1")
 	@$(imagebuild) setup --for test

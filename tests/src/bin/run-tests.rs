@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Runs every test and adds up the results: the last line is `N passed, N failed, N skipped`.
 //!
-//! Usage: run-tests [--fast | --long] [--only WORDS], or run-tests --image ARCHITECTURE, which builds the image that
+//! Usage: run-tests [--fast | --long | --attacks] [--only WORDS], or run-tests --image ARCHITECTURE, which builds the image that
 //! guests boot, as one of those tests. All tests run, also after one failed. It fails when a test failed, when a
 //! program failed without a number or ran no test, and when no test has the words in its name. A test that was skipped
 //! (`tests/skip.rs`) is not counted as passed.
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     let choice = match arguments(words.into_iter()) {
         Ok(choice) => choice,
         Err(error) => {
-            eprintln!("run-tests: {error:#}; usage: run-tests [--fast | --long] [--only WORDS]");
+            eprintln!("run-tests: {error:#}; usage: run-tests [--fast | --long | --attacks] [--only WORDS]");
             return ExitCode::from(2);
         }
     };
@@ -65,12 +65,13 @@ fn arguments(mut words: impl Iterator<Item = String>) -> Result<Choice> {
         match word.as_str() {
             "--fast" => choice.fast = true,
             "--long" => choice.long = true,
+            "--attacks" => choice.attacks = true,
             "--only" => choice.only = Some(words.next().context("read --only: words are missing")?),
             other => bail!("read {other}: it is not known"),
         }
     }
-    if choice.fast && choice.long {
-        bail!("read --fast --long: only one of them");
+    if [choice.fast, choice.long, choice.attacks].into_iter().filter(|chosen| *chosen).count() > 1 {
+        bail!("read --fast --long --attacks: only one of them");
     }
     Ok(choice)
 }
@@ -110,11 +111,11 @@ fn test(choice: &Choice, all: &mut All) -> Result<()> {
         limits.guests,
         start.elapsed().as_secs_f64()
     );
-    if !root && choice.only.is_none() && !choice.long {
+    if !root && choice.only.is_none() && !choice.long && !choice.attacks {
         all.skipped.push("systemd-networkd: not root".to_owned());
         all.sum.skipped += 1;
     }
-    let whole = choice.only.is_none();
+    let whole = choice.only.is_none() && !choice.attacks;
     run(jobs, limits, &repo::root()?.join(LOGS), |job, ended| {
         let succeeded = take_in(job, ended, all);
         if succeeded && whole {

@@ -31,6 +31,8 @@ pub struct Choice {
     pub long: bool,
     /// Only those that boot no guest.
     pub fast: bool,
+    /// Only those that try what an attacker would ([`is_attack`]), those that take long among them.
+    pub attacks: bool,
     /// Only those whose name contains this.
     pub only: Option<String>,
 }
@@ -124,10 +126,15 @@ impl Program {
     }
 
     /// Runs these of its tests.
-    fn job(&self, name: String, tests: Which, long: bool, times: &Times) -> Job {
-        let kind = if self.boots(long) { Kind::Guest } else { Kind::Native };
+    fn job(&self, name: String, tests: Which, ignored: Ignored, times: &Times) -> Job {
+        let boots = match ignored {
+            Ignored::Leave => self.boots(false),
+            Ignored::Only => self.boots(true),
+            Ignored::Include => self.boots(false) || self.boots(true),
+        };
+        let kind = if boots { Kind::Guest } else { Kind::Native };
         let mut args: Vec<OsString> = Vec::new();
-        args.extend(long.then(|| "--ignored".into()));
+        args.extend(ignored.flag().map(OsString::from));
         // Each may run an emulated machine of its own.
         args.extend(self.end_to_end.then(|| "--test-threads=1".into()));
         if let Which::These(tests) = tests {
@@ -138,6 +145,24 @@ impl Program {
         let variables = vec![manifest, (MAY_BOOT, if kind == Kind::Guest { "yes" } else { "no" }.into())];
         let seconds = times.of(&name, kind);
         Job { name, program: self.path.clone(), args, directory: self.directory.clone(), variables, kind, seconds }
+    }
+}
+
+/// What a program does with the tests that are marked as ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ignored {
+    Leave,
+    Only,
+    Include,
+}
+
+impl Ignored {
+    fn flag(self) -> Option<&'static str> {
+        match self {
+            Ignored::Leave => None,
+            Ignored::Only => Some("--ignored"),
+            Ignored::Include => Some("--include-ignored"),
+        }
     }
 }
 
@@ -154,7 +179,7 @@ enum Which {
 /// When a program does not answer, and when there is nothing to run.
 pub fn jobs(choice: &Choice, programs: &[Program], times: &Times, root: bool) -> Result<Vec<Job>> {
     let tests = programs.iter().map(Program::tests).collect::<Result<Vec<_>>>()?;
-    let mut jobs = if choice.long { Vec::new() } else { steps(choice, times)? };
+    let mut jobs = if choice.long || choice.attacks { Vec::new() } else { steps(choice, times)? };
     for (program, tests) in programs.iter().zip(tests) {
         jobs.extend(of_program(choice, program, tests, times, root));
     }
@@ -180,15 +205,27 @@ fn of_program(choice: &Choice, program: &Program, tests: Tests, times: &Times, r
     if choice.fast && program.boots(choice.long) || choice.long && !program.end_to_end {
         return Vec::new();
     }
-    let named = |test: &String| choice.only.as_ref().is_none_or(|words| full_name(program, test).contains(words));
-    let all = if choice.long { tests.ignored.clone() } else { tests.ordinary };
+    let named = |test: &String| {
+        choice.only.as_ref().is_none_or(|words| full_name(program, test).contains(words))
+            && (!choice.attacks || is_attack(test))
+    };
+    let all = match (choice.attacks, choice.long) {
+        (true, _) => [&tests.ordinary[..], &tests.ignored[..]].concat(),
+        (false, true) => tests.ignored.clone(),
+        (false, false) => tests.ordinary,
+    };
     let these: Vec<String> = all.iter().filter(|test| named(test)).cloned().collect();
+    let ignored = match (choice.attacks, choice.long) {
+        (true, _) if these.iter().any(|test| tests.ignored.contains(test)) => Ignored::Include,
+        (false, true) => Ignored::Only,
+        _ => Ignored::Leave,
+    };
     let mut jobs = Vec::new();
     if APART.contains(&program.name.as_str()) || choice.long {
         // In `make test-long` each takes many minutes.
         jobs.extend(these.into_iter().map(|test| {
             let which = Which::These(vec![test.clone()]);
-            program.job(full_name(program, &test), which, choice.long, times)
+            program.job(full_name(program, &test), which, ignored, times)
         }));
     } else {
         let prefix = BESIDE.iter().find(|(name, _)| *name == program.name).map(|(_, prefix)| *prefix);
@@ -196,18 +233,25 @@ fn of_program(choice: &Choice, program: &Program, tests: Tests, times: &Times, r
             these.into_iter().partition(|test| prefix.is_some_and(|prefix| test.starts_with(prefix)));
         if !beside.is_empty() {
             let name = full_name(program, prefix.unwrap_or_default().trim_end_matches([':', ' ']));
-            jobs.push(program.job(name, Which::These(beside), false, times));
+            jobs.push(program.job(name, Which::These(beside), ignored, times));
         }
         if !rest.is_empty() {
             let which = if rest.len() == all.len() { Which::All } else { Which::These(rest) };
-            jobs.push(program.job(program.name.clone(), which, false, times));
+            jobs.push(program.job(program.name.clone(), which, ignored, times));
         }
     }
     let as_root: Vec<String> = tests.ignored.into_iter().filter(named).collect();
-    if program.name == AS_ROOT && !choice.long && root && !as_root.is_empty() {
-        jobs.push(program.job("systemd-networkd".to_owned(), Which::These(as_root), true, times));
+    if program.name == AS_ROOT && !choice.long && !choice.attacks && root && !as_root.is_empty() {
+        jobs.push(program.job("systemd-networkd".to_owned(), Which::These(as_root), Ignored::Only, times));
     }
     jobs
+}
+
+/// Whether a test tries what an attacker would: its name begins with the number that docs/threat-model.md has for it, as
+/// in `s01_…`.
+pub fn is_attack(test: &str) -> bool {
+    let name = test.rsplit("::").next().unwrap_or(test);
+    matches!(name.as_bytes(), [b's', tens, ones, b'_' | b' ', ..] if tens.is_ascii_digit() && ones.is_ascii_digit())
 }
 
 /// `PROGRAM TEST`.
@@ -310,6 +354,37 @@ mod tests {
         assert_eq!(jobs(None), [beside, ("join".to_owned(), vec!["denied".into(), "failed".into()])]);
         assert_eq!(jobs(Some("JSON")), [("join as kubeadm".to_owned(), vec!["as kubeadm: JSON".into()])]);
         assert_eq!(jobs(Some("join denied")), [("join".to_owned(), vec!["denied".into()])]);
+    }
+
+    #[test]
+    fn attacks_are_chosen_by_their_number() {
+        for (test, attack) in [
+            ("s01_a_lying_worker", true),
+            ("tests::s20_host_port", true),
+            ("s01 a lying worker", true),
+            ("s1_short", false),
+            ("as kubeadm: s01_", false),
+            ("s01x", false),
+            ("m::seven", false),
+        ] {
+            assert_eq!(is_attack(test), attack, "{test}");
+        }
+        let tests = Tests {
+            ordinary: vec!["s01_a".into(), "denied".into()],
+            ignored: vec!["s01_every_message".into(), "s9".into()],
+        };
+        let attacks = Choice { attacks: true, ..Choice::default() };
+        let job = of_program(&attacks, &end_to_end("join"), tests.clone(), &Times::default(), true).remove(0);
+        assert_eq!(job.args, ["--include-ignored", "--test-threads=1", "--exact", "s01_a", "s01_every_message"]);
+        assert_eq!(job.kind, Kind::Native);
+        let short = Tests { ignored: vec![], ..tests };
+        let job = of_program(&attacks, &end_to_end("torn"), short.clone(), &Times::default(), true).remove(0);
+        assert_eq!(
+            (job.kind, &job.args[..]),
+            (Kind::Guest, &["--test-threads=1", "--exact", "s01_a"].map(OsString::from)[..])
+        );
+        let none = Tests { ordinary: vec!["denied".into()], ignored: vec![] };
+        assert_eq!(names(&attacks, &end_to_end("join"), &none, true), [""; 0]);
     }
 
     #[test]
