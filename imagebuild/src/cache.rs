@@ -16,6 +16,17 @@ pub fn dir() -> Result<PathBuf> {
     Ok(dir)
 }
 
+/// Waits until no other build holds the lock of a directory of the cache; it is held as long as the result lives.
+///
+/// # Errors
+/// When the lock cannot be made.
+pub fn lock(dir: &Path) -> Result<std::fs::File> {
+    let path = dir.with_extension("lock");
+    let lock = std::fs::File::create(&path).with_context(|| format!("create {}", path.display()))?;
+    lock.lock().with_context(|| format!("lock {}", path.display()))?;
+    Ok(lock)
+}
+
 /// Makes `dir` by calling `fill` with a scratch directory next to it, then renames: it is complete or absent.
 /// Returns at once when `dir` already exists.
 pub fn once(dir: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
@@ -25,9 +36,7 @@ pub fn once(dir: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let parent = dir.parent().context("find the parent of a cache directory")?;
     std::fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
     // Of two builds or tests that need the same content, one makes it and the other waits.
-    let path = dir.with_extension("lock");
-    let lock = std::fs::File::create(&path).with_context(|| format!("create {}", path.display()))?;
-    lock.lock().with_context(|| format!("lock {}", path.display()))?;
+    let _lock = lock(dir)?;
     if dir.exists() {
         return Ok(());
     }

@@ -60,6 +60,8 @@ fn build(root: &Path, triple: &str, route: &toolchain::Route, arch: Arch) -> Res
     eprintln!("imagebuild: building the device binary for {arch} ({route})");
     let start = Instant::now();
     let target = cache::dir()?.join("device-target");
+    // Two clones that build at once would forget each other's work while it is done.
+    let _lock = cache::lock(&target)?;
     forget(&target.join(triple).join("device/.fingerprint"))?;
     let mut command = toolchain::command(route, triple)?;
     command.current_dir(root);
