@@ -173,7 +173,7 @@ fn download(path: &str, to: &mut File) -> Result<()> {
     let mut failed = None;
     for proxy in proxies(&list) {
         to.rewind().and_then(|()| to.set_len(0)).context("empty the scratch file")?;
-        match http::get(&format!("{proxy}/{path}"), to) {
+        match http::get(&format!("{proxy}/{path}"), http::Limit::FILE, to) {
             Ok(()) => return Ok(()),
             Err(e) => failed = Some(e),
         }
