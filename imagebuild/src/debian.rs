@@ -379,7 +379,7 @@ mod tests {
         let own = Debian { arch: Arch::Amd64, root: shared.root.clone(), debs: dir.path().to_owned() };
         let changed = dir.path().join(package[0].file_name());
         std::fs::write(&changed, "an attacker's").unwrap();
-        assert_eq!(own.fetch(&package).unwrap(), [changed.clone()]);
+        assert_eq!(own.fetch(&package).unwrap(), std::slice::from_ref(&changed));
         assert_eq!(digest::file(&changed).unwrap(), good);
     }
 }

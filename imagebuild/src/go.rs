@@ -82,7 +82,7 @@ pub fn command() -> Result<Command> {
     let ours: Vec<String> =
         std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).filter(|name| is_gos(name)).collect();
     for name in ours {
-        // The machine's own Go may be told where its library is; that of another Go does not fit.
+        // Where the library of the machine's own Go is; that of another Go does not fit.
         if name != "GOROOT" || program.is_absolute() {
             command.env_remove(name);
         }
@@ -103,7 +103,7 @@ fn settings(variable: &dyn Fn(&str) -> Option<String>) -> Vec<(&'static str, Str
     if variable("GONOPROXY").is_none()
         && let Some(private) = variable("GOPRIVATE")
     {
-        // What Go itself makes of it, without its other half: modules whose sums nobody compares.
+        // What Go itself makes of it, without its other half: modules whose sums are not compared.
         settings.push(("GONOPROXY", private));
     }
     let fixed = [

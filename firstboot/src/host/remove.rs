@@ -4,6 +4,7 @@
 //! No symbolic link is followed at or below the path that is named, and no mount below it is entered: where it leads and
 //! what is mounted there may be a person's data, so a tree with a mount in it is a fault and is not removed.
 
+use super::overwrite::{self, Secret};
 use super::{Host, parts, split};
 use crate::flush::{self, FlushSite};
 use crate::journal::{Effect, Record};
@@ -11,13 +12,9 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use std::ffi::CString;
-use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::fchown;
-
-/// Longest file that is overwritten before it is removed, bytes: keys and passwords are short.
-const SHORT: u64 = 1 << 20;
 
 const MOUNTED: &str = "something is still mounted there";
 
@@ -209,7 +206,7 @@ impl Host {
         path: &str,
         stat: &Stat,
     ) -> Result<()> {
-        if is_secret(stat) {
+        if overwrite::is_secret(stat) {
             self.effect(path, || format!("overwrite {path}"))?;
             match Secret::open(dir, name, stat) {
                 Ok(secret) => secret.overwrite(path)?,
@@ -295,40 +292,6 @@ impl Host {
             Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(e).with_context(|| format!("look at {path}")),
         }
-    }
-}
-
-/// Whether a file is one that is overwritten before its blocks are free: only root may read it, it has no other name, and it
-/// is short.
-fn is_secret(stat: &Stat) -> bool {
-    let size = stat.st_size as u64;
-    let plain = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_nlink == 1;
-    plain && stat.st_mode & 0o077 == 0 && size > 0 && size <= SHORT
-}
-
-/// A file that only root may read, open for overwriting: its name may go meanwhile.
-pub(super) struct Secret {
-    file: File,
-    size: u64,
-}
-
-impl Secret {
-    /// What stands at a name in a directory, where it is such a file and can be written.
-    pub(super) fn at<P: rustix::path::Arg + Copy>(dir: BorrowedFd<'_>, name: P) -> Option<Secret> {
-        let stat = fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok().filter(is_secret)?;
-        Secret::open(dir, name, &stat).ok()
-    }
-
-    fn open<P: rustix::path::Arg>(dir: BorrowedFd<'_>, name: P, stat: &Stat) -> Result<Secret, Errno> {
-        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd = fs::openat2(dir, name, flags, Mode::empty(), ResolveFlags::NO_XDEV)?;
-        Ok(Secret { file: File::from(fd), size: stat.st_size as u64 })
-    }
-
-    /// Writes zeros in place, and flushes them.
-    pub(super) fn overwrite(mut self, path: &str) -> Result<()> {
-        self.file.write_all(&vec![0; self.size as usize]).with_context(|| format!("overwrite {path}"))?;
-        flush::data(FlushSite::SecretOverwritten, &self.file).with_context(|| format!("flush {path}"))
     }
 }
 
