@@ -20,8 +20,8 @@ const TORN: [&str; 3] = ["invalid database", "checksum error", "file size too sm
 const PARENT: &str = "missing parent";
 /// A line of the stack of a panic, which nothing indents or quotes.
 const STACK: &str = "go.etcd.io/bbolt.";
-/// containerd's plugins that keep a data base.
-const PLUGINS: [&str; 2] = ["io.containerd.metadata.v1.bolt", "io.containerd.snapshotter.v1.overlayfs"];
+/// How the names of containerd's plugins begin, several of which keep a data base. They are compiled in.
+const PLUGIN: &str = "io.containerd.";
 /// The key of the view by which containerd is asked for a layer; containerd collects one that is left over.
 const VIEW: &str = "firstboot-pause";
 /// So many starts by systemd after the first are no accident.
@@ -79,7 +79,7 @@ fn fatal(line: &str) -> Option<&'static str> {
     let value = |key: &str| fields(line).find(|(k, _)| *k == key).map(|(_, value)| value);
     value("time")?;
     let (level, error) = (value("level")?, value("error"));
-    let plugin = value("msg") == Some("failed to load plugin") && value("id").is_some_and(|id| PLUGINS.contains(&id));
+    let plugin = value("msg") == Some("failed to load plugin") && value("id").is_some_and(|id| id.starts_with(PLUGIN));
     match level {
         "fatal" | "panic" => error.or_else(|| value("msg")).and_then(torn),
         "warning" | "error" if plugin => error.and_then(torn),
