@@ -19,6 +19,8 @@ use crate::unescape::resolved_bytes;
 /// A proxy for HTTP and, by CONNECT, for HTTPS. `Display` and `Debug` omit the credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proxy {
+    /// Whether it is spoken to by TLS, the request for a connection and the credentials included.
+    tls: bool,
     /// `host:port`, an IPv6 address in brackets.
     host: String,
     /// `user` or `user:password`, percent-encoded as in the URL.
@@ -26,7 +28,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Parses `http://[USER:PASSWORD@]HOST[:PORT]` (port 80).
+    /// Parses `http://[USER:PASSWORD@]HOST[:PORT]` (port 80) or the same with `https://` (port 443).
     ///
     /// What is accepted is a URL that Go reads as well, to the same parts (net/url, `parseAuthority`): where Go cannot
     /// read `HTTPS_PROXY`, its programs connect directly, and say nothing.
@@ -35,10 +37,10 @@ impl Proxy {
     /// A text with what was expected, never with what was found, which may contain a password.
     pub fn parse(text: &str) -> Result<Self, String> {
         let expected = || "expected http://HOST:PORT or http://USER:PASSWORD@HOST:PORT".to_owned();
-        if text.starts_with("https://") || text.starts_with("socks") {
-            return Err("expected a proxy with http://; the traffic through it is encrypted all the same".to_owned());
+        if text.starts_with("socks") {
+            return Err("expected a proxy with http:// or https://".to_owned());
         }
-        let rest = text.strip_prefix("http://").ok_or_else(expected)?;
+        let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")).ok_or_else(expected)?;
         // A host has no @, so that the last one ends user and password.
         if let Some((who, _)) = rest.rsplit_once('@')
             && !is_user_info(who)
@@ -63,7 +65,7 @@ impl Proxy {
             (user, None) => Some(Secret::new(user.to_owned())),
             (user, Some(password)) => Some(Secret::new(format!("{user}:{password}"))),
         };
-        Ok(Proxy { host: format!("{host}:{port}"), credentials })
+        Ok(Proxy { tls: url.scheme() == "https", host: format!("{host}:{port}"), credentials })
     }
 
     /// Value of the header `Proxy-Authorization` (RFC 7617), over the same bytes as in Go, which need not be UTF-8;
@@ -80,9 +82,20 @@ impl Proxy {
     /// The whole URL, with credentials.
     pub fn url(&self) -> Zeroizing<String> {
         Zeroizing::new(match &self.credentials {
-            Some(credentials) => format!("http://{}@{}", credentials.expose(), self.host),
-            None => format!("http://{}", self.host),
+            Some(credentials) => format!("{}://{}@{}", self.scheme(), credentials.expose(), self.host),
+            None => self.to_string(),
         })
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.tls { "https" } else { "http" }
+    }
+
+    /// Whether it is spoken to by TLS. Such a proxy is for registries alone. client-go verifies it by what it trusts for the
+    /// API server, which is the cluster's CA and nothing else (net/http, `persistConn.addTLS`, takes the transport's RootCAs),
+    /// so kubelet could not be behind it; and firstboot, before it knows that CA, would have to give the password to anyone.
+    pub fn is_tls(&self) -> bool {
+        self.tls
     }
 
     /// `host:port`, for messages.
@@ -98,7 +111,7 @@ impl Proxy {
 
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.host)
+        write!(f, "{}://{}", self.scheme(), self.host)
     }
 }
 
@@ -257,7 +270,15 @@ mod tests {
             let why = Proxy::parse(bad).unwrap_err();
             assert_eq!(why, "expected http://HOST:PORT or http://USER:PASSWORD@HOST:PORT", "{bad}");
         }
-        assert!(Proxy::parse("https://a:1").unwrap_err().starts_with("expected a proxy with http://"));
+        assert_eq!(Proxy::parse("socks5://a:1").unwrap_err(), "expected a proxy with http:// or https://");
+    }
+
+    #[test]
+    fn s15_a_proxy_can_be_spoken_to_by_tls() {
+        let proxy = Proxy::parse("https://user:p%40ss@proxy.example").unwrap();
+        assert_eq!(*proxy.url(), "https://user:p%40ss@proxy.example:443");
+        assert_eq!((proxy.to_string().as_str(), proxy.is_tls()), ("https://proxy.example:443", true));
+        assert!(!Proxy::parse("http://proxy.example").unwrap().is_tls());
     }
 
     /// What Go cannot read, it does not use: it connects directly. tests/field/14-proxy-percent has more.

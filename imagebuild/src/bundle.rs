@@ -6,7 +6,7 @@ use crate::arch::Arch;
 use crate::container::{self, ImageRequest};
 use crate::lock::{Component, Lock};
 use crate::source::Request;
-use crate::{cache, component, compress, digest};
+use crate::{cache, component, compress, digest, oci};
 use anyhow::{Context, Result, bail};
 use firstboot::bundle::{File, Image, MAX_WINDOW_LOG, Manifest};
 use std::fs;
@@ -71,7 +71,7 @@ fn installed<'a>(lock: &'a Lock, minor: &'a str) -> impl Iterator<Item = (&'a Co
 
 /// Hex digest of all that the bundle's bytes depend on.
 fn key(lock: &Lock, minor: &str, arch: Arch) -> Result<String> {
-    let mut parts = vec![format!("bundle 1 {minor} {arch} {} {MAX_WINDOW_LOG}", compress::LEVEL)];
+    let mut parts = vec![format!("bundle 2 {minor} {arch} {} {MAX_WINDOW_LOG}", compress::LEVEL)];
     for (component, _) in installed(lock, minor) {
         parts.push(component::key(&Request { lock, component, arch })?);
     }
@@ -113,7 +113,9 @@ fn fill(lock: &Lock, minor: &str, arch: Arch, blobs: &Path) -> Result<Manifest> 
         });
     }
     for image in lock.images_for(minor) {
-        let packed = pack(&container::ensure(&ImageRequest { lock, image, minor, arch })?, blobs)?;
+        let archive = container::ensure(&ImageRequest { lock, image, minor, arch })?;
+        let packed = pack(&archive, blobs)?;
+        let oci::Identity { chain_id, content } = oci::identity(&archive)?;
         if image.sandbox {
             manifest.sandbox_image = image.reference.clone();
         }
@@ -122,6 +124,8 @@ fn fill(lock: &Lock, minor: &str, arch: Arch, blobs: &Path) -> Result<Manifest> 
             size: packed.size,
             sha256: packed.sha256,
             blob: packed.blob,
+            chain_id,
+            content,
             component: image.name.clone(),
             version: image.version.clone(),
         });

@@ -3,22 +3,24 @@
 //! build machine's apt state is neither read nor changed, apart from its choice of mirror and proxy.
 //!
 //! Packages once downloaded stay in the cache, and so do the package lists: a warm build contacts no mirror and
-//! gets the same versions. [`Debian::refresh`] fetches new lists.
+//! gets the same versions. [`Debian::refresh`] fetches new lists, and [`Debian::renew`] does where they are old. Each use
+//! of a package compares it with the digest in the lists, which Debian's archive signs.
+
+pub mod lists;
+mod settings;
 
 use crate::arch::Arch;
 use crate::{cache, cmd, digest};
 use anyhow::{Context, Result, bail, ensure};
-use std::collections::BTreeSet;
+use lists::{Exception, Lists};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::SystemTime;
 
 /// The release that images are made of.
 pub const SUITE: &str = "trixie";
-/// Names the mirror (`http://HOST/debian`) when the build machine's own apt does not use a Debian one.
-pub const MIRROR_ENV: &str = "FIRSTBOOT_DEBIAN_MIRROR";
-/// Public keys of the Debian archive; package `debian-archive-keyring`.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// The package archive of [`SUITE`] for one architecture.
 pub struct Debian {
@@ -46,22 +48,51 @@ impl Package {
 }
 
 impl Debian {
-    /// Opens the archive for `arch`; fetches the package lists when there are none yet.
+    /// Opens the archive for `arch`; fetches the package lists when there are none yet, or none of security updates.
+    ///
+    /// # Errors
+    /// When lists cannot be fetched, or none of security updates can be had and that is no [`Exception`] of the builder.
     pub fn open(arch: Arch) -> Result<Debian> {
         let base = cache::dir()?.join("debs");
         let debian = Debian { arch, root: base.join(format!("apt-{SUITE}-{arch}")), debs: base.join("archive") };
         fs::create_dir_all(&debian.debs).with_context(|| format!("create {}", debian.debs.display()))?;
         let _lock = debian.lock()?;
-        if !debian.root.join("updated").exists() || !debian.root.join("answers/essential").exists() {
-            debian.update()?;
+        let exceptions = lists::exceptions()?;
+        let complete = ["updated", "answers/essential"].iter().all(|name| debian.root.join(name).exists())
+            && (debian.lists()?.has_security() || exceptions.contains(&Exception::NoSecurity));
+        if !complete {
+            debian.update(&exceptions)?;
         }
         Ok(debian)
+    }
+
+    /// The package lists that this archive has.
+    pub fn lists(&self) -> Result<Lists> {
+        Lists::read(&self.root.join("state/lists"), &self.root.join("updated"))
+    }
+
+    /// Fetches new package lists where those here are too old for an image that is handed out: older than
+    /// [`lists::MAX_DAYS`], or fetched without a look at the date until which they are valid.
+    ///
+    /// # Errors
+    /// When they cannot be fetched. With [`Exception::OldLists`] they stay as they are.
+    pub fn renew(&self) -> Result<()> {
+        let _lock = self.lock()?;
+        let exceptions = lists::exceptions()?;
+        let Some(why) = self.lists()?.too_old(SystemTime::now()) else { return Ok(()) };
+        if exceptions.contains(&Exception::OldLists) {
+            return Ok(());
+        }
+        let (variable, word) = (lists::EXCEPTIONS_ENV, Exception::OldLists.word());
+        self.update(&exceptions).with_context(|| {
+            format!("renew Debian package lists ({why}; {variable}={word} uses them, and the image's manifest says so)")
+        })
     }
 
     /// Fetches new package lists, so that the next build takes the newest versions.
     pub fn refresh(&self) -> Result<()> {
         let _lock = self.lock()?;
-        self.update()
+        self.update(&lists::exceptions()?)
     }
 
     /// The packages that apt would install for `names` on an empty system: with their dependencies (without
@@ -111,10 +142,21 @@ impl Debian {
         self.fetch(&self.resolve(names, with_dependencies)?)
     }
 
-    /// Downloads exactly these packages; returns the .deb files in the order asked.
+    /// Downloads exactly these packages; returns the .deb files in the order asked. Each has the digest that the package
+    /// lists have for it; one in the cache that has another is downloaded again.
     pub fn fetch(&self, packages: &[Package]) -> Result<Vec<PathBuf>> {
         let _lock = self.lock()?;
-        let missing: Vec<&Package> = packages.iter().filter(|p| !self.debs.join(p.file_name()).exists()).collect();
+        let sums = self.sums(packages)?;
+        let mut missing = Vec::new();
+        for package in packages {
+            let path = self.debs.join(package.file_name());
+            if !path.exists() {
+                missing.push(package);
+            } else if !sums.agree(package, &path)? {
+                eprintln!("imagebuild: {} differs from the package lists: downloaded again", path.display());
+                missing.push(package);
+            }
+        }
         if !missing.is_empty() {
             let scratch = self.root.join("download");
             let _ = fs::remove_dir_all(&scratch);
@@ -124,6 +166,7 @@ impl Debian {
                 .context("download Debian packages (lists too old? `imagebuild build --refresh` fetches new ones)")?;
             for package in missing {
                 let name = package.file_name();
+                ensure!(sums.agree(package, &scratch.join(&name))?, "verify {name}: it differs from the package lists");
                 fs::rename(scratch.join(&name), self.debs.join(&name)).with_context(|| format!("store {name}"))?;
             }
         }
@@ -153,54 +196,35 @@ impl Debian {
         Ok(())
     }
 
-    fn update(&self) -> Result<()> {
-        let answers = self.root.join("answers");
-        if answers.exists() {
-            fs::remove_dir_all(&answers).with_context(|| format!("remove {}", answers.display()))?;
+    /// What the package lists say of the files of these packages.
+    fn sums(&self, packages: &[Package]) -> Result<Sums> {
+        if packages.is_empty() {
+            return Ok(Sums::default());
         }
-        for dir in ["answers", "etc/parts", "etc/preferences.d", "state/lists/partial", "cache/archives/partial"] {
+        let wanted = packages.iter().map(|p| format!("{}={}", p.name, p.version));
+        let text = cmd::output(self.apt("apt-cache").arg("show").args(wanted))
+            .context("find Debian packages in the package lists (`imagebuild build --refresh` fetches new ones)")?;
+        parse_sums(&String::from_utf8_lossy(&text))
+    }
+
+    fn update(&self, exceptions: &BTreeSet<Exception>) -> Result<()> {
+        for dir in ["etc/parts", "etc/preferences.d", "state/lists/partial", "cache/archives/partial"] {
             let dir = self.root.join(dir);
             fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         }
         self.write("state/status", crate::rootfs::OWN_PACKAGE)?;
-        self.write("etc/sources.list", &sources()?)?;
-        self.write("apt.conf", &self.configuration()?)?;
+        self.write("etc/sources.list", &settings::sources(exceptions)?)?;
+        self.write("apt.conf", &settings::configuration(&self.root, self.arch, exceptions)?)?;
         cmd::run(self.apt("apt-get").args(["-qq", "update"])).context("fetch Debian package lists")?;
+        let answers = self.root.join("answers");
+        if answers.exists() {
+            fs::remove_dir_all(&answers).with_context(|| format!("remove {}", answers.display()))?;
+        }
+        fs::create_dir_all(&answers).with_context(|| format!("create {}", answers.display()))?;
+        self.write("updated", lists::mark(exceptions))?;
+        self.lists()?.check(exceptions)?;
         let all = cmd::output(self.apt("apt-cache").arg("dumpavail"))?;
-        self.write("answers/essential", &(essentials(&String::from_utf8_lossy(&all)).join("\n") + "\n"))?;
-        self.write("updated", "")
-    }
-
-    fn configuration(&self) -> Result<String> {
-        // Proxies and certificates of the build machine's apt stay in force.
-        let acquire = cmd::output(Command::new("apt-config").args(["dump", "--no-empty", "Acquire"]))?;
-        let acquire = String::from_utf8_lossy(&acquire);
-        let (root, arch) = (self.root.display(), self.arch);
-        Ok(format!(
-            "{acquire}\n\
-             APT::Architecture \"{arch}\";\n\
-             APT::Architectures {{ \"{arch}\"; }};\n\
-             APT::Install-Recommends \"false\";\n\
-             APT::Sandbox::User \"root\";\n\
-             APT::Get::AllowUnauthenticated \"false\";\n\
-             APT::Get::Assume-Yes \"true\";\n\
-             Acquire::Languages \"none\";\n\
-             Acquire::AllowInsecureRepositories \"false\";\n\
-             Acquire::Retries \"3\";\n\
-             Debug::NoLocking \"true\";\n\
-             Dir \"{root}\";\n\
-             Dir::State \"{root}/state\";\n\
-             Dir::State::status \"{root}/state/status\";\n\
-             Dir::Cache \"{root}/cache\";\n\
-             Dir::Etc \"{root}/etc\";\n\
-             Dir::Etc::parts \"{root}/etc/parts\";\n\
-             Dir::Etc::sourcelist \"{root}/etc/sources.list\";\n\
-             Dir::Etc::sourceparts \"-\";\n\
-             Dir::Etc::netrc \"/etc/apt/auth.conf\";\n\
-             Dir::Etc::netrcparts \"/etc/apt/auth.conf.d\";\n\
-             Dir::Bin::methods \"/usr/lib/apt/methods\";\n\
-             Dir::Log \"{root}/log\";\n"
-        ))
+        self.write("answers/essential", &(essentials(&String::from_utf8_lossy(&all)).join("\n") + "\n"))
     }
 
     fn write(&self, name: &str, text: &str) -> Result<()> {
@@ -224,30 +248,29 @@ impl Debian {
     }
 }
 
-/// The content of sources.list: the mirrors that the build machine itself uses, for our suite.
-fn sources() -> Result<String> {
-    let (main, security) = match std::env::var(MIRROR_ENV) {
-        Ok(mirror) if !mirror.is_empty() => (Some(mirror), None),
-        _ => {
-            let format = "$(REPO_URI) $(LABEL)";
-            let text = cmd::output(Command::new("apt-get").args(["indextargets", "--format", format]))?;
-            let text = String::from_utf8_lossy(&text);
-            (mirror(&text, "Debian"), mirror(&text, "Debian-Security"))
-        }
-    };
-    let main = main.with_context(|| format!("find a Debian mirror: apt names none; set {MIRROR_ENV}"))?;
-    ensure!(Path::new(KEYRING).exists(), "read {KEYRING}: install package debian-archive-keyring");
-    let mut text = format!("deb [signed-by={KEYRING}] {main} {SUITE} main\n");
-    text += &format!("deb [signed-by={KEYRING}] {main} {SUITE}-updates main\n");
-    if let Some(security) = security {
-        text += &format!("deb [signed-by={KEYRING}] {security} {SUITE}-security main\n");
+/// SHA-256 of packages' files as the package lists have them, by the files' names.
+#[derive(Debug, Default)]
+struct Sums(BTreeMap<String, BTreeSet<String>>);
+
+impl Sums {
+    /// Whether a file is the one of the lists.
+    fn agree(&self, package: &Package, file: &Path) -> Result<bool> {
+        let name = package.file_name();
+        let known = self.0.get(&name).with_context(|| format!("verify {name}: the package lists do not have it"))?;
+        Ok(known.contains(&digest::file(file)?))
     }
-    Ok(text)
 }
 
-/// The first repository with this label in the output of `apt-get indextargets`.
-fn mirror(targets: &str, label: &str) -> Option<String> {
-    targets.lines().filter_map(|l| l.split_once(' ')).find(|(_, l)| *l == label).map(|(uri, _)| uri.to_owned())
+/// Reads the digests in records as `apt-cache show` prints them. Two archives may have the same version.
+fn parse_sums(text: &str) -> Result<Sums> {
+    let mut sums = Sums::default();
+    for record in text.split("\n\n").filter(|r| !r.trim().is_empty()) {
+        let package = parse_records(record)?.into_iter().next().context("read apt's answer: no record")?;
+        let sum = field(record, "SHA256")
+            .with_context(|| format!("read apt's answer: no SHA256 of {}", package.file_name()))?;
+        sums.0.entry(package.file_name()).or_default().insert(sum.to_owned());
+    }
+    Ok(sums)
 }
 
 /// Names of the records marked essential, sorted.
@@ -327,11 +350,36 @@ mod tests {
     }
 
     #[test]
-    fn the_mirror_is_the_one_with_debians_label() {
-        let text = "https://example.net/other Other\nhttp://example.org/debian-security Debian-Security\n\
-                    http://example.org/debian Debian\n";
-        assert_eq!(mirror(text, "Debian").unwrap(), "http://example.org/debian");
-        assert_eq!(mirror(text, "Debian-Security").unwrap(), "http://example.org/debian-security");
-        assert_eq!(mirror(text, "Nothing"), None);
+    fn s12_a_package_that_was_changed_in_the_cache_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a_1_all.deb");
+        std::fs::write(&file, "as signed").unwrap();
+        let record = |sum: &str| format!("Package: a\nVersion: 1\nArchitecture: all\n{sum}\n\n");
+        let sums = parse_sums(&record(&format!("SHA256: {}", digest::bytes("as signed")))).unwrap();
+        let package = |version: &str| Package { name: "a".into(), version: version.into(), arch: "all".into() };
+        assert!(sums.agree(&package("1"), &file).unwrap());
+        std::fs::write(&file, "an attacker's").unwrap();
+        assert!(!sums.agree(&package("1"), &file).unwrap());
+        let e = sums.agree(&package("2"), &file).unwrap_err().to_string();
+        assert_eq!(e, "verify a_2_all.deb: the package lists do not have it");
+        let e = parse_sums(&record("MD5sum: 00")).unwrap_err().to_string();
+        assert_eq!(e, "read apt's answer: no SHA256 of a_1_all.deb");
+    }
+
+    /// With apt itself: a file in the cache that is not the archive's is never used.
+    #[test]
+    fn s12_a_changed_package_is_downloaded_again() {
+        if !crate::cmd::found("apt-get") {
+            return;
+        }
+        let shared = Debian::open(Arch::Amd64).unwrap();
+        let package = shared.resolve(&["libnfnetlink0"], false).unwrap();
+        let good = digest::file(&shared.fetch(&package).unwrap()[0]).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let own = Debian { arch: Arch::Amd64, root: shared.root.clone(), debs: dir.path().to_owned() };
+        let changed = dir.path().join(package[0].file_name());
+        std::fs::write(&changed, "an attacker's").unwrap();
+        assert_eq!(own.fetch(&package).unwrap(), std::slice::from_ref(&changed));
+        assert_eq!(digest::file(&changed).unwrap(), good);
     }
 }

@@ -54,7 +54,18 @@ impl Pinned {
     }
 }
 
-/// A `go` command that never fetches another tool chain. The pinned Go is fetched the first time it is needed.
+/// Go's checksum database, by its name; the key that signs its answers is in Go (cmd/go, sumdb.go).
+const CHECKSUM_DATABASE: &str = "sum.golang.org";
+/// go.mod and go.sum are never changed, and nothing of the clone's state gets into a program.
+const FLAGS: &str = "-mod=readonly -buildvcs=false";
+/// Variables of the build machine that a `go` command gets, from its environment or from the file of `go env -w`: where
+/// things are and how the proxy is reached. What decides what is built, and what is believed, is set here: the sums in this
+/// repository's go.sum files hold in any case.
+const KEPT: [&str; 9] =
+    ["GOAUTH", "GOCACHE", "GOMAXPROCS", "GOMEMLIMIT", "GOMODCACHE", "GONOPROXY", "GOPATH", "GOPROXY", "GOTMPDIR"];
+
+/// A `go` command that never fetches another tool chain, and obeys no other setting of the build machine than [`KEPT`]. The
+/// pinned Go is fetched the first time it is needed.
 ///
 /// # Errors
 /// When the machine has no Go that is new enough, and the pinned one cannot be fetched.
@@ -68,12 +79,46 @@ pub fn command() -> Result<Command> {
         }
     };
     let mut command = Command::new(&program);
-    command.env("GOTOOLCHAIN", "local");
-    if program.is_absolute() {
-        // The other Go's library does not fit.
-        command.env_remove("GOROOT");
+    let ours: Vec<String> =
+        std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).filter(|name| is_gos(name)).collect();
+    for name in ours {
+        // Where the library of the machine's own Go is; that of another Go does not fit.
+        if name != "GOROOT" || program.is_absolute() {
+            command.env_remove(name);
+        }
     }
+    command.envs(settings(&|name| variable(name)));
     Ok(command)
+}
+
+/// Whether Go, or a C compiler that it calls, reads a variable of this name.
+fn is_gos(name: &str) -> bool {
+    ["GO", "CGO_"].iter().any(|start| name.starts_with(start))
+        || ["CC", "CXX", "FC", "AR", "PKG_CONFIG"].contains(&name)
+}
+
+/// Go's variables for a command, where `variable` gives the build machine's own.
+fn settings(variable: &dyn Fn(&str) -> Option<String>) -> Vec<(&'static str, String)> {
+    let mut settings: Vec<(&str, String)> = KEPT.iter().filter_map(|name| Some((*name, variable(name)?))).collect();
+    if variable("GONOPROXY").is_none()
+        && let Some(private) = variable("GOPRIVATE")
+    {
+        // What Go itself makes of it, without its other half: modules whose sums are not compared.
+        settings.push(("GONOPROXY", private));
+    }
+    let fixed = [
+        ("GOENV", "off"),
+        ("GOFLAGS", FLAGS),
+        ("GOINSECURE", ""),
+        ("GONOSUMCHECK", ""),
+        ("GONOSUMDB", ""),
+        ("GOPRIVATE", ""),
+        ("GOSUMDB", CHECKSUM_DATABASE),
+        ("GOTOOLCHAIN", "local"),
+        ("GOWORK", "off"),
+    ];
+    settings.extend(fixed.map(|(name, value)| (name, value.to_owned())));
+    settings
 }
 
 /// Whether [`command`] has nothing to fetch.
@@ -128,7 +173,7 @@ fn download(path: &str, to: &mut File) -> Result<()> {
     let mut failed = None;
     for proxy in proxies(&list) {
         to.rewind().and_then(|()| to.set_len(0)).context("empty the scratch file")?;
-        match http::get(&format!("{proxy}/{path}"), to) {
+        match http::get(&format!("{proxy}/{path}"), http::Limit::FILE, to) {
             Ok(()) => return Ok(()),
             Err(e) => failed = Some(e),
         }
@@ -141,12 +186,17 @@ fn download(path: &str, to: &mut File) -> Result<()> {
 
 /// GOPROXY as Go reads it: from the environment, from the file of `go env -w`, or Go's own.
 fn goproxy() -> String {
-    let variable = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
-    let config = || Some(variable("XDG_CONFIG_HOME").unwrap_or(format!("{}/.config", variable("HOME")?)));
-    let file = || variable("GOENV").or_else(|| Some(format!("{}/go/env", config()?)));
-    let line = |text: String| text.lines().find_map(|l| l.strip_prefix("GOPROXY=").map(str::to_owned));
+    variable("GOPROXY").unwrap_or_else(|| DEFAULT_PROXY.to_owned())
+}
+
+/// A variable of the build machine as Go reads it: from the environment, or from the file of `go env -w`.
+fn variable(name: &str) -> Option<String> {
+    let given = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+    let config = || Some(given("XDG_CONFIG_HOME").unwrap_or(format!("{}/.config", given("HOME")?)));
+    let file = || given("GOENV").or_else(|| Some(format!("{}/go/env", config()?))).filter(|path| path != "off");
+    let line = |text: String| text.lines().find_map(|l| Some(l.strip_prefix(name)?.strip_prefix('=')?.to_owned()));
     let written = || std::fs::read_to_string(file()?).ok().and_then(line).filter(|v| !v.is_empty());
-    variable("GOPROXY").or_else(written).unwrap_or_else(|| DEFAULT_PROXY.to_owned())
+    given(name).or_else(written)
 }
 
 /// The proxies of a GOPROXY, in order. `off` and `direct` end the list: a tool chain has no repository to build it from.
@@ -218,7 +268,7 @@ fn no_answer(error: anyhow::Error, what: &str) -> anyhow::Error {
 }
 
 /// Compares the locked digests with Go's checksum database, once for each lock; returns what was seen. Go itself asks
-/// the database, through the module proxy, and verifies the answer; GOSUMDB cannot turn that off for tool chains.
+/// the database, through the module proxy, and verifies the answer.
 ///
 /// # Errors
 /// When a digest is another one; [`Unreachable`] when the database does not answer.
@@ -240,7 +290,7 @@ pub fn check_database() -> Result<String> {
             let what = format!("{MODULE}@{}", pinned.module_version(arch));
             let mut go = command()?;
             go.args(["mod", "download", "-modcacherw", "-json", &what]).current_dir(scratch.path());
-            go.env("GOMODCACHE", scratch.path().join("modules")).env("GOFLAGS", "").env("GOWORK", "off");
+            go.env("GOMODCACHE", scratch.path().join("modules")).env("GOFLAGS", "");
             let json = cmd::output(&mut go).map_err(|e| no_answer(e, &what))?;
             let found: Download =
                 serde_json::from_slice(&json).with_context(|| format!("read what Go says of {what}"))?;

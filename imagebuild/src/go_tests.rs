@@ -89,3 +89,81 @@ fn proxies_come_before_direct_and_off() {
     assert_eq!(proxies("direct"), Vec::<&str>::new());
     assert_eq!(proxies(DEFAULT_PROXY).len(), 1);
 }
+
+/// What a build machine may have set, by a person or by malice; Go's own word on each setting counts.
+#[test]
+fn s14_no_setting_of_the_build_machine_turns_verification_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("env");
+    std::fs::write(&file, "GOSUMDB=off\nGOFLAGS=-mod=mod -insecure\nGOTOOLCHAIN=auto\nGOPRIVATE=*\n").unwrap();
+    let machine = |name: &str| {
+        let value = match name {
+            "GOSUMDB" => "off",
+            "GONOSUMDB" | "GONOSUMCHECK" | "GOINSECURE" | "GOPRIVATE" => "example.org",
+            "GOFLAGS" => "-mod=mod -toolexec=/tmp/evil",
+            "GOTOOLCHAIN" => "auto",
+            "GOPROXY" => "https://proxy.example",
+            "GOENV" => return Some(file.display().to_string()),
+            _ => return None,
+        };
+        Some(value.to_owned())
+    };
+    let mut go = Command::new("go");
+    for name in ["GOSUMDB", "GONOSUMDB", "GONOSUMCHECK", "GOINSECURE", "GOPRIVATE", "GOFLAGS", "GOTOOLCHAIN", "GOENV"] {
+        go.env(name, machine(name).unwrap());
+    }
+    go.envs(settings(&machine));
+    let set: BTreeMap<String, String> = settings(&machine).into_iter().map(|(n, v)| (n.to_owned(), v)).collect();
+    assert_eq!(set["GOPROXY"], "https://proxy.example");
+    assert_eq!(set["GONOPROXY"], "example.org");
+    assert!(!set.contains_key("GOCACHEPROG") && !set.contains_key("GOEXPERIMENT"));
+    for name in ["GOCACHEPROG", "GOEXPERIMENT", "GODEBUG", "CGO_LDFLAGS", "CC"] {
+        assert!(is_gos(name) && !KEPT.contains(&name), "{name}");
+    }
+    if !own_is_new_enough() {
+        return;
+    }
+    let asked = ["GOSUMDB", "GONOSUMDB", "GOINSECURE", "GOPRIVATE", "GOFLAGS", "GOTOOLCHAIN", "GOPROXY", "GONOPROXY"];
+    let said = cmd::output(go.arg("env").args(asked)).unwrap();
+    let said = String::from_utf8(said).unwrap();
+    let expected = "sum.golang.org\n\n\n\n-mod=readonly -buildvcs=false\nlocal\nhttps://proxy.example\nexample.org\n";
+    assert_eq!(said, expected);
+}
+
+/// The same by the command that everything uses, in a process whose environment is an attacker's.
+#[test]
+fn s14_the_command_takes_nothing_else_from_the_environment() {
+    const INSIDE: &str = "FIRSTBOOT_TEST_GO_ENVIRONMENT";
+    if std::env::var_os(INSIDE).is_none() {
+        let own = std::env::current_exe().unwrap();
+        let mut inside = Command::new(own);
+        inside.args(["--exact", "go::tests::s14_the_command_takes_nothing_else_from_the_environment"]).env(INSIDE, "1");
+        for (name, value) in [
+            ("GOCACHEPROG", "/tmp/evil"),
+            ("GOFLAGS", "-toolexec=/tmp/evil"),
+            ("GOSUMDB", "off"),
+            ("GOEXPERIMENT", "none"),
+            ("CGO_LDFLAGS", "/tmp/evil.o"),
+            ("CC", "/tmp/evil"),
+            ("GOMAXPROCS", "2"),
+        ] {
+            inside.env(name, value);
+        }
+        cmd::run(&mut inside).unwrap();
+        return;
+    }
+    if !is_here() {
+        return;
+    }
+    let go = command().unwrap();
+    let set = |name: &str| {
+        let found = go.get_envs().find(|(n, _)| *n == name).unwrap_or_else(|| panic!("{name} is inherited"));
+        found.1.map(|value| value.to_str().unwrap().to_owned())
+    };
+    for name in ["GOCACHEPROG", "GOEXPERIMENT", "CGO_LDFLAGS", "CC"] {
+        assert_eq!(set(name), None, "{name}");
+    }
+    assert_eq!(set("GOFLAGS").as_deref(), Some(FLAGS));
+    assert_eq!(set("GOSUMDB").as_deref(), Some(CHECKSUM_DATABASE));
+    assert_eq!(set("GOMAXPROCS").as_deref(), Some("2"));
+}

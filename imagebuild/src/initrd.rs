@@ -172,6 +172,10 @@ fn pack(busybox: &Path, tree: &Path) -> Result<Vec<u8>> {
 }
 
 #[cfg(test)]
+#[path = "initrd_tests.rs"]
+mod script_tests;
+
+#[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;

@@ -10,7 +10,7 @@ use crate::digest;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Media type of an OCI image manifest.
@@ -19,6 +19,9 @@ pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// No index, manifest or config of an image is larger: containerd's own limit for a manifest (core/remotes/docker).
+const MAX_JSON: u64 = 4 << 20;
 
 /// Linux capability CAP_NET_BIND_SERVICE, permitted and effective, as the kernel keeps it in the extended attribute
 /// `security.capability` (struct vfs_cap_data, revision 2): magic with the effective bit, then permitted and
@@ -199,6 +202,50 @@ pub fn write(image: &Image, reference: &str, arch: Arch, to: &Path) -> Result<()
     }
     let mut out = tar.into_inner().with_context(|| format!("write {}", to.display()))?;
     out.flush().with_context(|| format!("write {}", to.display()))
+}
+
+/// What containerd calls the parts of an image.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// `sha256:…` over its unpacked layers (OCI image-spec, config.md, "Layer ChainID").
+    pub chain_id: String,
+    /// Hex SHA-256 of each blob, sorted.
+    pub content: Vec<String>,
+}
+
+/// Reads the identity of the image in an archive that [`write`] made.
+pub fn identity(archive: &Path) -> Result<Identity> {
+    let read = || -> Result<Identity> {
+        let open = || std::fs::File::open(archive).map(tar::Archive::new);
+        let (mut content, mut small) = (Vec::new(), BTreeMap::new());
+        for entry in open()?.entries_with_seek()? {
+            let mut entry = entry?;
+            let path = entry.path()?.to_string_lossy().into_owned();
+            let blob = path.strip_prefix("blobs/sha256/").map(str::to_owned);
+            content.extend(blob.clone());
+            // Manifest, config and index are small; layers are passed over.
+            if entry.size() <= MAX_JSON {
+                let mut bytes = Vec::new();
+                entry.read_to_end(&mut bytes)?;
+                small.insert(blob.unwrap_or(path), bytes);
+            }
+        }
+        content.sort();
+        let json = |name: &str| -> Result<Value> {
+            let name = name.strip_prefix("sha256:").unwrap_or(name);
+            Ok(serde_json::from_slice(small.get(name).with_context(|| format!("find {name}"))?)?)
+        };
+        let text = |value: &Value| value.as_str().map(str::to_owned).context("read a digest");
+        let manifest = json(&text(&json("index.json")?["manifests"][0]["digest"])?)?;
+        let config = json(&text(&manifest["config"]["digest"])?)?;
+        let mut layers = config["rootfs"]["diff_ids"].as_array().context("read diff_ids")?.iter().map(text);
+        let first = layers.next().context("read diff_ids: there are none")??;
+        let chain = |above: String, layer: Result<String>| {
+            anyhow::Ok(format!("sha256:{}", digest::bytes(format!("{above} {}", layer?))))
+        };
+        Ok(Identity { chain_id: layers.try_fold(first, chain)?, content })
+    };
+    read().with_context(|| format!("read image archive {}", archive.display()))
 }
 
 #[cfg(test)]

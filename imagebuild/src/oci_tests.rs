@@ -73,6 +73,31 @@ fn an_archive_leads_from_name_to_files_by_digests() {
     assert_eq!(files.len(), 5);
 }
 
+/// The names by which containerd 2.4 has the image, of a tree that was imported into it.
+#[test]
+fn an_archive_has_its_identity() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.tar");
+    let one = image(&tree(), &Run::default(), Arch::Amd64).unwrap();
+    write(&one, "example.org/a:1", Arch::Amd64, &path).unwrap();
+    let Identity { chain_id, content } = identity(&path).unwrap();
+    let layer_digest = digest::bytes(layer(&tree()).unwrap());
+    assert_eq!(chain_id, format!("sha256:{layer_digest}"));
+    assert!(content.contains(&layer_digest) && content.contains(&digest::bytes(&one.manifest)));
+    assert_eq!(content.len(), 3);
+    // Of two layers: the example of OCI image-spec's config.md, in its own words.
+    let config = json!({ "rootfs": { "type": "layers", "diff_ids": ["sha256:aa", "sha256:bb"] } }).to_string();
+    let config_digest = digest::bytes(&config);
+    let manifest = json!({ "config": { "digest": format!("sha256:{config_digest}") } }).to_string();
+    let blobs = BTreeMap::from([(config_digest, Content::Bytes(config.into()))]);
+    let two = Image { media_type: MANIFEST.to_owned(), manifest: manifest.into(), blobs };
+    write(&two, "example.org/b:1", Arch::Amd64, &path).unwrap();
+    let above = digest::bytes("sha256:aa sha256:bb");
+    assert_eq!(identity(&path).unwrap().chain_id, format!("sha256:{above}"));
+    std::fs::write(&path, "no archive").unwrap();
+    assert!(identity(&path).unwrap_err().to_string().starts_with("read image archive "));
+}
+
 #[test]
 fn the_same_tree_gives_the_same_bytes() {
     assert_eq!(written(&tree(), &Run::default()), written(&tree(), &Run::default()));

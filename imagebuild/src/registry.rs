@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Takes an image from a registry, by digest only: <https://github.com/opencontainers/distribution-spec>.
 //!
-//! Whatever the registry says, every byte is checked against a digest that leads back to the one in the lock.
+//! Whatever the registry says, every byte is checked against a digest that leads back to the one in the lock. It decides
+//! neither how much is read nor, beyond its own domain, who is asked.
 
 use crate::arch::Arch;
+use crate::http::Limit;
 use crate::oci::{Content, Image};
 use crate::{digest, http, verify};
 use anyhow::{Context, Result, bail};
-use reqwest::StatusCode;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -34,6 +36,8 @@ struct Manifest {
 #[derive(Deserialize)]
 struct Descriptor {
     digest: String,
+    /// Bytes.
+    size: u64,
     platform: Option<Platform>,
 }
 
@@ -71,7 +75,7 @@ pub fn pull(component: &str, image: &str, digest: &str, plain_http: bool, arch: 
     for blob in manifest.layers.iter().chain([&config]) {
         let hex = hex_of(&blob.digest)?;
         let to = scratch.join(hex);
-        repository.blob(&blob.digest, &to)?;
+        repository.blob(blob, &to)?;
         blobs.insert(hex.to_owned(), Content::File(to));
     }
     let media_type = manifest.media_type.unwrap_or_else(|| crate::oci::MANIFEST.to_owned());
@@ -88,7 +92,7 @@ impl Repository<'_> {
     fn manifest(&mut self, digest: &str) -> Result<(Vec<u8>, Manifest)> {
         let url = format!("{}/manifests/{digest}", self.base);
         let mut bytes = Vec::new();
-        http::body(self.get(&url)?, &url, &mut bytes)?;
+        http::body(self.get(&url)?, &url, Limit::JSON, &mut bytes)?;
         let found = format!("sha256:{}", digest::bytes(&bytes));
         verify::expect(self.component, &format!("manifest {url}"), digest, &found)?;
         let manifest: Manifest = serde_json::from_slice(&bytes).with_context(|| format!("read manifest {url}"))?;
@@ -101,10 +105,10 @@ impl Repository<'_> {
         Ok((bytes, manifest))
     }
 
-    fn blob(&mut self, digest: &str, to: &Path) -> Result<()> {
+    fn blob(&mut self, Descriptor { digest, size, .. }: &Descriptor, to: &Path) -> Result<()> {
         let url = format!("{}/blobs/{digest}", self.base);
         let mut file = File::create(to).with_context(|| format!("create {}", to.display()))?;
-        http::body(self.get(&url)?, &url, &mut file)?;
+        http::body(self.get(&url)?, &url, Limit::of(*size), &mut file)?;
         let found = format!("sha256:{}", digest::file(to)?);
         verify::expect(self.component, &format!("layer {url}"), digest, &found)
     }
@@ -116,11 +120,11 @@ impl Repository<'_> {
             return Ok(answer);
         }
         let challenge = answer.headers().get(WWW_AUTHENTICATE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-        let Some(token_url) = token_url(challenge) else {
+        let Some(token_url) = token_url(challenge, url)? else {
             return Ok(answer);
         };
         let mut bytes = Vec::new();
-        http::get(&token_url, &mut bytes).context("ask the registry for an anonymous token")?;
+        http::get(&token_url, Limit::JSON, &mut bytes).context("ask the registry for an anonymous token")?;
         #[derive(Deserialize)]
         struct Token {
             #[serde(alias = "access_token")]
@@ -144,22 +148,52 @@ impl Repository<'_> {
     }
 }
 
-/// The URL of the token that a `Bearer realm="…",service="…",scope="…"` challenge requires.
-fn token_url(challenge: &str) -> Option<String> {
-    let fields = challenge.strip_prefix("Bearer ")?;
+/// The URL of the token that a `Bearer realm="…",service="…",scope="…"` challenge requires; `asked` is what the registry was
+/// asked for.
+///
+/// # Errors
+/// When the token server is neither the registry itself nor, by TLS, of the same domain.
+fn token_url(challenge: &str, asked: &str) -> Result<Option<String>> {
+    let Some(fields) = challenge.strip_prefix("Bearer ") else { return Ok(None) };
     let field = |name: &str| {
         let start = fields.find(&format!("{name}=\""))? + name.len() + 2;
         fields[start..].split('"').next()
     };
-    let mut url = reqwest::Url::parse(field("realm")?).ok()?;
+    let realm = field("realm").and_then(|realm| Url::parse(realm).ok());
+    let (Some(mut url), Ok(registry)) = (realm, Url::parse(asked)) else { return Ok(None) };
+    if !may_ask(&registry, &url) {
+        bail!("ask registry {} for a token: its token server {} is another one's", server(&registry), server(&url));
+    }
     for name in ["service", "scope"] {
         if let Some(value) = field(name) {
             url.query_pairs_mut().append_pair(name, value);
         }
     }
-    Some(url.into())
+    Ok(Some(url.into()))
+}
+
+/// Whether a registry may name `realm` as its token server, as `auth.docker.io` is that of `registry-1.docker.io`.
+fn may_ask(registry: &Url, realm: &Url) -> bool {
+    if registry.origin() == realm.origin() {
+        return true;
+    }
+    let (Some(own), Some(other)) = (registry.domain(), realm.domain()) else { return false };
+    // What is above the registry; a name of two parts has nothing above it but a public suffix.
+    let domain = own.split_once('.').map(|(_, above)| above).filter(|above| above.contains('.')).unwrap_or(own);
+    let below = other.strip_suffix(domain).is_some_and(|front| front.is_empty() || front.ends_with('.'));
+    below && realm.scheme() == "https" && realm.port().is_none()
+}
+
+/// `host` or `host:port`, for messages.
+fn server(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or(host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 #[cfg(test)]
 #[path = "registry_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "registry_limit_tests.rs"]
+mod limit_tests;

@@ -186,10 +186,31 @@ fn an_image_without_the_architecture_is_refused() {
 fn a_registry_that_requires_a_token_names_the_token_server() {
     let challenge = r#"Bearer realm="https://auth.example.org/token",service="reg",scope="repository:a/b:pull""#;
     assert_eq!(
-        token_url(challenge).unwrap(),
+        token_url(challenge, "https://registry-1.example.org/v2/").unwrap().unwrap(),
         "https://auth.example.org/token?service=reg&scope=repository%3Aa%2Fb%3Apull"
     );
-    assert_eq!(token_url("Basic realm=\"x\""), None);
+    assert_eq!(token_url("Basic realm=\"x\"", "https://a.example").unwrap(), None);
+}
+
+#[test]
+fn s18_a_token_server_is_the_registrys_own() {
+    let may = |registry: &str, realm: &str| may_ask(&Url::parse(registry).unwrap(), &Url::parse(realm).unwrap());
+    assert!(may("https://quay.io/v2/x", "https://quay.io/v2/auth"));
+    assert!(may("https://ghcr.io/v2/x", "https://ghcr.io/token"));
+    assert!(may("https://registry-1.docker.io/v2/x", "https://auth.docker.io/token"));
+    assert!(may("http://127.0.0.1:5000/v2/x", "http://127.0.0.1:5000/token"));
+    for (registry, realm) in [
+        ("https://registry-1.docker.io/v2/x", "http://auth.docker.io/token"),
+        ("https://registry-1.docker.io/v2/x", "https://auth.docker.io:8443/token"),
+        ("https://registry-1.docker.io/v2/x", "https://notdocker.io/token"),
+        ("https://quay.io/v2/x", "https://evil.io/token"),
+        ("https://quay.io/v2/x", "https://127.0.0.1/token"),
+        ("https://10.0.0.1/v2/x", "https://10.0.0.2/token"),
+        ("https://10.0.0.1/v2/x", "http://169.254.169.254/latest"),
+        ("http://127.0.0.1:5000/v2/x", "http://127.0.0.1:22/"),
+    ] {
+        assert!(!may(registry, realm), "{registry} {realm}");
+    }
 }
 
 #[test]

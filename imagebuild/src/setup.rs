@@ -104,10 +104,8 @@ pub fn install(goal: Goal) -> Result<()> {
         sshd()?;
         wpa_supplicant()?;
     }
-    if routes()?.iter().any(|r| !matches!(r, toolchain::Route::Cross(_))) {
-        toolchain::zig()?;
-    }
-    Ok(())
+    routes()?;
+    toolchain::zig().map(drop)
 }
 
 /// Directory to add to PATH for Debian's container registry, which tests pull from; `None` where it is installed.

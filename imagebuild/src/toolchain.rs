@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How static musl binaries are made on this machine: probes the tools, chooses a route and reports it.
 //!
-//! Three routes, in this order: the musl target that rustup installed; `cross`, where a container engine really
-//! answers; the standard library built from its sources, which needs nothing but Debian packages. The first and
-//! the last let zig compile and link C, from a pinned wheel kept in the cache.
+//! Two routes, in this order: the musl target that rustup installed; the standard library built from its sources, which
+//! needs nothing but Debian packages. Both let zig compile and link C, from a pinned wheel kept in the cache.
 
 use crate::{cache, cmd, digest, repo};
 use anyhow::{Context, Result, bail};
@@ -15,8 +14,6 @@ use std::process::Command;
 pub const MIN_RUST: (u32, u32) = (1, 90);
 /// What pip installs, every wheel with its digest.
 pub(crate) const WHEELS: &str = include_str!("../tools/requirements.txt");
-/// A container engine that does not answer within this many seconds does not run.
-const ENGINE_SECONDS: &str = "10";
 
 /// A compiler that carries the sources of its standard library.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,10 +33,6 @@ pub struct Probe {
     pub targets: Vec<String>,
     /// Version of the active compiler, empty when there is none.
     pub version: String,
-    /// Whether `cross` is installed.
-    pub cross: bool,
-    /// The container engine that answered, `docker` or `podman`.
-    pub engine: Option<String>,
     /// A compiler with the sources of its standard library.
     pub sources: Option<Rust>,
 }
@@ -49,8 +42,6 @@ pub struct Probe {
 pub enum Route {
     /// The active compiler has the target; zig links. Holds the compiler's version.
     Target(String),
-    /// `cross` in this container engine.
-    Cross(String),
     /// The standard library is built too, by this compiler; zig links.
     BuildStd(Rust),
 }
@@ -59,7 +50,6 @@ impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Route::Target(version) => write!(f, "{version} with its installed musl target, linked by zig"),
-            Route::Cross(engine) => write!(f, "cross in {engine}"),
             Route::BuildStd(rust) => {
                 write!(f, "{} with the standard library built from source, linked by zig", rust.version)
             }
@@ -72,17 +62,13 @@ pub fn choose(probe: &Probe, triple: &str) -> Option<Route> {
     if probe.targets.iter().any(|t| t == triple) {
         return Some(Route::Target(probe.version.clone()));
     }
-    match (&probe.engine, &probe.sources) {
-        (Some(engine), _) if probe.cross => Some(Route::Cross(engine.clone())),
-        (_, Some(rust)) => Some(Route::BuildStd(rust.clone())),
-        _ => None,
-    }
+    probe.sources.clone().map(Route::BuildStd)
 }
 
-/// Probes this machine. Asks a container engine only where `cross` is installed.
+/// Probes this machine.
 pub fn probe() -> Result<Probe> {
     let root = repo::root()?;
-    let mut probe = Probe { cross: cmd::found("cross"), ..Probe::default() };
+    let mut probe = Probe::default();
     if let Some((version, sysroot)) = compiler(Path::new("rustc"), &root) {
         probe.targets = installed_targets(&sysroot);
         if has_sources(&sysroot) {
@@ -98,9 +84,6 @@ pub fn probe() -> Result<Probe> {
             probe.sources = Some(Rust { rustc, cargo, version });
         }
     }
-    if probe.cross {
-        probe.engine = ["docker", "podman"].into_iter().find(|e| engine_answers(e)).map(str::to_owned);
-    }
     Ok(probe)
 }
 
@@ -109,8 +92,8 @@ pub fn route(triple: &str) -> Result<Route> {
     match choose(&probe()?, triple) {
         Some(route) => Ok(route),
         None => bail!(
-            "find a tool chain for {triple}: run `make setup`, or `rustup target add {triple}`, \
-             or install cross and start a container engine"
+            "find a tool chain for {triple}: run `rustup target add {triple}`, or `imagebuild setup --for check`, which \
+             installs one"
         ),
     }
 }
@@ -146,11 +129,6 @@ fn has_sources(sysroot: &Path) -> bool {
     sysroot.join("lib/rustlib/src/rust/library/std/Cargo.toml").is_file()
 }
 
-/// Whether the engine's service answers; the client alone proves nothing.
-fn engine_answers(engine: &str) -> bool {
-    cmd::found(engine) && cmd::run(Command::new("timeout").args([ENGINE_SECONDS, engine, "info"])).is_ok()
-}
-
 /// Removes what an outer cargo, rustup or make put into the environment.
 pub fn clean(command: &mut Command) -> &mut Command {
     for (key, _) in std::env::vars_os() {
@@ -173,20 +151,8 @@ const TABLES_OFF: (&str, &str) = ("-Cforce-unwind-tables=no", "-fno-asynchronous
 
 /// A command that builds for `triple` by `route`; the caller adds package, profile and target directory.
 pub fn command(route: &Route, triple: &str) -> Result<Command> {
-    let (mut command, zig) = match route {
-        Route::Cross(engine) => {
-            let mut c = Command::new("cross");
-            clean(&mut c).env("CROSS_CONTAINER_ENGINE", engine).arg("build");
-            return Ok({
-                c.args(["--target", triple]);
-                c
-            });
-        }
-        Route::Target(_) | Route::BuildStd(_) => {
-            let tools = zig()?;
-            (Command::new(tools.join("bin/cargo-zigbuild")), tools.join("ziglang/zig"))
-        }
-    };
+    let tools = zig()?;
+    let (mut command, zig) = (Command::new(tools.join("bin/cargo-zigbuild")), tools.join("ziglang/zig"));
     let cache = cache::dir()?;
     let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", triple.to_uppercase().replace('-', "_"));
     clean(&mut command)
@@ -259,8 +225,6 @@ mod tests {
         Probe {
             targets: vec!["x86_64-unknown-linux-gnu".into(), ARM.into()],
             version: "rustc 1.95.0".into(),
-            cross: true,
-            engine: Some("podman".into()),
             sources: Some(rust()),
         }
     }
@@ -272,19 +236,18 @@ mod tests {
 
     #[test]
     fn a_target_counts_only_for_itself() {
-        assert_eq!(choose(&everything(), "x86_64-unknown-linux-musl"), Some(Route::Cross("podman".into())));
+        assert_eq!(choose(&everything(), "x86_64-unknown-linux-musl"), Some(Route::BuildStd(rust())));
     }
 
+    /// A container image by its tag is whatever its registry says today.
     #[test]
-    fn cross_needs_an_engine_that_answers() {
-        let no_engine = Probe { targets: vec![], engine: None, ..everything() };
-        assert_eq!(choose(&no_engine, ARM), Some(Route::BuildStd(rust())));
-    }
-
-    #[test]
-    fn an_engine_alone_is_not_cross() {
-        let no_cross = Probe { targets: vec![], cross: false, ..everything() };
-        assert_eq!(choose(&no_cross, ARM), Some(Route::BuildStd(rust())));
+    fn s14_no_route_builds_in_a_container_image() {
+        let sources = [include_str!("toolchain.rs"), include_str!("device.rs"), include_str!("setup.rs")].concat();
+        let code = sources.split("#[cfg(test)]").next().unwrap();
+        for word in ["docker", "podman", "Command::new(\"cross\")"] {
+            assert!(!code.contains(word), "{word}");
+        }
+        assert!(!repo::root().unwrap().join("Cross.toml").exists());
     }
 
     #[test]
@@ -306,7 +269,6 @@ mod tests {
             Route::BuildStd(rust()).to_string(),
             "rustc 1.96.0 with the standard library built from source, linked by zig"
         );
-        assert_eq!(Route::Cross("docker".into()).to_string(), "cross in docker");
         assert_eq!(
             Route::Target("rustc 1.95.0".into()).to_string(),
             "rustc 1.95.0 with its installed musl target, linked by zig"

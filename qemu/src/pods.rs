@@ -112,7 +112,7 @@ pub fn pulled(plane: &ControlPlane) -> Result<Vec<String>> {
 
 fn ask(url: &str) -> Result<Answer> {
     let mut body = Vec::new();
-    imagebuild::http::get(url, &mut body)?;
+    imagebuild::http::get(url, imagebuild::http::Limit::JSON, &mut body)?;
     serde_json::from_slice(&body).with_context(|| format!("parse the answer of {url}"))
 }
 

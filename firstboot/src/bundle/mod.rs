@@ -78,6 +78,11 @@ pub struct Image {
     pub sha256: String,
     /// The compressed form.
     pub blob: Blob,
+    /// `sha256:` and hex over the unpacked layers: what containerd calls the image's snapshot (OCI image-spec, config.md,
+    /// "Layer ChainID").
+    pub chain_id: String,
+    /// Hex SHA-256 of each blob in the archive: manifest, config and layers.
+    pub content: Vec<String>,
     /// Component in `components.lock` that provides it.
     pub component: String,
     /// That component's version.

@@ -1,17 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What tells a damaged state of containerd from a runtime that is only slow, stopped or set up wrongly: systemd, containerd's
-//! log of this boot, and a few files. Only looks.
+//! own fatal messages of this boot, and what is on the disk of the bundle's images. Only looks.
+//!
+//! Nothing counts that a pod's author, a registry or a client of the runtime can make: their images, their blobs, and the
+//! names, addresses and answers of theirs that containerd logs.
 
 use super::RUNTIME;
+use crate::bundle::Manifest;
+use crate::bundle::installed::CURRENT;
 use crate::fault::Fault;
 use crate::host::Host;
 use crate::paths::CONTAINERD_ROOT;
 use anyhow::Result;
 
-/// What containerd 2.x logs when bbolt finds its file torn: as an error, which leaves containerd running without CRI, or in
-/// the stack of a panic. The last one is of a snapshotter whose data base is empty.
-const SIGNS: [&str; 5] =
-    ["invalid database", "checksum error", "file size too small", "go.etcd.io/bbolt", "missing parent"];
+/// What bbolt says when it finds its file torn, at the end of an error (go.etcd.io/bbolt, errors.go and db.go).
+const TORN: [&str; 3] = ["invalid database", "checksum error", "file size too small"];
+/// What the snapshotter says when its data base lacks what the other one refers to (core/snapshots/storage/bolt.go). Counts
+/// only in the failure of an import of the bundle's own images: a log line with it has names that others choose.
+const PARENT: &str = "missing parent";
+/// A line of the stack of a panic, which nothing indents or quotes.
+const STACK: &str = "go.etcd.io/bbolt.";
+/// How the names of containerd's plugins begin, several of which keep a data base. They are compiled in.
+const PLUGIN: &str = "io.containerd.";
+/// The key of the view by which containerd is asked for a layer; containerd collects one that is left over.
+const VIEW: &str = "firstboot-pause";
 /// So many starts by systemd after the first are no accident.
 const RESTARTS: u32 = 2;
 
@@ -50,48 +62,139 @@ fn log(host: &Host) -> String {
 
 /// Why containerd's state is damaged, by its own word in this boot.
 pub(crate) fn sign(host: &Host) -> Option<String> {
-    sign_in(&log(host))
+    log(host).lines().find_map(fatal).map(|sign| format!("it says \"{sign}\""))
 }
 
-fn sign_in(text: &str) -> Option<String> {
-    SIGNS.iter().find(|sign| text.contains(**sign)).map(|sign| format!("it says \"{sign}\""))
+/// What a line of the log says of a torn data base: in a message by which containerd ends, or goes on without the plugin that
+/// keeps it, or in the stack of a panic.
+fn fatal(line: &str) -> Option<&'static str> {
+    if line.starts_with(STACK) {
+        return Some(STACK.trim_end_matches('.'));
+    }
+    // What main.go prints before it ends.
+    if let Some(error) = line.strip_prefix("containerd: ") {
+        return torn(error);
+    }
+    // Any other line without a time is not of containerd's logger.
+    let value = |key: &str| fields(line).find(|(k, _)| *k == key).map(|(_, value)| value);
+    value("time")?;
+    let (level, error) = (value("level")?, value("error"));
+    let plugin = value("msg") == Some("failed to load plugin") && value("id").is_some_and(|id| id.starts_with(PLUGIN));
+    match level {
+        "fatal" | "panic" => error.or_else(|| value("msg")).and_then(torn),
+        "warning" | "error" if plugin => error.and_then(torn),
+        _ => None,
+    }
 }
 
-/// A torn file that keeps images of the bundle from being imported again, or pods from starting.
-fn torn_blob(host: &Host) -> Result<Option<String>> {
+/// What bbolt said, where that is the cause of an error: its last part.
+fn torn(error: &str) -> Option<&'static str> {
+    let cause = error.rsplit(": ").next().unwrap_or(error);
+    // `file size too small 100`
+    TORN.into_iter()
+        .find(|sign| cause.strip_prefix(sign).is_some_and(|r| r.bytes().all(|b| b" 0123456789".contains(&b))))
+}
+
+/// The fields of a line of logrus's text format (TextFormatter.printColored is never used: the output is no terminal). A
+/// value that is not a plain word is quoted, and quotation marks in it are escaped, so no value holds another field.
+fn fields(line: &str) -> impl Iterator<Item = (&str, &str)> {
+    let mut rest = line;
+    std::iter::from_fn(move || {
+        let (key, value) = rest.trim_start().split_once('=')?;
+        let end = match value.strip_prefix('"') {
+            Some(quoted) => {
+                let mut escaped = false;
+                1 + quoted.find(|c| {
+                    let ends = c == '"' && !escaped;
+                    escaped = c == '\\' && !escaped;
+                    ends
+                })?
+            }
+            None => value.find(' ').unwrap_or(value.len()),
+        };
+        let (found, after) = value.split_at(end);
+        rest = after.strip_prefix('"').unwrap_or(after);
+        Some((key, found.strip_prefix('"').unwrap_or(found)))
+    })
+}
+
+/// A torn file that keeps images of the bundle from being imported again, or pods from starting. Blobs of other images are
+/// other programs' data, and that of no content is whole.
+fn torn_blob(host: &Host, bundle: &Manifest) -> Result<Option<String>> {
     let directory = format!("{CONTAINERD_ROOT}/io.containerd.content.v1.content/blobs/sha256");
-    let empty = |path: &String| Ok::<_, anyhow::Error>(host.size_and_mode(path)?.is_some_and(|(size, _)| size == 0));
-    for blob in host.list(&directory)? {
-        if empty(&format!("{directory}/{blob}"))? {
+    for blob in bundle.images.iter().flat_map(|image| &image.content).filter(|blob| *blob != NOTHING) {
+        if host.size_and_mode(&format!("{directory}/{blob}"))?.is_some_and(|(size, _)| size == 0) {
             return Ok(Some(format!("blob {blob} is empty")));
         }
     }
     Ok(None)
 }
 
+/// SHA-256 of no bytes.
+const NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
 /// Why no pod starts, where the runtime knows the pause image: that is one file in one layer, torn, or gone with the
-/// snapshotter's data base. Containerd is asked only where that layer is not found: it may lie elsewhere.
-///
-/// An import that was cut off leaves what it had unpacked, torn, beside the layer of the next import. Containerd numbers
-/// them, and makes one only while it has none, so the last one counts.
-pub(crate) fn torn_pause(host: &Host, image: &str) -> Result<Option<String>> {
+/// snapshotter's data base. Only the layer that containerd has for the bundle's own pause image counts, by the digest of its
+/// content. It is asked for that only where some layer looks like a torn one, or none like a whole one.
+pub(crate) fn torn_pause(host: &Host, bundle: &Manifest) -> Result<Option<String>> {
     let directory = format!("{CONTAINERD_ROOT}/io.containerd.snapshotter.v1.overlayfs/snapshots");
-    let mut last: Option<(u64, u64, String)> = None;
+    let size =
+        |layer: &str| Ok::<_, anyhow::Error>(host.size_and_mode(&format!("{layer}/pause"))?.map(|(size, _)| size));
+    let (mut whole, mut torn) = (false, false);
     for snapshot in host.list(&directory)? {
-        let Ok(number) = snapshot.parse() else { continue };
         let layer = format!("{directory}/{snapshot}/fs");
-        let Some((size, _)) = host.size_and_mode(&format!("{layer}/pause"))? else { continue };
-        if host.list(&layer)? == ["pause"] {
-            last = last.max(Some((number, size, layer)));
+        if let Some(size) = size(&layer)?
+            && host.list(&layer)? == ["pause"]
+        {
+            (whole, torn) = (whole || size > 0, torn || size == 0);
         }
     }
-    Ok(match last {
-        Some((_, 0, layer)) => Some(format!("the pause image's program in {layer} is empty")),
-        Some(_) => None,
-        None => log(host)
-            .contains(&format!("The image {image} is not unpacked"))
-            .then(|| "the pause image's layer is gone".to_owned()),
+    let pause = bundle.images.iter().find(|image| image.name == bundle.sandbox_image);
+    let Some(pause) = pause.filter(|_| torn || !whole) else { return Ok(None) };
+    Ok(match layer_of(host, &pause.chain_id) {
+        Layer::At(layer) if layer.starts_with(&directory) => match size(&layer)? {
+            Some(size) if size > 0 => None,
+            _ => Some(format!("the pause image's program in {layer} is empty")),
+        },
+        Layer::Gone => Some("the pause image's layer is gone".to_owned()),
+        Layer::Torn(sign) => Some(format!("it says \"{sign}\"")),
+        Layer::At(_) | Layer::Unknown => None,
     })
+}
+
+/// Where a layer is.
+enum Layer {
+    At(String),
+    Gone,
+    /// The data base that says so is torn.
+    Torn(&'static str),
+    /// containerd does not say, or not in words that are known.
+    Unknown,
+}
+
+/// Asks containerd's snapshotter for the directory of a layer. That takes a read-only view of it, which is removed again:
+/// nothing else tells where a layer is. A view is no effect on this device: containerd collects what is left over.
+fn layer_of(host: &Host, chain_id: &str) -> Layer {
+    let ctr = format!("{CURRENT}/bin/ctr");
+    let head = [&ctr, "--namespace", "k8s.io", "--timeout", "10s", "snapshots", "--snapshotter", "overlayfs"];
+    let run = |tail: &[&str]| host.sys().run(&[&head, tail].concat(), None);
+    // Of an earlier boot that was cut off here.
+    let _ = run(&["remove", VIEW]);
+    let said = run(&["view", "--target", "/", VIEW, chain_id]);
+    let _ = run(&["remove", VIEW]);
+    match said {
+        // `mount -t bind DIRECTORY / -o ro,rbind`
+        Ok(text) => text.split_whitespace().nth(3).map_or(Layer::Unknown, |layer| Layer::At(layer.to_owned())),
+        Err(error) => {
+            let text = format!("{error:#}");
+            let gone = text.ends_with(&format!("parent snapshot {chain_id} does not exist: not found"));
+            match torn(&text) {
+                Some(sign) => Layer::Torn(sign),
+                None if gone => Layer::Gone,
+                None => Layer::Unknown,
+            }
+        }
+    }
 }
 
 /// Why a runtime that does not answer has to be set aside; none where nothing says that its state is to blame.
@@ -102,10 +205,63 @@ pub(crate) fn damage(host: &Host) -> Result<Option<String>> {
     })
 }
 
-/// Why images could not be imported, where the runtime's state is to blame.
-pub(crate) fn damage_by(host: &Host, fault: &Fault) -> Result<Option<String>> {
-    match sign_in(&fault.to_string()).or_else(|| sign(host)) {
+/// Why the bundle's images could not be imported, where the runtime's state is to blame.
+pub(crate) fn damage_by(host: &Host, bundle: &Manifest, fault: &Fault) -> Result<Option<String>> {
+    let text = fault.to_string();
+    let said =
+        TORN.into_iter().chain([PARENT]).find(|sign| text.contains(sign)).map(|sign| format!("it says \"{sign}\""));
+    match said.or_else(|| sign(host)) {
         Some(why) => Ok(Some(why)),
-        None => torn_blob(host),
+        None => torn_blob(host, bundle),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What containerd 2.4 logged with a data base that was cut short, and lines of other versions of the same message.
+    #[test]
+    fn its_own_fatal_messages_are_known() {
+        let time = "time=\"2026-11-28T17:57:45.861484860Z\"";
+        for (line, sign) in [
+            (
+                format!(
+                    "{time} level=warning msg=\"failed to load plugin\" error=\"invalid database\" \
+                     id=io.containerd.metadata.v1.bolt type=io.containerd.metadata.v1"
+                ),
+                "invalid database",
+            ),
+            (
+                format!(
+                    "{time} level=error msg=\"failed to load plugin\" error=\"open: \\\"x\\\": checksum error\" \
+                     id=io.containerd.snapshotter.v1.overlayfs type=io.containerd.snapshotter.v1"
+                ),
+                "checksum error",
+            ),
+            (format!("{time} level=fatal msg=\"run CRI\" error=\"file size too small 100\""), "file size too small"),
+            ("containerd: load required plugin x: checksum error".to_owned(), "checksum error"),
+            ("go.etcd.io/bbolt.(*Tx).page(0xbc131a4b9a0?, 0xbc131db8600?)".to_owned(), "go.etcd.io/bbolt"),
+        ] {
+            assert_eq!(fatal(&line), Some(sign), "{line}");
+        }
+        // The same error of another plugin, one without a time, and one whose cause is another.
+        for line in [
+            format!("{time} level=warning msg=\"failed to load plugin\" error=\"invalid database\" id=example"),
+            "level=fatal error=\"checksum error\"".to_owned(),
+            format!("{time} level=fatal error=\"checksum error: no space left on device\""),
+            format!("{time} level=fatal error=\"checksum errors\""),
+        ] {
+            assert_eq!(fatal(&line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn s06_a_value_holds_no_other_field() {
+        let line = r#"a=1 b="x level=fatal \"c=2\" \\" d="" e=z"#;
+        let found: Vec<_> = fields(line).collect();
+        assert_eq!(found, [("a", "1"), ("b", r#"x level=fatal \"c=2\" \\"#), ("d", ""), ("e", "z")]);
+        assert_eq!(fields("a=\"open level=fatal").count(), 0);
+        assert_eq!(fields("no field").count(), 0);
     }
 }

@@ -18,8 +18,11 @@ use std::io::{self, Seek};
 /// wrote earlier: an import that was cut off may leave an image's name, with which it begins, and a layer that is torn.
 pub(crate) fn complete(host: &Host, bundle: &Installed, missing: &[String]) -> Result<Option<String>, Fault> {
     match import(host, &named(bundle, missing)) {
-        Ok(()) => damage::torn_pause(host, &bundle.manifest.sandbox_image).owned_by(Owner::Host),
-        Err(fault) => damage::damage_by(host, &fault).owned_by(Owner::Host)?.map_or(Err(fault), |why| Ok(Some(why))),
+        Ok(()) => damage::torn_pause(host, &bundle.manifest).owned_by(Owner::Host),
+        Err(fault) => {
+            let why = damage::damage_by(host, &bundle.manifest, &fault).owned_by(Owner::Host)?;
+            why.map_or(Err(fault), |why| Ok(Some(why)))
+        }
     }
 }
 

@@ -77,7 +77,8 @@ mod tests {
 
     #[test]
     fn a_damaged_runtime_is_not_waited_for_and_a_slow_one_is() {
-        let (found, waited) = silent("ActiveState=activating\nNRestarts=3\n", "level=fatal error=\"checksum error\"");
+        let (found, waited) =
+            silent("ActiveState=activating\nNRestarts=3\n", "time=\"x\" level=fatal error=\"checksum error\"");
         assert_eq!((found.unwrap().as_deref(), waited), (Some("it says \"checksum error\""), LOOK));
         let (found, waited) = silent("ActiveState=activating\nNRestarts=0\n", "level=info msg=starting");
         assert!(found.unwrap_err().to_string().starts_with(SILENT));

@@ -24,6 +24,12 @@ use std::rc::Rc;
 const PAUSE: &str = "registry.k8s.io/pause:3.10.2";
 const PROXY: &str = "registry.k8s.io/kube-proxy:v1.36.3";
 const LAYER: &str = "var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/1/fs/pause";
+const LAYERS: &str = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots";
+const CHAIN: &str = "sha256:c6de179502e0825045ba010d36ea56e84be84ccaf0405e9e582fbf59fa0e3d95";
+/// SHA-256 of no bytes.
+const NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+const SNAPSHOTS: &str =
+    "/opt/firstboot/current/bin/ctr --namespace k8s.io --timeout 10s snapshots --snapshotter overlayfs";
 const SHOW: &str = "systemctl show --property=ActiveState,NRestarts containerd.service";
 const LOG: &str = "journalctl --quiet --no-pager --boot --unit=containerd.service --output=cat --lines=2000";
 const IMPORT: &str = "/opt/firstboot/current/bin/ctr --namespace k8s.io images import --local -";
@@ -39,6 +45,8 @@ struct Device {
     /// What systemd says of containerd, and what containerd has logged in this boot.
     unit: Rc<RefCell<String>>,
     log: Rc<RefCell<String>>,
+    /// Which snapshot containerd has for the bundle's pause image, if it has one.
+    own: Rc<RefCell<Option<u64>>>,
     /// Why imports fail, if they do.
     refuses: Rc<RefCell<Option<&'static str>>>,
 }
@@ -57,6 +65,8 @@ impl Device {
             size: 7,
             sha256: hex(&Sha256::digest(b"archive")),
             blob: blob.clone(),
+            chain_id: CHAIN.into(),
+            content: vec!["abc".into(), NOTHING.into()],
             component: "pause".into(),
             version: "3.10.2".into(),
         };
@@ -75,7 +85,8 @@ impl Device {
         );
         let boot = formatted_for_tests(&disk.path().join("boot.img"), 0, 16 << 20).unwrap();
         let text = |text: &str| Rc::new(RefCell::new(text.to_owned()));
-        let device = Device { boot, unit: text(RUNS), log: text(""), refuses: Rc::default(), disk };
+        let own = Rc::new(RefCell::new(Some(1)));
+        let device = Device { boot, unit: text(RUNS), log: text(""), own, refuses: Rc::default(), disk };
         device.another_boot("1");
         let (host, _) = device.on();
         for unit in [RUNTIME, KUBELET] {
@@ -111,14 +122,25 @@ impl Device {
     fn on(&self) -> (Host, Rc<Recorded>) {
         let (fake, seen) = Fake::new();
         let (root, unit, log, refuses) = (self.root(), self.unit.clone(), self.log.clone(), self.refuses.clone());
+        let own = self.own.clone();
         let fake = fake.answering(move |argv| {
             match argv {
                 ["systemctl", "show", ..] => return Some(Ok(unit.borrow().clone())),
                 ["journalctl", ..] => return Some(Ok(log.borrow().clone())),
                 ["systemctl", "stop", RUNTIME] => drop(unit.replace("ActiveState=inactive\nNRestarts=0\n".to_owned())),
                 ["systemctl", "start", RUNTIME] => {
+                    own.replace(Some(1));
                     std::fs::create_dir_all(root.join("var/lib/containerd")).unwrap();
                     unit.replace(RUNS.to_owned());
+                }
+                // In the words of containerd 2.4.
+                [.., "view", "--target", "/", "firstboot-pause", CHAIN] => {
+                    return Some(match *own.borrow() {
+                        Some(number) => Ok(format!("mount -t bind {LAYERS}/{number}/fs / -o ro,rbind\n")),
+                        None => Err(anyhow::anyhow!(
+                            "run ctr: exit status: 1: ctr: parent snapshot {CHAIN} does not exist: not found"
+                        )),
+                    });
                 }
                 [.., "import", "--local", "-"] => match *refuses.borrow() {
                     Some(why) if root.join("var/lib/containerd/old").exists() => {
@@ -280,28 +302,30 @@ fn a_panic_again_and_again_and_an_empty_pause_are_damage_too() {
     device.settle(None).0.unwrap();
     assert_eq!(device.past(), Some((1, Stage::Rebuilt)));
     device.another_boot("2");
-    let layer = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots";
     // An empty file of that name that is not containerd's does no harm.
-    device.put(&format!("{layer}/7/fs/pause"));
-    device.put(&format!("{layer}/7/fs/other"));
+    device.put(&format!("{LAYERS}/7/fs/pause"));
+    device.put(&format!("{LAYERS}/7/fs/other"));
     device.settle(None).0.unwrap();
     assert_eq!(device.past(), Some((1, Stage::Rebuilt)));
-    device.put(&format!("{layer}/8/fs/pause"));
+    device.put(&format!("{LAYERS}/8/fs/pause"));
+    device.own.replace(Some(8));
     let (done, seen) = device.settle(None);
     done.unwrap();
-    let line = format!("damaged (the pause image's program in {layer}/8/fs is empty): it is set aside");
+    let line = format!("damaged (the pause image's program in {LAYERS}/8/fs is empty): it is set aside");
     assert!(seen.lines.take()[0].contains(&line));
     // Of several only the last is kept.
     assert_eq!(device.past(), Some((2, Stage::Rebuilt)));
     assert!(device.has("/var/lib/containerd.set-aside-2") && !device.has("/var/lib/containerd.set-aside-1"));
-    // Another snapshotter keeps it elsewhere; one whose data base was lost says so.
+    // No layer looks like it: the snapshotter's data base is lost. That containerd does not answer is no damage.
     device.another_boot("3");
     std::fs::remove_file(device.root().join(LAYER)).unwrap();
-    assert_eq!(device.settle(None).1.commands.take(), [SHOW, LOG]);
-    device.log.replace(format!("level=warning msg=\"The image {PAUSE} is not unpacked.\""));
-    assert!(
-        device.settle(None).1.lines.take()[0].contains("damaged (the pause image's layer is gone): it is set aside")
-    );
+    device.own.replace(None);
+    let (done, seen) = device.settle(None);
+    done.unwrap();
+    let ask = format!("{SNAPSHOTS} view --target / firstboot-pause {CHAIN}");
+    let remove = format!("{SNAPSHOTS} remove firstboot-pause");
+    assert_eq!(seen.commands.take()[..4], [SHOW, &remove, &ask, &remove]);
+    assert!(seen.lines.take()[0].contains("damaged (the pause image's layer is gone): it is set aside"));
     assert_eq!(device.past(), Some((3, Stage::Rebuilt)));
 }
 
@@ -309,19 +333,26 @@ fn a_panic_again_and_again_and_an_empty_pause_are_damage_too() {
 #[test]
 fn half_a_layer_beside_a_whole_one_is_no_damage() {
     let device = Device::new();
-    let layers = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots";
+    let layers = LAYERS;
     device.put(&format!("/{LAYER}"));
     put_for_tests(&device.root(), &format!("{}/10/fs/pause", &layers[1..]), "program");
     device.put(&format!("{layers}/9/fs/pause"));
+    device.own.replace(Some(10));
     let (done, seen) = device.settle(Some(0));
     done.unwrap();
-    assert_eq!((seen.commands.take(), seen.lines.take()), (vec![SHOW.to_owned()], vec![]));
+    let asked =
+        ["remove firstboot-pause", &format!("view --target / firstboot-pause {CHAIN}"), "remove firstboot-pause"];
+    let asked = asked.map(|words| format!("{SNAPSHOTS} {words}"));
+    let shown = |commands: &[&str]| -> Vec<String> { commands.iter().map(|c| (*c).to_owned()).collect() };
+    assert_eq!(seen.commands.take(), [&shown(&[SHOW])[..], &asked].concat());
+    assert!(seen.lines.take().is_empty());
     // The import that was cut off had given the image its name already: the other images are imported, it is not.
     device.put(&format!("{layers}/11/fs/pause"));
+    device.own.replace(Some(11));
     device.put("/var/lib/containerd/collected");
     let (done, seen) = device.settle(None);
     done.unwrap();
-    assert_eq!(seen.commands.take(), [&[SHOW, IMPORT][..], &STEPS].concat());
+    assert_eq!(seen.commands.take(), [&shown(&[SHOW, IMPORT])[..], &asked, &shown(&STEPS)].concat());
     let lines = seen.lines.take();
     assert_eq!(lines[0], format!("firstboot: the runtime lacks {PROXY}: imported again"));
     let why = format!("the pause image's program in {layers}/11/fs is empty");
@@ -406,7 +437,7 @@ fn a_device_that_is_not_sealed_yet_takes_the_same_steps() {
     device.unit.replace(PANICS.to_owned());
     let (host, seen) = device.on();
     assert_eq!(damage(&host).unwrap(), None);
-    device.log.replace("level=fatal error=\"checksum error\"".to_owned());
+    device.log.replace("time=\"x\" level=fatal error=\"checksum error\"".to_owned());
     let why = damage(&host).unwrap().unwrap();
     assert_eq!(why, "it says \"checksum error\"");
     seen.commands.take();
@@ -417,7 +448,8 @@ fn a_device_that_is_not_sealed_yet_takes_the_same_steps() {
     // A full disk, which has no room for images, is no damage.
     device.log.replace(String::new());
     let full = Fault::new(Code::Host, "import image x: no space left on device");
-    assert_eq!(damage_by(&host, &full).unwrap(), None);
+    let bundle = Installed::read(&host).unwrap();
+    assert_eq!(damage_by(&host, &bundle.manifest, &full).unwrap(), None);
 }
 
 #[test]
@@ -457,3 +489,6 @@ fn a_cut_before_any_effect_ends_in_the_same_state() {
         assert!(cuts > 15, "only {cuts} cuts");
     }
 }
+
+#[path = "repair_attack_tests.rs"]
+mod attacks;

@@ -8,7 +8,7 @@ use crate::host::fake::Fake;
 use crate::host::kept::RECEIPT;
 use crate::host::{Host, fill};
 use crate::journal::facts::Fact;
-use crate::journal::{JOURNAL, JOURNAL_COPY, Journal, Record};
+use crate::journal::{Effect, JOURNAL, JOURNAL_COPY, Journal, Record};
 use crate::reset::tests as reset;
 use std::collections::BTreeSet;
 use std::fs;
@@ -387,4 +387,64 @@ fn each_kind_of_flush_calls_the_kernel() {
     super::file_system(ResetErase, &pipe).unwrap();
     let path = fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH).open("/").unwrap();
     assert_eq!(error(super::file_system(ResetErase, &path)), Some(libc::EBADF));
+}
+
+/// A card that was stolen: no block of it has a secret that firstboot has replaced or removed.
+fn s19(secrets: &[(&str, u32)], work: impl FnOnce(&Host)) -> Option<String> {
+    let dir = scratch();
+    for (path, mode) in secrets {
+        put(dir.path(), path, SECRET.as_bytes(), *mode);
+    }
+    let host = host(dir.path());
+    let outcome = medium::record(dir.path(), None, || {
+        work(&host);
+        check_blocks("afterwards", SECRET.as_bytes());
+    });
+    outcome.failed
+}
+
+#[test]
+fn s19_a_secret_that_is_removed_is_overwritten() {
+    let key = "/var/lib/firstboot/join.key";
+    assert_eq!(s19(&[(key, 0o600)], |host| host.remove(key).unwrap()), None);
+    // A link takes its place.
+    assert_eq!(s19(&[(key, 0o400)], |host| host.symlink(key, "elsewhere").unwrap()), None);
+}
+
+#[test]
+fn s19_a_secret_that_is_replaced_is_overwritten() {
+    let file = "/etc/wpa_supplicant/wpa_supplicant-wlan0.conf";
+    let again = |host: &Host| {
+        host.record(Record::Effect(Effect::Created { path: file.into() })).unwrap();
+        host.write(file, b"network={}", 0o600).unwrap();
+    };
+    assert_eq!(s19(&[(file, 0o600)], again), None);
+    // What a power cut left beside the place of a file.
+    let left = "/etc/wpa_supplicant/.wpa_supplicant-wlan0.conf.firstboot";
+    assert_eq!(s19(&[(left, 0o600)], again), None);
+    let keep = |host: &Host| host.write_copy("/var/lib/firstboot/credential.copy", b"the next key", 0o600).unwrap();
+    assert_eq!(s19(&[("/var/lib/firstboot/credential.copy", 0o600)], keep), None);
+}
+
+/// A key that a person has linked elsewhere, and a file that everyone may read.
+#[test]
+fn s19_what_others_use_is_not_overwritten() {
+    let dir = scratch();
+    for (path, mode) in [("/var/key", 0o600), ("/etc/public", 0o644)] {
+        put(dir.path(), path, SECRET.as_bytes(), mode);
+        fs::hard_link(dir.path().join(&path[1..]), dir.path().join(&format!("{path}.other")[1..])).unwrap();
+    }
+    let host = host(dir.path());
+    host.remove("/var/key").unwrap();
+    host.write("/etc/public", b"new", 0o644).unwrap();
+    for other in ["var/key.other", "etc/public.other"] {
+        assert_eq!(fs::read(dir.path().join(other)).unwrap(), SECRET.as_bytes(), "{other}");
+    }
+    // A program that has it open goes on with what it had.
+    put(dir.path(), "/etc/open", b"as before", 0o644);
+    let mut open = fs::File::open(dir.path().join("etc/open")).unwrap();
+    host.remove("/etc/open").unwrap();
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut open, &mut text).unwrap();
+    assert_eq!(text, "as before");
 }

@@ -125,7 +125,9 @@ impl Host {
         let there = self.read(path).unwrap_or_default();
         let good = self.read(&copy)?.as_deref().and_then(content_of).is_some_and(|(content, _)| content == bytes);
         if !good {
-            self.write(&copy, &copy_of(bytes, there.as_deref()), mode & 0o600)?;
+            // The status is one that is written often.
+            let public = mode & 0o077 != 0;
+            self.put(&copy, &copy_of(bytes, there.as_deref()), mode & 0o600, !public)?;
         }
         self.write(path, bytes, mode)
     }

@@ -15,6 +15,7 @@ mod linux;
 mod lock;
 pub mod managed_files;
 pub mod mounts;
+mod overwrite;
 mod read;
 mod records;
 mod remove;
@@ -33,6 +34,7 @@ use crate::journal::{Effect, Journal, Record};
 use crate::text::hex;
 use anyhow::{Context, Result, bail, ensure};
 use lock::{Lock, LockGuard};
+use overwrite::Secret;
 use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
@@ -40,7 +42,7 @@ use std::cell::{Ref, RefCell};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::fchown;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -161,8 +163,14 @@ impl Host {
         self.sys.now()
     }
 
-    /// Makes a file hold exactly `bytes` with `mode`. Does nothing when it already does.
+    /// Makes a file hold exactly `bytes` with `mode`. Does nothing when it already does. What only root could read of the
+    /// file that is replaced is overwritten.
     pub fn write(&self, path: &str, bytes: &[u8], mode: u32) -> Result<()> {
+        self.put(path, bytes, mode, true)
+    }
+
+    /// The same; `erase` is whether the old file may hold a secret at all.
+    fn put(&self, path: &str, bytes: &[u8], mode: u32, erase: bool) -> Result<()> {
         let held = self.read(path)?.as_deref() == Some(bytes) && self.read_link(path)?.is_none();
         if held && self.size_and_mode(path)?.is_some_and(|(_, m)| m == mode) {
             return Ok(());
@@ -170,6 +178,7 @@ impl Host {
         let _lock = self.lock()?;
         self.prepare(path)?;
         let mut writer = self.create(path, mode)?;
+        writer.erase = erase;
         writer.file.write_all(bytes).with_context(|| format!("write {path}"))?;
         self.finish(writer)
     }
@@ -201,9 +210,11 @@ impl Host {
         let temporary = format!(".{name}.firstboot");
         let _ = fs::unlinkat(&dir, &temporary, AtFlags::empty());
         fs::symlinkat(target, &dir, &temporary).with_context(|| format!("create link {path}"))?;
+        let old = Secret::at(dir.as_fd(), name);
         self.effect(path, || format!("rename to {path}"))?;
         fs::renameat(&dir, &temporary, &dir, name).with_context(|| format!("rename to {path}"))?;
-        flush::directory(FlushSite::LinkRenamed, &dir).with_context(|| format!("flush the directory of {path}"))
+        flush::directory(FlushSite::LinkRenamed, &dir).with_context(|| format!("flush the directory of {path}"))?;
+        self.erase(old, path)
     }
 
     /// Enables a unit by the link `path` to it, recording it first. Does nothing when it is already so.
@@ -245,14 +256,18 @@ impl Host {
         Ok(())
     }
 
-    /// Removes a file or link that firstboot made. Nothing happens when it is not there.
+    /// Removes a file or link that firstboot made, and overwrites what only root could read of it. Nothing happens when it is
+    /// not there.
     pub fn remove(&self, path: &str) -> Result<()> {
         self.effect(path, || format!("remove {path}"))?;
         let (dir, name) = split(path)?;
         let Ok(dir) = self.open_below(dir, OFlags::RDONLY | OFlags::DIRECTORY) else { return Ok(()) };
+        let old = Secret::at(dir.as_fd(), name);
         match fs::unlinkat(&dir, name, AtFlags::empty()) {
             Ok(()) => {
-                flush::directory(FlushSite::FileRemoved, &dir).with_context(|| format!("flush the directory of {path}"))
+                let flushed = flush::directory(FlushSite::FileRemoved, &dir);
+                flushed.with_context(|| format!("flush the directory of {path}"))?;
+                self.erase(old, path)
             }
             Err(Errno::NOENT) => Ok(()),
             Err(e) => Err(e).with_context(|| format!("remove {path}")),
@@ -330,6 +345,10 @@ impl Host {
         let (dir, name) = split(path)?;
         let dir = self.directory(dir)?;
         let temporary = format!(".{name}.firstboot");
+        // Of a write that was cut off: its blocks would be free with what is in them.
+        if let Some(left) = Secret::at(dir.as_fd(), &temporary) {
+            left.overwrite(path)?;
+        }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let bits = Mode::from_raw_mode(mode);
         let fd = fs::openat(&dir, &temporary, flags, bits).with_context(|| format!("create {path}"))?;
@@ -340,17 +359,29 @@ impl Host {
         if let Some((user, group)) = owner.filter(|owner| *owner != (0, 0)) {
             fchown(&file, Some(user), Some(group)).with_context(|| format!("set the owner of {path}"))?;
         }
-        Ok(Writer { file, dir, temporary, name: name.to_owned(), path: path.to_owned(), _lock: lock })
+        let (name, path) = (name.to_owned(), path.to_owned());
+        Ok(Writer { file, dir, temporary, name, path, erase: true, _lock: lock })
     }
 
     /// Flushes what was written and renames it into place.
     pub(crate) fn finish(&self, writer: Writer) -> Result<()> {
         let path = &writer.path;
         flush::file(FlushSite::FileWritten, &writer.file).with_context(|| format!("flush {path}"))?;
+        let old = Secret::at(writer.dir.as_fd(), &writer.name).filter(|_| writer.erase);
         self.effect(path, || format!("rename to {path}"))?;
         fs::renameat(&writer.dir, &writer.temporary, &writer.dir, &writer.name)
             .with_context(|| format!("rename to {path}"))?;
-        flush::directory(FlushSite::FileRenamed, &writer.dir).with_context(|| format!("flush the directory of {path}"))
+        let flushed = flush::directory(FlushSite::FileRenamed, &writer.dir);
+        flushed.with_context(|| format!("flush the directory of {path}"))?;
+        self.erase(old, path)
+    }
+
+    /// Overwrites a secret whose name is gone for good. Not before that: after a power cut the old file is whole, or the new
+    /// one is in its place.
+    fn erase(&self, old: Option<Secret>, path: &str) -> Result<()> {
+        let Some(old) = old else { return Ok(()) };
+        self.effect(path, || format!("overwrite what was {path}"))?;
+        old.overwrite(path)
     }
 
     /// Makes sure that the directory exists and that what stood at `path` before our first change is on record.
@@ -408,6 +439,8 @@ pub(crate) struct Writer {
     temporary: String,
     name: String,
     path: String,
+    /// Whether the file that it replaces is overwritten, where only root may read it.
+    erase: bool,
     _lock: LockGuard,
 }
 

@@ -4,6 +4,7 @@
 //! No symbolic link is followed at or below the path that is named, and no mount below it is entered: where it leads and
 //! what is mounted there may be a person's data, so a tree with a mount in it is a fault and is not removed.
 
+use super::overwrite::{self, Secret};
 use super::{Host, parts, split};
 use crate::flush::{self, FlushSite};
 use crate::journal::{Effect, Record};
@@ -11,13 +12,9 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use std::ffi::CString;
-use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::fchown;
-
-/// Longest file that is overwritten before it is removed, bytes: keys and passwords are short.
-const SHORT: u64 = 1 << 20;
 
 const MOUNTED: &str = "something is still mounted there";
 
@@ -209,17 +206,10 @@ impl Host {
         path: &str,
         stat: &Stat,
     ) -> Result<()> {
-        let plain = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_nlink == 1;
-        let size = stat.st_size as u64;
-        if plain && stat.st_mode & 0o077 == 0 && size > 0 && size <= SHORT {
+        if overwrite::is_secret(stat) {
             self.effect(path, || format!("overwrite {path}"))?;
-            let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            match fs::openat2(dir, name, flags, Mode::empty(), ResolveFlags::NO_XDEV) {
-                Ok(fd) => {
-                    let mut file = File::from(fd);
-                    file.write_all(&vec![0; size as usize]).with_context(|| format!("overwrite {path}"))?;
-                    flush::data(FlushSite::SecretOverwritten, &file).with_context(|| format!("flush {path}"))?;
-                }
+            match Secret::open(dir, name, stat) {
+                Ok(secret) => secret.overwrite(path)?,
                 // Another program's file would be overwritten.
                 Err(Errno::XDEV) => bail!("remove {path}: {MOUNTED}"),
                 // A file that cannot be written, immutable for instance, cannot be removed either: that is reported below.

@@ -59,7 +59,7 @@ fn a_secret_is_overwritten_unless_it_has_another_name_somewhere() {
     put(root, "etc/key", "secret", 0o600);
     put(root, "etc/shared", "theirs", 0o600);
     std::fs::hard_link(root.join("etc/shared"), root.join("etc/other")).unwrap();
-    let mut open = File::open(root.join("etc/key")).unwrap();
+    let mut open = std::fs::File::open(root.join("etc/key")).unwrap();
     host.remove_entry("/etc/key").unwrap();
     host.remove_entry("/etc/shared").unwrap();
     let mut text = Vec::new();

@@ -56,14 +56,15 @@ impl Client {
         Client::through(&Via::default(), server, tls)
     }
 
-    /// The same, where the server is reached through a proxy (CONNECT, so that it sees names and no content).
+    /// The same, where the server is reached through a proxy (CONNECT, so that it sees names and no content). One with
+    /// `https://` is none for API servers ([`Proxy::is_tls`]): a request that would go through it is refused.
     ///
     /// # Errors
     /// TLS settings that cannot be used.
     pub fn through(via: &Via, server: &str, tls: ClientConfig) -> Result<Self, Error> {
         let choice = via.clone();
         let proxy = move |url: &Url| -> Option<Url> {
-            let proxy = choice.proxy_for(url.host_str()?, url.port_or_known_default()?)?;
+            let proxy = choice.proxy_for(url.host_str()?, url.port_or_known_default()?).filter(|p| !p.is_tls())?;
             Url::parse(&proxy.to_string()).ok()
         };
         let mut proxy = reqwest::Proxy::custom(proxy);
@@ -162,6 +163,15 @@ impl Client {
             let text = format!("API server address {} cannot be used", error::remote(&self.server));
             Error::answer(Code::ClusterInfo, text)
         })?;
+        let proxy = url.host_str().zip(url.port_or_known_default()).and_then(|(h, p)| self.via.proxy_for(h, p));
+        if let Some(proxy) = proxy.filter(|proxy| proxy.is_tls()) {
+            let text = format!(
+                "reach API server {} through proxy {proxy}: kubelet verifies such a proxy by the cluster's CA alone: add the \
+                 server to no-proxy",
+                self.host()
+            );
+            return Err(Error::answer(Code::Proxy, text));
+        }
         let mut request = self
             .http
             .request(method, url)

@@ -8,7 +8,7 @@ use crate::containerd::{damage, ready, repair};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 
 pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
-    let torn = || damage::torn_pause(&cx.host, &cx.bundle.manifest.sandbox_image);
+    let torn = || damage::torn_pause(&cx.host, &cx.bundle.manifest);
     let held = || Ok::<_, anyhow::Error>(missing(&cx.host, &cx.bundle)?.is_empty() && torn()?.is_none());
     held().owned_by(Owner::Host)
 }

@@ -77,6 +77,8 @@ fn bundle() -> Installed {
         size: 1 << 20,
         sha256: "00".into(),
         blob,
+        chain_id: "sha256:00".into(),
+        content: vec!["00".into()],
         component: "pause".into(),
         version: "3.10.2".into(),
     };

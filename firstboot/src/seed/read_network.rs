@@ -10,6 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::model::Cluster;
 use super::network::{self, Interface, Network, Time};
 use super::reader::{Reader, Value, without_quotes};
+use super::types::Endpoint;
 use crate::proxy::{Direct, Proxy, Via};
 
 /// Keys of `[network]`.
@@ -95,6 +96,14 @@ impl Reader {
 
     /// Whether some API server can be reached at all: an address alone leads no further than its own network.
     pub(super) fn a_way_out(&mut self, at: usize, network: &Network, cluster: &Cluster) {
+        if let Some(server) = behind_tls_proxy(network, cluster) {
+            let text = format!(
+                "proxy in [network] is https://, which kubelet verifies by the cluster's CA alone: add API server {} to \
+                 no-proxy, or use http://",
+                server.host
+            );
+            self.error(at, Code::ConflictingKeys, text);
+        }
         let reached = |server: IpAddr| {
             let same = |a: &IpNet| a.contains(&server);
             let router = |g: &IpAddr| g.is_ipv4() == server.is_ipv4();
@@ -110,6 +119,12 @@ impl Reader {
             );
         }
     }
+}
+
+/// The first API server that would be reached through a proxy with `https://` ([`Proxy::is_tls`]).
+fn behind_tls_proxy<'c>(network: &Network, cluster: &'c Cluster) -> Option<&'c Endpoint> {
+    let behind = |server: &&Endpoint| network.via.proxy_for(&server.host, server.port).is_some_and(Proxy::is_tls);
+    cluster.apiserver.iter().find(behind)
 }
 
 /// Whether the values fit each other; else the key at which they do not, the code and why.

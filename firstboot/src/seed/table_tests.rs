@@ -296,8 +296,12 @@ fn bad() -> Vec<(String, &'static str)> {
         ),
         (
             network("proxy = \"https://proxy:3128\""),
-            "seed.toml:7: malformed proxy in [network]: expected a proxy with http://; the traffic through it is \
-            encrypted all the same",
+            "seed.toml:6: proxy in [network] is https://, which kubelet verifies by the cluster's CA alone: add API \
+             server 10.0.2.2 to no-proxy, or use http://",
+        ),
+        (
+            network("proxy = \"socks5://proxy:3128\""),
+            "seed.toml:7: malformed proxy in [network]: expected a proxy with http:// or https://",
         ),
         (
             network("proxy = \"http://proxy:3128\"\nno-proxy = \"a,b\""),

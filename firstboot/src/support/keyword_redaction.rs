@@ -9,14 +9,24 @@ struct Keyword {
     line: bool,
     /// Whether a blank is a sufficient separator before the value.
     blank: bool,
+    /// Whether it is a word of its own, for it may also end another: `bypass`, `sigma`.
+    word_start: bool,
 }
 
 const fn value(word: &'static str) -> Keyword {
-    Keyword { word, line: false, blank: false }
+    Keyword { word, line: false, blank: false, word_start: false }
 }
 
 const fn line(word: &'static str) -> Keyword {
-    Keyword { word, line: true, blank: false }
+    Keyword { word, line: true, blank: false, word_start: false }
+}
+
+const fn flag(word: &'static str) -> Keyword {
+    Keyword { word, line: false, blank: true, word_start: false }
+}
+
+const fn alone(word: &'static str) -> Keyword {
+    Keyword { word, line: false, blank: false, word_start: true }
 }
 
 const KEYWORDS: &[Keyword] = &[
@@ -27,13 +37,24 @@ const KEYWORDS: &[Keyword] = &[
     line("authorization"),
     line("private-key"),
     line("private_key"),
+    line("privatekey"),
+    line("presharedkey"),
+    line("preshared-key"),
+    line("preshared_key"),
     line("wep-key0"),
+    line("wep-key1"),
+    line("wep-key2"),
+    line("wep-key3"),
     line("wep_key0"),
-    Keyword { word: "bearer", line: false, blank: true },
-    Keyword { word: "--token", line: false, blank: true },
-    Keyword { word: "--tls-bootstrap-token", line: false, blank: true },
-    Keyword { word: "--discovery-token", line: false, blank: true },
-    Keyword { word: "--password", line: false, blank: true },
+    line("wep_key1"),
+    line("wep_key2"),
+    line("wep_key3"),
+    line("cookie"),
+    flag("bearer"),
+    flag("--token"),
+    flag("--tls-bootstrap-token"),
+    flag("--discovery-token"),
+    flag("--password"),
     value("token"),
     value("secret"),
     value("key-data"),
@@ -42,6 +63,17 @@ const KEYWORDS: &[Keyword] = &[
     value("api_key"),
     value("access-key"),
     value("access_key"),
+    value("accesskey"),
+    value("account-key"),
+    value("account_key"),
+    value("accountkey"),
+    value("credential"),
+    value("credentials"),
+    value("signature"),
+    value("pwd"),
+    alone("auth"),
+    alone("pass"),
+    alone("sig"),
 ];
 
 /// The line with [`MARK`] in place of the values that follow a keyword.
@@ -53,8 +85,10 @@ pub(super) fn redact_after_keywords(text: &str) -> String {
         let mut from = 0;
         while let Some(at) = small[from..].find(key.word).map(|at| from + at + key.word.len()) {
             from = at;
-            if let Some((start, end)) = value_at(&text, at, key)
-                && &text[start..end] != MARK
+            let within = small[..at - key.word.len()].ends_with(|c: char| c.is_ascii_alphanumeric());
+            if !(key.word_start && within)
+                && let Some((start, end)) = value_at(&text, at, key)
+                && ![MARK, "true", "false"].contains(&&text[start..end])
             {
                 text.replace_range(start..end, MARK);
                 small.replace_range(start..end, MARK);

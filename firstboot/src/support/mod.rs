@@ -6,6 +6,7 @@
 //! elsewhere ([`collect_secrets()`]).
 
 mod device_secrets;
+mod escapes;
 mod keyword_redaction;
 mod redact;
 #[cfg(test)]
@@ -217,5 +218,8 @@ pub fn write_archive(host: &Host, archive: &[u8], file: &str) -> Result<Option<S
     let path = std::path::absolute(file).with_context(|| format!("find {file}")).owned_by(Owner::Host)?;
     let path = path.to_string_lossy().into_owned();
     host.export(&path, archive, 0o600).owned_by(Owner::Host)?;
-    Ok(Some(format!("{path}: {} KiB; no token, key, passphrase or password in it", archive.len().div_ceil(1024))))
+    Ok(Some(format!(
+        "{path}: {} KiB; no token, key, passphrase or password that is known in it",
+        archive.len().div_ceil(1024)
+    )))
 }

@@ -4,8 +4,9 @@
 //!
 //! Forms: bootstrap tokens (kubeadm, `[a-z0-9]{6}\.[a-z0-9]{16}`, whose first half is public), private keys in PEM
 //! (RFC 7468) and PEM in base64, bearer tokens (RFC 6750), JSON Web Tokens (RFC 7519), user information in URLs
-//! (RFC 3986, 3.2.1).
+//! (RFC 3986, 3.2.1), and the access tokens of registries and clouds that begin with a word of their own ([`FORMS`]).
 
+use super::escapes::without_escapes;
 use super::keyword_redaction::{MARK, redact_after_keywords};
 use memchr::memmem::{find_iter, rfind};
 use zeroize::Zeroizing;
@@ -14,6 +15,27 @@ use zeroize::Zeroizing;
 const KEY_LINES: usize = 120;
 /// Shortest value that is redacted wherever it occurs: shorter ones would also match parts of ordinary words.
 const SHORTEST: usize = 4;
+
+/// How access tokens begin, and the shortest length of one: AWS, GitHub, GitLab, Docker Hub, Slack, Google, Vault, npm.
+const FORMS: [(&str, usize); 17] = [
+    ("AKIA", 20),
+    ("ASIA", 20),
+    ("ghp_", 36),
+    ("gho_", 36),
+    ("ghu_", 36),
+    ("ghs_", 36),
+    ("ghr_", 36),
+    ("github_pat_", 36),
+    ("glpat-", 20),
+    ("dckr_pat_", 20),
+    ("dckr_oat_", 20),
+    ("xoxb-", 20),
+    ("xoxp-", 20),
+    ("xoxa-", 20),
+    ("AIza", 39),
+    ("hvs.", 24),
+    ("npm_", 36),
+];
 
 /// The secrets of this device, by value.
 #[derive(Default)]
@@ -43,12 +65,9 @@ impl DeviceSecrets {
     }
 }
 
-/// The text without control characters (which turns UTF-16 into plain text) and without secrets.
+/// The text without control characters and terminal escapes, and without secrets.
 pub fn redact(bytes: &[u8], secrets: &DeviceSecrets) -> String {
-    let mut text: String = String::from_utf8_lossy(bytes)
-        .chars()
-        .filter(|c| matches!(c, '\n' | '\t') || !(c.is_control() || matches!(c, '\u{fffd}' | '\u{feff}')))
-        .collect();
+    let mut text = without_escapes(&String::from_utf8_lossy(bytes));
     for value in &secrets.0 {
         text = text.replace(value.as_str(), MARK);
     }
@@ -161,7 +180,7 @@ fn without_credentials(line: &str) -> String {
     out + rest
 }
 
-/// Redacts words that are secrets by form: JSON Web Tokens, and PEM in base64 (as in kubeconfigs).
+/// Redacts words that are secrets by form: JSON Web Tokens, PEM in base64 (as in kubeconfigs), and [`FORMS`].
 fn without_words(line: &str) -> String {
     let in_word = |c: char| c.is_ascii_alphanumeric() || "+/=-_.".contains(c);
     let (mut out, mut rest) = (String::with_capacity(line.len()), line);
@@ -170,8 +189,8 @@ fn without_words(line: &str) -> String {
         let word = &rest[start..start + length];
         out.push_str(&rest[..start]);
         // `{"` and `-----BEGI` in base64; the value may follow a `=` in the same word.
-        let secret = ["eyJ", "LS0tLS1CRUdJ"].iter().find_map(|form| word.find(form));
-        match secret.filter(|at| word.len() - at >= 32) {
+        let secret = ["eyJ", "LS0tLS1CRUdJ"].iter().find_map(|form| word.find(form)).filter(|at| word.len() - at >= 32);
+        match secret.or_else(|| token_at(word)) {
             Some(at) => {
                 out.push_str(&word[..at]);
                 out.push_str(MARK);
@@ -181,4 +200,13 @@ fn without_words(line: &str) -> String {
         rest = &rest[start + length..];
     }
     out + rest
+}
+
+/// Where one of [`FORMS`] begins in a word: not within other letters and digits, as base64 may have it.
+fn token_at(word: &str) -> Option<usize> {
+    let starts = |at: usize| !word[..at].ends_with(|c: char| c.is_ascii_alphanumeric());
+    let found = |(form, least): &(&str, usize)| {
+        word.match_indices(form).map(|(at, _)| at).find(|at| starts(*at) && word.len() - at >= *least)
+    };
+    FORMS.iter().filter_map(found).min()
 }

@@ -20,6 +20,24 @@ const JWT: &str = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJub2RlIn0.c2lnbmF0dXJl";
 const KEY_DATA: &str = "LS0tLS1CRUdJTiBFQyBQUklWQVRFIEtFWS0tLS0tCk1IY0NBUUVFSUk=";
 const KEY: [&str; 2] = ["MHcCAQEEIIplantedplantedplantedplantedplantedplantedplanted12345", "AwEHoUQDQgAEshortlast=="];
 
+/// Base64 of `user:docker-pass`, as in `config.json`.
+const DOCKER: &str = "dXNlcjpkb2NrZXItcGFzcw==";
+const COOKIE: &str = "sid=cookie-4712";
+const SIGNED: &str = "f0e1d2c3b4a5968778695a4b3c2d1e0f";
+const CODE: &str = "value-after-a-word-4713";
+/// Tokens that are known by their form alone.
+const FORMS: [&str; 9] = [
+    "AKIAIOSFODNN7EXAMPLE",
+    "ASIAIOSFODNN7EXAMPLE",
+    "ghp_16C7e42F292c6912E7710c838347Ae178B4a",
+    "github_pat_11ABCDEFG0abcdefghijkl_mnopqrstuvwxyz",
+    "glpat-ABCDEFabcdef12345678",
+    "dckr_pat_ABCDEFabcdef1234567890_-x",
+    "xoxb-123456789012-ABCDEFabcdef",
+    "AIzaSyA1234567890abcdefghijklmnopqrstuv",
+    "hvs.CAESIJ1234567890abcdefghij",
+];
+
 fn pem() -> String {
     format!("-----BEGIN EC PRIVATE KEY-----\n{}\n{}\n-----END EC PRIVATE KEY-----\n", KEY[0], KEY[1])
 }
@@ -42,7 +60,23 @@ fn planted_secrets() -> Vec<&'static str> {
         KEY_DATA,
         KEY[0],
         KEY[1],
+        DOCKER,
+        COOKIE,
+        "4712",
+        SIGNED,
+        CODE,
     ]
+    .into_iter()
+    .chain(FORMS)
+    .collect()
+}
+
+const TOKEN_HALF: &str = "01234567";
+const OTHER_HALF: &str = "89abcdef";
+
+/// The token's secret with a colour in its middle, as terminals get it and as programs quote that.
+fn coloured(escape: &str) -> String {
+    format!("{TOKEN_HALF}{escape}[32;1m{OTHER_HALF}")
 }
 
 /// Log lines with every secret in the notation of various programs, some without a keyword before it.
@@ -65,8 +99,24 @@ fn planted() -> String {
          client-key-data: {KEY_DATA}\n\
          {logged}\
          on one line: {}\n\
+         {{\"auths\":{{\"r.example\":{{\"auth\": \"{DOCKER}\"}}}}}}\n\
+         Set-Cookie: theme=dark; {COOKIE}; Path=/\n\
+         cookie={COOKIE}\n\
+         pull https://s3.example/a?X-Amz-Credential={CODE}&X-Amz-Signature={SIGNED}&x=1: 403\n\
+         pull https://b.example/a?sv=2&sig={SIGNED}: 403\n\
+         DefaultEndpointsProtocol=https;AccountName=a;AccountKey={CODE};SharedAccessKey={CODE}\n\
+         user=a pwd={CODE} pass: {CODE}\n\
+         credentials = \"{CODE}\" PrivateKey = {CODE}\n\
+         secretAccessKey: {CODE}\n\
+         {forms}\
+         coloured \u{1b}[1;31m{coloured}\u{1b}[0m\n\
+         escaped {escaped}\n\
+         titled {TOKEN_HALF}\u{1b}]0;title\u{7}{OTHER_HALF}\n\
          harmless after\n",
-        pem().trim_end().replace('\n', "\\n")
+        pem().trim_end().replace('\n', "\\n"),
+        forms = FORMS.map(|form| format!("logged in with {form}, it says\n")).concat(),
+        coloured = coloured("\u{1b}"),
+        escaped = ["\\u001b", "\\x1b", "\\033", "#033", "^["].map(coloured).join(" "),
     )
 }
 
@@ -119,7 +169,7 @@ fn unpacked(gzip: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn no_planted_secret_is_in_the_archive() {
+fn s17_no_planted_secret_is_in_the_archive() {
     let dir = tempfile::tempdir().unwrap();
     let host = device(dir.path());
     let own: [Own<'_>; 2] = [("status", &|| Ok(planted())), ("audit", &|| anyhow::bail!("psk=\"{WIFI}\" failed"))];
@@ -172,7 +222,15 @@ fn form_and_keyword_suffice_for_most_secrets() {
         (format!("bearer {BEARER}, x"), "bearer [redacted] x"),
         (format!("value={JWT}"), "value=[redacted]"),
         ("no secrets: 12 tokens; containerd.io".into(), "no secrets: 12 tokens; containerd.io"),
-        ("\u{1b}[31mred\u{0}".into(), "[31mred"),
+        ("\u{1b}[31mred\u{0} \u{9b}1mbold \u{1b}(Bplain \u{1b}]0;a title\u{1b}\\end".into(), "red bold plain end"),
+        ("half \u{1b}[31".into(), "half "),
+        // Words that only look like a keyword.
+        (
+            "bypass=on authority: a --anonymous-auth=false passed: 3".into(),
+            "bypass=on authority: a --anonymous-auth=false passed: 3",
+        ),
+        ("Signature Algorithm: ecdsa-with-SHA256 sigma=1".into(), "Signature Algorithm: ecdsa-with-SHA256 sigma=1"),
+        ("h1:xAKIAIOSFODNN7EXAMPLEx AKIA ghp_ glpat-".into(), "h1:xAKIAIOSFODNN7EXAMPLEx AKIA ghp_ glpat-"),
     ] {
         assert_eq!(redact(text.as_bytes(), &none), format!("{shown}\n"), "{text}");
     }

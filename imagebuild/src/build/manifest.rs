@@ -3,15 +3,37 @@
 
 use super::Parts;
 use crate::bundle::read_manifest;
+use crate::debian::lists::{Exception, Lists};
 use crate::disk::Placed;
 use crate::rootfs::Rootfs;
 use anyhow::{Context, Result};
 use firstboot::bundle::Manifest;
 use firstboot::image::ImageInfo;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::time::SystemTime;
+
+/// The Debian packages of an image, and the lists they were chosen from.
+pub struct Packages<'a> {
+    /// The packages.
+    pub rootfs: &'a Rootfs,
+    lists: &'a Lists,
+    exceptions: BTreeSet<Exception>,
+}
+
+impl<'a> Packages<'a> {
+    /// The packages of a root file system.
+    pub fn new(rootfs: &'a Rootfs, lists: &'a Lists) -> Packages<'a> {
+        Packages { rootfs, lists, exceptions: lists.exceptions(SystemTime::now()) }
+    }
+
+    /// What an image's key has of the lists: other lists make another manifest, another time of fetching them does not.
+    pub fn lists_key(&self) -> Result<String> {
+        serde_json::to_string(&(&self.lists.releases, &self.exceptions)).context("write the dates of package lists")
+    }
+}
 
 #[derive(Serialize)]
 struct ImageManifest<'a> {
@@ -23,6 +45,10 @@ struct ImageManifest<'a> {
     build_id: &'a str,
     kubernetes: Option<&'a str>,
     kernel: &'a str,
+    /// The package lists: when they were fetched, and the dates of the archive's Release files.
+    package_lists: &'a Lists,
+    /// What the package lists lack, with the builder's permission.
+    exceptions: &'a BTreeSet<Exception>,
     /// Debian packages: name to version.
     packages: BTreeMap<&'a str, &'a str>,
     /// Files and images of the bundle.
@@ -40,7 +66,7 @@ struct Component<'a> {
 }
 
 /// Writes the description of an image.
-pub fn write(parts: &Parts, rootfs: &Rootfs, info: &ImageInfo, placed: &[Placed], to: &Path) -> Result<()> {
+pub fn write(parts: &Parts, packages: &Packages, info: &ImageInfo, placed: &[Placed], to: &Path) -> Result<()> {
     let bundle = parts.bundle.as_deref().map(read_manifest).transpose()?;
     let manifest = ImageManifest {
         version: 1,
@@ -49,8 +75,10 @@ pub fn write(parts: &Parts, rootfs: &Rootfs, info: &ImageInfo, placed: &[Placed]
         build_time: info.build_time,
         build_id: &info.build_id,
         kubernetes: bundle.as_ref().map(|b| b.kubernetes.as_str()),
-        kernel: &rootfs.release,
-        packages: rootfs.packages.iter().map(|p| (p.name.as_str(), p.version.as_str())).collect(),
+        kernel: &packages.rootfs.release,
+        package_lists: packages.lists,
+        exceptions: &packages.exceptions,
+        packages: packages.rootfs.packages.iter().map(|p| (p.name.as_str(), p.version.as_str())).collect(),
         components: bundle.iter().flat_map(components).collect(),
         partitions: placed,
     };

@@ -10,7 +10,7 @@ use crate::debian::Debian;
 use crate::disk::{self, Content, Ids};
 use crate::owner::Owner;
 use crate::progress::step;
-use crate::rootfs::{self, Rootfs};
+use crate::rootfs;
 use crate::target::{Role, Target};
 use crate::{bundle, cache, device, digest, initrd, repo};
 use anyhow::{Context, Result, ensure};
@@ -38,9 +38,12 @@ const RECIPE: [&str; 6] = [
 
 /// `imagebuild build`: makes a disk image.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Environment:\n  SOURCE_DATE_EPOCH  build time of the image, in seconds since 1970; now by default"
-)]
+#[command(after_help = "Environment:
+  SOURCE_DATE_EPOCH  build time of the image, in seconds since 1970; now by default
+  FIRSTBOOT_DEBIAN_MIRROR, FIRSTBOOT_DEBIAN_SECURITY_MIRROR
+                     mirrors of Debian and of its security updates; those of this machine's apt by default
+  FIRSTBOOT_DEBIAN_EXCEPTIONS
+                     no-security, old-lists: what the package lists may lack; the manifest names it")]
 pub struct Args {
     /// Name of a target, as in targets/NAME.toml, or path of such a file
     #[arg(long)]
@@ -58,8 +61,13 @@ pub struct Args {
 
 /// Runs `imagebuild build`.
 pub fn main(args: &Args) -> Result<()> {
-    if args.refresh {
-        step("fetch Debian package lists", || Debian::open(Target::load(&args.target)?.arch)?.refresh())?;
+    let debian = Debian::open(Target::load(&args.target)?.arch)?;
+    match args.refresh {
+        true => step("fetch Debian package lists", || debian.refresh())?,
+        false => step("check the age of Debian package lists", || debian.renew())?,
+    }
+    for exception in debian.lists()?.exceptions(SystemTime::now()) {
+        eprintln!("imagebuild: warning: the image is made under the exception {}", exception.word());
     }
     let image = ensure(&args.target, args.kubernetes_version.as_deref())?;
     output::write(&image, &args.out)?;
@@ -127,7 +135,9 @@ pub fn assemble(parts: &Parts) -> Result<Image> {
     let initrd = step("initrd", || initrd::ensure(target, &rootfs))?;
     let loader = loader(target)?;
     let units = repo::root()?.join("firstboot/units");
-    let key = key(parts, &rootfs, &initrd, &loader, &units, fixed)?;
+    let lists = Debian::open(target.arch)?.lists()?;
+    let packages = manifest::Packages::new(&rootfs, &lists);
+    let key = key(parts, &packages, &initrd, &loader, &units, fixed)?;
     let image =
         Image { target: target.name.clone(), dir: cache::dir()?.join("images").join(format!("{}-{key}", target.name)) };
     cache::once(&image.dir, |scratch| {
@@ -147,7 +157,7 @@ pub fn assemble(parts: &Parts) -> Result<Image> {
         };
         let raw = scratch.join(image.file("img"));
         let placed = step("write the disk image", || disk::build(target, &ids, &owner, &root, &content, &raw))?;
-        manifest::write(parts, &rootfs, &info, &placed, &scratch.join(image.file("manifest.json")))?;
+        manifest::write(parts, &packages, &info, &placed, &scratch.join(image.file("manifest.json")))?;
         fs::remove_dir_all(&root).with_context(|| format!("remove {}", root.display()))
     })?;
     forget_old(&image)?;
@@ -186,7 +196,7 @@ fn fixed_build_time(value: Option<&OsStr>, now: u64) -> Result<Option<u64>> {
 
 fn key(
     parts: &Parts,
-    rootfs: &Rootfs,
+    packages: &manifest::Packages,
     initrd: &Path,
     loader: &Path,
     units: &Path,
@@ -199,7 +209,8 @@ fn key(
     Ok(digest::key(&[
         &RECIPE.concat(),
         &format!("{:?}", parts.target),
-        &rootfs.key,
+        &packages.rootfs.key,
+        &packages.lists_key()?,
         &content(Some(initrd.to_owned()))?,
         &content(Some(loader.to_owned()))?,
         &content(parts.firstboot.clone())?,

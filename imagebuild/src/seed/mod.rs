@@ -3,6 +3,7 @@
 
 mod new;
 mod put;
+mod token;
 
 pub use put::put;
 
@@ -46,7 +47,10 @@ pub fn main(args: &Args) -> Result<()> {
         Command::New(args) => new::main(args),
         Command::Check { file } => {
             match parse_request(&read(file)?)? {
-                SeedRequest::Join(seed) => println!("{}", describe(&seed)),
+                SeedRequest::Join(seed) => {
+                    token::warn(&seed);
+                    println!("{}", describe(&seed));
+                }
                 SeedRequest::Reset { .. } => println!("good: resets the device, which then waits for a seed"),
             }
             Ok(())

@@ -98,7 +98,9 @@ impl Node {
 pub fn main(args: &Args) -> Result<()> {
     let text = text(args, &mut std::io::stdin())?;
     write(&args.out, &text)?;
-    println!("{}: {}", args.out.display(), super::describe(&super::parse(text.as_bytes())?));
+    let seed = super::parse(text.as_bytes())?;
+    super::token::warn(&seed);
+    println!("{}: {}", args.out.display(), super::describe(&seed));
     Ok(())
 }
 

@@ -24,7 +24,7 @@ struct Download {
 /// A `go` command in `dir` that obeys its go.mod and go.sum and builds for the requested architecture.
 pub fn go(request: &Request, dir: &Path) -> Result<Command> {
     let mut command = go::command()?;
-    command.current_dir(dir).env("GOFLAGS", "-mod=readonly").env("GOWORK", "off");
+    command.current_dir(dir);
     // The lowest level of either architecture: a Raspberry Pi 4, an old Atom.
     command.env("GOAMD64", "v1").env("GOARM64", "v8.0");
     command.env("GOOS", "linux").env("GOARCH", request.arch.name()).env("CGO_ENABLED", "0");

@@ -22,7 +22,7 @@ pub fn fetch(
     let name = request.name();
     let download = to.with_extension("download");
     let mut file = File::create(&download).with_context(|| format!("create {}", download.display()))?;
-    http::get(url, &mut file).with_context(|| format!("download component {name}"))?;
+    http::get(url, http::Limit::FILE, &mut file).with_context(|| format!("download component {name}"))?;
     verify::expect(name, &format!("download {url}"), expected, &digest::file(&download)?)?;
     match member {
         None => std::fs::rename(&download, to).with_context(|| format!("rename {}", download.display())),

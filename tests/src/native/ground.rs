@@ -103,7 +103,8 @@ fn bundle(root: &Path) -> Result<()> {
         let content = format!("{name}\n").repeat(100);
         let (sha256, blob) = packed(content.as_bytes())?;
         let (size, component) = (content.len() as u64, "test".to_owned());
-        manifest.images.push(Image { name: name.into(), size, sha256, blob, component, version: "1".into() });
+        let (chain_id, content, version) = (format!("sha256:{sha256}"), vec![sha256.clone()], "1".to_owned());
+        manifest.images.push(Image { name: name.into(), size, sha256, blob, chain_id, content, component, version });
     }
     put(root, &format!("{BUNDLE_DIR}/manifest.json"), 0o644, serde_json::to_string(&manifest)?.as_bytes())
 }

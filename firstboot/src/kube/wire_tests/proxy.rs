@@ -143,3 +143,21 @@ fn who_is_reached_directly_is_not_asked_of_the_proxy() {
     assert_eq!(text, "connect to API server api.example:6443: name not resolved");
     assert!(asked.try_recv().is_err());
 }
+
+/// Who answers at the proxy's address must not get the password, and before the CA is known anyone could answer.
+#[test]
+fn s15_no_credentials_go_to_a_tls_proxy_that_nobody_can_verify() {
+    let ca = Ca::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let url = format!("https://user:hunter22@127.0.0.1:{}", listener.local_addr().unwrap().port());
+    let text = ask(&via(&url, &[]), &ca).unwrap_err();
+    let proxy = url.replace("user:hunter22@", "");
+    let why = "kubelet verifies such a proxy by the cluster's CA alone: add the server to no-proxy";
+    assert_eq!(text, format!("reach API server api.example:6443 through proxy {proxy}: {why}"));
+    assert!(listener.accept().is_err(), "the proxy was asked");
+    // An API server beside it is reached directly.
+    let server = serve(ca.leaf("127.0.0.1", 2020, 2090), ok_json("{\"a\":1}"));
+    let body = ask_server(&via(&url, &["127.0.0.0/8"]), &ca, &crate::kube::client::url_of(&server)).unwrap();
+    assert_eq!(body["a"], 1);
+}
