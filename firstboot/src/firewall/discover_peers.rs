@@ -8,9 +8,10 @@
 //!
 //! When the cluster does not answer, nothing changes and nothing stops: the filter keeps the known addresses.
 
-use super::guard;
 use super::peers::{ClusterPeers, Found, PortRange, servers};
+use super::{apply, guard};
 use crate::fault::{Fault, OwnedBy, Owner};
+use crate::harden::overrides::SeedOverrides;
 use crate::host::Host;
 use crate::journal::facts::Fact;
 use crate::kube::cluster_networks;
@@ -106,8 +107,13 @@ fn update(host: &Host, change: impl FnOnce(&mut ClusterPeers)) -> Result<()> {
         true => Ok(()),
         false => {
             peers.store(host)?;
-            // The seed's exceptions may be lost: the API servers are known all the same.
-            guard(host)
+            // Where the seed's exceptions are lost, the API servers are known all the same.
+            let applied = if SeedOverrides::read(host).is_ok() { apply(host) } else { guard(host) };
+            // What is stored is in force, so that the next try applies what this one could not.
+            if applied.is_err() {
+                before.store(host)?;
+            }
+            applied
         }
     }
 }
@@ -117,6 +123,26 @@ mod tests {
     use super::*;
     use crate::host::fake::Fake;
     use crate::kube::wire_tests::{Ca, ok_json, serve_on};
+
+    #[test]
+    fn what_nft_refuses_is_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (fake, seen) = Fake::new();
+        let fails = std::rc::Rc::new(std::cell::Cell::new(true));
+        let failing = fails.clone();
+        let host = Host::open(
+            dir.path(),
+            Box::new(fake.answering(move |_| failing.get().then(|| anyhow::bail!("run nft -f -: exit status: 1")))),
+        )
+        .unwrap();
+        let found = || BTreeSet::from(["10.0.0.2:6443".parse().unwrap()]);
+        let discover = || update(&host, |peers| peers.set_joined("10.0.0.1", 6443, found(), Vec::new()));
+        discover().unwrap_err();
+        fails.set(false);
+        seen.commands.take();
+        discover().unwrap();
+        assert_eq!(seen.commands.take(), ["nft -f -"]);
+    }
 
     #[test]
     fn filter_is_reloaded_only_after_a_change() {
