@@ -5,8 +5,9 @@
 use super::*;
 use crate::boot_partition::{Place, formatted_for_tests};
 use crate::bundle::{BUNDLE_DIR, Manifest};
+use crate::harden::overrides::SeedOverrides;
 use crate::host::fake::{Fake, Recorded};
-use crate::host::kept::{VERIFIED_TIME, copy_path};
+use crate::host::kept::{OVERRIDES, VERIFIED_TIME, copy_path};
 use crate::image::IMAGE_INFO;
 use crate::journal::facts::Fact;
 use crate::kube::kubeconfig::kubelet_conf;
@@ -234,6 +235,8 @@ fn row_4_a_sealed_device_has_nothing_to_do_and_writes_the_verified_time_alone() 
     // What the first boot learns about the cluster is kept.
     device.boots(None).0.unwrap();
     let (host, _) = device.on();
+    // This stand-in was joined without the phase that writes them.
+    host.keep(OVERRIDES, &SeedOverrides::default().bytes().unwrap()).unwrap();
     let kept = "/var/lib/firstboot/verified-time";
     host.keep(VERIFIED_TIME, format!("{}\n", DATE - 3600).as_bytes()).unwrap();
     let (before, card) = (device.files(), std::fs::read(device.disk.path().join("boot.img")).unwrap());

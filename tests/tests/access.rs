@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a seed opens on a hardened device, each only to the named user: SSH by a key, kubelet's
-//! port, and the ways out of an egress list. Boots 1 guest, so only `make test-long` runs it.
+//! port, and the ways out of an egress list for pods. Boots 1 guest, so only `make test-long` runs it.
 
 #![allow(clippy::unwrap_used)]
 
@@ -135,11 +135,15 @@ fn logs_in(ssh: &Ssh<'_>) {
     assert!(said.contains("Permission denied (publickey)."), "{said}");
     let said = ssh.run(STRANGER, "-o ConnectTimeout=5", "true");
     assert!(said.contains("timed out") && said.ends_with("rc 255\n"), "{said}");
-    // The host itself keeps to the egress list, for each user.
-    let open = |to: &str| ssh.admin(&format!("timeout 5 bash -c \"exec 3<>/dev/tcp/{to}/{PORT}\""));
-    assert!(open(ALLOWED).ends_with("rc 0\n"), "{}", open(ALLOWED));
-    let refused = open(STRANGER);
-    assert!(refused.contains("No route to host") && refused.ends_with("rc 1\n"), "{refused}");
+    // By no shell, either: not to what the egress list names, not to ports of this node.
+    for (to, port) in [(ALLOWED, PORT), (STRANGER, PORT), ("127.0.0.1", 10248), ("127.0.0.53", 53)] {
+        let refused = ssh.admin(&format!("timeout 5 bash -c \"exec 3<>/dev/tcp/{to}/{port}\""));
+        assert!(refused.contains("No route to host") && refused.ends_with("rc 1\n"), "{to}: {refused}");
+    }
+    // It cannot fill the root file system, or the table of processes.
+    let said = ssh.admin("head --bytes=80M /dev/zero >/var/tmp/a; ulimit -u; stat --file-system --format=%T /var/tmp");
+    let full = said.contains("File size limit exceeded") || said.contains("No space left on device");
+    assert!(full && said.contains("128\ntmpfs\n"), "{said}");
 }
 
 /// Pods keep to the egress list, too.

@@ -5,13 +5,15 @@
 //! text is found too.
 
 use super::peers::{ClusterPeers, KUBELET};
-use super::render::{TABLE, disjoint, plain, rules};
+use super::render::{OWN, TABLE, disjoint, plain, rules};
 use crate::check::Finding;
+use crate::harden::access::accounts::IDS;
 use crate::harden::overrides::{AuditContext, SeedOverrides};
 use anyhow::{Context, Result};
 use ipnet::IpNet;
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::fmt;
 
 /// Ports that every node opens to all: those to which DHCP servers reply.
 const ALWAYS: [&str; 2] = ["udp/546", "udp/68"];
@@ -35,7 +37,14 @@ fn findings(table: &Table<'_>, kept: &SeedOverrides, peers: &ClusterPeers) -> Ve
     let ports = joined(open.chain(ssh).chain(ALWAYS.map(str::to_owned)));
     let usual = joined(ALWAYS.map(str::to_owned));
     let apiservers = joined(peers.apiservers().iter().map(ToString::to_string));
-    let accepted = accepts(&rules(kept, peers), "input").to_string();
+    let loaded = rules(kept, peers);
+    let accepted = verdicts(&loaded, "input").accept.to_string();
+    let routed = |forward: bool| {
+        let mut kept = kept.clone();
+        kept.harden.forward = forward;
+        format!("filter forward 0 drop, {}", verdicts(&rules(&kept, peers), "forward"))
+    };
+    let ids = format!("{}-{}", IDS.start(), IDS.end());
     let mut all = vec![
         compare(
             "input",
@@ -70,7 +79,7 @@ fn findings(table: &Table<'_>, kept: &SeedOverrides, peers: &ClusterPeers) -> Ve
             "input-rules",
             &accepted,
             None,
-            Some(table.accepts("input").to_string()),
+            Some(table.verdicts("input").accept.to_string()),
             "no other rule accepts packets",
         ),
         compare(
@@ -80,17 +89,29 @@ fn findings(table: &Table<'_>, kept: &SeedOverrides, peers: &ClusterPeers) -> Ve
             table.head("nodeports").map(|head| format!("{head}, {} dropped", table.dropped("nodeports"))),
             "NodePorts are judged before kube-proxy translates them",
         ),
+        compare(
+            "own-ports",
+            &format!("nat prerouting -110 accept, nat output -110 accept, {OWN}"),
+            None,
+            table.own_ports(),
+            "no pod takes kubelet's or sshd's port",
+        ),
+        compare(
+            "forward",
+            &routed(false),
+            harden.forward.then(|| routed(true)),
+            table.head("forward").map(|head| format!("{head}, {}", table.verdicts("forward"))),
+            "this device routes for its pods, and is no router between its links",
+        ),
+        compare("account", &ids, None, Some(table.rejected("output")), "the account for SSH is no tunnel"),
     ];
     if let Some(from) = nets(&access.from) {
         let why = "SSH answers only these sources";
         all.push(compare("ssh-from", "none", Some(from), table.set("ssh_from"), why));
     }
     if harden.egress.is_some() {
-        for chain in ["output", "forward"] {
-            let wanted = format!("filter {chain} 0 drop");
-            let why = "connections go only where the seed allows them";
-            all.push(compare(&format!("egress-{chain}"), &wanted, None, table.head(chain), why));
-        }
+        let why = "connections go only where the seed allows them";
+        all.push(compare("egress-output", "filter output 0 drop", None, table.head("output"), why));
     }
     all
 }
@@ -101,10 +122,24 @@ fn joined(all: impl IntoIterator<Item = String>) -> String {
     if all.is_empty() { "none".to_owned() } else { all.into_iter().collect::<Vec<_>>().join(", ") }
 }
 
-/// Number of accepting rules of a chain, in nft's own language.
-fn accepts(rules: &str, chain: &str) -> usize {
+/// How many rules of a chain accept packets, and how many ask chain `allowed`.
+struct Verdicts {
+    accept: usize,
+    allowed: usize,
+}
+
+impl fmt::Display for Verdicts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} rules accept, {} ask the egress list", self.accept, self.allowed)
+    }
+}
+
+/// The verdicts of a chain, in nft's own language.
+fn verdicts(rules: &str, chain: &str) -> Verdicts {
     let body = rules.split(&format!("chain {chain} {{\n")).nth(1).and_then(|r| r.split("  }\n").next());
-    body.unwrap_or_default().lines().filter(|l| l.ends_with(" accept")).count()
+    // The first line is the chain's own, with its policy.
+    let count = |verdict: &str| body.unwrap_or_default().lines().skip(1).filter(|l| l.ends_with(verdict)).count();
+    Verdicts { accept: count(" accept"), allowed: count(" jump allowed") }
 }
 
 /// The objects of the table (libnftables-json(5)).
@@ -135,8 +170,29 @@ impl Table<'_> {
         self.objects("rule").filter(move |r| r["chain"] == chain).filter_map(|r| r["expr"].as_array())
     }
 
-    fn accepts(&self, chain: &str) -> usize {
-        self.rules(chain).filter(|r| has(r, "accept")).count()
+    fn verdicts(&self, chain: &str) -> Verdicts {
+        let allowed = |r: &&Vec<Value>| r.iter().any(|e| e["jump"]["target"] == "allowed");
+        Verdicts {
+            accept: self.rules(chain).filter(|r| has(r, "accept")).count(),
+            allowed: self.rules(chain).filter(allowed).count(),
+        }
+    }
+
+    /// Where the host's own ports are kept from being translated, and which.
+    fn own_ports(&self) -> Option<String> {
+        let heads = [self.head("ownports")?, self.head("ownports_output")?].join(", ");
+        let kept = |chain| self.rules(chain).filter(|r| has(r, "dnat")).map(|r| joined(r.iter().flat_map(ports)));
+        let all: Vec<String> = kept("ownports").chain(kept("ownports_output")).collect();
+        // Two of each: IPv4 and IPv6.
+        let same = all.len() == 4 && all.iter().all(|ports| *ports == all[0]);
+        Some(format!("{heads}, {}", if same { all[0].as_str() } else { "not all" }))
+    }
+
+    /// Numbers of the users whose packets a chain refuses, before it accepts any.
+    fn rejected(&self, chain: &str) -> String {
+        let first = self.rules(chain).next().filter(|r| has(r, "reject"));
+        let user = |e: &Value| (e["match"]["left"]["meta"]["key"] == "skuid").then(|| element(&e["match"]["right"]));
+        joined(first.into_iter().flatten().filter_map(user))
     }
 
     /// Ports that rules of chain input accept from any source.

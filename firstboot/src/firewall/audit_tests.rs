@@ -18,6 +18,6 @@ fn values_are_shown_in_common_notation() {
 fn empty_table_is_drift_in_every_finding() {
     let rules = [json!({"table": {"family": "inet", "name": "firstboot"}})];
     let found = findings(&Table(&rules), &SeedOverrides::default(), &ClusterPeers::default());
-    assert_eq!(found.len(), 7);
+    assert_eq!(found.len(), 10);
     assert!(found.iter().all(|f| f.state == Verdict::Drift), "{found:#?}");
 }

@@ -2,27 +2,43 @@
 //! Discovers the addresses of the API servers: from the seed's names, from kubelet's configuration, and from the
 //! endpoints of Service `kubernetes`, which a node may read. Changes are stored and applied.
 //!
+//! DNS is not authenticated. What it gives for an API server opens nothing until a server there has proven itself by the
+//! cluster's CA. With an egress list this device could not try that, nor join: so meanwhile this node alone, and no pod,
+//! may connect to those addresses, by TCP and at the API server's port.
+//!
 //! When the cluster does not answer, nothing changes and nothing stops: the filter keeps the known addresses.
 
-use super::apply;
-use super::peers::{ClusterPeers, PortRange};
+use super::peers::{ClusterPeers, Found, PortRange, servers};
+use super::{apply, guard};
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::harden::overrides::SeedOverrides;
 use crate::host::Host;
 use crate::journal::facts::Fact;
+use crate::kube::cluster_networks;
 use crate::kube::node::NodeClient;
+use crate::kube::proof::proven;
 use crate::kube::resolve::addresses;
-use crate::node::client::node_client;
+use crate::node::client::{cluster, node_client};
+use crate::node::proxy_env;
+use crate::proxy::Via;
 use anyhow::Result;
 use ipnet::IpNet;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
-/// Resolves the seed's names before the join connects to any of them.
+/// Resolves the seed's names before the join connects to any of them. Only an egress list would refuse that.
 ///
 /// # Errors
 /// When the peers cannot be stored or the filter cannot be applied.
-pub(crate) fn resolve_seed_names(host: &Host) -> Result<()> {
-    update(host, |peers| peers.resolve(&addresses))
+pub(crate) fn resolve_seed_names(host: &Host, via: &Via) -> Result<()> {
+    if ClusterPeers::read(host)?.egress.is_none() {
+        return Ok(());
+    }
+    let found = look_up(&ClusterPeers::read(host)?, via);
+    update(host, |peers| {
+        peers.set_unproven(&found);
+        peers.resolve_services(&addresses);
+    })
 }
 
 /// Reads the peers from the cluster that this device has joined.
@@ -34,14 +50,32 @@ pub(crate) fn from_cluster(host: &Host, client: &NodeClient) -> Result<()> {
         host.sys().say(&format!("firstboot: kubelet stays closed to API servers that the seed does not name: {fault}"));
         BTreeSet::new()
     });
-    let server = client.server_host();
-    let networks = if SeedOverrides::read(host)?.harden.egress.is_some() { networks(host) } else { Vec::new() };
+    let (server, port) = client.server_host();
+    let networks = if ClusterPeers::read(host)?.egress.is_some() { networks(host) } else { Vec::new() };
     let node_ports = host.journal().fact(Fact::NodePorts).and_then(PortRange::parse);
+    let via = proxy_env::kept(host)?;
+    let mut found = Found::new();
     update(host, |peers| {
-        peers.set_joined(&server, endpoints, networks);
+        peers.set_joined(&server, port, endpoints, networks);
         peers.node_ports = node_ports.unwrap_or_default();
-        peers.resolve(&addresses);
-    })
+        peers.resolve_services(&addresses);
+        found = look_up(peers, &via);
+        if peers.egress.is_some() {
+            peers.set_unproven(&found);
+        }
+    })?;
+    let (_, ca) = cluster(host)?;
+    let proven = prove(&found, &ca);
+    update(host, |peers| peers.prove(&found, &proven))
+}
+
+/// Those addresses at which a server proves itself by the cluster's CA bundle `ca`, PEM.
+fn prove(found: &Found, ca: &str) -> Found {
+    let good = |((name, port), all): (&(String, u16), &BTreeSet<IpAddr>)| {
+        let good = all.iter().filter(|address| proven(name, *port, **address, ca)).copied().collect();
+        ((name.clone(), *port), good)
+    };
+    found.iter().map(good).collect()
 }
 
 /// Refreshes the peers of a sealed device: at every boot and once a day, after the cluster has answered once.
@@ -52,9 +86,17 @@ pub(crate) fn refresh_sealed(host: &Host) -> Result<(), Fault> {
     from_cluster(host, &node_client(host)?).owned_by(Owner::Host)
 }
 
-/// Ranges of pods and Services, as the join recorded them.
+/// What DNS gives for the API servers that are reached without a proxy; one that is reached through it the proxy resolves.
+fn look_up(peers: &ClusterPeers, via: &Via) -> Found {
+    let direct = peers.names().into_iter().filter(|(name, port)| via.proxy_for(name, *port).is_none());
+    direct.map(|server| (server.clone(), servers(addresses(&server.0)))).collect()
+}
+
+/// Ranges of pods and Services, as the join recorded them, but for those that cannot be.
 fn networks(host: &Host) -> Vec<IpNet> {
-    host.journal().fact(Fact::ClusterNetworks).unwrap_or_default().split(',').filter_map(|n| n.parse().ok()).collect()
+    let text = host.journal().fact(Fact::ClusterNetworks).unwrap_or_default().to_owned();
+    let all = text.split(',').filter_map(|n| n.parse().ok());
+    all.filter(|net| cluster_networks::check(net).is_ok()).collect()
 }
 
 fn update(host: &Host, change: impl FnOnce(&mut ClusterPeers)) -> Result<()> {
@@ -65,7 +107,13 @@ fn update(host: &Host, change: impl FnOnce(&mut ClusterPeers)) -> Result<()> {
         true => Ok(()),
         false => {
             peers.store(host)?;
-            apply(host)
+            // Where the seed's exceptions are lost, the API servers are known all the same.
+            let applied = if SeedOverrides::read(host).is_ok() { apply(host) } else { guard(host) };
+            // What is stored is in force, so that the next try applies what this one could not.
+            if applied.is_err() {
+                before.store(host)?;
+            }
+            applied
         }
     }
 }
@@ -74,6 +122,27 @@ fn update(host: &Host, change: impl FnOnce(&mut ClusterPeers)) -> Result<()> {
 mod tests {
     use super::*;
     use crate::host::fake::Fake;
+    use crate::kube::wire_tests::{Ca, ok_json, serve_on};
+
+    #[test]
+    fn what_nft_refuses_is_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (fake, seen) = Fake::new();
+        let fails = std::rc::Rc::new(std::cell::Cell::new(true));
+        let failing = fails.clone();
+        let host = Host::open(
+            dir.path(),
+            Box::new(fake.answering(move |_| failing.get().then(|| anyhow::bail!("run nft -f -: exit status: 1")))),
+        )
+        .unwrap();
+        let found = || BTreeSet::from(["10.0.0.2:6443".parse().unwrap()]);
+        let discover = || update(&host, |peers| peers.set_joined("10.0.0.1", 6443, found(), Vec::new()));
+        discover().unwrap_err();
+        fails.set(false);
+        seen.commands.take();
+        discover().unwrap();
+        assert_eq!(seen.commands.take(), ["nft -f -"]);
+    }
 
     #[test]
     fn filter_is_reloaded_only_after_a_change() {
@@ -82,11 +151,30 @@ mod tests {
         let host = Host::open(dir.path(), Box::new(fake)).unwrap();
         let discover = |address: &str| {
             let found = BTreeSet::from([address.parse().unwrap()]);
-            update(&host, |peers| peers.set_joined("10.0.0.1", found, Vec::new())).unwrap();
+            update(&host, |peers| peers.set_joined("10.0.0.1", 6443, found, Vec::new())).unwrap();
             seen.commands.take()
         };
-        assert_eq!(discover("10.0.0.2"), ["nft -f -"]);
-        assert!(discover("10.0.0.2").is_empty());
-        assert_eq!(discover("10.0.0.3"), ["nft -f -"]);
+        assert_eq!(discover("10.0.0.2:6443"), ["nft -f -"]);
+        assert!(discover("10.0.0.2:6443").is_empty());
+        assert_eq!(discover("10.0.0.3:6443"), ["nft -f -"]);
+    }
+
+    /// DNS gives four addresses for the API server: one is the cluster's, the others the attacker's, who answers for DNS.
+    #[test]
+    fn s10_only_tls_makes_an_address_the_api_servers() {
+        let (ca, other) = (Ca::new(), Ca::new());
+        let real = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = real.local_addr().unwrap().port();
+        let hostile = std::net::TcpListener::bind(("127.0.0.2", port)).unwrap();
+        let wrong_name = std::net::TcpListener::bind(("127.0.0.3", port)).unwrap();
+        serve_on(real, ca.leaf("api.example", 2020, 2090), ok_json("{}"));
+        serve_on(hostile, other.leaf("api.example", 2020, 2090), ok_json("{}"));
+        serve_on(wrong_name, ca.leaf("web.example", 2020, 2090), ok_json("{}"));
+        let set = |all: &[&str]| all.iter().map(|a| a.parse().unwrap()).collect::<BTreeSet<IpAddr>>();
+        let key = ("api.example".to_owned(), port);
+        // At the last address nothing listens.
+        let found = Found::from([(key.clone(), set(&["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"]))]);
+        assert_eq!(prove(&found, &ca.pem), Found::from([(key.clone(), set(&["127.0.0.1"]))]));
+        assert_eq!(prove(&found, "no certificate"), Found::from([(key, set(&[]))]));
     }
 }

@@ -13,9 +13,12 @@ pub mod host_ports;
 pub mod peers;
 pub mod render;
 
+#[cfg(feature = "device")]
 use crate::fault::{Code, OwnedBy};
 use crate::harden::overrides::SeedOverrides;
 use crate::host::Host;
+#[cfg(feature = "device")]
+use crate::seed::Harden;
 use crate::seed::Seed;
 use anyhow::{Context, Result};
 use peers::ClusterPeers;
@@ -24,8 +27,8 @@ use peers::ClusterPeers;
 pub const MODULES_FILE: &str = "/usr/lib/modules-load.d/firstboot-firewall.conf";
 /// Content of [`MODULES_FILE`]. Without it the kernel would load the modules one by one, each by a separate modprobe
 /// process, while the guard and every later unit wait.
-pub const MODULES: &str =
-    "# Written by firstboot: the packet filter's.\nnft_ct\nnft_fib_inet\nnft_limit\nnft_log\nnf_log_syslog\n";
+pub const MODULES: &str = "# Written by firstboot: the packet filter's.\nnft_chain_nat\nnft_ct\nnft_fib_inet\nnft_limit\nnft_log\nnft_nat\n\
+     nft_reject_inet\nnf_log_syslog\n";
 
 /// Whether the stored peers match the seed.
 pub(crate) fn is_current(host: &Host, seed: &Seed) -> Result<bool> {
@@ -48,29 +51,42 @@ pub fn apply(host: &Host) -> Result<()> {
     load(host, &render::rules(&SeedOverrides::read(host)?, &ClusterPeers::read(host)?))
 }
 
-/// What the guard does at every boot. When the seed's openings cannot be applied, the closed filter is loaded instead:
-/// the device then still reaches its cluster, and no host reaches the device.
+/// What the guard does at every boot. When the seed's exceptions cannot be applied, a closed filter is loaded instead:
+/// the device then still reaches its cluster, and no host reaches the device. An egress list stays in force.
 ///
 /// # Errors
-/// When the closed filter cannot be applied either. No link comes up then (drop-in 10-firstboot.conf of
-/// systemd-networkd).
+/// When no closed filter can be applied either. No link comes up then (drop-ins 10-firstboot.conf of systemd-networkd and
+/// NetworkManager).
+#[cfg(feature = "device")]
 pub(crate) fn guard(host: &Host) -> Result<()> {
     let Err(fault) = apply(host).coded(Code::PacketFilter) else { return Ok(()) };
     let line =
         format!("the seed's exceptions are not in the packet filter ({}): {fault}; nothing is open", fault.tag());
     host.sys().say(&format!("firstboot: {line}"));
-    let closed = load(host, &render::rules(&SeedOverrides::default(), &ClusterPeers::default()));
-    closed.inspect_err(|_| {
+    let (kept, peers) = closed(host);
+    // What is wrong may be the peers.
+    let loaded = load(host, &render::rules(&kept, &peers));
+    let loaded = loaded.or_else(|_| load(host, &render::rules(&kept, &ClusterPeers::default())));
+    loaded.inspect_err(|_| {
         let tag = Code::PacketFilter.tag();
         host.sys().say(&format!("firstboot: no packet filter ({tag}), so no network; flash the image again"));
     })
+}
+
+/// Nothing but the seed's egress list, by its second copy. Where that is lost as well, only what kubelet.conf says is left:
+/// the API server.
+#[cfg(feature = "device")]
+fn closed(host: &Host) -> (SeedOverrides, ClusterPeers) {
+    let peers = ClusterPeers::kept(host).unwrap_or_else(|| ClusterPeers::by_kubelet_conf(host));
+    let harden = Harden { egress: peers.egress.clone(), ..Harden::default() };
+    (SeedOverrides { harden, ..SeedOverrides::default() }, peers)
 }
 
 fn load(host: &Host, rules: &str) -> Result<()> {
     host.feed(&["nft", "-f", "-"], &mut rules.as_bytes()).map(drop).context("load the packet filter")
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "device"))]
 mod tests {
     use super::*;
     use crate::harden::overrides::OVERRIDES_FILE;
@@ -106,7 +122,11 @@ mod tests {
                  -f -: exit status: 1: syntax error; nothing is open"
             ]
         );
+        // What nft refuses may be the peers: it is asked again without them.
         let (host, seen) = device(dir.path(), 2);
+        guard(&host).unwrap();
+        assert_eq!(seen.commands.take(), ["nft -f -"; 3]);
+        let (host, seen) = device(dir.path(), 3);
         let error = guard(&host).unwrap_err();
         assert_eq!(format!("{error:#}"), "load the packet filter: run nft -f -: exit status: 1: syntax error");
         assert_eq!(

@@ -2,8 +2,9 @@
 //! The peers that the packet filter must know: the cluster's API servers and, where the seed has an egress list, the
 //! other servers that must be reachable. They are stored on the device, because the guard runs without a network.
 //!
-//! Names are stored with their addresses, so that they can be resolved again after the seed is destroyed. The file
-//! contains no secret.
+//! Names are stored with their addresses, so that they can be resolved again after the seed is destroyed. An address that
+//! DNS gives for an API server counts only once a server there has proven itself by TLS ([`ClusterPeers::prove`]). The
+//! file contains no secret.
 
 use crate::host::Host;
 use crate::host::kept::FIREWALL;
@@ -11,32 +12,50 @@ use crate::seed::{Protocol, Seed};
 use anyhow::{Context, Result};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Port and protocol of name servers (RFC 1035, 4.2).
 const DNS: u16 = 53;
 /// Port of time servers (RFC 5905).
 const NTP: u16 = 123;
 
-/// A host by its configured name, with the addresses of the last lookup.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Most addresses of one name that are tried: a name server that gives more is not asked for that.
+const MOST_ADDRESSES: usize = 8;
+
+/// An API server by its configured name, with the addresses at which one has proven itself.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Named {
     /// DNS name or address, without brackets.
     pub name: String,
-    /// Resolved addresses; empty before the first lookup.
+    /// Port.
+    pub port: u16,
+    /// Of an address: that one, which the seed or kubelet.conf vouches for. Of a name: proven addresses, at first none.
     pub addresses: BTreeSet<IpAddr>,
 }
 
 impl Named {
-    /// A host by its name; it keeps its addresses in `before` until the next lookup.
-    fn new(name: &str, before: &[Named]) -> Self {
-        let literal = name.parse::<IpAddr>().ok();
-        let kept = before.iter().find(|b| b.name == name).map(|b| b.addresses.clone()).unwrap_or_default();
-        Named { name: name.to_owned(), addresses: literal.map_or(kept, |address| BTreeSet::from([address])) }
+    /// An API server; it keeps its addresses in `before` until others are proven.
+    fn new(name: &str, port: u16, before: &[Named]) -> Self {
+        let literal = literal(name);
+        let kept = before.iter().find(|b| b.name == name && b.port == port).map(|b| b.addresses.clone());
+        let addresses = literal.map_or_else(|| kept.unwrap_or_default(), |address| BTreeSet::from([address]));
+        Named { name: name.to_owned(), port, addresses }
+    }
+
+    /// Whether only DNS knows where it is.
+    fn is_name(&self) -> bool {
+        literal(&self.name).is_none()
     }
 }
+
+fn literal(name: &str) -> Option<IpAddr> {
+    name.parse().ok()
+}
+
+/// What DNS gives for API servers, by name and port.
+pub type Found = BTreeMap<(String, u16), BTreeSet<IpAddr>>;
 
 /// A server that an egress list leaves open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +66,7 @@ pub struct Service {
     pub protocol: Protocol,
     /// Port.
     pub port: u16,
-    /// Resolved addresses; empty before the first lookup.
+    /// Addresses of the last lookup; empty before the first one.
     pub addresses: BTreeSet<IpAddr>,
 }
 
@@ -92,7 +111,13 @@ pub struct ClusterPeers {
     /// The API server that kubelet talks to.
     pub joined: Option<Named>,
     /// Endpoints of Service `kubernetes`: the API servers according to the cluster.
-    pub endpoints: BTreeSet<IpAddr>,
+    pub endpoints: BTreeSet<SocketAddr>,
+    /// Addresses that DNS gives for API servers, before one there has proven itself; only where there is an egress list.
+    #[serde(default)]
+    pub unproven: BTreeSet<SocketAddr>,
+    /// The seed's egress list, kept a second time: it is in force also when the file with the seed's overrides is lost.
+    #[serde(default)]
+    pub egress: Option<Vec<IpNet>>,
     /// Other servers that must be reachable, where there is an egress list.
     pub services: Vec<Service>,
     /// Ranges of pods and Services, where there is an egress list.
@@ -109,8 +134,24 @@ impl ClusterPeers {
     /// # Errors
     /// When the file cannot be read.
     pub fn read(host: &Host) -> Result<Self> {
-        let bytes = host.read_kept(FIREWALL.path).bytes;
-        Ok(bytes.and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default())
+        Ok(Self::kept(host).unwrap_or_default())
+    }
+
+    /// The stored peers; `None` before the first seed and when neither copy can be parsed.
+    pub(super) fn kept(host: &Host) -> Option<Self> {
+        serde_json::from_slice(&host.read_kept(FIREWALL.path).bytes?).ok()
+    }
+
+    /// What is left to know where the stored peers are lost: the API server that kubelet talks to, if it is an address, and
+    /// that there may have been an egress list.
+    #[cfg(feature = "device")]
+    pub(super) fn by_kubelet_conf(host: &Host) -> Self {
+        let mut peers = ClusterPeers { egress: Some(Vec::new()), ..ClusterPeers::default() };
+        if let Ok((server, _)) = crate::node::client::cluster(host) {
+            let (server, port) = crate::kube::node::host_of(&server);
+            peers.set_joined(&server, port, BTreeSet::new(), Vec::new());
+        }
+        peers
     }
 
     /// Stores the peers; returns whether they differ from the stored ones.
@@ -129,44 +170,98 @@ impl ClusterPeers {
     #[must_use]
     pub fn from_seed(seed: &Seed, before: ClusterPeers) -> Self {
         let peers: Vec<Named> = before.joined.iter().chain(&before.seed).cloned().collect();
-        let servers: Vec<Named> = seed.cluster.apiserver.iter().map(|e| Named::new(&e.host, &peers)).collect();
-        let names = |all: &[Named]| all.iter().map(|n| n.name.clone()).collect::<BTreeSet<_>>();
+        let servers: Vec<Named> = seed.cluster.apiserver.iter().map(|e| Named::new(&e.host, e.port, &peers)).collect();
+        let names = |all: &[Named]| all.iter().map(|n| (n.name.clone(), n.port)).collect::<BTreeSet<_>>();
         let same = names(&servers) == names(&before.seed);
-        let services = if seed.harden.egress.is_some() { services(seed, &before.services) } else { Vec::new() };
+        let egress = seed.harden.egress.clone();
+        let services = if egress.is_some() { services(seed, &before.services) } else { Vec::new() };
         match same {
-            true => ClusterPeers { seed: servers, services, ..before },
-            false => ClusterPeers { seed: servers, services, ..ClusterPeers::default() },
+            true => ClusterPeers { seed: servers, services, egress, ..before },
+            false => ClusterPeers { seed: servers, services, egress, ..ClusterPeers::default() },
         }
     }
 
-    /// Addresses of all API servers.
+    /// Addresses of all API servers: who may connect to kubelet.
     #[must_use]
     pub fn apiservers(&self) -> BTreeSet<IpAddr> {
-        let named = self.seed.iter().chain(&self.joined).flat_map(|n| &n.addresses);
-        named.chain(&self.endpoints).map(IpAddr::to_canonical).collect()
+        self.apiserver_ports().iter().map(SocketAddr::ip).collect()
     }
 
-    /// Resolves every name again with `lookup`. A name without a result keeps its addresses.
-    pub fn resolve(&mut self, lookup: &dyn Fn(&str) -> BTreeSet<IpAddr>) {
-        let named = self.seed.iter_mut().chain(&mut self.joined).map(|n| (&n.name, &mut n.addresses));
-        for (name, addresses) in named.chain(self.services.iter_mut().map(|s| (&s.name, &mut s.addresses))) {
-            let found = if name.parse::<IpAddr>().is_ok() { BTreeSet::new() } else { lookup(name) };
+    /// Addresses of all API servers with their ports: where this node and its pods may connect to.
+    #[must_use]
+    pub fn apiserver_ports(&self) -> BTreeSet<SocketAddr> {
+        let named = self.seed.iter().chain(&self.joined);
+        let named = named.flat_map(|n| n.addresses.iter().map(|address| SocketAddr::new(*address, n.port)));
+        let all = named.chain(self.endpoints.iter().copied());
+        all.map(|at| SocketAddr::new(at.ip().to_canonical(), at.port())).collect()
+    }
+
+    /// API servers that only DNS knows, each once.
+    #[must_use]
+    pub fn names(&self) -> BTreeSet<(String, u16)> {
+        let named = self.seed.iter().chain(&self.joined).filter(|n| n.is_name());
+        named.map(|n| (n.name.clone(), n.port)).collect()
+    }
+
+    /// Takes the addresses that DNS gives for API servers as unproven; those that have proven themselves are left out.
+    pub fn set_unproven(&mut self, found: &Found) {
+        let all = found.iter().flat_map(|((_, port), all)| all.iter().map(|address| SocketAddr::new(*address, *port)));
+        let proven = self.apiserver_ports();
+        self.unproven = all.filter(|at| !proven.contains(at)).collect();
+    }
+
+    /// Ends a lookup: of the addresses that DNS gives now, those stay that are `proven`, now or before. A name without
+    /// any keeps its addresses.
+    pub fn prove(&mut self, found: &Found, proven: &Found) {
+        let none = BTreeSet::new();
+        for server in self.seed.iter_mut().chain(&mut self.joined).filter(|n| n.is_name()) {
+            let key = (server.name.clone(), server.port);
+            let (all, now) = (found.get(&key).unwrap_or(&none), proven.get(&key).unwrap_or(&none));
+            let good = all.iter().filter(|at| now.contains(at) || server.addresses.contains(at));
+            let good: BTreeSet<IpAddr> = good.copied().collect();
+            if !good.is_empty() {
+                server.addresses = good;
+            }
+        }
+        self.unproven.clear();
+    }
+
+    /// Resolves the names of other servers again with `lookup`. A name without a result keeps its addresses.
+    pub fn resolve_services(&mut self, lookup: &dyn Fn(&str) -> BTreeSet<IpAddr>) {
+        for service in self.services.iter_mut().filter(|s| literal(&s.name).is_none()) {
+            let found = servers(lookup(&service.name));
             if !found.is_empty() {
-                *addresses = found;
+                service.addresses = found;
             }
         }
     }
 
-    /// Sets what the joined cluster reports. `server` is the host that kubelet talks to.
-    pub fn set_joined(&mut self, server: &str, endpoints: BTreeSet<IpAddr>, networks: Vec<IpNet>) {
+    /// Sets what the joined cluster reports. `server` and `port` are those that kubelet talks to.
+    pub fn set_joined(&mut self, server: &str, port: u16, endpoints: BTreeSet<SocketAddr>, networks: Vec<IpNet>) {
         let before: Vec<Named> = self.joined.iter().chain(&self.seed).cloned().collect();
-        self.joined = Some(Named::new(server, &before));
+        self.joined = Some(Named::new(server, port, &before));
         // Without the right to read endpoints the previous ones stay.
         if !endpoints.is_empty() {
             self.endpoints = endpoints;
         }
         self.networks = networks;
     }
+}
+
+/// Of what DNS gives for a name: addresses of servers elsewhere, and not too many.
+#[must_use]
+pub fn servers(found: BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
+    found.into_iter().map(|a| a.to_canonical()).filter(|a| is_server(*a)).take(MOST_ADDRESSES).collect()
+}
+
+/// Whether a server of another machine can be there: DNS must not open this node's own services, or a whole link.
+fn is_server(address: IpAddr) -> bool {
+    let link_local = match address.to_canonical() {
+        IpAddr::V4(a) => a.is_link_local() || a.is_broadcast(),
+        IpAddr::V6(a) => a.is_unicast_link_local(),
+    };
+    let address = address.to_canonical();
+    !(link_local || address.is_loopback() || address.is_unspecified() || address.is_multicast())
 }
 
 /// Name servers, time servers and proxy of a seed.
@@ -180,10 +275,9 @@ fn services(seed: &Seed, before: &[Service]) -> Vec<Service> {
         let host = host.trim_matches(['[', ']']).to_owned();
         all.extend(port.parse().ok().map(|port| (host, Protocol::Tcp, port)));
     }
-    let peers: Vec<Named> =
-        before.iter().map(|s| Named { name: s.name.clone(), addresses: s.addresses.clone() }).collect();
     let service = |(name, protocol, port): (String, Protocol, u16)| {
-        let Named { name, addresses } = Named::new(&name, &peers);
+        let kept = || before.iter().find(|s| s.name == name).map(|s| s.addresses.clone()).unwrap_or_default();
+        let addresses = literal(&name).map_or_else(kept, |address| BTreeSet::from([address]));
         Service { name, protocol, port, addresses }
     };
     all.into_iter().map(service).collect()
@@ -210,22 +304,57 @@ mod tests {
         all.iter().map(|a| a.parse().unwrap()).collect()
     }
 
+    fn sockets(all: &[&str]) -> BTreeSet<SocketAddr> {
+        all.iter().map(|a| a.parse().unwrap()).collect()
+    }
+
     #[test]
-    fn names_are_resolved_and_keep_their_addresses_when_a_lookup_fails() {
+    fn proven_addresses_are_kept_when_a_lookup_fails() {
         let one = seed("[\"10.0.0.1\", \"api.example\", \"[fd00::1]:443\"]", "");
         let mut peers = ClusterPeers::from_seed(&one, ClusterPeers::default());
-        assert_eq!(peers.apiservers(), set(&["10.0.0.1", "fd00::1"]));
-        peers.resolve(&|name| if name == "api.example" { set(&["192.0.2.7"]) } else { set(&["192.0.2.99"]) });
-        assert_eq!(peers.apiservers(), set(&["10.0.0.1", "192.0.2.7", "fd00::1"]));
-        peers.resolve(&|_| BTreeSet::new());
-        assert_eq!(peers.apiservers(), set(&["10.0.0.1", "192.0.2.7", "fd00::1"]));
+        assert_eq!(peers.apiserver_ports(), sockets(&["10.0.0.1:6443", "[fd00::1]:443"]));
+        assert_eq!(peers.names(), BTreeSet::from([("api.example".to_owned(), 6443)]));
+        let gives = |all: &[&str]| BTreeMap::from([(("api.example".to_owned(), 6443), set(all))]);
+        peers.prove(&gives(&["192.0.2.7", "192.0.2.8"]), &gives(&["192.0.2.7"]));
+        let found = sockets(&["10.0.0.1:6443", "192.0.2.7:6443", "[fd00::1]:443"]);
+        assert_eq!(peers.apiserver_ports(), found);
+        peers.prove(&Found::new(), &Found::new());
+        peers.prove(&gives(&[]), &gives(&[]));
+        assert_eq!(peers.apiserver_ports(), found);
         // A seed with the same servers keeps all addresses; another seed starts with none.
         assert_eq!(ClusterPeers::from_seed(&one, peers.clone()), peers);
-        peers.set_joined("api.example", set(&["10.0.0.2"]), Vec::new());
+        peers.set_joined("api.example", 6443, sockets(&["10.0.0.2:6443"]), Vec::new());
         assert_eq!(peers.apiservers(), set(&["10.0.0.1", "10.0.0.2", "192.0.2.7", "fd00::1"]));
-        peers.set_joined("10.0.0.3", BTreeSet::new(), Vec::new());
-        assert!(peers.endpoints == set(&["10.0.0.2"]) && peers.apiservers().contains(&"10.0.0.3".parse().unwrap()));
+        peers.set_joined("10.0.0.3", 6443, BTreeSet::new(), Vec::new());
+        assert_eq!(peers.endpoints, sockets(&["10.0.0.2:6443"]));
+        assert!(peers.apiservers().contains(&"10.0.0.3".parse().unwrap()));
         assert_eq!(ClusterPeers::from_seed(&seed("\"10.0.0.9\"", ""), peers).apiservers(), set(&["10.0.0.9"]));
+    }
+
+    #[test]
+    fn s10_an_address_that_only_dns_gives_is_no_api_server() {
+        let more = "[harden]\negress = \"192.0.2.0/24\"\n";
+        let mut peers = ClusterPeers::from_seed(&seed("\"api.example\"", more), ClusterPeers::default());
+        let gives = |all: &[&str]| BTreeMap::from([(("api.example".to_owned(), 6443), set(all))]);
+        peers.set_unproven(&gives(&["203.0.113.66", "192.0.2.7"]));
+        assert_eq!(peers.unproven, sockets(&["192.0.2.7:6443", "203.0.113.66:6443"]));
+        assert_eq!(peers.apiserver_ports(), sockets(&[]));
+        peers.prove(&gives(&["203.0.113.66", "192.0.2.7"]), &gives(&["192.0.2.7"]));
+        assert_eq!(peers.apiserver_ports(), sockets(&["192.0.2.7:6443"]));
+        // Another answer of the next day takes nothing away, and is forgotten.
+        peers.set_unproven(&gives(&["203.0.113.66", "192.0.2.7"]));
+        assert_eq!(peers.unproven, sockets(&["203.0.113.66:6443"]));
+        peers.prove(&gives(&["203.0.113.66"]), &Found::new());
+        assert_eq!((peers.apiserver_ports(), peers.unproven), (sockets(&["192.0.2.7:6443"]), sockets(&[])));
+    }
+
+    #[test]
+    fn s10_dns_opens_neither_this_node_nor_a_link_nor_without_end() {
+        let odd = ["127.0.0.1", "0.0.0.0", "169.254.1.1", "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1"];
+        assert_eq!(servers(set(&odd).into_iter().chain(set(&["ff02::1", "::ffff:127.0.0.1"])).collect()), set(&[]));
+        assert_eq!(servers(set(&["192.0.2.7", "::ffff:192.0.2.8", "fd00::1"])).len(), 3);
+        let many = (0..200).map(|n| IpAddr::from([192, 0, 2, n])).collect();
+        assert_eq!(servers(many).len(), MOST_ADDRESSES);
     }
 
     #[test]

@@ -8,7 +8,9 @@ use super::peers::{ClusterPeers, PortRange};
 use crate::harden::overrides::SeedOverrides;
 use crate::seed::OpenPort;
 use ipnet::IpNet;
+use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::net::SocketAddr;
 
 /// Name of the table, of family inet.
 pub const TABLE: &str = "firstboot";
@@ -92,12 +94,22 @@ const INPUT_LAST: &[Rule] = &[
     ),
     ("counter drop", "everything else"),
 ];
+/// The ports of [`OWN_PORTS`], as the audit shows them.
+pub(super) const OWN: &str = "tcp/10250, tcp/22";
+/// Chains ownports and ownports_output.
+const OWN_PORTS: &[Rule] = &[
+    (
+        "fib daddr type local tcp dport { 22, 10250 } dnat ip to ip daddr",
+        "kubelet's and sshd's port are no pod's: what is translated, here to the address that it has, is not translated again",
+    ),
+    ("fib daddr type local tcp dport { 22, 10250 } dnat ip6 to ip6 daddr", "the same for IPv6"),
+];
 /// Chain allowed, after this node's own pods.
 const ALLOWED: &[Rule] = &[
     ("ip daddr @egress_v4 accept", "the seed's list, and the networks of pods and Services"),
     ("ip6 daddr @egress_v6 accept", "the same for IPv6"),
-    ("ip daddr @apiservers_v4 accept", "a node must reach its cluster"),
-    ("ip6 daddr @apiservers_v6 accept", "the same for IPv6"),
+    ("ip daddr . tcp dport @apiserver_ports_v4 accept", "a node must reach its cluster: API servers, each at its port"),
+    ("ip6 daddr . tcp dport @apiserver_ports_v6 accept", "the same for IPv6"),
     ("ip daddr . meta l4proto . th dport @services_v4 accept", "name servers, time servers and proxy of the seed"),
     ("ip6 daddr . meta l4proto . th dport @services_v6 accept", "the same for IPv6"),
 ];
@@ -114,7 +126,12 @@ const ALLOWED_LAST: &[Rule] = &[
     ),
     ("counter reject with icmpx admin-prohibited", "programs get an error at once"),
 ];
-/// Chain output.
+/// Chain output, with and without an egress list. The numbers are [`IDS`](crate::harden::access::accounts::IDS).
+const ACCOUNT: Rule = (
+    "meta skuid 59000-59999 counter reject with icmpx admin-prohibited",
+    "the account for SSH is no tunnel: it opens no connection, on loopback neither, and answers none",
+);
+/// Chain output, where the seed has an egress list.
 const OUTPUT: &[Rule] = &[
     ("oifname \"lo\" accept", "programs of this node reach each other"),
     ("ct state established,related accept", "established connections continue"),
@@ -125,12 +142,35 @@ const OUTPUT: &[Rule] = &[
     ("meta l4proto igmp accept", "multicast memberships of IPv4"),
     ("udp sport 68 udp dport 67 accept", "the DHCP client"),
     ("udp sport 546 udp dport 547 accept", "the DHCPv6 client"),
+    (
+        "ip daddr . tcp dport @unproven_v4 accept",
+        "addresses that DNS gives for an API server, for this node alone, until TLS has proven them",
+    ),
+    ("ip6 daddr . tcp dport @unproven_v6 accept", "the same for IPv6"),
     ("jump allowed", "where the seed allows connections"),
 ];
-/// Chain forward.
+/// Chain forward. With an egress list `jump allowed` stands for `accept` in all but the first.
 const FORWARD: &[Rule] = &[
     ("ct state established,related accept", "established connections continue"),
-    ("jump allowed", "where the seed allows connections"),
+    ("ct status dnat accept", "NodePorts and load balancers whose pod is on another node"),
+    (
+        "meta iifkind != { bond, hsr, ipoib, ipvlan, macsec, macvlan, macvtap, ppp, team, vlan, wwan } accept",
+        "from pods, whose interfaces and tunnels are of other kinds; network cards have no kind, and no rule about kinds fits them",
+    ),
+    (
+        "meta oifkind != { bond, hsr, ipoib, ipvlan, macsec, macvlan, macvtap, ppp, team, vlan, wwan } accept",
+        "to pods, as other nodes route to them",
+    ),
+];
+/// Chain forward, where the seed has `forward`.
+const FORWARD_LINKS: Rule = ("accept", "the seed lets this device route between its links");
+/// Chain forward, at its end.
+const FORWARD_LAST: &[Rule] = &[
+    (
+        "limit rate 5/minute burst 10 packets log prefix \"firstboot drop: \" level info",
+        "dropped packets are logged in the kernel log, below the level that consoles show, at a limited rate",
+    ),
+    ("counter drop", "from link to link: this device is no router"),
 ];
 
 /// The whole transaction for this node.
@@ -146,13 +186,21 @@ pub fn rules(kept: &SeedOverrides, peers: &ClusterPeers) -> String {
     if let Some(nets) = &kept.harden.egress {
         let all: Vec<IpNet> = nets.iter().chain(&peers.networks).copied().collect();
         put(sets("egress", &all));
+        put(sockets("apiserver_ports", &peers.apiserver_ports()));
+        put(sockets("unproven", &peers.unproven));
         put(services(peers));
     }
     put(nodeports(kept, peers));
+    for (name, hook) in [("ownports", "prerouting"), ("ownports_output", "output")] {
+        // Before kube-proxy and the CNI plugin portmap, which translate at priority -100 (dstnat).
+        put(chain(name, &format!("type nat hook {hook} priority -110; policy accept;"), &texts(OWN_PORTS)));
+    }
     put(input(kept));
     if kept.harden.egress.is_some() {
-        put(egress(peers));
+        put(allowed(peers));
     }
+    put(output(kept));
+    put(forward(kept));
     text.push_str("}\n");
     text
 }
@@ -163,6 +211,15 @@ fn apiservers(peers: &ClusterPeers) -> String {
     families(|v4, family| {
         let own = all.iter().filter(|a| a.is_ipv4() == v4).map(ToString::to_string);
         format!("  set apiservers_v{family} {{\n    type ipv{family}_addr\n{}  }}\n", elements(own))
+    })
+}
+
+/// Two sets of addresses with a port of each, one for each address family.
+fn sockets(name: &str, all: &BTreeSet<SocketAddr>) -> String {
+    families(|v4, family| {
+        let own = all.iter().filter(|a| a.is_ipv4() == v4).map(|a| format!("{} . {}", a.ip(), a.port()));
+        let elements = elements(own);
+        format!("  set {name}_v{family} {{\n    type ipv{family}_addr . inet_service\n{elements}  }}\n")
     })
 }
 
@@ -248,7 +305,7 @@ fn input(kept: &SeedOverrides) -> String {
 }
 
 /// The seed's list of where connections may go, for the host and for its pods.
-fn egress(peers: &ClusterPeers) -> String {
+fn allowed(peers: &ClusterPeers) -> String {
     // Packets to this node's own pods do not leave the node.
     let mut allowed: Vec<String> = texts(PODS).iter().map(|rule| rule.replacen("iifname", "oifname", 1)).collect();
     allowed.extend(texts(ALLOWED));
@@ -257,8 +314,29 @@ fn egress(peers: &ClusterPeers) -> String {
     }
     allowed.extend(texts(ALLOWED_LAST));
     chain("allowed", "", &allowed)
-        + &chain("output", "type filter hook output priority filter; policy drop;", &texts(OUTPUT))
-        + &chain("forward", "type filter hook forward priority filter; policy drop;", &texts(FORWARD))
+}
+
+fn output(kept: &SeedOverrides) -> String {
+    let mut lines = vec![ACCOUNT.0.to_owned()];
+    let policy = match kept.harden.egress {
+        Some(_) => {
+            lines.extend(texts(OUTPUT));
+            "drop"
+        }
+        None => "accept",
+    };
+    chain("output", &format!("type filter hook output priority filter; policy {policy};"), &lines)
+}
+
+/// What is routed: for pods, and between links only where the seed says so.
+fn forward(kept: &SeedOverrides) -> String {
+    let links = kept.harden.forward.then_some(FORWARD_LINKS.0);
+    let mut lines: Vec<String> = FORWARD.iter().map(|rule| rule.0).chain(links).map(str::to_owned).collect();
+    if kept.harden.egress.is_some() {
+        lines.iter_mut().skip(1).for_each(|line| *line = line.replace("accept", "jump allowed"));
+    }
+    lines.extend(texts(FORWARD_LAST));
+    chain("forward", "type filter hook forward priority filter; policy drop;", &lines)
 }
 
 fn texts(rules: &[Rule]) -> Vec<String> {

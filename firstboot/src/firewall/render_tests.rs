@@ -30,13 +30,19 @@ fn nothing_is_open_without_a_seed() {
 #[test]
 fn seed_opens_what_it_names_and_nothing_else() {
     let more = "[network]\ndns = \"10.0.0.53\"\n[time]\nservers = \"fd00::123\"\n[harden]\nopen = [\"udp/8472\", \
-                \"tcp/30000-30010\", \"sctp/9\"]\nkubelet-from = [\"10.1.0.0/24\", \"10.1.0.7\", \"fd01::/64\"]\negress = \
+                \"tcp/30000-30010\", \"sctp/9\"]\nforward = true\nkubelet-from = [\"10.1.0.0/24\", \"10.1.0.7\", \"fd01::/64\"]\negress = \
                 [\"192.0.2.0/24\", \"2001:db8::/32\"]\n[access]\nssh-from = \"10.2.0.0/16\"\nssh-keys = \"ssh-ed25519 \
                 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"\n";
     let seed = seed(more);
     let mut peers = ClusterPeers::from_seed(&seed, ClusterPeers::default());
-    let endpoints = ["10.0.0.2", "10.0.0.3"].map(|a| a.parse().unwrap()).into();
-    peers.set_joined("10.0.0.1", endpoints, vec!["10.244.0.0/16".parse().unwrap(), "10.96.0.0/12".parse().unwrap()]);
+    let endpoints = ["10.0.0.2:6443", "10.0.0.3:6443"].map(|a| a.parse().unwrap()).into();
+    peers.unproven = ["192.0.2.66:6443", "[2001:db8::66]:6443"].map(|a| a.parse().unwrap()).into();
+    peers.set_joined(
+        "10.0.0.1",
+        6443,
+        endpoints,
+        vec!["10.244.0.0/16".parse().unwrap(), "10.96.0.0/12".parse().unwrap()],
+    );
     assert_eq!(rules(&SeedOverrides::of(&seed), &peers), OPENED);
 }
 
@@ -65,6 +71,13 @@ fn ssh_is_open_to_all_only_with_keys_and_without_networks() {
     );
 }
 
+/// The rule's text is a constant; the numbers of accounts are one, too.
+#[test]
+fn account_of_the_rule_is_the_one_that_is_made() {
+    let ids = crate::harden::access::accounts::IDS;
+    assert!(ACCOUNT.0.starts_with(&format!("meta skuid {}-{} ", ids.start(), ids.end())));
+}
+
 #[test]
 fn overlapping_and_adjacent_networks_are_merged() {
     let nets: Vec<IpNet> =
@@ -78,7 +91,7 @@ fn overlapping_and_adjacent_networks_are_merged() {
 fn rules_are_documented() {
     let doc = doc_tables::joined(include_str!("../../../docs/hardening.md"));
     let foreign = [NODE_PORTS_FOREIGN];
-    let dns = [ALLOWED_DNS];
+    let (dns, account, links) = ([ALLOWED_DNS], [ACCOUNT], [FORWARD_LINKS]);
     let nodeports: [&[Rule]; 4] = [NODE_PORTS_FIRST, PODS, &foreign, NODE_PORTS_LAST];
     let input: [&[Rule]; 4] = [INPUT_FIRST, SSH, SSH_FROM, INPUT_LAST];
     let allowed: [&[Rule]; 3] = [ALLOWED, &dns, ALLOWED_LAST];
@@ -86,8 +99,9 @@ fn rules_are_documented() {
         ("nodeports", &nodeports[..]),
         ("input", &input),
         ("allowed", &allowed),
-        ("output", &[OUTPUT]),
-        ("forward", &[FORWARD]),
+        ("ownports", &[OWN_PORTS]),
+        ("output", &[&account, OUTPUT]),
+        ("forward", &[FORWARD, &links, FORWARD_LAST]),
     ] {
         let table = doc.split(&format!("\n| rule of chain `{chain}` | reason |\n|---|---|\n")).nth(1);
         let table = table.unwrap_or_else(|| panic!("no table of chain {chain}")).split("\n\n").next().unwrap();

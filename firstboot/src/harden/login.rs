@@ -21,6 +21,7 @@ Unauthorized use is prohibited by law. Sessions are logged.
 #[rustfmt::skip]
 pub const FILES: &[(&str, &str, &str)] = &[
     ("/etc/profile.d/firstboot.sh", "umask 027\nulimit -c 0\nTMOUT=900\nreadonly TMOUT\nexport TMOUT\n", "files are private to their owner, the memory of a failed program is not kept, and a forgotten shell ends"),
+    ("/etc/security/limits.d/50-firstboot.conf", "* hard core 0\nroot hard core 0\n* hard nproc 128\n* hard fsize 65536\n", "the memory of a failed program is not kept, and no session fills the table of processes, or a file with more than 64 MiB"),
     ("/etc/issue", WARNING, "visitors are warned, and learn nothing about the system"),
     (BANNER, WARNING, "visitors are warned, and learn nothing about the system"),
 ];

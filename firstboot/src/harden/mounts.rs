@@ -16,7 +16,7 @@ type Mount = (&'static str, &'static str, &'static str);
 #[rustfmt::skip]
 const MOUNTS: &[Mount] = &[
     ("/tmp", "tmpfs /tmp tmpfs nodev,nosuid,noexec,mode=1777,size=25% 0 0", "lost at power-off, and at most a quarter of the memory"),
-    ("/var/tmp", "/var/tmp /var/tmp none bind,nodev,nosuid,noexec 0 0", "kept over a power-off, so it stays on the disk"),
+    ("/var/tmp", "tmpfs /var/tmp tmpfs nodev,nosuid,noexec,mode=1777,size=10% 0 0", "no account fills the root file system: lost at power-off as well, and at most a tenth of the memory"),
     ("/dev/shm", "tmpfs /dev/shm tmpfs nodev,nosuid,noexec,mode=1777 0 0", "memory that programs share holds data, no programs"),
 ];
 
@@ -33,10 +33,11 @@ pub(crate) fn audit(context: &AuditContext<'_>) -> Result<Vec<Finding>> {
     // The last mount of a path is on top.
     let mounts = mounted(context.host)?;
     let one = |(path, _, why): &Mount| {
-        let options = mounts.iter().rev().find(|mount| mount.point == *path).map(|mount| &mount.options);
-        let found = options.map(|options| {
-            let has = |name: &&&str| options.split(',').any(|o| o == **name);
-            OPTIONS.iter().filter(has).copied().collect::<Vec<_>>().join(",")
+        let found = mounts.iter().rev().find(|mount| mount.point == *path).map(|mount| {
+            let has = |name: &&&str| mount.options.split(',').any(|o| o == **name);
+            let options = OPTIONS.iter().filter(has).copied().collect::<Vec<_>>().join(",");
+            // On any other file system it is not bounded.
+            if mount.kind == "tmpfs" { options } else { format!("{options} on {}", mount.kind) }
         });
         Finding::compare(format!("mounts{path}"), &OPTIONS.join(","), None, found, why)
     };
@@ -58,7 +59,7 @@ mod tests {
 
     const MOUNTED: &str = "22 1 254:3 / / rw,noatime shared:1 - ext4 /dev/vda3 rw,errors=remount-ro\n\
         30 22 0:24 / /tmp rw,nosuid,nodev,noexec,relatime shared:13 - tmpfs tmpfs rw,size=250000k\n\
-        31 22 254:3 /var/tmp /var/tmp rw,nosuid,nodev,noexec,noatime shared:1 - ext4 /dev/vda3 rw\n\
+        31 22 0:25 / /var/tmp rw,nosuid,nodev,noexec,relatime shared:14 - tmpfs tmpfs rw,size=100000k\n\
         25 23 0:20 / /dev/shm rw,nosuid,nodev,noexec shared:4 - tmpfs tmpfs rw\n";
 
     fn states(text: &str) -> Vec<(String, Verdict, String)> {
@@ -78,6 +79,18 @@ mod tests {
         assert_eq!(states(&absent)[1], ("mounts/var/tmp".to_owned(), Verdict::Drift, "missing".to_owned()));
         let efi = format!("{MOUNTED}40 22 254:2 / /efi ro - vfat /dev/vda2 ro\n");
         assert_eq!(states(&efi)[3], ("mounts/fat".to_owned(), Verdict::Drift, "/efi".to_owned()));
+    }
+
+    #[test]
+    fn s13_directories_of_all_accounts_are_not_on_the_root_file_system() {
+        for dir in ["/tmp", "/var/tmp", "/dev/shm"] {
+            let (_, line, _) = MOUNTS.iter().find(|(path, ..)| *path == dir).unwrap();
+            assert!(line.starts_with("tmpfs "), "{line}");
+        }
+        // Something else is mounted there, or nothing but the root.
+        let bind = "31 22 254:3 /var/tmp /var/tmp rw,nosuid,nodev,noexec shared:1 - ext4 /dev/vda3 rw\n";
+        let found = states(&format!("{MOUNTED}{bind}"));
+        assert_eq!(found[1], ("mounts/var/tmp".to_owned(), Verdict::Drift, "nodev,nosuid,noexec on ext4".to_owned()));
     }
 
     #[test]

@@ -32,14 +32,16 @@ impl SeedOverrides {
         SeedOverrides { harden: seed.harden.clone(), access: seed.access.clone(), kubelet }
     }
 
-    /// Reads the kept overrides; the default, which opens nothing, before the first seed.
+    /// Reads the kept overrides; the default before the first seed and after a reset. The default opens no port, and has
+    /// no egress list.
     ///
     /// # Errors
-    /// When the file and its copy are damaged, or the content cannot be parsed.
+    /// When the file and its copy are damaged or gone, or the content cannot be parsed.
     pub fn read(host: &Host) -> Result<Self> {
         let reading = host.read_kept(OVERRIDES_FILE);
         match reading.bytes {
             None if reading.damage.is_some() => bail!("read {OVERRIDES_FILE}: the file and its copy are damaged"),
+            None if is_lost(host) => bail!("find {OVERRIDES_FILE}: the file and its copy are gone"),
             None => Ok(SeedOverrides::default()),
             Some(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("read {OVERRIDES_FILE}")),
         }
@@ -64,6 +66,7 @@ impl SeedOverrides {
         };
         let open = harden.open.iter().map(|port| format!("open to all: {port}"));
         let reach = harden.kubelet_from.iter().map(|net| format!("may reach kubelet (tcp/10250): {net}"));
+        let forward = harden.forward.then(|| "routes between its links".to_owned());
         let sysctl = harden.sysctl.iter().map(|(key, value)| format!("kernel setting by the seed: {key} = {value}"));
         let modules = harden.modules.iter().map(|name| format!("kernel module allowed: {name}"));
         let ssh = (!access.keys.is_empty()).then(|| {
@@ -73,8 +76,14 @@ impl SeedOverrides {
         let kubelet = kubelet
             .iter()
             .map(|(field, value)| format!("kubelet setting by the seed: {field} = {}", fields::shown(value)));
-        open.chain(reach).chain(sysctl).chain(modules).chain(ssh).chain(kubelet).collect()
+        open.chain(reach).chain(forward).chain(sysctl).chain(modules).chain(ssh).chain(kubelet).collect()
     }
+}
+
+/// Whether there was such a file, by the journal. A reset takes it away.
+fn is_lost(host: &Host) -> bool {
+    let journal = host.journal();
+    journal.resetting().is_none() && (journal.sealed() || journal.knows(OVERRIDES_FILE))
 }
 
 /// What the audits read.
@@ -89,10 +98,11 @@ pub struct AuditContext<'a> {
 mod tests {
     use super::*;
     use crate::host::fake::Fake;
+    use crate::journal::Record;
 
     const SEED: &str = "version = 1\n[cluster]\napiserver = \"10.0.2.2\"\ntoken = \"abcdef.q7w2e9r4t1y6u8i3\"\nca-cert-hashes \
                         = \"sha256:a0b1c2d3e4f5a0b1c2d3e4f5a0b1c2d3e4f5a0b1c2d3e4f5a0b1c2d3e4f5a0b1\"\n[harden]\nopen = \
-                        [\"udp/8472\", \"tcp/30000-30010\"]\nkubelet-from = \"10.0.0.0/24\"\nsysctl = { \
+                        [\"udp/8472\", \"tcp/30000-30010\"]\nkubelet-from = \"10.0.0.0/24\"\nforward = true\nsysctl = { \
                         \"kernel.kptr_restrict\" = \"1\" }\nmodules = \"sctp\"\n[access]\nssh-keys = \"ssh-ed25519 \
                         AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA someone at \
                         work\"\n[kubelet.config]\nmaxPods = 60\npodPidsLimit = -1\n";
@@ -112,12 +122,28 @@ mod tests {
                 "open to all: udp/8472",
                 "open to all: tcp/30000-30010",
                 "may reach kubelet (tcp/10250): 10.0.0.0/24",
+                "routes between its links",
                 "kernel setting by the seed: kernel.kptr_restrict = 1",
                 "kernel module allowed: sctp",
                 "SSH: user admin, 1 key(s), from anywhere",
                 "kubelet setting by the seed: podPidsLimit = -1",
             ]
         );
+    }
+
+    #[test]
+    fn s10_lost_overrides_file_is_an_error_unless_a_reset_took_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
+        let bytes = SeedOverrides::default().bytes().unwrap();
+        host.keep(OVERRIDES, &bytes).unwrap();
+        std::fs::remove_file(dir.path().join(&OVERRIDES_FILE[1..])).unwrap();
+        assert_eq!(SeedOverrides::read(&host).unwrap(), SeedOverrides::default());
+        host.remove(&crate::host::kept::copy_path(OVERRIDES_FILE)).unwrap();
+        let text = format!("find {OVERRIDES_FILE}: the file and its copy are gone");
+        assert_eq!(SeedOverrides::read(&host).unwrap_err().to_string(), text);
+        host.record(Record::Resetting { seed: None, keep: Vec::new() }).unwrap();
+        assert_eq!(SeedOverrides::read(&host).unwrap(), SeedOverrides::default());
     }
 
     #[test]

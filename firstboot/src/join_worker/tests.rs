@@ -323,6 +323,9 @@ fn what_cannot_come_from_the_cluster() {
         (Box::new(|j| j.cluster_version = "v1.36.3\n".into()), values),
         (Box::new(|j| j.node_ports = "1 2".into()), values),
         (Box::new(|j| j.networks = "everything".into()), values),
+        // s10: past an egress list and past the proxy, for ever.
+        (Box::new(|j| j.networks = "10.244.0.0/16,0.0.0.0/0".into()), values),
+        (Box::new(|j| (j.server, j.networks) = ("https://10.9.0.1:6443".into(), "10.9.0.0/16".into())), values),
         (Box::new(|j| j.cri_socket = "unix:///tmp/x".into()), values),
     ];
     for (change, text) in changes {

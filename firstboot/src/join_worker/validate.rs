@@ -2,6 +2,7 @@
 //! Whether what the join worker hands over can be what the seed's cluster gave.
 
 use crate::fault::{Code, Fault};
+use crate::kube::cluster_networks::check_beside;
 use crate::kube::config::check_skew;
 use crate::kube::contract::{JoinInput, Joined};
 use crate::kube::csr::Request;
@@ -32,7 +33,9 @@ pub(super) fn joined(message: Joined, input: &JoinInput, request: Option<&Reques
         return Err(impossible("the API server is no https:// address"));
     }
     check_skew(&input.kubelet_version, &message.cluster_version, &input.target)?;
-    let ranges = || message.networks.split(',').all(|range| range.parse::<IpNet>().is_ok());
+    let servers = input.servers(&message.server);
+    let can_be = |range: &str| range.parse::<IpNet>().is_ok_and(|net| check_beside(&net, &servers).is_ok());
+    let ranges = || message.networks.split(',').all(can_be);
     let words = [&message.cluster_version, &message.node_ports, &message.networks];
     let plain = |word: &&String| word.len() <= WORD && word.bytes().all(|b| b.is_ascii_graphic());
     if !words.iter().all(plain) || !(message.networks.is_empty() || ranges()) || message.cri_socket != input.cri_socket

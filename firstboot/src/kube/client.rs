@@ -62,6 +62,11 @@ impl Client {
     /// # Errors
     /// TLS settings that cannot be used.
     pub fn through(via: &Via, server: &str, tls: ClientConfig) -> Result<Self, Error> {
+        Client::found_by(Resolver(None), via, server, tls)
+    }
+
+    /// The same with another source of addresses than the system's.
+    pub(super) fn found_by(resolver: Resolver, via: &Via, server: &str, tls: ClientConfig) -> Result<Self, Error> {
         let choice = via.clone();
         let proxy = move |url: &Url| -> Option<Url> {
             let proxy = choice.proxy_for(url.host_str()?, url.port_or_known_default()?).filter(|p| !p.is_tls())?;
@@ -77,7 +82,7 @@ impl Client {
         }
         let http = reqwest::Client::builder()
             .use_preconfigured_tls(tls)
-            .dns_resolver(Arc::new(Resolver))
+            .dns_resolver(Arc::new(resolver))
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(CALL_TIMEOUT)
             .redirect(redirect::Policy::none())

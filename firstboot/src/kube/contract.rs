@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a join is given, what it asks of the device, and what it gives back.
 
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
+use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
 use super::csr::Request;
@@ -34,6 +36,15 @@ pub struct JoinInput {
     /// How long a Ready Node of this name may be this device's previous installation: the cluster's node monitor grace
     /// period (50 s unless changed), and some more.
     pub ready_wait: Duration,
+}
+
+impl JoinInput {
+    /// Addresses of the seed's API servers, and of `server` (`https://host:port[/path]`): those that need no DNS.
+    pub fn servers(&self, server: &str) -> Vec<IpAddr> {
+        let host = Url::parse(server).ok().and_then(|url| url.host_str().map(str::to_owned));
+        let all = self.cluster.apiserver.iter().map(|endpoint| endpoint.host.clone()).chain(host);
+        all.filter_map(|host| host.trim_matches(['[', ']']).parse().ok()).collect()
+    }
 }
 
 /// What the join needs of the device it runs on.

@@ -13,7 +13,7 @@ use super::config::ClusterConfiguration;
 use super::contract::{JoinHost, JoinInput, Joined};
 use super::csr::{self, Outcome};
 use super::error::Error;
-use super::{config, discovery, pin, runtime};
+use super::{cluster_networks, config, discovery, pin, runtime};
 use crate::fault::{Code, Fault};
 
 /// Joins: blocks until the certificate is there or something failed. Trying again is always safe.
@@ -34,6 +34,7 @@ async fn join(input: &JoinInput, device: &mut dyn JoinHost) -> Result<Joined, Fa
     pin::weaknesses(&found.ca_pem).iter().for_each(|text| device.notice(text));
     let (api, reply) = configured(&found, input, device).await?;
     let cluster = config::cluster_configuration(data(&reply, "kubeadm-config", "ClusterConfiguration")?)?;
+    cluster_networks::judge(&cluster.networking, &input.servers(api.server()))?;
     let version = version(&api, &cluster).await?;
     config::check_skew(&input.kubelet_version, &version, &input.target)?;
     let published = config_map(&api, input, "kubelet-config").await?;

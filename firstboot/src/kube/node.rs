@@ -6,7 +6,7 @@
 use crate::paths::CNI_CONF;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use reqwest::Url;
@@ -24,6 +24,9 @@ use super::tls::{self, PinnedCa, Validity};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::proxy::Via;
 use crate::seed::Taint;
+
+/// Port of a server's URL that names none.
+const HTTPS: u16 = 443;
 
 /// What a Node object says that matters here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -248,14 +251,14 @@ impl NodeClient {
         })
     }
 
-    /// Host of the API server that this client talks to, without brackets.
-    pub fn server_host(&self) -> String {
+    /// Host of the API server that this client talks to, without brackets, and its port.
+    pub fn server_host(&self) -> (String, u16) {
         host_of(self.client.server())
     }
 
     /// Endpoints of Service `kubernetes`: the API servers as the cluster sees them. None where the cluster has no such
     /// object or does not let nodes read it (ClusterRole `system:node` does).
-    pub fn endpoints(&self) -> Result<BTreeSet<IpAddr>, Fault> {
+    pub fn endpoints(&self) -> Result<BTreeSet<SocketAddr>, Fault> {
         self.run(async {
             match self.client.get("/api/v1/namespaces/default/endpoints/kubernetes").await {
                 Ok(reply) => Ok(endpoints(&reply.body)),
@@ -285,17 +288,26 @@ fn mounts_cni(pod: &Value) -> bool {
     volumes.is_some_and(|all| all.iter().filter_map(path).any(|p| p == CNI_CONF || p == "/etc/cni"))
 }
 
-/// Host of a server's URL, without brackets.
-fn host_of(server: &str) -> String {
+/// Host of a server's URL, without brackets, and its port.
+pub(crate) fn host_of(server: &str) -> (String, u16) {
     let url = Url::parse(server).ok();
-    url.as_ref().and_then(Url::host_str).unwrap_or_default().trim_matches(['[', ']']).to_owned()
+    let host = url.as_ref().and_then(Url::host_str).unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    (host, url.and_then(|url| url.port_or_known_default()).unwrap_or(HTTPS))
 }
 
-/// Addresses in an Endpoints object (core/v1).
-fn endpoints(object: &Value) -> BTreeSet<IpAddr> {
-    let subsets = object["subsets"].as_array().into_iter().flatten();
-    let all = subsets.flat_map(|s| s["addresses"].as_array().into_iter().flatten());
-    all.filter_map(|a| a["ip"].as_str()?.parse().ok()).collect()
+/// Addresses and ports in an Endpoints object (core/v1): of each subset every address with every port.
+fn endpoints(object: &Value) -> BTreeSet<SocketAddr> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let mut all = BTreeSet::new();
+    for subset in list(&object["subsets"]) {
+        let addresses = list(&subset["addresses"]);
+        let addresses = || addresses.iter().filter_map(|a| a["ip"].as_str()?.parse::<IpAddr>().ok());
+        let ports = list(&subset["ports"]);
+        for port in ports.iter().filter_map(|p| u16::try_from(p["port"].as_u64()?).ok()) {
+            all.extend(addresses().map(|address| SocketAddr::new(address, port)));
+        }
+    }
+    all
 }
 
 fn micro_time(text: &str) -> Option<SystemTime> {
@@ -346,14 +358,15 @@ mod tests {
     #[test]
     fn addresses_of_endpoints_and_servers() {
         let object = json!({"subsets": [
-            {"addresses": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}], "ports": [{"port": 6443}]},
-            {"notReadyAddresses": [{"ip": "10.0.0.9"}]},
+            {"addresses": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}], "ports": [{"port": 6443}, {"port": 70000}]},
+            {"addresses": [{"ip": "10.0.0.2"}], "ports": [{"port": 443}]},
+            {"notReadyAddresses": [{"ip": "10.0.0.9"}], "ports": [{"port": 6443}]},
         ]});
         let found: Vec<String> = endpoints(&object).iter().map(ToString::to_string).collect();
-        assert_eq!(found, ["10.0.0.1", "fd00::1"]);
+        assert_eq!(found, ["10.0.0.1:6443", "10.0.0.2:443", "[fd00::1]:6443"]);
         assert!(endpoints(&json!({})).is_empty());
-        assert_eq!(host_of("https://[fd00::1]:6443"), "fd00::1");
-        assert_eq!(host_of("https://api.example/k8s"), "api.example");
+        assert_eq!(host_of("https://[fd00::1]:6443"), ("fd00::1".to_owned(), 6443));
+        assert_eq!(host_of("https://api.example/k8s"), ("api.example".to_owned(), 443));
     }
 
     #[test]

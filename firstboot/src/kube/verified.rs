@@ -6,6 +6,7 @@
 //! and gets no token.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -13,6 +14,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::client::Client;
 use super::error::{Error, Kind};
+use super::resolve::Resolver;
 use super::tls::{self, PinnedCa, Validity};
 use crate::fault::Code;
 use crate::proxy::Via;
@@ -55,6 +57,15 @@ pub(super) fn settle(ca: &PinnedCa, bundle: Certificates, now: SystemTime, at: &
         };
         Error::new(Kind::Transport, why.code, format!("{}{at_time}", why.of(&at.to_string())))
     })
+}
+
+/// The same of a server at this address, past any proxy and any name server: only whether it proves itself.
+pub(super) async fn proven_at(at: SocketAddr, server: &str, trusted: Certificates) -> Result<(), Error> {
+    let ca = PinnedCa::new(trusted.clone(), Validity::SetAside);
+    let tls = tls::verified(ca.clone()).map_err(tls::setup)?;
+    let client = Client::found_by(Resolver(Some(at)), &Via::default(), server, tls)?;
+    let time = client.clock(VERSION).await?;
+    settle(&ca, trusted, time, &client.host())
 }
 
 /// The time of a server that one of `trusted` vouches for, and an anonymous client of it that judges dates by that time.

@@ -82,7 +82,8 @@ fn addresses(network: &Network) -> String {
             (true, ..) => "auto",
             (false, false, _) => "manual",
             (false, true, true) => "disabled",
-            (false, true, false) => "auto",
+            // The link's own address, as with networkd, and no router advertisement.
+            (false, true, false) => "link-local",
         };
         text += &format!("\n[{section}]\nmethod={method}\n");
         for (number, address) in own.iter().enumerate() {

@@ -48,6 +48,18 @@ ignore-auto-dns=true
 }
 
 #[test]
+fn s21_static_ipv4_takes_nothing_from_ipv6_routers() {
+    for (lines, method) in [
+        ("addresses = \"10.0.2.15/24\"", "link-local"),
+        ("addresses = \"10.0.2.15/24\"\ndhcp = true", "auto"),
+        ("addresses = [\"10.0.2.15/24\", \"2001:db8::10/64\"]", "manual"),
+    ] {
+        let text = shown(lines, Link::Name("eth0".into()));
+        assert!(text.contains(&format!("\n[ipv6]\nmethod={method}\n")), "{lines}: {text}");
+    }
+}
+
+#[test]
 fn vlan_by_mac_address() {
     assert_eq!(
         shown("vlan = 42\naddresses = \"10.0.2.15/24\"", Link::Mac("02:00:5e:00:53:0a".into())),
@@ -86,7 +98,7 @@ method=manual
 address1=10.0.2.15/24
 
 [ipv6]
-method=auto
+method=link-local
 "
     );
     let by_name = shown("vlan = 42", Link::Name("eth0".into()));

@@ -79,9 +79,10 @@ fn addresses(network: &Network) -> String {
 }
 
 impl Network {
-    /// Whether IPv6 addresses and routes come from router advertisements: unless the seed sets static ones.
+    /// Whether IPv6 addresses and routes come from router advertisements: where the network is asked, and not where the
+    /// seed says what there is. Any neighbour can send them.
     fn has_router_ipv6(&self) -> bool {
-        self.dhcp || !self.addresses.iter().any(|a| a.addr().is_ipv6())
+        self.dhcp
     }
 }
 

@@ -63,7 +63,7 @@ DNS=10.0.2.3
 }
 
 #[test]
-fn ipv4_static_and_ipv6_by_routers_with_own_name_servers() {
+fn s21_static_ipv4_takes_nothing_from_ipv6_routers() {
     assert_eq!(
         shown("addresses = \"10.0.2.15/24\"\ndns = \"10.0.2.3\"", Link::Mac("02:00:5e:00:53:01".into())),
         "\
@@ -75,13 +75,10 @@ Kind=!*
 
 [Network]
 DHCP=no
-IPv6AcceptRA=yes
+IPv6AcceptRA=no
 LinkLocalAddressing=ipv6
 Address=10.0.2.15/24
 DNS=10.0.2.3
-
-[IPv6AcceptRA]
-UseDNS=no
 "
     );
 }

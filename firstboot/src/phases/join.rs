@@ -37,7 +37,7 @@ pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
 pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     // After a power cut the certificate may be there already; then it is only proven and the token ended.
     if !holds(cx)? {
-        discover_peers::resolve_seed_names(&cx.host).owned_by(Owner::Host)?;
+        discover_peers::resolve_seed_names(&cx.host, &cx.seed.network.via).owned_by(Owner::Host)?;
         let (joined, key) = ask(cx)?;
         keep(cx, &joined, &key.sec1_pem()?).owned_by(Owner::Host)?;
     }

@@ -17,7 +17,7 @@ use super::reader::{Reader, Value, misplaced, quoted};
 use crate::names;
 
 /// Keys of `[harden]`.
-pub(super) const KEYS: [&str; 5] = ["open", "kubelet-from", "egress", "sysctl", "modules"];
+pub(super) const KEYS: [&str; 6] = ["open", "kubelet-from", "egress", "forward", "sysctl", "modules"];
 
 /// What kubelet's protectKernelDefaults requires: with any other value kubelet ends (pkg/util/sysctl of Kubernetes).
 pub(crate) const KUBELETS: [(&str, &str); 6] = [
@@ -39,6 +39,9 @@ pub struct Harden {
     /// The only networks that this node and its pods may open connections to, beside the API servers, name servers,
     /// time servers and the proxy; none: all.
     pub egress: Option<Vec<IpNet>>,
+    /// Whether this device routes between its links, as a router would. For its pods it always does.
+    #[serde(default)]
+    pub forward: bool,
     /// Kernel settings that differ from the hardened ones, by name with dots.
     pub sysctl: BTreeMap<String, String>,
     /// Kernel modules that may be loaded although the hardened host refuses them.
@@ -163,13 +166,15 @@ impl Reader {
         let kubelet_from =
             table.get("kubelet-from").map_or(Some(Vec::new()), |v| self.strings(v, "kubelet-from", "harden", source));
         let egress = table.get("egress").map(|v| self.strings(v, "egress", "harden", source));
+        let forward = table.get("forward").map_or(Some(false), |v| self.boolean(v, "forward", "harden"));
         let sysctl = table.get("sysctl").map_or(Some(BTreeMap::new()), |v| self.sysctl(v));
         let modules = table.get("modules").map_or(Some(Vec::new()), |v| self.strings(v, "modules", "harden", module));
         let egress = match egress {
             Some(list) => Some(list?),
             None => None,
         };
-        Some(Harden { open: open?, kubelet_from: kubelet_from?, egress, sysctl: sysctl?, modules: modules? })
+        let (open, kubelet_from, forward) = (open?, kubelet_from?, forward?);
+        Some(Harden { open, kubelet_from, egress, forward, sysctl: sysctl?, modules: modules? })
     }
 
     fn sysctl(&mut self, value: &Value<'_>) -> Option<BTreeMap<String, String>> {

@@ -23,7 +23,7 @@ use std::time::{Duration, UNIX_EPOCH};
 /// Units that every image enables.
 const UNITS: [&str; 3] = ["firstboot-guard.service", "firstboot.service", "firstboot-clock.timer"];
 /// Units that the image holds and does not enable, and drop-ins for others' units.
-const STARTED_LATER: [&str; 8] = [
+const STARTED_LATER: [&str; 9] = [
     "firstboot-network.socket",
     "firstboot-network@.service",
     "firstboot-clock.service",
@@ -32,6 +32,7 @@ const STARTED_LATER: [&str; 8] = [
     "kubelet.service",
     "kubelet.service.d/10-kubeadm.conf",
     "systemd-networkd.service.d/10-firstboot.conf",
+    "NetworkManager.service.d/10-firstboot.conf",
 ];
 
 /// What the image says of itself.

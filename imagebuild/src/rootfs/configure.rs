@@ -96,11 +96,11 @@ const UNLINKED: [&str; 2] = [
 
 /// Units that no device needs: log-in prompts (there is no password), questions at first boot, debugging aids,
 /// databases that the image leaves out, TPM measurements that nothing reads, and modules that a node does not use. On
-/// an emulated device each costs up to a second at every boot. Two more are masked for security: no keyboard restarts
-/// the device, and sshd starts only as a service.
+/// an emulated device each costs up to a second at every boot. Three more are masked for security: no keyboard restarts
+/// the device, and sshd starts only as a service; and nftables.service, whose start and stop both empty the packet filter.
 #[rustfmt::skip]
-const MASKED: [&str; 34] = [
-    "ctrl-alt-del.target", "ssh.socket",
+const MASKED: [&str; 35] = [
+    "ctrl-alt-del.target", "ssh.socket", "nftables.service",
     "getty.target", "getty@.service", "serial-getty@.service", "console-getty.service", "debug-shell.service",
     "systemd-firstboot.service", "systemd-ask-password-console.path", "systemd-ask-password-wall.path",
     "sys-kernel-config.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "sys-fs-fuse-connections.mount",

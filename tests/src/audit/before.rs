@@ -14,6 +14,7 @@ const UNITS: &[&str] = &[
     "/etc/systemd/system/sysinit.target.wants/firstboot-guard.service",
     "/etc/systemd/system/timers.target.wants/firstboot-clock.timer",
     "/usr/lib/systemd/system/systemd-networkd.service.d/10-firstboot.conf",
+    "/usr/lib/systemd/system/NetworkManager.service.d/10-firstboot.conf",
     "/usr/lib/systemd/system/ssh.service.d/50-firstboot.conf",
 ];
 /// Debian's own configuration of sshd, and where its package puts it at installation.

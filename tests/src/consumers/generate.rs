@@ -229,6 +229,7 @@ fn harden(rng: &mut Rng) -> String {
             ("open", &|rng| list(rng, &values().open, 3)),
             ("kubelet-from", &|rng| list(rng, &values().networks, 2)),
             ("egress", &|rng| list(rng, &values().networks, 2)),
+            ("forward", &|rng| rng.bool().to_string()),
         ],
     )
 }

@@ -41,7 +41,7 @@ fn audit_reports_rules_that_hold_and_rules_that_changed() {
     assert_eq!(but(&findings, Verdict::Ok), [""; 0]);
     assert!(findings.iter().any(|f| f.id == "firewall/apiservers" && f.found == "192.168.77.10, fd00:77::10"));
     let more = "[harden]\nopen = [\"udp/8472\", \"tcp/30000-30010\"]\nkubelet-from = [\"10.0.0.0/24\", \"10.0.1.0/24\"]\n\
-                egress = \"192.0.2.0/24\"\n[access]\nssh-from = \"10.2.0.0/16\"\nssh-keys = \"ssh-ed25519 \
+                egress = \"192.0.2.0/24\"\nforward = true\n[access]\nssh-from = \"10.2.0.0/16\"\nssh-keys = \"ssh-ed25519 \
                 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"\n";
     fixture.filter(more);
     let findings = look(more).unwrap();
@@ -51,6 +51,7 @@ fn audit_reports_rules_that_hold_and_rules_that_changed() {
         [
             "firewall/ports: tcp/30000-30010, udp/546, udp/68, udp/8472",
             "firewall/kubelet-from: 10.0.0.0/23",
+            "firewall/forward: filter forward 0 drop, 1 rules accept, 4 ask the egress list",
             "firewall/ssh-from: 10.2.0.0/16",
         ]
     );
@@ -67,6 +68,11 @@ fn audit_reports_rules_that_hold_and_rules_that_changed() {
             &["firewall/ports", "firewall/kubelet", "firewall/input-rules"],
         ),
         ("flush chain inet firstboot nodeports", &["firewall/nodeports"]),
+        ("flush chain inet firstboot ownports", &["firewall/own-ports"]),
+        ("flush chain inet firstboot output", &["firewall/account"]),
+        ("insert rule inet firstboot output accept", &["firewall/account"]),
+        ("add chain inet firstboot forward { policy accept ; }", &["firewall/forward"]),
+        ("add rule inet firstboot forward accept", &["firewall/forward"]),
     ] {
         fixture.filter("");
         fixture.nft(&change.split(' ').collect::<Vec<_>>());

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Three networks of this machine's kernel: one in the device's place, one outside of it, one for a pod behind a
-//! bridge; servers and clients that speak real TCP and UDP over them.
+//! bridge; servers and clients that speak real TCP and UDP over them. A fourth one is at a second link of the device.
+//!
+//! The device's links are of the kind `macvlan`: the end of a virtual pair would be of the kind that pods have.
 
 use firstboot::firewall::peers::ClusterPeers;
 use firstboot::firewall::render::rules;
@@ -24,6 +26,9 @@ pub const OTHER_V6: &str = "fd00:77::2";
 /// A pod of the device.
 pub const POD: &str = "10.244.1.5";
 pub const POD_V6: &str = "fd00:244::5";
+/// A host at the device's second link, and the device there.
+pub const OFFICE: &str = "192.168.78.2";
+pub const OFFICE_V6: &str = "fd00:78::2";
 
 /// Answers every connection and every datagram with the port that it came in at. Arguments: ports.
 const SERVE: &str = r#"
@@ -56,14 +61,15 @@ while True:
 
 /// Tries all its arguments at once, each `PROTOCOL/SOURCE/SOURCE PORT/DESTINATION/PORT`, and prints what became of each:
 /// the answer (`pong` to a `ping`), `refused`, or `silence` after a while.
-const PROBE: &str = r#"
+pub const PROBE: &str = r#"
 import select, socket, sys, time
 def start(word):
     proto, source, sport, to, port = word.split('/')
     family = socket.AF_INET6 if ':' in to else socket.AF_INET
     v6, ping = family == socket.AF_INET6, proto == 'ping'
-    kind = socket.SOCK_STREAM if proto == 'tcp' else socket.SOCK_DGRAM
-    s = socket.socket(family, kind, (socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP) if ping else 0)
+    kind = socket.SOCK_STREAM if proto.endswith('tcp') else socket.SOCK_DGRAM
+    number = {'ping': socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP, 'mptcp': 262}
+    s = socket.socket(family, kind, number.get(proto, 0))
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     s.bind((source, int(sport)))
     s.setblocking(False)
@@ -145,6 +151,8 @@ impl Fixture {
         }
         outside.sysctl("net/ipv4/ping_group_range", "0 0").unwrap();
         device.sysctl("net/ipv4/ip_forward", "1").unwrap();
+        // Only the link answers for its address, and not the virtual pair below it.
+        device.sysctl("net/ipv4/conf/all/arp_ignore", "1").unwrap();
         device.sysctl("net/ipv6/conf/all/forwarding", "1").unwrap();
         let all = |namespace: &Namespace, lines: &[String]| lines.iter().for_each(|l| namespace.ip(l).unwrap());
         let text = |lines: &[&str]| lines.iter().map(|l| (*l).to_owned()).collect::<Vec<_>>();
@@ -152,7 +160,9 @@ impl Fixture {
         all(
             &device,
             &[
-                format!("link add eth0 type veth peer name eth0 netns {out}"),
+                format!("link add wire0 type veth peer name eth0 netns {out}"),
+                "link set wire0 up".to_owned(),
+                "link add link wire0 name eth0 type macvlan".to_owned(),
                 format!("link add veth1 type veth peer name eth0 netns {inner}"),
                 format!("addr add {DEVICE}/24 dev eth0"),
                 format!("addr add {DEVICE_V6}/64 dev eth0"),
@@ -196,16 +206,62 @@ impl Fixture {
         fixture
     }
 
+    /// Plugs a second link into the device, with a host that has the device as its router, as have the hosts outside;
+    /// that host answers at 443 and runs a pod of its own (10.244.2.5) behind a VXLAN of flannel's.
+    pub fn second_link(&mut self) -> Namespace {
+        let path = self.dir.path().join("office");
+        std::fs::create_dir(&path).unwrap();
+        let office = self.device.sibling(&path).unwrap();
+        office.sysctl("net/ipv6/conf/default/accept_dad", "0").unwrap();
+        office.sysctl("net/ipv4/ping_group_range", "0 0").unwrap();
+        let all = |namespace: &Namespace, lines: &[&str]| lines.iter().for_each(|l| namespace.ip(l).unwrap());
+        self.device.ip(&format!("link add wire1 type veth peer name eth1 netns {}", office.pid())).unwrap();
+        all(&self.device, &["link set wire1 up", "link add link wire1 name eth1 type macvlan"]);
+        for (namespace, own, peer, end) in [(&self.device, "1", "2", "10.244.1.0"), (&office, "2", "1", "10.244.2.0")] {
+            let vxlan = "link add flannel.1 type vxlan id 1 dstport 8472 nolearning dev eth1";
+            all(
+                namespace,
+                &[
+                    &format!("addr add 192.168.78.{own}/24 dev eth1"),
+                    &format!("addr add fd00:78::{own}/64 dev eth1"),
+                    "link set eth1 up",
+                    &format!("{vxlan} local 192.168.78.{own} remote 192.168.78.{peer}"),
+                    &format!("addr add {end}/32 dev flannel.1"),
+                    "link set flannel.1 up",
+                ],
+            );
+        }
+        all(
+            &office,
+            &[
+                "addr add 10.244.2.5/32 dev lo",
+                "route add 10.244.1.0/24 via 10.244.1.0 dev flannel.1 onlink",
+                "route add default via 192.168.78.1",
+                "-6 route add default via fd00:78::1",
+            ],
+        );
+        self.device.ip("route add 10.244.2.0/24 via 10.244.2.0 dev flannel.1 onlink").unwrap();
+        all(&self.outside, &["route add 192.168.78.0/24 via 192.168.77.1", "-6 route add fd00:78::/64 via fd00:77::1"]);
+        let serving = self.start_server("office-server", &office, SERVE, vec!["443".to_owned()]);
+        self.servers.push(serving);
+        office
+    }
+
     fn serve(&mut self, name: &str, script: &str, args: Vec<String>, place: impl Fn(&Fixture) -> &Namespace) {
+        let server = self.start_server(name, place(self), script, args);
+        self.servers.push(server);
+    }
+
+    fn start_server(&self, name: &str, place: &Namespace, script: &str, args: Vec<String>) -> Process {
         let log = self.dir.path().join(format!("{name}.log"));
         let all: Vec<String> = ["-c".to_owned(), script.to_owned()].into_iter().chain(args).collect();
-        let server = place(self).start(name, Path::new("python3"), &all, &log).unwrap();
+        let server = place.start(name, Path::new("python3"), &all, &log).unwrap();
         qemu::wait::until("a server", Duration::from_secs(20), || {
             server.check()?;
             Ok(qemu::process::tail(&log, usize::MAX).contains("ready").then_some(()))
         })
         .unwrap();
-        self.servers.push(server);
+        server
     }
 
     /// Loads rules as the device does: by one run of nft.
@@ -268,7 +324,8 @@ impl Fixture {
     }
 }
 
-fn probe(namespace: &Namespace, probes: &[&str]) -> Vec<String> {
+/// What becomes of each of these, from this network: `PROTOCOL SOURCE[#PORT] DESTINATION PORT`.
+pub fn probe(namespace: &Namespace, probes: &[&str]) -> Vec<String> {
     let word = |probe: &&str| {
         let parts: Vec<&str> = probe.split(' ').collect();
         let [protocol, source, to, port] = parts.as_slice() else { panic!("not a probe: {probe}") };
@@ -283,9 +340,14 @@ fn probe(namespace: &Namespace, probes: &[&str]) -> Vec<String> {
 
 /// A seed whose API servers are the one outside.
 pub fn seed(more: &str) -> Seed {
+    seed_of(&format!("[\"{SERVER}\", \"[{SERVER_V6}]\"]"), more)
+}
+
+/// A seed with these API servers, in TOML.
+pub fn seed_of(servers: &str, more: &str) -> Seed {
     let pin = "0".repeat(64);
     let text = format!(
-        "version = 1\n[cluster]\napiserver = [\"{SERVER}\", \"[{SERVER_V6}]\"]\ntoken = \"abcdef.0123456789abcdef\"\n\
+        "version = 1\n[cluster]\napiserver = {servers}\ntoken = \"abcdef.0123456789abcdef\"\n\
          ca-cert-hashes = \"sha256:{pin}\"\n{more}"
     );
     seed::parse(text.as_bytes()).unwrap()

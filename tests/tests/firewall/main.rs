@@ -4,10 +4,13 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod account;
 mod audit;
 mod egress;
 mod fixture;
 mod nodeports;
+mod routing;
+mod start;
 
 use firstboot::firewall::render::rules;
 use fixture::Fixture;
@@ -85,7 +88,12 @@ fn kubelet_answers_api_servers_and_hosts_of_the_seed() {
     let other_v6 = "tcp fd00:77::2 fd00:77::1 10250: silence";
     outside(&fixture, &[api, api_v6, other, other_v6, "udp 192.168.77.10 192.168.77.1 10250: silence"]);
     // The cluster says that the other is an API server as well.
-    known.set_joined("192.168.77.10", ["192.168.77.2", "fd00:77::2"].map(|a| a.parse().unwrap()).into(), Vec::new());
+    known.set_joined(
+        "192.168.77.10",
+        6443,
+        ["192.168.77.2:6443", "[fd00:77::2]:6443"].map(|a| a.parse().unwrap()).into(),
+        Vec::new(),
+    );
     fixture.load(&rules(&kept, &known));
     let [now, now_v6] = [other, other_v6].map(|l| l.replace("silence", "10250"));
     outside(&fixture, &[api, api_v6, &now, &now_v6]);

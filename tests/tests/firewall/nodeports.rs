@@ -61,6 +61,94 @@ const IPTABLES: &[&str] = &[
     "-A POSTROUTING -s 10.244.1.5/32 ! -d 10.244.1.0/24 -j MASQUERADE",
 ];
 
+/// What a pod's author who asks for hostPorts 22 and 10250 gets of portmap, beside a harmless one: nftables.
+const TAKING: &str = r#"
+table inet cni_hostport {
+  chain hostports {
+    ip daddr != 127.0.0.0/8 tcp dport { 22, 10250, 8080 } dnat ip to 10.244.1.5:80
+    tcp dport { 22, 10250, 8080 } dnat ip6 to [fd00:244::5]:80
+  }
+  chain prerouting { type nat hook prerouting priority dstnat; fib daddr type local jump hostports; }
+  chain output { type nat hook output priority -100; fib daddr type local jump hostports; }
+}
+"#;
+
+/// The same by iptables.
+const TAKING_IPTABLES: &[&str] = &[
+    "-N CNI-DN-2",
+    "-A CNI-DN-2 -p tcp -m multiport --dports 22,10250,8080 -j DNAT --to-destination 10.244.1.5:80",
+    "-N CNI-HOSTPORT-DNAT",
+    "-A CNI-HOSTPORT-DNAT -p tcp -m multiport --dports 22,10250,8080 -j CNI-DN-2",
+    "-A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT",
+    "-A OUTPUT -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT",
+];
+
+/// A seed with SSH.
+const KEYS: &str =
+    "[access]\nssh-keys = \"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"\n";
+
+/// Who answers at kubelet's and sshd's port, and at the pod's other port: over IPv4, then over IPv6 too.
+fn answered_by_the_host(fixture: &Fixture, v6: bool) {
+    let of = |answers: [&str; 2]| {
+        let [kubelet, ssh] = answers;
+        let mut all = vec![
+            format!("tcp 192.168.77.10 192.168.77.1 10250: {kubelet}"),
+            format!("tcp 192.168.77.2 192.168.77.1 22: {ssh}"),
+            "tcp 192.168.77.2 192.168.77.1 8080: 80".to_owned(),
+        ];
+        if v6 {
+            all.extend([
+                format!("tcp fd00:77::10 fd00:77::1 10250: {kubelet}"),
+                format!("tcp fd00:77::2 fd00:77::1 22: {ssh}"),
+                "tcp fd00:77::2 fd00:77::1 8080: 80".to_owned(),
+            ]);
+        }
+        all
+    };
+    let finds = |answers| outside(fixture, &of(answers).iter().map(String::as_str).collect::<Vec<_>>());
+    // Without a filter the pod has them.
+    finds(["80", "80"]);
+    fixture.filter(KEYS);
+    finds(["10250", "22"]);
+    // What the node itself asks, and a pod that may reach kubelet.
+    device(
+        fixture,
+        &[
+            "tcp 192.168.77.1 192.168.77.1 10250: 10250",
+            "tcp 127.0.0.1 127.0.0.1 10250: 10250",
+            "tcp 192.168.77.1 192.168.77.1 8080: 80",
+        ],
+    );
+    fixture.filter(&format!("{KEYS}[harden]\nkubelet-from = \"10.244.1.0/24\"\n"));
+    pod(fixture, &["tcp 10.244.1.5 192.168.77.1 10250: 10250"]);
+    // Without SSH no program has its port.
+    fixture.filter("");
+    finds(["10250", "silence"]);
+}
+
+#[test]
+fn s20_a_host_port_takes_neither_kubelets_port_nor_sshds() {
+    if !e2e::can_network() {
+        return;
+    }
+    let fixture = Fixture::new(&[22, 10250]);
+    fixture.load(TAKING);
+    answered_by_the_host(&fixture, true);
+}
+
+#[test]
+fn s20_a_host_port_of_iptables_takes_neither_kubelets_port_nor_sshds() {
+    if !e2e::can_network() || !e2e::can_iptables() {
+        return;
+    }
+    let fixture = Fixture::new(&[22, 10250]);
+    for line in TAKING_IPTABLES {
+        let words: Vec<&str> = ["-t", "nat"].into_iter().chain(line.split(' ')).collect();
+        fixture.device.run("iptables-nft", &words).unwrap();
+    }
+    answered_by_the_host(&fixture, false);
+}
+
 /// What holds under both backends.
 fn judge(fixture: &Fixture) {
     let node_port = "tcp 192.168.77.2 192.168.77.1 30080: ";

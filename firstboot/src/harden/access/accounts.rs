@@ -4,12 +4,18 @@
 //! firstboot recognizes its own account by the comment field, so that the account of the next seed replaces it and a
 //! seed without keys removes it. Nothing else in these files is changed. Format: passwd(5), shadow(5).
 
+use std::ops::RangeInclusive;
+
 /// The comment that marks an account as firstboot's.
 const MARK: &str = "made by firstboot for SSH";
 /// Directory of home directories.
 pub const HOMES: &str = "/home";
 /// Groups that may read the system's logs, and nothing more.
 pub const GROUPS: [&str; 2] = ["adm", "systemd-journal"];
+/// Numbers of users and groups that an account of firstboot's may have. The packet filter knows the account by them, so no
+/// program may run under one: they are the last of those for people (Debian Policy, 9.2.2), above what images of containers
+/// on the host's network use.
+pub const IDS: RangeInclusive<u32> = 59_000..=59_999;
 /// Day of the last password "change", in days since 1970. Any fixed day in the past will do.
 const CHANGED: u32 = 20_000;
 
@@ -42,7 +48,7 @@ impl Accounts {
         if fields(&rest.passwd).chain(fields(&rest.group)).any(|l| l[0] == user) {
             return None;
         }
-        let id = id.unwrap_or_else(|| free_id(&rest));
+        let id = id.filter(|id| id.parse().is_ok_and(|id| IDS.contains(&id))).unwrap_or_else(|| free_id(&rest));
         rest.passwd += &format!("{user}:x:{id}:{id}:{MARK}:{HOMES}/{user}:/bin/bash\n");
         rest.group = with_member(&rest.group, user, 3) + &format!("{user}:x:{id}:\n");
         rest.shadow += &format!("{user}:!*:{CHANGED}:0:99999:7:::\n");
@@ -92,11 +98,11 @@ fn with_member(text: &str, user: &str, at: usize) -> String {
     })
 }
 
-/// The first number from 1000 on that neither a user nor a group has.
+/// The first of [`IDS`] that neither a user nor a group has.
 fn free_id(accounts: &Accounts) -> String {
     let taken: Vec<&str> =
         fields(&accounts.passwd).chain(fields(&accounts.group)).filter_map(|l| l.get(2).copied()).collect();
-    (1000..60_000).map(|id: u32| id.to_string()).find(|id| !taken.contains(&id.as_str())).unwrap_or_default()
+    IDS.map(|id| id.to_string()).find(|id| !taken.contains(&id.as_str())).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -106,7 +112,7 @@ mod tests {
     fn image() -> Accounts {
         Accounts {
             passwd: "root:x:0:0:root:/root:/bin/bash\nsshd:x:998:998:sshd user:/run/sshd:/usr/sbin/nologin\n".into(),
-            group: "root:x:0:\nadm:x:4:syslog\nsystemd-journal:x:999:\nusers:x:1000:\n".into(),
+            group: "root:x:0:\nadm:x:4:syslog\nsystemd-journal:x:999:\nusers:x:59000:\n".into(),
             shadow: "root:!*:20000:0:99999:7:::\nsshd:!*:20000:0:99999:7:::\n".into(),
             gshadow: "root:!*::\nadm:!*::syslog\nsystemd-journal:!*::\nusers:!*::\n".into(),
         }
@@ -116,11 +122,14 @@ mod tests {
     fn account_is_added_once_and_removed_again() {
         let with = image().with(Some("admin")).unwrap();
         let last = |text: &str| text.lines().last().unwrap().to_owned();
-        assert_eq!(last(&with.passwd), format!("admin:x:1001:1001:made by firstboot for SSH:{HOMES}/admin:/bin/bash"));
+        assert_eq!(
+            last(&with.passwd),
+            format!("admin:x:59001:59001:made by firstboot for SSH:{HOMES}/admin:/bin/bash")
+        );
         assert_eq!(last(&with.shadow), "admin:!*:20000:0:99999:7:::");
         assert_eq!(
             with.group,
-            "root:x:0:\nadm:x:4:syslog,admin\nsystemd-journal:x:999:admin\nusers:x:1000:\nadmin:x:1001:\n"
+            "root:x:0:\nadm:x:4:syslog,admin\nsystemd-journal:x:999:admin\nusers:x:59000:\nadmin:x:59001:\n"
         );
         assert!(with.gshadow.contains("adm:!*::syslog,admin\n") && with.gshadow.ends_with("admin:!*::\n"));
         assert_eq!(with.with(Some("admin")).unwrap(), with);

@@ -124,20 +124,23 @@ fn write_accounts(host: &Host, now: &Accounts, wanted: &Accounts) -> Result<()> 
 
 fn open(host: &Host, access: &Access, user: &str) -> Result<()> {
     host.mkdir(&format!("{}/{user}", accounts::HOMES), 0o755)?;
-    for other in host.list(sshd::KEYS_DIR)?.iter().filter(|name| *name != user) {
+    let keys = format!("{}/{user}", sshd::KEYS_DIR);
+    let others: Vec<String> = host.list(sshd::KEYS_DIR)?.into_iter().filter(|name| name != user).collect();
+    let differs = |path: &str, text: &str| -> Result<bool> {
+        Ok(host.read(path)?.is_some_and(|stored| stored != text.as_bytes()))
+    };
+    // Of another seed: the sessions that it let in end before anything says that this has been done.
+    if !others.is_empty() || differs(&keys, &sshd::keys(access))? || differs(CONFIG, &sshd::config(user))? {
+        host.run(&["systemctl", "stop", UNIT])?;
+    }
+    for other in others {
         host.remove(&format!("{}/{other}", sshd::KEYS_DIR))?;
     }
-    host.ensure(&format!("{}/{user}", sshd::KEYS_DIR), &sshd::keys(access))?;
+    host.ensure(&keys, &sshd::keys(access))?;
     host_key(host)?;
-    let changed = host.read(CONFIG)?.is_some_and(|stored| stored != sshd::config(user).as_bytes());
     host.write(CONFIG, sshd::config(user).as_bytes(), 0o600)?;
     host.enable_unit(ENABLED.0, ENABLED.1)?;
-    host.start_unit(UNIT)?;
-    if changed {
-        // sshd may have been running with the configuration of another seed.
-        host.run(&["systemctl", "reload", UNIT])?;
-    }
-    Ok(())
+    host.start_unit(UNIT)
 }
 
 fn close(host: &Host) -> Result<()> {
@@ -208,6 +211,9 @@ pub(crate) fn audit(context: &AuditContext<'_>) -> Result<Vec<Finding>> {
     let state = host.run(&["systemctl", "show", "--property=ActiveState", "--value", UNIT])?;
     let wanted = user(&context.kept.access).map(|_| "active");
     add("ssh", "inactive", wanted, state.trim().to_owned(), "SSH is absent unless the seed has keys");
+    let ends = host.run(&["systemctl", "show", "--property=KillMode", "--value", UNIT])?;
+    let why = "a session ends with sshd, so with its key and with a reset";
+    add("ssh-sessions", "control-group", None, ends.trim().to_owned(), why);
     if let Some(user) = user(&context.kept.access) {
         let effective = host.run(&[SSHD, "-T"])?;
         let wrong = sshd::differences(&effective, user);

@@ -26,6 +26,7 @@ fn machine(root: &Path) -> (Host, Rc<Recorded>) {
             Some(put.map(|()| String::new()).map_err(Into::into))
         }
         ["systemctl", "show", "--property=DefaultLimitCORE", ..] => Some(Ok("0\n".to_owned())),
+        ["systemctl", "show", "--property=KillMode", ..] => Some(Ok("control-group\n".to_owned())),
         ["systemctl", "show", ..] => Some(Ok("inactive\n".to_owned())),
         _ => None,
     });
@@ -84,7 +85,7 @@ fn keys_add_access_once_and_no_keys_remove_it() {
     apply(&host, &access("ops")).unwrap();
     assert!(check(&host, &access("ops")).unwrap() && !check(&host, &access("admin")).unwrap());
     assert_eq!(host.list(sshd::KEYS_DIR).unwrap(), ["ops"]);
-    assert!(seen.commands.borrow().contains(&"systemctl reload ssh.service".to_owned()));
+    assert!(seen.commands.borrow().contains(&"systemctl stop ssh.service".to_owned()));
 
     apply(&host, &Access::default()).unwrap();
     assert!(check(&host, &Access::default()).unwrap());
@@ -92,6 +93,38 @@ fn keys_add_access_once_and_no_keys_remove_it() {
     assert_eq!(text(&host, "/etc/shadow").unwrap(), SHADOW);
     assert!(seen.commands.borrow().contains(&"systemctl stop ssh.service".to_owned()));
     assert_eq!(text(&host, sshd::HOST_KEY).unwrap(), "PRIVATE", "clients recognize the device");
+}
+
+/// The unit ends its whole group (imagebuild/rootfs/overlay.txt): stopping it closes the sessions of a key that is gone.
+#[test]
+fn s13_sessions_end_with_their_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let (host, seen) = machine(dir.path());
+    let other = SshKey::parse(&KEY.replace("AAAAA work", "AAAAB home")).unwrap();
+    let both = Access { keys: vec![other.clone(), access("admin").keys.remove(0)], ..access("admin") };
+    apply(&host, &both).unwrap();
+    let commands = |wanted: &Access| {
+        seen.commands.borrow_mut().clear();
+        apply(&host, wanted).unwrap();
+        let commands = seen.commands.take();
+        commands.into_iter().filter(|c| c.starts_with("systemctl")).collect::<Vec<_>>()
+    };
+    let (stop, start) = ("systemctl stop ssh.service", "systemctl start ssh.service");
+    assert_eq!(commands(&both), [start]);
+    // A key goes; the networks that it is good for change; the account changes; all keys go.
+    assert_eq!(commands(&access("admin")), [stop, start]);
+    let from = Access { from: vec!["10.0.0.0/24".parse().unwrap()], ..access("admin") };
+    assert_eq!(commands(&from), [stop, start]);
+    assert_eq!(commands(&Access { user: "ops".into(), ..from }), [stop, start]);
+    assert_eq!(commands(&Access::default()), [stop]);
+    // A power cut after the stop and before the key went: it is stopped again.
+    apply(&host, &both).unwrap();
+    let file = format!("{}/admin", sshd::KEYS_DIR);
+    seen.fuse.set(Some(1));
+    apply(&host, &access("admin")).unwrap_err();
+    seen.fuse.set(None);
+    assert_eq!(text(&host, &file).unwrap(), sshd::keys(&both));
+    assert_eq!(commands(&access("admin")), [stop, start]);
 }
 
 /// Wherever a power cut interrupts the replacement of one account by another, resuming gives the result of an
@@ -149,7 +182,7 @@ fn audit_finds_passwords_shells_and_set_id_programs() {
     };
     host.write("/usr/bin/su", b"", 0o755).unwrap();
     let good = findings_for(SeedOverrides::default());
-    assert!(good.len() == 5 && good.iter().all(|(_, state, _)| *state == Verdict::Ok), "{good:?}");
+    assert!(good.len() == 6 && good.iter().all(|(_, state, _)| *state == Verdict::Ok), "{good:?}");
     host.write("/usr/bin/su", b"x", 0o4755).unwrap();
     host.write("/etc/shadow", b"root::1::::::\n", 0o640).unwrap();
     host.remove("/etc/systemd/system/getty@.service").unwrap();

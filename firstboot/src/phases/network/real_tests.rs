@@ -12,6 +12,11 @@ const SHOW: &str = "ip -oneline addr show dev eth0 && ip route && ip -6 route";
 
 /// networkd's log and the resulting addresses and routes for this `[network]`.
 fn run_networkd(lines: &str, link: &Link, until: &str, edit: impl Fn(&str) -> String) -> String {
+    run_networkd_on(INTERFACES, lines, link, until, edit)
+}
+
+/// The same, with another command that makes the interfaces.
+fn run_networkd_on(interfaces: &str, lines: &str, link: &Link, until: &str, edit: impl Fn(&str) -> String) -> String {
     let dir = tempfile::tempdir().unwrap();
     for file in networkd::files(&network(lines), link) {
         std::fs::write(dir.path().join(file.path.rsplit('/').next().unwrap()), edit(&file.text)).unwrap();
@@ -20,7 +25,7 @@ fn run_networkd(lines: &str, link: &Link, until: &str, edit: impl Fn(&str) -> St
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(dir.path(), mode).unwrap();
     let mut command = Command::new("unshare");
-    command.args(["--net", "--mount", "sh", "-c", SCRIPT, "sh"]).arg(dir.path()).args([INTERFACES, until, "100", SHOW]);
+    command.args(["--net", "--mount", "sh", "-c", SCRIPT, "sh"]).arg(dir.path()).args([interfaces, until, "100", SHOW]);
     let out = command.output().unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     assert!(text.contains("Enumeration completed"), "networkd did not start: {text}");
@@ -47,6 +52,45 @@ fn networkd_configures_the_interface_as_in_the_seed() {
             assert!(seen.contains(want), "no {want:?}: {seen}");
         }
     }
+}
+
+/// Sends router advertisements (RFC 4861, 4.2) from the other end of the link, as any neighbour can.
+const ADVERTISE: &str = "\
+import socket, struct, time
+s = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b'far')
+s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+prefix = socket.inet_pton(socket.AF_INET6, 'fd00:66::')
+dns = struct.pack('!BBHI', 25, 3, 0, 3600) + socket.inet_pton(socket.AF_INET6, 'fd00:66::53')
+head = struct.pack('!BBHBBHII', 134, 0, 0, 64, 0, 1800, 0, 0)
+option = struct.pack('!BBBBIII', 3, 4, 64, 0xC0, 3600, 3600, 0) + prefix
+for _ in range(100):
+    try:
+        s.sendto(head + option + dns, ('ff02::1', 0, 0, socket.if_nametoindex('far')))
+    except OSError:
+        pass
+    time.sleep(0.2)
+";
+
+#[test]
+#[ignore = "needs root and systemd-networkd"]
+fn s21_a_neighbour_is_no_router_of_a_device_with_static_ipv4() {
+    // The neighbour is a host of its own: a device takes no advertisement from its own addresses.
+    let interfaces = format!(
+        "unshare --net sleep 30 >/dev/null 2>&1 & far=$!; sleep 0.5; \
+         ip link add eth0 address {MAC} type veth peer name far netns $far && nsenter --target $far --net ip link set far up && \
+         {{ nsenter --target $far --net python3 -c \"{ADVERTISE}\" >/dev/null 2>&1 & }}"
+    );
+    let links = Link::Name("eth0".into());
+    let seen = |lines: &str, until: &str| run_networkd_on(&interfaces, lines, &links, until, str::to_owned);
+    let fixed = "addresses = \"10.0.2.15/24\"\ngateway = \"10.0.2.1\"";
+    // The advertisements do arrive: with `dhcp` they are taken.
+    let open = seen(&format!("{fixed}\ndhcp = true"), "ip -6 route | grep 'default.*proto ra'");
+    assert!(open.contains("inet6 fd00:66:") && open.contains("default via fe80::"), "{open}");
+    // Ten times as long as that took.
+    let closed = seen(fixed, "test $((tries=tries+1)) -gt 50");
+    assert!(closed.contains("inet 10.0.2.15/24 ") && closed.contains("inet6 fe80::"), "{closed}");
+    assert!(!closed.contains("fd00:66:") && !closed.contains("proto ra"), "{closed}");
 }
 
 #[test]
