@@ -12,6 +12,7 @@ pub mod client;
 pub mod clock;
 mod cluster_config_maps;
 pub mod config;
+pub mod confirm;
 pub mod contract;
 pub mod csr;
 pub mod discovery;
