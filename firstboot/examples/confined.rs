@@ -7,7 +7,7 @@
 
 use anyhow::Context;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, Protocol, SocketType, socket};
+use rustix::net::{AddressFamily, Protocol, SocketType, socket, sockopt};
 use rustix::process::Signal;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -17,11 +17,13 @@ use std::process::Command;
 
 fn main() -> anyhow::Result<()> {
     let arg = |n| std::env::args().nth(n).unwrap_or_default();
-    let (server, outside) = (arg(1), arg(2));
+    // The second server is one that this process is not given.
+    let (server, outside, other) = (arg(1), arg(2), arg(3));
     // Opened before: what is open stays usable, as the join worker's connection does.
     let mut status = File::open("/proc/self/status")?;
     let parent = rustix::process::getppid().context("find the parent process")?;
-    println!("missing {:?}", firstboot::sandbox::enter()?);
+    let port = |server: &str| server.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(0);
+    println!("missing {:?}", firstboot::sandbox::PrivateMemory::new()?.enter(&[port(&server)])?);
     let io = |result: std::io::Result<()>| match result {
         Ok(()) => "done".to_owned(),
         Err(e) => e.raw_os_error().map_or(e.to_string(), |n| n.to_string()),
@@ -44,6 +46,16 @@ fn main() -> anyhow::Result<()> {
     tell("remove", std::fs::remove_file(&outside));
     tell("link", std::os::unix::fs::symlink("/etc/shadow", format!("{outside}.link")));
     tell("kill-parent", rustix::process::kill_process(parent, Signal::CONT).map_err(Into::into));
+    tell("other-port", TcpStream::connect(other).map(drop));
+    let listen = || -> std::io::Result<()> { std::net::TcpListener::bind("127.0.0.1:0").map(drop) };
+    tell("listen", listen());
+    let stream = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    // The first loads a module of the kernel.
+    tell("option-congestion", sockopt::set_tcp_congestion(&stream, "bbr").map_err(Into::into));
+    tell("option-buffer", sockopt::set_socket_recv_buffer_size(&stream, 1 << 20).map_err(Into::into));
+    tell("option-broadcast", sockopt::set_socket_broadcast(&stream, true).map_err(Into::into));
+    tell("option-nodelay", sockopt::set_tcp_nodelay(&stream, true).map_err(Into::into));
+    tell("option-keepalive", sockopt::set_socket_keepalive(&stream, true).map_err(Into::into));
     // What it is for.
     let request = move || -> std::io::Result<()> {
         // Each address in turn: Debian's /etc/hosts has an IPv6 address for localhost, too.

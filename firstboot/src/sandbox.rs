@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Confines this process irrevocably to what a connection to an API server needs.
 //!
-//! The process keeps: TCP and UDP over IPv4 and IPv6, reading a few files for name resolution, threads, memory.
-//! It has no capability, runs no other program, writes to no file, and opens no raw or local socket. The sandbox does
-//! not depend on the unit file: each layer works by itself.
+//! The process keeps: TCP to the ports that it is given and to that of DNS, UDP, both over IPv4 and IPv6; reading a few
+//! files for name resolution, threads, memory. It has no capability, runs no other program, writes to no file, opens no
+//! raw or local socket, and reaches no process by a signal. The sandbox does not depend on the unit file: each layer
+//! works by itself.
 //! <https://docs.kernel.org/userspace-api/seccomp_filter.html>, <https://docs.kernel.org/userspace-api/landlock.html>
 
 mod filter;
@@ -12,8 +13,8 @@ use crate::paths::HOSTS;
 use anyhow::{Context, Result};
 use caps::CapSet;
 use landlock::{
-    ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus,
-    path_beneath_rules,
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, LandlockStatus, NetPort, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, path_beneath_rules,
 };
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
@@ -29,11 +30,16 @@ const READABLE: &[&str] = &[
     "/run/systemd/resolve",
 ];
 
+/// DNS over TCP: answers that are too long for UDP.
+const DNS: u16 = 53;
+
 /// Layers that the kernel or a limit did not permit; the process is confined all the same.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Missing {
     /// The kernel has no Landlock, or Landlock is disabled.
     pub landlock: bool,
+    /// The kernel's Landlock knows no ports (before Linux 6.7).
+    pub ports: bool,
     /// Memory could not be locked: the limit is too low.
     pub locked_memory: bool,
 }
@@ -42,25 +48,43 @@ impl Missing {
     /// Notices for people, one line each.
     pub fn notices(&self) -> impl Iterator<Item = &'static str> {
         let landlock = "this kernel has no Landlock: the join worker is confined by its unit and by seccomp alone";
+        let ports = "this kernel's Landlock knows no ports: the join worker may connect to any port";
         let memory = "the join worker's memory cannot be locked: it may reach swap, where there is any";
-        [(self.landlock, landlock), (self.locked_memory, memory)].into_iter().filter(|n| n.0).map(|n| n.1)
+        let all = [(self.landlock, landlock), (self.ports && !self.landlock, ports), (self.locked_memory, memory)];
+        all.into_iter().filter(|n| n.0).map(|n| n.1)
     }
 }
 
-/// Enters the sandbox. Call it before any other thread is started: Landlock and capabilities are per thread.
-///
-/// # Errors
-/// When a layer that every supported kernel has cannot be set up; the process must end then.
-pub fn enter() -> Result<Missing> {
-    // Not dumpable: no core file, and no other process of this user can read this one's /proc/PID/mem.
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).context("make memory non-dumpable")?;
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).context("switch core files off")?;
-    let locked = lock_memory();
-    rustix::thread::set_no_new_privs(true).context("set no_new_privs")?;
-    let landlock = restrict_files()?;
-    drop_capabilities()?;
-    filter::install()?;
-    Ok(Missing { landlock: landlock == RulesetStatus::NotEnforced, locked_memory: !locked })
+/// Memory that no other process sees, on no medium: what this process is given next may be secret.
+#[derive(Debug)]
+pub struct PrivateMemory {
+    locked: bool,
+}
+
+impl PrivateMemory {
+    /// Makes this process's memory private.
+    ///
+    /// # Errors
+    /// The kernel does not permit it; the process must end then.
+    pub fn new() -> Result<Self> {
+        // Not dumpable: no core file, and no other process of this user can read this one's /proc/PID/mem.
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).context("make memory non-dumpable")?;
+        setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).context("switch core files off")?;
+        Ok(PrivateMemory { locked: lock_memory() })
+    }
+
+    /// Enters the sandbox, from which TCP leads to these ports alone. Call it before any other thread is started:
+    /// Landlock and capabilities are per thread.
+    ///
+    /// # Errors
+    /// When a layer that every supported kernel has cannot be set up; the process must end then.
+    pub fn enter(&self, tcp: &[u16]) -> Result<Missing> {
+        rustix::thread::set_no_new_privs(true).context("set no_new_privs")?;
+        let (landlock, ports) = restrict(tcp).context("set Landlock rules")?;
+        drop_capabilities()?;
+        filter::install()?;
+        Ok(Missing { landlock: !landlock, ports: !ports, locked_memory: !self.locked })
+    }
 }
 
 /// Keeps memory out of swap. Under a limit of locked memory it does nothing: later mappings beyond the limit would
@@ -70,17 +94,23 @@ fn lock_memory() -> bool {
     getrlimit(Resource::Memlock).current.is_none() && mlockall(all).is_ok()
 }
 
-fn restrict_files() -> Result<RulesetStatus> {
+/// Sets the Landlock rules. Returns whether the kernel enforces any of them, and whether those about ports.
+fn restrict(tcp: &[u16]) -> Result<(bool, bool), RulesetError> {
     // The newest set of rights; an older kernel enforces those that it supports.
-    let abi = ABI::V5;
+    let abi = ABI::V6;
+    let ports = tcp.iter().chain([&DNS]).map(|port| Ok::<_, RulesetError>(NetPort::new(*port, AccessNet::ConnectTcp)));
     let status = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(abi))
-        .and_then(Ruleset::create)
-        .and_then(|rules| rules.add_rules(path_beneath_rules(READABLE, AccessFs::ReadFile | AccessFs::ReadDir)))
-        .and_then(|rules| rules.restrict_self())
-        .context("set Landlock rules")?;
-    Ok(status.ruleset)
+        .handle_access(AccessFs::from_all(abi))?
+        .handle_access(AccessNet::from_all(abi))?
+        .scope(Scope::from_all(abi))?
+        .create()?
+        .add_rules(path_beneath_rules(READABLE, AccessFs::ReadFile | AccessFs::ReadDir))?
+        .add_rules(ports)?
+        .restrict_self()?;
+    let enforced = status.ruleset != RulesetStatus::NotEnforced;
+    let knows = matches!(status.landlock, LandlockStatus::Available { effective_abi, .. } if effective_abi >= ABI::V4);
+    Ok((enforced, enforced && knows))
 }
 
 fn drop_capabilities() -> Result<()> {

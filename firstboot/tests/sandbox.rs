@@ -79,11 +79,19 @@ fn confined(directory: &Path, account: Account) -> Confined {
     fs::set_permissions(&target, Permissions::from_mode(0o666)).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let server = format!("localhost:{}", listener.local_addr().unwrap().port());
+    // It listens, so only the sandbox refuses.
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut command = match account {
         Account::Root if !is_root() => unshare(),
         _ => Command::new("env"),
     };
-    command.arg(program).arg(server).arg(&target).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command
+        .arg(program)
+        .arg(server)
+        .arg(&target)
+        .arg(other.local_addr().unwrap().to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
     if account == Account::Unprivileged && is_root() {
         command.uid(NOBODY).gid(NOBODY);
     }
@@ -163,6 +171,34 @@ fn landlock_hides_files_that_anyone_may_read() {
         return skip::skip("this kernel has no Landlock");
     }
     assert_eq!(confined.answers["read-outside"], EACCES);
+}
+
+/// A port that listens, and that the sandbox was not given.
+#[test]
+fn s16_tcp_leads_to_the_given_ports_alone() {
+    let _alone = alone();
+    let directory = tempfile::tempdir().unwrap();
+    let confined = confined(directory.path(), Account::Unprivileged);
+    assert_eq!(confined.answers["connect"], "done");
+    if confined.answers["missing"].contains("ports: true") {
+        assert_eq!(confined.answers["other-port"], "done");
+        return skip::skip("this kernel's Landlock knows no ports: it has none, or is older than Linux 6.7");
+    }
+    // seccomp knows no call to listen by, and refuses before Landlock is asked.
+    assert_eq!((confined.answers["other-port"].as_str(), confined.answers["listen"].as_str()), (EACCES, EPERM));
+}
+
+/// Options that load a module of the kernel or bring a program into it are refused, those of an HTTP client are not.
+#[test]
+fn s16_options_of_sockets_are_a_list() {
+    let _alone = alone();
+    let directory = tempfile::tempdir().unwrap();
+    let confined = confined(directory.path(), Account::Unprivileged);
+    for (option, answer) in confined.answers.iter().filter(|(name, _)| name.starts_with("option-")) {
+        let known = ["option-nodelay", "option-keepalive"].contains(&option.as_str());
+        assert_eq!(answer, if known { "done" } else { EPERM }, "{option}");
+    }
+    assert_eq!(confined.answers.keys().filter(|name| name.starts_with("option-")).count(), 5);
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod jws;
 mod kubeconfig;
 mod secrets;
 mod seed;
+mod worker_messages;
 
 /// One thing to fuzz.
 #[derive(Debug)]
@@ -38,4 +39,5 @@ pub const TARGETS: &[Target] = &[
     Target { name: "certificates", run: certificates::run, max_len: 2048 },
     Target { name: "boot-partition", run: boot_partition::run, max_len: 512 },
     Target { name: "date", run: date::run, max_len: 64 },
+    Target { name: "worker-messages", run: worker_messages::run, max_len: 2048 },
 ];

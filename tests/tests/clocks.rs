@@ -16,7 +16,7 @@ use firstboot::kube::kubeconfig::kubelet_conf;
 use firstboot::paths::CA_FILE;
 use firstboot::paths::KUBELET_CONF;
 use firstboot::proxy::Via;
-use firstboot::seed::{CaPin, Endpoint, Trust};
+use firstboot::seed::{CaPin, Cluster, Endpoint, JoinToken, Trust};
 use firstboot::text::{timestamp, unix_seconds};
 use qemu::control_plane::{ControlPlane, Options};
 use qemu::device::Device;
@@ -90,9 +90,15 @@ fn time_is_taken_only_from_an_authenticated_api_server() {
     assert_eq!(text, format!("certificate of API server {at} is not signed by the cluster's CA"));
     let endpoint = Endpoint::parse(&at).unwrap();
     let pin = plane.ca_pin().unwrap();
-    let text = refused(endpoint_time(&Via::default(), &endpoint, &Trust::Pins(vec![CaPin([7; 32])])).unwrap_err());
+    let token = JoinToken::parse(&plane.create_token("1h").unwrap()).unwrap();
+    let by = |pin: CaPin| {
+        let (apiserver, trust) = (vec![endpoint.clone()], Trust::Pins(vec![pin]));
+        let cluster = Cluster { apiserver, token: token.clone(), trust, token_expires: None };
+        endpoint_time(&cluster, &Via::default(), &endpoint)
+    };
+    let text = refused(by(CaPin([7; 32])).unwrap_err());
     assert_eq!(text, format!("CA of the cluster at {at} does not match ca-cert-hashes: it is {pin}"));
-    let time = endpoint_time(&Via::default(), &endpoint, &Trust::Pins(vec![CaPin::parse(&pin).unwrap()])).unwrap();
+    let time = by(CaPin::parse(&pin).unwrap()).unwrap();
     let wrong = now() + 10 * DAY;
     set(wrong);
     let text = refused(accept_server_time(&host, &image(wrong), time).unwrap_err());

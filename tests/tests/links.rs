@@ -102,7 +102,7 @@ fn a_packet_takes_a_second() {
     let mut device = device(plane, &link, "latency", "");
     device.power_on().unwrap();
     joins(plane, &device, "latency");
-    // Seven requests, one after the other, of a round trip each, and the connections that they go over.
+    // A dozen requests, one after the other, of a round trip each, and the connections that they go over.
     let phases = qemu::status::phases(&device.disk().status().unwrap());
     let join = phases.iter().find(|p| p.name == "join").unwrap();
     assert!(join.seconds >= 14.0, "{phases:?}");

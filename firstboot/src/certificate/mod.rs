@@ -51,6 +51,15 @@ pub struct Certificate {
     unknown_critical: Option<ObjectIdentifier>,
 }
 
+/// Which end of a connection a certificate is to prove.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Usage {
+    /// The server's: serverAuth.
+    Server,
+    /// The client's: clientAuth.
+    Client,
+}
+
 /// What a certificate signs: its content, the signature's algorithm without the outer SEQUENCE, and the signature.
 pub struct Signed<'a> {
     /// DER TBSCertificate.
@@ -70,8 +79,9 @@ const EXTENDED_KEY_USAGE: &str = "2.5.29.37";
 /// Other extensions that Go processes: CRL distribution points, policies and their mappings, constraints and
 /// inhibition, the authority's key.
 const KNOWN: [&str; 6] = ["2.5.29.31", "2.5.29.32", "2.5.29.33", "2.5.29.35", "2.5.29.36", "2.5.29.54"];
-/// extendedKeyUsage: servers, and everything.
+/// extendedKeyUsage: servers, clients, and everything.
 const SERVER_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
+const CLIENT_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.2");
 const ANY_PURPOSE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37.0");
 /// Tag of a dNSName among GeneralName (4.2.1.6).
 const DNS_NAME: TagNumber = TagNumber::N2;
@@ -177,12 +187,21 @@ impl Certificate {
 
     /// Why it may not be in the chain of a server at all, but for its dates; a predicate.
     pub fn cannot_serve(&self) -> Option<String> {
+        self.cannot_prove(Usage::Server)
+    }
+
+    /// Why it may not be in the chain of a server or of a client at all, but for its dates; a predicate.
+    pub fn cannot_prove(&self, usage: Usage) -> Option<String> {
         if let Some(oid) = self.unknown_critical {
             return Some(format!("has critical extension {oid}, which Kubernetes does not know"));
         }
-        let permits = |purpose: &ObjectIdentifier| [SERVER_AUTH, ANY_PURPOSE].contains(purpose);
+        let (purpose, word, who) = match usage {
+            Usage::Server => (SERVER_AUTH, "serverAuth", "servers"),
+            Usage::Client => (CLIENT_AUTH, "clientAuth", "clients"),
+        };
+        let permits = |found: &ObjectIdentifier| [purpose, ANY_PURPOSE].contains(found);
         (!self.purposes.is_empty() && !self.purposes.iter().any(permits))
-            .then(|| "is not for servers: its extendedKeyUsage lacks serverAuth".to_owned())
+            .then(|| format!("is not for {who}: its extendedKeyUsage lacks {word}"))
     }
 }
 

@@ -3,19 +3,18 @@
 
 use super::message::{Accepted, JoinRequest, WorkerMessage, receive, send};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
-use crate::kube::contract::{JoinHost, Joined};
+use crate::kube::contract::{FoundCluster, JoinHost, JoinInput};
 use crate::kube::csr::Request;
 use crate::kube::join::obtain;
-use crate::sandbox;
-use crate::text::unix_seconds;
+use crate::sandbox::PrivateMemory;
+use crate::seed::Endpoint;
 use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::time::SystemTime;
 
-/// What `firstboot-network@.service` runs: takes the connection that systemd gave it as standard input, gives up all
-/// rights, joins.
+/// What `firstboot-network@.service` runs: takes the connection that systemd gave it as standard input, reads its task
+/// there, gives up all rights, joins.
 ///
 /// # Errors
 /// A host fault when it was started otherwise, or cannot give up its rights; what fails later is the other part's to
@@ -29,7 +28,11 @@ pub fn run() -> Result<(), Fault> {
     let stream = connection()
         .context("take the connection to the privileged part: only firstboot.service may start this")
         .owned_by(Owner::Host)?;
-    let missing = match sandbox::enter() {
+    let memory = PrivateMemory::new();
+    // From the privileged part: it says where the join worker may connect to.
+    let Some(task) = receive::<JoinRequest>(&stream).owned_by(Owner::Host)? else { return Ok(()) };
+    let input = task.input().owned_by(Owner::Host)?;
+    let missing = match memory.and_then(|memory| memory.enter(&ports(&input))) {
         Ok(missing) => missing,
         Err(why) => {
             let fault =
@@ -41,7 +44,16 @@ pub fn run() -> Result<(), Fault> {
         deliver(&stream, &WorkerMessage::Notice(notice.to_owned())).owned_by(Owner::Host)?;
     }
     report_panics(&stream).owned_by(Owner::Host)?;
-    serve(&stream).owned_by(Owner::Host)
+    join(&input, &stream).owned_by(Owner::Host)
+}
+
+/// Ports of the seed's API servers, or of the proxy that leads there.
+fn ports(input: &JoinInput) -> Vec<u16> {
+    let port = |at: &Endpoint| match input.via.proxy_for(&at.host, at.port) {
+        Some(proxy) => proxy.host().rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(at.port),
+        None => at.port,
+    };
+    input.cluster.apiserver.iter().map(port).collect()
 }
 
 /// A program that stops in the middle says so where a person will read it: its standard error is not shown.
@@ -55,21 +67,23 @@ fn report_panics(stream: &UnixStream) -> Result<()> {
     Ok(())
 }
 
-/// One join, asked for and answered over `stream`.
+/// One join, asked for and answered over `stream`, without a sandbox.
 ///
 /// # Errors
 /// The other part is gone or says what it should not.
 pub fn serve(stream: &UnixStream) -> Result<()> {
-    let Some(task) = receive::<JoinRequest>(stream)? else { return Ok(()) };
-    let last = match join(task, stream) {
-        Ok(joined) => WorkerMessage::Joined(Box::new(joined)),
+    match receive::<JoinRequest>(stream)? {
+        Some(task) => join(&task.input()?, stream),
+        None => Ok(()),
+    }
+}
+
+fn join(input: &JoinInput, stream: &UnixStream) -> Result<()> {
+    let last = match obtain(input, &mut Remote { stream }) {
+        Ok(chain) => WorkerMessage::Issued(chain),
         Err(fault) => failed(&fault),
     };
     send(stream, &last)
-}
-
-fn join(task: JoinRequest, stream: &UnixStream) -> Result<Joined, Fault> {
-    obtain(&task.input().owned_by(Owner::Host)?, &mut Remote { stream })
 }
 
 fn deliver(stream: &UnixStream, message: &WorkerMessage) -> Result<()> {
@@ -98,10 +112,10 @@ impl JoinHost for Remote<'_> {
         self.ask(&WorkerMessage::Ask { fresh }, "a certificate request").owned_by(Owner::Host)
     }
 
-    /// The token is sent next, so this waits until the time is accepted.
-    fn server_time(&mut self, time: SystemTime) -> Result<(), Fault> {
-        let time = WorkerMessage::Clock(unix_seconds(time));
-        self.ask(&time, "the time to be accepted").map(|Accepted| ()).owned_by(Owner::Host)
+    /// The token is sent next, so this waits until the cluster is accepted.
+    fn found(&mut self, cluster: &FoundCluster) -> Result<(), Fault> {
+        let found = WorkerMessage::Found(cluster.clone());
+        self.ask(&found, "the cluster to be accepted").map(|Accepted| ()).owned_by(Owner::Host)
     }
 
     fn progress(&mut self, text: &str) {

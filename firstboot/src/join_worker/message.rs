@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the two parts say to each other: four bytes of length (big-endian), then that much JSON.
 //!
-//! The privileged part says one [`JoinRequest`], then [`Accepted`] for the time and a [`Request`](crate::kube::csr::Request) for
+//! The privileged part says one [`JoinRequest`], then [`Accepted`] for the cluster and a [`Request`](crate::kube::csr::Request) for
 //! each that is asked for; all else comes from the join worker, as [`WorkerMessage`]. Values of the seed travel as the text that
 //! they were read from, and are validated again.
 
-use crate::kube::contract::{JoinInput, Joined};
+use crate::kube::contract::{FoundCluster, JoinInput};
 use crate::proxy::Proxy;
 use crate::seed::{JoinToken, MAX_SIZE};
 use anyhow::{Context, Result, anyhow, ensure};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{ErrorKind, Read, Write};
-use std::time::{Duration, SystemTime};
 use zeroize::Zeroizing;
 
 /// Longest message, bytes: as long as the longest answer of an API server that is read.
@@ -27,15 +26,15 @@ pub enum WorkerMessage {
     Progress(String),
     /// What a person should know although it goes on, one line.
     Notice(String),
-    /// The clock of the verified cluster, seconds since 1970; answered by [`Accepted`].
-    Clock(u64),
+    /// The cluster that it has found to be the seed's; answered by [`Accepted`].
+    Found(FoundCluster),
     /// Asks for a certificate request, over a new key or the one that is kept.
     Ask {
         /// Over a new key.
         fresh: bool,
     },
-    /// The last message: what the cluster gave.
-    Joined(Box<Joined>),
+    /// The last message: the node's certificate chain, PEM.
+    Issued(String),
     /// The last message: why there is nothing.
     Failed {
         /// [`crate::fault::Code::as_str`].
@@ -47,8 +46,8 @@ pub enum WorkerMessage {
     },
 }
 
-/// The privileged part's answer to [`WorkerMessage::Clock`]. Without it no token is sent; a time that is refused ends the
-/// conversation.
+/// The privileged part's answer to [`WorkerMessage::Found`], once it has looked at that cluster itself. Without it no
+/// token is sent; a cluster or a time that is refused ends the conversation.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted;
 
@@ -81,12 +80,6 @@ impl JoinRequest {
         input.via.proxy = proxy.map_err(|why| anyhow!("read the task's proxy: {why}"))?;
         Ok(input)
     }
-}
-
-/// A point in time; a later one than the last becomes the last.
-pub(super) fn at(seconds: u64) -> SystemTime {
-    const END: u64 = 253_402_300_799; // 9999-12-31T23:59:59Z
-    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.min(END))
 }
 
 /// Says something to the other part. What is written down on the way is zeroed.

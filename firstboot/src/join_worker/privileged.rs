@@ -1,22 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The privileged part's end: it answers, and takes nothing for granted.
 //!
-//! The server may have taken over the join worker. So each message may come in its turn only, texts
-//! become one line without the token, the time has bounds, and what is said to come from the cluster is held against
-//! the seed and against the node's own key.
+//! The server may have taken over the join worker. So each message may come in its turn only, texts become one line
+//! without the token, the whole conversation has one deadline, and what is said of the cluster is a hint: the
+//! privileged part looks at that cluster itself ([`crate::kube::confirm`]).
 
-use super::message::{Accepted, JoinRequest, WorkerMessage, at, receive, send};
+use super::message::{Accepted, JoinRequest, WorkerMessage, receive, send};
 use super::validate::{self, impossible};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
-use crate::kube::contract::{JoinHost, JoinInput, Joined};
+use crate::kube::confirm::{self, ConfirmedCluster};
+use crate::kube::contract::{JoinHost, JoinInput};
 use crate::kube::csr::Request;
 use crate::seed::JoinToken;
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// Longest silence: one step of a join asks every API server of the seed, each for some seconds, waits for a Node of
-/// this name to go away, and for approval.
-const SILENCE: Duration = Duration::from_secs(600);
+/// Longest conversation. A join asks every API server of the seed, each for some seconds, waits up to 90 s for a Node of
+/// this name to go away and for 60 s for approval, each of it twice at most. `RuntimeMaxSec=` of the unit is longer.
+pub const DEADLINE: Duration = Duration::from_secs(600);
 /// Most lines of progress and notices in one join.
 const LINES: u32 = 50;
 /// Longest text, characters.
@@ -24,17 +26,70 @@ const TEXT: usize = 2000;
 /// Longest time for which the cluster may ask to be left alone.
 const RETRY_AFTER: Duration = Duration::from_secs(3600);
 
+/// What is believed after a conversation: the cluster as the privileged part found it, and the node's certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obtained {
+    /// The cluster.
+    pub cluster: ConfirmedCluster,
+    /// The certificate chain that this cluster has signed for the node, PEM.
+    pub certificate_pem: String,
+}
+
 /// Has the join worker at the other end of `stream` join, and answers its questions by `device`.
 ///
 /// # Errors
-/// What [`crate::kube::join::obtain`] says there; the cluster's fault, too, when the join worker ends without a word
-/// or says what cannot be: an answer of the server made it do so, and the next try starts another.
-pub fn obtain(stream: &UnixStream, input: &JoinInput, device: &mut dyn JoinHost) -> Result<Joined, Fault> {
-    stream.set_read_timeout(Some(SILENCE)).owned_by(Owner::Host)?;
-    stream.set_write_timeout(Some(SILENCE)).owned_by(Owner::Host)?;
+/// What [`crate::kube::join::obtain`] says there, as far as it is the cluster's fault; the cluster's, too, when the join
+/// worker ends without a word, takes too long or says what cannot be: an answer of the server made it do so, and the
+/// next try starts another. Of other owners only what the privileged part has found itself.
+pub fn obtain(stream: &UnixStream, input: &JoinInput, device: &mut dyn JoinHost) -> Result<Obtained, Fault> {
+    until(Instant::now() + DEADLINE, stream, input, device)
+}
+
+/// [`obtain`] with another deadline.
+///
+/// # Errors
+/// As [`obtain`].
+pub fn until(
+    end: Instant,
+    stream: &UnixStream,
+    input: &JoinInput,
+    device: &mut dyn JoinHost,
+) -> Result<Obtained, Fault> {
+    let stream = Timed { stream, end };
     // One that ended at once has said why before that.
-    let _ = send(stream, &JoinRequest::new(input));
-    Talk { input, device, lines: 0, clock: false, request: None, asked: 0 }.until_the_end(stream)
+    let _ = send(&stream, &JoinRequest::new(input));
+    Talk { input, device, lines: 0, silent: true, cluster: None, request: None, asked: 0 }.until_the_end(&stream)
+}
+
+/// A connection that ends at one moment, however slowly the other side reads and writes.
+struct Timed<'s> {
+    stream: &'s UnixStream,
+    end: Instant,
+}
+
+impl Timed<'_> {
+    fn left(&self) -> std::io::Result<Option<Duration>> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
+    }
+}
+
+impl Read for &Timed<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        self.stream.set_read_timeout(self.left()?)?;
+        (&mut &*self.stream).read(bytes)
+    }
+}
+
+impl Write for &Timed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.stream.set_write_timeout(self.left()?)?;
+        (&mut &*self.stream).write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// How far the conversation is.
@@ -42,15 +97,21 @@ struct Talk<'a, 'd> {
     input: &'a JoinInput,
     device: &'d mut dyn JoinHost,
     lines: u32,
-    clock: bool,
+    /// Nothing was said yet, so nothing came from the network yet.
+    silent: bool,
+    cluster: Option<ConfirmedCluster>,
     request: Option<Request>,
     asked: u32,
 }
 
 impl Talk<'_, '_> {
-    fn until_the_end(mut self, stream: &UnixStream) -> Result<Joined, Fault> {
+    fn until_the_end(mut self, stream: &Timed<'_>) -> Result<Obtained, Fault> {
         loop {
-            let message = receive(stream).coded(Code::NetworkPart)?;
+            let message = receive(stream).map_err(|error| match stream.left() {
+                Ok(_) => Fault { code: Code::NetworkPart, cause: error, retry_after: None },
+                Err(_) => impossible("it takes too long"),
+            })?;
+            let first = std::mem::replace(&mut self.silent, false);
             match message.ok_or_else(|| impossible("it ended without a word; journalctl -u 'firstboot-network@*'"))? {
                 WorkerMessage::Progress(text) => {
                     let text = self.line(&text)?;
@@ -60,16 +121,19 @@ impl Talk<'_, '_> {
                     let text = self.line(&text)?;
                     self.device.notice(&text);
                 }
-                WorkerMessage::Clock(seconds) => {
-                    if std::mem::replace(&mut self.clock, true) || self.asked > 0 {
-                        return Err(impossible("it tells the time a second time or too late"));
+                WorkerMessage::Found(hint) => {
+                    if self.cluster.is_some() {
+                        return Err(impossible("it finds a cluster a second time"));
                     }
-                    self.device.server_time(at(seconds))?;
+                    validate::hint(&hint, self.input)?;
+                    let cluster = confirm::confirm(self.input, &hint)?;
+                    self.device.found(&cluster.found)?;
+                    self.cluster = Some(cluster);
                     send(stream, &Accepted).coded(Code::NetworkPart)?;
                 }
                 WorkerMessage::Ask { fresh } => {
                     // The key that is kept, then a new one: no correct worker asks for a third.
-                    if self.asked > 1 || fresh != (self.asked == 1) {
+                    if self.cluster.is_none() || self.asked > 1 || fresh != (self.asked == 1) {
                         return Err(impossible("it asks for a key out of turn"));
                     }
                     self.asked += 1;
@@ -77,15 +141,35 @@ impl Talk<'_, '_> {
                     send(stream, &request).coded(Code::NetworkPart)?;
                     self.request = Some(request);
                 }
-                WorkerMessage::Joined(joined) => return validate::joined(*joined, self.input, self.request.as_ref()),
+                WorkerMessage::Issued(pem) => {
+                    let (Some(cluster), Some(request)) = (self.cluster, &self.request) else {
+                        return Err(impossible("it gives a certificate out of turn"));
+                    };
+                    let chain = confirm::node_certificate(&pem, self.input, request, &cluster);
+                    let certificate_pem = chain.map_err(|why| impossible(&format!("the node's certificate {why}")))?;
+                    return Ok(Obtained { cluster, certificate_pem });
+                }
                 WorkerMessage::Failed { code, text, retry_after } => {
-                    let code = Code::parse(&code).filter(|code| accepts(*code));
-                    let code = code.ok_or_else(|| impossible("its fault has no code that a join can have"))?;
-                    let mut fault = Fault::new(code, one_line(&text, &self.input.cluster.token));
+                    let text = one_line(&text, &self.input.cluster.token);
+                    let mut fault = self.judge(Code::parse(&code), first, &text);
                     fault.retry_after = retry_after.map(|s| Duration::from_secs(s).min(RETRY_AFTER));
                     return Err(fault);
                 }
             }
+        }
+    }
+
+    /// The fault that the join worker reports. One of the cluster is tried again for ever, so it is taken as it is. Any
+    /// other would stop the device: it counts when the privileged part finds the same, or when the join worker had
+    /// not yet met the network.
+    fn judge(&self, code: Option<Code>, first: bool, text: &str) -> Fault {
+        match (code, &self.cluster) {
+            (Some(code), _) if code.owner() == Owner::Cluster => Fault::new(code, text),
+            (Some(Code::NotConfined), _) if first => Fault::new(Code::NotConfined, text),
+            (Some(Code::KubeletVersion), Some(cluster)) => {
+                confirm::check_version(self.input, cluster).err().unwrap_or_else(|| impossible(text))
+            }
+            _ => impossible(text),
         }
     }
 
@@ -96,12 +180,6 @@ impl Talk<'_, '_> {
             false => Err(impossible("it talks without end")),
         }
     }
-}
-
-/// Whether the join worker may report this code: the cluster's, that the image's kubelet does not fit the cluster, or
-/// that this device does not let it work. A code of the seed or another one of the image would stop the device.
-fn accepts(code: Code) -> bool {
-    code.owner() == Owner::Cluster || matches!(code, Code::KubeletVersion | Code::NotConfined | Code::Host)
 }
 
 /// A text made fit for console, log and status file: one line, not too long, and never the token.

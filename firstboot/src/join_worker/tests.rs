@@ -4,38 +4,25 @@
 
 use super::confined::serve;
 use super::message::{JoinRequest, LONGEST, WorkerMessage, receive, send};
-use super::privileged::obtain;
+use super::privileged::{Obtained, obtain};
 use crate::fault::{Code, Fault, Owner};
-use crate::kube::contract::{JoinHost, JoinInput, Joined};
+use crate::kube::confirm::joined;
+use crate::kube::contract::{FoundCluster, JoinHost, JoinInput};
 use crate::kube::csr::{Key, Request};
 use crate::kube::pin;
+use crate::kube::wire_tests::cluster::TestCluster;
 use crate::kube::wire_tests::{Ca, ok_json, serve_chain};
 use crate::proxy::Via;
 use crate::seed::{Cluster, Endpoint, Seed, parse};
-use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, SystemTime};
 
-const SECRET: &str = "0123456789abcdef";
-
-/// A certificate over `key`, which signs it itself.
-fn certificate(key: &KeyPair, names: &[(DnType, &str)]) -> String {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    names.iter().for_each(|(kind, name)| params.distinguished_name.push(kind.clone(), *name));
-    params.self_signed(key).unwrap().pem()
-}
+pub(super) const SECRET: &str = "0123456789abcdef";
 
 fn ca() -> String {
-    certificate(&KeyPair::generate().unwrap(), &[(DnType::CommonName, "kubernetes")])
-}
-
-fn node_certificate(key: &Key, node: &str) -> String {
-    let key = KeyPair::from_pem(key.pem().expose()).unwrap();
-    let name = format!("system:node:{node}");
-    certificate(&key, &[(DnType::OrganizationName, "system:nodes"), (DnType::CommonName, &name)])
+    Ca::new().pem
 }
 
 /// A seed that names `ca` by its pin.
@@ -52,7 +39,7 @@ fn cluster(ca: &str) -> Cluster {
     seed(ca, "").cluster
 }
 
-fn input(cluster: &Cluster) -> JoinInput {
+pub(super) fn input(cluster: &Cluster) -> JoinInput {
     JoinInput {
         cluster: cluster.clone(),
         via: Via::default(),
@@ -68,15 +55,15 @@ fn input(cluster: &Cluster) -> JoinInput {
 }
 
 /// A device with one key, which notes what it is asked.
-struct Bench {
-    key: Key,
-    asked: Vec<String>,
+pub(super) struct Bench {
+    pub(super) key: Key,
+    pub(super) asked: Vec<String>,
     /// No time before this one is accepted.
     floor: SystemTime,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Bench { key: Key::generate().unwrap(), asked: Vec::new(), floor: SystemTime::UNIX_EPOCH }
     }
 }
@@ -86,9 +73,10 @@ impl JoinHost for Bench {
         self.asked.push(format!("request {fresh}"));
         self.key.request("edge-1")
     }
-    fn server_time(&mut self, time: SystemTime) -> Result<(), Fault> {
-        self.asked.push(format!("clock {}", crate::text::unix_seconds(time)));
-        if self.floor <= time { Ok(()) } else { Err(Fault::new(Code::ClusterTime, "below the floor")) }
+    fn found(&mut self, cluster: &FoundCluster) -> Result<(), Fault> {
+        let time = cluster.time.unwrap();
+        self.asked.push(format!("cluster {} at {}", cluster.endpoint, crate::text::unix_seconds(time)));
+        if time < self.floor { Err(Fault::new(Code::ClusterTime, "below the floor")) } else { Ok(()) }
     }
     fn progress(&mut self, text: &str) {
         self.asked.push(format!("progress {text}"));
@@ -98,23 +86,18 @@ impl JoinHost for Bench {
     }
 }
 
-/// What a right join worker hands over at the end.
-fn good(ca: &str, key: &Key) -> Joined {
-    Joined {
-        server: "https://10.0.0.1:6443".into(),
-        ca_pem: ca.to_owned(),
-        cluster_version: "v1.36.3".into(),
-        networks: "10.244.0.0/16,fd00:10::/112".into(),
-        node_ports: "20000-22767".into(),
-        kubelet_config: "kind: KubeletConfiguration\n".into(),
-        cri_socket: "unix:///run/containerd/containerd.sock".into(),
-        certificate_pem: node_certificate(key, "edge-1"),
-        leftover_node: true,
-    }
+/// The seed's table of a cluster that runs.
+pub(super) fn table(cluster: &TestCluster) -> Cluster {
+    parse(cluster.seed(true).as_bytes()).unwrap().cluster
+}
+
+/// What a right join worker says of this cluster.
+pub(super) fn found(ca_pem: &str) -> WorkerMessage {
+    WorkerMessage::Found(FoundCluster { endpoint: 0, ca_pem: ca_pem.to_owned(), time: None })
 }
 
 /// The privileged part, which receives these messages and then nothing more.
-fn talk(cluster: &Cluster, device: &mut Bench, message: Vec<WorkerMessage>) -> Result<Joined, Fault> {
+pub(super) fn talk(cluster: &Cluster, device: &mut Bench, message: Vec<WorkerMessage>) -> Result<Obtained, Fault> {
     let (here, there) = UnixStream::pair().unwrap();
     let speaker = std::thread::spawn(move || {
         let _task: Option<JoinRequest> = receive(&there).unwrap();
@@ -130,9 +113,9 @@ fn talk(cluster: &Cluster, device: &mut Bench, message: Vec<WorkerMessage>) -> R
     result
 }
 
-fn refused(message: Vec<WorkerMessage>) -> (String, Vec<String>) {
-    let (ca, mut device) = (ca(), Bench::new());
-    let Err(fault) = talk(&cluster(&ca), &mut device, message) else { panic!("it was believed") };
+fn refused(cluster: &TestCluster, message: Vec<WorkerMessage>) -> (String, Vec<String>) {
+    let mut device = Bench::new();
+    let Err(fault) = talk(&table(cluster), &mut device, message) else { panic!("it was believed") };
     assert_eq!(fault.owner(), Owner::Cluster);
     (fault.to_string(), device.asked)
 }
@@ -190,27 +173,41 @@ fn what_is_no_message() {
     );
 }
 
+/// `Date` of all answers, 2026-11-22T16:31:48Z.
+const DATE: &str = "cluster 0 at 1795365108";
+
 #[test]
 fn a_whole_conversation() {
-    let (ca, mut device) = (ca(), Bench::new());
-    let joined = good(&ca, &device.key);
+    let (cluster, mut device) = (TestCluster::new(), Bench::new());
+    let issued = cluster.issue(&device.key);
     let message = vec![
         WorkerMessage::Progress("looking for the cluster".into()),
-        WorkerMessage::Clock(1_795_365_110),
+        found(&cluster.ca.pem),
         WorkerMessage::Ask { fresh: false },
         WorkerMessage::Notice(format!("a\nb \x1b[31m abcdef.{SECRET}")),
         WorkerMessage::Ask { fresh: true },
-        WorkerMessage::Joined(Box::new(joined.clone())),
+        WorkerMessage::Issued(format!("subject: x\n{issued}")),
     ];
-    assert_eq!(talk(&cluster(&ca), &mut device, message).unwrap(), joined);
-    let asked = [
-        "progress looking for the cluster",
-        "clock 1795365110",
-        "request false",
-        "notice a b  [31m abcdef.…",
-        "request true",
-    ];
+    let obtained = talk(&table(&cluster), &mut device, message).unwrap();
+    assert_eq!(obtained.certificate_pem, issued.replace("\r\n", "\n"));
+    assert_eq!(obtained.cluster.server, format!("https://{}", cluster.at));
+    assert_eq!(cluster.requests(), ["anonymous /api/v1/namespaces/kube-public/configmaps/cluster-info"]);
+    let asked =
+        ["progress looking for the cluster", DATE, "request false", "notice a b  [31m abcdef.…", "request true"];
     assert_eq!(device.asked, asked);
+    // What the device keeps is what this cluster says to the node itself.
+    let key = device.key.sec1_pem().unwrap();
+    let input = input(&table(&cluster));
+    let joined = joined(&input, &obtained.cluster, obtained.certificate_pem.clone(), &key, &mut device).unwrap();
+    assert_eq!(
+        (joined.server, joined.ca_pem),
+        (format!("https://{}", cluster.at), cluster.ca.pem.replace("\r\n", "\n"))
+    );
+    assert_eq!(joined.networks, "10.244.0.0/16,10.96.0.0/12");
+    assert_eq!((joined.node_ports.as_str(), joined.cluster_version.as_str()), ("20000-22767", "v1.36.3"));
+    assert!(joined.kubelet_config.contains("maxPods: 60\n") && !joined.leftover_node);
+    let as_node = &cluster.requests()[1..];
+    assert!(as_node.len() == 3 && as_node.iter().all(|asked| asked.starts_with("node ")), "{as_node:?}");
 }
 
 /// The join worker sends the token only after the privileged part has accepted the server's time.
@@ -232,51 +229,50 @@ fn a_refused_time_ends_the_join_before_the_token_is_sent() {
         let mut device = Bench { floor: SystemTime::UNIX_EPOCH + Duration::from_secs(floor), ..Bench::new() };
         let (here, there) = UnixStream::pair().unwrap();
         let confined = std::thread::spawn(move || serve(&there));
-        obtain(&here, &input(&cluster), &mut device).unwrap_err();
+        obtain(&here, &input(&cluster), &mut device).map(drop).unwrap_err();
         drop(here);
         let _ = confined.join().unwrap();
         let requests = requests.lock().unwrap();
         let with_token = requests.iter().filter(|r| r.to_ascii_lowercase().contains("\r\nauthorization:")).count();
         assert_eq!((with_token, device.asked.len()), (authorized, 2), "{requests:?} {:?}", device.asked);
+        // Before: one of the join worker, one of the privileged part.
+        assert!(requests[..2].iter().all(|r| r.starts_with("GET /version ")), "{requests:?}");
     }
 }
 
 #[test]
 fn a_failure_keeps_its_code_and_loses_the_token() {
-    let (ca, mut device) = (ca(), Bench::new());
-    let failed = |code: &str| WorkerMessage::Failed {
-        code: code.into(),
-        text: format!("{SECRET}\n!"),
-        retry_after: Some(u64::MAX),
-    };
-    let fault = talk(&cluster(&ca), &mut device, vec![failed("FB205")]).unwrap_err();
-    assert_eq!((fault.code, fault.to_string().as_str()), (Code::KubeletVersion, "… !"));
+    let (cluster, mut device) = (TestCluster::new(), Bench::new());
+    let failed =
+        WorkerMessage::Failed { code: "FB424".into(), text: format!("{SECRET}\n!"), retry_after: Some(u64::MAX) };
+    let fault = talk(&table(&cluster), &mut device, vec![failed]).unwrap_err();
+    assert_eq!((fault.code, fault.to_string().as_str()), (Code::NodeNameTaken, "… !"));
     assert_eq!(fault.retry_after, Some(Duration::from_secs(3600)));
-    // No code, and codes by which it could stop the device.
-    for code in ["nobody", "FB999", "FB100", "FB107", "FB206", "FB306"] {
-        let (text, _) = refused(vec![failed(code)]);
-        assert_eq!(text, "join through the join worker: its fault has no code that a join can have", "{code}");
-    }
 }
 
 #[test]
 fn messages_out_of_turn() {
-    let ask = |fresh| WorkerMessage::Ask { fresh };
+    let cluster = TestCluster::new();
+    let (ask, find) = (|fresh| WorkerMessage::Ask { fresh }, || found(&cluster.ca.pem));
     let turn = "join through the join worker: it asks for a key out of turn";
-    let time = "join through the join worker: it tells the time a second time or too late";
+    let again = "join through the join worker: it finds a cluster a second time";
+    let early = "join through the join worker: it gives a certificate out of turn";
     let end = "join through the join worker: it ended without a word; journalctl -u 'firstboot-network@*'";
     for (message, text, asked) in [
         (vec![], end, vec![]),
-        (vec![ask(true)], turn, vec![]),
-        (vec![ask(false), ask(false)], turn, vec!["request false"]),
-        (vec![ask(false), ask(true), ask(true)], turn, vec!["request false", "request true"]),
-        (vec![WorkerMessage::Clock(1), WorkerMessage::Clock(2)], time, vec!["clock 1"]),
-        (vec![ask(false), WorkerMessage::Clock(1)], time, vec!["request false"]),
+        (vec![ask(false)], turn, vec![]),
+        (vec![find(), ask(true)], turn, vec![DATE]),
+        (vec![find(), ask(false), ask(false)], turn, vec![DATE, "request false"]),
+        (vec![find(), ask(false), ask(true), ask(true)], turn, vec![DATE, "request false", "request true"]),
+        (vec![find(), find()], again, vec![DATE]),
+        (vec![find(), ask(false), find()], again, vec![DATE, "request false"]),
+        (vec![find(), WorkerMessage::Issued(String::new())], early, vec![DATE]),
+        (vec![WorkerMessage::Issued(String::new())], early, vec![]),
     ] {
-        assert_eq!(refused(message), (text.to_owned(), asked.iter().map(|a| (*a).to_owned()).collect()));
+        assert_eq!(refused(&cluster, message), (text.to_owned(), asked.iter().map(|a| (*a).to_owned()).collect()));
     }
     let many = (0..100).map(|n| WorkerMessage::Progress(n.to_string())).collect();
-    let (text, asked) = refused(many);
+    let (text, asked) = refused(&cluster, many);
     assert_eq!((text.as_str(), asked.len()), ("join through the join worker: it talks without end", 50));
 }
 
@@ -288,60 +284,4 @@ fn a_message_that_is_none_ends_the_conversation() {
     there.write_all(b"\0\0\0\x07garbage").unwrap();
     let fault = obtain(&here, &input(&cluster), &mut Bench::new()).unwrap_err();
     assert_eq!((fault.code, fault.to_string().as_str()), (Code::NetworkPart, "read a message: it is not one"));
-}
-
-#[test]
-fn what_cannot_come_from_the_cluster() {
-    let ca = ca();
-    let cluster = cluster(&ca);
-    let refused = |change: &dyn Fn(&mut Joined)| {
-        let mut device = Bench::new();
-        let mut joined = good(&ca, &device.key);
-        change(&mut joined);
-        let message = vec![WorkerMessage::Ask { fresh: false }, WorkerMessage::Joined(Box::new(joined))];
-        let fault = talk(&cluster, &mut device, message).unwrap_err();
-        let text = fault.to_string();
-        (fault.code, text.strip_prefix("join through the join worker: ").unwrap_or(&text).to_owned())
-    };
-    let key = "the certificate is not for this node and its key";
-    let other = Key::generate().unwrap();
-    let wrong_ca = "the CA is not the one that the seed names";
-    let server = "the API server is no https:// address";
-    let values = "kubeadm-config has values that cannot be";
-    type Change = Box<dyn Fn(&mut Joined)>;
-    let secret = "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n";
-    let changes: Vec<(Change, &str)> = vec![
-        (Box::new(move |j| j.certificate_pem = node_certificate(&other, "edge-1")), key),
-        (Box::new(|j| j.certificate_pem = String::new()), key),
-        (Box::new(move |j| j.certificate_pem.insert_str(0, secret)), wrong_ca),
-        (Box::new(move |j| j.ca_pem.push_str(secret)), wrong_ca),
-        (Box::new(|j| j.ca_pem = super::tests::ca()), wrong_ca),
-        (Box::new(|j| j.ca_pem = String::new()), wrong_ca),
-        (Box::new(|j| j.server = "http://10.0.0.1".into()), server),
-        (Box::new(|j| j.server = "https://a\nusers: []".into()), server),
-        (Box::new(|j| j.server = format!("https://{}", "a".repeat(300))), server),
-        (Box::new(|j| j.cluster_version = "v1.36.3\n".into()), values),
-        (Box::new(|j| j.node_ports = "1 2".into()), values),
-        (Box::new(|j| j.networks = "everything".into()), values),
-        // s10: past an egress list and past the proxy, for ever.
-        (Box::new(|j| j.networks = "10.244.0.0/16,0.0.0.0/0".into()), values),
-        (Box::new(|j| (j.server, j.networks) = ("https://10.9.0.1:6443".into(), "10.9.0.0/16".into())), values),
-        (Box::new(|j| j.cri_socket = "unix:///tmp/x".into()), values),
-    ];
-    for (change, text) in changes {
-        assert_eq!(refused(&change), (Code::NetworkPart, text.to_owned()));
-    }
-    let (code, text) = refused(&|j| j.cluster_version = "v1.30.0".into());
-    assert!(code == Code::ClusterTooOld && text.contains("newer than the cluster"), "{text}");
-    // No key was requested.
-    let mut device = Bench::new();
-    let message = vec![WorkerMessage::Joined(Box::new(good(&ca, &device.key)))];
-    let text = talk(&cluster, &mut device, message).unwrap_err().to_string();
-    assert_eq!(text, format!("join through the join worker: {key}"));
-    // With all in order.
-    let mut device = Bench::new();
-    let mut joined = good(&ca, &device.key);
-    joined.networks = String::new();
-    let message = vec![WorkerMessage::Ask { fresh: false }, WorkerMessage::Joined(Box::new(joined.clone()))];
-    assert_eq!(talk(&cluster, &mut device, message).unwrap(), joined);
 }

@@ -1,58 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Whether what the join worker hands over can be what the seed's cluster gave.
+//! Whether what the join worker says can be so, before anything is done with it.
 
 use crate::fault::{Code, Fault};
-use crate::kube::cluster_networks::check_beside;
-use crate::kube::config::check_skew;
-use crate::kube::contract::{JoinInput, Joined};
-use crate::kube::csr::Request;
-use crate::kube::{kubeconfig, pin};
+use crate::kube::contract::{FoundCluster, JoinInput};
+use crate::kube::pin;
 use crate::seed::Trust;
-use ipnet::IpNet;
 
-/// Longest of the texts that are kept as one word in the journal, bytes.
-const WORD: usize = 200;
-
-/// Returns the message when nothing in it is impossible.
-///
-/// The certificate has to be for this node and over the key that the privileged part made, the CA has to be the seed's,
-/// the address one that kubelet.conf can hold, the versions ones that go together. What cannot be found out here:
-/// whether the cluster's CA bundle has more than the seed names, and kubelet's configuration, over which kubelet lays
-/// the hardened host's.
+/// Whether a hint at the cluster leads anywhere: to one of the seed's API servers, by a certificate that the seed
+/// names. Nothing else of it counts; [`crate::kube::confirm`] asks the cluster itself.
 ///
 /// # Errors
-/// The cluster's fault, by the name of what is wrong; the image's for a version that does not fit.
-pub(super) fn joined(message: Joined, input: &JoinInput, request: Option<&Request>) -> Result<Joined, Fault> {
-    if !request.is_some_and(|request| request.matches_request(&message.certificate_pem, &input.node_name)) {
-        return Err(impossible("the certificate is not for this node and its key"));
+/// The cluster's fault, by the name of what is wrong.
+pub(super) fn hint(hint: &FoundCluster, input: &JoinInput) -> Result<(), Fault> {
+    if hint.endpoint >= input.cluster.apiserver.len() {
+        return Err(impossible("the API server is not one of the seed's"));
     }
-    if private(&message.certificate_pem) || private(&message.ca_pem) || !is_cas(&message.ca_pem, &input.cluster.trust) {
-        return Err(impossible("the CA is not the one that the seed names"));
+    match is_cas(&hint.ca_pem, &input.cluster.trust) {
+        true => Ok(()),
+        false => Err(impossible("the CA is not the one that the seed names")),
     }
-    if message.server.len() > WORD || !kubeconfig::is_server(&message.server) {
-        return Err(impossible("the API server is no https:// address"));
-    }
-    check_skew(&input.kubelet_version, &message.cluster_version, &input.target)?;
-    let servers = input.servers(&message.server);
-    let can_be = |range: &str| range.parse::<IpNet>().is_ok_and(|net| check_beside(&net, &servers).is_ok());
-    let ranges = || message.networks.split(',').all(can_be);
-    let words = [&message.cluster_version, &message.node_ports, &message.networks];
-    let plain = |word: &&String| word.len() <= WORD && word.bytes().all(|b| b.is_ascii_graphic());
-    if !words.iter().all(plain) || !(message.networks.is_empty() || ranges()) || message.cri_socket != input.cri_socket
-    {
-        return Err(impossible("kubeadm-config has values that cannot be"));
-    }
-    Ok(message)
 }
 
 /// What no join worker says that is as it was built.
 pub(super) fn impossible(why: &str) -> Fault {
     Fault::new(Code::NetworkPart, format!("join through the join worker: {why}"))
-}
-
-/// Whether a text of certificates holds a key as well: it would stand before the node's own.
-fn private(pem: &str) -> bool {
-    pem.contains("PRIVATE KEY")
 }
 
 fn is_cas(bundle: &str, trust: &Trust) -> bool {

@@ -23,7 +23,7 @@ use webpki::{
 
 use super::algorithms::ALGORITHMS;
 use crate::certificate::algorithm::{BETTER, Key, RSA_FULL};
-use crate::certificate::{self, Certificate};
+use crate::certificate::{self, Certificate, Usage};
 use crate::fault::Code;
 
 /// Longest chain of CAs below the trusted one, as in webpki.
@@ -165,7 +165,7 @@ impl Roots {
         let server = Certificate::read(end_entity).ok_or_else(|| Refusal::malformed(Which::Server))?;
         let sent = |der| Some(Sent { der, read: Certificate::read(der)? });
         let sent: Vec<Sent<'_>> = intermediates.iter().filter_map(sent).collect();
-        judge(Which::Server, &server, now)?;
+        judge(Which::Server, &server, Usage::Server, now)?;
         if sent.len() > MAX_SENT {
             return Err(Refusal::too_many());
         }
@@ -177,10 +177,28 @@ impl Roots {
                 let search = Search { sent: &sent, now, signatures: Cell::new(MAX_SIGNATURES) };
                 self.vouch_for_ca(end_entity, &server, &search, 0)
             }
-            false => self.verify_path(end_entity, intermediates, now),
+            false => self.verify_path(end_entity, intermediates, Usage::Server, now),
         };
         // Which key a signature needs is known only here; webpki calls some of these forged.
         result.map_err(|refusal| self.unverifiable(&server, &sent).unwrap_or(refusal))
+    }
+
+    /// Whether a path from a client's certificate, which is no CA's, to one of these is valid at `now`.
+    ///
+    /// # Errors
+    /// Why not, with [`Which::Server`] in the place of the client's certificate.
+    pub fn verify_client(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: SystemTime,
+    ) -> Result<(), Refusal> {
+        let client = Certificate::read(end_entity).ok_or_else(|| Refusal::malformed(Which::Server))?;
+        judge(Which::Server, &client, Usage::Client, now)?;
+        match client.is_ca() {
+            true => Err(Refusal::new(Code::UnknownCa, Which::Server, "is a CA's, not a node's")),
+            false => self.verify_path(end_entity, intermediates, Usage::Client, now),
+        }
     }
 
     /// By webpki, with Go's rules for the trusted certificate.
@@ -188,6 +206,7 @@ impl Roots {
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
+        usage: Usage,
         now: SystemTime,
     ) -> Result<(), Refusal> {
         let anchors: Vec<TrustAnchor<'_>> = self.0.iter().map(|root| root.anchor.clone()).collect();
@@ -195,30 +214,31 @@ impl Roots {
         // Signatures held on that path: why it is not good enough is more than what is wrong with any other.
         let closest = RefCell::new(None);
         let ours = |path: &VerifiedPath<'_>| {
-            self.judge_path(path, now).map_err(|refusal| {
+            self.judge_path(path, usage, now).map_err(|refusal| {
                 *closest.borrow_mut() = Some(refusal);
                 webpki::Error::UnknownIssuer
             })
         };
         let all = ALGORITHMS.all;
-        let result =
-            certificate.verify_for_usage(all, &anchors, intermediates, unix(now), Servers, None, Some(&ours)).map(drop);
+        let result = certificate
+            .verify_for_usage(all, &anchors, intermediates, unix(now), AnyPurpose, None, Some(&ours))
+            .map(drop);
         result.map_err(|error| closest.take().unwrap_or_else(|| refusal(&error)))
     }
 
     /// What Go requires of the CAs along a path whose signatures hold.
-    fn judge_path(&self, path: &VerifiedPath<'_>, now: SystemTime) -> Result<(), Refusal> {
+    fn judge_path(&self, path: &VerifiedPath<'_>, usage: Usage, now: SystemTime) -> Result<(), Refusal> {
         let mut below = 0;
         for der in path.intermediate_certificates().map(webpki::Cert::der) {
             let read = Certificate::read(&der).ok_or_else(|| Refusal::malformed(Which::Intermediate))?;
-            judge_issuer(Which::Intermediate, &read, below, now)?;
+            judge_issuer(Which::Intermediate, &read, below, usage, now)?;
             below += 1;
         }
         let key = |root: &&Root| root.anchor == *path.anchor();
         let mut result = Err(Refusal::unknown());
         // The same CA may be there twice, once renewed.
         for root in self.0.iter().filter(key) {
-            result = judge_issuer(Which::Ca, &root.read, below, now);
+            result = judge_issuer(Which::Ca, &root.read, below, usage, now);
             if result.is_ok() {
                 break;
             }
@@ -230,7 +250,7 @@ impl Roots {
     fn vouch_for_ca(&self, der: &[u8], read: &Certificate, search: &Search<'_>, depth: usize) -> Result<(), Refusal> {
         let mut closest = Refusal::unknown();
         for root in self.0.iter().filter(|root| search.is_issuer(&root.read, der, read)) {
-            match judge_issuer(Which::Ca, &root.read, depth, search.now) {
+            match judge_issuer(Which::Ca, &root.read, depth, Usage::Server, search.now) {
                 Ok(()) if root.read.constrains_names => {
                     let text = "limits names, and the server's certificate is a CA's: reissue that with CA:FALSE";
                     closest = Refusal::new(Code::UnknownCa, Which::Ca, text);
@@ -241,7 +261,7 @@ impl Roots {
         }
         let others = search.sent.iter().filter(|one| depth < MAX_DEPTH && one.read.spki != read.spki);
         for one in others.filter(|one| search.is_issuer(&one.read, der, read)) {
-            let good = judge_issuer(Which::Intermediate, &one.read, depth, search.now);
+            let good = judge_issuer(Which::Intermediate, &one.read, depth, Usage::Server, search.now);
             match good.and_then(|()| self.vouch_for_ca(one.der, &one.read, search, depth + 1)) {
                 Ok(()) if one.read.constrains_names => {}
                 Ok(()) => return Ok(()),
@@ -284,25 +304,25 @@ pub fn weak_handshake(end_entity: &CertificateDer<'_>) -> Option<Refusal> {
 }
 
 /// Go's `isValid`, and the purposes, for a certificate of the path.
-fn judge(which: Which, read: &Certificate, now: SystemTime) -> Result<(), Refusal> {
+fn judge(which: Which, read: &Certificate, usage: Usage, now: SystemTime) -> Result<(), Refusal> {
     if now < read.not_before {
         return Err(Refusal::new(Code::CertificateDates, which, "is not yet valid"));
     }
     if now > read.not_after {
         return Err(Refusal::new(Code::CertificateDates, which, "has expired"));
     }
-    match read.cannot_serve() {
+    match read.cannot_prove(usage) {
         Some(why) => Err(Refusal::new(Code::Tls, which, why)),
         None => Ok(()),
     }
 }
 
 /// The same for a CA on the path, with `below` more CAs between it and the server.
-fn judge_issuer(which: Which, read: &Certificate, below: usize, now: SystemTime) -> Result<(), Refusal> {
+fn judge_issuer(which: Which, read: &Certificate, below: usize, usage: Usage, now: SystemTime) -> Result<(), Refusal> {
     if let Some(why) = read.cannot_issue(which == Which::Ca, below) {
         return Err(Refusal::new(Code::UnknownCa, which, why));
     }
-    judge(which, read, now)
+    judge(which, read, usage, now)
 }
 
 /// Whether the key of `issuer` signed the certificate `der`.
@@ -315,11 +335,12 @@ fn signed_by(der: &[u8], issuer: &Certificate) -> bool {
     ALGORITHMS.all.iter().filter(named).any(|a| key.verify_signature(*a, signed.content, signed.signature).is_ok())
 }
 
-/// Servers' certificates may be for servers, for everything, or say nothing.
-struct Servers;
+/// Purposes are judged here, not by webpki: a certificate may be for its end of the connection, for everything, or say
+/// nothing.
+struct AnyPurpose;
 
-impl ExtendedKeyUsageValidator for Servers {
-    /// [`judge`] has looked at the server's certificate, and [`Roots::judge_path`] looks at the CAs.
+impl ExtendedKeyUsageValidator for AnyPurpose {
+    /// [`judge`] has looked at the peer's own certificate, and [`Roots::judge_path`] looks at the CAs.
     fn validate(&self, _purposes: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
         Ok(())
     }

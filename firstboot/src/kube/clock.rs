@@ -6,7 +6,7 @@ use super::verified::proven;
 use super::{discovery, pin, runtime};
 use crate::fault::{Code, Fault};
 use crate::proxy::Via;
-use crate::seed::{Endpoint, Trust};
+use crate::seed::{Cluster, Endpoint, Trust};
 use std::time::SystemTime;
 
 /// The time of the API server at `server` (`https://host:port[/path]`), whose CA bundle is `ca_pem`.
@@ -19,14 +19,14 @@ pub fn server_time(via: &Via, server: &str, ca_pem: &str) -> Result<SystemTime, 
     runtime::run(async { Ok(proven(via, server, bundle).await?.0) })
 }
 
-/// The time of an API server as a seed names it.
+/// The time of `at`, an API server that a seed's table names.
 ///
 /// # Errors
-/// The cluster's: unreachable, not of the seed's CA, no `Date`.
-pub fn endpoint_time(via: &Via, at: &Endpoint, trust: &Trust) -> Result<SystemTime, Fault> {
+/// The cluster's: unreachable, not of the seed's CA, no signature of the seed's token, no `Date`.
+pub fn endpoint_time(cluster: &Cluster, via: &Via, at: &Endpoint) -> Result<SystemTime, Fault> {
     runtime::run(async {
-        let trusted = match trust {
-            Trust::Pins(pins) => discovery::pinned(via, at, pins).await?,
+        let trusted = match &cluster.trust {
+            Trust::Pins(pins) => discovery::pinned(cluster, via, at, pins).await?,
             Trust::Ca(pem) => pin::certificates(pem).unwrap_or_default(),
         };
         Ok(proven(via, &url_of(at), trusted).await?.0)

@@ -1,33 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a cluster shows to a bootstrap token before it gives a certificate: kubeadm's ConfigMaps, and whether the
-//! node's name is free.
+//! What a cluster shows to a bootstrap token before it gives a certificate, and to a node: kubeadm's ConfigMaps, and
+//! whether the node's name is free.
 
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::client::{Client, Reply};
-use super::config::{self, KubeletConfig};
+use super::config::{self, ClusterConfiguration, KubeletConfig};
 use super::contract::{JoinHost, JoinInput};
 use super::discovery;
 use super::error::{Error, Kind, remote};
 use super::node::{NodeClient, NodeState};
 use crate::fault::{Code, Fault};
 
-/// First request with the token, kubeadm-config; decides which address of the cluster is kept.
-///
-/// kubeadm goes over to cluster-info's `server` whatever happens. Where that one does not answer, as behind a NAT,
-/// the seed's own endpoint has already proven that it is the same cluster, and stays.
-pub(super) async fn configured(
-    found: &discovery::Found,
-    input: &JoinInput,
-    device: &mut dyn JoinHost,
-) -> Result<(Client, Reply), Fault> {
-    let by_seed = found.client.with_token(&input.cluster.token);
-    let preferred = by_seed.at(&found.server);
+const KUBEADM_CONFIG: &str = "kubeadm-config";
+/// A node, as errors call it, and its group.
+const BY_NODE: &str = "by this node";
+const NODES: &str = "system:nodes";
+
+/// First request with the token: kubeadm-config, from the API server that has just proven itself.
+pub(super) async fn configured(found: &discovery::Found, input: &JoinInput) -> Result<(Client, Reply), Error> {
+    let api = found.client.with_token(&input.cluster.token);
     let refused = |e: Error| match e.kind {
         Kind::Status(401) => {
-            let (code, why) = match discovery::expired(&input.cluster, found.server_time) {
+            let (code, why) = match discovery::expired(&input.cluster, found.cluster.time) {
                 Some(why) => (Code::TokenExpired, why),
                 None => (Code::TokenUnknown, "it may have expired, or lacks usage authentication".to_owned()),
             };
@@ -36,26 +31,13 @@ pub(super) async fn configured(
         }
         _ => e,
     };
-    match config_map(&preferred, input, "kubeadm-config").await {
-        Ok(reply) => Ok((preferred, reply)),
-        // What the API server itself refused it would refuse at the other address too.
-        Err(error) if !matches!(error.kind, Kind::Status(_)) && preferred.server() != by_seed.server() => {
-            let (seed, error) = (by_seed.host(), error.text);
-            device.notice(&format!("keeping API server {seed} of the seed, as cluster-info's own failed: {error}"));
-            let reply = config_map(&by_seed, input, "kubeadm-config").await.map_err(refused)?;
-            Ok((by_seed, reply))
-        }
-        Err(error) => Err(refused(error).into()),
-    }
-}
-
-/// One of the ConfigMaps that kubeadm leaves for joining nodes.
-pub(super) async fn config_map(api: &Client, input: &JoinInput, name: &str) -> Result<Reply, Error> {
     let who = format!("with join token \"{}\"", input.cluster.token.id());
-    published(api, name, &who, "system:bootstrappers:kubeadm:default-node-token").await
+    let group = "system:bootstrappers:kubeadm:default-node-token";
+    let reply = published(&api, KUBEADM_CONFIG, &who, group).await.map_err(refused)?;
+    Ok((api, reply))
 }
 
-/// The same, for whom errors call `who`, a member of `group`.
+/// One of the ConfigMaps that kubeadm leaves for joining nodes, read by `who`, a member of `group`.
 async fn published(api: &Client, name: &str, who: &str, group: &str) -> Result<Reply, Error> {
     let reply = api.get(&format!("/api/v1/namespaces/kube-system/configmaps/{name}")).await;
     reply.map_err(|e| {
@@ -73,20 +55,36 @@ async fn published(api: &Client, name: &str, who: &str, group: &str) -> Result<R
     })
 }
 
+/// kubeadm-config as a node reads it: kubeadm permits it (RBAC of its phase `upload-config`), so this takes no token.
+pub(super) async fn kubeadm_config(node: &Client) -> Result<Reply, Error> {
+    published(node, KUBEADM_CONFIG, BY_NODE, NODES).await
+}
+
+/// What kubeadm-config says.
+pub(super) fn cluster_configuration(kubeadm_config: &Reply) -> Result<ClusterConfiguration, Error> {
+    config::cluster_configuration(data(kubeadm_config, KUBEADM_CONFIG, "ClusterConfiguration")?)
+}
+
+/// kubelet-config as a node reads it, with what of `cluster` and of this device goes into it.
+pub(super) async fn kubelet_config(
+    node: &Client,
+    cluster: &ClusterConfiguration,
+    cri_socket: &str,
+    resolv_conf: Option<&str>,
+) -> Result<KubeletConfig, Error> {
+    let reply = published(node, "kubelet-config", BY_NODE, NODES).await?;
+    config::kubelet_config(data(&reply, "kubelet-config", "kubelet")?, cluster, cri_socket, resolv_conf)
+}
+
 impl NodeClient {
-    /// kubelet's configuration as the cluster publishes it now. kubeadm permits nodes to read it (RBAC of its phase
-    /// `upload-config`), so this takes no token.
+    /// kubelet's configuration as the cluster publishes it now.
     ///
     /// # Errors
     /// As during a join.
     pub fn kubelet_config(&self, cri_socket: &str, resolv_conf: Option<&str>) -> Result<KubeletConfig, Fault> {
         self.run(async {
-            let read = async |name| published(&self.client, name, "by this node", "system:nodes").await;
-            let reply = read("kubeadm-config").await?;
-            let cluster = config::cluster_configuration(data(&reply, "kubeadm-config", "ClusterConfiguration")?)?;
-            let reply = read("kubelet-config").await?;
-            let text = data(&reply, "kubelet-config", "kubelet")?;
-            Ok(config::kubelet_config(text, &cluster, cri_socket, resolv_conf)?)
+            let cluster = cluster_configuration(&kubeadm_config(&self.client).await?)?;
+            Ok(kubelet_config(&self.client, &cluster, cri_socket, resolv_conf).await?)
         })
     }
 
@@ -111,7 +109,7 @@ impl NodeClient {
 }
 
 /// One key of a ConfigMap.
-pub(super) fn data<'r>(reply: &'r Reply, map: &str, key: &str) -> Result<&'r str, Error> {
+fn data<'r>(reply: &'r Reply, map: &str, key: &str) -> Result<&'r str, Error> {
     let text = reply.body["data"][key].as_str();
     text.ok_or_else(|| Error::answer(Code::ClusterConfiguration, format!("ConfigMap {map}: key {key} is missing")))
 }
@@ -119,29 +117,25 @@ pub(super) fn data<'r>(reply: &'r Reply, map: &str, key: &str) -> Result<&'r str
 /// How often a Ready Node of this name is looked at again; a token may not watch it.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// The Node of this name that an earlier installation left over, if there is one.
+/// Waits until no Ready Node has this name.
 ///
 /// A device that was flashed anew looks Ready until the cluster has missed its Lease for the node monitor grace
 /// period, so that is waited out before the name counts as taken.
 ///
 /// # Errors
 /// It stays Ready, so another device is using the name.
-pub(super) async fn existing_node(
-    api: &Client,
-    input: &JoinInput,
-    device: &mut dyn JoinHost,
-) -> Result<Option<Value>, Fault> {
+pub(super) async fn existing_node(api: &Client, input: &JoinInput, device: &mut dyn JoinHost) -> Result<(), Fault> {
     let (name, started) = (&input.node_name, tokio::time::Instant::now());
     let mut reported = false;
     loop {
         let node = match api.get(&format!("/api/v1/nodes/{name}")).await {
             Ok(reply) => reply.body,
-            Err(Error { kind: Kind::Status(404), .. }) => return Ok(None),
+            Err(Error { kind: Kind::Status(404), .. }) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
         let state = NodeState::of(&node);
         if !state.ready {
-            return Ok(Some(node));
+            return Ok(());
         }
         let left = input.ready_wait.saturating_sub(started.elapsed());
         if left.is_zero() {

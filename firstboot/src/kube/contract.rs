@@ -47,24 +47,36 @@ impl JoinInput {
     }
 }
 
+/// The cluster that a join has found to be the seed's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundCluster {
+    /// Which of the seed's API servers answered, counted from 0.
+    pub endpoint: usize,
+    /// Its CA bundle, PEM.
+    pub ca_pem: String,
+    /// Its clock; none where its answers have no `Date`.
+    pub time: Option<SystemTime>,
+}
+
 /// What the join needs of the device it runs on.
 pub trait JoinHost {
     /// The request for a certificate, over the key that is kept from an earlier attempt, or over a new one where there
     /// is none or `fresh` asks for one. A key is kept, durably, before its request is handed out.
     fn request(&mut self, fresh: bool) -> Result<Request, Fault>;
-    /// The clock of the verified cluster; called once, before the token is sent to it.
+    /// The cluster, verified; called once, before the token is sent to it.
     ///
     /// # Errors
-    /// The time cannot be right, or cannot be kept: the join ends, and no token is sent.
-    fn server_time(&mut self, time: SystemTime) -> Result<(), Fault>;
+    /// It is not accepted, or its time cannot be right: the join ends, and no token is sent.
+    fn found(&mut self, cluster: &FoundCluster) -> Result<(), Fault>;
     /// Tells what is being done, one line without secrets.
     fn progress(&mut self, text: &str);
     /// Tells something that a person should know although the join goes on, one line without secrets.
     fn notice(&mut self, text: &str);
 }
 
-/// All that the cluster gave; [`super::files::files`] says where it goes, beside the key that the device kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// All that the cluster gave, as the privileged part read it ([`super::confirm`]); [`super::files::files`] says where it
+/// goes, beside the key that the device kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Joined {
     /// API server to keep, `https://host:port[/path]`.
     pub server: String,

@@ -128,23 +128,24 @@ impl Request {
         })
     }
 
-    /// Whether a certificate is over this key and for this node.
+    /// Whether a certificate is over this key and names this node, and nothing besides: another organization would be
+    /// another group of Kubernetes.
     pub fn matches_request(&self, chain_pem: &str, node: &str) -> bool {
         let Some(leaf) = pin::certificates(chain_pem).and_then(|c| c.into_iter().next()) else { return false };
         let Some(leaf) = certificate::parse(&leaf) else { return false };
-        let subject = &leaf.subject;
-        // Go takes the last of several common names; a signer has no reason to give more than one.
-        let named = values(subject, COMMON_NAME) == [Some(format!("system:node:{node}").as_str())];
-        let grouped = values(subject, ORGANIZATION).contains(&Some("system:nodes"));
+        let name = format!("system:node:{node}");
+        let wanted = [(ORGANIZATION, Some("system:nodes")), (COMMON_NAME, Some(name.as_str()))];
+        let found = attributes(&leaf.subject);
+        let same = found.len() == wanted.len() && wanted.iter().all(|attribute| found.contains(attribute));
         let key = leaf.subject_public_key_info.to_der();
-        key.is_ok_and(|key| key == self.spki) && named && grouped
+        key.is_ok_and(|key| key == self.spki) && same
     }
 }
 
-/// All values of an attribute of a name, over all its RDNs; none in place of one that is no text.
-fn values(name: &Name, attribute: ObjectIdentifier) -> Vec<Option<&str>> {
-    let parts = name.0.iter().flat_map(|rdn| rdn.0.iter()).filter(|part| part.oid == attribute);
-    parts.map(|part| text(&part.value)).collect()
+/// All attributes of a name, over all its RDNs: to Go, neither their order nor their grouping makes another name. None
+/// in place of a value that is no text.
+fn attributes(name: &Name) -> Vec<(ObjectIdentifier, Option<&str>)> {
+    name.0.iter().flat_map(|rdn| rdn.0.iter()).map(|part| (part.oid, text(&part.value))).collect()
 }
 
 /// A value of the types that signers use for names.

@@ -74,12 +74,28 @@ fn certificate_must_fit() {
     assert!(!request.matches_request("", "edge-1"));
 }
 
-/// The certificate with all parts of its subject in one RDN; the signature no longer fits and is not looked at.
+/// The certificate with all parts of its subject in one RDN.
 fn in_one_rdn(pem: &str) -> String {
+    renamed(pem, |subject| {
+        let parts = subject.0.iter().flat_map(|rdn| rdn.0.iter().cloned());
+        let all = x509_cert::der::asn1::SetOfVec::from_iter(parts).unwrap();
+        *subject = x509_cert::name::RdnSequence(vec![all.into()]);
+    })
+}
+
+/// The certificate with an organization more in its subject.
+fn with_organization(pem: &str, name: &str) -> String {
+    renamed(pem, |subject| {
+        let value = Any::from(Utf8StringRef::new(name).unwrap());
+        let part = x509_cert::attr::AttributeTypeAndValue { oid: ORGANIZATION, value };
+        subject.0.push(x509_cert::der::asn1::SetOfVec::from_iter([part]).unwrap().into());
+    })
+}
+
+/// The certificate with another subject; the signature no longer fits and is not looked at.
+fn renamed(pem: &str, change: impl FnOnce(&mut Name)) -> String {
     let mut certificate = x509_cert::Certificate::from_der(&pin::certificates(pem).unwrap()[0]).unwrap();
-    let parts = certificate.tbs_certificate.subject.0.iter().flat_map(|rdn| rdn.0.iter().cloned());
-    let all = x509_cert::der::asn1::SetOfVec::from_iter(parts).unwrap();
-    certificate.tbs_certificate.subject = x509_cert::name::RdnSequence(vec![all.into()]);
+    change(&mut certificate.tbs_certificate.subject);
     let der = STANDARD.encode(certificate.to_der().unwrap());
     format!("-----BEGIN CERTIFICATE-----\n{der}\n-----END CERTIFICATE-----\n")
 }
@@ -97,9 +113,15 @@ fn subjects_are_compared_by_their_parts() {
     let (name, group) = ((DnType::CommonName, "system:node:edge-1"), (DnType::OrganizationName, "system:nodes"));
     let both = issue(&[group.clone(), name.clone()]);
     assert!(request.matches_request(&both, "edge-1") && request.matches_request(&in_one_rdn(&both), "edge-1"));
-    // A part that needs escapes when it is printed is one part all the same.
+    assert!(request.matches_request(&issue(&[name.clone(), group.clone()]), "edge-1"));
+    // Nothing besides, and an attribute that needs escapes when it is printed is one attribute all the same.
     let unit = |text| (DnType::OrganizationalUnitName, text);
-    assert!(request.matches_request(&issue(&[unit("a,b+c\\,\"d"), group.clone(), name.clone()]), "edge-1"));
+    for more in [unit("a"), unit("a,b+c\\,\"d")] {
+        assert!(!request.matches_request(&issue(&[more.clone(), group.clone(), name.clone()]), "edge-1"), "{more:?}");
+    }
+    for more in ["system:masters", "system:nodes"] {
+        assert!(!request.matches_request(&with_organization(&both, more), "edge-1"), "{more}");
+    }
     assert!(!request.matches_request(&issue(&[unit("a,O=system:nodes"), name.clone()]), "edge-1"));
     assert!(!request.matches_request(&issue(&[group.clone(), unit("a,CN=system:node:edge-1")]), "edge-1"));
     assert!(!request.matches_request(&issue(&[group, (DnType::CommonName, "system:node:edge-1,b")]), "edge-1"));

@@ -1,70 +1,58 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The join, top to bottom: discovery, configuration, name, certificate. Seven requests, no file.
+//! The join, top to bottom: discovery, version, name, certificate. Six requests, no file; the join worker makes them.
 //!
-//! 1–2 cluster-info (unverified, verified) · 3 kubeadm-config · 4 kubelet-config · 5 Node of this name ·
-//! 6 CSR · 7 watch for its certificate. All but the first share one connection. With `ca-cert` in the seed, one request
-//! for the server's time takes the place of 1–2. Where kubeadm-config names no version, the API server is asked for it.
+//! 1–2 cluster-info (unverified, verified) · 3 kubeadm-config · 4 Node of this name · 5 CSR · 6 watch for its certificate.
+//! All but the first share one connection. With `ca-cert` in the seed, one request for the server's time takes the place
+//! of 1–2. Where kubeadm-config names no version, the API server is asked for it. What the device keeps is read by
+//! [`super::confirm`].
 
 use std::time::SystemTime;
 
 use super::client::Client;
-use super::cluster_config_maps::{config_map, configured, data, existing_node};
+use super::cluster_config_maps::{cluster_configuration, configured, existing_node};
 use super::config::ClusterConfiguration;
-use super::contract::{JoinHost, JoinInput, Joined};
+use super::contract::{JoinHost, JoinInput};
 use super::csr::{self, Outcome};
 use super::error::Error;
-use super::{cluster_networks, config, discovery, pin, runtime};
+use super::{cluster_networks, config, discovery, pin, runtime, verified};
 use crate::fault::{Code, Fault};
 
-/// Joins: blocks until the certificate is there or something failed. Trying again is always safe.
+/// Joins: blocks until the certificate is there or something failed; gives its chain, PEM. Trying again is always safe.
 ///
 /// # Errors
 /// One fault, one line: the image's for a version that does not fit, the host's when the key cannot be kept, else
 /// the cluster's. No text holds the token's secret.
-pub fn obtain(input: &JoinInput, device: &mut dyn JoinHost) -> Result<Joined, Fault> {
+pub fn obtain(input: &JoinInput, device: &mut dyn JoinHost) -> Result<String, Fault> {
     runtime::run(join(input, device))
 }
 
-async fn join(input: &JoinInput, device: &mut dyn JoinHost) -> Result<Joined, Fault> {
+async fn join(input: &JoinInput, device: &mut dyn JoinHost) -> Result<String, Fault> {
     device.progress("looking for the cluster");
     let found = discovery::discover(&input.cluster, &input.via, input.now).await?;
-    if let Some(time) = found.server_time {
-        device.server_time(time)?;
-    }
-    pin::weaknesses(&found.ca_pem).iter().for_each(|text| device.notice(text));
-    let (api, reply) = configured(&found, input, device).await?;
-    let cluster = config::cluster_configuration(data(&reply, "kubeadm-config", "ClusterConfiguration")?)?;
+    device.found(&found.cluster)?;
+    pin::weaknesses(&found.cluster.ca_pem).iter().for_each(|text| device.notice(text));
+    let (api, reply) = configured(&found, input).await?;
+    let cluster = cluster_configuration(&reply)?;
     cluster_networks::judge(&cluster.networking, &input.servers(api.server()))?;
     let version = version(&api, &cluster).await?;
     config::check_skew(&input.kubelet_version, &version, &input.target)?;
-    let published = config_map(&api, input, "kubelet-config").await?;
-    let kubelet_config = data(&published, "kubelet-config", "kubelet")?;
-    let kubelet_config =
-        config::kubelet_config(kubelet_config, &cluster, &input.cri_socket, input.resolv_conf.as_deref())?;
-    cluster.odd.iter().chain(&kubelet_config.odd).for_each(|odd| device.notice(odd));
-    let leftover = existing_node(&api, input, device).await?;
-    let now = found.server_time.unwrap_or(input.now);
-    let certificate_pem = certificate(&api, input, now, device).await?;
-    Ok(Joined {
-        server: api.server().to_owned(),
-        ca_pem: found.ca_pem,
-        networks: cluster.networking.ranges(),
-        node_ports: cluster.node_ports,
-        cluster_version: version,
-        kubelet_config: kubelet_config.text,
-        cri_socket: input.cri_socket.clone(),
-        certificate_pem,
-        leftover_node: leftover.is_some(),
-    })
+    existing_node(&api, input, device).await?;
+    let now = found.cluster.time.unwrap_or(input.now);
+    certificate(&api, input, now, device).await
 }
 
 /// Of the control plane. kubeadm would ask the Internet what a channel means, or take its own version; the API server
 /// knows.
-async fn version(api: &Client, cluster: &ClusterConfiguration) -> Result<String, Error> {
-    if let Some(version) = &cluster.kubernetes_version {
-        return Ok(version.clone());
+pub(super) async fn version(api: &Client, cluster: &ClusterConfiguration) -> Result<String, Error> {
+    match &cluster.kubernetes_version {
+        Some(version) => Ok(version.clone()),
+        None => server_version(api).await,
     }
-    let reply = api.get("/version").await?;
+}
+
+/// Of the API server itself; anyone may ask it (ClusterRole `system:public-info-viewer`).
+pub(super) async fn server_version(api: &Client) -> Result<String, Error> {
+    let reply = api.get(verified::VERSION).await?;
     let version = reply.body["gitVersion"].as_str().map(str::to_owned);
     version.ok_or_else(|| Error::answer(Code::ApiError, format!("API server {} names no version", api.host())))
 }

@@ -55,6 +55,15 @@ pub fn read(text: &str) -> Result<ClusterInfo, String> {
     Ok(ClusterInfo { ca_pem: String::from_utf8_lossy(&ca).into_owned(), server })
 }
 
+/// The CA bundle in a kubeconfig of which nothing is proven, found without parsing YAML: the first value after its key.
+/// None where there is none. What comes of it has to prove itself.
+pub(super) fn ca_data(text: &str) -> Option<String> {
+    let (_, rest) = text.split_once("certificate-authority-data")?;
+    let data = rest.trim_start_matches(['"', ':', ' ']);
+    let end = data.find(|c: char| !(c.is_ascii_alphanumeric() || "+/=".contains(c))).unwrap_or(data.len());
+    String::from_utf8(STANDARD.decode(&data[..end]).ok()?).ok()
+}
+
 /// The address of an API server in one form; none where TLS is not spoken. Without a scheme Go takes https, since there
 /// is a CA (`DefaultServerURL` of client-go).
 fn server(text: &str) -> Option<String> {
@@ -158,6 +167,17 @@ users: null
             .replace("contexts: null", "contexts:\n- name: x\n  context: {cluster: c, user: u}")
             .replace("current-context: \"\"", "current-context: x");
         assert_eq!(read(&by_context).unwrap(), want);
+    }
+
+    #[test]
+    fn a_bundle_is_found_in_what_is_not_parsed() {
+        let json = r#"{"clusters":[{"cluster":{"certificate-authority-data":"Q0E=","server":"x"}}]}"#;
+        for text in [INFO, json, "certificate-authority-data: Q0E=", "\t: [certificate-authority-data: \"Q0E=\""] {
+            assert_eq!(ca_data(text).as_deref(), Some("CA"), "{text}");
+        }
+        for text in ["", "certificate-authority-data: |\n  Q0E=", "certificate-authority-data: !", "Q0E="] {
+            assert!(ca_data(text).unwrap_or_default().is_empty(), "{text}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod clock;
 mod cluster_config_maps;
 pub mod cluster_networks;
 pub mod config;
+pub mod confirm;
 pub mod contract;
 pub mod csr;
 pub mod discovery;

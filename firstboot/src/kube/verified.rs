@@ -24,7 +24,7 @@ use crate::text::{timestamp, unix_seconds};
 pub(super) type Certificates = Vec<CertificateDer<'static>>;
 
 /// Anyone may read this. Where anonymous requests are switched off, the refusal has a `Date`, too.
-const VERSION: &str = "/version";
+pub(super) const VERSION: &str = "/version";
 
 /// An anonymous client of a server that one of `trusted` vouches for, with dates set aside until [`settle`].
 pub(super) fn verified(via: &Via, server: &str, trusted: Certificates) -> Result<(Client, Arc<PinnedCa>), Error> {

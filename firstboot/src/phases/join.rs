@@ -9,18 +9,19 @@ use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::firewall::discover_peers;
 use crate::host::{Host, STATE_DIR};
 use crate::image::ImageInfo;
-use crate::join_worker::privileged::obtain;
+use crate::join_worker::privileged::{self, Obtained};
 use crate::join_worker::{self, SERVICE_UNITS, SOCKET_UNIT};
 use crate::journal::facts::{self, Fact};
 use crate::journal::{Effect, Record};
-use crate::kube::contract::{JoinHost, JoinInput, Joined};
+use crate::kube::confirm;
+use crate::kube::contract::{FoundCluster, JoinHost, JoinInput, Joined};
 use crate::kube::csr::{Key, Request};
 use crate::kube::files::{Content, files};
 use crate::node::client::node_client;
 use crate::node::credential::credential;
 use crate::secret::Secret;
 use anyhow::{Context, Result};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// Where systemd-resolved keeps the servers that pods can use; /etc/resolv.conf names its own loopback address.
@@ -36,14 +37,17 @@ pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
 
 pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     // After a power cut the certificate may be there already; then it is only proven and the token ended.
-    if !holds(cx)? {
+    let there = holds(cx)?;
+    if !there {
         discover_peers::resolve_seed_names(&cx.host, &cx.seed.network.via).owned_by(Owner::Host)?;
         let (joined, key) = ask(cx)?;
         keep(cx, &joined, &key.sec1_pem()?).owned_by(Owner::Host)?;
     }
-    // One answered request proves the certificate; from then on the token is not needed.
+    // One answered request proves the certificate, and the join has made some; from then on the token is not needed.
     let client = node_client(&cx.host)?;
-    client.node()?;
+    if there {
+        client.node()?;
+    }
     discover_peers::from_cluster(&cx.host, &client).owned_by(Owner::Host)?;
     erase_token(cx)?;
     cx.host.remove(&key_path()).owned_by(Owner::Host)
@@ -75,7 +79,7 @@ fn key_path() -> String {
     format!("{STATE_DIR}/join.key")
 }
 
-/// What the cluster gave, through the join worker, and the key that it is for.
+/// What the cluster gave, and the key that it is for: a certificate through the join worker, all else to this process.
 fn ask(cx: &PhaseContext) -> Result<(Joined, Key), Fault> {
     if cx.seed.cluster.token.is_erased() {
         return Err(Fault::new(
@@ -98,11 +102,21 @@ fn ask(cx: &PhaseContext) -> Result<(Joined, Key), Fault> {
         ready_wait: READY_WAIT,
     };
     let mut keeper = DeviceJoinHost { host: &cx.host, image: &cx.image, node: &name, key: None };
+    let obtained = obtain(cx, &input, &mut keeper);
+    // A process that knows the token, and the way to start one, last as long as the attempt, whatever comes of it.
+    let stopped = cx.host.run(&["systemctl", "stop", SOCKET_UNIT, SERVICE_UNITS]).owned_by(Owner::Host);
+    let Obtained { cluster, certificate_pem } = obtained?;
+    stopped?;
+    let key = keeper.key.take().context("find the key of the certificate").owned_by(Owner::Host)?;
+    let joined = confirm::joined(&input, &cluster, certificate_pem, &key.sec1_pem()?, &mut keeper)?;
+    Ok((joined, key))
+}
+
+/// Starts a join worker and has it join.
+fn obtain(cx: &PhaseContext, input: &JoinInput, keeper: &mut DeviceJoinHost<'_>) -> Result<Obtained, Fault> {
     cx.host.run(&["systemctl", "start", SOCKET_UNIT]).owned_by(Owner::Host)?;
-    let joined = obtain(&cx.host.sys().connect(join_worker::SOCKET).owned_by(Owner::Host)?, &input, &mut keeper)?;
-    // It has done its work: a process that knows the token, and the way to start one, are not needed any more.
-    cx.host.run(&["systemctl", "stop", SOCKET_UNIT, SERVICE_UNITS]).owned_by(Owner::Host)?;
-    Ok((joined, keeper.key.context("find the key of the certificate").owned_by(Owner::Host)?))
+    let stream = cx.host.sys().connect(join_worker::SOCKET).owned_by(Owner::Host)?;
+    privileged::obtain(&stream, input, keeper)
 }
 
 /// Stops the kubelet that an earlier seed started: it would go on with what that seed gave it, and would keep the Node
@@ -175,7 +189,8 @@ impl JoinHost for DeviceJoinHost<'_> {
         Ok(request)
     }
 
-    fn server_time(&mut self, time: SystemTime) -> Result<(), Fault> {
+    fn found(&mut self, cluster: &FoundCluster) -> Result<(), Fault> {
+        let Some(time) = cluster.time else { return Ok(()) };
         clock::accept_server_time(self.host, self.image, time).map(|by| clock::report_change(self.host, by))
     }
 
@@ -187,6 +202,10 @@ impl JoinHost for DeviceJoinHost<'_> {
         self.host.sys().say(&format!("firstboot: {text}"));
     }
 }
+
+#[cfg(test)]
+#[path = "join_attack_tests.rs"]
+mod attack_tests;
 
 #[cfg(test)]
 mod tests {

@@ -44,7 +44,7 @@ fn times<'g>(context: &'g CheckContext<'_>) -> Result<&'g Times> {
         ask(host_of(&server), &|| server_time(&via, &server, &ca));
     } else if let Some(seed) = context.usable_seed() {
         for at in &seed.cluster.apiserver {
-            ask(at.to_string(), &|| endpoint_time(&seed.network.via, at, &seed.cluster.trust));
+            ask(at.to_string(), &|| endpoint_time(&seed.cluster, &seed.network.via, at));
         }
     }
     Ok(context.times.get_or_init(|| times))

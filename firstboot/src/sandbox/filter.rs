@@ -40,7 +40,6 @@ const PLAIN: &[i64] = &[
     libc::SYS_getsockname,
     libc::SYS_getpeername,
     libc::SYS_getsockopt,
-    libc::SYS_setsockopt,
     libc::SYS_sendto,
     libc::SYS_recvfrom,
     libc::SYS_sendmsg,
@@ -81,6 +80,22 @@ const PLAIN: &[i64] = &[
     libc::SYS_nanosleep,
     libc::SYS_getrandom,
     libc::SYS_uname,
+];
+
+/// Options of sockets that HTTP clients and resolvers set, level and name. Others load modules of the kernel (TCP_ULP)
+/// or bring programs into it (SO_ATTACH_FILTER).
+const OPTIONS: &[(i32, i32)] = &[
+    (libc::SOL_SOCKET, libc::SO_KEEPALIVE),
+    (libc::IPPROTO_TCP, libc::TCP_NODELAY),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPCNT),
+    (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT),
+    // musl's and glibc's resolver.
+    (libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT),
+    (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY),
+    (libc::IPPROTO_IP, libc::IP_RECVERR),
+    (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
 ];
 
 /// Calls that exist only on this architecture.
@@ -125,6 +140,8 @@ fn allowed() -> Result<Rules> {
         }
     }
     rules.insert(libc::SYS_socket, sockets);
+    let option = |&(level, name): &(i32, i32)| rule(&[equal(1, int(level))?, equal(2, int(name))?]);
+    rules.insert(libc::SYS_setsockopt, OPTIONS.iter().map(option).collect::<Result<_>>()?);
     // Memory may not be executable.
     let executable = int(libc::PROT_EXEC);
     rules.insert(libc::SYS_mmap, vec![rule(&[masked(2, executable, 0)?])?]);

@@ -11,7 +11,8 @@ use std::time::{Duration, SystemTime};
 use firstboot::fault::{Code, Fault, Owner};
 use firstboot::join_worker::confined;
 use firstboot::join_worker::privileged::obtain;
-use firstboot::kube::contract::{JoinHost, JoinInput, Joined};
+use firstboot::kube::confirm;
+use firstboot::kube::contract::{FoundCluster, JoinHost, JoinInput, Joined};
 use firstboot::kube::csr::{Key, Request};
 use firstboot::kube::node::NodeClient;
 use firstboot::secret::Secret;
@@ -60,8 +61,8 @@ impl JoinHost for Bench {
         self.key = Some(key.pem().expose().clone());
         key.request(&self.node)
     }
-    fn server_time(&mut self, time: SystemTime) -> Result<(), Fault> {
-        self.server_time = Some(time);
+    fn found(&mut self, cluster: &FoundCluster) -> Result<(), Fault> {
+        self.server_time = cluster.time;
         Ok(())
     }
     fn progress(&mut self, _text: &str) {}
@@ -96,7 +97,10 @@ impl Bench {
             csr_wait: self.csr_wait,
             ready_wait: self.ready_wait,
         };
-        let joined = obtain(join_worker, &input, self);
+        let joined = obtain(join_worker, &input, self).and_then(|obtained| {
+            let key = self.kubelets_key();
+            confirm::joined(&input, &obtained.cluster, obtained.certificate_pem, &key, self)
+        });
         let fault = joined.as_ref().err();
         let shown = format!("{:?} {:?} {:?}", fault.map(Fault::to_string), fault, self.reported);
         assert!(!shown.contains(seed.cluster.token.secret()), "a message holds the token: {shown}");

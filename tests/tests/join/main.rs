@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod addresses;
+mod attack;
 mod bench;
 mod cluster;
 mod csr;
@@ -32,7 +33,7 @@ use qemu::control_plane::{ControlPlane, Options};
 type Case = (&'static str, fn(&ControlPlane));
 
 const CASES: &[Case] = &[
-    ("seven requests, resumed", cluster::joins_with_seven_requests_and_resumes),
+    ("ten requests, resumed", cluster::joins_with_ten_requests_and_resumes),
     ("device binary in its sandbox", sandboxed::the_device_binary_joins_from_its_sandbox),
     ("CA in the seed", trust::ca_in_the_seed_reads_the_time_without_the_token),
     ("wrong CA hash", trust::wrong_ca_hash),
@@ -57,6 +58,8 @@ const CASES: &[Case] = &[
     ("card that fails", faults::a_card_that_fails),
     ("record that cannot be opened", faults::a_record_that_cannot_be_opened),
     ("tree of another machine", faults::a_tree_of_another_machine),
+    ("s01_a_lying_join_worker_and_a_second_control_plane", attack::s01_a_lying_join_worker_and_a_second_control_plane),
+    ("s02_a_token_can_name_any_node", attack::s02_a_token_can_name_any_node),
     ("its own Ready Node", machine::own_ready_node_is_no_other_machine),
     ("what an administrator has to do", machine::remaining_steps_for_an_administrator_are_reported),
     ("reset, and another installation", leaving::a_reset_leaves_the_cluster_and_another_seed_comes_back),

@@ -2,6 +2,7 @@
 //! What a server can do wrong on the wire, by a small TLS server in this process; a real kube-apiserver, which does
 //! none of it, is met in tests/tests/join.
 
+pub(crate) mod cluster;
 mod dates;
 mod network;
 mod proxy;
@@ -200,10 +201,15 @@ fn certificates_that_prove_nothing() {
     assert!(get(&at, PinnedCa::new(ca.trusted(), Validity::SystemClock)).is_ok());
 }
 
-/// cluster-info for `server`, with these CA certificates, signed with `token`.
+/// cluster-info with these CA certificates, signed with `token`.
 fn cluster_info(bundle: &str, token: &JoinToken) -> String {
+    cluster_info_of("https://10.0.0.1:6443", bundle, token)
+}
+
+/// The same, naming `server`.
+fn cluster_info_of(server: &str, bundle: &str, token: &JoinToken) -> String {
     let config = format!(
-        "clusters:\n- cluster:\n    certificate-authority-data: {}\n    server: https://10.0.0.1:6443\n  name: \"\"\n",
+        "clusters:\n- cluster:\n    certificate-authority-data: {}\n    server: {server}\n  name: \"\"\n",
         STANDARD.encode(bundle)
     );
     let header = URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"HS256","kid":"{}"}}"#, token.id()));
@@ -239,7 +245,7 @@ fn who_shares_the_token_cannot_add_a_ca_to_the_bundle() {
     );
     assert_eq!(text, want);
     let found = attempt(&real).unwrap_or_else(|text| panic!("{text}"));
-    assert_eq!((found.ca_pem.as_str(), found.server.as_str()), (bundle.as_str(), "https://10.0.0.1:6443"));
+    assert_eq!((found.cluster.ca_pem.as_str(), found.server.as_str()), (bundle.as_str(), "https://10.0.0.1:6443"));
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::fault::{Code, Fault};
-use crate::kube::contract::{JoinHost, JoinInput};
+use crate::kube::clock::endpoint_time;
+use crate::kube::contract::{FoundCluster, JoinHost, JoinInput};
 use crate::kube::csr::{Key, Request};
 use crate::kube::join::obtain;
 use crate::kube::kubeconfig;
@@ -20,8 +21,8 @@ impl JoinHost for Clock {
     fn request(&mut self, _fresh: bool) -> Result<Request, Fault> {
         Key::generate()?.request("edge-1")
     }
-    fn server_time(&mut self, time: SystemTime) -> Result<(), Fault> {
-        self.times.push(time);
+    fn found(&mut self, cluster: &FoundCluster) -> Result<(), Fault> {
+        self.times.extend(cluster.time);
         if self.accepts { Ok(()) } else { Err(Fault::new(Code::ClusterTime, "below the floor")) }
     }
     fn progress(&mut self, _text: &str) {}
@@ -125,4 +126,49 @@ fn only_the_proven_clusters_clock_says_that_a_token_has_expired() {
     assert_eq!(judged(&ca, DATE - 8, 0), expired);
     assert_eq!(judged(&ca, DATE + 60, DATE + DAY), unsure);
     assert_eq!(judged(&impostor, DATE - 8, DATE), unsure);
+}
+
+/// Nothing of a text is parsed that the token has not signed: neither by the join worker, nor by commands, as root.
+#[test]
+fn s11_cluster_info_without_a_signature_is_not_parsed() {
+    let ca = Ca::new();
+    // Each of these is found out by parsing it.
+    for text in ["<html>", "a:\n\tb: c", "clusters: a", "clusters: []"] {
+        for expires in [None, Some(seconds(DATE - 8))] {
+            let info = ok_json(&serde_json::json!({ "data": { "kubeconfig": text } }).to_string());
+            let at = serve(ca.leaf("127.0.0.1", 2020, 2090), info);
+            let cluster = Cluster {
+                apiserver: vec![at.clone()],
+                token: JoinToken::parse("abcdef.0123456789abcdef").unwrap(),
+                trust: Trust::Pins(vec![pin::pin_of(&ca.trusted()[0]).unwrap()]),
+                token_expires: expires,
+            };
+            let want = "join token \"abcdef\" is unknown to the cluster (no JWS signature for it in cluster-info): it \
+                        may have expired, or never existed";
+            let by_command = endpoint_time(&cluster, &Via::default(), &at).unwrap_err();
+            assert_eq!((by_command.code, by_command.to_string().as_str()), (Code::TokenUnknown, want), "{text}");
+            let found = run(async { Ok(discover(&cluster, &Via::default(), seconds(DATE)).await.err()) });
+            assert_eq!(found.unwrap().unwrap().text, want, "{text}");
+        }
+    }
+}
+
+/// With a signature by another secret neither.
+#[test]
+fn s11_cluster_info_with_a_wrong_signature_is_not_parsed() {
+    let ca = Ca::new();
+    let other = JoinToken::parse("abcdef.q7w2e9r4t1y6u8i3").unwrap();
+    let at = serve(ca.leaf("127.0.0.1", 2020, 2090), cluster_info("no certificate", &other));
+    let cluster = Cluster {
+        apiserver: vec![at.clone()],
+        token: JoinToken::parse("abcdef.0123456789abcdef").unwrap(),
+        trust: Trust::Pins(vec![pin::pin_of(&ca.trusted()[0]).unwrap()]),
+        token_expires: None,
+    };
+    let fault = endpoint_time(&cluster, &Via::default(), &at).unwrap_err();
+    assert_eq!(fault.code, Code::SignatureMismatch, "{fault}");
+    // The right secret's signature lets the same text be parsed.
+    let at = serve(ca.leaf("127.0.0.1", 2020, 2090), cluster_info("no certificate", &cluster.token));
+    let fault = endpoint_time(&cluster, &Via::default(), &at).unwrap_err();
+    assert_eq!(fault.code, Code::ClusterInfo, "{fault}");
 }
