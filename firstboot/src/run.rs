@@ -30,7 +30,7 @@ use crate::phase::{self, Event, Phase, Stopped};
 use crate::phases::PHASES;
 use crate::phases::context::PhaseContext;
 use crate::phases::seal::erase;
-use crate::report::{reporter_with, show_again};
+use crate::report::{Reporter, reporter_with, show_again};
 use crate::reset::by_seed::{Decision, decide};
 use crate::seed::{self, Seed};
 use crate::status::Status;
@@ -183,6 +183,7 @@ impl Session<'_> {
         if let Err(error) = show_again(host) {
             reporter_at(host, None, image).say(&format!("status not written: {error:#}"));
         }
+        let before = Reporter::last(host);
         let Asked { boot, seen, reset, refused } = stick::asked(host, places(&image.boot_label).unwrap_or_default());
         if let Some((found, digest)) = reset {
             return be_reset(host, &found, image, digest).map(|()| Next::End);
@@ -196,7 +197,7 @@ impl Session<'_> {
         }
         let on_stick = seen.as_ref().is_some_and(|found| found.place.removable);
         if refused.is_none() && (on_stick || seen.is_none()) {
-            report_late_join(host, image, boot, on_stick);
+            report_late_join(host, image, boot, on_stick, before.as_ref());
         }
         repairs::keep_copies(host);
         let learned = repairs::unless_read_only(host, discover_peers::refresh_sealed(host));

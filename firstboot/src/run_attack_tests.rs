@@ -168,6 +168,33 @@ fn s03_a_stick_without_its_owners_word_does_not_reset_a_joined_device() {
     assert!(!device.status().contains("FB115"), "{}", device.status());
 }
 
+/// USB may be up after firstboot.service has looked, and before that service has anything to say.
+#[test]
+fn s03_what_the_status_says_of_a_stick_is_not_lost_at_a_boot() {
+    let device = owned(2027);
+    let late = stick(&device, &seed("bbbbbb", "reset = true\n"));
+    let boot = Place { partition: device.boot.clone(), removable: false };
+    let there = vec![boot.clone(), Place { partition: late, removable: true }];
+    let (root, looked) = (device.root(), Rc::new(Cell::new(false)));
+    let (fake, seen) = Fake::new();
+    seen.clock.set(Some(SystemTime::UNIX_EPOCH + Duration::from_secs(DATE + 100)));
+    let at_last = looked.clone();
+    let fake = fake
+        .answering(|argv| (argv[0] == "systemctl").then(|| Ok("ActiveState=active\nNRestarts=0\n".into())))
+        .before(move |what| {
+            // The cluster has said what time it is.
+            if what == "clock" && !at_last.replace(true) {
+                let other = Host::open(&root, Box::new(Fake::new().0)).unwrap();
+                stick::plugged_in(&other, &|_| Ok(there.clone())).unwrap();
+            }
+            Ok(())
+        });
+    let places = |_: &str| Ok(vec![boot.clone()]);
+    run_with(&device.root(), Box::new(fake), None, &ROWS, &places, &|_, _| Ok(Vec::new())).unwrap();
+    assert!(looked.get());
+    says(&device, "find seed.toml.sig on the stick");
+}
+
 #[test]
 fn s03_a_stick_that_is_plugged_in_while_the_device_runs_needs_its_owners_word_too() {
     let device = owned(2027);

@@ -88,13 +88,21 @@ pub(super) fn report_join(host: &Host, reporter: &mut Reporter<'_>, removable: b
 }
 
 /// The same at a later boot, where the power went before it was said, or a seed was refused that is gone: the status would
-/// speak of that for ever.
-pub(super) fn report_late_join(host: &Host, image: &ImageInfo, boot: Option<BootPartition>, removable: bool) {
+/// speak of that for ever. `before` is the status at the start of this process: one that was written since is about a stick
+/// that is there now (run/stick.rs).
+pub(super) fn report_late_join(
+    host: &Host,
+    image: &ImageInfo,
+    boot: Option<BootPartition>,
+    removable: bool,
+    before: Option<&Status>,
+) {
     let said = |last: &Status| {
         let card = boot.as_ref().map(|boot| boot.read(STATUS_NAME).ok().flatten());
         let warned = DeviceFacts.warnings(host).iter().all(|warning| last.warnings.contains(warning));
         let card_tells = |text: Option<Vec<u8>>| text.as_deref() == Some(&padded(&last.text())[..]);
-        last.state == State::Joined && last.code.is_none() && warned && card.is_none_or(card_tells)
+        let stale = last.code.is_some() && before == Some(last);
+        last.state == State::Joined && !stale && warned && card.is_none_or(card_tells)
     };
     if !Reporter::last(host).as_ref().is_some_and(said) {
         report_join(host, &mut reporter_at(host, boot, image), removable);
