@@ -8,10 +8,10 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use ring::digest::{SHA256, SHA512, digest};
 use ring::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ED25519, UnparsedPublicKey, VerificationAlgorithm,
 };
-use sha2::{Digest, Sha256, Sha512};
 
 use super::ssh_key::{SshKey, fields};
 
@@ -76,13 +76,13 @@ pub fn verify(keys: &[SshKey], message: &[u8], signature: &[u8]) -> Result<(), U
     }
     let is_it = |key: &&SshKey| STANDARD.decode(&key.key).is_ok_and(|bytes| bytes == parts.key);
     let key = keys.iter().find(is_it).ok_or(Unproven::Key)?;
-    let digest = match parts.hash {
-        b"sha256" => Sha256::digest(message).to_vec(),
-        b"sha512" => Sha512::digest(message).to_vec(),
+    let hash = match parts.hash {
+        b"sha256" => &SHA256,
+        b"sha512" => &SHA512,
         _ => return Err(Unproven::Form),
     };
     let mut signed = MAGIC.to_vec();
-    for field in [parts.namespace, parts.reserved, parts.hash, &digest] {
+    for field in [parts.namespace, parts.reserved, parts.hash, digest(hash, message).as_ref()] {
         put(&mut signed, field);
     }
     match parts.algorithm == key.algorithm.as_bytes() && fits(key, &parts, &signed).is_some() {

@@ -20,8 +20,8 @@ pub(crate) fn signed(key: [u8; 32], namespace: &str, message: &[u8]) -> (SshKey,
     let string = |field: &[u8]| [&(field.len() as u32).to_be_bytes(), field].concat();
     let public = [string(b"ssh-ed25519"), string(pair.public_key().as_ref())].concat();
     let (purpose, hash) =
-        ([string(namespace.as_bytes()), string(b""), string(b"sha512")].concat(), Sha512::digest(message));
-    let signature = pair.sign(&[MAGIC, &purpose, &string(&hash)].concat());
+        ([string(namespace.as_bytes()), string(b""), string(b"sha512")].concat(), digest(&SHA512, message));
+    let signature = pair.sign(&[MAGIC, &purpose, &string(hash.as_ref())].concat());
     let inner = [string(b"ssh-ed25519"), string(signature.as_ref())].concat();
     let blob = [MAGIC, &VERSION.to_be_bytes(), &string(&public), &purpose, &string(&inner)].concat();
     let key = SshKey::parse(&format!("ssh-ed25519 {} owner", STANDARD.encode(public))).unwrap();
