@@ -137,6 +137,10 @@ codes! {
         SettingDoesNotFit = "FB113",
         /// kubelet does not start with the seed's `[kubelet.config]`, or with its labels and taints.
         KubeletConfigRejected = "FB114",
+        /// A stick was found on a device that has joined, without the signature of the device's owner.
+        StickNotSigned = "FB115",
+        /// The seed is for another cluster than the one of which this device holds a node's data.
+        OtherCluster = "FB116",
     }
     Image {
         /// Something in the image is wrong that has no code of its own.

@@ -11,7 +11,7 @@ use firstboot::image::ImageInfo;
 use firstboot::node::recover::recover;
 use firstboot::phases::PHASES;
 use firstboot::run::facts::DeviceFacts;
-use firstboot::run::{self, guard, status};
+use firstboot::run::{self, guard, status, stick};
 use firstboot::seed::SeedRequest;
 use firstboot::{audit, join_worker, preflight, reset, seed, support};
 use lexopt::prelude::*;
@@ -32,6 +32,7 @@ Usage:
   firstboot preflight [--json]
                               what has to hold before this device can be a node
   firstboot audit [--json]    whether this host is still as it was hardened; not 0 where a setting has drifted
+  firstboot stick             look at the sticks that are plugged in; what firstboot-stick.service does
   firstboot clock             compare the clock with the cluster's; what firstboot-clock.timer does every day
   firstboot guard             what firstboot-guard.service does at every boot
   firstboot reset             the reset itself, once it was asked for; what firstboot-reset.service does
@@ -55,6 +56,7 @@ enum Command {
     Check { file: String },
     Preflight { json: bool },
     Audit { json: bool },
+    Stick,
     Clock,
     Guard,
     Network,
@@ -117,6 +119,7 @@ fn parse(mut args: lexopt::Parser) -> Result<Command, lexopt::Error> {
                     "check" => Command::Check { file: args.value()?.string()? },
                     "preflight" => Command::Preflight { json: false },
                     "audit" => Command::Audit { json: false },
+                    "stick" => Command::Stick,
                     "clock" => Command::Clock,
                     "guard" => Command::Guard,
                     "network" => Command::Network,
@@ -175,7 +178,7 @@ fn reset(yes: bool, dry_run: bool, keep: &Exclusions) -> Result<ExitCode, Fault>
     match reset::by_command(&host, keep)? {
         reset::Done::Nothing => println!("nothing to reset: this device waits for its first seed"),
         reset::Done::Reset(left) => {
-            println!("this device is reset and waits for a seed; journalctl -u {} has the details", reset::UNIT);
+            println!("this device is reset and waits for a seed");
             left.iter().for_each(|left| println!("left for an administrator of the cluster: {left}"));
         }
     }
@@ -190,6 +193,7 @@ fn execute(command: Command) -> Result<ExitCode, Fault> {
         Command::Run { until } => run::run(root, Box::new(Linux::new()), until.as_deref()),
         Command::Preflight { json } => show(&preflight::of_device(reading)?, json),
         Command::Audit { json } => show(&audit::of_device(&reading()?).owned_by(Owner::Host)?, json),
+        Command::Stick => stick::plugged_in(&writing()?, &locate),
         Command::Clock => run::clock(&writing()?),
         Command::Guard => guard::guard(&Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host)?),
         Command::Network => join_worker::confined::run(),

@@ -3,6 +3,7 @@
 //!
 //! The rules are product decisions: which seed is accepted when, and who must act (docs/operations.md).
 
+mod admit;
 pub mod facts;
 pub mod guard;
 pub(crate) mod messages;
@@ -10,9 +11,11 @@ mod repairs;
 pub(crate) mod sealed;
 mod seed_file;
 pub mod status;
+pub mod stick;
+mod wait_for_seed;
 mod waits;
 
-use crate::boot_partition::{BootPartition, SeedLocator, internal_partition, locate, root_disk_name};
+use crate::boot_partition::{SeedLocator, locate};
 use crate::bundle::installed::Installed;
 use crate::containerd::images;
 use crate::containerd::repair::{self, Ask, Progress, Watch};
@@ -21,31 +24,29 @@ use crate::firewall::discover_peers;
 use crate::host::{Host, RETRY, System};
 use crate::image::ImageInfo;
 use crate::journal::Record;
+use crate::journal::facts::{self as journal_facts, Fact};
 use crate::node::recover::recover;
-
 use crate::phase::{self, Event, Phase, Stopped};
 use crate::phases::PHASES;
 use crate::phases::context::PhaseContext;
-use crate::phases::seal::{erase, finish_without_seed, is_half_erased};
-use crate::report::{reporter_with, show_again};
+use crate::phases::seal::erase;
+use crate::report::{Reporter, reporter_with, show_again};
 use crate::reset::by_seed::{Decision, decide};
 use crate::seed::{self, Seed};
-use crate::status::{State, Status};
+use crate::status::Status;
 use crate::{clock, reset};
 use facts::DeviceFacts;
-use messages::{finished, manual_steps, refuse_seed, report_late_join, report_repair, reporter, reporter_at};
+use messages::{finished, refuse_seeds, report_late_join, report_repair, reporter, reporter_at};
 use sealed::{LostCredential, look_after};
-use seed_file::{SeedFile, look};
+use seed_file::SeedFile;
 use std::path::Path;
 use std::time::Duration;
+use stick::{Asked, be_reset};
+use wait_for_seed::{report_waiting, wait_for_change, wait_for_seed};
+use waits::LOOK;
 
-/// How often a waiting device looks for a seed.
-const LOOK: Duration = Duration::from_secs(5);
 /// How old the status on the boot partition may get while phases go by.
 const STALE: Duration = Duration::from_secs(5);
-
-const NO_SEED: &str =
-    "find seed.toml on the boot partition: there is none; copy seed.toml.example to seed.toml and fill it in";
 
 const STICK_RESETS: &str = "the seed on the stick asks for a reset, and there is nothing to take back";
 
@@ -157,16 +158,22 @@ impl Session<'_> {
             reset::by_service(host, None)?;
             return Ok(Next::End);
         }
+        if reset::restart_due(host).owned_by(Owner::Host)? {
+            reset::restart(host)?;
+            return Ok(Next::End);
+        }
         if host.journal().sealed() && self.lost.is_none() {
             match self.sealed(&image)? {
                 Next::End => return Ok(Next::End),
                 Next::Again => {}
             }
         }
-        match self.wait_for_seed(&image)? {
-            Some(found) => self.obey(found, image),
-            None => Ok(Next::End),
-        }
+        // Taken out while it is asked, for it asks by way of the same machine.
+        let mut lost = self.lost.take();
+        let found = wait_for_seed(self.host(), self.places, &image, &mut lost)?;
+        let Some(found) = found else { return Ok(Next::End) };
+        self.lost = lost;
+        self.obey(found, image)
     }
 
     /// A sealed device at a later boot. It goes on as an unsealed one where its credential is lost.
@@ -176,22 +183,22 @@ impl Session<'_> {
         if let Err(error) = show_again(host) {
             reporter_at(host, None, image).say(&format!("status not written: {error:#}"));
         }
-        let there = places(&image.boot_label).unwrap_or_default();
-        let boot = internal_partition(&there);
-        let seen = look(there).ok().flatten();
-        if let Some(found) = &seen
-            && let Some(digest) = asks_for_reset(host, found)
-        {
-            return be_reset(host, found, image, digest).map(|()| Next::End);
+        let before = Reporter::last(host);
+        let Asked { boot, seen, reset, refused } = stick::asked(host, places(&image.boot_label).unwrap_or_default());
+        if let Some((found, digest)) = reset {
+            return be_reset(host, &found, image, digest).map(|()| Next::End);
         }
         let tell = |progress: &Progress<'_>| report_repair(host, places, progress);
         let mut runtime = Watch::new(host, self.runtime, &tell);
-        let refuse = |until| refuse_seed(host, image, until, seen.as_ref());
+        let refuse = |until| refuse_seeds(host, image, until, seen.as_ref(), refused.as_ref());
         if let Some(lost) = look_after(host, image, &refuse, &mut || runtime.look(host))? {
             self.lost = Some(lost);
             return Ok(Next::Again);
         }
-        report_late_join(host, image, boot, seen.is_some_and(|found| found.place.removable));
+        let on_stick = seen.as_ref().is_some_and(|found| found.place.removable);
+        if refused.is_none() && (on_stick || seen.is_none()) {
+            report_late_join(host, image, boot, on_stick, before.as_ref());
+        }
         repairs::keep_copies(host);
         let learned = repairs::unless_read_only(host, discover_peers::refresh_sealed(host));
         let settled = runtime.settle(host);
@@ -294,62 +301,6 @@ impl Session<'_> {
     fn host(&self) -> &Host {
         self.host.as_ref().expect("the machine is at work in a phase")
     }
-
-    /// Waits until there is a seed. `None`: there is none and none is needed, because all was done but the last record.
-    ///
-    /// A device that was sealed, and whose credential is lost, looks at its clock meanwhile: that may be what is wrong.
-    fn wait_for_seed(&mut self, image: &ImageInfo) -> Result<Option<SeedFile>, Fault> {
-        let mut reported = false;
-        // Taken out while it is asked, for it asks by way of the same machine.
-        let mut lost = self.lost.take();
-        let host = self.host();
-        loop {
-            let there = (self.places)(&image.boot_label).coded(Code::BootDisk)?;
-            let boot = internal_partition(&there);
-            let all_but_the_record = host.journal().done("ready") && !host.journal().sealed();
-            match look(there) {
-                // The power went while this one was being destroyed: it is no seed any more.
-                Ok(Some(found)) if all_but_the_record && !found.place.removable && is_half_erased(&found.bytes) => {}
-                Ok(Some(found)) => {
-                    self.lost = lost;
-                    return Ok(Some(found));
-                }
-                Ok(None) => {}
-                Err(fault) if !reported => {
-                    reporter_at(host, boot.clone(), image).failed(None, &fault, None);
-                    reported = true;
-                }
-                Err(_) => {}
-            }
-            if let (true, Some(boot)) = (all_but_the_record, &boot) {
-                let mut reporter = reporter_at(host, Some(boot.clone()), image);
-                finish_without_seed(host, boot, &Installed::read(host)?.id)?;
-                reporter.status.state = State::Joined;
-                manual_steps(host, &mut reporter);
-                reporter.write();
-                return Ok(None);
-            }
-            if !reported {
-                let (code, text) = match &lost {
-                    None => (Code::NoSeed, NO_SEED.to_owned()),
-                    Some(lost) => {
-                        let text = "this node needs a new seed to join again, its workload's data is kept";
-                        (Code::NewSeedNeeded, format!("{}; {text}", lost.why))
-                    }
-                };
-                report_waiting(host, image, boot, code, text)?;
-                reported = true;
-            } else if let Some(lost) = &mut lost
-                && lost.regained(host, image)?
-            {
-                let mut reporter = reporter_at(host, boot, image);
-                reporter.status.state = State::Joined;
-                reporter.write();
-                return Ok(None);
-            }
-            host.sys().sleep(LOOK);
-        }
-    }
 }
 
 /// What the daily timer runs: compares a sealed device's clock with the cluster's, and asks who its API servers are.
@@ -367,36 +318,21 @@ pub fn clock(host: &Host) -> Result<(), Fault> {
     }
 }
 
-/// The digest of a seed that asks for a sealed device's reset. A file that is no seed is not the node's trouble.
-fn asks_for_reset(host: &Host, found: &SeedFile) -> Option<String> {
-    match decide(&host.journal(), seed::parse_request(&found.bytes).ok()?, found.place.removable) {
-        Decision::Reset(digest) => Some(digest),
-        Decision::Join(_) | Decision::NothingToReset => None,
-    }
-}
-
-/// Hands this device over to firstboot-reset.service, which starts firstboot again when it is done.
-fn be_reset(host: &Host, found: &SeedFile, image: &ImageInfo, digest: String) -> Result<(), Fault> {
-    let mut reporter = reporter(host, found, image);
-    reporter.say(&format!("{} asks for a reset", found.name));
-    reporter.status.state = State::Resetting;
-    reporter.write();
-    reset::by_service(host, Some(digest))
-}
-
 /// A seed that asks for a reset alone, on a device that has nothing to take back: it is done, so the file goes. On a
 /// stick it stays, for the next device.
 fn nothing_to_reset(host: &Host, found: &SeedFile, image: &ImageInfo, places: SeedLocator<'_>) -> Result<(), Fault> {
     if !found.place.removable {
         return erase(host, &found.place.partition, found.name).owned_by(Owner::Host);
     }
-    report_waiting(host, image, found.boot.clone(), Code::NoSeed, STICK_RESETS.to_owned())?;
+    report_waiting(host, image, found.boot.clone(), Fault::new(Code::NoSeed, STICK_RESETS))?;
     wait_for_change(host, image, found, None, places).map(drop)
 }
 
 fn begin(host: &Host, seed: &Seed) -> Result<(), Fault> {
     let boot = host.boot_id().owned_by(Owner::Host)?.unwrap_or_default();
     let begun = Record::Begun { version: env!("CARGO_PKG_VERSION").into(), seed: seed.digest().to_owned(), boot };
+    host.note(Fact::OwnerKeys, &journal_facts::lines(seed.owner.iter().map(ToString::to_string)))
+        .owned_by(Owner::Host)?;
     let known = host.journal().begun(&begun);
     if known { Ok(()) } else { host.record(begun).owned_by(Owner::Host) }
 }
@@ -427,53 +363,6 @@ fn run_table(
     })
 }
 
-fn report_waiting(
-    host: &Host,
-    image: &ImageInfo,
-    boot: Option<BootPartition>,
-    code: Code,
-    text: String,
-) -> Result<(), Fault> {
-    if boot.is_none() {
-        let text = format!(
-            "find the boot partition: no FAT file system labelled {} on disk {}; flash the image again",
-            image.boot_label,
-            root_disk_name()
-        );
-        return Err(Fault::new(Code::NoBootPartition, text));
-    }
-    let mut reporter = reporter_at(host, boot, image);
-    reporter.waits(&Fault::new(code, text));
-    host.sys().notify("STATUS=waiting for a seed");
-    Ok(())
-}
-
-/// Waits until the seed has changed or `limit` has passed; tells whether it changed.
-fn wait_for_change(
-    host: &Host,
-    image: &ImageInfo,
-    old: &SeedFile,
-    limit: Option<Duration>,
-    places: SeedLocator<'_>,
-) -> Result<bool, Fault> {
-    let until = limit.map(|l| host.sys().uptime() + l);
-    loop {
-        let now = host.sys().uptime();
-        let left = until.map_or(LOOK, |u| u.saturating_sub(now).min(LOOK));
-        if left.is_zero() {
-            return Ok(false);
-        }
-        host.sys().sleep(left);
-        let there = places(&image.boot_label).coded(Code::BootDisk)?;
-        // An unreadable card is the same as an unchanged one here: the next look may be better.
-        if let Ok(Some(new)) = look(there)
-            && new.bytes != old.bytes
-        {
-            return Ok(true);
-        }
-    }
-}
-
 #[cfg(test)]
 #[path = "run_tests.rs"]
 mod table_tests;
@@ -481,3 +370,7 @@ mod table_tests;
 #[cfg(test)]
 #[path = "run_damage_tests.rs"]
 mod damage_tests;
+
+#[cfg(test)]
+#[path = "run_attack_tests.rs"]
+mod attack_tests;

@@ -14,7 +14,7 @@ use crate::journal::{JOURNAL, JOURNAL_COPY};
 use crate::paths::{CA_FILE, CURRENT_PEM, KUBELET_CONF, PKI};
 use crate::run::guard::guard;
 use crate::run::status;
-use crate::status::STATUS_FILE;
+use crate::status::{STATUS_FILE, State};
 use crate::support;
 use rustix::io::Errno;
 use std::cell::Cell;

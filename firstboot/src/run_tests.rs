@@ -2,8 +2,9 @@
 //! Which seed is accepted when: each row of the table in docs/operations.md (and docs/testing.md), below a root of its own,
 //! with a TLS server of this process for the cluster. And what a boot of a sealed device writes.
 
+use super::wait_for_seed::NO_SEED;
 use super::*;
-use crate::boot_partition::{Place, formatted_for_tests};
+use crate::boot_partition::{BootPartition, Place, formatted_for_tests};
 use crate::bundle::{BUNDLE_DIR, Manifest};
 use crate::harden::overrides::SeedOverrides;
 use crate::host::fake::{Fake, Recorded};
@@ -11,6 +12,7 @@ use crate::host::kept::{OVERRIDES, VERIFIED_TIME, copy_path};
 use crate::image::IMAGE_INFO;
 use crate::journal::facts::Fact;
 use crate::kube::kubeconfig::kubelet_conf;
+use crate::kube::pin;
 use crate::kube::wire_tests::{Ca, ok_json, serve};
 use crate::node::repair;
 use crate::paths::CURRENT_PEM;
@@ -28,8 +30,8 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 /// `Date` of the server's answers: 2026-11-22T16:31:48Z.
-const DATE: u64 = 1_795_365_108;
-const DATA: &str = "var/lib/kubelet/pods/1/volumes/data/file";
+pub(super) const DATE: u64 = 1_795_365_108;
+pub(super) const DATA: &str = "var/lib/kubelet/pods/1/volumes/data/file";
 /// The pause image, as the runtime has unpacked it.
 const LAYER: &str = "var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/1/fs/pause";
 
@@ -68,9 +70,9 @@ pub(super) fn seed(token: &str, more: &str) -> String {
 }
 
 pub(super) struct Device {
-    disk: tempfile::TempDir,
+    pub(super) disk: tempfile::TempDir,
     pub(super) boot: BootPartition,
-    ca: Ca,
+    pub(super) ca: Ca,
 }
 
 impl Device {
@@ -116,6 +118,12 @@ impl Device {
         let (fake, seen) = Fake::new();
         seen.clock.set(Some(SystemTime::UNIX_EPOCH + Duration::from_secs(DATE)));
         (Host::open(&self.root(), Box::new(fake)).unwrap(), seen)
+    }
+
+    /// A seed for the cluster of which it is a node.
+    pub(super) fn seed_of_its_cluster(&self, token: &str) -> String {
+        let pin = pin::pin_of(&self.ca.trusted()[0]).unwrap().to_string();
+        seed(token, "").replace(&format!("sha256:{}", "0".repeat(64)), &pin)
     }
 
     pub(super) fn drop_seed(&self, text: &str) {
@@ -168,7 +176,7 @@ impl Device {
     }
 }
 
-fn applied_by(seen: &Recorded) -> Vec<String> {
+pub(super) fn applied_by(seen: &Recorded) -> Vec<String> {
     seen.commands.take().iter().filter_map(|c| c.strip_prefix("apply ").map(str::to_owned)).collect()
 }
 
@@ -296,7 +304,7 @@ fn row_6_with_reset_it_is_reset_and_joins_by_that_seed() {
 }
 
 #[test]
-fn row_7_a_lost_credential_needs_any_seed_and_the_data_stays() {
+fn row_7_a_lost_credential_needs_a_seed_of_its_cluster_and_the_data_stays() {
     for (how, until) in [("missing", 2027), ("unreadable", 2027), ("expired", 2026)] {
         let device = Device::sealed(until);
         match how {
@@ -314,7 +322,7 @@ fn row_7_a_lost_credential_needs_any_seed_and_the_data_stays() {
                 .iter()
                 .any(|l| l.starts_with("firstboot: waiting for a seed (seed, FB112): ") && l.ends_with(asks))
         );
-        device.drop_seed(&seed("bbbbbb", ""));
+        device.drop_seed(&device.seed_of_its_cluster("bbbbbb"));
         let (done, seen) = device.boots(None);
         done.unwrap();
         assert_eq!(applied_by(&seen), ["first", "second", "third"], "{how}");

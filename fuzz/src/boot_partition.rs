@@ -73,6 +73,10 @@ fn open(bytes: &mut [u8]) -> std::io::Result<Volume<Cursor<&mut [u8]>>> {
     Volume::open(slice(bytes), SIZE as u64)
 }
 
+fn glance(bytes: &mut [u8]) -> std::io::Result<Volume<Cursor<&mut [u8]>>> {
+    Volume::glance(slice(bytes), SIZE as u64)
+}
+
 /// Each look opens the file system anew, as [`firstboot::boot_partition::BootPartition`] does.
 fn look(medium: &mut [u8]) {
     match open(medium) {
@@ -81,8 +85,11 @@ fn look(medium: &mut [u8]) {
     }
     let names = open(medium).map(|v| v.list().unwrap_or_default()).unwrap_or_default();
     assert!(names.len() <= SIZE / 32, "{} names in {SIZE} bytes", names.len());
-    if let Ok(Ok(Some((_, seed)))) = open(medium).map(|v| v.seed()) {
+    if let Ok(Ok(Some((name, seed)))) = glance(medium).map(|v| v.seed()) {
         assert!(seed.len() <= firstboot::seed::MAX_SIZE);
+        if let Ok(Ok(Some(signature))) = glance(medium).map(|v| v.signature(name)) {
+            assert!(signature.len() <= firstboot::seed::ssh_signature::MAX_SIZE);
+        }
     }
     for name in names.iter().take(4) {
         if let Ok(Ok(Some(bytes))) = open(medium).map(|v| v.read(name)) {

@@ -16,6 +16,7 @@ mod jws;
 mod kubeconfig;
 mod secrets;
 mod seed;
+mod ssh_signature;
 mod worker_messages;
 
 /// One thing to fuzz.
@@ -38,6 +39,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "cluster-config", run: cluster_config::run, max_len: 2048 },
     Target { name: "certificates", run: certificates::run, max_len: 2048 },
     Target { name: "boot-partition", run: boot_partition::run, max_len: 512 },
+    Target { name: "ssh-signature", run: ssh_signature::run, max_len: 1024 },
     Target { name: "date", run: date::run, max_len: 64 },
     Target { name: "worker-messages", run: worker_messages::run, max_len: 2048 },
 ];

@@ -89,6 +89,10 @@ pub struct Files {
     pub console: PathBuf,
     /// Raw image of a USB stick that is plugged in.
     pub stick: Option<PathBuf>,
+    /// Raw image of a second disk, which is built in.
+    pub second_disk: Option<PathBuf>,
+    /// Whether there are free USB ports, into which sticks are plugged while it runs ([`stick_device`]).
+    pub usb_ports: bool,
     /// Control socket (QMP).
     pub control: PathBuf,
     /// What is started in place of the disk's boot loader.
@@ -107,11 +111,18 @@ impl Files {
             disk: at("disk.img"),
             console: at("console.log"),
             stick: None,
+            second_disk: None,
+            usb_ports: false,
             control: at("qmp"),
             kernel: None,
             recording: None,
         }
     }
+}
+
+/// A USB stick as QEMU takes it while it runs (`device_add`): `node` is its image.
+pub fn stick_device(id: &str, node: &str) -> serde_json::Value {
+    serde_json::json!({ "driver": "usb-storage", "bus": "sticks.0", "id": id, "drive": node, "removable": true })
 }
 
 /// What QEMU calls the network end of a device.
@@ -139,9 +150,15 @@ pub fn argv(machine: &Machine, files: &Files) -> Vec<String> {
     for device in disk_devices(machine.controller) {
         add("device", (*device).to_owned());
     }
+    if files.stick.is_some() || files.usb_ports {
+        add("device", "qemu-xhci,id=sticks".to_owned());
+    }
+    if let Some(disk) = &files.second_disk {
+        add("drive", format!("if=none,id=second,format=raw,cache=unsafe,file={}", escaped(disk)));
+        add("device", "virtio-blk-pci,drive=second".to_owned());
+    }
     if let Some(stick) = &files.stick {
         add("drive", format!("if=none,id=stick,format=raw,cache=unsafe,file={}", escaped(stick)));
-        add("device", "qemu-xhci,id=sticks".to_owned());
         add("device", "usb-storage,bus=sticks.0,drive=stick,removable=on".to_owned());
     }
     add("netdev", netdev(&machine.link, &machine.forwards));
@@ -263,6 +280,8 @@ mod tests {
             disk: at("disk"),
             console: at("console"),
             stick: None,
+            second_disk: None,
+            usb_ports: false,
             control: at("qmp"),
             kernel: None,
             recording: None,
@@ -302,6 +321,19 @@ mod tests {
             "-netdev dgram,id=net,local.type=unix,local.path=/run/own,,1,remote.type=unix,remote.path=/run/relay -";
         assert!(all.contains(net), "{all}");
         assert!(!all.contains("user,id=net"), "{all}");
+    }
+
+    #[test]
+    fn a_device_with_a_second_disk_and_usb_ports() {
+        let all = Files { second_disk: Some("/run/second".into()), usb_ports: true, ..files() };
+        let all = argv(&machine(Arch::Amd64), &all).join(" ");
+        let added = "-device qemu-xhci,id=sticks \
+            -drive if=none,id=second,format=raw,cache=unsafe,file=/run/second -device virtio-blk-pci,drive=second -netdev";
+        assert!(all.contains(added), "{all}");
+        let with = |stick: &str| Files { stick: Some(stick.into()), usb_ports: true, ..files() };
+        let all = argv(&machine(Arch::Amd64), &with("/run/stick")).join(" ");
+        assert_eq!(all.matches("qemu-xhci").count(), 1, "{all}");
+        assert!(all.contains("usb-storage,bus=sticks.0,drive=stick,removable=on"), "{all}");
     }
 
     #[test]

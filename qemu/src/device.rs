@@ -59,6 +59,10 @@ pub struct Options {
     pub start: Start,
     /// Text of `seed.toml` on a USB stick labelled `SEED` that is plugged in.
     pub stick: Option<String>,
+    /// Text of `seed.toml` on a second disk labelled `SEED` that is built in.
+    pub second_disk: Option<String>,
+    /// Whether it has free USB ports for [`Device::plug_in`].
+    pub usb_ports: bool,
     /// Whether what it writes to its disk is recorded, each boot on its own: [`Device::recording`].
     pub record: bool,
 }
@@ -89,6 +93,8 @@ impl Options {
             guest_ports: Vec::new(),
             start: Start::BootLoader,
             stick: None,
+            second_disk: None,
+            usb_ports: false,
             record: false,
         }
     }
@@ -139,7 +145,12 @@ impl Device {
         let at = |name: &str| dir.path().join(name);
         std::fs::copy(variables, at("vars.fd")).context("copy the firmware's variables")?;
         let files = Files {
-            stick: options.stick.as_deref().map(|seed| stick(&at("stick.img"), seed)).transpose()?,
+            stick: options.stick.as_deref().map(|seed| stick(&at("stick.img"), &[("seed.toml", seed)])).transpose()?,
+            second_disk: match &options.second_disk {
+                Some(seed) => Some(stick(&at("second.img"), &[("seed.toml", seed)])?),
+                None => None,
+            },
+            usb_ports: options.usb_ports,
             kernel: match options.start {
                 Start::BootLoader => None,
                 Start::Firmware => Some(kernel(image, dir.path())?),
@@ -273,6 +284,28 @@ impl Device {
         Qmp::connect(&self.files.control)?.execute("set_link", json!({ "name": args::NET, "up": up })).map(drop)
     }
 
+    /// Plugs in a USB stick labelled `SEED` with these files, under a name of its own.
+    ///
+    /// # Errors
+    /// When it has no free USB port, or there is a stick of this name.
+    pub fn plug_in(&self, name: &str, files: &[(&str, &str)]) -> Result<()> {
+        self.running()?;
+        let path = stick(&self.dir.path().join(format!("{name}.img")), files)?;
+        let (mut qmp, node) = (Qmp::connect(&self.files.control)?, format!("{name}-image"));
+        let file = json!({ "driver": "file", "filename": path.display().to_string() });
+        qmp.execute("blockdev-add", json!({ "driver": "raw", "node-name": node, "file": file }))?;
+        qmp.execute("device_add", args::stick_device(name, &node)).map(drop)
+    }
+
+    /// Pulls out a stick that [`Device::plug_in`] has plugged in.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub fn pull_out(&self, name: &str) -> Result<()> {
+        self.running()?;
+        Qmp::connect(&self.files.control)?.execute("device_del", json!({ "id": name })).map(drop)
+    }
+
     /// What its clock chip shows when it is switched on the next time: `utc`, or a date such as `1970-01-01T00:00:00`.
     pub fn set_clock(&mut self, clock: &str) {
         clock.clone_into(&mut self.machine.clock);
@@ -396,12 +429,15 @@ fn kernel(image: &DiskImage, dir: &Path) -> Result<Kernel> {
 }
 
 /// A stick as a person would format it: no partitions, one FAT file system labelled `SEED`.
-fn stick(path: &Path, seed: &str) -> Result<PathBuf> {
+fn stick(path: &Path, files: &[(&str, &str)]) -> Result<PathBuf> {
     let file = File::options().read(true).write(true).create_new(true).open(path).context("create a stick")?;
     file.set_len(16 << 20).context("size the stick")?;
     let options = fatfs::FormatVolumeOptions::new().volume_label(*b"SEED       ");
     fatfs::format_volume(fscommon::BufStream::new(file), options).context("format the stick")?;
-    BootPartition::open_whole(path)?.write("seed.toml", seed.as_bytes()).context("write seed.toml to the stick")?;
+    let stick = BootPartition::open_whole(path)?;
+    for (name, text) in files {
+        stick.write(name, text.as_bytes()).with_context(|| format!("write {name} to the stick"))?;
+    }
     Ok(path.to_owned())
 }
 

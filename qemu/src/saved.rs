@@ -70,7 +70,11 @@ impl Saved {
             "save a device: only one on a user network without forwarded ports"
         );
         ensure!(
-            options.stick.is_none() && !options.record && options.start == Start::BootLoader,
+            options.stick.is_none()
+                && options.second_disk.is_none()
+                && !options.usb_ports
+                && !options.record
+                && options.start == Start::BootLoader,
             "save a device: only one with a disk of its own, started from it"
         );
         let all = cache::dir()?.join("saved");
@@ -172,6 +176,8 @@ mod tests {
         assert_eq!(refused(|options| options.guest_ports = vec![22]), network);
         let disk = "save a device: only one with a disk of its own, started from it";
         assert_eq!(refused(|options| options.stick = Some(String::new())), disk);
+        assert_eq!(refused(|options| options.second_disk = Some(String::new())), disk);
+        assert_eq!(refused(|options| options.usb_ports = true), disk);
         assert_eq!(refused(|options| options.record = true), disk);
         assert_eq!(refused(|options| options.start = Start::Firmware), disk);
     }

@@ -4,6 +4,9 @@
 /// Names of a seed, in the order of search. Windows hides known extensions, so people save the second one.
 pub const SEED_NAMES: [&str; 2] = ["seed.toml", "seed.toml.txt"];
 
+/// What `ssh-keygen -Y sign` appends to the name of a file for the name of its signature. FAT keeps it as a long name.
+pub const SIGNATURE_SUFFIX: &str = ".sig";
+
 /// `text` in the encodings that editors save: UTF-8, UTF-16 little endian, UTF-16 big endian.
 pub fn encodings(text: &str) -> [Vec<u8>; 3] {
     [

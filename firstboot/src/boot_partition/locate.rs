@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 /// Label of a stick, which is carried from device to device.
 pub const STICK_LABEL: &str = "SEED";
 
+/// How many partitions of a stick are looked at: a look at each takes its time, and a stick may have hundreds.
+const MOST_PARTITIONS: usize = 8;
+
 /// A partition that may contain a seed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -34,8 +37,12 @@ pub fn locate(label: &str) -> Result<Vec<Place>> {
         if same || !is_removable(&disk) {
             continue;
         }
-        // A stick that is pulled between two looks is no fault of this device.
-        for device in block_devices(&disk).unwrap_or_default() {
+        // A stick that is pulled between two looks is no fault of this device. The whole disk, which comes last, is looked at
+        // in any case: a stick without partitions is one.
+        let devices = block_devices(&disk).unwrap_or_default();
+        let whole = devices.len().saturating_sub(1);
+        let looked_at = devices.into_iter().enumerate().filter(|(n, _)| *n < MOST_PARTITIONS || *n == whole);
+        for (_, device) in looked_at {
             if let Some(partition) = labelled(&device, STICK_LABEL) {
                 places.push(Place { partition, removable: true });
             }

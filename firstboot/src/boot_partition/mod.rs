@@ -13,7 +13,7 @@ mod raw;
 mod token_digest;
 mod volume;
 
-pub use encodings::{SEED_NAMES, encodings, find_all};
+pub use encodings::{SEED_NAMES, SIGNATURE_SUFFIX, encodings, find_all};
 pub use locate::{Place, STICK_LABEL, SeedLocator, internal_partition, locate, root_disk_name};
 pub use partition::BootPartition;
 #[cfg(any(test, feature = "fake"))]

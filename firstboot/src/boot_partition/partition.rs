@@ -9,7 +9,7 @@ use crate::flush::{self, FlushSite};
 use anyhow::{Context, Result};
 use fscommon::StreamSlice;
 use std::fs::{File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// A FAT file system in a file or block device.
@@ -27,7 +27,7 @@ impl BootPartition {
     /// When there is no FAT file system.
     pub fn open(path: &Path, offset: u64, len: u64) -> Result<Self> {
         let partition = BootPartition { path: path.to_owned(), offset, len };
-        partition.volume(false)?;
+        partition.glance()?;
         Ok(partition)
     }
 
@@ -53,10 +53,20 @@ impl BootPartition {
             .with_context(|| format!("{verb} {}", self.path.display()))
     }
 
+    fn slice(&self, write: bool) -> Result<StreamSlice<File>> {
+        StreamSlice::new(self.file(write)?, self.offset, self.offset + self.len)
+            .with_context(|| format!("open the boot partition in {}", self.path.display()))
+    }
+
     fn volume(&self, write: bool) -> Result<Volume<File>> {
-        let slice = StreamSlice::new(self.file(write)?, self.offset, self.offset + self.len)
-            .with_context(|| format!("open the boot partition in {}", self.path.display()))?;
-        Volume::open(slice, self.len).with_context(|| format!("read a FAT file system from {}", self.path.display()))
+        Volume::open(self.slice(write)?, self.len)
+            .with_context(|| format!("read a FAT file system from {}", self.path.display()))
+    }
+
+    /// For a look at what may be anyone's.
+    fn glance(&self) -> Result<Volume<File>> {
+        Volume::glance(self.slice(false)?, self.len)
+            .with_context(|| format!("read a FAT file system from {}", self.path.display()))
     }
 
     /// Runs `change` on the root directory, then makes the change durable.
@@ -73,7 +83,7 @@ impl BootPartition {
 
     /// Volume label, without padding.
     pub fn label(&self) -> Result<String> {
-        self.volume(false)?.label()
+        self.glance()?.label()
     }
 
     /// Names in the root directory.
@@ -88,7 +98,12 @@ impl BootPartition {
 
     /// The seed, as (name, bytes): see [`Volume::seed`].
     pub fn seed(&self) -> Result<Option<(&'static str, Vec<u8>)>> {
-        self.volume(false)?.seed()
+        self.glance()?.seed()
+    }
+
+    /// The signature beside the seed with this name: see [`Volume::signature`].
+    pub fn signature(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        self.glance()?.signature(name)
     }
 
     /// Writes a file in the root directory. An existing file of the same length keeps its clusters.
@@ -125,8 +140,13 @@ impl BootPartition {
 
     /// Overwrites a file with zeros, makes that durable, then removes the file. A missing file is no error.
     pub fn destroy(&self, name: &str) -> Result<()> {
-        let Some(bytes) = self.read(name)? else { return Ok(()) };
-        self.write(name, &vec![0; bytes.len()])?;
+        let Some(length) = self.volume(false)?.length(name)? else { return Ok(()) };
+        self.change(|root| {
+            let mut file = root.open_file(name).with_context(|| format!("open {name} on the boot partition"))?;
+            std::io::copy(&mut std::io::repeat(0).take(length), &mut file)
+                .and_then(|_| file.flush())
+                .with_context(|| format!("overwrite {name} on the boot partition"))
+        })?;
         self.remove(name)
     }
 
@@ -180,7 +200,7 @@ impl BootPartition {
 
     /// Like [`BootPartition::files_with`] for a secret of which only the digest is known.
     pub fn files_with_secret(&self, secret: &SecretDigest) -> Result<Vec<String>> {
-        self.volume(false)?.files_that(&|bytes| !secret.places(bytes).is_empty())
+        self.volume(false)?.files_that(token_digest::LONGEST, &|bytes| !secret.places(bytes).is_empty())
     }
 }
 

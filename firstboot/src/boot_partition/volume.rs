@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Reads a FAT file system in a block device, in an image, or in memory under the fuzzer. Every operation ends and uses
-//! no more memory than the file system has bytes, even if the file system is broken. Nothing here writes.
+//! no more memory than the file system has bytes, even if the file system is broken; a look at a stick, which anyone may
+//! have made, reads one MiB of it. Nothing here writes.
 
 use super::bounded::Bounded;
-use super::encodings::{SEED_NAMES, encodings, find_all};
-use crate::seed::MAX_SIZE;
+use super::encodings::{SEED_NAMES, SIGNATURE_SUFFIX, encodings, find_all};
+use crate::seed::{MAX_SIZE, ssh_signature};
 use anyhow::{Context, Result, bail, ensure};
 use fatfs::{FileSystem, FsOptions, ReadWriteSeek};
 use fscommon::{BufStream, StreamSlice};
@@ -13,6 +14,11 @@ use std::io::Read;
 type Medium<T> = Bounded<BufStream<StreamSlice<T>>>;
 pub(super) type Directory<'a, T> = fatfs::Dir<'a, Medium<T>>;
 
+/// Most that a look for a label, a seed or a signature reads, bytes: a directory of 30000 entries of 32 bytes, and the file.
+/// A stick may claim 2 TB, and lead in a circle; and the library fetches a sector for each part of an entry.
+const LOOK: u64 = 1 << 20;
+/// How much of a file is searched at once, bytes.
+const PIECE: usize = 64 << 10;
 /// Greatest depth of nested directories in a search.
 const MAX_DEPTH: usize = 32;
 
@@ -30,7 +36,19 @@ impl<T: ReadWriteSeek> Volume<T> {
     /// When there is no FAT file system.
     pub fn open(slice: StreamSlice<T>, len: u64) -> std::io::Result<Self> {
         // No operation reads everything more than a few times.
-        let medium = Bounded::new(BufStream::new(slice), (1 << 20) + len.saturating_mul(4));
+        Self::bounded(slice, len, (1 << 20) + len.saturating_mul(4))
+    }
+
+    /// The same for a look: what is read of it is bounded however large it is.
+    ///
+    /// # Errors
+    /// When there is no FAT file system.
+    pub fn glance(slice: StreamSlice<T>, len: u64) -> std::io::Result<Self> {
+        Self::bounded(slice, len, LOOK)
+    }
+
+    fn bounded(slice: StreamSlice<T>, len: u64, most: u64) -> std::io::Result<Self> {
+        let medium = Bounded::new(BufStream::new(slice), most);
         Ok(Volume { inner: FileSystem::new(medium, FsOptions::new())?, len })
     }
 
@@ -67,6 +85,21 @@ impl<T: ReadWriteSeek> Volume<T> {
         Ok(Some(bytes))
     }
 
+    /// Bytes that a file in the root directory has; `None` when there is none of this name.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub(super) fn length(&self, name: &str) -> Result<Option<u64>> {
+        let root = self.root();
+        match root.open_file(name) {
+            Ok(file) => std::io::copy(&mut file.take(self.len), &mut std::io::sink())
+                .map(Some)
+                .with_context(|| format!("read {name} on the boot partition")),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("open {name} on the boot partition")),
+        }
+    }
+
     /// The first bytes of a file: at most `limit + 1`, so that the caller detects a longer file.
     fn read_up_to(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         let root = self.root();
@@ -98,17 +131,44 @@ impl<T: ReadWriteSeek> Volume<T> {
         Ok(None)
     }
 
+    /// The signature of the seed with this name: the content of `NAME.sig` beside it, if there is one.
+    ///
+    /// # Errors
+    /// When it cannot be read or is larger than [`ssh_signature::MAX_SIZE`].
+    pub fn signature(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let (name, most) = (format!("{name}{SIGNATURE_SUFFIX}"), ssh_signature::MAX_SIZE);
+        let bytes = self.read_up_to(&name, most as u64)?;
+        ensure!(bytes.as_ref().is_none_or(|bytes| bytes.len() <= most), "read {name}: it has more than {most} bytes");
+        Ok(bytes)
+    }
+
     /// Paths of the files whose content contains `needle` in UTF-8 or UTF-16.
     pub fn files_with(&self, needle: &str) -> Result<Vec<String>> {
         let needles = encodings(needle);
-        self.files_that(&|bytes| needles.iter().any(|n| !find_all(bytes, n).is_empty()))
+        let longest = needles.iter().map(Vec::len).max().unwrap_or(1);
+        self.files_that(longest, &|bytes| needles.iter().any(|n| !find_all(bytes, n).is_empty()))
     }
 
-    /// Paths of the files whose content satisfies `matches`.
-    pub(super) fn files_that(&self, matches: &dyn Fn(&[u8]) -> bool) -> Result<Vec<String>> {
+    /// Paths of the files of which a piece satisfies `matches`, which looks for something of at most `longest` bytes.
+    pub(super) fn files_that(&self, longest: usize, matches: &dyn Fn(&[u8]) -> bool) -> Result<Vec<String>> {
         let mut found = Vec::new();
-        search(&self.root(), "", MAX_DEPTH, matches, &mut found)?;
+        search(&self.root(), "", MAX_DEPTH, &|file| contains(file, longest, matches), &mut found)?;
         Ok(found)
+    }
+}
+
+/// Whether a piece of a file satisfies `matches`. Pieces overlap, so that what is looked for lies in one of them as a whole.
+fn contains(file: &mut dyn Read, longest: usize, matches: &dyn Fn(&[u8]) -> bool) -> std::io::Result<bool> {
+    let mut piece = Vec::new();
+    loop {
+        let kept = piece.len().min(longest.saturating_sub(1));
+        piece.drain(..piece.len() - kept);
+        if file.take(PIECE as u64).read_to_end(&mut piece)? == 0 {
+            return Ok(false);
+        }
+        if matches(&piece) {
+            return Ok(true);
+        }
     }
 }
 
@@ -116,7 +176,7 @@ fn search<T: ReadWriteSeek>(
     dir: &Directory<'_, T>,
     prefix: &str,
     depth: usize,
-    matches: &dyn Fn(&[u8]) -> bool,
+    contains: &dyn Fn(&mut dyn Read) -> std::io::Result<bool>,
     found: &mut Vec<String>,
 ) -> Result<()> {
     ensure!(depth > 0, "search the boot partition: more than {MAX_DEPTH} nested directories");
@@ -125,15 +185,15 @@ fn search<T: ReadWriteSeek>(
         let path = format!("{prefix}{}", entry.file_name());
         if entry.is_dir() {
             if !matches!(entry.file_name().as_str(), "." | "..") {
-                search(&entry.to_dir(), &format!("{path}/"), depth - 1, matches, found)?;
+                search(&entry.to_dir(), &format!("{path}/"), depth - 1, contains, found)?;
             }
-            continue;
-        }
-        let mut bytes = Vec::new();
-        entry.to_file().read_to_end(&mut bytes).with_context(|| format!("read {path} on the boot partition"))?;
-        if matches(&bytes) {
+        } else if contains(&mut entry.to_file()).with_context(|| format!("read {path} on the boot partition"))? {
             found.push(path);
         }
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "volume_tests.rs"]
+mod tests;

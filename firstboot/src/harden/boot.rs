@@ -17,6 +17,7 @@ pub const COMMAND_LINE: &[Word] = &[
     ("lockdown=integrity", "", "root cannot change the running kernel: only signed modules, no writing to its memory"),
     ("slab_nomerge", "", "objects of one kind in the kernel do not overflow into another kind"),
     ("init_on_alloc=1", "", "memory is zeroed before it is handed out"),
+    ("init_on_free=1", "", "memory is zeroed when it is given back, so that nothing of a node's secrets outlives it there"),
     ("page_alloc.shuffle=1", "", "free memory is handed out in random order"),
     ("randomize_kstack_offset=on", "", "each system call finds the kernel's stack elsewhere"),
     ("mitigations=auto", "", "the processor's own faults are worked around, as far as that leaves all its threads in use: nosmt would halve many of them"),

@@ -20,6 +20,7 @@ pub const UNITS: &[Unit] = &[
     ("firstboot-network@.service", include_str!("../../units/firstboot-network@.service"), &[]),
     ("firstboot-clock.service", include_str!("../../units/firstboot-clock.service"), &[]),
     ("firstboot-reset.service", include_str!("../../units/firstboot-reset.service"), &[]),
+    ("firstboot-stick.service", include_str!("../../units/firstboot-stick.service"), &[]),
     ("containerd.service", include_str!("../../units/containerd.service"), &[]),
     ("kubelet.service", include_str!("../../units/kubelet.service"), &["10-kubeadm.conf"]),
 ];

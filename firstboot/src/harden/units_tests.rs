@@ -115,7 +115,7 @@ fn every_unit_is_confined_with_reasons() {
 #[test]
 fn only_units_that_set_lights_may_write_to_sys() {
     for (name, text, _) in UNITS.iter().filter(|(name, ..)| name.starts_with("firstboot")) {
-        let sets_lights = ["firstboot.service", "firstboot-reset.service"].contains(name);
+        let sets_lights = ["firstboot.service", "firstboot-reset.service", "firstboot-stick.service"].contains(name);
         let closed = settings(text).iter().any(|s| s.key == "ProtectKernelTunables" && s.value == "yes");
         assert_ne!(closed, sets_lights, "{name}");
     }

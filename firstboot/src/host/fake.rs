@@ -35,6 +35,13 @@ pub struct Recorded {
     waited: Cell<Duration>,
 }
 
+impl Recorded {
+    /// How long it has waited.
+    pub fn waited(&self) -> Duration {
+        self.waited.get()
+    }
+}
+
 /// The scripted machine.
 pub struct Fake {
     seen: Rc<Recorded>,

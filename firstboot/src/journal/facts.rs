@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Every fact of the journal: what a phase found or decided, and what later phases, boots and runs have to know.
 //!
-//! A fact is a name and a text; the latest value counts. All facts end with a reset, except the two that a reset carries
+//! A fact is a name and a text; the latest value counts. All facts end with a reset, except those that a reset carries
 //! into the next installation. The functions below are the forms of values that are more than a text.
 
 use serde::{Deserialize, Serialize};
@@ -57,6 +57,11 @@ pub enum Fact {
     /// Digest of the seed that asked for the last reset. Written by that reset and carried by each further one; read when
     /// a seed asks again.
     ResetBy,
+    /// Lines: public keys of the owner, as in `authorized_keys`. Written when a seed is begun; read when a stick is found.
+    OwnerKeys,
+    /// Boot in which a seed's reset has ended: the machine restarts before it takes a seed. Written by that reset; read by
+    /// the next run.
+    RestartDue,
     /// A fact that only a later version knows. It is kept as it is.
     #[serde(untagged)]
     Other(String),
@@ -106,6 +111,8 @@ mod tests {
             (Fact::DamageReported, "damage-reported"),
             (Fact::Restored, "put-back"),
             (Fact::ResetBy, "reset-by"),
+            (Fact::OwnerKeys, "owner-keys"),
+            (Fact::RestartDue, "restart-due"),
         ] {
             assert_eq!(text(fact.clone()), format!("\"{name}\""));
             assert_eq!(serde_json::from_str::<Fact>(&format!("\"{name}\"")).unwrap(), fact);

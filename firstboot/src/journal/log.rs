@@ -74,6 +74,11 @@ impl Journal {
         self.installation().contains(&Record::Sealed) && self.resetting().is_none()
     }
 
+    /// Whether this device has been a node since it was flashed or reset, whatever became of it: it holds a node's data.
+    pub fn was_sealed(&self) -> bool {
+        self.records.contains(&Record::Sealed)
+    }
+
     /// Whether a reset has begun and not ended: which paths it leaves alone, by the latest word.
     pub fn resetting(&self) -> Option<&[String]> {
         self.records.iter().rev().find_map(|r| match r {

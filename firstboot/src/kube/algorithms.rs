@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which signatures are verified, in certificates and in handshakes: what Go's crypto/x509 and crypto/tls verify.
 //!
-//! ring lacks P-521, and SHA-512 with P-256 or P-384: those come from RustCrypto's curves. It verifies RSA keys
+//! ring lacks P-521, and SHA-512 with P-256 or P-384: those come from RustCrypto's curves, with ring's hashes, which are
+//! there anyway. It verifies RSA keys
 //! below 2048 bits with SHA-256 and SHA-512 alone, under names that warn; Kubernetes takes such a CA, so it is taken,
 //! with a notice. P-224 is left out for its size (27 KB), as no kubeadm makes it; what is left out is named by [`crate::certificate::algorithm::Signature::refusal`].
 
+use ::ring::digest::{Algorithm as Hash, SHA256, SHA384, SHA512, digest};
+use ::ring::signature as ring;
 use ecdsa::elliptic_curve::sec1::{FromEncodedPoint, ModulusSize, ToEncodedPoint};
 use ecdsa::elliptic_curve::{AffinePoint, CurveArithmetic, FieldBytes, FieldBytesSize, PublicKey};
 use ecdsa::hazmat::VerifyPrimitive;
@@ -12,13 +15,11 @@ use ecdsa::{PrimeCurve, Signature, SignatureSize};
 use p256::NistP256;
 use p384::NistP384;
 use p521::NistP521;
-use ring::signature as ring;
 use rustls::SignatureScheme;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::pki_types::{AlgorithmIdentifier, InvalidSignature, SignatureVerificationAlgorithm, alg_id};
 use sha2::digest::generic_array::ArrayLength;
 use sha2::digest::typenum::Unsigned;
-use sha2::{Digest, Sha256, Sha384, Sha512};
 use webpki::ring::{
     ECDSA_P256_SHA256, ECDSA_P256_SHA384, ECDSA_P384_SHA256, ECDSA_P384_SHA384, ED25519, RSA_PKCS1_2048_8192_SHA384,
     RSA_PKCS1_2048_8192_SHA384_ABSENT_PARAMS, RSA_PSS_2048_8192_SHA256_LEGACY_KEY, RSA_PSS_2048_8192_SHA384_LEGACY_KEY,
@@ -109,21 +110,22 @@ impl SignatureVerificationAlgorithm for Rsa {
 struct Ecdsa {
     key: AlgorithmIdentifier,
     signature: AlgorithmIdentifier,
+    hash: &'static Hash,
     verify: Verify,
 }
 
-/// Verifies a message's signature: key (SEC 1, uncompressed point), message, signature (DER ECDSA-Sig-Value).
+/// Verifies a signature: key (SEC 1, uncompressed point), hash of the message, signature (DER ECDSA-Sig-Value).
 type Verify = fn(&[u8], &[u8], &[u8]) -> Option<()>;
 
-const fn on(key: AlgorithmIdentifier, signature: AlgorithmIdentifier, verify: Verify) -> Ecdsa {
-    Ecdsa { key, signature, verify }
+const fn on(key: AlgorithmIdentifier, signature: AlgorithmIdentifier, hash: &'static Hash, verify: Verify) -> Ecdsa {
+    Ecdsa { key, signature, hash, verify }
 }
 
-static P256_SHA512: Ecdsa = on(alg_id::ECDSA_P256, alg_id::ECDSA_SHA512, ecdsa::<NistP256, Sha512>);
-static P384_SHA512: Ecdsa = on(alg_id::ECDSA_P384, alg_id::ECDSA_SHA512, ecdsa::<NistP384, Sha512>);
-static P521_SHA256: Ecdsa = on(alg_id::ECDSA_P521, alg_id::ECDSA_SHA256, ecdsa::<NistP521, Sha256>);
-static P521_SHA384: Ecdsa = on(alg_id::ECDSA_P521, alg_id::ECDSA_SHA384, ecdsa::<NistP521, Sha384>);
-static P521_SHA512: Ecdsa = on(alg_id::ECDSA_P521, alg_id::ECDSA_SHA512, ecdsa::<NistP521, Sha512>);
+static P256_SHA512: Ecdsa = on(alg_id::ECDSA_P256, alg_id::ECDSA_SHA512, &SHA512, ecdsa::<NistP256>);
+static P384_SHA512: Ecdsa = on(alg_id::ECDSA_P384, alg_id::ECDSA_SHA512, &SHA512, ecdsa::<NistP384>);
+static P521_SHA256: Ecdsa = on(alg_id::ECDSA_P521, alg_id::ECDSA_SHA256, &SHA256, ecdsa::<NistP521>);
+static P521_SHA384: Ecdsa = on(alg_id::ECDSA_P521, alg_id::ECDSA_SHA384, &SHA384, ecdsa::<NistP521>);
+static P521_SHA512: Ecdsa = on(alg_id::ECDSA_P521, alg_id::ECDSA_SHA512, &SHA512, ecdsa::<NistP521>);
 
 impl std::fmt::Debug for Ecdsa {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -141,15 +143,14 @@ impl SignatureVerificationAlgorithm for Ecdsa {
     }
 
     fn verify_signature(&self, key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), InvalidSignature> {
-        (self.verify)(key, message, signature).ok_or(InvalidSignature)
+        (self.verify)(key, digest(self.hash, message).as_ref(), signature).ok_or(InvalidSignature)
     }
 }
 
 /// ECDSA (FIPS 186-5, 6.4.2): the hash's leftmost bits, as many as the order has, make the number that is signed.
-fn ecdsa<C, H>(key: &[u8], message: &[u8], signature: &[u8]) -> Option<()>
+fn ecdsa<C>(key: &[u8], digest: &[u8], signature: &[u8]) -> Option<()>
 where
     C: PrimeCurve + CurveArithmetic,
-    H: Digest,
     AffinePoint<C>: VerifyPrimitive<C> + FromEncodedPoint<C> + ToEncodedPoint<C>,
     FieldBytesSize<C>: ModulusSize,
     SignatureSize<C>: ArrayLength<u8>,
@@ -162,7 +163,6 @@ where
     let numbers = reader.sequence(|r| Ok((UintRef::decode(r)?, UintRef::decode(r)?))).ok()?;
     let (r, s) = reader.finish(numbers).ok()?;
     let signature = Signature::<C>::from_scalars(padded::<C>(r.as_bytes())?, padded::<C>(s.as_bytes())?).ok()?;
-    let digest = H::digest(message);
     let leftmost = digest.len().min(FieldBytesSize::<C>::USIZE);
     key.as_affine().verify_prehashed(&padded::<C>(&digest[..leftmost])?, &signature).ok()
 }

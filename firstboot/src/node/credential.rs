@@ -38,8 +38,13 @@ pub enum Credential {
         /// End of the certificate's validity.
         until: SystemTime,
     },
-    /// It does not; why, one line: the text of a fault.
-    Unusable(String),
+    /// It does not.
+    Unusable {
+        /// Why, one line: the text of a fault.
+        why: String,
+        /// When its certificate expired by this device's clock, if that is all that is wrong.
+        expired: Option<SystemTime>,
+    },
 }
 
 impl Credential {
@@ -138,7 +143,7 @@ pub fn end(host: &Host) -> Result<Option<SystemTime>> {
 }
 
 fn unusable(why: String) -> Credential {
-    Credential::Unusable(why)
+    Credential::Unusable { why, expired: None }
 }
 
 /// The certificate chain and its key, one after the other, as kubelet keeps them.
@@ -152,7 +157,8 @@ fn pair(pem: &str, now: SystemTime) -> Credential {
         return torn("its private key is not that of its certificate");
     }
     if until < now {
-        return unusable(format!("use {CURRENT_PEM}: its certificate expired at {}", timestamp(unix_seconds(until))));
+        let why = format!("use {CURRENT_PEM}: its certificate expired at {}", timestamp(unix_seconds(until)));
+        return Credential::Unusable { why, expired: Some(until) };
     }
     Credential::Usable { until }
 }
@@ -246,7 +252,7 @@ mod tests {
             Credential::Usable { until: SystemTime::UNIX_EPOCH + Duration::from_secs(1_893_456_000) }
         );
         let why = |pem: &str, now| match pair(pem, now) {
-            Credential::Unusable(why) => why,
+            Credential::Unusable { why, .. } => why,
             usable => panic!("{usable:?}"),
         };
         let pem = "/var/lib/kubelet/pki/kubelet-client-current.pem";

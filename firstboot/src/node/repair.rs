@@ -80,6 +80,17 @@ fn read_copies(host: &Host) -> Copies {
     host.read_kept(NODE_FILES.path).bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
+/// The CA certificates of the cluster that this device belongs to, PEM: kubelet's file, or the copy of it where that is
+/// gone or damaged. None where there is neither.
+///
+/// # Errors
+/// When the file is there but cannot be read at all.
+pub fn cluster_ca(host: &Host) -> Result<Option<String>> {
+    let copy = || read_copies(host).remove(CA_FILE).map(|copy| copy.text);
+    let whole = |text: &String| Form::Certificates.holds(text);
+    Ok(host.read_utf8(CA_FILE)?.filter(whole).or_else(copy).filter(whole))
+}
+
 /// Every file of which a copy is kept, with its form and whether the node does not start without it.
 fn files(host: &Host) -> Vec<(String, Form, bool)> {
     let journal = host.journal();

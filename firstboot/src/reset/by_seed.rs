@@ -16,14 +16,14 @@ pub(crate) enum Decision {
     NothingToReset,
 }
 
-/// Answers a seed. A stick is left as it is, so what it asks for it would ask for at every boot: it is obeyed once, and
-/// resets no device that has joined by it.
+/// Answers a seed that this device may take (run/admit.rs). A stick is left as it is, so what it asks for it would ask for
+/// at every boot: it is obeyed once, and resets no device that has joined by it.
 pub(crate) fn decide(journal: &Journal, asked: SeedRequest, removable: bool) -> Decision {
     let obeyed = |digest: &str| removable && [journal.fact(Fact::ResetBy), journal.seed()].contains(&Some(digest));
     match asked {
         SeedRequest::Reset { digest } if journal.used() && !obeyed(&digest) => Decision::Reset(digest),
         SeedRequest::Reset { .. } => Decision::NothingToReset,
-        SeedRequest::Join(seed) if seed.reset && journal.sealed() && !obeyed(seed.digest()) => {
+        SeedRequest::Join(seed) if seed.reset && journal.was_sealed() && !obeyed(seed.digest()) => {
             Decision::Reset(seed.digest().to_owned())
         }
         SeedRequest::Join(seed) => Decision::Join(seed),

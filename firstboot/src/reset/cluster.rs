@@ -33,7 +33,7 @@ pub(super) fn is_silent(fault: &Fault) -> bool {
 
 /// A client that is this node, as long as its certificate is worth anything.
 fn client(host: &Host) -> Result<NodeClient, Fault> {
-    if let Credential::Unusable(why) = credential(host).owned_by(Owner::Host)? {
+    if let Credential::Unusable { why, .. } = credential(host).owned_by(Owner::Host)? {
         return Err(Fault::new(Code::NodeCredential, why));
     }
     node_client(host)

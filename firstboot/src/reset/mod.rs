@@ -3,7 +3,8 @@
 //!
 //! A command, or a seed with `reset = true`, adds one record to the journal and starts
 //! firstboot-reset.service, which does the work: it goes on when the terminal is gone, and at the next boot when the
-//! power is. The work is a list of steps ([`plan`]) out of the journal; the journal itself goes last.
+//! power is. The work is a list of steps ([`plan`]) out of the journal; the journal itself goes last. What a seed asked for
+//! ends with a restart of the machine: someone with an interest in what is left of the old life may have brought that seed.
 
 pub(crate) mod by_seed;
 mod cluster;
@@ -26,7 +27,7 @@ use std::path::Path;
 use steps::Work;
 
 /// What does the work.
-pub const UNIT: &str = "firstboot-reset.service";
+const UNIT: &str = "firstboot-reset.service";
 
 /// Every step and path in order, one line each: what `--dry-run` prints.
 ///
@@ -130,11 +131,33 @@ pub fn work_with(root: &Path, sys: Box<dyn System>, facts: &dyn Facts, places: S
     done.inspect_err(|fault| reporter.failed(None, fault, None))
 }
 
+/// Restarts the machine: sessions and memory of the life that was reset end with it. By way of systemd alone, which no
+/// program that holds off a shutdown delays.
+///
+/// # Errors
+/// A host fault where systemd does not take the order.
+pub(crate) fn restart(host: &Host) -> Result<(), Fault> {
+    host.sys().say("firstboot: this device restarts before it takes a seed");
+    let order = ["systemctl", "--no-block", "--job-mode=replace-irreversibly", "start", "reboot.target"];
+    host.run(&order).map(drop).owned_by(Owner::Host)
+}
+
+/// Whether a seed's reset ended in this boot: no seed is taken before the machine has restarted, by that order or because
+/// the power was cut.
+///
+/// # Errors
+/// When the kernel does not say which boot this is.
+pub(crate) fn restart_due(host: &Host) -> anyhow::Result<bool> {
+    let ended = host.journal().fact(Fact::RestartDue).map(str::to_owned);
+    Ok(ended.is_some() && ended == host.boot_id()?)
+}
+
 fn take_back(host: &Host, reporter: &mut Reporter<'_>) -> Result<(), Fault> {
     // What they wrote until they were stopped.
     host.reread_journal();
     let keep = begun(host)?.unwrap_or_default();
     let left = manual_steps(host);
+    let restarts = plan::asked_by(&host.journal()).is_some();
     host.sys().say("firstboot: reset begins");
     reporter.status.state = State::Resetting;
     reporter.write();
@@ -146,7 +169,11 @@ fn take_back(host: &Host, reporter: &mut Reporter<'_>) -> Result<(), Fault> {
     if let Some(left) = left {
         host.sys().say(&format!("firstboot: left for an administrator of the cluster: {left}"));
     }
-    // Neither is needed for what was done to hold: the next boot does the same.
+    if restarts && restart(host).is_ok() {
+        return Ok(());
+    }
+    // Neither is needed for what was done to hold: the next boot does the same. Where the machine has to restart and did
+    // not, firstboot.service tries it again.
     let _ = host.run(&["systemctl", "daemon-reload"]);
     let _ = host.run(&["systemctl", "--no-block", "start", "firstboot.service"]);
     Ok(())

@@ -6,12 +6,13 @@ use crate::host::exclusions::{Exclusions, is_within};
 use crate::host::{Host, STATE_DIR};
 use crate::join_worker::{SERVICE_UNITS, SOCKET_UNIT};
 use crate::journal::facts::Fact;
-use crate::journal::{Effect, Record};
+use crate::journal::{Effect, Journal, Record};
 use crate::paths::{CNI_BIN, CNI_CONF, CONTAINERD_ROOT, CONTAINERD_STATE, KUBELET_DIR, KUBERNETES};
 use std::fmt;
 
 /// Units of firstboot's own that must not go on while it is taken back.
-pub(super) const OURS: [&str; 4] = ["firstboot.service", "firstboot-clock.service", SOCKET_UNIT, SERVICE_UNITS];
+pub(super) const OURS: [&str; 5] =
+    ["firstboot.service", "firstboot-stick.service", "firstboot-clock.service", SOCKET_UNIT, SERVICE_UNITS];
 pub(super) const KUBELET: &str = "kubelet.service";
 pub(super) const RUNTIME: &str = "containerd.service";
 
@@ -32,6 +33,9 @@ const MADE: &[(&str, &str)] = &[
 ];
 /// Directories of whose content others have a part; gone whole where firstboot made the directory.
 const SHARED: [&str; 4] = [KUBERNETES, CNI_CONF, CNI_BIN, KUBELET_DIR];
+
+/// Where journald keeps the log on disk (systemd-journald.service(8)).
+const LOGS: &str = "/var/log/journal";
 
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +60,7 @@ pub(super) enum Step {
     MachineId,
     State,
     Filter,
+    Logs(String),
     Erase,
     Journal,
 }
@@ -77,10 +82,20 @@ impl fmt::Display for Step {
             Step::HostName => f.write_str("take the host name of /etc/hostname again"),
             Step::MachineId => f.write_str("empty /etc/machine-id: a new one is made at the next boot"),
             Step::Filter => f.write_str("close the packet filter"),
+            Step::Logs(path) => write!(f, "remove the log of this life: everything in {path}"),
             Step::State => write!(f, "remove everything in {STATE_DIR} but the journal"),
             Step::Erase => f.write_str("zero the free space of the root file system, and trim it"),
             Step::Journal => f.write_str("begin a new journal"),
         }
+    }
+}
+
+/// Digest of the seed that asked for the reset which has begun, if one did.
+pub(super) fn asked_by(journal: &Journal) -> Option<&str> {
+    let asked = |r: &'_ Record| matches!(r, Record::Resetting { seed: Some(_), .. });
+    match journal.records().iter().rev().find(|r| asked(r)) {
+        Some(Record::Resetting { seed, .. }) => seed.as_deref(),
+        _ => None,
     }
 }
 
@@ -99,7 +114,7 @@ pub(super) fn plan(host: &Host, keep: &Exclusions) -> Vec<Step> {
             undo(effect, &mut steps);
         }
         steps.extend(directories(&effects));
-        steps.extend([Step::HostName, Step::MachineId]);
+        steps.extend([Step::HostName, Step::MachineId, Step::Logs(LOGS.into())]);
     }
     // The filter comes after what it would let through is forgotten.
     steps.extend([Step::State, Step::Filter, Step::Erase, Step::Journal]);
@@ -179,7 +194,11 @@ fn directories(effects: &[&Effect]) -> Vec<Step> {
 
 fn path(step: &Step) -> Option<&str> {
     match step {
-        Step::Tree(path) | Step::Remove(path) | Step::Restore { path, .. } | Step::Directory(path) => Some(path),
+        Step::Logs(path)
+        | Step::Tree(path)
+        | Step::Remove(path)
+        | Step::Restore { path, .. }
+        | Step::Directory(path) => Some(path),
         Step::MachineId => Some(crate::identity::MACHINE_ID),
         _ => None,
     }

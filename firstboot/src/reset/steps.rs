@@ -4,7 +4,7 @@
 //! What concerns others (cluster, pods, packets) is tried and reported; what is on this device's disk has to succeed, or the
 //! reset stops, and goes on at the next boot.
 
-use super::plan::Step;
+use super::plan::{Step, asked_by};
 use super::{cluster, packets};
 use crate::containerd::cri::{self, Cri};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
@@ -60,6 +60,7 @@ impl Work<'_> {
             Step::MachineId => return machine_id(host),
             Step::Filter => self.report("close the packet filter", firewall::guard(host).coded(Code::PacketFilter)),
             Step::State => return state(host),
+            Step::Logs(path) => return self.logs(path),
             Step::Erase => self.erase(),
             Step::Journal => return journal(host),
         }
@@ -140,6 +141,19 @@ impl Work<'_> {
     fn links(&self) -> Result<()> {
         let failed = packets::delete_links(self.host, configured_vlan(self.host)?.as_deref())?;
         self.report_all("delete interfaces", on_this_device(failed));
+        Ok(())
+    }
+
+    /// Removes what services and pods of this life have logged. journald is asked to log to memory meanwhile: it would go on
+    /// in files that are gone.
+    fn logs(&self, path: &str) -> Result<()> {
+        let ask = |what: &str| self.host.run(&["journalctl", what]).map(drop);
+        self.report("have journald log to memory", ask("--relinquish-var"));
+        self.host.empty_directory(path, &|p: &str| self.keep.covers(p))?;
+        // A restart ends what is in memory, too.
+        if asked_by(&self.host.journal()).is_none() {
+            self.report("have journald log to the disk", ask("--flush"));
+        }
         Ok(())
     }
 
@@ -224,17 +238,16 @@ fn state(host: &Host) -> Result<()> {
 /// The last step: what is on record is gone but for what the next installation has to know.
 fn journal(host: &Host) -> Result<()> {
     host.flush(FlushSite::ResetJournal)?;
+    let boot = host.boot_id()?;
     let records = {
         let journal = host.journal();
         let node = journal.fact(Fact::Node).or(journal.fact(Fact::NodeBefore)).map(str::to_owned);
-        let by = journal.records().iter().rev().find_map(|r| match r {
-            Record::Resetting { seed, .. } => seed.clone(),
-            _ => None,
-        });
+        let by = asked_by(&journal).map(str::to_owned);
+        let restart = by.as_ref().and(boot);
         // A stick that was obeyed before is still not to be obeyed again.
         let by = by.or(journal.fact(Fact::ResetBy).map(str::to_owned));
         let fact = |name: Fact, value: Option<String>| value.map(|value| Record::Fact { name, value });
-        [fact(Fact::NodeBefore, node), fact(Fact::ResetBy, by)]
+        [fact(Fact::NodeBefore, node), fact(Fact::ResetBy, by), fact(Fact::RestartDue, restart)]
     };
     host.renew_journal(&records.into_iter().flatten().collect::<Vec<_>>())
 }

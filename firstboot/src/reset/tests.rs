@@ -52,7 +52,7 @@ fn flashed(root: &Path) {
     put(root, "/etc/default/kubelet", "# of the image\n", 0o600);
     put(root, "/proc/swaps", "Filename Type Size Used Priority\n", 0o444);
     symlink("../run/systemd/resolve/stub-resolv.conf", root.join("etc/resolv.conf")).unwrap();
-    for directory in ["var/lib", "var/log", "opt", "run", "usr/bin", "etc/systemd/system"] {
+    for directory in ["var/lib", "var/log/journal", "opt", "run", "usr/bin", "etc/systemd/system"] {
         fs::create_dir_all(root.join(directory)).unwrap();
     }
 }
@@ -113,6 +113,7 @@ fn joined(root: &Path) {
         ("/opt/cni/bin/flannel", 0o755),
         ("/etc/kubernetes/tmp/kubeadm-backup", 0o600),
         ("/var/log/pods/a_b_1/c/0.log", 0o640),
+        ("/var/log/journal/0f6dd9b27b0c4d2f9d3c2b1a4c5d6e7f/system.journal", 0o640),
         // What a power cut left of a file that was being replaced.
         ("/etc/.hosts.firstboot", 0o644),
     ] {
@@ -229,6 +230,8 @@ fn after_a_reset_the_tree_is_what_it_was_before_the_seed() {
         "systemctl stop firstboot.service",
         "systemctl stop kubelet.service",
         "systemctl stop containerd.service",
+        "journalctl --relinquish-var",
+        "journalctl --flush",
         "nft -f -",
         "zero /var/lib",
         "fstrim /",

@@ -16,22 +16,30 @@ use crate::text::{timestamp, unix_seconds};
 use std::time::{Duration, SystemTime};
 
 /// A sealed device whose credential is good: it needs no seed, and one that is there is left alone, with the reason.
-pub(super) fn refuse_seed(
+pub(super) fn refuse_seeds(
     host: &Host,
     image: &ImageInfo,
     until: SystemTime,
     seen: Option<&SeedFile>,
+    refused: Option<&(SeedFile, Fault)>,
 ) -> Result<(), Fault> {
-    let Some(found) = seen.filter(|found| !found.place.removable) else { return Ok(()) };
-    let mut reporter = reporter(host, found, image);
-    let node = host.journal().fact(Fact::Node).unwrap_or_default().to_owned();
-    let text = format!(
-        "take {}: this device is node {node} and its certificate is good until {}; the file is left alone, remove it",
-        found.name,
-        timestamp(unix_seconds(until))
-    );
-    reporter.refuses(&Fault::new(Code::SeedNotTaken, text));
+    if let Some(found) = seen.filter(|found| !found.place.removable) {
+        let node = host.journal().fact(Fact::Node).unwrap_or_default().to_owned();
+        let text = format!(
+            "take {}: this device is node {node} and its certificate is good until {}; the file is left alone, remove it",
+            found.name,
+            timestamp(unix_seconds(until))
+        );
+        report_refusal(host, image, found, &Fault::new(Code::SeedNotTaken, text));
+    } else if let Some((found, fault)) = refused {
+        report_refusal(host, image, found, fault);
+    }
     Ok(())
+}
+
+/// A seed on a node that works, which is left alone for this reason.
+pub(super) fn report_refusal(host: &Host, image: &ImageInfo, found: &SeedFile, fault: &Fault) {
+    reporter(host, found, image).refuses(fault);
 }
 
 pub(super) fn reporter<'a>(host: &'a Host, found: &SeedFile, image: &ImageInfo) -> Reporter<'a> {
@@ -79,13 +87,22 @@ pub(super) fn report_join(host: &Host, reporter: &mut Reporter<'_>, removable: b
     reporter.write();
 }
 
-/// The same at a later boot, where the power went before it was said: the status would speak of work for ever.
-pub(super) fn report_late_join(host: &Host, image: &ImageInfo, boot: Option<BootPartition>, removable: bool) {
+/// The same at a later boot, where the power went before it was said, or a seed was refused that is gone: the status would
+/// speak of that for ever. `before` is the status at the start of this process: one that was written since is about a stick
+/// that is there now (run/stick.rs).
+pub(super) fn report_late_join(
+    host: &Host,
+    image: &ImageInfo,
+    boot: Option<BootPartition>,
+    removable: bool,
+    before: Option<&Status>,
+) {
     let said = |last: &Status| {
         let card = boot.as_ref().map(|boot| boot.read(STATUS_NAME).ok().flatten());
         let warned = DeviceFacts.warnings(host).iter().all(|warning| last.warnings.contains(warning));
         let card_tells = |text: Option<Vec<u8>>| text.as_deref() == Some(&padded(&last.text())[..]);
-        last.state == State::Joined && warned && card.is_none_or(card_tells)
+        let stale = last.code.is_some() && before == Some(last);
+        last.state == State::Joined && !stale && warned && card.is_none_or(card_tells)
     };
     if !Reporter::last(host).as_ref().is_some_and(said) {
         report_join(host, &mut reporter_at(host, boot, image), removable);

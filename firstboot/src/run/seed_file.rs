@@ -13,15 +13,27 @@ pub(super) struct SeedFile {
     pub(super) name: &'static str,
     /// The text, with the token in it: zeroed when it is dropped.
     pub(super) bytes: Zeroizing<Vec<u8>>,
+    /// The signature beside it, on a stick.
+    pub(super) signature: Option<Vec<u8>>,
 }
 
-/// The first seed among the places where one may lie.
-pub(super) fn look(places: Vec<Place>) -> Result<Option<SeedFile>, Fault> {
+/// Every seed among the places where one may lie, and the first fault of those that could not be read.
+pub(super) fn look_at_all(places: Vec<Place>) -> (Vec<SeedFile>, Option<Fault>) {
     let boot = internal_partition(&places);
+    let (mut found, mut failed) = (Vec::new(), None);
     for place in places {
-        if let Some((name, bytes)) = place.partition.seed().owned_by(Owner::Seed)? {
-            return Ok(Some(SeedFile { place, boot, name, bytes: bytes.into() }));
+        match place.partition.seed().owned_by(Owner::Seed) {
+            Ok(Some((name, bytes))) => {
+                // One that cannot be read proves as much as one that is missing.
+                let signature = || place.partition.signature(name).ok().flatten();
+                let signature = place.removable.then(signature).flatten();
+                found.push(SeedFile { place, boot: boot.clone(), name, bytes: bytes.into(), signature });
+            }
+            Ok(None) => {}
+            Err(fault) => {
+                failed.get_or_insert(fault);
+            }
         }
     }
-    Ok(None)
+    (found, failed)
 }

@@ -4,6 +4,8 @@
 use crate::backoff::{LONGEST, backoff};
 use std::time::Duration;
 
+/// How often a waiting device looks for a seed.
+pub(super) const LOOK: Duration = Duration::from_secs(5);
 /// First and longest wait after a fault of this device.
 const HOST_FIRST: Duration = Duration::from_secs(30);
 const HOST_LONGEST: Duration = Duration::from_secs(600);

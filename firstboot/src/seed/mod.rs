@@ -21,10 +21,13 @@ mod kubelet_values;
 mod model;
 mod network;
 mod node;
+mod owner;
 mod read_network;
 mod reader;
 mod recognise;
 mod registries;
+mod ssh_key;
+pub mod ssh_signature;
 mod suggest;
 mod tables;
 mod text;
@@ -49,7 +52,7 @@ use zeroize::Zeroizing;
 use crate::fault::Code;
 use crate::text::hex;
 
-pub use access::{Access, SshKey};
+pub use access::Access;
 pub use error::Error;
 #[cfg(test)]
 pub(crate) use harden::KUBELETS;
@@ -59,7 +62,9 @@ pub use kubelet::Kubelet;
 pub(crate) use kubelet::is_kubelet_field;
 pub use model::{Cluster, Node, Seed, SeedRequest, Trust};
 pub use network::{Interface, Network, Time};
+pub use owner::ALGORITHMS as OWNER_ALGORITHMS;
 pub use registries::{Mirror, Registry};
+pub use ssh_key::SshKey;
 pub use text::decode;
 pub use types::{CaPin, Cni, DEFAULT_PORT, Endpoint, JoinToken, NodeLabel, NodeName, Role, Taint, may_show};
 pub use wifi::{Security, Wifi};
@@ -79,6 +84,7 @@ pub const KEYS: &[(&str, &[&str])] = &[
     ("kubelet", &kubelet::KEYS),
     ("registries", &registries::KEYS),
     ("access", &access::KEYS),
+    ("owner", &owner::KEYS),
     ("harden", &harden::KEYS),
 ];
 
@@ -116,7 +122,7 @@ pub fn parse(bytes: &[u8]) -> Result<Seed, Error> {
     {
         return Err(whole(Code::SeedVersion, &other));
     }
-    let tables::Tables { cluster, node, network, time, kubelet, registries, access, harden, reset, mut secrets } =
+    let tables::Tables { cluster, node, network, time, kubelet, registries, access, owner, harden, reset, mut secrets } =
         tables::tables(&text, root.get_ref(), KEYS)?;
     // It will be overwritten where it stands, which takes that it stands there.
     if !text.contains(cluster.token.secret()) {
@@ -130,7 +136,7 @@ pub fn parse(bytes: &[u8]) -> Result<Seed, Error> {
     // Overwriting the token must not make it another seed.
     let public = Zeroizing::new(public.replace(cluster.token.secret(), JoinToken::ERASED));
     let digest = digest(public.as_bytes());
-    Ok(Seed { cluster, node, network, time, kubelet, registries, access, harden, reset, digest })
+    Ok(Seed { cluster, node, network, time, kubelet, registries, access, owner, harden, reset, digest })
 }
 
 /// 16 hex digits that identify a seed file.

@@ -6,6 +6,7 @@ use super::harden::Harden;
 use super::kubelet::Kubelet;
 use super::network::{Network, Time};
 use super::registries::Registry;
+use super::ssh_key::SshKey;
 use super::types::{CaPin, Cni, Endpoint, JoinToken, NodeLabel, NodeName, Role, Taint};
 use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
@@ -27,6 +28,8 @@ pub struct Seed {
     pub registries: Vec<Registry>,
     /// Who may log in.
     pub access: Access,
+    /// Public keys of the owner: a joined device obeys a stick whose seed is signed by one of them, and no other stick.
+    pub owner: Vec<SshKey>,
     /// Where its host is to be less, or more, closed than others.
     pub harden: Harden,
     /// Whether a device that has joined is reset first.

@@ -15,11 +15,12 @@ use super::model::{Cluster, Node};
 use super::network::{Network, Time};
 use super::reader::{Reader, TOP_KEYS, Value, quoted, without_quotes};
 use super::registries::Registry;
+use super::ssh_key::SshKey;
 use super::suggest::{self, Keys};
 use super::types::may_show;
 
 /// Tables that are read.
-const TABLES: [&str; 8] = ["cluster", "node", "network", "time", "access", "kubelet", "registries", "harden"];
+const TABLES: [&str; 9] = ["cluster", "node", "network", "time", "access", "owner", "kubelet", "registries", "harden"];
 
 /// Everything that a seed's tables say.
 pub(super) struct Tables {
@@ -30,6 +31,7 @@ pub(super) struct Tables {
     pub kubelet: Kubelet,
     pub registries: Vec<Registry>,
     pub access: Access,
+    pub owner: Vec<SshKey>,
     pub harden: Harden,
     /// Whether a device that has joined is reset first.
     pub reset: bool,
@@ -115,6 +117,7 @@ impl Reader {
         let kubelet = table("kubelet").map_or(Some(Kubelet::default()), |(_, t)| self.kubelet(t));
         let registries = table("registries").map_or(Some(Vec::new()), |(_, t)| self.registries(t));
         let access = table("access").map_or(Some(Access::default()), |(_, t)| self.access(t));
+        let owner = table("owner").map_or(Some(Vec::new()), |(_, t)| self.owner(t));
         let harden = table("harden").map_or(Some(Harden::default()), |(_, t)| self.harden(t));
         let cluster = match (table("cluster"), join) {
             (cluster, Some((at, join))) => {
@@ -140,6 +143,7 @@ impl Reader {
             kubelet: kubelet?,
             registries: registries?,
             access: access?,
+            owner: owner?,
             harden: harden?,
             reset: reset?,
             secrets: Vec::new(),

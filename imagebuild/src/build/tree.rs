@@ -23,17 +23,21 @@ use std::time::{Duration, UNIX_EPOCH};
 /// Units that every image enables.
 const UNITS: [&str; 3] = ["firstboot-guard.service", "firstboot.service", "firstboot-clock.timer"];
 /// Units that the image holds and does not enable, and drop-ins for others' units.
-const STARTED_LATER: [&str; 9] = [
+const STARTED_LATER: [&str; 10] = [
     "firstboot-network.socket",
     "firstboot-network@.service",
     "firstboot-clock.service",
     "firstboot-reset.service",
+    "firstboot-stick.service",
     "containerd.service",
     "kubelet.service",
     "kubelet.service.d/10-kubeadm.conf",
     "systemd-networkd.service.d/10-firstboot.conf",
     "NetworkManager.service.d/10-firstboot.conf",
 ];
+
+/// By what udev starts a unit when a stick appears: name, and directory in the image.
+const STICK_RULES: (&str, &str) = ("90-firstboot-stick.rules", "usr/lib/udev/rules.d");
 
 /// What the image says of itself.
 pub fn info(target: &Target, build_time: u64, key: &str) -> ImageInfo {
@@ -84,10 +88,13 @@ pub fn fill(
             install_unit(units, unit, tree)?;
             rootfs::enable(tree, unit)?;
         }
-        // Started by firstboot, once what they run is installed, or by a timer or by systemd itself.
+        // Started by firstboot, once what they run is installed, or by a timer, by udev or by systemd itself.
         for unit in STARTED_LATER {
             install_unit(units, unit, tree)?;
         }
+        let (rules, directory) = STICK_RULES;
+        fs::create_dir_all(tree.join(directory)).context("create the directory of udev's rules")?;
+        install(&units.join(rules), &tree.join(directory).join(rules), 0o644)?;
     }
     if let Some(bundle) = &parts.bundle {
         copy_directory(bundle, &tree.join(BUNDLE_DIR.trim_start_matches('/'))).context("copy the bundle")?;

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `imagebuild seed`: makes a seed, validates it as the device does, writes it to an image or card.
+//! `imagebuild seed`: makes a seed, validates it as the device does, signs it, writes it to an image, card or stick.
 
 mod new;
 mod put;
+mod sign;
 mod token;
 
 pub use put::put;
+pub use sign::sign;
 
 use anyhow::{Context, Result, anyhow};
 use firstboot::seed::{Seed, SeedRequest, Trust};
@@ -13,7 +15,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// `imagebuild seed`: makes, validates and writes seeds.
+/// `imagebuild seed`: makes, validates, signs and writes seeds.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -29,7 +31,15 @@ enum Command {
         /// The seed
         file: PathBuf,
     },
-    /// Write a seed onto the boot partition of an image, card or disk
+    /// Sign a seed for a stick, so that devices of its owner obey it which have joined: writes FILE.sig
+    Sign {
+        /// Private key of the owner, or the public one of a key that ssh-agent holds
+        #[arg(long)]
+        key: PathBuf,
+        /// The seed
+        file: PathBuf,
+    },
+    /// Write a seed onto the boot partition of an image, card or disk, or onto a stick, there with FILE.sig
     Put {
         /// The seed
         file: PathBuf,
@@ -55,13 +65,22 @@ pub fn main(args: &Args) -> Result<()> {
             }
             Ok(())
         }
+        Command::Sign { key, file } => {
+            let request = parse_request(&read(file)?).context("check the seed")?;
+            let key = sign::sign(key, file)?;
+            println!("{} is signed by {key}", file.display());
+            if matches!(request, SeedRequest::Join(seed) if !seed.reset) {
+                println!("note: without reset = true a device whose certificate is good leaves the seed alone");
+            }
+            Ok(())
+        }
         Command::Put { file, disk, unchecked } => {
             let bytes = read(file)?;
             if !unchecked {
                 parse_request(&bytes).context("check the seed (--unchecked writes it as it is)")?;
             }
-            put(&bytes, disk)?;
-            println!("seed.toml is on the boot partition of {}", disk.display());
+            let signature = sign::read(file)?;
+            println!("{}", put(&bytes, signature.as_deref(), disk)?);
             Ok(())
         }
     }

@@ -3,28 +3,49 @@
 
 use crate::disk;
 use anyhow::{Context, Result, anyhow, bail};
-use firstboot::boot_partition::{BootPartition, SEED_NAMES};
+use firstboot::boot_partition::{BootPartition, SEED_NAMES, SIGNATURE_SUFFIX, STICK_LABEL};
+use firstboot::seed::ssh_signature;
 use std::path::Path;
 
 /// Labels of file systems that a device reads seeds from: its own boot partition, and a stick.
-const LABELS: [&str; 2] = ["BOOT", "SEED"];
+const LABELS: [&str; 2] = ["BOOT", STICK_LABEL];
 
-/// Writes a seed, replacing what was there, and reads it back.
-pub fn put(seed: &[u8], disk: &Path) -> Result<()> {
-    let boot = find(disk)?;
+/// Writes a seed, on a stick with its signature, replacing what was there, and reads it back; says where it is.
+pub fn put(seed: &[u8], signature: Option<&[u8]>, disk: &Path) -> Result<String> {
+    let (boot, label) = find(disk)?;
+    if let Some(signature) = signature {
+        let by = ssh_signature::signer(signature).context("read the signature of the seed: it is none")?;
+        ssh_signature::verify(&[by], seed, signature)
+            .map_err(|why| anyhow!("verify the signature of the seed: {why}; sign it again"))?;
+    }
     let failed = |what: &str, e: &dyn std::fmt::Display| anyhow!("{what} {} on {}: {e}", SEED_NAMES[0], disk.display());
     for old in SEED_NAMES {
         boot.destroy(old).map_err(|e| failed("replace", &e))?;
+        boot.remove(&format!("{old}{SIGNATURE_SUFFIX}")).map_err(|e| failed("replace the signature of", &e))?;
     }
     boot.write(SEED_NAMES[0], seed).map_err(|e| failed("write", &e))?;
-    match boot.read(SEED_NAMES[0]).map_err(|e| failed("read back", &e))? {
-        Some(found) if found == seed => Ok(()),
-        _ => bail!("read back {} on {}: it differs", SEED_NAMES[0], disk.display()),
+    // The boot partition is the owner's: what lies there needs no signature.
+    let signature = signature.filter(|_| label == STICK_LABEL);
+    let beside = format!("{}{SIGNATURE_SUFFIX}", SEED_NAMES[0]);
+    if let Some(signature) = signature {
+        boot.write(&beside, signature).map_err(|e| failed("write the signature of", &e))?;
     }
+    let read = |name: &str| boot.read(name).map_err(|e| failed("read back", &e));
+    if read(SEED_NAMES[0])?.as_deref() != Some(seed) || signature.is_some() && read(&beside)?.as_deref() != signature {
+        bail!("read back {} on {}: it differs", SEED_NAMES[0], disk.display());
+    }
+    Ok(match (label == STICK_LABEL, signature) {
+        (false, _) => format!("seed.toml is on the boot partition of {}", disk.display()),
+        (true, Some(_)) => format!("seed.toml and its signature are on the stick {}", disk.display()),
+        (true, None) => format!(
+            "seed.toml is on the stick {}; a device that has joined obeys it only with a signature (imagebuild seed sign)",
+            disk.display()
+        ),
+    })
 }
 
-/// The boot partition of a partitioned disk, or the file system of an unpartitioned one.
-fn find(disk: &Path) -> Result<BootPartition> {
+/// The boot partition of a partitioned disk, or the file system of an unpartitioned one; and its label.
+fn find(disk: &Path) -> Result<(BootPartition, String)> {
     if disk.extension().is_some_and(|e| e == "zst") {
         bail!("open {}: unpack it first (zstd --decompress)", disk.display());
     }
@@ -32,15 +53,16 @@ fn find(disk: &Path) -> Result<BootPartition> {
     let mut seen = Vec::new();
     for partition in disk::partitions(disk).unwrap_or_default().into_values() {
         match BootPartition::open(disk, partition.offset, partition.length).and_then(|p| Ok((p.label()?, p))) {
-            Ok((label, partition)) if LABELS.contains(&label.as_str()) => return Ok(partition),
+            Ok((label, partition)) if LABELS.contains(&label.as_str()) => return Ok((partition, label)),
             _ => seen.push(partition.name),
         }
     }
     if seen.is_empty()
         && let Ok(partition) = BootPartition::open_whole(disk)
-        && partition.label().is_ok_and(|l| LABELS.contains(&l.as_str()))
+        && let Ok(label) = partition.label()
+        && LABELS.contains(&label.as_str())
     {
-        return Ok(partition);
+        return Ok((partition, label));
     }
     let seen = if seen.is_empty() { "none".to_owned() } else { seen.join(", ") };
     bail!("find a FAT partition labelled BOOT or SEED on {}; other partitions: {seen}", disk.display())
@@ -59,11 +81,40 @@ mod tests {
         let path = dir.path().join("disk.img");
         let target = Target::load("generic-amd64").unwrap();
         let boot = testing::fats_only(&target, &Ids::new("t"), &path).unwrap();
-        put(b"version = 1\n# a longer one\n", &path).unwrap();
-        put(b"version = 1\n", &path).unwrap();
+        put(b"version = 1\n# a longer one\n", None, &path).unwrap();
+        put(b"version = 1\n", None, &path).unwrap();
         let partition = BootPartition::open(&path, boot.offset, boot.length).unwrap();
         assert_eq!(partition.read("seed.toml").unwrap().as_deref(), Some(&b"version = 1\n"[..]));
         assert_eq!(partition.files_with("a longer one").unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_stick_gets_the_signature_and_a_boot_partition_does_not() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../firstboot/tests/ssh-signature");
+        let file = |name: &str| std::fs::read(fixtures.join(name)).unwrap();
+        let (seed, signature) = (file("seed.toml"), file("ed25519.sig"));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("stick.img");
+        let stick = std::fs::File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        stick.set_len(16 << 20).unwrap();
+        let label = fatfs::FormatVolumeOptions::new().volume_label(*b"SEED       ");
+        fatfs::format_volume(fscommon::BufStream::new(stick), label).unwrap();
+        let said = put(&seed, Some(&signature), &path).unwrap();
+        assert_eq!(said, format!("seed.toml and its signature are on the stick {}", path.display()));
+        let stick = BootPartition::open_whole(&path).unwrap();
+        assert_eq!(stick.signature("seed.toml").unwrap(), Some(signature.clone()));
+        // Another seed does not keep it.
+        let error = put(b"version = 1\n", Some(&signature), &path).unwrap_err().to_string();
+        assert!(error.contains("changed after it was signed; sign it again"), "{error}");
+        let said = put(b"version = 1\n", None, &path).unwrap();
+        assert!(said.contains("only with a signature"), "{said}");
+        assert_eq!(stick.signature("seed.toml").unwrap(), None);
+        let path = dir.path().join("disk.img");
+        let boot = testing::fats_only(&Target::load("generic-amd64").unwrap(), &Ids::new("t"), &path).unwrap();
+        put(&seed, Some(&signature), &path).unwrap();
+        let partition = BootPartition::open(&path, boot.offset, boot.length).unwrap();
+        assert_eq!(partition.signature("seed.toml").unwrap(), None);
+        assert_eq!(partition.read("seed.toml").unwrap(), Some(seed));
     }
 
     #[test]
@@ -72,12 +123,12 @@ mod tests {
         let path = dir.path().join("empty.img");
         std::fs::write(&path, vec![0; 1 << 20]).unwrap();
         assert_eq!(
-            put(b"x", &path).unwrap_err().to_string(),
+            put(b"x", None, &path).unwrap_err().to_string(),
             format!("find a FAT partition labelled BOOT or SEED on {}; other partitions: none", path.display())
         );
         let zst = dir.path().join("a.img.zst");
         assert_eq!(
-            put(b"x", &zst).unwrap_err().to_string(),
+            put(b"x", None, &zst).unwrap_err().to_string(),
             format!("open {}: unpack it first (zstd --decompress)", zst.display())
         );
     }
