@@ -133,7 +133,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn only_what_a_person_carries_is_removable() {
+    fn s04_only_what_a_person_carries_is_removable() {
         let dir = tempfile::tempdir().unwrap();
         let disk = |name: &str, hardware: &str, kind: Option<&str>| {
             let hardware = dir.path().join("devices").join(hardware);

@@ -72,8 +72,8 @@ fn a_secret_is_overwritten_unless_it_has_another_name_somewhere() {
 /// How deep a tree is, and how many names are in a directory, a pod decides: 4,000 levels with the longest names, and
 /// 200,000 names of 200 bytes in one directory, within 16 MiB and 300 file descriptors.
 #[test]
-fn any_tree_goes_in_little_memory() {
-    if !inside("host::remove::tests::any_tree_goes_in_little_memory", &["--mount"], &[]) {
+fn s07_any_tree_goes_in_little_memory() {
+    if !inside("host::remove::tests::s07_any_tree_goes_in_little_memory", &["--mount"], &[]) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
