@@ -61,8 +61,8 @@ pub async fn discover(cluster: &Cluster, via: &Via, now: SystemTime) -> Result<F
     Err(Error { kind, code, text: texts.join("; "), retry_after })
 }
 
-/// Looks at the cluster once more, at the seed's API server number `endpoint`: only a server that one of `known`
-/// vouches for and the seed names is believed. With `ca-cert` those are exactly the seed's.
+/// Looks at the cluster once more, at the seed's API server number `endpoint`: only a server is believed that one of
+/// `known` vouches for, of those which the seed pins. With `ca-cert` it is one of the seed's own.
 ///
 /// # Errors
 /// Why not.
@@ -75,7 +75,7 @@ pub async fn again(
 ) -> Result<Found, Error> {
     let at = &cluster.apiserver[endpoint];
     let found = match &cluster.trust {
-        Trust::Pins(pins) => by_pinned(via, at, pins, known, None, now).await,
+        Trust::Pins(pins) => by_pinned(via, at, pins, &pin::pinned(known, pins), None, now).await,
         Trust::Ca(pem) => by_ca(via, at, pem).await,
     }?;
     Ok(Found { cluster: FoundCluster { endpoint, ..found.cluster }, ..found })

@@ -19,9 +19,9 @@ use tokio::runtime::Runtime;
 
 use super::client::Client;
 use super::error::{Error, Kind, remote};
-use super::pin;
 use super::tls::{self, PinnedCa, Validity};
-use crate::fault::{Code, Fault, OwnedBy, Owner};
+use super::{pin, runtime};
+use crate::fault::{Code, Fault};
 use crate::proxy::Via;
 use crate::seed::Taint;
 
@@ -100,12 +100,12 @@ impl NodeClient {
         let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| unusable("key cannot be read"))?;
         let tls = tls::identified(PinnedCa::new(ca, Validity::SystemClock), chain, key)
             .map_err(|e| unusable(&e.to_string()))?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().owned_by(Owner::Host)?;
+        let runtime = runtime::new()?;
         Ok(NodeClient { client: Client::through(via, server, tls)?, name: name.to_owned(), runtime })
     }
 
     pub(super) fn run<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
-        self.runtime.block_on(work)
+        runtime::block_on(&self.runtime, work)
     }
 
     pub(super) fn node_path(&self) -> String {
