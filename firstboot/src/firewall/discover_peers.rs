@@ -14,9 +14,9 @@ use crate::fault::{Fault, OwnedBy, Owner};
 use crate::harden::overrides::SeedOverrides;
 use crate::host::Host;
 use crate::journal::facts::Fact;
+use crate::kube::clock::is_apiserver;
 use crate::kube::cluster_networks;
 use crate::kube::node::NodeClient;
-use crate::kube::proof::proven;
 use crate::kube::resolve::addresses;
 use crate::node::client::{cluster, node_client};
 use crate::node::proxy_env;
@@ -72,7 +72,7 @@ pub(crate) fn from_cluster(host: &Host, client: &NodeClient) -> Result<()> {
 /// Those addresses at which a server proves itself by the cluster's CA bundle `ca`, PEM.
 fn prove(found: &Found, ca: &str) -> Found {
     let good = |((name, port), all): (&(String, u16), &BTreeSet<IpAddr>)| {
-        let good = all.iter().filter(|address| proven(name, *port, **address, ca)).copied().collect();
+        let good = all.iter().filter(|address| is_apiserver(name, *port, **address, ca)).copied().collect();
         ((name.clone(), *port), good)
     };
     found.iter().map(good).collect()

@@ -28,7 +28,6 @@ pub mod kubelet;
 pub mod leave;
 pub mod node;
 pub mod pin;
-pub mod proof;
 pub mod resolve;
 pub mod response;
 mod runtime;

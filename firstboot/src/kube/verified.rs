@@ -26,12 +26,8 @@ pub(super) type Certificates = Vec<CertificateDer<'static>>;
 /// Anyone may read this. Where anonymous requests are switched off, the refusal has a `Date`, too.
 pub(super) const VERSION: &str = "/version";
 
-/// An anonymous client of a server that one of `trusted` vouches for, with dates set aside until [`settle`].
-pub(super) fn verified(via: &Via, server: &str, trusted: Certificates) -> Result<(Client, Arc<PinnedCa>), Error> {
-    with(via, server, PinnedCa::new(trusted, Validity::SetAside))
-}
-
-/// The same, where `pinned` are those certificates of `bundle` that the seed names.
+/// An anonymous client of a server that one of `pinned` vouches for, with dates set aside until [`settle`]; `pinned` are
+/// those certificates of `bundle` that the seed names.
 pub(super) fn pinned(
     via: &Via,
     server: &str,
@@ -39,12 +35,12 @@ pub(super) fn pinned(
     bundle: &Certificates,
 ) -> Result<(Client, Arc<PinnedCa>), Error> {
     let others = bundle.iter().filter(|certificate| !pinned.contains(certificate)).cloned().collect();
-    with(via, server, PinnedCa::beside(pinned, others, Validity::SetAside))
+    with(via, server, PinnedCa::beside(pinned, others, Validity::SetAside), None)
 }
 
-fn with(via: &Via, server: &str, ca: Arc<PinnedCa>) -> Result<(Client, Arc<PinnedCa>), Error> {
+fn with(via: &Via, server: &str, ca: Arc<PinnedCa>, at: Option<SocketAddr>) -> Result<(Client, Arc<PinnedCa>), Error> {
     let tls = tls::verified(ca.clone()).map_err(tls::setup)?;
-    Ok((Client::through(via, server, tls)?, ca))
+    Ok((Client::found_by(Resolver(at), via, server, tls)?, ca))
 }
 
 /// Judges the dates of the server that has just proven itself by its own time `now`, and those of later connections by
@@ -59,19 +55,20 @@ pub(super) fn settle(ca: &PinnedCa, bundle: Certificates, now: SystemTime, at: &
     })
 }
 
-/// The same of a server at this address, past any proxy and any name server: only whether it proves itself.
-pub(super) async fn proven_at(at: SocketAddr, server: &str, trusted: Certificates) -> Result<(), Error> {
-    let ca = PinnedCa::new(trusted.clone(), Validity::SetAside);
-    let tls = tls::verified(ca.clone()).map_err(tls::setup)?;
-    let client = Client::found_by(Resolver(Some(at)), &Via::default(), server, tls)?;
-    let time = client.clock(VERSION).await?;
-    settle(&ca, trusted, time, &client.host())
-}
-
 /// The time of a server that one of `trusted` vouches for, and an anonymous client of it that judges dates by that time.
 /// One request.
 pub(super) async fn proven(via: &Via, server: &str, trusted: Certificates) -> Result<(SystemTime, Client), Error> {
-    let (client, ca) = verified(via, server, trusted.clone())?;
+    proven_at(via, server, trusted, None).await
+}
+
+/// The same; with `at` the server is looked for at that address alone, past any name server.
+pub(super) async fn proven_at(
+    via: &Via,
+    server: &str,
+    trusted: Certificates,
+    at: Option<SocketAddr>,
+) -> Result<(SystemTime, Client), Error> {
+    let (client, ca) = with(via, server, PinnedCa::new(trusted.clone(), Validity::SetAside), at)?;
     let time = client.clock(VERSION).await?;
     settle(&ca, trusted, time, &client.host())?;
     Ok((time, client))
