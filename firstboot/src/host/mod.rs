@@ -346,7 +346,7 @@ impl Host {
         let dir = self.directory(dir)?;
         let temporary = format!(".{name}.firstboot");
         // Of a write that was cut off: its blocks would be free with what is in them.
-        if let Some(left) = Secret::at(dir.as_fd(), &temporary) {
+        if let Some(left) = Secret::at(dir.as_fd(), temporary.as_str()) {
             left.overwrite(path)?;
         }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -367,7 +367,7 @@ impl Host {
     pub(crate) fn finish(&self, writer: Writer) -> Result<()> {
         let path = &writer.path;
         flush::file(FlushSite::FileWritten, &writer.file).with_context(|| format!("flush {path}"))?;
-        let old = Secret::at(writer.dir.as_fd(), &writer.name).filter(|_| writer.erase);
+        let old = Secret::at(writer.dir.as_fd(), writer.name.as_str()).filter(|_| writer.erase);
         self.effect(path, || format!("rename to {path}"))?;
         fs::renameat(&writer.dir, &writer.temporary, &writer.dir, &writer.name)
             .with_context(|| format!("rename to {path}"))?;

@@ -28,7 +28,7 @@ pub(super) struct Secret {
 
 impl Secret {
     /// What stands at a name in a directory, where it is such a file and can be written.
-    pub(super) fn at<P: rustix::path::Arg + Copy>(dir: BorrowedFd<'_>, name: P) -> Option<Secret> {
+    pub(super) fn at(dir: BorrowedFd<'_>, name: &str) -> Option<Secret> {
         let stat = fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok().filter(is_secret)?;
         Secret::open(dir, name, &stat).ok()
     }
