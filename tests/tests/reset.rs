@@ -187,8 +187,7 @@ fn reported(device: &Device) {
     assert_eq!(
         read("reset"),
         format!(
-            "this device is reset and waits for a seed; journalctl -u firstboot-reset.service has the details\nleft for an \
-             administrator of the cluster: kubectl delete node {NAME}\nrc 0\n"
+            "this device is reset and waits for a seed\nleft for an administrator of the cluster: kubectl delete node {NAME}\nrc 0\n"
         )
     );
     let console = device.console().text().unwrap();
