@@ -74,7 +74,8 @@ fn prove(found: &[Named], ca: &str) -> Vec<Named> {
     let mut proven = found.to_vec();
     for server in &mut proven {
         let (name, port) = (&server.name, server.port);
-        server.addresses.retain(|address| is_apiserver(name, port, *address, ca));
+        let good = server.addresses.iter().filter(|address| is_apiserver(name, port, **address, ca));
+        server.addresses = good.copied().collect();
     }
     proven
 }

@@ -211,7 +211,8 @@ impl ClusterPeers {
         let mut unproven = found.to_vec();
         for server in &mut unproven {
             let port = server.port;
-            server.addresses.retain(|at| !self.servers().any(|n| n.port == port && n.addresses.contains(at)));
+            let proven = |at: &&IpAddr| self.servers().any(|n| n.port == port && n.addresses.contains(at));
+            server.addresses = server.addresses.iter().filter(|at| !proven(at)).copied().collect();
         }
         unproven.retain(|n| !n.addresses.is_empty());
         self.unproven = unproven;
@@ -221,9 +222,10 @@ impl ClusterPeers {
     /// any keeps its addresses.
     pub fn prove(&mut self, found: &[Named], proven: &[Named]) {
         for server in self.seed.iter_mut().chain(&mut self.joined).filter(|n| n.is_name()) {
-            let Some(mut good) = found.iter().find(|n| n.is(server)).map(|n| n.addresses.clone()) else { continue };
+            let Some(all) = found.iter().find(|n| n.is(server)) else { continue };
             let now = proven.iter().find(|n| n.is(server));
-            good.retain(|at| now.is_some_and(|n| n.addresses.contains(at)) || server.addresses.contains(at));
+            let good = |at: &&IpAddr| now.is_some_and(|n| n.addresses.contains(at)) || server.addresses.contains(at);
+            let good: BTreeSet<IpAddr> = all.addresses.iter().filter(good).copied().collect();
             if !good.is_empty() {
                 server.addresses = good;
             }
