@@ -8,7 +8,7 @@
 //!
 //! When the cluster does not answer, nothing changes and nothing stops: the filter keeps the known addresses.
 
-use super::peers::{ClusterPeers, Found, PortRange, servers};
+use super::peers::{ClusterPeers, Named, PortRange, servers};
 use super::{apply, guard};
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::harden::overrides::SeedOverrides;
@@ -23,8 +23,6 @@ use crate::node::proxy_env;
 use crate::proxy::Via;
 use anyhow::Result;
 use ipnet::IpNet;
-use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 /// Resolves the seed's names before the join connects to any of them. Only an egress list would refuse that.
 ///
@@ -48,13 +46,15 @@ pub(crate) fn resolve_seed_names(host: &Host, via: &Via) -> Result<()> {
 pub(crate) fn from_cluster(host: &Host, client: &NodeClient) -> Result<()> {
     let endpoints = client.endpoints().unwrap_or_else(|fault| {
         host.sys().say(&format!("firstboot: kubelet stays closed to API servers that the seed does not name: {fault}"));
-        BTreeSet::new()
+        Vec::new()
     });
+    let name = |(port, addresses)| Named { name: "kubernetes".to_owned(), port, addresses };
+    let endpoints = endpoints.into_iter().map(name).collect();
     let (server, port) = client.server_host();
     let networks = if ClusterPeers::read(host)?.egress.is_some() { networks(host) } else { Vec::new() };
     let node_ports = host.journal().fact(Fact::NodePorts).and_then(PortRange::parse);
     let via = proxy_env::kept(host)?;
-    let mut found = Found::new();
+    let mut found = Vec::new();
     update(host, |peers| {
         peers.set_joined(&server, port, endpoints, networks);
         peers.node_ports = node_ports.unwrap_or_default();
@@ -70,12 +70,14 @@ pub(crate) fn from_cluster(host: &Host, client: &NodeClient) -> Result<()> {
 }
 
 /// Those addresses at which a server proves itself by the cluster's CA bundle `ca`, PEM.
-fn prove(found: &Found, ca: &str) -> Found {
-    let good = |((name, port), all): (&(String, u16), &BTreeSet<IpAddr>)| {
-        let good = all.iter().filter(|address| is_apiserver(name, *port, **address, ca)).copied().collect();
-        ((name.clone(), *port), good)
-    };
-    found.iter().map(good).collect()
+fn prove(found: &[Named], ca: &str) -> Vec<Named> {
+    let mut proven = found.to_vec();
+    for server in &mut proven {
+        let (name, port) = (&server.name, server.port);
+        let good = server.addresses.iter().filter(|address| is_apiserver(name, port, **address, ca));
+        server.addresses = good.copied().collect();
+    }
+    proven
 }
 
 /// Refreshes the peers of a sealed device: at every boot and once a day, after the cluster has answered once.
@@ -87,9 +89,11 @@ pub(crate) fn refresh_sealed(host: &Host) -> Result<(), Fault> {
 }
 
 /// What DNS gives for the API servers that are reached without a proxy; one that is reached through it the proxy resolves.
-fn look_up(peers: &ClusterPeers, via: &Via) -> Found {
-    let direct = peers.names().into_iter().filter(|(name, port)| via.proxy_for(name, *port).is_none());
-    direct.map(|server| (server.clone(), servers(addresses(&server.0)))).collect()
+fn look_up(peers: &ClusterPeers, via: &Via) -> Vec<Named> {
+    let mut found = peers.names();
+    found.retain(|server| via.proxy_for(&server.name, server.port).is_none());
+    found.iter_mut().for_each(|server| server.addresses = servers(addresses(&server.name)));
+    found
 }
 
 /// Ranges of pods and Services, as the join recorded them, but for those that cannot be.
@@ -123,6 +127,8 @@ mod tests {
     use super::*;
     use crate::host::fake::Fake;
     use crate::kube::wire_tests::{Ca, ok_json, serve_on};
+    use std::collections::BTreeSet;
+    use std::net::IpAddr;
 
     #[test]
     fn what_nft_refuses_is_tried_again() {
@@ -135,7 +141,8 @@ mod tests {
             Box::new(fake.answering(move |_| failing.get().then(|| anyhow::bail!("run nft -f -: exit status: 1")))),
         )
         .unwrap();
-        let found = || BTreeSet::from(["10.0.0.2:6443".parse().unwrap()]);
+        let found =
+            || vec![Named { name: "kubernetes".into(), port: 6443, addresses: ["10.0.0.2".parse().unwrap()].into() }];
         let discover = || update(&host, |peers| peers.set_joined("10.0.0.1", 6443, found(), Vec::new()));
         discover().unwrap_err();
         fails.set(false);
@@ -150,13 +157,14 @@ mod tests {
         let (fake, seen) = Fake::new();
         let host = Host::open(dir.path(), Box::new(fake)).unwrap();
         let discover = |address: &str| {
-            let found = BTreeSet::from([address.parse().unwrap()]);
+            let found =
+                vec![Named { name: "kubernetes".into(), port: 6443, addresses: [address.parse().unwrap()].into() }];
             update(&host, |peers| peers.set_joined("10.0.0.1", 6443, found, Vec::new())).unwrap();
             seen.commands.take()
         };
-        assert_eq!(discover("10.0.0.2:6443"), ["nft -f -"]);
-        assert!(discover("10.0.0.2:6443").is_empty());
-        assert_eq!(discover("10.0.0.3:6443"), ["nft -f -"]);
+        assert_eq!(discover("10.0.0.2"), ["nft -f -"]);
+        assert!(discover("10.0.0.2").is_empty());
+        assert_eq!(discover("10.0.0.3"), ["nft -f -"]);
     }
 
     /// DNS gives four addresses for the API server: one is the cluster's, the others the attacker's, who answers for DNS.
@@ -171,10 +179,10 @@ mod tests {
         serve_on(hostile, other.leaf("api.example", 2020, 2090), ok_json("{}"));
         serve_on(wrong_name, ca.leaf("web.example", 2020, 2090), ok_json("{}"));
         let set = |all: &[&str]| all.iter().map(|a| a.parse().unwrap()).collect::<BTreeSet<IpAddr>>();
-        let key = ("api.example".to_owned(), port);
+        let named = |all: &[&str]| [Named { name: "api.example".into(), port, addresses: set(all) }];
         // At the last address nothing listens.
-        let found = Found::from([(key.clone(), set(&["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"]))]);
-        assert_eq!(prove(&found, &ca.pem), Found::from([(key.clone(), set(&["127.0.0.1"]))]));
-        assert_eq!(prove(&found, "no certificate"), Found::from([(key, set(&[]))]));
+        let found = named(&["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"]);
+        assert_eq!(prove(&found, &ca.pem), named(&["127.0.0.1"]));
+        assert_eq!(prove(&found, "no certificate"), named(&[]));
     }
 }

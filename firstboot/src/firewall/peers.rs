@@ -12,9 +12,9 @@ use crate::seed::{Protocol, Seed};
 use anyhow::{Context, Result};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 /// Port and protocol of name servers (RFC 1035, 4.2).
 const DNS: u16 = 53;
@@ -25,7 +25,7 @@ const NTP: u16 = 123;
 const MOST_ADDRESSES: usize = 8;
 
 /// An API server by its configured name, with the addresses at which one has proven itself.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Named {
     /// DNS name or address, without brackets.
     pub name: String,
@@ -44,6 +44,11 @@ impl Named {
         Named { name: name.to_owned(), port, addresses }
     }
 
+    /// Whether both are the same server of a configuration.
+    fn is(&self, other: &Named) -> bool {
+        self.name == other.name && self.port == other.port
+    }
+
     /// Whether only DNS knows where it is.
     fn is_name(&self) -> bool {
         literal(&self.name).is_none()
@@ -53,9 +58,6 @@ impl Named {
 fn literal(name: &str) -> Option<IpAddr> {
     name.parse().ok()
 }
-
-/// What DNS gives for API servers, by name and port.
-pub type Found = BTreeMap<(String, u16), BTreeSet<IpAddr>>;
 
 /// A server that an egress list leaves open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,10 +113,10 @@ pub struct ClusterPeers {
     /// The API server that kubelet talks to.
     pub joined: Option<Named>,
     /// Endpoints of Service `kubernetes`: the API servers according to the cluster.
-    pub endpoints: BTreeSet<SocketAddr>,
+    pub endpoints: Vec<Named>,
     /// Addresses that DNS gives for API servers, before one there has proven itself; only where there is an egress list.
     #[serde(default)]
-    pub unproven: BTreeSet<SocketAddr>,
+    pub unproven: Vec<Named>,
     /// The seed's egress list, kept a second time: it is in force also when the file with the seed's overrides is lost.
     #[serde(default)]
     pub egress: Option<Vec<IpNet>>,
@@ -149,7 +151,7 @@ impl ClusterPeers {
         let mut peers = ClusterPeers { egress: Some(Vec::new()), ..ClusterPeers::default() };
         if let Ok((server, _)) = crate::node::client::cluster(host) {
             let (server, port) = crate::kube::node::host_of(&server);
-            peers.set_joined(&server, port, BTreeSet::new(), Vec::new());
+            peers.set_joined(&server, port, Vec::new(), Vec::new());
         }
         peers
     }
@@ -171,8 +173,8 @@ impl ClusterPeers {
     pub fn from_seed(seed: &Seed, before: ClusterPeers) -> Self {
         let peers: Vec<Named> = before.joined.iter().chain(&before.seed).cloned().collect();
         let servers: Vec<Named> = seed.cluster.apiserver.iter().map(|e| Named::new(&e.host, e.port, &peers)).collect();
-        let names = |all: &[Named]| all.iter().map(|n| (n.name.clone(), n.port)).collect::<BTreeSet<_>>();
-        let same = names(&servers) == names(&before.seed);
+        let within = |some: &[Named], all: &[Named]| some.iter().all(|s| all.iter().any(|a| a.is(s)));
+        let same = within(&servers, &before.seed) && within(&before.seed, &servers);
         let egress = seed.harden.egress.clone();
         let services = if egress.is_some() { services(seed, &before.services) } else { Vec::new() };
         match same {
@@ -181,44 +183,49 @@ impl ClusterPeers {
         }
     }
 
+    /// Every API server.
+    pub fn servers(&self) -> impl Iterator<Item = &Named> {
+        self.seed.iter().chain(&self.joined).chain(&self.endpoints)
+    }
+
     /// Addresses of all API servers: who may connect to kubelet.
     #[must_use]
     pub fn apiservers(&self) -> BTreeSet<IpAddr> {
-        self.apiserver_ports().iter().map(SocketAddr::ip).collect()
+        self.servers().flat_map(|n| &n.addresses).map(IpAddr::to_canonical).collect()
     }
 
-    /// Addresses of all API servers with their ports: where this node and its pods may connect to.
+    /// API servers that only DNS knows, each once and without addresses.
     #[must_use]
-    pub fn apiserver_ports(&self) -> BTreeSet<SocketAddr> {
-        let named = self.seed.iter().chain(&self.joined);
-        let named = named.flat_map(|n| n.addresses.iter().map(|address| SocketAddr::new(*address, n.port)));
-        let all = named.chain(self.endpoints.iter().copied());
-        all.map(|at| SocketAddr::new(at.ip().to_canonical(), at.port())).collect()
-    }
-
-    /// API servers that only DNS knows, each once.
-    #[must_use]
-    pub fn names(&self) -> BTreeSet<(String, u16)> {
-        let named = self.seed.iter().chain(&self.joined).filter(|n| n.is_name());
-        named.map(|n| (n.name.clone(), n.port)).collect()
+    pub fn names(&self) -> Vec<Named> {
+        let mut all: Vec<Named> = Vec::new();
+        for server in self.seed.iter().chain(&self.joined).filter(|n| n.is_name()) {
+            if !all.iter().any(|n| n.is(server)) {
+                all.push(Named { name: server.name.clone(), port: server.port, addresses: BTreeSet::new() });
+            }
+        }
+        all
     }
 
     /// Takes the addresses that DNS gives for API servers as unproven; those that have proven themselves are left out.
-    pub fn set_unproven(&mut self, found: &Found) {
-        let all = found.iter().flat_map(|((_, port), all)| all.iter().map(|address| SocketAddr::new(*address, *port)));
-        let proven = self.apiserver_ports();
-        self.unproven = all.filter(|at| !proven.contains(at)).collect();
+    pub fn set_unproven(&mut self, found: &[Named]) {
+        let mut unproven = found.to_vec();
+        for server in &mut unproven {
+            let port = server.port;
+            let proven = |at: &&IpAddr| self.servers().any(|n| n.port == port && n.addresses.contains(at));
+            server.addresses = server.addresses.iter().filter(|at| !proven(at)).copied().collect();
+        }
+        unproven.retain(|n| !n.addresses.is_empty());
+        self.unproven = unproven;
     }
 
     /// Ends a lookup: of the addresses that DNS gives now, those stay that are `proven`, now or before. A name without
     /// any keeps its addresses.
-    pub fn prove(&mut self, found: &Found, proven: &Found) {
-        let none = BTreeSet::new();
+    pub fn prove(&mut self, found: &[Named], proven: &[Named]) {
         for server in self.seed.iter_mut().chain(&mut self.joined).filter(|n| n.is_name()) {
-            let key = (server.name.clone(), server.port);
-            let (all, now) = (found.get(&key).unwrap_or(&none), proven.get(&key).unwrap_or(&none));
-            let good = all.iter().filter(|at| now.contains(at) || server.addresses.contains(at));
-            let good: BTreeSet<IpAddr> = good.copied().collect();
+            let Some(all) = found.iter().find(|n| n.is(server)) else { continue };
+            let now = proven.iter().find(|n| n.is(server));
+            let good = |at: &&IpAddr| now.is_some_and(|n| n.addresses.contains(at)) || server.addresses.contains(at);
+            let good: BTreeSet<IpAddr> = all.addresses.iter().filter(good).copied().collect();
             if !good.is_empty() {
                 server.addresses = good;
             }
@@ -237,7 +244,7 @@ impl ClusterPeers {
     }
 
     /// Sets what the joined cluster reports. `server` and `port` are those that kubelet talks to.
-    pub fn set_joined(&mut self, server: &str, port: u16, endpoints: BTreeSet<SocketAddr>, networks: Vec<IpNet>) {
+    pub fn set_joined(&mut self, server: &str, port: u16, endpoints: Vec<Named>, networks: Vec<IpNet>) {
         let before: Vec<Named> = self.joined.iter().chain(&self.seed).cloned().collect();
         self.joined = Some(Named::new(server, port, &before));
         // Without the right to read endpoints the previous ones stay.
@@ -304,29 +311,36 @@ mod tests {
         all.iter().map(|a| a.parse().unwrap()).collect()
     }
 
-    fn sockets(all: &[&str]) -> BTreeSet<SocketAddr> {
-        all.iter().map(|a| a.parse().unwrap()).collect()
+    fn endpoints(all: &[&str]) -> Vec<Named> {
+        vec![Named { name: "kubernetes".into(), port: 6443, addresses: set(all) }]
+    }
+
+    /// Addresses with ports.
+    fn shown<'a>(all: impl Iterator<Item = &'a Named>) -> String {
+        let one = |n: &'a Named| n.addresses.iter().map(move |at| std::net::SocketAddr::new(*at, n.port).to_string());
+        let all: BTreeSet<String> = all.flat_map(one).collect();
+        all.into_iter().collect::<Vec<_>>().join(" ")
     }
 
     #[test]
     fn proven_addresses_are_kept_when_a_lookup_fails() {
         let one = seed("[\"10.0.0.1\", \"api.example\", \"[fd00::1]:443\"]", "");
         let mut peers = ClusterPeers::from_seed(&one, ClusterPeers::default());
-        assert_eq!(peers.apiserver_ports(), sockets(&["10.0.0.1:6443", "[fd00::1]:443"]));
-        assert_eq!(peers.names(), BTreeSet::from([("api.example".to_owned(), 6443)]));
-        let gives = |all: &[&str]| BTreeMap::from([(("api.example".to_owned(), 6443), set(all))]);
+        assert_eq!(shown(peers.servers()), "10.0.0.1:6443 [fd00::1]:443");
+        assert_eq!(peers.names(), [Named::new("api.example", 6443, &[])]);
+        let gives = |all: &[&str]| [Named { addresses: set(all), ..Named::new("api.example", 6443, &[]) }];
         peers.prove(&gives(&["192.0.2.7", "192.0.2.8"]), &gives(&["192.0.2.7"]));
-        let found = sockets(&["10.0.0.1:6443", "192.0.2.7:6443", "[fd00::1]:443"]);
-        assert_eq!(peers.apiserver_ports(), found);
-        peers.prove(&Found::new(), &Found::new());
+        let found = "10.0.0.1:6443 192.0.2.7:6443 [fd00::1]:443";
+        assert_eq!(shown(peers.servers()), found);
+        peers.prove(&[], &[]);
         peers.prove(&gives(&[]), &gives(&[]));
-        assert_eq!(peers.apiserver_ports(), found);
+        assert_eq!(shown(peers.servers()), found);
         // A seed with the same servers keeps all addresses; another seed starts with none.
         assert_eq!(ClusterPeers::from_seed(&one, peers.clone()), peers);
-        peers.set_joined("api.example", 6443, sockets(&["10.0.0.2:6443"]), Vec::new());
+        peers.set_joined("api.example", 6443, endpoints(&["10.0.0.2"]), Vec::new());
         assert_eq!(peers.apiservers(), set(&["10.0.0.1", "10.0.0.2", "192.0.2.7", "fd00::1"]));
-        peers.set_joined("10.0.0.3", 6443, BTreeSet::new(), Vec::new());
-        assert_eq!(peers.endpoints, sockets(&["10.0.0.2:6443"]));
+        peers.set_joined("10.0.0.3", 6443, Vec::new(), Vec::new());
+        assert_eq!(peers.endpoints, endpoints(&["10.0.0.2"]));
         assert!(peers.apiservers().contains(&"10.0.0.3".parse().unwrap()));
         assert_eq!(ClusterPeers::from_seed(&seed("\"10.0.0.9\"", ""), peers).apiservers(), set(&["10.0.0.9"]));
     }
@@ -335,17 +349,17 @@ mod tests {
     fn s10_an_address_that_only_dns_gives_is_no_api_server() {
         let more = "[harden]\negress = \"192.0.2.0/24\"\n";
         let mut peers = ClusterPeers::from_seed(&seed("\"api.example\"", more), ClusterPeers::default());
-        let gives = |all: &[&str]| BTreeMap::from([(("api.example".to_owned(), 6443), set(all))]);
+        let gives = |all: &[&str]| [Named { addresses: set(all), ..Named::new("api.example", 6443, &[]) }];
         peers.set_unproven(&gives(&["203.0.113.66", "192.0.2.7"]));
-        assert_eq!(peers.unproven, sockets(&["192.0.2.7:6443", "203.0.113.66:6443"]));
-        assert_eq!(peers.apiserver_ports(), sockets(&[]));
+        assert_eq!(shown(peers.unproven.iter()), "192.0.2.7:6443 203.0.113.66:6443");
+        assert_eq!(shown(peers.servers()), "");
         peers.prove(&gives(&["203.0.113.66", "192.0.2.7"]), &gives(&["192.0.2.7"]));
-        assert_eq!(peers.apiserver_ports(), sockets(&["192.0.2.7:6443"]));
+        assert_eq!(shown(peers.servers()), "192.0.2.7:6443");
         // Another answer of the next day takes nothing away, and is forgotten.
         peers.set_unproven(&gives(&["203.0.113.66", "192.0.2.7"]));
-        assert_eq!(peers.unproven, sockets(&["203.0.113.66:6443"]));
-        peers.prove(&gives(&["203.0.113.66"]), &Found::new());
-        assert_eq!((peers.apiserver_ports(), peers.unproven), (sockets(&["192.0.2.7:6443"]), sockets(&[])));
+        assert_eq!(shown(peers.unproven.iter()), "203.0.113.66:6443");
+        peers.prove(&gives(&["203.0.113.66"]), &[]);
+        assert_eq!((shown(peers.servers()).as_str(), peers.unproven), ("192.0.2.7:6443", vec![]));
     }
 
     #[test]

@@ -4,13 +4,11 @@
 //! Pure. One transaction replaces the whole table (nft(8)), so that there is no moment without a filter and no foreign
 //! table is touched. Reason of each rule: docs/hardening.md, Firewall. ICMPv6 follows RFC 4890 for hosts.
 
-use super::peers::{ClusterPeers, PortRange};
+use super::peers::{ClusterPeers, Named, PortRange};
 use crate::harden::overrides::SeedOverrides;
 use crate::seed::OpenPort;
 use ipnet::IpNet;
-use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::net::SocketAddr;
 
 /// Name of the table, of family inet.
 pub const TABLE: &str = "firstboot";
@@ -186,8 +184,8 @@ pub fn rules(kept: &SeedOverrides, peers: &ClusterPeers) -> String {
     if let Some(nets) = &kept.harden.egress {
         let all: Vec<IpNet> = nets.iter().chain(&peers.networks).copied().collect();
         put(sets("egress", &all));
-        put(sockets("apiserver_ports", &peers.apiserver_ports()));
-        put(sockets("unproven", &peers.unproven));
+        put(sockets("apiserver_ports", &mut peers.servers()));
+        put(sockets("unproven", &mut peers.unproven.iter()));
         put(services(peers));
     }
     put(nodeports(kept, peers));
@@ -214,11 +212,15 @@ fn apiservers(peers: &ClusterPeers) -> String {
     })
 }
 
-/// Two sets of addresses with a port of each, one for each address family.
-fn sockets(name: &str, all: &BTreeSet<SocketAddr>) -> String {
+/// Two sets of addresses with the port of each, one for each address family.
+fn sockets(name: &str, all: &mut dyn Iterator<Item = &Named>) -> String {
+    let all = all.flat_map(|n| n.addresses.iter().map(move |a| (a.to_canonical(), n.port)));
+    let all: Vec<(bool, String)> = all.map(|(a, port)| (a.is_ipv4(), format!("{a} . {port}"))).collect();
     families(|v4, family| {
-        let own = all.iter().filter(|a| a.is_ipv4() == v4).map(|a| format!("{} . {}", a.ip(), a.port()));
-        let elements = elements(own);
+        let mut own: Vec<String> = all.iter().filter(|(is_v4, _)| *is_v4 == v4).map(|(_, text)| text.clone()).collect();
+        own.sort_unstable();
+        own.dedup();
+        let elements = elements(own.into_iter());
         format!("  set {name}_v{family} {{\n    type ipv{family}_addr . inet_service\n{elements}  }}\n")
     })
 }

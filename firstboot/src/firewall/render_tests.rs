@@ -35,8 +35,11 @@ fn seed_opens_what_it_names_and_nothing_else() {
                 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"\n";
     let seed = seed(more);
     let mut peers = ClusterPeers::from_seed(&seed, ClusterPeers::default());
-    let endpoints = ["10.0.0.2:6443", "10.0.0.3:6443"].map(|a| a.parse().unwrap()).into();
-    peers.unproven = ["192.0.2.66:6443", "[2001:db8::66]:6443"].map(|a| a.parse().unwrap()).into();
+    let at = |all: [&str; 2]| {
+        vec![Named { name: "a".into(), port: 6443, addresses: all.map(|a| a.parse().unwrap()).into() }]
+    };
+    let endpoints = at(["10.0.0.2", "10.0.0.3"]);
+    peers.unproven = at(["192.0.2.66", "2001:db8::66"]);
     peers.set_joined(
         "10.0.0.1",
         6443,

@@ -6,7 +6,7 @@
 use crate::paths::CNI_CONF;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use reqwest::Url;
@@ -258,11 +258,11 @@ impl NodeClient {
 
     /// Endpoints of Service `kubernetes`: the API servers as the cluster sees them. None where the cluster has no such
     /// object or does not let nodes read it (ClusterRole `system:node` does).
-    pub fn endpoints(&self) -> Result<BTreeSet<SocketAddr>, Fault> {
+    pub fn endpoints(&self) -> Result<Vec<(u16, BTreeSet<IpAddr>)>, Fault> {
         self.run(async {
             match self.client.get("/api/v1/namespaces/default/endpoints/kubernetes").await {
                 Ok(reply) => Ok(endpoints(&reply.body)),
-                Err(Error { kind: Kind::Status(403 | 404), .. }) => Ok(BTreeSet::new()),
+                Err(Error { kind: Kind::Status(403 | 404), .. }) => Ok(Vec::new()),
                 Err(error) => Err(error.into()),
             }
         })
@@ -295,18 +295,18 @@ pub(crate) fn host_of(server: &str) -> (String, u16) {
     (host, url.and_then(|url| url.port_or_known_default()).unwrap_or(HTTPS))
 }
 
-/// Addresses and ports in an Endpoints object (core/v1): of each subset every address with every port.
-fn endpoints(object: &Value) -> BTreeSet<SocketAddr> {
+/// Ports in an Endpoints object (core/v1), each with the addresses of its subset.
+fn endpoints(object: &Value) -> Vec<(u16, BTreeSet<IpAddr>)> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let mut all = BTreeSet::new();
+    let mut all = Vec::new();
     for subset in list(&object["subsets"]) {
         let addresses = list(&subset["addresses"]);
-        let addresses = || addresses.iter().filter_map(|a| a["ip"].as_str()?.parse::<IpAddr>().ok());
+        let addresses: BTreeSet<IpAddr> = addresses.iter().filter_map(|a| a["ip"].as_str()?.parse().ok()).collect();
         let ports = list(&subset["ports"]);
-        for port in ports.iter().filter_map(|p| u16::try_from(p["port"].as_u64()?).ok()) {
-            all.extend(addresses().map(|address| SocketAddr::new(address, port)));
-        }
+        let ports = ports.iter().filter_map(|p| u16::try_from(p["port"].as_u64()?).ok());
+        all.extend(ports.map(|port| (port, addresses.clone())));
     }
+    all.retain(|(_, addresses)| !addresses.is_empty());
     all
 }
 
@@ -362,8 +362,8 @@ mod tests {
             {"addresses": [{"ip": "10.0.0.2"}], "ports": [{"port": 443}]},
             {"notReadyAddresses": [{"ip": "10.0.0.9"}], "ports": [{"port": 6443}]},
         ]});
-        let found: Vec<String> = endpoints(&object).iter().map(ToString::to_string).collect();
-        assert_eq!(found, ["10.0.0.1:6443", "10.0.0.2:443", "[fd00::1]:6443"]);
+        let set = |all: &[&str]| all.iter().map(|a| a.parse().unwrap()).collect::<BTreeSet<IpAddr>>();
+        assert_eq!(endpoints(&object), [(6443, set(&["10.0.0.1", "fd00::1"])), (443, set(&["10.0.0.2"]))]);
         assert!(endpoints(&json!({})).is_empty());
         assert_eq!(host_of("https://[fd00::1]:6443"), ("fd00::1".to_owned(), 6443));
         assert_eq!(host_of("https://api.example/k8s"), ("api.example".to_owned(), 443));

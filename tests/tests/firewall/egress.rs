@@ -4,7 +4,7 @@
 use super::fixture::{Fixture, seed, seed_of};
 use super::nodeports::NFTABLES;
 use super::{device, outside, pod};
-use firstboot::firewall::peers::{ClusterPeers, Found};
+use firstboot::firewall::peers::{ClusterPeers, Named};
 use firstboot::firewall::render::rules;
 use firstboot::harden::overrides::SeedOverrides;
 use firstboot::host::Host;
@@ -86,7 +86,7 @@ fn s10_dns_opens_no_way_out_and_not_kubelet() {
     let (kept, mut known) = (SeedOverrides::of(&seed), ClusterPeers::from_seed(&seed, ClusterPeers::default()));
     let of = |all: &[&str]| {
         let all: BTreeSet<IpAddr> = all.iter().map(|a| a.parse().unwrap()).collect();
-        Found::from([(("api.example".to_owned(), 6443), all)])
+        [Named { name: "api.example".into(), port: 6443, addresses: all }]
     };
     let kubelet = ["tcp 192.168.77.10 192.168.77.1 10250", "tcp 192.168.77.2 192.168.77.1 10250"];
     let [silent, _] = kubelet.map(|way| format!("{way}: silence"));

@@ -12,6 +12,7 @@ mod nodeports;
 mod routing;
 mod start;
 
+use firstboot::firewall::peers::Named;
 use firstboot::firewall::render::rules;
 use fixture::Fixture;
 
@@ -88,12 +89,9 @@ fn kubelet_answers_api_servers_and_hosts_of_the_seed() {
     let other_v6 = "tcp fd00:77::2 fd00:77::1 10250: silence";
     outside(&fixture, &[api, api_v6, other, other_v6, "udp 192.168.77.10 192.168.77.1 10250: silence"]);
     // The cluster says that the other is an API server as well.
-    known.set_joined(
-        "192.168.77.10",
-        6443,
-        ["192.168.77.2:6443", "[fd00:77::2]:6443"].map(|a| a.parse().unwrap()).into(),
-        Vec::new(),
-    );
+    let addresses = ["192.168.77.2", "fd00:77::2"].map(|a| a.parse().unwrap()).into();
+    let endpoints = vec![Named { name: "kubernetes".into(), port: 6443, addresses }];
+    known.set_joined("192.168.77.10", 6443, endpoints, Vec::new());
     fixture.load(&rules(&kept, &known));
     let [now, now_v6] = [other, other_v6].map(|l| l.replace("silence", "10250"));
     outside(&fixture, &[api, api_v6, &now, &now_v6]);

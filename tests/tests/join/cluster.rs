@@ -78,8 +78,10 @@ pub fn joins_with_ten_requests_and_resumes(plane: &ControlPlane) {
     assert_eq!(node.cni_pod().unwrap(), None);
     // Who the packet filter lets reach kubelet: a node may read it.
     let known = plane.get(&["endpoints", "kubernetes"]).unwrap();
-    let found: Vec<String> = node.endpoints().unwrap().iter().map(ToString::to_string).collect();
-    assert_eq!(found, [known["subsets"][0]["addresses"][0]["ip"].as_str().unwrap()]);
+    let subset = &known["subsets"][0];
+    let address = subset["addresses"][0]["ip"].as_str().unwrap().parse().unwrap();
+    let port = u16::try_from(subset["ports"][0]["port"].as_u64().unwrap()).unwrap();
+    assert_eq!(node.endpoints().unwrap(), [(port, [address].into())]);
 }
 
 pub fn kubelet_newer_than_the_cluster(plane: &ControlPlane) {
