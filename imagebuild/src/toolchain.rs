@@ -171,7 +171,9 @@ pub fn command(route: &Route, triple: &str) -> Result<Command> {
             .env("CARGO", &rust.cargo)
             // Debian ships no musl start files with the compiler; zig brings its own.
             .env(flags, format!("{} -Clink-self-contained=no", TABLES_OFF.0))
-            .arg("-Zbuild-std=std,panic_abort");
+            .arg("-Zbuild-std=std,panic_abort")
+            // Without backtraces: a stripped program has no names to show in them. The place of a panic stays.
+            .arg("-Zbuild-std-features=default,optimize_for_size");
     }
     Ok(command)
 }
