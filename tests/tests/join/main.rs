@@ -103,9 +103,24 @@ fn text(panic: &(dyn std::any::Any + Send)) -> &str {
     owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked")
 }
 
-fn main() -> ExitCode {
+/// The arguments, and the names of the tests to run: with `--exact` there may be several, as for every other test
+/// program, of which libtest-mimic takes one.
+fn arguments(words: Vec<String>) -> (Arguments, Option<Vec<String>>) {
+    let (mut flags, mut names): (Vec<String>, Vec<String>) = words.into_iter().partition(|word| word.starts_with("--"));
+    let exact = flags.iter().any(|flag| flag == "--exact");
+    match exact {
+        true => flags.retain(|flag| flag != "--exact"),
+        // With a flag's value among them, the order counts.
+        false => (flags, names) = (std::env::args().skip(1).collect(), Vec::new()),
+    }
+    let program = std::env::args().next().unwrap_or_default();
     // Cases change one cluster and put it back, so one runs after the other.
-    let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
+    let arguments = Arguments { test_threads: Some(1), ..Arguments::from_iter(std::iter::once(program).chain(flags)) };
+    (arguments, exact.then_some(names))
+}
+
+fn main() -> ExitCode {
+    let (arguments, chosen) = arguments(std::env::args().skip(1).collect());
     let mut trials: Vec<Trial> = CASES.iter().map(|(name, case)| trial(name, *case)).collect();
     // Before the cases without automatic approval: each takes a second or two.
     let form = |form: &'static forms::Form| {
@@ -123,5 +138,8 @@ fn main() -> ExitCode {
         // The full product of what "power cut and fault at every effect of the whole way" takes one of: 20 minutes or more.
         trial("every effect in every way", cuts::every_effect_in_every_way).with_ignored_flag(true),
     ]);
+    if let Some(names) = &chosen {
+        trials.retain(|trial| names.iter().any(|name| name == trial.name()));
+    }
     libtest_mimic::run(&arguments, trials).exit_code()
 }
