@@ -213,7 +213,7 @@ pub struct Identity {
     pub content: Vec<String>,
 }
 
-/// Reads the identity of the image in an archive that [`write`] made.
+/// Reads the identity of the image in an archive that [`write()`] made.
 pub fn identity(archive: &Path) -> Result<Identity> {
     let read = || -> Result<Identity> {
         let open = || std::fs::File::open(archive).map(tar::Archive::new);

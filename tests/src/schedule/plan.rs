@@ -21,8 +21,8 @@ const APART: [&str; 1] = ["happy"];
 const BESIDE: [(&str, &str); 1] = [("join", "as kubeadm: ")];
 /// Programs whose long tests boot nothing.
 const LONG_NATIVE: [&str; 2] = ["join", "kubelet"];
-/// Programs that only root can run: they configure this machine's systemd-networkd in a namespace.
-const AS_ROOT: &str = "firstboot lib";
+/// Tests of a program that only root can run: they configure this machine's systemd-networkd in a namespace.
+const AS_ROOT: (&str, &str) = ("firstboot lib", "::real_tests::");
 
 /// Which tests are to run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -202,12 +202,13 @@ pub fn jobs(choice: &Choice, programs: &[Program], times: &Times, root: bool) ->
 }
 
 fn of_program(choice: &Choice, program: &Program, tests: Tests, times: &Times, root: bool) -> Vec<Job> {
-    if choice.fast && program.boots(choice.long) || choice.long && !program.end_to_end {
+    if choice.fast && program.boots(choice.long) {
         return Vec::new();
     }
     let named = |test: &String| {
         choice.only.as_ref().is_none_or(|words| full_name(program, test).contains(words))
             && (!choice.attacks || is_attack(test))
+            && (!choice.long || !needs_root(program, test))
     };
     let all = match (choice.attacks, choice.long) {
         (true, _) => [&tests.ordinary[..], &tests.ignored[..]].concat(),
@@ -240,11 +241,16 @@ fn of_program(choice: &Choice, program: &Program, tests: Tests, times: &Times, r
             jobs.push(program.job(program.name.clone(), which, ignored, times));
         }
     }
-    let as_root: Vec<String> = tests.ignored.into_iter().filter(named).collect();
-    if program.name == AS_ROOT && !choice.long && !choice.attacks && root && !as_root.is_empty() {
+    let as_root: Vec<String> =
+        tests.ignored.into_iter().filter(|test| named(test) && needs_root(program, test)).collect();
+    if !choice.long && !choice.attacks && root && !as_root.is_empty() {
         jobs.push(program.job("systemd-networkd".to_owned(), Which::These(as_root), Ignored::Only, times));
     }
     jobs
+}
+
+fn needs_root(program: &Program, test: &str) -> bool {
+    program.name == AS_ROOT.0 && test.contains(AS_ROOT.1)
 }
 
 /// Whether a test tries what an attacker would: its name begins with the number that docs/threat-model.md has for it, as
@@ -407,8 +413,14 @@ mod tests {
     #[test]
     fn what_needs_root_runs_as_root() {
         let lib = program(&message("path+file:///clone/firstboot#0.1.0", "lib", "firstboot")).unwrap();
-        let tests = Tests { ordinary: vec!["a".into()], ignored: vec!["networkd".into()] };
+        let ignored = vec!["m::real_tests::networkd".into(), "m::tests::every_way".into()];
+        let tests = Tests { ordinary: vec!["a".into()], ignored };
         assert_eq!(names(&Choice::default(), &lib, &tests, true), ["firstboot lib", "systemd-networkd"]);
         assert_eq!(names(&Choice::default(), &lib, &tests, false), ["firstboot lib"]);
+        let as_root = of_program(&Choice::default(), &lib, tests.clone(), &Times::default(), true).remove(1);
+        assert_eq!(as_root.args, ["--ignored", "--exact", "m::real_tests::networkd"]);
+        // What takes long without being root is for `make test-long`.
+        let long = Choice { long: true, ..Choice::default() };
+        assert_eq!(names(&long, &lib, &tests, true), ["firstboot lib m::tests::every_way"]);
     }
 }
