@@ -23,19 +23,19 @@ use crate::node::proxy_env;
 use crate::proxy::Via;
 use anyhow::Result;
 use ipnet::IpNet;
+use std::net::IpAddr;
 
 /// Resolves the seed's names before the join connects to any of them. Only an egress list would refuse that.
 ///
 /// # Errors
 /// When the peers cannot be stored or the filter cannot be applied.
 pub(crate) fn resolve_seed_names(host: &Host, via: &Via) -> Result<()> {
-    if ClusterPeers::read(host)?.egress.is_none() {
-        return Ok(());
-    }
-    let found = look_up(&ClusterPeers::read(host)?, via);
     update(host, |peers| {
-        peers.set_unproven(&found);
-        peers.resolve_services(&addresses);
+        if peers.egress.is_some() {
+            let found = look_up(peers, via);
+            peers.set_unproven(&found);
+            peers.resolve_services(&addresses);
+        }
     })
 }
 
@@ -51,11 +51,11 @@ pub(crate) fn from_cluster(host: &Host, client: &NodeClient) -> Result<()> {
     let name = |(port, addresses)| Named { name: "kubernetes".to_owned(), port, addresses };
     let endpoints = endpoints.into_iter().map(name).collect();
     let (server, port) = client.server_host();
-    let networks = if ClusterPeers::read(host)?.egress.is_some() { networks(host) } else { Vec::new() };
     let node_ports = host.journal().fact(Fact::NodePorts).and_then(PortRange::parse);
     let via = proxy_env::kept(host)?;
     let mut found = Vec::new();
     update(host, |peers| {
+        let networks = if peers.egress.is_some() { networks(host) } else { Vec::new() };
         peers.set_joined(&server, port, endpoints, networks);
         peers.node_ports = node_ports.unwrap_or_default();
         peers.resolve_services(&addresses);
@@ -74,8 +74,20 @@ fn prove(found: &[Named], ca: &str) -> Vec<Named> {
     let mut proven = found.to_vec();
     for server in &mut proven {
         let (name, port) = (&server.name, server.port);
-        let good = server.addresses.iter().filter(|address| is_apiserver(name, port, **address, ca));
-        server.addresses = good.copied().collect();
+        // All at once: DNS may name addresses that never answer, and each of them takes its time.
+        server.addresses = std::thread::scope(|scope| {
+            let one = |at: &IpAddr| {
+                (
+                    *at,
+                    scope.spawn({
+                        let at = *at;
+                        move || is_apiserver(name, port, at, ca)
+                    }),
+                )
+            };
+            let tries: Vec<_> = server.addresses.iter().map(one).collect();
+            tries.into_iter().filter_map(|(at, tried)| tried.join().unwrap_or(false).then_some(at)).collect()
+        });
     }
     proven
 }
@@ -104,15 +116,20 @@ fn networks(host: &Host) -> Vec<IpNet> {
 }
 
 fn update(host: &Host, change: impl FnOnce(&mut ClusterPeers)) -> Result<()> {
-    let mut peers = ClusterPeers::read(host)?;
-    let before = peers.clone();
+    let before = ClusterPeers::read(host)?;
+    let kept = SeedOverrides::read(host);
+    let mut peers = ClusterPeers::known(host);
+    // The list is the seed's, where that is known; else its second copy stays, or a closed one in its place.
+    if let Ok(kept) = &kept {
+        peers.egress.clone_from(&kept.harden.egress);
+    }
     change(&mut peers);
     match peers == before {
         true => Ok(()),
         false => {
             peers.store(host)?;
             // Where the seed's exceptions are lost, the API servers are known all the same.
-            let applied = if SeedOverrides::read(host).is_ok() { apply(host) } else { guard(host) };
+            let applied = if kept.is_ok() { apply(host) } else { guard(host) };
             // What is stored is in force, so that the next try applies what this one could not.
             if applied.is_err() {
                 before.store(host)?;
@@ -126,9 +143,12 @@ fn update(host: &Host, change: impl FnOnce(&mut ClusterPeers)) -> Result<()> {
 mod tests {
     use super::*;
     use crate::host::fake::Fake;
+    use crate::host::kept::{OVERRIDES, copy_path};
     use crate::kube::wire_tests::{Ca, ok_json, serve_on};
+    use crate::seed::Harden;
+    use std::cell::RefCell;
     use std::collections::BTreeSet;
-    use std::net::IpAddr;
+    use std::rc::Rc;
 
     #[test]
     fn what_nft_refuses_is_tried_again() {
@@ -165,6 +185,35 @@ mod tests {
         assert_eq!(discover("10.0.0.2"), ["nft -f -"]);
         assert!(discover("10.0.0.2").is_empty());
         assert_eq!(discover("10.0.0.3"), ["nft -f -"]);
+    }
+
+    /// A worn card: what the cluster is known by is lost, and the seed's exceptions as well or not.
+    #[test]
+    fn s10_a_refresh_does_not_lift_a_lost_egress_list() {
+        for overrides_lost in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let fed = Rc::new(RefCell::new(String::new()));
+            let to = fed.clone();
+            let fake = Fake::new().0.feeding(move |_, input| {
+                to.borrow_mut().clear();
+                Ok(input.read_to_string(&mut to.borrow_mut()).map(drop)?)
+            });
+            let host = Host::open(dir.path(), Box::new(fake)).unwrap();
+            let egress: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
+            let harden = Harden { egress: Some(egress.clone()), ..Harden::default() };
+            let kept = SeedOverrides { harden, ..SeedOverrides::default() };
+            host.keep(OVERRIDES, &kept.bytes().unwrap()).unwrap();
+            if overrides_lost {
+                for path in [OVERRIDES.path.to_owned(), copy_path(OVERRIDES.path)] {
+                    host.remove(&path).unwrap();
+                }
+            }
+            update(&host, |peers| peers.set_joined("10.0.0.1", 6443, Vec::new(), Vec::new())).unwrap();
+            let want = if overrides_lost { Vec::new() } else { egress };
+            assert_eq!(ClusterPeers::kept(&host).unwrap().egress, Some(want));
+            let output = fed.borrow().split("chain output {").nth(1).map(|t| t.lines().nth(1).unwrap().to_owned());
+            assert_eq!(output.unwrap().trim(), "type filter hook output priority filter; policy drop;");
+        }
     }
 
     /// DNS gives four addresses for the API server: one is the cluster's, the others the attacker's, who answers for DNS.

@@ -38,6 +38,7 @@ pub(crate) fn is_current(host: &Host, seed: &Seed) -> Result<bool> {
 
 /// Stores the peers that a seed names and applies the filter, together with the kept overrides of `[harden]` and
 /// `[access]`.
+#[cfg(feature = "device")]
 pub(crate) fn store_and_apply(host: &Host, seed: &Seed) -> Result<()> {
     ClusterPeers::from_seed(seed, ClusterPeers::read(host)?).store(host)?;
     apply(host)
@@ -47,8 +48,9 @@ pub(crate) fn store_and_apply(host: &Host, seed: &Seed) -> Result<()> {
 ///
 /// # Errors
 /// When the stored files cannot be read, or nft rejects the rules; the table is then unchanged.
+#[cfg(feature = "device")]
 pub fn apply(host: &Host) -> Result<()> {
-    load(host, &render::rules(&SeedOverrides::read(host)?, &ClusterPeers::read(host)?))
+    load(host, &render::rules(&SeedOverrides::read(host)?, &ClusterPeers::known(host)))
 }
 
 /// What the guard does at every boot. When the seed's exceptions cannot be applied, a closed filter is loaded instead:
@@ -77,7 +79,7 @@ pub(crate) fn guard(host: &Host) -> Result<()> {
 /// the API server.
 #[cfg(feature = "device")]
 fn closed(host: &Host) -> (SeedOverrides, ClusterPeers) {
-    let peers = ClusterPeers::kept(host).unwrap_or_else(|| ClusterPeers::by_kubelet_conf(host));
+    let peers = ClusterPeers::known(host);
     let harden = Harden { egress: peers.egress.clone(), ..Harden::default() };
     (SeedOverrides { harden, ..SeedOverrides::default() }, peers)
 }

@@ -144,10 +144,16 @@ impl ClusterPeers {
         serde_json::from_slice(&host.read_kept(FIREWALL.path).bytes?).ok()
     }
 
+    /// The stored peers, or what is left to know where they are lost.
+    #[cfg(feature = "device")]
+    pub(super) fn known(host: &Host) -> Self {
+        Self::kept(host).unwrap_or_else(|| Self::by_kubelet_conf(host))
+    }
+
     /// What is left to know where the stored peers are lost: the API server that kubelet talks to, if it is an address, and
     /// that there may have been an egress list.
     #[cfg(feature = "device")]
-    pub(super) fn by_kubelet_conf(host: &Host) -> Self {
+    fn by_kubelet_conf(host: &Host) -> Self {
         let mut peers = ClusterPeers { egress: Some(Vec::new()), ..ClusterPeers::default() };
         if let Ok((server, _)) = crate::node::client::cluster(host) {
             let (server, port) = crate::kube::node::host_of(&server);
@@ -200,7 +206,7 @@ impl ClusterPeers {
         let mut all: Vec<Named> = Vec::new();
         for server in self.seed.iter().chain(&self.joined).filter(|n| n.is_name()) {
             if !all.iter().any(|n| n.is(server)) {
-                all.push(Named { name: server.name.clone(), port: server.port, addresses: BTreeSet::new() });
+                all.push(Named::new(&server.name, server.port, &[]));
             }
         }
         all
@@ -261,13 +267,12 @@ pub fn servers(found: BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
     found.into_iter().map(|a| a.to_canonical()).filter(|a| is_server(*a)).take(MOST_ADDRESSES).collect()
 }
 
-/// Whether a server of another machine can be there: DNS must not open this node's own services, or a whole link.
+/// Whether a server of another machine can be there, at an address in its canonical form: DNS must not open this node's own services, or a whole link.
 fn is_server(address: IpAddr) -> bool {
-    let link_local = match address.to_canonical() {
+    let link_local = match address {
         IpAddr::V4(a) => a.is_link_local() || a.is_broadcast(),
         IpAddr::V6(a) => a.is_unicast_link_local(),
     };
-    let address = address.to_canonical();
     !(link_local || address.is_loopback() || address.is_unspecified() || address.is_multicast())
 }
 
@@ -278,10 +283,8 @@ fn services(seed: &Seed, before: &[Service]) -> Vec<Service> {
         all.extend([Protocol::Udp, Protocol::Tcp].map(|p| (dns.to_string(), p, DNS)));
     }
     all.extend(seed.time.servers.iter().map(|s| (s.clone(), Protocol::Udp, NTP)));
-    if let Some((host, port)) = seed.network.via.proxy.as_ref().and_then(|p| p.host().rsplit_once(':')) {
-        let host = host.trim_matches(['[', ']']).to_owned();
-        all.extend(port.parse().ok().map(|port| (host, Protocol::Tcp, port)));
-    }
+    let proxy = seed.network.via.proxy.as_ref().map(|proxy| proxy.address());
+    all.extend(proxy.map(|(host, port)| (host.to_owned(), Protocol::Tcp, port)));
     let service = |(name, protocol, port): (String, Protocol, u16)| {
         let kept = || before.iter().find(|s| s.name == name).map(|s| s.addresses.clone()).unwrap_or_default();
         let addresses = literal(&name).map_or_else(kept, |address| BTreeSet::from([address]));
