@@ -145,8 +145,9 @@ fn open(host: &Host, access: &Access, user: &str) -> Result<()> {
 
 fn close(host: &Host) -> Result<()> {
     if host.read_link(ENABLED.0)?.is_some() {
-        host.remove(ENABLED.0)?;
+        // In this order: a stop that fails is tried again as long as the link is there.
         host.run(&["systemctl", "stop", UNIT])?;
+        host.remove(ENABLED.0)?;
     }
     host.keep_or_remove(CONFIG, None)?;
     for name in host.list(sshd::KEYS_DIR)? {
