@@ -244,10 +244,12 @@ mod tests {
     /// A container image by its tag is whatever its registry says today.
     #[test]
     fn s14_no_route_builds_in_a_container_image() {
-        let sources = [include_str!("toolchain.rs"), include_str!("device.rs"), include_str!("setup.rs")].concat();
-        let code = sources.split("#[cfg(test)]").next().unwrap();
-        for word in ["docker", "podman", "Command::new(\"cross\")"] {
-            assert!(!code.contains(word), "{word}");
+        for source in [include_str!("toolchain.rs"), include_str!("device.rs"), include_str!("setup.rs")] {
+            // Debian's registry, which tests pull from, builds nothing.
+            let code = source.split("#[cfg(test)]").next().unwrap().replace("docker-registry", "");
+            for word in ["docker", "podman", "Command::new(\"cross\")"] {
+                assert!(!code.contains(word), "{word}");
+            }
         }
         assert!(!repo::root().unwrap().join("Cross.toml").exists());
     }

@@ -208,7 +208,7 @@ fn of_program(choice: &Choice, program: &Program, tests: Tests, times: &Times, r
     let named = |test: &String| {
         choice.only.as_ref().is_none_or(|words| full_name(program, test).contains(words))
             && (!choice.attacks || is_attack(test))
-            && (!choice.long || !needs_root(program, test))
+            && (!needs_root(program, test) || root && !choice.long)
     };
     let all = match (choice.attacks, choice.long) {
         (true, _) => [&tests.ordinary[..], &tests.ignored[..]].concat(),
@@ -389,6 +389,11 @@ mod tests {
             (job.kind, &job.args[..]),
             (Kind::Guest, &["--test-threads=1", "--exact", "s01_a"].map(OsString::from)[..])
         );
+        // What needs root is left out without it, as in `make test`.
+        let lib = program(&message("path+file:///clone/firstboot#0.1.0", "lib", "firstboot")).unwrap();
+        let by_root = Tests { ordinary: vec![], ignored: vec!["m::real_tests::s21_x".into()] };
+        assert_eq!(names(&attacks, &lib, &by_root, false), [""; 0]);
+        assert_eq!(names(&attacks, &lib, &by_root, true), ["firstboot lib"]);
         let none = Tests { ordinary: vec!["denied".into()], ignored: vec![] };
         assert_eq!(names(&attacks, &end_to_end("join"), &none, true), [""; 0]);
     }
