@@ -93,7 +93,8 @@ pub fn command() -> Result<Command> {
 
 /// Whether Go, or a C compiler that it calls, reads a variable of this name.
 fn is_gos(name: &str) -> bool {
-    ["GO", "CGO_"].iter().any(|start| name.starts_with(start))
+    // GOOGLE_… is for a helper that GOAUTH names.
+    ["GO", "CGO_"].iter().any(|start| name.starts_with(start)) && !name.starts_with("GOOGLE_")
         || ["CC", "CXX", "FC", "AR", "PKG_CONFIG"].contains(&name)
 }
 

@@ -131,11 +131,12 @@ pub fn assemble(parts: &Parts) -> Result<Image> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("read the clock")?.as_secs();
     let fixed = fixed_build_time(std::env::var_os(BUILD_TIME_ENV).as_deref(), now)?;
     let target = &parts.target;
+    // Before the packages are chosen: another build may renew the lists meanwhile.
+    let lists = Debian::open(target.arch)?.lists()?;
     let rootfs = step("root file system", || rootfs::ensure(target))?;
     let initrd = step("initrd", || initrd::ensure(target, &rootfs))?;
     let loader = loader(target)?;
     let units = repo::root()?.join("firstboot/units");
-    let lists = Debian::open(target.arch)?.lists()?;
     let packages = manifest::Packages::new(&rootfs, &lists);
     let key = key(parts, &packages, &initrd, &loader, &units, fixed)?;
     let image =
