@@ -31,7 +31,7 @@ test-long: build-tools ## run the tests that take too long for every change (ONL
 	@$(imagebuild) setup --for test
 	@cargo run --quiet --locked --package e2e --bin run-tests -- --long $(if $(ONLY),--only "$(ONLY)")
 
-attack: build-tools ## run the tests that try what attackers would, as docs/threat-model.md names them (ONLY="s01")
+attack: build-tools ## run the numbered tests of docs/threat-model.md, which try what attackers would (ONLY="s01")
 	@$(imagebuild) setup --for test
 	@cargo run --quiet --locked --package e2e --bin run-tests -- --attacks $(if $(ONLY),--only "$(ONLY)")
 

@@ -98,6 +98,12 @@ impl Proxy {
         self.tls
     }
 
+    /// Host, an IPv6 address without brackets, and port.
+    pub fn address(&self) -> (&str, u16) {
+        let (host, port) = self.host.rsplit_once(':').unwrap_or_default();
+        (host.trim_matches(['[', ']']), port.parse().unwrap_or_default())
+    }
+
     /// `host:port`, for messages.
     pub fn host(&self) -> &str {
         &self.host

@@ -21,8 +21,15 @@ pub fn dir() -> Result<PathBuf> {
 /// # Errors
 /// When the lock cannot be made.
 pub fn lock(dir: &Path) -> Result<std::fs::File> {
-    let path = dir.with_extension("lock");
-    let lock = std::fs::File::create(&path).with_context(|| format!("create {}", path.display()))?;
+    lock_file(&dir.with_extension("lock"))
+}
+
+/// The same for a lock with a path of its own.
+///
+/// # Errors
+/// When the lock cannot be made.
+pub fn lock_file(path: &Path) -> Result<std::fs::File> {
+    let lock = std::fs::File::create(path).with_context(|| format!("create {}", path.display()))?;
     lock.lock().with_context(|| format!("lock {}", path.display()))?;
     Ok(lock)
 }

@@ -241,10 +241,7 @@ impl Debian {
     /// Held while apt runs: two builds share one cache.
     fn lock(&self) -> Result<File> {
         fs::create_dir_all(&self.root).with_context(|| format!("create {}", self.root.display()))?;
-        let path = self.root.join("lock");
-        let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
-        file.lock().with_context(|| format!("lock {}", path.display()))?;
-        Ok(file)
+        cache::lock_file(&self.root.join("lock"))
     }
 }
 

@@ -26,7 +26,7 @@ pub struct Limit {
 
 impl Limit {
     /// For JSON: containerd's limit for a manifest.
-    pub const JSON: Limit = Limit { bytes: 4 << 20, time: Duration::from_secs(120) };
+    pub const JSON: Limit = Limit { bytes: crate::oci::MAX_JSON, time: Duration::from_secs(120) };
     /// For a program or a tool chain.
     pub const FILE: Limit = Limit { bytes: 2 << 30, time: Duration::from_secs(3600) };
 

@@ -21,7 +21,7 @@ const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// No index, manifest or config of an image is larger: containerd's own limit for a manifest (core/remotes/docker).
-const MAX_JSON: u64 = 4 << 20;
+pub const MAX_JSON: u64 = 4 << 20;
 
 /// Linux capability CAP_NET_BIND_SERVICE, permitted and effective, as the kernel keeps it in the extended attribute
 /// `security.capability` (struct vfs_cap_data, revision 2): magic with the effective bit, then permitted and

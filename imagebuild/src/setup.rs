@@ -104,7 +104,6 @@ pub fn install(goal: Goal) -> Result<()> {
         sshd()?;
         wpa_supplicant()?;
     }
-    routes()?;
     toolchain::zig().map(drop)
 }
 
@@ -202,10 +201,6 @@ fn here(file: &str) -> bool {
         true => Path::new(file).exists(),
         false => cmd::found(file) || admin.iter().any(|d| Path::new(d).join(file).exists()),
     }
-}
-
-fn routes() -> Result<Vec<toolchain::Route>> {
-    Arch::ALL.iter().map(|arch| toolchain::route(arch.musl())).collect()
 }
 
 fn python_makes_environments() -> bool {

@@ -4,11 +4,13 @@
 //! Pure. One transaction replaces the whole table (nft(8)), so that there is no moment without a filter and no foreign
 //! table is touched. Reason of each rule: docs/hardening.md, Firewall. ICMPv6 follows RFC 4890 for hosts.
 
-use super::peers::{ClusterPeers, Named, PortRange};
+use super::peers::{ClusterPeers, Named, PortRange, Service};
 use crate::harden::overrides::SeedOverrides;
 use crate::seed::OpenPort;
 use ipnet::IpNet;
+use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::net::IpAddr;
 
 /// Name of the table, of family inet.
 pub const TABLE: &str = "firstboot";
@@ -214,14 +216,17 @@ fn apiservers(peers: &ClusterPeers) -> String {
 
 /// Two sets of addresses with the port of each, one for each address family.
 fn sockets(name: &str, all: &mut dyn Iterator<Item = &Named>) -> String {
-    let all = all.flat_map(|n| n.addresses.iter().map(move |a| (a.to_canonical(), n.port)));
-    let all: Vec<(bool, String)> = all.map(|(a, port)| (a.is_ipv4(), format!("{a} . {port}"))).collect();
+    let one = |n: &Named| n.addresses.iter().map(|a| (a.to_canonical(), n.port.to_string())).collect::<Vec<_>>();
+    tuples(name, "inet_service", &all.flat_map(one).collect::<Vec<_>>())
+}
+
+/// Two sets of addresses with what follows each, one for each address family. `kind`: nft's type of what follows.
+fn tuples(name: &str, kind: &str, all: &[(IpAddr, String)]) -> String {
     families(|v4, family| {
-        let mut own: Vec<String> = all.iter().filter(|(is_v4, _)| *is_v4 == v4).map(|(_, text)| text.clone()).collect();
-        own.sort_unstable();
-        own.dedup();
+        let own = all.iter().filter(|(a, _)| a.is_ipv4() == v4).map(|(a, rest)| format!("{a} . {rest}"));
+        let own: BTreeSet<String> = own.collect();
         let elements = elements(own.into_iter());
-        format!("  set {name}_v{family} {{\n    type ipv{family}_addr . inet_service\n{elements}  }}\n")
+        format!("  set {name}_v{family} {{\n    type ipv{family}_addr . {kind}\n{elements}  }}\n")
     })
 }
 
@@ -258,15 +263,9 @@ fn elements(all: impl Iterator<Item = String>) -> String {
 
 /// Servers outside the cluster that an egress list leaves open: address, protocol and port.
 fn services(peers: &ClusterPeers) -> String {
-    families(|v4, family| {
-        let all = peers.services.iter().flat_map(|s| s.addresses.iter().map(move |a| (a, s)));
-        let own = all.filter(|(a, _)| a.is_ipv4() == v4);
-        let mut shown: Vec<String> = own.map(|(a, s)| format!("{a} . {} . {}", s.protocol, s.port)).collect();
-        shown.sort_unstable();
-        shown.dedup();
-        let elements = elements(shown.into_iter());
-        format!("  set services_v{family} {{\n    type ipv{family}_addr . inet_proto . inet_service\n{elements}  }}\n")
-    })
+    let one =
+        |s: &Service| s.addresses.iter().map(|a| (*a, format!("{} . {}", s.protocol, s.port))).collect::<Vec<_>>();
+    tuples("services", "inet_proto . inet_service", &peers.services.iter().flat_map(one).collect::<Vec<_>>())
 }
 
 fn opened(open: &OpenPort) -> String {

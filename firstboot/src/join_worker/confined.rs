@@ -49,10 +49,7 @@ pub fn run() -> Result<(), Fault> {
 
 /// Ports of the seed's API servers, or of the proxy that leads there.
 fn ports(input: &JoinInput) -> Vec<u16> {
-    let port = |at: &Endpoint| match input.via.proxy_for(&at.host, at.port) {
-        Some(proxy) => proxy.host().rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(at.port),
-        None => at.port,
-    };
+    let port = |at: &Endpoint| input.via.proxy_for(&at.host, at.port).map_or(at.port, |proxy| proxy.address().1);
     input.cluster.apiserver.iter().map(port).collect()
 }
 

@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 
 use super::config::Networking;
 use super::error::Error;
@@ -35,7 +35,7 @@ pub fn check(net: &IpNet) -> Result<(), String> {
     if net.prefix_len() < shortest {
         return Err(format!("its prefix is shorter than /{shortest}"));
     }
-    let meets = |text: &str| text.parse::<IpNet>().is_ok_and(|other| overlap(net, &other));
+    let meets = |text: &str| text.parse::<IpNet>().is_ok_and(|other| net.contains(&other) || other.contains(net));
     match NONE.iter().find(|(text, _)| meets(text)) {
         Some((text, kind)) => Err(format!("it meets {text}, {kind}")),
         None => Ok(()),
@@ -51,14 +51,6 @@ pub fn check_beside(net: &IpNet, servers: &[IpAddr]) -> Result<(), String> {
     match servers.iter().find(|server| net.contains(&server.to_canonical())) {
         Some(server) => Err(format!("the API server {server} is in it")),
         None => Ok(()),
-    }
-}
-
-fn overlap(a: &IpNet, b: &IpNet) -> bool {
-    match (a, b) {
-        (IpNet::V4(a), IpNet::V4(b)) => Ipv4Net::contains(a, b) || Ipv4Net::contains(b, a),
-        (IpNet::V6(a), IpNet::V6(b)) => Ipv6Net::contains(a, b) || Ipv6Net::contains(b, a),
-        _ => false,
     }
 }
 

@@ -4,10 +4,10 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
 use super::csr::Request;
+use super::node::host_of;
 use crate::fault::Fault;
 use crate::proxy::Via;
 use crate::seed::Cluster;
@@ -41,9 +41,9 @@ pub struct JoinInput {
 impl JoinInput {
     /// Addresses of the seed's API servers, and of `server` (`https://host:port[/path]`): those that need no DNS.
     pub fn servers(&self, server: &str) -> Vec<IpAddr> {
-        let host = Url::parse(server).ok().and_then(|url| url.host_str().map(str::to_owned));
-        let all = self.cluster.apiserver.iter().map(|endpoint| endpoint.host.clone()).chain(host);
-        all.filter_map(|host| host.trim_matches(['[', ']']).parse().ok()).collect()
+        let kept = host_of(server).0;
+        let hosts = self.cluster.apiserver.iter().map(|endpoint| endpoint.host.as_str()).chain([kept.as_str()]);
+        hosts.filter_map(|host| host.parse().ok()).collect()
     }
 }
 

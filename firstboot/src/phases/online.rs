@@ -39,10 +39,7 @@ fn goals(seed: &Seed) -> Vec<(String, String)> {
     let mut goals: Vec<(String, String)> = Vec::new();
     for server in &seed.cluster.apiserver {
         let goal = match seed.network.via.proxy_for(&server.host, server.port) {
-            Some(proxy) => {
-                let host = proxy.host().rsplit_once(':').map_or(proxy.host(), |(host, _)| host);
-                (host.trim_matches(['[', ']']).to_owned(), format!("proxy {}", proxy.host()))
-            }
+            Some(proxy) => (proxy.address().0.to_owned(), format!("proxy {}", proxy.host())),
             None => (server.host.clone(), server.to_string()),
         };
         if !goals.contains(&goal) {

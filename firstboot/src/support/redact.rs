@@ -204,16 +204,9 @@ fn without_words(line: &str) -> String {
 
 /// Where one of [`FORMS`] begins in a word: not within other letters and digits, as base64 may have it.
 fn token_at(word: &str) -> Option<usize> {
-    let mut first = None;
-    for (form, least) in FORMS {
-        let mut from = 0;
-        while let Some(at) = word[from..].find(form).map(|at| from + at) {
-            let within = word[..at].ends_with(|c: char| c.is_ascii_alphanumeric());
-            if !within && word.len() - at >= least && first.is_none_or(|first| at < first) {
-                first = Some(at);
-            }
-            from = at + form.len();
-        }
-    }
-    first
+    let alone = |at: usize| !word[..at].ends_with(|c: char| c.is_ascii_alphanumeric());
+    let one = |(form, least): (&str, usize)| {
+        word.match_indices(form).map(|(at, _)| at).find(|at| alone(*at) && word.len() - at >= least)
+    };
+    FORMS.into_iter().filter_map(one).min()
 }

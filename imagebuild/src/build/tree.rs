@@ -36,8 +36,8 @@ const STARTED_LATER: [&str; 10] = [
     "NetworkManager.service.d/10-firstboot.conf",
 ];
 
-/// By what udev starts a unit when a stick appears: name, and directory in the image.
-const STICK_RULES: (&str, &str) = ("90-firstboot-stick.rules", "usr/lib/udev/rules.d");
+/// By what udev starts a unit when a stick appears.
+const STICK_RULES: &str = "90-firstboot-stick.rules";
 
 /// What the image says of itself.
 pub fn info(target: &Target, build_time: u64, key: &str) -> ImageInfo {
@@ -92,9 +92,8 @@ pub fn fill(
         for unit in STARTED_LATER {
             install_unit(units, unit, tree)?;
         }
-        let (rules, directory) = STICK_RULES;
-        fs::create_dir_all(tree.join(directory)).context("create the directory of udev's rules")?;
-        install(&units.join(rules), &tree.join(directory).join(rules), 0o644)?;
+        let rules = fs::read_to_string(units.join(STICK_RULES)).with_context(|| format!("read {STICK_RULES}"))?;
+        rootfs::put(tree, &format!("/usr/lib/udev/rules.d/{STICK_RULES}"), &rules, 0o644)?;
     }
     if let Some(bundle) = &parts.bundle {
         copy_directory(bundle, &tree.join(BUNDLE_DIR.trim_start_matches('/'))).context("copy the bundle")?;

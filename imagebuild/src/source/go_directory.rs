@@ -34,7 +34,7 @@ pub fn fetch(request: &Request, directory: &str, wrapper: Option<&str>, to: &Pat
         }
         None => gomod::go(request, &dir)?,
     };
-    command.args(["build", "-trimpath", "-buildvcs=false", "-ldflags", &ldflags.join(" "), "-o"]).arg(to);
+    command.args(["build", "-trimpath", "-ldflags", &ldflags.join(" "), "-o"]).arg(to);
     match wrapper {
         // Named one by one, Go files belong to the module in whose directory the command runs.
         Some(_) => command.args(files(&dir)?),

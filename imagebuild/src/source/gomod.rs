@@ -107,7 +107,7 @@ pub fn fetch(request: &Request, wrapper: &str, package: &str, to: &Path) -> Resu
         // Go's build identifier depends on where the libraries were unpacked; nothing else does.
         ldflags.extend(["-buildid=", "-linkmode", "external", "-extldflags", "-static"].map(str::to_owned));
     }
-    command.args(["build", "-trimpath", "-buildvcs=false"]);
+    command.args(["build", "-trimpath"]);
     if !module.tags.is_empty() {
         command.arg(format!("-tags={}", module.tags.join(",")));
     }
