@@ -240,11 +240,11 @@ fn what_kubelet_made_and_a_power_cut_tore_is_gone_before_kubelet_starts_again() 
 #[test]
 fn row_4_a_sealed_device_has_nothing_to_do_and_writes_the_verified_time_alone() {
     let device = Device::sealed(2027);
-    // What the first boot learns about the cluster is kept.
-    device.boots(None).0.unwrap();
     let (host, _) = device.on();
     // This stand-in was joined without the phase that writes them.
     host.keep(OVERRIDES, &SeedOverrides::default().bytes().unwrap()).unwrap();
+    // What the first boot learns about the cluster is kept.
+    device.boots(None).0.unwrap();
     let kept = "/var/lib/firstboot/verified-time";
     host.keep(VERIFIED_TIME, format!("{}\n", DATE - 3600).as_bytes()).unwrap();
     let (before, card) = (device.files(), std::fs::read(device.disk.path().join("boot.img")).unwrap());
