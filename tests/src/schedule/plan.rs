@@ -18,7 +18,10 @@ const GUESTS: [&str; 6] = ["bad_seed", "faults", "happy", "hardened", "torn", "t
 const APART: [&str; 1] = ["happy"];
 /// A program, and how the names of those of its tests begin that run as a job of their own, beside the others: each job
 /// has its own control plane, so that neither waits for the other.
-const BESIDE: [(&str, &str); 1] = [("join", "as kubeadm: ")];
+const BESIDE: [(&str, &str); 2] = [("join", "as kubeadm: "), ("join", "power cut and fault at every effect")];
+/// Programs of `tests/tests` that run this many tests at once: each test has networks of its own, and mostly waits for
+/// packets that must not come.
+const AT_ONCE: [(&str, u32); 1] = [("firewall", 4)];
 /// Programs whose long tests boot nothing.
 const LONG_NATIVE: [&str; 2] = ["join", "kubelet"];
 /// Tests of a program that only root can run: they configure this machine's systemd-networkd in a namespace.
@@ -135,8 +138,9 @@ impl Program {
         let kind = if boots { Kind::Guest } else { Kind::Native };
         let mut args: Vec<OsString> = Vec::new();
         args.extend(ignored.flag().map(OsString::from));
-        // Each may run an emulated machine of its own.
-        args.extend(self.end_to_end.then(|| "--test-threads=1".into()));
+        // Each may run an emulated machine or a control plane of its own.
+        let at_once = AT_ONCE.iter().find(|(name, _)| *name == self.name).map_or(1, |(_, tests)| *tests);
+        args.extend(self.end_to_end.then(|| format!("--test-threads={at_once}").into()));
         if let Which::These(tests) = tests {
             args.push("--exact".into());
             args.extend(tests.into_iter().map(OsString::from));
@@ -229,12 +233,13 @@ fn of_program(choice: &Choice, program: &Program, tests: Tests, times: &Times, r
             program.job(full_name(program, &test), which, ignored, times)
         }));
     } else {
-        let prefix = BESIDE.iter().find(|(name, _)| *name == program.name).map(|(_, prefix)| *prefix);
-        let (beside, rest): (Vec<String>, Vec<String>) =
-            these.into_iter().partition(|test| prefix.is_some_and(|prefix| test.starts_with(prefix)));
-        if !beside.is_empty() {
-            let name = full_name(program, prefix.unwrap_or_default().trim_end_matches([':', ' ']));
-            jobs.push(program.job(name, Which::These(beside), ignored, times));
+        let mut rest = these;
+        for (_, prefix) in BESIDE.iter().filter(|(name, _)| *name == program.name) {
+            let beside: Vec<String> = rest.extract_if(.., |test| test.starts_with(prefix)).collect();
+            if !beside.is_empty() {
+                let name = full_name(program, prefix.trim_end_matches([':', ' ']));
+                jobs.push(program.job(name, Which::These(beside), ignored, times));
+            }
         }
         if !rest.is_empty() {
             let which = if rest.len() == all.len() { Which::All } else { Which::These(rest) };
@@ -323,7 +328,8 @@ mod tests {
 
     #[test]
     fn every_program_that_boots_is_in_the_tree() {
-        for name in GUESTS.iter().chain(&APART).chain(&LONG_NATIVE).chain(BESIDE.iter().map(|(name, _)| name)) {
+        let more = BESIDE.iter().map(|(name, _)| name).chain(AT_ONCE.iter().map(|(name, _)| name));
+        for name in GUESTS.iter().chain(&APART).chain(&LONG_NATIVE).chain(more) {
             let there =
                 [format!("tests/{name}.rs"), format!("tests/{name}/main.rs")].iter().any(|p| Path::new(p).exists());
             assert!(there, "{name}");
@@ -348,8 +354,9 @@ mod tests {
     }
 
     #[test]
-    fn tests_of_one_program_run_as_two_jobs() {
-        let ordinary = ["denied", "as kubeadm: JSON", "failed", "as kubeadm: null"].map(str::to_owned).to_vec();
+    fn tests_of_one_program_run_as_several_jobs() {
+        let cuts = "power cut and fault at every effect of the whole way";
+        let ordinary = ["denied", "as kubeadm: JSON", cuts, "failed", "as kubeadm: null"].map(str::to_owned).to_vec();
         let tests = Tests { ordinary, ignored: vec![] };
         let jobs = |only: Option<&str>| {
             let choice = Choice { only: only.map(str::to_owned), ..Choice::default() };
@@ -357,9 +364,25 @@ mod tests {
             jobs.into_iter().map(|job| (job.name, job.args[2..].to_vec())).collect::<Vec<_>>()
         };
         let beside = ("join as kubeadm".to_owned(), vec!["as kubeadm: JSON".into(), "as kubeadm: null".into()]);
-        assert_eq!(jobs(None), [beside, ("join".to_owned(), vec!["denied".into(), "failed".into()])]);
+        let apart = ("join power cut and fault at every effect".to_owned(), vec![cuts.into()]);
+        assert_eq!(jobs(None), [beside, apart, ("join".to_owned(), vec!["denied".into(), "failed".into()])]);
         assert_eq!(jobs(Some("JSON")), [("join as kubeadm".to_owned(), vec!["as kubeadm: JSON".into()])]);
         assert_eq!(jobs(Some("join denied")), [("join".to_owned(), vec!["denied".into()])]);
+    }
+
+    #[test]
+    fn tests_that_share_nothing_run_at_once() {
+        let tests = Tests { ordinary: vec!["a".into()], ignored: vec![] };
+        let threads = |name: &str| {
+            let job =
+                of_program(&Choice::default(), &end_to_end(name), tests.clone(), &Times::default(), false).remove(0);
+            (job.kind, job.args)
+        };
+        assert_eq!(threads("firewall"), (Kind::Native, vec!["--test-threads=4".into()]));
+        assert_eq!(threads("join"), (Kind::Native, vec!["--test-threads=1".into()]));
+        // Guests of one program never run at once.
+        let guests = |name: &&str| AT_ONCE.iter().any(|(other, _)| other == name);
+        assert!(!GUESTS.iter().any(guests));
     }
 
     #[test]
