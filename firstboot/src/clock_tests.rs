@@ -2,7 +2,7 @@
 //! Who may move a joined device's clock, and where to: real TLS servers in this process, certificates made for each
 //! case. The real kube-apiserver is asked in tests/tests/clocks.rs.
 
-use super::{compare, floor, once};
+use super::{compare_with, floor, once};
 use crate::fault::Owner;
 use crate::host::Host;
 use crate::host::fake::{Fake, Recorded};
@@ -180,14 +180,15 @@ fn it_keeps_trying_until_the_link_is_there_and_says_so_once() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let server = Endpoint { host: address.ip().to_string(), port: address.port() };
     let device = joined(&ca, &server, DATE - 3600);
-    let leaf = ca.leaf("127.0.0.1", 2020, 2090);
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            std::thread::sleep(Duration::from_millis(200));
-            serve_on(TcpListener::bind(address).unwrap(), leaf, ok_json("{}"))
-        });
-        compare(&device.host, &device.image).unwrap();
-    });
+    let mut tries = 0;
+    let mut link = || {
+        tries += 1;
+        if tries == 3 {
+            serve_on(TcpListener::bind(address).unwrap(), ca.leaf("127.0.0.1", 2020, 2090), ok_json("{}"));
+        }
+    };
+    compare_with(&device.host, &device.image, &mut link).unwrap();
+    assert_eq!(tries, 3);
     let lines = device.seen.lines.take();
     let want = [
         format!(
