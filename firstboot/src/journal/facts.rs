@@ -62,6 +62,8 @@ pub enum Fact {
     /// Boot in which a seed's reset has ended: the machine restarts before it takes a seed. Written by that reset; read by
     /// the next run.
     RestartDue,
+    /// Letter of a slot that used up its tries; empty where none did. Written at each boot, read by the status.
+    FailedSlot,
     /// A fact that only a later version knows. It is kept as it is.
     #[serde(untagged)]
     Other(String),
@@ -107,6 +109,7 @@ mod tests {
             (Fact::JoinedEvent, "joined-event"),
             (Fact::RuntimeSetAside, "runtime-set-aside"),
             (Fact::ImagesAgain, "images-again"),
+            (Fact::FailedSlot, "failed-slot"),
             (Fact::Damage, "damage"),
             (Fact::DamageReported, "damage-reported"),
             (Fact::Restored, "put-back"),

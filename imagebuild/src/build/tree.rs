@@ -21,7 +21,8 @@ use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Units that every image enables.
-const UNITS: [&str; 3] = ["firstboot-guard.service", "firstboot.service", "firstboot-clock.timer"];
+const UNITS: [&str; 4] =
+    ["firstboot-guard.service", "firstboot.service", "firstboot-confirm.service", "firstboot-clock.timer"];
 /// Units that the image holds and does not enable, and drop-ins for others' units.
 const STARTED_LATER: [&str; 10] = [
     "firstboot-network.socket",
