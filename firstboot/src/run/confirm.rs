@@ -46,7 +46,7 @@ pub fn confirm_with(host: &Host, surroundings: &Surroundings<'_>) -> Result<(), 
     let Some(running) = BootReport::read(host).and_then(|report| Slot::parse(&report.slot)) else { return Ok(()) };
     let Some(mut slots) = (surroundings.slots)().owned_by(Owner::Host)? else { return Ok(()) };
     let other = if running == Slot::A { Slot::B } else { Slot::A };
-    let failed = slots.failed(other).then(|| other.to_string()).unwrap_or_default();
+    let failed = if slots.failed(other) { other.to_string() } else { String::new() };
     host.note(Fact::FailedSlot, &failed).owned_by(Owner::Host)?;
     if slots.trial(running).is_none() {
         return Ok(());
