@@ -54,7 +54,7 @@ pub fn complete(table: &mut Table, geometry: Geometry, slot_mib: u64, id: &mut d
     let entry = &mut table.entries[a].1;
     let grown = entry.first + slot;
     let is_last = behind == up(entry.last + 1);
-    let fits = is_last && grown >= entry.last + 1 && room(up(grown), LEAST_DATA);
+    let fits = is_last && grown > entry.last && room(up(grown), LEAST_DATA);
     if fits {
         entry.last = grown - 1;
     }
