@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Oldest compiler that builds this workspace, as `rust-version` in Cargo.toml says.
-pub const MIN_RUST: (u32, u32) = (1, 90);
+pub const MIN_RUST: (u32, u32) = (1, 91);
 /// What pip installs, every wheel with its digest.
 pub(crate) const WHEELS: &str = include_str!("../tools/requirements.txt");
 
