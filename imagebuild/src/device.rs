@@ -62,7 +62,7 @@ fn build(root: &Path, triple: &str, route: &toolchain::Route, arch: Arch) -> Res
     let target = cache::dir()?.join("device-target");
     // Two clones that build at once would forget each other's work while it is done.
     let _lock = cache::lock(&target)?;
-    forget(&target.join(triple).join("device/.fingerprint"))?;
+    toolchain::forget(&target.join(triple).join("device/.fingerprint"), "firstboot-")?;
     let mut command = toolchain::command(route, triple)?;
     command.current_dir(root);
     command.args(["--locked", "--profile", "device", "--package", "firstboot", "--bin", "firstboot"]);
@@ -70,18 +70,6 @@ fn build(root: &Path, triple: &str, route: &toolchain::Route, arch: Arch) -> Res
     cmd::run(&mut command).with_context(|| format!("build the device binary for {arch}"))?;
     eprintln!("imagebuild: device binary for {arch} built in {:.0} s", start.elapsed().as_secs_f64());
     Ok(target.join(triple).join("device/firstboot"))
-}
-
-/// Makes cargo compile our own package again. Cargo trusts time stamps, and all clones share this directory: the
-/// sources of one clone may be older than what another one built.
-fn forget(fingerprints: &Path) -> Result<()> {
-    let Ok(entries) = std::fs::read_dir(fingerprints) else { return Ok(()) };
-    for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().starts_with("firstboot-") {
-            std::fs::remove_dir_all(entry.path()).with_context(|| format!("remove {}", entry.path().display()))?;
-        }
-    }
-    Ok(())
 }
 
 /// Checks that `file` is a program for `arch`, needs no interpreter and no library, and keeps to the budget.

@@ -21,6 +21,7 @@ pub mod elf;
 pub mod go;
 pub mod http;
 pub mod initrd;
+pub mod loader;
 pub mod lock;
 pub mod oci;
 pub mod owner;
