@@ -3,6 +3,7 @@
 
 pub mod advisories;
 pub mod arch;
+pub mod archive;
 pub mod build;
 pub mod bundle;
 pub mod cache;
@@ -18,9 +19,11 @@ pub mod device;
 pub mod digest;
 pub mod disk;
 pub mod elf;
+pub mod erofs;
 pub mod go;
 pub mod http;
 pub mod initrd;
+pub mod loader;
 pub mod lock;
 pub mod oci;
 pub mod owner;
@@ -36,4 +39,6 @@ mod skip;
 pub mod source;
 pub mod target;
 pub mod toolchain;
+pub mod uki;
 pub mod verify;
+pub mod verity;
