@@ -8,7 +8,6 @@ use crate::owner::Owner;
 use crate::rootfs::{self, Rootfs};
 use crate::target::{Role, Target};
 use anyhow::{Context, Result};
-use firstboot::bundle::BUNDLE_DIR;
 use firstboot::firewall;
 use firstboot::harden::{files, mounts};
 use firstboot::host::kept;
@@ -96,7 +95,10 @@ pub fn fill(
         rootfs::put(tree, &format!("/usr/lib/udev/rules.d/{STICK_RULES}"), &rules, 0o644)?;
     }
     if let Some(bundle) = &parts.bundle {
-        copy_directory(bundle, &tree.join(BUNDLE_DIR.trim_start_matches('/'))).context("copy the bundle")?;
+        let mut tar = owner.command("tar");
+        tar.args(["--extract", "--preserve-permissions", "--same-owner", "--numeric-owner", "--xattrs"]);
+        tar.arg("--xattrs-include=*").arg("--file").arg(bundle.tar()).arg("--directory").arg(tree);
+        cmd::run(&mut tar).context("copy the bundle")?;
     }
     times(tree, info.build_time)
 }
@@ -112,19 +114,6 @@ fn install_unit(units: &Path, unit: &str, tree: &Path) -> Result<()> {
 fn install(from: &Path, to: &Path, mode: u32) -> Result<()> {
     fs::copy(from, to).with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
     fs::set_permissions(to, Permissions::from_mode(mode)).with_context(|| format!("chmod {}", to.display()))
-}
-
-fn copy_directory(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to).with_context(|| format!("create {}", to.display()))?;
-    for entry in fs::read_dir(from).with_context(|| format!("list {}", from.display()))? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        match entry.file_type()?.is_dir() {
-            true => copy_directory(&entry.path(), &target)?,
-            false => install(&entry.path(), &target, 0o644)?,
-        }
-    }
-    Ok(())
 }
 
 /// Marks that systemd reads: the earliest time of the clock, and that /etc and /var match this /usr, so that nothing
