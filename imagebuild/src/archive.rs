@@ -93,11 +93,10 @@ impl Archive {
         Ok(())
     }
 
-    /// Adds all files and links below a directory of the build machine, as root's, with their modes. `prefix` is empty, or
-    /// the directory that they go to, with a slash at its end. Directories get mode 0755, and those that are known
-    /// already stay as they are.
-    pub fn tree(&mut self, directory: &Path, prefix: &str) -> Result<()> {
-        self.tree_below(directory, prefix.as_bytes())
+    /// Adds all files and links below a directory of the build machine, as root's, with their modes. Directories get
+    /// mode 0755, and those that are known already stay as they are.
+    pub fn tree(&mut self, directory: &Path) -> Result<()> {
+        self.tree_below(directory, &[])
     }
 
     fn tree_below(&mut self, directory: &Path, prefix: &[u8]) -> Result<()> {

@@ -10,7 +10,6 @@ pub mod cache;
 pub mod check;
 pub mod cmd;
 pub mod component;
-pub mod compress;
 pub mod container;
 pub mod cpio;
 pub mod debian;

@@ -2,7 +2,6 @@
 //! `T.manifest.json`: what an image consists of, for people and for scanners.
 
 use super::Parts;
-use crate::bundle::read_manifest;
 use crate::debian::lists::{Exception, Lists};
 use crate::disk::Placed;
 use crate::rootfs::Rootfs;
@@ -111,19 +110,19 @@ struct Component<'a> {
 
 /// Writes the description of an image.
 pub fn write(parts: &Parts, packages: &Packages, info: &ImageInfo, built: &Built, to: &Path) -> Result<()> {
-    let bundle = parts.bundle.as_deref().map(read_manifest).transpose()?;
+    let bundle = parts.bundle.as_ref().map(|bundle| &bundle.manifest);
     let manifest = ImageManifest {
         version: 1,
         target: &info.target,
         arch: &info.arch,
         build_time: info.build_time,
         build_id: &info.build_id,
-        kubernetes: bundle.as_ref().map(|b| b.kubernetes.as_str()),
+        kubernetes: bundle.map(|b| b.kubernetes.as_str()),
         kernel: &packages.rootfs.release,
         package_lists: packages.lists,
         exceptions: &packages.exceptions,
         packages: packages.rootfs.packages.iter().map(|p| (p.name.as_str(), p.version.as_str())).collect(),
-        components: bundle.iter().flat_map(components).collect(),
+        components: bundle.into_iter().flat_map(components).collect(),
         built,
     };
     let text = serde_json::to_string_pretty(&manifest).context("write the image's manifest")? + "\n";

@@ -114,8 +114,8 @@ pub struct Parts {
     pub target: Target,
     /// The device binary.
     pub firstboot: Option<PathBuf>,
-    /// Directory of the bundle.
-    pub bundle: Option<PathBuf>,
+    /// The bundle.
+    pub bundle: Option<bundle::Bundle>,
 }
 
 /// The raw image of a target, built now when the cache does not have it. It belongs to the cache: copy it, or put
@@ -228,7 +228,7 @@ fn key(
         &programs.key()?,
         &mkfs.version,
         &content(parts.firstboot.clone())?,
-        &content(parts.bundle.as_ref().map(|b| b.join("manifest.json")))?,
+        &content(parts.bundle.as_ref().map(bundle::Bundle::manifest_file))?,
         &digest::tree(units, &["."])?,
         SEED_EXAMPLE.1,
         &firstboot::harden::mounts::fstab(),

@@ -6,7 +6,6 @@ use crate::archive::Archive;
 use crate::rootfs::{self, Rootfs};
 use crate::target::Target;
 use anyhow::{Context, Result};
-use firstboot::bundle::BUNDLE_DIR;
 use firstboot::firewall;
 use firstboot::harden::{files, mounts};
 use firstboot::host::kept;
@@ -59,9 +58,9 @@ pub fn fill(parts: &Parts, rootfs: &Rootfs, units: &Path, info: &ImageInfo, own:
     let mut archive = Archive::default();
     archive.tar(&rootfs.tar)?;
     write_own(parts, units, info, own)?;
-    archive.tree(own, "")?;
+    archive.tree(own)?;
     if let Some(bundle) = &parts.bundle {
-        archive.tree(bundle, &format!("{}/", BUNDLE_DIR.trim_start_matches('/'))).context("add the bundle")?;
+        archive.tar(&bundle.tar()).context("add the bundle")?;
     }
     Ok(archive)
 }
