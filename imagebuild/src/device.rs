@@ -94,7 +94,7 @@ fn build(program: &Program, root: &Path, triple: &str, route: &toolchain::Route,
     let target = cache::dir()?.join("device-target");
     // Two clones that build at once would forget each other's work while it is done.
     let _lock = cache::lock(&target)?;
-    forget(program, &target.join(triple).join("device/.fingerprint"))?;
+    toolchain::forget(&target.join(triple).join("device/.fingerprint"), &format!("{}-", program.package))?;
     let mut command = toolchain::command(route, triple)?;
     command.current_dir(root);
     command.args(["--locked", "--profile", "device", "--package", program.package, "--bin", program.binary]);
@@ -102,19 +102,6 @@ fn build(program: &Program, root: &Path, triple: &str, route: &toolchain::Route,
     cmd::run(&mut command).with_context(|| format!("build the {what} for {arch}"))?;
     eprintln!("imagebuild: {what} for {arch} built in {:.0} s", start.elapsed().as_secs_f64());
     Ok(target.join(triple).join("device").join(program.binary))
-}
-
-/// Makes cargo compile our own package again. Cargo trusts time stamps, and all clones share this directory: the
-/// sources of one clone may be older than what another one built.
-fn forget(program: &Program, fingerprints: &Path) -> Result<()> {
-    let ours = format!("{}-", program.package);
-    let Ok(entries) = std::fs::read_dir(fingerprints) else { return Ok(()) };
-    for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(&ours) {
-            std::fs::remove_dir_all(entry.path()).with_context(|| format!("remove {}", entry.path().display()))?;
-        }
-    }
-    Ok(())
 }
 
 /// Checks that `file` is a program for `arch`, needs no interpreter and no library, and keeps to the budget.
