@@ -36,7 +36,6 @@ pub mod seed;
 pub mod status;
 pub mod text;
 mod unescape;
-pub mod unpack;
 
 // The device alone.
 #[cfg(feature = "device")]

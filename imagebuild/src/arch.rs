@@ -53,6 +53,14 @@ impl Arch {
         }
     }
 
+    /// The target of rustc for UEFI programs: `aarch64-unknown-uefi`.
+    pub fn uefi(self) -> &'static str {
+        match self {
+            Arch::Arm64 => "aarch64-unknown-uefi",
+            Arch::Amd64 => "x86_64-unknown-uefi",
+        }
+    }
+
     /// Debian's multiarch triplet, which is also the prefix of its compilers: `aarch64-linux-gnu`.
     pub fn triplet(self) -> &'static str {
         match self {

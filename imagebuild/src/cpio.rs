@@ -9,7 +9,6 @@ use std::path::Path;
 
 const DIRECTORY: u32 = 0o040_000;
 const FILE: u32 = 0o100_000;
-const LINK: u32 = 0o120_000;
 const CHARACTER_DEVICE: u32 = 0o020_000;
 
 /// An archive being written.
@@ -31,11 +30,6 @@ impl Archive {
     /// Adds a file.
     pub fn file(&mut self, name: &str, mode: u32, content: &[u8]) {
         self.entry(name, FILE | mode, content, (0, 0));
-    }
-
-    /// Adds a symbolic link.
-    pub fn link(&mut self, name: &str, target: &str) {
-        self.entry(name, LINK | 0o777, target.as_bytes(), (0, 0));
     }
 
     /// Adds a character device.

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The device binary: `firstboot` as a static musl program for either architecture.
+//! The programs of ours that run on a device: `firstboot`, and `init` of the initrd. Both are static musl programs for
+//! either architecture.
 //!
-//! Its result is kept in the cache under a digest of everything that goes into it, so an unchanged tree builds
-//! nothing, in any clone.
+//! A result is kept in the cache under a digest of everything that goes into it, so an unchanged tree builds nothing, in
+//! any clone.
 
 use crate::arch::Arch;
 use crate::{cache, cmd, digest, elf, repo, toolchain};
@@ -10,17 +11,41 @@ use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Size budget for the device binary, bytes: 4 MiB.
-pub const MAX_BYTES: u64 = 4 << 20;
-/// What goes into the binary, relative to the repository's root.
-const INPUTS: [&str; 6] = [
-    "Cargo.lock",
-    "Cargo.toml",
-    "firstboot/Cargo.toml",
-    "firstboot/src",
-    "firstboot/units",
-    "imagebuild/src/toolchain.rs",
-];
+/// A program that runs on a device.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Program {
+    /// What messages call it.
+    what: &'static str,
+    /// Package of the workspace.
+    package: &'static str,
+    /// Its binary.
+    binary: &'static str,
+    /// Size budget, bytes.
+    pub max_bytes: u64,
+    /// What goes into it besides [`INPUTS`], relative to the repository's root.
+    inputs: &'static [&'static str],
+}
+
+/// The device binary.
+pub const FIRSTBOOT: Program = Program {
+    what: "device binary",
+    package: "firstboot",
+    binary: "firstboot",
+    max_bytes: 4 << 20,
+    inputs: &["firstboot/Cargo.toml", "firstboot/src", "firstboot/units"],
+};
+
+/// The only program of the initrd.
+pub const INIT: Program = Program {
+    what: "initrd's program",
+    package: "initrd",
+    binary: "init",
+    max_bytes: 1 << 20,
+    inputs: &["initrd/Cargo.toml", "initrd/src"],
+};
+
+/// What goes into every program, relative to the repository's root.
+const INPUTS: [&str; 3] = ["Cargo.lock", "Cargo.toml", "imagebuild/src/toolchain.rs"];
 
 /// `imagebuild device`: builds the device binary and prints its path.
 #[derive(Debug, clap::Args)]
@@ -36,66 +61,62 @@ pub fn main(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// [`ensure_program`] for the device binary.
+pub fn ensure(arch: Arch) -> Result<PathBuf> {
+    ensure_program(&FIRSTBOOT, arch)
+}
+
 /// Path of the static binary for `arch`, built now when the cache does not have it.
 ///
 /// # Errors
-/// When there is no tool chain, the build fails, or the result is not static or above [`MAX_BYTES`].
-pub fn ensure(arch: Arch) -> Result<PathBuf> {
+/// When there is no tool chain, the build fails, or the result is not static or larger than its budget.
+pub fn ensure_program(program: &Program, arch: Arch) -> Result<PathBuf> {
     let (root, triple) = (repo::root()?, arch.musl());
     let route = toolchain::route(triple)?;
-    let inputs = digest::tree(&root, &INPUTS)?;
-    let key = digest::bytes(format!("{triple}\n{route}\n{}\n{inputs}", toolchain::WHEELS));
+    let inputs = digest::tree(&root, &[&INPUTS, program.inputs].concat())?;
+    let key = digest::bytes(format!("{}\n{triple}\n{route}\n{}\n{inputs}", program.package, toolchain::WHEELS));
     let dir = cache::dir()?.join("device").join(&key[..16]);
     cache::once(&dir, |scratch| {
-        let built = build(&root, triple, &route, arch)?;
+        let built = build(program, &root, triple, &route, arch)?;
         let bytes = std::fs::read(&built).with_context(|| format!("read {}", built.display()))?;
-        check(&bytes, arch)?;
-        std::fs::copy(&built, scratch.join("firstboot")).context("copy the device binary into the cache")?;
+        check(program, &bytes, arch)?;
+        let to = scratch.join(program.binary);
+        std::fs::copy(&built, &to).with_context(|| format!("copy the {} into the cache", program.what))?;
         Ok(())
     })?;
-    Ok(dir.join("firstboot"))
+    Ok(dir.join(program.binary))
 }
 
-fn build(root: &Path, triple: &str, route: &toolchain::Route, arch: Arch) -> Result<PathBuf> {
-    eprintln!("imagebuild: building the device binary for {arch} ({route})");
+fn build(program: &Program, root: &Path, triple: &str, route: &toolchain::Route, arch: Arch) -> Result<PathBuf> {
+    let what = program.what;
+    eprintln!("imagebuild: building the {what} for {arch} ({route})");
     let start = Instant::now();
     let target = cache::dir()?.join("device-target");
     // Two clones that build at once would forget each other's work while it is done.
     let _lock = cache::lock(&target)?;
-    forget(&target.join(triple).join("device/.fingerprint"))?;
+    toolchain::forget(&target.join(triple).join("device/.fingerprint"), &format!("{}-", program.package))?;
     let mut command = toolchain::command(route, triple)?;
     command.current_dir(root);
-    command.args(["--locked", "--profile", "device", "--package", "firstboot", "--bin", "firstboot"]);
+    command.args(["--locked", "--profile", "device", "--package", program.package, "--bin", program.binary]);
     command.arg("--target-dir").arg(&target);
-    cmd::run(&mut command).with_context(|| format!("build the device binary for {arch}"))?;
-    eprintln!("imagebuild: device binary for {arch} built in {:.0} s", start.elapsed().as_secs_f64());
-    Ok(target.join(triple).join("device/firstboot"))
-}
-
-/// Makes cargo compile our own package again. Cargo trusts time stamps, and all clones share this directory: the
-/// sources of one clone may be older than what another one built.
-fn forget(fingerprints: &Path) -> Result<()> {
-    let Ok(entries) = std::fs::read_dir(fingerprints) else { return Ok(()) };
-    for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().starts_with("firstboot-") {
-            std::fs::remove_dir_all(entry.path()).with_context(|| format!("remove {}", entry.path().display()))?;
-        }
-    }
-    Ok(())
+    cmd::run(&mut command).with_context(|| format!("build the {what} for {arch}"))?;
+    eprintln!("imagebuild: {what} for {arch} built in {:.0} s", start.elapsed().as_secs_f64());
+    Ok(target.join(triple).join("device").join(program.binary))
 }
 
 /// Checks that `file` is a program for `arch`, needs no interpreter and no library, and keeps to the budget.
 ///
 /// # Errors
 /// Names what is wrong.
-pub fn check(file: &[u8], arch: Arch) -> Result<()> {
-    let needs = elf::needs(file).context("check the device binary")?;
-    ensure!(needs.arch == arch, "check the device binary: it is not for {arch}");
+pub fn check(program: &Program, file: &[u8], arch: Arch) -> Result<()> {
+    let what = program.what;
+    let needs = elf::needs(file).with_context(|| format!("check the {what}"))?;
+    ensure!(needs.arch == arch, "check the {what}: it is not for {arch}");
     if let Some(name) = needs.interpreter.or_else(|| needs.libraries.into_iter().next()) {
-        bail!("check the device binary: not static, it needs {name}");
+        bail!("check the {what}: not static, it needs {name}");
     }
-    let size = file.len() as u64;
-    ensure!(size <= MAX_BYTES, "check the device binary: {size} bytes, {MAX_BYTES} are allowed");
+    let (size, most) = (file.len() as u64, program.max_bytes);
+    ensure!(size <= most, "check the {what}: {size} bytes, {most} are allowed");
     Ok(())
 }
 
@@ -111,20 +132,20 @@ mod tests {
 
     #[test]
     fn refuses_a_dynamic_program() {
-        let text = check(&own(), Arch::host().unwrap()).unwrap_err().to_string();
+        let text = check(&FIRSTBOOT, &own(), Arch::host().unwrap()).unwrap_err().to_string();
         assert!(text.starts_with("check the device binary: not static, it needs /lib"), "{text}");
     }
 
     #[test]
     fn refuses_the_other_architecture() {
         let other = Arch::ALL.into_iter().find(|arch| *arch != Arch::host().unwrap()).unwrap();
-        let text = check(&own(), other).unwrap_err().to_string();
+        let text = check(&FIRSTBOOT, &own(), other).unwrap_err().to_string();
         assert_eq!(text, format!("check the device binary: it is not for {other}"));
     }
 
     #[test]
     fn refuses_what_is_no_program() {
-        let text = format!("{:#}", check(b"#!/bin/sh\n", Arch::Amd64).unwrap_err());
+        let text = format!("{:#}", check(&FIRSTBOOT, b"#!/bin/sh\n", Arch::Amd64).unwrap_err());
         assert!(text.starts_with("check the device binary: read ELF header"), "{text}");
     }
 }

@@ -24,6 +24,8 @@ enum Command {
     Component(imagebuild::component::Args),
     /// Build the device binary and print its path
     Device(imagebuild::device::Args),
+    /// Build the UEFI program that checks the boot files and print its path
+    Loader(imagebuild::loader::Args),
     /// Make seeds, validate them and write them to images and cards
     Seed(imagebuild::seed::Args),
     /// Install what this machine lacks
@@ -48,6 +50,7 @@ fn run(command: Command) -> Result<()> {
         Command::Check => imagebuild::check::main(),
         Command::Component(args) => imagebuild::component::main(&args),
         Command::Device(args) => imagebuild::device::main(&args),
+        Command::Loader(args) => imagebuild::loader::main(&args),
         Command::Seed(args) => imagebuild::seed::main(&args),
         Command::Setup(args) => imagebuild::setup::main(&args),
     }

@@ -2,12 +2,11 @@
 //! Writes container images as OCI archives: <https://github.com/opencontainers/image-spec/blob/main/image-layout.md>.
 //!
 //! Pure: the same entries give the same bytes. Names are sorted, times are 0, owners are root.
-//! Layers are plain tar, not gzip: the archive is compressed as a whole by zstd, which packs tar better than gzip in
-//! it, and a slow device does not unpack twice.
+//! Layers are plain tar, not gzip: the bundle has them unpacked.
 
 use crate::arch::Arch;
 use crate::digest;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -204,46 +203,96 @@ pub fn write(image: &Image, reference: &str, arch: Arch, to: &Path) -> Result<()
     out.flush().with_context(|| format!("write {}", to.display()))
 }
 
-/// What containerd calls the parts of an image.
+/// The image in an archive that [`write()`] made.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// `sha256:…` over its unpacked layers (OCI image-spec, config.md, "Layer ChainID").
-    pub chain_id: String,
-    /// Hex SHA-256 of each blob, sorted.
-    pub content: Vec<String>,
+pub struct Archived {
+    /// Media type of the manifest.
+    pub media_type: String,
+    /// The manifest, byte for byte.
+    pub manifest: Vec<u8>,
+    /// The config that it names, byte for byte.
+    pub config: Vec<u8>,
+    /// Its layers, the lowest first.
+    pub layers: Vec<ArchivedLayer>,
 }
 
-/// Reads the identity of the image in an archive that [`write()`] made.
-pub fn identity(archive: &Path) -> Result<Identity> {
-    let read = || -> Result<Identity> {
-        let open = || std::fs::File::open(archive).map(tar::Archive::new);
-        let (mut content, mut small) = (Vec::new(), BTreeMap::new());
-        for entry in open()?.entries_with_seek()? {
+/// A layer in an archive, as it was stored: perhaps compressed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchivedLayer {
+    /// Hex SHA-256 of the layer's tar, uncompressed.
+    pub diff_id: String,
+    /// Where its bytes begin in the archive.
+    pub at: u64,
+    /// How many there are.
+    pub size: u64,
+}
+
+impl Archived {
+    /// Hex SHA-256 of the manifest: the image's digest.
+    pub fn digest(&self) -> String {
+        digest::bytes(&self.manifest)
+    }
+
+    /// `sha256:…` over the layers up to each one (OCI image-spec, config.md, "Layer ChainID"): what containerd calls them.
+    pub fn chain_ids(&self) -> Vec<String> {
+        let mut chain: Vec<String> = Vec::new();
+        for layer in &self.layers {
+            let id = match chain.last() {
+                None => layer.diff_id.clone(),
+                Some(above) => digest::bytes(format!("{above} sha256:{}", layer.diff_id)),
+            };
+            chain.push(format!("sha256:{id}"));
+        }
+        chain
+    }
+}
+
+/// Reads an archive that [`write()`] made, without its layers' bytes.
+pub fn read(archive: &Path) -> Result<Archived> {
+    let read = || -> Result<Archived> {
+        let mut tar = tar::Archive::new(std::fs::File::open(archive)?);
+        let (mut blobs, mut small) = (BTreeMap::new(), BTreeMap::new());
+        for entry in tar.entries_with_seek()? {
             let mut entry = entry?;
             let path = entry.path()?.to_string_lossy().into_owned();
-            let blob = path.strip_prefix("blobs/sha256/").map(str::to_owned);
-            content.extend(blob.clone());
+            let name = path.strip_prefix("blobs/sha256/").unwrap_or(&path).to_owned();
+            blobs.insert(name.clone(), (entry.raw_file_position(), entry.size()));
             // Manifest, config and index are small; layers are passed over.
             if entry.size() <= MAX_JSON {
                 let mut bytes = Vec::new();
                 entry.read_to_end(&mut bytes)?;
-                small.insert(blob.unwrap_or(path), bytes);
+                small.insert(name, bytes);
             }
         }
-        content.sort();
-        let json = |name: &str| -> Result<Value> {
-            let name = name.strip_prefix("sha256:").unwrap_or(name);
-            Ok(serde_json::from_slice(small.get(name).with_context(|| format!("find {name}"))?)?)
+        let hex = |value: &Value| {
+            let text = value.as_str().and_then(|text| text.strip_prefix("sha256:"));
+            // It becomes the name of a directory.
+            let hex = text.filter(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()));
+            hex.map(str::to_owned).context("read a digest")
         };
-        let text = |value: &Value| value.as_str().map(str::to_owned).context("read a digest");
-        let manifest = json(&text(&json("index.json")?["manifests"][0]["digest"])?)?;
-        let config = json(&text(&manifest["config"]["digest"])?)?;
-        let mut layers = config["rootfs"]["diff_ids"].as_array().context("read diff_ids")?.iter().map(text);
-        let first = layers.next().context("read diff_ids: there are none")??;
-        let chain = |above: String, layer: Result<String>| {
-            anyhow::Ok(format!("sha256:{}", digest::bytes(format!("{above} {}", layer?))))
-        };
-        Ok(Identity { chain_id: layers.try_fold(first, chain)?, content })
+        let mut bytes = |name: &str| small.remove(name).with_context(|| format!("find {name}"));
+        let index: Value = serde_json::from_slice(&bytes("index.json")?)?;
+        let entry = &index["manifests"][0];
+        let media_type = entry["mediaType"].as_str().unwrap_or(MANIFEST).to_owned();
+        let manifest = bytes(&hex(&entry["digest"])?)?;
+        let parsed: Value = serde_json::from_slice(&manifest)?;
+        let config = bytes(&hex(&parsed["config"]["digest"])?)?;
+        let diff_ids: Value = serde_json::from_slice(&config)?;
+        let diff_ids = diff_ids["rootfs"]["diff_ids"].as_array().context("read diff_ids")?;
+        let stored = parsed["layers"].as_array().context("read layers")?;
+        ensure!(
+            !diff_ids.is_empty() && diff_ids.len() == stored.len(),
+            "read layers: {} for {}",
+            stored.len(),
+            diff_ids.len()
+        );
+        let mut layers = Vec::new();
+        for (diff_id, stored) in diff_ids.iter().zip(stored) {
+            let blob = hex(&stored["digest"])?;
+            let (at, size) = *blobs.get(&blob).with_context(|| format!("find {blob}"))?;
+            layers.push(ArchivedLayer { diff_id: hex(diff_id)?, at, size });
+        }
+        Ok(Archived { media_type, manifest, config, layers })
     };
     read().with_context(|| format!("read image archive {}", archive.display()))
 }

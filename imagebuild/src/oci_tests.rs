@@ -73,29 +73,50 @@ fn an_archive_leads_from_name_to_files_by_digests() {
     assert_eq!(files.len(), 5);
 }
 
-/// The names by which containerd 2.4 has the image, of a tree that was imported into it.
 #[test]
-fn an_archive_has_its_identity() {
+fn an_archive_is_read_back() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.tar");
     let one = image(&tree(), &Run::default(), Arch::Amd64).unwrap();
     write(&one, "example.org/a:1", Arch::Amd64, &path).unwrap();
-    let Identity { chain_id, content } = identity(&path).unwrap();
-    let layer_digest = digest::bytes(layer(&tree()).unwrap());
-    assert_eq!(chain_id, format!("sha256:{layer_digest}"));
-    assert!(content.contains(&layer_digest) && content.contains(&digest::bytes(&one.manifest)));
-    assert_eq!(content.len(), 3);
-    // Of two layers: the example of OCI image-spec's config.md, in its own words.
-    let config = json!({ "rootfs": { "type": "layers", "diff_ids": ["sha256:aa", "sha256:bb"] } }).to_string();
-    let config_digest = digest::bytes(&config);
-    let manifest = json!({ "config": { "digest": format!("sha256:{config_digest}") } }).to_string();
-    let blobs = BTreeMap::from([(config_digest, Content::Bytes(config.into()))]);
-    let two = Image { media_type: MANIFEST.to_owned(), manifest: manifest.into(), blobs };
-    write(&two, "example.org/b:1", Arch::Amd64, &path).unwrap();
-    let above = digest::bytes("sha256:aa sha256:bb");
-    assert_eq!(identity(&path).unwrap().chain_id, format!("sha256:{above}"));
+    let found = super::read(&path).unwrap();
+    assert_eq!((found.media_type.as_str(), &found.manifest), (MANIFEST, &one.manifest));
+    let layer = layer(&tree()).unwrap();
+    let [of] = found.layers.as_slice() else { panic!("{found:?}") };
+    assert_eq!(of.diff_id, digest::bytes(&layer));
+    assert_eq!(found.chain_ids(), [format!("sha256:{}", of.diff_id)]);
+    let bytes = std::fs::read(&path).unwrap();
+    assert_eq!(bytes[of.at as usize..(of.at + of.size) as usize], layer);
     std::fs::write(&path, "no archive").unwrap();
-    assert!(identity(&path).unwrap_err().to_string().starts_with("read image archive "));
+    assert!(super::read(&path).unwrap_err().to_string().starts_with("read image archive "));
+}
+
+/// As OCI image-spec's config.md defines it, in its own words.
+#[test]
+fn a_chain_has_each_layer_on_those_below() {
+    let layer = |diff_id: &str| ArchivedLayer { diff_id: diff_id.to_owned(), at: 0, size: 0 };
+    let layers = vec![layer("aa"), layer("bb"), layer("cc")];
+    let image = Archived { media_type: String::new(), manifest: Vec::new(), config: Vec::new(), layers };
+    let two = format!("sha256:{}", digest::bytes("sha256:aa sha256:bb"));
+    let three = format!("sha256:{}", digest::bytes(format!("{two} sha256:cc")));
+    assert_eq!(image.chain_ids(), ["sha256:aa".to_owned(), two, three]);
+}
+
+/// A digest is the name of a directory later.
+#[test]
+fn a_digest_that_is_none_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.tar");
+    for diff_id in ["sha256:../../x", "sha512:aa", "sha256:aa"] {
+        let config = json!({ "rootfs": { "type": "layers", "diff_ids": [diff_id] } }).to_string();
+        let config_digest = digest::bytes(&config);
+        let layer = format!("sha256:{config_digest}");
+        let manifest = json!({ "config": { "digest": layer }, "layers": [{ "digest": layer }] }).to_string();
+        let blobs = BTreeMap::from([(config_digest, Content::Bytes(config.into()))]);
+        let image = Image { media_type: MANIFEST.to_owned(), manifest: manifest.into(), blobs };
+        write(&image, "example.org/b:1", Arch::Amd64, &path).unwrap();
+        assert!(format!("{:#}", super::read(&path).unwrap_err()).ends_with(": read a digest"));
+    }
 }
 
 #[test]

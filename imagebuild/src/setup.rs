@@ -347,11 +347,11 @@ mod tests {
 
     #[test]
     fn a_machine_with_rust_and_a_c_compiler_needs_no_bootstrap() {
-        let (new, old) = ("echo rust 1.90.0", "echo rust 1.85.1");
+        let (new, old) = ("echo rust 1.91.0", "echo rust 1.85.1");
         let programs = [("cc", ""), ("cargo", new), ("rustc", new)];
         assert_eq!(bootstrap("image", &programs), (true, String::new()));
         let rustup = bootstrap("image", &[("cc", ""), ("cargo", old), ("rustc", old), ("rustup", "")]).1;
-        assert!(rustup.starts_with("setup: use Rust 1.85.1: 1.90 or newer is needed, run: rustup "), "{rustup}");
+        assert!(rustup.starts_with("setup: use Rust 1.85.1: 1.91 or newer is needed, run: rustup "), "{rustup}");
         let debian = bootstrap("image", &[("cc", ""), ("cargo", old), ("rustc", old)]).1;
         assert!(debian.contains(" cargo-web ") && debian.contains(" fakeroot "), "{debian}");
     }

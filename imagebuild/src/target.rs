@@ -61,10 +61,13 @@ pub struct Initrd {
 pub struct Partition {
     /// What it is for; decides on type and file system.
     pub role: Role,
-    /// Name of the partition and of its file system.
+    /// Name of the partition, and of its file system where that has one.
     pub label: String,
-    /// MiB; for the root partition: MiB beyond its content.
-    pub size_mib: u64,
+    /// MiB of a FAT.
+    pub size_mib: Option<u64>,
+    /// MiB that a root partition has on a device. In the image it is as long as its content; the initrd lengthens it at
+    /// the first boot, and makes a second one of the same length.
+    pub slot_mib: Option<u64>,
 }
 
 /// What a partition is for.
@@ -75,8 +78,13 @@ pub enum Role {
     Boot,
     /// EFI system partition.
     Esp,
-    /// Root file system.
-    Root,
+    /// The verified root file system, slot A.
+    RootA,
+}
+
+impl Role {
+    /// In the order of the disk.
+    const ALL: [Role; 3] = [Role::Boot, Role::Esp, Role::RootA];
 }
 
 impl Target {
@@ -122,16 +130,28 @@ impl Target {
         for name in &target.leds {
             ensure!(firstboot::leds::is_name(name), "leds: `{name}` is no name in /sys/class/leds with at most one *");
         }
-        for role in [Role::Boot, Role::Esp, Role::Root] {
-            let count = target.partitions.iter().filter(|p| p.role == role).count();
-            ensure!(count == 1, "partitions: expected one with role {role:?}, found {count}");
+        let roles: Vec<Role> = target.partitions.iter().map(|partition| partition.role).collect();
+        // The root is last: on a device it is lengthened, and others follow it.
+        ensure!(roles == Role::ALL, "partitions: expected the roles {:?} in this order, found {roles:?}", Role::ALL);
+        for partition in &target.partitions {
+            let (needed, other) = match partition.role {
+                Role::Boot | Role::Esp => ("size-mib", "slot-mib"),
+                Role::RootA => ("slot-mib", "size-mib"),
+            };
+            let is_there =
+                |key| if key == "size-mib" { partition.size_mib.is_some() } else { partition.slot_mib.is_some() };
+            let label = &partition.label;
+            ensure!(is_there(needed) && !is_there(other), "partitions: {label} needs {needed} and takes no {other}");
         }
-        let last = target.partitions.last().context("partitions: none")?;
-        ensure!(last.role == Role::Root, "partitions: the root partition must be last, so that it can grow");
         for label in target.partitions.iter().map(|p| &p.label) {
             ensure!(!label.is_empty() && label.len() <= 11, "partitions: label `{label}` is not 1 to 11 bytes long");
         }
         Ok(target)
+    }
+
+    /// Length of a root partition on a device, in MiB.
+    pub fn slot_mib(&self) -> Result<u64> {
+        self.partition(Role::RootA)?.slot_mib.context("find slot-mib of the root partition")
     }
 
     /// The partition with this role.
@@ -185,7 +205,11 @@ mod tests {
         let wrong = with(r#"["../x"]"#).unwrap_err().to_string();
         assert_eq!(wrong, "leds: `../x` is no name in /sys/class/leds with at most one *");
         assert!(error("bootloader =", "boot-loader =").contains("unknown field `boot-loader`"));
-        assert_eq!(error("role = \"esp\"", "role = \"boot\""), "partitions: expected one with role Boot, found 2");
+        assert_eq!(
+            error("role = \"esp\"", "role = \"boot\""),
+            "partitions: expected the roles [Boot, Esp, RootA] in this order, found [Boot, Boot, RootA]"
+        );
+        assert_eq!(error("slot-mib", "size-mib"), "partitions: root-a needs slot-mib and takes no size-mib");
         assert_eq!(
             Target::load("nothing").unwrap_err().to_string().split(';').next().unwrap(),
             "read target nothing: there is none"

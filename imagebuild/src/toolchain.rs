@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How static musl binaries are made on this machine: probes the tools, chooses a route and reports it.
+//! How static musl binaries and UEFI programs are made on this machine: probes the tools, chooses a route and reports it.
 //!
-//! Two routes, in this order: the musl target that rustup installed; the standard library built from its sources, which
-//! needs nothing but Debian packages. Both let zig compile and link C, from a pinned wheel kept in the cache.
+//! Two routes, in this order: the target that rustup installed; the standard library built from its sources, which
+//! needs nothing but Debian packages. Both let zig compile C and link, from a pinned wheel kept in the cache.
 
 use crate::{cache, cmd, digest, repo};
 use anyhow::{Context, Result, bail};
 use std::fmt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Oldest compiler that builds this workspace, as `rust-version` in Cargo.toml says.
-pub const MIN_RUST: (u32, u32) = (1, 90);
+pub const MIN_RUST: (u32, u32) = (1, 91);
 /// What pip installs, every wheel with its digest.
 pub(crate) const WHEELS: &str = include_str!("../tools/requirements.txt");
 
@@ -37,7 +38,7 @@ pub struct Probe {
     pub sources: Option<Rust>,
 }
 
-/// How the device binary is built.
+/// How a program for a target is built.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
     /// The active compiler has the target; zig links. Holds the compiler's version.
@@ -49,7 +50,7 @@ pub enum Route {
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Route::Target(version) => write!(f, "{version} with its installed musl target, linked by zig"),
+            Route::Target(version) => write!(f, "{version} with its installed target, linked by zig"),
             Route::BuildStd(rust) => {
                 write!(f, "{} with the standard library built from source, linked by zig", rust.version)
             }
@@ -120,7 +121,8 @@ fn installed_targets(sysroot: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(sysroot.join("lib/rustlib")) else { return Vec::new() };
     let with_std = entries.flatten().filter(|e| {
         let libs = std::fs::read_dir(e.path().join("lib"));
-        libs.is_ok_and(|l| l.flatten().any(|f| f.file_name().to_string_lossy().starts_with("libstd-")))
+        // Not libstd: a target may have none.
+        libs.is_ok_and(|l| l.flatten().any(|f| f.file_name().to_string_lossy().starts_with("libcore-")))
     });
     with_std.map(|e| e.file_name().to_string_lossy().into_owned()).collect()
 }
@@ -176,6 +178,63 @@ pub fn command(route: &Route, triple: &str) -> Result<Command> {
             .arg("-Zbuild-std-features=default,optimize_for_size");
     }
     Ok(command)
+}
+
+/// A command that builds a UEFI program for `triple` by `route`; the caller adds package, profile and target directory.
+///
+/// # Errors
+/// When zig, whose linker it uses by any route, cannot be had.
+pub fn uefi_command(route: &Route, triple: &str) -> Result<Command> {
+    let (cargo, rustc) = match route {
+        Route::Target(_) => (Path::new("cargo"), None),
+        Route::BuildStd(rust) => (rust.cargo.as_path(), Some(&rust.rustc)),
+    };
+    let mut command = Command::new(cargo);
+    let name = triple.to_uppercase().replace('-', "_");
+    clean(&mut command)
+        .env(format!("CARGO_TARGET_{name}_LINKER"), uefi_linker()?)
+        .env(format!("CARGO_TARGET_{name}_RUSTFLAGS"), UEFI_FLAGS)
+        // For the flags that a released compiler refuses otherwise.
+        .env("RUSTC_BOOTSTRAP", "1")
+        .args(["build", "--target", triple]);
+    if let Some(rustc) = rustc {
+        command.env("RUSTC", rustc);
+        command.args(["-Zbuild-std=core,alloc,compiler_builtins", "-Zbuild-std-features=compiler-builtins-mem"]);
+    }
+    Ok(command)
+}
+
+/// The same bytes from every build: no time, no debug file and no place in the sources, which no message shows.
+const UEFI_FLAGS: &str = "-Cforce-unwind-tables=no -Clink-arg=/Brepro -Clink-arg=/DEBUG:NONE -Zlocation-detail=none";
+
+/// LLVM's linker for PE files, as rustc calls it. rustup's compiler brings one, Debian's does not; zig's is always here.
+fn uefi_linker() -> Result<PathBuf> {
+    let zig = zig()?.join("ziglang/zig");
+    // rustc asks LLVM's one program for this linker, with two words in front.
+    let text = format!("#!/bin/sh\n[ \"$1\" = -flavor ] && shift 2\nexec '{}' lld-link \"$@\"\n", zig.display());
+    let dir = cache::dir()?.join("tools").join(format!("lld-link-{}", digest::key(&[&text])));
+    cache::once(&dir, |scratch| {
+        let script = scratch.join("lld-link");
+        std::fs::write(&script, &text).with_context(|| format!("write {}", script.display()))?;
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(&script, mode).with_context(|| format!("make {} executable", script.display()))
+    })?;
+    Ok(dir.join("lld-link"))
+}
+
+/// Makes cargo compile a package of ours again, whose name begins with `prefix`. Cargo trusts time stamps, and all clones
+/// share the directory of builds for devices: the sources of one clone may be older than what another one built.
+///
+/// # Errors
+/// When a directory cannot be removed.
+pub fn forget(fingerprints: &Path, prefix: &str) -> Result<()> {
+    let Ok(entries) = std::fs::read_dir(fingerprints) else { return Ok(()) };
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(prefix) {
+            std::fs::remove_dir_all(entry.path()).with_context(|| format!("remove {}", entry.path().display()))?;
+        }
+    }
+    Ok(())
 }
 
 fn zig_dir() -> Result<PathBuf> {
@@ -275,7 +334,7 @@ mod tests {
         );
         assert_eq!(
             Route::Target("rustc 1.95.0".into()).to_string(),
-            "rustc 1.95.0 with its installed musl target, linked by zig"
+            "rustc 1.95.0 with its installed target, linked by zig"
         );
     }
 }

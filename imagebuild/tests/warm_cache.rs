@@ -29,11 +29,20 @@ fn serve_once(body: &'static [u8]) -> String {
 fn write_lock(dir: &Path, url: &str, sha256: &str) {
     let real = Lock::find().unwrap();
     let name = "cni-plugins-1.9";
-    let wrapper = dir.join("imagebuild/components").join(name);
-    std::fs::create_dir_all(&wrapper).unwrap();
-    for file in ["go.mod", "go.sum"] {
-        std::fs::copy(real.wrapper_dir(name).join(file), wrapper.join(file)).unwrap();
+    let copy = |from: &Path, to: &str| {
+        let to = dir.join(to);
+        std::fs::create_dir_all(&to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let from = entry.unwrap().path();
+            std::fs::copy(&from, to.join(from.file_name().unwrap())).unwrap();
+        }
+    };
+    for wrapper in [name, "containerd-2.4"] {
+        copy(&real.wrapper_dir(wrapper), &format!("imagebuild/components/{wrapper}"));
     }
+    copy(&real.root.join("imagebuild/prepared"), "imagebuild/prepared");
+    let containerd = real.wrapper("containerd-2.4").unwrap();
+    let (containerd_version, containerd_digest) = (&containerd.version, &containerd.digest);
     let (module, version) = (&real.wrapper(name).unwrap().module, &real.wrapper(name).unwrap().version);
     let digest = &real.wrapper(name).unwrap().digest;
     let text = format!(
@@ -44,6 +53,14 @@ kubernetes = "1.36"
 module = "{module}"
 version = "{version}"
 digest = "{digest}"
+[wrapper."containerd-2.4"]
+module = "github.com/containerd/containerd/v2"
+version = "{containerd_version}"
+digest = "{containerd_digest}"
+[[component]]
+name = "containerd-state"
+version = "1"
+source.go-directory = {{ directory = "imagebuild/prepared", wrapper = "containerd-2.4" }}
 [[component]]
 name = "kubelet"
 version = "1.36.3"
@@ -58,7 +75,7 @@ source.go-module = {{ wrapper = "{name}", package = "{module}/plugins/main/loopb
 [[component]]
 name = "nft-copyright"
 version = "1"
-install = "share/copyright"
+install = "cni/copyright"
 source.debian = {{ package = "nftables", path = "usr/share/doc/nftables/copyright" }}
 [[image]]
 name = "pause"

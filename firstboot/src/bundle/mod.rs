@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The bundle's manifest: the files of the runtime, kubelet and container images, with their digests.
+//! The bundle: the programs of runtime and kubelet, and the container images that every node needs, in place in the root
+//! file system. Nothing of it is unpacked, imported or pulled.
 //!
-//! A bundle is a directory: `manifest.json` and `blobs/<sha256 of the compressed bytes>`, each blob one zstd frame
-//! with a window of at most [`MAX_WINDOW_LOG`] bits, so that a device with little memory can unpack it.
+//! It is the directory [`BUNDLE_DIR`]: `manifest.json`, `bin/` and `cni/` with programs, `layers/<hex of its diff id>/` with
+//! the files of each layer, whiteouts as overlayfs has them, and `containerd/`, a state of containerd that knows the images:
+//! its snapshots are links to the layers. `/usr/bin` has a link to each of [`COMMANDS`] that is there.
 
 pub mod installed;
 
@@ -10,24 +12,24 @@ use serde::{Deserialize, Serialize};
 
 /// Directory of the image's bundle, as seen from the root file system.
 pub const BUNDLE_DIR: &str = "/usr/lib/firstboot/bundle";
-/// Largest zstd window that a bundle may use: 2^21 bytes = 2 MiB.
-pub const MAX_WINDOW_LOG: u32 = 21;
+/// Programs in the bundle's `bin` that are found on PATH, as an administrator (and `kubeadm upgrade`) expects them.
+pub const COMMANDS: &[&str] = &["containerd", "containerd-shim-runc-v2", "ctr", "kubeadm", "kubelet", "runc"];
 
 /// The bundle's table of contents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// Format of this manifest; 1.
+    /// Format of this manifest; 2.
     pub version: u32,
     /// `arm64` or `amd64`.
     pub arch: String,
     /// Version of kubelet in the bundle, without the leading `v`.
     pub kubernetes: String,
-    /// Name under which the pause image is imported; containerd's sandbox image is pinned to it.
+    /// Name of the pause image; containerd's sandbox image is pinned to it.
     pub sandbox_image: String,
-    /// Files to install, relative to the bundle's root on the device: `bin/kubelet`, `cni/bridge`.
+    /// Programs, by path.
     pub files: Vec<File>,
-    /// Container images to import, OCI archives.
+    /// Container images.
     pub images: Vec<Image>,
 }
 
@@ -36,7 +38,7 @@ impl Manifest {
     /// The manifest of an empty bundle, for tests.
     pub fn for_tests() -> Self {
         Manifest {
-            version: 1,
+            version: 2,
             arch: "amd64".into(),
             kubernetes: "1.36.3".into(),
             sandbox_image: "registry.k8s.io/pause:3.10.2".into(),
@@ -46,20 +48,18 @@ impl Manifest {
     }
 }
 
-/// One file to install.
+/// One program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
-    /// Relative path below the bundle's root, without `..`.
+    /// Path below [`BUNDLE_DIR`]: `bin/kubelet`, `cni/bridge`.
     pub path: String,
     /// Permission bits, for example 0o755.
     pub mode: u32,
-    /// Bytes once unpacked.
+    /// Bytes.
     pub size: u64,
-    /// Hex SHA-256 of the unpacked content.
+    /// Hex SHA-256.
     pub sha256: String,
-    /// The compressed form.
-    pub blob: Blob,
     /// Component in `components.lock` that provides it.
     pub component: String,
     /// That component's version.
@@ -72,29 +72,17 @@ pub struct File {
 pub struct Image {
     /// Full reference, for example `registry.k8s.io/pause:3.10.2`.
     pub name: String,
-    /// Bytes of the OCI archive once unpacked.
-    pub size: u64,
-    /// Hex SHA-256 of the unpacked OCI archive.
+    /// Hex SHA-256 of its manifest: the image's digest.
     pub sha256: String,
-    /// The compressed form.
-    pub blob: Blob,
-    /// `sha256:` and hex over the unpacked layers: what containerd calls the image's snapshot (OCI image-spec, config.md,
-    /// "Layer ChainID").
+    /// Hex of the diff id of each layer, the lowest first: names of directories in `layers/`.
+    pub layers: Vec<String>,
+    /// `sha256:` and hex over all layers: what containerd calls the image's snapshot (OCI image-spec, config.md, "Layer
+    /// ChainID").
     pub chain_id: String,
-    /// Hex SHA-256 of each blob in the archive: manifest, config and layers.
+    /// Hex SHA-256 of its manifest and config, which containerd's state has as blobs.
     pub content: Vec<String>,
     /// Component in `components.lock` that provides it.
     pub component: String,
     /// That component's version.
     pub version: String,
-}
-
-/// A compressed file in `blobs/`, named by its digest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Blob {
-    /// Hex SHA-256 of the compressed bytes, and the file's name below `blobs/`.
-    pub sha256: String,
-    /// Compressed bytes.
-    pub size: u64,
 }

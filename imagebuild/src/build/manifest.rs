@@ -2,10 +2,10 @@
 //! `T.manifest.json`: what an image consists of, for people and for scanners.
 
 use super::Parts;
-use crate::bundle::read_manifest;
 use crate::debian::lists::{Exception, Lists};
 use crate::disk::Placed;
 use crate::rootfs::Rootfs;
+use crate::verity::{self, Tree};
 use anyhow::{Context, Result};
 use firstboot::bundle::Manifest;
 use firstboot::image::ImageInfo;
@@ -53,7 +53,50 @@ struct ImageManifest<'a> {
     packages: BTreeMap<&'a str, &'a str>,
     /// Files and images of the bundle.
     components: Vec<Component<'a>>,
-    partitions: &'a [Placed],
+    #[serde(flatten)]
+    built: &'a Built,
+}
+
+/// What came out of a build.
+#[derive(Serialize)]
+pub struct Built {
+    /// The verified root file system.
+    pub root: Root,
+    /// The file with kernel, initrd and command line.
+    pub kernel_image: KernelImage,
+    /// The partitions.
+    #[serde(rename = "partitions")]
+    pub placed: Vec<Placed>,
+}
+
+/// The verified root file system.
+#[derive(Serialize)]
+pub struct Root {
+    /// Hex SHA-256 of the topmost block of its hash tree.
+    hash: String,
+    /// Bytes of the file system, at the partition's begin.
+    file_system: u64,
+    /// Bytes of the hash tree, which follows.
+    hash_tree: u64,
+}
+
+impl Root {
+    /// What is to say of a root.
+    pub fn new(tree: &Tree) -> Root {
+        let file_system = tree.blocks * verity::BLOCK as u64;
+        Root { hash: tree.root_hash.clone(), file_system, hash_tree: tree.bytes.len() as u64 }
+    }
+}
+
+/// A file on the EFI system partition.
+#[derive(Serialize)]
+pub struct KernelImage {
+    /// Its path.
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+    /// Hex SHA-256.
+    pub sha256: String,
 }
 
 #[derive(Serialize)]
@@ -66,21 +109,21 @@ struct Component<'a> {
 }
 
 /// Writes the description of an image.
-pub fn write(parts: &Parts, packages: &Packages, info: &ImageInfo, placed: &[Placed], to: &Path) -> Result<()> {
-    let bundle = parts.bundle.as_deref().map(read_manifest).transpose()?;
+pub fn write(parts: &Parts, packages: &Packages, info: &ImageInfo, built: &Built, to: &Path) -> Result<()> {
+    let bundle = parts.bundle.as_ref().map(|bundle| &bundle.manifest);
     let manifest = ImageManifest {
         version: 1,
         target: &info.target,
         arch: &info.arch,
         build_time: info.build_time,
         build_id: &info.build_id,
-        kubernetes: bundle.as_ref().map(|b| b.kubernetes.as_str()),
+        kubernetes: bundle.map(|b| b.kubernetes.as_str()),
         kernel: &packages.rootfs.release,
         package_lists: packages.lists,
         exceptions: &packages.exceptions,
         packages: packages.rootfs.packages.iter().map(|p| (p.name.as_str(), p.version.as_str())).collect(),
-        components: bundle.iter().flat_map(components).collect(),
-        partitions: placed,
+        components: bundle.into_iter().flat_map(components).collect(),
+        built,
     };
     let text = serde_json::to_string_pretty(&manifest).context("write the image's manifest")? + "\n";
     fs::write(to, text).with_context(|| format!("write {}", to.display()))

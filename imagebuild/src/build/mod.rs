@@ -1,22 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `imagebuild build`: a bootable disk image for a target, from packages, bundle and device binary.
 
+mod boot;
 mod manifest;
 mod output;
 mod tree;
 
-use crate::arch::Arch;
+use crate::archive::Archive;
 use crate::debian::Debian;
 use crate::disk::{self, Content, Ids};
-use crate::owner::Owner;
+use crate::erofs::Mkfs;
 use crate::progress::step;
-use crate::rootfs;
 use crate::target::{Role, Target};
-use crate::{bundle, cache, device, digest, initrd, repo};
+use crate::verity::{self, Tree};
+use crate::{bundle, cache, device, digest, initrd, loader, repo, rootfs};
 use anyhow::{Context, Result, ensure};
 use firstboot::status::STATUS_NAME;
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -27,13 +29,17 @@ const BUILD_TIME_ENV: &str = "SOURCE_DATE_EPOCH";
 /// Images of one target that stay in the cache; older ones are removed.
 const KEEP: usize = 5;
 /// A change in how images are put together makes a new key.
-const RECIPE: [&str; 6] = [
+const RECIPE: [&str; 10] = [
+    include_str!("boot.rs"),
     include_str!("mod.rs"),
     include_str!("tree.rs"),
+    include_str!("../archive.rs"),
     include_str!("../disk/mod.rs"),
-    include_str!("../disk/ext4.rs"),
     include_str!("../disk/fat.rs"),
     include_str!("../disk/table.rs"),
+    include_str!("../erofs.rs"),
+    include_str!("../uki.rs"),
+    include_str!("../verity.rs"),
 ];
 
 /// `imagebuild build`: makes a disk image.
@@ -108,8 +114,8 @@ pub struct Parts {
     pub target: Target,
     /// The device binary.
     pub firstboot: Option<PathBuf>,
-    /// Directory of the bundle.
-    pub bundle: Option<PathBuf>,
+    /// The bundle.
+    pub bundle: Option<bundle::Bundle>,
 }
 
 /// The raw image of a target, built now when the cache does not have it. It belongs to the cache: copy it, or put
@@ -134,52 +140,59 @@ pub fn assemble(parts: &Parts) -> Result<Image> {
     // Before the packages are chosen: another build may renew the lists meanwhile.
     let lists = Debian::open(target.arch)?.lists()?;
     let rootfs = step("root file system", || rootfs::ensure(target))?;
-    let initrd = step("initrd", || initrd::ensure(target, &rootfs))?;
-    let loader = loader(target)?;
+    let programs = boot::Programs {
+        kernel: rootfs.kernel.clone(),
+        release: rootfs.release.clone(),
+        initrd: step("initrd", || initrd::ensure(target, &rootfs))?,
+        verify: step("verifying loader", || loader::ensure(target.arch))?,
+        systemd: step("boot loader", || boot::Systemd::ensure(target.arch))?,
+    };
+    let mkfs = step("mkfs.erofs", Mkfs::ensure)?;
     let units = repo::root()?.join("firstboot/units");
     let packages = manifest::Packages::new(&rootfs, &lists);
-    let key = key(parts, &packages, &initrd, &loader, &units, fixed)?;
+    let key = key(parts, &packages, &programs, &mkfs, &units, fixed)?;
     let image =
         Image { target: target.name.clone(), dir: cache::dir()?.join("images").join(format!("{}-{key}", target.name)) };
     cache::once(&image.dir, |scratch| {
         let ids = Ids::new(&key);
-        let owner = Owner::new(scratch)?;
-        let root = scratch.join("tree");
         let info = tree::info(target, fixed.unwrap_or(now), &key);
-        step("fill the root file system", || tree::fill(&owner, parts, &rootfs, &units, &info, &ids, &root))?;
+        let own = scratch.join("own");
+        let archive = step("fill the root file system", || tree::fill(parts, &rootfs, &units, &info, &own))?;
+        let root = scratch.join("root");
+        let verity = step("pack the root file system", || pack(&mkfs, &archive, &ids, info.build_time, &root))?;
+        let slot = step("make the kernel image", || {
+            let os_release = archive.read("usr/lib/os-release")?;
+            boot::Slot::new(target, &info, &programs, &os_release, &verity, 'A')
+        })?;
+        let kernel_image = slot.summary();
         let content = Content {
-            loader: &loader,
-            kernel: &rootfs.kernel,
-            initrd: &initrd,
             boot: vec![
                 (STATUS_NAME, firstboot::status::padded("state: never started\n")),
                 (SEED_EXAMPLE.0, SEED_EXAMPLE.1.replace('\n', "\r\n").into_bytes()),
             ],
+            esp_free: slot.free(),
+            esp: slot.files(target.arch, &programs)?,
+            root: &root,
         };
         let raw = scratch.join(image.file("img"));
-        let placed = step("write the disk image", || disk::build(target, &ids, &owner, &root, &content, &raw))?;
-        manifest::write(parts, &packages, &info, &placed, &scratch.join(image.file("manifest.json")))?;
-        fs::remove_dir_all(&root).with_context(|| format!("remove {}", root.display()))
+        let placed = step("write the disk image", || disk::build(target, &ids, &content, &raw))?;
+        let built = manifest::Built { root: manifest::Root::new(&verity), kernel_image, placed };
+        manifest::write(parts, &packages, &info, &built, &scratch.join(image.file("manifest.json")))?;
+        fs::remove_file(&root).with_context(|| format!("remove {}", root.display()))?;
+        fs::remove_dir_all(&own).with_context(|| format!("remove {}", own.display()))
     })?;
     forget_old(&image)?;
     Ok(image)
 }
 
-/// The EFI program of the target's boot loader.
-fn loader(target: &Target) -> Result<PathBuf> {
-    let debian = Debian::open(target.arch)?;
-    let package = debian.resolve(&["systemd-boot-efi"], false)?;
-    let name = package.first().context("find systemd-boot-efi")?.file_name();
-    let dir = cache::dir()?.join("loader").join(name.trim_end_matches(".deb"));
-    cache::once(&dir, |scratch| {
-        let deb = debian.fetch(&package)?.into_iter().next().context("download systemd-boot-efi")?;
-        debian.unpack(&deb, scratch)
-    })?;
-    let program = match target.arch {
-        Arch::Arm64 => "systemd-bootaa64.efi",
-        Arch::Amd64 => "systemd-bootx64.efi",
-    };
-    Ok(dir.join("usr/lib/systemd/boot/efi").join(program))
+/// Writes the root partition's content to the file `to`: the file system, and its hash tree after it.
+fn pack(mkfs: &Mkfs, archive: &Archive, ids: &Ids, time: u64, to: &Path) -> Result<Tree> {
+    mkfs.pack(archive, ids.root_file_system(), time, to)?;
+    let tree = verity::tree(to, ids.verity())?;
+    let file = OpenOptions::new().append(true).open(to);
+    let written = file.and_then(|mut file| file.write_all(&tree.bytes));
+    written.with_context(|| format!("write the hash tree to {}", to.display()))?;
+    Ok(tree)
 }
 
 /// The build time that [`BUILD_TIME_ENV`] sets, in seconds since 1970.
@@ -198,8 +211,8 @@ fn fixed_build_time(value: Option<&OsStr>, now: u64) -> Result<Option<u64>> {
 fn key(
     parts: &Parts,
     packages: &manifest::Packages,
-    initrd: &Path,
-    loader: &Path,
+    programs: &boot::Programs,
+    mkfs: &Mkfs,
     units: &Path,
     fixed_build_time: Option<u64>,
 ) -> Result<String> {
@@ -212,10 +225,10 @@ fn key(
         &format!("{:?}", parts.target),
         &packages.rootfs.key,
         &packages.lists_key()?,
-        &content(Some(initrd.to_owned()))?,
-        &content(Some(loader.to_owned()))?,
+        &programs.key()?,
+        &mkfs.version,
         &content(parts.firstboot.clone())?,
-        &content(parts.bundle.as_ref().map(|b| b.join("manifest.json")))?,
+        &content(parts.bundle.as_ref().map(bundle::Bundle::manifest_file))?,
         &digest::tree(units, &["."])?,
         SEED_EXAMPLE.1,
         &firstboot::harden::mounts::fstab(),

@@ -1,24 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The root file system of one image: the cached one, and firstboot's own files in it.
+//! The root file system of one image: the cached one, and firstboot's own files in it, as one archive.
 
 use super::Parts;
-use crate::cmd;
-use crate::disk::Ids;
-use crate::owner::Owner;
+use crate::archive::Archive;
 use crate::rootfs::{self, Rootfs};
-use crate::target::{Role, Target};
+use crate::target::Target;
 use anyhow::{Context, Result};
-use firstboot::bundle::BUNDLE_DIR;
 use firstboot::firewall;
 use firstboot::harden::{files, mounts};
 use firstboot::host::kept;
 use firstboot::image::{IMAGE_INFO, ImageInfo};
 use firstboot::leds;
 use firstboot::paths::UNIT_DIR;
-use std::fs::{self, File, FileTimes, Permissions};
+use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::{Duration, UNIX_EPOCH};
 
 /// Units that every image enables.
 const UNITS: [&str; 4] =
@@ -37,6 +33,11 @@ const STARTED_LATER: [&str; 10] = [
     "NetworkManager.service.d/10-firstboot.conf",
 ];
 
+/// Files whose times systemd reads: the earliest time of the clock, and that /etc and /var match this /usr, so that
+/// nothing is rebuilt at the first boot (systemd-update-done.service(8)). All times of an image are its build time, and a
+/// mark as old as /usr counts as new enough.
+const MARKS: [&str; 3] = ["/usr/lib/clock-epoch", "/etc/.updated", "/var/.updated"];
+
 /// By what udev starts a unit when a stick appears.
 const STICK_RULES: &str = "90-firstboot-stick.rules";
 
@@ -53,27 +54,26 @@ pub fn info(target: &Target, build_time: u64, key: &str) -> ImageInfo {
     }
 }
 
-/// Fills `tree` with everything that goes onto the root partition.
-pub fn fill(
-    owner: &Owner,
-    parts: &Parts,
-    rootfs: &Rootfs,
-    units: &Path,
-    info: &ImageInfo,
-    ids: &Ids,
-    tree: &Path,
-) -> Result<()> {
+/// Everything that goes onto the root partition. `own`: a directory for firstboot's own files, which is made.
+pub fn fill(parts: &Parts, rootfs: &Rootfs, units: &Path, info: &ImageInfo, own: &Path) -> Result<Archive> {
+    let mut archive = Archive::default();
+    archive.tar(&rootfs.tar)?;
+    write_own(parts, units, info, own)?;
+    archive.tree(own)?;
+    if let Some(bundle) = &parts.bundle {
+        archive.tar(&bundle.tar()).context("add the bundle")?;
+    }
+    Ok(archive)
+}
+
+/// Writes the files that are in no package.
+fn write_own(parts: &Parts, units: &Path, info: &ImageInfo, tree: &Path) -> Result<()> {
     fs::create_dir(tree).with_context(|| format!("create {}", tree.display()))?;
-    let mut tar = owner.command("tar");
-    tar.args(["--extract", "--preserve-permissions", "--same-owner", "--numeric-owner", "--file"]).arg(&rootfs.tar);
-    cmd::run(tar.arg("--directory").arg(tree)).context("unpack the root file system")?;
-    let fstab = format!(
-        "# The root grows with its partition. Boot and EFI system partitions are not mounted.\n\
-         PARTUUID={} / ext4 defaults,noatime,errors=remount-ro,x-systemd.growfs 0 1\n{}",
-        ids.partition(Role::Root),
-        mounts::fstab()
-    );
-    rootfs::put(tree, "/etc/fstab", &fstab, 0o644)?;
+    let fstab = "# The initrd mounts the root, /data, /var and /etc. Boot and EFI system partitions are not mounted.\n";
+    rootfs::put(tree, "/etc/fstab", &(fstab.to_owned() + &mounts::fstab()), 0o644)?;
+    for mark in MARKS {
+        rootfs::put(tree, mark, "", 0o644)?;
+    }
     let text = serde_json::to_string_pretty(info).context("write image.json")? + "\n";
     rootfs::put(tree, IMAGE_INFO, &text, 0o644)?;
     // A damaged byte of the description must not cost the device its boot partition, or its clock.
@@ -96,10 +96,7 @@ pub fn fill(
         let rules = fs::read_to_string(units.join(STICK_RULES)).with_context(|| format!("read {STICK_RULES}"))?;
         rootfs::put(tree, &format!("/usr/lib/udev/rules.d/{STICK_RULES}"), &rules, 0o644)?;
     }
-    if let Some(bundle) = &parts.bundle {
-        copy_directory(bundle, &tree.join(BUNDLE_DIR.trim_start_matches('/'))).context("copy the bundle")?;
-    }
-    times(tree, info.build_time)
+    Ok(())
 }
 
 /// Installs a unit or a drop-in, with the mode that the audit requires.
@@ -113,36 +110,4 @@ fn install_unit(units: &Path, unit: &str, tree: &Path) -> Result<()> {
 fn install(from: &Path, to: &Path, mode: u32) -> Result<()> {
     fs::copy(from, to).with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
     fs::set_permissions(to, Permissions::from_mode(mode)).with_context(|| format!("chmod {}", to.display()))
-}
-
-fn copy_directory(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to).with_context(|| format!("create {}", to.display()))?;
-    for entry in fs::read_dir(from).with_context(|| format!("list {}", from.display()))? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        match entry.file_type()?.is_dir() {
-            true => copy_directory(&entry.path(), &target)?,
-            false => install(&entry.path(), &target, 0o644)?,
-        }
-    }
-    Ok(())
-}
-
-/// Marks that systemd reads: the earliest time of the clock, and that /etc and /var match this /usr, so that nothing
-/// is rebuilt at the first boot (systemd-update-done.service(8)).
-fn times(tree: &Path, build_time: u64) -> Result<()> {
-    let mark = |name: &str, seconds: u64| -> Result<()> {
-        let path = tree.join(name);
-        let file = match path.is_dir() {
-            true => File::open(&path),
-            false => File::create(&path),
-        };
-        let file = file.with_context(|| format!("create /{name}"))?;
-        let time = UNIX_EPOCH + Duration::from_secs(seconds);
-        file.set_times(FileTimes::new().set_modified(time).set_accessed(time)).with_context(|| format!("date /{name}"))
-    };
-    mark("usr/lib/clock-epoch", build_time)?;
-    mark("etc/.updated", build_time)?;
-    mark("var/.updated", build_time)?;
-    mark("usr", build_time - 1)
 }

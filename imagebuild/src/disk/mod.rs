@@ -1,32 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Disk images: a GUID partition table, FAT and ext4 file systems, written into a sparse file without mounting.
+//! Disk images: a GUID partition table, FAT file systems and the verified root, written into a sparse file without
+//! mounting.
 
-mod ext4;
 mod fat;
 mod table;
 
 pub use table::{GptEntry, Placed, partitions};
 
-use crate::arch::Arch;
-use crate::owner::Owner;
 use crate::target::{Role, Target};
 use crate::{cmd, digest};
 use anyhow::{Context, Result};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom};
 use std::path::Path;
 
 const MIB: u64 = 1 << 20;
 
-/// What goes onto the disk besides the root tree.
+/// What goes onto the disk.
 pub struct Content<'a> {
-    /// EFI program that the firmware starts.
-    pub loader: &'a Path,
-    /// The kernel.
-    pub kernel: &'a Path,
-    /// The initrd.
-    pub initrd: &'a Path,
     /// Files of the boot partition: name and content.
     pub boot: Vec<(&'static str, Vec<u8>)>,
+    /// Files of the EFI system partition: path and content.
+    pub esp: Vec<(String, Vec<u8>)>,
+    /// Bytes that must stay free on the EFI system partition.
+    pub esp_free: u64,
+    /// The root partition as it is: file system, then hash tree.
+    pub root: &'a Path,
 }
 
 /// Identifiers of a build: the same for the same key.
@@ -46,7 +45,7 @@ impl Ids {
         digest::uuid(&self.key, "disk")
     }
 
-    /// GUID of a partition: what `root=PARTUUID=` names.
+    /// GUID of a partition.
     pub fn partition(&self, role: Role) -> uuid::Uuid {
         digest::uuid(&self.key, &format!("partition {role:?}"))
     }
@@ -56,74 +55,49 @@ impl Ids {
         digest::uuid(&self.key, "root file system")
     }
 
+    /// UUID in the superblock of its hash tree.
+    pub fn verity(&self) -> uuid::Uuid {
+        digest::uuid(&self.key, "hash tree")
+    }
+
     /// Serial number of a FAT.
     pub fn volume(&self, role: Role) -> u32 {
         digest::uuid(&self.key, &format!("volume {role:?}")).as_fields().0
     }
 }
 
-/// The kernel's command line.
-pub fn command_line(target: &Target, ids: &Ids) -> String {
-    let mut line = format!("root=PARTUUID={} ro", ids.partition(Role::Root));
-    line += &format!(" firstboot.rootwait={}", target.initrd.wait);
-    for console in &target.consoles {
-        line += &format!(" console={console}");
-    }
-    // Partitions are used as fstab says; the EFI system partition stays unmounted.
-    line + " systemd.gpt_auto=no " + &target.command_line
-}
-
-/// Writes the image of `target` to `image`; `tree` is the root file system, seen through `owner`.
-pub fn build(
-    target: &Target,
-    ids: &Ids,
-    owner: &Owner,
-    tree: &Path,
-    content: &Content,
-    image: &Path,
-) -> Result<Vec<Placed>> {
-    let root_size = ext4::size(tree, target.partition(Role::Root)?.size_mib * MIB)?;
-    let placed = table::plan(target, ids, root_size)?;
+/// Writes the image of `target` to `image`.
+///
+/// # Errors
+/// When the root is longer than its slot, or the EFI system partition too small for its content.
+pub fn build(target: &Target, ids: &Ids, content: &Content, image: &Path) -> Result<Vec<Placed>> {
+    let length = content.root.metadata().with_context(|| format!("read the size of {}", content.root.display()))?.len();
+    let placed = table::plan(target, ids, length.next_multiple_of(MIB))?;
     let end = placed.last().map(|p| p.offset + p.length).context("place partitions: there are none")?;
     let file = OpenOptions::new().read(true).write(true).create_new(true).open(image);
     let file = file.with_context(|| format!("create {}", image.display()))?;
     file.set_len(end + MIB).with_context(|| format!("set the size of {}", image.display()))?;
     table::write(file.try_clone()?, ids, &placed).with_context(|| format!("partition {}", image.display()))?;
-    for partition in &placed {
-        match partition.role {
-            Role::Boot => boot_partition(&file, ids, partition, content)?,
-            Role::Esp => system_partition(&file, target, ids, partition, content)?,
-            Role::Root => ext4::write(owner, ids, tree, image, partition)?,
+    for place in &placed {
+        match place.role {
+            Role::Boot => {
+                let files = content.boot.iter().map(|(name, bytes)| (*name, bytes.as_slice()));
+                fat::fill(&file, place, ids.volume(place.role), files, 0)?;
+            }
+            Role::Esp => {
+                let files = content.esp.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
+                fat::fill(&file, place, ids.volume(place.role), files, content.esp_free)?;
+            }
+            Role::RootA => {
+                let mut root = File::open(content.root).with_context(|| format!("open {}", content.root.display()))?;
+                let mut to = &file;
+                to.seek(SeekFrom::Start(place.offset))?;
+                std::io::copy(&mut root, &mut to).with_context(|| format!("write the root to {}", image.display()))?;
+            }
         }
     }
     file.sync_all().with_context(|| format!("write {}", image.display()))?;
     Ok(placed)
-}
-
-fn boot_partition(file: &File, ids: &Ids, place: &Placed, content: &Content) -> Result<()> {
-    // Small clusters: the files are small.
-    let fat = fat::Fat::format(file, place, ids.volume(place.role), 512)?;
-    for (name, bytes) in &content.boot {
-        fat.write(name, bytes)?;
-    }
-    fat.close()
-}
-
-fn system_partition(file: &File, target: &Target, ids: &Ids, place: &Placed, content: &Content) -> Result<()> {
-    let read = |path: &Path| fs::read(path).with_context(|| format!("read {}", path.display()));
-    let entry = format!("title firstboot\nlinux /vmlinuz\ninitrd /initrd\noptions {}\n", command_line(target, ids));
-    // The largest clusters that still make it FAT32 at this size: firmware follows the chain one by one.
-    let fat = fat::Fat::format(file, place, ids.volume(place.role), 2048)?;
-    let loader = match target.arch {
-        Arch::Arm64 => "EFI/BOOT/BOOTAA64.EFI",
-        Arch::Amd64 => "EFI/BOOT/BOOTX64.EFI",
-    };
-    fat.write(loader, &read(content.loader)?)?;
-    fat.write("loader/loader.conf", b"timeout 0\neditor no\n")?;
-    fat.write("loader/entries/firstboot.conf", entry.as_bytes())?;
-    fat.write("vmlinuz", &read(content.kernel)?)?;
-    fat.write("initrd", &read(content.initrd)?)?;
-    fat.close()
 }
 
 /// Copies a sparse file so that it stays sparse.
@@ -143,7 +117,7 @@ pub mod testing {
         file.set_len(placed.iter().map(|p| p.length).sum::<u64>() + 2 * MIB)?;
         table::write(file.try_clone()?, ids, &placed)?;
         let boot = placed.into_iter().find(|p| p.role == Role::Boot).context("find the boot partition")?;
-        fat::Fat::format(&file, &boot, 1, 512)?.close()?;
+        fat::fill(&file, &boot, 1, [].into_iter(), 0)?;
         Ok(boot)
     }
 }
@@ -152,13 +126,32 @@ pub mod testing {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::FileExt;
 
     #[test]
-    fn the_command_line_names_root_and_consoles_in_order() {
-        let target = Target::load("generic-arm64").unwrap();
-        let ids = Ids::new("k");
-        let line = command_line(&target, &ids);
-        assert!(line.starts_with(&format!("root=PARTUUID={} ro ", ids.partition(Role::Root))));
-        assert!(line.contains(" console=tty0 console=ttyAMA0,115200 "));
+    fn an_image_has_the_root_at_its_place_and_ends_after_it() {
+        let target = Target::load("generic-amd64").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        std::fs::write(&root, b"root".repeat(300_000)).unwrap();
+        let build = |name: &str, esp_free| {
+            let esp = vec![("EFI/BOOT/BOOTX64.EFI".to_owned(), b"loader".to_vec())];
+            let content = Content { boot: vec![("a.txt", b"a".to_vec())], esp, esp_free, root: &root };
+            build(&target, &Ids::new("k"), &content, &dir.path().join(name))
+        };
+        let placed = build("a.img", 3 << 20).unwrap();
+        let place = placed.last().unwrap();
+        assert_eq!((place.role, place.length), (Role::RootA, 2 * MIB));
+        let image = File::open(dir.path().join("a.img")).unwrap();
+        assert_eq!(image.metadata().unwrap().len(), place.offset + 3 * MIB);
+        let mut bytes = [0; 8];
+        image.read_exact_at(&mut bytes, place.offset + 1_199_992).unwrap();
+        assert_eq!(bytes, *b"rootroot");
+        // The same again has the same bytes, dates of files included.
+        build("b.img", 3 << 20).unwrap();
+        let read = |name: &str| digest::file(&dir.path().join(name)).unwrap();
+        assert_eq!(read("a.img"), read("b.img"));
+        let error = format!("{:#}", build("c.img", 1 << 30).unwrap_err());
+        assert!(error.starts_with("fill partition ESP: 1073741824 bytes must stay free, "), "{error}");
     }
 }

@@ -35,7 +35,10 @@ pub struct Placed {
     pub length: u64,
 }
 
-/// SeedLocator the partitions one after another, each on a whole MiB.
+/// Places the partitions one after another, each on a whole MiB.
+///
+/// # Errors
+/// When the root is longer than the partition that a device has for it.
 pub fn plan(target: &Target, ids: &Ids, root_size: u64) -> Result<Vec<Placed>> {
     let mut offset = MIB;
     let mut placed = Vec::new();
@@ -44,13 +47,15 @@ pub fn plan(target: &Target, ids: &Ids, root_size: u64) -> Result<Vec<Placed>> {
             // Windows and macOS show this type and hide EFI system partitions.
             (Role::Boot, _) => types::BASIC,
             (Role::Esp, _) => types::EFI,
-            (Role::Root, Arch::Arm64) => types::LINUX_ROOT_ARM_64,
-            (Role::Root, Arch::Amd64) => types::LINUX_ROOT_X64,
+            (Role::RootA, Arch::Arm64) => types::LINUX_ROOT_ARM_64,
+            (Role::RootA, Arch::Amd64) => types::LINUX_ROOT_X64,
         };
         let length = match partition.role {
-            Role::Root => root_size,
-            _ => partition.size_mib * MIB,
+            Role::RootA => root_size,
+            _ => partition.size_mib.unwrap_or_default() * MIB,
         };
+        let most = partition.slot_mib.map_or(u64::MAX, |mib| mib * MIB);
+        ensure!(length <= most, "place partition {}: {length} bytes, a device has {most}", partition.label);
         ensure!(length > 0, "place partition {}: it has no size", partition.label);
         placed.push(Placed {
             role: partition.role,
@@ -132,11 +137,18 @@ mod tests {
         write(file, &ids, &placed).unwrap();
         let found =
             |name: &str, offset, mib| GptEntry { name: name.to_owned(), offset: offset * MIB, length: mib * MIB };
+        let esp = target.partition(Role::Esp).unwrap().size_mib.unwrap();
         assert_eq!(
             partitions(&path).unwrap(),
-            BTreeMap::from([(1, found("BOOT", 1, 64)), (2, found("ESP", 65, 256)), (3, found("root", 321, 300))])
+            BTreeMap::from([
+                (1, found("BOOT", 1, 40)),
+                (2, found("ESP", 41, esp)),
+                (3, found("root-a", 41 + esp, 300))
+            ])
         );
         assert_eq!(placed[2].kind.to_uppercase(), "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709");
+        let error = plan(&target, &ids, 769 * MIB).unwrap_err().to_string();
+        assert_eq!(error, "place partition root-a: 806354944 bytes, a device has 805306368");
         std::fs::remove_file(path).unwrap();
     }
 }

@@ -94,12 +94,26 @@ const UNLINKED: [&str; 2] = [
     "sysinit.target.wants/systemd-network-generator.service",
 ];
 
+/// Directories of the root that devices write to: they are on the data partition, below /var, and the root has links.
+const MOVED: [(&str, &str, u32); 5] = [
+    ("home", "var/home", 0o755),
+    ("mnt", "var/mnt", 0o755),
+    ("opt", "var/opt", 0o755),
+    ("root", "var/roothome", 0o700),
+    ("srv", "var/srv", 0o755),
+];
+
+/// dpkg's database: part of the root, for it describes what is there and nothing can be installed. On the data partition
+/// it would outlive its root.
+const DPKG: (&str, &str) = ("var/lib/dpkg", "usr/lib/sysimage/dpkg");
+
 /// Units that no device needs: log-in prompts (there is no password), questions at first boot, debugging aids,
-/// databases that the image leaves out, TPM measurements that nothing reads, and modules that a node does not use. On
+/// databases that the image leaves out or that are made with the image (linker cache, accounts), what mounts or grows a
+/// root that the initrd has mounted, TPM measurements that nothing reads, and modules that a node does not use. On
 /// an emulated device each costs up to a second at every boot. Three more are masked for security: no keyboard restarts
 /// the device, and sshd starts only as a service; and nftables.service, whose start and stop both empty the packet filter.
 #[rustfmt::skip]
-const MASKED: [&str; 35] = [
+const MASKED: [&str; 40] = [
     "ctrl-alt-del.target", "ssh.socket", "nftables.service",
     "getty.target", "getty@.service", "serial-getty@.service", "console-getty.service", "debug-shell.service",
     "systemd-firstboot.service", "systemd-ask-password-console.path", "systemd-ask-password-wall.path",
@@ -110,7 +124,8 @@ const MASKED: [&str; 35] = [
     "systemd-initctl.socket", "systemd-udev-load-credentials.service",
     "systemd-pcrextend.socket", "systemd-pcrlock.socket", "systemd-pcrmachine.service", "systemd-pcrphase.service",
     "systemd-pcrphase-sysinit.service", "systemd-tpm2-setup-early.service", "systemd-tpm2-setup.service",
-    "dpkg-db-backup.timer", "e2scrub_reap.service",
+    "ldconfig.service", "systemd-update-done.service", "systemd-sysusers.service", "systemd-remount-fs.service",
+    "systemd-repart.service", "dpkg-db-backup.timer", "e2scrub_reap.service",
 ];
 
 /// Generators of units for what these images do not have: log-ins, resume from disk, remote debugging, old init
@@ -149,7 +164,33 @@ pub fn run(owner: &Owner, tree: &Path) -> Result<()> {
     }
     overlay(tree)?;
     hardened::files(tree)?;
-    owners(owner, tree, &accounts)
+    owners(owner, tree, &accounts)?;
+    links(tree)
+}
+
+/// Moves what devices write below /var, and what they do not write out of it.
+fn links(tree: &Path) -> Result<()> {
+    let rename = |from: &str, to: &str| {
+        let (from, to) = (tree.join(from), tree.join(to));
+        if let Some(parent) = to.parent() {
+            fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
+        }
+        fs::rename(&from, &to).with_context(|| format!("rename {} to {}", from.display(), to.display()))
+    };
+    let link = |target: &str, name: &str| symlink(target, tree.join(name)).with_context(|| format!("link /{name}"));
+    for (name, place, mode) in MOVED {
+        rename(name, place)?;
+        let path = tree.join(place);
+        fs::set_permissions(&path, Permissions::from_mode(mode)).with_context(|| format!("chmod /{place}"))?;
+        link(place, name)?;
+    }
+    let (from, to) = DPKG;
+    rename(from, to)?;
+    link(&format!("../../{to}"), from)?;
+    // Where the initrd mounts the data partition.
+    let data = tree.join("data");
+    fs::create_dir(&data).context("create /data")?;
+    fs::set_permissions(&data, Permissions::from_mode(0o700)).context("chmod /data")
 }
 
 fn files(owner: &Owner, tree: &Path) -> Result<()> {
@@ -298,6 +339,32 @@ fn owners(owner: &Owner, tree: &Path, accounts: &Accounts) -> Result<()> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_devices_write_is_below_var_and_dpkg_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in MOVED.iter().map(|(name, _, _)| *name).chain([DPKG.0]) {
+            fs::create_dir_all(dir.path().join(name)).unwrap();
+        }
+        fs::write(dir.path().join("root/.profile"), "p").unwrap();
+        fs::write(dir.path().join("var/lib/dpkg/status"), "s").unwrap();
+        links(dir.path()).unwrap();
+        let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+        assert_eq!((read("root/.profile"), read("var/roothome/.profile")), ("p".to_owned(), "p".to_owned()));
+        assert_eq!(
+            (read("var/lib/dpkg/status"), read("usr/lib/sysimage/dpkg/status")),
+            ("s".to_owned(), "s".to_owned())
+        );
+        let link = |name: &str| fs::read_link(dir.path().join(name)).unwrap();
+        assert_eq!((link("opt"), link("root")), ("var/opt".into(), "var/roothome".into()));
+        let mode = |name: &str| dir.path().join(name).metadata().unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode("root"), mode("srv"), mode("data")), (0o700, 0o755, 0o700));
+        // systemd makes them anew, should the data partition lose them.
+        for (_, place, mode) in MOVED {
+            assert!(OVERLAY_TEXT.contains(&format!("\nd /{place} {mode:04o} ")), "{place}");
+        }
+        assert!(OVERLAY_TEXT.contains(&format!("\nL /{} - - - - ../../{}\n", DPKG.0, DPKG.1)));
+    }
 
     #[test]
     fn overlay_is_well_formed() {

@@ -1,56 +1,58 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Disk images seen from outside a running guest: partitions, the FAT boot partition, the kernel, a private copy.
+//! Disk images seen from outside a running guest: partitions, the FAT boot partition, what its boot loader starts, files,
+//! a private copy.
 //!
 //! Only for disks whose guest is switched off, except that the boot partition may be read while it runs: firstboot
 //! overwrites its status file in place, so what is read is at worst torn, never another file.
 
-mod root;
+mod data;
+mod entry;
+mod erofs;
+#[cfg(test)]
+mod testing;
 pub mod tree;
+mod view;
+
+pub use data::CheckedData;
+pub use entry::BootEntry;
 
 use anyhow::{Context, Result, bail};
 use firstboot::boot_partition::BootPartition;
 use imagebuild::disk::{GptEntry, partitions};
-use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use view::{Kind, View};
+
+/// Number of the FAT partition that carries the seed.
+pub const BOOT: u32 = 1;
+/// Number of the EFI system partition.
+pub const ESP: u32 = 2;
+/// Number of the first slot: the root file system, and the hashes that verify it.
+pub const ROOT: u32 = 3;
+/// Label of the second slot, made at the first boot where there is room.
+pub const SECOND_SLOT: &str = "root-b";
+/// Label of the partition that everything is written to, made at the first boot.
+pub const DATA: &str = "data";
 
 /// A raw disk image with a GPT.
 #[derive(Debug, Clone)]
 pub struct DiskImage {
     path: PathBuf,
-    /// By number, as in the table.
-    partitions: BTreeMap<u32, GptEntry>,
 }
-
-/// What a boot loader starts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BootEntry {
-    /// The kernel's file.
-    pub kernel: Vec<u8>,
-    /// The initrd's file.
-    pub initrd: Vec<u8>,
-    /// The kernel's command line.
-    pub command_line: String,
-}
-
-/// The boot loader's default entry, on the EFI system partition.
-const ENTRY: &str = "loader/entries/firstboot.conf";
-const BOOT: u32 = 1;
-const EFI_SYSTEM: u32 = 2;
-const ROOT: u32 = 3;
 
 impl DiskImage {
-    /// Reads the partition table of `path`.
+    /// Reads the partition table of `path`, for the errors that it may have.
     pub fn open(path: &Path) -> Result<Self> {
-        Ok(DiskImage { path: path.to_owned(), partitions: partitions(path)? })
+        partitions(path)?;
+        Ok(DiskImage { path: path.to_owned() })
     }
 
-    /// A file that has no partitions.
+    /// A file that may have no partitions.
     #[cfg(test)]
     pub(crate) fn bare(path: &Path) -> Self {
-        DiskImage { path: path.to_owned(), partitions: BTreeMap::new() }
+        DiskImage { path: path.to_owned() }
     }
 
     /// Path of the image.
@@ -58,10 +60,15 @@ impl DiskImage {
         &self.path
     }
 
-    /// Place of partition `number`.
-    pub fn partition(&self, number: u32) -> Result<&GptEntry> {
-        let found = self.partitions.get(&number);
+    /// Place of partition `number`, as the table has it now: a first boot changes the table.
+    pub fn partition(&self, number: u32) -> Result<GptEntry> {
+        let found = partitions(&self.path)?.remove(&number);
         found.with_context(|| format!("find partition {number} in {}", self.path.display()))
+    }
+
+    /// Place of the partition with this label, as the table has it now; `None` when there is none.
+    pub fn named(&self, label: &str) -> Result<Option<GptEntry>> {
+        Ok(partitions(&self.path)?.into_values().find(|partition| partition.name == label))
     }
 
     /// The FAT partition that carries the seed.
@@ -86,51 +93,6 @@ impl DiskImage {
         Ok(self.boot()?.seed()?.is_some())
     }
 
-    /// What the default entry of the boot loader starts.
-    pub fn boot_entry(&self) -> Result<BootEntry> {
-        let extent = self.partition(EFI_SYSTEM)?;
-        let file = File::open(&self.path).with_context(|| format!("open {}", self.path.display()))?;
-        let end = extent.offset + extent.length;
-        let slice = fscommon::StreamSlice::new(file, extent.offset, end).context("find the EFI system partition")?;
-        let fat = fatfs::FileSystem::new(slice, fatfs::FsOptions::new()).context("read the EFI system partition")?;
-        let root = fat.root_dir();
-        let read = |path: &str| -> Result<Vec<u8>> {
-            let mut bytes = Vec::new();
-            let mut file = root.open_file(path.trim_start_matches('/')).with_context(|| format!("open {path}"))?;
-            file.read_to_end(&mut bytes).with_context(|| format!("read {path}"))?;
-            Ok(bytes)
-        };
-        let entry = String::from_utf8(read(ENTRY)?).context("decode the loader's entry")?;
-        let value = |key: &str| {
-            let line = entry.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(' '));
-            line.map(str::trim).with_context(|| format!("find {key} in the loader's entry"))
-        };
-        let (kernel, initrd) = (read(value("linux")?)?, read(value("initrd")?)?);
-        Ok(BootEntry { kernel, initrd, command_line: value("options")?.to_owned() })
-    }
-
-    /// Replaces the kernel's command line in the default entry of the boot loader.
-    pub fn set_command_line(&self, words: &str) -> Result<()> {
-        let extent = self.partition(EFI_SYSTEM)?;
-        let file = File::options().read(true).write(true).open(&self.path);
-        let file = file.with_context(|| format!("open {}", self.path.display()))?;
-        let end = extent.offset + extent.length;
-        let slice = fscommon::StreamSlice::new(file, extent.offset, end).context("find the EFI system partition")?;
-        let slice = fscommon::BufStream::new(slice);
-        let fat = fatfs::FileSystem::new(slice, fatfs::FsOptions::new()).context("read the EFI system partition")?;
-        {
-            let mut entry = fat.root_dir().open_file(ENTRY).with_context(|| format!("open {ENTRY}"))?;
-            let mut text = String::new();
-            entry.read_to_string(&mut text).with_context(|| format!("read {ENTRY}"))?;
-            let old =
-                text.lines().find(|line| line.starts_with("options ")).context("find options in the loader's entry")?;
-            let text = text.replace(old, &format!("options {words}"));
-            entry.seek(SeekFrom::Start(0)).and_then(|_| entry.truncate()).with_context(|| format!("empty {ENTRY}"))?;
-            entry.write_all(text.as_bytes()).with_context(|| format!("write {ENTRY}"))?;
-        }
-        fat.unmount().context("close the EFI system partition")
-    }
-
     /// A private copy in `to`, sparse where this one is, `size` bytes long when that is more.
     pub fn copy(&self, to: &Path, size: u64) -> Result<DiskImage> {
         let mut command = Command::new("cp");
@@ -138,7 +100,7 @@ impl DiskImage {
         let file = File::options().write(true).open(to).with_context(|| format!("open {}", to.display()))?;
         let now = file.metadata().with_context(|| format!("measure {}", to.display()))?.len();
         file.set_len(now.max(size)).with_context(|| format!("grow {}", to.display()))?;
-        Ok(DiskImage { path: to.to_owned(), partitions: self.partitions.clone() })
+        Ok(DiskImage { path: to.to_owned() })
     }
 
     /// Overwrites `bytes` at `offset` of the disk, as damage would.
@@ -148,13 +110,23 @@ impl DiskImage {
         file.write_all_at(bytes, offset).with_context(|| format!("overwrite the disk at {offset}"))
     }
 
-    /// SHA-256 of a partition's bytes, hex: whether anything on it changed.
-    pub fn digest(&self, number: u32) -> Result<String> {
+    /// Flips one bit of the byte at `offset` of the disk.
+    pub fn flip_at(&self, offset: u64) -> Result<()> {
+        use std::os::unix::fs::FileExt;
+        let mut byte = [0];
+        let file = File::open(&self.path).with_context(|| format!("open {}", self.path.display()))?;
+        file.read_exact_at(&mut byte, offset).with_context(|| format!("read the disk at {offset}"))?;
+        self.damage(offset, &[byte[0] ^ 0x04])
+    }
+
+    /// SHA-256 of the first `length` bytes of a partition, hex: whether anything on it changed. A first boot lengthens
+    /// the partition of the root, so that its own length says nothing.
+    pub fn digest(&self, number: u32, length: u64) -> Result<String> {
         use sha2::{Digest, Sha256};
         let extent = self.partition(number)?;
         let mut file = File::open(&self.path).with_context(|| format!("open {}", self.path.display()))?;
         file.seek(SeekFrom::Start(extent.offset)).context("seek in a disk image")?;
-        let (mut part, mut hash, mut buffer) = (file.take(extent.length), Sha256::new(), vec![0; 1 << 20]);
+        let (mut part, mut hash, mut buffer) = (file.take(length.min(extent.length)), Sha256::new(), vec![0; 1 << 20]);
         loop {
             match part.read(&mut buffer).context("read a disk image")? {
                 0 => break,
@@ -164,12 +136,37 @@ impl DiskImage {
         Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
     }
 
-    /// The root partition as e2fsprogs name a file system inside a file.
-    fn root_spec(&self) -> Result<String> {
+    /// Content of a file, as the running system would see it; `None` when there is none. Links are followed.
+    pub fn read_file(&self, path: &str) -> Result<Option<Vec<u8>>> {
+        let read = || -> Result<Option<Vec<u8>>> {
+            let view = View::of(self)?;
+            match view.find(&view.resolve(path, true)?)? {
+                Some(found) if found.kind == Kind::File => view.read(&found).map(Some),
+                Some(_) => bail!("it is no file"),
+                None => Ok(None),
+            }
+        };
+        read().with_context(|| format!("read {path} of the guest"))
+    }
+
+    /// Whether a path exists. Links on the way are followed.
+    pub fn exists(&self, path: &str) -> Result<bool> {
+        let view = View::of(self)?;
+        Ok(view.find(&view.resolve(path, false)?)?.is_some())
+    }
+
+    /// Names in a directory, sorted; empty when it does not exist.
+    pub fn list(&self, dir: &str) -> Result<Vec<String>> {
+        let view = View::of(self)?;
+        view.names(&view.resolve(dir, true)?)
+    }
+
+    /// A partition as e2fsprogs name a file system inside a file.
+    fn spec(&self, place: &GptEntry) -> Result<String> {
         let path = self.path.display().to_string();
         if path.contains('?') {
-            bail!("name the root partition of {path}: e2fsprogs take no question mark in a path");
+            bail!("name a partition of {path}: e2fsprogs take no question mark in a path");
         }
-        Ok(format!("{path}?offset={}", self.partition(ROOT)?.offset))
+        Ok(format!("{path}?offset={}", place.offset))
     }
 }

@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The whole root file system of a switched-off disk, for comparing what a run or a reset left behind.
+//! All files of a switched-off disk that can change, for comparing what a run or a reset left behind; and copies of
+//! files. That the root itself does not change is a matter of its partition's digest.
 
-use super::root::CheckedRoot;
-use super::{DiskImage, ROOT};
+use super::data::CheckedData;
+use super::view::{Found, Kind, View};
+use super::DiskImage;
 use anyhow::{Context, Result};
-use ext4_view::{Ext4, Ext4Read, Path};
 use firstboot::text::hex;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::error::Error;
-use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+/// Directories that a device writes to.
+const CHANGING: [&str; 2] = ["/etc", "/var"];
 
 /// What a path is; times are left out, because a clock differs between two runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +27,7 @@ pub struct Entry {
     pub content: String,
 }
 
-/// Every path below the root, absolute.
+/// Every path, absolute.
 pub type Tree = BTreeMap<String, Entry>;
 
 /// Paths that differ between two trees, sorted: `+` only in the second, `-` only in the first, `~` in both.
@@ -40,140 +44,96 @@ pub fn difference(before: &Tree, after: &Tree) -> Vec<String> {
     paths.into_iter().filter_map(mark).collect()
 }
 
-/// The part of a disk that holds the root file system.
-struct Partition {
-    disk: File,
-    offset: u64,
-}
-
-impl Ext4Read for Partition {
-    fn read(&mut self, start_byte: u64, dst: &mut [u8]) -> Result<(), Box<dyn Error + Send + Sync + 'static>> {
-        Ok(self.disk.read_exact_at(dst, self.offset + start_byte)?)
-    }
-}
-
-fn load(path: &std::path::Path, offset: u64) -> Result<Ext4> {
-    let disk = File::open(path).with_context(|| format!("open {}", path.display()))?;
-    Ext4::load(Box::new(Partition { disk, offset })).context("read the root file system")
-}
-
 impl DiskImage {
-    fn root(&self) -> Result<Ext4> {
-        load(self.path(), self.partition(ROOT)?.offset)
-    }
-
-    /// Whether a file was read or run after it was written, by its times: only where the guest keeps them
-    /// (mount option relatime, which moves the time of access once beyond that of change).
-    pub fn read_since_written(&self, path: &str) -> Result<bool> {
-        let metadata =
-            self.root()?.metadata(path).with_context(|| format!("read the metadata of {path} of the guest"))?;
-        let (read, written) = (metadata.accessed(), metadata.modified());
-        Ok((read.seconds(), read.nanoseconds()) > (written.seconds(), written.nanoseconds()))
-    }
-
-    /// Reads the whole root file system; what is only in its journal counts as written.
+    /// Reads all of /etc and /var as the running system would see them; what is only in a journal counts as written. A
+    /// disk that was never booted has those of its root, which the first boot begins with.
     pub fn tree(&self) -> Result<Tree> {
-        let root = self.root()?;
+        let view = View::of(self)?;
         let mut tree = Tree::new();
-        let mut directories = vec!["/".to_owned()];
-        while let Some(directory) = directories.pop() {
-            for entry in root.read_dir(directory.as_str()).with_context(|| format!("list {directory}"))? {
-                let entry = entry.with_context(|| format!("list {directory}"))?;
-                let name = entry.file_name().display().to_string();
-                if name == "." || name == ".." {
-                    continue;
-                }
-                let path = format!("{}/{name}", directory.trim_end_matches('/'));
-                tree.insert(path.clone(), look(&root, &path).with_context(|| format!("read {path}"))?);
-                if entry.file_type()?.is_dir() {
-                    directories.push(path);
-                }
-            }
-        }
+        walk(&view, &CHANGING, &mut |path, found| {
+            let content = match &found.kind {
+                Kind::File => hex(&Sha256::digest(view.read(found)?)),
+                Kind::Link(target) => target.clone(),
+                _ => String::new(),
+            };
+            tree.insert(path.to_owned(), Entry { mode: found.mode, owner: found.owner, content });
+            Ok(())
+        })?;
         Ok(tree)
     }
 
     /// Copies files, links and directories below `directories` to the same places below `to`, with their modes and
-    /// without their owners. What is only in the file system's journal counts as written. A missing directory is left
+    /// without their owners. What is only in a file system's journal counts as written. A missing directory is left
     /// out.
-    pub fn extract(&self, directories: &[&str], to: &std::path::Path) -> Result<()> {
-        copy_directories(&self.root()?, directories, to)
+    pub fn extract(&self, directories: &[&str], to: &Path) -> Result<()> {
+        copy_directories(&View::of(self)?, directories, to)
     }
-}
 
-impl CheckedRoot {
     /// [`DiskImage::extract`] for what a boot would mount.
-    pub fn extract(&self, directories: &[&str], to: &std::path::Path) -> Result<()> {
-        copy_directories(&load(self.0.path(), 0)?, directories, to)
+    pub fn extract_checked(&self, data: &CheckedData, directories: &[&str], to: &Path) -> Result<()> {
+        copy_directories(&View::checked(self, data.0.path())?, directories, to)
     }
 }
 
-fn copy_directories(root: &Ext4, directories: &[&str], to: &std::path::Path) -> Result<()> {
-    let mut left: Vec<String> = directories.iter().map(|directory| (*directory).to_owned()).collect();
+/// Calls `each` for every path in `directories` and below, those of a directory after it.
+fn walk(view: &View, directories: &[&str], each: &mut dyn FnMut(&str, &Found) -> Result<()>) -> Result<()> {
+    let mut left: Vec<String> = directories.iter().rev().map(|directory| (*directory).to_owned()).collect();
     while let Some(path) = left.pop() {
-        if !root.exists(path.as_str()).with_context(|| format!("read the metadata of {path} of the guest"))? {
-            continue;
+        let Some(found) = view.find(&path)? else { continue };
+        each(&path, &found).with_context(|| format!("read {path} of the guest"))?;
+        if found.kind == Kind::Directory {
+            let names = view.names(&path).with_context(|| format!("list {path} of the guest"))?;
+            left.extend(names.iter().rev().map(|name| format!("{}/{name}", path.trim_end_matches('/'))));
         }
+    }
+    Ok(())
+}
+
+/// Devices, sockets and pipes are left out.
+fn copy_directories(view: &View, directories: &[&str], to: &Path) -> Result<()> {
+    let mut modes = Vec::new();
+    walk(view, directories, &mut |path, found| {
         let target = to.join(path.trim_start_matches('/'));
-        fs::create_dir_all(&target).with_context(|| format!("make {}", target.display()))?;
-        for entry in root.read_dir(path.as_str()).with_context(|| format!("list {path} of the guest"))? {
-            let entry = entry.with_context(|| format!("list {path} of the guest"))?;
-            let name = entry.file_name().display().to_string();
-            let below = format!("{}/{name}", path.trim_end_matches('/'));
-            if entry.file_type()?.is_dir() {
-                if name != "." && name != ".." {
-                    left.push(below);
-                }
-            } else {
-                copy_out(root, &below, &target.join(&name)).with_context(|| format!("copy {below} of the guest"))?;
+        let mode = fs::Permissions::from_mode(u32::from(found.mode) & 0o7777);
+        match &found.kind {
+            Kind::Directory => {
+                fs::create_dir_all(&target).with_context(|| format!("make {}", target.display()))?;
+                modes.push((target, u32::from(found.mode) & 0o7777 | 0o700));
             }
+            Kind::Link(to) => symlink(to, &target).with_context(|| format!("link {}", target.display()))?,
+            Kind::File => {
+                fs::write(&target, view.read(found)?).with_context(|| format!("write {}", target.display()))?;
+                fs::set_permissions(&target, mode).with_context(|| format!("set the mode of {}", target.display()))?;
+            }
+            Kind::Character | Kind::Other => {}
         }
-        // Last, because its own mode may deny writing.
-        let mode = u32::from(root.metadata(path.as_str())?.mode()) & 0o7777;
-        fs::set_permissions(&target, fs::Permissions::from_mode(mode | 0o700))?;
+        Ok(())
+    })?;
+    // Last, because a directory's own mode may deny writing.
+    for (target, mode) in modes {
+        let mode = fs::Permissions::from_mode(mode);
+        fs::set_permissions(&target, mode).with_context(|| format!("set the mode of {}", target.display()))?;
     }
     Ok(())
-}
-
-/// One file or link; anything else is left out.
-fn copy_out(root: &Ext4, path: &str, target: &std::path::Path) -> Result<()> {
-    let at = Path::try_from(path)?;
-    let metadata = root.symlink_metadata(at)?;
-    if metadata.file_type().is_symlink() {
-        symlink(root.read_link(at)?.display().to_string(), target)?;
-    } else if metadata.file_type().is_regular_file() {
-        fs::write(target, root.read(at)?)?;
-        fs::set_permissions(target, fs::Permissions::from_mode(u32::from(metadata.mode()) & 0o7777))?;
-    }
-    Ok(())
-}
-
-fn look(root: &Ext4, path: &str) -> Result<Entry> {
-    let at = Path::try_from(path)?;
-    let metadata = root.symlink_metadata(at)?;
-    let kind = metadata.file_type();
-    let content = if kind.is_regular_file() {
-        hex(&Sha256::digest(root.read(at)?))
-    } else if kind.is_symlink() {
-        root.read_link(at)?.display().to_string()
-    } else {
-        String::new()
-    };
-    Ok(Entry { mode: metadata.mode(), owner: (metadata.uid(), metadata.gid()), content })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing;
     use super::*;
+    use imagebuild::archive::Archive;
 
     #[test]
     fn written_changed_and_removed_paths_are_reported() {
         let dir = tempfile::tempdir().unwrap();
-        let disk = super::super::root::disk_for_tests(dir.path());
-        disk.write_file("/etc/kept", b"same", 0o644).unwrap();
-        disk.write_file("/etc/gone", b"", 0o644).unwrap();
+        let mut root = Archive::default();
+        root.file("etc/kept", 0o644, b"same".to_vec()).unwrap();
+        root.file("etc/gone", 0o644, Vec::new()).unwrap();
+        root.file("usr/other", 0o644, Vec::new()).unwrap();
+        let Some(disk) = testing::disk(dir.path(), &root) else { return };
         disk.write_file("/etc/changed", b"one", 0o644).unwrap();
         let before = disk.tree().unwrap();
+        assert!(before.contains_key("/var/lib") && !before.contains_key("/usr/other"));
         disk.remove_file("/etc/gone").unwrap();
         disk.write_file("/etc/changed", b"two", 0o644).unwrap();
         disk.write_file("/etc/kept", b"same", 0o600).unwrap();
@@ -185,12 +145,12 @@ mod tests {
         assert_eq!(difference(&after, &after), [""; 0]);
 
         let to = dir.path().join("copy");
-        disk.extract(&["/etc", "/nowhere"], &to).unwrap();
+        disk.extract(&["/etc", "/nowhere", "/usr"], &to).unwrap();
         let mut names: Vec<_> = std::fs::read_dir(to.join("etc")).unwrap().map(|e| e.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["changed", "kept", "link"]);
         assert_eq!(std::fs::read(to.join("etc/link")).unwrap(), b"same");
         assert_eq!(to.join("etc/kept").metadata().unwrap().permissions().mode() & 0o7777, 0o600);
-        assert!(!to.join("nowhere").exists());
+        assert!(to.join("usr/other").exists() && !to.join("nowhere").exists());
     }
 }

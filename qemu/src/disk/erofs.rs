@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The root file system of a disk, EROFS: read in place, without root and without a mount. It never changes, so there is
+//! no writing.
+
+use anyhow::{Context, Result};
+use erofs_rs::r#async::EroFS;
+use erofs_rs::backend::AsyncImage;
+use erofs_rs::types::Inode;
+use std::fs::File;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::Path;
+use std::pin::pin;
+use std::task::{Poll, Waker};
+
+/// A partition of a disk, or a whole file.
+struct Extent {
+    disk: File,
+    offset: u64,
+    length: u64,
+}
+
+impl AsyncImage for Extent {
+    async fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> erofs_rs::Result<()> {
+        let end = offset.checked_add(buf.len() as u64).filter(|end| *end <= self.length);
+        end.ok_or_else(|| erofs_rs::Error::OutOfBounds(format!("{} bytes at {offset}", buf.len())))?;
+        Ok(self.disk.read_exact_at(buf, self.offset + offset)?)
+    }
+}
+
+/// The root file system.
+pub(super) struct Root(EroFS<Extent>);
+
+impl Root {
+    /// Opens the one at `offset` of `disk`, in a partition of `length` bytes.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(super) fn open(disk: &Path, offset: u64, length: u64) -> Result<Root> {
+        let file = File::open(disk).with_context(|| format!("open {}", disk.display()))?;
+        let opened = done(EroFS::new(Extent { disk: file, offset, length }));
+        Ok(Root(opened.with_context(|| format!("read the root file system of {}", disk.display()))?))
+    }
+
+    /// What an absolute path is; no link in it is followed.
+    pub(super) fn find(&self, path: &str) -> Result<Option<Inode>> {
+        let mut node = done(self.0.get_inode(self.0.super_block().root_inode_id())).context("read the root directory")?;
+        let mut at = String::new();
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            if !node.is_dir() {
+                return Ok(None);
+            }
+            let found = self.names(&at)?.into_iter().find(|(other, _)| other == name);
+            let Some((_, next)) = found else { return Ok(None) };
+            node = next;
+            at = format!("{at}/{name}");
+        }
+        Ok(Some(node))
+    }
+
+    /// What is in a directory. No link in its path is followed.
+    ///
+    /// # Errors
+    /// When it is no directory.
+    pub(super) fn names(&self, directory: &str) -> Result<Vec<(String, Inode)>> {
+        let directory = if directory.is_empty() { "/" } else { directory };
+        let shown = || format!("list {directory} of the root file system");
+        let mut entries = done(self.0.read_dir(directory)).with_context(shown)?;
+        let mut names = Vec::new();
+        while let Some(entry) = done(entries.next_entry()) {
+            let entry = entry.with_context(shown)?;
+            let name = String::from_utf8_lossy(entry.dir_entry.file_name()).into_owned();
+            if name != "." && name != ".." {
+                names.push((name, entry.inode));
+            }
+        }
+        Ok(names)
+    }
+
+    /// The bytes of a file.
+    pub(super) fn read(&self, node: Inode) -> Result<Vec<u8>> {
+        let mut file = self.0.open_inode_file(node).context("open a file of the root file system")?;
+        let mut bytes = vec![0; usize::try_from(file.size()).context("measure a file")?];
+        let mut at = 0;
+        while at < bytes.len() {
+            match done(file.read(&mut bytes[at..])).context("read a file of the root file system")? {
+                0 => anyhow::bail!("read a file of the root file system: it ends after {at} bytes"),
+                n => at += n,
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Where a symbolic link leads.
+    pub(super) fn target(&self, node: Inode) -> Result<String> {
+        let target = done(self.0.read_link_inode(node)).context("read a link of the root file system")?;
+        Ok(target.to_string_lossy().into_owned())
+    }
+}
+
+/// Permissions, as in `st_mode`, without the type.
+pub(super) fn permissions(node: &Inode) -> u16 {
+    // 12 bits.
+    u16::try_from(node.permissions().mode() & 0o7777).unwrap_or_default()
+}
+
+/// The result of a future that waits for nothing: [`Extent`] reads when it is asked.
+fn done<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    let mut context = std::task::Context::from_waker(Waker::noop());
+    loop {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+            return value;
+        }
+    }
+}
