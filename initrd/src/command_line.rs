@@ -38,10 +38,10 @@ impl CommandLine {
         let mut parts = root.split(':');
         let mut part = || parts.next().with_context(wrong);
         let (hash, blocks, slot) = (part()?, part()?, part()?);
-        ensure!(parts.next().is_none() && matches!(slot, "a" | "b"), wrong());
+        ensure!(parts.next().is_none() && matches!(slot, "A" | "B"), wrong());
         Ok(CommandLine {
             root: Root::parse(hash, blocks).with_context(wrong)?,
-            slot: if slot == "a" { 'a' } else { 'b' },
+            slot: if slot == "A" { 'a' } else { 'b' },
             slot_mib: number("firstboot.slot-mib")?,
             wait: Duration::from_secs(number("firstboot.rootwait")?),
         })
@@ -56,7 +56,7 @@ mod tests {
     fn the_words_are_read_and_the_last_one_counts() {
         let hash = "0a".repeat(32);
         let line = format!(
-            "quiet firstboot.root={hash}:77000:b firstboot.slot-mib=768 firstboot.rootwait=60 console=ttyS0 \
+            "quiet firstboot.root={hash}:77000:B firstboot.slot-mib=768 firstboot.rootwait=60 console=ttyS0 \
              firstboot.rootwait=5\n"
         );
         let read = CommandLine::parse(&line).unwrap();
@@ -65,11 +65,11 @@ mod tests {
         let error = |line: &str| CommandLine::parse(line).unwrap_err().to_string();
         assert_eq!(error("quiet"), "find firstboot.root= on the kernel command line");
         for bad in [
-            "x:1:a".to_owned(),
+            "x:1:A".to_owned(),
             format!("{hash}:1"),
-            format!("{hash}:0:a"),
-            format!("{hash}:9:c"),
-            format!("{hash}:9:a:b"),
+            format!("{hash}:0:A"),
+            format!("{hash}:9:a"),
+            format!("{hash}:9:A:b"),
         ] {
             assert_eq!(
                 error(&format!("firstboot.root={bad} firstboot.slot-mib=1 firstboot.rootwait=1")),

@@ -19,7 +19,9 @@ use std::time::{Duration, Instant};
 
 /// What no device asks for in a file named modalias: file systems, the verified root, disks behind a bus (cards of
 /// mmc_block do so in uevent only).
-const BY_NAME: [&str; 7] = ["erofs", "dm_verity", "overlay", "ext4", "crc32c_generic", "sd_mod", "mmc_block"];
+const BY_NAME: [&str; 6] = ["erofs", "dm_verity", "overlay", "ext4", "sd_mod", "mmc_block"];
+/// Algorithms of the verified root and of ext4. The kernel asks for them by a program that the initrd does not have.
+const ALGORITHMS: [&str; 2] = ["crypto-sha256", "crypto-crc32c"];
 /// How long a person has to read what failed.
 const READ: Duration = Duration::from_secs(30);
 /// Time between two looks for the root.
@@ -56,6 +58,7 @@ fn boot() -> Result<()> {
     let line = CommandLine::parse(&line)?;
     let release = uname().release().to_string_lossy().into_owned();
     let mut modules = Modules::open(&Path::new("/lib/modules").join(release))?;
+    ALGORITHMS.iter().for_each(|alias| modules.load_alias(alias));
     BY_NAME.iter().for_each(|name| modules.load(name));
     let disk = find(&line, &mut modules)?;
     let (root, data, repaired, slot_b) = lay_out(&line, &disk)?;

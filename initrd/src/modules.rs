@@ -72,15 +72,19 @@ impl Modules {
         fits.map(|(_, name)| name.clone()).collect()
     }
 
+    /// Loads every module for an alias: of an algorithm, all implementations that this processor has, of which the
+    /// kernel takes the fastest.
+    pub fn load_alias(&mut self, alias: &str) {
+        self.matching(alias).iter().for_each(|name| self.load(name));
+    }
+
     /// Loads what the hardware below `devices` asks for and was not asked for before. Returns whether there was any.
     pub fn load_for(&mut self, devices: &Path) -> bool {
         let mut found = BTreeSet::new();
         collect(devices, &mut found);
         let new: Vec<String> = found.difference(&self.asked).cloned().collect();
         for alias in &new {
-            for name in self.matching(alias) {
-                self.load(&name);
-            }
+            self.load_alias(alias);
         }
         self.asked.extend(new.iter().cloned());
         !new.is_empty()

@@ -43,7 +43,8 @@ impl Root {
 
     /// What an absolute path is; no link in it is followed.
     pub(super) fn find(&self, path: &str) -> Result<Option<Inode>> {
-        let mut node = done(self.0.get_inode(self.0.super_block().root_inode_id())).context("read the root directory")?;
+        let mut node =
+            done(self.0.get_inode(self.0.super_block().root_inode_id())).context("read the root directory")?;
         let mut at = String::new();
         for name in path.split('/').filter(|name| !name.is_empty()) {
             if !node.is_dir() {

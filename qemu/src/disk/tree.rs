@@ -2,9 +2,9 @@
 //! All files of a switched-off disk that can change, for comparing what a run or a reset left behind; and copies of
 //! files. That the root itself does not change is a matter of its partition's digest.
 
+use super::DiskImage;
 use super::data::CheckedData;
 use super::view::{Found, Kind, View};
-use super::DiskImage;
 use anyhow::{Context, Result};
 use firstboot::text::hex;
 use sha2::{Digest, Sha256};

@@ -204,7 +204,9 @@ impl View {
         for name in parts(directory).skip(1) {
             at = format!("{at}/{name}");
             let above = match upper {
-                Some(upper) => self.on_data(&format!("{upper}/{name}"))?.map(|found| (format!("{upper}/{name}"), found)),
+                Some(upper) => {
+                    self.on_data(&format!("{upper}/{name}"))?.map(|found| (format!("{upper}/{name}"), found))
+                }
                 None => None,
             };
             let below = lower && self.in_root(&at)?.is_some_and(|found| found.kind == Kind::Directory);
@@ -255,7 +257,9 @@ impl View {
         let metadata = match data.files.symlink_metadata(path) {
             Ok(metadata) => metadata,
             Err(Ext4Error::NotFound | Ext4Error::NotADirectory) => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("read the metadata of {path} of the data partition")),
+            Err(error) => {
+                return Err(error).with_context(|| format!("read the metadata of {path} of the data partition"));
+            }
         };
         let kind = match metadata.file_type() {
             FileType::Regular => Kind::File,
@@ -324,7 +328,8 @@ mod tests {
 
     fn root() -> Archive {
         let mut root = Archive::default();
-        for (path, mode) in [("etc", 0o755), ("etc/ssh", 0o711), ("etc/old", 0o755), ("usr/lib", 0o755), ("var", 0o755)] {
+        for (path, mode) in [("etc", 0o755), ("etc/ssh", 0o711), ("etc/old", 0o755), ("usr/lib", 0o755), ("var", 0o755)]
+        {
             root.directory(path, mode).unwrap();
         }
         // Compressed, in several clusters.
@@ -352,7 +357,10 @@ mod tests {
         // /etc is the data partition's over the root's; a directory that both have keeps its mode.
         disk.write_file("/etc/fstab", b"changed", 0o600).unwrap();
         disk.write_file("/etc/ssh/new file", b"new", 0o755).unwrap();
-        assert_eq!((text("/etc/fstab").unwrap(), text("/etc/ssh/config").unwrap()), ("changed".into(), "config".into()));
+        assert_eq!(
+            (text("/etc/fstab").unwrap(), text("/etc/ssh/config").unwrap()),
+            ("changed".into(), "config".into())
+        );
         assert_eq!(disk.list("/etc/ssh").unwrap(), ["config", "new file"]);
         let view = View::of(&disk).unwrap();
         assert_eq!(view.find("/etc/ssh").unwrap().unwrap().mode, 0o040_711);
