@@ -3,6 +3,7 @@
 
 use super::check::CheckContext;
 use super::check::Finding::{self, Error, Fine, Warning};
+use crate::boot_report::BootReport;
 use crate::containerd::cri::Cri;
 use crate::fault::Code;
 use crate::identity::{self, MACHINE_ID};
@@ -19,6 +20,9 @@ const HEADROOM_MIB: u64 = 256;
 
 pub(super) fn disk(context: &CheckContext<'_>) -> Result<Finding> {
     let host = context.host;
+    if let Some((code, text)) = BootReport::read(host).and_then(|report| report.volatile()) {
+        return Ok(Error(code, text));
+    }
     let mounts = host.read_text("/proc/mounts")?.unwrap_or_default();
     // proc_mounts(5): device, mount point, type, options. The last line of a mount point is the visible mount.
     let mounted = |at: &str| mounts.lines().rev().find(|l| l.split_whitespace().nth(1) == Some(at));
