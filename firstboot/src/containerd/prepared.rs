@@ -15,12 +15,13 @@ pub(crate) fn template() -> String {
     format!("{BUNDLE_DIR}/containerd")
 }
 
-/// Puts it in place where containerd has no state. Whether it was: not in an image without a bundle.
+/// Puts it in place where containerd has no state. Whether it was: not in an image without a bundle, and not on a device that
+/// is being reset.
 ///
 /// Call it only while containerd does not run. From an empty directory containerd would begin without any image.
 ///
 /// # Errors
 /// When the bundle cannot be read or the directory cannot be written.
-pub(crate) fn place(host: &Host) -> Result<bool> {
-    host.copy_tree(&template(), CONTAINERD_ROOT)
+pub fn place(host: &Host) -> Result<bool> {
+    Ok(host.journal().resetting().is_none() && host.copy_tree(&template(), CONTAINERD_ROOT)?)
 }

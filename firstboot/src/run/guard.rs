@@ -31,7 +31,7 @@ pub fn guard(host: &Host) -> Result<(), Fault> {
     // kubelet may have started before the device was sealed.
     let serving =
         if being_reset { Ok(()) } else { kubelet_serving_cert::remove_torn(host).map(drop).owned_by(Owner::Host) };
-    let prepared = if being_reset { Ok(()) } else { prepared::place(host).map(drop).owned_by(Owner::Host) };
+    let prepared = prepared::place(host).map(drop).owned_by(Owner::Host);
     // A disk that takes no writes is reported, and is no reason to leave the device without a network.
     for fault in [kept, recovered, torn, serving, prepared].into_iter().filter_map(Result::err) {
         host.sys().say(&format!("firstboot: guard ({}): {fault}", fault.tag()));
