@@ -168,7 +168,10 @@ mod tests {
         let line = CommandLine::parse(&text).unwrap();
         assert_eq!(line.root.hex(), HASH.to_lowercase());
         assert_eq!((line.root.blocks, line.root.slot), (54321, Slot::B));
-        assert_eq!((line.slot, line.wait, line.init.as_str()), (Some(768 << 20), Duration::from_secs(90), "/sbin/init"));
+        assert_eq!(
+            (line.slot, line.wait, line.init.as_str()),
+            (Some(768 << 20), Duration::from_secs(90), "/sbin/init")
+        );
     }
 
     #[test]
@@ -204,7 +207,8 @@ mod tests {
             let word = format!("firstboot.root={value}");
             assert_eq!(error(&word), format!("read {word} on the kernel command line: {end}"));
         }
-        for word in ["firstboot.slot-mib=0", "firstboot.slot-mib=1048577", "firstboot.slot-mib=", "firstboot.rootwait=-1"]
+        for word in
+            ["firstboot.slot-mib=0", "firstboot.slot-mib=1048577", "firstboot.slot-mib=", "firstboot.rootwait=-1"]
         {
             let text = error(&format!("firstboot.root={HASH}:1:a {word}"));
             assert!(text.starts_with(&format!("read {word} on the kernel command line: ")), "{text}");

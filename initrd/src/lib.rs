@@ -6,13 +6,19 @@
 //! [`command_line::CommandLine`], [`partitions::prepare`], [`verity`] and [`report::Boot`].
 
 pub mod command_line;
+pub mod disks;
+pub mod dm;
 pub mod ext4;
+pub mod kernel;
 pub mod layout;
 pub mod medium;
+pub mod modules;
 pub mod partitions;
 pub mod report;
 pub mod table;
 pub mod verity;
 
+#[cfg(test)]
+mod disks_tests;
 #[cfg(test)]
 mod partitions_tests;

@@ -44,7 +44,8 @@ fn labels(prepared: &Prepared) -> Vec<(u32, String, u64, u64)> {
 #[test]
 fn a_first_boot_lays_out_and_the_second_writes_nothing() {
     let (mut disk, first) = booted(8000);
-    let expected = [("BOOT", 1, 40), ("ESP", 41, 160), ("root-a", 201, 768), ("root-b", 969, 768), ("data", 1737, 6262)];
+    let expected =
+        [("BOOT", 1, 40), ("ESP", 41, 160), ("root-a", 201, 768), ("root-b", 969, 768), ("data", 1737, 6262)];
     let expected: Vec<_> = expected.into_iter().zip(1..).map(|((l, o, n), i)| (i, l.to_owned(), o, n)).collect();
     assert_eq!(labels(&first), expected);
     assert!(first.repaired.is_empty() && first.slot_b());

@@ -164,7 +164,9 @@ impl Table {
 
     /// Whether all partitions lie on a disk of `sectors`.
     pub fn fits(&self, sectors: u64) -> bool {
-        self.partitions().iter().all(|(_, entry)| entry.first <= entry.last && entry.last <= Table::last_usable(sectors))
+        self.partitions()
+            .iter()
+            .all(|(_, entry)| entry.first <= entry.last && entry.last <= Table::last_usable(sectors))
     }
 
     /// Whether a copy is on the disk byte for byte.

@@ -66,7 +66,10 @@ impl Superblock {
     /// When it is no superblock, or of another kind than ours: type 1, SHA-256, blocks of 4096 bytes, no salt.
     pub fn parse(block: &[u8]) -> Result<Superblock> {
         let number = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
-        ensure!(block.len() >= 512 && block.starts_with(b"verity\0\0"), "read the superblock of dm-verity: there is none");
+        ensure!(
+            block.len() >= 512 && block.starts_with(b"verity\0\0"),
+            "read the superblock of dm-verity: there is none"
+        );
         let ours = number(8) == 1
             && number(12) == 1
             && block[32..64] == *b"sha256\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
