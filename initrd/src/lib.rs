@@ -6,18 +6,26 @@
 //! [`command_line::CommandLine`], [`partitions::prepare`], [`verity`] and [`report::Boot`].
 
 pub mod command_line;
+pub mod console;
+pub mod data;
 pub mod disks;
 pub mod dm;
 pub mod ext4;
+pub mod fill;
 pub mod kernel;
+pub mod layers;
 pub mod layout;
 pub mod medium;
 pub mod modules;
+pub mod mounts;
 pub mod partitions;
 pub mod report;
+pub mod switch;
 pub mod table;
 pub mod verity;
 
+#[cfg(test)]
+mod data_tests;
 #[cfg(test)]
 mod disks_tests;
 #[cfg(test)]
