@@ -1,82 +1,225 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the kernel's command line asks of the initrd.
+//! What the kernel's command line says to the initrd: which root, how long to wait for it, how large a slot is.
+//!
+//! The command line is part of the unified kernel image, so it is as trustworthy as the kernel.
 
-use crate::verity::Root;
 use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::time::Duration;
 
-/// The words of the command line that are ours. Nothing of a board is compiled in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CommandLine {
-    /// `firstboot.root=HASH:BLOCKS:SLOT`: the verified root.
-    pub root: Root,
-    /// Which slot this is: `a` or `b`.
-    pub slot: char,
-    /// `firstboot.slot-mib=N`: MiB of each root slot, once the disk is laid out.
-    pub slot_mib: u64,
-    /// `firstboot.rootwait=N`: how long the root's disk may take to appear.
-    pub wait: Duration,
+/// How long the root may take to appear, when `firstboot.rootwait=` is absent.
+const WAIT: Duration = Duration::from_secs(60);
+/// Slots of more than this are a slip of the pen, bytes: 1 TiB.
+const MAX_SLOT: u64 = 1 << 40;
+
+/// One of the two places of a root file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Slot {
+    /// The slot that an image brings.
+    A,
+    /// The slot that is made at first boot.
+    B,
 }
 
-impl CommandLine {
-    /// Reads the kernel's command line (`/proc/cmdline`). Of a word that stands twice, the last one counts, as for the
-    /// kernel.
-    ///
-    /// # Errors
-    /// When a word is missing or not of its form.
-    pub fn parse(line: &str) -> Result<CommandLine> {
-        let value = |key: &str| {
-            let word = line.split_whitespace().filter_map(|word| word.strip_prefix(key)?.strip_prefix('=')).next_back();
-            word.with_context(|| format!("find {key}= on the kernel command line"))
-        };
-        let number = |key: &str| -> Result<u64> {
-            let text = value(key)?;
-            text.parse().with_context(|| format!("read {key}={text} on the kernel command line"))
-        };
-        let root = value("firstboot.root")?;
-        let wrong = || format!("read firstboot.root={root} on the kernel command line: expected HASH:BLOCKS:SLOT");
-        let mut parts = root.split(':');
-        let mut part = || parts.next().with_context(wrong);
-        let (hash, blocks, slot) = (part()?, part()?, part()?);
-        ensure!(parts.next().is_none() && matches!(slot, "A" | "B"), wrong());
-        Ok(CommandLine {
-            root: Root::parse(hash, blocks).with_context(wrong)?,
-            slot: if slot == "A" { 'a' } else { 'b' },
-            slot_mib: number("firstboot.slot-mib")?,
-            wait: Duration::from_secs(number("firstboot.rootwait")?),
-        })
+impl Slot {
+    /// Name of its partition: `root-a` or `root-b`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Slot::A => "root-a",
+            Slot::B => "root-b",
+        }
     }
 }
 
+/// The root file system that this kernel belongs to.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Root {
+    /// SHA-256 of the top block of its dm-verity tree.
+    pub hash: [u8; 32],
+    /// Blocks of 4096 bytes before the superblock of dm-verity.
+    pub blocks: u64,
+    /// The slot that this kernel was started from.
+    pub slot: Slot,
+}
+
+impl Root {
+    /// The root hash in lower case.
+    pub fn hex(&self) -> String {
+        self.hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl fmt::Debug for Root {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{:?}", self.hex(), self.blocks, self.slot)
+    }
+}
+
+/// The words that count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandLine {
+    /// `firstboot.root=HASH:BLOCKS:SLOT`
+    pub root: Root,
+    /// `firstboot.slot-mib=N`, in bytes. Absent: the disk's slots stay as they are.
+    pub slot: Option<u64>,
+    /// `firstboot.rootwait=SECONDS`
+    pub wait: Duration,
+    /// `init=PATH`
+    pub init: String,
+}
+
+impl CommandLine {
+    /// Reads the text of `/proc/cmdline`, or of the section `.cmdline` with its padding. The last of two equal words
+    /// counts, as for the kernel.
+    ///
+    /// # Errors
+    /// When the root is missing, or a word of ours cannot be read: the error names the word.
+    pub fn parse(text: &str) -> Result<CommandLine> {
+        let (mut root, mut slot, mut wait, mut init) = (None, None, WAIT, "/sbin/init".to_owned());
+        for word in words(text) {
+            let Some((name, value)) = word.split_once('=') else { continue };
+            let read = || format!("read {word} on the kernel command line");
+            match name {
+                "firstboot.root" => root = Some(parse_root(value).with_context(read)?),
+                "firstboot.slot-mib" => slot = Some(parse_slot(value).with_context(read)?),
+                "firstboot.rootwait" => wait = Duration::from_secs(value.parse::<u32>().with_context(read)?.into()),
+                "init" => init = value.to_owned(),
+                _ => {}
+            }
+        }
+        let root = root.context("find firstboot.root=HASH:BLOCKS:SLOT on the kernel command line")?;
+        Ok(CommandLine { root, slot, wait, init })
+    }
+}
+
+/// The words up to `--`: blanks separate them, except between double quotes, which are left out.
+pub(crate) fn words(text: &str) -> impl Iterator<Item = String> + '_ {
+    let mut rest = text.trim_matches(['\0', ' ', '\n', '\t']);
+    std::iter::from_fn(move || {
+        rest = rest.trim_start_matches([' ', '\n', '\t', '\0']);
+        let mut quoted = false;
+        let blank = |c: char| {
+            quoted ^= c == '"';
+            !quoted && [' ', '\n', '\t', '\0'].contains(&c)
+        };
+        let end = rest.find(blank).unwrap_or(rest.len());
+        let word = rest[..end].replace('"', "");
+        rest = &rest[end..];
+        (!word.is_empty() && word != "--").then_some(word)
+    })
+}
+
+/// What the command line sets for a module that is not built in: `usbcore.quirks=…` → `quirks=…`, words joined by blanks.
+pub(crate) fn module_parameters(text: &str, module: &str) -> String {
+    let own = |word: String| {
+        let (name, rest) = word.split_once('.')?;
+        (name.replace('-', "_") == module).then(|| rest.to_owned())
+    };
+    words(text).filter_map(own).collect::<Vec<_>>().join(" ")
+}
+
+fn parse_root(value: &str) -> Result<Root> {
+    let mut fields = value.split(':');
+    let (Some(hash), Some(blocks), Some(slot), None) = (fields.next(), fields.next(), fields.next(), fields.next())
+    else {
+        anyhow::bail!("it is not HASH:BLOCKS:SLOT");
+    };
+    let blocks: u64 = blocks.parse().ok().filter(|n| (1..1 << 32).contains(n)).context("BLOCKS is not a number")?;
+    let slot = match slot {
+        "a" | "A" => Slot::A,
+        "b" | "B" => Slot::B,
+        _ => anyhow::bail!("SLOT is neither A nor B"),
+    };
+    Ok(Root { hash: parse_hash(hash).context("HASH is not 64 hexadecimal digits")?, blocks, slot })
+}
+
+/// 64 hexadecimal digits, nothing else.
+pub fn parse_hash(text: &str) -> Option<[u8; 32]> {
+    let mut hash = [0; 32];
+    if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (byte, place) in hash.iter_mut().zip(0..) {
+        *byte = u8::from_str_radix(text.get(2 * place..2 * place + 2)?, 16).ok()?;
+    }
+    Some(hash)
+}
+
+fn parse_slot(value: &str) -> Result<u64> {
+    let mib: u64 = value.parse().context("it is not a number")?;
+    ensure!(mib > 0 && mib <= MAX_SLOT >> 20, "it is not between 1 and {}", MAX_SLOT >> 20);
+    Ok(mib << 20)
+}
+
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
+    const HASH: &str = "00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF";
+
     #[test]
-    fn the_words_are_read_and_the_last_one_counts() {
-        let hash = "0a".repeat(32);
-        let line = format!(
-            "quiet firstboot.root={hash}:77000:B firstboot.slot-mib=768 firstboot.rootwait=60 console=ttyS0 \
-             firstboot.rootwait=5\n"
+    fn reads_what_an_image_has() {
+        let text = format!(
+            "quiet firstboot.root={HASH}:54321:B firstboot.slot-mib=768 firstboot.rootwait=90 console=ttyS0\0\0  \0"
         );
-        let read = CommandLine::parse(&line).unwrap();
-        assert_eq!((read.slot, read.slot_mib, read.wait.as_secs()), ('b', 768, 5));
-        assert_eq!((read.root.hash, read.root.blocks), ([0x0a; 32], 77000));
-        let error = |line: &str| CommandLine::parse(line).unwrap_err().to_string();
-        assert_eq!(error("quiet"), "find firstboot.root= on the kernel command line");
-        for bad in [
-            "x:1:A".to_owned(),
-            format!("{hash}:1"),
-            format!("{hash}:0:A"),
-            format!("{hash}:9:a"),
-            format!("{hash}:9:A:b"),
+        let line = CommandLine::parse(&text).unwrap();
+        assert_eq!(line.root.hex(), HASH.to_lowercase());
+        assert_eq!((line.root.blocks, line.root.slot), (54321, Slot::B));
+        assert_eq!(
+            (line.slot, line.wait, line.init.as_str()),
+            (Some(768 << 20), Duration::from_secs(90), "/sbin/init")
+        );
+    }
+
+    #[test]
+    fn what_may_be_absent_has_a_default() {
+        let line = CommandLine::parse(&format!("firstboot.root={HASH}:1:a init=/bin/sh\n")).unwrap();
+        assert_eq!((line.slot, line.wait, line.init.as_str()), (None, WAIT, "/bin/sh"));
+    }
+
+    #[test]
+    fn the_last_word_counts_and_words_for_init_do_not() {
+        let text = format!("firstboot.root={HASH}:1:a firstboot.root={HASH}:2:b -- firstboot.root={HASH}:3:a");
+        assert_eq!(CommandLine::parse(&text).unwrap().root.blocks, 2);
+        let quoted = format!("dyndbg=\"a firstboot.root=x b\" firstboot.root={HASH}:7:a");
+        assert_eq!(CommandLine::parse(&quoted).unwrap().root.blocks, 7);
+    }
+
+    #[test]
+    fn errors_name_the_word() {
+        let error = |text: &str| format!("{:#}", CommandLine::parse(text).unwrap_err());
+        assert_eq!(error("quiet"), "find firstboot.root=HASH:BLOCKS:SLOT on the kernel command line");
+        for (value, end) in [
+            ("", "it is not HASH:BLOCKS:SLOT"),
+            ("x:1", "it is not HASH:BLOCKS:SLOT"),
+            (&format!("{HASH}:1:a:b"), "it is not HASH:BLOCKS:SLOT"),
+            (&format!("{HASH}:0:a"), "BLOCKS is not a number"),
+            (&format!("{HASH}:-1:a"), "BLOCKS is not a number"),
+            (&format!("{HASH}:99999999999999999999:a"), "BLOCKS is not a number"),
+            (&format!("{HASH}:1:c"), "SLOT is neither A nor B"),
+            (&format!("{}:1:a", &HASH[1..]), "HASH is not 64 hexadecimal digits"),
+            (&format!("+{}:1:a", &HASH[1..]), "HASH is not 64 hexadecimal digits"),
+            (&format!("{}é:1:a", &HASH[2..]), "HASH is not 64 hexadecimal digits"),
         ] {
-            assert_eq!(
-                error(&format!("firstboot.root={bad} firstboot.slot-mib=1 firstboot.rootwait=1")),
-                format!("read firstboot.root={bad} on the kernel command line: expected HASH:BLOCKS:SLOT")
-            );
+            let word = format!("firstboot.root={value}");
+            assert_eq!(error(&word), format!("read {word} on the kernel command line: {end}"));
         }
-        let wait = line.replace("rootwait=5", "rootwait=soon");
-        assert_eq!(error(&wait), "read firstboot.rootwait=soon on the kernel command line");
+        for word in
+            ["firstboot.slot-mib=0", "firstboot.slot-mib=1048577", "firstboot.slot-mib=", "firstboot.rootwait=-1"]
+        {
+            let text = error(&format!("firstboot.root={HASH}:1:a {word}"));
+            assert!(text.starts_with(&format!("read {word} on the kernel command line: ")), "{text}");
+        }
+    }
+
+    #[test]
+    fn modules_get_their_parameters() {
+        let line = "usbcore.quirks=1:2:k usb-storage.delay_use=0 quiet usbcore.nousb firstboot.root=x -- usbcore.a=b";
+        assert_eq!(module_parameters(line, "usbcore"), "quirks=1:2:k nousb");
+        assert_eq!(module_parameters(line, "usb_storage"), "delay_use=0");
+        assert_eq!(module_parameters(line, "sd_mod"), "");
     }
 }

@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Lines for the person who looks at the device.
+//! What the person in front of the device reads.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::Write;
 
-/// Writes one line to every console that the kernel has, whatever its log level. A console that takes none is passed over.
+/// One line on every active console, whatever the kernel's log level. A console that does not answer is passed over.
 pub fn say(line: &str) {
     let active = fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
-    for name in active.split_whitespace() {
-        // Not becoming its controlling terminal is the default for a process without a session of its own terminal.
-        if let Ok(mut console) = OpenOptions::new().write(true).open(format!("/dev/{name}")) {
-            let _ = console.write_all(format!("initrd: {line}\n").as_bytes());
+    let mut names: Vec<&str> = active.split_whitespace().collect();
+    if names.is_empty() {
+        names.push("console");
+    }
+    let line = format!("initrd: {}\n", line.replace('\n', " "));
+    for name in names {
+        // Opened by hand: a terminal that init opens must not become its controlling one.
+        let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC;
+        if let Ok(terminal) = rustix::fs::open(format!("/dev/{name}"), flags, rustix::fs::Mode::empty()) {
+            let _ = fs::File::from(terminal).write_all(line.as_bytes());
         }
     }
 }

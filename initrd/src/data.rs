@@ -1,183 +1,189 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The data partition: `/var` and the upper layer of `/etc`, on ext4.
-//!
-//! Nothing of e2fsprogs is in the initrd: check and mkfs run from the verified root. A clean file system is mounted
-//! without a check, which the kernel's journal makes good for; one with an error is checked and repaired; and one that no
-//! repair makes usable is made anew, for a device that has lost its data and asks for a seed is better than a dead one.
+//! What is done with the data partition: a ladder of steps from the least to the most that is lost, tried until one
+//! brings a writable `/var` and `/etc`.
 
+use crate::ext4::Content;
 use crate::report::State;
-use anyhow::{Context, Result};
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use anyhow::{Error, Result};
+use rustix::io::Errno;
 
-/// What mkfs.ext4 is given besides the device. A small journal and no inode tables that are initialised later: a first boot
-/// writes 17 MB to the card for an empty file system of 6 GB, all of it before it is mounted.
-pub const MKFS: [&str; 11] = [
-    "-F",
-    "-q",
-    "-t",
-    "ext4",
-    "-L",
-    "data",
-    "-J",
-    "size=16",
-    "-E",
-    "nodiscard,lazy_itable_init=1,lazy_journal_init=0",
-    "-m1",
-];
-/// Mount options: `noinit_itable` keeps the kernel from initialising inode tables that nothing uses yet.
-pub const OPTIONS: &str = "errors=remount-ro,noinit_itable";
-
-/// Byte offset of the superblock, and of the fields that are looked at (kernel: filesystems/ext4/super.rst).
-const SUPERBLOCK: u64 = 1024;
-const MAGIC: usize = 0x38;
-const STATE: usize = 0x3a;
-const ERROR: u16 = 2;
-
-/// What the beginning of the data partition holds.
+/// A way to get a writable `/var` and `/etc`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Content {
-    /// Zeros: it is new.
-    Nothing,
-    /// An ext4 file system; whether it has noted an error.
-    Ext4 {
-        /// Whether it has to be checked before it is mounted.
-        error: bool,
-    },
-    /// Something else, which was an ext4 file system before it was damaged.
-    Other,
+pub enum Step {
+    /// Mount what is there.
+    Use,
+    /// Check and repair it first.
+    Check,
+    /// Make a new file system.
+    Make,
+    /// Changes go to memory, on top of what is there.
+    ReadOnly,
+    /// Everything is in memory.
+    Memory,
 }
 
-/// Looks at the beginning of the data partition.
+/// How the layers are put together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// On the data partition.
+    ReadWrite,
+    /// In memory, over the data partition.
+    ReadOnly,
+    /// In memory.
+    Memory,
+}
+
+/// What came of putting the layers together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attached {
+    /// `/var` was not there before: it was filled.
+    pub filled: bool,
+    /// What the status should say.
+    pub notes: Vec<String>,
+}
+
+/// What the ladder does to the machine.
+pub trait Actions {
+    /// Writes to the partition what it holds already.
+    fn write_back(&mut self) -> Result<()>;
+    /// Checks and repairs the file system; how it went, in words. An error is [`BeyondRepair`], or says nothing about
+    /// the file system.
+    fn check(&mut self) -> Result<String>;
+    /// Makes a new file system.
+    fn make(&mut self) -> Result<()>;
+    /// Mounts; after an error nothing is mounted.
+    fn attach(&mut self, how: How) -> Result<Attached>;
+}
+
+/// The file system cannot be repaired.
+#[derive(Debug)]
+pub struct BeyondRepair(pub String);
+
+impl std::fmt::Display for BeyondRepair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BeyondRepair {}
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// What became of the data.
+    pub state: State,
+    /// Why, when it is not simply kept or created.
+    pub reason: Option<String>,
+    /// What was repaired.
+    pub repaired: Vec<String>,
+}
+
+/// The steps for what a partition holds; `None` for a disk without one.
+fn ladder(content: Option<Content>, writable: bool) -> &'static [Step] {
+    use Step::*;
+    match content {
+        None => &[Memory],
+        Some(Content::Blank) if !writable => &[Memory],
+        Some(_) if !writable => &[ReadOnly, Memory],
+        Some(Content::Blank | Content::Unknown) => &[Make, Memory],
+        Some(Content::Sound) => &[Use, Check, Make, Memory],
+        Some(Content::Faulty | Content::OnlyCopy) => &[Check, Make, Memory],
+    }
+}
+
+/// Climbs the ladder. `trouble` is what is known to be wrong before the first step.
 ///
 /// # Errors
-/// When it cannot be read.
-pub fn content(device: &File) -> Result<Content> {
-    let mut bytes = [0; 4096];
-    device.read_exact_at(&mut bytes, 0).context("read the data partition")?;
-    let field = |at: usize| u16::from_le_bytes([bytes[SUPERBLOCK as usize + at], bytes[SUPERBLOCK as usize + at + 1]]);
-    Ok(match field(MAGIC) {
-        0xef53 => Content::Ext4 { error: field(STATE) & ERROR != 0 },
-        _ if bytes == [0; 4096] => Content::Nothing,
-        _ => Content::Other,
+/// When not even memory does it.
+pub fn decide(
+    actions: &mut impl Actions,
+    content: Option<Content>,
+    writable: bool,
+    trouble: Option<String>,
+) -> Result<Outcome> {
+    let mut reasons: Vec<String> = trouble.into_iter().collect();
+    if content == Some(Content::Unknown) {
+        reasons.push("the data partition holds no file system".to_owned());
+    }
+    let mut repaired = Vec::new();
+    let mut steps = ladder(content, writable);
+    let mut written = false;
+    while let [step, rest @ ..] = steps {
+        steps = rest;
+        // A worn medium refuses writes, or says it has none to refuse: then it is not to be repaired or made anew.
+        if matches!(step, Step::Check | Step::Make) && !written {
+            if let Err(error) = actions.write_back() {
+                reasons.push(format!("{error:#}"));
+                steps = ladder(content, false);
+                continue;
+            }
+            written = true;
+        }
+        let result = match step {
+            Step::Use => actions.attach(How::ReadWrite),
+            Step::Check => actions.check().and_then(|said| {
+                let attached = actions.attach(How::ReadWrite)?;
+                repaired.push(format!("data partition: {said}"));
+                Ok(attached)
+            }),
+            Step::Make => actions.make().and_then(|()| actions.attach(How::ReadWrite)),
+            Step::ReadOnly => actions.attach(How::ReadOnly),
+            Step::Memory => actions.attach(How::Memory),
+        };
+        match result {
+            Ok(attached) => return Ok(finish(*step, content, attached, reasons, repaired)),
+            Err(error) if steps.is_empty() => return Err(error),
+            Err(error) => {
+                // Only damage is a reason to lose what is there; a driver that is missing is none.
+                if matches!(step, Step::Use | Step::Check) && !is_damage(&error) {
+                    steps = &[Step::Memory];
+                }
+                reasons.push(format!("{error:#}"));
+            }
+        }
+    }
+    unreachable!("the last step ends the loop")
+}
+
+fn finish(
+    step: Step,
+    content: Option<Content>,
+    attached: Attached,
+    reasons: Vec<String>,
+    repaired: Vec<String>,
+) -> Outcome {
+    let state = match step {
+        // Its filling was cut off.
+        Step::Use | Step::Check if attached.filled => State::Created,
+        Step::Use | Step::Check => State::Kept,
+        Step::Make if content == Some(Content::Blank) => State::Created,
+        Step::Make => State::Recreated,
+        Step::ReadOnly => State::ReadOnly,
+        Step::Memory => State::Memory,
+    };
+    // Why it was checked is no news once it is repaired.
+    let reasons = if matches!(state, State::Kept | State::Created) { Vec::new() } else { reasons };
+    let reasons: Vec<String> = reasons.into_iter().chain(attached.notes).collect();
+    Outcome { state, reason: (!reasons.is_empty()).then(|| reasons.join("; ")), repaired }
+}
+
+/// Whether an error speaks of the file system, not of the machine around it.
+fn is_damage(error: &Error) -> bool {
+    if error.chain().any(|cause| cause.is::<BeyondRepair>()) {
+        return true;
+    }
+    error_number(error).is_some_and(|number| {
+        // Not "no such device", "no memory", "not permitted", "in use", "no such file".
+        let damage = [Errno::UCLEAN, Errno::IO, Errno::INVAL, Errno::BADMSG, Errno::NOTDIR, Errno::ISDIR, Errno::ROFS];
+        let more = [Errno::EXIST, Errno::LOOP, Errno::STALE, Errno::OVERFLOW, Errno::NAMETOOLONG];
+        damage.contains(&number) || more.contains(&number)
     })
 }
 
-/// The machine, as far as the data partition is concerned: for tests without one.
-pub trait Machine {
-    /// Runs a program of the verified root; its exit code. The device is its last argument.
-    ///
-    /// # Errors
-    /// When it cannot be started.
-    fn run(&mut self, program: &str, arguments: &[&str]) -> Result<i32>;
-    /// Mounts the data partition.
-    ///
-    /// # Errors
-    /// When the kernel refuses it.
-    fn mount(&mut self) -> Result<()>;
-}
-
-/// Makes the data partition usable and mounts it: what became of it, and why where it is not as it was.
-///
-/// # Errors
-/// When not even a new file system can be made and mounted.
-pub fn prepare(content: Content, machine: &mut dyn Machine) -> Result<(State, Option<String>)> {
-    if content == Content::Nothing {
-        make(machine)?;
-        return Ok((State::Created, None));
-    }
-    let mut why = "it has noted an error".to_owned();
-    if content == (Content::Ext4 { error: false }) {
-        match machine.mount() {
-            Ok(()) => return Ok((State::Kept, None)),
-            Err(error) => why = format!("{error:#}"),
-        }
-    } else if content == Content::Other {
-        "its superblock is damaged".clone_into(&mut why);
-    }
-    // 0: nothing to repair; 1: repaired; 2: repaired, and the system should restart, which it is about to do anyway;
-    // from 4 on something is left (e2fsck(8)).
-    for mode in ["-p", "-y"] {
-        let code = machine.run("/usr/sbin/e2fsck", &[mode])?;
-        if code < 4 && machine.mount().is_ok() {
-            return Ok((State::Kept, Some(format!("{why}; e2fsck {mode} has repaired it"))));
-        }
-    }
-    make(machine)?;
-    Ok((State::Recreated, Some(format!("{why}; e2fsck could not repair it"))))
-}
-
-fn make(machine: &mut dyn Machine) -> Result<()> {
-    let code = machine.run("/usr/sbin/mkfs.ext4", &MKFS)?;
-    anyhow::ensure!(code == 0, "make a file system on the data partition: mkfs.ext4 ended with {code}");
-    machine.mount()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use anyhow::bail;
-
-    /// A machine whose mounts succeed from a certain number of programs on, with the exit codes of the programs.
-    struct Script {
-        codes: Vec<i32>,
-        mounts_after: usize,
-        ran: Vec<String>,
-    }
-
-    impl Machine for Script {
-        fn run(&mut self, program: &str, arguments: &[&str]) -> Result<i32> {
-            let word = arguments.first().filter(|_| program.ends_with("e2fsck")).unwrap_or(&"");
-            self.ran.push(format!("{program} {word}").trim_end().to_owned());
-            Ok(self.codes[self.ran.len() - 1])
-        }
-
-        fn mount(&mut self) -> Result<()> {
-            if self.ran.len() < self.mounts_after {
-                bail!("mount /dev/vda5: Bad message");
-            }
-            Ok(())
-        }
-    }
-
-    fn prepared(content: Content, codes: &[i32], mounts_after: usize) -> (State, Option<String>, Vec<String>) {
-        let mut script = Script { codes: codes.to_vec(), mounts_after, ran: Vec::new() };
-        let (state, why) = prepare(content, &mut script).unwrap();
-        (state, why, script.ran)
-    }
-
-    #[test]
-    fn each_content_is_kept_repaired_or_made_anew() {
-        const CHECK: &str = "/usr/sbin/e2fsck -p";
-        const REPAIR: &str = "/usr/sbin/e2fsck -y";
-        const MAKE: &str = "/usr/sbin/mkfs.ext4";
-        let clean = Content::Ext4 { error: false };
-        assert_eq!(prepared(Content::Nothing, &[0], 1), (State::Created, None, vec![MAKE.into()]));
-        assert_eq!(prepared(clean, &[], 0), (State::Kept, None, vec![]));
-        let (state, why, ran) = prepared(clean, &[1], 1);
-        assert_eq!((state, ran), (State::Kept, vec![CHECK.to_owned()]));
-        assert_eq!(why.unwrap(), "mount /dev/vda5: Bad message; e2fsck -p has repaired it");
-        let (state, why, ran) = prepared(Content::Ext4 { error: true }, &[4, 1], 2);
-        assert_eq!((state, ran), (State::Kept, vec![CHECK.to_owned(), REPAIR.to_owned()]));
-        assert_eq!(why.unwrap(), "it has noted an error; e2fsck -y has repaired it");
-        let (state, why, ran) = prepared(Content::Other, &[8, 8, 0], 3);
-        assert_eq!((state, ran), (State::Recreated, vec![CHECK.into(), REPAIR.into(), MAKE.into()]));
-        assert_eq!(why.unwrap(), "its superblock is damaged; e2fsck could not repair it");
-        let mut script = Script { codes: vec![1], mounts_after: 9, ran: Vec::new() };
-        let error = prepare(Content::Nothing, &mut script).unwrap_err().to_string();
-        assert_eq!(error, "make a file system on the data partition: mkfs.ext4 ended with 1");
-    }
-
-    #[test]
-    fn the_beginning_of_the_partition_says_what_it_holds() {
-        let file = tempfile::tempfile().unwrap();
-        file.set_len(1 << 20).unwrap();
-        assert_eq!(content(&file).unwrap(), Content::Nothing);
-        file.write_all_at(&[0x53, 0xef, 1, 0], 1024 + 0x38).unwrap();
-        assert_eq!(content(&file).unwrap(), Content::Ext4 { error: false });
-        file.write_all_at(&[3], 1024 + 0x3a).unwrap();
-        assert_eq!(content(&file).unwrap(), Content::Ext4 { error: true });
-        file.write_all_at(&[0x52], 1024 + 0x38).unwrap();
-        assert_eq!(content(&file).unwrap(), Content::Other);
-    }
+/// The number of the system error that is behind an error.
+pub(crate) fn error_number(error: &Error) -> Option<Errno> {
+    error.chain().find_map(|cause| {
+        let own = cause.downcast_ref::<Errno>().copied();
+        own.or_else(|| cause.downcast_ref::<std::io::Error>().and_then(Errno::from_io_error))
+    })
 }

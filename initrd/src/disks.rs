@@ -1,193 +1,261 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which disk holds the root: by the root's content, never by a name that a stranger's disk could have as well.
+//! Finds the disk whose root has the root hash, and keeps the kernel informed of its partitions.
 //!
-//! All devices of one image have the same root, so a second disk with it may be a stranger's, and is refused. A disk
-//! inside the device is taken at once; for one on USB, where anyone may plug one in, the device's own gets some seconds to
-//! appear. Data is taken from the same disk alone.
+//! Anyone can write the same root to a stick of their own, so the hash says which root is right and not whose disk it is
+//! on. A second disk with it is refused. The first is taken at once when it is inside the device; for one on USB, the
+//! device's own disk gets some seconds to appear.
 
-use crate::layout::is_root;
-use crate::table::{Geometry, Table};
-use crate::verity::Root;
-use anyhow::{Context, Result};
+use crate::command_line::{CommandLine, Root};
+use crate::kernel::{self, PartitionChange};
+use crate::modules::entries;
+use crate::table::{Entry, Numbered, SECTOR, Table};
+use crate::{layout, verity};
+use anyhow::{Context, Result, bail};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long the device's own disk may take to appear beside one on USB.
+/// How long a disk on USB waits for the device's own.
 const SETTLE: Duration = Duration::from_secs(5);
+/// How long to look on after a damaged root was seen on the device's own disk.
+const DAMAGED: Duration = Duration::from_secs(10);
+/// When the person at the console reads what is going on.
+const SAY_AFTER: Duration = Duration::from_secs(5);
+/// How long the kernel may take to show the partitions that it was informed of.
+const SHOW: Duration = Duration::from_secs(5);
 
-/// A disk that holds the root.
+/// The machine, as far as the search needs it.
+pub trait Machine {
+    /// Where `/sys` is.
+    fn sys(&self) -> PathBuf;
+    /// Where `/dev` is.
+    fn dev(&self) -> PathBuf;
+    /// Time since power-on.
+    fn now(&self) -> Duration;
+    /// Loads drivers for devices that are new; whether there were any.
+    fn load_drivers(&mut self) -> bool;
+    /// Returns when something about the hardware changed, at the latest after `most`.
+    fn wait(&mut self, most: Duration);
+    /// Shows a line to the person at the console.
+    fn say(&mut self, line: &str);
+}
+
+/// A partition with the root on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Disk {
-    /// Its name, as in /sys/block.
-    pub name: String,
-    /// Its device.
-    pub path: PathBuf,
-    /// Name of the root's partition in the table.
-    pub root: String,
-    /// Whether it is on USB.
+pub struct Found {
+    /// The kernel's name of the disk, as `vda`.
+    pub disk: String,
+    /// Number of the partition.
+    pub number: u32,
+    /// Whether the disk is below USB.
     pub usb: bool,
 }
 
-/// Opens a disk, and says how long it is.
+/// What a disk has of interest.
+#[derive(Debug, Clone, Default)]
+struct Candidates {
+    /// Number of the partition with the root.
+    root: Option<u32>,
+    /// A partition with the slot's name and another content.
+    other: Option<u32>,
+}
+
+/// Waits for the disk with the root.
 ///
 /// # Errors
-/// When it cannot be opened or measured.
-pub fn open(path: &Path, sector: u64, write: bool) -> Result<(File, Geometry)> {
-    let file = File::options().read(true).write(write).open(path);
-    let mut file = file.with_context(|| format!("open {}", path.display()))?;
-    let length = file.seek(SeekFrom::End(0)).with_context(|| format!("measure {}", path.display()))?;
-    Ok((file, Geometry { sector, sectors: length / sector }))
+/// When there is none in time, or more than one. Details were said then; the error is what is to be done.
+pub fn find(machine: &mut impl Machine, line: &CommandLine) -> Result<Found> {
+    let start = machine.now();
+    let mut known = BTreeMap::new();
+    let (mut since, mut damaged_since, mut said) = (None, None, false);
+    let hash = &line.root.hex()[..16];
+    loop {
+        let new = machine.load_drivers();
+        let (found, damaged) = look(machine, &line.root, &mut known);
+        let now = machine.now();
+        let passed = now.saturating_sub(start);
+        let next = match &found[..] {
+            [] => {
+                if let Some(name) = damaged {
+                    let since = *damaged_since.get_or_insert(now);
+                    if now >= since + DAMAGED {
+                        machine.say(&format!("{name} is damaged, or of another image: its root hash is not {hash}..."));
+                        bail!("write the image again if this goes on");
+                    }
+                }
+                if passed >= line.wait {
+                    let seconds = line.wait.as_secs();
+                    let seen = disks(&machine.sys());
+                    machine.say(&format!(
+                        "no root with hash {hash}... within {seconds} s; disks and partitions seen: {seen}"
+                    ));
+                    bail!("the root disk is missing, or needs a driver that this image lacks");
+                }
+                if passed >= SAY_AFTER && !said {
+                    said = true;
+                    let seen = disks(&machine.sys());
+                    machine.say(&format!("looking for the root with hash {hash}...; so far: {seen}"));
+                }
+                line.wait
+            }
+            [one] => {
+                let settled = *since.get_or_insert(now) + SETTLE;
+                if !one.usb || now >= settled {
+                    return Ok(one.clone());
+                }
+                settled - now
+            }
+            [_, _, ..] => {
+                let name = |found: &Found| partition_name(&found.disk, found.number);
+                let names = found.iter().map(name).collect::<Vec<_>>().join(" ");
+                machine.say(&format!("more than one disk has the root with hash {hash}...: {names}"));
+                bail!("remove the disk that is not this device's");
+            }
+        };
+        if !new {
+            machine.wait(next.min(Duration::from_secs(1)));
+        }
+    }
 }
 
-/// Bytes of a sector of a disk, as its driver says.
-pub fn sector(sys: &Path, name: &str) -> u64 {
-    let text = fs::read_to_string(sys.join("block").join(name).join("queue/logical_block_size")).unwrap_or_default();
-    text.trim().parse().unwrap_or(512)
+/// One look at all disks: those with the root, and the name of a partition on a disk inside the device that should have
+/// it. A disk is read when it is new, or when it could not be read.
+fn look(
+    machine: &impl Machine,
+    root: &Root,
+    known: &mut BTreeMap<String, (String, Candidates)>,
+) -> (Vec<Found>, Option<String>) {
+    let mut seen = BTreeMap::new();
+    for path in entries(&machine.sys().join("block")) {
+        let Some(disk) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        // Loops, memory disks and the like have no device; a drive without a medium has no size.
+        let size = fs::read_to_string(path.join("size")).unwrap_or_default();
+        if !path.join("device").exists() || ["", "0"].contains(&size.trim()) {
+            continue;
+        }
+        let candidates = match known.get(disk) {
+            Some((then, candidates)) if *then == size => candidates.clone(),
+            _ => match File::open(node(&machine.dev(), disk)).map_err(Into::into).and_then(|file| read(file, root)) {
+                Ok(candidates) => candidates,
+                Err(_) => continue,
+            },
+        };
+        seen.insert(disk.to_owned(), (size, candidates));
+    }
+    *known = seen;
+    let usb = |disk: &str| is_usb(&machine.sys(), disk);
+    let found = known.iter().filter_map(|(disk, (_, candidates))| {
+        Some(Found { disk: disk.clone(), number: candidates.root?, usb: usb(disk) })
+    });
+    let damaged = known.iter().find_map(|(disk, (_, candidates))| {
+        let number = candidates.other.filter(|_| !usb(disk))?;
+        Some(format!("/dev/{}", partition_name(disk, number)))
+    });
+    (found.collect(), damaged)
 }
 
-/// Name of the partition of an open disk that holds the root.
-pub fn root_on(disk: &File, geometry: Geometry, root: &Root) -> Option<String> {
-    let table = Table::read(disk, geometry).ok()?.table;
-    let holds = |entry: &&crate::table::Entry| {
-        is_root(entry) && root.is_at(disk, entry.first * geometry.sector, entry.sectors() * geometry.sector)
-    };
-    table.entries.iter().map(|(_, entry)| entry).find(holds).map(|entry| entry.name.clone())
-}
-
-/// All disks of this machine, sorted by name: those that have hardware behind them.
-fn disks(sys: &Path) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(sys.join("block")) else { return Vec::new() };
-    let mut names: Vec<String> = entries
-        .flatten()
-        .filter(|entry| entry.path().join("device").exists())
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    names
-}
-
-/// Whether a disk is below a USB bus (a directory `usbN`, drivers/usb/core/hcd.c).
-fn on_usb(sys: &Path, name: &str) -> bool {
-    let Ok(path) = fs::canonicalize(sys.join("block").join(name)) else { return false };
-    path.components().any(|part| {
-        let part = part.as_os_str().to_string_lossy();
-        part.strip_prefix("usb").is_some_and(|bus| !bus.is_empty() && bus.bytes().all(|b| b.is_ascii_digit()))
+/// Looks for the root in a disk's partitions. Of two with the same root, the one of the slot that was started counts.
+fn read(mut disk: File, root: &Root) -> Result<Candidates> {
+    let partitions = Table::read(&mut disk)?.table.partitions();
+    let roots: Vec<&Numbered> = partitions.iter().filter(|(_, entry)| layout::is_root(entry)).collect();
+    let holds = |entry: &Entry| verity::holds(&disk, entry.first * SECTOR, root).unwrap_or(false);
+    let mut with: Vec<&&Numbered> = roots.iter().filter(|(_, entry)| holds(entry)).collect();
+    with.sort_by_key(|(_, entry)| entry.name != root.slot.label());
+    let other = || roots.iter().find(|(_, entry)| entry.name == root.slot.label()).map(|(number, _)| *number);
+    Ok(match with.first() {
+        Some((number, _)) => Candidates { root: Some(*number), other: None },
+        None => Candidates { root: None, other: other() },
     })
 }
 
-/// Every disk that holds the root now.
-pub fn holding(sys: &Path, dev: &Path, root: &Root) -> Vec<Disk> {
-    let one = |name: String| {
-        let path = dev.join(&name);
-        let (file, geometry) = open(&path, sector(sys, &name), false).ok()?;
-        let partition = root_on(&file, geometry, root)?;
-        let usb = on_usb(sys, &name);
-        Some(Disk { name, path, root: partition, usb })
-    };
-    disks(sys).into_iter().filter_map(one).collect()
-}
-
-/// What to do next while the root is looked for.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Choice {
-    /// This disk is the one.
-    Take(Disk),
-    /// Look again.
-    Wait,
-    /// More than one disk holds the root.
-    Ambiguous(Vec<Disk>),
-    /// None appeared in time.
-    Missing,
-}
-
-/// Chooses, `now` after the start of the search, between the disks that hold the root; `since` is when the first one on
-/// USB was seen.
-pub fn choose(mut found: Vec<Disk>, now: Duration, wait: Duration, since: &mut Option<Duration>) -> Choice {
-    if found.len() > 1 {
-        return Choice::Ambiguous(found);
-    }
-    match found.pop() {
-        Some(disk) if !disk.usb || now >= *since.get_or_insert(now) + SETTLE => Choice::Take(disk),
-        Some(_) => Choice::Wait,
-        None if now >= wait => Choice::Missing,
-        None => Choice::Wait,
-    }
+/// Whether a disk is below USB, where anyone at a port can plug in.
+fn is_usb(sys: &Path, disk: &str) -> bool {
+    let Ok(path) = fs::canonicalize(sys.join("block").join(disk)) else { return false };
+    path.components().any(|part| {
+        let name = part.as_os_str().to_string_lossy();
+        name.strip_prefix("usb").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    })
 }
 
 /// Disks and partitions that the kernel sees, for the person who reads the console.
-pub fn seen(sys: &Path) -> String {
-    let entries = fs::read_dir(sys.join("class/block")).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
+fn disks(sys: &Path) -> String {
+    let paths = entries(&sys.join("class/block"));
+    let names: Vec<_> = paths.iter().filter_map(|path| path.file_name()?.to_str()).collect();
     if names.is_empty() { "none".to_owned() } else { names.join(" ") }
 }
 
-/// Device of a partition by its number, once the kernel has read the table.
+/// The device file of a disk or partition; sysfs writes `!` for `/`.
+pub fn node(dev: &Path, name: &str) -> PathBuf {
+    dev.join(name.replace('!', "/"))
+}
+
+/// The kernel's name for a partition: `vda3`, `mmcblk0p3`.
+pub fn partition_name(disk: &str, number: u32) -> String {
+    let p = if disk.ends_with(|c: char| c.is_ascii_digit()) { "p" } else { "" };
+    format!("{disk}{p}{number}")
+}
+
+/// Whether the kernel lets nobody write to a disk.
+pub fn is_read_only(sys: &Path, disk: &str) -> bool {
+    fs::read_to_string(sys.join("block").join(disk).join("ro")).is_ok_and(|text| text.trim() == "1")
+}
+
+/// Informs the kernel of all partitions in the table that it does not know as they are, one by one, so that a disk in use
+/// is no obstacle; returns when it shows them.
 ///
 /// # Errors
-/// When the kernel shows no such partition.
-pub fn partition(sys: &Path, dev: &Path, disk: &str, number: usize) -> Result<PathBuf> {
-    let directory = sys.join("block").join(disk);
-    for entry in fs::read_dir(&directory).with_context(|| format!("list {}", directory.display()))?.flatten() {
-        let text = fs::read_to_string(entry.path().join("partition")).unwrap_or_default();
-        if text.trim() == number.to_string() {
-            return Ok(dev.join(entry.file_name()));
+/// When the kernel refuses, or does not show them in time.
+pub fn inform(machine: &mut impl Machine, disk: &str, partitions: &[Numbered]) -> Result<()> {
+    let path = node(&machine.dev(), disk);
+    let deadline = machine.now() + SHOW;
+    loop {
+        let missing = missing(&machine.sys(), disk, partitions);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
+        let mut result = Ok(());
+        for (number, change, start, length) in missing {
+            result = kernel::partition(&file, change, number, start * SECTOR, length * SECTOR)
+                .with_context(|| format!("inform the kernel of partition {number} of {disk}"));
+        }
+        // The kernel may be reading the table itself at this moment.
+        if machine.now() >= deadline {
+            return result.and_then(|()| bail!("find the partitions of {disk}: the kernel does not show them"));
+        }
+        if result.is_err() {
+            machine.wait(Duration::from_millis(100));
         }
     }
-    Err(anyhow::anyhow!("find partition {number} of /dev/{disk}: the kernel does not show it"))
 }
 
-/// Whether a disk is write-protected.
-pub fn read_only(sys: &Path, name: &str) -> bool {
-    fs::read_to_string(sys.join("block").join(name).join("ro")).is_ok_and(|text| text.trim() == "1")
+/// Number, change, first sector and sectors.
+type Missing = (u32, PartitionChange, u64, u64);
+
+/// What the kernel has to be informed of. A partition in another place is first removed, and added by the next look.
+fn missing(sys: &Path, disk: &str, partitions: &[Numbered]) -> Vec<Missing> {
+    let change = |(number, entry): &Numbered| {
+        let (start, length) = (entry.first, entry.last + 1 - entry.first);
+        let shown = sys.join("block").join(disk).join(partition_name(disk, *number));
+        let read = |name: &str| fs::read_to_string(shown.join(name)).ok()?.trim().parse::<u64>().ok();
+        let change = match (read("start"), read("size")) {
+            (Some(s), Some(l)) if (s, l) == (start, length) => return None,
+            (Some(s), Some(_)) if s == start => PartitionChange::Resize,
+            (Some(_), Some(_)) => PartitionChange::Delete,
+            _ => PartitionChange::Add,
+        };
+        Some((*number, change, start, length))
+    };
+    partitions.iter().filter_map(change).collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::symlink;
-
-    fn disk(name: &str, usb: bool) -> Disk {
-        Disk { name: name.into(), path: Path::new("/dev").join(name), root: "root-a".into(), usb }
-    }
-
-    #[test]
-    fn a_disk_on_usb_waits_for_the_devices_own_and_two_are_refused() {
-        let at = Duration::from_secs;
-        let mut since = None;
-        let inside = disk("vda", false);
-        assert_eq!(choose(vec![inside.clone()], at(0), at(60), &mut since), Choice::Take(inside.clone()));
-        let stick = disk("sda", true);
-        assert_eq!(choose(vec![], at(1), at(60), &mut since), Choice::Wait);
-        assert_eq!(choose(vec![stick.clone()], at(2), at(60), &mut since), Choice::Wait);
-        assert_eq!(choose(vec![stick.clone()], at(6), at(60), &mut since), Choice::Wait);
-        assert_eq!(choose(vec![stick.clone()], at(7), at(60), &mut since), Choice::Take(stick.clone()));
-        let both = vec![stick, inside];
-        assert_eq!(choose(both.clone(), at(3), at(60), &mut since), Choice::Ambiguous(both));
-        assert_eq!(choose(vec![], at(60), at(60), &mut since), Choice::Missing);
-    }
-
-    #[test]
-    fn partitions_and_buses_are_found_in_sysfs() {
-        let dir = tempfile::tempdir().unwrap();
-        let sys = dir.path().canonicalize().unwrap();
-        for (name, place) in [("sda", "devices/pci0/usb2/2-1/host0"), ("vda", "devices/pci0/virtio1")] {
-            let block = sys.join(place).join("block").join(name);
-            fs::create_dir_all(block.join("device")).unwrap();
-            fs::create_dir_all(block.join(format!("{name}3"))).unwrap();
-            fs::write(block.join(format!("{name}3/partition")), "3\n").unwrap();
-            fs::create_dir_all(sys.join("block")).unwrap();
-            symlink(block, sys.join("block").join(name)).unwrap();
-        }
-        fs::create_dir_all(sys.join("block/loop0")).unwrap();
-        assert_eq!(disks(&sys), ["sda", "vda"]);
-        assert!(on_usb(&sys, "sda") && !on_usb(&sys, "vda"));
-        let dev = Path::new("/dev");
-        assert_eq!(partition(&sys, dev, "vda", 3).unwrap(), dev.join("vda3"));
-        let missing = partition(&sys, dev, "vda", 5).unwrap_err().to_string();
-        assert_eq!(missing, "find partition 5 of /dev/vda: the kernel does not show it");
-        assert_eq!(sector(&sys, "vda"), 512);
-    }
+/// `MAJOR:MINOR` of a partition.
+///
+/// # Errors
+/// When the kernel does not show it.
+pub fn device_number(sys: &Path, partition: &str) -> Result<String> {
+    let path = sys.join("class/block").join(partition).join("dev");
+    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    Ok(text.trim().to_owned())
 }

@@ -1,205 +1,201 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The layout of a disk: what the first boot adds to the partitions of an image.
+//! Where partitions are to be: a pure function from what a table has to what it should have.
 //!
-//! An image ends with its root slot `root-a`, as long as its content. The first boot lengthens that slot to its full
-//! size, adds `root-b` of the same size where the disk has room for it, and gives the rest to `data`.
+//! An image ends with root-a, which is as long as its content. At first boot root-a is lengthened to a slot, root-b of
+//! the same length is made behind it, and data takes the rest. What exists is never moved or shortened.
 
-use crate::table::{Entry, Geometry, Table};
-use anyhow::{Context, Result};
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use crate::command_line::Slot;
+use crate::table::{Entry, Numbered, SECTOR, Table};
+use sha2::{Digest, Sha256};
+use uuid::{Uuid, uuid};
 
-/// Name of the first root slot.
-pub const ROOT_A: &str = "root-a";
-/// Name of the second root slot.
-pub const ROOT_B: &str = "root-b";
+/// Partitions start and end on whole MiB; in sectors.
+const ALIGN: u64 = (1 << 20) / SECTOR;
+/// What data must get before the slots get more than they need, sectors: 1 GiB.
+const DATA_BESIDE_SLOTS: u64 = (1 << 30) / SECTOR;
+/// The least that makes a data partition, sectors: 128 MiB. A smaller one would hold little more than its journal.
+const DATA_AT_LEAST: u64 = (128 << 20) / SECTOR;
+
+/// Type of a root for x86-64 (UAPI group: Discoverable Partitions Specification).
+pub const ROOT_X86_64: Uuid = uuid!("4f68bce3-e8cd-4db1-96e7-fbcaf984b709");
+/// Type of a root for arm64 (the same).
+pub const ROOT_ARM64: Uuid = uuid!("b921b045-1df0-41c3-af44-4c6f280d3fae");
+/// Type of a Linux file system.
+pub const LINUX_DATA: Uuid = uuid!("0fc63daf-8483-4772-8e79-3d69d8477de4");
 /// Name of the data partition.
 pub const DATA: &str = "data";
 
-const MIB: u64 = 1 << 20;
-/// With less than this for data, the disk gets no second slot.
-const DATA_BESIDE_B: u64 = 1024 * MIB;
-/// With less than this there is no data partition.
-const LEAST_DATA: u64 = 64 * MIB;
-/// Bytes at the start of a new data partition that are overwritten: what an earlier use of the disk left there must not
-/// be taken for this device's data.
-const WIPED: u64 = MIB;
-/// Linux file system data, 0FC63DAF-8483-4772-8E79-3D69D8477DE4, as on the disk (Discoverable Partitions Specification).
-const LINUX_DATA: [u8; 16] =
-    [0xaf, 0x3d, 0xc6, 0x0f, 0x83, 0x84, 0x72, 0x47, 0x8e, 0x79, 0x3d, 0x69, 0xd8, 0x47, 0x7d, 0xe4];
-/// Root partition of amd64, 4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709.
-const ROOT_AMD64: [u8; 16] =
-    [0xe3, 0xbc, 0x68, 0x4f, 0xcd, 0xe8, 0xb1, 0x4d, 0x96, 0xe7, 0xfb, 0xca, 0xf9, 0x84, 0xb7, 0x09];
-/// Root partition of arm64, B921B045-1DF0-41C3-AF44-4C6F280D3FAE.
-const ROOT_ARM64: [u8; 16] =
-    [0x45, 0xb0, 0x21, 0xb9, 0xf0, 0x1d, 0xc3, 0x41, 0xaf, 0x44, 0x4c, 0x6f, 0x28, 0x0d, 0x3f, 0xae];
-
-/// Whether a partition may hold a root of either architecture.
+/// Whether a partition may hold a root.
 pub fn is_root(entry: &Entry) -> bool {
-    [ROOT_AMD64, ROOT_ARM64].contains(&entry.kind)
+    [ROOT_X86_64, ROOT_ARM64].contains(&entry.kind)
 }
 
-/// Lays a disk out: what is missing is added to `table`. Returns whether anything was. `id` gives a new GUID for each
-/// partition.
-pub fn complete(table: &mut Table, geometry: Geometry, slot_mib: u64, id: &mut dyn FnMut() -> [u8; 16]) -> bool {
-    let named = |table: &Table, name: &str| table.entries.iter().position(|(_, entry)| entry.name == name);
-    let (Some(a), None) = (named(table, ROOT_A), named(table, DATA)) else { return false };
-    let mib = MIB / geometry.sector;
-    let up = |sector: u64| sector.next_multiple_of(mib);
-    let end = (geometry.last_usable() + 1) / mib * mib;
-    let slot = slot_mib * mib;
-    let room = |from: u64, bytes: u64| from + bytes / geometry.sector <= end;
-    // Behind the last partition: the image's last one is the root slot, unless a power cut or a person added others.
-    let behind = table.entries.iter().map(|(_, entry)| up(entry.last + 1)).max().unwrap_or(end);
-    let entry = &mut table.entries[a].1;
-    let grown = entry.first + slot;
-    let is_last = behind == up(entry.last + 1);
-    let fits = is_last && grown > entry.last && room(up(grown), LEAST_DATA);
-    if fits {
-        entry.last = grown - 1;
-    }
-    let (kind, mut at) = (entry.kind, if fits { up(grown) } else { behind });
-    let mut add = |table: &mut Table, name: &str, kind, first, last| {
-        let free = (1..).find(|number| table.entries.iter().all(|(used, _)| used != number)).unwrap_or(1);
-        table.entries.push((free, Entry { kind, id: id(), first, last, flags: 0, name: name.to_owned() }));
-        table.entries.sort_by_key(|(number, _)| *number);
-    };
-    let mut changed = fits;
-    if named(table, ROOT_B).is_none() && fits && room(at + up(slot), DATA_BESIDE_B) {
-        add(table, ROOT_B, kind, at, at + slot - 1);
-        at += up(slot);
-        changed = true;
-    }
-    if room(at, LEAST_DATA) {
-        add(table, DATA, LINUX_DATA, at, end - 1);
-        changed = true;
-    }
-    changed
+/// The partition of a slot.
+pub fn slot(partitions: &[Numbered], slot: Slot) -> Option<&Numbered> {
+    partitions.iter().find(|(_, entry)| is_root(entry) && entry.name == slot.label())
 }
 
-/// Lays out the disk, as every boot does: repairs the table, and completes it. Returns the table, and what was repaired.
+/// The data partition.
+pub fn data(partitions: &[Numbered]) -> Option<&Numbered> {
+    partitions.iter().find(|(_, entry)| entry.kind == LINUX_DATA && entry.name == DATA)
+}
+
+/// The partitions to set, longer or new, in the order of their numbers; empty when all is as it should be.
 ///
-/// # Errors
-/// When neither copy of the table is good, or the disk cannot be written.
-pub fn apply(disk: &File, geometry: Geometry, slot_mib: u64, id: &mut dyn FnMut() -> [u8; 16]) -> Result<Laid> {
-    let found = Table::read(disk, geometry)?;
-    let mut table = found.table;
-    let completed = complete(&mut table, geometry, slot_mib, id);
-    if completed && let Some(data) = table.named(DATA) {
-        // Before the table says that it is there: after a power cut it is overwritten again.
-        disk.write_all_at(&vec![0; WIPED as usize], data.first * geometry.sector).context("wipe the data partition")?;
-        disk.sync_all().context("flush the data partition")?;
+/// `sectors` is the size of the disk, `wanted` that of a slot in bytes (without it, slots stay as they are), `disk` the
+/// identifier of the disk, from which those of new partitions are made.
+pub fn plan(partitions: &[Numbered], sectors: u64, wanted: Option<u64>, disk: Uuid) -> Vec<Numbered> {
+    if data(partitions).is_some() {
+        return Vec::new();
     }
-    if completed || !found.damage.is_empty() {
-        table.write(disk, geometry)?;
+    let Some(mut start) = partitions.iter().map(|(_, entry)| after(entry)).max() else { return Vec::new() };
+    let end = (Table::last_usable(sectors) + 1) / ALIGN * ALIGN;
+    let mut number = partitions.iter().map(|(number, _)| number + 1).max().unwrap_or(1);
+    let mut planned = Vec::new();
+    let mut add = |kind, name: &str, first: u64, end: u64| {
+        let entry = Entry { kind, id: id(disk, name), first, last: end - 1, flags: 0, name: name.to_owned() };
+        planned.push((number, entry));
+        number += 1;
+    };
+    if let (Some(wanted), Some((_, a)), None) = (wanted, slot(partitions, Slot::A), slot(partitions, Slot::B)) {
+        let is_last = after(a) == start;
+        let length = (wanted / SECTOR).max(after(a) - a.first).next_multiple_of(ALIGN);
+        // Slots are of one length: what fits the one fits the other.
+        let a_end = if is_last { a.first + length } else { start };
+        if a_end + length + DATA_BESIDE_SLOTS <= end {
+            add(a.kind, Slot::B.label(), a_end, a_end + length);
+            start = a_end + length;
+        } else if a_end + DATA_BESIDE_SLOTS <= end {
+            start = a_end;
+        }
     }
-    // A new image's second copy is not at the end of the disk, which is no damage.
-    let repaired = if completed { Vec::new() } else { found.damage };
-    Ok(Laid { table, repaired, completed })
+    if start + DATA_AT_LEAST <= end {
+        add(LINUX_DATA, DATA, start, end);
+    }
+    // Last, because its number is lower; and only when something is put behind it.
+    if let (Some((_, next)), Some((a_number, a))) = (planned.first(), slot(partitions, Slot::A)) {
+        let last = next.first - 1;
+        if last > a.last && partitions.iter().all(|(_, other)| other.last <= a.last) {
+            planned.insert(0, (*a_number, Entry { last, ..a.clone() }));
+        }
+    }
+    planned
 }
 
-/// A disk that is laid out.
-#[derive(Debug)]
-pub struct Laid {
-    /// Its partitions.
-    pub table: Table,
-    /// What of the partition table was repaired.
-    pub repaired: Vec<&'static str>,
-    /// Whether partitions were added.
-    pub completed: bool,
+/// First aligned sector behind a partition.
+fn after(entry: &Entry) -> u64 {
+    (entry.last + 1).next_multiple_of(ALIGN)
 }
 
-impl Table {
-    /// The partition with this name.
-    pub fn named(&self, name: &str) -> Option<&Entry> {
-        self.entries.iter().map(|(_, entry)| entry).find(|entry| entry.name == name)
-    }
-
-    /// Number of the partition with this name.
-    pub fn number(&self, name: &str) -> Option<usize> {
-        self.entries.iter().find(|(_, entry)| entry.name == name).map(|(number, _)| *number)
-    }
+/// Identifier of a new partition: the same each time, so that a first boot that is cut off goes on with the same table.
+fn id(disk: Uuid, name: &str) -> Uuid {
+    let digest = Sha256::new().chain_update(disk.as_bytes()).chain_update(name).finalize();
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
 #[cfg(test)]
-mod tests {
+#[allow(clippy::unwrap_used)]
+pub(crate) mod tests {
     use super::*;
 
-    const MIB_SECTORS: u64 = 2048;
+    const MIB: u64 = ALIGN;
 
-    fn image() -> Table {
-        let entry = |kind, first: u64, mib: u64, name: &str| Entry {
-            kind,
-            id: [1; 16],
-            first: first * MIB_SECTORS,
-            last: (first + mib) * MIB_SECTORS - 1,
-            flags: 0,
-            name: name.into(),
-        };
-        let entries = vec![
-            (1, entry([1; 16], 1, 40, "BOOT")),
-            (2, entry([2; 16], 41, 80, "ESP")),
-            (3, entry(ROOT_AMD64, 121, 300, ROOT_A)),
-        ];
-        Table { disk: [3; 16], entries }
+    fn entry(kind: Uuid, name: &str, first_mib: u64, mib: u64) -> Entry {
+        let (first, last) = (first_mib * MIB, (first_mib + mib) * MIB - 1);
+        Entry { kind, id: id(Uuid::nil(), name), first, last, flags: 0, name: name.to_owned() }
     }
 
-    fn laid(mib: u64) -> Vec<(String, u64, u64)> {
-        let geometry = Geometry { sector: 512, sectors: mib * MIB_SECTORS };
-        let mut table = image();
-        let mut next = 10;
-        complete(&mut table, geometry, 768, &mut || {
-            next += 1;
-            [next; 16]
-        });
-        assert!(!complete(&mut table.clone(), geometry, 768, &mut || [0; 16]), "a second time changes nothing");
-        let of = |(number, entry): &(usize, Entry)| {
-            assert_eq!(entry.first % MIB_SECTORS, 0);
-            let at = ["", "BOOT", "ESP", ROOT_A].get(*number).map_or(entry.name.clone(), |name| (*name).to_owned());
-            (at, entry.first / MIB_SECTORS, entry.sectors() / MIB_SECTORS)
-        };
-        table.entries.iter().skip(2).map(of).collect()
+    /// As an image has them: BOOT, ESP, root-a of 300 MiB from 201 MiB on.
+    pub fn image() -> Vec<Numbered> {
+        let basic = uuid!("ebd0a0a2-b9e5-4433-87c0-68b6b72699c7");
+        let esp = uuid!("c12a7328-f81f-11d2-ba4b-00a0c93ec93b");
+        vec![
+            (1, entry(basic, "BOOT", 1, 40)),
+            (2, entry(esp, "ESP", 41, 160)),
+            (3, entry(ROOT_X86_64, "root-a", 201, 300)),
+        ]
     }
 
-    fn row(name: &str, first: u64, mib: u64) -> (String, u64, u64) {
-        (name.to_owned(), first, mib)
+    /// `(number, name, first MiB, MiB)` of what is planned for a disk of so many MiB, slots of 768 MiB.
+    fn planned(partitions: &[Numbered], mib: u64) -> Vec<(u32, String, u64, u64)> {
+        let planned = plan(partitions, mib * MIB, Some(768 << 20), Uuid::max());
+        for (_, entry) in &planned {
+            assert!(entry.first % MIB == 0 && (entry.last + 1) % MIB == 0, "{entry:?}");
+        }
+        let row = |(number, e): Numbered| (number, e.name, e.first / MIB, (e.last + 1 - e.first) / MIB);
+        planned.into_iter().map(row).collect()
+    }
+
+    fn row(number: u32, name: &str, first: u64, mib: u64) -> (u32, String, u64, u64) {
+        (number, name.to_owned(), first, mib)
     }
 
     #[test]
-    fn a_disk_gets_what_it_has_room_for() {
-        let a = row(ROOT_A, 121, 768);
-        // 8 GiB: both slots, and the rest.
-        assert_eq!(laid(8192), [a.clone(), row(ROOT_B, 889, 768), row(DATA, 1657, 8192 - 1657 - 1)]);
-        // Just enough for both slots, and a MiB too little.
-        assert_eq!(laid(1657 + 1024 + 1), [a.clone(), row(ROOT_B, 889, 768), row(DATA, 1657, 1024)]);
-        assert_eq!(laid(1657 + 1024), [a.clone(), row(DATA, 889, 1657 + 1024 - 889 - 1)]);
-        // Too little for the slot's full size: data behind its content.
-        assert_eq!(laid(889 + 64), [row(ROOT_A, 121, 300), row(DATA, 421, 889 + 64 - 421 - 1)]);
-        // Nothing is left.
-        assert_eq!(laid(421 + 64), [row(ROOT_A, 121, 300)]);
+    fn a_large_disk_gets_both_slots_and_the_rest_is_data() {
+        // The last MiB is not whole: the backup table is in it.
+        let expected = vec![row(3, "root-a", 201, 768), row(4, "root-b", 969, 768), row(5, "data", 1737, 6262)];
+        assert_eq!(planned(&image(), 8000), expected);
+        assert_eq!(plan(&image(), 8000 * MIB, Some(768 << 20), Uuid::max())[1].1.kind, ROOT_X86_64);
     }
 
     #[test]
-    fn only_a_new_data_partition_is_wiped() {
-        let geometry = Geometry { sector: 512, sectors: 4096 * MIB_SECTORS };
-        let disk = tempfile::tempfile().unwrap();
-        disk.set_len(geometry.sectors * 512).unwrap();
-        image().write(&disk, geometry).unwrap();
-        let start = 1657 * MIB;
-        disk.write_all_at(b"an earlier device's data", start + 1080).unwrap();
-        let first = apply(&disk, geometry, 768, &mut || [5; 16]).unwrap();
-        assert_eq!((first.completed, first.repaired.len()), (true, 0));
-        let read = || {
-            let mut bytes = [1; 24];
-            disk.read_exact_at(&mut bytes, start + 1080).unwrap();
-            bytes
-        };
-        assert_eq!(read(), [0; 24]);
-        disk.write_all_at(b"this device's own data..", start + 1080).unwrap();
-        disk.write_all_at(&[0; 512], 512).unwrap();
-        let second = apply(&disk, geometry, 768, &mut || [6; 16]).unwrap();
-        assert_eq!((second.completed, second.repaired), (false, vec!["first copy"]));
-        assert_eq!(&read(), b"this device's own data..");
-        assert_eq!(second.table, first.table);
+    fn the_sizes_at_which_a_part_is_left_out() {
+        let least = 201 + 768 + 768 + 1024 + 1;
+        assert_eq!(planned(&image(), least).last(), Some(&row(5, "data", 1737, 1024)));
+        let one = vec![row(3, "root-a", 201, 768), row(4, "data", 969, 1024 + 768 - 1)];
+        assert_eq!(planned(&image(), least - 1), one, "no root-b");
+        let least = 201 + 768 + 1024 + 1;
+        assert_eq!(planned(&image(), least).last(), Some(&row(4, "data", 969, 1024)));
+        assert_eq!(planned(&image(), least - 1), [row(4, "data", 501, 1024 + 768 - 300 - 1)], "root-a stays");
+        let least = 501 + 128 + 1;
+        assert_eq!(planned(&image(), least), [row(4, "data", 501, 128)]);
+        assert_eq!(planned(&image(), least - 1), [], "no data");
+        assert_eq!(planned(&image(), 502), [], "a disk of the image's own size");
+    }
+
+    #[test]
+    fn a_root_that_is_longer_than_a_slot_makes_both_slots_longer() {
+        let mut image = image();
+        image[2].1.last += 600 * MIB;
+        let expected = [row(4, "root-b", 1101, 900), row(5, "data", 2001, 5998)];
+        assert_eq!(planned(&image, 8000), expected);
+    }
+
+    #[test]
+    fn what_is_planned_is_final() {
+        let mut partitions = image();
+        for (number, entry) in plan(&partitions, 8000 * MIB, Some(768 << 20), Uuid::max()) {
+            partitions.retain(|(other, _)| *other != number);
+            partitions.push((number, entry));
+        }
+        assert_eq!(planned(&partitions, 8000), []);
+        assert_eq!(planned(&partitions, 16_000), [], "data is there: the disk keeps its layout");
+        // Without data, it is made again behind root-b.
+        partitions.retain(|(_, entry)| entry.name != DATA);
+        assert_eq!(planned(&partitions, 8000), [row(5, "data", 1737, 6262)]);
+    }
+
+    #[test]
+    fn a_partition_behind_the_root_stays_where_it_is() {
+        let mut partitions = image();
+        partitions.push((7, entry(LINUX_DATA, "mine", 600, 50)));
+        let expected = [row(8, "root-b", 650, 768), row(9, "data", 1418, 6581)];
+        assert_eq!(planned(&partitions, 8000), expected);
+    }
+
+    #[test]
+    fn without_a_slot_size_only_data_is_made() {
+        let planned = plan(&image(), 8000 * MIB, None, Uuid::max());
+        assert_eq!(planned.iter().map(|(n, e)| (*n, e.first / MIB)).collect::<Vec<_>>(), [(4, 501)]);
+        assert_eq!(plan(&[], 8000 * MIB, None, Uuid::max()), []);
+    }
+
+    #[test]
+    fn identifiers_differ_by_disk_and_name() {
+        let ids = [id(Uuid::nil(), "a"), id(Uuid::nil(), "b"), id(Uuid::max(), "a")];
+        assert!(ids[0] != ids[1] && ids[0] != ids[2]);
+        assert_eq!(ids[0].get_version_num(), 8);
     }
 }

@@ -1,185 +1,179 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `/init` of the initrd: see the library.
+//! The first program that the kernel starts: see the library.
 
-use anyhow::{Context, Result, bail};
+mod pid1;
+
+use anyhow::{Context, Result};
 use initrd::command_line::CommandLine;
 use initrd::console::say;
-use initrd::disks::{self, Choice, Disk};
-use initrd::kernel::{open_verity, read_partitions};
-use initrd::layout::{self, DATA, ROOT_B};
-use initrd::modules::Modules;
-use initrd::mounts::{self, DataDevice, IN_ROOT};
-use initrd::report::{self, Boot, State};
-use initrd::{data, verity};
-use rustix::system::{RebootCommand, reboot, uname};
-use std::fs::{self, File};
-use std::io::Read;
+use initrd::data::decide;
+use initrd::disks::{self, Found, Machine};
+use initrd::layers::Layers;
+use initrd::modules::Loader;
+use initrd::partitions::{Prepared, prepare};
+use initrd::report::{Boot, PATH, State, VERSION};
+use initrd::table::Table;
+use initrd::{dm, ext4, layout, mounts, switch};
+use pid1::Pid1;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// What no device asks for in a file named modalias: file systems, the verified root, disks behind a bus (cards of
-/// mmc_block do so in uevent only).
-const BY_NAME: [&str; 6] = ["erofs", "dm_verity", "overlay", "ext4", "sd_mod", "mmc_block"];
-/// Algorithms of the verified root and of ext4. The kernel asks for them by a program that the initrd does not have.
-const ALGORITHMS: [&str; 2] = ["crypto-sha256", "crypto-crc32c"];
-/// How long a person has to read what failed.
-const READ: Duration = Duration::from_secs(30);
-/// Time between two looks for the root.
-const LOOK: Duration = Duration::from_millis(50);
-/// After this long the console says that the root is still looked for.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Modules that no device asks for, in this order: checksums of ext4, and the file systems of a boot.
+const FILE_SYSTEMS: [&str; 5] = ["crc32c_generic", "erofs", "dm_verity", "ext4", "overlay"];
+/// Where the new root is until it is `/`.
+const NEW_ROOT: &str = "/root";
 
 fn main() {
-    let mut words = std::env::args_os().skip(1);
-    if words.next().is_some_and(|word| word == IN_ROOT) {
-        eprintln!("initrd: {:#}", mounts::become_in_root(words));
-        std::process::exit(127);
+    if !rustix::process::getpid().is_init() {
+        eprintln!("init: start it as the first program of an initrd");
+        std::process::exit(2);
     }
-    std::panic::set_hook(Box::new(|panic| {
-        say(&format!("stopped by a defect of its own: {panic}; starting over in {} s", READ.as_secs()));
-        start_over();
-    }));
-    if let Err(error) = boot() {
-        say(&format!("{error:#}; starting over in {} s", READ.as_secs()));
-    }
-    start_over();
+    // A defect of this program must not leave the device standing.
+    std::panic::set_hook(Box::new(|info| start_over(&info.to_string())));
+    let error = match boot() {
+        Ok(line) => switch::start(&line.init),
+        Err(error) => error,
+    };
+    start_over(&format!("{error:#}"))
 }
 
-fn start_over() {
-    std::thread::sleep(READ);
+/// Says what happened and restarts the machine, so that the attempt counts and what was passing is over.
+fn start_over(reason: &str) -> ! {
+    say(&format!("{reason}; starting over in 30 s"));
+    std::thread::sleep(Duration::from_secs(30));
     rustix::fs::sync();
-    let _ = reboot(RebootCommand::Restart);
-}
-
-/// Everything up to systemd; returns only with an error.
-fn boot() -> Result<()> {
-    mounts::kernel_file_systems()?;
-    let line = fs::read_to_string("/proc/cmdline").context("read /proc/cmdline")?;
-    let line = CommandLine::parse(&line)?;
-    let release = uname().release().to_string_lossy().into_owned();
-    let mut modules = Modules::open(&Path::new("/lib/modules").join(release))?;
-    ALGORITHMS.iter().for_each(|alias| modules.load_alias(alias));
-    BY_NAME.iter().for_each(|name| modules.load(name));
-    let disk = find(&line, &mut modules)?;
-    let (root, data, repaired, slot_b) = lay_out(&line, &disk)?;
-    say(&format!("root is {}", root.display()));
-    open_root(&line.root, &root)?;
-    let (state, reason) = mount_data(&disk, data.as_deref())?;
-    let aside = mounts::var_and_etc(state)?;
-    let data = data.filter(|_| state != State::Memory).map(|path| path.display().to_string());
-    let reason_text = reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-    say(&format!("data is {}: {}{reason_text}", data.as_deref().unwrap_or("in memory"), state.word()));
-    let repaired: Vec<String> = repaired.into_iter().chain(aside).collect();
-    repaired.iter().for_each(|what| say(&format!("repaired: {what}")));
-    let root = root.display().to_string();
-    let boot = Boot { version: 1, slot: line.slot, root, data, state, reason, repaired, slot_b };
-    boot.write(Path::new(report::PATH))?;
-    mounts::switch()
-}
-
-/// Loads drivers and looks until the root is there.
-fn find(line: &CommandLine, modules: &mut Modules) -> Result<Disk> {
-    let (sys, dev) = (Path::new("/sys"), Path::new("/dev"));
-    let (start, mut since, mut said) = (Instant::now(), None, false);
     loop {
-        let new = modules.load_for(&sys.join("devices"));
-        let now = start.elapsed();
-        match disks::choose(disks::holding(sys, dev, &line.root), now, line.wait, &mut since) {
-            Choice::Take(disk) => return Ok(disk),
-            Choice::Ambiguous(disks) => {
-                let names: Vec<String> = disks.iter().map(|disk| disk.path.display().to_string()).collect();
-                bail!(
-                    "more than one disk holds this root: {}; remove the one that is not this device's",
-                    names.join(" ")
-                );
-            }
-            Choice::Missing => bail!(
-                "no disk holds the root {} within {} s; disks and partitions seen: {}; the disk is missing or damaged, or \
-                 needs a driver that this image lacks",
-                line.root.hex(),
-                line.wait.as_secs(),
-                disks::seen(sys)
-            ),
-            Choice::Wait => {}
-        }
-        if !said && since.is_none() && now >= PATIENCE {
-            said = true;
-            say(&format!("looking for the root {}; so far: {}", line.root.hex(), disks::seen(sys)));
-        }
-        if !new {
-            std::thread::sleep(LOOK);
-        }
+        let _ = rustix::system::reboot(rustix::system::RebootCommand::Restart);
+        std::thread::sleep(Duration::from_secs(1));
     }
 }
 
-type LaidOut = (PathBuf, Option<PathBuf>, Vec<String>, bool);
-
-/// Repairs and completes the partition table: device of the root, of data, what was repaired, and whether there is a
-/// second slot.
-fn lay_out(line: &CommandLine, disk: &Disk) -> Result<LaidOut> {
-    let (sys, dev) = (Path::new("/sys"), Path::new("/dev"));
-    let sector = disks::sector(sys, &disk.name);
-    let mut repaired = Vec::new();
-    let laid = disks::open(&disk.path, sector, true).and_then(|(file, geometry)| {
-        let laid = layout::apply(&file, geometry, line.slot_mib, &mut new_guid)?;
-        read_partitions(&file)?;
-        Ok(laid)
+/// Everything up to the root's own init.
+fn boot() -> Result<CommandLine> {
+    mounts::api()?;
+    let text = fs::read_to_string("/proc/cmdline").context("read /proc/cmdline")?;
+    let line = CommandLine::parse(&text)?;
+    let loader = Loader::open(&text)?;
+    // While the hardware answers. A loader of its own: the kernel settles what both want.
+    let mut second = loader.clone();
+    let file_systems = std::thread::spawn(move || {
+        FILE_SYSTEMS.iter().for_each(|module| second.load(module));
+        second.refused
     });
-    let table = match laid {
-        Ok(laid) => {
-            repaired.extend(laid.repaired.iter().map(|what| format!("partition table: {what}")));
-            laid.table
-        }
-        // A write-protected disk keeps the table that it has.
-        Err(error) => {
-            say(&format!("partition table not written: {error:#}"));
-            let (file, geometry) = disks::open(&disk.path, sector, false)?;
-            initrd::table::Table::read(&file, geometry)?.table
-        }
-    };
-    let device = |name: &str| {
-        let number = table.number(name).with_context(|| format!("find partition {name} on {}", disk.path.display()))?;
-        disks::partition(sys, dev, &disk.name, number)
-    };
-    Ok((device(&disk.root)?, device(DATA).ok(), repaired, table.number(ROOT_B).is_some()))
-}
-
-fn new_guid() -> [u8; 16] {
-    let mut bytes = [0; 16];
-    // Without it the GUIDs are those of a version 4 that is not random, and still ours.
-    let _ = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
-    // Version 4, variant 1 (RFC 9562), in the byte order of GPT.
-    bytes[7] = (bytes[7] & 0x0f) | 0x40;
-    bytes[8] = (bytes[8] & 0x3f) | 0x80;
-    bytes
-}
-
-fn open_root(root: &verity::Root, device: &Path) -> Result<()> {
-    let mapping = open_verity(root, &device.display().to_string(), "root")?;
-    mounts::root(&mapping).with_context(|| format!("read the root {} on {}", root.hex(), device.display()))
-}
-
-/// Mounts what data there is: the partition, or the partition as it is, or memory.
-fn mount_data(disk: &Disk, device: Option<&Path>) -> Result<(State, Option<String>)> {
-    let Some(device) = device else {
-        mounts::memory()?;
-        return Ok((State::Memory, Some(format!("{} has no room for a data partition", disk.path.display()))));
-    };
-    let protected = disks::read_only(Path::new("/sys"), &disk.name);
-    let prepared = if protected {
-        Err(anyhow::anyhow!("{} is write-protected", disk.path.display()))
-    } else {
-        let file = File::open(device).with_context(|| format!("open {}", device.display()));
-        let content = file.and_then(|file| data::content(&file));
-        content.and_then(|content| data::prepare(content, &mut DataDevice { path: device.to_owned() }))
-    };
-    let why = match prepared {
-        Ok(prepared) => return Ok(prepared),
-        Err(error) => format!("{error:#}"),
-    };
-    if mounts::read_only(device).is_ok() {
-        return Ok((State::ReadOnly, Some(why)));
+    let mut machine = Pid1::new(loader)?;
+    let found =
+        disks::find(&mut machine, &line).inspect_err(|_| machine.refused().iter().for_each(|line| say(line)))?;
+    for refused in file_systems.join().unwrap_or_default() {
+        say(&format!("cannot load {refused}"));
     }
-    mounts::memory()?;
-    Ok((State::Memory, Some(why)))
+
+    let disk = Disk::open(&mut machine, &found, &line)?;
+    say(&format!("root is {}", disk.root.display()));
+    let name = disks::partition_name(&found.disk, found.number);
+    let device = dm::open_root(&line.root, &disks::device_number(&machine.sys(), &name)?)?;
+    mounts::root(device, Path::new(NEW_ROOT))?;
+    switch::switch(Path::new(NEW_ROOT))?;
+
+    let boot = data(&line, disk)?;
+    report(&boot)?;
+    Ok(line)
+}
+
+/// The disk that was started from.
+struct Disk {
+    /// Device of the root partition.
+    root: PathBuf,
+    /// Device of the data partition.
+    data: Option<PathBuf>,
+    /// Whether the kernel lets anyone write to it.
+    writable: bool,
+    repaired: Vec<String>,
+    slot_b: bool,
+    /// Why it is not laid out as it should be.
+    trouble: Option<String>,
+}
+
+impl Disk {
+    /// Repairs and lays out the disk; the kernel knows its partitions then. Only a root that the kernel does not show is an
+    /// error: with anything else, the device still boots.
+    fn open(machine: &mut Pid1, found: &Found, line: &CommandLine) -> Result<Disk> {
+        let path = disks::node(&machine.dev(), &found.disk);
+        let writable = !disks::is_read_only(&machine.sys(), &found.disk);
+        let mut trouble = None;
+        let opened = File::options().read(true).write(writable).open(&path);
+        let mut file = opened.with_context(|| format!("open {}", path.display()))?;
+        let mut prepared = None;
+        if writable {
+            match prepare(&mut file, line.slot) {
+                Ok(done) => prepared = Some(done),
+                Err(error) => trouble = Some(format!("{error:#}")),
+            }
+        }
+        let prepared = match prepared {
+            Some(prepared) => prepared,
+            None => Prepared { entries: Table::read(&mut file)?.table.partitions(), repaired: Vec::new() },
+        };
+        // Closed, so that nothing of it is left in the cache when a partition is opened.
+        drop(file);
+        if let Err(error) = disks::inform(machine, &found.disk, &prepared.entries) {
+            trouble.get_or_insert(format!("{error:#}"));
+        }
+        let node = |number| disks::node(&machine.dev(), &disks::partition_name(&found.disk, number));
+        let data = layout::data(&prepared.entries).map(|(number, _)| node(*number));
+        if data.is_none() {
+            trouble.get_or_insert("the disk has no data partition, and no room for one".to_owned());
+        }
+        let (root, slot_b) = (node(found.number), prepared.slot_b());
+        Ok(Disk { root, data, writable, repaired: prepared.repaired, slot_b, trouble })
+    }
+}
+
+/// Puts `/var` and `/etc` together.
+fn data(line: &CommandLine, disk: Disk) -> Result<Boot> {
+    let directory = Path::new(PATH).parent().context("find the directory of boot.json")?;
+    fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
+    let (mut trouble, mut content) = (disk.trouble, None);
+    if let Some(device) = &disk.data {
+        match File::open(device).and_then(|file| ext4::content(&file)) {
+            Ok(found) => content = Some(found),
+            Err(error) => {
+                trouble.get_or_insert(format!("read {}: {error}", device.display()));
+            }
+        }
+    }
+    if !disk.writable {
+        trouble.get_or_insert("the disk is write-protected".to_owned());
+    }
+    let mut layers = Layers { root: "/".into(), device: disk.data.clone(), say };
+    let mut outcome = decide(&mut layers, content, disk.writable, trouble)?;
+    let on_disk = disk.data.filter(|_| outcome.state != State::Memory).map(|path| path.display().to_string());
+    let mut repaired = disk.repaired;
+    repaired.append(&mut outcome.repaired);
+    repaired.iter().for_each(|what| say(&format!("repaired: {what}")));
+    if outcome.state != State::Kept || outcome.reason.is_some() {
+        let reason = outcome.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        say(&format!("data is {}{reason}", outcome.state.name()));
+    }
+    Ok(Boot {
+        version: VERSION,
+        slot: line.root.slot,
+        root: disk.root.display().to_string(),
+        data: on_disk,
+        state: outcome.state,
+        reason: outcome.reason,
+        repaired,
+        slot_b: disk.slot_b,
+    })
+}
+
+/// Writes `boot.json`, whole or not at all.
+fn report(boot: &Boot) -> Result<()> {
+    let text = serde_json::to_string(boot).context("write boot.json")? + "\n";
+    let scratch = format!("{PATH}.new");
+    fs::write(&scratch, text)
+        .and_then(|()| fs::set_permissions(&scratch, Permissions::from_mode(0o644)))
+        .and_then(|()| fs::rename(&scratch, PATH))
+        .with_context(|| format!("write {PATH}"))
 }

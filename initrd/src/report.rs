@@ -1,55 +1,56 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the initrd leaves for the system: `/run/firstboot/boot.json`, which firstboot's status, audit and slots read.
+//! `/run/firstboot/boot.json`: what the initrd found and did, for firstboot and for tests.
 
-use anyhow::{Context, Result};
+use crate::command_line::Slot;
 use serde::{Deserialize, Serialize};
-use std::fs;
-use std::path::Path;
 
-/// Where the report is, as the system sees it.
+/// Where it is, once the root runs.
 pub const PATH: &str = "/run/firstboot/boot.json";
+/// The version of the format.
+pub const VERSION: u32 = 1;
 
-/// What was done at this boot.
+/// A boot, as the initrd saw it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Boot {
-    /// Format of this report; 1.
+    /// [`VERSION`]
     pub version: u32,
-    /// The slot that runs: `a` or `b`.
-    pub slot: char,
-    /// Block device of the verified root.
+    /// The slot that was started.
+    pub slot: Slot,
+    /// The partition of the root, as `/dev/vda3`.
     pub root: String,
-    /// Block device of the data partition; none where data is in memory.
+    /// The partition that `/var` and `/etc` are on; none when they are in memory.
     pub data: Option<String>,
-    /// What became of the data partition.
+    /// What became of the data.
     pub state: State,
-    /// Why, where it is not as it was.
+    /// Why data is not simply kept or created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What was repaired, one line each.
+    /// What was damaged and is whole again, one line for each.
     pub repaired: Vec<String>,
     /// Whether the disk has a second slot.
     pub slot_b: bool,
 }
 
-/// What became of the data partition.
+/// What became of the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// It is as it was.
+    /// The file system was there.
     Kept,
-    /// This boot made it.
+    /// It was made: the first boot of a disk.
     Created,
-    /// It could not be used, so an empty one took its place.
+    /// It was made anew because it could not be used; what it held is lost.
     Recreated,
-    /// The medium takes no writes: what changes is in memory.
+    /// The medium cannot be written: changes are in memory, on top of what it holds.
     ReadOnly,
-    /// There is no data partition: everything is in memory.
+    /// There is no usable data partition: everything is in memory.
     Memory,
 }
 
 impl State {
-    /// The word in the report and on the console.
-    pub fn word(self) -> &'static str {
+    /// As in the file.
+    pub fn name(self) -> &'static str {
         match self {
             State::Kept => "kept",
             State::Created => "created",
@@ -60,48 +61,36 @@ impl State {
     }
 }
 
-impl Boot {
-    /// Writes the report below the new root.
-    ///
-    /// # Errors
-    /// When its directory cannot be made or the file not written.
-    pub fn write(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string(self).context("encode the boot report")? + "\n";
-        if let Some(directory) = path.parent() {
-            fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
-        }
-        fs::write(path, text).with_context(|| format!("write {}", path.display()))
-    }
-}
-
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_report_is_what_firstboot_reads() {
-        let boot = Boot {
-            version: 1,
-            slot: 'a',
+    fn the_shape_of_the_file() {
+        let mut boot = Boot {
+            version: VERSION,
+            slot: Slot::A,
             root: "/dev/vda3".into(),
             data: Some("/dev/vda5".into()),
-            state: State::ReadOnly,
-            reason: Some("write-protected".into()),
-            repaired: vec!["partition table: first copy".into()],
+            state: State::Kept,
+            reason: None,
+            repaired: vec!["partition table: backup copy".into()],
             slot_b: true,
         };
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("firstboot/boot.json");
-        boot.write(&path).unwrap();
-        let text = fs::read_to_string(path).unwrap();
-        assert_eq!(
-            text,
-            r#"{"version":1,"slot":"a","root":"/dev/vda3","data":"/dev/vda5","state":"read-only","#.to_owned()
-                + r#""reason":"write-protected","repaired":["partition table: first copy"],"slot_b":true}"#
-                + "\n"
-        );
+        let text = r#"{"version":1,"slot":"a","root":"/dev/vda3","data":"/dev/vda5","state":"kept","repaired":["partition table: backup copy"],"slot_b":true}"#;
+        assert_eq!(serde_json::to_string(&boot).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Boot>(text).unwrap(), boot);
+        boot = Boot { data: None, state: State::ReadOnly, reason: Some("r".into()), repaired: vec![], ..boot };
+        let text = r#"{"version":1,"slot":"a","root":"/dev/vda3","data":null,"state":"read-only","reason":"r","repaired":[],"slot_b":true}"#;
+        assert_eq!(serde_json::to_string(&boot).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Boot>(text).unwrap(), boot);
+    }
+
+    #[test]
+    fn names_are_those_of_the_file() {
         for state in [State::Kept, State::Created, State::Recreated, State::ReadOnly, State::Memory] {
-            assert_eq!(serde_json::to_value(state).unwrap(), state.word());
+            assert_eq!(serde_json::to_string(&state).unwrap(), format!("\"{}\"", state.name()));
         }
     }
 }
