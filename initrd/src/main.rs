@@ -20,8 +20,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Modules that no device asks for, in this order: checksums of ext4, and the file systems of a boot.
-const FILE_SYSTEMS: [&str; 5] = ["crc32c_generic", "erofs", "dm_verity", "ext4", "overlay"];
+/// Modules that no device asks for: the file systems of a boot.
+const FILE_SYSTEMS: [&str; 4] = ["erofs", "dm_verity", "ext4", "overlay"];
+/// Algorithms of the verified root and of ext4, in all their implementations, of which the kernel takes the fastest that
+/// this processor has. The kernel would ask for them by a program that the initrd does not have.
+const ALGORITHMS: [&str; 2] = ["crypto-sha256", "crypto-crc32c"];
 /// Where the new root is until it is `/`.
 const NEW_ROOT: &str = "/root";
 
@@ -59,6 +62,7 @@ fn boot() -> Result<CommandLine> {
     // While the hardware answers. A loader of its own: the kernel settles what both want.
     let mut second = loader.clone();
     let file_systems = std::thread::spawn(move || {
+        ALGORITHMS.iter().for_each(|alias| second.load_alias(alias));
         FILE_SYSTEMS.iter().for_each(|module| second.load(module));
         second.refused
     });
