@@ -101,12 +101,12 @@ fn write_own(parts: &Parts, units: &Path, info: &ImageInfo, tree: &Path) -> Resu
 /// Installs a unit or a drop-in, with the mode that the audit requires.
 fn install_unit(units: &Path, unit: &str, tree: &Path) -> Result<()> {
     let path = format!("{UNIT_DIR}/{unit}");
-    let to = tree.join(&path[1..]);
-    fs::create_dir_all(to.parent().context("find the directory of a unit")?).context("create a unit's directory")?;
-    install(&units.join(unit), &to, files::mode_of(&path).unwrap_or(0o644))
+    install(&units.join(unit), &tree.join(&path[1..]), files::mode_of(&path).unwrap_or(0o644))
 }
 
 fn install(from: &Path, to: &Path, mode: u32) -> Result<()> {
+    let parent = to.parent().context("find the directory of a file")?;
+    fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
     fs::copy(from, to).with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
     fs::set_permissions(to, Permissions::from_mode(mode)).with_context(|| format!("chmod {}", to.display()))
 }
