@@ -76,7 +76,9 @@ impl DiskImage {
         let disk = File::open(self.path()).with_context(|| format!("open {}", self.path().display()))?;
         alone.as_file().set_len(extent.length).context("size a file for a data partition")?;
         let (mut at, mut buffer) = (extent.offset, vec![0; CHUNK]);
-        while let Some((start, stop)) = next_data(&disk, at).context("seek in a disk")?.filter(|(start, _)| *start < end) {
+        while let Some((start, stop)) =
+            next_data(&disk, at).context("seek in a disk")?.filter(|(start, _)| *start < end)
+        {
             let (mut from, stop) = (start, stop.min(end));
             while from < stop {
                 let part = &mut buffer[..usize::try_from(stop - from).unwrap_or(CHUNK).min(CHUNK)];
@@ -295,7 +297,7 @@ mod tests {
         // The state after a power cut during the first mount: the journal is flagged but not set up.
         disk.debugfs(true, "feature needs_recovery").unwrap();
         let to = dir.path().join("copy");
-        assert!(disk.extract(&["/etc"], &to).is_err());
+        assert!(disk.extract(&["/etc"], &[], &to).is_err());
         let checked = disk.check_data().unwrap();
         disk.extract_checked(&checked, &["/etc"], &to).unwrap();
         assert_eq!(std::fs::read_link(to.join("etc/demo/link")).unwrap(), Path::new("unit file"));

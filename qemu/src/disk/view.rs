@@ -197,6 +197,14 @@ impl View {
         }
     }
 
+    /// Offset on the disk of what a file of the root is read from; `None` for one of the data partition.
+    pub(super) fn place(&self, found: &Found) -> Result<Option<u64>> {
+        match found.place {
+            Place::Root(node) => self.root.place(node).map(Some),
+            Place::Data(_) => Ok(None),
+        }
+    }
+
     /// Of a directory below /etc: its upper one on the data partition, and whether that of the root shows through.
     fn layers(&self, directory: &str) -> Result<(Option<String>, bool)> {
         let upper = self.on_data(UPPER)?.map(|_| UPPER.to_owned());
@@ -204,7 +212,9 @@ impl View {
         for name in parts(directory).skip(1) {
             at = format!("{at}/{name}");
             let above = match upper {
-                Some(upper) => self.on_data(&format!("{upper}/{name}"))?.map(|found| (format!("{upper}/{name}"), found)),
+                Some(upper) => {
+                    self.on_data(&format!("{upper}/{name}"))?.map(|found| (format!("{upper}/{name}"), found))
+                }
                 None => None,
             };
             let below = lower && self.in_root(&at)?.is_some_and(|found| found.kind == Kind::Directory);
@@ -255,7 +265,9 @@ impl View {
         let metadata = match data.files.symlink_metadata(path) {
             Ok(metadata) => metadata,
             Err(Ext4Error::NotFound | Ext4Error::NotADirectory) => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("read the metadata of {path} of the data partition")),
+            Err(error) => {
+                return Err(error).with_context(|| format!("read the metadata of {path} of the data partition"));
+            }
         };
         let kind = match metadata.file_type() {
             FileType::Regular => Kind::File,
@@ -324,7 +336,8 @@ mod tests {
 
     fn root() -> Archive {
         let mut root = Archive::default();
-        for (path, mode) in [("etc", 0o755), ("etc/ssh", 0o711), ("etc/old", 0o755), ("usr/lib", 0o755), ("var", 0o755)] {
+        for (path, mode) in [("etc", 0o755), ("etc/ssh", 0o711), ("etc/old", 0o755), ("usr/lib", 0o755), ("var", 0o755)]
+        {
             root.directory(path, mode).unwrap();
         }
         // Compressed, in several clusters.
@@ -345,6 +358,11 @@ mod tests {
         let Some(disk) = testing::disk(dir.path(), &root()) else { return };
         let text = |path: &str| disk.read_file(path).unwrap().map(|bytes| String::from_utf8(bytes).unwrap());
         assert_eq!(text("/lib/big").unwrap(), "0123456789abcdef".repeat(20_000));
+        // What is at its place is what is read.
+        let copy = disk.copy(&dir.path().join("damaged"), 0).unwrap();
+        copy.damage(copy.root_offset("/lib/big").unwrap(), &[0x5a; 4096]).unwrap();
+        assert!(copy.read_file("/lib/big").ok().flatten() != disk.read_file("/lib/big").unwrap());
+        assert_eq!(copy.read_file("/etc/ssh/config").unwrap().unwrap(), b"config");
         assert_eq!(disk.list("/etc/up").unwrap(), ["big"]);
         assert!(format!("{:#}", disk.read_file("/etc/round").unwrap_err()).ends_with("it leads in a circle"));
         assert_eq!(text("/etc/fstab/x"), None);
@@ -352,7 +370,10 @@ mod tests {
         // /etc is the data partition's over the root's; a directory that both have keeps its mode.
         disk.write_file("/etc/fstab", b"changed", 0o600).unwrap();
         disk.write_file("/etc/ssh/new file", b"new", 0o755).unwrap();
-        assert_eq!((text("/etc/fstab").unwrap(), text("/etc/ssh/config").unwrap()), ("changed".into(), "config".into()));
+        assert_eq!(
+            (text("/etc/fstab").unwrap(), text("/etc/ssh/config").unwrap()),
+            ("changed".into(), "config".into())
+        );
         assert_eq!(disk.list("/etc/ssh").unwrap(), ["config", "new file"]);
         let view = View::of(&disk).unwrap();
         assert_eq!(view.find("/etc/ssh").unwrap().unwrap().mode, 0o040_711);
