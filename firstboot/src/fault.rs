@@ -219,6 +219,8 @@ codes! {
         NoStatus = "FB324",
         /// A proxy in the environment stands between kubelet and the API server.
         ProxyEnvironment = "FB325",
+        /// A slot on trial was not good in time, or used up its tries.
+        SlotFailed = "FB326",
     }
     Cluster {
         /// The cluster or the network failed in a way that has no code of its own.

@@ -62,6 +62,10 @@ sites! {
     SecretOverwritten,
     /// Directory in which a directory got another name.
     DirectoryMoved,
+    /// Content of a directory that is copied from the image, beside its place.
+    TreeCopied,
+    /// Directory in which that directory took its place.
+    TreeRenamed,
     /// Zeros in free space.
     FreeSpaceZeroed,
     /// Everything, before the copies of replaced files are removed.

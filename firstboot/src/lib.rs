@@ -15,6 +15,8 @@
 // Formats, tables and access to a machine: the build machine uses these, too.
 mod backoff;
 pub mod boot_partition;
+pub mod boot_report;
+pub mod boot_slot;
 pub mod bundle;
 mod certificate;
 pub mod check;

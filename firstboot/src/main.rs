@@ -11,7 +11,7 @@ use firstboot::image::ImageInfo;
 use firstboot::node::recover::recover;
 use firstboot::phases::PHASES;
 use firstboot::run::facts::DeviceFacts;
-use firstboot::run::{self, guard, status, stick};
+use firstboot::run::{self, confirm, guard, status, stick};
 use firstboot::seed::SeedRequest;
 use firstboot::{audit, join_worker, preflight, reset, seed, support};
 use lexopt::prelude::*;
@@ -35,6 +35,7 @@ Usage:
   firstboot stick             look at the sticks that are plugged in; what firstboot-stick.service does
   firstboot clock             compare the clock with the cluster's; what firstboot-clock.timer does every day
   firstboot guard             what firstboot-guard.service does at every boot
+  firstboot confirm           end the trial of a new version; what firstboot-confirm.service does at every boot
   firstboot reset             the reset itself, once it was asked for; what firstboot-reset.service does
   firstboot network           the join itself, without rights; what firstboot-network@.service does
   firstboot version           print the version
@@ -58,6 +59,7 @@ enum Command {
     Audit { json: bool },
     Stick,
     Clock,
+    Confirm,
     Guard,
     Network,
     Reset { yes: bool, dry_run: bool, keep: Exclusions },
@@ -121,6 +123,7 @@ fn parse(mut args: lexopt::Parser) -> Result<Command, lexopt::Error> {
                     "audit" => Command::Audit { json: false },
                     "stick" => Command::Stick,
                     "clock" => Command::Clock,
+                    "confirm" => Command::Confirm,
                     "guard" => Command::Guard,
                     "network" => Command::Network,
                     "reset" => Command::ResetWork,
@@ -195,6 +198,7 @@ fn execute(command: Command) -> Result<ExitCode, Fault> {
         Command::Audit { json } => show(&audit::of_device(&reading()?).owned_by(Owner::Host)?, json),
         Command::Stick => stick::plugged_in(&writing()?, &locate),
         Command::Clock => run::clock(&writing()?),
+        Command::Confirm => confirm::confirm(&writing()?),
         Command::Guard => guard::guard(&Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host)?),
         Command::Network => join_worker::confined::run(),
         Command::ResetWork => reset::work(root, Box::new(Linux::new()), &DeviceFacts),

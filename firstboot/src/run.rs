@@ -4,6 +4,7 @@
 //! The rules are product decisions: which seed is accepted when, and who must act (docs/operations.md).
 
 mod admit;
+pub mod confirm;
 pub mod facts;
 pub mod guard;
 pub(crate) mod messages;

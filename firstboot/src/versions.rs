@@ -49,14 +49,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
         assert_eq!(of_image(&host), Versions { firstboot: "0.1.0".into(), ..Versions::default() });
-        let blob = r#"{"sha256":"","size":0}"#;
         let file = |path: &str, version: &str| {
-            format!(
-                r#"{{"path":"{path}","mode":493,"size":0,"sha256":"","blob":{blob},"component":"c","version":"{version}"}}"#
-            )
+            format!(r#"{{"path":"{path}","mode":493,"size":0,"sha256":"","component":"c","version":"{version}"}}"#)
         };
         let manifest = format!(
-            r#"{{"version":1,"arch":"amd64","kubernetes":"1.36.3","sandbox_image":"p","images":[],"files":[{},{}]}}"#,
+            r#"{{"version":2,"arch":"amd64","kubernetes":"1.36.3","sandbox_image":"p","images":[],"files":[{},{}]}}"#,
             file("bin/kubelet", "1.36.3"),
             file("bin/containerd", "v2.1.4")
         );

@@ -2,7 +2,7 @@
 //! `make check`: what must hold of the tree before any test runs. Each step is one row of [`STEPS`].
 
 use crate::arch::Arch;
-use crate::{advisories, cmd, dependencies, device, go, repo};
+use crate::{advisories, cmd, dependencies, device, go, loader, repo};
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use std::process::Command;
@@ -29,6 +29,8 @@ const STEPS: &[Step] = &[
     ("documentation", documentation),
     ("size arm64", |_| size(Arch::Arm64)),
     ("size amd64", |_| size(Arch::Amd64)),
+    ("size verify.efi arm64", |_| size_of_loader(Arch::Arm64)),
+    ("size verify.efi amd64", |_| size_of_loader(Arch::Amd64)),
 ];
 
 /// Runs `imagebuild check`: every step, even after one failed. Prints one line for each, and the sum last.
@@ -90,6 +92,9 @@ fn lints(root: &Path) -> Result<Verdict> {
         "warnings",
     ];
     cmd::run(&mut cargo(root, &words)).context("lint firstboot without the feature device")?;
+    // The program for UEFI, here only linted, as it would be for this machine.
+    let words = ["clippy", "--quiet", "--package", "loader", "--features", "efi", "--locked", "--", "-D", "warnings"];
+    cmd::run(&mut cargo(root, &words)).context("lint verify.efi")?;
     Ok(Verdict::Ok("clippy has no warning".into()))
 }
 
@@ -120,4 +125,11 @@ fn size(arch: Arch) -> Result<Verdict> {
         sizes.push(format!("{bytes} of {} bytes", program.max_bytes));
     }
     Ok(Verdict::Ok(format!("static, {}", sizes.join(" and "))))
+}
+
+fn size_of_loader(arch: Arch) -> Result<Verdict> {
+    // Building checks the budget.
+    let path = loader::ensure(arch)?;
+    let bytes = std::fs::metadata(&path).with_context(|| format!("read the size of {}", path.display()))?.len();
+    Ok(Verdict::Ok(format!("{bytes} of {} bytes", loader::MAX_BYTES)))
 }

@@ -18,7 +18,7 @@ use std::process::Command;
 /// A change in how initrds are made makes a new key.
 const RECIPE: [&str; 2] = [include_str!("initrd.rs"), include_str!("cpio.rs")];
 /// The indexes of the modules that the program reads, as text.
-const INDEXES: [&str; 3] = ["modules.dep", "modules.alias", "modules.softdep"];
+const INDEXES: [&str; 2] = ["modules.dep", "modules.alias"];
 /// What every root needs, whatever disk it is on: the file systems of root, /etc and data, and their checksums.
 const REQUIRED: [&str; 6] = ["crc32c_generic", "dm-verity", "erofs", "ext4", "overlay", "sha256_generic"];
 /// What a signed module ends with (kernel/module/signing.c).

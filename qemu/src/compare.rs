@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 const SERIAL: &str = "compare";
 const NODE: &str = "edge-compare";
 /// What the initrd says when it has made the data partition.
-const MADE: &str = "initrd: data: created";
+const MADE: &str = "initrd: data is created";
 /// Generous: it only ends a device that hangs.
 const LIMIT: Duration = Duration::from_secs(900);
 

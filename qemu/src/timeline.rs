@@ -5,7 +5,6 @@
 use crate::console::Console;
 use anyhow::{Context, Result};
 use serde::Serialize;
-use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -102,8 +101,7 @@ pub fn picture(rows: &[(&str, Vec<Stage>)]) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" font-family=\"sans-serif\" \
          font-size=\"11\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
     );
-    // Written to a text: it cannot fail.
-    let mut put = |text: String| drop(svg.write_str(&text));
+    let mut put = |text: String| svg.push_str(&text);
     let step = [1.0, 2.0, 5.0, 10.0, 20.0, 60.0].into_iter().find(|step| end / step <= 16.0).unwrap_or(300.0);
     for tick in 0..=(end / step) as u32 {
         let (x, seconds) = (10.0 + f64::from(tick) * step * scale, f64::from(tick) * step);
@@ -148,7 +146,7 @@ mod tests {
         let texts = [
             (1.5, "BdsDxe: starting Boot0001 \"UEFI Misc Device\""),
             (4.0, "initrd: root is /dev/vda3"),
-            (6.0, "initrd: data: created on /dev/vda5"),
+            (6.0, "initrd: data is created"),
             (9.0, "[    8.1] firstboot: waits for nothing"),
             (10.0, "firstboot: phase 1/13 identity done 0.10 s"),
             (12.5, "firstboot: phase 2/13 join done 2.50 s"),

@@ -10,7 +10,6 @@ use qemu::control_plane::ControlPlane;
 use qemu::device::{Device, Options};
 use qemu::seed::Seed;
 
-const REFLASH: &str = "rebuild the image, or flash another one";
 const LOOK_HERE: &str = "look at this device; it tries again by itself, or at the next boot";
 
 /// A seeded device that is switched off, or nothing where guests cannot be booted.
@@ -40,8 +39,8 @@ fn a_disk_that_is_too_small() {
     // As large as the image: no room for data.
     let Some(mut device) = seeded(plane, "small-disk", |options| options.disk_size = 0) else { return };
     device.power_on().unwrap();
-    let error = expect_stop(&device, "FB303", LOOK_HERE, "keep data: /var is in memory and lost at power-off (");
-    assert!(error.ends_with("); use a larger or another disk"), "{error}");
+    let error = expect_stop(&device, "FB303", LOOK_HERE, "Disk: make room for pods: 256 MiB have to be free ");
+    assert!(error.ends_with(" MiB are; use a larger disk"), "{error}");
 }
 
 /// The manifest of the bundle, in the verified root: the kernel refuses the block that it is in.

@@ -17,6 +17,8 @@ use qemu::disk::{DATA, DiskImage, ESP, ROOT, SECOND_SLOT};
 use std::fs::File;
 
 const MIB: u64 = 1 << 20;
+/// Bytes of a group of blocks, each of which may begin with a copy of the superblock.
+const GROUP: u64 = 128 * MIB;
 /// Smaller than usual, with room for both slots and data.
 const DISK: u64 = 4 << 30;
 
@@ -44,9 +46,7 @@ fn lays_out_its_disk(arch: Arch) {
     // Nothing is prepared: the first boot makes all of it.
     device.power_on().unwrap();
     waits(&device);
-    let made = said(&device, "initrd: data: ");
-    assert_eq!(made, "initrd: data: created on /dev/vda5");
-    assert_eq!(said(&device, "initrd: root is "), "initrd: root is /dev/vda3");
+    assert_eq!(said(&device), ["root is /dev/vda3", "filling /var", "data is created"]);
     device.power_off(OFF).unwrap();
     let first = partitions(device.disk());
     as_the_target_says(&image, &first, arch);
@@ -85,37 +85,39 @@ fn damaged(image: &DiskImage, device: &mut Device, first: &[(u32, GptEntry)], ke
     // The superblock of the data partition and all copies of it: nothing can be repaired, so all is lost. With it the unit
     // that keeps boot.json.
     let data = device.disk().data().unwrap();
-    let superblocks = (0..data.length / (128 * MIB)).map(|group| group * 128 * MIB);
-    for at in superblocks.chain([1024]) {
-        device.disk().damage(data.offset + at, &[0; 4096]).unwrap();
+    device.disk().damage(data.offset + 1024, &[0; 1024]).unwrap();
+    for group in 1..data.length.div_ceil(GROUP) {
+        device.disk().damage(data.offset + group * GROUP, &[0; 4096]).unwrap();
     }
-    let seen = device.console().length();
     device.power_on().unwrap();
     let status = waits(device);
-    let console = device.console().text().unwrap();
-    let console = &console[console.len().min(usize::try_from(seen).unwrap())..];
-    assert!(console.contains("initrd: data: recreated on /dev/vda5: "), "{console}");
-    let lost = "warning: Data: the data partition could not be used, and an empty one took its place: ";
-    assert!(status.contains(lost), "{status}");
+    let why = "the data partition holds no file system";
+    let last = ["root is /dev/vda3", "filling /var", &format!("data is recreated: {why}")].map(str::to_owned);
+    assert!(said(device).ends_with(&last), "{:#?}", said(device));
+    let lost = &format!("warning: Data: the data partition could not be used, and an empty one took its place: {why}");
+    assert!(status.contains(lost.as_str()), "{status}");
     assert_eq!(status_value(&status, "state"), "waiting for a seed");
     device.power_off(OFF).unwrap();
     assert_eq!(partitions(device.disk()), first);
     device.disk().check_data().unwrap();
     assert!(root_is_as_flashed(image, device.disk()).unwrap());
 
-    // The top of the hash tree: no partition holds the root.
+    // The top of the hash tree: this is not the root that the kernel was built for.
     let line = CommandLine::parse(&image.boot_entry().unwrap().command_line).unwrap();
     let top = device.disk().partition(ROOT).unwrap().offset + verity::top(line.root.blocks);
     device.disk().flip_at(top + 7).unwrap();
     device.power_on().unwrap();
-    let refused = format!("initrd: no partition holds the root {}", line.root.hex());
-    device.wait_console(&refused, SOON).unwrap();
+    let refused = format!("vda3 is damaged, or of another image: its root hash is not {}...", &line.root.hex()[..16]);
+    let restarts = "write the image again if this goes on; starting over in 30 s".to_owned();
     // It says so again, after a restart.
     qemu::wait::until("the initrd to start over", SOON, || {
         device.check()?;
         Ok((device.console().count(&refused)? > 1).then_some(()))
     })
+    .map_err(|e| e.context(device.report()))
     .unwrap();
+    let said = said(device);
+    assert!(said.ends_with(&[refused.clone(), restarts, refused]), "{said:#?}");
     device.power_cut().unwrap();
 }
 
@@ -138,12 +140,10 @@ fn waits(device: &Device) -> String {
     device.wait_status("state: waiting for a seed", SOON).unwrap()
 }
 
-/// The only line of the console that holds `part`.
-fn said(device: &Device, part: &str) -> String {
+/// What the initrd has said, in all boots.
+fn said(device: &Device) -> Vec<String> {
     let text = device.console().text().unwrap();
-    let lines: Vec<&str> = text.lines().filter(|line| line.contains(part)).collect();
-    let [line] = lines[..] else { panic!("{lines:?}\n{text}") };
-    line[line.find("initrd: ").unwrap()..].trim().to_owned()
+    text.lines().filter_map(|line| line.split_once("initrd: ")).map(|(_, said)| said.trim().to_owned()).collect()
 }
 
 /// The table of a disk; both its copies and the protective MBR are good.

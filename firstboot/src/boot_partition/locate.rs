@@ -51,6 +51,15 @@ pub fn locate(label: &str) -> Result<Vec<Place>> {
     Ok(places)
 }
 
+/// The FAT file systems on the disk of the root file system that satisfy `is`, in the order of its partitions.
+///
+/// # Errors
+/// When that disk cannot be found or listed.
+pub fn on_root_disk(is: &dyn Fn(&BootPartition) -> bool) -> Result<Vec<BootPartition>> {
+    let devices = block_devices(&root_disk(Path::new("/sys"))?)?;
+    Ok(devices.iter().filter_map(|device| BootPartition::open_whole(device).ok()).filter(|fat| is(fat)).collect())
+}
+
 /// Whether a person carries this disk (its sysfs directory) from device to device: a USB disk or an SD card. Every other
 /// disk may be filled by what runs on the device, as a pod with a raw volume does, and loop, memory and device-mapper
 /// devices have no hardware behind them.
@@ -78,15 +87,25 @@ pub fn root_disk_name() -> String {
 /// The sysfs directory of the disk that contains `/`.
 fn root_disk(sys: &Path) -> Result<PathBuf> {
     let device = rustix::fs::stat("/").context("look at /")?.st_dev;
-    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    disk_of(sys, rustix::fs::major(device), rustix::fs::minor(device))
+}
+
+/// The sysfs directory of the disk that a block device is on: itself, the disk of a partition, or, for a device mapping
+/// such as a verified root, the disk of the one device below it.
+fn disk_of(sys: &Path, major: u32, minor: u32) -> Result<PathBuf> {
     let link = sys.join(format!("dev/block/{major}:{minor}"));
-    let Ok(partition) = fs::canonicalize(&link) else {
+    let Ok(mut device) = fs::canonicalize(&link) else {
         bail!("find the disk of the root file system: {} does not exist", link.display());
     };
-    if partition.join("partition").exists() {
-        partition.parent().map(Path::to_owned).context("find the disk of the root file system")
+    // A mapping lies on a partition, or on another mapping; the kernel builds no circles.
+    while let Ok(below) = names(&device.join("slaves")) {
+        let [one] = below.as_slice() else { break };
+        device = fs::canonicalize(device.join("slaves").join(one)).context("find the disk below a device mapping")?;
+    }
+    if device.join("partition").exists() {
+        device.parent().map(Path::to_owned).context("find the disk of the root file system")
     } else {
-        Ok(partition)
+        Ok(device)
     }
 }
 
@@ -131,6 +150,27 @@ pub fn internal_partition(places: &[Place]) -> Option<BootPartition> {
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_verified_root_is_on_the_disk_below_its_mapping() {
+        let dir = tempfile::tempdir().unwrap();
+        let sys = dir.path().canonicalize().unwrap();
+        for path in
+            ["dev/block", "devices/vda/vda3", "devices/vda/slaves", "devices/dm-0/slaves", "devices/dm-1/slaves"]
+        {
+            fs::create_dir_all(sys.join(path)).unwrap();
+        }
+        fs::write(sys.join("devices/vda/vda3/partition"), "3\n").unwrap();
+        symlink("../../vda/vda3", sys.join("devices/dm-0/slaves/vda3")).unwrap();
+        symlink("../../dm-0", sys.join("devices/dm-1/slaves/dm-0")).unwrap();
+        for (number, device) in [("254:0", "vda"), ("254:3", "vda/vda3"), ("253:0", "dm-0"), ("253:1", "dm-1")] {
+            symlink(format!("../../devices/{device}"), sys.join("dev/block").join(number)).unwrap();
+        }
+        for (major, minor) in [(254, 0), (254, 3), (253, 0), (253, 1)] {
+            assert_eq!(disk_of(&sys, major, minor).unwrap(), sys.join("devices/vda"), "{major}:{minor}");
+        }
+        assert!(disk_of(&sys, 7, 7).unwrap_err().to_string().ends_with("dev/block/7:7 does not exist"));
+    }
 
     #[test]
     fn s04_only_what_a_person_carries_is_removable() {

@@ -6,6 +6,7 @@
 
 mod bounded;
 pub mod copies;
+mod dates;
 mod encodings;
 mod locate;
 mod partition;
@@ -13,8 +14,9 @@ mod raw;
 mod token_digest;
 mod volume;
 
+pub use dates::FIXED_DATE;
 pub use encodings::{SEED_NAMES, SIGNATURE_SUFFIX, encodings, find_all};
-pub use locate::{Place, STICK_LABEL, SeedLocator, internal_partition, locate, root_disk_name};
+pub use locate::{Place, STICK_LABEL, SeedLocator, internal_partition, locate, on_root_disk, root_disk_name};
 pub use partition::BootPartition;
 #[cfg(any(test, feature = "fake"))]
 pub use partition::formatted_for_tests;

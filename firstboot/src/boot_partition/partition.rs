@@ -91,6 +91,11 @@ impl BootPartition {
         self.volume(false)?.list()
     }
 
+    /// Names in a directory: see [`Volume::list_in`].
+    pub fn list_in(&self, directory: &str) -> Result<Option<Vec<String>>> {
+        self.glance()?.list_in(directory)
+    }
+
     /// Content of a file in the root directory: see [`Volume::read`].
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
         self.volume(false)?.read(name)

@@ -4,6 +4,7 @@
 //! have made, reads one MiB of it. Nothing here writes.
 
 use super::bounded::Bounded;
+use super::dates::FIXED_DATE;
 use super::encodings::{SEED_NAMES, SIGNATURE_SUFFIX, encodings, find_all};
 use crate::seed::{MAX_SIZE, ssh_signature};
 use anyhow::{Context, Result, bail, ensure};
@@ -49,7 +50,7 @@ impl<T: ReadWriteSeek> Volume<T> {
 
     fn bounded(slice: StreamSlice<T>, len: u64, most: u64) -> std::io::Result<Self> {
         let medium = Bounded::new(BufStream::new(slice), most);
-        Ok(Volume { inner: FileSystem::new(medium, FsOptions::new())?, len })
+        Ok(Volume { inner: FileSystem::new(medium, FsOptions::new().time_provider(&FIXED_DATE))?, len })
     }
 
     pub(super) fn root(&self) -> Directory<'_, T> {
@@ -73,6 +74,24 @@ impl<T: ReadWriteSeek> Volume<T> {
             names.push(entry.context("list the boot partition")?.file_name());
         }
         Ok(names)
+    }
+
+    /// Names in a directory, as a path from the root with `/` between its parts; `None` when there is no such directory.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn list_in(&self, directory: &str) -> Result<Option<Vec<String>>> {
+        let found = match self.root().open_dir(directory) {
+            Ok(found) => found,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e).with_context(|| format!("open directory {directory}")),
+        };
+        let mut names = Vec::new();
+        for entry in found.iter() {
+            let name = entry.with_context(|| format!("list directory {directory}"))?.file_name();
+            names.extend((name != "." && name != "..").then_some(name));
+        }
+        Ok(Some(names))
     }
 
     /// Content of a file in the root directory; `None` when there is none of this name (case is ignored, as FAT does).

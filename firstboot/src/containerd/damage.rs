@@ -5,19 +5,14 @@
 //! Nothing counts that a pod's author, a registry or a client of the runtime can make: their images, their blobs, and the
 //! names, addresses and answers of theirs that containerd logs.
 
-use super::RUNTIME;
-use crate::bundle::Manifest;
-use crate::bundle::installed::CURRENT;
-use crate::fault::Fault;
+use super::{RUNTIME, prepared};
+use crate::bundle::{BUNDLE_DIR, Manifest};
 use crate::host::Host;
 use crate::paths::CONTAINERD_ROOT;
 use anyhow::Result;
 
 /// What bbolt says when it finds its file torn, at the end of an error (go.etcd.io/bbolt, errors.go and db.go).
 const TORN: [&str; 3] = ["invalid database", "checksum error", "file size too small"];
-/// What the snapshotter says when its data base lacks what the other one refers to (core/snapshots/storage/bolt.go). Counts
-/// only in the failure of an import of the bundle's own images: a log line with it has names that others choose.
-const PARENT: &str = "missing parent";
 /// A line of the stack of a panic, which nothing indents or quotes.
 const STACK: &str = "go.etcd.io/bbolt.";
 /// How the names of containerd's plugins begin, several of which keep a data base. They are compiled in.
@@ -118,44 +113,45 @@ fn fields(line: &str) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-/// A torn file that keeps images of the bundle from being imported again, or pods from starting. Blobs of other images are
-/// other programs' data, and that of no content is whole.
-fn torn_blob(host: &Host, bundle: &Manifest) -> Result<Option<String>> {
-    let directory = format!("{CONTAINERD_ROOT}/io.containerd.content.v1.content/blobs/sha256");
-    for blob in bundle.images.iter().flat_map(|image| &image.content).filter(|blob| *blob != NOTHING) {
-        if host.size_and_mode(&format!("{directory}/{blob}"))?.is_some_and(|(size, _)| size == 0) {
-            return Ok(Some(format!("blob {blob} is empty")));
+/// Where containerd keeps blobs, below its directory.
+const BLOBS: &str = "io.containerd.content.v1.content/blobs/sha256";
+/// Where the overlayfs snapshotter keeps directories of layers, below it.
+const SNAPSHOTS: &str = "io.containerd.snapshotter.v1.overlayfs/snapshots";
+
+/// Why the state of a runtime that answers is to blame for the images of the bundle that it lacks, or for pods that do not
+/// start. None where a person has removed an image: its blobs are then gone as well.
+pub(crate) fn of_images(host: &Host, bundle: &Manifest, missing: &[String]) -> Result<Option<String>> {
+    if !missing.is_empty() && missing.len() == bundle.images.len() {
+        return Ok(Some("it knows no image of the bundle".to_owned()));
+    }
+    let lost = bundle.images.iter().filter(|image| missing.contains(&image.name));
+    for blob in lost.flat_map(|image| &image.content) {
+        let found = host.read(&format!("{CONTAINERD_ROOT}/{BLOBS}/{blob}"))?;
+        // Other images' blobs are other programs' data, and are not read.
+        if found.is_some() && found != host.read(&format!("{}/{BLOBS}/{blob}", prepared::template()))? {
+            return Ok(Some(format!("blob {blob} is damaged")));
         }
     }
-    Ok(None)
+    lost_pause(host, bundle)
 }
 
-/// SHA-256 of no bytes.
-const NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-
-/// Why no pod starts, where the runtime knows the pause image: that is one file in one layer, torn, or gone with the
-/// snapshotter's data base. Only the layer that containerd has for the bundle's own pause image counts, by the digest of its
-/// content. It is asked for that only where some layer looks like a torn one, or none like a whole one.
-pub(crate) fn torn_pause(host: &Host, bundle: &Manifest) -> Result<Option<String>> {
-    let directory = format!("{CONTAINERD_ROOT}/io.containerd.snapshotter.v1.overlayfs/snapshots");
-    let size =
-        |layer: &str| Ok::<_, anyhow::Error>(host.size_and_mode(&format!("{layer}/pause"))?.map(|(size, _)| size));
-    let (mut whole, mut torn) = (false, false);
+/// Why no pod starts, where the runtime knows the pause image: its layer is gone with the snapshotter's data base, or is not
+/// in this image's bundle any more. Only the layer that containerd has for the bundle's own pause image counts, by the
+/// digest of its content. It is asked for that only where no snapshot is the link that the bundle brought.
+pub(crate) fn lost_pause(host: &Host, bundle: &Manifest) -> Result<Option<String>> {
+    let pause = bundle.images.iter().find(|image| image.name == bundle.sandbox_image);
+    let Some((pause, top)) = pause.and_then(|pause| Some((pause, pause.layers.last()?))) else { return Ok(None) };
+    let directory = format!("{CONTAINERD_ROOT}/{SNAPSHOTS}");
+    let link = Some(format!("{BUNDLE_DIR}/layers/{top}"));
     for snapshot in host.list(&directory)? {
-        let layer = format!("{directory}/{snapshot}/fs");
-        if let Some(size) = size(&layer)?
-            && host.list(&layer)? == ["pause"]
-        {
-            (whole, torn) = (whole || size > 0, torn || size == 0);
+        if host.read_link(&format!("{directory}/{snapshot}/fs"))? == link {
+            return Ok(None);
         }
     }
-    let pause = bundle.images.iter().find(|image| image.name == bundle.sandbox_image);
-    let Some(pause) = pause.filter(|_| torn || !whole) else { return Ok(None) };
     Ok(match layer_of(host, &pause.chain_id) {
-        Layer::At(layer) if layer.starts_with(&directory) => match size(&layer)? {
-            Some(size) if size > 0 => None,
-            _ => Some(format!("the pause image's program in {layer} is empty")),
-        },
+        Layer::At(layer) if layer.starts_with(&directory) && host.list(&layer)?.is_empty() => {
+            Some(format!("the pause image's layer {layer} is empty"))
+        }
         Layer::Gone => Some("the pause image's layer is gone".to_owned()),
         Layer::Torn(sign) => Some(format!("it says \"{sign}\"")),
         Layer::At(_) | Layer::Unknown => None,
@@ -175,8 +171,7 @@ enum Layer {
 /// Asks containerd's snapshotter for the directory of a layer. That takes a read-only view of it, which is removed again:
 /// nothing else tells where a layer is. A view is no effect on this device: containerd collects what is left over.
 fn layer_of(host: &Host, chain_id: &str) -> Layer {
-    let ctr = format!("{CURRENT}/bin/ctr");
-    let head = [&ctr, "--namespace", "k8s.io", "--timeout", "10s", "snapshots", "--snapshotter", "overlayfs"];
+    let head = ["/usr/bin/ctr", "--namespace", "k8s.io", "--timeout", "10s", "snapshots", "--snapshotter", "overlayfs"];
     let run = |tail: &[&str]| host.sys().run(&[&head, tail].concat(), None);
     // Of an earlier boot that was cut off here.
     let _ = run(&["remove", VIEW]);
@@ -203,17 +198,6 @@ pub(crate) fn damage(host: &Host) -> Result<Option<String>> {
         Unit::Runs | Unit::Fails => sign(host),
         Unit::Starts | Unit::Stopped => None,
     })
-}
-
-/// Why the bundle's images could not be imported, where the runtime's state is to blame.
-pub(crate) fn damage_by(host: &Host, bundle: &Manifest, fault: &Fault) -> Result<Option<String>> {
-    let text = fault.to_string();
-    let said =
-        TORN.into_iter().chain([PARENT]).find(|sign| text.contains(sign)).map(|sign| format!("it says \"{sign}\""));
-    match said.or_else(|| sign(host)) {
-        Some(why) => Ok(Some(why)),
-        None => torn_blob(host, bundle),
-    }
 }
 
 #[cfg(test)]

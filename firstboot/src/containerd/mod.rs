@@ -4,6 +4,7 @@
 pub mod cri;
 pub(crate) mod damage;
 pub(crate) mod images;
+pub mod prepared;
 pub(crate) mod ready;
 mod rebuild_record;
 pub(crate) mod repair;

@@ -1,24 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-//! containerd's own state, /var/lib/containerd, after a power cut: found damaged, set aside, and rebuilt from the bundle.
+//! containerd's own state, /var/lib/containerd, after a power cut: found damaged, set aside, and replaced by the bundle's.
 //!
 //! Nothing is set aside on a suspicion: containerd does not answer on CRI (it ends again and again, or runs without its
-//! data base), or an image of the bundle cannot be imported, and its log of this boot, or a file, says why. A boot that is
-//! only slow shows neither. At most once a boot. Images that are merely missing are imported, and nothing else is done.
-//! What pods keep in /var/lib/kubelet is not touched.
+//! data base) and its log of this boot says why, or it knows no image of the bundle, or a file says why it lacks one. A boot
+//! that is only slow shows none of it. At most once a boot. An image that a person removed stays removed. What pods keep in
+//! /var/lib/kubelet is not touched.
 
-use super::damage::{Unit, sign};
+use super::damage::{self, Unit, sign};
 use super::rebuild_record::{RebuildRecord, Stage};
-use super::{RUNTIME, images, ready};
+use super::{RUNTIME, images, prepared, ready};
 use crate::bundle::installed::Installed;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::exclusions::Exclusions;
 use crate::host::{Host, mounts};
-use crate::journal::facts::{self, Fact};
 use crate::node::events;
 use crate::paths::CONTAINERD_ROOT;
 use crate::paths::CONTAINERD_STATE;
 use anyhow::Result;
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Names of the bundle's images that the runtime lacks; an error where it does not answer.
@@ -35,8 +33,8 @@ const LIMIT: Duration = Duration::from_secs(1800);
 /// What has to be free for the old state to be kept beside the new one.
 const ROOM: u64 = 128 << 20;
 
-/// Ends everything that runs in containers, moves containerd's state aside, and starts containerd on an empty directory. What
-/// was cut off goes on; a second time in one boot is refused.
+/// Ends everything that runs in containers, moves containerd's state aside, and starts containerd on the bundle's. What was
+/// cut off goes on; a second time in one boot is refused.
 ///
 /// # Errors
 /// A host fault, or the refusal.
@@ -61,6 +59,7 @@ pub(crate) fn set_aside(host: &Host, why: &str) -> Result<(), Fault> {
             make_way(host, &now)?;
             now.reach(host, Stage::Moved)?;
         }
+        prepared::place(host)?;
         host.start_unit(RUNTIME)
     };
     work().owned_by(Owner::Host)
@@ -97,22 +96,17 @@ fn make_way(host: &Host, now: &RebuildRecord) -> Result<()> {
     if !host.exists(&directory)? {
         host.move_aside(CONTAINERD_ROOT, &directory)?;
     }
-    let images: u64 = Installed::read(host).map_or(0, |b| b.manifest.images.iter().map(|i| i.size * 2).sum());
-    if host.free_bytes("/var/lib")? < images + ROOM {
+    if host.free_bytes("/var/lib")? < ROOM {
         host.remove_tree(&directory, &|_: &str| false)?;
     }
     Ok(())
 }
 
-/// Imports what the new state lacks, and starts kubelet in any case: it can do no harm, and pulls what it needs.
-fn fill(host: &Host, bundle: &Installed, ask: Ask<'_>) -> Result<(), Fault> {
-    let work = || -> Result<(), Fault> {
-        let missing = ready::wait_for(host, Duration::from_millis(500), || ask(host, bundle)).owned_by(Owner::Host)?;
-        images::import(host, &images::named(bundle, &missing))
-    };
-    let filled = work();
+/// Waits for the new state, and starts kubelet in any case: it can do no harm, and pulls what it needs.
+fn resume(host: &Host, bundle: &Installed, ask: Ask<'_>) -> Result<(), Fault> {
+    let missing = ready::wait_for(host, Duration::from_millis(500), || ask(host, bundle)).owned_by(Owner::Host);
     host.start_unit(KUBELET).owned_by(Owner::Host)?;
-    filled
+    missing?.first().map_or(Ok(()), |name| Err(images::unknown(name)))
 }
 
 /// The runtime works, with all images: what was begun is over.
@@ -126,12 +120,14 @@ pub(crate) fn whole(host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// Whether something removes these images: they are missing a second time, and the one that is never removed, for no pod
-/// starts without it, is there. kubelet does so where the disk gets full, or an administrator.
-fn removed(host: &Host, bundle: &Installed, missing: &[String]) -> bool {
-    let journal = host.journal();
-    let again = journal.fact(Fact::ImagesAgain).unwrap_or_default();
-    !missing.contains(&bundle.manifest.sandbox_image) && missing.iter().all(|name| again.lines().any(|a| a == name))
+/// The runtime works; what it lacks someone has removed.
+fn sound(host: &Host, missing: &[String]) -> Result<()> {
+    if !missing.is_empty() {
+        let names = missing.join(", ");
+        host.sys()
+            .say(&format!("firstboot: the runtime lacks {names}: removed on this device, kubelet pulls what it needs"));
+    }
+    whole(host)
 }
 
 /// A line for the status file, as long as the damaged state is kept.
@@ -228,9 +224,9 @@ impl<'a> Watch<'a> {
             // That was us, and we were ended: kubelet is still to be started.
             Unit::Runs if moved => Some(CUT_OFF.to_owned()),
             Unit::Runs => match (self.ask)(host, &bundle) {
-                Ok(missing) => match self.complete(host, &bundle, &missing)? {
+                Ok(missing) => match damage::of_images(host, &bundle.manifest, &missing).owned_by(Owner::Host)? {
                     Some(why) => Some(why),
-                    None => return Ok(true),
+                    None => return sound(host, &missing).owned_by(Owner::Host).map(|()| true),
                 },
                 Err(_) => sign(host),
             },
@@ -246,27 +242,10 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// A runtime that answers: imports what is missing; why it has to be set aside all the same.
-    fn complete(&self, host: &Host, bundle: &Installed, missing: &[String]) -> Result<Option<String>, Fault> {
-        let missing = if removed(host, bundle, missing) { &[] } else { missing };
-        if !missing.is_empty() {
-            host.sys().say(&format!("firstboot: the runtime lacks {}: imported again", missing.join(", ")));
-        }
-        if let Some(why) = images::complete(host, bundle, missing)? {
-            return Ok(Some(why));
-        }
-        if !missing.is_empty() {
-            let before = host.journal().fact(Fact::ImagesAgain).unwrap_or_default().to_owned();
-            let again: BTreeSet<&str> = before.lines().chain(missing.iter().map(String::as_str)).collect();
-            host.note(Fact::ImagesAgain, &facts::lines(again)).owned_by(Owner::Host)?;
-        }
-        whole(host).owned_by(Owner::Host).map(|()| None)
-    }
-
     fn rebuild(&self, host: &Host, bundle: &Installed, why: &str) -> Result<(), Fault> {
         (self.tell)(&Progress::Begun);
         set_aside(host, why)?;
-        fill(host, bundle, self.ask)?;
+        resume(host, bundle, self.ask)?;
         whole(host).owned_by(Owner::Host)?;
         (self.tell)(&Progress::Rebuilt);
         Ok(())

@@ -11,7 +11,7 @@ fn s06_a_tenants_empty_pause_sets_nothing_aside() {
     let (done, seen) = device.settle(None);
     done.unwrap();
     assert_eq!(seen.lines.take(), Vec::<String>::new());
-    assert!(device.has("/var/lib/containerd/imported") && device.past().is_none());
+    assert!(device.has(KNOWN) && device.past().is_none());
 }
 
 /// What a registry, a pod's author and a client can write into containerd's log, while CRI answers too late.
@@ -38,7 +38,7 @@ fn s06_words_that_a_tenant_or_a_registry_chooses_set_nothing_aside() {
         let (done, seen) = device.settle(None);
         done.unwrap();
         assert!(seen.lines.take().is_empty() && device.past().is_none(), "{line}");
-        assert!(device.has("/var/lib/containerd/imported"), "{line}");
+        assert!(device.has(KNOWN), "{line}");
     }
 }
 
@@ -47,11 +47,9 @@ fn s06_words_that_a_tenant_or_a_registry_chooses_set_nothing_aside() {
 fn s06_empty_blobs_of_others_set_nothing_aside() {
     let device = Device::new();
     let (host, _) = device.on();
-    let blobs = "/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256";
     // Even one that the bundle has, too.
-    device.put(&format!("{blobs}/{NOTHING}"));
-    device.put(&format!("{blobs}/{}", "4".repeat(64)));
-    let full = Fault::new(Code::Host, "import image x: no space left on device");
+    device.put(&format!("{BLOBS}/{NOTHING}"));
+    device.put(&format!("{BLOBS}/{}", "4".repeat(64)));
     let bundle = Installed::read(&host).unwrap();
-    assert_eq!(damage_by(&host, &bundle.manifest, &full).unwrap(), None);
+    assert_eq!(damage::of_images(&host, &bundle.manifest, &[PROXY.to_owned()]).unwrap(), None);
 }

@@ -5,8 +5,8 @@
 
 use super::*;
 use crate::boot_partition::{BootPartition, Place, formatted_for_tests};
-use crate::bundle::{BUNDLE_DIR, Blob, Image, Manifest};
-use crate::containerd::damage::{damage, damage_by};
+use crate::bundle::{BUNDLE_DIR, Image, Manifest};
+use crate::containerd::damage::damage;
 use crate::host::fake::{Fake, Recorded};
 use crate::image::{IMAGE_INFO, ImageInfo};
 use crate::journal::facts::Fact;
@@ -15,24 +15,24 @@ use crate::reset;
 use crate::run::messages::report_repair;
 use crate::status::STATUS_NAME;
 use crate::test_files::put_for_tests;
-use crate::text::hex;
-use sha2::{Digest, Sha256};
 use std::cell::RefCell;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 const PAUSE: &str = "registry.k8s.io/pause:3.10.2";
 const PROXY: &str = "registry.k8s.io/kube-proxy:v1.36.3";
-const LAYER: &str = "var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/1/fs/pause";
 const LAYERS: &str = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots";
+const BLOBS: &str = "/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256";
+const HEX: &str = "c6de179502e0825045ba010d36ea56e84be84ccaf0405e9e582fbf59fa0e3d95";
 const CHAIN: &str = "sha256:c6de179502e0825045ba010d36ea56e84be84ccaf0405e9e582fbf59fa0e3d95";
+/// Names that the runtime knows, in the place of its data base.
+const KNOWN: &str = "/var/lib/containerd/known";
 /// SHA-256 of no bytes.
 const NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-const SNAPSHOTS: &str =
-    "/opt/firstboot/current/bin/ctr --namespace k8s.io --timeout 10s snapshots --snapshotter overlayfs";
+const SNAPSHOTS: &str = "/usr/bin/ctr --namespace k8s.io --timeout 10s snapshots --snapshotter overlayfs";
 const SHOW: &str = "systemctl show --property=ActiveState,NRestarts containerd.service";
 const LOG: &str = "journalctl --quiet --no-pager --boot --unit=containerd.service --output=cat --lines=2000";
-const IMPORT: &str = "/opt/firstboot/current/bin/ctr --namespace k8s.io images import --local -";
 const RUNS: &str = "ActiveState=active\nNRestarts=0\n";
 const PANICS: &str = "ActiveState=activating\nNRestarts=2\n";
 const TORN: &str = "time=\"x\" level=warning msg=\"failed to load plugin\" error=\"invalid database\" \
@@ -47,34 +47,34 @@ struct Device {
     log: Rc<RefCell<String>>,
     /// Which snapshot containerd has for the bundle's pause image, if it has one.
     own: Rc<RefCell<Option<u64>>>,
-    /// Why imports fail, if they do.
-    refuses: Rc<RefCell<Option<&'static str>>>,
 }
 
 impl Device {
     fn new() -> Self {
         let disk = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let root = disk.path().join("root");
-        let archive = zstd::encode_all(&b"archive"[..], 3).unwrap();
-        let blob = Blob { sha256: hex(&Sha256::digest(&archive)), size: archive.len() as u64 };
-        let path = root.join(&BUNDLE_DIR[1..]).join("blobs").join(&blob.sha256);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, &archive).unwrap();
-        let image = |name: &str| Image {
+        let image = |name: &str, content: &str| Image {
             name: name.into(),
-            size: 7,
-            sha256: hex(&Sha256::digest(b"archive")),
-            blob: blob.clone(),
+            sha256: content.into(),
+            layers: vec![HEX.into()],
             chain_id: CHAIN.into(),
-            content: vec!["abc".into(), NOTHING.into()],
+            content: vec![content.into(), NOTHING.into()],
             component: "pause".into(),
             version: "3.10.2".into(),
         };
-        let manifest = Manifest { images: vec![image(PAUSE), image(PROXY)], ..Manifest::for_tests() };
+        let manifest = Manifest { images: vec![image(PAUSE, "abc"), image(PROXY, "def")], ..Manifest::for_tests() };
         let info = ImageInfo::for_tests();
         let put = |path: &str, text: &str| put_for_tests(&root, path.trim_start_matches('/'), text);
         put(IMAGE_INFO, &serde_json::to_string(&info).unwrap());
         put(&format!("{BUNDLE_DIR}/manifest.json"), &serde_json::to_string(&manifest).unwrap());
+        put(&format!("{BUNDLE_DIR}/layers/{HEX}/pause"), "program");
+        let template = |path: &str| path.replace("/var/lib", BUNDLE_DIR);
+        put(&template(KNOWN), &format!("{PAUSE}\n{PROXY}\n"));
+        for (blob, text) in [("abc", "{1}"), ("def", "{2}"), (NOTHING, "")] {
+            put(&template(&format!("{BLOBS}/{blob}")), text);
+        }
+        std::fs::create_dir_all(root.join(&template(LAYERS)[1..]).join("1")).unwrap();
+        symlink(format!("{BUNDLE_DIR}/layers/{HEX}"), root.join(&template(LAYERS)[1..]).join("1/fs")).unwrap();
         put("/var/lib/kubelet/pods/1/volumes/data/file", "data");
         put("/var/lib/cni/networks/firstboot/10.244.1.2", "x");
         put(
@@ -86,7 +86,7 @@ impl Device {
         let boot = formatted_for_tests(&disk.path().join("boot.img"), 0, 16 << 20).unwrap();
         let text = |text: &str| Rc::new(RefCell::new(text.to_owned()));
         let own = Rc::new(RefCell::new(Some(1)));
-        let device = Device { boot, unit: text(RUNS), log: text(""), own, refuses: Rc::default(), disk };
+        let device = Device { boot, unit: text(RUNS), log: text(""), own, disk };
         device.another_boot("1");
         let (host, _) = device.on();
         for unit in [RUNTIME, KUBELET] {
@@ -94,8 +94,6 @@ impl Device {
         }
         host.record(Record::Fact { name: Fact::Node, value: "edge-1".into() }).unwrap();
         host.record(Record::Sealed).unwrap();
-        device.put("/var/lib/containerd/imported");
-        put_for_tests(&device.root(), LAYER, "program");
         device
     }
 
@@ -108,20 +106,24 @@ impl Device {
     }
 
     fn has(&self, path: &str) -> bool {
-        self.root().join(path.trim_start_matches('/')).exists()
+        self.root().join(path.trim_start_matches('/')).symlink_metadata().is_ok()
+    }
+
+    fn remove(&self, path: &str) {
+        std::fs::remove_file(self.root().join(path.trim_start_matches('/'))).unwrap();
     }
 
     fn another_boot(&self, id: &str) {
         put_for_tests(&self.root(), "proc/sys/kernel/random/boot_id", id);
-        // systemd starts it: it makes its directory, and finds its data base torn or not.
-        std::fs::create_dir_all(self.root().join("var/lib/containerd")).unwrap();
+        // The guard is first. Then systemd starts it, and it finds its data base torn or not.
+        prepared::place(&self.on().0).unwrap();
         self.unit.replace(RUNS.to_owned());
         self.log.replace(if self.has("/var/lib/containerd/torn") { TORN.to_owned() } else { String::new() });
     }
 
     fn on(&self) -> (Host, Rc<Recorded>) {
         let (fake, seen) = Fake::new();
-        let (root, unit, log, refuses) = (self.root(), self.unit.clone(), self.log.clone(), self.refuses.clone());
+        let (root, unit, log) = (self.root(), self.unit.clone(), self.log.clone());
         let own = self.own.clone();
         let fake = fake.answering(move |argv| {
             match argv {
@@ -142,16 +144,6 @@ impl Device {
                         )),
                     });
                 }
-                [.., "import", "--local", "-"] => match *refuses.borrow() {
-                    Some(why) if root.join("var/lib/containerd/old").exists() => {
-                        return Some(Err(anyhow::anyhow!(why)));
-                    }
-                    _ => {
-                        std::fs::write(root.join("var/lib/containerd/imported"), "").unwrap();
-                        put_for_tests(&root, LAYER, "program");
-                        let _ = std::fs::remove_file(root.join("var/lib/containerd/collected"));
-                    }
-                },
                 _ => {}
             }
             None
@@ -183,15 +175,12 @@ impl Device {
 fn asked(root: &Path, unit: &str) -> Result<Vec<String>> {
     let state = root.join("var/lib/containerd");
     anyhow::ensure!(unit.starts_with("ActiveState=active\n") && !state.join("torn").exists(), "unknown service");
-    let lacks: &[&str] = match (state.join("imported").exists(), state.join("collected").exists()) {
-        (true, false) => &[],
-        (true, true) => &[PROXY],
-        (false, _) => &[PAUSE, PROXY],
-    };
-    Ok(lacks.iter().map(|name| (*name).to_owned()).collect())
+    let known = std::fs::read_to_string(state.join("known")).unwrap_or_default();
+    let lacks = |name: &&str| !known.lines().any(|line| line == *name);
+    Ok([PAUSE, PROXY].into_iter().filter(lacks).map(str::to_owned).collect())
 }
 
-const STEPS: [&str; 10] = [
+const STEPS: [&str; 8] = [
     "systemctl stop kubelet.service",
     "systemctl stop containerd.service",
     "systemctl kill --signal=SIGKILL containerd.service",
@@ -199,8 +188,6 @@ const STEPS: [&str; 10] = [
     "systemctl stop /run/netns/cni-1",
     "systemctl stop /run/containerd/io.containerd.runtime.v2.task/k8s.io/1/rootfs",
     "systemctl start containerd.service",
-    IMPORT,
-    IMPORT,
     "systemctl start kubelet.service",
 ];
 
@@ -225,7 +212,7 @@ fn a_slow_boot_is_waited_for_and_nothing_else() {
     done.unwrap();
     let asked = seen.commands.take();
     assert!(asked.len() > 10 && asked.iter().all(|c| c == SHOW), "{asked:?}");
-    assert!(device.has("/var/lib/containerd/imported") && device.past().is_none());
+    assert!(device.has(KNOWN) && device.past().is_none());
     // One that was stopped, by an administrator for instance, is not asked twice.
     device.unit.replace("ActiveState=inactive\nNRestarts=0\n".to_owned());
     assert_eq!(device.settle(None).1.commands.take(), [SHOW]);
@@ -242,7 +229,7 @@ fn a_runtime_that_fails_for_another_reason_is_left_alone() {
         let (done, seen) = device.settle(None);
         done.unwrap();
         assert!(seen.commands.take().iter().all(|c| [SHOW, LOG].contains(&c.as_str())));
-        assert!(device.has("/var/lib/containerd/imported") && device.past().is_none());
+        assert!(device.has(KNOWN) && device.past().is_none());
     }
 }
 
@@ -263,7 +250,7 @@ fn a_torn_data_base_is_set_aside_and_all_is_rebuilt_in_order() {
         ]
     );
     assert!(device.has("/var/lib/containerd.set-aside-1/torn") && !device.has("/var/lib/containerd/torn"));
-    assert!(device.has("/var/lib/containerd/imported"));
+    assert!(device.has(KNOWN));
     assert!(device.has("/var/lib/kubelet/pods/1/volumes/data/file"));
     assert!(device.has("/var/lib/cni") && !device.has("/var/lib/cni/networks"));
     assert_eq!(device.past(), Some((1, Stage::Rebuilt)));
@@ -307,112 +294,81 @@ fn a_panic_again_and_again_and_an_empty_pause_are_damage_too() {
     device.put(&format!("{LAYERS}/7/fs/other"));
     device.settle(None).0.unwrap();
     assert_eq!(device.past(), Some((1, Stage::Rebuilt)));
-    device.put(&format!("{LAYERS}/8/fs/pause"));
+    // A pause image that kubelet pulled, in the place of the bundle's, does none either.
+    let own = format!("{LAYERS}/1/fs");
+    let ask = format!("{SNAPSHOTS} view --target / firstboot-pause {CHAIN}");
+    let remove = format!("{SNAPSHOTS} remove firstboot-pause");
+    device.remove(&own);
+    put_for_tests(&device.root(), &format!("{LAYERS}/9/fs/pause")[1..], "program");
+    device.own.replace(Some(9));
+    let (done, seen) = device.settle(Some(0));
+    done.unwrap();
+    assert_eq!(seen.commands.take(), [SHOW, &remove, &ask, &remove]);
+    assert!(seen.lines.take().is_empty());
+    // One without its program is one.
     device.own.replace(Some(8));
     let (done, seen) = device.settle(None);
     done.unwrap();
-    let line = format!("damaged (the pause image's program in {LAYERS}/8/fs is empty): it is set aside");
+    let line = format!("damaged (the pause image's layer {LAYERS}/8/fs is empty): it is set aside");
     assert!(seen.lines.take()[0].contains(&line));
     // Of several only the last is kept.
     assert_eq!(device.past(), Some((2, Stage::Rebuilt)));
     assert!(device.has("/var/lib/containerd.set-aside-2") && !device.has("/var/lib/containerd.set-aside-1"));
-    // No layer looks like it: the snapshotter's data base is lost. That containerd does not answer is no damage.
+    assert!(device.has(&own));
+    // The snapshotter's data base is lost. That containerd does not answer is no damage.
     device.another_boot("3");
-    std::fs::remove_file(device.root().join(LAYER)).unwrap();
+    device.remove(&own);
     device.own.replace(None);
     let (done, seen) = device.settle(None);
     done.unwrap();
-    let ask = format!("{SNAPSHOTS} view --target / firstboot-pause {CHAIN}");
-    let remove = format!("{SNAPSHOTS} remove firstboot-pause");
     assert_eq!(seen.commands.take()[..4], [SHOW, &remove, &ask, &remove]);
     assert!(seen.lines.take()[0].contains("damaged (the pause image's layer is gone): it is set aside"));
     assert_eq!(device.past(), Some((3, Stage::Rebuilt)));
 }
 
-/// A power cut in the middle of an import: its layer stays beside the one of the next import (seen with containerd 2.4).
+/// An administrator removes an image, and containerd collects its blobs. That is not undone.
 #[test]
-fn half_a_layer_beside_a_whole_one_is_no_damage() {
+fn an_image_that_was_removed_stays_removed() {
     let device = Device::new();
-    let layers = LAYERS;
-    device.put(&format!("/{LAYER}"));
-    put_for_tests(&device.root(), &format!("{}/10/fs/pause", &layers[1..]), "program");
-    device.put(&format!("{layers}/9/fs/pause"));
-    device.own.replace(Some(10));
+    put_for_tests(&device.root(), &KNOWN[1..], PAUSE);
+    device.remove(&format!("{BLOBS}/def"));
     let (done, seen) = device.settle(Some(0));
     done.unwrap();
-    let asked =
-        ["remove firstboot-pause", &format!("view --target / firstboot-pause {CHAIN}"), "remove firstboot-pause"];
-    let asked = asked.map(|words| format!("{SNAPSHOTS} {words}"));
-    let shown = |commands: &[&str]| -> Vec<String> { commands.iter().map(|c| (*c).to_owned()).collect() };
-    assert_eq!(seen.commands.take(), [&shown(&[SHOW])[..], &asked].concat());
-    assert!(seen.lines.take().is_empty());
-    // The import that was cut off had given the image its name already: the other images are imported, it is not.
-    device.put(&format!("{layers}/11/fs/pause"));
-    device.own.replace(Some(11));
-    device.put("/var/lib/containerd/collected");
-    let (done, seen) = device.settle(None);
-    done.unwrap();
-    assert_eq!(seen.commands.take(), [&shown(&[SHOW, IMPORT])[..], &asked, &shown(&STEPS)].concat());
-    let lines = seen.lines.take();
-    assert_eq!(lines[0], format!("firstboot: the runtime lacks {PROXY}: imported again"));
-    let why = format!("the pause image's program in {layers}/11/fs is empty");
-    let text = format!(
-        "firstboot: containerd's state is damaged ({why}): it is set aside and rebuilt from the bundle's images"
-    );
-    assert_eq!(lines[1], text);
-    assert_eq!(device.past(), Some((1, Stage::Rebuilt)));
+    assert_eq!(seen.commands.take(), [SHOW]);
+    let line = format!("firstboot: the runtime lacks {PROXY}: removed on this device, kubelet pulls what it needs");
+    assert_eq!(seen.lines.take(), [line]);
+    assert!(device.past().is_none());
 }
 
 #[test]
-fn missing_images_are_imported_and_set_aside_only_where_that_cannot_be() {
+fn a_damaged_blob_and_a_data_base_that_is_empty_are_damage() {
     let device = Device::new();
-    let lose = || std::fs::remove_file(device.root().join("var/lib/containerd/imported")).unwrap();
-    lose();
+    put_for_tests(&device.root(), &KNOWN[1..], PAUSE);
+    put_for_tests(&device.root(), &format!("{BLOBS}/def")[1..], "{0}");
     let (done, seen) = device.settle(None);
     done.unwrap();
-    assert_eq!(seen.commands.take(), [SHOW, IMPORT, IMPORT]);
-    assert_eq!(seen.lines.take(), [format!("firstboot: the runtime lacks {PAUSE}, {PROXY}: imported again")]);
-    assert!(device.has("/var/lib/containerd/imported") && device.past().is_none());
+    assert_eq!(seen.commands.take(), [&[SHOW][..], &STEPS].concat());
+    assert!(seen.lines.take()[0].contains("damaged (blob def is damaged): it is set aside"));
+    device.another_boot("2");
+    device.remove(KNOWN);
+    let (done, seen) = device.settle(None);
+    done.unwrap();
+    assert!(seen.lines.take()[0].contains("damaged (it knows no image of the bundle): it is set aside"));
+    assert!(device.has(KNOWN));
+}
 
-    lose();
-    device.put("/var/lib/containerd/old");
-    device.refuses.replace(Some("run ctr: exit status: 1: write: no space left on device"));
+/// The bundle's state is not what its manifest says: the image is wrong, and kubelet runs all the same.
+#[test]
+fn a_state_that_lacks_an_image_is_the_images_fault() {
+    let device = Device::new();
+    put_for_tests(&device.root(), &KNOWN.replace("/var/lib", BUNDLE_DIR)[1..], PAUSE);
+    device.put("/var/lib/containerd/torn");
+    device.another_boot("2");
     let (done, seen) = device.settle(None);
     let fault = done.unwrap_err();
-    let text = format!("import image {PAUSE}: run ctr: exit status: 1: write: no space left on device");
-    assert_eq!((fault.code, fault.to_string()), (Code::Host, text.clone()));
-    assert_eq!(seen.commands.take(), [SHOW, IMPORT, IMPORT, LOG]);
-    assert!(seen.lines.take().contains(&format!("firstboot: failed (host, FB300): {text}; stopped")));
-    assert!(device.past().is_none() && device.status().contains("\nowner: host\ncode: FB300\n"));
-
-    device.refuses.replace(Some("ctr: failed to open database file: invalid database"));
-    let (done, seen) = device.settle(None);
-    done.unwrap();
-    assert_eq!(seen.commands.take(), [&[SHOW, IMPORT, IMPORT][..], &STEPS].concat());
-    // A torn blob says it as well: the importer only finds that something has ended too early.
-    lose();
-    device.another_boot("2");
-    device.refuses.replace(Some("ctr: unexpected EOF"));
-    device.put("/var/lib/containerd/old");
-    device.put("/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256/abc");
-    let (done, seen) = device.settle(None);
-    done.unwrap();
-    assert!(seen.lines.take()[1].contains("damaged (blob abc is empty)"));
-}
-
-/// kubelet collects unused images where the disk gets full: that is not undone at every boot.
-#[test]
-fn an_image_that_somebody_removes_is_imported_again_once() {
-    let device = Device::new();
-    device.put("/var/lib/containerd/collected");
-    assert_eq!(device.settle(None).1.commands.take(), [SHOW, IMPORT]);
-    device.put("/var/lib/containerd/collected");
-    let (done, seen) = device.settle(Some(0));
-    done.unwrap();
-    assert_eq!((seen.commands.take(), seen.lines.take()), (vec![SHOW.to_owned()], vec![]));
-    // Without the pause image no pod starts.
-    std::fs::remove_file(device.root().join("var/lib/containerd/imported")).unwrap();
-    assert_eq!(device.settle(None).1.commands.take(), [SHOW, IMPORT, IMPORT]);
+    let text = format!("find image {PROXY} in the runtime: the bundle's containerd state has it under another name");
+    assert_eq!((fault.code, fault.to_string()), (Code::BundleImageName, text));
+    assert_eq!(seen.commands.take().last().unwrap(), "systemctl start kubelet.service");
 }
 
 #[test]
@@ -445,11 +401,10 @@ fn a_device_that_is_not_sealed_yet_takes_the_same_steps() {
     assert_eq!(seen.commands.take(), STEPS[..7]);
     whole(&host).unwrap();
     assert_eq!(device.past(), Some((1, Stage::Rebuilt)));
-    // A full disk, which has no room for images, is no damage.
+    // Without a record of it nothing is wrong either.
     device.log.replace(String::new());
-    let full = Fault::new(Code::Host, "import image x: no space left on device");
     let bundle = Installed::read(&host).unwrap();
-    assert_eq!(damage_by(&host, &bundle.manifest, &full).unwrap(), None);
+    assert_eq!(damage::of_images(&host, &bundle.manifest, &[]).unwrap(), None);
 }
 
 #[test]
@@ -482,7 +437,7 @@ fn a_cut_before_any_effect_ends_in_the_same_state() {
                 .collect();
             assert_eq!(aside.len(), 1, "cut {cuts}, killed {killed}: {aside:?}");
             assert!(device.has(&format!("/var/lib/{}/torn", aside[0])), "cut {cuts}, killed {killed}");
-            assert!(device.has("/var/lib/containerd/imported") && !device.has("/var/lib/containerd/torn"));
+            assert!(device.has(KNOWN) && !device.has("/var/lib/containerd/torn"));
             assert_eq!(device.past().map(|(_, stage)| stage), Some(Stage::Rebuilt), "cut {cuts}, killed {killed}");
             cuts += 1;
         }

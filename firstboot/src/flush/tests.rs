@@ -33,6 +33,7 @@ fn scenario(site: FlushSite) -> Scenario {
         LinkRenamed | DirectoryCreated | DirectoryMoved => names,
         FileRemoved | EntryRemoved | SecretOverwritten => removed,
         FileQuarantined => quarantined,
+        TreeCopied | TreeRenamed => tree_copied,
         FreeSpaceZeroed => free_space,
         ResetRestored | ResetErase => reset::recorded,
         ResetJournal => reset::recorded_with_a_failing_flush,
@@ -274,6 +275,25 @@ fn quarantined(root: &Path, without: Option<FlushSite>) -> Outcome {
         host.repair_kept().unwrap();
         cut("repaired");
         check("repaired", &|state| expect(state.file(RECEIPT.path) == Some(&[b'x'; 700]), "not repaired"));
+    })
+}
+
+/// A directory of the image, which a program opens as soon as it is there.
+fn tree_copied(root: &Path, without: Option<FlushSite>) -> Outcome {
+    fs::create_dir_all(root.join("var/lib")).unwrap();
+    put(root, "/usr/state/db", &[b'd'; 1500], 0o600);
+    put(root, "/usr/state/blobs/one", b"blob", 0o444);
+    let host = host(root);
+    let whole = |state: &State| {
+        state.file("/var/lib/runtime/db") == Some(&[b'd'; 1500])
+            && state.file("/var/lib/runtime/blobs/one") == Some(b"blob")
+    };
+    medium::record(root, without, || {
+        always(move |state| {
+            expect(!state.0.contains_key("/var/lib/runtime") || whole(state), "a part of it is in its place")
+        });
+        assert!(host.copy_tree("/usr/state", "/var/lib/runtime").unwrap());
+        check("copied", &|state| expect(whole(state), "it is not there"));
     })
 }
 

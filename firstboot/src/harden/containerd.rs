@@ -14,7 +14,7 @@ use toml::de::{DeTable, DeValue};
 
 /// Directory of files that containerd imports by default.
 const IMPORTS: &str = "/etc/containerd/conf.d";
-const PROGRAM: &str = "/opt/firstboot/current/bin/containerd";
+const PROGRAM: &str = "/usr/bin/containerd";
 
 /// Plugin, keys below it, wanted value, reason. Each version of a plugin has its own name.
 type Setting = (&'static str, &'static [&'static str], &'static str, &'static str);

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! World-writable directories: mounted so that no file there is a device, set-ID or executable.
+//! Mounts: world-writable directories have no device, set-ID or executable file; the root of our own images is verified
+//! and read-only, and what is beside it has no devices and no set-ID files.
 //!
-//! Nothing is applied here: the image's fstab has the lines. containerd unpacks below its own directory, and pods have
-//! their own /tmp and /dev/shm.
+//! Nothing is applied here: the image's fstab and the initrd do it. containerd unpacks below its own directory, and pods
+//! have their own /tmp and /dev/shm.
 
+use crate::boot_report::BootReport;
 use crate::check::Finding;
 use crate::harden::overrides::AuditContext;
 use crate::host::mounts::mounted;
@@ -19,6 +21,16 @@ const MOUNTS: &[Mount] = &[
     ("/var/tmp", "tmpfs /var/tmp tmpfs nodev,nosuid,noexec,mode=1777,size=10% 0 0", "no account fills the root file system: lost at power-off as well, and at most a tenth of the memory"),
     ("/dev/shm", "tmpfs /dev/shm tmpfs nodev,nosuid,noexec,mode=1777 0 0", "memory that programs share holds data, no programs"),
 ];
+
+/// What the initrd mounts in our own images: mount point, options, and the reason.
+const VERIFIED: &[(&str, &[&str], &str)] = &[
+    ("/", &["ro"], "no file of the system can be changed, and a changed block of it cannot be read (dm-verity)"),
+    ("/data", &["nodev", "nosuid"], "data brings neither devices nor set-ID programs"),
+    ("/etc", &["nodev", "nosuid"], "settings bring neither devices nor set-ID programs"),
+    ("/var", &["nodev", "nosuid"], "data brings neither devices nor set-ID programs"),
+];
+/// How the device mapper's mapping of a verified root is called.
+const VERITY_UUID: &str = "/sys/block/dm-0/dm/uuid";
 
 /// Options that every mount has.
 const OPTIONS: [&str; 3] = ["nodev", "nosuid", "noexec"];
@@ -42,6 +54,21 @@ pub(crate) fn audit(context: &AuditContext<'_>) -> Result<Vec<Finding>> {
         Finding::compare(format!("mounts{path}"), &OPTIONS.join(","), None, found, why)
     };
     let mut findings: Vec<Finding> = MOUNTS.iter().map(one).collect();
+    // A base image of others has a root of its own.
+    if BootReport::read(context.host).is_some() {
+        findings.extend(VERIFIED.iter().map(|(path, options, why)| {
+            let found = mounts.iter().rev().find(|mount| mount.point == *path).map(|mount| {
+                let has = |name: &&&str| mount.options.split(',').any(|o| o == **name);
+                options.iter().filter(has).copied().collect::<Vec<_>>().join(",")
+            });
+            Finding::compare(format!("mounts{path}"), &options.join(","), None, found, why)
+        }));
+        let root = mounts.iter().rev().find(|mount| mount.point == "/");
+        let uuid = context.host.read_text(VERITY_UUID)?.unwrap_or_default();
+        let verified = root.is_some_and(|root| root.kind == "erofs") && uuid.starts_with("CRYPT-VERITY-");
+        let (found, why) = (if verified { "dm-verity" } else { "no" }, "a changed block of the root is a read error");
+        findings.push(Finding::compare("mounts/verified".to_owned(), "dm-verity", None, Some(found.to_owned()), why));
+    }
     let fat: Vec<&str> = mounts.iter().filter(|mount| mount.kind == "vfat").map(|mount| mount.point.as_str()).collect();
     let found = if fat.is_empty() { "none".to_owned() } else { fat.join(", ") };
     let why = "the boot and EFI system partitions are not mounted: nothing that runs reaches kernel, initrd or seed by a path";
@@ -79,6 +106,34 @@ mod tests {
         assert_eq!(states(&absent)[1], ("mounts/var/tmp".to_owned(), Verdict::Drift, "missing".to_owned()));
         let efi = format!("{MOUNTED}40 22 254:2 / /efi ro - vfat /dev/vda2 ro\n");
         assert_eq!(states(&efi)[3], ("mounts/fat".to_owned(), Verdict::Drift, "/efi".to_owned()));
+    }
+
+    #[test]
+    fn a_verified_root_is_audited_where_the_initrd_made_it() {
+        let verified = "22 1 253:0 / / ro,noatime - erofs /dev/mapper/root ro\n\
+            23 22 254:5 / /data rw,nosuid,nodev,noatime - ext4 /dev/vda5 rw\n\
+            24 22 254:5 /var /var rw,nosuid,nodev,noatime - ext4 /dev/vda5 rw\n\
+            25 22 0:26 / /etc rw,nosuid,nodev,noatime - overlay etc rw\n";
+        let of = |uuid: &str, text: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
+            host.write("/proc/self/mountinfo", text.as_bytes(), 0o644).unwrap();
+            host.write(VERITY_UUID, uuid.as_bytes(), 0o644).unwrap();
+            let report = br#"{"version":1,"slot":"a","root":"/dev/vda3","data":"/dev/vda5","state":"kept"}"#;
+            host.write(crate::boot_report::BOOT_REPORT, report, 0o644).unwrap();
+            let findings = audit(&AuditContext { host: &host, kept: SeedOverrides::default() }).unwrap();
+            let drifted = findings.into_iter().filter(|f| f.state != Verdict::Ok);
+            drifted.map(|f| f.id).filter(|id| !id.starts_with("mounts/tmp")).collect::<Vec<_>>()
+        };
+        let temporary = ["mounts/var/tmp", "mounts/dev/shm"];
+        let drifted = |uuid, text: &str| {
+            let all = of(uuid, text);
+            all.into_iter().filter(|id| !temporary.contains(&id.as_str())).collect::<Vec<_>>()
+        };
+        assert!(drifted("CRYPT-VERITY-ab-root\n", verified).is_empty());
+        assert_eq!(drifted("", verified), ["mounts/verified"]);
+        assert_eq!(drifted("CRYPT-VERITY-ab-root", &verified.replace("/ / ro", "/ / rw")), ["mounts/"]);
+        assert_eq!(drifted("CRYPT-VERITY-ab-root", &verified.replace("/var rw,nosuid", "/var rw")), ["mounts/var"]);
     }
 
     #[test]

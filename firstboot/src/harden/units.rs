@@ -18,6 +18,7 @@ pub const UNITS: &[Unit] = &[
     ("firstboot-guard.service", include_str!("../../units/firstboot-guard.service"), &[]),
     ("firstboot.service", include_str!("../../units/firstboot.service"), &[]),
     ("firstboot-network@.service", include_str!("../../units/firstboot-network@.service"), &[]),
+    ("firstboot-confirm.service", include_str!("../../units/firstboot-confirm.service"), &[]),
     ("firstboot-clock.service", include_str!("../../units/firstboot-clock.service"), &[]),
     ("firstboot-reset.service", include_str!("../../units/firstboot-reset.service"), &[]),
     ("firstboot-stick.service", include_str!("../../units/firstboot-stick.service"), &[]),

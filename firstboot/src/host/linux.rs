@@ -3,7 +3,7 @@
 #![allow(clippy::disallowed_methods)] // this is the door
 
 use super::journald::{self, Field};
-use super::system::{Job, System};
+use super::system::System;
 use crate::flush::{self, FlushSite};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags};
@@ -88,17 +88,6 @@ fn run(argv: &[&str], input: Option<&mut dyn Read>) -> Result<String> {
 impl System for Linux {
     fn run(&self, argv: &[&str], input: Option<&mut dyn Read>) -> Result<String> {
         run(argv, input)
-    }
-
-    fn run_all(&self, jobs: Vec<Job<'_>>) -> Vec<Result<String>> {
-        std::thread::scope(|scope| {
-            let start = |mut job: Job<'_>| run(&job.argv, Some(&mut *job.input));
-            let running: Vec<_> = jobs.into_iter().map(|job| scope.spawn(move || start(job))).collect();
-            let end = |thread: std::thread::ScopedJoinHandle<'_, Result<String>>| {
-                thread.join().unwrap_or_else(|_| bail!("run a command: its thread stopped"))
-            };
-            running.into_iter().map(end).collect()
-        })
     }
 
     fn connect(&self, path: &str) -> Result<UnixStream> {

@@ -6,6 +6,7 @@
 //! effect is on record in the journal. Files are replaced whole: written beside, flushed, renamed, directory flushed.
 #![allow(clippy::disallowed_methods)] // this is the door
 
+mod copy;
 pub mod exclusions;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
@@ -27,7 +28,7 @@ pub use linux::Linux;
 #[cfg(test)]
 pub(crate) use linux::fill;
 pub use stamp::Stamp;
-pub use system::{Job, RETRY, System};
+pub use system::{RETRY, System};
 
 use crate::flush::{self, FlushSite};
 use crate::journal::{Effect, Journal, Record};
@@ -299,14 +300,6 @@ impl Host {
     pub fn feed(&self, argv: &[&str], input: &mut dyn Read) -> Result<String> {
         self.command(argv)?;
         self.sys.run(argv, Some(input))
-    }
-
-    /// Runs commands that do not depend on each other, at the same time; answers in their order.
-    pub fn run_all(&self, jobs: Vec<Job<'_>>) -> Result<Vec<Result<String>>> {
-        for job in &jobs {
-            self.command(&job.argv)?;
-        }
-        Ok(self.sys.run_all(jobs))
     }
 
     /// Starts a unit without waiting for units that it does not need, recording it first.

@@ -279,6 +279,11 @@ impl Host {
         flush::file_system(site, root).context("flush the root file system")
     }
 
+    /// What stands at a path; none where there is nothing. A symbolic link is one.
+    pub(super) fn kind(&self, path: &str) -> Result<Option<FileType>> {
+        Ok(self.entry(path)?.map(|(_, stat)| FileType::from_raw_mode(stat.st_mode)))
+    }
+
     /// The directory that holds `path`, and what stands there.
     fn entry(&self, path: &str) -> Result<Option<(OwnedFd, Stat)>> {
         let (dir, name) = split(path)?;

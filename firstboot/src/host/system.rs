@@ -8,14 +8,6 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, SystemTime};
 
-/// A command and what it reads.
-pub struct Job<'a> {
-    /// Program and arguments.
-    pub argv: Vec<&'a str>,
-    /// Its standard input.
-    pub input: Box<dyn Read + Send + 'a>,
-}
-
 /// Announced to [`System::before_effect`] before a fault of this device is tried again.
 pub const RETRY: &str = "try again after a fault of this device";
 
@@ -26,10 +18,6 @@ pub trait System {
     /// # Errors
     /// When it cannot be started or exits other than 0; the text holds the last line it wrote to standard error.
     fn run(&self, argv: &[&str], input: Option<&mut dyn Read>) -> Result<String>;
-    /// Runs commands that do not depend on each other, at the same time where the machine can; answers in their order.
-    fn run_all(&self, jobs: Vec<Job<'_>>) -> Vec<Result<String>> {
-        jobs.into_iter().map(|mut job| self.run(&job.argv, Some(&mut *job.input))).collect()
-    }
     /// Connects to a local socket.
     fn connect(&self, path: &str) -> Result<UnixStream>;
     /// Where a local socket of another program is, for libraries that connect themselves.

@@ -66,13 +66,13 @@ fn no_link_leads_out_of_the_root() {
 #[test]
 fn links_are_replaced_whole() {
     let (_dir, host, _) = host();
-    host.mkdir("/opt/firstboot", 0o755).unwrap();
-    host.symlink("/opt/firstboot/current", "bundles/a").unwrap();
-    host.symlink("/opt/firstboot/current", "bundles/b").unwrap();
-    assert_eq!(host.read_link("/opt/firstboot/current").unwrap().as_deref(), Some("bundles/b"));
-    host.remove("/opt/firstboot/current").unwrap();
-    host.remove("/opt/firstboot/current").unwrap();
-    assert_eq!(host.list("/opt/firstboot").unwrap(), Vec::<String>::new());
+    host.mkdir("/opt/links", 0o755).unwrap();
+    host.symlink("/opt/links/current", "bundles/a").unwrap();
+    host.symlink("/opt/links/current", "bundles/b").unwrap();
+    assert_eq!(host.read_link("/opt/links/current").unwrap().as_deref(), Some("bundles/b"));
+    host.remove("/opt/links/current").unwrap();
+    host.remove("/opt/links/current").unwrap();
+    assert_eq!(host.list("/opt/links").unwrap(), Vec::<String>::new());
 }
 
 #[test]

@@ -45,8 +45,6 @@ pub enum Fact {
     /// `NUMBER BOOT STAGE` of the last rebuild of containerd's state, which `containerd/rebuild_record.rs` writes and
     /// reads.
     RuntimeSetAside,
-    /// Lines: images that were missing and imported again. Written and read by the check of the runtime at each boot.
-    ImagesAgain,
     /// Lines: damage that was found and repaired. Written by the door, also after a lost journal; read by status and Event.
     Damage,
     /// The value of [`Fact::Damage`] that an Event reported. Written and read by the run that reports damage.
@@ -62,6 +60,8 @@ pub enum Fact {
     /// Boot in which a seed's reset has ended: the machine restarts before it takes a seed. Written by that reset; read by
     /// the next run.
     RestartDue,
+    /// Letter of a slot that used up its tries; empty where none did. Written at each boot, read by the status.
+    FailedSlot,
     /// A fact that only a later version knows. It is kept as it is.
     #[serde(untagged)]
     Other(String),
@@ -106,7 +106,7 @@ mod tests {
             (Fact::TokenCopies, "token-copies"),
             (Fact::JoinedEvent, "joined-event"),
             (Fact::RuntimeSetAside, "runtime-set-aside"),
-            (Fact::ImagesAgain, "images-again"),
+            (Fact::FailedSlot, "failed-slot"),
             (Fact::Damage, "damage"),
             (Fact::DamageReported, "damage-reported"),
             (Fact::Restored, "put-back"),

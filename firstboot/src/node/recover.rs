@@ -54,16 +54,10 @@ const MADE: &[&str] = &[
     "/etc/ssh/ssh_host_ed25519_key",
     "/etc/ssh/ssh_host_ed25519_key.pub",
     SWAP_TARGET,
-    "/usr/bin/kubelet",
-    "/usr/bin/kubeadm",
-    "/usr/bin/crictl",
-    "/usr/bin/containerd",
-    "/usr/bin/runc",
-    "/usr/bin/ctr",
 ];
 
 /// Directories that are firstboot's with everything in them.
-const TREES: &[&str] = &["/opt/firstboot", SETTINGS, REGISTRIES, "/etc/ssh/authorized_keys.d"];
+const TREES: &[&str] = &[SETTINGS, REGISTRIES, "/etc/ssh/authorized_keys.d"];
 
 /// Directories that a reset removes where firstboot made them: they hold nothing of an image.
 const DIRECTORIES: &[&str] = &[KUBERNETES, CNI_CONF, "/etc/cni", CNI_BIN, "/opt/cni", "/etc/containerd"];

@@ -1,30 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Container images from the bundle into the runtime, each verified before a byte of it is imported; nothing is
-//! pulled later.
+//! The runtime knows the bundle's container images, by the state that the bundle brought; nothing is pulled later.
 
 use super::context::PhaseContext;
-use crate::containerd::images::{complete, import, missing, named};
+use crate::containerd::images::{missing, unknown};
 use crate::containerd::{damage, ready, repair};
-use crate::fault::{Code, Fault, OwnedBy, Owner};
+use crate::fault::{Fault, OwnedBy, Owner};
 
 pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
-    let torn = || damage::torn_pause(&cx.host, &cx.bundle.manifest);
-    let held = || Ok::<_, anyhow::Error>(missing(&cx.host, &cx.bundle)?.is_empty() && torn()?.is_none());
+    let lost = || damage::lost_pause(&cx.host, &cx.bundle.manifest);
+    let held = || Ok::<_, anyhow::Error>(missing(&cx.host, &cx.bundle)?.is_empty() && lost()?.is_none());
     held().owned_by(Owner::Host)
 }
 
 pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     let lacking = || missing(&cx.host, &cx.bundle).owned_by(Owner::Host);
-    if let Some(why) = complete(&cx.host, &cx.bundle, &lacking()?)? {
+    let first = lacking()?;
+    let why = damage::of_images(&cx.host, &cx.bundle.manifest, &first).owned_by(Owner::Host)?;
+    // No pod runs yet that would be ended: what a person removed comes back as well.
+    let why = why.or_else(|| first.first().map(|name| format!("it does not know image {name}")));
+    if let Some(why) = why {
         repair::set_aside(&cx.host, &why)?;
         ready::wait(&cx.host).owned_by(Owner::Host)?;
-        import(&cx.host, &named(&cx.bundle, &lacking()?))?;
     }
     match lacking()?.first() {
         None => repair::whole(&cx.host).owned_by(Owner::Host),
-        Some(name) => Err(Fault::new(
-            Code::BundleImageName,
-            format!("import image {name}: the runtime does not know it afterwards; its archive has another name"),
-        )),
+        Some(name) => Err(unknown(name)),
     }
 }

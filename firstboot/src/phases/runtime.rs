@@ -3,8 +3,8 @@
 
 use super::context::PhaseContext;
 use super::registries;
-use crate::bundle::installed::CURRENT;
-use crate::containerd::{ready, repair};
+use crate::bundle::{BUNDLE_DIR, Manifest};
+use crate::containerd::{prepared, ready, repair};
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::journal::{Effect, Record};
 use crate::node::proxy_env;
@@ -12,6 +12,7 @@ use crate::paths::{
     CNI_BIN, CNI_CONF, CONTAINERD_CONFIG, CONTAINERD_ROOT, CONTAINERD_SOCKET, CONTAINERD_STATE, REGISTRIES,
 };
 use anyhow::Result;
+use std::collections::BTreeMap;
 
 const WANTED: &str = "/etc/systemd/system/multi-user.target.wants/containerd.service";
 const UNIT: &str = "/usr/lib/systemd/system/containerd.service";
@@ -29,13 +30,15 @@ pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
 
 pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     let work = || -> Result<()> {
-        cx.host.write(CONTAINERD_CONFIG, config(&cx.bundle.manifest.sandbox_image).as_bytes(), 0o600)?;
+        cx.host.write(CONTAINERD_CONFIG, config(&cx.bundle.manifest).as_bytes(), 0o600)?;
         // Directories that kubelet, CNI plugins and administrators expect to be there.
         for directory in [CNI_CONF, CNI_BIN, REGISTRIES] {
             cx.host.mkdir(directory, 0o755)?;
         }
         registries::put(&cx.host, &cx.seed.registries)?;
         let proxy = proxy_env::put(&cx.host, &cx.seed.network.via)?;
+        // Before anything could start it on an empty directory.
+        prepared::place(&cx.host)?;
         cx.host.enable_unit(WANTED, UNIT)?;
         let started = Record::Effect(Effect::Started { unit: "containerd.service".into() });
         if proxy && cx.host.journal().records().contains(&started) {
@@ -57,10 +60,21 @@ pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
 
 /// containerd's configuration, version 3 (containerd 2.x, docs/cri/config.md).
 ///
-/// A layer is on record the moment it is unpacked, and its files reach the disk up to half a minute later: a power cut between
-/// leaves empty files that are never checked again. `sync_fs` is for what is imported, `image_pull_with_sync_fs` for what kubelet
-/// pulls, which the transfer service cannot do yet (containerd#9401, #10284).
-fn config(sandbox_image: &str) -> String {
+/// A layer of a pulled image is on record the moment it is unpacked, and its files reach the disk up to half a minute later: a
+/// power cut between leaves empty files that are never checked again. `image_pull_with_sync_fs` is against that, which the
+/// transfer service cannot do yet (containerd#9401, #10284); `sync_fs` is for what a person imports.
+///
+/// All images of the bundle are pinned: kubelet's garbage collection would gain no byte by removing one. CRI takes the image
+/// of sandboxes from the pin of that name.
+fn config(bundle: &Manifest) -> String {
+    let pins: BTreeMap<&str, &str> = bundle
+        .images
+        .iter()
+        .filter(|image| image.name != bundle.sandbox_image)
+        .map(|image| (image.component.as_str(), image.name.as_str()))
+        .chain([("sandbox", bundle.sandbox_image.as_str())])
+        .collect();
+    let pins: String = pins.into_iter().map(|(key, name)| format!("  \"{key}\" = \"{name}\"\n")).collect();
     format!(
         r#"# Written by firstboot.
 version = 3
@@ -79,8 +93,7 @@ state = "{CONTAINERD_STATE}"
   use_local_image_pull = true
 
 [plugins."io.containerd.cri.v1.images".pinned_images]
-  sandbox = "{sandbox_image}"
-
+{pins}
 [plugins."io.containerd.cri.v1.images".registry]
   config_path = "{REGISTRIES}"
 
@@ -91,12 +104,12 @@ state = "{CONTAINERD_STATE}"
   runtime_type = "io.containerd.runc.v2"
 
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
-  BinaryName = "{CURRENT}/bin/runc"
+  BinaryName = "/usr/bin/runc"
   SystemdCgroup = true
 
 [plugins."io.containerd.cri.v1.runtime".cni]
   # The cluster's own plugins, once it brings any, come first.
-  bin_dirs = ["{CNI_BIN}", "{CURRENT}/cni"]
+  bin_dirs = ["{CNI_BIN}", "{BUNDLE_DIR}/cni"]
   conf_dir = "{CNI_CONF}"
 "#
     )
@@ -107,13 +120,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_configuration_is_toml_and_pins_the_sandbox_image() {
-        let config: toml::Table = config("registry.k8s.io/pause:3.10.2").parse().unwrap();
+    fn the_configuration_is_toml_and_pins_every_image() {
+        let image = |name: &str, component: &str| crate::bundle::Image {
+            name: name.into(),
+            sha256: String::new(),
+            layers: Vec::new(),
+            chain_id: String::new(),
+            content: Vec::new(),
+            component: component.into(),
+            version: "1".into(),
+        };
+        let images = vec![image("registry.k8s.io/pause:3.10.2", "pause"), image("example.org/proxy:1", "kube-proxy")];
+        let bundle = Manifest { images, ..Manifest::for_tests() };
+        let config: toml::Table = config(&bundle).parse().unwrap();
         assert_eq!(config["version"].as_integer(), Some(3));
         let plugins = &config["plugins"];
-        let sandbox = &plugins["io.containerd.cri.v1.images"]["pinned_images"]["sandbox"];
-        assert_eq!(sandbox.as_str(), Some("registry.k8s.io/pause:3.10.2"));
-        let runc = &plugins["io.containerd.cri.v1.runtime"]["containerd"]["runtimes"]["runc"]["options"];
+        let pins = plugins["io.containerd.cri.v1.images"]["pinned_images"].as_table().unwrap();
+        assert_eq!(pins["sandbox"].as_str(), Some("registry.k8s.io/pause:3.10.2"));
+        assert_eq!((pins["kube-proxy"].as_str(), pins.len()), (Some("example.org/proxy:1"), 2));
+        let runtime = &plugins["io.containerd.cri.v1.runtime"];
+        let runc = &runtime["containerd"]["runtimes"]["runc"]["options"];
         assert_eq!(runc["SystemdCgroup"].as_bool(), Some(true));
+        let directories: Vec<&str> =
+            runtime["cni"]["bin_dirs"].as_array().unwrap().iter().flat_map(|d| d.as_str()).collect();
+        assert_eq!(directories, ["/opt/cni/bin", "/usr/lib/firstboot/bundle/cni"]);
     }
 }

@@ -3,7 +3,7 @@
 
 use super::check::CheckContext;
 use super::check::Finding::{self, Error, Fine, Warning};
-use crate::bundle::installed::room;
+use crate::boot_report::BootReport;
 use crate::containerd::cri::Cri;
 use crate::fault::Code;
 use crate::identity::{self, MACHINE_ID};
@@ -15,31 +15,36 @@ const LEAST_MIB: u64 = 400;
 /// Boards sold with 1 GiB report about this much; with less, kubelet evicts pods early (memory.available<100Mi).
 const COMFORTABLE_MIB: u64 = 900;
 
+/// MiB that must stay free for pods, their images and logs. The bundle needs none: it is in the image.
+const HEADROOM_MIB: u64 = 256;
+
 pub(super) fn disk(context: &CheckContext<'_>) -> Result<Finding> {
-    let mounts = context.host.read_text("/proc/mounts")?.unwrap_or_default();
+    let host = context.host;
+    if let Some((code, text)) = BootReport::read(host).and_then(|report| report.volatile()) {
+        return Ok(Error(code, text));
+    }
+    let mounts = host.read_text("/proc/mounts")?.unwrap_or_default();
     // proc_mounts(5): device, mount point, type, options. The last line of a mount point is the visible mount.
-    let root = mounts.lines().rev().find(|l| l.split_whitespace().nth(1) == Some("/"));
-    let options = root.and_then(|l| l.split_whitespace().nth(3)).unwrap_or_default();
+    let mounted = |at: &str| mounts.lines().rev().find(|l| l.split_whitespace().nth(1) == Some(at));
+    let options = mounted("/var").or(mounted("/")).and_then(|l| l.split_whitespace().nth(3)).unwrap_or_default();
     if options.split(',').any(|o| o == "ro") {
         let text =
-            "write to the root file system: it is read-only; if it was not meant to be, the disk has errors (dmesg)";
+            "write to the file system of /var: it is read-only; if it was not meant to be, the disk has errors (dmesg)";
         return Ok(Error(Code::DiskReadOnly, text.into()));
     }
-    let need = room(context.host, context.bundle)?;
-    let free = context.host.free_bytes("/")?;
-    let (need_mib, free_mib) = (need.div_ceil(1 << 20), free >> 20);
-    Ok(match (free < need, context.done("images")) {
-        (false, _) => Fine(format!("{free_mib} MiB are free, {need_mib} are needed")),
+    let free = host.free_bytes(if host.exists("/var")? { "/var" } else { "/" })? >> 20;
+    Ok(match (free < HEADROOM_MIB, context.done("images")) {
+        (false, _) => Fine(format!("{free} MiB are free, {HEADROOM_MIB} are needed")),
         (true, false) => Error(
             Code::DiskFull,
             format!(
-                "make room for the bundle: it needs {need_mib} MiB on the root file system, {free_mib} MiB are free; \
-                 use a larger disk"
+                "make room for pods: {HEADROOM_MIB} MiB have to be free on the file system of /var, {free} MiB are; use a \
+                 larger disk"
             ),
         ),
         (true, true) => Warning(
             Code::DiskFull,
-            format!("free some of the root file system: {free_mib} MiB are left for pods and logs"),
+            format!("free some of the file system of /var: {free} MiB are left for pods and logs"),
         ),
     })
 }
@@ -105,7 +110,7 @@ pub(super) fn sandbox_image(context: &CheckContext<'_>) -> Result<Finding> {
     Ok(match Cri::connect(context.host.sys())?.image(name)? {
         Some(_) => Fine(name.clone()),
         None => {
-            Error(Code::SettingUndone, format!("find sandbox image {name} in the runtime: it was imported and is gone"))
+            Error(Code::SettingUndone, format!("find sandbox image {name} in the runtime: it was there and is gone"))
         }
     })
 }

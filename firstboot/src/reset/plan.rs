@@ -22,7 +22,6 @@ const MADE: &[(&str, &str)] = &[
     (KUBELET, KUBELET_DIR),
     (KUBELET, "/var/log/pods"),
     (KUBELET, "/var/log/containers"),
-    (KUBELET, "/usr/libexec/kubernetes"),
     (RUNTIME, CONTAINERD_ROOT),
     (RUNTIME, CONTAINERD_STATE),
     (RUNTIME, "/opt/containerd"),
@@ -213,24 +212,24 @@ mod tests {
     fn folders_go_last_and_the_deepest_of_them_first() {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
-        let tree = || Effect::Tree { path: "/opt/firstboot/bundles/1".into() };
+        let tree = || Effect::Tree { path: "/opt/state/trees/1".into() };
         host.record(Record::Effect(tree())).unwrap();
-        host.mkdir("/opt/firstboot/bundles/1/bin", 0o755).unwrap();
-        host.symlink("/opt/firstboot/current", "bundles/1").unwrap();
+        host.mkdir("/opt/state/trees/1/bin", 0o755).unwrap();
+        host.symlink("/opt/state/current", "trees/1").unwrap();
         let shown: Vec<String> = plan(&host, &Exclusions::default()).iter().map(ToString::to_string).collect();
         assert_eq!(
             shown[..6],
             [
-                "remove /opt/firstboot/current",
-                "remove /opt/firstboot/bundles/1 and everything in it",
-                "remove /opt/firstboot/bundles/1/bin if it is empty",
-                "remove /opt/firstboot/bundles if it is empty",
-                "remove /opt/firstboot if it is empty",
+                "remove /opt/state/current",
+                "remove /opt/state/trees/1 and everything in it",
+                "remove /opt/state/trees/1/bin if it is empty",
+                "remove /opt/state/trees if it is empty",
+                "remove /opt/state if it is empty",
                 "remove /opt if it is empty",
             ]
         );
-        let keep = Exclusions::parse(&["/opt/firstboot/bundles"]).unwrap();
+        let keep = Exclusions::parse(&["/opt/state/trees"]).unwrap();
         let kept: Vec<String> = plan(&host, &keep).iter().map(ToString::to_string).collect();
-        assert!(!kept.iter().any(|step| step.contains("bundles")), "{kept:#?}");
+        assert!(!kept.iter().any(|step| step.contains("trees")), "{kept:#?}");
     }
 }

@@ -49,7 +49,13 @@ impl Work<'_> {
             Step::Unmount(directories) => return self.unmount(directories),
             Step::Links => self.report("delete interfaces", self.links()),
             Step::Packets => self.report_all("delete packet rules", on_this_device(packets::clear(host))),
-            Step::Tree(path) => return host.remove_tree(path, &|p: &str| self.keep.covers(p)),
+            Step::Tree(path) => {
+                let keep = |p: &str| self.keep.covers(p);
+                if let Some(temporary) = temporary(path) {
+                    host.remove_tree(&temporary, &keep)?;
+                }
+                return host.remove_tree(path, &keep);
+            }
             Step::Remove(path) => return remove(host, path),
             Step::Restore { path, backup } => {
                 remove_temporary(host, path)?;
@@ -198,8 +204,12 @@ fn remove(host: &Host, path: &str) -> Result<()> {
 
 /// What a power cut left of a file that was being written.
 fn remove_temporary(host: &Host, path: &str) -> Result<()> {
-    let Some((directory, name)) = path.rsplit_once('/') else { return Ok(()) };
-    host.remove_entry(&format!("{directory}/.{name}.firstboot"))
+    temporary(path).map_or(Ok(()), |temporary| host.remove_entry(&temporary))
+}
+
+/// Where a file or a directory is while it is being written.
+fn temporary(path: &str) -> Option<String> {
+    path.rsplit_once('/').map(|(directory, name)| format!("{directory}/.{name}.firstboot"))
 }
 
 /// The name that the device had before its first seed, where the image gives one.

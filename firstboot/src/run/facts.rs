@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the status says of this device besides how far it is: gathered where all parts are known.
 
+use super::confirm;
+use crate::boot_report::BootReport;
 use crate::containerd::repair;
 use crate::harden::overrides::SeedOverrides;
 use crate::host::Host;
@@ -31,6 +33,7 @@ impl Facts for DeviceFacts {
     fn warnings(&self, host: &Host) -> Vec<String> {
         let damage = host.journal().fact(Fact::Damage).unwrap_or_default().to_owned();
         let damage = damage.lines().map(|line| format!("Damage: repaired: {line}"));
-        repair::warning(host).into_iter().chain(damage).collect()
+        let boot = BootReport::read(host).map(|report| report.warnings()).unwrap_or_default();
+        repair::warning(host).into_iter().chain(confirm::warning(host)).chain(boot).chain(damage).collect()
     }
 }

@@ -2,8 +2,10 @@
 //! What runs at every boot before any link is up, and before the runtime and kubelet: quick, without any network.
 //!
 //! It loads the packet filter, repairs firstboot's own files, raises the clock to its floor, so that no certificate is
-//! judged in 1970, restores damaged files of a sealed node, and removes what kubelet made and a power cut has torn.
+//! judged in 1970, restores damaged files of a sealed node, removes what kubelet made and a power cut has torn, and gives
+//! containerd the bundle's state where it has none.
 
+use crate::containerd::prepared;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::image::ImageInfo;
@@ -29,8 +31,9 @@ pub fn guard(host: &Host) -> Result<(), Fault> {
     // kubelet may have started before the device was sealed.
     let serving =
         if being_reset { Ok(()) } else { kubelet_serving_cert::remove_torn(host).map(drop).owned_by(Owner::Host) };
+    let prepared = prepared::place(host).map(drop).owned_by(Owner::Host);
     // A disk that takes no writes is reported, and is no reason to leave the device without a network.
-    for fault in [kept, recovered, torn, serving].into_iter().filter_map(Result::err) {
+    for fault in [kept, recovered, torn, serving, prepared].into_iter().filter_map(Result::err) {
         host.sys().say(&format!("firstboot: guard ({}): {fault}", fault.tag()));
     }
     filter.and(clock)

@@ -17,7 +17,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Units that every image enables.
-const UNITS: [&str; 3] = ["firstboot-guard.service", "firstboot.service", "firstboot-clock.timer"];
+const UNITS: [&str; 4] =
+    ["firstboot-guard.service", "firstboot.service", "firstboot-confirm.service", "firstboot-clock.timer"];
 /// Units that the image holds and does not enable, and drop-ins for others' units.
 const STARTED_LATER: [&str; 10] = [
     "firstboot-network.socket",
@@ -101,12 +102,12 @@ fn write_own(parts: &Parts, units: &Path, info: &ImageInfo, tree: &Path) -> Resu
 /// Installs a unit or a drop-in, with the mode that the audit requires.
 fn install_unit(units: &Path, unit: &str, tree: &Path) -> Result<()> {
     let path = format!("{UNIT_DIR}/{unit}");
-    let to = tree.join(&path[1..]);
-    fs::create_dir_all(to.parent().context("find the directory of a unit")?).context("create a unit's directory")?;
-    install(&units.join(unit), &to, files::mode_of(&path).unwrap_or(0o644))
+    install(&units.join(unit), &tree.join(&path[1..]), files::mode_of(&path).unwrap_or(0o644))
 }
 
 fn install(from: &Path, to: &Path, mode: u32) -> Result<()> {
+    let directory = to.parent().with_context(|| format!("find the directory of {}", to.display()))?;
+    fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
     fs::copy(from, to).with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
     fs::set_permissions(to, Permissions::from_mode(mode)).with_context(|| format!("chmod {}", to.display()))
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The files of an image's layer, as overlayfs wants its lower directory: what containerd's overlayfs snapshotter would
+//! The files of an image's layer, as overlayfs takes them for its lower directory: what containerd's overlayfs snapshotter would
 //! have after unpacking it (OCI image-spec, layer.md; Linux, Documentation/filesystems/overlayfs.rst).
 //!
 //! A layer comes from a registry, checked by its digest alone: nothing in it reaches a path outside of its directory, and

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Files that no node needs, as dpkg path-exclude patterns; licences stay.
-const EXCLUDE: [&str; 14] = [
+const EXCLUDE: [&str; 15] = [
     "/usr/share/doc/*",
     "/usr/share/man/*",
     "/usr/share/info/*",
@@ -40,6 +40,8 @@ const EXCLUDE: [&str; 14] = [
     "/usr/lib/systemd/catalog/*",
     "/usr/lib/udev/hwdb.d/*",
     "/usr/lib/*/gconv/*",
+    // Device trees: firmware with UEFI brings its own.
+    "/usr/lib/linux-image-*",
     "/boot/vmlinuz-*",
     "/boot/System.map-*",
 ];

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use imagebuild::cmd::{run, tool};
 use imagebuild::disk::GptEntry;
 use initrd::command_line::CommandLine;
+use initrd::layers::{MAKE, MAKE_EXTENDED};
 use initrd::partitions;
 use std::fs::File;
 use std::process::Command;
@@ -35,7 +36,7 @@ impl DiskImage {
         self.lay_out()?;
         make(&self.path().display().to_string(), &self.data()?)?;
         // As the initrd makes them: the names of what is changed in /etc, and what an overlay needs beside it.
-        for directory in ["/etc", UPPER, initrd::data::WORK] {
+        for directory in ["/etc", UPPER, "/etc/work"] {
             self.debugfs(true, &format!("mkdir \"{directory}\""))?;
         }
         Ok(())
@@ -70,13 +71,7 @@ impl DiskImage {
 
 /// Makes the file system of a data partition at `place` of a file, with the options that the initrd has.
 fn make(path: &str, place: &GptEntry) -> Result<()> {
-    let mut words: Vec<String> = initrd::data::MKFS.iter().map(|word| (*word).to_owned()).collect();
-    let offset = format!("offset={}", place.offset);
-    // Of two options -E the last one alone counts.
-    match words.iter().position(|word| word == "-E") {
-        Some(at) if at + 1 < words.len() => words[at + 1] += &format!(",{offset}"),
-        _ => words.extend(["-E".to_owned(), offset]),
-    }
     let mut command = Command::new(tool("mkfs.ext4"));
-    run(command.args(words).arg(path).arg(format!("{}k", place.length >> 10))).context("make a data partition")
+    command.args(MAKE).args(["-E", &format!("{MAKE_EXTENDED},offset={}", place.offset)]);
+    run(command.arg(path).arg(format!("{}k", place.length >> 10))).context("make a data partition")
 }

@@ -4,16 +4,15 @@
 //! gRPC is HTTP/2 with five bytes before each message (a flag and a length) and the outcome in a trailer. The messages
 //! are short, so they are written byte by byte; the field numbers are those of `api.proto` (k8s.io/cri-api runtime/v1).
 
+use super::ground::DATABASE;
 use anyhow::{Context, Result};
+use firstboot::bundle::{BUNDLE_DIR, Manifest};
 use h2::server::SendResponse;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response};
-
-/// Where the runtime keeps what it was given, below the root directory: a file a name.
-pub(super) const STORE: &str = "var/lib/containerd/images";
 
 /// A runtime that runs until it is dropped.
 pub(super) struct Runtime {
@@ -22,8 +21,9 @@ pub(super) struct Runtime {
 }
 
 impl Runtime {
-    /// Listens on `socket` for the images in `store`.
-    pub(super) fn start(socket: &Path, store: PathBuf) -> Result<Self> {
+    /// Listens on `socket`. It knows the images of the bundle below `root` where its data base is the bundle's.
+    pub(super) fn start(socket: &Path, root: &Path) -> Result<Self> {
+        let root = root.to_owned();
         let _ = std::fs::remove_file(socket);
         let listener = UnixListener::bind(socket).with_context(|| format!("listen on {}", socket.display()))?;
         listener.set_nonblocking(true)?;
@@ -32,7 +32,7 @@ impl Runtime {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::spawn(move || {
             // The client sees that no server answers.
-            let _ = runtime.block_on(serve(listener, stopped, store));
+            let _ = runtime.block_on(serve(listener, stopped, root));
         });
         Ok(Runtime { stop: Some(stop), thread: Some(thread) })
     }
@@ -45,31 +45,31 @@ impl Drop for Runtime {
     }
 }
 
-async fn serve(listener: UnixListener, stopped: UnixStream, store: PathBuf) -> Result<()> {
+async fn serve(listener: UnixListener, stopped: UnixStream, root: PathBuf) -> Result<()> {
     let listener = tokio::net::UnixListener::from_std(listener)?;
     let stopped = tokio::net::UnixStream::from_std(stopped)?;
     loop {
         tokio::select! {
             _ = stopped.readable() => return Ok(()),
             accepted = listener.accept() => {
-                let (stream, store) = (accepted?.0, store.clone());
-                tokio::spawn(async move { connection(stream, store).await });
+                let (stream, root) = (accepted?.0, root.clone());
+                tokio::spawn(async move { connection(stream, root).await });
             }
         }
     }
 }
 
-async fn connection(stream: tokio::net::UnixStream, store: PathBuf) -> Result<()> {
+async fn connection(stream: tokio::net::UnixStream, root: PathBuf) -> Result<()> {
     let mut connection = h2::server::handshake(stream).await?;
     while let Some(request) = connection.accept().await {
         let (request, respond) = request?;
-        let store = store.clone();
-        tokio::spawn(async move { answer(request, respond, &store).await });
+        let root = root.clone();
+        tokio::spawn(async move { answer(request, respond, &root).await });
     }
     Ok(())
 }
 
-async fn answer(request: Request<h2::RecvStream>, mut respond: SendResponse<Bytes>, store: &Path) -> Result<()> {
+async fn answer(request: Request<h2::RecvStream>, mut respond: SendResponse<Bytes>, root: &Path) -> Result<()> {
     let (head, mut body) = request.into_parts();
     let mut question = Vec::new();
     while let Some(data) = body.data().await {
@@ -81,7 +81,7 @@ async fn answer(request: Request<h2::RecvStream>, mut respond: SendResponse<Byte
         "/runtime.v1.RuntimeService/Status" => {
             field(1, &field(1, &[field(1, b"RuntimeReady"), vec![2 << 3, 1]].concat()))
         }
-        "/runtime.v1.ImageService/ImageStatus" => image(question.get(5..).unwrap_or_default(), store),
+        "/runtime.v1.ImageService/ImageStatus" => image(question.get(5..).unwrap_or_default(), root),
         // No pods.
         _ => Vec::new(),
     };
@@ -96,18 +96,22 @@ async fn answer(request: Request<h2::RecvStream>, mut respond: SendResponse<Byte
     Ok(stream.send_trailers(trailers)?)
 }
 
-/// `ImageStatusResponse` for an `ImageStatusRequest`: the image where the store has it, else nothing.
-fn image(question: &[u8], store: &Path) -> Vec<u8> {
+/// `ImageStatusResponse` for an `ImageStatusRequest`: the image where the runtime knows it, else nothing.
+fn image(question: &[u8], root: &Path) -> Vec<u8> {
     let name = content(question).and_then(content).unwrap_or_default();
-    match store.join(file_name(&String::from_utf8_lossy(name))).exists() {
+    match knows(root, &String::from_utf8_lossy(name)).unwrap_or(false) {
         true => field(1, &field(1, name)),
         false => Vec::new(),
     }
 }
 
-/// A name as a file.
-pub(super) fn file_name(image: &str) -> String {
-    image.replace('/', "_")
+/// As containerd does by its data base, which is here only compared with the bundle's.
+fn knows(root: &Path, name: &str) -> Result<bool> {
+    let bundle = root.join(&BUNDLE_DIR[1..]);
+    let database = |state: &Path| std::fs::read(state.join(DATABASE));
+    let manifest: Manifest = serde_json::from_slice(&std::fs::read(bundle.join("manifest.json"))?)?;
+    let same = database(&root.join("var/lib/containerd"))? == database(&bundle.join("containerd"))?;
+    Ok(same && manifest.images.iter().any(|image| image.name == name))
 }
 
 /// A field whose content has a length; shorter than 128 bytes.

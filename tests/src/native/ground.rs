@@ -2,7 +2,7 @@
 //! What firstboot finds on a machine: a small image with a bundle of its own, and the files that the kernel shows.
 
 use anyhow::{Context, Result};
-use firstboot::bundle::{BUNDLE_DIR, Blob, File, Image, Manifest};
+use firstboot::bundle::{BUNDLE_DIR, COMMANDS, File, Image, Manifest};
 use firstboot::harden;
 use firstboot::image::{IMAGE_INFO, ImageInfo};
 use firstboot::text::hex;
@@ -76,37 +76,57 @@ pub fn flashed(root: &Path) -> Result<()> {
     bundle(root)
 }
 
-/// A program of each kind and two images, a few bytes each.
+/// Where containerd's data base is, below its directory.
+pub(super) const DATABASE: &str = "io.containerd.metadata.v1.bolt/meta.db";
+
+/// A program of each kind and two images, a few bytes each, with a state that stands for containerd's.
 fn bundle(root: &Path) -> Result<()> {
-    let packed = |content: &[u8]| -> Result<(String, Blob)> {
-        let bytes = zstd::encode_all(content, 3)?;
-        let blob = Blob { sha256: hex(&Sha256::digest(&bytes)), size: bytes.len() as u64 };
-        put(root, &format!("{BUNDLE_DIR}/blobs/{}", blob.sha256), 0o644, &bytes)?;
-        Ok((hex(&Sha256::digest(content)), blob))
-    };
+    let (component, version) = (|| "test".to_owned(), || "1".to_owned());
+    let digest = |content: &str| hex(&Sha256::digest(content));
+    let bundled = |path: &str, mode: u32, text: &str| put(root, &format!("{BUNDLE_DIR}/{path}"), mode, text.as_bytes());
     let mut manifest = Manifest::for_tests();
     for path in ["bin/kubelet", "bin/containerd", "bin/ctr", "bin/runc", "cni/bridge"] {
         let content = format!("{path}\n").repeat(100);
-        let (sha256, blob) = packed(content.as_bytes())?;
-        let (size, component) = (content.len() as u64, "test".to_owned());
+        bundled(path, 0o755, &content)?;
         manifest.files.push(File {
             path: path.into(),
             mode: 0o755,
-            size,
-            sha256,
-            blob,
-            component,
-            version: "1".into(),
+            size: content.len() as u64,
+            sha256: digest(&content),
+            component: component(),
+            version: version(),
+        });
+        let name = path.rsplit('/').next().unwrap_or_default();
+        if COMMANDS.contains(&name) {
+            symlink(format!("../lib/firstboot/bundle/{path}"), root.join("usr/bin").join(name))?;
+        }
+    }
+    let blobs = "containerd/io.containerd.content.v1.content/blobs/sha256";
+    let snapshots = "containerd/io.containerd.snapshotter.v1.overlayfs/snapshots";
+    for (n, name) in [PAUSE, "registry.k8s.io/kube-proxy:v1.36.3"].into_iter().enumerate() {
+        let layer = digest(name);
+        bundled(&format!("layers/{layer}/program"), 0o755, name)?;
+        let content: Vec<String> = ["manifest", "config"].map(|kind| format!("{{\"{kind}\":\"{name}\"}}")).to_vec();
+        for blob in &content {
+            bundled(&format!("{blobs}/{}", digest(blob)), 0o444, blob)?;
+        }
+        let snapshot = root.join(&BUNDLE_DIR[1..]).join(snapshots).join((n + 1).to_string());
+        fs::create_dir_all(snapshot.join("work"))?;
+        symlink(format!("{BUNDLE_DIR}/layers/{layer}"), snapshot.join("fs"))?;
+        let content: Vec<String> = content.iter().map(|blob| digest(blob)).collect();
+        manifest.images.push(Image {
+            name: name.into(),
+            sha256: content[0].clone(),
+            chain_id: format!("sha256:{layer}"),
+            layers: vec![layer],
+            content,
+            component: component(),
+            version: version(),
         });
     }
-    for name in [PAUSE, "registry.k8s.io/kube-proxy:v1.36.3"] {
-        let content = format!("{name}\n").repeat(100);
-        let (sha256, blob) = packed(content.as_bytes())?;
-        let (size, component) = (content.len() as u64, "test".to_owned());
-        let (chain_id, content, version) = (format!("sha256:{sha256}"), vec![sha256.clone()], "1".to_owned());
-        manifest.images.push(Image { name: name.into(), size, sha256, blob, chain_id, content, component, version });
-    }
-    put(root, &format!("{BUNDLE_DIR}/manifest.json"), 0o644, serde_json::to_string(&manifest)?.as_bytes())
+    bundled(&format!("containerd/{DATABASE}"), 0o644, "knows all images of the manifest")?;
+    fs::set_permissions(root.join(&BUNDLE_DIR[1..]).join("containerd"), fs::Permissions::from_mode(0o700))?;
+    bundled("manifest.json", 0o644, &serde_json::to_string(&manifest)?)
 }
 
 /// The power comes back: nothing is left in memory, and the kernel shows what it has. Gives the id of this boot.

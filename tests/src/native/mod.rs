@@ -262,11 +262,10 @@ impl Device {
         }
         let beside = Rc::new(StandIn::new(&self.root, &self.node()));
         beside.boot()?;
-        let (answers, feeds) = (beside.clone(), beside.clone());
+        let answers = beside.clone();
         let (fake, seen) = Fake::new();
         let fake = fake
             .answering(move |argv| answers.answer(argv))
-            .feeding(move |argv, input| feeds.feed(argv, input))
             .sockets_below(&self.root)
             .kernel_below(&self.root)
             .serving(join_worker::SOCKET, |stream| drop(join_worker::confined::serve(&stream)))

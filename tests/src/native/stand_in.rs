@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What answers firstboot's commands in place of systemd, kubelet, `ctr` and `ssh-keygen`: as much of each as firstboot
+//! What answers firstboot's commands in place of systemd, kubelet and `ssh-keygen`: as much of each as firstboot
 //! can see. kubelet registers with the real API server by the certificate that firstboot obtained.
 
 use super::cluster::Cluster;
-use super::cri::{Runtime, STORE, file_name};
+use super::cri::Runtime;
 use super::ground;
-use anyhow::{Context, Result, bail};
-use firstboot::bundle::{BUNDLE_DIR, Manifest};
-use firstboot::text::hex;
-use sha2::{Digest, Sha256};
+use anyhow::{Context, Result};
+use firstboot::containerd::prepared;
+use firstboot::host::Host;
+use firstboot::host::fake::Fake;
 use std::cell::{Cell, RefCell};
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 const WANTS: &str = "etc/systemd/system/multi-user.target.wants";
@@ -30,8 +29,11 @@ impl StandIn {
         StandIn { root: root.to_owned(), node: node.to_owned(), runtime: RefCell::default(), kubelet: Cell::new(false) }
     }
 
-    /// systemd starts what is enabled.
+    /// systemd starts what is enabled, and the guard before it.
     pub(super) fn boot(&self) -> Result<()> {
+        if self.root.join(WANTS).join("containerd.service").is_symlink() {
+            prepared::place(&Host::open(&self.root, Box::new(Fake::new().0))?)?;
+        }
         for unit in ["containerd.service", "kubelet.service"] {
             if self.root.join(WANTS).join(unit).is_symlink() {
                 self.start(unit)?;
@@ -79,9 +81,8 @@ impl StandIn {
             "containerd.service" if self.runtime.borrow().is_none() => {
                 let directory = self.root.join("run/containerd");
                 fs::create_dir_all(&directory)?;
-                let store = self.root.join(STORE);
-                fs::create_dir_all(&store)?;
-                *self.runtime.borrow_mut() = Some(Runtime::start(&directory.join("containerd.sock"), store)?);
+                fs::create_dir_all(self.root.join("var/lib/containerd"))?;
+                *self.runtime.borrow_mut() = Some(Runtime::start(&directory.join("containerd.sock"), &self.root)?);
                 Ok(())
             }
             "kubelet.service" if !self.kubelet.get() => self.start_kubelet(),
@@ -113,22 +114,5 @@ impl StandIn {
         let path = self.root.join(path.trim_start_matches('/'));
         fs::write(&path, "-----BEGIN OPENSSH PRIVATE KEY-----\n")?;
         Ok(fs::write(path.with_extension("pub"), "ssh-ed25519 AAAA\n")?)
-    }
-
-    /// What a command is fed with: `ctr` imports the image that it is.
-    pub(super) fn feed(&self, argv: &[&str], input: &mut dyn Read) -> Result<()> {
-        let mut hash = Sha256::new();
-        std::io::copy(input, &mut hash)?;
-        if !argv.first().is_some_and(|program| program.ends_with("/ctr")) {
-            return Ok(());
-        }
-        if self.runtime.borrow().is_none() {
-            bail!("run ctr: containerd does not answer");
-        }
-        let bytes = fs::read(self.root.join(&BUNDLE_DIR[1..]).join("manifest.json"))?;
-        let manifest: Manifest = serde_json::from_slice(&bytes)?;
-        let digest = hex(&hash.finalize());
-        let image = manifest.images.iter().find(|image| image.sha256 == digest).context("import an unknown image")?;
-        Ok(fs::write(self.root.join(STORE).join(file_name(&image.name)), &image.name)?)
     }
 }

@@ -36,7 +36,8 @@ impl<'a> Resumed<'a> {
     /// Reads the image off a disk that was never booted, and lets the cluster name the address that it has here.
     pub(super) fn new(plane: &'a ControlPlane, before: &DiskImage, dir: &Path) -> Result<Self> {
         let image = dir.join("image");
-        let except = [&CHANGED[..], &[&format!("{BUNDLE_DIR}/layers")]].concat();
+        let layers = format!("{BUNDLE_DIR}/layers");
+        let except = [&CHANGED[..], &[&layers]].concat();
         before.extract(&["/"], &except, &image).context("read the image's root file system")?;
         publish_server(plane, &plane.endpoint_for_host())?;
         Ok(Resumed { plane, cluster: Cluster::of(plane)?, image, root: dir.join("root"), found: Cell::new(false) })

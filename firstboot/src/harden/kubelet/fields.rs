@@ -38,7 +38,7 @@ pub const FIELDS: &[Field] = &[
     field("healthzPort", "10248", "healthz-port", "firstboot asks kubelet there whether it is well, and no other host can"),
     field("containerRuntimeEndpoint", "\"unix:///run/containerd/containerd.sock\"", "container-runtime-endpoint", "pods run in the image's own container runtime"),
     field("podLogsDir", "\"/var/log/pods\"", "", "logs of pods go to a directory of root's, which a reset removes"),
-    field("volumePluginDir", "\"/usr/libexec/kubernetes/kubelet-plugins/volume/exec/\"", "volume-plugin-dir", "programs that mount volumes come only from a directory of root's"),
+    field("volumePluginDir", "\"/var/lib/kubelet/volume-plugins/\"", "volume-plugin-dir", "programs that mount volumes come only from a directory of root's"),
     field("readOnlyPort", "0", "read-only-port", "no port answers without a credential"),
     field("tlsMinVersion", "\"VersionTLS13\"", "tls-min-version", "every API server that this kubelet may join speaks TLS 1.3, and it leaves no weak cipher to choose"),
     field("tlsCipherSuites", TLS12, "tls-cipher-suites", "what is left to choose where the seed sets tlsMinVersion to VersionTLS12; TLS 1.3 has no other than strong ones"),

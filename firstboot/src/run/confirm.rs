@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Ends the trial of a slot (systemd.io, "Automatic Boot Assessment"): `firstboot-confirm.service` runs this at every boot.
+//!
+//! A boot is good when the node is Ready, as reported from this boot, or when the device waits for its first seed. A slot
+//! on trial that is not good in time is restarted; the boot loader counts, and after the last try starts the other slot.
+
+use crate::boot_report::BootReport;
+use crate::boot_slot::BootSlots;
+use crate::boot_slot::entry::Slot;
+use crate::fault::{Code, Fault, OwnedBy, Owner};
+use crate::host::Host;
+use crate::journal::facts::Fact;
+use crate::node::client::node_client;
+use crate::status::{STATUS_FOR_ALL, State, Status};
+use std::time::Duration;
+
+/// How long a boot of a slot on trial may take until it is good, from power-on. A first join takes two to three minutes.
+const LIMIT: Duration = Duration::from_secs(15 * 60);
+/// Time between two looks.
+const LOOK: Duration = Duration::from_secs(2);
+/// How long one question to the cluster may take.
+const ASK: Duration = Duration::from_secs(30);
+
+/// Where the slots are, and whether this boot is good: for tests without a disk and a cluster.
+pub struct Surroundings<'a> {
+    /// The EFI system partition.
+    pub slots: &'a dyn Fn() -> anyhow::Result<Option<BootSlots>>,
+    /// Whether the node is Ready, as reported from this boot.
+    pub ready: &'a dyn Fn(&Host) -> Result<(), Fault>,
+}
+
+/// Confirms the slot that runs, if it is on trial, and notes whether the other one failed.
+///
+/// # Errors
+/// [`Code::SlotFailed`] when this boot was not good in time; the device is then restarting. A host fault when the EFI
+/// system partition cannot be read or written.
+pub fn confirm(host: &Host) -> Result<(), Fault> {
+    confirm_with(host, &Surroundings { slots: &BootSlots::find, ready: &ready })
+}
+
+/// [`confirm`] in other surroundings.
+///
+/// # Errors
+/// As [`confirm`].
+pub fn confirm_with(host: &Host, surroundings: &Surroundings<'_>) -> Result<(), Fault> {
+    let Some(running) = BootReport::read(host).and_then(|report| Slot::parse(&report.slot)) else { return Ok(()) };
+    let Some(mut slots) = (surroundings.slots)().owned_by(Owner::Host)? else { return Ok(()) };
+    let other = if running == Slot::A { Slot::B } else { Slot::A };
+    let failed = if slots.failed(other) { other.to_string() } else { String::new() };
+    host.note(Fact::FailedSlot, &failed).owned_by(Owner::Host)?;
+    if slots.trial(running).is_none() {
+        return Ok(());
+    }
+    let mut why = "it neither joined nor waits for a seed".to_owned();
+    while host.sys().uptime() < LIMIT {
+        match good(host, surroundings) {
+            Ok(true) => {
+                slots.confirm(host, running).owned_by(Owner::Host)?;
+                host.sys().say(&format!("firstboot: slot {running} is confirmed"));
+                return Ok(());
+            }
+            Ok(false) => {}
+            Err(fault) => why = fault.to_string(),
+        }
+        host.sys().sleep(LOOK);
+    }
+    let fault = Fault::new(
+        Code::SlotFailed,
+        format!("confirm slot {running}: not Ready within {} min of power-on: {why}; restarting", LIMIT.as_secs() / 60),
+    );
+    host.sys().say(&format!("firstboot: {} ({})", fault, fault.tag()));
+    host.run(&["systemctl", "--no-block", "reboot"]).owned_by(Owner::Host)?;
+    Err(fault)
+}
+
+/// Whether this boot did what the device is for.
+fn good(host: &Host, surroundings: &Surroundings<'_>) -> Result<bool, Fault> {
+    if host.journal().sealed() {
+        return (surroundings.ready)(host).map(|()| true);
+    }
+    // The one in /run is of this boot.
+    let status = host.read(STATUS_FOR_ALL).owned_by(Owner::Host)?;
+    let status: Option<Status> = status.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    Ok(status.is_some_and(|status| status.state == State::Waiting && status.code == Some(Code::NoSeed)))
+}
+
+fn ready(host: &Host) -> Result<(), Fault> {
+    let boot = host.boot_id().owned_by(Owner::Host)?;
+    node_client(host)?.wait_ready(boot.as_deref(), ASK).map(drop)
+}
+
+/// What the status says of a slot that failed.
+pub(super) fn warning(host: &Host) -> Option<String> {
+    let journal = host.journal();
+    let slot = journal.fact(Fact::FailedSlot).filter(|slot| !slot.is_empty())?;
+    Some(format!("Slot: slot {slot} did not start in its tries, so the other one runs ({})", Code::SlotFailed))
+}
+
+#[cfg(test)]
+#[path = "confirm_tests.rs"]
+mod tests;
