@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn a_picture_has_every_stage_of_every_row() {
         let svg = picture(&[("this <tree>", stages(&lines(), 14.0)), ("other", stages(&lines()[..2], 28.0))]);
-        assert_eq!(svg.matches("<title>").count(), 7 + 3);
+        assert_eq!(svg.matches("<title>").count(), 7 + 4);
         assert!(svg.contains("this &lt;tree>") && svg.contains(">28 s<") && svg.ends_with("</svg>\n"), "{svg}");
         assert!(svg.contains("<title>initrd 2.0 s</title>"), "{svg}");
     }

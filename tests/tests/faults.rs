@@ -10,6 +10,7 @@ use qemu::control_plane::ControlPlane;
 use qemu::device::{Device, Options};
 use qemu::seed::Seed;
 
+const REFLASH: &str = "rebuild the image, or flash another one";
 const LOOK_HERE: &str = "look at this device; it tries again by itself, or at the next boot";
 
 /// A seeded device that is switched off, or nothing where guests cannot be booted.
