@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 
 /// Where our loader is, and the kernel images beside it.
 const DIRECTORY: &str = "EFI/firstboot";
-/// Slots that a device has, and one that is being replaced.
-const KERNEL_IMAGES: u64 = 3;
+/// Slots that a device has. One that is replaced loses its kernel image first: its root is gone by then, too.
+const KERNEL_IMAGES: u64 = 2;
 /// What the boot loader is to do: start the best entry at once, and let no keyboard change it (loader.conf(5)).
 const LOADER_CONF: &[u8] = b"timeout 0\neditor no\n";
 
