@@ -21,10 +21,10 @@ use std::process::{Command, Stdio};
 /// they have checksums by the new file system's identifier, so none of an older one is replayed. Inode tables are not
 /// cleared either, see [`mounts::data`]. No space is kept for growing by `resize_inode`; it would grow by `meta_bg`.
 /// `discard` would take minutes on some cards.
-const MAKE: [&str; 14] =
+pub const MAKE: [&str; 14] =
     ["-F", "-q", "-L", "data", "-b", "4096", "-m", "1", "-e", "remount-ro", "-O", "^resize_inode", "-J", "size=32"];
 /// The same, extended options.
-const MAKE_EXTENDED: &str = "nodiscard,lazy_itable_init=1,lazy_journal_init=1";
+pub const MAKE_EXTENDED: &str = "nodiscard,lazy_itable_init=1,lazy_journal_init=1";
 
 /// The machine with its new root at `root`.
 #[derive(Debug, Clone)]

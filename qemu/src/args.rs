@@ -125,6 +125,9 @@ pub fn stick_device(id: &str, node: &str) -> serde_json::Value {
     serde_json::json!({ "driver": "usb-storage", "bus": "sticks.0", "id": id, "drive": node, "removable": true })
 }
 
+/// What QEMU calls the disk of a device.
+pub const DISK: &str = "disk";
+
 /// What QEMU calls the network end of a device.
 pub const NET: &str = "net";
 

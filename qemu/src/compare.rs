@@ -10,7 +10,8 @@ use crate::device::Options;
 use crate::disk::DiskImage;
 use crate::pairs::{self, Row};
 use crate::progress::Progress;
-use crate::{scenario, status};
+use crate::timeline::{self, Stage};
+use crate::{accel, scenario, status, wait};
 use anyhow::{Context, Result};
 use imagebuild::arch::Arch;
 use imagebuild::target::Target;
@@ -21,6 +22,8 @@ use std::time::{Duration, Instant};
 
 const SERIAL: &str = "compare";
 const NODE: &str = "edge-compare";
+/// What the initrd says when it has made the data partition.
+const MADE: &str = "initrd: data is created";
 /// Generous: it only ends a device that hangs.
 const LIMIT: Duration = Duration::from_secs(900);
 
@@ -50,8 +53,15 @@ struct Sample {
     ready: f64,
     /// Seconds from power-on until the device said that its seed is destroyed.
     sealed: f64,
+    /// MiB written to its disk until then.
+    written: f64,
+    /// MiB of them before user space ran: the partition table, and an empty file system for data. None where the initrd
+    /// makes nothing.
+    written_by_initrd: Option<f64>,
     /// Seconds of each phase, as the device reported.
     phases: Vec<status::PhaseTime>,
+    /// All of it, from power-on.
+    stages: Vec<Stage>,
 }
 
 /// Measures and reports.
@@ -61,6 +71,8 @@ pub fn main(args: &Args) -> Result<()> {
     let arch = Target::load(&name)?.arch;
     let ours = DiskImage::open(&crate::image_of(&name)?)?;
     let other = DiskImage::open(&args.with)?;
+    // Chosen with our own image: the other one may have another layout, from which no kernel can be taken.
+    accel::find(arch, &ours)?;
     progress.say("control plane");
     let plane = ControlPlane::start(&Default::default())?;
     let mut samples = Vec::new();
@@ -79,8 +91,17 @@ pub fn main(args: &Args) -> Result<()> {
     let report = json!({ "target": name, "pairs": args.pairs, "rows": rows, "samples": samples });
     let text = serde_json::to_string_pretty(&report).context("encode the report")? + "\n";
     crate::write_report(&args.report, &text)?;
+    let pictured = [true, false].map(|which| (label(which), typical(&samples, which)));
+    println!("timeline of a typical boot of each: {}", timeline::write(&args.report, &pictured)?.display());
     println!("verdict: {} pairs measured, report in {}", args.pairs, args.report.display());
     Ok(())
+}
+
+/// The stages of the boot in the middle.
+fn typical(samples: &[Sample], ours: bool) -> Vec<Stage> {
+    let mut all: Vec<&Sample> = samples.iter().filter(|sample| sample.ours == ours).collect();
+    all.sort_by(|a, b| a.ready.total_cmp(&b.ready));
+    all.get(all.len() / 2).map(|sample| sample.stages.clone()).unwrap_or_default()
 }
 
 fn label(ours: bool) -> &'static str {
@@ -93,22 +114,40 @@ fn take(plane: &ControlPlane, image: &DiskImage, arch: Arch, ours: bool) -> Resu
     let (mut device, _) = scenario::seeded(plane, image, &options)?;
     device.power_on()?;
     let start = Instant::now();
-    let ready = std::thread::scope(|scope| -> Result<f64> {
-        let ready = scope.spawn(|| plane.wait_ready(NODE, LIMIT).map(|()| start.elapsed().as_secs_f64()));
-        device.wait_console(&format!("node {NODE} is Ready, seed destroyed"), LIMIT)?;
-        ready.join().unwrap_or_else(|_| anyhow::bail!("watch the node"))
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let mut written_by_initrd = None;
+    let ((ready, sealed), lines) = timeline::watched(device.console(), start, || {
+        std::thread::scope(|scope| {
+            let ready = scope.spawn(|| plane.wait_ready(NODE, LIMIT).map(|()| start.elapsed().as_secs_f64()));
+            wait::every(Duration::from_millis(200), "the seed to be destroyed", LIMIT, || {
+                device.check()?;
+                if written_by_initrd.is_none() && device.console().find(MADE)?.is_some() {
+                    written_by_initrd = Some(mib(device.written()?));
+                }
+                device.console().find(&format!("node {NODE} is Ready, seed destroyed"))
+            })
+            .map_err(|e| e.context(device.report()))?;
+            let sealed = start.elapsed().as_secs_f64();
+            Ok((ready.join().unwrap_or_else(|_| anyhow::bail!("watch the node"))?, sealed))
+        })
     })?;
-    let sealed = start.elapsed().as_secs_f64();
+    let written = mib(device.written()?);
     let phases = status::phases(&device.disk().status()?);
     device.power_cut()?;
     plane.forget_nodes()?;
-    Ok(Sample { ours, ready, sealed, phases })
+    let stages = timeline::stages(&lines, ready);
+    Ok(Sample { ours, ready, sealed, written, written_by_initrd, phases, stages })
 }
 
 fn rows(samples: &[Sample]) -> Vec<Row> {
     let of = |ours: bool, read: fn(&Sample) -> f64| samples.iter().filter(|s| s.ours == ours).map(read).collect();
     let row = |measure, read| pairs::row(measure, of(true, read), of(false, read));
-    vec![row("power-on to Ready, s", |s| s.ready), row("to seed destroyed, s", |s| s.sealed)]
+    vec![
+        row("power-on to Ready, s", |s| s.ready),
+        row("to seed destroyed, s", |s| s.sealed),
+        row("written until then, MiB", |s| s.written),
+        row("of these by the initrd, MiB", |s| s.written_by_initrd.unwrap_or_default()),
+    ]
 }
 
 #[cfg(test)]
@@ -117,9 +156,21 @@ mod tests {
 
     #[test]
     fn pairs_keep_together_whichever_came_first() {
-        let sample = |ours, ready| Sample { ours, ready, sealed: ready, phases: Vec::new() };
+        let stage = |to| timeline::Stage { name: "x".to_owned(), from: 0.0, to };
+        let sample = |ours, ready| Sample {
+            ours,
+            ready,
+            sealed: ready,
+            written: 8.0 * ready,
+            written_by_initrd: None,
+            phases: Vec::new(),
+            stages: vec![stage(ready)],
+        };
         let samples = [sample(true, 2.0), sample(false, 1.0), sample(false, 4.0), sample(true, 2.0)];
         let row = &rows(&samples)[0];
         assert_eq!((row.ours, row.peer, row.spread), (2.0, 2.5, Some([0.5, 2.0])));
+        let row = &rows(&samples)[2];
+        assert_eq!((row.ours, row.peer), (16.0, 20.0));
+        assert_eq!((typical(&samples, false), typical(&samples, true)), (vec![stage(4.0)], vec![stage(2.0)]));
     }
 }

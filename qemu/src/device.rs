@@ -278,6 +278,12 @@ impl Device {
         done
     }
 
+    /// Bytes that it has written to its disk since it was switched on.
+    pub fn written(&self) -> Result<u64> {
+        self.running()?;
+        Qmp::connect(&self.files.control)?.written(args::DISK)
+    }
+
     /// Plugs its network cable in or out: the guest sees its interface gain or lose its carrier.
     pub fn set_link(&self, up: bool) -> Result<()> {
         self.running()?;

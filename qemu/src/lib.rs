@@ -29,6 +29,7 @@ pub mod seed;
 #[path = "../../tests/skip.rs"]
 mod skip;
 pub mod status;
+pub mod timeline;
 pub mod wait;
 pub mod writes;
 
@@ -47,6 +48,11 @@ pub fn image_of(target: &str) -> Result<std::path::PathBuf> {
 /// [`image_of`] with the bundle of a Kubernetes minor or version of components.lock.
 pub fn image_with(target: &str, kubernetes_version: &str) -> Result<std::path::PathBuf> {
     imagebuild::build::ensure_raw(target, Some(kubernetes_version))
+}
+
+/// [`image_of`] that says it was built at `time`, in seconds since 1970.
+pub fn image_built_at(target: &str, time: u64) -> Result<std::path::PathBuf> {
+    Ok(imagebuild::build::ensure_built_at(target, time)?.raw())
 }
 
 /// An error with its causes, outermost first, one below the other and without a backtrace.

@@ -42,6 +42,19 @@ impl Qmp {
         }
     }
 
+    /// Bytes that the guest has written to its disk since power-on, whether they were zeros or not.
+    ///
+    /// # Errors
+    /// When there is no disk of this name (`-drive id=`, `-blockdev node-name=`).
+    pub fn written(&mut self, disk: &str) -> Result<u64> {
+        let all = self.execute("query-blockstats", json!({}))?;
+        let ours = |entry: &&Value| entry["device"] == disk || entry["node-name"] == disk;
+        let entry = all.as_array().and_then(|all| all.iter().find(ours));
+        entry
+            .and_then(|entry| entry["stats"]["wr_bytes"].as_u64())
+            .with_context(|| format!("find statistics of {disk}"))
+    }
+
     /// Begins to write the guest's memory and its devices to a file. The guest has to be paused.
     pub fn send(&mut self, memory: &Path) -> Result<()> {
         // By default no faster than a network of a gigabit.

@@ -2,7 +2,7 @@
 //! What end-to-end tests share. The tests themselves: `tests/`, one file per scenario, each guest test naming what
 //! it boots.
 //!
-//! All of them together may boot at most 16 guests: a boot costs a minute or more under emulation, where it is not of
+//! All of them together may boot at most 18 guests: a boot costs a minute or more under emulation, where it is not of
 //! firmware alone. A test for which the
 //! boot itself does not matter goes on from a saved one ([`waiting_device`], [`prepared_device`]).
 
@@ -23,8 +23,8 @@ use anyhow::{Context, Result};
 use imagebuild::arch::Arch;
 use qemu::control_plane::{ControlPlane, is_ready};
 use qemu::device::{Device, Options};
-use qemu::disk::DiskImage;
 use qemu::disk::tree::{Tree, difference};
+use qemu::disk::{DiskImage, ROOT};
 use qemu::link::namespace::Namespace;
 use qemu::saved::Moment;
 use serde_json::Value;
@@ -176,11 +176,13 @@ pub fn boot_id(node: &Value) -> String {
 }
 
 /// Lets a switched-off device run `script` (bash, as root) at its next boot, beside everything else that it starts.
-/// What the script prints goes to the console. The script is gone from the disk with [`remove_script`].
+/// What the script prints goes to the console. The script is gone from the disk with [`remove_script`]. A device that was
+/// never on gets its data partition now.
 ///
 /// # Errors
 /// When the disk cannot be written.
 pub fn add_script(disk: &DiskImage, script: &str) -> Result<()> {
+    disk.prepare_data()?;
     disk.write_file(SCRIPT, format!("#!/bin/bash\n{script}").as_bytes(), 0o755)?;
     disk.write_file(SCRIPT_UNIT, SCRIPT_UNIT_TEXT.as_bytes(), 0o644)?;
     disk.link_file(SCRIPT_WANTED, SCRIPT_UNIT)
@@ -203,7 +205,7 @@ pub fn configz(plane: &ControlPlane, name: &str) -> Result<Value> {
     serde_json::from_str(&said).context("read /configz")
 }
 
-/// Where scripts leave what they found on a device, and find what is laid there for them.
+/// Where scripts leave what they found on a device.
 pub const FOUND: &str = "/var/lib/firstboot-test";
 
 /// What a script left in [`FOUND`] under `name`, read from the disk.
@@ -216,7 +218,7 @@ pub fn found(device: &Device, name: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-const SCRIPT: &str = "/usr/local/sbin/test-script";
+const SCRIPT: &str = "/etc/test-script";
 const SCRIPT_UNIT: &str = "/etc/systemd/system/test-script.service";
 const SCRIPT_WANTED: &str = "/etc/systemd/system/multi-user.target.wants/test-script.service";
 const SCRIPT_UNIT_TEXT: &str = "\
@@ -225,7 +227,7 @@ Description=What a test does on this device
 
 [Service]
 Type=exec
-ExecStart=/usr/local/sbin/test-script
+ExecStart=/etc/test-script
 StandardOutput=journal+console
 StandardError=journal+console
 ";
@@ -235,8 +237,10 @@ pub fn status_value(status: &str, key: &str) -> String {
     qemu::status::value(status, key).unwrap_or_default().to_owned()
 }
 
-/// What systemd keeps at any boot, and firstboot's own directory: its status and journal.
-const KEPT_AT_ANY_BOOT: [&str; 4] = ["/etc/machine-id", "/var/lib/firstboot", "/var/lib/systemd", "/var/log/journal"];
+/// What systemd keeps at any boot, firstboot's own directory (its status and journal), and containerd's, which the guard
+/// fills with the bundle's state.
+const KEPT_AT_ANY_BOOT: [&str; 5] =
+    ["/etc/machine-id", "/var/lib/containerd", "/var/lib/firstboot", "/var/lib/systemd", "/var/log/journal"];
 /// What systemd makes once at the first boot of any image (tmpfiles.d, ldconfig.service), with or without firstboot.
 const MADE_AT_FIRST_BOOT: [&str; 11] = [
     "~/etc/credstore",
@@ -244,7 +248,7 @@ const MADE_AT_FIRST_BOOT: [&str; 11] = [
     "+/etc/default/locale",
     "+/etc/ld.so.cache",
     "+/etc/vconsole.conf",
-    concat!("+/root", "/.ssh"), // in two, for tidy takes it for a path of the build machine
+    "+/var/roothome/.ssh",
     "+/var/cache/ldconfig/aux-cache",
     "+/var/cache/private",
     "+/var/lib/private",
@@ -252,7 +256,16 @@ const MADE_AT_FIRST_BOOT: [&str; 11] = [
     "+/var/log/private",
 ];
 
-/// What differs between two root file systems, but for what every boot leaves with or without firstboot, and firstboot's
+/// Whether a disk has the root file system of its image, byte for byte: nothing writes to it.
+///
+/// # Errors
+/// When one of them cannot be read.
+pub fn root_is_as_flashed(image: &DiskImage, disk: &DiskImage) -> Result<bool> {
+    let length = image.partition(ROOT)?.length;
+    Ok(disk.digest(ROOT, length)? == image.digest(ROOT, length)?)
+}
+
+/// What differs between the files of two disks, but for what every boot leaves with or without firstboot, and firstboot's
 /// own directory.
 pub fn changes(before: &Tree, after: &Tree) -> Vec<String> {
     let ours = |change: &String| {

@@ -9,8 +9,7 @@ use firstboot::clock::{accept_server_time, compare, floor};
 use firstboot::fault::Owner;
 use firstboot::host::Host;
 use firstboot::host::fake::Fake;
-use firstboot::host::kept::{copy_of, copy_path};
-use firstboot::image::{IMAGE_INFO, ImageInfo};
+use firstboot::image::ImageInfo;
 use firstboot::kube::clock::{endpoint_time, server_time};
 use firstboot::kube::kubeconfig::kubelet_conf;
 use firstboot::paths::CA_FILE;
@@ -20,6 +19,7 @@ use firstboot::seed::{CaPin, Cluster, Endpoint, JoinToken, Trust};
 use firstboot::text::{timestamp, unix_seconds};
 use qemu::control_plane::{ControlPlane, Options};
 use qemu::device::Device;
+use qemu::disk::DiskImage;
 use qemu::scenario;
 use std::time::{Duration, SystemTime};
 
@@ -107,15 +107,18 @@ fn time_is_taken_only_from_an_authenticated_api_server() {
     assert_eq!((text, unix_seconds(seen.clock.get().unwrap())), (want, wrong));
 }
 
-/// Makes a switched-off device one whose image was built so long ago, and whose NTP servers do not answer.
-fn age(device: &Device, days: u64) {
+/// An image that says it was built 60 days ago or some more: the same for all that ask in ten days, since each is built.
+/// Its build time, too.
+fn old_image() -> (DiskImage, u64) {
+    let built = (now() - 60 * DAY) / (10 * DAY) * (10 * DAY);
+    let path = qemu::image_built_at(&format!("generic-{}", own_arch()), built).unwrap();
+    (DiskImage::open(&path).unwrap(), built)
+}
+
+/// Gives a device that was never on NTP servers that do not answer.
+fn without_ntp(device: &Device) {
     let disk = device.disk();
-    let mut info: ImageInfo = serde_json::from_slice(&disk.read_file(IMAGE_INFO).unwrap().unwrap()).unwrap();
-    info.build_time = now() - days * DAY;
-    let text = serde_json::to_string(&info).unwrap();
-    disk.write_file(IMAGE_INFO, text.as_bytes(), 0o644).unwrap();
-    disk.write_file(&copy_path(IMAGE_INFO), &copy_of(text.as_bytes(), None), 0o644).unwrap();
-    disk.set_modified("/usr/lib/clock-epoch", info.build_time).unwrap();
+    disk.prepare_data().unwrap();
     // 192.0.2.0/24 is for documentation: no host has such an address.
     let ntp = "[Time]\nNTP=192.0.2.1\nFallbackNTP=\n";
     disk.write_file("/etc/systemd/timesyncd.conf.d/90-unreachable.conf", ntp.as_bytes(), 0o644).unwrap();
@@ -146,11 +149,12 @@ fn no_clock_chip_no_serial_number_and_a_certificate_renewed_while_it_was_off() {
     let mut options = device_options("");
     options.serial = None;
     options.clock = "1970-01-01T00:00:00".into();
-    let (mut device, _) = scenario::seeded(plane, &e2e::image(own_arch()).unwrap(), &options).unwrap();
-    age(&device, 60);
+    let (image, built) = old_image();
+    let (mut device, _) = scenario::seeded(plane, &image, &options).unwrap();
+    without_ntp(&device);
     device.power_on().unwrap();
     let line = device.wait_console("clock moved by ", SOON).unwrap();
-    assert_eq!(moved_days(&line), 60);
+    assert_eq!(moved_days(&line), ((now() - built) as f64 / DAY as f64).round() as i64);
     let node = joined(&device);
     // Neither a serial number nor a universally administered address: a name out of the machine-id.
     let digits = node.strip_prefix("edge-").unwrap();
@@ -200,8 +204,8 @@ fn a_clock_two_years_ahead_and_a_serial_number_that_says_nothing() {
     let plane = e2e::shared_plane();
     let mut options = device_options("To be filled by O.E.M.");
     options.clock = timestamp(now() + 730 * DAY)[..19].to_owned();
-    let (mut device, _) = scenario::seeded(plane, &e2e::image(own_arch()).unwrap(), &options).unwrap();
-    age(&device, 60);
+    let (mut device, _) = scenario::seeded(plane, &old_image().0, &options).unwrap();
+    without_ntp(&device);
     device.power_on().unwrap();
     let line = device.wait_console("clock moved by -", SOON).unwrap();
     assert_eq!(moved_days(&line), -730);

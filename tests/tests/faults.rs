@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Devices, images and clusters that do not fit: each stops with one line that says who must act. Boots 2 guests and
-//! goes on from a saved boot twice.
+//! Devices, images and clusters that do not fit: each stops with one line that says who must act. Boots 3 guests and
+//! goes on from a saved boot once.
 
 #![allow(clippy::unwrap_used)]
 
 use e2e::{SOON, WAITING_NODE, status_value};
+use firstboot::bundle::BUNDLE_DIR;
 use qemu::control_plane::ControlPlane;
 use qemu::device::{Device, Options};
 use qemu::seed::Seed;
 
+const REFLASH: &str = "rebuild the image, or flash another one";
 const LOOK_HERE: &str = "look at this device; it tries again by itself, or at the next boot";
 
 /// A seeded device that is switched off, or nothing where guests cannot be booted.
@@ -35,11 +37,24 @@ fn expect_stop(device: &Device, code: &str, advice: &str, error: &str) -> String
 #[test]
 fn a_disk_that_is_too_small() {
     let plane = e2e::shared_plane();
-    // As large as the image: nothing to grow into.
+    // As large as the image: no room for data.
     let Some(mut device) = seeded(plane, "small-disk", |options| options.disk_size = 0) else { return };
     device.power_on().unwrap();
     let error = expect_stop(&device, "FB303", LOOK_HERE, "Disk: make room for pods: 256 MiB have to be free ");
     assert!(error.ends_with(" MiB are; use a larger disk"), "{error}");
+}
+
+/// The manifest of the bundle, in the verified root: the kernel refuses the block that it is in.
+#[test]
+fn one_flipped_byte_in_the_bundle() {
+    let plane = e2e::shared_plane();
+    let Some(mut device) = seeded(plane, "flipped", |_| {}) else { return };
+    let manifest = format!("{BUNDLE_DIR}/manifest.json");
+    let at = device.disk().root_offset(&manifest).unwrap();
+    device.disk().flip_at(at + 100).unwrap();
+    device.power_on().unwrap();
+    let error = expect_stop(&device, "FB203", REFLASH, &format!("read {manifest}: "));
+    assert!(error.ends_with("Input/output error (os error 5)"), "{error}");
 }
 
 #[test]

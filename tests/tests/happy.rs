@@ -3,9 +3,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+use firstboot::bundle::BUNDLE_DIR;
 use imagebuild::arch::Arch;
 use qemu::control_plane::{ControlPlane, audit, is_ready};
 use qemu::device::Options;
+use qemu::disk::DiskImage;
 use qemu::pods;
 use qemu::progress::Progress;
 use qemu::scenario;
@@ -29,6 +31,7 @@ fn joins_by_itself(arch: Arch) {
     pods::create(&plane).unwrap();
     let options = Options { serial: Some("0001".into()), guest_ports: vec![pods::PORT], ..Options::new(arch) };
     let (device, token) = scenario::seeded(&plane, &image, &options).unwrap();
+    trap_kubeadm(device.disk());
     let mut joined = scenario::join(&plane, device, token, &mut Progress::default()).unwrap();
 
     assert_eq!(joined.name, "edge-0001");
@@ -40,6 +43,12 @@ fn joins_by_itself(arch: Arch) {
 
     // `prove` compares pod and node names itself.
     joined.prove(&plane).unwrap();
+    let count = |when: &str| {
+        let line = joined.device.wait_console(&format!("test: kubeadm was run {when}: "), e2e::SOON).unwrap();
+        line.rsplit(' ').next().unwrap().trim().to_owned()
+    };
+    assert_eq!(count("before"), "0", "kubeadm was run on the device");
+    assert_eq!(count("after"), "1", "the trap tells nothing");
     assert_eq!(pods::pulled(&plane).unwrap(), [""; 0]);
     only_firstboot_joined(&plane);
 
@@ -53,6 +62,36 @@ fn joins_by_itself(arch: Arch) {
     assert_eq!(phases, all);
     let disk = joined.device.disk();
     assert!(disk.exists("/var/lib/kubelet/pki/kubelet-client-current.pem").unwrap());
+}
+
+/// Stands over kubeadm, which is in the verified root, from the start: it counts how often it is run.
+const TRAP: &str = "#!/bin/sh\necho run >>/run/kubeadm-runs\n";
+const TRAP_UNIT: &str = "\
+[Unit]
+DefaultDependencies=no
+Before=sysinit.target
+[Mount]
+What=/etc/kubeadm-trap
+Where=/usr/lib/firstboot/bundle/bin/kubeadm
+Options=bind
+";
+/// What the trap has counted once the device has joined; then it is tried.
+const COUNT: &str = r#"
+until grep -q '"joined"' /var/lib/firstboot/status.json 2>/dev/null; do sleep 1; done
+touch /run/kubeadm-runs
+echo "test: kubeadm was run before: $(wc -l </run/kubeadm-runs)"
+/usr/bin/kubeadm version
+echo "test: kubeadm was run after: $(wc -l </run/kubeadm-runs)"
+"#;
+
+fn trap_kubeadm(disk: &DiskImage) {
+    let kubeadm = format!("{BUNDLE_DIR}/bin/kubeadm");
+    assert!(TRAP_UNIT.contains(&format!("Where={kubeadm}\n")) && disk.exists(&kubeadm).unwrap());
+    e2e::add_script(disk, COUNT).unwrap();
+    disk.write_file("/etc/kubeadm-trap", TRAP.as_bytes(), 0o755).unwrap();
+    let unit = "usr-lib-firstboot-bundle-bin-kubeadm.mount";
+    disk.write_file(&format!("/etc/systemd/system/{unit}"), TRAP_UNIT.as_bytes(), 0o644).unwrap();
+    disk.link_file(&format!("/etc/systemd/system/sysinit.target.wants/{unit}"), &format!("../{unit}")).unwrap();
 }
 
 /// The requests of identities without a certificate came from firstboot, and were few.

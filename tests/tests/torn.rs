@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What editors leave beside a seed, and what a power cut or a worn card may leave of a sealed device's files; what its lights
-//! show then; a root file system that becomes read-only. Goes on from a saved boot, then boots that guest three times.
+//! show then; a data partition that becomes read-only. Goes on from a saved boot, then boots that guest three times.
 
 #![allow(clippy::unwrap_used)]
 
@@ -106,7 +106,7 @@ const WHOLE_AGAIN: [&str; 10] = [
     "/etc/kubernetes/pki/ca.crt",
 ];
 
-/// Once the node is Ready, the root file system becomes read-only; the node goes on, and so do the guard and the commands.
+/// Once the node is Ready, the data partition becomes read-only; the node goes on, and so do the guard and the commands.
 /// Not by an error of ext4: Linux 6.12 refuses every read after one, so that nothing at all goes on (`EXT4_FLAGS_SHUTDOWN`).
 const READ_ONLY: &str = r#"
 until (exec 3<>/dev/tcp/127.0.0.1/10248 && printf 'GET /healthz HTTP/1.0\r\n\r\n' >&3 && grep -q ok <&3); do sleep 1; done
@@ -114,7 +114,7 @@ until firstboot status | grep -q "^state: joined"; do sleep 1; done
 sleep 5
 echo u >/proc/sysrq-trigger
 while touch /var/lib/firstboot-x 2>/dev/null; do sleep 1; done
-echo "$T: the root is read-only"
+echo "$T: the disk is read-only"
 "#;
 
 /// And what works then.
@@ -138,7 +138,7 @@ fn works(device: &Device, test: &str) {
     assert_eq!(missing, [""; 0], "{}", device.report());
 }
 
-/// A worn card changes one byte of many files; then the root becomes read-only while the node works.
+/// A worn card changes one byte of many files; then the data partition becomes read-only while the node works.
 fn changed_bytes(device: &mut Device) {
     let plane = e2e::shared_plane();
     let disk = device.disk();
@@ -147,7 +147,6 @@ fn changed_bytes(device: &mut Device) {
     for (path, bytes) in WHOLE_AGAIN.iter().zip(&whole) {
         disk.flip(path, (bytes.len() / 2).min(4000)).unwrap();
     }
-    disk.flip("/usr/lib/firstboot/image.json", 30).unwrap();
     // A damaged byte of the certificate that the node shows to the API server.
     let pair = "/var/lib/kubelet/pki/kubelet-client-current.pem";
     let target =
@@ -163,7 +162,7 @@ fn changed_bytes(device: &mut Device) {
         .wait_console(&format!("firstboot: repaired: read {pair}: it was damaged, its copy stands in"), SOON)
         .unwrap();
     ready_again(plane, device, NAME, &boot).unwrap();
-    device.wait_console("worn: the root is read-only", SOON).unwrap();
+    device.wait_console("worn: the disk is read-only", SOON).unwrap();
     let renewed = || {
         let lease = plane.kubectl(&["get", "lease", NAME, "-n", "kube-node-lease", "-o", "jsonpath={.spec.renewTime}"]);
         lease.unwrap()
@@ -193,10 +192,10 @@ fn changed_bytes(device: &mut Device) {
     assert!(text.contains("\nwarning: Damage: ") && status::value(&text, "state") == Some("joined"), "{text}");
 }
 
-/// A root file system that is read-only when the device starts.
+/// A data partition that is read-only when the device starts.
 fn read_only_from_the_start(device: &mut Device) {
     let disk = device.disk();
-    disk.check_root().unwrap();
+    disk.check_data().unwrap();
     remove_script(disk).unwrap();
     add_script(disk, &format!("T=ro\nuntil firstboot status >/dev/null; do sleep 1; done\nsleep 20\n{COMMANDS}"))
         .unwrap();

@@ -116,6 +116,8 @@ pub struct Parts {
     pub firstboot: Option<PathBuf>,
     /// The bundle.
     pub bundle: Option<bundle::Bundle>,
+    /// Build time in seconds since 1970, when it is not to be now or what the environment says.
+    pub build_time: Option<u64>,
 }
 
 /// The raw image of a target, built now when the cache does not have it. It belongs to the cache: copy it, or put
@@ -126,16 +128,28 @@ pub fn ensure_raw(target: &str, kubernetes_version: Option<&str>) -> Result<Path
 
 /// The image of a target, built now when the cache does not have it.
 pub fn ensure(target: &str, kubernetes_version: Option<&str>) -> Result<Image> {
+    ensure_at(target, kubernetes_version, None)
+}
+
+/// [`ensure`] for an image that says it was built at `time`, in seconds since 1970: a device believes no earlier time.
+pub fn ensure_built_at(target: &str, time: u64) -> Result<Image> {
+    ensure_at(target, None, Some(time))
+}
+
+fn ensure_at(target: &str, kubernetes_version: Option<&str>, build_time: Option<u64>) -> Result<Image> {
     let target = Target::load(target)?;
     let firstboot = step("device binary", || device::ensure(target.arch))?;
     let bundle = step("bundle", || bundle::ensure(target.arch, kubernetes_version))?;
-    assemble(&Parts { target, firstboot: Some(firstboot), bundle: Some(bundle) })
+    assemble(&Parts { target, firstboot: Some(firstboot), bundle: Some(bundle), build_time })
 }
 
 /// Assembles an image from given parts. Without a device binary or bundle it boots, and does nothing more.
 pub fn assemble(parts: &Parts) -> Result<Image> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("read the clock")?.as_secs();
-    let fixed = fixed_build_time(std::env::var_os(BUILD_TIME_ENV).as_deref(), now)?;
+    let fixed = match parts.build_time {
+        Some(time) => Some(time),
+        None => fixed_build_time(std::env::var_os(BUILD_TIME_ENV).as_deref(), now)?,
+    };
     let target = &parts.target;
     // Before the packages are chosen: another build may renew the lists meanwhile.
     let lists = Debian::open(target.arch)?.lists()?;

@@ -13,6 +13,7 @@ use crate::control_plane::ControlPlane;
 use crate::disk::DiskImage;
 use crate::pairs;
 use crate::progress::Progress;
+use crate::timeline;
 use anyhow::{Context, Result};
 use firstboot::bundle::{BUNDLE_DIR, Manifest};
 use imagebuild::target::Target;
@@ -61,7 +62,7 @@ pub fn main(args: &Args) -> Result<()> {
             samples.push(sample);
         }
     }
-    let boots = sealed::take(&plane, &image, target.arch).context("measure boots of a sealed device")?;
+    let (boots, stages) = sealed::take(&plane, &image, target.arch).context("measure boots of a sealed device")?;
     boots.iter().for_each(|boot| progress.say(&boot.shown()));
     let rows = report::rows(&samples, sizes(&image)?);
     let installs: Vec<f64> = samples.iter().map(|s| s.install).collect();
@@ -74,6 +75,7 @@ pub fn main(args: &Args) -> Result<()> {
     });
     let text = serde_json::to_string_pretty(&text).context("encode the report")? + "\n";
     crate::write_report(&args.report, &text)?;
+    println!("timeline of a first boot: {}", timeline::write(&args.report, &[("first boot", stages)])?.display());
     println!("verdict: {} pairs measured, report in {}", args.pairs, args.report.display());
     Ok(())
 }

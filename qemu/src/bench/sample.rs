@@ -25,11 +25,11 @@ const SCRIPT: &str = include_str!("guest.pl");
 const UNIT: &str = "\
 [Unit]
 Description=Measure a join
-After=firstboot-guard.service systemd-growfs-root.service dbus.service
+After=firstboot-guard.service dbus.service
 
 [Service]
 Type=exec
-ExecStart=/usr/bin/perl /usr/local/sbin/bench.pl
+ExecStart=/usr/bin/perl /etc/bench.pl
 ImportCredential=bench.*
 StandardOutput=journal+console
 StandardError=journal+console
@@ -102,7 +102,8 @@ pub fn take(plane: &ControlPlane, image: &DiskImage, arch: Arch, program: Progra
 /// Replaces firstboot's unit by the measuring unit.
 fn prepare(disk: &DiskImage, seed: &str) -> Result<()> {
     disk.put_seed(seed)?;
-    disk.write_file("/usr/local/sbin/bench.pl", SCRIPT.as_bytes(), 0o755)?;
+    disk.prepare_data()?;
+    disk.write_file("/etc/bench.pl", SCRIPT.as_bytes(), 0o755)?;
     disk.write_file("/etc/systemd/system/bench.service", UNIT.as_bytes(), 0o644)?;
     disk.link_file("/etc/systemd/system/multi-user.target.wants/bench.service", "../bench.service")?;
     disk.link_file("/etc/systemd/system/firstboot.service", "/dev/null")?;

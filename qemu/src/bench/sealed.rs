@@ -7,11 +7,12 @@ use crate::device::{Device, Options};
 use crate::disk::DiskImage;
 use crate::progress::Progress;
 use crate::scenario;
+use crate::timeline::{self, Stage};
 use crate::wait;
 use anyhow::{Context, Result};
 use imagebuild::arch::Arch;
 use serde::Serialize;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(600);
 const OFF: Duration = Duration::from_secs(120);
@@ -25,7 +26,7 @@ After=firstboot-guard.service
 
 [Service]
 Type=exec
-ExecStart=/bin/sh /usr/local/sbin/sealed.sh
+ExecStart=/bin/sh /etc/sealed.sh
 StandardOutput=journal+console
 ";
 /// Once firstboot has ended: microseconds since power-on, nanoseconds of processor time.
@@ -76,14 +77,19 @@ impl Boot {
     }
 }
 
-/// Lets a device join, and boots it again.
-pub fn take(plane: &ControlPlane, image: &DiskImage, arch: Arch) -> Result<Vec<Boot>> {
+/// Lets a device join, and boots it again. Gives the stages of the first boot, too.
+pub fn take(plane: &ControlPlane, image: &DiskImage, arch: Arch) -> Result<(Vec<Boot>, Vec<Stage>)> {
     let options = Options { serial: Some("sealed".to_owned()), ..Options::new(arch) };
     let (device, token) = scenario::seeded(plane, image, &options)?;
-    let mut device = scenario::join(plane, device, token, &mut Progress::default())?.device;
+    let (console, start) = (device.console().clone(), Instant::now());
+    let joined = timeline::watched(&console, start, || {
+        let joined = scenario::join(plane, device, token, &mut Progress::default())?;
+        Ok((joined.device, start.elapsed().as_secs_f64()))
+    });
+    let ((mut device, ready), lines) = joined?;
     device.power_off(OFF)?;
     let disk = device.disk();
-    disk.write_file("/usr/local/sbin/sealed.sh", SCRIPT.as_bytes(), 0o755)?;
+    disk.write_file("/etc/sealed.sh", SCRIPT.as_bytes(), 0o755)?;
     disk.write_file("/etc/systemd/system/sealed.service", UNIT.as_bytes(), 0o644)?;
     disk.link_file("/etc/systemd/system/multi-user.target.wants/sealed.service", "../sealed.service")?;
     for boots in 1..=BOOTS {
@@ -92,7 +98,8 @@ pub fn take(plane: &ControlPlane, image: &DiskImage, arch: Arch) -> Result<Vec<B
         device.power_off(OFF)?;
     }
     plane.forget_nodes()?;
-    said(&device)?.iter().map(|line| Boot::parse(line)).collect()
+    let boots = said(&device)?.iter().map(|line| Boot::parse(line)).collect::<Result<_>>()?;
+    Ok((boots, timeline::stages(&lines, ready)))
 }
 
 fn wait_for(device: &Device, boots: usize) -> Result<()> {

@@ -297,7 +297,7 @@ mod tests {
         // The state after a power cut during the first mount: the journal is flagged but not set up.
         disk.debugfs(true, "feature needs_recovery").unwrap();
         let to = dir.path().join("copy");
-        assert!(disk.extract(&["/etc"], &to).is_err());
+        assert!(disk.extract(&["/etc"], &[], &to).is_err());
         let checked = disk.check_data().unwrap();
         disk.extract_checked(&checked, &["/etc"], &to).unwrap();
         assert_eq!(std::fs::read_link(to.join("etc/demo/link")).unwrap(), Path::new("unit file"));

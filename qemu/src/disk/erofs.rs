@@ -2,7 +2,7 @@
 //! The root file system of a disk, EROFS: read in place, without root and without a mount. It never changes, so there is
 //! no writing.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use erofs_rs::r#async::EroFS;
 use erofs_rs::backend::AsyncImage;
 use erofs_rs::types::Inode;
@@ -10,6 +10,8 @@ use std::fs::File;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Poll, Waker};
 
 /// A partition of a disk, or a whole file.
@@ -17,18 +19,24 @@ struct Extent {
     disk: File,
     offset: u64,
     length: u64,
+    /// Where on the disk was read last.
+    last: Arc<AtomicU64>,
 }
 
 impl AsyncImage for Extent {
     async fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> erofs_rs::Result<()> {
         let end = offset.checked_add(buf.len() as u64).filter(|end| *end <= self.length);
         end.ok_or_else(|| erofs_rs::Error::OutOfBounds(format!("{} bytes at {offset}", buf.len())))?;
+        self.last.store(self.offset + offset, Ordering::Relaxed);
         Ok(self.disk.read_exact_at(buf, self.offset + offset)?)
     }
 }
 
 /// The root file system.
-pub(super) struct Root(EroFS<Extent>);
+pub(super) struct Root {
+    files: EroFS<Extent>,
+    last: Arc<AtomicU64>,
+}
 
 impl Root {
     /// Opens the one at `offset` of `disk`, in a partition of `length` bytes.
@@ -37,14 +45,16 @@ impl Root {
     /// When there is none.
     pub(super) fn open(disk: &Path, offset: u64, length: u64) -> Result<Root> {
         let file = File::open(disk).with_context(|| format!("open {}", disk.display()))?;
-        let opened = done(EroFS::new(Extent { disk: file, offset, length }));
-        Ok(Root(opened.with_context(|| format!("read the root file system of {}", disk.display()))?))
+        let last = Arc::new(AtomicU64::new(0));
+        let opened = done(EroFS::new(Extent { disk: file, offset, length, last: Arc::clone(&last) }));
+        let files = opened.with_context(|| format!("read the root file system of {}", disk.display()))?;
+        Ok(Root { files, last })
     }
 
     /// What an absolute path is; no link in it is followed.
     pub(super) fn find(&self, path: &str) -> Result<Option<Inode>> {
         let mut node =
-            done(self.0.get_inode(self.0.super_block().root_inode_id())).context("read the root directory")?;
+            done(self.files.get_inode(self.files.super_block().root_inode_id())).context("read the root directory")?;
         let mut at = String::new();
         for name in path.split('/').filter(|name| !name.is_empty()) {
             if !node.is_dir() {
@@ -65,7 +75,7 @@ impl Root {
     pub(super) fn names(&self, directory: &str) -> Result<Vec<(String, Inode)>> {
         let directory = if directory.is_empty() { "/" } else { directory };
         let shown = || format!("list {directory} of the root file system");
-        let mut entries = done(self.0.read_dir(directory)).with_context(shown)?;
+        let mut entries = done(self.files.read_dir(directory)).with_context(shown)?;
         let mut names = Vec::new();
         while let Some(entry) = done(entries.next_entry()) {
             let entry = entry.with_context(shown)?;
@@ -79,7 +89,7 @@ impl Root {
 
     /// The bytes of a file.
     pub(super) fn read(&self, node: Inode) -> Result<Vec<u8>> {
-        let mut file = self.0.open_inode_file(node).context("open a file of the root file system")?;
+        let mut file = self.files.open_inode_file(node).context("open a file of the root file system")?;
         let mut bytes = vec![0; usize::try_from(file.size()).context("measure a file")?];
         let mut at = 0;
         while at < bytes.len() {
@@ -91,9 +101,18 @@ impl Root {
         Ok(bytes)
     }
 
+    /// Offset on the disk of what the beginning of a file is read from: compressed, and maybe with others' data.
+    pub(super) fn place(&self, node: Inode) -> Result<u64> {
+        let file = self.files.open_inode_file(node).context("open a file of the root file system")?;
+        let read = done(file.read_at(&mut [0], 0)).context("read a file of the root file system")?;
+        ensure!(read == 1, "find the first byte of a file: it is empty");
+        // What says where the data is was read before it.
+        Ok(self.last.load(Ordering::Relaxed))
+    }
+
     /// Where a symbolic link leads.
     pub(super) fn target(&self, node: Inode) -> Result<String> {
-        let target = done(self.0.read_link_inode(node)).context("read a link of the root file system")?;
+        let target = done(self.files.read_link_inode(node)).context("read a link of the root file system")?;
         Ok(target.to_string_lossy().into_owned())
     }
 }

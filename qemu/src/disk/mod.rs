@@ -8,6 +8,7 @@
 mod data;
 mod entry;
 mod erofs;
+mod prepare;
 #[cfg(test)]
 mod testing;
 pub mod tree;
@@ -15,6 +16,7 @@ mod view;
 
 pub use data::CheckedData;
 pub use entry::BootEntry;
+pub use prepare::Settled;
 
 use anyhow::{Context, Result, bail};
 use firstboot::boot_partition::BootPartition;
@@ -159,6 +161,17 @@ impl DiskImage {
     pub fn list(&self, dir: &str) -> Result<Vec<String>> {
         let view = View::of(self)?;
         view.names(&view.resolve(dir, true)?)
+    }
+
+    /// Offset on the disk of what the beginning of a file of the verified root is read from: compressed, and maybe with
+    /// others' data.
+    ///
+    /// # Errors
+    /// When there is no such file in the root.
+    pub fn root_offset(&self, path: &str) -> Result<u64> {
+        let view = View::of(self)?;
+        let found = view.find(&view.resolve(path, true)?)?.with_context(|| format!("find {path}"))?;
+        view.place(&found)?.with_context(|| format!("find {path} in the root: it is on the data partition"))
     }
 
     /// A partition as e2fsprogs name a file system inside a file.

@@ -2,9 +2,9 @@
 //! All files of a switched-off disk that can change, for comparing what a run or a reset left behind; and copies of
 //! files. That the root itself does not change is a matter of its partition's digest.
 
-use super::DiskImage;
 use super::data::CheckedData;
 use super::view::{Found, Kind, View};
+use super::{DiskImage, Settled};
 use anyhow::{Context, Result};
 use firstboot::text::hex;
 use sha2::{Digest, Sha256};
@@ -50,7 +50,7 @@ impl DiskImage {
     pub fn tree(&self) -> Result<Tree> {
         let view = View::of(self)?;
         let mut tree = Tree::new();
-        walk(&view, &CHANGING, &mut |path, found| {
+        walk(&view, &CHANGING, &[], &mut |path, found| {
             let content = match &found.kind {
                 Kind::File => hex(&Sha256::digest(view.read(found)?)),
                 Kind::Link(target) => target.clone(),
@@ -63,22 +63,35 @@ impl DiskImage {
     }
 
     /// Copies files, links and directories below `directories` to the same places below `to`, with their modes and
-    /// without their owners. What is only in a file system's journal counts as written. A missing directory is left
-    /// out.
-    pub fn extract(&self, directories: &[&str], to: &Path) -> Result<()> {
-        copy_directories(&View::of(self)?, directories, to)
+    /// without their owners. What is only in a file system's journal counts as written. What is missing is left out, and
+    /// so is all that is at or below a path of `except`.
+    pub fn extract(&self, directories: &[&str], except: &[&str], to: &Path) -> Result<()> {
+        copy_directories(&View::of(self)?, directories, except, to)
+    }
+
+    /// [`DiskImage::extract`] for a disk that was settled.
+    pub fn extract_settled(&self, settled: &Settled, directories: &[&str], to: &Path) -> Result<()> {
+        self.extract_checked(&settled.data, directories, to)
     }
 
     /// [`DiskImage::extract`] for what a boot would mount.
-    pub fn extract_checked(&self, data: &CheckedData, directories: &[&str], to: &Path) -> Result<()> {
-        copy_directories(&View::checked(self, data.0.path())?, directories, to)
+    pub(super) fn extract_checked(&self, data: &CheckedData, directories: &[&str], to: &Path) -> Result<()> {
+        copy_directories(&View::checked(self, data.0.path())?, directories, &[], to)
     }
 }
 
 /// Calls `each` for every path in `directories` and below, those of a directory after it.
-fn walk(view: &View, directories: &[&str], each: &mut dyn FnMut(&str, &Found) -> Result<()>) -> Result<()> {
+fn walk(
+    view: &View,
+    directories: &[&str],
+    except: &[&str],
+    each: &mut dyn FnMut(&str, &Found) -> Result<()>,
+) -> Result<()> {
     let mut left: Vec<String> = directories.iter().rev().map(|directory| (*directory).to_owned()).collect();
     while let Some(path) = left.pop() {
+        if except.contains(&path.as_str()) {
+            continue;
+        }
         let Some(found) = view.find(&path)? else { continue };
         each(&path, &found).with_context(|| format!("read {path} of the guest"))?;
         if found.kind == Kind::Directory {
@@ -90,9 +103,9 @@ fn walk(view: &View, directories: &[&str], each: &mut dyn FnMut(&str, &Found) ->
 }
 
 /// Devices, sockets and pipes are left out.
-fn copy_directories(view: &View, directories: &[&str], to: &Path) -> Result<()> {
+fn copy_directories(view: &View, directories: &[&str], except: &[&str], to: &Path) -> Result<()> {
     let mut modes = Vec::new();
-    walk(view, directories, &mut |path, found| {
+    walk(view, directories, except, &mut |path, found| {
         let target = to.join(path.trim_start_matches('/'));
         let mode = fs::Permissions::from_mode(u32::from(found.mode) & 0o7777);
         match &found.kind {
@@ -130,6 +143,7 @@ mod tests {
         root.file("etc/kept", 0o644, b"same".to_vec()).unwrap();
         root.file("etc/gone", 0o644, Vec::new()).unwrap();
         root.file("usr/other", 0o644, Vec::new()).unwrap();
+        root.file("usr/no/thing", 0o644, Vec::new()).unwrap();
         let Some(disk) = testing::disk(dir.path(), &root) else { return };
         disk.write_file("/etc/changed", b"one", 0o644).unwrap();
         let before = disk.tree().unwrap();
@@ -145,12 +159,12 @@ mod tests {
         assert_eq!(difference(&after, &after), [""; 0]);
 
         let to = dir.path().join("copy");
-        disk.extract(&["/etc", "/nowhere", "/usr"], &to).unwrap();
+        disk.extract(&["/etc", "/nowhere", "/usr"], &["/usr/no"], &to).unwrap();
         let mut names: Vec<_> = std::fs::read_dir(to.join("etc")).unwrap().map(|e| e.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["changed", "kept", "link"]);
         assert_eq!(std::fs::read(to.join("etc/link")).unwrap(), b"same");
         assert_eq!(to.join("etc/kept").metadata().unwrap().permissions().mode() & 0o7777, 0o600);
-        assert!(to.join("usr/other").exists() && !to.join("nowhere").exists());
+        assert!(to.join("usr/other").exists() && !to.join("nowhere").exists() && !to.join("usr/no").exists());
     }
 }

@@ -197,6 +197,14 @@ impl View {
         }
     }
 
+    /// Offset on the disk of what a file of the root is read from; `None` for one of the data partition.
+    pub(super) fn place(&self, found: &Found) -> Result<Option<u64>> {
+        match found.place {
+            Place::Root(node) => self.root.place(node).map(Some),
+            Place::Data(_) => Ok(None),
+        }
+    }
+
     /// Of a directory below /etc: its upper one on the data partition, and whether that of the root shows through.
     fn layers(&self, directory: &str) -> Result<(Option<String>, bool)> {
         let upper = self.on_data(UPPER)?.map(|_| UPPER.to_owned());
@@ -350,6 +358,11 @@ mod tests {
         let Some(disk) = testing::disk(dir.path(), &root()) else { return };
         let text = |path: &str| disk.read_file(path).unwrap().map(|bytes| String::from_utf8(bytes).unwrap());
         assert_eq!(text("/lib/big").unwrap(), "0123456789abcdef".repeat(20_000));
+        // What is at its place is what is read.
+        let copy = disk.copy(&dir.path().join("damaged"), 0).unwrap();
+        copy.damage(copy.root_offset("/lib/big").unwrap(), &[0x5a; 4096]).unwrap();
+        assert!(copy.read_file("/lib/big").ok().flatten() != disk.read_file("/lib/big").unwrap());
+        assert_eq!(copy.read_file("/etc/ssh/config").unwrap().unwrap(), b"config");
         assert_eq!(disk.list("/etc/up").unwrap(), ["big"]);
         assert!(format!("{:#}", disk.read_file("/etc/round").unwrap_err()).ends_with("it leads in a circle"));
         assert_eq!(text("/etc/fstab/x"), None);

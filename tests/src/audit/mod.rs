@@ -10,7 +10,7 @@ mod before;
 pub mod lynis;
 
 use crate::ports::{LINK_LOCAL, open_to_strangers};
-use crate::{APPROVER, FOUND, OFF, SOON, UNUSED_KEY, add_script, cis, configz, device_options, found, own_arch};
+use crate::{APPROVER, OFF, SOON, UNUSED_KEY, add_script, cis, configz, device_options, found, own_arch};
 use anyhow::{Context, Result, bail, ensure};
 use imagebuild::arch::Arch;
 use imagebuild::debian::Debian;
@@ -30,15 +30,19 @@ use std::time::Duration;
 /// Lynis takes ten minutes under emulation, and four times as long when other work runs.
 const LONG: Duration = Duration::from_secs(90 * 60);
 const NAME: &str = "edge-audited";
+/// Its files, on the device.
+const LYNIS: &str = "/etc/lynis.tar";
 /// Says that the script is done.
 const DONE: &str = "firstboot-test: audited";
 
 /// Runs Lynis, and what systemd thinks of its units.
 const TOOLS: &str = r#"
 out=/var/lib/firstboot-test
-tar --extract --file=$out/lynis.tar --directory=/
-cd /usr/share/lynis
-sh /usr/sbin/lynis audit system --quick --no-colors --quiet --report-file $out/lynis.dat --logfile $out/lynis.log >$out/lynis.out 2>&1
+mkdir -p $out/lynis
+tar --extract --file=/etc/lynis.tar --directory=$out/lynis
+cp -r $out/lynis/etc/lynis /etc/
+cd $out/lynis/usr/share/lynis
+sh $out/lynis/usr/sbin/lynis audit system --quick --no-colors --quiet --report-file $out/lynis.dat --logfile $out/lynis.log >$out/lynis.out 2>&1
 systemd-analyze security --no-pager --json=short >$out/units.json 2>/dev/null
 sync
 echo "firstboot-test: audited"
@@ -118,9 +122,9 @@ fn plain(image: &DiskImage, tools: &[u8]) -> Result<Found> {
     let site = Site::start()?;
     let options = Options { link: site.socket(), ..device_options("plain") };
     let mut device = Device::new(image, &options)?;
-    device.disk().write_file(&format!("{FOUND}/lynis.tar"), tools, 0o600)?;
+    add_script(device.disk(), &format!("{}{SSH}{TOOLS}", before::set_ids()))?;
+    device.disk().write_file(LYNIS, tools, 0o600)?;
     before::strip(device.disk())?;
-    add_script(device.disk(), &format!("{SSH}{TOOLS}"))?;
     device.power_on()?;
     let address = address(&site, &device)?;
     let ports = open_to_strangers(&site, &address)?;
@@ -170,8 +174,8 @@ fn joined(image: &DiskImage, tools: &[u8], joins: Sender<()>) -> Result<Joined> 
     let token = plane.create_token("2h")?;
     let more = format!("\n[access]\nssh-keys = [\"{UNUSED_KEY}\"]\nssh-from = [\"{OPERATOR}\"]\n");
     let seed = Seed { more, ..Seed::for_guest(&plane, &token)? }.text();
-    device.disk().write_file(&format!("{FOUND}/lynis.tar"), tools, 0o600)?;
     add_script(device.disk(), &format!("{JOINED}{}{TOOLS}", cis::SCRIPT))?;
+    device.disk().write_file(LYNIS, tools, 0o600)?;
     device.power_on()?;
     device.wait_status("state: waiting for a seed", SOON)?;
     let before_seed = has_no_answer(&site)?;
