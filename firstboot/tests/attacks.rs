@@ -17,7 +17,7 @@ fn root() -> PathBuf {
 
 /// Names of all functions of the workspace.
 fn functions() -> BTreeSet<String> {
-    let packages = ["firstboot", "imagebuild", "qemu", "tests", "fuzz"];
+    let packages = ["firstboot", "imagebuild", "initrd", "qemu", "tests", "fuzz"];
     let mut directories: Vec<PathBuf> =
         packages.iter().flat_map(|name| ["src", "tests"].map(|part| root().join(name).join(part))).collect();
     let mut found = BTreeSet::new();

@@ -91,7 +91,7 @@ fn ladder(content: Option<Content>, writable: bool) -> &'static [Step] {
     }
 }
 
-/// Climbs the ladder. `trouble` is what is known to be wrong before the first step.
+/// Climbs the ladder. `trouble` is what is wrong with the disk whatever comes of the data.
 ///
 /// # Errors
 /// When not even memory does it.
@@ -101,7 +101,7 @@ pub fn decide(
     writable: bool,
     trouble: Option<String>,
 ) -> Result<Outcome> {
-    let mut reasons: Vec<String> = trouble.into_iter().collect();
+    let mut reasons = Vec::new();
     if content == Some(Content::Unknown) {
         reasons.push("the data partition holds no file system".to_owned());
     }
@@ -131,7 +131,16 @@ pub fn decide(
             Step::Memory => actions.attach(How::Memory),
         };
         match result {
-            Ok(attached) => return Ok(finish(*step, content, attached, reasons, repaired)),
+            Ok(attached) => {
+                let state = state(*step, content, attached.filled);
+                // Why it was checked is no news once it is repaired.
+                if matches!(state, State::Kept | State::Created) {
+                    reasons.clear();
+                }
+                let reasons: Vec<String> = trouble.into_iter().chain(reasons).chain(attached.notes).collect();
+                let reason = (!reasons.is_empty()).then(|| reasons.join("; "));
+                return Ok(Outcome { state, reason, repaired });
+            }
             Err(error) if steps.is_empty() => return Err(error),
             Err(error) => {
                 // Only damage is a reason to lose what is there; a driver that is missing is none.
@@ -145,26 +154,17 @@ pub fn decide(
     unreachable!("the last step ends the loop")
 }
 
-fn finish(
-    step: Step,
-    content: Option<Content>,
-    attached: Attached,
-    reasons: Vec<String>,
-    repaired: Vec<String>,
-) -> Outcome {
-    let state = match step {
+/// What became of the data by the step that worked.
+fn state(step: Step, content: Option<Content>, filled: bool) -> State {
+    match step {
         // Its filling was cut off.
-        Step::Use | Step::Check if attached.filled => State::Created,
+        Step::Use | Step::Check if filled => State::Created,
         Step::Use | Step::Check => State::Kept,
         Step::Make if content == Some(Content::Blank) => State::Created,
         Step::Make => State::Recreated,
         Step::ReadOnly => State::ReadOnly,
         Step::Memory => State::Memory,
-    };
-    // Why it was checked is no news once it is repaired.
-    let reasons = if matches!(state, State::Kept | State::Created) { Vec::new() } else { reasons };
-    let reasons: Vec<String> = reasons.into_iter().chain(attached.notes).collect();
-    Outcome { state, reason: (!reasons.is_empty()).then(|| reasons.join("; ")), repaired }
+    }
 }
 
 /// Whether an error speaks of the file system, not of the machine around it.

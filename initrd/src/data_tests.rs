@@ -147,8 +147,10 @@ fn what_is_known_before_and_what_was_repaired_is_said() {
     let outcome = decide(&mut Fake::default(), None, true, Some("the disk has no room for data".into())).unwrap();
     let reason = Some("the disk has no room for data".to_owned());
     assert_eq!(outcome, Outcome { state: State::Memory, reason, repaired: vec![] });
-    let outcome = decide(&mut Fake::default(), Some(Content::Faulty), true, None).unwrap();
-    assert_eq!(outcome.repaired, ["data partition: checked"]);
+    let torn = Some("write the backup copy of the partition table: I/O error".to_owned());
+    let outcome = decide(&mut Fake::default(), Some(Content::Faulty), true, torn.clone()).unwrap();
+    let repaired = vec!["data partition: checked".to_owned()];
+    assert_eq!(outcome, Outcome { state: State::Kept, reason: torn, repaired });
 }
 
 #[test]

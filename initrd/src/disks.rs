@@ -196,7 +196,7 @@ pub fn partition_name(disk: &str, number: u32) -> String {
     format!("{disk}{p}{number}")
 }
 
-/// Whether the kernel lets nobody write to a disk.
+/// Whether the kernel refuses all writes to a disk.
 pub fn is_read_only(sys: &Path, disk: &str) -> bool {
     fs::read_to_string(sys.join("block").join(disk).join("ro")).is_ok_and(|text| text.trim() == "1")
 }

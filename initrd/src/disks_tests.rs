@@ -102,10 +102,10 @@ impl Machine for Fake {
     fn wait(&mut self, most: Duration) {
         assert!(most <= Duration::from_secs(1) && most > Duration::ZERO);
         self.clock += 1;
-        if self.clock == 4 {
-            if let Some((name, place, image)) = self.late.take() {
-                self.disk(&name, &place, image);
-            }
+        if self.clock == 4
+            && let Some((name, place, image)) = self.late.take()
+        {
+            self.disk(&name, &place, image);
         }
     }
 

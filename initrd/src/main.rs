@@ -22,13 +22,14 @@ use std::time::Duration;
 
 /// Modules that no device asks for, in this order: checksums of ext4, and the file systems of a boot.
 const FILE_SYSTEMS: [&str; 5] = ["crc32c_generic", "erofs", "dm_verity", "ext4", "overlay"];
+/// Where the kernel looks for the program that loads modules.
+const MODPROBE: &str = "/sbin/modprobe";
 /// Where the new root is until it is `/`.
 const NEW_ROOT: &str = "/root";
 
 fn main() {
     if !rustix::process::getpid().is_init() {
-        eprintln!("init: start it as the first program of an initrd");
-        std::process::exit(2);
+        return as_modprobe();
     }
     // A defect of this program must not leave the device standing.
     std::panic::set_hook(Box::new(|info| start_over(&info.to_string())));
@@ -37,6 +38,19 @@ fn main() {
         Err(error) => error,
     };
     start_over(&format!("{error:#}"))
+}
+
+/// What the kernel starts when code in it asks for a module: `/sbin/modprobe -q -- NAME`.
+fn as_modprobe() {
+    let mut words = std::env::args();
+    let (Some(MODPROBE), Some(name)) = (words.next().as_deref(), words.next_back()) else {
+        eprintln!("init: start it as the first program of an initrd");
+        std::process::exit(2);
+    };
+    let text = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let Ok(mut loader) = Loader::open(&text) else { std::process::exit(1) };
+    loader.request(&name);
+    std::process::exit(i32::from(!loader.refused.is_empty()))
 }
 
 /// Says what happened and restarts the machine, so that the attempt counts and what was passing is over.
@@ -56,6 +70,10 @@ fn boot() -> Result<CommandLine> {
     let text = fs::read_to_string("/proc/cmdline").context("read /proc/cmdline")?;
     let line = CommandLine::parse(&text)?;
     let loader = Loader::open(&text)?;
+    fs::create_dir_all("/sbin").context("create /sbin")?;
+    if fs::symlink_metadata(MODPROBE).is_err() {
+        std::os::unix::fs::symlink("/init", MODPROBE).context("link /sbin/modprobe")?;
+    }
     // While the hardware answers. A loader of its own: the kernel settles what both want.
     let mut second = loader.clone();
     let file_systems = std::thread::spawn(move || {
@@ -100,10 +118,19 @@ impl Disk {
     /// error: with anything else, the device still boots.
     fn open(machine: &mut Pid1, found: &Found, line: &CommandLine) -> Result<Disk> {
         let path = disks::node(&machine.dev(), &found.disk);
-        let writable = !disks::is_read_only(&machine.sys(), &found.disk);
+        let mut writable = !disks::is_read_only(&machine.sys(), &found.disk);
         let mut trouble = None;
-        let opened = File::options().read(true).write(writable).open(&path);
-        let mut file = opened.with_context(|| format!("open {}", path.display()))?;
+        let open = |write: bool| {
+            let file = File::options().read(true).write(write).open(&path);
+            file.with_context(|| format!("open {}", path.display()))
+        };
+        let mut file = match open(writable) {
+            Err(error) if writable => {
+                (writable, trouble) = (false, Some(format!("{error:#}")));
+                open(false)?
+            }
+            other => other?,
+        };
         let mut prepared = None;
         if writable {
             match prepare(&mut file, line.slot) {

@@ -90,7 +90,7 @@ pub(crate) mod testing {
             if at + buffer.len() as u64 > self.size {
                 return Err(Error::other("beyond the end"));
             }
-            assert!(at % 512 == 0, "whole sectors");
+            assert!(at.is_multiple_of(512), "whole sectors");
             for (part, place) in buffer.chunks_mut(512).zip(at / 512..) {
                 match self.sectors.get(&place) {
                     Some(sector) => part.copy_from_slice(&sector[..part.len()]),
@@ -101,7 +101,7 @@ pub(crate) mod testing {
         }
 
         fn write(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
-            assert!(at % 512 == 0 && bytes.len() % 512 == 0, "whole sectors");
+            assert!(at.is_multiple_of(512) && bytes.len().is_multiple_of(512), "whole sectors");
             if at + bytes.len() as u64 > self.size {
                 return Err(Error::other("beyond the end"));
             }

@@ -189,6 +189,14 @@ impl Loader {
         index.matching(alias).into_iter().for_each(|module| self.load(module));
     }
 
+    /// Loads what the kernel asks modprobe for: a module, or an alias such as `crypto-crc32c`.
+    pub fn request(&mut self, name: &str) {
+        match self.index.order(name).is_empty() {
+            true => self.load_alias(name),
+            false => self.load(name),
+        }
+    }
+
     fn insert(&self, file: &str) -> Result<()> {
         let module = name(file);
         if Path::new("/sys/module").join(&module).join("initstate").exists() {
@@ -264,6 +272,7 @@ mod tests {
         alias usb:v*p*d*dc*dsc*dp*ic08isc06ip50in* usb_storage\n\
         alias usb:v054Cp0[0-2]69d*dc*dsc*dp*ic*isc*ip*in* usb_storage_x\n\
         alias cpu:type:x86,ven*fam*mod*:feature:*0094* crc32c_intel\n\
+        alias crypto-crc32c crc32c_generic\n\
         alias * everything\n";
 
     #[test]
@@ -289,6 +298,7 @@ mod tests {
             ("of:NmmcT<NULL>Cbrcm,bcm2711_emmc2", "sdhci_iproc"),
             ("usb:v0781p5581d0100dc00dsc00dp00ic08isc06ip50in00", "usb_storage"),
             ("usb:v054Cp0169d0100dc00dsc00dp00ic08isc01ip01in00", "usb_storage_x"),
+            ("crypto-crc32c", "crc32c_generic"),
             ("cpu:type:x86,ven0000fam0006mod0055:feature:,0000,0001,0094,0123", "crc32c_intel"),
         ] {
             assert_eq!(index.matching(alias), [module, "everything"], "{alias}");

@@ -38,7 +38,7 @@ pub fn root(device: &Path, point: &Path) -> Result<()> {
     any(device, point, "erofs", MountFlags::RDONLY, "")
 }
 
-/// Mounts the data file system. Its inode tables are not cleared behind the user's back: their checksums say which part
+/// Mounts the data file system. Its inode tables are not cleared in the background: their checksums say which part
 /// is in use, and clearing them would write 16 MB for each GB of the disk.
 ///
 /// # Errors

@@ -173,7 +173,7 @@ fn a_flipped_bit_in_the_protective_mbr_is_repaired() {
         let prepared = prepare(&mut flipped, SLOT).unwrap();
         // The kernel does not look at the other bytes.
         let needed = [450, 454, 455, 456, 457, 510, 511].contains(&at);
-        // A second record is somebody's wish, unless the first one is damaged.
+        // A second record is its maker's wish, unless the first one is damaged.
         let kept = (462..510).contains(&at);
         assert_eq!(prepared.repaired, if needed { vec!["partition table: protective MBR"] } else { vec![] }, "{at}");
         assert_eq!(flipped.content() == disk.content(), !kept, "{at}");

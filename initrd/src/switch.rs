@@ -55,10 +55,10 @@ fn remove(directory: &Path, device: u64) {
 pub fn start(init: &str) -> anyhow::Error {
     let mut command = Command::new(init);
     // A kernel without a console has none to give.
-    if let Ok(console) = File::options().read(true).write(true).open("/dev/console") {
-        if let (Ok(second), Ok(third)) = (console.try_clone(), console.try_clone()) {
-            command.stdin(console).stdout(second).stderr(third);
-        }
+    if let Ok(console) = File::options().read(true).write(true).open("/dev/console")
+        && let (Ok(second), Ok(third)) = (console.try_clone(), console.try_clone())
+    {
+        command.stdin(console).stdout(second).stderr(third);
     }
     anyhow::Error::from(command.exec()).context(format!("start {init}"))
 }

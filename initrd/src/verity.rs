@@ -148,7 +148,7 @@ pub(crate) mod tests {
             command.args(["format", "--salt", "-", "--uuid", "01020304-0506-0708-090a-0b0c0d0e0f10"]);
             command.args(["--data-blocks", &blocks.to_string(), "--hash-offset", &size]).arg(&path).arg(&path);
             let Ok(out) = command.output() else {
-                eprintln!("skipped: veritysetup is not installed");
+                println!("SKIPPED: the format of veritysetup: it is not installed");
                 return;
             };
             let text = String::from_utf8(out.stdout).unwrap();
