@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Writes a containerd root directory in which images are known and their layers unpacked, without the layers: each
-// snapshot's directory is a link to where the layer is on the device. Uses containerd's own packages, so that the data
-// bases are what the containerd of the same version would have written.
+// snapshot's directory is empty, and a file in the form of fstab(5) says which layer is mounted there. Uses containerd's own
+// packages, so that the data bases are what the containerd of the same version would have written.
+//
+// A link to the layer would be enough for overlayfs, but not for a pod with user namespaces: containerd makes a copy of the
+// mount that a snapshot's directory is in, with other owners, and a link leads out of it.
 //
 // Needs neither root nor a running containerd, works for any architecture, and gives the same bytes each time: data bases
 // are copied into new ones, bucket by bucket, with fixed times.
@@ -16,6 +19,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -29,6 +33,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -44,6 +49,8 @@ const (
 	metadataDir  = "io.containerd.metadata.v1.bolt"
 	contentDir   = "io.containerd.content.v1.content"
 	snapshotsDir = "io.containerd.snapshotter.v1.overlayfs"
+	// What containerd.service mounts.
+	mountsFile = "layers.fstab"
 
 	// Labels of CRI's image service, internal/cri/labels.
 	managedLabel, managed = "io.cri-containerd.image", "managed"
@@ -57,6 +64,8 @@ const (
 var epoch = time.Unix(0, 0).UTC()
 
 type request struct {
+	// containerd's root directory on the device.
+	Root string `json:"root"`
 	// Where the layers are on the device: a layer's directory has the hex of its diff id.
 	Layers string  `json:"layers"`
 	Images []image `json:"images"`
@@ -97,6 +106,7 @@ func run() error {
 			return err
 		}
 	}
+	log.L.Logger.SetOutput(io.Discard)
 	if err := fill(&r, out, meta, layers); err != nil {
 		return err
 	}
@@ -128,8 +138,8 @@ func fill(r *request, out, meta, layers string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	links := &linked{store: store, snapshots: filepath.Join(out, snapshotsDir, "snapshots")}
-	mdb := metadata.NewDB(db, blobs, map[string]snapshots.Snapshotter{snapshotter: links})
+	inPlace := &inPlace{store: store, out: out, root: r.Root}
+	mdb := metadata.NewDB(db, blobs, map[string]snapshots.Snapshotter{snapshotter: inPlace})
 	ctx := namespaces.WithNamespace(context.Background(), namespace)
 	if err := mdb.Init(ctx); err != nil {
 		return err
@@ -138,11 +148,11 @@ func fill(r *request, out, meta, layers string) (err error) {
 		return err
 	}
 	for i := range r.Images {
-		if err := add(ctx, mdb, links, r.Layers, &r.Images[i]); err != nil {
+		if err := add(ctx, mdb, inPlace, r.Layers, &r.Images[i]); err != nil {
 			return fmt.Errorf("add image %s: %w", r.Images[i].Name, err)
 		}
 	}
-	return nil
+	return os.WriteFile(filepath.Join(out, mountsFile), inPlace.mounts.Bytes(), 0o600)
 }
 
 func metadataNamespace(ctx context.Context, db *bolt.DB) error {
@@ -152,7 +162,7 @@ func metadataNamespace(ctx context.Context, db *bolt.DB) error {
 }
 
 // Layers, then manifest and config, then the names: as a pull does.
-func add(ctx context.Context, mdb *metadata.DB, links *linked, layers string, i *image) error {
+func add(ctx context.Context, mdb *metadata.DB, inPlace *inPlace, layers string, i *image) error {
 	var manifest v1.Manifest
 	if err := json.Unmarshal(i.Manifest, &manifest); err != nil {
 		return fmt.Errorf("read its manifest: %w", err)
@@ -173,7 +183,7 @@ func add(ctx context.Context, mdb *metadata.DB, links *linked, layers string, i 
 	for n, diff := range config.RootFS.DiffIDs {
 		chain := identity.ChainID(config.RootFS.DiffIDs[:n+1]).String()
 		if _, err := layersOf.Stat(ctx, chain); errdefs.IsNotFound(err) {
-			links.target = filepath.Join(layers, diff.Encoded())
+			inPlace.layer = filepath.Join(layers, diff.Encoded())
 			key := "prepare-" + chain
 			if _, err := layersOf.Prepare(ctx, key, parent, snapshots.WithLabels(root)); err != nil {
 				return err
@@ -232,17 +242,19 @@ func add(ctx context.Context, mdb *metadata.DB, links *linked, layers string, i 
 	return nil
 }
 
-// The overlayfs snapshotter, as far as it is needed, with its own store: it keeps no layer, but a link to it.
-type linked struct {
+// The overlayfs snapshotter, as far as it is needed, with its own store: it keeps no layer, but says where each one is.
+type inPlace struct {
 	// What is not needed, and not there.
 	snapshots.Snapshotter
-	store     *storage.MetaStore
-	snapshots string
-	// What the next snapshot links to.
-	target string
+	store *storage.MetaStore
+	// containerd's root directory, here and on the device.
+	out, root string
+	// Where the layer of the next snapshot is on the device.
+	layer  string
+	mounts bytes.Buffer
 }
 
-func (l *linked) Stat(ctx context.Context, key string) (info snapshots.Info, err error) {
+func (l *inPlace) Stat(ctx context.Context, key string) (info snapshots.Info, err error) {
 	err = l.store.WithTransaction(ctx, false, func(ctx context.Context) error {
 		_, info, _, err = storage.GetInfo(ctx, key)
 		return err
@@ -250,23 +262,27 @@ func (l *linked) Stat(ctx context.Context, key string) (info snapshots.Info, err
 	return info, err
 }
 
-func (l *linked) Prepare(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
+func (l *inPlace) Prepare(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
 	return nil, l.store.WithTransaction(ctx, true, func(ctx context.Context) error {
 		snapshot, err := storage.CreateSnapshot(ctx, snapshots.KindActive, key, parent, opts...)
 		if err != nil {
 			return err
 		}
-		directory := filepath.Join(l.snapshots, snapshot.ID)
-		if err := os.MkdirAll(filepath.Join(directory, "work"), 0o711); err != nil {
-			return err
+		directory := filepath.Join(snapshotsDir, "snapshots", snapshot.ID)
+		for _, name := range []string{"fs", "work"} {
+			if err := os.MkdirAll(filepath.Join(l.out, directory, name), 0o711); err != nil {
+				return err
+			}
 		}
-		return os.Symlink(l.target, filepath.Join(directory, "fs"))
+		at := filepath.Join(l.root, directory, "fs")
+		_, err = fmt.Fprintf(&l.mounts, "%s %s none bind,ro,nodev 0 0\n", l.layer, at)
+		return err
 	})
 }
 
-func (l *linked) Commit(ctx context.Context, name, key string, opts ...snapshots.Opt) error {
+func (l *inPlace) Commit(ctx context.Context, name, key string, opts ...snapshots.Opt) error {
 	return l.store.WithTransaction(ctx, true, func(ctx context.Context) error {
-		// Removing it frees the link.
+		// What removing it frees: a directory.
 		_, err := storage.CommitActive(ctx, key, name, snapshots.Usage{Inodes: 1}, opts...)
 		return err
 	})
@@ -282,9 +298,6 @@ func modes(out string) error {
 		if err != nil {
 			return err
 		}
-		if entry.Type()&os.ModeSymlink != 0 {
-			return nil
-		}
 		mode := os.FileMode(0o755)
 		switch base := filepath.Base(relative); {
 		case relative == metadataDir:
@@ -293,7 +306,7 @@ func modes(out string) error {
 			mode = 0o711
 		case base == "meta.db":
 			mode = 0o644
-		case base == "metadata.db":
+		case base == "metadata.db", relative == mountsFile:
 			mode = 0o600
 		case !entry.IsDir():
 			// A blob.

@@ -4,7 +4,8 @@
 //!
 //! It is the directory [`BUNDLE_DIR`]: `manifest.json`, `bin/` and `cni/` with programs, `layers/<hex of its diff id>/` with
 //! the files of each layer, whiteouts as overlayfs has them, and `containerd/`, a state of containerd that knows the images:
-//! its snapshots are links to the layers. `/usr/bin` has a link to each of [`COMMANDS`] that is there.
+//! containerd.service mounts the layers in its snapshots, as its `layers.fstab` says. `/usr/bin` has a link to each of
+//! [`COMMANDS`] that is there.
 
 pub mod installed;
 

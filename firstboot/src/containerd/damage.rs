@@ -137,14 +137,14 @@ pub(crate) fn of_images(host: &Host, bundle: &Manifest, missing: &[String]) -> R
 
 /// Why no pod starts, where the runtime knows the pause image: its layer is gone with the snapshotter's data base, or is not
 /// in this image's bundle any more. Only the layer that containerd has for the bundle's own pause image counts, by the
-/// digest of its content. It is asked for that only where no snapshot is the link that the bundle brought.
+/// digest of its content. It is asked for that only where no snapshot has the names that the bundle's layer has.
 pub(crate) fn lost_pause(host: &Host, bundle: &Manifest) -> Result<Option<String>> {
     let pause = bundle.images.iter().find(|image| image.name == bundle.sandbox_image);
     let Some((pause, top)) = pause.and_then(|pause| Some((pause, pause.layers.last()?))) else { return Ok(None) };
     let directory = format!("{CONTAINERD_ROOT}/{SNAPSHOTS}");
-    let link = Some(format!("{BUNDLE_DIR}/layers/{top}"));
+    let names = host.list(&format!("{BUNDLE_DIR}/layers/{top}"))?;
     for snapshot in host.list(&directory)? {
-        if host.read_link(&format!("{directory}/{snapshot}/fs"))? == link {
+        if !names.is_empty() && host.list(&format!("{directory}/{snapshot}/fs"))? == names {
             return Ok(None);
         }
     }

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! containerd's state as the bundle brings it, put in place before containerd starts: it knows the bundle's images, and its
-//! snapshots are links to their layers in the image. So nothing is imported, unpacked or pulled, at the first boot as after
-//! damage and after a reset.
+//! containerd's state as the bundle brings it, put in place before containerd starts: it knows the bundle's images, and
+//! containerd.service mounts their layers, which are in the image, where its snapshots are. So nothing is imported, unpacked or
+//! pulled, at the first boot as after damage and after a reset.
+//!
+//! Which layer belongs to which snapshot is in the state itself (`layers.fstab`), not in the image: with another image, a
+//! layer that is not there any more leaves its snapshot empty, and no other one takes its place.
 //!
 //! What is each device's own, containerd makes itself: its UUID, and the directories of what runs.
 

@@ -16,7 +16,6 @@ use crate::run::messages::report_repair;
 use crate::status::STATUS_NAME;
 use crate::test_files::put_for_tests;
 use std::cell::RefCell;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -73,8 +72,8 @@ impl Device {
         for (blob, text) in [("abc", "{1}"), ("def", "{2}"), (NOTHING, "")] {
             put(&template(&format!("{BLOBS}/{blob}")), text);
         }
-        std::fs::create_dir_all(root.join(&template(LAYERS)[1..]).join("1")).unwrap();
-        symlink(format!("{BUNDLE_DIR}/layers/{HEX}"), root.join(&template(LAYERS)[1..]).join("1/fs")).unwrap();
+        // In the place of what containerd.service mounts there.
+        put(&template(&format!("{LAYERS}/1/fs/pause")), "program");
         put("/var/lib/kubelet/pods/1/volumes/data/file", "data");
         put("/var/lib/cni/networks/firstboot/10.244.1.2", "x");
         put(
@@ -295,11 +294,11 @@ fn a_panic_again_and_again_and_an_empty_pause_are_damage_too() {
     device.settle(None).0.unwrap();
     assert_eq!(device.past(), Some((1, Stage::Rebuilt)));
     // A pause image that kubelet pulled, in the place of the bundle's, does none either.
-    let own = format!("{LAYERS}/1/fs");
+    let own = format!("{LAYERS}/1/fs/pause");
     let ask = format!("{SNAPSHOTS} view --target / firstboot-pause {CHAIN}");
     let remove = format!("{SNAPSHOTS} remove firstboot-pause");
     device.remove(&own);
-    put_for_tests(&device.root(), &format!("{LAYERS}/9/fs/pause")[1..], "program");
+    put_for_tests(&device.root(), &format!("{LAYERS}/9/fs/pulled")[1..], "program");
     device.own.replace(Some(9));
     let (done, seen) = device.settle(Some(0));
     done.unwrap();

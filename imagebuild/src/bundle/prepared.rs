@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use firstboot::bundle::BUNDLE_DIR;
+use firstboot::paths::CONTAINERD_ROOT;
 use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -43,7 +44,7 @@ pub fn write(program: &Path, images: &[(String, Archived)], to: &Path) -> Result
             })
         })
         .collect();
-    let request = json!({ "layers": format!("{BUNDLE_DIR}/layers"), "images": images });
+    let request = json!({ "root": CONTAINERD_ROOT, "layers": format!("{BUNDLE_DIR}/layers"), "images": images });
     let mut command = Command::new(program);
     command.arg(to).stdin(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("start {}", program.display()))?;

@@ -101,6 +101,7 @@ fn the_tar_has_what_the_manifest_says() {
     assert_eq!((*mode, members[&format!("{root}/containerd/link")].2.as_str()), (0o700, "../x"));
     let request: serde_json::Value =
         serde_json::from_slice(&members[&format!("{root}/containerd/a/request")].3).unwrap();
+    assert_eq!(request["root"], "/var/lib/containerd");
     assert_eq!(request["layers"], "/usr/lib/firstboot/bundle/layers");
     assert_eq!(request["images"][0]["name"], "example.org/pause:3.10.2");
     let decoded = |key: &str| {

@@ -110,9 +110,8 @@ fn bundle(root: &Path) -> Result<()> {
         for blob in &content {
             bundled(&format!("{blobs}/{}", digest(blob)), 0o444, blob)?;
         }
-        let snapshot = root.join(&BUNDLE_DIR[1..]).join(snapshots).join((n + 1).to_string());
-        fs::create_dir_all(snapshot.join("work"))?;
-        symlink(format!("{BUNDLE_DIR}/layers/{layer}"), snapshot.join("fs"))?;
+        // In the place of what containerd.service mounts there.
+        bundled(&format!("{snapshots}/{}/fs/program", n + 1), 0o755, name)?;
         let content: Vec<String> = content.iter().map(|blob| digest(blob)).collect();
         manifest.images.push(Image {
             name: name.into(),

@@ -38,7 +38,8 @@ const SAID: [&str; 4] = [
 ];
 
 /// Verbs that a message about a refused effect begins with.
-const VERBS: [&str; 12] = [
+const VERBS: [&str; 13] = [
+    "copy ",
     "create ",
     "create directory ",
     "create link ",
