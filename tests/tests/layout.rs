@@ -48,8 +48,7 @@ fn lays_out_its_disk(arch: Arch) {
     let options = Options { disk_size: DISK, arch, ..device_options("layout") };
     let mut device = Device::new(&image, &options).unwrap();
     // Nothing is prepared: the first boot makes all of it.
-    device.power_on().unwrap();
-    waits(&device);
+    until_it_waits(&mut device);
     assert_eq!(said(&device), ["root is /dev/vda3", MAKING, "filling /var", "data is created"]);
     device.power_off(OFF).unwrap();
     let first = partitions(device.disk());
@@ -100,15 +99,15 @@ fn damaged(image: &DiskImage, device: &mut Device, first: &[(u32, GptEntry)], ke
     for group in 1..data.length.div_ceil(GROUP) {
         device.disk().damage(data.offset + group * GROUP, &[0; 4096]).unwrap();
     }
-    device.power_on().unwrap();
-    let status = waits(device);
+    until_it_waits(device);
+    device.power_off(OFF).unwrap();
     let why = "the data partition holds no file system";
     let last = ["root is /dev/vda3", MAKING, "filling /var", &format!("data is recreated: {why}")].map(str::to_owned);
     assert!(said(device).ends_with(&last), "{:#?}", said(device));
-    let lost = &format!("warning: Data: the data partition could not be used, and an empty one took its place: {why}");
-    assert!(status.contains(lost.as_str()), "{status}");
+    let status = device.disk().status().unwrap();
+    let lost = format!("warning: Data: the data partition could not be used, and an empty one took its place: {why}");
+    assert!(status.contains(&lost), "{status}");
     assert_eq!(status_value(&status, "state"), "waiting for a seed");
-    device.power_off(OFF).unwrap();
     assert_eq!(partitions(device.disk()), first);
     device.disk().check_data().unwrap();
     assert!(root_is_as_flashed(image, device.disk()).unwrap());
@@ -118,7 +117,8 @@ fn damaged(image: &DiskImage, device: &mut Device, first: &[(u32, GptEntry)], ke
     let top = device.disk().partition(ROOT).unwrap().offset + verity::top(line.root.blocks);
     device.disk().flip_at(top + 7).unwrap();
     device.power_on().unwrap();
-    let refused = format!("vda3 is damaged, or of another image: its root hash is not {}...", &line.root.hex()[..16]);
+    let refused =
+        format!("/dev/vda3 is damaged, or of another image: its root hash is not {}...", &line.root.hex()[..16]);
     let restarts = "write the image again if this goes on; starting over in 30 s".to_owned();
     // It says so again, after a restart.
     qemu::wait::until("the initrd to start over", SOON, || {
@@ -128,27 +128,36 @@ fn damaged(image: &DiskImage, device: &mut Device, first: &[(u32, GptEntry)], ke
     .map_err(|e| e.context(device.report()))
     .unwrap();
     let said = said(device);
-    assert!(said.ends_with(&[refused.clone(), restarts, refused]), "{said:#?}");
+    assert!(said.windows(2).any(|two| *two == [refused.clone(), restarts.clone()]), "{said:#?}");
     device.power_cut().unwrap();
 }
 
 /// Switches a device on that has [`SCRIPT`], and off again once it waits for a seed. What the initrd reported.
 fn next(device: &mut Device) -> Boot {
-    let before = device.console().count("test: boot.json kept").unwrap();
-    device.power_on().unwrap();
-    qemu::wait::until("boot.json to be kept", SOON, || {
-        device.check()?;
-        Ok((device.console().count("test: boot.json kept")? > before).then_some(()))
-    })
-    .map_err(|e| e.context(device.report()))
-    .unwrap();
-    waits(device);
+    let kept = once_more(device, "test: boot.json kept");
+    until_it_waits(device);
+    kept(device);
     device.power_off(OFF).unwrap();
     serde_json::from_str(&found(device, "boot.json").unwrap()).unwrap()
 }
 
-fn waits(device: &Device) -> String {
-    device.wait_status("state: waiting for a seed", SOON).unwrap()
+/// Switches a device on and waits until it has said that it waits for a seed.
+fn until_it_waits(device: &mut Device) {
+    let waits = once_more(device, "firstboot: waiting for a seed (seed, FB101)");
+    device.power_on().unwrap();
+    waits(device);
+}
+
+/// Waits until the console shows `text` once more than now.
+fn once_more(device: &Device, text: &str) -> impl FnOnce(&Device) + use<> {
+    let (text, before) = (text.to_owned(), device.console().count(text).unwrap());
+    move |device| {
+        let shown = qemu::wait::until(&format!("`{text}` on the console, again"), SOON, || {
+            device.check()?;
+            Ok((device.console().count(&text)? > before).then_some(()))
+        });
+        shown.map_err(|e| e.context(device.report())).unwrap();
+    }
 }
 
 /// What the initrd has said, in all boots.
