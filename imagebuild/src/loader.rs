@@ -107,16 +107,17 @@ mod tests {
     use super::*;
     use object::pe;
 
-    /// A PE file that has headers only.
+    /// A PE file that has headers only, of an empty section too.
     fn program(machine: u16, subsystem: u16) -> Vec<u8> {
         let directories = pe::IMAGE_NUMBEROF_DIRECTORY_ENTRIES;
         let optional = size_of::<pe::ImageOptionalHeader64>() + directories * size_of::<pe::ImageDataDirectory>();
-        let mut file = vec![0; 0x40 + 4 + 20 + optional];
+        let mut file = vec![0; 0x40 + 4 + 20 + optional + size_of::<pe::ImageSectionHeader>()];
         let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
         put(0, b"MZ");
         put(0x3c, &[0x40]);
         put(0x40, b"PE\0\0");
         put(0x44, &machine.to_le_bytes());
+        put(0x46, &[1]);
         put(0x54, &(optional as u16).to_le_bytes());
         put(0x58, &pe::IMAGE_NT_OPTIONAL_HDR64_MAGIC.to_le_bytes());
         put(0x58 + 68, &subsystem.to_le_bytes());

@@ -177,7 +177,8 @@ fn debian_program(package: &str, program: &str) -> Result<PathBuf> {
 fn missing_packages(goal: Goal) -> Result<Vec<&'static str>> {
     let mut packages = missing(goal, std::env::consts::ARCH, &here)?;
     let probe = toolchain::probe()?;
-    if Arch::ALL.iter().any(|arch| toolchain::choose(&probe, arch.musl()).is_none()) {
+    let mut targets = Arch::ALL.iter().flat_map(|arch| [arch.musl(), arch.uefi()]);
+    if targets.any(|target| toolchain::choose(&probe, target).is_none()) {
         packages.extend(RUST_PACKAGES);
     }
     if !toolchain::zig_is_here()? && !python_makes_environments() {
@@ -226,9 +227,8 @@ fn apt(packages: &[&str]) -> Result<()> {
     }
     run_apt(may, &install_words(packages)).with_context(|| {
         let rust = packages.iter().any(|p| RUST_PACKAGES.contains(p));
-        let hint =
-            if rust { "; where rustc-web does not exist, use rustup target add for both musl targets" } else { "" };
-        format!("install {}{hint}", packages.join(" "))
+        let hint = "; where rustc-web does not exist, use rustup component add rust-src";
+        format!("install {}{}", packages.join(" "), if rust { hint } else { "" })
     })?;
     eprintln!("setup: installed in {:.0} s", start.elapsed().as_secs_f64());
     Ok(())

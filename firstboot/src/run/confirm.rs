@@ -14,8 +14,11 @@ use crate::node::client::node_client;
 use crate::status::{STATUS_FOR_ALL, State, Status};
 use std::time::Duration;
 
-/// How long a boot of a slot on trial may take until it is good, from power-on. A first join takes two to three minutes.
+/// How long a boot of a slot on trial may take until it is good, from power-on, where the kernel's command line does not
+/// say otherwise. A first join takes two to three minutes.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
+/// The word of the kernel's command line that says how many seconds it may take.
+const LIMIT_WORD: &str = "firstboot.trial=";
 /// Time between two looks.
 const LOOK: Duration = Duration::from_secs(2);
 /// How long one question to the cluster may take.
@@ -51,8 +54,9 @@ pub fn confirm_with(host: &Host, surroundings: &Surroundings<'_>) -> Result<(), 
     if slots.trial(running).is_none() {
         return Ok(());
     }
+    let limit = limit(host).owned_by(Owner::Host)?;
     let mut why = "it neither joined nor waits for a seed".to_owned();
-    while host.sys().uptime() < LIMIT {
+    while host.sys().uptime() < limit {
         match good(host, surroundings) {
             Ok(true) => {
                 slots.confirm(host, running).owned_by(Owner::Host)?;
@@ -66,11 +70,18 @@ pub fn confirm_with(host: &Host, surroundings: &Surroundings<'_>) -> Result<(), 
     }
     let fault = Fault::new(
         Code::SlotFailed,
-        format!("confirm slot {running}: not Ready within {} min of power-on: {why}; restarting", LIMIT.as_secs() / 60),
+        format!("confirm slot {running}: not Ready within {} s of power-on: {why}; restarting", limit.as_secs()),
     );
     host.sys().say(&format!("firstboot: {} ({})", fault, fault.tag()));
     host.run(&["systemctl", "--no-block", "reboot"]).owned_by(Owner::Host)?;
     Err(fault)
+}
+
+/// Until when this boot has to be good.
+fn limit(host: &Host) -> anyhow::Result<Duration> {
+    let line = host.read_text("/proc/cmdline")?.unwrap_or_default();
+    let seconds = line.split_whitespace().find_map(|word| word.strip_prefix(LIMIT_WORD)?.parse().ok());
+    Ok(seconds.map_or(LIMIT, Duration::from_secs))
 }
 
 /// Whether this boot did what the device is for.

@@ -93,10 +93,19 @@ fn a_trial_that_is_not_good_in_time_restarts_the_device() {
     assert_eq!(fault.code, Code::SlotFailed);
     assert_eq!(
         fault.to_string(),
-        "confirm slot b: not Ready within 15 min of power-on: node edge-1 is not Ready; restarting"
+        "confirm slot b: not Ready within 900 s of power-on: node edge-1 is not Ready; restarting"
     );
     assert_eq!(device.names(), ON_TRIAL);
     assert_eq!(device.seen.commands.take(), ["systemctl --no-block reboot"]);
+}
+
+#[test]
+fn the_kernels_command_line_sets_the_limit() {
+    let device = Device::new("b", &ON_TRIAL);
+    device.host.write("/proc/cmdline", b"quiet firstboot.trial=60 panic=30\n", 0o444).unwrap();
+    let fault = device.confirm(&|_| panic!("it is no node")).unwrap_err();
+    let why = "it neither joined nor waits for a seed";
+    assert_eq!(fault.to_string(), format!("confirm slot b: not Ready within 60 s of power-on: {why}; restarting"));
 }
 
 #[test]

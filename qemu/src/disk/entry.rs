@@ -23,7 +23,7 @@ pub struct BootEntry {
     pub command_line: String,
 }
 
-type Fat = fatfs::FileSystem<BufStream<StreamSlice<File>>>;
+pub(super) type Fat = fatfs::FileSystem<BufStream<StreamSlice<File>>>;
 
 impl DiskImage {
     /// What the boot loader's entry of the first slot starts.
@@ -61,17 +61,18 @@ impl DiskImage {
         fat.unmount().context("close the EFI system partition")
     }
 
-    fn system_partition(&self, write: bool) -> Result<Fat> {
+    pub(super) fn system_partition(&self, write: bool) -> Result<Fat> {
         let extent = self.partition(ESP)?;
         let file = File::options().read(true).write(write).open(self.path());
         let file = file.with_context(|| format!("open {}", self.path().display()))?;
         let end = extent.offset + extent.length;
         let slice = StreamSlice::new(file, extent.offset, end).context("find the EFI system partition")?;
-        fatfs::FileSystem::new(BufStream::new(slice), fatfs::FsOptions::new()).context("read the EFI system partition")
+        let options = fatfs::FsOptions::new().time_provider(&firstboot::boot_partition::FIXED_DATE);
+        fatfs::FileSystem::new(BufStream::new(slice), options).context("read the EFI system partition")
     }
 }
 
-fn read(fat: &Fat, path: &str) -> Result<Vec<u8>> {
+pub(super) fn read(fat: &Fat, path: &str) -> Result<Vec<u8>> {
     let mut file = fat.root_dir().open_file(path).with_context(|| format!("open {path}"))?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).with_context(|| format!("read {path}"))?;
@@ -91,7 +92,7 @@ fn image_of(entry: &[u8]) -> Result<(String, String)> {
     Ok((path.trim_start_matches('\\').replace('\\', "/"), digest.to_owned()))
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     firstboot::text::hex(&Sha256::digest(bytes))
 }
 

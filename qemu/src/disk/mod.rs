@@ -9,6 +9,7 @@ mod data;
 mod entry;
 mod erofs;
 mod prepare;
+pub mod slot;
 #[cfg(test)]
 mod testing;
 pub mod tree;
