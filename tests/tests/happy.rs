@@ -64,8 +64,9 @@ fn joins_by_itself(arch: Arch) {
     assert!(disk.exists("/var/lib/kubelet/pki/kubelet-client-current.pem").unwrap());
 }
 
-/// Stands over kubeadm, which is in the verified root, from the start: it counts how often it is run.
-const TRAP: &str = "#!/bin/sh\necho run >>/run/kubeadm-runs\n";
+/// Stands over kubeadm, which is in the verified root, from the start: it counts how often it is run. firstboot finds a
+/// file of the right length and mode.
+const TRAP: &str = "#!/bin/sh\necho run >>/run/kubeadm-runs\nexit\n";
 const TRAP_UNIT: &str = "\
 [Unit]
 DefaultDependencies=no
@@ -86,9 +87,11 @@ echo "test: kubeadm was run after: $(wc -l </run/kubeadm-runs)"
 
 fn trap_kubeadm(disk: &DiskImage) {
     let kubeadm = format!("{BUNDLE_DIR}/bin/kubeadm");
-    assert!(TRAP_UNIT.contains(&format!("Where={kubeadm}\n")) && disk.exists(&kubeadm).unwrap());
+    assert!(TRAP_UNIT.contains(&format!("Where={kubeadm}\n")));
     e2e::add_script(disk, COUNT).unwrap();
-    disk.write_file("/etc/kubeadm-trap", TRAP.as_bytes(), 0o755).unwrap();
+    let mut trap = TRAP.as_bytes().to_vec();
+    trap.resize(disk.read_file(&kubeadm).unwrap().unwrap().len(), 0);
+    disk.write_file("/etc/kubeadm-trap", &trap, 0o755).unwrap();
     let unit = "usr-lib-firstboot-bundle-bin-kubeadm.mount";
     disk.write_file(&format!("/etc/systemd/system/{unit}"), TRAP_UNIT.as_bytes(), 0o644).unwrap();
     disk.link_file(&format!("/etc/systemd/system/sysinit.target.wants/{unit}"), &format!("../{unit}")).unwrap();
