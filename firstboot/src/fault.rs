@@ -149,7 +149,7 @@ codes! {
         NoImageInfo = "FB201",
         /// A part of the bundle is missing or cannot be read.
         BundleIncomplete = "FB202",
-        /// A part of the bundle is not what was built: its digest or its size differs.
+        /// A part of the bundle is not what was built: its size differs, or the kernel refuses a changed block of it.
         BundleDamaged = "FB203",
         /// The bundle has a container image under another name than the runtime needs.
         BundleImageName = "FB204",
@@ -387,17 +387,22 @@ fn of_cause(cause: anyhow::Error, code: Code) -> Fault {
     Fault { code, cause, retry_after }
 }
 
+/// The number of the system's error that is behind an error, if there is one.
+pub(crate) fn error_number(error: &anyhow::Error) -> Option<Errno> {
+    let number = |cause: &(dyn std::error::Error + 'static)| {
+        let errno = || cause.downcast_ref::<Errno>().copied();
+        cause.downcast_ref().and_then(Errno::from_io_error).or_else(errno)
+    };
+    error.chain().find_map(number)
+}
+
 /// Names the system's errors about which a person does something in particular.
 #[inline(never)]
 fn by_system(fault: Fault) -> Fault {
     if fault.code != Code::Host {
         return fault;
     }
-    let number = |cause: &(dyn std::error::Error + 'static)| {
-        let errno = || cause.downcast_ref::<Errno>().copied();
-        cause.downcast_ref().and_then(Errno::from_io_error).or_else(errno)
-    };
-    let code = match fault.cause.chain().find_map(number) {
+    let code = match error_number(&fault.cause) {
         Some(Errno::NOSPC) => Code::DiskFull,
         Some(Errno::ROFS) => Code::DiskReadOnly,
         Some(Errno::IO) => Code::MediumWorn,

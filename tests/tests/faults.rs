@@ -40,8 +40,11 @@ fn a_disk_that_is_too_small() {
     // As large as the image: no room for data.
     let Some(mut device) = seeded(plane, "small-disk", |options| options.disk_size = 0) else { return };
     device.power_on().unwrap();
-    let error = expect_stop(&device, "FB303", LOOK_HERE, "Disk: make room for pods: 256 MiB have to be free ");
-    assert!(error.ends_with(" MiB are; use a larger disk"), "{error}");
+    let error = expect_stop(&device, "FB303", LOOK_HERE, "Disk: keep data: /var is in memory and lost at power-off ");
+    assert!(
+        error.ends_with("(the disk has no data partition, and no room for one); use a larger or another disk"),
+        "{error}"
+    );
 }
 
 /// The manifest of the bundle, in the verified root: the kernel refuses the block that it is in.
@@ -54,7 +57,7 @@ fn one_flipped_byte_in_the_bundle() {
     device.disk().flip_at(at + 100).unwrap();
     device.power_on().unwrap();
     let error = expect_stop(&device, "FB203", REFLASH, &format!("read {manifest}: "));
-    assert!(error.ends_with("Input/output error (os error 5)"), "{error}");
+    assert!(error.ends_with("I/O error (os error 5)"), "{error}");
 }
 
 #[test]

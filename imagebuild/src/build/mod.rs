@@ -131,7 +131,7 @@ pub fn ensure(target: &str, kubernetes_version: Option<&str>) -> Result<Image> {
     ensure_at(target, kubernetes_version, None)
 }
 
-/// [`ensure`] for an image that says it was built at `time`, in seconds since 1970: a device believes no earlier time.
+/// [`ensure()`] for an image that says it was built at `time`, in seconds since 1970: a device believes no earlier time.
 pub fn ensure_built_at(target: &str, time: u64) -> Result<Image> {
     ensure_at(target, None, Some(time))
 }

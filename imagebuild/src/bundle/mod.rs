@@ -96,7 +96,7 @@ pub fn ensure(arch: Arch, kubernetes_version: Option<&str>) -> Result<Bundle> {
     ensure_of(&Lock::find()?, arch, kubernetes_version)
 }
 
-/// [`ensure`] for any lock.
+/// [`ensure()`] for any lock.
 pub fn ensure_of(lock: &Lock, arch: Arch, kubernetes_version: Option<&str>) -> Result<Bundle> {
     let minor = lock.minor(kubernetes_version)?;
     let dir = cache::dir()?.join("bundles").join(key(lock, &minor, arch)?);
