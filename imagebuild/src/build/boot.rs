@@ -212,7 +212,7 @@ mod tests {
                  options \\EFI\\firstboot\\b.efi {sha256}\n"
             )
         );
-        assert_eq!(slot.free(), 6);
+        assert_eq!(slot.free(), 3);
         assert_eq!(slot.summary().path, "EFI/firstboot/b.efi");
     }
 }

@@ -124,7 +124,7 @@ const MASKED: [&str; 40] = [
     "systemd-initctl.socket", "systemd-udev-load-credentials.service",
     "systemd-pcrextend.socket", "systemd-pcrlock.socket", "systemd-pcrmachine.service", "systemd-pcrphase.service",
     "systemd-pcrphase-sysinit.service", "systemd-tpm2-setup-early.service", "systemd-tpm2-setup.service",
-    "ldconfig.service", "systemd-update-done.service", "systemd-sysusers.service", "systemd-remount-fs.service",
+    "ldconfig.service", "systemd-update-done.service", "systemd-sysusers.service",
     "systemd-repart.service", "dpkg-db-backup.timer", "e2scrub_reap.service",
 ];
 
