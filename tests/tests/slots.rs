@@ -99,7 +99,11 @@ fn a_node_that_is_not_ready_is_left(arch: Arch) {
     let mut joined = scenario::join(&plane, device, token, &mut Progress::default()).unwrap();
     let first = e2e::boot_id(&joined.node);
     joined.device.power_off(OFF).unwrap();
-    joined.device.disk().fill_slot_b(Fault::None, "systemd.mask=kubelet.service firstboot.trial=150").unwrap();
+    // Both slots have the same /etc, so the new version is known by its command line.
+    let no_kubelet = "[Unit]\nConditionKernelCommandLine=!test.no-kubelet\n";
+    let drop_in = "/etc/systemd/system/kubelet.service.d/90-test.conf";
+    joined.device.disk().write_file(drop_in, no_kubelet.as_bytes(), 0o644).unwrap();
+    joined.device.disk().fill_slot_b(Fault::None, "test.no-kubelet firstboot.trial=150").unwrap();
     joined.device.power_on().unwrap();
     let line = "firstboot: confirm slot b: not Ready within 150 s of power-on";
     let ended = wait::every(Duration::from_secs(5), "three attempts with slot b", RETURN, || {
