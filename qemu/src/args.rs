@@ -85,6 +85,8 @@ pub struct Files {
     pub vars: PathBuf,
     /// Raw disk image, private to this machine.
     pub disk: PathBuf,
+    /// Whether the disk refuses writes, as a card with its switch set does.
+    pub write_protected: bool,
     /// Where the serial console is appended.
     pub console: PathBuf,
     /// Raw image of a USB stick that is plugged in.
@@ -109,6 +111,7 @@ impl Files {
             code: code.to_owned(),
             vars: at("vars.fd"),
             disk: at("disk.img"),
+            write_protected: false,
             console: at("console.log"),
             stick: None,
             second_disk: None,
@@ -193,7 +196,10 @@ pub fn argv(machine: &Machine, files: &Files) -> Vec<String> {
 fn disk(files: &Files) -> (&'static str, String) {
     let (path, zeros) = (escaped(&files.disk), "discard=unmap,detect-zeroes=unmap");
     match &files.recording {
-        None => ("drive", format!("if=none,id=disk,format=raw,cache=unsafe,{zeros},file={path}")),
+        None => {
+            let protected = if files.write_protected { ",readonly=on" } else { "" };
+            ("drive", format!("if=none,id={DISK},format=raw,cache=unsafe,{zeros}{protected},file={path}"))
+        }
         Some(log) => {
             let raw = |node: &str, path: &str| {
                 format!(
@@ -281,6 +287,7 @@ mod tests {
             code: at("code"),
             vars: at("vars"),
             disk: at("disk"),
+            write_protected: false,
             console: at("console"),
             stick: None,
             second_disk: None,
@@ -355,6 +362,12 @@ mod tests {
             -device virtio-blk-pci,drive=disk,bootindex=0";
         assert!(all.contains(disk), "{all}");
         assert!(!all.contains("id=disk"), "{all}");
+    }
+
+    #[test]
+    fn a_device_with_a_disk_that_refuses_writes() {
+        let all = argv(&machine(Arch::Amd64), &Files { write_protected: true, ..files() }).join(" ");
+        assert!(all.contains("detect-zeroes=unmap,readonly=on,file=/run/disk -device virtio-blk-pci"), "{all}");
     }
 
     #[test]

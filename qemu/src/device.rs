@@ -312,6 +312,11 @@ impl Device {
         Qmp::connect(&self.files.control)?.execute("device_del", json!({ "id": name })).map(drop)
     }
 
+    /// Whether its disk refuses writes when it is switched on the next time. Not one whose writes are recorded.
+    pub fn set_write_protected(&mut self, protected: bool) {
+        self.files.write_protected = protected;
+    }
+
     /// What its clock chip shows when it is switched on the next time: `utc`, or a date such as `1970-01-01T00:00:00`.
     pub fn set_clock(&mut self, clock: &str) {
         clock.clone_into(&mut self.machine.clock);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What editors leave beside a seed, and what a power cut or a worn card may leave of a sealed device's files; what its lights
-//! show then; a data partition that becomes read-only. Goes on from a saved boot, then boots that guest three times.
+//! show then; a data partition that becomes read-only, and a disk that is. Goes on from a saved boot, then boots that guest three times.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,6 +10,7 @@ use firstboot::paths::KUBELET_CONF;
 use imagebuild::arch::Arch;
 use qemu::control_plane::is_ready;
 use qemu::device::Device;
+use qemu::disk::tree::difference;
 use qemu::seed::{Seed, secret_of};
 use qemu::{search, status};
 use std::time::Duration;
@@ -192,16 +193,19 @@ fn changed_bytes(device: &mut Device) {
     assert!(text.contains("\nwarning: Damage: ") && status::value(&text, "state") == Some("joined"), "{text}");
 }
 
-/// A data partition that is read-only when the device starts.
+/// A disk that is write-protected when the device starts.
 fn read_only_from_the_start(device: &mut Device) {
     let disk = device.disk();
     disk.check_data().unwrap();
     remove_script(disk).unwrap();
     add_script(disk, &format!("T=ro\nuntil firstboot status >/dev/null; do sleep 1; done\nsleep 20\n{COMMANDS}"))
         .unwrap();
-    disk.set_read_only(true).unwrap();
+    let before = disk.tree().unwrap();
+    device.set_write_protected(true);
     device.power_on().unwrap();
+    device.wait_console("initrd: data is read-only: the disk is write-protected", SOON).unwrap();
     works(device, "ro");
     device.power_off(OFF).unwrap();
-    device.disk().set_read_only(false).unwrap();
+    device.set_write_protected(false);
+    assert_eq!(difference(&before, &device.disk().tree().unwrap()), [""; 0]);
 }

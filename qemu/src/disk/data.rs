@@ -129,15 +129,6 @@ impl DiskImage {
         Ok(())
     }
 
-    /// Makes the kernel mount the data partition read-only, or read-write again, whatever the guest asks for.
-    ///
-    /// # Errors
-    /// When the superblock cannot be written.
-    pub fn set_read_only(&self, read_only: bool) -> Result<()> {
-        self.debugfs(true, if read_only { "feature read-only" } else { "feature ^read-only" })?;
-        Ok(())
-    }
-
     /// Flips one bit of a file's byte `at`, below 4096, on the raw disk: nothing of the file system changes.
     ///
     /// # Errors
