@@ -104,6 +104,12 @@ pub fn ensure_of(lock: &Lock, arch: Arch, kubernetes_version: Option<&str>) -> R
     Bundle::read(&dir)
 }
 
+/// Makes a bundle of any lock in an empty directory, without keeping it in the cache: for tests.
+pub fn build(lock: &Lock, arch: Arch, dir: &Path) -> Result<Bundle> {
+    write(lock, &lock.minor(None)?, arch, dir)?;
+    Bundle::read(dir)
+}
+
 /// Components that are installed on the device, with the place where each goes, sorted by it.
 fn installed<'a>(lock: &'a Lock, minor: &str) -> BTreeMap<&'a str, &'a Component> {
     lock.components_for(minor).filter_map(|c| c.install.as_ref().map(|path| (path.as_str(), c))).collect()

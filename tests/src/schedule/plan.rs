@@ -24,8 +24,10 @@ const BESIDE: [(&str, &str); 2] = [("join", "as kubeadm: "), ("join", "power cut
 const AT_ONCE: [(&str, u32); 1] = [("firewall", 4)];
 /// Programs whose long tests boot nothing.
 const LONG_NATIVE: [&str; 2] = ["join", "kubelet"];
-/// Tests of a program that only root can run: they configure this machine's systemd-networkd in a namespace.
-const AS_ROOT: (&str, &str) = ("firstboot lib", "::real_tests::");
+/// Tests that only root can run, by program and a part of their names, and what the job is called: they configure this
+/// machine's systemd-networkd in a namespace, or start containerd in one.
+const AS_ROOT: [(&str, &str, &str); 2] =
+    [("firstboot lib", "::real_tests::", "systemd-networkd"), ("prepared", "", "containerd")];
 
 /// Which tests are to run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -212,7 +214,7 @@ fn of_program(choice: &Choice, program: &Program, tests: Tests, times: &Times, r
     let named = |test: &String| {
         choice.only.as_ref().is_none_or(|words| full_name(program, test).contains(words))
             && (!choice.attacks || is_attack(test))
-            && (!needs_root(program, test) || root && !choice.long)
+            && (needs_root(program, test).is_none() || root && !choice.long)
     };
     let all = match (choice.attacks, choice.long) {
         (true, _) => [&tests.ordinary[..], &tests.ignored[..]].concat(),
@@ -247,15 +249,19 @@ fn of_program(choice: &Choice, program: &Program, tests: Tests, times: &Times, r
         }
     }
     let as_root: Vec<String> =
-        tests.ignored.into_iter().filter(|test| named(test) && needs_root(program, test)).collect();
-    if !choice.long && !choice.attacks && root && !as_root.is_empty() {
-        jobs.push(program.job("systemd-networkd".to_owned(), Which::These(as_root), Ignored::Only, times));
+        tests.ignored.into_iter().filter(|test| named(test) && needs_root(program, test).is_some()).collect();
+    let job = as_root.first().and_then(|test| needs_root(program, test));
+    if let Some(job) = job.filter(|_| !choice.long && !choice.attacks && root) {
+        jobs.push(program.job(job.to_owned(), Which::These(as_root), Ignored::Only, times));
     }
     jobs
 }
 
-fn needs_root(program: &Program, test: &str) -> bool {
-    program.name == AS_ROOT.0 && test.contains(AS_ROOT.1)
+/// What the job is called in which a test runs that needs root.
+fn needs_root(program: &Program, test: &str) -> Option<&'static str> {
+    let of =
+        |(name, part, job): (&str, &str, &'static str)| (program.name == name && test.contains(part)).then_some(job);
+    AS_ROOT.into_iter().find_map(of)
 }
 
 /// Whether a test tries what an attacker would: its name begins with the number that docs/threat-model.md has for it, as
