@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+//! Archives made of several, as `tar` lists them.
 #![allow(clippy::unwrap_used)]
 
 use super::*;

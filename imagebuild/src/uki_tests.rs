@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+//! Kernel images made of systemd's own stub.
 #![allow(clippy::unwrap_used)]
 
 use super::*;
