@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+//! Archives merged, with owners, links and replaced members.
 #![allow(clippy::unwrap_used)]
 
 use super::*;

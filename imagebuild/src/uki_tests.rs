@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+//! Unified kernel images, read back by another reader.
 #![allow(clippy::unwrap_used)]
 
 use super::*;

@@ -143,8 +143,11 @@ pub fn decide(
             }
             Err(error) if steps.is_empty() => return Err(error),
             Err(error) => {
-                // Only damage is a reason to lose what is there; a driver that is missing is none.
-                if matches!(step, Step::Use | Step::Check) && !is_damage(&error) {
+                // Only damage is a reason to lose what is there; a driver that is missing is none, and a medium that
+                // takes no writes keeps what it has.
+                if matches!(step, Step::Use | Step::Check) && error_number(&error) == Some(Errno::ROFS) {
+                    steps = ladder(content, false);
+                } else if matches!(step, Step::Use | Step::Check) && !is_damage(&error) {
                     steps = &[Step::Memory];
                 }
                 reasons.push(format!("{error:#}"));
@@ -174,7 +177,7 @@ fn is_damage(error: &Error) -> bool {
     }
     error_number(error).is_some_and(|number| {
         // Not "no such device", "no memory", "not permitted", "in use", "no such file".
-        let damage = [Errno::UCLEAN, Errno::IO, Errno::INVAL, Errno::BADMSG, Errno::NOTDIR, Errno::ISDIR, Errno::ROFS];
+        let damage = [Errno::UCLEAN, Errno::IO, Errno::INVAL, Errno::BADMSG, Errno::NOTDIR, Errno::ISDIR];
         let more = [Errno::EXIST, Errno::LOOP, Errno::STALE, Errno::OVERFLOW, Errno::NAMETOOLONG];
         damage.contains(&number) || more.contains(&number)
     })

@@ -125,6 +125,8 @@ fn only_damage_loses_data() {
 
 #[test]
 fn a_medium_that_refuses_writes_is_used_read_only() {
+    let (done, state, _) = run(Some(Content::Sound), true, fails(&[('u', 1, Errno::ROFS)]));
+    assert_eq!((done.as_str(), state), ("ur", State::ReadOnly));
     let worn = || fails(&[('u', 1, Errno::IO), ('w', 1, Errno::IO)]);
     let (done, state, reason) = run(Some(Content::Sound), true, worn());
     assert_eq!((done.as_str(), state), ("uwr", State::ReadOnly));

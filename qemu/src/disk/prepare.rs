@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the initrd does with a disk, done from outside by its own library: partitions laid out and repaired, an empty data
-//! partition made. So tests can lay files on a device that was never on, and go on with a disk that lost its power.
+//! partition made. So tests can put files on a device that was never on, and go on with a disk that lost its power.
 
 use super::data::CheckedData;
 use super::view::UPPER;

@@ -16,6 +16,7 @@ use qemu::disk::DiskImage;
 use qemu::seed::secret_of;
 use qemu::{search, status};
 use std::cell::Cell;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -39,6 +40,11 @@ impl<'a> Resumed<'a> {
         let layers = format!("{BUNDLE_DIR}/layers");
         let except = [&CHANGED[..], &[&layers]].concat();
         before.extract(&["/"], &except, &image).context("read the image's root file system")?;
+        // Each is where a snapshot is mounted, so it has to be there.
+        for layer in before.list(&layers)? {
+            let directory = image.join(&layers[1..]).join(layer);
+            fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
+        }
         publish_server(plane, &plane.endpoint_for_host())?;
         Ok(Resumed { plane, cluster: Cluster::of(plane)?, image, root: dir.join("root"), found: Cell::new(false) })
     }
