@@ -113,7 +113,7 @@ const DPKG: (&str, &str) = ("var/lib/dpkg", "usr/lib/sysimage/dpkg");
 /// an emulated device each costs up to a second at every boot. Three more are masked for security: no keyboard restarts
 /// the device, and sshd starts only as a service; and nftables.service, whose start and stop both empty the packet filter.
 #[rustfmt::skip]
-const MASKED: [&str; 40] = [
+const MASKED: [&str; 39] = [
     "ctrl-alt-del.target", "ssh.socket", "nftables.service",
     "getty.target", "getty@.service", "serial-getty@.service", "console-getty.service", "debug-shell.service",
     "systemd-firstboot.service", "systemd-ask-password-console.path", "systemd-ask-password-wall.path",
