@@ -148,6 +148,7 @@ pub fn run(owner: &Owner, tree: &Path) -> Result<()> {
     for (link, name, path, priority, slaves) in ALTERNATIVES.iter().filter(|a| tree.join(&a.2[1..]).exists()) {
         alternative(tree, [link, name, path, priority], slaves).with_context(|| format!("set alternative {name}"))?;
     }
+    remove_log(tree)?;
     for unit in ENABLED {
         units::enable(tree, unit)?;
     }
@@ -275,6 +276,15 @@ fn alternative(tree: &Path, main: [&str; 4], slaves: &[[&str; 3]]) -> Result<()>
     cmd::run(&mut command)
 }
 
+/// Removes what update-alternatives wrote to /dev/null: it takes that path below the tree, too, and the file would be in the
+/// image, with the time of the build and directories of the build machine.
+fn remove_log(tree: &Path) -> Result<()> {
+    match fs::remove_file(tree.join("dev/null")) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).context("remove the log of update-alternatives"),
+        _ => Ok(()),
+    }
+}
+
 /// Writes the files of [`OVERLAY_TEXT`].
 fn overlay(tree: &Path) -> Result<()> {
     for (mode, path, text) in overlay_files(OVERLAY_TEXT)? {
@@ -364,6 +374,20 @@ mod tests {
             assert!(OVERLAY_TEXT.contains(&format!("\nd /{place} {mode:04o} ")), "{place}");
         }
         assert!(OVERLAY_TEXT.contains(&format!("\nL /{} - - - - ../../{}\n", DPKG.0, DPKG.1)));
+    }
+
+    #[test]
+    fn alternatives_leave_no_log() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["usr/bin", "dev", "etc/alternatives", "var/lib/dpkg/alternatives"] {
+            fs::create_dir_all(dir.path().join(name)).unwrap();
+        }
+        put(dir.path(), "/usr/bin/mawk", "", 0o755).unwrap();
+        alternative(dir.path(), ["/usr/bin/awk", "awk", "/usr/bin/mawk", "5"], &[]).unwrap();
+        assert!(dir.path().join("usr/bin/awk").is_symlink());
+        remove_log(dir.path()).unwrap();
+        assert_eq!(fs::read_dir(dir.path().join("dev")).unwrap().count(), 0);
+        remove_log(dir.path()).unwrap();
     }
 
     #[test]
