@@ -124,6 +124,14 @@ c.sendall(b'two')
 c.recv(100)
 "#;
 
+/// Lets the interfaces of a network send only what a test sends: no other host can have their addresses, so they are
+/// usable at once, and no host asks for a router, which the device, as it forwards, would take for itself.
+fn silence(namespace: &Namespace) {
+    for name in ["accept_dad", "router_solicitations"] {
+        namespace.sysctl(&format!("net/ipv6/conf/default/{name}"), "0").unwrap();
+    }
+}
+
 /// The three networks.
 pub struct Fixture {
     // Order matters: what runs in the networks ends before their holders.
@@ -145,10 +153,7 @@ impl Fixture {
             path
         };
         let (outside, pod) = (device.sibling(&at("outside")).unwrap(), device.sibling(&at("pod")).unwrap());
-        for namespace in [&device, &outside, &pod] {
-            // Addresses are usable at once: no other host can have them.
-            namespace.sysctl("net/ipv6/conf/default/accept_dad", "0").unwrap();
-        }
+        [&device, &outside, &pod].into_iter().for_each(silence);
         outside.sysctl("net/ipv4/ping_group_range", "0 0").unwrap();
         device.sysctl("net/ipv4/ip_forward", "1").unwrap();
         // Only the link answers for its address, and not the virtual pair below it.
@@ -212,7 +217,7 @@ impl Fixture {
         let path = self.dir.path().join("office");
         std::fs::create_dir(&path).unwrap();
         let office = self.device.sibling(&path).unwrap();
-        office.sysctl("net/ipv6/conf/default/accept_dad", "0").unwrap();
+        silence(&office);
         office.sysctl("net/ipv4/ping_group_range", "0 0").unwrap();
         let all = |namespace: &Namespace, lines: &[&str]| lines.iter().for_each(|l| namespace.ip(l).unwrap());
         self.device.ip(&format!("link add wire1 type veth peer name eth1 netns {}", office.pid())).unwrap();
