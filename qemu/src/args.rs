@@ -97,6 +97,8 @@ pub struct Files {
     pub usb_ports: bool,
     /// Control socket (QMP).
     pub control: PathBuf,
+    /// Control socket on which only events are read ([`crate::disk_errors`]).
+    pub events: PathBuf,
     /// What is started in place of the disk's boot loader.
     pub kernel: Option<Kernel>,
     /// Where everything that the guest writes to its disk is recorded, in order ([`crate::writes`]).
@@ -117,6 +119,7 @@ impl Files {
             second_disk: None,
             usb_ports: false,
             control: at("qmp"),
+            events: at("events"),
             kernel: None,
             recording: None,
         }
@@ -180,7 +183,9 @@ pub fn argv(machine: &Machine, files: &Files) -> Vec<String> {
     }
     add("chardev", format!("file,id=console,append=on,path={}", escaped(&files.console)));
     add("serial", "chardev:console".to_owned());
-    add("qmp", format!("unix:{},server=on,wait=off", escaped(&files.control)));
+    for socket in [&files.control, &files.events] {
+        add("qmp", format!("unix:{},server=on,wait=off", escaped(socket)));
+    }
     if let Some(direct) = &files.kernel {
         add("kernel", direct.kernel.display().to_string());
         add("initrd", direct.initrd.display().to_string());
@@ -249,7 +254,7 @@ pub fn base(arch: Arch, accelerator: Accelerator) -> Vec<String> {
 
 fn disk_devices(controller: Controller) -> &'static [&'static str] {
     match controller {
-        Controller::Virtio => &["virtio-blk-pci,drive=disk,bootindex=0"],
+        Controller::Virtio => &["virtio-blk-pci,drive=disk,bootindex=0,werror=stop,rerror=stop"],
         Controller::Nvme => &["nvme,drive=disk,serial=disk0,bootindex=0"],
         Controller::Ahci => &["ahci,id=sata", "ide-hd,bus=sata.0,drive=disk,bootindex=0"],
         Controller::Usb => &["qemu-xhci,id=usb", "usb-storage,bus=usb.0,drive=disk,bootindex=0"],
@@ -293,6 +298,7 @@ mod tests {
             second_disk: None,
             usb_ports: false,
             control: at("qmp"),
+            events: at("events"),
             kernel: None,
             recording: None,
         }
@@ -302,12 +308,12 @@ mod tests {
         -drive if=pflash,unit=0,format=raw,readonly=on,file=/run/code \
         -drive if=pflash,unit=1,format=raw,file=/run/vars \
         -drive if=none,id=disk,format=raw,cache=unsafe,discard=unmap,detect-zeroes=unmap,file=/run/disk \
-        -device virtio-blk-pci,drive=disk,bootindex=0 \
+        -device virtio-blk-pci,drive=disk,bootindex=0,werror=stop,rerror=stop \
         -netdev user,id=net,hostfwd=tcp:127.0.0.1:20001-:8080 \
         -device virtio-net-pci,netdev=net,mac=52:54:00:12:34:56,romfile= \
         -device virtio-rng-pci -smbios type=1,serial=A,,1 -smbios type=11,value=io.systemd.credential:a.b=c d \
         -chardev file,id=console,append=on,path=/run/console -serial chardev:console \
-        -qmp unix:/run/qmp,server=on,wait=off";
+        -qmp unix:/run/qmp,server=on,wait=off -qmp unix:/run/events,server=on,wait=off";
 
     #[test]
     fn an_emulated_amd64_device() {
@@ -359,7 +365,7 @@ mod tests {
         let disk = "-blockdev driver=blklogwrites,node-name=disk,log-sector-size=512,discard=unmap,detect-zeroes=unmap,\
             file.driver=raw,file.cache.no-flush=on,file.discard=unmap,file.file.driver=file,file.file.filename=/run/disk,\
             log.driver=raw,log.cache.no-flush=on,log.discard=unmap,log.file.driver=file,log.file.filename=/run/writes \
-            -device virtio-blk-pci,drive=disk,bootindex=0";
+            -device virtio-blk-pci,drive=disk,bootindex=0,werror=stop,rerror=stop";
         assert!(all.contains(disk), "{all}");
         assert!(!all.contains("id=disk"), "{all}");
     }

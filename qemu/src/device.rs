@@ -8,6 +8,7 @@ use crate::accel::{self, Accelerator};
 use crate::args::{self, Controller, Files, Forward, Kernel, Link, Machine};
 use crate::console::Console;
 use crate::disk::DiskImage;
+use crate::disk_errors::DiskErrors;
 use crate::process::Process;
 use crate::qmp::Qmp;
 use crate::run_dir::RunDir;
@@ -29,6 +30,8 @@ pub const MAY_BOOT: &str = "FIRSTBOOT_MAY_BOOT";
 const GIB: u64 = 1 << 30;
 /// Deadline for reading or writing a guest's memory.
 const TRANSFER: Duration = Duration::from_secs(120);
+/// What is missing when a device is asked for something that only a running one does.
+const OFF: &str = "find a device that is switched on";
 /// How long to wait for the effect of the power button before pressing it again.
 const AGAIN: Duration = Duration::from_secs(15);
 
@@ -103,7 +106,7 @@ impl Options {
 /// A device with a disk of its own, switched on or off.
 pub struct Device {
     // Order matters: the emulator ends before its directory goes.
-    emulator: Option<Process>,
+    emulator: Option<(Process, DiskErrors)>,
     machine: Machine,
     files: Files,
     disk: DiskImage,
@@ -179,6 +182,11 @@ impl Device {
         Log::open(self.files.recording.as_deref().context("find a recording of this device")?)
     }
 
+    /// An error when the build machine refused to read or write its disk: then what it did says nothing about it.
+    pub fn check_disk(&self) -> Result<()> {
+        self.emulator.as_ref().map_or(Ok(()), |(_, errors)| errors.check())
+    }
+
     /// Switches it on.
     pub fn power_on(&mut self) -> Result<()> {
         if self.emulator.is_some() {
@@ -205,7 +213,8 @@ impl Device {
             process.check()?;
             Ok(Qmp::connect(&self.files.control).ok())
         })?;
-        self.emulator = Some(process);
+        let errors = DiskErrors::listen(&self.files.events, self.files.recording.is_none())?;
+        self.emulator = Some((process, errors));
         Ok(())
     }
 
@@ -331,7 +340,9 @@ impl Device {
 
     /// Whether it is on; an error when it ended by itself or its kernel panicked.
     pub fn check(&self) -> Result<()> {
-        self.running()?.check()?;
+        let (process, errors) = self.emulator.as_ref().context(OFF)?;
+        process.check()?;
+        errors.check()?;
         let said = self.console.check();
         if said.is_err() && self.accelerator() == Accelerator::Tcg && self.start_again()? {
             return Ok(());
@@ -359,7 +370,7 @@ impl Device {
     }
 
     fn running(&self) -> Result<&Process> {
-        self.emulator.as_ref().context("find a device that is switched on")
+        self.emulator.as_ref().map(|(process, _)| process).context(OFF)
     }
 
     /// Waits until its console shows a line that contains `part`; returns that line.

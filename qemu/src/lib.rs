@@ -12,6 +12,7 @@ pub mod control_plane;
 pub mod demo;
 pub mod device;
 pub mod disk;
+pub mod disk_errors;
 pub mod firmware;
 pub mod link;
 pub mod pairs;

@@ -42,6 +42,24 @@ impl Qmp {
         }
     }
 
+    /// From now on reads wait without a limit, for [`event`](Qmp::event).
+    pub fn wait_forever(&mut self) -> Result<()> {
+        self.0.get_ref().set_read_timeout(None).context("lift the time limit of the control socket")
+    }
+
+    /// The next event, as soon as there is one.
+    ///
+    /// # Errors
+    /// When the emulator has ended.
+    pub fn event(&mut self) -> Result<Value> {
+        loop {
+            let line = self.line()?;
+            if line.get("event").is_some() {
+                return Ok(line);
+            }
+        }
+    }
+
     /// Bytes that the guest has written to its disk since power-on, whether they were zeros or not.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 use super::{Ids, MIB};
 use crate::arch::Arch;
 use crate::target::{Role, Target};
+use ::initrd::table::{Numbered, SECTOR, Table};
 use anyhow::{Context, Result, ensure};
 use gpt::GptConfig;
 use gpt::disk::LogicalBlockSize;
@@ -14,8 +15,6 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
-
-const SECTOR: u64 = 512;
 
 /// A partition with its place on the disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -109,16 +108,20 @@ pub struct GptEntry {
     pub length: u64,
 }
 
-/// Reads the table of a disk or image: partitions by number, from 1.
+/// Reads the table of a disk or image: partitions by number, from 1. The backup copy serves where the primary one is
+/// damaged, as on a card whose power went while its first boot wrote the table.
 pub fn partitions(disk: &Path) -> Result<BTreeMap<u32, GptEntry>> {
-    let table = GptConfig::new().writable(false).open(disk);
-    let table = table.with_context(|| format!("read the partition table of {}", disk.display()))?;
-    let found = |p: &Partition| GptEntry {
-        name: p.name.clone(),
-        offset: p.first_lba * SECTOR,
-        length: (p.last_lba + 1 - p.first_lba) * SECTOR,
+    let what = || format!("read the partition table of {}", disk.display());
+    let mut file = File::open(disk).with_context(what)?;
+    let table = Table::read(&mut file).with_context(what)?.table;
+    let found = |(number, entry): Numbered| {
+        let bytes = |sector: u64| sector.checked_mul(SECTOR);
+        let place = bytes(entry.first).zip(entry.last.checked_add(1).and_then(bytes));
+        let length = place.and_then(|(first, end)| Some((first, end.checked_sub(first)?)));
+        let (offset, length) = length.with_context(|| format!("{}: partition {number} has no place", what()))?;
+        Ok((number, GptEntry { name: entry.name, offset, length }))
     };
-    Ok(table.partitions().iter().filter(|(_, p)| p.is_used()).map(|(number, p)| (*number, found(p))).collect())
+    table.partitions().into_iter().map(found).collect()
 }
 
 #[cfg(test)]
@@ -150,5 +153,26 @@ mod tests {
         let error = plan(&target, &ids, 769 * MIB).unwrap_err().to_string();
         assert_eq!(error, "place partition root-a: 806354944 bytes, a device has 805306368");
         std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn one_copy_of_the_table_is_enough() {
+        use std::os::unix::fs::FileExt;
+        let target = Target::load("generic-amd64").unwrap();
+        let placed = plan(&target, &Ids::new("test"), 300 * MIB).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(700 * MIB).unwrap();
+        write(file.reopen().unwrap(), &Ids::new("test"), &placed).unwrap();
+        let whole = partitions(file.path()).unwrap();
+        // The primary header, one of its entries, and both with the backup.
+        let byte = |at: u64| file.as_file().write_all_at(&[0xa5], at).unwrap();
+        byte(2 * SECTOR + 300);
+        assert_eq!(partitions(file.path()).unwrap(), whole);
+        byte(SECTOR + 60);
+        assert_eq!(partitions(file.path()).unwrap(), whole);
+        byte(700 * MIB - SECTOR + 60);
+        let error = format!("{:#}", partitions(file.path()).unwrap_err());
+        assert!(error.starts_with("read the partition table of "), "{error}");
+        assert!(error.ends_with("its header has a wrong checksum"), "{error}");
     }
 }

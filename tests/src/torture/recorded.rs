@@ -14,6 +14,7 @@ use qemu::progress::Progress;
 use qemu::run_dir::RunDir;
 use qemu::writes::{Entry, Moment, Replay};
 use serde_json::{Value, json};
+use std::path::Path;
 use std::time::Instant;
 
 pub(super) const SERIAL: &str = "recorded";
@@ -27,15 +28,7 @@ pub(super) fn run(
     failures: &mut Vec<String>,
 ) -> Result<Value> {
     let dir = RunDir::new("torture")?;
-    progress.say("a first boot, every write recorded");
-    let options = Options { record: true, ..options(SERIAL) };
-    let (mut device, token) = seeded(plane, &options)?;
-    let before = device.disk().copy(&dir.path().join("before.img"), 0)?;
-    let start = Instant::now();
-    device.power_on()?;
-    device.wait_console(&format!("node {NODE} is Ready, seed destroyed"), SOON)?;
-    let seconds = start.elapsed().as_secs_f64();
-    device.power_off(OFF)?;
+    let Recorded { device, token, before, seconds } = record(plane, dir.path(), progress)?;
     let replay = || Replay::new(&before, device.recording()?);
     let log = device.recording()?;
     let (flushes, writes) = (log.flushes(), log.entries().iter().filter(|e| matches!(e, Entry::Write { .. })).count());
@@ -79,6 +72,42 @@ pub(super) fn run(
         "moments between flushes": all.iter().filter(|m| m.lost.is_some()).count(), "moments booted": booted.len(),
         "moments resumed natively": resumed.len(), "moments converged": converged,
     }))
+}
+
+/// A first boot that was recorded.
+struct Recorded {
+    /// Switched off again.
+    device: Device,
+    token: String,
+    /// Its disk as it was before.
+    before: DiskImage,
+    /// From power-on to Ready.
+    seconds: f64,
+}
+
+/// Records a first boot. It is repeated, once, when the build machine refused the disk: a recording cannot hold a request
+/// that is made again.
+fn record(plane: &ControlPlane, dir: &Path, progress: &mut Progress) -> Result<Recorded> {
+    let mut again = true;
+    loop {
+        progress.say("a first boot, every write recorded");
+        let (mut device, token) = seeded(plane, &Options { record: true, ..options(SERIAL) })?;
+        let before = device.disk().copy(&dir.join("before.img"), 0)?;
+        let start = Instant::now();
+        device.power_on()?;
+        let joined = device.wait_console(&format!("node {NODE} is Ready, seed destroyed"), SOON);
+        let seconds = start.elapsed().as_secs_f64();
+        match (joined, device.check_disk()) {
+            (Err(_), Err(refused)) if again => progress.say(&format!("{refused:#}; once more")),
+            (joined, _) => {
+                joined?;
+                device.power_off(OFF)?;
+                return Ok(Recorded { device, token, before, seconds });
+            }
+        }
+        again = false;
+        plane.forget_nodes()?;
+    }
 }
 
 fn shown(moment: Moment) -> String {
