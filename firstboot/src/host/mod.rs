@@ -304,11 +304,20 @@ impl Host {
 
     /// Starts a unit without waiting for units that it does not need, recording it first.
     pub fn start_unit(&self, unit: &str) -> Result<()> {
-        let known = self.journal.borrow().records().contains(&Record::Effect(Effect::Started { unit: unit.into() }));
-        if !known {
-            self.record(Record::Effect(Effect::Started { unit: unit.into() }))?;
-        }
+        self.will_start(unit)?;
         self.run(&["systemctl", "start", unit]).map(drop)
+    }
+
+    /// Begins to start a unit, recording it first: [`start_unit`](Host::start_unit) waits for what was begun.
+    pub fn begin_unit(&self, unit: &str) -> Result<()> {
+        self.will_start(unit)?;
+        self.run(&["systemctl", "start", "--no-block", unit]).map(drop)
+    }
+
+    fn will_start(&self, unit: &str) -> Result<()> {
+        let effect = Record::Effect(Effect::Started { unit: unit.into() });
+        let known = self.journal.borrow().records().contains(&effect);
+        if known { Ok(()) } else { self.record(effect) }
     }
 
     /// Asks `ready` every `interval` until it gives a value; `None` when `limit` has passed.

@@ -87,7 +87,7 @@ fn restarts(host: &Host) -> u32 {
 fn wait(cx: &PhaseContext, before: u32) -> Result<(), Fault> {
     let until = cx.host.sys().uptime() + LIMIT;
     loop {
-        let well = cx.host.wait(LOOK, Duration::from_millis(50), || Ok(healthy(&cx.host).then_some(())));
+        let well = cx.host.wait(LOOK, Duration::from_millis(200), || Ok(healthy(&cx.host).then_some(())));
         if well.owned_by(Owner::Host)?.is_some() {
             return Ok(());
         }

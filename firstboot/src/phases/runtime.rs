@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The container runtime: configured, enabled, running and answering on CRI.
+//! The container runtime: configured, enabled and started. The phase `images` waits for it: it reads its program while
+//! the network comes up and the cluster signs.
 
 use super::context::PhaseContext;
 use super::registries;
 use crate::bundle::{BUNDLE_DIR, Manifest};
-use crate::containerd::{prepared, ready, repair};
+use crate::containerd::prepared;
 use crate::fault::{Fault, OwnedBy, Owner};
 use crate::journal::{Effect, Record};
 use crate::node::proxy_env;
@@ -25,7 +26,7 @@ pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
             && registries::hold(&cx.host, &cx.seed.registries)?
             && proxy_env::holds(&cx.host, &cx.seed.network.via)?)
     };
-    Ok(held().owned_by(Owner::Host)? && ready::answers(&cx.host).is_ok())
+    held().owned_by(Owner::Host)
 }
 
 pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
@@ -45,15 +46,7 @@ pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
             // It would go on with the environment that an earlier seed gave it.
             cx.host.run(&["systemctl", "stop", "containerd.service"])?;
         }
-        cx.host.start_unit("containerd.service")?;
-        match ready::answer_or_damage(&cx.host)? {
-            None => Ok(()),
-            // The power went while it wrote, earlier.
-            Some(why) => {
-                repair::set_aside(&cx.host, &why)?;
-                ready::wait(&cx.host)
-            }
-        }
+        cx.host.begin_unit("containerd.service")
     };
     work().owned_by(Owner::Host)
 }

@@ -48,8 +48,8 @@ fn available(context: &CheckContext<'_>, path: &str) -> Result<Finding> {
 }
 
 pub(super) fn cri(context: &CheckContext<'_>) -> Result<Finding> {
-    if !context.done("runtime") {
-        return Ok(Fine("containerd is not installed yet; the phase runtime does".into()));
+    if !context.done("images") {
+        return Ok(Fine("containerd need not answer yet; the phase images waits for it".into()));
     }
     let answer = Cri::connect(context.host.sys()).and_then(|cri| cri.ready());
     Ok(match answer {
@@ -61,8 +61,8 @@ pub(super) fn cri(context: &CheckContext<'_>) -> Result<Finding> {
 }
 
 pub(super) fn runtime_version(context: &CheckContext<'_>) -> Result<Finding> {
-    if !context.done("runtime") {
-        return Ok(Fine("containerd is not installed yet; the phase runtime does".into()));
+    if !context.done("images") {
+        return Ok(Fine("containerd need not answer yet; the phase images waits for it".into()));
     }
     let asked = Cri::connect(context.host.sys()).and_then(|cri| Ok((cri.version()?, cri.cgroup_driver()?)));
     Ok(match asked {

@@ -61,6 +61,32 @@ impl DiskImage {
         fat.unmount().context("close the EFI system partition")
     }
 
+    /// Flips one bit of the image that the boot loader's entry of the first slot starts, in byte `at` modulo its length;
+    /// returns the number of that byte.
+    ///
+    /// # Errors
+    /// When there is no such entry, or the disk cannot be read or written.
+    pub fn flip_boot_image(&self, at: u64) -> Result<u64> {
+        let fat = self.system_partition(true)?;
+        let (path, _) = image_of(&read(&fat, ENTRY)?)?;
+        let at = {
+            let mut file = fat.root_dir().open_file(&path).with_context(|| format!("open {path}"))?;
+            let at = at % file.seek(SeekFrom::End(0)).with_context(|| format!("measure {path}"))?;
+            let mut byte = [0];
+            let mut flip = || {
+                file.seek(SeekFrom::Start(at))?;
+                file.read_exact(&mut byte)?;
+                file.seek(SeekFrom::Start(at))?;
+                file.write_all(&[byte[0] ^ 1])?;
+                file.flush()
+            };
+            flip().with_context(|| format!("flip a bit of {path}"))?;
+            at
+        };
+        fat.unmount().context("close the EFI system partition")?;
+        Ok(at)
+    }
+
     pub(super) fn system_partition(&self, write: bool) -> Result<Fat> {
         let extent = self.partition(ESP)?;
         let file = File::options().read(true).write(write).open(self.path());
