@@ -27,17 +27,17 @@ mod tests;
 use crate::phase::Phase;
 use context::PhaseContext;
 
-/// The order of work. What needs no network comes first, so that a late link costs nothing; the runtime is started before
-/// the network is asked for, and awaited when kubelet needs it.
+/// The order of work. What needs no network comes first, so that a late link costs nothing; network and runtime are started
+/// and go on beside the rest, until an API server and then kubelet need them.
 pub const PHASES: &[Phase<PhaseContext>] = &[
     Phase { name: "preflight", check: preflight::check, apply: preflight::apply },
     Phase { name: "identity", check: identity::check, apply: identity::apply },
     Phase { name: "kernel", check: kernel::check, apply: kernel::apply },
     Phase { name: "harden", check: harden::check, apply: harden::apply },
     Phase { name: "clock", check: clock::check, apply: clock::apply },
+    Phase { name: "network", check: network::check, apply: network::apply },
     Phase { name: "bundle", check: bundle::check, apply: bundle::apply },
     Phase { name: "runtime", check: runtime::check, apply: runtime::apply },
-    Phase { name: "network", check: network::check, apply: network::apply },
     Phase { name: "online", check: online::check, apply: online::apply },
     Phase { name: "join", check: join::check, apply: join::apply },
     Phase { name: "images", check: images::check, apply: images::apply },

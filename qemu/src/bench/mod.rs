@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `make bench`: firstboot's join compared with `kubeadm join`, on the same image, emulated machine and control plane.
 //!
-//! Both start from the same state: after `firstboot --until network`, with containerd running on the bundle's images. The
+//! Both start from the same state: after `firstboot --until runtime`, with containerd running on the bundle's images. The
 //! programs alternate, so that a build machine that gets slower does not favour one. Only ratios and their spread are
 //! meaningful.
 

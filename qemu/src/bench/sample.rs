@@ -65,7 +65,7 @@ pub struct Sample {
 /// Boots a fresh device and lets `program` join.
 pub fn take(plane: &ControlPlane, image: &DiskImage, arch: Arch, program: Program) -> Result<Sample> {
     let token = plane.create_token("1h")?;
-    // kubeadm's token reaches the device in memory only; the seed, which `--until network` needs, has another.
+    // kubeadm's token reaches the device in memory only; the seed, which `--until runtime` needs, has another.
     let seed_token = if program == Program::Firstboot { token.clone() } else { plane.create_token("1h")? };
     let mut seed = Seed::for_guest(plane, &seed_token)?;
     seed.more = "\n[node]\ncni = \"none\"\n".to_owned();
