@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A newer version in slot b: confirmed when it is good, and left again after three attempts when it is not. Boots 8
+//! A newer version in slot b: confirmed when it is good, and left again after three attempts when it is not. Boots 7
 //! guests, most of them several times.
 
 #![allow(clippy::unwrap_used)]
