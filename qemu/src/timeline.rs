@@ -89,14 +89,27 @@ pub fn stages(lines: &[Line], ready: f64) -> Vec<Stage> {
 
 /// Pixels.
 const WIDTH: f64 = 960.0;
-const ROW: f64 = 78.0;
+const ROW: f64 = 100.0;
 const TOP: f64 = 34.0;
-const COLOURS: [&str; 6] = ["#4e79a7", "#f28e2b", "#76b7b2", "#e15759", "#59a14f", "#b07aa1"];
+/// Letters in a line of the list below a row.
+const LINE: usize = 150;
+/// Stages that are shorter, in seconds, are not in that list.
+const SHORT: f64 = 0.25;
+const COLOURS: [&str; 10] =
+    ["#4e79a7", "#f28e2b", "#76b7b2", "#e15759", "#59a14f", "#b07aa1", "#9c755f", "#edc948", "#ff9da7", "#79706e"];
 
-/// The stages of some boots, one row each, on one scale.
+/// The stages of some boots on one scale: a bar for each boot, and below it what its parts are. A stage has the same
+/// colour in each.
 pub fn picture(rows: &[(&str, Vec<Stage>)]) -> String {
     let end = rows.iter().filter_map(|(_, stages)| stages.last()).map(|stage| stage.to).fold(1.0, f64::max);
     let (scale, height) = ((WIDTH - 20.0) / end, TOP + ROW * rows.len() as f64);
+    let mut names: Vec<&str> = Vec::new();
+    for stage in rows.iter().flat_map(|(_, stages)| stages) {
+        if !names.contains(&stage.name.as_str()) {
+            names.push(&stage.name);
+        }
+    }
+    let colour = |name: &str| COLOURS[names.iter().position(|known| *known == name).unwrap_or(0) % COLOURS.len()];
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" font-family=\"sans-serif\" \
          font-size=\"11\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
@@ -106,25 +119,51 @@ pub fn picture(rows: &[(&str, Vec<Stage>)]) -> String {
     for tick in 0..=(end / step) as u32 {
         let (x, seconds) = (10.0 + f64::from(tick) * step * scale, f64::from(tick) * step);
         put(format!("<text x=\"{x:.1}\" y=\"14\" fill=\"#555\">{seconds:.0} s</text>\n"));
-        put(format!("<path d=\"M{x:.1} 18V{height}\" stroke=\"#ddd\"/>\n"));
+        put(format!("<path d=\"M{x:.1} 18V{height}\" stroke=\"#eee\"/>\n"));
     }
     for (number, (name, stages)) in rows.iter().enumerate() {
         let y = TOP + ROW * number as f64;
         put(format!("<text x=\"10\" y=\"{:.1}\" font-weight=\"bold\">{}</text>\n", y + 10.0, escaped(name)));
-        for (stage, colour) in stages.iter().zip(COLOURS.iter().cycle()) {
+        for stage in stages {
             let (x, width, seconds) =
                 (10.0 + stage.from * scale, (stage.to - stage.from) * scale, stage.to - stage.from);
-            let (top, title) = (y + 16.0, format!("{} {seconds:.1} s", escaped(&stage.name)));
+            let (top, fill, title) = (y + 16.0, colour(&stage.name), escaped(&stage.name));
             put(format!(
-                "<rect x=\"{x:.1}\" y=\"{top:.1}\" width=\"{width:.1}\" height=\"28\" fill=\"{colour}\"><title>{title}</title></rect>\n"
+                "<rect x=\"{x:.1}\" y=\"{top:.1}\" width=\"{width:.1}\" height=\"28\" fill=\"{fill}\"><title>{title} {seconds:.1} s</title></rect>\n"
             ));
-            // Only where there is room; the title has the others.
-            if width > 7.0 * title.len() as f64 {
-                put(format!("<text x=\"{:.1}\" y=\"{:.1}\" fill=\"white\">{title}</text>\n", x + 4.0, top + 18.0));
+        }
+        for (line, parts) in list(stages).iter().enumerate() {
+            put(format!("<text x=\"10\" y=\"{:.1}\" xml:space=\"preserve\">", y + 60.0 + 15.0 * line as f64));
+            for stage in parts {
+                let (fill, text) = (colour(&stage.name), said(stage));
+                put(format!("<tspan fill=\"{fill}\">■</tspan> {}   ", escaped(&text)));
             }
+            put("</text>\n".to_owned());
         }
     }
     svg + "</svg>\n"
+}
+
+/// A stage in the list below its bar.
+fn said(stage: &Stage) -> String {
+    format!("{} {:.1} s", stage.name, stage.to - stage.from)
+}
+
+/// The stages that are listed, in lines that fit.
+fn list(stages: &[Stage]) -> Vec<Vec<&Stage>> {
+    let (mut lines, mut room): (Vec<Vec<&Stage>>, usize) = (Vec::new(), 0);
+    for stage in stages.iter().filter(|stage| stage.to - stage.from >= SHORT) {
+        let length = said(stage).len() + 5;
+        match lines.last_mut().filter(|_| length <= room) {
+            Some(line) => line.push(stage),
+            None => {
+                lines.push(vec![stage]);
+                room = LINE;
+            }
+        }
+        room -= length.min(room);
+    }
+    lines
 }
 
 fn escaped(text: &str) -> String {
@@ -180,6 +219,24 @@ mod tests {
         assert_eq!(svg.matches("<title>").count(), 7 + 4);
         assert!(svg.contains("this &lt;tree>") && svg.contains(">28 s<") && svg.ends_with("</svg>\n"), "{svg}");
         assert!(svg.contains("<title>initrd 2.0 s</title>"), "{svg}");
+        // One line below each bar; the second boot has no such phase.
+        assert_eq!(svg.matches("</tspan> identity 1.0 s ").count(), 1);
+        assert_eq!(svg.matches("xml:space").count(), 2);
+    }
+
+    #[test]
+    fn a_list_has_what_takes_long_in_lines_that_fit() {
+        let stage = |number: u32| {
+            let from = f64::from(number);
+            Stage { name: format!("stage-{number:02}"), from, to: from + if number == 3 { 0.2 } else { 1.0 } }
+        };
+        let all: Vec<Stage> = (0..20).map(stage).collect();
+        let lines = list(&all);
+        let names: Vec<Vec<&str>> =
+            lines.iter().map(|line| line.iter().map(|stage| stage.name.as_str()).collect()).collect();
+        // Fourteen letters and five more each.
+        assert_eq!(names.iter().map(Vec::len).collect::<Vec<_>>(), [7, 7, 5]);
+        assert!(!names.concat().contains(&"stage-03"));
     }
 
     #[test]

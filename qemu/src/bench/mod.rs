@@ -68,7 +68,10 @@ pub fn main(args: &Args) -> Result<()> {
     let installs: Vec<f64> = samples.iter().map(|s| s.install).collect();
     let install = installs.iter().sum::<f64>() / installs.len().max(1) as f64;
     println!("\n{}", pairs::table(&rows, ["firstboot", "kubeadm"]));
-    println!("installing the bundle, before either program starts: {install:.1} s on average, {} runs", installs.len());
+    println!(
+        "phases bundle and runtime, before either program starts: {install:.1} s on average, {} runs",
+        installs.len()
+    );
     let text = json!({
         "target": name, "pairs": args.pairs, "install_seconds": installs, "rows": rows, "samples": samples,
         "sealed_boots_ms": boots,

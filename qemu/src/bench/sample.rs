@@ -58,7 +58,7 @@ pub struct Sample {
     pub requests: usize,
     /// SeedLocator on the raw disk that hold the token's secret after the device was switched off.
     pub token_places: usize,
-    /// Seconds to install the bundle's files and container images; the same for both.
+    /// Seconds of the phases `bundle` and `runtime`, which the device does before either program.
     pub install: f64,
 }
 
@@ -157,7 +157,7 @@ fn times(plane: &ControlPlane, device: &Device, name: &str, program: Program) ->
     Ok(times)
 }
 
-/// Seconds of installation; CPU seconds and peak memory of the program.
+/// Seconds of what comes before; CPU seconds and peak memory of the program.
 fn said(device: &Device) -> Result<(f64, (f64, f64))> {
     let phase = |name: &str| -> Result<f64> {
         let line = device.console().find(&format!(" {name} done "))?.with_context(|| format!("find phase {name}"))?;
@@ -172,5 +172,5 @@ fn said(device: &Device) -> Result<(f64, (f64, f64))> {
     if value("code")? != 0.0 {
         bail!("join: {}\n{}", line.trim(), device.report());
     }
-    Ok((phase("bundle")? + phase("images")?, (value("cpu")?, value("peak")? / 1024.0)))
+    Ok((phase("bundle")? + phase("runtime")?, (value("cpu")?, value("peak")? / 1024.0)))
 }
