@@ -39,6 +39,9 @@ pub const SOON: Duration = Duration::from_secs(420);
 /// kubeadm's binding that approves the certificates of bootstrap tokens automatically.
 pub const APPROVER: &str = "kubeadm:node-autoapprove-bootstrap";
 
+/// What the console shows when a device has booted and has no seed.
+pub const WAITS: &str = "firstboot: waiting for a seed (seed, FB101)";
+
 /// Deadline for a device to switch itself off.
 pub const OFF: Duration = Duration::from_secs(120);
 

@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use e2e::{SOON, device_options, own_arch};
+use e2e::{SOON, WAITS, device_options, own_arch};
 use imagebuild::arch::Arch;
 use initrd::command_line::CommandLine;
 use initrd::verity::{BLOCK, tree_blocks};
@@ -22,7 +22,6 @@ const DIGESTS: u64 = 128;
 const IN_KERNEL_IMAGE: usize = 40;
 /// All of a root, block by block, by an emulated processor.
 const READ: Duration = Duration::from_secs(1800);
-const WAITS: &str = "firstboot: waiting for a seed (seed, FB101)";
 const UNIT: &str = "[Service]\nExecStart=/bin/sh /etc/flips.sh\n";
 /// Reads the verified root past all caches, once a stick is plugged in. dd says how many blocks it has read so far whenever
 /// it skips one, and at its end.

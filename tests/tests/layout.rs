@@ -143,7 +143,7 @@ fn next(device: &mut Device) -> Boot {
 
 /// Switches a device on and waits until it has said that it waits for a seed.
 fn until_it_waits(device: &mut Device) {
-    let waits = once_more(device, "firstboot: waiting for a seed (seed, FB101)");
+    let waits = once_more(device, e2e::WAITS);
     device.power_on().unwrap();
     waits(device);
 }

@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use e2e::{OFF, SOON, device_options, own_arch, status_value};
+use e2e::{OFF, SOON, WAITS, device_options, own_arch, status_value};
 use imagebuild::arch::Arch;
 use qemu::control_plane::ControlPlane;
 use qemu::device::{Device, Options};
@@ -15,7 +15,6 @@ use std::time::Duration;
 
 /// Four boots under emulation, three of which wait until the time of a trial is over.
 const RETURN: Duration = Duration::from_secs(2400);
-const WAITS: &str = "firstboot: waiting for a seed (seed, FB101)";
 const FAILED: &str = "warning: Slot: slot b did not start in its tries, so the other one runs (FB326)";
 
 /// A device without a seed that was on once, so that its disk is laid out.
