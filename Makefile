@@ -51,9 +51,9 @@ bench: build-tools ## measure the join and kubeadm's; out/bench/report.json (TAR
 	@$(imagebuild) setup --for bench
 	@cargo run --quiet --locked --package qemu -- bench --target $(TARGET)
 
-compare: build-tools ## compare this tree's image with another, from power-on to Ready; out/compare/report.json (WITH=image.img)
+compare: build-tools ## compare this tree's image with another, from power-on to Ready; out/compare/report.json (WITH=image.img, CARD=1: on a slow SD card)
 	@$(imagebuild) setup --for bench
-	@cargo run --quiet --locked --package qemu -- compare --target $(TARGET) --with $(WITH)
+	@cargo run --quiet --locked --package qemu -- compare --target $(TARGET) --with $(WITH) $(if $(CARD),--card)
 
 audit: build-tools ## run auditors' tools on a device, before firstboot and after; out/audit/report.json
 	@$(imagebuild) setup --for test

@@ -11,8 +11,10 @@ extern crate alloc;
 
 mod content;
 mod failure;
+mod kernel;
 mod options;
 
 pub use content::{CHUNK, Content, read};
 pub use failure::{Failure, Line, WAIT};
+pub use kernel::check as check_kernel;
 pub use options::{Options, parse};

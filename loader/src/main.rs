@@ -44,6 +44,8 @@ fn run() -> Result<Infallible, Failure> {
     let path = CString16::try_from(options.path.as_str());
     let path = path.map_err(|_| Failure::Options("the path has a character that no file name has"))?;
     let content = read(&options, &path, device)?;
+    let kernel = loader::check_kernel(content.bytes());
+    kernel.map_err(|why| Failure::Load { path: options.path.clone(), why: why.into() })?;
     let image = load(&options, &path, device, &content)?;
     // The firmware has copied it.
     drop(content);

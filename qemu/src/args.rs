@@ -63,6 +63,25 @@ pub struct Machine {
     pub link: Link,
     /// Ports that can be reached from outside, on a user network.
     pub forwards: Vec<Forward>,
+    /// How slow its disk is.
+    pub disk_limits: Option<DiskLimits>,
+}
+
+/// How slow the disk is; the build machine's own is faster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskLimits {
+    /// Reads per second.
+    pub reads: u32,
+    /// Writes per second.
+    pub writes: u32,
+    /// Bytes written per second.
+    pub written: u64,
+}
+
+impl DiskLimits {
+    /// What an SD card of Application Performance Class 1 (A1) reaches at least (SD Physical Layer Specification 5.1,
+    /// Application Performance Class).
+    pub const A1: DiskLimits = DiskLimits { reads: 1500, writes: 500, written: 10_000_000 };
 }
 
 /// What is started without a boot loader: the firmware loads it from memory.
@@ -154,7 +173,7 @@ pub fn argv(machine: &Machine, files: &Files) -> Vec<String> {
     add("rtc", format!("base={}", machine.clock));
     add("drive", format!("if=pflash,unit=0,format=raw,readonly=on,file={}", escaped(&files.code)));
     add("drive", format!("if=pflash,unit=1,format=raw,file={}", escaped(&files.vars)));
-    let (option, disk) = disk(files);
+    let (option, disk) = disk(machine, files);
     add(option, disk);
     for device in disk_devices(machine.controller) {
         add("device", (*device).to_owned());
@@ -198,12 +217,16 @@ pub fn argv(machine: &Machine, files: &Files) -> Vec<String> {
 ///
 /// Flushes only have to reach the build machine's page cache, because its own power is not cut. Zeros that a guest
 /// writes (a reset fills its whole disk with them) take no space.
-fn disk(files: &Files) -> (&'static str, String) {
+fn disk(machine: &Machine, files: &Files) -> (&'static str, String) {
     let (path, zeros) = (escaped(&files.disk), "discard=unmap,detect-zeroes=unmap");
     match &files.recording {
         None => {
             let protected = if files.write_protected { ",readonly=on" } else { "" };
-            ("drive", format!("if=none,id={DISK},format=raw,cache=unsafe,{zeros}{protected},file={path}"))
+            let limits = machine.disk_limits.map_or(String::new(), |limits| {
+                let DiskLimits { reads, writes, written } = limits;
+                format!(",throttling.iops-read={reads},throttling.iops-write={writes},throttling.bps-write={written}")
+            });
+            ("drive", format!("if=none,id={DISK},format=raw,cache=unsafe,{zeros}{protected}{limits},file={path}"))
         }
         Some(log) => {
             let raw = |node: &str, path: &str| {
@@ -283,6 +306,7 @@ mod tests {
             clock: "utc".to_owned(),
             link: Link::User,
             forwards: vec![Forward { host: 20001, guest: 8080 }],
+            disk_limits: None,
         }
     }
 
@@ -374,6 +398,14 @@ mod tests {
     fn a_device_with_a_disk_that_refuses_writes() {
         let all = argv(&machine(Arch::Amd64), &Files { write_protected: true, ..files() }).join(" ");
         assert!(all.contains("detect-zeroes=unmap,readonly=on,file=/run/disk -device virtio-blk-pci"), "{all}");
+    }
+
+    #[test]
+    fn a_device_with_a_slow_card() {
+        let slow = Machine { disk_limits: Some(DiskLimits::A1), ..machine(Arch::Amd64) };
+        let all = argv(&slow, &files()).join(" ");
+        let limits = "throttling.iops-read=1500,throttling.iops-write=500,throttling.bps-write=10000000,file=/run/disk";
+        assert!(all.contains(limits), "{all}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! Both join the same control plane on the same emulated machine, in alternating pairs of which every second one begins
 //! with the other image.
 
+use crate::args::DiskLimits;
 use crate::control_plane::ControlPlane;
 use crate::device::Options;
 use crate::disk::DiskImage;
@@ -13,7 +14,6 @@ use crate::progress::Progress;
 use crate::timeline::{self, Stage};
 use crate::{accel, scenario, status, wait};
 use anyhow::{Context, Result};
-use imagebuild::arch::Arch;
 use imagebuild::target::Target;
 use serde::Serialize;
 use serde_json::json;
@@ -39,6 +39,9 @@ pub struct Args {
     /// Pairs of devices.
     #[arg(long, default_value_t = 5)]
     pairs: u32,
+    /// Give both a disk that is as slow as an SD card of Application Performance Class A1 may be.
+    #[arg(long)]
+    card: bool,
     /// Where the report is written.
     #[arg(long, default_value = "out/compare/report.json")]
     report: PathBuf,
@@ -75,12 +78,14 @@ pub fn main(args: &Args) -> Result<()> {
     accel::find(arch, &ours)?;
     progress.say("control plane");
     let plane = ControlPlane::start(&Default::default())?;
+    let disk_limits = args.card.then_some(DiskLimits::A1);
+    let options = Options { serial: Some(SERIAL.to_owned()), disk_limits, ..Options::new(arch) };
     let mut samples = Vec::new();
     for pair in 1..=args.pairs {
         let first = pair % 2 == 1;
         for which in [first, !first] {
             let image = if which { &ours } else { &other };
-            let sample = take(&plane, image, arch, which).with_context(|| format!("measure pair {pair}"))?;
+            let sample = take(&plane, image, &options, which).with_context(|| format!("measure pair {pair}"))?;
             let (name, ready, sealed) = (label(which), sample.ready, sample.sealed);
             progress.say(&format!("pair {pair}, {name}: Ready {ready:.1} s, seed destroyed {sealed:.1} s"));
             samples.push(sample);
@@ -88,7 +93,7 @@ pub fn main(args: &Args) -> Result<()> {
     }
     let rows = rows(&samples);
     println!("\n{}", pairs::table(&rows, [label(true), label(false)]));
-    let report = json!({ "target": name, "pairs": args.pairs, "rows": rows, "samples": samples });
+    let report = json!({ "target": name, "card": args.card, "pairs": args.pairs, "rows": rows, "samples": samples });
     let text = serde_json::to_string_pretty(&report).context("encode the report")? + "\n";
     crate::write_report(&args.report, &text)?;
     let pictured = [true, false].map(|which| (label(which), typical(&samples, which)));
@@ -109,9 +114,8 @@ fn label(ours: bool) -> &'static str {
 }
 
 /// Boots a fresh device of `image` and waits until it has joined.
-fn take(plane: &ControlPlane, image: &DiskImage, arch: Arch, ours: bool) -> Result<Sample> {
-    let options = Options { serial: Some(SERIAL.to_owned()), ..Options::new(arch) };
-    let (mut device, _) = scenario::seeded(plane, image, &options)?;
+fn take(plane: &ControlPlane, image: &DiskImage, options: &Options, ours: bool) -> Result<Sample> {
+    let (mut device, _) = scenario::seeded(plane, image, options)?;
     device.power_on()?;
     let start = Instant::now();
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);

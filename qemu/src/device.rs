@@ -5,7 +5,7 @@
 //! console is printed.
 
 use crate::accel::{self, Accelerator};
-use crate::args::{self, Controller, Files, Forward, Kernel, Link, Machine};
+use crate::args::{self, Controller, DiskLimits, Files, Forward, Kernel, Link, Machine};
 use crate::console::Console;
 use crate::disk::DiskImage;
 use crate::disk_errors::DiskErrors;
@@ -66,6 +66,8 @@ pub struct Options {
     pub second_disk: Option<String>,
     /// Whether it has free USB ports for [`Device::plug_in`].
     pub usb_ports: bool,
+    /// How slow its disk is.
+    pub disk_limits: Option<DiskLimits>,
     /// Whether what it writes to its disk is recorded, each boot on its own: [`Device::recording`].
     pub record: bool,
 }
@@ -98,6 +100,7 @@ impl Options {
             stick: None,
             second_disk: None,
             usb_ports: false,
+            disk_limits: None,
             record: false,
         }
     }
@@ -438,6 +441,7 @@ pub(crate) fn machine(options: &Options, accelerator: Accelerator) -> Result<Mac
         clock: options.clock.clone(),
         link: options.link.clone(),
         forwards: options.guest_ports.iter().map(forward).collect::<Result<_>>()?,
+        disk_limits: options.disk_limits,
     })
 }
 

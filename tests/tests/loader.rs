@@ -106,6 +106,7 @@ fn machine(arch: Arch) -> Machine {
         clock: "utc".to_owned(),
         link: Link::User,
         forwards: Vec::new(),
+        disk_limits: None,
     }
 }
 

@@ -30,7 +30,7 @@ const TIMEOUT: u32 = 5;
 const MEMORY: u32 = 512;
 /// Runs and seconds in `make test`, whichever comes first; always from the same random seed, so that only a change of
 /// the code makes it fail.
-const SHORT: (u64, u32) = (200_000, 8);
+const SHORT: (u64, u32) = (200_000, 3);
 
 /// Most bytes of libFuzzer's inputs that the repository keeps for one target.
 const KEPT: u64 = 24 * 1024;
