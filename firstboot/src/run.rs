@@ -91,6 +91,10 @@ fn run_with(
     {
         host.sys().say(&format!("firstboot: damaged files not repaired: {error:#}"));
     }
+    // firstboot-confirm.service reports what hinders this; it also may run only after the first status of this boot.
+    if host.journal().resetting().is_none() {
+        let _ = confirm::note_failed(&host);
+    }
     Session { host: Some(host), until, phases, places, runtime, started, lost: None, last: None, tries: 0 }.run()
 }
 

@@ -54,11 +54,16 @@ impl Debian {
     /// When lists cannot be fetched, or none of security updates can be had and that is no [`Exception`] of the builder.
     pub fn open(arch: Arch) -> Result<Debian> {
         let base = cache::dir()?.join("debs");
+        fs::create_dir_all(base.join("archive")).with_context(|| format!("create {}", base.display()))?;
+        // apt's configuration has this path, and a cache that is reached by a link may be reached by another one later.
+        let base = base.canonicalize().with_context(|| format!("resolve {}", base.display()))?;
         let debian = Debian { arch, root: base.join(format!("apt-{SUITE}-{arch}")), debs: base.join("archive") };
-        fs::create_dir_all(&debian.debs).with_context(|| format!("create {}", debian.debs.display()))?;
         let _lock = debian.lock()?;
         let exceptions = lists::exceptions()?;
+        // Earlier versions fetched lists of fewer components.
+        let sources = fs::read_to_string(debian.root.join("etc/sources.list")).unwrap_or_default();
         let complete = ["updated", "answers/essential"].iter().all(|name| debian.root.join(name).exists())
+            && sources.contains(settings::COMPONENTS)
             && (debian.lists()?.has_security() || exceptions.contains(&Exception::NoSecurity));
         if !complete {
             debian.update(&exceptions)?;

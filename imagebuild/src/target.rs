@@ -24,6 +24,8 @@ pub struct Target {
     pub command_line: String,
     /// What the firmware starts.
     pub bootloader: Bootloader,
+    /// The board's own firmware on the disk, where it has none in a chip.
+    pub firmware: Option<Firmware>,
     /// Debian packages besides the essential ones and the kernel.
     pub packages: Vec<String>,
     /// Directories below the kernel's modules that are left out.
@@ -43,6 +45,36 @@ pub struct Target {
 pub enum Bootloader {
     /// systemd-boot, as the removable-media loader of a UEFI firmware.
     SystemdBoot,
+    /// The firmware of a Raspberry Pi, which starts Linux itself.
+    RaspberryPi,
+}
+
+impl Bootloader {
+    /// The partitions that it needs, in the order of the disk.
+    fn roles(self) -> &'static [Role] {
+        match self {
+            Bootloader::SystemdBoot => &[Role::Boot, Role::Esp, Role::RootA],
+            Bootloader::RaspberryPi => &[Role::Boot, Role::SystemA, Role::SystemB, Role::RootA],
+        }
+    }
+}
+
+/// Firmware that comes with the disk.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Firmware {
+    /// Debian package that brings it.
+    pub package: String,
+    /// Directory of the files in the package, absolute.
+    pub directory: String,
+    /// Files that the boot ROM reads from the boot partition.
+    pub rom: Vec<String>,
+    /// Files of each slot.
+    pub files: Vec<String>,
+    /// Device trees of each slot: paths below the kernel package's device trees.
+    pub device_trees: Vec<String>,
+    /// Lines of the firmware's configuration, besides those that name kernel and initrd.
+    pub config: String,
 }
 
 /// What goes into the initrd.
@@ -71,20 +103,19 @@ pub struct Partition {
 }
 
 /// What a partition is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// FAT that every desktop shows: the seed and the status file.
     Boot,
     /// EFI system partition.
     Esp,
+    /// FAT with firmware, kernel and initrd of slot A, where the firmware reads no EFI system partition.
+    SystemA,
+    /// The same of slot B.
+    SystemB,
     /// The verified root file system, slot A.
     RootA,
-}
-
-impl Role {
-    /// In the order of the disk.
-    const ALL: [Role; 3] = [Role::Boot, Role::Esp, Role::RootA];
 }
 
 impl Target {
@@ -132,11 +163,14 @@ impl Target {
         }
         let roles: Vec<Role> = target.partitions.iter().map(|partition| partition.role).collect();
         // The root is last: on a device it is lengthened, and others follow it.
-        ensure!(roles == Role::ALL, "partitions: expected the roles {:?} in this order, found {roles:?}", Role::ALL);
+        let needed = target.bootloader.roles();
+        ensure!(roles == needed, "partitions: expected the roles {needed:?} in this order, found {roles:?}");
+        let has_firmware = target.bootloader == Bootloader::RaspberryPi;
+        ensure!(target.firmware.is_some() == has_firmware, "[firmware]: exactly bootloader \"raspberry-pi\" needs it");
         for partition in &target.partitions {
             let (needed, other) = match partition.role {
-                Role::Boot | Role::Esp => ("size-mib", "slot-mib"),
                 Role::RootA => ("slot-mib", "size-mib"),
+                _ => ("size-mib", "slot-mib"),
             };
             let is_there =
                 |key| if key == "size-mib" { partition.size_mib.is_some() } else { partition.slot_mib.is_some() };
@@ -152,6 +186,12 @@ impl Target {
     /// Length of a root partition on a device, in MiB.
     pub fn slot_mib(&self) -> Result<u64> {
         self.partition(Role::RootA)?.slot_mib.context("find slot-mib of the root partition")
+    }
+
+    /// Number of the partition with this role in the partition table, from 1.
+    pub fn number(&self, role: Role) -> Result<usize> {
+        let at = self.partitions.iter().position(|p| p.role == role);
+        Ok(at.with_context(|| format!("find partition {role:?}"))? + 1)
     }
 
     /// The partition with this role.
@@ -173,7 +213,7 @@ mod tests {
             let target = Target::load(&name).unwrap();
             assert_eq!(target.name, name);
             let text = std::fs::read_to_string(Target::directory().unwrap().join(format!("{name}.toml"))).unwrap();
-            assert!(text.lines().count() <= 40, "{name}: {} lines", text.lines().count());
+            assert!(text.lines().count() <= 70, "{name}: {} lines", text.lines().count());
         }
     }
 
@@ -208,6 +248,10 @@ mod tests {
         assert_eq!(
             error("role = \"esp\"", "role = \"boot\""),
             "partitions: expected the roles [Boot, Esp, RootA] in this order, found [Boot, Boot, RootA]"
+        );
+        assert_eq!(
+            error("\"systemd-boot\"", "\"raspberry-pi\""),
+            "partitions: expected the roles [Boot, SystemA, SystemB, RootA] in this order, found [Boot, Esp, RootA]"
         );
         assert_eq!(error("slot-mib", "size-mib"), "partitions: root-a needs slot-mib and takes no size-mib");
         assert_eq!(

@@ -56,7 +56,7 @@ impl Fake {
         for copy in [Copy::Primary, Copy::Backup] {
             table.write(&mut file, copy, sectors).unwrap();
         }
-        write_mbr(&mut file, sectors).unwrap();
+        write_mbr(&mut file, &table, sectors).unwrap();
         file
     }
 

@@ -82,7 +82,7 @@ pub fn prepare(medium: &mut dyn Medium, slot: Option<u64>) -> Result<Prepared> {
     if found.mbr_damaged {
         repaired.push("partition table: protective MBR".to_owned());
     }
-    write_mbr(medium, sectors)?;
+    write_mbr(medium, &table, sectors)?;
     Ok(Prepared { entries: table.partitions(), repaired })
 }
 

@@ -6,7 +6,7 @@ use crate::ext4;
 use crate::layout::tests::image;
 use crate::medium::{Medium, testing::Fake};
 use crate::partitions::{Prepared, prepare};
-use crate::table::{Copy, SECTOR, Table, write_mbr};
+use crate::table::{Copy, Entry, IN_MBR, SECTOR, Table, write_mbr};
 use uuid::Uuid;
 
 const MIB: u64 = 1 << 20;
@@ -14,15 +14,21 @@ const SLOT: Option<u64> = Some(768 * MIB);
 
 /// A disk with an image of 502 MiB, made longer.
 fn flashed(mib: u64) -> Fake {
+    flashed_with(mib, &[])
+}
+
+/// The same with these partitions in the MBR.
+fn flashed_with(mib: u64, in_mbr: &[u32]) -> Fake {
     let mut disk = Fake::new(502 * MIB);
     let mut table = Table::new(Uuid::from_u128(7));
     for (number, entry) in image() {
-        table.set(number, &entry).unwrap();
+        let flags = if in_mbr.contains(&number) { IN_MBR } else { 0 };
+        table.set(number, &Entry { flags, ..entry }).unwrap();
     }
     for copy in [Copy::Backup, Copy::Primary] {
         table.write(&mut disk, copy, 502 * MIB / SECTOR).unwrap();
     }
-    write_mbr(&mut disk, 502 * MIB / SECTOR).unwrap();
+    write_mbr(&mut disk, &table, 502 * MIB / SECTOR).unwrap();
     disk.resize(mib * MIB);
     (disk.written, disk.flushed) = (0, 0);
     disk
@@ -178,6 +184,28 @@ fn a_flipped_bit_in_the_protective_mbr_is_repaired() {
         assert_eq!(prepared.repaired, if needed { vec!["partition table: protective MBR"] } else { vec![] }, "{at}");
         assert_eq!(flipped.content() == disk.content(), !kept, "{at}");
     }
+}
+
+#[test]
+fn partitions_of_a_boot_rom_are_in_the_mbr_at_every_boot() {
+    let mut disk = flashed_with(8000, &[1, 2]);
+    let record = |number: usize, disk: &Fake| {
+        let record = &disk.content()[0].1[446 + (number - 1) * 16..][..16];
+        let sectors = |at: usize| u64::from(u32::from_le_bytes(record[at..at + 4].try_into().unwrap()));
+        (record[4], sectors(8) * SECTOR, sectors(12) * SECTOR)
+    };
+    prepare(&mut disk, SLOT).unwrap();
+    let expected = [(0x0c, MIB, 40 * MIB), (0x0c, 41 * MIB, 160 * MIB), (0, 0, 0), (0xee, SECTOR, MIB - SECTOR)];
+    assert_eq!([1, 2, 3, 4].map(|number| record(number, &disk)), expected);
+    let whole = disk.content();
+    for at in 446..512 {
+        disk.flip(at, 0);
+        assert_eq!(prepare(&mut disk, SLOT).unwrap().repaired, ["partition table: protective MBR"], "{at}");
+        assert_eq!(disk.content(), whole, "{at}");
+    }
+    (disk.written, disk.flushed) = (0, 0);
+    prepare(&mut disk, SLOT).unwrap();
+    assert_eq!(disk.written, 0, "what is as it should be is not written again");
 }
 
 #[test]

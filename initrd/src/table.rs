@@ -18,6 +18,11 @@ const ENTRIES: usize = 128;
 const ARRAY: u64 = (ENTRY * ENTRIES) as u64 / SECTOR;
 /// Bytes of the header that are in use.
 const HEADER: usize = 92;
+/// Attribute "Legacy BIOS Bootable" (UEFI 2.10, table 5.8): a partition that is in the MBR, too, for boot ROMs that read
+/// nothing else.
+pub const IN_MBR: u64 = 1 << 2;
+/// Numbers of partitions that an MBR has beside its protective record.
+const MBR_NUMBERS: std::ops::RangeInclusive<u32> = 1..=3;
 
 /// A partition: one entry of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,7 +141,36 @@ impl Table {
         }
         let mut mbr = [0; SECTOR as usize];
         medium.read(0, &mut mbr).context("read the protective MBR")?;
-        Ok(Found { table, damaged, grown, mbr_damaged: !is_protective(&mbr) })
+        let mbr_damaged = match table.hybrid_records() {
+            Some(records) => mbr[446..510] != records || mbr[510..] != SIGNATURE,
+            None => !is_protective(&mbr),
+        };
+        Ok(Found { table, damaged, grown, mbr_damaged })
+    }
+
+    /// The records of the MBR where it has partitions besides the protective one; `None` where no partition is
+    /// [`IN_MBR`]. Each has the number that it has in this table, and the protective record is the last one.
+    fn hybrid_records(&self) -> Option<[u8; 64]> {
+        let listed: Vec<Numbered> = self
+            .partitions()
+            .into_iter()
+            .filter(|(number, e)| e.flags & IN_MBR != 0 && MBR_NUMBERS.contains(number))
+            .collect();
+        let first = listed.iter().map(|(_, entry)| entry.first).min()?;
+        let mut records = [0; 64];
+        let mut put = |number: u32, kind: u8, start: u64, count: u64| {
+            let record = &mut records[(number as usize - 1) * 16..][..16];
+            // No cylinders and heads: readers take the sectors.
+            record[..8].copy_from_slice(&[0, 0xfe, 0xff, 0xff, kind, 0xfe, 0xff, 0xff]);
+            for (at, value) in [(8, start), (12, count)] {
+                record[at..at + 4].copy_from_slice(&u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes());
+            }
+        };
+        for (number, entry) in &listed {
+            put(*number, FAT32_LBA, entry.first, entry.last + 1 - entry.first);
+        }
+        put(4, PROTECTIVE, 1, first - 1);
+        Some(records)
     }
 
     /// The partitions, in the order of their numbers.
@@ -273,35 +307,45 @@ fn read_copy(medium: &mut dyn Medium, header: u64) -> Result<(Table, u64)> {
     Ok((Table { disk: guid(&bytes, 56), first_usable, array }, u64_at(&bytes, 32)))
 }
 
+/// What an MBR ends with.
+const SIGNATURE: [u8; 2] = [0x55, 0xaa];
+/// Type of a protective record (UEFI 2.10, 5.2.3).
+const PROTECTIVE: u8 = 0xee;
+/// Type of a FAT32 whose place is given in sectors.
+const FAT32_LBA: u8 = 0x0c;
+
 /// Whether the kernel looks for a GUID table behind this MBR: its signature, and one record of type 0xEE from sector 1 on
 /// (kernel: block/partitions/efi.c, `is_pmbr_valid`).
 fn is_protective(mbr: &[u8; SECTOR as usize]) -> bool {
-    let record = |at: usize| mbr[at + 4] == 0xee && u32_at(mbr, at + 8) == 1;
-    mbr[510..] == [0x55, 0xaa] && (446..510).step_by(16).any(record)
+    let record = |at: usize| mbr[at + 4] == PROTECTIVE && u32_at(mbr, at + 8) == 1;
+    mbr[510..] == SIGNATURE && (446..510).step_by(16).any(record)
 }
 
-/// The protective MBR for a disk of `sectors`, when `old` is not as it should be. One that has partitions besides the
-/// protective one stays: its maker wanted it so.
-fn mbr_for(old: &[u8; SECTOR as usize], sectors: u64) -> Option<[u8; SECTOR as usize]> {
-    if is_protective(old) && old[462..510].iter().any(|byte| *byte != 0) {
-        return None;
-    }
+/// The MBR for a disk of `sectors` with this table, when `old` is not as it should be. One that has partitions besides
+/// the protective one, though the table has none for it, stays: its maker wanted it so.
+fn mbr_for(table: &Table, old: &[u8; SECTOR as usize], sectors: u64) -> Option<[u8; SECTOR as usize]> {
     let mut new = *old;
-    new[446..510].fill(0);
-    new[446..458].copy_from_slice(&[0, 0, 2, 0, 0xee, 0xff, 0xff, 0xff, 1, 0, 0, 0]);
-    new[458..462].copy_from_slice(&u32::try_from(sectors - 1).unwrap_or(u32::MAX).to_le_bytes());
-    new[510..].copy_from_slice(&[0x55, 0xaa]);
+    if let Some(records) = table.hybrid_records() {
+        new[446..510].copy_from_slice(&records);
+    } else if is_protective(old) && old[462..510].iter().any(|byte| *byte != 0) {
+        return None;
+    } else {
+        new[446..510].fill(0);
+        new[446..458].copy_from_slice(&[0, 0, 2, 0, PROTECTIVE, 0xff, 0xff, 0xff, 1, 0, 0, 0]);
+        new[458..462].copy_from_slice(&u32::try_from(sectors - 1).unwrap_or(u32::MAX).to_le_bytes());
+    }
+    new[510..].copy_from_slice(&SIGNATURE);
     (new != *old).then_some(new)
 }
 
-/// Brings the protective MBR up to date.
+/// Brings the MBR up to date with the table behind it.
 ///
 /// # Errors
 /// When the disk cannot be read or written.
-pub fn write_mbr(medium: &mut dyn Medium, sectors: u64) -> Result<()> {
+pub fn write_mbr(medium: &mut dyn Medium, table: &Table, sectors: u64) -> Result<()> {
     let mut mbr = [0; SECTOR as usize];
     medium.read(0, &mut mbr).context("read the protective MBR")?;
-    if let Some(new) = mbr_for(&mbr, sectors) {
+    if let Some(new) = mbr_for(table, &mbr, sectors) {
         medium.write(0, &new).and_then(|()| medium.flush()).context("write the protective MBR")?;
     }
     Ok(())

@@ -3,6 +3,7 @@
 
 use crate::accel::Accelerator;
 use crate::link::relay::Ends;
+use crate::raspberry_pi::{self, Model};
 use imagebuild::arch::Arch;
 use std::path::{Path, PathBuf};
 
@@ -65,6 +66,32 @@ pub struct Machine {
     pub forwards: Vec<Forward>,
     /// How slow its disk is.
     pub disk_limits: Option<DiskLimits>,
+    /// The board, where it is not a machine of QEMU's own kind.
+    pub board: Option<Board>,
+}
+
+/// A board that QEMU emulates, and whose firmware this harness plays ([`crate::raspberry_pi`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Board {
+    /// QEMU's name of the machine.
+    pub machine: &'static str,
+    /// Memory that it has, MiB.
+    pub memory_mib: u32,
+    /// Its processors.
+    pub cpus: u8,
+    /// Its network interface, as QEMU's `-device`.
+    pub network: &'static str,
+    /// What its firmware knows it as.
+    pub model: Model,
+}
+
+impl Board {
+    /// Raspberry Pi 3 B.
+    pub const RASPI3B: Board =
+        Board { machine: "raspi3b", memory_mib: 1024, cpus: 4, network: "usb-net", model: raspberry_pi::PI_3B };
+    /// Raspberry Pi 4 B, in QEMU 9.0 and later.
+    pub const RASPI4B: Board =
+        Board { machine: "raspi4b", memory_mib: 2048, cpus: 4, network: "usb-net", model: raspberry_pi::PI_4B };
 }
 
 /// How slow the disk is; the build machine's own is faster.
@@ -91,6 +118,8 @@ pub struct Kernel {
     pub kernel: PathBuf,
     /// Its initrd.
     pub initrd: PathBuf,
+    /// The device tree, on a board whose firmware hands one over.
+    pub device_tree: Option<PathBuf>,
     /// Its command line.
     pub command_line: String,
 }
@@ -166,6 +195,9 @@ pub fn program(arch: Arch) -> &'static str {
 
 /// The emulator's arguments.
 pub fn argv(machine: &Machine, files: &Files) -> Vec<String> {
+    if let Some(board) = &machine.board {
+        return board_argv(board, machine, files);
+    }
     let mut args = base(machine.arch, machine.accelerator);
     let mut add = |key: &str, value: String| args.extend([format!("-{key}"), value]);
     add("smp", machine.cpus.to_string());
@@ -209,6 +241,37 @@ pub fn argv(machine: &Machine, files: &Files) -> Vec<String> {
         add("kernel", direct.kernel.display().to_string());
         add("initrd", direct.initrd.display().to_string());
         add("append", direct.command_line.clone());
+    }
+    args
+}
+
+/// The arguments for a board. It has no clock chip, no firmware and no power button. Its second serial port is the one
+/// at the pins; a restart ends the emulator, for the firmware would then look at the disk again.
+fn board_argv(board: &Board, machine: &Machine, files: &Files) -> Vec<String> {
+    let mut args: Vec<String> =
+        ["-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"].map(str::to_owned).to_vec();
+    let mut add = |key: &str, value: String| args.extend([format!("-{key}"), value]);
+    add("machine", board.machine.to_owned());
+    add("accel", "tcg,thread=multi".to_owned());
+    add("smp", board.cpus.to_string());
+    add("m", board.memory_mib.to_string());
+    let (path, zeros) = (escaped(&files.disk), "discard=unmap,detect-zeroes=unmap");
+    add("drive", format!("if=sd,id={DISK},format=raw,cache=unsafe,{zeros},file={path}"));
+    add("netdev", netdev(&machine.link, &machine.forwards));
+    add("device", format!("{},netdev={NET},mac=52:54:00:12:34:56", board.network));
+    add("chardev", format!("file,id=console,append=on,path={}", escaped(&files.console)));
+    add("serial", "null".to_owned());
+    add("serial", "chardev:console".to_owned());
+    for socket in [&files.control, &files.events] {
+        add("qmp", format!("unix:{},server=on,wait=off", escaped(socket)));
+    }
+    if let Some(direct) = &files.kernel {
+        add("kernel", direct.kernel.display().to_string());
+        add("initrd", direct.initrd.display().to_string());
+        add("append", direct.command_line.clone());
+        if let Some(tree) = &direct.device_tree {
+            add("dtb", tree.display().to_string());
+        }
     }
     args
 }
@@ -307,6 +370,7 @@ mod tests {
             link: Link::User,
             forwards: vec![Forward { host: 20001, guest: 8080 }],
             disk_limits: None,
+            board: None,
         }
     }
 
@@ -378,7 +442,8 @@ mod tests {
 
     #[test]
     fn a_device_that_is_given_its_kernel() {
-        let kernel = Kernel { kernel: "/run/k".into(), initrd: "/run/i".into(), command_line: "root=a rw".into() };
+        let (k, i) = ("/run/k".into(), "/run/i".into());
+        let kernel = Kernel { kernel: k, initrd: i, device_tree: None, command_line: "root=a rw".into() };
         let all = argv(&machine(Arch::Amd64), &Files { kernel: Some(kernel), ..files() });
         assert_eq!(all[all.len() - 6..], ["-kernel", "/run/k", "-initrd", "/run/i", "-append", "root=a rw"]);
     }
@@ -398,6 +463,21 @@ mod tests {
     fn a_device_with_a_disk_that_refuses_writes() {
         let all = argv(&machine(Arch::Amd64), &Files { write_protected: true, ..files() }).join(" ");
         assert!(all.contains("detect-zeroes=unmap,readonly=on,file=/run/disk -device virtio-blk-pci"), "{all}");
+    }
+
+    #[test]
+    fn a_board_has_its_disk_in_the_slot_and_its_console_at_the_pins() {
+        let board = Machine { board: Some(Board::RASPI3B), ..machine(Arch::Arm64) };
+        let kernel = Kernel {
+            kernel: "/run/k".into(),
+            initrd: "/run/i".into(),
+            device_tree: Some("/run/d".into()),
+            command_line: "a b".into(),
+        };
+        let all = argv(&board, &Files { kernel: Some(kernel), ..files() }).join(" ");
+        assert!(all.contains("-machine raspi3b -accel tcg,thread=multi -smp 4 -m 1024 -drive if=sd,id=disk,"), "{all}");
+        assert!(all.contains("-serial null -serial chardev:console "), "{all}");
+        assert!(all.ends_with("-kernel /run/k -initrd /run/i -append a b -dtb /run/d"), "{all}");
     }
 
     #[test]

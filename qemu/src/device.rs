@@ -5,7 +5,7 @@
 //! console is printed.
 
 use crate::accel::{self, Accelerator};
-use crate::args::{self, Controller, DiskLimits, Files, Forward, Kernel, Link, Machine};
+use crate::args::{self, Board, Controller, DiskLimits, Files, Forward, Kernel, Link, Machine};
 use crate::console::Console;
 use crate::disk::DiskImage;
 use crate::disk_errors::DiskErrors;
@@ -14,7 +14,7 @@ use crate::qmp::Qmp;
 use crate::run_dir::RunDir;
 use crate::saved::{Moment, Saved};
 use crate::writes::Log;
-use crate::{firmware, ports, wait};
+use crate::{firmware, ports, raspberry_pi, wait};
 use anyhow::{Context, Result, bail};
 use firstboot::boot_partition::BootPartition;
 use imagebuild::arch::Arch;
@@ -68,6 +68,8 @@ pub struct Options {
     pub usb_ports: bool,
     /// How slow its disk is.
     pub disk_limits: Option<DiskLimits>,
+    /// The board, where it is not a machine with UEFI: then processors, memory, clock and controllers are the board's.
+    pub board: Option<Board>,
     /// Whether what it writes to its disk is recorded, each boot on its own: [`Device::recording`].
     pub record: bool,
 }
@@ -101,6 +103,7 @@ impl Options {
             second_disk: None,
             usb_ports: false,
             disk_limits: None,
+            board: None,
             record: false,
         }
     }
@@ -118,6 +121,8 @@ pub struct Device {
     switched_on_at: u64,
     /// Whether this boot was repeated because the emulated kernel crashed.
     started_again: AtomicBool,
+    /// Whether the firmware of a board is asked to try the other slot at the next start.
+    tryboot: bool,
     dir: RunDir,
 }
 
@@ -165,10 +170,24 @@ impl Device {
             ..Files::plain(code, dir.path())
         };
         let disk = image.copy(&files.disk, options.disk_size)?;
-        let machine = machine(options, accel::find(options.arch, image)?)?;
+        let accelerator = match options.board {
+            Some(_) => Accelerator::Tcg,
+            None => accel::find(options.arch, image)?,
+        };
+        let machine = machine(options, accelerator)?;
         let console = Console::new(files.console.clone());
         let started_again = AtomicBool::new(false);
-        Ok(Device { emulator: None, machine, files, disk, console, switched_on_at: 0, started_again, dir })
+        Ok(Device {
+            emulator: None,
+            machine,
+            files,
+            disk,
+            console,
+            switched_on_at: 0,
+            started_again,
+            tryboot: false,
+            dir,
+        })
     }
 
     /// Content of `seed.toml` on the stick, once the device is switched off.
@@ -209,6 +228,11 @@ impl Device {
             bail!("switch the device on: {MAY_BOOT}=no; add this test to GUESTS in tests/src/schedule/plan.rs");
         }
         let program = args::program(self.machine.arch);
+        if let Some(board) = &self.machine.board {
+            let serial = self.machine.serial.as_deref().unwrap_or_default();
+            let boot = raspberry_pi::boot(&self.disk, &board.model, serial, std::mem::take(&mut self.tryboot));
+            self.files.kernel = Some(boot.context("play the firmware")?.write(self.dir.path())?);
+        }
         let mut argv = args::argv(&self.machine, &self.files);
         argv.extend(more.iter().map(|word| (*word).to_owned()));
         let process = Process::start(program, Path::new(program), &argv, &self.dir.path().join("emulator.log"))?;
@@ -334,6 +358,24 @@ impl Device {
         clock.clone_into(&mut self.machine.clock);
     }
 
+    /// Asks the firmware of a board to try the other slot when it is switched on the next time, once, as `reboot '0
+    /// tryboot'` does on a kernel of Raspberry Pi.
+    pub fn try_other_slot(&mut self) {
+        self.tryboot = true;
+    }
+
+    /// Waits until a board has restarted itself or switched itself off, which ends the emulator.
+    ///
+    /// # Errors
+    /// When that does not happen within `limit`.
+    pub fn wait_ended(&mut self, limit: Duration) -> Result<()> {
+        let process = self.running()?;
+        let ended = wait::until("the board to restart or to switch itself off", limit, || process.ended());
+        ended.map_err(|e| e.context(self.report()))?;
+        self.emulator = None;
+        Ok(())
+    }
+
     /// Cuts its power.
     pub fn power_cut(&mut self) -> Result<()> {
         self.running()?.kill()?;
@@ -442,6 +484,7 @@ pub(crate) fn machine(options: &Options, accelerator: Accelerator) -> Result<Mac
         link: options.link.clone(),
         forwards: options.guest_ports.iter().map(forward).collect::<Result<_>>()?,
         disk_limits: options.disk_limits,
+        board: options.board,
     })
 }
 
@@ -451,7 +494,7 @@ fn kernel(image: &DiskImage, dir: &Path) -> Result<Kernel> {
     let (kernel, initrd) = (dir.join("kernel"), dir.join("initrd"));
     std::fs::write(&kernel, entry.kernel).context("write the device's kernel")?;
     std::fs::write(&initrd, entry.initrd).context("write the device's initrd")?;
-    Ok(Kernel { kernel, initrd, command_line: entry.command_line })
+    Ok(Kernel { device_tree: None, kernel, initrd, command_line: entry.command_line })
 }
 
 /// A stick as a person would format it: no partitions, one FAT file system labelled `SEED`.

@@ -21,6 +21,7 @@ pub mod ports;
 pub mod process;
 pub mod progress;
 pub mod qmp;
+pub mod raspberry_pi;
 pub mod run_dir;
 pub mod saved;
 pub mod scenario;

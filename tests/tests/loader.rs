@@ -107,6 +107,7 @@ fn machine(arch: Arch) -> Machine {
         link: Link::User,
         forwards: Vec::new(),
         disk_limits: None,
+        board: None,
     }
 }
 

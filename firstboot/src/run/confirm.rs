@@ -46,11 +46,7 @@ pub fn confirm(host: &Host) -> Result<(), Fault> {
 /// # Errors
 /// As [`confirm`].
 pub fn confirm_with(host: &Host, surroundings: &Surroundings<'_>) -> Result<(), Fault> {
-    let Some(running) = BootReport::read(host).and_then(|report| Slot::parse(&report.slot)) else { return Ok(()) };
-    let Some(mut slots) = (surroundings.slots)().owned_by(Owner::Host)? else { return Ok(()) };
-    let other = if running == Slot::A { Slot::B } else { Slot::A };
-    let failed = if slots.failed(other) { other.to_string() } else { String::new() };
-    host.note(Fact::FailedSlot, &failed).owned_by(Owner::Host)?;
+    let Some((running, mut slots)) = note_failed_with(host, surroundings.slots)? else { return Ok(()) };
     if slots.trial(running).is_none() {
         return Ok(());
     }
@@ -75,6 +71,28 @@ pub fn confirm_with(host: &Host, surroundings: &Surroundings<'_>) -> Result<(), 
     host.sys().say(&format!("firstboot: {} ({})", fault, fault.tag()));
     host.run(&["systemctl", "--no-block", "reboot"]).owned_by(Owner::Host)?;
     Err(fault)
+}
+
+/// Notes whether the slot that does not run failed its trial, before anything is said of this boot.
+///
+/// # Errors
+/// A host fault when the EFI system partition cannot be read, or the journal cannot be written.
+pub(super) fn note_failed(host: &Host) -> Result<(), Fault> {
+    note_failed_with(host, &BootSlots::find).map(drop)
+}
+
+/// The slot that runs, and the slots; `None` where this system has none.
+fn note_failed_with(
+    host: &Host,
+    slots: &dyn Fn() -> anyhow::Result<Option<BootSlots>>,
+) -> Result<Option<(Slot, BootSlots)>, Fault> {
+    let running = BootReport::read(host).and_then(|report| Slot::parse(&report.slot));
+    let Some(running) = running else { return Ok(None) };
+    let Some(slots) = slots().owned_by(Owner::Host)? else { return Ok(None) };
+    let other = if running == Slot::A { Slot::B } else { Slot::A };
+    let failed = if slots.failed(other) { other.to_string() } else { String::new() };
+    host.note(Fact::FailedSlot, &failed).owned_by(Owner::Host)?;
+    Ok(Some((running, slots)))
 }
 
 /// Until when this boot has to be good.

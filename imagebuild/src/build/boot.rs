@@ -3,13 +3,18 @@
 //! of a slot, on the EFI system partition.
 
 use super::manifest::KernelImage;
+use super::raspberry_pi;
 use crate::arch::Arch;
 use crate::debian::Debian;
-use crate::target::Target;
+use crate::disk::Fat;
+use crate::progress::step;
+use crate::rootfs::Rootfs;
+use crate::target::{Bootloader, Role, Target};
 use crate::verity::Tree;
-use crate::{cache, digest, uki};
+use crate::{cache, digest, loader, uki};
 use anyhow::{Context, Result};
 use firstboot::image::ImageInfo;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -60,13 +65,41 @@ impl Systemd {
     }
 }
 
+/// What starts the kernel.
+#[derive(Debug)]
+pub enum Loader {
+    /// A UEFI firmware, by way of systemd-boot.
+    SystemdBoot {
+        /// Boot loader and stub.
+        systemd: Systemd,
+        /// Our own loader, which starts a kernel image only when its digest is that of the boot entry.
+        verify: PathBuf,
+    },
+    /// The firmware of a Raspberry Pi.
+    RaspberryPi(raspberry_pi::Files),
+}
+
+impl Loader {
+    /// That of a target, fetched or built now when the cache does not have it.
+    pub fn ensure(target: &Target, rootfs: &Rootfs) -> Result<Loader> {
+        Ok(match (target.bootloader, &target.firmware) {
+            (Bootloader::SystemdBoot, _) => Loader::SystemdBoot {
+                verify: step("verifying loader", || loader::ensure(target.arch))?,
+                systemd: step("boot loader", || Systemd::ensure(target.arch))?,
+            },
+            (Bootloader::RaspberryPi, firmware) => {
+                let firmware = firmware.as_ref().context("find [firmware] of the target")?;
+                Loader::RaspberryPi(step("firmware", || raspberry_pi::Files::ensure(target, firmware, rootfs))?)
+            }
+        })
+    }
+}
+
 /// The programs that start a device, one after another.
 #[derive(Debug)]
 pub struct Programs {
-    /// Boot loader and stub.
-    pub systemd: Systemd,
-    /// Our own loader, which starts a kernel image only when its digest is that of the boot entry.
-    pub verify: PathBuf,
+    /// What starts the kernel.
+    pub loader: Loader,
     /// The kernel.
     pub kernel: PathBuf,
     /// Its release, as `uname -r` says it.
@@ -78,14 +111,40 @@ pub struct Programs {
 impl Programs {
     /// Digest of them all.
     pub fn key(&self) -> Result<String> {
-        let (boot, stub) = (self.systemd.boot(), self.systemd.stub());
-        let files = [&boot, &stub, &self.verify, &self.kernel, &self.initrd];
-        Ok(digest::bytes(files.into_iter().map(|path| digest::file(path)).collect::<Result<String>>()?))
+        let loader = match &self.loader {
+            Loader::SystemdBoot { systemd, verify } => digests(&[&systemd.boot(), &systemd.stub(), verify])?,
+            Loader::RaspberryPi(files) => files.key.clone(),
+        };
+        Ok(digest::bytes(loader + &digests(&[&self.kernel, &self.initrd])?))
+    }
+
+    /// The FAT partitions of a new image, except the boot partition's own files, with slot A filled for this root; and
+    /// what the manifest says of the kernel.
+    pub fn fats(
+        &self,
+        target: &Target,
+        info: &ImageInfo,
+        os_release: &[u8],
+        root: &Tree,
+    ) -> Result<(BTreeMap<Role, Fat>, KernelImage)> {
+        match &self.loader {
+            Loader::SystemdBoot { systemd, verify } => {
+                let slot = Slot::new(target, info, self, systemd, os_release, root, 'A')?;
+                let kernel_image = slot.summary();
+                let fat = Fat { free: slot.free(), files: slot.files(target.arch, systemd, verify)? };
+                Ok((BTreeMap::from([(Role::Esp, fat)]), kernel_image))
+            }
+            Loader::RaspberryPi(files) => files.fats(target, self, &command_line(target, root, 'A')?),
+        }
     }
 }
 
+fn digests(files: &[&PathBuf]) -> Result<String> {
+    files.iter().map(|path| digest::file(path)).collect()
+}
+
 /// What is on the EFI system partition for one slot.
-pub struct Slot {
+struct Slot {
     letter: char,
     version: String,
     image: Vec<u8>,
@@ -93,10 +152,11 @@ pub struct Slot {
 
 impl Slot {
     /// The kernel image that starts this root, which is in slot `letter`.
-    pub fn new(
+    fn new(
         target: &Target,
         info: &ImageInfo,
         programs: &Programs,
+        systemd: &Systemd,
         os_release: &[u8],
         root: &Tree,
         letter: char,
@@ -108,7 +168,7 @@ impl Slot {
             initrd: &read(&programs.initrd)?,
             kernel: &read(&programs.kernel)?,
         };
-        let image = uki::build(&read(&programs.systemd.stub())?, &parts)?;
+        let image = uki::build(&read(&systemd.stub())?, &parts)?;
         Ok(Slot { letter, version: format!("{}-{}", info.build_time, info.build_id), image })
     }
 
@@ -118,7 +178,7 @@ impl Slot {
     }
 
     /// What the image's manifest says of it.
-    pub fn summary(&self) -> KernelImage {
+    fn summary(&self) -> KernelImage {
         KernelImage {
             path: format!("{DIRECTORY}/{}", self.name()),
             size: self.image.len() as u64,
@@ -127,7 +187,7 @@ impl Slot {
     }
 
     /// Bytes that the other kernel images need.
-    pub fn free(&self) -> u64 {
+    fn free(&self) -> u64 {
         (KERNEL_IMAGES - 1) * self.image.len() as u64
     }
 
@@ -144,17 +204,17 @@ impl Slot {
     }
 
     /// All files of the EFI system partition: path and content.
-    pub fn files(self, arch: Arch, programs: &Programs) -> Result<Vec<(String, Vec<u8>)>> {
+    fn files(self, arch: Arch, systemd: &Systemd, verify: &Path) -> Result<Vec<(String, Vec<u8>)>> {
         let boot = match arch {
             Arch::Arm64 => "EFI/BOOT/BOOTAA64.EFI",
             Arch::Amd64 => "EFI/BOOT/BOOTX64.EFI",
         };
         let entry = format!("loader/entries/firstboot-{}.conf", self.letter.to_ascii_lowercase());
         Ok(vec![
-            (boot.to_owned(), read(&programs.systemd.boot())?),
+            (boot.to_owned(), read(&systemd.boot())?),
             ("loader/loader.conf".to_owned(), LOADER_CONF.to_vec()),
             (entry, self.entry().into_bytes()),
-            (format!("{DIRECTORY}/verify.efi"), read(&programs.verify)?),
+            (format!("{DIRECTORY}/verify.efi"), read(verify)?),
             (format!("{DIRECTORY}/{}", self.name()), self.image),
         ])
     }
@@ -176,7 +236,7 @@ fn command_line(target: &Target, root: &Tree, letter: char) -> Result<String> {
     Ok(line + " systemd.gpt_auto=no " + &target.command_line)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("read {}", path.display()))
 }
 

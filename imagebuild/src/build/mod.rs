@@ -4,6 +4,7 @@
 mod boot;
 mod manifest;
 mod output;
+mod raspberry_pi;
 mod tree;
 
 use crate::archive::Archive;
@@ -13,7 +14,7 @@ use crate::erofs::Mkfs;
 use crate::progress::step;
 use crate::target::{Role, Target};
 use crate::verity::{self, Tree};
-use crate::{bundle, cache, device, digest, initrd, loader, repo, rootfs};
+use crate::{bundle, cache, device, digest, initrd, repo, rootfs};
 use anyhow::{Context, Result, ensure};
 use firstboot::status::STATUS_NAME;
 use std::ffi::OsStr;
@@ -29,9 +30,10 @@ const BUILD_TIME_ENV: &str = "SOURCE_DATE_EPOCH";
 /// Images of one target that stay in the cache; older ones are removed.
 const KEEP: usize = 5;
 /// A change in how images are put together makes a new key.
-const RECIPE: [&str; 10] = [
+const RECIPE: [&str; 11] = [
     include_str!("boot.rs"),
     include_str!("mod.rs"),
+    include_str!("raspberry_pi.rs"),
     include_str!("tree.rs"),
     include_str!("../archive.rs"),
     include_str!("../disk/mod.rs"),
@@ -158,8 +160,7 @@ pub fn assemble(parts: &Parts) -> Result<Image> {
         kernel: rootfs.kernel.clone(),
         release: rootfs.release.clone(),
         initrd: step("initrd", || initrd::ensure(target, &rootfs))?,
-        verify: step("verifying loader", || loader::ensure(target.arch))?,
-        systemd: step("boot loader", || boot::Systemd::ensure(target.arch))?,
+        loader: boot::Loader::ensure(target, &rootfs)?,
     };
     let mkfs = step("mkfs.erofs", Mkfs::ensure)?;
     let units = repo::root()?.join("firstboot/units");
@@ -174,20 +175,14 @@ pub fn assemble(parts: &Parts) -> Result<Image> {
         let archive = step("fill the root file system", || tree::fill(parts, &rootfs, &units, &info, &own))?;
         let root = scratch.join("root");
         let verity = step("pack the root file system", || pack(&mkfs, &archive, &ids, info.build_time, &root))?;
-        let slot = step("make the kernel image", || {
+        let (mut fats, kernel_image) = step("make the kernel image", || {
             let os_release = archive.read("usr/lib/os-release")?;
-            boot::Slot::new(target, &info, &programs, &os_release, &verity, 'A')
+            programs.fats(target, &info, &os_release, &verity)
         })?;
-        let kernel_image = slot.summary();
-        let content = Content {
-            boot: vec![
-                (STATUS_NAME, firstboot::status::padded("state: never started\n")),
-                (SEED_EXAMPLE.0, SEED_EXAMPLE.1.replace('\n', "\r\n").into_bytes()),
-            ],
-            esp_free: slot.free(),
-            esp: slot.files(target.arch, &programs)?,
-            root: &root,
-        };
+        let boot = fats.entry(Role::Boot).or_default();
+        boot.files.push((STATUS_NAME.to_owned(), firstboot::status::padded("state: never started\n")));
+        boot.files.push((SEED_EXAMPLE.0.to_owned(), SEED_EXAMPLE.1.replace('\n', "\r\n").into_bytes()));
+        let content = Content { fats, root: &root };
         let raw = scratch.join(image.file("img"));
         let placed = step("write the disk image", || disk::build(target, &ids, &content, &raw))?;
         let built = manifest::Built { root: manifest::Root::new(&verity), kernel_image, placed };

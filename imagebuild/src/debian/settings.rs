@@ -17,6 +17,8 @@ const MIRROR_ENV: &str = "FIRSTBOOT_DEBIAN_MIRROR";
 const SECURITY_ENV: &str = "FIRSTBOOT_DEBIAN_SECURITY_MIRROR";
 /// Public keys of the Debian archive; package `debian-archive-keyring`.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// Parts of the archive: Debian itself, and firmware that boards do not start without.
+pub(super) const COMPONENTS: &str = "main non-free-firmware";
 /// Settings of `Acquire::http` and `Acquire::https` that say how a mirror is reached, and whose certificate it may have.
 const REACH: [&str; 14] = [
     "cainfo",
@@ -124,7 +126,7 @@ fn lines(
         main.with_context(|| format!("find a Debian mirror: apt names none; set {MIRROR_ENV} and {SECURITY_ENV}"))?;
     let security = security.or_else(|| mirror(targets, "Debian-Security"));
     let security = security.or_else(|| sibling(&main).filter(|_| beside));
-    let line = |mirror: &str, suite: &str| format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n");
+    let line = |mirror: &str, suite: &str| format!("deb [signed-by={KEYRING}] {mirror} {suite} {COMPONENTS}\n");
     let mut text = line(&main, SUITE) + &line(&main, &format!("{SUITE}-updates"));
     match security {
         Some(security) => text += &line(&security, &format!("{SUITE}-security")),
@@ -211,9 +213,9 @@ mod tests {
             lines(main.map(Into::into), security.map(Into::into), targets, exceptions).map_err(|e| e.to_string())
         };
         let text = get(None, None, own, &none).unwrap();
-        let expected = ["/debian trixie main", "/debian trixie-updates main", "/debian-security trixie-security main"];
+        let expected = ["/debian trixie", "/debian trixie-updates", "/debian-security trixie-security"];
         for (line, end) in text.lines().zip(expected) {
-            assert_eq!(line, format!("deb [signed-by={KEYRING}] http://example.org{end}"));
+            assert_eq!(line, format!("deb [signed-by={KEYRING}] http://example.org{end} main non-free-firmware"));
         }
         assert_eq!(text.lines().count(), 3);
         // A mirror of one's own does not drop them.
@@ -223,10 +225,10 @@ mod tests {
         assert_eq!(get(Some("http://m.example/debian"), None, own, &none), missing);
         assert_eq!(get(None, None, "http://m.example/mirror Debian\n", &none), missing);
         let both = get(Some("http://m.example/d"), Some("http://m.example/s"), own, &none).unwrap();
-        assert!(both.ends_with(" http://m.example/s trixie-security main\n"), "{both}");
+        assert!(both.ends_with(" http://m.example/s trixie-security main non-free-firmware\n"), "{both}");
         // A machine whose apt has no line for them has them at the same mirror.
         let beside = get(None, None, "http://m.example/debian/ Debian\n", &none).unwrap();
-        assert!(beside.ends_with(" http://m.example/debian-security trixie-security main\n"), "{beside}");
+        assert!(beside.contains(" http://m.example/debian-security trixie-security main"), "{beside}");
         let without = get(Some("http://m.example/d"), None, own, &BTreeSet::from([Exception::NoSecurity])).unwrap();
         assert_eq!(without.lines().count(), 2);
         let e = get(None, None, "", &none).unwrap_err();

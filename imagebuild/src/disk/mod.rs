@@ -10,6 +10,7 @@ pub use table::{GptEntry, Placed, partitions};
 use crate::target::{Role, Target};
 use crate::{cmd, digest};
 use anyhow::{Context, Result};
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom};
 use std::path::Path;
@@ -18,14 +19,19 @@ const MIB: u64 = 1 << 20;
 
 /// What goes onto the disk.
 pub struct Content<'a> {
-    /// Files of the boot partition: name and content.
-    pub boot: Vec<(&'static str, Vec<u8>)>,
-    /// Files of the EFI system partition: path and content.
-    pub esp: Vec<(String, Vec<u8>)>,
-    /// Bytes that must stay free on the EFI system partition.
-    pub esp_free: u64,
+    /// What the FAT partitions hold; one that is not named here is empty.
+    pub fats: BTreeMap<Role, Fat>,
     /// The root partition as it is: file system, then hash tree.
     pub root: &'a Path,
+}
+
+/// Content of a FAT partition.
+#[derive(Debug, Default)]
+pub struct Fat {
+    /// Its files: path and content.
+    pub files: Vec<(String, Vec<u8>)>,
+    /// Bytes that must stay free.
+    pub free: u64,
 }
 
 /// Identifiers of a build: the same for the same key.
@@ -69,7 +75,7 @@ impl Ids {
 /// Writes the image of `target` to `image`.
 ///
 /// # Errors
-/// When the root is longer than its slot, or the EFI system partition too small for its content.
+/// When the root is longer than its slot, or a FAT partition too small for its content.
 pub fn build(target: &Target, ids: &Ids, content: &Content, image: &Path) -> Result<Vec<Placed>> {
     let length = content.root.metadata().with_context(|| format!("read the size of {}", content.root.display()))?.len();
     let placed = table::plan(target, ids, length.next_multiple_of(MIB))?;
@@ -80,19 +86,17 @@ pub fn build(target: &Target, ids: &Ids, content: &Content, image: &Path) -> Res
     table::write(file.try_clone()?, ids, &placed).with_context(|| format!("partition {}", image.display()))?;
     for place in &placed {
         match place.role {
-            Role::Boot => {
-                let files = content.boot.iter().map(|(name, bytes)| (*name, bytes.as_slice()));
-                fat::fill(&file, place, ids.volume(place.role), files, 0)?;
-            }
-            Role::Esp => {
-                let files = content.esp.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
-                fat::fill(&file, place, ids.volume(place.role), files, content.esp_free)?;
-            }
             Role::RootA => {
                 let mut root = File::open(content.root).with_context(|| format!("open {}", content.root.display()))?;
                 let mut to = &file;
                 to.seek(SeekFrom::Start(place.offset))?;
                 std::io::copy(&mut root, &mut to).with_context(|| format!("write the root to {}", image.display()))?;
+            }
+            role => {
+                let empty = Fat::default();
+                let content = content.fats.get(&role).unwrap_or(&empty);
+                let files = content.files.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice()));
+                fat::fill(&file, place, ids.volume(role), files, content.free)?;
             }
         }
     }
@@ -135,8 +139,12 @@ mod tests {
         let root = dir.path().join("root");
         std::fs::write(&root, b"root".repeat(300_000)).unwrap();
         let build = |name: &str, esp_free| {
-            let esp = vec![("EFI/BOOT/BOOTX64.EFI".to_owned(), b"loader".to_vec())];
-            let content = Content { boot: vec![("a.txt", b"a".to_vec())], esp, esp_free, root: &root };
+            let files = |path: &str, bytes: &[u8]| vec![(path.to_owned(), bytes.to_vec())];
+            let fats = BTreeMap::from([
+                (Role::Boot, Fat { files: files("a.txt", b"a"), free: 0 }),
+                (Role::Esp, Fat { files: files("EFI/BOOT/BOOTX64.EFI", b"loader"), free: esp_free }),
+            ]);
+            let content = Content { fats, root: &root };
             build(&target, &Ids::new("k"), &content, &dir.path().join(name))
         };
         let placed = build("a.img", 3 << 20).unwrap();

@@ -3,8 +3,8 @@
 
 use super::{Ids, MIB};
 use crate::arch::Arch;
-use crate::target::{Role, Target};
-use ::initrd::table::{Numbered, SECTOR, Table};
+use crate::target::{Bootloader, Role, Target};
+use ::initrd::table::{IN_MBR, Numbered, SECTOR, Table, write_mbr};
 use anyhow::{Context, Result, ensure};
 use gpt::GptConfig;
 use gpt::disk::LogicalBlockSize;
@@ -32,6 +32,8 @@ pub struct Placed {
     pub offset: u64,
     /// Bytes.
     pub length: u64,
+    /// Whether it is in the MBR, too: for a boot ROM that reads no other table.
+    pub in_mbr: bool,
 }
 
 /// Places the partitions one after another, each on a whole MiB.
@@ -45,7 +47,8 @@ pub fn plan(target: &Target, ids: &Ids, root_size: u64) -> Result<Vec<Placed>> {
         let kind = match (partition.role, target.arch) {
             // Windows and macOS show this type and hide EFI system partitions.
             (Role::Boot, _) => types::BASIC,
-            (Role::Esp, _) => types::EFI,
+            // Of the same type, so that desktops hide what is not for them.
+            (Role::Esp | Role::SystemA | Role::SystemB, _) => types::EFI,
             (Role::RootA, Arch::Arm64) => types::LINUX_ROOT_ARM_64,
             (Role::RootA, Arch::Amd64) => types::LINUX_ROOT_X64,
         };
@@ -63,6 +66,7 @@ pub fn plan(target: &Target, ids: &Ids, root_size: u64) -> Result<Vec<Placed>> {
             uuid: ids.partition(partition.role).to_string(),
             offset,
             length,
+            in_mbr: target.bootloader == Bootloader::RaspberryPi && partition.role != Role::RootA,
         });
         offset += length.next_multiple_of(MIB);
     }
@@ -87,14 +91,16 @@ pub fn write(mut file: File, ids: &Ids, placed: &[Placed]) -> Result<()> {
             part_guid: ids.partition(place.role),
             first_lba: place.offset / SECTOR,
             last_lba: (place.offset + place.length) / SECTOR - 1,
-            flags: 0,
+            flags: if place.in_mbr { IN_MBR } else { 0 },
             name: place.label.clone(),
         };
         entries.insert(index as u32 + 1, entry);
     }
     table.update_partitions(entries).context("fill the partition table")?;
-    table.write().context("write the partition table")?;
-    Ok(())
+    let mut file = table.write().context("write the partition table")?;
+    // Where the table says so, the MBR has partitions, too.
+    let written = Table::read(&mut file).context("read the partition table back")?.table;
+    write_mbr(&mut file, &written, sectors)
 }
 
 /// A partition as the table of a disk or image has it.

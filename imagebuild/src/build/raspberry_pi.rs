@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the firmware of a Raspberry Pi starts, up to the initrd (documentation of Raspberry Pi, "config.txt" and
+//! "autoboot.txt").
+//!
+//! The boot ROM reads the first FAT partition, our boot partition. `autoboot.txt` there names the partition of the slot
+//! that runs. On that one are the firmware itself, its configuration, kernel, initrd and device trees: a version of the
+//! system is whole in its slot.
+
+use super::boot::{Programs, read};
+use super::manifest::KernelImage;
+use crate::debian::Debian;
+use crate::disk::Fat;
+use crate::rootfs::Rootfs;
+use crate::target::{Firmware, Role, Target};
+use crate::{cache, digest};
+use anyhow::{Context, Result, bail, ensure};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Names on the partition of a slot.
+const KERNEL: &str = "vmlinuz";
+const INITRD: &str = "initrd.img";
+/// The firmware reads no more of `autoboot.txt`; so it is written as one sector.
+const AUTOBOOT_BYTES: usize = 512;
+
+/// Firmware and device trees of a target, in the cache.
+#[derive(Debug)]
+pub struct Files {
+    directory: PathBuf,
+    firmware: Firmware,
+    /// Digest of all that is in them.
+    pub key: String,
+}
+
+impl Files {
+    /// Those of a target, fetched now when the cache does not have them.
+    ///
+    /// # Errors
+    /// When a package cannot be fetched, or has not all of the files.
+    pub fn ensure(target: &Target, firmware: &Firmware, rootfs: &Rootfs) -> Result<Files> {
+        let debian = Debian::open(target.arch)?;
+        let package = debian.resolve(&[firmware.package.as_str()], false)?;
+        let is_kernel = |name: &str| name.starts_with("linux-image-") && name.contains(&rootfs.release);
+        let kernel = rootfs.packages.iter().find(|package| is_kernel(&package.name));
+        let kernel = kernel.with_context(|| format!("find the package of kernel {}", rootfs.release))?.clone();
+        let names: Vec<String> = package.iter().chain([&kernel]).map(crate::debian::Package::file_name).collect();
+        let key = digest::key(&[include_str!("raspberry_pi.rs"), &names.join("\n"), &format!("{firmware:?}")]);
+        let directory = cache::dir()?.join("firmware").join(&key);
+        cache::once(&directory, |scratch| {
+            let debs = debian.fetch(&[&package[..], &[kernel.clone()]].concat())?;
+            let (kernel, debs) = debs.split_last().context("download the kernel")?;
+            let of_firmware = firmware.rom.iter().chain(&firmware.files);
+            let of_firmware = of_firmware.map(|name| format!("{}/{name}", firmware.directory)).collect();
+            let trees = format!("/usr/lib/linux-image-{}", rootfs.release);
+            let of_kernel = firmware.device_trees.iter().map(|name| format!("{trees}/{name}")).collect();
+            debs.iter().try_for_each(|deb| extract(deb, &of_firmware, scratch))?;
+            extract(kernel, &of_kernel, scratch)
+        })?;
+        Ok(Files { directory, firmware: firmware.clone(), key })
+    }
+
+    /// The boot partition's part, and slot A with this command line.
+    pub(super) fn fats(
+        &self,
+        target: &Target,
+        programs: &Programs,
+        command_line: &str,
+    ) -> Result<(BTreeMap<Role, Fat>, KernelImage)> {
+        let mut rom = self.read_all(&self.firmware.rom)?;
+        let autoboot = autoboot(target.number(Role::SystemA)?, target.number(Role::SystemB)?);
+        rom.push(("autoboot.txt".to_owned(), autoboot.into_bytes()));
+        let kernel = compressed(&read(&programs.kernel)?)?;
+        let kernel_image =
+            KernelImage { path: KERNEL.to_owned(), size: kernel.len() as u64, sha256: digest::bytes(&kernel) };
+        let mut files = self.read_all(&self.firmware.files)?;
+        files.extend(self.read_all(&self.firmware.device_trees)?);
+        files.push((KERNEL.to_owned(), kernel));
+        files.push((INITRD.to_owned(), read(&programs.initrd)?));
+        files.push(("cmdline.txt".to_owned(), format!("{command_line}\n").into_bytes()));
+        files.push(("config.txt".to_owned(), config(&self.firmware.config).into_bytes()));
+        let fats = BTreeMap::from([(Role::Boot, Fat { files: rom, free: 0 }), (Role::SystemA, Fat { files, free: 0 })]);
+        Ok((fats, kernel_image))
+    }
+
+    /// Files of these paths, by their names: the firmware looks for all of them in one directory.
+    fn read_all(&self, paths: &[String]) -> Result<Vec<(String, Vec<u8>)>> {
+        paths.iter().map(|path| Ok((name(path).to_owned(), read(&self.directory.join(name(path)))?))).collect()
+    }
+}
+
+fn name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// Takes these files out of a package, without the directories above them.
+fn extract(deb: &Path, wanted: &BTreeSet<String>, to: &Path) -> Result<()> {
+    let what = || format!("unpack {}", deb.display());
+    let mut source = Command::new("dpkg-deb")
+        .arg("--fsys-tarfile")
+        .arg(deb)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("start dpkg-deb")?;
+    let stream = source.stdout.take().context("take the output of dpkg-deb")?;
+    let mut missing = wanted.clone();
+    let mut archive = tar::Archive::new(stream);
+    for entry in archive.entries().with_context(what)? {
+        let mut entry = entry.with_context(what)?;
+        let path = entry.path().with_context(what)?.to_string_lossy().trim_start_matches('.').to_owned();
+        if !missing.remove(&path) {
+            continue;
+        }
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).with_context(what)?;
+        let file = to.join(name(&path));
+        fs::write(&file, bytes).with_context(|| format!("write {}", file.display()))?;
+    }
+    // Up to its end, so that dpkg-deb does not write to nothing.
+    std::io::copy(&mut archive.into_inner(), &mut std::io::sink()).with_context(what)?;
+    ensure!(source.wait().context("wait for dpkg-deb")?.success(), "{}: dpkg-deb failed", what());
+    if let Some(path) = missing.first() {
+        bail!("{}: it has no {path}", what());
+    }
+    Ok(())
+}
+
+/// The firmware unpacks a kernel as it reads it, and cards are slow. Without a time: the same bytes in each build.
+fn compressed(kernel: &[u8]) -> Result<Vec<u8>> {
+    let mut packed = GzEncoder::new(Vec::new(), Compression::best());
+    packed.write_all(kernel).and_then(|()| packed.finish()).context("compress the kernel")
+}
+
+/// `config.txt` of a slot.
+fn config(lines: &str) -> String {
+    format!(
+        "# Made with the image; a new version of the system brings its own.\n{lines}kernel={KERNEL}\ninitramfs {INITRD} followkernel\n"
+    )
+}
+
+/// `autoboot.txt`: the number of the partition that is started, and of the one that is tried when the firmware is asked
+/// to try the other slot once.
+fn autoboot(running: usize, other: usize) -> String {
+    let text = format!("[all]\ntryboot_a_b=1\nboot_partition={running}\n[tryboot]\nboot_partition={other}\n");
+    debug_assert!(text.len() <= AUTOBOOT_BYTES);
+    text
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_names_kernel_and_initrd_last() {
+        let text = config("arm_64bit=1\nenable_uart=1\n");
+        let lines: Vec<&str> = text.lines().skip(1).collect();
+        assert_eq!(lines, ["arm_64bit=1", "enable_uart=1", "kernel=vmlinuz", "initramfs initrd.img followkernel"]);
+    }
+
+    #[test]
+    fn autoboot_names_both_slots_within_a_sector() {
+        let text = autoboot(2, 3);
+        assert_eq!(text, "[all]\ntryboot_a_b=1\nboot_partition=2\n[tryboot]\nboot_partition=3\n");
+        assert!(text.len() <= AUTOBOOT_BYTES);
+    }
+
+    #[test]
+    fn the_kernel_is_packed_the_same_way_each_time() {
+        let kernel = b"kernel".repeat(1000);
+        let packed = compressed(&kernel).unwrap();
+        assert_eq!(packed, compressed(&kernel).unwrap());
+        assert_eq!(&packed[..8], [0x1f, 0x8b, 8, 0, 0, 0, 0, 0], "no time in it");
+        let mut back = Vec::new();
+        flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut back).unwrap();
+        assert_eq!(back, kernel);
+    }
+}

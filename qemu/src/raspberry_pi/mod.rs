@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The firmware of a Raspberry Pi, as far as it decides what a disk starts: QEMU has the board, and no firmware for it
+//! (documentation of Raspberry Pi: "config.txt", "autoboot.txt", "Boot flow").
+//!
+//! It reads the disk as the firmware does: the MBR, `autoboot.txt` on the first partition, and on the partition that this
+//! names `config.txt`, `cmdline.txt`, kernel, initrd, device tree and overlays. What the firmware says of the boot in the
+//! device tree, it says, too.
+
+mod autoboot;
+mod config;
+mod device_tree;
+
+pub use config::Config;
+
+use crate::disk::DiskImage;
+use anyhow::{Context, Result, ensure};
+use firstboot::boot_partition::BootPartition;
+use flate2::read::GzDecoder;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// A model, as the firmware knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Model {
+    /// Filters of `config.txt` that hold for it, besides `all`.
+    pub filters: &'static [&'static str],
+    /// Its device tree among those of the upstream kernel.
+    pub device_tree: &'static str,
+    /// The program without which a partition is not bootable.
+    pub firmware: &'static str,
+    /// Whether its boot ROM reads `bootcode.bin` from the first partition, and an MBR only.
+    pub rom_reads_disk: bool,
+}
+
+/// Raspberry Pi 3 B.
+pub const PI_3B: Model =
+    Model { filters: &["pi3"], device_tree: "bcm2837-rpi-3-b.dtb", firmware: "start.elf", rom_reads_disk: true };
+
+/// Raspberry Pi 4 B.
+pub const PI_4B: Model =
+    Model { filters: &["pi4"], device_tree: "bcm2711-rpi-4-b.dtb", firmware: "start4.elf", rom_reads_disk: false };
+
+/// What the firmware starts.
+#[derive(Debug)]
+pub struct Boot {
+    /// Number of the partition that it took everything from.
+    pub partition: u32,
+    /// The kernel, unpacked.
+    pub kernel: Vec<u8>,
+    /// The initrd, when the configuration names one.
+    pub initrd: Option<Vec<u8>>,
+    /// The device tree, with what the firmware adds.
+    pub device_tree: Vec<u8>,
+    /// The kernel's command line.
+    pub command_line: String,
+}
+
+/// What this disk starts on this model. `tryboot`: whether the firmware was asked to try the other slot, once.
+///
+/// # Errors
+/// Where the firmware of the model would start nothing, with the reason.
+pub fn boot(disk: &DiskImage, model: &Model, serial: &str, tryboot: bool) -> Result<Boot> {
+    let first = fat(disk, 1).context("read the first partition")?;
+    if model.rom_reads_disk {
+        needed(&first, "bootcode.bin", 1)?;
+    }
+    let wanted = match first.read("autoboot.txt")? {
+        Some(text) => autoboot::partition(&text, tryboot).context("read autoboot.txt")?,
+        None => 1,
+    };
+    let system = fat(disk, wanted).with_context(|| format!("read partition {wanted}, which autoboot.txt names"))?;
+    needed(&system, model.firmware, wanted)?;
+    let include = |name: &str| system.read(name).ok().flatten();
+    let config = Config::parse(&needed(&system, "config.txt", wanted)?, model.filters, tryboot, &include)?;
+    let kernel = unpacked(needed(&system, &config.kernel, wanted)?)?;
+    let initrd = config.initrd.as_ref().map(|name| needed(&system, name, wanted)).transpose()?;
+    let name = config.device_tree.as_deref().unwrap_or(model.device_tree);
+    let tree = needed(&system, name, wanted)?;
+    let overlays = config.overlays.iter().map(|name| needed(&system, &format!("overlays/{name}.dtbo"), wanted));
+    let overlays: Vec<Vec<u8>> = overlays.collect::<Result<_>>()?;
+    let line = needed(&system, &config.command_line, wanted)?;
+    let line = String::from_utf8(line).with_context(|| format!("decode {}", config.command_line))?;
+    // Only the first line counts.
+    let command_line = line.lines().next().unwrap_or_default().trim().to_owned();
+    ensure!(!command_line.is_empty(), "read {}: its first line is empty", config.command_line);
+    let said = device_tree::Said { serial, partition: wanted, tryboot };
+    let device_tree = device_tree::complete(&tree, &overlays, &said)?;
+    Ok(Boot { partition: wanted, kernel, initrd, device_tree, command_line })
+}
+
+impl Boot {
+    /// Writes what QEMU takes into `dir`: paths of kernel, initrd and device tree.
+    ///
+    /// # Errors
+    /// When there is no initrd, or a file cannot be written.
+    pub fn write(&self, dir: &Path) -> Result<crate::args::Kernel> {
+        let put = |name: &str, bytes: &[u8]| {
+            let path = dir.join(name);
+            std::fs::write(&path, bytes).with_context(|| format!("write {}", path.display())).map(|()| path)
+        };
+        let initrd = self.initrd.as_deref().context("start a kernel: config.txt names no initrd")?;
+        Ok(crate::args::Kernel {
+            kernel: put("kernel", &self.kernel)?,
+            initrd: put("initrd", initrd)?,
+            device_tree: Some(put("device-tree", &self.device_tree)?),
+            command_line: self.command_line.clone(),
+        })
+    }
+}
+
+/// A FAT partition by its number in the MBR.
+fn fat(disk: &DiskImage, number: u32) -> Result<BootPartition> {
+    /// Types of FAT partitions that the firmware takes.
+    const FATS: [u8; 6] = [0x01, 0x04, 0x06, 0x0b, 0x0c, 0x0e];
+    ensure!((1..=4).contains(&number), "find partition {number}: an MBR has 1 to 4");
+    let mut mbr = [0; 512];
+    let file = File::open(disk.path()).with_context(|| format!("open {}", disk.path().display()))?;
+    file.read_exact_at(&mut mbr, 0).context("read the MBR")?;
+    ensure!(mbr[510..] == [0x55, 0xaa], "read the MBR: it has no signature");
+    let record = &mbr[446 + (number as usize - 1) * 16..][..16];
+    ensure!(FATS.contains(&record[4]), "find a FAT in partition {number} of the MBR: its type is {:#04x}", record[4]);
+    let sectors =
+        |at: usize| u64::from(u32::from_le_bytes([record[at], record[at + 1], record[at + 2], record[at + 3]]));
+    BootPartition::open(disk.path(), sectors(8) * 512, sectors(12) * 512)
+}
+
+fn needed(fat: &BootPartition, name: &str, partition: u32) -> Result<Vec<u8>> {
+    fat.read(name)?.with_context(|| format!("find {name} on partition {partition}"))
+}
+
+/// A kernel as it runs: a compressed one is unpacked by the firmware.
+fn unpacked(kernel: Vec<u8>) -> Result<Vec<u8>> {
+    if !kernel.starts_with(&[0x1f, 0x8b]) {
+        return Ok(kernel);
+    }
+    let mut out = Vec::new();
+    GzDecoder::new(&kernel[..]).read_to_end(&mut out).context("unpack the kernel")?;
+    Ok(out)
+}
