@@ -221,6 +221,10 @@ codes! {
         ProxyEnvironment = "FB325",
         /// A slot on trial was not good in time, or used up its tries.
         SlotFailed = "FB326",
+        /// The board reports that its power supply is too weak.
+        Power = "FB327",
+        /// The disk holds less than it says.
+        DiskSize = "FB328",
     }
     Cluster {
         /// The cluster or the network failed in a way that has no code of its own.

@@ -26,6 +26,10 @@ pub struct Target {
     pub bootloader: Bootloader,
     /// The board's own firmware on the disk, where it has none in a chip.
     pub firmware: Option<Firmware>,
+    /// Device trees of each slot, where the firmware brings none: paths below the kernel package's device trees, or whole
+    /// directories of them, with a slash at the end.
+    #[serde(default)]
+    pub device_trees: Vec<String>,
     /// Debian packages besides the essential ones and the kernel.
     pub packages: Vec<String>,
     /// Directories below the kernel's modules that are left out.
@@ -47,6 +51,8 @@ pub enum Bootloader {
     SystemdBoot,
     /// The firmware of a Raspberry Pi, which starts Linux itself.
     RaspberryPi,
+    /// U-Boot in the board's flash, which reads `extlinux.conf` (U-Boot documentation, "Extlinux").
+    Extlinux,
 }
 
 impl Bootloader {
@@ -54,7 +60,7 @@ impl Bootloader {
     fn roles(self) -> &'static [Role] {
         match self {
             Bootloader::SystemdBoot => &[Role::Boot, Role::Esp, Role::RootA],
-            Bootloader::RaspberryPi => &[Role::Boot, Role::SystemA, Role::SystemB, Role::RootA],
+            Bootloader::RaspberryPi | Bootloader::Extlinux => &[Role::Boot, Role::SystemA, Role::SystemB, Role::RootA],
         }
     }
 }
@@ -71,8 +77,6 @@ pub struct Firmware {
     pub rom: Vec<String>,
     /// Files of each slot.
     pub files: Vec<String>,
-    /// Device trees of each slot: paths below the kernel package's device trees.
-    pub device_trees: Vec<String>,
     /// Lines of the firmware's configuration, besides those that name kernel and initrd.
     pub config: String,
 }
@@ -167,6 +171,11 @@ impl Target {
         ensure!(roles == needed, "partitions: expected the roles {needed:?} in this order, found {roles:?}");
         let has_firmware = target.bootloader == Bootloader::RaspberryPi;
         ensure!(target.firmware.is_some() == has_firmware, "[firmware]: exactly bootloader \"raspberry-pi\" needs it");
+        let has_trees = target.bootloader != Bootloader::SystemdBoot;
+        ensure!(
+            has_trees != target.device_trees.is_empty(),
+            "device-trees: every bootloader but systemd-boot needs some"
+        );
         for partition in &target.partitions {
             let (needed, other) = match partition.role {
                 Role::RootA => ("slot-mib", "size-mib"),

@@ -129,6 +129,8 @@ pub struct Kernel {
 pub struct Files {
     /// Firmware code, read only.
     pub code: PathBuf,
+    /// Whether that is U-Boot, which has no variables here, and not UEFI.
+    pub u_boot: bool,
     /// Firmware variables, private to this machine.
     pub vars: PathBuf,
     /// Raw disk image, private to this machine.
@@ -159,6 +161,7 @@ impl Files {
         let at = |name: &str| dir.join(name);
         Files {
             code: code.to_owned(),
+            u_boot: false,
             vars: at("vars.fd"),
             disk: at("disk.img"),
             write_protected: false,
@@ -203,8 +206,12 @@ pub fn argv(machine: &Machine, files: &Files) -> Vec<String> {
     add("smp", machine.cpus.to_string());
     add("m", machine.memory_mib.to_string());
     add("rtc", format!("base={}", machine.clock));
-    add("drive", format!("if=pflash,unit=0,format=raw,readonly=on,file={}", escaped(&files.code)));
-    add("drive", format!("if=pflash,unit=1,format=raw,file={}", escaped(&files.vars)));
+    if files.u_boot {
+        add("bios", files.code.display().to_string());
+    } else {
+        add("drive", format!("if=pflash,unit=0,format=raw,readonly=on,file={}", escaped(&files.code)));
+        add("drive", format!("if=pflash,unit=1,format=raw,file={}", escaped(&files.vars)));
+    }
     let (option, disk) = disk(machine, files);
     add(option, disk);
     for device in disk_devices(machine.controller) {
@@ -378,6 +385,7 @@ mod tests {
         let at = |name: &str| PathBuf::from(format!("/run/{name}"));
         Files {
             code: at("code"),
+            u_boot: false,
             vars: at("vars"),
             disk: at("disk"),
             write_protected: false,
@@ -463,6 +471,12 @@ mod tests {
     fn a_device_with_a_disk_that_refuses_writes() {
         let all = argv(&machine(Arch::Amd64), &Files { write_protected: true, ..files() }).join(" ");
         assert!(all.contains("detect-zeroes=unmap,readonly=on,file=/run/disk -device virtio-blk-pci"), "{all}");
+    }
+
+    #[test]
+    fn u_boot_takes_the_place_of_uefi() {
+        let all = argv(&machine(Arch::Arm64), &Files { u_boot: true, ..files() }).join(" ");
+        assert!(all.contains(" -bios /run/code -drive if=none,id=disk,") && !all.contains("pflash"), "{all}");
     }
 
     #[test]

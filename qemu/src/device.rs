@@ -82,6 +82,8 @@ pub enum Start {
     /// The firmware, with the kernel, initrd and command line that the disk's boot loader would take: for disks that
     /// the firmware has no driver for.
     Firmware,
+    /// U-Boot in the place of UEFI, with what it finds on the disk.
+    UBoot,
 }
 
 impl Options {
@@ -130,7 +132,8 @@ impl Device {
     /// A device that is switched off, its disk a private copy of `image`.
     pub fn new(image: &DiskImage, options: &Options) -> Result<Self> {
         let firmware = firmware::find(options.arch)?;
-        Self::with(image, &firmware.code, &firmware.vars, options)
+        let code = if options.start == Start::UBoot { firmware::u_boot()? } else { firmware.code };
+        Self::with(image, &code, &firmware.vars, options)
     }
 
     /// A device that is on and at this moment of its first boot, its disk a private copy of `image` as such a boot leaves
@@ -163,16 +166,18 @@ impl Device {
             },
             usb_ports: options.usb_ports,
             kernel: match options.start {
-                Start::BootLoader => None,
+                Start::BootLoader | Start::UBoot => None,
                 Start::Firmware => Some(kernel(image, dir.path())?),
             },
             recording: options.record.then(|| at("writes.log")),
+            u_boot: options.start == Start::UBoot,
             ..Files::plain(code, dir.path())
         };
         let disk = image.copy(&files.disk, options.disk_size)?;
-        let accelerator = match options.board {
-            Some(_) => Accelerator::Tcg,
-            None => accel::find(options.arch, image)?,
+        // The probe of an accelerator needs the boot loader of a UEFI image.
+        let accelerator = match options.board.is_some() || options.start == Start::UBoot {
+            true => Accelerator::Tcg,
+            false => accel::find(options.arch, image)?,
         };
         let machine = machine(options, accelerator)?;
         let console = Console::new(files.console.clone());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Finding UEFI firmware for a guest: where Debian, Fedora and Arch install it.
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use imagebuild::arch::Arch;
 use std::path::PathBuf;
 
@@ -26,6 +26,19 @@ const ARM64: [(&str, &str); 3] = [
     ("/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"),
     ("/usr/share/edk2/aarch64/QEMU_EFI-pflash.raw", "/usr/share/edk2/aarch64/vars-template-pflash.raw"),
 ];
+
+/// U-Boot for QEMU's machine `virt` (Debian's package u-boot-qemu).
+const U_BOOT: &str = "/usr/lib/u-boot/qemu_arm64/u-boot.bin";
+
+/// U-Boot, where it is installed. It has no variables that outlive a start.
+///
+/// # Errors
+/// When it is not.
+pub fn u_boot() -> Result<PathBuf> {
+    let path = PathBuf::from(U_BOOT);
+    ensure!(path.is_file(), "find U-Boot for arm64: install package u-boot-qemu");
+    Ok(path)
+}
 
 /// The first firmware that is installed for `arch`.
 pub fn find(arch: Arch) -> Result<Firmware> {

@@ -84,6 +84,12 @@ pub fn root_disk_name() -> String {
         .unwrap_or_else(|| "unknown".into())
 }
 
+/// The disk with the root file system, in /dev.
+pub(super) fn root_disk_device() -> Result<PathBuf> {
+    let disk = root_disk(Path::new("/sys"))?;
+    Ok(Path::new("/dev").join(disk.file_name().context("find the name of the disk of the root file system")?))
+}
+
 /// The sysfs directory of the disk that contains `/`.
 fn root_disk(sys: &Path) -> Result<PathBuf> {
     let device = rustix::fs::stat("/").context("look at /")?.st_dev;

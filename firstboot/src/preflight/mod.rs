@@ -6,6 +6,7 @@
 //! phase repairs, so that a device that cannot become a node reports it before anything is installed. Each phase checks
 //! its own results itself (swap, modules, names). Nothing here changes the machine.
 
+mod board;
 pub mod check;
 mod cluster;
 mod device;
@@ -48,7 +49,9 @@ pub const CHECKS: &[Check] = &[
     Check { id: "FileContent--proc-sys-net-ipv4-ip_forward", early: false, run: kubeadm::forward_v4 },
     Check { id: "FileContent--proc-sys-net-ipv6-conf-default-forwarding", early: false, run: kubeadm::forward_v6 },
     Check { id: "Disk", early: true, run: device::disk },
+    Check { id: "DiskSize", early: true, run: board::disk_size },
     Check { id: "Memory", early: true, run: device::memory },
+    Check { id: "Power", early: true, run: board::power },
     Check { id: "CgroupMemory", early: true, run: system::cgroup_memory },
     Check { id: "MachineId", early: true, run: device::machine_id },
     Check { id: "NodeName", early: false, run: device::node_name },

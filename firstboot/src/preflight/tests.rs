@@ -212,6 +212,30 @@ fn disk_space_and_memory() {
 }
 
 #[test]
+fn a_weak_power_supply_is_reported_where_the_kernel_does() {
+    let device = device();
+    let fine = "[OK] not looked at: this kernel does not report it";
+    assert_eq!(device.line("Power"), fine);
+    let weak = "[WARNING] use a stronger power supply or a shorter cable: the board reports that its voltage was too low \
+                (host, FB327)";
+    let throttled = "sys/devices/platform/soc/soc:firmware/get_throttled";
+    for (bits, want) in [
+        ("50005\n", weak),
+        ("10000\n", weak),
+        ("40000\n", "[WARNING] cool the board: it reports that it was slowed down by heat (host, FB327)"),
+        ("0\n", "[OK] the board reports no shortage since power-on"),
+    ] {
+        device.put(throttled, bits);
+        assert_eq!(device.line("Power"), want, "{bits}");
+    }
+    device.put("sys/class/hwmon/hwmon0/name", "cpu_thermal\n");
+    device.put("sys/class/hwmon/hwmon1/name", "rpi_volt\n");
+    device.put("sys/class/hwmon/hwmon1/in0_lcrit_alarm", "1\n");
+    assert_eq!(device.line("Power"), weak);
+    assert_eq!(device.line("DiskSize"), "[OK] not looked at: this system is on a disk of another image");
+}
+
+#[test]
 fn machine_id_from_the_image_is_a_warning() {
     let mut device = device();
     device.image.build_time = u64::MAX >> 2;

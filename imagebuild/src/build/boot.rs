@@ -2,8 +2,9 @@
 //! What the firmware starts, up to the initrd: boot loader, boot entry, verifying loader, and the unified kernel image
 //! of a slot, on the EFI system partition.
 
+use super::device_trees::DeviceTrees;
 use super::manifest::KernelImage;
-use super::raspberry_pi;
+use super::{extlinux, raspberry_pi};
 use crate::arch::Arch;
 use crate::debian::Debian;
 use crate::disk::Fat;
@@ -77,6 +78,8 @@ pub enum Loader {
     },
     /// The firmware of a Raspberry Pi.
     RaspberryPi(raspberry_pi::Files),
+    /// U-Boot in the board's flash: nothing but device trees.
+    Extlinux(DeviceTrees),
 }
 
 impl Loader {
@@ -90,6 +93,9 @@ impl Loader {
             (Bootloader::RaspberryPi, firmware) => {
                 let firmware = firmware.as_ref().context("find [firmware] of the target")?;
                 Loader::RaspberryPi(step("firmware", || raspberry_pi::Files::ensure(target, firmware, rootfs))?)
+            }
+            (Bootloader::Extlinux, _) => {
+                Loader::Extlinux(step("device trees", || DeviceTrees::ensure(target, rootfs))?)
             }
         })
     }
@@ -114,6 +120,7 @@ impl Programs {
         let loader = match &self.loader {
             Loader::SystemdBoot { systemd, verify } => digests(&[&systemd.boot(), &systemd.stub(), verify])?,
             Loader::RaspberryPi(files) => files.key.clone(),
+            Loader::Extlinux(trees) => trees.key.clone(),
         };
         Ok(digest::bytes(loader + &digests(&[&self.kernel, &self.initrd])?))
     }
@@ -135,6 +142,7 @@ impl Programs {
                 Ok((BTreeMap::from([(Role::Esp, fat)]), kernel_image))
             }
             Loader::RaspberryPi(files) => files.fats(target, self, &command_line(target, root, 'A')?),
+            Loader::Extlinux(trees) => extlinux::fats(trees, self, &command_line(target, root, 'A')?),
         }
     }
 }

@@ -2,6 +2,8 @@
 //! `imagebuild build`: a bootable disk image for a target, from packages, bundle and device binary.
 
 mod boot;
+mod device_trees;
+mod extlinux;
 mod manifest;
 mod output;
 mod raspberry_pi;
@@ -30,8 +32,9 @@ const BUILD_TIME_ENV: &str = "SOURCE_DATE_EPOCH";
 /// Images of one target that stay in the cache; older ones are removed.
 const KEEP: usize = 5;
 /// A change in how images are put together makes a new key.
-const RECIPE: [&str; 11] = [
+const RECIPE: [&str; 12] = [
     include_str!("boot.rs"),
+    include_str!("extlinux.rs"),
     include_str!("mod.rs"),
     include_str!("raspberry_pi.rs"),
     include_str!("tree.rs"),

@@ -7,20 +7,19 @@
 //! system is whole in its slot.
 
 use super::boot::{Programs, read};
+use super::device_trees::{self, DeviceTrees};
 use super::manifest::KernelImage;
 use crate::debian::Debian;
 use crate::disk::Fat;
 use crate::rootfs::Rootfs;
 use crate::target::{Firmware, Role, Target};
 use crate::{cache, digest};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
 
 /// Names on the partition of a slot.
 const KERNEL: &str = "vmlinuz";
@@ -33,6 +32,7 @@ const AUTOBOOT_BYTES: usize = 512;
 pub struct Files {
     directory: PathBuf,
     firmware: Firmware,
+    trees: DeviceTrees,
     /// Digest of all that is in them.
     pub key: String,
 }
@@ -44,24 +44,18 @@ impl Files {
     /// When a package cannot be fetched, or has not all of the files.
     pub fn ensure(target: &Target, firmware: &Firmware, rootfs: &Rootfs) -> Result<Files> {
         let debian = Debian::open(target.arch)?;
+        let trees = DeviceTrees::ensure(target, rootfs)?;
         let package = debian.resolve(&[firmware.package.as_str()], false)?;
-        let is_kernel = |name: &str| name.starts_with("linux-image-") && name.contains(&rootfs.release);
-        let kernel = rootfs.packages.iter().find(|package| is_kernel(&package.name));
-        let kernel = kernel.with_context(|| format!("find the package of kernel {}", rootfs.release))?.clone();
-        let names: Vec<String> = package.iter().chain([&kernel]).map(crate::debian::Package::file_name).collect();
-        let key = digest::key(&[include_str!("raspberry_pi.rs"), &names.join("\n"), &format!("{firmware:?}")]);
-        let directory = cache::dir()?.join("firmware").join(&key);
+        let package = package.first().with_context(|| format!("find {}", firmware.package))?;
+        let files = digest::key(&[include_str!("device_trees.rs"), &package.file_name(), &format!("{firmware:?}")]);
+        let key = digest::key(&[include_str!("raspberry_pi.rs"), &files, &trees.key]);
+        let directory = cache::dir()?.join("firmware").join(files);
         cache::once(&directory, |scratch| {
-            let debs = debian.fetch(&[&package[..], &[kernel.clone()]].concat())?;
-            let (kernel, debs) = debs.split_last().context("download the kernel")?;
-            let of_firmware = firmware.rom.iter().chain(&firmware.files);
-            let of_firmware = of_firmware.map(|name| format!("{}/{name}", firmware.directory)).collect();
-            let trees = format!("/usr/lib/linux-image-{}", rootfs.release);
-            let of_kernel = firmware.device_trees.iter().map(|name| format!("{trees}/{name}")).collect();
-            debs.iter().try_for_each(|deb| extract(deb, &of_firmware, scratch))?;
-            extract(kernel, &of_kernel, scratch)
+            let deb = debian.fetch(std::slice::from_ref(package))?.remove(0);
+            let wanted = [&firmware.rom[..], &firmware.files].concat();
+            device_trees::extract(&deb, &firmware.directory, &wanted, scratch)
         })?;
-        Ok(Files { directory, firmware: firmware.clone(), key })
+        Ok(Files { directory, firmware: firmware.clone(), trees, key })
     }
 
     /// The boot partition's part, and slot A with this command line.
@@ -78,7 +72,8 @@ impl Files {
         let kernel_image =
             KernelImage { path: KERNEL.to_owned(), size: kernel.len() as u64, sha256: digest::bytes(&kernel) };
         let mut files = self.read_all(&self.firmware.files)?;
-        files.extend(self.read_all(&self.firmware.device_trees)?);
+        // The firmware looks for them beside the kernel.
+        files.extend(self.trees.files()?.into_iter().map(|(path, bytes)| (name(&path).to_owned(), bytes)));
         files.push((KERNEL.to_owned(), kernel));
         files.push((INITRD.to_owned(), read(&programs.initrd)?));
         files.push(("cmdline.txt".to_owned(), format!("{command_line}\n").into_bytes()));
@@ -87,47 +82,13 @@ impl Files {
         Ok((fats, kernel_image))
     }
 
-    /// Files of these paths, by their names: the firmware looks for all of them in one directory.
-    fn read_all(&self, paths: &[String]) -> Result<Vec<(String, Vec<u8>)>> {
-        paths.iter().map(|path| Ok((name(path).to_owned(), read(&self.directory.join(name(path)))?))).collect()
+    fn read_all(&self, names: &[String]) -> Result<Vec<(String, Vec<u8>)>> {
+        names.iter().map(|name| Ok((name.clone(), read(&self.directory.join(name))?))).collect()
     }
 }
 
 fn name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
-}
-
-/// Takes these files out of a package, without the directories above them.
-fn extract(deb: &Path, wanted: &BTreeSet<String>, to: &Path) -> Result<()> {
-    let what = || format!("unpack {}", deb.display());
-    let mut source = Command::new("dpkg-deb")
-        .arg("--fsys-tarfile")
-        .arg(deb)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("start dpkg-deb")?;
-    let stream = source.stdout.take().context("take the output of dpkg-deb")?;
-    let mut missing = wanted.clone();
-    let mut archive = tar::Archive::new(stream);
-    for entry in archive.entries().with_context(what)? {
-        let mut entry = entry.with_context(what)?;
-        let path = entry.path().with_context(what)?.to_string_lossy().trim_start_matches('.').to_owned();
-        if !missing.remove(&path) {
-            continue;
-        }
-        let mut bytes = Vec::new();
-        entry.read_to_end(&mut bytes).with_context(what)?;
-        let file = to.join(name(&path));
-        fs::write(&file, bytes).with_context(|| format!("write {}", file.display()))?;
-    }
-    // Up to its end, so that dpkg-deb does not write to nothing.
-    std::io::copy(&mut archive.into_inner(), &mut std::io::sink()).with_context(what)?;
-    ensure!(source.wait().context("wait for dpkg-deb")?.success(), "{}: dpkg-deb failed", what());
-    if let Some(path) = missing.first() {
-        bail!("{}: it has no {path}", what());
-    }
-    Ok(())
 }
 
 /// The firmware unpacks a kernel as it reads it, and cards are slow. Without a time: the same bytes in each build.
@@ -155,6 +116,7 @@ fn autoboot(running: usize, other: usize) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::io::Read;
 
     #[test]
     fn the_configuration_names_kernel_and_initrd_last() {

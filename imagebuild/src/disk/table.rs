@@ -32,7 +32,7 @@ pub struct Placed {
     pub offset: u64,
     /// Bytes.
     pub length: u64,
-    /// Whether it is in the MBR, too: for a boot ROM that reads no other table.
+    /// Whether it is marked as bootable, and in the MBR, too: for firmware that reads no other table.
     pub in_mbr: bool,
 }
 
@@ -66,7 +66,7 @@ pub fn plan(target: &Target, ids: &Ids, root_size: u64) -> Result<Vec<Placed>> {
             uuid: ids.partition(partition.role).to_string(),
             offset,
             length,
-            in_mbr: target.bootloader == Bootloader::RaspberryPi && partition.role != Role::RootA,
+            in_mbr: target.bootloader != Bootloader::SystemdBoot && partition.role != Role::RootA,
         });
         offset += length.next_multiple_of(MIB);
     }
