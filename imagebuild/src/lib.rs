@@ -19,6 +19,8 @@ pub mod digest;
 pub mod disk;
 pub mod elf;
 pub mod erofs;
+pub mod exit;
+pub mod flash;
 pub mod go;
 pub mod http;
 pub mod initrd;

@@ -24,6 +24,8 @@ enum Command {
     Component(imagebuild::component::Args),
     /// Build the device binary and print its path
     Device(imagebuild::device::Args),
+    /// Write an image to cards or disks, verify it, and put seeds on them
+    Flash(imagebuild::flash::Args),
     /// Build the UEFI program that checks the boot files and print its path
     Loader(imagebuild::loader::Args),
     /// Make seeds, validate them and write them to images and cards
@@ -38,7 +40,7 @@ fn main() -> ExitCode {
         Err(e) => {
             // The chain on one line; anyhow's own form adds a backtrace.
             eprintln!("imagebuild: {e:#}");
-            ExitCode::FAILURE
+            ExitCode::from(imagebuild::exit::code(&e))
         }
     }
 }
@@ -50,6 +52,7 @@ fn run(command: Command) -> Result<()> {
         Command::Check => imagebuild::check::main(),
         Command::Component(args) => imagebuild::component::main(&args),
         Command::Device(args) => imagebuild::device::main(&args),
+        Command::Flash(args) => imagebuild::flash::main(&args),
         Command::Loader(args) => imagebuild::loader::main(&args),
         Command::Seed(args) => imagebuild::seed::main(&args),
         Command::Setup(args) => imagebuild::setup::main(&args),

@@ -98,7 +98,7 @@ fn parse(bytes: &[u8]) -> Result<Seed> {
 }
 
 /// The same for one that may ask for a reset alone.
-fn parse_request(bytes: &[u8]) -> Result<SeedRequest> {
+pub(crate) fn parse_request(bytes: &[u8]) -> Result<SeedRequest> {
     let request = firstboot::seed::parse_request(bytes).map_err(refused)?;
     if let SeedRequest::Join(seed) = &request {
         seed.cluster.trust.check_dates(SystemTime::now()).map_err(refused)?;
