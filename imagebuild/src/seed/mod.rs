@@ -31,6 +31,8 @@ enum Command {
         /// The seed
         file: PathBuf,
     },
+    /// Make one seed for each row of a table, and a sheet of labels
+    Fleet(crate::fleet::seeds::Args),
     /// Sign a seed for a stick, so that devices of its owner obey it which have joined: writes FILE.sig
     Sign {
         /// Private key of the owner, or the public one of a key that ssh-agent holds
@@ -65,6 +67,7 @@ pub fn main(args: &Args) -> Result<()> {
             }
             Ok(())
         }
+        Command::Fleet(args) => crate::fleet::seeds::main(args),
         Command::Sign { key, file } => {
             let request = parse_request(&read(file)?).context("check the seed")?;
             let key = sign::sign(key, file)?;
