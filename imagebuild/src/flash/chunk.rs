@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 
 /// Bytes of a piece: what flash cards write at once is smaller, and 100 pieces fit into the memory of any laptop.
 pub const CHUNK: usize = 4 << 20;
-/// What direct input and output wants memory, places and lengths to be multiples of; open(2), O_DIRECT. Sectors are
+/// What direct input and output requires memory, places and lengths to be multiples of; open(2), O_DIRECT. Sectors are
 /// smaller or as long.
 pub const ALIGNMENT: usize = 4096;
 

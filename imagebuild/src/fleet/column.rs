@@ -8,7 +8,7 @@ pub const SHEET: [&str; 4] = ["serial", "mac", "place", "note"];
 /// Most edits between a name and the one that may have been meant.
 const MOST_EDITS: usize = 3;
 
-/// The type that a seed wants.
+/// The type that a seed takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A string.
