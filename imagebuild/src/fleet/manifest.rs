@@ -3,8 +3,8 @@
 //!
 //! Format: raspberrypi/rpi-imager, doc/json-schema/os-list-schema.json (2026-08). `extract_sha256` is required there, and
 //! SHA-256 takes a pass over the whole image of each device, because the seed is near its start. Imager compares it only
-//! where it is not empty (src/downloadthread.cpp), so an empty one means: not known yet. Imager reads back what it wrote
-//! in either case.
+//! where it is not empty (src/downloadthread.cpp), so an empty one means: not known yet. It writes every byte in either
+//! case (src/downloadextractthread.cpp, unlike downloadthread.cpp, skips no zeros), and reads back what it wrote.
 
 use super::label::Label;
 use super::make::{self, Device};
@@ -42,7 +42,7 @@ pub struct Args {
     /// Address that `imagebuild fleet serve` is reached by, http://HOST:PORT/PREFIX
     #[arg(long, value_name = "URL")]
     base_url: String,
-    /// Compute the digest of each device's image: about a second for each
+    /// Compute the digest of each device's image: a pass over it, about a second for each gigabyte
     #[arg(long)]
     digests: bool,
     /// File to write; standard output without it

@@ -17,6 +17,12 @@ use std::time::SystemTime;
 
 /// `imagebuild seed`: makes, validates, signs and writes seeds.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  kubeadm token create --print-join-command | imagebuild seed new --join - --out seed.toml
+  imagebuild seed check seed.toml
+  imagebuild seed put seed.toml /dev/sdb
+  imagebuild seed fleet devices.csv --base seed.toml --out seeds")]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
