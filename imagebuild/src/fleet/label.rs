@@ -41,6 +41,18 @@ impl Label {
     }
 }
 
+/// Black modules of a row that stand together: the first one, and how many.
+pub fn runs(row: &[bool]) -> Vec<(usize, usize)> {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for x in row.iter().enumerate().filter_map(|(x, black)| black.then_some(x)) {
+        match runs.last_mut() {
+            Some((first, count)) if *first + *count == x => *count += 1,
+            _ => runs.push((x, 1)),
+        }
+    }
+    runs
+}
+
 fn token(seed: &str) -> Option<String> {
     match firstboot::seed::parse_request(seed.as_bytes()) {
         Ok(firstboot::seed::SeedRequest::Join(seed)) => Some(seed.cluster.token.bearer().to_string()),
@@ -88,6 +100,12 @@ mod tests {
         assert_eq!(label.lines, ["Shop 12", "serial 10000000a3f2b101", "rack 7 & 8"]);
         assert_eq!(label.code, "10000000a3f2b101");
         assert_eq!(Label::new(&device, true).lines[3], "token abcdef.0123456789abcdef");
+    }
+
+    #[test]
+    fn modules_that_stand_together_are_one_run() {
+        assert_eq!(runs(&[true, true, false, true]), [(0, 2), (3, 1)]);
+        assert_eq!(runs(&[false]), []);
     }
 
     #[test]

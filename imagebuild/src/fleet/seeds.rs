@@ -65,7 +65,7 @@ fn write(devices: &[Device], out: &Path, secrets: bool) -> Result<()> {
     }
     let labels: Vec<Label> = devices.iter().map(|device| Label::new(device, secrets)).collect();
     private("sheet.html", sheet_html::page(&labels).as_bytes())?;
-    private("sheet.pdf", &sheet_pdf::document(&labels))?;
+    private("sheet.pdf", &sheet_pdf::document(&labels).context("make sheet.pdf")?)?;
     // One flush for all: ten thousand would take minutes.
     rustix::fs::syncfs(fs::File::open(partial.path()).with_context(what)?).with_context(what)?;
     fs::rename(partial.path(), out).with_context(what)?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The sheet of labels as one HTML page, for a screen and for A4 paper; it loads nothing.
 
-use super::label::Label;
+use super::label::{Label, runs};
 use std::fmt::Write;
 
 /// Blank modules around a QR code (ISO/IEC 18004, §5.3.8).
@@ -41,8 +41,8 @@ fn code(label: &Label) -> String {
     let size = modules.len() + 2 * QUIET;
     let mut path = String::new();
     for (y, row) in modules.iter().enumerate() {
-        for x in row.iter().enumerate().filter_map(|(x, black)| black.then_some(x)) {
-            let _ = write!(path, "M{} {}h1v1h-1z", x + QUIET, y + QUIET);
+        for (x, count) in runs(row) {
+            let _ = write!(path, "M{} {}h{count}v1h-{count}z", x + QUIET, y + QUIET);
         }
     }
     format!(

@@ -4,8 +4,11 @@
 //! The font is Helvetica, which every reader has (ISO 32000-1, §9.6.2.2). It covers Western European letters; others are
 //! printed as `?`, and the HTML page has them.
 
-use super::label::Label;
-use pdf_writer::{Content, Finish, Name, Pdf, Rect, Ref, Str};
+use super::label::{Label, runs};
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
+use pdf_writer::{Content, Filter, Finish, Name, Pdf, Rect, Ref, Str};
+use std::io::{self, Write};
 
 /// Points in a millimetre.
 const MM: f32 = 72.0 / 25.4;
@@ -25,7 +28,10 @@ const REGULAR: Name<'static> = Name(b"F1");
 const BOLD: Name<'static> = Name(b"F2");
 
 /// The document.
-pub fn document(labels: &[Label]) -> Vec<u8> {
+///
+/// # Errors
+/// When a page cannot be compressed.
+pub fn document(labels: &[Label]) -> io::Result<Vec<u8>> {
     let mut pdf = Pdf::new();
     let (catalog, tree, regular, bold) = (Ref::new(1), Ref::new(2), Ref::new(3), Ref::new(4));
     let pages: Vec<&[Label]> = labels.chunks(COLUMNS * ROWS).collect();
@@ -41,13 +47,24 @@ pub fn document(labels: &[Label]) -> Vec<u8> {
         page.media_box(Rect::new(0.0, 0.0, PAGE.0, PAGE.1)).parent(tree).contents(content_ref(index));
         page.resources().fonts().pair(REGULAR, regular).pair(BOLD, bold);
         page.finish();
-        let mut content = Content::new();
-        for (place, label) in labels.iter().enumerate() {
-            draw(&mut content, label, place);
-        }
-        pdf.stream(content_ref(index), &content.finish());
+        pdf.stream(content_ref(index), &packed(&content(labels))?).filter(Filter::FlateDecode);
     }
-    pdf.finish()
+    Ok(pdf.finish())
+}
+
+/// What a page is drawn by.
+fn content(labels: &[Label]) -> Vec<u8> {
+    let mut content = Content::new();
+    for (place, label) in labels.iter().enumerate() {
+        draw(&mut content, label, place);
+    }
+    content.finish().to_vec()
+}
+
+fn packed(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes)?;
+    encoder.finish()
 }
 
 /// Draws a label at its place on the page, counted by rows.
@@ -60,9 +77,9 @@ fn draw(content: &mut Content, label: &Label, place: usize) {
     let modules = label.modules();
     let module = CODE / modules.len().max(1) as f32;
     for (y, row) in modules.iter().enumerate() {
-        for x in row.iter().enumerate().filter_map(|(x, black)| black.then_some(x)) {
+        for (x, count) in runs(row) {
             let (x, y) = (left + MARGIN + x as f32 * module, top - MARGIN - (y + 1) as f32 * module);
-            content.rect(x, y, module, module);
+            content.rect(x, y, module * count as f32, module);
         }
     }
     content.fill_nonzero();
@@ -96,13 +113,14 @@ mod tests {
     #[test]
     fn a_document_has_a_page_for_each_24_labels() {
         let labels: Vec<Label> = (0..50).map(|n| Label::new(&device(n, "Café"), false)).collect();
-        let document = document(&labels);
+        let document = document(&labels).unwrap();
         let text = String::from_utf8_lossy(&document);
         assert!(text.starts_with("%PDF-1.7") && text.trim_end().ends_with("%%EOF"));
-        assert!(text.contains("/Count 3"), "three pages");
-        assert_eq!(document.windows(6).filter(|w| w == b"edge-7").count(), 1);
-        assert!(text.to_uppercase().contains("<436166E9>"));
-        assert!(!text.contains("0123456789abcdef"));
+        assert!(text.contains("/Count 3") && text.matches("/FlateDecode").count() == 3, "three pages");
+        let pages: String = labels.chunks(24).map(|labels| String::from_utf8(content(labels)).unwrap()).collect();
+        assert_eq!(pages.matches("(edge-7)").count(), 1);
+        assert!(pages.to_uppercase().contains("<436166E9>"), "Café");
+        assert!(!pages.contains("0123456789abcdef"));
     }
 
     #[test]
