@@ -2,11 +2,14 @@
 //! `imagebuild`: images, bundles and seeds. Each subcommand is a module; this is the table.
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 
+const EXITS: &str = "\
+Exit codes: 0 done, 1 failed, 2 wrong arguments; flash also has 3 (what is read back differs) and 130 (interrupted).";
+
 #[derive(Parser)]
-#[command(name = "imagebuild", version, about = "Builds images, bundles and seeds for firstboot")]
+#[command(name = "imagebuild", version, about = "Builds images, bundles and seeds for firstboot", after_help = EXITS)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -20,12 +23,20 @@ enum Command {
     Bundle(imagebuild::bundle::Args),
     /// Check formatting, lints, dependencies, documentation and sizes
     Check,
+    /// Print the completions of a shell
+    Completions(imagebuild::manual::CompletionArgs),
     /// Build one component of components.lock and print its path
     Component(imagebuild::component::Args),
     /// Build the device binary and print its path
     Device(imagebuild::device::Args),
+    /// Write an image to cards or disks, verify it, and put seeds on them
+    Flash(imagebuild::flash::Args),
+    /// Offer the images of a fleet, each with its seed, to Raspberry Pi Imager
+    Fleet(imagebuild::fleet::Args),
     /// Build the UEFI program that checks the boot files and print its path
     Loader(imagebuild::loader::Args),
+    /// Write the manual pages
+    Man(imagebuild::manual::ManArgs),
     /// Make seeds, validate them and write them to images and cards
     Seed(imagebuild::seed::Args),
     /// Install what this machine lacks
@@ -38,7 +49,7 @@ fn main() -> ExitCode {
         Err(e) => {
             // The chain on one line; anyhow's own form adds a backtrace.
             eprintln!("imagebuild: {e:#}");
-            ExitCode::FAILURE
+            ExitCode::from(imagebuild::exit::code(&e))
         }
     }
 }
@@ -48,9 +59,16 @@ fn run(command: Command) -> Result<()> {
         Command::Build(args) => imagebuild::build::main(&args),
         Command::Bundle(args) => imagebuild::bundle::main(&args),
         Command::Check => imagebuild::check::main(),
+        Command::Completions(args) => {
+            imagebuild::manual::completions(&args, Cli::command());
+            Ok(())
+        }
         Command::Component(args) => imagebuild::component::main(&args),
         Command::Device(args) => imagebuild::device::main(&args),
+        Command::Flash(args) => imagebuild::flash::main(&args),
+        Command::Fleet(args) => imagebuild::fleet::main(&args),
         Command::Loader(args) => imagebuild::loader::main(&args),
+        Command::Man(args) => imagebuild::manual::man(&args, Cli::command()),
         Command::Seed(args) => imagebuild::seed::main(&args),
         Command::Setup(args) => imagebuild::setup::main(&args),
     }

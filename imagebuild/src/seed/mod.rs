@@ -17,6 +17,12 @@ use std::time::SystemTime;
 
 /// `imagebuild seed`: makes, validates, signs and writes seeds.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  kubeadm token create --print-join-command | imagebuild seed new --join - --out seed.toml
+  imagebuild seed check seed.toml
+  imagebuild seed put seed.toml /dev/sdb
+  imagebuild seed fleet devices.csv --base seed.toml --out seeds")]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -31,6 +37,8 @@ enum Command {
         /// The seed
         file: PathBuf,
     },
+    /// Make one seed for each row of a table, and a sheet of labels
+    Fleet(crate::fleet::seeds::Args),
     /// Sign a seed for a stick, so that devices of its owner obey it which have joined: writes FILE.sig
     Sign {
         /// Private key of the owner, or the public one of a key that ssh-agent holds
@@ -65,6 +73,7 @@ pub fn main(args: &Args) -> Result<()> {
             }
             Ok(())
         }
+        Command::Fleet(args) => crate::fleet::seeds::main(args),
         Command::Sign { key, file } => {
             let request = parse_request(&read(file)?).context("check the seed")?;
             let key = sign::sign(key, file)?;
@@ -98,7 +107,7 @@ fn parse(bytes: &[u8]) -> Result<Seed> {
 }
 
 /// The same for one that may ask for a reset alone.
-fn parse_request(bytes: &[u8]) -> Result<SeedRequest> {
+pub(crate) fn parse_request(bytes: &[u8]) -> Result<SeedRequest> {
     let request = firstboot::seed::parse_request(bytes).map_err(refused)?;
     if let SeedRequest::Join(seed) = &request {
         seed.cluster.trust.check_dates(SystemTime::now()).map_err(refused)?;

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Devices of a table, each with its seed: the base, its templates filled in, and the values of the row.
+
+use super::column::{self, Column};
+use super::sheet_csv;
+use anyhow::{Context, Result, anyhow};
+use firstboot::seed::SeedRequest;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::SystemTime;
+use toml::{Table, Value};
+
+/// Errors that are listed one by one; beyond them their number is.
+const MOST_ERRORS: usize = 50;
+/// Rows that an error names; it may be that of all rows.
+const MOST_ROWS: usize = 8;
+/// What the device itself fills in, in the node's name alone.
+const OF_THE_DEVICE: [&str; 3] = ["serial", "mac", "machine-id"];
+
+/// A device of the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Its row.
+    pub line: u64,
+    /// Name of its seed's file, without an ending: node name, serial number or MAC address.
+    pub id: String,
+    /// Node name, where the seed gives one that the device does not complete.
+    pub name: Option<String>,
+    /// Every column of its row, by name; for the sheet.
+    pub columns: BTreeMap<String, String>,
+    /// Text of its seed, which the device's parser has accepted.
+    pub seed: String,
+}
+
+/// Reads a table and makes the seed of each row.
+///
+/// # Errors
+/// Lists everything that is wrong, by row. No value is repeated, but names of devices.
+pub fn devices(csv: &Path, base: Option<&Path>) -> Result<Vec<Device>> {
+    let bytes = std::fs::read(csv).with_context(|| format!("read {}", csv.display()))?;
+    let base = match base {
+        None => Table::new(),
+        Some(path) => read_base(path)?,
+    };
+    from(&bytes, &base).with_context(|| format!("make seeds from {}", csv.display()))
+}
+
+/// A seed that need not be whole: rows may have what it lacks.
+fn read_base(path: &Path) -> Result<Table> {
+    let what = || format!("read {}", path.display());
+    let bytes = std::fs::read(path).with_context(what)?;
+    let text = firstboot::seed::decode(&bytes).map_err(|why| anyhow!("{}: {}", what(), why.text))?;
+    // Not the error's own text: it repeats the line, which may hold the token.
+    text.parse::<Table>().map_err(|error| {
+        let line = error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+        anyhow!("{}: line {line}: {}", what(), error.message().lines().next().unwrap_or_default())
+    })
+}
+
+fn from(csv: &[u8], base: &Table) -> Result<Vec<Device>> {
+    let table = sheet_csv::read(csv)?;
+    let mut errors = Errors::default();
+    let mut columns = Vec::new();
+    for (index, name) in table.header.iter().enumerate() {
+        match column::parse(name) {
+            Err(text) => errors.add(1, text),
+            Ok(_) if table.header[..index].contains(name) => errors.add(1, format!("column {name:?} is there twice")),
+            Ok(column) => columns.push(column),
+        }
+    }
+    errors.none()?;
+    let mut devices = Vec::new();
+    let mut taken: BTreeMap<(&str, String), u64> = BTreeMap::new();
+    for row in table.rows {
+        let values: BTreeMap<String, String> = table.header.iter().cloned().zip(row.values).collect();
+        let device = match device(row.line, &columns, &table.header, values, base) {
+            Ok(device) => device,
+            Err(texts) => {
+                texts.into_iter().for_each(|text| errors.add(row.line, text));
+                continue;
+            }
+        };
+        let column = |name: &str| device.columns.get(name).filter(|v| !v.is_empty()).map(|v| v.to_lowercase());
+        let id = Some(device.id.to_lowercase());
+        for (what, value) in [("serial", column("serial")), ("mac", column("mac")), ("name", id)] {
+            let Some(value) = value else { continue };
+            match taken.get(&(what, value.clone())) {
+                Some(first) => errors.add(row.line, format!("{what} {value:?} is that of row {first}, too")),
+                None => drop(taken.insert((what, value), row.line)),
+            }
+        }
+        devices.push(device);
+    }
+    errors.none()?;
+    Ok(devices)
+}
+
+/// The device of one row.
+fn device(
+    line: u64,
+    columns: &[Column],
+    header: &[String],
+    values: BTreeMap<String, String>,
+    base: &Table,
+) -> Result<Device, Vec<String>> {
+    let mut errors = Vec::new();
+    let mut seed = Value::Table(base.clone());
+    fill(&mut seed, "", &values, &mut errors);
+    let Value::Table(mut seed) = seed else { return Err(errors) };
+    seed.entry("version").or_insert(Value::Integer(1));
+    for (column, name) in columns.iter().zip(header) {
+        if let (Column::Key(path, kind), Some(text)) = (column, values.get(name)) {
+            errors.extend(column::set(&mut seed, path, *kind, text).err());
+        }
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let text = toml::to_string(&seed).map_err(|_| vec!["the seed cannot be written as TOML".to_owned()])?;
+    let request = firstboot::seed::parse_request(text.as_bytes()).and_then(|request| {
+        if let SeedRequest::Join(seed) = &request {
+            seed.cluster.trust.check_dates(SystemTime::now())?;
+        }
+        Ok(request)
+    });
+    // Without the line: it is one of the text that was made here.
+    request.map_err(|error| vec![format!("{}: {}", error.code, error.text)])?;
+    let name = seed.get("node").and_then(|node| node.get("name")).and_then(Value::as_str);
+    let name = name.filter(|name| !name.contains('{')).map(str::to_owned);
+    let column = |name: &str| values.get(name).filter(|value| !value.is_empty()).cloned();
+    let id = name.clone().or_else(|| column("serial")).or_else(|| column("mac"));
+    let id =
+        id.ok_or_else(|| vec!["it has neither node.name nor serial nor mac: its seed could not be named".to_owned()])?;
+    // A file name on every system.
+    let id = id.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
+    Ok(Device { line, id, name, columns: values, seed: text })
+}
+
+/// Fills `{column}` in the strings of a seed; `{{` stands for a brace.
+fn fill(value: &mut Value, path: &str, columns: &BTreeMap<String, String>, errors: &mut Vec<String>) {
+    match value {
+        Value::String(text) if text.contains('{') => match filled(text, path, columns) {
+            Ok(new) => *text = new,
+            Err(error) => errors.push(error),
+        },
+        Value::Array(items) => items.iter_mut().for_each(|item| fill(item, path, columns, errors)),
+        Value::Table(table) => {
+            for (name, value) in table.iter_mut() {
+                let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+                fill(value, &path, columns, errors);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn filled(text: &str, path: &str, columns: &BTreeMap<String, String>) -> Result<String, String> {
+    let mut new = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('{') {
+        new.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('{') {
+            new.push('{');
+            rest = after;
+            continue;
+        }
+        let unclosed = || format!("{path} in the base has a brace that is not closed: write {{{{ for a brace");
+        let end = rest.find('}').ok_or_else(unclosed)?;
+        let name = &rest[..end];
+        match columns.get(name) {
+            Some(value) if value.is_empty() => {
+                return Err(format!("column {name:?} is empty, and {path} in the base uses it"));
+            }
+            Some(value) => new.push_str(value),
+            None if path == "node.name" && OF_THE_DEVICE.contains(&name) => new.push_str(&format!("{{{name}}}")),
+            // Not the text between the braces: it may be a part of a password.
+            None => return Err(format!("{path} in the base has braces with no column's name: write {{{{ for a brace")),
+        }
+        rest = &rest[end + 1..];
+    }
+    new.push_str(rest);
+    Ok(new)
+}
+
+/// Everything that is wrong, with the rows in which it is, in the order of the first ones.
+#[derive(Debug, Default)]
+struct Errors {
+    texts: Vec<String>,
+    rows: BTreeMap<String, Vec<u64>>,
+}
+
+impl Errors {
+    fn add(&mut self, row: u64, text: String) {
+        let rows = self.rows.entry(text.clone()).or_insert_with(|| {
+            self.texts.push(text);
+            Vec::new()
+        });
+        rows.push(row);
+    }
+
+    fn none(&self) -> Result<()> {
+        if self.texts.is_empty() {
+            return Ok(());
+        }
+        let line = |text: &String| {
+            let rows = &self.rows[text];
+            let named: Vec<String> = rows.iter().take(MOST_ROWS).map(u64::to_string).collect();
+            let others =
+                if rows.len() > MOST_ROWS { format!(" and {} more", rows.len() - MOST_ROWS) } else { String::new() };
+            format!("row{} {}{others}: {text}", if rows.len() > 1 { "s" } else { "" }, named.join(", "))
+        };
+        let mut lines: Vec<String> = self.texts.iter().take(MOST_ERRORS).map(line).collect();
+        if self.texts.len() > MOST_ERRORS {
+            lines.push(format!("and {} other errors", self.texts.len() - MOST_ERRORS));
+        }
+        Err(anyhow!("nothing was written\n{}", lines.join("\n")))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+#[path = "make_tests.rs"]
+mod tests;

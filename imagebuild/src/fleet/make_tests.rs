@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Tests of making seeds from a table.
+
+use super::*;
+
+const BASE: &str = r#"
+version = 1
+[cluster]
+apiserver = "10.0.0.1:6443"
+token = "abcdef.0123456789abcdef"
+ca-cert-hashes = ["sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"]
+[node]
+name = "edge-{serial}"
+labels = { "topology.kubernetes.io/zone" = "{place}" }
+"#;
+
+fn made(csv: &str, base: &str) -> Result<Vec<Device>, String> {
+    from(csv.as_bytes(), &base.parse().unwrap()).map_err(|error| format!("{error:#}"))
+}
+
+#[test]
+fn a_row_is_the_base_with_its_templates_and_values() {
+    let csv = "serial,place,network.addresses,network.gateway,cluster.token,note\n\
+               10000000a3f2b1c0,shop-12,10.0.0.21/24;2001:db8::21/64,10.0.0.254,ghijkl.0123456789abcdef,\n\
+               10000000a3f2b1c1,shop-13,,,,spare\n";
+    let devices = made(csv, BASE).unwrap();
+    let ids: Vec<_> = devices.iter().map(|d| (d.line, &*d.id, d.name.as_deref())).collect();
+    let name = |end: &str| format!("edge-10000000a3f2b1c{end}");
+    assert_eq!(ids, [(2, &*name("0"), Some(&*name("0"))), (3, &*name("1"), Some(&*name("1")))]);
+    let first: Table = devices[0].seed.parse().unwrap();
+    assert_eq!(first["node"]["labels"]["topology.kubernetes.io/zone"].as_str(), Some("shop-12"));
+    assert_eq!(first["network"]["addresses"].as_array().unwrap().len(), 2);
+    assert_eq!(first["cluster"]["token"].as_str(), Some("ghijkl.0123456789abcdef"));
+    // What a row leaves empty is the base's.
+    let second: Table = devices[1].seed.parse().unwrap();
+    assert_eq!(second["cluster"]["token"].as_str(), Some("abcdef.0123456789abcdef"));
+    assert!(!second.contains_key("network"));
+    assert_eq!(devices[1].columns["note"], "spare");
+}
+
+#[test]
+fn what_the_device_fills_in_stays_unless_a_column_has_it() {
+    let devices = made("mac,place\ndc:a6:32:01:02:03,a\n", BASE).unwrap();
+    assert!(devices[0].seed.contains("name = \"edge-{serial}\"\n"), "{}", devices[0].seed);
+    assert_eq!((&*devices[0].id, &devices[0].name), ("dc-a6-32-01-02-03", &None));
+}
+
+#[test]
+fn everything_that_is_wrong_is_listed_at_once() {
+    let csv = "node.name,serial,place,network.vlan,node.labels.x\n\
+               a,1,p,1,\n\
+               A,2,p,2,\n\
+               c,1,p,x,\n\
+               d,3,,4,\n\
+               e,4,p,5000,\n\
+               f,5,p,,bad value\n";
+    let error = made(csv, BASE).unwrap_err();
+    assert_eq!(
+        error.lines().collect::<Vec<_>>(),
+        [
+            "nothing was written",
+            "row 3: name \"a\" is that of row 2, too",
+            "row 4: network.vlan must be a whole number",
+            "row 5: column \"place\" is empty, and node.labels.topology.kubernetes.io/zone in the base uses it",
+            "row 6: FB107: vlan in [network] must be a number from 1 to 4094",
+            "row 7: FB107: malformed label \"x\" in [node]: expected a label value: at most 63 characters A-Z, a-z, 0-9, -, _ and .",
+        ]
+    );
+    let serial = made("node.name,serial,place\na,X,p\nb,x,p\n", BASE).unwrap_err();
+    assert_eq!(serial, "nothing was written\nrow 3: serial \"x\" is that of row 2, too");
+    let columns = made("node.nmae,place,place\na,b,c\n", BASE).unwrap_err();
+    assert_eq!(
+        columns,
+        "nothing was written\nrow 1: column \"node.nmae\" is no key of a seed, and what is for the sheet alone begins \
+         with x-; did you mean node.name?\nrow 1: column \"place\" is there twice"
+    );
+}
+
+#[test]
+fn one_error_of_all_rows_is_one_line_without_the_value() {
+    let rows: String = (0..100).map(|n| format!("n{n},p\n")).collect();
+    let base = BASE.replace("abcdef.0123456789abcdef", "verysecret");
+    let error = made(&format!("node.name,place\n{rows}"), &base).unwrap_err();
+    assert_eq!(
+        error,
+        "nothing was written\nrows 2, 3, 4, 5, 6, 7, 8, 9 and 92 more: FB107: malformed token in [cluster]: expected 6 \
+         and 16 characters a-z0-9, as in abcdef.0123456789abcdef"
+    );
+    let brace = made("node.name,place\na,p\n", &BASE.replace("0123456789abcdef\"\n", "{hidden}\"\n")).unwrap_err();
+    assert_eq!(
+        brace,
+        "nothing was written\nrow 2: cluster.token in the base has braces with no column's name: write {{ for a brace"
+    );
+    let none = made("place\np\n", &BASE.replace("edge-{serial}", "edge-{mac}")).unwrap_err();
+    assert_eq!(
+        none,
+        "nothing was written\nrow 2: it has neither node.name nor serial nor mac: its seed could not be named"
+    );
+}
+
+#[test]
+fn braces_can_be_written() {
+    let columns = BTreeMap::from([("a".to_owned(), "1".to_owned())]);
+    assert_eq!(filled("x{{y}{a}", "p", &columns), Ok("x{y}1".into()));
+    assert_eq!(
+        filled("{a", "p", &columns),
+        Err("p in the base has a brace that is not closed: write {{ for a brace".into())
+    );
+}
+
+#[test]
+fn a_base_that_is_no_toml_is_named_by_its_line_without_its_text() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("base.toml");
+    std::fs::write(&path, "version = 1\n[cluster]\ntoken = \"abcdef.0123456789abcdef\n").unwrap();
+    let error = format!("{:#}", read_base(&path).unwrap_err());
+    assert!(error.starts_with(&format!("read {}: line 3: ", path.display())), "{error}");
+    assert!(!error.contains("0123456789abcdef"), "{error}");
+}
+
+#[test]
+fn ten_thousand_rows_are_made() {
+    let rows: String = (0..10_000).map(|n| format!("n{n},p{n}\n")).collect();
+    let devices = made(&format!("node.name,place\n{rows}"), BASE).unwrap();
+    assert_eq!((devices.len(), &*devices[9_999].id, devices[9_999].line), (10_000, "n9999", 10_001));
+}
