@@ -2,7 +2,13 @@
 //! Where builds are kept between runs: outside the clone, keyed by content, safe to delete.
 
 use anyhow::{Context, Result};
+use std::ffi::OsStr;
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// What [`once_kept`] made and no build has used for so long is removed.
+const KEPT: Duration = Duration::from_secs(2 * 24 * 3600);
 
 /// `${XDG_CACHE_HOME:-~/.cache}/firstboot`, made if missing.
 pub fn dir() -> Result<PathBuf> {
@@ -20,7 +26,7 @@ pub fn dir() -> Result<PathBuf> {
 ///
 /// # Errors
 /// When the lock cannot be made.
-pub fn lock(dir: &Path) -> Result<std::fs::File> {
+pub fn lock(dir: &Path) -> Result<File> {
     lock_file(&dir.with_extension("lock"))
 }
 
@@ -28,8 +34,8 @@ pub fn lock(dir: &Path) -> Result<std::fs::File> {
 ///
 /// # Errors
 /// When the lock cannot be made.
-pub fn lock_file(path: &Path) -> Result<std::fs::File> {
-    let lock = std::fs::File::create(path).with_context(|| format!("create {}", path.display()))?;
+pub fn lock_file(path: &Path) -> Result<File> {
+    let lock = File::create(path).with_context(|| format!("create {}", path.display()))?;
     lock.lock().with_context(|| format!("lock {}", path.display()))?;
     Ok(lock)
 }
@@ -64,5 +70,72 @@ pub fn once(dir: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
             let _ = std::fs::remove_dir_all(&scratch);
             Err(e)
         }
+    }
+}
+
+/// As [`once`], for what takes hundreds of megabytes and is made again from what stays in the cache: entries beside it that
+/// no build has used for two days are removed, and what builds that were ended have left.
+pub fn once_kept(dir: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    once(dir, fill)?;
+    // Its time says when it was used last.
+    let used = File::open(dir).and_then(|dir| dir.set_modified(SystemTime::now()));
+    used.with_context(|| format!("note the use of {}", dir.display()))?;
+    match dir.parent() {
+        Some(parent) => sweep(parent, KEPT),
+        None => Ok(()),
+    }
+}
+
+/// Removes the directories in `parent` that were not used for `kept` and that no build holds the lock of.
+fn sweep(parent: &Path, kept: Duration) -> Result<()> {
+    for entry in std::fs::read_dir(parent).with_context(|| format!("list {}", parent.display()))?.flatten() {
+        let (path, meta) = (entry.path(), entry.metadata());
+        let old = |time: SystemTime| time.elapsed().is_ok_and(|age| age > kept);
+        if !meta.is_ok_and(|meta| meta.is_dir() && meta.modified().is_ok_and(old)) {
+            continue;
+        }
+        let lock = path.with_extension("lock");
+        // The scratch directory of a build that was ended has a lock only by its name.
+        let partial = path.file_stem().is_some_and(|stem| Path::new(stem).extension() == Some(OsStr::new("partial")));
+        let held = !partial && File::create(&lock).is_ok_and(|file| file.try_lock().is_err());
+        if !held {
+            // Another build may remove it at the same moment.
+            let _ = std::fs::remove_dir_all(&path);
+            let _ = std::fs::remove_file(&lock);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_was_used_lately_or_is_being_made_stays() {
+        let all = tempfile::tempdir().unwrap();
+        let at = |name: &str| all.path().join(name);
+        let made = |name: &str, days: u64| {
+            std::fs::create_dir(at(name)).unwrap();
+            std::fs::write(at(name).join("file"), "x").unwrap();
+            let time = SystemTime::now() - Duration::from_secs(days * 24 * 3600);
+            File::open(at(name)).unwrap().set_modified(time).unwrap();
+        };
+        for (name, days) in
+            [("old", 3), ("held", 3), ("used", 3), ("new", 1), ("cut.partial.12", 3), ("on.partial.13", 1)]
+        {
+            made(name, days);
+        }
+        let _held = lock(&at("held")).unwrap();
+        once_kept(&at("used"), |_| anyhow::bail!("make it again")).unwrap();
+        once_kept(&at("fresh"), |scratch| Ok(std::fs::write(scratch.join("file"), "x")?)).unwrap();
+        let mut left: Vec<String> = std::fs::read_dir(all.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| !name.ends_with(".lock"))
+            .collect();
+        left.sort();
+        assert_eq!(left, ["fresh", "held", "new", "on.partial.13", "used"]);
     }
 }

@@ -76,7 +76,7 @@ pub fn ensure_program(program: &Program, arch: Arch) -> Result<PathBuf> {
     let inputs = digest::tree(&root, &[&INPUTS, program.inputs].concat())?;
     let key = digest::bytes(format!("{}\n{triple}\n{route}\n{}\n{inputs}", program.package, toolchain::WHEELS));
     let dir = cache::dir()?.join("device").join(&key[..16]);
-    cache::once(&dir, |scratch| {
+    cache::once_kept(&dir, |scratch| {
         let built = build(program, &root, triple, &route, arch)?;
         let bytes = std::fs::read(&built).with_context(|| format!("read {}", built.display()))?;
         check(program, &bytes, arch)?;

@@ -34,7 +34,7 @@ pub fn ensure(target: &Target, rootfs: &Rootfs) -> Result<PathBuf> {
     let modules = target.initrd.modules.join("\n");
     let key = digest::key(&[&RECIPE.concat(), &digest::bytes(&program), &rootfs.key, &modules, locked]);
     let dir = cache::dir()?.join("initrd").join(key);
-    cache::once(&dir, |scratch| {
+    cache::once_kept(&dir, |scratch| {
         let tree = scratch.join("tree");
         step("build the initrd", || {
             drivers(target, rootfs, scratch, &tree)?;

@@ -52,7 +52,7 @@ pub fn ensure(arch: Arch) -> Result<PathBuf> {
     let inputs = digest::tree(&root, &INPUTS)?;
     let key = digest::key(&[triple, &route.to_string(), toolchain::WHEELS, &inputs]);
     let dir = cache::dir()?.join("verify").join(key);
-    cache::once(&dir, |scratch| {
+    cache::once_kept(&dir, |scratch| {
         let built = build(&root, &route, arch)?;
         let bytes = std::fs::read(&built).with_context(|| format!("read {}", built.display()))?;
         check(&bytes, arch)?;

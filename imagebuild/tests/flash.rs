@@ -5,6 +5,9 @@
 #[path = "../../tests/skip.rs"]
 mod skip;
 
+use imagebuild::disk::Fat;
+use imagebuild::target::Role;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
@@ -37,12 +40,8 @@ fn image(dir: &Path) -> (PathBuf, Vec<u8>) {
     let target = imagebuild::target::Target::load("generic-amd64").unwrap();
     let root = dir.join("root");
     fs::write(&root, (0..9 * MIB).map(|n| (n / 7) as u8).collect::<Vec<_>>()).unwrap();
-    let content = imagebuild::disk::Content {
-        boot: vec![("readme.txt", b"hello".to_vec())],
-        esp: vec![],
-        esp_free: 0,
-        root: &root,
-    };
+    let boot = Fat { files: vec![("readme.txt".to_owned(), b"hello".to_vec())], free: 0 };
+    let content = imagebuild::disk::Content { fats: BTreeMap::from([(Role::Boot, boot)]), root: &root };
     imagebuild::disk::build(&target, &imagebuild::disk::Ids::new("t"), &content, &path).unwrap();
     let bytes = fs::read(&path).unwrap();
     (path, bytes)

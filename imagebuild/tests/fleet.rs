@@ -28,7 +28,7 @@ fn files(dir: &Path, rows: usize) -> (PathBuf, PathBuf, PathBuf) {
     let target = imagebuild::target::Target::load("generic-amd64").unwrap();
     let root = dir.join("root");
     fs::write(&root, vec![7; 2 << 20]).unwrap();
-    let content = imagebuild::disk::Content { boot: vec![], esp: vec![], esp_free: 0, root: &root };
+    let content = imagebuild::disk::Content { fats: Default::default(), root: &root };
     imagebuild::disk::build(&target, &imagebuild::disk::Ids::new("t"), &content, &image).unwrap();
     (csv, base, image)
 }

@@ -171,7 +171,7 @@ pub fn assemble(parts: &Parts) -> Result<Image> {
     let key = key(parts, &packages, &programs, &mkfs, &units, fixed)?;
     let image =
         Image { target: target.name.clone(), dir: cache::dir()?.join("images").join(format!("{}-{key}", target.name)) };
-    cache::once(&image.dir, |scratch| {
+    cache::once_kept(&image.dir, |scratch| {
         let ids = Ids::new(&key);
         let info = tree::info(target, fixed.unwrap_or(now), &key);
         let own = scratch.join("own");

@@ -100,7 +100,7 @@ pub fn ensure(arch: Arch, kubernetes_version: Option<&str>) -> Result<Bundle> {
 pub fn ensure_of(lock: &Lock, arch: Arch, kubernetes_version: Option<&str>) -> Result<Bundle> {
     let minor = lock.minor(kubernetes_version)?;
     let dir = cache::dir()?.join("bundles").join(key(lock, &minor, arch)?);
-    cache::once(&dir, |scratch| write(lock, &minor, arch, scratch))?;
+    cache::once_kept(&dir, |scratch| write(lock, &minor, arch, scratch))?;
     Bundle::read(&dir)
 }
 

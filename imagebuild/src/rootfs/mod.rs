@@ -80,7 +80,7 @@ pub fn ensure(target: &Target) -> Result<Rootfs> {
     let dropped = target.drop_modules.join("\n");
     let key = digest::key(&[&RECIPE.concat(), configure::OVERLAY_TEXT, &hardened::texts(), &list.join("\n"), &dropped]);
     let dir = cache::dir()?.join("rootfs").join(&key);
-    cache::once(&dir, |scratch| {
+    cache::once_kept(&dir, |scratch| {
         let debs = step("download Debian packages", || debian.fetch(&packages))?;
         let tree = scratch.join("tree");
         let owner = Owner::new(scratch)?;
