@@ -34,6 +34,7 @@ pub mod proxy;
 pub mod secret;
 pub mod seed;
 pub mod status;
+pub mod status_page;
 pub mod text;
 mod unescape;
 

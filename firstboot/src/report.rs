@@ -11,6 +11,7 @@ use crate::image::ImageInfo;
 use crate::journal::facts::Fact;
 use crate::leds::{self, Light};
 use crate::status::{STATUS_FILE, STATUS_FOR_ALL, STATUS_NAME, State, Status, Versions, next_try, padded};
+use crate::status_page::{HTML_NAME, html_file};
 use crate::text::{one_line, timestamp, unix_seconds};
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
@@ -188,16 +189,27 @@ impl<'a> Reporter<'a> {
         let json = serde_json::to_vec(&self.status).context("encode the status")?;
         // Each for itself: where a disk is full or read-only, the card still tells. And the card first: what is kept on
         // the disk says that it was reported.
-        let text = padded(&self.status.text());
         let on_card = self
             .boot
             .as_ref()
-            .map_or(Ok(()), |boot| self.host.change_boot("write", STATUS_NAME, || boot.write(STATUS_NAME, &text)));
+            .map_or(Ok(()), |boot| self.host.change_boot("write", STATUS_NAME, || self.write_card(boot)));
         let on_disk = [self.host.keep(STATUS, &json), self.host.write(STATUS_FOR_ALL, &json, 0o644)];
         let failed: Vec<String> =
             std::iter::once(on_card).chain(on_disk).filter_map(|r| r.err().map(|e| format!("{e:#}"))).collect();
         ensure!(failed.is_empty(), "{}", failed.join("; "));
         Ok(())
+    }
+}
+
+impl Reporter<'_> {
+    /// The text and the page on the boot partition. A card of an older image has no page, and gets none: a new file would
+    /// change its directory.
+    fn write_card(&self, boot: &BootPartition) -> Result<()> {
+        boot.write(STATUS_NAME, &padded(&self.status.text()))?;
+        match boot.list()?.iter().any(|name| name.eq_ignore_ascii_case(HTML_NAME)) {
+            true => boot.write(HTML_NAME, &html_file(&self.status)),
+            false => Ok(()),
+        }
     }
 }
 

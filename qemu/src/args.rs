@@ -2,8 +2,8 @@
 //! QEMU's command line for a device: a pure function of the machine and the paths of its files.
 
 use crate::accel::Accelerator;
+use crate::board::{self, Board};
 use crate::link::relay::Ends;
-use crate::raspberry_pi::{self, Model};
 use imagebuild::arch::Arch;
 use std::path::{Path, PathBuf};
 
@@ -68,30 +68,6 @@ pub struct Machine {
     pub disk_limits: Option<DiskLimits>,
     /// The board, where it is not a machine of QEMU's own kind.
     pub board: Option<Board>,
-}
-
-/// A board that QEMU emulates, and whose firmware this harness plays ([`crate::raspberry_pi`]).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Board {
-    /// QEMU's name of the machine.
-    pub machine: &'static str,
-    /// Memory that it has, MiB.
-    pub memory_mib: u32,
-    /// Its processors.
-    pub cpus: u8,
-    /// Its network interface, as QEMU's `-device`.
-    pub network: &'static str,
-    /// What its firmware knows it as.
-    pub model: Model,
-}
-
-impl Board {
-    /// Raspberry Pi 3 B.
-    pub const RASPI3B: Board =
-        Board { machine: "raspi3b", memory_mib: 1024, cpus: 4, network: "usb-net", model: raspberry_pi::PI_3B };
-    /// Raspberry Pi 4 B, in QEMU 9.0 and later.
-    pub const RASPI4B: Board =
-        Board { machine: "raspi4b", memory_mib: 2048, cpus: 4, network: "usb-net", model: raspberry_pi::PI_4B };
 }
 
 /// How slow the disk is; the build machine's own is faster.
@@ -199,7 +175,7 @@ pub fn program(arch: Arch) -> &'static str {
 /// The emulator's arguments.
 pub fn argv(machine: &Machine, files: &Files) -> Vec<String> {
     if let Some(board) = &machine.board {
-        return board_argv(board, machine, files);
+        return board::argv(board, machine, files);
     }
     let mut args = base(machine.arch, machine.accelerator);
     let mut add = |key: &str, value: String| args.extend([format!("-{key}"), value]);
@@ -252,37 +228,6 @@ pub fn argv(machine: &Machine, files: &Files) -> Vec<String> {
     args
 }
 
-/// The arguments for a board. It has no clock chip, no firmware and no power button. Its second serial port is the one
-/// at the pins; a restart ends the emulator, for the firmware would then look at the disk again.
-fn board_argv(board: &Board, machine: &Machine, files: &Files) -> Vec<String> {
-    let mut args: Vec<String> =
-        ["-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"].map(str::to_owned).to_vec();
-    let mut add = |key: &str, value: String| args.extend([format!("-{key}"), value]);
-    add("machine", board.machine.to_owned());
-    add("accel", "tcg,thread=multi".to_owned());
-    add("smp", board.cpus.to_string());
-    add("m", board.memory_mib.to_string());
-    let (path, zeros) = (escaped(&files.disk), "discard=unmap,detect-zeroes=unmap");
-    add("drive", format!("if=sd,id={DISK},format=raw,cache=unsafe,{zeros},file={path}"));
-    add("netdev", netdev(&machine.link, &machine.forwards));
-    add("device", format!("{},netdev={NET},mac=52:54:00:12:34:56", board.network));
-    add("chardev", format!("file,id=console,append=on,path={}", escaped(&files.console)));
-    add("serial", "null".to_owned());
-    add("serial", "chardev:console".to_owned());
-    for socket in [&files.control, &files.events] {
-        add("qmp", format!("unix:{},server=on,wait=off", escaped(socket)));
-    }
-    if let Some(direct) = &files.kernel {
-        add("kernel", direct.kernel.display().to_string());
-        add("initrd", direct.initrd.display().to_string());
-        add("append", direct.command_line.clone());
-        if let Some(tree) = &direct.device_tree {
-            add("dtb", tree.display().to_string());
-        }
-    }
-    args
-}
-
 /// The disk behind its controller.
 ///
 /// Flushes only have to reach the build machine's page cache, because its own power is not cut. Zeros that a guest
@@ -310,7 +255,7 @@ fn disk(machine: &Machine, files: &Files) -> (&'static str, String) {
     }
 }
 
-fn netdev(link: &Link, forwards: &[Forward]) -> String {
+pub(crate) fn netdev(link: &Link, forwards: &[Forward]) -> String {
     let forward = |f: &Forward| format!(",hostfwd=tcp:127.0.0.1:{}-:{}", f.host, f.guest);
     match link {
         Link::User => format!("user,id={NET}{}", forwards.iter().map(forward).collect::<String>()),
@@ -356,7 +301,7 @@ fn disk_devices(controller: Controller) -> &'static [&'static str] {
 }
 
 /// QEMU splits options at commas; a doubled comma is a literal one.
-fn escaped(path: &Path) -> String {
+pub(crate) fn escaped(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
 }
 
@@ -477,21 +422,6 @@ mod tests {
     fn u_boot_takes_the_place_of_uefi() {
         let all = argv(&machine(Arch::Arm64), &Files { u_boot: true, ..files() }).join(" ");
         assert!(all.contains(" -bios /run/code -drive if=none,id=disk,") && !all.contains("pflash"), "{all}");
-    }
-
-    #[test]
-    fn a_board_has_its_disk_in_the_slot_and_its_console_at_the_pins() {
-        let board = Machine { board: Some(Board::RASPI3B), ..machine(Arch::Arm64) };
-        let kernel = Kernel {
-            kernel: "/run/k".into(),
-            initrd: "/run/i".into(),
-            device_tree: Some("/run/d".into()),
-            command_line: "a b".into(),
-        };
-        let all = argv(&board, &Files { kernel: Some(kernel), ..files() }).join(" ");
-        assert!(all.contains("-machine raspi3b -accel tcg,thread=multi -smp 4 -m 1024 -drive if=sd,id=disk,"), "{all}");
-        assert!(all.contains("-serial null -serial chardev:console "), "{all}");
-        assert!(all.ends_with("-kernel /run/k -initrd /run/i -append a b -dtb /run/d"), "{all}");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub mod accel;
 pub mod args;
 pub mod bench;
+pub mod board;
 pub mod compare;
 pub mod console;
 pub mod control_plane;
@@ -15,6 +16,7 @@ pub mod disk;
 pub mod disk_errors;
 pub mod firmware;
 pub mod link;
+pub mod options;
 pub mod pairs;
 pub mod pods;
 pub mod ports;

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use imagebuild::arch::Arch;
-use qemu::args::Board;
+use qemu::board::Board;
 use qemu::control_plane::{ControlPlane, is_ready};
 use qemu::device::{Options, Start};
 use qemu::disk::DiskImage;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use firstboot::bundle::BUNDLE_DIR;
+use firstboot::status_page::HTML_NAME;
 use imagebuild::arch::Arch;
 use qemu::control_plane::{ControlPlane, audit, is_ready};
 use qemu::device::Options;
@@ -61,6 +62,8 @@ fn joins_by_itself(arch: Arch) {
     let all: Vec<&str> = firstboot::phases::PHASES.iter().map(|p| p.name).collect();
     assert_eq!(phases, all);
     let disk = joined.device.disk();
+    let page = disk.boot().unwrap().read(HTML_NAME).unwrap().unwrap();
+    assert!(String::from_utf8(page).unwrap().contains("<title>edge-0001: joined</title>"));
     assert!(disk.exists("/var/lib/kubelet/pki/kubelet-client-current.pem").unwrap());
 }
 

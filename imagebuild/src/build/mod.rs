@@ -18,7 +18,8 @@ use crate::target::{Role, Target};
 use crate::verity::{self, Tree};
 use crate::{bundle, cache, device, digest, initrd, repo, rootfs};
 use anyhow::{Context, Result, ensure};
-use firstboot::status::STATUS_NAME;
+use firstboot::status::{self, STATUS_NAME};
+use firstboot::status_page::{HTML_NAME, HTML_SIZE};
 use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -183,7 +184,8 @@ pub fn assemble(parts: &Parts) -> Result<Image> {
             programs.fats(target, &info, &os_release, &verity)
         })?;
         let boot = fats.entry(Role::Boot).or_default();
-        boot.files.push((STATUS_NAME.to_owned(), firstboot::status::padded("state: never started\n")));
+        boot.files.push((STATUS_NAME.to_owned(), status::padded("state: never started\n")));
+        boot.files.push((HTML_NAME.to_owned(), never_started()));
         boot.files.push((SEED_EXAMPLE.0.to_owned(), SEED_EXAMPLE.1.replace('\n', "\r\n").into_bytes()));
         let content = Content { fats, root: &root };
         let raw = scratch.join(image.file("img"));
@@ -268,6 +270,14 @@ fn forget_old(image: &Image) -> Result<()> {
         fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
     }
     Ok(())
+}
+
+/// The page of a device that was never switched on.
+fn never_started() -> Vec<u8> {
+    let mut page =
+        b"<!doctype html>\n<meta charset=\"utf-8\">\n<title>Never started</title>\n<h1>Never started</h1>\n".to_vec();
+    page.resize(HTML_SIZE, b'\n');
+    page
 }
 
 /// Label of the partition that carries the seed.

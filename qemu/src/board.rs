@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Boards that QEMU emulates, with their own disk, network and console; and QEMU's command line for them.
+
+use crate::args::{DISK, Files, Machine, NET, escaped, netdev};
+use crate::raspberry_pi::{self, Model};
+
+/// A board that QEMU emulates, and whose firmware this harness plays ([`crate::raspberry_pi`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Board {
+    /// QEMU's name of the machine.
+    pub machine: &'static str,
+    /// Memory that it has, MiB.
+    pub memory_mib: u32,
+    /// Its processors.
+    pub cpus: u8,
+    /// Its network interface, as QEMU's `-device`.
+    pub network: &'static str,
+    /// What its firmware knows it as.
+    pub model: Model,
+}
+
+impl Board {
+    /// Raspberry Pi 3 B.
+    pub const RASPI3B: Board =
+        Board { machine: "raspi3b", memory_mib: 1024, cpus: 4, network: "usb-net", model: raspberry_pi::PI_3B };
+    /// Raspberry Pi 4 B, in QEMU 9.0 and later.
+    pub const RASPI4B: Board =
+        Board { machine: "raspi4b", memory_mib: 2048, cpus: 4, network: "usb-net", model: raspberry_pi::PI_4B };
+}
+
+/// The arguments for a board. It has no clock chip, no firmware and no power button. Its second serial port is the one
+/// at the pins; a restart ends the emulator, for the firmware would then look at the disk again.
+pub(crate) fn argv(board: &Board, machine: &Machine, files: &Files) -> Vec<String> {
+    let mut args: Vec<String> =
+        ["-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"].map(str::to_owned).to_vec();
+    let mut add = |key: &str, value: String| args.extend([format!("-{key}"), value]);
+    add("machine", board.machine.to_owned());
+    add("accel", "tcg,thread=multi".to_owned());
+    add("smp", board.cpus.to_string());
+    add("m", board.memory_mib.to_string());
+    let (path, zeros) = (escaped(&files.disk), "discard=unmap,detect-zeroes=unmap");
+    add("drive", format!("if=sd,id={DISK},format=raw,cache=unsafe,{zeros},file={path}"));
+    add("netdev", netdev(&machine.link, &machine.forwards));
+    add("device", format!("{},netdev={NET},mac=52:54:00:12:34:56", board.network));
+    add("chardev", format!("file,id=console,append=on,path={}", escaped(&files.console)));
+    add("serial", "null".to_owned());
+    add("serial", "chardev:console".to_owned());
+    for socket in [&files.control, &files.events] {
+        add("qmp", format!("unix:{},server=on,wait=off", escaped(socket)));
+    }
+    if let Some(direct) = &files.kernel {
+        add("kernel", direct.kernel.display().to_string());
+        add("initrd", direct.initrd.display().to_string());
+        add("append", direct.command_line.clone());
+        if let Some(tree) = &direct.device_tree {
+            add("dtb", tree.display().to_string());
+        }
+    }
+    args
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accel::Accelerator;
+    use crate::args::{Controller, Kernel, Link};
+    use imagebuild::arch::Arch;
+    use std::path::Path;
+
+    #[test]
+    fn a_board_has_its_disk_in_the_slot_and_its_console_at_the_pins() {
+        let machine = Machine {
+            arch: Arch::Arm64,
+            accelerator: Accelerator::Tcg,
+            cpus: 1,
+            memory_mib: 1,
+            controller: Controller::Virtio,
+            serial: None,
+            credentials: Vec::new(),
+            clock: "utc".to_owned(),
+            link: Link::User,
+            forwards: Vec::new(),
+            disk_limits: None,
+            board: Some(Board::RASPI3B),
+        };
+        let kernel = Kernel {
+            kernel: "/run/k".into(),
+            initrd: "/run/i".into(),
+            device_tree: Some("/run/d".into()),
+            command_line: "a b".into(),
+        };
+        let files = Files { kernel: Some(kernel), ..Files::plain(Path::new("/run/code"), Path::new("/run")) };
+        let all = crate::args::argv(&machine, &files).join(" ");
+        assert!(all.contains("-machine raspi3b -accel tcg,thread=multi -smp 4 -m 1024 -drive if=sd,id=disk,"), "{all}");
+        assert!(all.contains("-serial null -serial chardev:console "), "{all}");
+        assert!(all.ends_with("-kernel /run/k -initrd /run/i -append a b -dtb /run/d"), "{all}");
+    }
+}
