@@ -37,6 +37,10 @@ pub mod status;
 pub mod text;
 mod unescape;
 
+// The protocol of the join: the build machine speaks to the same clusters.
+#[cfg(feature = "cluster")]
+pub mod kube;
+
 // The device alone.
 #[cfg(feature = "device")]
 pub mod audit;
@@ -48,8 +52,6 @@ pub mod containerd;
 mod identity;
 #[cfg(feature = "device")]
 pub mod join_worker;
-#[cfg(feature = "device")]
-pub mod kube;
 #[cfg(feature = "device")]
 mod network;
 #[cfg(feature = "device")]
