@@ -13,7 +13,7 @@ use firstboot::text::hex;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
-use x509_cert::der::{DecodePem, Encode};
+use x509_cert::der::{Decode, Encode};
 use x509_cert::request::CertReq;
 
 /// Usages of kubelets' client certificates: with an elliptic key, and with an RSA key
@@ -88,9 +88,9 @@ pub fn judge(csr: &Value) -> Result<Asked, Refusal> {
     if usages.len() != list.len() || !USAGES.iter().any(|good| usages == good.iter().copied().collect()) {
         return Err(wrong("a node's certificate has the usages digital signature and client auth, and no others"));
     }
-    let pem = STANDARD.decode(word(&csr["spec"]["request"])).ok();
-    let request = pem.and_then(|pem| CertReq::from_pem(pem).ok());
-    let request = request.ok_or_else(|| wrong("the request cannot be read"))?.info;
+    let der = STANDARD.decode(word(&csr["spec"]["request"])).ok().and_then(|pem| only_block(&pem));
+    let request = der.and_then(|der| CertReq::from_der(&der).ok());
+    let request = request.ok_or_else(|| wrong("the request is no PEM as kubelet and firstboot write it"))?.info;
     // Further names would be an attribute (RFC 2985, 5.4.2). kubelet and firstboot send none at all.
     if !request.attributes.is_empty() {
         return Err(wrong("the request asks for more than a subject: a node's has no further names"));
@@ -100,6 +100,19 @@ pub fn judge(csr: &Value) -> Result<Asked, Refusal> {
     }
     let key = request.public_key.to_der().map_err(|_| wrong("the public key cannot be read"))?;
     Ok(Asked { token, node, key: hex(&Sha256::digest(&key)) })
+}
+
+/// The DER in a PEM text that has one block, in the form that everybody writes, and nothing else. Parsers differ on any
+/// other text: the signer could read another request out of it than this does, for another node.
+fn only_block(pem: &[u8]) -> Option<Vec<u8>> {
+    const BEGIN: &str = "-----BEGIN CERTIFICATE REQUEST-----\n";
+    const END: &str = "-----END CERTIFICATE REQUEST-----\n";
+    let text = std::str::from_utf8(pem).ok()?;
+    let body = text.strip_prefix(BEGIN)?.strip_suffix(END)?;
+    let der = STANDARD.decode(body.replace('\n', "")).ok()?;
+    let whole = STANDARD.encode(&der).into_bytes();
+    let lines: String = whole.chunks(64).map(|line| format!("{}\n", String::from_utf8_lossy(line))).collect();
+    (lines == body).then_some(der)
 }
 
 fn groups(csr: &Value) -> BTreeSet<&str> {

@@ -96,12 +96,30 @@ fn another_name_is_refused() {
     }
 }
 
+/// The signer reads PEM by Go's rules: no text may mean one request to it and another to the approver.
 #[test]
-fn what_is_no_request_is_refused() {
-    for text in ["", "-----BEGIN CERTIFICATE REQUEST-----\nMIIB\n-----END CERTIFICATE REQUEST-----\n"] {
+fn pem_in_any_other_form_is_refused() {
+    let (own, other) = (good("shop-1.a").pem().unwrap(), good("victim").pem().unwrap());
+    assert!(!own.contains('\r') && own.ends_with("-----END CERTIFICATE REQUEST-----\n"));
+    let head = "-----BEGIN CERTIFICATE REQUEST-----\n";
+    for text in [
+        String::new(),
+        format!("{own}{other}"),
+        format!("{other}{own}"),
+        format!("{other}\n{own}"),
+        format!("text\n{own}"),
+        format!("{own}\n"),
+        format!(" {own}"),
+        own.trim_end().to_owned(),
+        own.replace('\n', "\r\n"),
+        own.replace(head, &format!("{head}Proc-Type: 4\n\n")),
+        own.replace("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"),
+        own.replacen("MII", "MII\n", 1),
+        format!("{head}MIIB\n-----END CERTIFICATE REQUEST-----\n"),
+    ] {
         let mut csr = csr(&good("shop-1.a"));
-        csr["spec"]["request"] = json!(STANDARD.encode(text));
-        assert_eq!(refused(&csr), "the request cannot be read");
+        csr["spec"]["request"] = json!(STANDARD.encode(&text));
+        assert_eq!(refused(&csr), "the request is no PEM as kubelet and firstboot write it", "{text}");
     }
 }
 
