@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const IMAGEBUILD: &str = env!("CARGO_BIN_EXE_imagebuild");
 const TOKEN: &str = "abcdef.0123456789abcdef";
@@ -137,17 +137,19 @@ fn on_terminal(dir: &Path, words: &str, answers: &[&str]) -> String {
         got.map(|bytes| shown.push_str(&String::from_utf8_lossy(&bytes))).is_ok()
     };
     for answer in answers {
-        while !shown.ends_with(": ") {
-            assert!(more(&mut shown, Duration::from_secs(60)), "no question\n{shown}");
+        // A question that is drawn again goes on at once.
+        let started = Instant::now();
+        while more(&mut shown, Duration::from_millis(500)) || !shown.ends_with(": ") {
+            assert!(started.elapsed() < Duration::from_secs(60), "no question\n{shown}");
         }
         for _ in 0..5 {
             keys.write_all(format!("{answer}\r").as_bytes()).unwrap();
-            if more(&mut shown, Duration::from_secs(5)) {
+            if more(&mut shown, Duration::from_secs(10)) {
                 break;
             }
         }
     }
-    while more(&mut shown, Duration::from_secs(60)) {}
+    while more(&mut shown, Duration::from_secs(20)) {}
     drop(keys);
     assert!(child.wait().unwrap().success(), "{shown}");
     shown

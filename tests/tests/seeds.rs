@@ -160,7 +160,7 @@ fn denied(device: &mut Bench, seed: &Seed, node: &str) -> String {
 }
 
 #[test]
-fn a_seed_of_one_node_joins_once_and_its_token_goes() {
+fn s02_a_seed_of_one_node_is_worth_nothing_after_use() {
     let (ground, node) = (ground(), "shop-12.example.com");
     let seed = ground.seed(&["--node", "Shop-12.example.com", "--ttl", "90m"]);
     assert_eq!(seed.node.name.as_ref().unwrap().as_str(), node);
@@ -217,7 +217,7 @@ fn register(ground: &Ground, pair: &str, node: &str) {
 }
 
 #[test]
-fn a_stolen_seed_gets_no_certificate_of_another_node() {
+fn s02_a_seed_of_one_node_gets_no_certificate_of_another() {
     let (ground, node) = (ground(), "thousand");
     let seed = ground.seed(&["--node", node]);
     let (thief, key) = (ground.thief(&seed), Key::generate().unwrap());
@@ -341,7 +341,7 @@ fn a_cluster_that_approves_any_name_is_refused() {
 }
 
 #[test]
-fn the_approver_reaches_no_other_secret() {
+fn s02_the_approver_reaches_no_other_secret() {
     let ground = ground();
     let api = api_of(&ground.kubeconfig("firstboot", "approver"));
     let secrets = "/api/v1/namespaces/kube-system/secrets";

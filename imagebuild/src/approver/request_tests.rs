@@ -98,7 +98,7 @@ fn another_name_is_refused() {
 
 /// The signer reads PEM by Go's rules: no text may mean one request to it and another to the approver.
 #[test]
-fn pem_in_any_other_form_is_refused() {
+fn s02_pem_in_any_other_form_is_refused() {
     let (own, other) = (good("shop-1.a").pem().unwrap(), good("victim").pem().unwrap());
     assert!(!own.contains('\r') && own.ends_with("-----END CERTIFICATE REQUEST-----\n"));
     let head = "-----BEGIN CERTIFICATE REQUEST-----\n";
