@@ -132,7 +132,7 @@ fn on_terminal(dir: &Path, words: &str, answers: &[&str]) -> String {
         }
     });
     let mut shown = String::new();
-    let mut more = |shown: &mut String, limit: Duration| {
+    let more = |shown: &mut String, limit: Duration| {
         let got = bytes.recv_timeout(limit);
         got.map(|bytes| shown.push_str(&String::from_utf8_lossy(&bytes))).is_ok()
     };

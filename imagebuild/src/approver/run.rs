@@ -176,7 +176,7 @@ fn decide(api: &Api, csr: &Value) -> Result<()> {
     decided["status"]["conditions"] = json!([condition]);
     match api.put(&format!("{CSRS}/{name}/approval"), &decided) {
         Ok(_) => say(&format!("{} {name}: {message}", kind.to_lowercase())),
-        // Somebody else was first, or it is gone; if it is still open it comes again.
+        // Another approver was first, or it is gone; if it is still open it comes again.
         Err(Error { kind: Kind::Status(404 | 409), .. }) => {}
         Err(error) => return Err(error).with_context(|| format!("decide certificate signing request {name}")),
     }

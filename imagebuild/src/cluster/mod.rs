@@ -174,7 +174,7 @@ impl Api {
     }
 }
 
-/// Says of a refused request what the user of the kubeconfig lacks, and who mends it.
+/// Says of a refused request what the user of the kubeconfig lacks, and who permits it.
 pub fn not_permitted(error: Error, verb: &str, resource: &str, place: &str, mend: &str) -> anyhow::Error {
     match error.kind {
         Kind::Status(403) => anyhow!(
@@ -190,6 +190,6 @@ pub fn not_permitted(error: Error, verb: &str, resource: &str, place: &str, mend
 }
 
 /// What an object is worth as text.
-pub fn word<'v>(value: &'v Value) -> &'v str {
+pub fn word(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
