@@ -38,6 +38,10 @@ pub mod status_page;
 pub mod text;
 mod unescape;
 
+// The protocol of the join: the build machine speaks to the same clusters.
+#[cfg(feature = "cluster")]
+pub mod kube;
+
 // The device alone.
 #[cfg(feature = "device")]
 pub mod audit;
@@ -49,8 +53,6 @@ pub mod containerd;
 mod identity;
 #[cfg(feature = "device")]
 pub mod join_worker;
-#[cfg(feature = "device")]
-pub mod kube;
 #[cfg(feature = "device")]
 mod network;
 #[cfg(feature = "device")]

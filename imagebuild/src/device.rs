@@ -15,15 +15,15 @@ use std::time::Instant;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Program {
     /// What messages call it.
-    what: &'static str,
+    pub what: &'static str,
     /// Package of the workspace.
-    package: &'static str,
+    pub package: &'static str,
     /// Its binary.
-    binary: &'static str,
+    pub binary: &'static str,
     /// Size budget, bytes.
     pub max_bytes: u64,
     /// What goes into it besides [`INPUTS`], relative to the repository's root.
-    inputs: &'static [&'static str],
+    pub inputs: &'static [&'static str],
 }
 
 /// The device binary.

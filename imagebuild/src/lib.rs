@@ -2,12 +2,14 @@
 //! Builds what a device needs: tool chain, components, bundle, root file system, disk image, seed.
 
 pub mod advisories;
+pub mod approver;
 pub mod arch;
 pub mod archive;
 pub mod build;
 pub mod bundle;
 pub mod cache;
 pub mod check;
+pub mod cluster;
 pub mod cmd;
 pub mod component;
 pub mod container;

@@ -17,6 +17,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Approve certificates for tokens of one node
+    Approver(imagebuild::approver::Args),
     /// Build a bootable disk image
     Build(imagebuild::build::Args),
     /// Make the bundle of one architecture and print its path and sizes
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<()> {
     match command {
+        Command::Approver(args) => imagebuild::approver::main(&args),
         Command::Build(args) => imagebuild::build::main(&args),
         Command::Bundle(args) => imagebuild::bundle::main(&args),
         Command::Check => imagebuild::check::main(),

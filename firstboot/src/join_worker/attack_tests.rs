@@ -8,7 +8,7 @@ use super::tests::{Bench, SECRET, found, input, table, talk};
 use crate::fault::{Code, Fault, Owner};
 use crate::kube::confirm::joined;
 use crate::kube::contract::FoundCluster;
-use crate::kube::csr::Key;
+use crate::kube::key::Key;
 use crate::kube::wire_tests::Ca;
 use crate::kube::wire_tests::cluster::{Says, TestCluster};
 use crate::seed::{Cluster, parse};

@@ -95,9 +95,14 @@ impl Client {
 
     /// The same client, and its open connections, with a bearer token.
     pub fn with_token(&self, token: &JoinToken) -> Self {
+        self.with_bearer(&token.bearer())
+    }
+
+    /// The same client, and its open connections, with any bearer token (RFC 6750).
+    pub fn with_bearer(&self, token: &str) -> Self {
         // `concat` allocates once, so this copy is zeroed whole. Those in a HeaderValue and in the buffers of HTTP and TLS
         // cannot be zeroed: they end with this process, which is why the join worker is one of its own.
-        let value = Zeroizing::new(["Bearer ", token.bearer().as_str()].concat());
+        let value = Zeroizing::new(["Bearer ", token].concat());
         let mut value = HeaderValue::from_str(&value).unwrap_or_else(|_| HeaderValue::from_static(""));
         value.set_sensitive(true);
         Client { bearer: Some(value), ..self.clone() }
@@ -139,6 +144,11 @@ impl Client {
     /// Strategic merge PATCH of an object.
     pub async fn patch(&self, path: &str, patch: &Value) -> Result<Reply, Error> {
         self.call(Method::PATCH, path, Some(("application/strategic-merge-patch+json", patch))).await
+    }
+
+    /// PUT of a whole object; with `metadata.resourceVersion` only where nothing was changed since that was read.
+    pub async fn put(&self, path: &str, object: &Value) -> Result<Reply, Error> {
+        self.call(Method::PUT, path, Some(("application/json", object))).await
     }
 
     /// DELETE of an object.
@@ -209,11 +219,13 @@ impl Client {
     /// Watches a collection until `see` gives something, or until `limit` has passed (`None`).
     ///
     /// `see` gets the event's type (`ADDED`, `MODIFIED`, `DELETED`) and the object; objects that exist already come
-    /// first, as `ADDED`. One request, unless the server ends it early.
+    /// first, as `ADDED`, unless `since` names the resourceVersion after which events count. One request, unless the
+    /// server ends it early.
     pub async fn watch<T, E: From<Error>>(
         &self,
         path: &str,
         field_selector: &str,
+        since: Option<&str>,
         limit: Duration,
         mut see: impl FnMut(&str, &Value) -> Result<Option<T>, E>,
     ) -> Result<Option<T>, E> {
@@ -224,7 +236,8 @@ impl Client {
                 return Ok(None);
             }
             let selector = field_selector.replace('=', "%3D");
-            let path = format!("{path}?watch=true&fieldSelector={selector}&timeoutSeconds={}", left.as_secs());
+            let since = since.map(|version| format!("&resourceVersion={version}")).unwrap_or_default();
+            let path = format!("{path}?watch=true&fieldSelector={selector}&timeoutSeconds={}{since}", left.as_secs());
             // The server ends it; the margin is for a server that does not.
             let response = self.send(Method::GET, &path, None, left + CALL_TIMEOUT).await?;
             if let Some(seen) = self.events(response, &path, &mut see).await? {

@@ -11,6 +11,7 @@ use super::discovery;
 use super::error::{Error, Kind, remote};
 use super::node::{NodeClient, NodeState};
 use crate::fault::{Code, Fault};
+use crate::seed::Cluster;
 
 const KUBEADM_CONFIG: &str = "kubeadm-config";
 /// A node, as errors call it, and its group.
@@ -18,20 +19,20 @@ const BY_NODE: &str = "by this node";
 const NODES: &str = "system:nodes";
 
 /// First request with the token: kubeadm-config, from the API server that has just proven itself.
-pub(super) async fn configured(found: &discovery::Found, input: &JoinInput) -> Result<(Client, Reply), Error> {
-    let api = found.client.with_token(&input.cluster.token);
+pub(super) async fn configured(found: &discovery::Found, seed: &Cluster) -> Result<(Client, Reply), Error> {
+    let api = found.client.with_token(&seed.token);
     let refused = |e: Error| match e.kind {
         Kind::Status(401) => {
-            let (code, why) = match discovery::expired(&input.cluster, found.cluster.time) {
+            let (code, why) = match discovery::expired(seed, found.cluster.time) {
                 Some(why) => (Code::TokenExpired, why),
                 None => (Code::TokenUnknown, "it may have expired, or lacks usage authentication".to_owned()),
             };
-            let text = format!("join token \"{}\" is refused by the cluster (401): {why}", input.cluster.token.id());
+            let text = format!("join token \"{}\" is refused by the cluster (401): {why}", seed.token.id());
             e.saying(code, text)
         }
         _ => e,
     };
-    let who = format!("with join token \"{}\"", input.cluster.token.id());
+    let who = format!("with join token \"{}\"", seed.token.id());
     let group = "system:bootstrappers:kubeadm:default-node-token";
     let reply = published(&api, KUBEADM_CONFIG, &who, group).await.map_err(refused)?;
     Ok((api, reply))

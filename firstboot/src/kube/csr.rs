@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The node's client certificate: key, PKCS#10 and CertificateSigningRequest as kubelet makes them.
+//! The node's client certificate: the CertificateSigningRequest as kubelet makes it.
 //!
 //! The CSR's name is a digest over key, subject and usages, and the key is stored before the CSR is sent: after a
 //! power cut the same key gives the same name, the server answers 409, and the old request is taken up again. Neither
@@ -10,16 +10,10 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rcgen::string::PrintableString;
-use rcgen::{CertificateParams, DistinguishedName, DnType, DnValue, KeyPair, PublicKeyData};
-use sec1::EcParameters;
-use sec1::der::asn1::ObjectIdentifier;
-use sec1::der::{Decode, EncodePem};
-use sec1::pkcs8::PrivateKeyInfo;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use x509_cert::der::asn1::{Any, PrintableStringRef, Utf8StringRef};
+use x509_cert::der::asn1::{Any, ObjectIdentifier, PrintableStringRef, Utf8StringRef};
 use x509_cert::der::{Encode, Tag, Tagged};
 use x509_cert::name::Name;
 
@@ -28,72 +22,20 @@ use super::error::{Error, Kind, remote};
 use super::{pin, tls};
 use crate::certificate;
 use crate::fault::{Code, Fault};
-use crate::secret::Secret;
 use crate::text::rfc3339;
 
 /// Collection of CSRs.
-const CSRS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+pub const CSRS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 /// The signer of kubelets' client certificates.
-const SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+pub const SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 /// What the certificate is for, with an elliptic key.
-const USAGES: [&str; 2] = ["digital signature", "client auth"];
+pub const USAGES: [&str; 2] = ["digital signature", "client auth"];
 /// Attributes of a name (RFC 5280, appendix A.1).
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 const ORGANIZATION: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.10");
-/// NIST P-256.
-const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
-
-/// The node's private key, ECDSA P-256.
-pub struct Key(KeyPair);
-
-impl Key {
-    /// A new key.
-    pub fn generate() -> Result<Self, Fault> {
-        let broken = |_| Fault::new(Code::Host, "make private key: the kernel gives no random numbers");
-        KeyPair::generate().map(Key).map_err(broken)
-    }
-
-    /// The key that [`Key::pem`] gave; none when the text is not one.
-    pub fn from_pem(pem: &str) -> Option<Self> {
-        KeyPair::from_pem(pem).ok().filter(|k| k.is_compatible(&rcgen::PKCS_ECDSA_P256_SHA256)).map(Key)
-    }
-
-    /// PKCS#8 PEM, for keeping it until the certificate is there.
-    pub fn pem(&self) -> Secret<String> {
-        Secret::new(self.0.serialize_pem())
-    }
-
-    /// SEC 1 PEM (`EC PRIVATE KEY`), the form in which kubelet stores it.
-    pub fn sec1_pem(&self) -> Result<Secret<String>, Fault> {
-        let broken = || Fault::new(Code::Host, "write private key in SEC 1 form");
-        let info = PrivateKeyInfo::from_der(self.0.serialized_der()).map_err(|_| broken())?;
-        let mut key = sec1::EcPrivateKey::from_der(info.private_key).map_err(|_| broken())?;
-        // Go reads the curve from here; ring leaves it to the PKCS#8 shell.
-        key.parameters = Some(EcParameters::NamedCurve(P256));
-        key.to_pem(sec1::LineEnding::LF).map(Secret::new).map_err(|_| broken())
-    }
-
-    /// The request for a certificate over this key.
-    pub fn request(&self, node: &str) -> Result<Request, Fault> {
-        let spki = self.0.subject_public_key_info();
-        Ok(Request { name: name(&spki, node), pem: self.pkcs10(node)?, spki })
-    }
-
-    /// PKCS#10 request, PEM: `O=system:nodes, CN=system:node:<name>`, no further names.
-    fn pkcs10(&self, node: &str) -> Result<String, Fault> {
-        let broken = |_: rcgen::Error| Fault::new(Code::Host, format!("make certificate request of node {node}"));
-        let text = |s: &str| PrintableString::try_from(s).map(DnValue::PrintableString).map_err(broken);
-        let mut subject = DistinguishedName::new();
-        subject.push(DnType::OrganizationName, text("system:nodes")?);
-        subject.push(DnType::CommonName, text(&format!("system:node:{node}"))?);
-        let mut params = CertificateParams::default();
-        params.distinguished_name = subject;
-        params.serialize_request(&self.0).and_then(|csr| csr.pem()).map_err(broken)
-    }
-}
 
 /// Name of the CSR object that belongs to a public key and a node.
-fn name(spki: &[u8], node: &str) -> String {
+pub(super) fn name(spki: &[u8], node: &str) -> String {
     let mut hash = Sha256::new().chain_update(spki);
     for part in ["system:nodes", node].iter().chain(&USAGES) {
         hash.update([0]);
@@ -102,7 +44,7 @@ fn name(spki: &[u8], node: &str) -> String {
     hash.finalize().iter().take(16).fold("node-csr-".to_owned(), |name, b| name + &format!("{b:02x}"))
 }
 
-/// The public side of a [`Key`]: what is sent, and what a certificate is held against.
+/// The public side of the node's key: what is sent, and what a certificate is held against.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// Name of the CSR object.
@@ -133,13 +75,17 @@ impl Request {
     pub fn matches_request(&self, chain_pem: &str, node: &str) -> bool {
         let Some(leaf) = pin::certificates(chain_pem).and_then(|c| c.into_iter().next()) else { return false };
         let Some(leaf) = certificate::parse(&leaf) else { return false };
-        let name = format!("system:node:{node}");
-        let wanted = [(ORGANIZATION, Some("system:nodes")), (COMMON_NAME, Some(name.as_str()))];
-        let found = attributes(&leaf.subject);
-        let same = found.len() == wanted.len() && wanted.iter().all(|attribute| found.contains(attribute));
         let key = leaf.subject_public_key_info.to_der();
-        key.is_ok_and(|key| key == self.spki) && same
+        key.is_ok_and(|key| key == self.spki) && is_nodes_name(&leaf.subject, node)
     }
+}
+
+/// Whether a subject is the node's, and nothing besides: `O=system:nodes, CN=system:node:<name>`.
+pub fn is_nodes_name(subject: &Name, node: &str) -> bool {
+    let name = format!("system:node:{node}");
+    let wanted = [(ORGANIZATION, Some("system:nodes")), (COMMON_NAME, Some(name.as_str()))];
+    let found = attributes(subject);
+    found.len() == wanted.len() && wanted.iter().all(|attribute| found.contains(attribute))
 }
 
 /// All attributes of a name, over all its RDNs: to Go, neither their order nor their grouping makes another name. None
@@ -185,7 +131,7 @@ pub async fn certificate(
     let (mut approved, mut first) = (false, true);
     let selector = format!("metadata.name={name}");
     let seen = client
-        .watch(CSRS, &selector, limit, |event, csr| {
+        .watch(CSRS, &selector, None, limit, |event, csr| {
             if event == "DELETED" {
                 return Err(Fault::new(Code::CsrRejected, format!("CSR {name} was deleted before it was signed")));
             }

@@ -4,7 +4,10 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use super::super::key::Key;
 use super::*;
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+use x509_cert::der::Decode;
 
 /// What openssl says of `input`; the tool is part of every build machine's base system.
 fn openssl(args: &[&str], input: &str) -> String {

@@ -96,7 +96,7 @@ async fn by_pins(cluster: &Cluster, via: &Via, at: &Endpoint, pins: &[CaPin], no
 ///
 /// # Errors
 /// The signature does not hold.
-fn signed<'r>(cluster: &Cluster, at: &Endpoint, reply: &'r Reply) -> Result<Option<&'r str>, Error> {
+pub(super) fn signed<'r>(cluster: &Cluster, at: &Endpoint, reply: &'r Reply) -> Result<Option<&'r str>, Error> {
     let (config, id) = (kubeconfig_in(reply, at)?, cluster.token.id());
     let Some(signature) = reply.body["data"][format!("jws-kubeconfig-{id}")].as_str() else { return Ok(None) };
     match jws::verify(signature, config.as_bytes(), &cluster.token) {
@@ -113,7 +113,7 @@ fn signed<'r>(cluster: &Cluster, at: &Endpoint, reply: &'r Reply) -> Result<Opti
 
 /// cluster-info of a server that those certificates of `bundle` vouch for which the seed pins; it has to say what was
 /// `expected`, if anything was.
-async fn by_pinned(
+pub(super) async fn by_pinned(
     via: &Via,
     at: &Endpoint,
     pins: &[CaPin],
@@ -135,12 +135,12 @@ async fn by_pinned(
 }
 
 /// The first look at cluster-info, which proves nothing yet.
-async fn unverified(via: &Via, at: &Endpoint) -> Result<Reply, Error> {
+pub(super) async fn unverified(via: &Via, at: &Endpoint) -> Result<Reply, Error> {
     let reply = Client::through(via, &url_of(at), tls::unverified().map_err(tls::setup)?)?.get(CLUSTER_INFO).await;
     reply.map_err(|e| unpublished(e, at))
 }
 
-fn kubeconfig_in<'r>(reply: &'r Reply, at: &Endpoint) -> Result<&'r str, Error> {
+pub(super) fn kubeconfig_in<'r>(reply: &'r Reply, at: &Endpoint) -> Result<&'r str, Error> {
     let config = reply.body["data"]["kubeconfig"].as_str();
     config.ok_or_else(|| Error::answer(Code::ClusterInfo, format!("cluster-info of {at}: it holds no kubeconfig")))
 }
@@ -155,7 +155,7 @@ pub(super) async fn pinned(cluster: &Cluster, via: &Via, at: &Endpoint, pins: &[
 }
 
 /// What cluster-info says, and its CA bundle, of which the seed pins a certificate at least.
-fn trusted(at: &Endpoint, pins: &[CaPin], config: &str) -> Result<(ClusterInfo, Certificates), Error> {
+pub(super) fn trusted(at: &Endpoint, pins: &[CaPin], config: &str) -> Result<(ClusterInfo, Certificates), Error> {
     let unusable = |why: &str| Error::answer(Code::ClusterInfo, format!("cluster-info of {at}: {why}"));
     let mut info = kubeconfig::read(config).map_err(|why| unusable(&why))?;
     let pem = kubeconfig::ca_certificates(&info.ca_pem);
@@ -174,7 +174,7 @@ fn trusted(at: &Endpoint, pins: &[CaPin], config: &str) -> Result<(ClusterInfo, 
 /// Why cluster-info has no signature for the token. Whether the token has expired is judged by the clock of a server
 /// that holds the pinned CA's certificate, never by this device's, which may have started in 1970. That certificate is
 /// found without parsing the text, which nothing proves: its digest is proof enough of it.
-async fn unsigned(cluster: &Cluster, via: &Via, at: &Endpoint, pins: &[CaPin], config: &str) -> Error {
+pub(super) async fn unsigned(cluster: &Cluster, via: &Via, at: &Endpoint, pins: &[CaPin], config: &str) -> Error {
     let bundle = || pin::certificates(&kubeconfig::ca_certificates(&kubeconfig::ca_data(config)?)?);
     let mut verified_time = None;
     if cluster.token_expires.is_some()
@@ -221,7 +221,7 @@ fn unpublished(error: Error, at: &Endpoint) -> Error {
 /// Discovery by the CA that the seed carries. The server has to hold a certificate of that CA, and its answer to an
 /// anonymous request, whatever it is, gives the time by which that certificate's dates are judged. As with kubeadm's
 /// file discovery the given address is kept.
-async fn by_ca(via: &Via, at: &Endpoint, ca_pem: &str) -> Result<Found, Error> {
+pub(super) async fn by_ca(via: &Via, at: &Endpoint, ca_pem: &str) -> Result<Found, Error> {
     let server = url_of(at);
     let bundle = pin::certificates(ca_pem).unwrap_or_default();
     let (time, client) = proven(via, &server, bundle).await?;

@@ -31,7 +31,7 @@ async fn join(input: &JoinInput, device: &mut dyn JoinHost) -> Result<String, Fa
     let found = discovery::discover(&input.cluster, &input.via, input.now).await?;
     device.found(&found.cluster)?;
     pin::weaknesses(&found.cluster.ca_pem).iter().for_each(|text| device.notice(text));
-    let (api, reply) = configured(&found, input).await?;
+    let (api, reply) = configured(&found, &input.cluster).await?;
     let cluster = cluster_configuration(&reply)?;
     cluster_networks::judge(&cluster.networking, &input.servers(api.server()))?;
     let version = version(&api, &cluster).await?;

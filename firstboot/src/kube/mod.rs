@@ -23,6 +23,8 @@ pub mod files;
 pub mod go_yaml;
 pub mod join;
 pub mod jws;
+#[cfg(feature = "device")]
+pub mod key;
 pub mod kubeconfig;
 pub mod kubelet;
 pub mod leave;
@@ -31,6 +33,7 @@ pub mod pin;
 pub mod resolve;
 pub mod response;
 mod runtime;
+pub mod survey;
 pub mod tls;
 mod tls_error;
 mod verified;

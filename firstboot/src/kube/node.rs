@@ -153,7 +153,7 @@ impl NodeClient {
                 last = if event == "DELETED" { None } else { Some(state) };
                 Ok(seen)
             };
-            self.client.watch("/api/v1/nodes", &selector, limit, see).await
+            self.client.watch("/api/v1/nodes", &selector, None, limit, see).await
         })?;
         Ok(seen.ok_or(last))
     }

@@ -23,13 +23,13 @@ pub struct Kubelet {
 }
 
 /// The type of a field that a seed may set; none for others.
-#[cfg(feature = "device")]
+#[cfg(feature = "cluster")]
 pub(crate) fn kubelet_field(name: &str) -> Option<Kind> {
     FIELDS.iter().find(|(field, _)| *field == name).map(|(_, kind)| *kind)
 }
 
 /// Whether a field of this name is not the seed's to set.
-#[cfg(feature = "device")]
+#[cfg(feature = "cluster")]
 pub(crate) fn is_owned_kubelet_field(name: &str) -> bool {
     OWNED.iter().any(|(owned, _)| *owned == name)
 }

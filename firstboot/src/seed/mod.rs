@@ -45,6 +45,8 @@ mod tests;
 #[cfg(test)]
 mod types_tests;
 
+use std::ops::Range;
+
 use sha2::{Digest, Sha256};
 use toml::de::DeTable;
 use zeroize::Zeroizing;
@@ -107,6 +109,42 @@ pub fn parse_request(bytes: &[u8]) -> Result<SeedRequest, Error> {
 /// # Errors
 /// The first thing that is wrong, by line.
 pub fn parse(bytes: &[u8]) -> Result<Seed, Error> {
+    let (
+        text,
+        tables::Tables { cluster, node, network, time, kubelet, registries, access, owner, harden, reset, secrets },
+    ) = read(bytes)?;
+    let public = without(&text, &cluster.token, secrets, "");
+    let digest = digest(public.as_bytes());
+    Ok(Seed { cluster, node, network, time, kubelet, registries, access, owner, harden, reset, digest })
+}
+
+/// The text of a seed with asterisks in place of its secrets; one that only resets has none.
+///
+/// # Errors
+/// As [`parse_request`]: what cannot be read cannot be masked.
+pub fn masked(bytes: &[u8]) -> Result<String, Error> {
+    match parse_request(bytes)? {
+        SeedRequest::Reset { .. } => text::decode(bytes).map(|text| text.to_string()),
+        SeedRequest::Join(_) => {
+            let (text, tables) = read(bytes)?;
+            Ok(without(&text, &tables.cluster.token, tables.secrets, "\"****\"").to_string())
+        }
+    }
+}
+
+/// A text with `mask` in place of the secrets that stand at these places, and the token as if it were used up:
+/// overwriting it must not make the seed another one.
+fn without(text: &str, token: &JoinToken, mut secrets: Vec<Range<usize>>, mask: &str) -> Zeroizing<String> {
+    let mut public = Zeroizing::new(text.to_owned());
+    secrets.sort_by_key(|s| std::cmp::Reverse(s.start));
+    for secret in secrets {
+        public.replace_range(secret, mask);
+    }
+    Zeroizing::new(public.replace(token.secret(), JoinToken::ERASED))
+}
+
+/// The text of a seed, and what its tables say.
+fn read(bytes: &[u8]) -> Result<(Zeroizing<String>, tables::Tables), Error> {
     let whole = |code: Code, text: &str| Error { code, line: None, text: text.to_owned() };
     if bytes.len() > MAX_SIZE {
         return Err(whole(Code::SeedNotText, "the file is larger than 64 KiB"));
@@ -122,21 +160,12 @@ pub fn parse(bytes: &[u8]) -> Result<Seed, Error> {
     {
         return Err(whole(Code::SeedVersion, &other));
     }
-    let tables::Tables { cluster, node, network, time, kubelet, registries, access, owner, harden, reset, mut secrets } =
-        tables::tables(&text, root.get_ref(), KEYS)?;
+    let tables = tables::tables(&text, root.get_ref(), KEYS)?;
     // It will be overwritten where it stands, which takes that it stands there.
-    if !text.contains(cluster.token.secret()) {
+    if !text.contains(tables.cluster.token.secret()) {
         return Err(whole(Code::BadValue, "write the token in one piece, without escapes: it could not be erased"));
     }
-    let mut public = text.clone();
-    secrets.sort_by_key(|s| std::cmp::Reverse(s.start));
-    for secret in secrets {
-        public.replace_range(secret, "");
-    }
-    // Overwriting the token must not make it another seed.
-    let public = Zeroizing::new(public.replace(cluster.token.secret(), JoinToken::ERASED));
-    let digest = digest(public.as_bytes());
-    Ok(Seed { cluster, node, network, time, kubelet, registries, access, owner, harden, reset, digest })
+    Ok((text, tables))
 }
 
 /// 16 hex digits that identify a seed file.

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `imagebuild seed`: makes a seed, validates it as the device does, signs it, writes it to an image, card or stick.
+//! `imagebuild seed`: makes a seed, validates it as the device does, alone and at its cluster, signs it, writes it to an
+//! image, card or stick.
 
+mod ask;
+mod directory;
+mod from_cluster;
 mod new;
+mod online;
 mod put;
 mod sign;
 mod token;
@@ -36,6 +41,16 @@ enum Command {
     Check {
         /// The seed
         file: PathBuf,
+        /// Ask its API servers, too: what a device would find there, one line each. Changes nothing in the cluster
+        #[arg(long)]
+        online: bool,
+        #[command(flatten)]
+        online_args: online::Args,
+    },
+    /// Print a seed without its secrets
+    Show {
+        /// The seed
+        file: PathBuf,
     },
     /// Make one seed for each row of a table, and a sheet of labels
     Fleet(crate::fleet::seeds::Args),
@@ -51,7 +66,7 @@ enum Command {
     Put {
         /// The seed
         file: PathBuf,
-        /// Disk image or block device
+        /// Disk image, block device, or directory at which a boot partition or stick is mounted
         disk: PathBuf,
         /// Write it even when the device would refuse it
         #[arg(long)]
@@ -63,7 +78,12 @@ enum Command {
 pub fn main(args: &Args) -> Result<()> {
     match &args.command {
         Command::New(args) => new::main(args),
-        Command::Check { file } => {
+        Command::Check { file, online: true, online_args } => online::main(file, online_args),
+        Command::Show { file } => {
+            print!("{}", firstboot::seed::masked(&read(file)?).map_err(refused)?);
+            Ok(())
+        }
+        Command::Check { file, online: false, .. } => {
             match parse_request(&read(file)?)? {
                 SeedRequest::Join(seed) => {
                     token::warn(&seed);
@@ -89,7 +109,11 @@ pub fn main(args: &Args) -> Result<()> {
                 parse_request(&bytes).context("check the seed (--unchecked writes it as it is)")?;
             }
             let signature = sign::read(file)?;
-            println!("{}", put(&bytes, signature.as_deref(), disk)?);
+            let said = match disk.is_dir() {
+                true => directory::put(&bytes, signature.as_deref(), disk)?,
+                false => put(&bytes, signature.as_deref(), disk)?,
+            };
+            println!("{said}");
             Ok(())
         }
     }
@@ -115,7 +139,7 @@ pub(crate) fn parse_request(bytes: &[u8]) -> Result<SeedRequest> {
     Ok(request)
 }
 
-/// Code and text, as the device gives them.
+/// Code and text, as the device gives them; no value, which may be a secret.
 fn refused(error: firstboot::seed::Error) -> anyhow::Error {
     anyhow!("{}: {error}", error.code)
 }

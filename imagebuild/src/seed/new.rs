@@ -1,58 +1,91 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `imagebuild seed new`: writes a seed from flags, or from the line that `kubeadm token create` prints.
+//! `imagebuild seed new`: writes a seed from flags, from the line that `kubeadm token create` prints, or with a token that it
+//! makes itself.
 
+use super::{ask, from_cluster};
+use crate::cluster::bootstrap_token;
 use anyhow::{Context, Result, anyhow, ensure};
 use firstboot::seed::join_line::{self, JoinLine};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Flags of `imagebuild seed new`.
-#[derive(Debug, Default, clap::Args)]
+#[derive(Default, clap::Args)]
 pub struct Args {
     /// kubeadm's own line, `kubeadm join HOST:PORT --token … --discovery-token-ca-cert-hash …`; `-` reads it from
     /// standard input, which keeps the token out of the shell's history, and finds it in other text there
     #[arg(long, conflicts_with_all = ["apiserver", "token", "ca_cert_hash"])]
-    join: Option<String>,
+    pub(super) join: Option<String>,
+    /// Make the token, by a kubeconfig; without a value those of KUBECONFIG, or ~/.kube/config. CA and API server are the
+    /// cluster's own
+    #[arg(long, num_args = 0..=1, conflicts_with_all = ["join", "token", "ca_cert_hash", "ca_cert", "token_expires"])]
+    pub(super) kubeconfig: Option<Option<PathBuf>>,
+    /// Context of the kubeconfig, in place of the current one
+    #[arg(long, requires = "kubeconfig")]
+    pub(super) context: Option<String>,
+    /// Life of the token that is made: 2h, 90m … [default: 2h]
+    #[arg(long, requires = "kubeconfig", value_parser = bootstrap_token::ttl)]
+    pub(super) ttl: Option<Duration>,
+    /// Name of the one node that the token is for; the cluster needs an approver for it (imagebuild approver)
+    #[arg(long, requires = "kubeconfig", conflicts_with = "name", value_parser = bootstrap_token::node_name)]
+    pub(super) node: Option<String>,
     /// API server, HOST:PORT; more than once: tried in this order
     #[arg(long)]
-    apiserver: Vec<String>,
+    pub(super) apiserver: Vec<String>,
     /// Bootstrap token; `-` reads it from standard input
     #[arg(long)]
-    token: Option<String>,
+    pub(super) token: Option<String>,
     /// Hash of the cluster's CA, sha256:…
     #[arg(long)]
-    ca_cert_hash: Vec<String>,
+    pub(super) ca_cert_hash: Vec<String>,
     /// The cluster's CA certificate, a PEM file, instead of its hash
     #[arg(long, conflicts_with = "ca_cert_hash")]
-    ca_cert: Option<PathBuf>,
+    pub(super) ca_cert: Option<PathBuf>,
     /// When the token ends, as `kubeadm token list` shows it
     #[arg(long)]
-    token_expires: Option<toml::value::Datetime>,
+    pub(super) token_expires: Option<toml::value::Datetime>,
     /// Node name, or a template with {serial}, {mac} or {machine-id}
     #[arg(long)]
-    name: Option<String>,
+    pub(super) name: Option<String>,
     /// edge or worker
     #[arg(long)]
-    role: Option<String>,
+    pub(super) role: Option<String>,
     /// Pod network: auto, bridge or none
     #[arg(long)]
-    cni: Option<String>,
+    pub(super) cni: Option<String>,
     /// Label of the node, KEY=VALUE
     #[arg(long)]
-    label: Vec<String>,
+    pub(super) label: Vec<String>,
     /// Taint of the node, KEY=VALUE:EFFECT
     #[arg(long)]
-    taint: Vec<String>,
+    pub(super) taint: Vec<String>,
     /// File to write; it must not exist yet
     #[arg(long, default_value = "seed.toml")]
-    out: PathBuf,
+    pub(super) out: PathBuf,
 }
 
-#[derive(Debug, Serialize)]
+// Not derived: what was given may hold the token.
+impl std::fmt::Debug for Args {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Args").field("out", &self.out).finish_non_exhaustive()
+    }
+}
+
+impl Args {
+    /// Whether nothing says which cluster it is.
+    fn names_no_cluster(&self) -> bool {
+        let Args { join, kubeconfig, apiserver, token, ca_cert_hash, ca_cert, .. } = self;
+        let one = join.is_some() || kubeconfig.is_some() || token.is_some() || ca_cert.is_some();
+        !one && apiserver.is_empty() && ca_cert_hash.is_empty()
+    }
+}
+
+#[derive(Serialize)]
 struct Seed {
     version: u32,
     cluster: Cluster,
@@ -60,17 +93,23 @@ struct Seed {
     node: Node,
 }
 
-#[derive(Debug, Default, Serialize)]
+/// Table `[cluster]` as it is written.
+#[derive(Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct Cluster {
-    apiserver: Vec<String>,
-    token: String,
+pub(super) struct Cluster {
+    /// Tried in this order.
+    pub apiserver: Vec<String>,
+    /// `ID.SECRET`.
+    pub token: String,
+    /// `sha256:…`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    ca_cert_hashes: Vec<String>,
+    pub ca_cert_hashes: Vec<String>,
+    /// PEM.
     #[serde(skip_serializing_if = "Option::is_none")]
-    ca_cert: Option<String>,
+    pub ca_cert: Option<String>,
+    /// When the token ends.
     #[serde(skip_serializing_if = "Option::is_none")]
-    token_expires: Option<toml::value::Datetime>,
+    pub token_expires: Option<toml::value::Datetime>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -96,8 +135,21 @@ impl Node {
 
 /// Runs `imagebuild seed new`.
 pub fn main(args: &Args) -> Result<()> {
+    if let Some(file) = &args.kubeconfig {
+        return from_cluster::main(args, file.as_deref());
+    }
+    let asked = match args.names_no_cluster() && std::io::stdin().is_terminal() {
+        true => Some(ask::complete(args)?),
+        false => None,
+    };
+    let args = asked.as_ref().unwrap_or(args);
     let text = text(args, &mut std::io::stdin())?;
-    write(&args.out, &text)?;
+    finish(args, &text)
+}
+
+/// Writes the seed, and says what it does.
+pub(super) fn finish(args: &Args, text: &str) -> Result<()> {
+    write(&args.out, text)?;
     let seed = super::parse(text.as_bytes())?;
     super::token::warn(&seed);
     println!("{}: {}", args.out.display(), super::describe(&seed));
@@ -115,7 +167,7 @@ fn text(args: &Args, input: &mut impl Read) -> Result<String> {
             (cluster(&line), line.node_name.map(|n| n.as_str().to_owned()), line.role.map(|r| r.to_string()))
         }
         None => {
-            let token = args.token.as_deref().context("make a seed: give --join or --token")?;
+            let token = args.token.as_deref().context("make a seed: give --join, --kubeconfig or --token")?;
             let cluster = Cluster {
                 apiserver: args.apiserver.clone(),
                 token: given(token, input)?,
@@ -139,12 +191,17 @@ fn text(args: &Args, input: &mut impl Read) -> Result<String> {
         cluster.ca_cert = Some(std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?);
         cluster.ca_cert_hashes.clear();
     }
+    assemble(args, cluster, args.name.clone().or(named), line_role)
+}
+
+/// The text of a seed with this cluster, accepted by the device's own parser; `role` counts where no flag names one.
+pub(super) fn assemble(args: &Args, cluster: Cluster, name: Option<String>, role: Option<String>) -> Result<String> {
     let mut labels = BTreeMap::new();
     for label in &args.label {
         let (key, value) = label.split_once('=').with_context(|| format!("read --label {label}: not KEY=VALUE"))?;
         labels.insert(key.to_owned(), value.to_owned());
     }
-    let (name, role, cni) = (args.name.clone().or(named), args.role.clone().or(line_role), args.cni.clone());
+    let (role, cni) = (args.role.clone().or(role), args.cni.clone());
     let seed = Seed { version: 1, cluster, node: Node { name, role, cni, taints: args.taint.clone(), labels } };
     let text = toml::to_string(&seed).context("write the seed")?;
     super::parse(text.as_bytes()).context("make a seed: the device would refuse it")?;

@@ -133,7 +133,7 @@ pub fn a_serving_certificate_that_waits_for_approval(plane: &ControlPlane) {
 
 /// What kubelet asks for with `serverTLSBootstrap`, as that node.
 fn request_serving_certificate(plane: &ControlPlane, node: &str) {
-    let request = firstboot::kube::csr::Key::generate().unwrap().request(node).unwrap();
+    let request = firstboot::kube::key::Key::generate().unwrap().request(node).unwrap();
     let object = json!({
         "apiVersion": "certificates.k8s.io/v1",
         "kind": "CertificateSigningRequest",

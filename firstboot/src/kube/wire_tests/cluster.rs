@@ -2,7 +2,7 @@
 //! A cluster of one small TLS server: what kube-apiserver answers to a join, and who asked.
 
 use super::*;
-use crate::kube::csr::Key;
+use crate::kube::key::Key;
 use rcgen::ExtendedKeyUsagePurpose;
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;

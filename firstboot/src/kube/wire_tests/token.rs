@@ -7,8 +7,9 @@ use super::*;
 use crate::fault::{Code, Fault};
 use crate::kube::clock::endpoint_time;
 use crate::kube::contract::{FoundCluster, JoinHost, JoinInput};
-use crate::kube::csr::{Key, Request};
+use crate::kube::csr::Request;
 use crate::kube::join::obtain;
+use crate::kube::key::Key;
 use crate::kube::kubeconfig;
 
 /// A device that accepts a time, or refuses it.
