@@ -66,10 +66,9 @@ impl Config {
             }
         }
         ensure!(bits == "1", "start a 64-bit kernel: config.txt has no arm_64bit=1");
-        for path in [Some(&mut config.kernel), config.initrd.as_mut(), Some(&mut config.command_line)] {
-            if let Some(path) = path {
-                path.insert_str(0, &prefix);
-            }
+        let paths = [Some(&mut config.kernel), config.initrd.as_mut(), Some(&mut config.command_line)];
+        for path in paths.into_iter().flatten() {
+            path.insert_str(0, &prefix);
         }
         Ok(config)
     }
