@@ -87,7 +87,7 @@ fn run(args: &Args, progress: &mut Progress) -> Result<String> {
         "boot to Ready",
         &format!("device: a fresh token in its seed, power on; cluster at {}", plane.endpoint_for_guest()),
     );
-    let mut options = Options::new(target.arch);
+    let mut options = Options::for_target(&target);
     options.guest_ports = vec![pods::PORT];
     let (device, token) = scenario::seeded(&plane, &image, &options)?;
     let accelerator = device.accelerator().name();

@@ -206,6 +206,11 @@ impl Device {
         &self.files.vars
     }
 
+    /// Whether it has a power button.
+    pub fn has_power_button(&self) -> bool {
+        self.machine.board.is_none()
+    }
+
     /// Presses the power button and waits until the operating system has switched the device off.
     pub fn power_off(&mut self, limit: Duration) -> Result<()> {
         let process = self.running()?;

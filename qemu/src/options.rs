@@ -4,6 +4,7 @@
 use crate::args::{Controller, DiskLimits, Link};
 use crate::board::Board;
 use imagebuild::arch::Arch;
+use imagebuild::target::{Bootloader, Target};
 
 const GIB: u64 = 1 << 30;
 
@@ -59,6 +60,16 @@ pub enum Start {
 }
 
 impl Options {
+    /// What boots images of this target: a machine with UEFI, or what QEMU has of its boards.
+    pub fn for_target(target: &Target) -> Self {
+        let plain = Options::new(target.arch);
+        match target.bootloader {
+            Bootloader::SystemdBoot => plain,
+            Bootloader::RaspberryPi => Options { board: Some(Board::RASPI3B), ..plain },
+            Bootloader::Extlinux => Options { start: Start::UBoot, ..plain },
+        }
+    }
+
     /// An ordinary device: two processors, 2 GiB of memory, an 8 GiB disk, serial number `0001`.
     pub fn new(arch: Arch) -> Self {
         Options {

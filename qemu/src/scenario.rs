@@ -99,9 +99,12 @@ impl Joined {
         proof.map_err(|e| e.context(self.device.report()))
     }
 
-    /// Switches the device off and reads what its disk still holds.
+    /// Switches the device off and reads what its disk still holds. One without a power button loses its power.
     pub fn switch_off_and_search(&mut self) -> Result<LeftBehind> {
-        self.device.power_off(OFF)?;
+        match self.device.has_power_button() {
+            true => self.device.power_off(OFF)?,
+            false => self.device.power_cut()?,
+        }
         let disk = self.device.disk();
         Ok(LeftBehind {
             seed_present: disk.seed_present()?,

@@ -4,29 +4,31 @@
 #![allow(clippy::unwrap_used)]
 
 use imagebuild::arch::Arch;
-use qemu::board::Board;
+use imagebuild::target::Target;
 use qemu::control_plane::{ControlPlane, is_ready};
-use qemu::device::{Options, Start};
+use qemu::device::Options;
 use qemu::disk::DiskImage;
 use qemu::progress::Progress;
-use qemu::seed::secret_of;
-use qemu::{firmware, raspberry_pi, scenario, search};
+use qemu::{firmware, pods, raspberry_pi, scenario};
 
 const SERIAL: &str = "00000000abcd1234";
 
-/// A device of this target joins, and its disk has no seed and no token then. Returns the node's name.
-fn joins(target: &str, options: &Options) -> String {
+/// A device of this target joins, runs pods, and its disk has no seed and no token then. Returns the node's name.
+fn joins(target: &str, serial: &str) -> String {
+    let board = Target::load(target).unwrap();
     let image = DiskImage::open(&qemu::image_of(target).unwrap()).unwrap();
     let plane = ControlPlane::start(&Default::default()).unwrap();
-    let (device, token) = scenario::seeded(&plane, &image, options).unwrap();
+    pods::create(&plane).unwrap();
+    let options =
+        Options { serial: Some(serial.to_owned()), guest_ports: vec![pods::PORT], ..Options::for_target(&board) };
+    let (device, token) = scenario::seeded(&plane, &image, &options).unwrap();
     let mut joined = scenario::join(&plane, device, token, &mut Progress::default()).unwrap();
     assert!(is_ready(&joined.node));
-    // A board may have no power button, and its seed is gone for good by then.
-    joined.device.power_cut().unwrap();
-    let disk = joined.device.disk();
-    assert!(!disk.seed_present().unwrap());
-    assert_eq!(search::find(disk.path(), secret_of(&joined.token)).unwrap(), [0; 0]);
-    assert_eq!(e2e::status_value(&disk.status().unwrap(), "state"), "joined");
+    joined.prove(&plane).unwrap();
+    let left = joined.switch_off_and_search().unwrap();
+    assert!(!left.seed_present);
+    assert_eq!(left.token_at, [0; 0]);
+    assert_eq!(e2e::status_value(&left.status, "state"), "joined");
     joined.name
 }
 
@@ -35,8 +37,7 @@ fn a_raspberry_pi_3_joins_by_itself() {
     if !e2e::can_boot(Arch::Arm64) {
         return;
     }
-    let options = Options { serial: Some(SERIAL.to_owned()), board: Some(Board::RASPI3B), ..Options::new(Arch::Arm64) };
-    assert_eq!(joins("raspberrypi", &options), format!("edge-{SERIAL}"));
+    assert_eq!(joins("raspberrypi", SERIAL), format!("edge-{SERIAL}"));
 }
 
 #[test]
@@ -48,9 +49,8 @@ fn a_board_with_u_boot_joins_by_itself() {
     if let Err(why) = firmware::u_boot() {
         return e2e::skip::skip_unless_ci(&why.to_string());
     }
-    let options = Options { start: Start::UBoot, ..Options::new(Arch::Arm64) };
     // The board says no serial number, so the name is of its network interface, or of chance.
-    assert!(joins("uboot-arm64", &options).starts_with("edge-"));
+    assert!(joins("uboot-arm64", SERIAL).starts_with("edge-"));
 }
 
 /// What the firmware of each model takes from an image; nothing is booted.

@@ -30,10 +30,12 @@ use view::{Kind, View};
 
 /// Number of the FAT partition that carries the seed.
 pub const BOOT: u32 = 1;
-/// Number of the EFI system partition.
+/// Number of the EFI system partition, on a disk for UEFI.
 pub const ESP: u32 = 2;
-/// Number of the first slot: the root file system, and the hashes that verify it.
+/// Number of the first slot there: the root file system, and the hashes that verify it.
 pub const ROOT: u32 = 3;
+/// Label of the first slot.
+pub const FIRST_SLOT: &str = "root-a";
 /// Label of the second slot, made at the first boot where there is room.
 pub const SECOND_SLOT: &str = "root-b";
 /// Label of the partition that everything is written to, made at the first boot.

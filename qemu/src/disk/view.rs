@@ -4,7 +4,7 @@
 //! the first boot there is only the root.
 
 use super::erofs::{Root, permissions};
-use super::{DATA, DiskImage, ROOT};
+use super::{DATA, DiskImage, FIRST_SLOT};
 use anyhow::{Context, Result, bail};
 use erofs_rs::types::Inode;
 use ext4_view::{Ext4, Ext4Error, Ext4Read, FileType};
@@ -101,7 +101,8 @@ impl View {
     }
 
     fn with(disk: &DiskImage, data: Option<Data>) -> Result<View> {
-        let root = disk.partition(ROOT)?;
+        let root =
+            disk.named(FIRST_SLOT)?.with_context(|| format!("find {FIRST_SLOT} on {}", disk.path().display()))?;
         Ok(View { root: Root::open(disk.path(), root.offset, root.length)?, data })
     }
 
