@@ -4,7 +4,7 @@
 mod boot;
 mod device_trees;
 mod extlinux;
-mod manifest;
+pub(crate) mod manifest;
 mod output;
 mod raspberry_pi;
 mod tree;

@@ -3,11 +3,11 @@
 //! root's own (an overlayfs: Documentation/filesystems/overlayfs.rst; there are no character devices in /etc but its whiteouts), everything else in the root file system. Before
 //! the first boot there is only the root.
 
-use super::erofs::{Root, permissions};
 use super::{DATA, DiskImage, ROOT};
 use anyhow::{Context, Result, bail};
 use erofs_rs::types::Inode;
 use ext4_view::{Ext4, Ext4Error, Ext4Read, FileType};
+use imagebuild::erofs_reader::{Root, permissions};
 use std::error::Error;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
