@@ -77,7 +77,7 @@ impl Image {
         let expected = &command_line.root;
         ensure!(
             expected.hex() == manifest.root.hash,
-            "{}: root hash {} in the image, {} in the manifest",
+            "{}: root hash {} in the image, {} in the manifest: get both from one build",
             compare(),
             expected.hex(),
             manifest.root.hash

@@ -113,7 +113,7 @@ fn disk(manifest: &Manifest, image: &Image) -> String {
     let before = drawing::of_image(&image.table);
     let after = drawing::of_device(&image.table, image.slot, drawing::EXAMPLE);
     let mut text = format!("<div class=\"disk\">\n{}<div>\n", drawing::draw(&before, &after));
-    text += "<table>\n<thead><tr><th>partition</th><th class=\"n\">in the image</th><th class=\"n\">in use</th>\
+    text += "<table class=\"wide c3\">\n<thead><tr><th>partition</th><th class=\"n\">in the image</th><th class=\"n\">in use</th>\
              <th class=\"n\">on a device</th></tr></thead>\n<tbody>\n";
     for piece in &after {
         let known = manifest.partitions.iter().zip(&image.used).find(|(placed, _)| placed.label == piece.name);
@@ -184,7 +184,7 @@ fn purpose(placed: Option<&Placed>, name: &str) -> &'static str {
 fn space(manifest: &Manifest, image: &Image) -> String {
     let (sum, total) = (image.space.sum(), manifest.root.file_system);
     let mut text = format!(
-        "<p>The root holds {} files. They are {}, and take {} because they are compressed (LZ4).</p>\n<table>\n\
+        "<p>The root holds {} files. They are {}, and take {} because they are compressed (LZ4).</p>\n<table class=\"wide c4\">\n\
          <thead><tr><th>part</th><th class=\"n\">files</th><th class=\"n\">unpacked</th><th class=\"n\">in the \
          root</th><th class=\"n\">share</th></tr></thead>\n<tbody>\n",
         grouped(image.space.files.len() as u64),
@@ -215,7 +215,7 @@ fn space(manifest: &Manifest, image: &Image) -> String {
         share(rest, total),
         size(total)
     );
-    text += "<h3>The largest files</h3>\n<table>\n<thead><tr><th>file</th><th class=\"n\">unpacked</th><th \
+    text += "<h3>The largest files</h3>\n<table class=\"wide c2\">\n<thead><tr><th>file</th><th class=\"n\">unpacked</th><th \
              class=\"n\">in the root</th></tr></thead>\n<tbody>\n";
     for (path, bytes) in image.space.largest(LARGEST) {
         let _ = writeln!(text, "<tr><td>{}</td>{}</tr>", hex(path), both(Some(bytes)));
@@ -369,7 +369,9 @@ fn list(rows: &[(&str, String)]) -> String {
     text + "</dl>\n"
 }
 
-/// A digest, an identifier or a path: of one width, broken where the line ends.
+/// A digest, an identifier or a path: of one width, broken where the line ends; a digest rather in its middle.
 fn hex(text: &str) -> String {
-    format!("<span class=\"hex\">{}</span>", escaped(text))
+    let is_digest = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let shown = if is_digest { format!("{}<wbr>{}", &text[..32], &text[32..]) } else { escaped(text) };
+    format!("<span class=\"hex\">{shown}</span>")
 }

@@ -30,6 +30,7 @@ table { border-collapse: collapse; width: 100%; font-size: .92rem; line-height: 
 th, td { text-align: left; vertical-align: top; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line) }
 th { font-weight: 600; color: var(--soft); font-size: .85rem }
 tfoot td { font-weight: 600 }
+small { color: var(--soft) }
 .n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
 th:last-child, td:last-child { padding-right: 0 }
 dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .35rem 1.25rem; margin: 1rem 0 }
@@ -39,7 +40,7 @@ dd { margin: 0; overflow-wrap: anywhere }
 .disk svg { display: block; width: 100%; max-width: 23rem; height: auto; font: 11px system-ui, sans-serif;
   fill: var(--ink) }
 .disk .head { font-weight: 600; font-size: 12px }
-.disk .size { text-anchor: end; fill: var(--soft) }
+.disk .size { text-anchor: end }
 .disk rect, .disk path { stroke: var(--ink); stroke-width: .8 }
 .disk .new { stroke-dasharray: 4 2 }
 .disk .link { fill: var(--tint); stroke: none }
@@ -57,6 +58,11 @@ footer { margin-top: 3rem; border-top: 1px solid var(--line); color: var(--soft)
 @media (min-width: 52rem) { .disk { grid-template-columns: 23rem minmax(0, 1fr) } }
 @media (max-width: 40rem) {
   dl { grid-template-columns: minmax(0, 1fr); gap: 0 } dd { margin-bottom: .6rem }
+  .wide tr { display: grid; border-bottom: 1px solid var(--line); padding: .35rem 0 }
+  .wide td, .wide th { border: 0; padding: .05rem 0 } .wide td:first-child { grid-column: 1 / -1 }
+  .wide th:first-child { display: none }
+  .c2 tr { grid-template-columns: repeat(2, 1fr) } .c3 tr { grid-template-columns: repeat(3, 1fr) }
+  .c4 tr { grid-template-columns: 1fr 1.6fr 1.6fr 1.2fr }
   .stack thead { position: absolute; left: -999rem }
   .stack tr { display: block; border-bottom: 1px solid var(--line); padding: .4rem 0 }
   .stack td { display: block; border: 0; padding: .05rem 0; text-align: left }
