@@ -156,3 +156,31 @@ fn of_component(lock: &Lock, minor: &str, name: &str, arch: Arch, of: &str, all:
     Ok(())
 }
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_needs_the_modules_of_its_wrapper() {
+        let lock = Lock::find().unwrap();
+        let minor = lock.minor(None).unwrap();
+        let version = &lock.component("kubelet", &minor).unwrap().version;
+        let mut all = Materials::default();
+        for name in ["kubelet", "pause", "demo"] {
+            of_component(&lock, &minor, name, Arch::Amd64, name, &mut all).unwrap();
+        }
+        let own = format!("pkg:golang/k8s.io/kubernetes@v{version}");
+        // One C file of the module; and a program that needs nothing but Go's own library.
+        assert_eq!((&all.needs["pause"], all.needs.get("demo")), (&vec![own.clone()], None));
+        let kubelet = &all.needs["kubelet"];
+        assert!(kubelet.contains(&own) && kubelet.iter().any(|m| m.starts_with("pkg:golang/k8s.io/api@v0.")));
+        assert!(kubelet.iter().all(|reference| all.components.contains_key(reference)));
+    }
+
+    #[test]
+    fn packages_have_the_url_that_scanners_of_debian_know() {
+        let package = Package { name: "libstdc++6".into(), version: "1:14.2.0-19".into(), arch: "arm64".into() };
+        assert_eq!(debian(&package).reference, "pkg:deb/debian/libstdc%2B%2B6@1:14.2.0-19?arch=arm64&distro=trixie");
+    }
+}

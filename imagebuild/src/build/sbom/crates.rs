@@ -81,7 +81,10 @@ mod tests {
         let sums = Checksums::from([(key("own"), None), (key("a"), Some("aa".into())), (key("b"), Some("bb".into()))]);
         let (own, others) = parse("own", "own v1.0.0 (/x)\nb v1.0.0\na v1.0.0\nb v1.0.0 (*)\n", &sums).unwrap();
         let references: Vec<&str> = others.iter().map(|c| c.reference.as_str()).collect();
-        assert_eq!((own.reference.as_str(), references.as_slice()), ("own@1.0.0", &["pkg:cargo/a@1.0.0", "pkg:cargo/b@1.0.0"][..]));
+        assert_eq!(
+            (own.reference.as_str(), references.as_slice()),
+            ("own@1.0.0", &["pkg:cargo/a@1.0.0", "pkg:cargo/b@1.0.0"][..])
+        );
         let error = |tree: &str| parse("own", tree, &sums).unwrap_err().to_string();
         assert_eq!(error("a v1.0.0\n"), "list the crates of own: it is not among them");
         assert_eq!(error("own v1.0.0\nc v2.0.0\n"), "list the crates of own: c 2.0.0 is not in Cargo.lock");
