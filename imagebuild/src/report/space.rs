@@ -60,7 +60,7 @@ impl Space {
         let mut parts = PARTS.map(|(name, _)| Part { name, bytes: Bytes::default(), files: 0 });
         for (path, bytes) in &self.files {
             let fits = |begins: &&str| path.trim_start_matches('/').starts_with(*begins);
-            if let Some(at) = PARTS.iter().position(|(_, begins)| begins.iter().any(|b| fits(b))) {
+            if let Some(at) = PARTS.iter().position(|(_, begins)| begins.iter().any(&fits)) {
                 parts[at].bytes.add(*bytes);
                 parts[at].files += 1;
             }
