@@ -39,6 +39,8 @@ enum Command {
     Loader(imagebuild::loader::Args),
     /// Write the manual pages
     Man(imagebuild::manual::ManArgs),
+    /// Write a page about an image: its disk, what uses the space, packages and digests
+    Report(imagebuild::report::Args),
     /// Make seeds, validate them and write them to images and cards
     Seed(imagebuild::seed::Args),
     /// Install what this machine lacks
@@ -72,6 +74,7 @@ fn run(command: Command) -> Result<()> {
         Command::Fleet(args) => imagebuild::fleet::main(&args),
         Command::Loader(args) => imagebuild::loader::main(&args),
         Command::Man(args) => imagebuild::manual::man(&args, Cli::command()),
+        Command::Report(args) => imagebuild::report::main(&args),
         Command::Seed(args) => imagebuild::seed::main(&args),
         Command::Setup(args) => imagebuild::setup::main(&args),
     }

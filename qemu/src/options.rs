@@ -37,13 +37,14 @@ pub struct Options {
     pub stick: Option<String>,
     /// Text of `seed.toml` on a second disk labelled `SEED` that is built in.
     pub second_disk: Option<String>,
-    /// Whether it has free USB ports for [`Device::plug_in`].
+    /// Whether it has free USB ports for [`Device::plug_in`](crate::device::Device::plug_in).
     pub usb_ports: bool,
     /// How slow its disk is.
     pub disk_limits: Option<DiskLimits>,
     /// The board, where it is not a machine with UEFI: then processors, memory, clock and controllers are the board's.
     pub board: Option<Board>,
-    /// Whether what it writes to its disk is recorded, each boot on its own: [`Device::recording`].
+    /// Whether what it writes to its disk is recorded, each boot on its own:
+    /// [`Device::recording`](crate::device::Device::recording).
     pub record: bool,
 }
 

@@ -9,7 +9,7 @@ use crate::verity::{self, Tree};
 use anyhow::{Context, Result};
 use firstboot::bundle::Manifest;
 use firstboot::image::ImageInfo;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -70,14 +70,14 @@ pub struct Built {
 }
 
 /// The verified root file system.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub struct Root {
     /// Hex SHA-256 of the topmost block of its hash tree.
-    hash: String,
+    pub hash: String,
     /// Bytes of the file system, at the partition's begin.
-    file_system: u64,
+    pub file_system: u64,
     /// Bytes of the hash tree, which follows.
-    hash_tree: u64,
+    pub hash_tree: u64,
 }
 
 impl Root {
@@ -89,7 +89,7 @@ impl Root {
 }
 
 /// A file on the EFI system partition.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub struct KernelImage {
     /// Its path.
     pub path: String,

@@ -4,9 +4,10 @@
 mod boot;
 mod device_trees;
 mod extlinux;
-mod manifest;
+pub(crate) mod manifest;
 mod output;
 mod raspberry_pi;
+mod sbom;
 mod tree;
 
 use crate::archive::Archive;
@@ -33,11 +34,15 @@ const BUILD_TIME_ENV: &str = "SOURCE_DATE_EPOCH";
 /// Images of one target that stay in the cache; older ones are removed.
 const KEEP: usize = 5;
 /// A change in how images are put together makes a new key.
-const RECIPE: [&str; 12] = [
+const RECIPE: [&str; 16] = [
     include_str!("boot.rs"),
     include_str!("extlinux.rs"),
     include_str!("mod.rs"),
     include_str!("raspberry_pi.rs"),
+    include_str!("sbom.rs"),
+    include_str!("sbom/crates.rs"),
+    include_str!("sbom/document.rs"),
+    include_str!("sbom/modules.rs"),
     include_str!("tree.rs"),
     include_str!("../archive.rs"),
     include_str!("../disk/mod.rs"),
@@ -63,7 +68,7 @@ pub struct Args {
     /// Kubernetes version of the bundle, for example 1.36.3; the newest in components.lock by default
     #[arg(long)]
     kubernetes_version: Option<String>,
-    /// Directory for the image, its compressed form, checksums and manifest
+    /// Directory for the image, its compressed form, checksums, manifest and bill of materials
     #[arg(long, default_value = "out/images")]
     out: PathBuf,
     /// Fetch new package lists first, so that the image gets the newest Debian packages
@@ -97,7 +102,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// Name of one of its files: `img`, `img.zst` or `manifest.json`.
+    /// Name of one of its files: `img`, `img.zst`, `manifest.json` or `sbom.json`.
     fn file(&self, ending: &str) -> String {
         format!("{}.{ending}", self.target)
     }
@@ -192,6 +197,9 @@ pub fn assemble(parts: &Parts) -> Result<Image> {
         let placed = step("write the disk image", || disk::build(target, &ids, &content, &raw))?;
         let built = manifest::Built { root: manifest::Root::new(&verity), kernel_image, placed };
         manifest::write(parts, &packages, &info, &built, &scratch.join(image.file("manifest.json")))?;
+        step("list what the image consists of", || {
+            sbom::write(parts, &packages, &info, &scratch.join(image.file("sbom.json")))
+        })?;
         fs::remove_file(&root).with_context(|| format!("remove {}", root.display()))?;
         fs::remove_dir_all(&own).with_context(|| format!("remove {}", own.display()))
     })?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The directory that a user gets: image, compressed image, manifest, checksums.
+//! The directory that a user gets: image, compressed image, manifest, bill of materials, checksums.
 
 use super::Image;
 use crate::progress::step;
@@ -11,7 +11,7 @@ use std::io;
 use std::path::Path;
 use std::thread::available_parallelism;
 
-const ENDINGS: [&str; 3] = ["img", "img.zst", "manifest.json"];
+const ENDINGS: [&str; 4] = ["img", "img.zst", "manifest.json", "sbom.json"];
 /// Beyond this one, a level costs minutes and saves little.
 const ZSTD_LEVEL: i32 = 12;
 /// Bytes that a repetition may lie back, as a power of 2: the most that every program unpacks without being asked to

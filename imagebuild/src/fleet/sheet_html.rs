@@ -2,6 +2,7 @@
 //! The sheet of labels as one HTML page, for a screen and for A4 paper; it loads nothing.
 
 use super::label::{Label, runs};
+use crate::html::escaped;
 use std::fmt::Write;
 
 /// Blank modules around a QR code (ISO/IEC 18004, §5.3.8).
@@ -50,10 +51,6 @@ fn code(label: &Label) -> String {
          <path d=\"{path}\"/></svg>",
         escaped(&label.code)
     )
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]

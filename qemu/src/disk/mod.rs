@@ -7,7 +7,6 @@
 
 mod data;
 mod entry;
-mod erofs;
 mod prepare;
 pub mod slot;
 #[cfg(test)]

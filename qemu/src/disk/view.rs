@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The files of a switched-off disk as the running system would see them: /var on the data partition, /etc there over the
-//! root's own (an overlayfs: Documentation/filesystems/overlayfs.rst; there are no character devices in /etc but its whiteouts), everything else in the root file system. Before
-//! the first boot there is only the root.
+//! root's own (an overlayfs: Documentation/filesystems/overlayfs.rst; there are no character devices in /etc but its
+//! whiteouts), everything else in the root file system. Before the first boot there is only the root.
 
-use super::erofs::{Root, permissions};
 use super::{DATA, DiskImage, FIRST_SLOT};
 use anyhow::{Context, Result, bail};
 use erofs_rs::types::Inode;
 use ext4_view::{Ext4, Ext4Error, Ext4Read, FileType};
+use imagebuild::erofs_reader::{Root, permissions};
 use std::error::Error;
 use std::fs::File;
 use std::os::unix::fs::FileExt;

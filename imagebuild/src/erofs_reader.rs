@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The root file system of a disk, EROFS: read in place, without root and without a mount. It never changes, so there is
-//! no writing.
+//! The root file system of a disk or image, EROFS: read in place, without root and without a mount. It never changes, so
+//! there is no writing.
 
 use anyhow::{Context, Result, ensure};
 use erofs_rs::r#async::EroFS;
 use erofs_rs::backend::AsyncImage;
-use erofs_rs::types::Inode;
+use erofs_rs::types::{Inode, Layout};
 use std::fs::File;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
@@ -32,10 +32,17 @@ impl AsyncImage for Extent {
     }
 }
 
+/// Bytes from one inode number to the next (kernel: fs/erofs/erofs_fs.h, `EROFS_ISLOTBITS`).
+const INODE_SLOT: u64 = 32;
+/// Where an inode, of either size, has the number of blocks of its compressed data (the same, `erofs_inode_i_u`).
+const COMPRESSED_BLOCKS: u64 = 16;
+
 /// The root file system.
-pub(super) struct Root {
+pub struct Root {
     files: EroFS<Extent>,
     last: Arc<AtomicU64>,
+    disk: File,
+    offset: u64,
 }
 
 impl Root {
@@ -43,16 +50,17 @@ impl Root {
     ///
     /// # Errors
     /// When there is none.
-    pub(super) fn open(disk: &Path, offset: u64, length: u64) -> Result<Root> {
+    pub fn open(disk: &Path, offset: u64, length: u64) -> Result<Root> {
         let file = File::open(disk).with_context(|| format!("open {}", disk.display()))?;
         let last = Arc::new(AtomicU64::new(0));
+        let own = file.try_clone().with_context(|| format!("open {}", disk.display()))?;
         let opened = done(EroFS::new(Extent { disk: file, offset, length, last: Arc::clone(&last) }));
         let files = opened.with_context(|| format!("read the root file system of {}", disk.display()))?;
-        Ok(Root { files, last })
+        Ok(Root { files, last, disk: own, offset })
     }
 
     /// What an absolute path is; no link in it is followed.
-    pub(super) fn find(&self, path: &str) -> Result<Option<Inode>> {
+    pub fn find(&self, path: &str) -> Result<Option<Inode>> {
         let mut node =
             done(self.files.get_inode(self.files.super_block().root_inode_id())).context("read the root directory")?;
         let mut at = String::new();
@@ -72,7 +80,7 @@ impl Root {
     ///
     /// # Errors
     /// When it is no directory.
-    pub(super) fn names(&self, directory: &str) -> Result<Vec<(String, Inode)>> {
+    pub fn names(&self, directory: &str) -> Result<Vec<(String, Inode)>> {
         let directory = if directory.is_empty() { "/" } else { directory };
         let shown = || format!("list {directory} of the root file system");
         let mut entries = done(self.files.read_dir(directory)).with_context(shown)?;
@@ -87,8 +95,26 @@ impl Root {
         Ok(names)
     }
 
+    /// Bytes that the content of a file occupies: whole blocks where it is compressed. Nothing is unpacked.
+    ///
+    /// # Errors
+    /// When its inode cannot be read.
+    pub fn stored(&self, node: &Inode) -> Result<u64> {
+        match node.layout() {
+            Some(Layout::CompressedFull | Layout::CompressedCompact) => {
+                let head = self.files.super_block();
+                let inode = (u64::from(head.meta_blk_addr) << head.blk_size_bits) + node.id() * INODE_SLOT;
+                let mut blocks = [0; 4];
+                let read = self.disk.read_exact_at(&mut blocks, self.offset + inode + COMPRESSED_BLOCKS);
+                read.context("read an inode of the root file system")?;
+                Ok(u64::from(u32::from_le_bytes(blocks)) << head.blk_size_bits)
+            }
+            _ => Ok(node.data_size()),
+        }
+    }
+
     /// The bytes of a file.
-    pub(super) fn read(&self, node: Inode) -> Result<Vec<u8>> {
+    pub fn read(&self, node: Inode) -> Result<Vec<u8>> {
         let mut file = self.files.open_inode_file(node).context("open a file of the root file system")?;
         let mut bytes = vec![0; usize::try_from(file.size()).context("measure a file")?];
         let mut at = 0;
@@ -102,7 +128,7 @@ impl Root {
     }
 
     /// Offset on the disk of what the beginning of a file is read from: compressed, and maybe with others' data.
-    pub(super) fn place(&self, node: Inode) -> Result<u64> {
+    pub fn place(&self, node: Inode) -> Result<u64> {
         let file = self.files.open_inode_file(node).context("open a file of the root file system")?;
         let read = done(file.read_at(&mut [0], 0)).context("read a file of the root file system")?;
         ensure!(read == 1, "find the first byte of a file: it is empty");
@@ -111,14 +137,14 @@ impl Root {
     }
 
     /// Where a symbolic link leads.
-    pub(super) fn target(&self, node: Inode) -> Result<String> {
+    pub fn target(&self, node: Inode) -> Result<String> {
         let target = done(self.files.read_link_inode(node)).context("read a link of the root file system")?;
         Ok(target.to_string_lossy().into_owned())
     }
 }
 
 /// Permissions, as in `st_mode`, without the type.
-pub(super) fn permissions(node: &Inode) -> u16 {
+pub fn permissions(node: &Inode) -> u16 {
     // 12 bits.
     u16::try_from(node.permissions().mode() & 0o7777).unwrap_or_default()
 }
