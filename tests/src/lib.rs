@@ -2,7 +2,7 @@
 //! What end-to-end tests share. The tests themselves: `tests/`, one file per scenario, each guest test naming what
 //! it boots.
 //!
-//! All of them together may boot at most 18 guests: a boot costs a minute or more under emulation, where it is not of
+//! All of them together may boot at most 19 guests: a boot costs a minute or more under emulation, where it is not of
 //! firmware alone. A test for which the
 //! boot itself does not matter goes on from a saved one ([`waiting_device`], [`prepared_device`]).
 
