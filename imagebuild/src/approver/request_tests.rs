@@ -114,7 +114,7 @@ fn s02_pem_in_any_other_form_is_refused() {
         own.replace('\n', "\r\n"),
         own.replace(head, &format!("{head}Proc-Type: 4\n\n")),
         own.replace("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"),
-        own.replacen("MII", "MII\n", 1),
+        own.replacen("MI", "MI\n", 1),
         format!("{head}MIIB\n-----END CERTIFICATE REQUEST-----\n"),
     ] {
         let mut csr = csr(&good("shop-1.a"));
