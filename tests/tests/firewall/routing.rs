@@ -24,7 +24,7 @@ fn finds(fixture: &Fixture, wanted: &[String]) {
 }
 
 fn office(namespace: &Namespace, wanted: &[&str]) {
-    expect(probe(namespace, &probes(wanted)), wanted);
+    expect(|| probe(namespace, &probes(wanted)), wanted);
 }
 
 /// kube-proxy's translation of a NodePort to a pod on another node, which this node reaches over its second link.
