@@ -206,9 +206,9 @@ impl Device {
         &self.files.vars
     }
 
-    /// Whether it has a power button.
+    /// Whether it has a power button that the system listens to: without ACPI, which comes with UEFI, it has none.
     pub fn has_power_button(&self) -> bool {
-        self.machine.board.is_none()
+        self.machine.board.is_none() && !self.files.u_boot
     }
 
     /// Presses the power button and waits until the operating system has switched the device off.
