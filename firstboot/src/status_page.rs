@@ -3,6 +3,7 @@
 //! is loaded from elsewhere (HTML Living Standard).
 
 use crate::status::{State, Status};
+use crate::text::html as escaped;
 use std::fmt::Write;
 
 /// Name of the page on the boot partition.
@@ -70,21 +71,6 @@ fn colour(state: State) -> &'static str {
         State::Waiting | State::Retrying => "#c98a1b",
         State::Stopped => "#b3362b",
     }
-}
-
-/// Text in an element: what a cluster sends must not become a part of the page.
-fn escaped(text: &str) -> String {
-    let mut out = String::new();
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -38,6 +38,12 @@ pub(crate) fn printable_line(text: &str) -> String {
     clean.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// Text as it stands in an element of a page, or between double quotes in an attribute (HTML Living Standard, "Serializing
+/// HTML fragments").
+pub fn html(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,5 +51,10 @@ mod tests {
     #[test]
     fn times_are_utc() {
         assert_eq!(timestamp(1_795_392_000), "2026-11-23T00:00:00Z");
+    }
+
+    #[test]
+    fn no_markup_is_left() {
+        assert_eq!(html("<a href=\"x\">R&D</a>"), "&lt;a href=&quot;x&quot;&gt;R&amp;D&lt;/a&gt;");
     }
 }

@@ -16,7 +16,7 @@ use lists::{Exception, Lists};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::SystemTime;
 
 /// The release that images are made of.
@@ -181,14 +181,7 @@ impl Debian {
     /// Unpacks the files of one .deb below `dir`, without running anything of the package.
     pub fn unpack(&self, deb: &Path, dir: &Path) -> Result<()> {
         fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
-        let mut source = Command::new("dpkg-deb")
-            .arg("--fsys-tarfile")
-            .arg(deb)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("start dpkg-deb")?;
-        let stream = source.stdout.take().context("take the output of dpkg-deb")?;
+        let (mut source, stream) = files_of(deb)?;
         // Links of the merged /usr exist already; keep them and write through.
         let unpacked = Command::new("tar")
             .args(["--extract", "--preserve-permissions", "--keep-directory-symlink", "--file=-", "--directory"])
@@ -248,6 +241,19 @@ impl Debian {
         fs::create_dir_all(&self.root).with_context(|| format!("create {}", self.root.display()))?;
         cache::lock_file(&self.root.join("lock"))
     }
+}
+
+/// The files of one .deb as a tar stream, and the program that writes it: who has read the stream to its end waits for
+/// that.
+///
+/// # Errors
+/// When dpkg-deb cannot be started.
+pub fn files_of(deb: &Path) -> Result<(Child, ChildStdout)> {
+    let mut command = Command::new("dpkg-deb");
+    command.arg("--fsys-tarfile").arg(deb).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut source = command.spawn().context("start dpkg-deb")?;
+    let stream = source.stdout.take().context("take the output of dpkg-deb")?;
+    Ok((source, stream))
 }
 
 /// SHA-256 of packages' files as the package lists have them, by the files' names.

@@ -26,7 +26,6 @@ pub mod exit;
 pub mod flash;
 pub mod fleet;
 pub mod go;
-pub mod html;
 pub mod http;
 pub mod initrd;
 pub mod loader;

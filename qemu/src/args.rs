@@ -217,6 +217,14 @@ pub fn argv(machine: &Machine, files: &Files) -> Vec<String> {
     }
     add("chardev", format!("file,id=console,append=on,path={}", escaped(&files.console)));
     add("serial", "chardev:console".to_owned());
+    args.extend(sockets_and_kernel(files));
+    args
+}
+
+/// Arguments that end every command line: the control sockets, and what is started in place of the boot loader.
+pub(crate) fn sockets_and_kernel(files: &Files) -> Vec<String> {
+    let mut args = Vec::new();
+    let mut add = |key: &str, value: String| args.extend([format!("-{key}"), value]);
     for socket in [&files.control, &files.events] {
         add("qmp", format!("unix:{},server=on,wait=off", escaped(socket)));
     }
@@ -224,6 +232,9 @@ pub fn argv(machine: &Machine, files: &Files) -> Vec<String> {
         add("kernel", direct.kernel.display().to_string());
         add("initrd", direct.initrd.display().to_string());
         add("append", direct.command_line.clone());
+        if let Some(tree) = &direct.device_tree {
+            add("dtb", tree.display().to_string());
+        }
     }
     args
 }

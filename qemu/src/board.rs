@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Boards that QEMU emulates, with their own disk, network and console; and QEMU's command line for them.
 
-use crate::args::{DISK, Files, Machine, NET, escaped, netdev};
+use crate::args::{DISK, Files, Machine, NET, escaped, netdev, sockets_and_kernel};
 use crate::raspberry_pi::{self, Model};
 
 /// A board that QEMU emulates, and whose firmware this harness plays ([`crate::raspberry_pi`]).
@@ -45,17 +45,7 @@ pub(crate) fn argv(board: &Board, machine: &Machine, files: &Files) -> Vec<Strin
     add("chardev", format!("file,id=console,append=on,path={}", escaped(&files.console)));
     add("serial", "null".to_owned());
     add("serial", "chardev:console".to_owned());
-    for socket in [&files.control, &files.events] {
-        add("qmp", format!("unix:{},server=on,wait=off", escaped(socket)));
-    }
-    if let Some(direct) = &files.kernel {
-        add("kernel", direct.kernel.display().to_string());
-        add("initrd", direct.initrd.display().to_string());
-        add("append", direct.command_line.clone());
-        if let Some(tree) = &direct.device_tree {
-            add("dtb", tree.display().to_string());
-        }
-    }
+    args.extend(sockets_and_kernel(files));
     args
 }
 

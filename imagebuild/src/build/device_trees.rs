@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The device trees of a kernel, for boards whose firmware takes them from the disk.
 
-use crate::debian::{Debian, Package};
+use crate::debian::{Debian, Package, files_of};
 use crate::rootfs::Rootfs;
 use crate::target::Target;
 use crate::{cache, digest};
@@ -9,7 +9,6 @@ use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 /// Device trees of a target, in the cache.
 #[derive(Debug)]
@@ -69,14 +68,7 @@ fn collect(directory: &Path, prefix: &str, files: &mut Vec<(String, Vec<u8>)>) -
 /// When the package cannot be read, or lacks one of them.
 pub(super) fn extract(deb: &Path, base: &str, wanted: &[String], to: &Path) -> Result<()> {
     let what = || format!("unpack {}", deb.display());
-    let mut source = Command::new("dpkg-deb")
-        .arg("--fsys-tarfile")
-        .arg(deb)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("start dpkg-deb")?;
-    let stream = source.stdout.take().context("take the output of dpkg-deb")?;
+    let (mut source, stream) = files_of(deb)?;
     let mut found = vec![false; wanted.len()];
     let mut archive = tar::Archive::new(stream);
     for entry in archive.entries().with_context(what)? {
@@ -109,6 +101,7 @@ pub(super) fn extract(deb: &Path, base: &str, wanted: &[String], to: &Path) -> R
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::process::Command;
 
     /// A package with two device trees, made by dpkg-deb.
     fn package(dir: &Path) -> PathBuf {

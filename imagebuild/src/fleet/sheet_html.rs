@@ -2,7 +2,7 @@
 //! The sheet of labels as one HTML page, for a screen and for A4 paper; it loads nothing.
 
 use super::label::{Label, runs};
-use crate::html::escaped;
+use firstboot::text::html as escaped;
 use std::fmt::Write;
 
 /// Blank modules around a QR code (ISO/IEC 18004, §5.3.8).

@@ -3,7 +3,7 @@
 //! at its first boot. The page's style has the colours.
 
 use super::text::{MIB, size};
-use crate::html::escaped;
+use firstboot::text::html as escaped;
 use initrd::layout;
 use initrd::table::{Numbered, SECTOR};
 use std::collections::BTreeMap;

@@ -8,10 +8,10 @@ use super::space::Bytes;
 use super::style::STYLE;
 use super::text::{MIB, grouped, share, size};
 use crate::disk::Placed;
-use crate::html::escaped;
 use crate::target::Role;
 use anyhow::Result;
 use firstboot::bundle::BUNDLE_DIR;
+use firstboot::text::html as escaped;
 use firstboot::text::timestamp;
 use std::fmt::Write;
 

@@ -16,7 +16,7 @@ pub use database::OWN_PACKAGE;
 pub use units::enable;
 
 use crate::cmd::tool;
-use crate::debian::{Debian, Package};
+use crate::debian::{Debian, Package, files_of};
 use crate::owner::Owner;
 use crate::progress::step;
 use crate::target::Target;
@@ -24,7 +24,7 @@ use crate::{cache, cmd, digest};
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// Files that no node needs, as dpkg path-exclude patterns; licences stay.
 const EXCLUDE: [&str; 15] = [
@@ -40,7 +40,7 @@ const EXCLUDE: [&str; 15] = [
     "/usr/lib/systemd/catalog/*",
     "/usr/lib/udev/hwdb.d/*",
     "/usr/lib/*/gconv/*",
-    // Device trees: firmware with UEFI brings its own.
+    // Device trees: firmware with UEFI brings its own, and other boards have them in their slots.
     "/usr/lib/linux-image-*",
     "/boot/vmlinuz-*",
     "/boot/System.map-*",
@@ -119,14 +119,7 @@ fn unpack(owner: &Owner, target: &Target, packages: &[Package], debs: &[PathBuf]
 
 /// Unpacks one package; returns the paths that it brought, each starting with `/`.
 fn extract(owner: &Owner, deb: &Path, tree: &Path, drop: &[String]) -> Result<Vec<String>> {
-    let mut source = Command::new("dpkg-deb")
-        .arg("--fsys-tarfile")
-        .arg(deb)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("start dpkg-deb")?;
-    let stream = source.stdout.take().context("take the output of dpkg-deb")?;
+    let (mut source, stream) = files_of(deb)?;
     let mut tar = owner.command("tar");
     tar.args(["--extract", "--verbose", "--preserve-permissions", "--same-owner", "--numeric-owner"]);
     tar.args(["--keep-directory-symlink", "--wildcards", "--wildcards-match-slash", "--file=-", "--directory"]);
