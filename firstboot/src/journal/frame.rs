@@ -47,16 +47,18 @@ fn decode(line: &[u8]) -> Option<(u64, Record)> {
 
 /// Reads one copy.
 pub(super) fn parse(bytes: &[u8]) -> Parsed {
-    let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
-    let mut parsed = Parsed { whole: whole as u64, ..Parsed::default() };
-    for line in bytes[..whole].split_inclusive(|b| *b == b'\n') {
-        match decode(&line[..line.len() - 1]) {
+    let mut parsed = Parsed::default();
+    let mut start = 0;
+    for end in memchr::memchr_iter(b'\n', bytes) {
+        match decode(&bytes[start..end]) {
             Some((number, record)) => {
                 parsed.records.insert(number, record);
             }
             None => parsed.damaged += 1,
         }
+        start = end + 1;
     }
+    parsed.whole = start as u64;
     parsed
 }
 
