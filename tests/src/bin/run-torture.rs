@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `make torture`: power cuts while a device joins; `out/torture/report.json`. Fails when a device did not recover.
+//! `make torture`: power cuts while a device joins, and while it is reset; `out/torture/report.json`. Fails when a device did not recover.
 //!
-//! Usage: run-torture [--seed N] [--moments N] [--boots N] [--kills N].
+//! Usage: run-torture [--seed N] [--moments N] [--boots N] [--kills N] [--resets N].
 
 use anyhow::{Context, Result, bail, ensure};
 use e2e::torture::{self, Figures};
@@ -40,10 +40,12 @@ fn arguments(mut words: impl Iterator<Item = String>) -> Result<Figures> {
             "--moments" => figures.moments = count,
             "--boots" => figures.boots = count,
             "--kills" => figures.kills = count,
-            other => bail!("read {other}: there are --seed, --moments, --boots and --kills"),
+            "--resets" => figures.resets = count,
+            other => bail!("read {other}: there are --seed, --moments, --boots, --kills and --resets"),
         }
     }
-    ensure!(figures.moments > 0 || figures.kills > 0, "read --moments 0 --kills 0: nothing is left to do");
+    let nothing = [figures.moments, figures.kills, figures.resets].iter().all(|count| *count == 0);
+    ensure!(!nothing, "read --moments 0 --kills 0 --resets 0: nothing is left to do");
     Ok(figures)
 }
 
@@ -53,7 +55,7 @@ fn run(figures: Figures) -> Result<bool> {
     let path = repo::root()?.join("out/torture/report.json");
     let text = serde_json::to_string_pretty(&outcome.report).context("encode the report")? + "\n";
     qemu::write_report(&path, &text)?;
-    let (recorded, killed) = (&outcome.report["recorded"], &outcome.report["killed"]);
+    let [recorded, reset, killed] = ["recorded", "reset", "killed"].map(|part| &outcome.report[part]);
     println!(
         "power cuts: {} moments of a recorded boot tried, {} of them booted, {} converged; {} boots killed, {} joined",
         recorded["moments tried"],
@@ -62,6 +64,9 @@ fn run(figures: Figures) -> Result<bool> {
         killed["kills"],
         killed["joined"]
     );
+    if !reset.is_null() {
+        println!("resets: {} moments booted, {} converged", reset["moments booted"], reset["moments converged"]);
+    }
     println!("{:.0} min; report: {}", start.elapsed().as_secs_f64() / 60.0, path.display());
     for failure in &outcome.failures {
         eprintln!("torture: {failure}");
@@ -81,8 +86,10 @@ mod tests {
     #[test]
     fn nothing_to_do_is_an_error() {
         assert_eq!(read("--moments 0 --kills 3").unwrap().kills, 3);
+        assert_eq!(read("--moments 0 --kills 0").unwrap().resets, 20);
         let error = |line| format!("{:#}", read(line).unwrap_err());
-        assert_eq!(error("--kills 0 --moments 0"), "read --moments 0 --kills 0: nothing is left to do");
-        assert_eq!(error("--killz 1"), "read --killz: there are --seed, --moments, --boots and --kills");
+        let nothing = "read --moments 0 --kills 0 --resets 0: nothing is left to do";
+        assert_eq!(error("--kills 0 --moments 0 --resets 0"), nothing);
+        assert_eq!(error("--killz 1"), "read --killz: there are --seed, --moments, --boots, --kills and --resets");
     }
 }

@@ -4,9 +4,11 @@
 //!
 //! Two levels. A *recorded* boot gives the disk as it stood at any moment, what was not flushed in part or not at all
 //! ([`recorded`]). And real boots are *killed* ([`kills`]), so that the cluster stands where a power cut leaves it, too.
+//! The device whose boot was recorded is reset in the end, and that is recorded as well ([`reset`]).
 
 mod kills;
 mod recorded;
+mod reset;
 mod resumed;
 
 use crate::{SOON, device_options, own_arch};
@@ -30,6 +32,8 @@ pub struct Figures {
     pub boots: usize,
     /// Boots that are killed.
     pub kills: usize,
+    /// Moments of a recorded reset that are booted.
+    pub resets: usize,
     /// What the random choices come from.
     pub seed: u64,
 }
@@ -37,7 +41,7 @@ pub struct Figures {
 impl Figures {
     /// What `make torture` does.
     pub fn whole(seed: u64) -> Self {
-        Figures { moments: 220, boots: 20, kills: 30, seed }
+        Figures { moments: 220, boots: 20, kills: 30, resets: 20, seed }
     }
 }
 
@@ -64,12 +68,16 @@ pub fn run(figures: Figures, progress: &mut Progress) -> Result<Outcome> {
     let plane = ControlPlane::start(&Default::default())?;
     let mut rng = fastrand::Rng::with_seed(figures.seed);
     let mut failures = Vec::new();
-    let recorded = recorded::run(&plane, figures, &mut rng, progress, &mut failures)?;
+    let (recorded, joined) = recorded::run(&plane, figures, &mut rng, progress, &mut failures)?;
+    let reset = match figures.resets {
+        0 => Value::Null,
+        count => reset::run(joined, count, &mut rng, progress, &mut failures)?,
+    };
     let joins = Duration::from_secs_f64(recorded["seconds to join"].as_f64().unwrap_or(90.0));
     let killed = kills::run(&plane, figures.kills, joins, &mut rng, progress, &mut failures)?;
     let report = json!({
-        "seed": figures.seed, "seconds": start.elapsed().as_secs(), "recorded": recorded, "killed": killed,
-        "failures": failures,
+        "seed": figures.seed, "seconds": start.elapsed().as_secs(), "recorded": recorded, "reset": reset,
+        "killed": killed, "failures": failures,
     });
     Ok(Outcome { report, failures })
 }

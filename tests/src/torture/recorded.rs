@@ -26,10 +26,11 @@ pub(super) fn run(
     rng: &mut fastrand::Rng,
     progress: &mut Progress,
     failures: &mut Vec<String>,
-) -> Result<Value> {
+) -> Result<(Value, Recorded)> {
     let dir = RunDir::new("torture")?;
-    let Recorded { device, token, before, seconds } = record(plane, dir.path(), progress)?;
-    let replay = || Replay::new(&before, device.recording()?);
+    let recorded = record(plane, dir.path(), progress)?;
+    let Recorded { device, token, before, seconds } = &recorded;
+    let replay = || Replay::new(before, device.recording()?);
     let log = device.recording()?;
     let (flushes, writes) = (log.flushes(), log.entries().iter().filter(|e| matches!(e, Entry::Write { .. })).count());
     progress.say(&format!("joined in {seconds:.0} s: {writes} writes, {flushes} flushes"));
@@ -60,25 +61,29 @@ pub(super) fn run(
         }
         Ok(())
     };
-    each(&booted, "booted", &|disk| boots(plane, disk, &token))?;
-    let natively = Resumed::new(plane, &before, dir.path())?;
-    each(&resumed, "resumed", &|disk| {
-        reads_boot(disk)?;
-        natively.go_on(disk, &token)
-    })?;
-    publish_server(plane, &plane.endpoint_for_guest())?;
-    Ok(json!({
+    each(&booted, "booted", &|disk| boots(plane, disk, token))?;
+    if !resumed.is_empty() {
+        let natively = Resumed::new(plane, before, dir.path())?;
+        each(&resumed, "resumed", &|disk| {
+            reads_boot(disk)?;
+            natively.go_on(disk, token)
+        })?;
+        publish_server(plane, &plane.endpoint_for_guest())?;
+    }
+    let report = json!({
         "seconds to join": seconds, "writes": writes, "flushes": flushes, "moments tried": all.len(),
         "moments between flushes": all.iter().filter(|m| m.lost.is_some()).count(), "moments booted": booted.len(),
         "moments resumed natively": resumed.len(), "moments converged": converged,
-    }))
+    });
+    Ok((report, recorded))
 }
 
 /// A first boot that was recorded.
-struct Recorded {
+pub(super) struct Recorded {
     /// Switched off again.
-    device: Device,
-    token: String,
+    pub(super) device: Device,
+    /// What it joined by.
+    pub(super) token: String,
     /// Its disk as it was before.
     before: DiskImage,
     /// From power-on to Ready.
@@ -110,7 +115,7 @@ fn record(plane: &ControlPlane, dir: &Path, progress: &mut Progress) -> Result<R
     }
 }
 
-fn shown(moment: Moment) -> String {
+pub(super) fn shown(moment: Moment) -> String {
     match moment.lost {
         None => format!("at flush {}", moment.flushes),
         Some(seed) => format!("after flush {}, losses {seed}", moment.flushes),
@@ -118,7 +123,7 @@ fn shown(moment: Moment) -> String {
 }
 
 /// `count` moments in order, half of them at flushes, spread over the whole recording, the others after a random one.
-fn moments(flushes: usize, count: usize, rng: &mut fastrand::Rng) -> Vec<Moment> {
+pub(super) fn moments(flushes: usize, count: usize, rng: &mut fastrand::Rng) -> Vec<Moment> {
     let at = count / 2;
     let even = (0..at).map(|i| Moment { flushes: i * flushes / at.saturating_sub(1).max(1), lost: None });
     let mut moments: Vec<Moment> = even.collect();
