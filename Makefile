@@ -47,9 +47,9 @@ fuzz-corpus: build-tools ## add what make fuzz found to fuzz/corpus, minimised (
 	@$(imagebuild) setup --for test
 	@cargo run --quiet --locked --package e2e --bin run-fuzz -- --minimise $(FUZZ)
 
-bench: build-tools ## measure the join and kubeadm's; out/bench/report.json (TARGET=...)
+bench: build-tools ## measure the join and kubeadm's, and how cards are written; out/bench/report.json (TARGET=..., FLASH=1: cards only)
 	@$(imagebuild) setup --for bench
-	@cargo run --quiet --locked --package qemu -- bench --target $(TARGET)
+	@cargo run --quiet --locked --package qemu -- bench --target $(TARGET) $(if $(FLASH),--flash)
 
 compare: build-tools ## compare this tree's image with another, from power-on to Ready; out/compare/report.json (WITH=image.img, CARD=1: on a slow SD card)
 	@$(imagebuild) setup --for bench

@@ -5,13 +5,14 @@
 //! programs alternate, so that a build machine that gets slower does not favour one. Only ratios and their spread are
 //! meaningful.
 
+mod flash;
 mod report;
 mod sample;
 mod sealed;
 
 use crate::control_plane::ControlPlane;
 use crate::disk::DiskImage;
-use crate::pairs;
+use crate::pairs::{self, Row, row};
 use crate::progress::Progress;
 use crate::timeline;
 use anyhow::{Context, Result};
@@ -19,7 +20,8 @@ use firstboot::bundle::{BUNDLE_DIR, Manifest};
 use imagebuild::target::Target;
 use sample::Sample;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
+use std::path::Path;
 
 /// Arguments of `qemu bench`.
 #[derive(Debug, clap::Args)]
@@ -30,6 +32,9 @@ pub struct Args {
     /// Pairs of joins.
     #[arg(long, default_value_t = 3)]
     pairs: u32,
+    /// Measure only how cards are written.
+    #[arg(long)]
+    flash: bool,
     /// Where the report is written.
     #[arg(long, default_value = "out/bench/report.json")]
     report: std::path::PathBuf,
@@ -51,6 +56,10 @@ pub fn main(args: &Args) -> Result<()> {
     let name = crate::target_or_own(args.target.as_deref())?;
     let target = Target::load(&name)?;
     let image = DiskImage::open(&crate::image_of(&name)?)?;
+    if args.flash {
+        let report = json!({ "target": name, "flash": cards(&image, args.pairs, &progress)? });
+        return write(&args.report, &report, "cards measured");
+    }
     progress.say("control plane");
     let plane = ControlPlane::start(&Default::default())?;
     let mut samples = Vec::new();
@@ -72,15 +81,32 @@ pub fn main(args: &Args) -> Result<()> {
         "phases bundle and runtime, before either program starts: {install:.1} s on average, {} runs",
         installs.len()
     );
-    let text = json!({
-        "target": name, "pairs": args.pairs, "install_seconds": installs, "rows": rows, "samples": samples,
-        "sealed_boots_ms": boots,
-    });
-    let text = serde_json::to_string_pretty(&text).context("encode the report")? + "\n";
-    crate::write_report(&args.report, &text)?;
     println!("timeline of a first boot: {}", timeline::write(&args.report, &[("first boot", stages)])?.display());
-    println!("verdict: {} pairs measured, report in {}", args.pairs, args.report.display());
+    let cards = cards(&image, args.pairs, &progress)?;
+    let report = json!({
+        "target": name, "pairs": args.pairs, "install_seconds": installs, "rows": rows, "samples": samples,
+        "sealed_boots_ms": boots, "flash": cards,
+    });
+    write(&args.report, &report, &format!("{} pairs measured", args.pairs))
+}
+
+fn write(path: &Path, report: &Value, verdict: &str) -> Result<()> {
+    let text = serde_json::to_string_pretty(report).context("encode the report")? + "\n";
+    crate::write_report(path, &text)?;
+    println!("verdict: {verdict}, report in {}", path.display());
     Ok(())
+}
+
+/// How long cards take, by rows; nothing where this machine cannot measure it.
+fn cards(image: &DiskImage, rounds: u32, progress: &Progress) -> Result<Vec<Row>> {
+    if let Some(why) = flash::missing() {
+        println!("skipped: writing cards is not measured: {why}");
+        return Ok(Vec::new());
+    }
+    let flash::Times { flash, dd, bmaptool } = flash::measure(image.path(), rounds, progress).context("write cards")?;
+    let rows = [row("beside dd and cmp, s", flash.clone(), dd), row("beside bmaptool, s", flash, bmaptool)];
+    println!("\na card of {} MB/s\n{}", flash::SPEED / 1_000_000, pairs::table(&rows, ["flash", "peer"]));
+    Ok(rows.into())
 }
 
 fn shown(pair: u32, s: &Sample) -> String {
