@@ -23,13 +23,15 @@ const IN_KERNEL_IMAGE: usize = 40;
 /// All of a root, block by block, by an emulated processor.
 const READ: Duration = Duration::from_secs(1800);
 const UNIT: &str = "[Service]\nExecStart=/bin/sh /etc/flips.sh\n";
-/// Reads the verified root past all caches, once a stick is plugged in. The programs that it takes are in memory by then: a
-/// flipped byte in one of them would end it. dd says how many blocks it has read so far whenever
-/// it skips one, and at its end.
+/// Reads the verified root past all caches, once a stick is pulled out: plugging one in would load its drivers from the
+/// root. The programs that it takes are in memory by then, as are those of systemd, which notices that as well: a flipped
+/// byte in one of them would end it. dd says how many blocks it has read so far whenever it skips one, and at its end.
 const SCRIPT: &str = r#"
-cat /usr/bin/sh /usr/bin/dd /usr/bin/sed /usr/bin/paste /usr/bin/fold /usr/bin/sleep /usr/lib/*/*.so.* >/dev/null
-echo 'flips: ready' >/dev/console
 until [ -b /dev/sda ]; do sleep 1; done
+cat /usr/bin/sh /usr/bin/dd /usr/bin/sed /usr/bin/paste /usr/bin/fold /usr/bin/sleep /usr/bin/udevadm \
+  /usr/lib/systemd/systemd /usr/lib/systemd/*.so /usr/lib/*/systemd/*.so /usr/lib/*/*.so.* >/dev/null
+echo 'flips: ready' >/dev/console
+while [ -b /dev/sda ]; do sleep 1; done
 dd if=/dev/dm-0 of=/dev/null bs=4096 iflag=direct conv=noerror 2>/run/flips
 sed -n 's/^\([0-9]*\)+0 records in$/\1/p' /run/flips | paste -s -d, | fold -w 200 | sed 's/^/flips: /' >/dev/console
 echo 'flips: over' >/dev/console
@@ -59,6 +61,7 @@ fn no_flipped_byte_of_the_root_is_read() {
     let blocks = CommandLine::parse(&line).unwrap().root.blocks;
     device.power_on().unwrap();
     device.wait_console(WAITS, SOON).unwrap();
+    device.plug_in("go", &[]).unwrap();
     device.wait_console("flips: ready", SOON).unwrap();
 
     // The tree is after the data and one block with the superblock; its lowest level is at its end.
@@ -85,7 +88,7 @@ fn no_flipped_byte_of_the_root_is_read() {
         bytes.iter().try_for_each(|at| disk.flip_at(root.offset + at))
     };
     device.while_paused(flip).unwrap();
-    device.plug_in("go", &[]).unwrap();
+    device.pull_out("go").unwrap();
     device.wait_console("flips: over", READ).unwrap();
 
     let text = device.console().text().unwrap();
