@@ -135,8 +135,8 @@ fn closure<'a>(
         };
         let mut found = dependencies.iter().filter(|(module, _)| matches(module)).peekable();
         ensure!(
-            found.peek().is_some() || directory.is_some() || builtin.contains(&name),
-            "find kernel module {pattern}, which the initrd needs"
+            found.peek().is_some() || directory.is_none() && builtin.contains(&name),
+            "[initrd] modules: the kernel has no module {pattern}: remove it, or correct its name"
         );
         for (module, needs) in found {
             selected.insert(module.clone());

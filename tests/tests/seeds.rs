@@ -323,6 +323,40 @@ fn a_seed_that_cannot_be_written_leaves_no_token() {
 }
 
 #[test]
+fn s02_each_device_of_a_table_gets_a_token_of_its_own() {
+    let (ground, dir) = (ground(), tempdir());
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let [csv, out, used] = ["devices.csv", "seeds", "used"].map(path);
+    let names: Vec<String> = (1..=20).map(|n| format!("Fleet-{n}.example.com")).collect();
+    std::fs::write(&csv, format!("node.name\n{}\n", names.join("\n"))).unwrap();
+    let admin = ground.admin();
+    seed_command(&["fleet", &csv, "--out", &out, "--kubeconfig", &admin, "--ttl", "30m"]).unwrap();
+    for name in &names {
+        let seed = seed_of(&std::fs::read_to_string(Path::new(&out).join(format!("{name}.toml"))).unwrap());
+        assert_eq!(ground.tokens_of(&name.to_lowercase()), [seed.cluster.token.id()], "{name}");
+        assert!(seed.cluster.token_expires.is_some());
+    }
+    // One of them is a seed like any other that is bound to its node.
+    let seed = seed_of(&std::fs::read_to_string(Path::new(&out).join(format!("{}.toml", names[0]))).unwrap());
+    device().join(&seed, "fleet-1.example.com").unwrap();
+
+    // Nothing is left of tokens whose seeds could not be written, and none is made where the table is wrong.
+    std::fs::create_dir(&used).unwrap();
+    std::fs::write(Path::new(&used).join("x"), "").unwrap();
+    std::fs::write(&csv, "node.name\nlost-1\nlost-2\n").unwrap();
+    let error = seed_command(&["fleet", &csv, "--out", &used, "--kubeconfig", &admin]).unwrap_err();
+    assert_eq!(error, format!("create {used}: there is something already: give another --out"));
+    assert_eq!([ground.tokens_of("lost-1"), ground.tokens_of("lost-2")], [[""; 0]; 2]);
+    std::fs::write(&csv, "node.name\nlost-1\nlost-1\n").unwrap();
+    let error = seed_command(&["fleet", &csv, "--out", &path("x"), "--kubeconfig", &admin]).unwrap_err();
+    assert_eq!(
+        error,
+        format!("make seeds from {csv}: nothing was written\nrow 3: name \"lost-1\" is that of row 2, too")
+    );
+    assert_eq!(ground.tokens_of("lost-1"), [""; 0]);
+}
+
+#[test]
 fn a_cluster_that_approves_any_name_is_refused() {
     let (ground, node) = (ground(), "void");
     let role = "--clusterrole=system:certificates.k8s.io:certificatesigningrequests:nodeclient";

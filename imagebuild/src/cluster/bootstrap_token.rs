@@ -45,6 +45,16 @@ pub fn node_of(group: &str) -> Option<String> {
     group.strip_prefix(BOUND).map(|name| name.replace(':', "."))
 }
 
+/// What has to happen to `what` before a device with a token of one node joins: lines for a person.
+pub fn approval(what: &str) -> String {
+    format!(
+        "{what}, which has to be approved by one of:\n  \
+           the approver in the cluster:  imagebuild approver manifests --image NAME | kubectl apply -f -\n  \
+           the approver on this machine: imagebuild approver run --kubeconfig\n  \
+           yourself, once for each node: kubectl certificate approve NAME, with the name that the device shows"
+    )
+}
+
 /// Path of a token's Secret.
 pub fn path(id: &str) -> String {
     format!("{SECRETS}/bootstrap-token-{id}")

@@ -5,6 +5,7 @@
 pub mod bootstrap_token;
 mod exec;
 pub mod kubeconfig;
+pub mod table;
 
 use anyhow::{Context, Result, anyhow};
 use firstboot::kube::client::{Client, Reply};

@@ -3,7 +3,11 @@
 
 use super::column::{self, Column};
 use super::sheet_csv;
-use anyhow::{Context, Result, anyhow};
+use crate::cluster::bootstrap_token;
+use crate::cluster::table::Cluster;
+use crate::seed::token_warning;
+use anyhow::{Context, Result, anyhow, ensure};
+use firstboot::fault::Code;
 use firstboot::seed::SeedRequest;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,6 +20,11 @@ const MOST_ERRORS: usize = 50;
 const MOST_ROWS: usize = 8;
 /// What the device itself fills in, in the node's name alone.
 const OF_THE_DEVICE: [&str; 3] = ["serial", "mac", "machine-id"];
+
+/// What a cluster gives for each device.
+const OF_THE_CLUSTER: [&str; 4] = ["token", "token-expires", "ca-cert", "ca-cert-hashes"];
+/// Stands for the token that a device will get.
+const NO_TOKEN: &str = "000000.0000000000000000";
 
 /// A device of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +51,67 @@ pub fn devices(csv: &Path, base: Option<&Path>) -> Result<Vec<Device>> {
         None => Table::new(),
         Some(path) => read_base(path)?,
     };
-    from(&bytes, &base).with_context(|| format!("make seeds from {}", csv.display()))
+    from(&bytes, &base, false).with_context(|| format!("make seeds from {}", csv.display()))
+}
+
+/// [`devices`] of a cluster, whose seeds lack nothing but a token ([`Device::set_token`]). Each has a name, which is that of
+/// a node.
+///
+/// # Errors
+/// As [`devices`]; also when base or table have what the cluster gives, or the device completes its name.
+pub fn devices_of(csv: &Path, base: Option<&Path>, cluster: &Cluster) -> Result<Vec<Device>> {
+    let bytes = std::fs::read(csv).with_context(|| format!("read {}", csv.display()))?;
+    let mut seed = base.map_or(Ok(Table::new()), read_base)?;
+    let known = toml::to_string(cluster).ok().and_then(|text| text.parse().ok());
+    let mut known: Table = known.context("write what the cluster gives as TOML")?;
+    known.insert("token".into(), NO_TOKEN.into());
+    if let (Some(path), Some(Value::Table(own))) = (base, seed.remove("cluster")) {
+        let given: Vec<&str> = OF_THE_CLUSTER.into_iter().filter(|key| own.contains_key(*key)).collect();
+        ensure!(
+            given.is_empty(),
+            "read {}: {} in [cluster]: with --kubeconfig the cluster gives this: remove it",
+            path.display(),
+            given.join(", ")
+        );
+        known.extend(own);
+    }
+    seed.insert("cluster".into(), Value::Table(known));
+    from(&bytes, &seed, true).with_context(|| format!("make seeds from {}", csv.display()))
+}
+
+impl Device {
+    /// Puts its token, `ID.SECRET`, into its seed.
+    ///
+    /// # Errors
+    /// When the device's parser does not take it.
+    pub fn set_token(&mut self, token: &str) -> Result<()> {
+        let what = || format!("put the token into the seed of {}", self.id);
+        let mut seed: Table = self.seed.parse().map_err(|_| anyhow!(what()))?;
+        let cluster = seed.get_mut("cluster").and_then(Value::as_table_mut).with_context(what)?;
+        cluster.insert("token".into(), token.into());
+        let text = toml::to_string(&seed).map_err(|_| anyhow!(what()))?;
+        firstboot::seed::parse_request(text.as_bytes()).map_err(|error| anyhow!("{}: {}", what(), error.text))?;
+        self.seed = text;
+        Ok(())
+    }
+}
+
+/// What is no error of the table, but seldom meant: one line each, with the rows. Sites may have the same addresses.
+pub fn warnings(devices: &[Device], now: SystemTime) -> Vec<String> {
+    let (mut rows, mut addresses) = (Errors::default(), BTreeMap::<String, Vec<u64>>::new());
+    for device in devices {
+        let Ok(SeedRequest::Join(seed)) = firstboot::seed::parse_request(device.seed.as_bytes()) else { continue };
+        if let Some(text) = token_warning(&seed, now) {
+            rows.add(device.line, text);
+        }
+        for address in &seed.network.addresses {
+            addresses.entry(address.addr().to_string()).or_default().push(device.line);
+        }
+    }
+    for (address, lines) in addresses.into_iter().filter(|(_, lines)| lines.len() > 1) {
+        lines.into_iter().for_each(|line| rows.add(line, format!("they have the same address, {address}")));
+    }
+    rows.lines()
 }
 
 /// A seed that need not be whole: rows may have what it lacks.
@@ -57,7 +126,8 @@ fn read_base(path: &Path) -> Result<Table> {
     })
 }
 
-fn from(csv: &[u8], base: &Table) -> Result<Vec<Device>> {
+/// `bound`: the cluster gives each device a token for its node alone.
+fn from(csv: &[u8], base: &Table, bound: bool) -> Result<Vec<Device>> {
     let table = sheet_csv::read(csv)?;
     let mut errors = Errors::default();
     let mut columns = Vec::new();
@@ -65,6 +135,9 @@ fn from(csv: &[u8], base: &Table) -> Result<Vec<Device>> {
         match column::parse(name) {
             Err(text) => errors.add(1, text),
             Ok(_) if table.header[..index].contains(name) => errors.add(1, format!("column {name:?} is there twice")),
+            Ok(_) if bound && name.strip_prefix("cluster.").is_some_and(|key| OF_THE_CLUSTER.contains(&key)) => {
+                errors.add(1, format!("column {name:?}: with --kubeconfig the cluster gives this: remove it"));
+            }
             Ok(column) => columns.push(column),
         }
     }
@@ -80,6 +153,9 @@ fn from(csv: &[u8], base: &Table) -> Result<Vec<Device>> {
                 continue;
             }
         };
+        if bound && device.name.as_deref().is_none_or(|name| bootstrap_token::node_name(name).is_err()) {
+            errors.add(row.line, "node.name must be whole: its token is for the node of this name alone".to_owned());
+        }
         let column = |name: &str| device.columns.get(name).filter(|v| !v.is_empty()).map(|v| v.to_lowercase());
         let id = Some(device.id.to_lowercase());
         for (what, value) in [("serial", column("serial")), ("mac", column("mac")), ("name", id)] {
@@ -124,7 +200,10 @@ fn device(
         Ok(request)
     });
     // Without the line: it is one of the text that was made here.
-    request.map_err(|error| vec![format!("{}: {}", error.code, error.text)])?;
+    request.map_err(|error| {
+        let hint = if error.code == Code::MissingKey { ": in the base (--base FILE), or in a column" } else { "" };
+        vec![format!("{}: {}{hint}", error.code, error.text)]
+    })?;
     let name = seed.get("node").and_then(|node| node.get("name")).and_then(Value::as_str);
     let name = name.filter(|name| !name.contains('{')).map(str::to_owned);
     let column = |name: &str| values.get(name).filter(|value| !value.is_empty()).cloned();
@@ -200,9 +279,13 @@ impl Errors {
     }
 
     fn none(&self) -> Result<()> {
-        if self.texts.is_empty() {
-            return Ok(());
+        match self.texts.is_empty() {
+            true => Ok(()),
+            false => Err(anyhow!("nothing was written\n{}", self.lines().join("\n"))),
         }
+    }
+
+    fn lines(&self) -> Vec<String> {
         let line = |text: &String| {
             let rows = &self.rows[text];
             let named: Vec<String> = rows.iter().take(MOST_ROWS).map(u64::to_string).collect();
@@ -214,7 +297,7 @@ impl Errors {
         if self.texts.len() > MOST_ERRORS {
             lines.push(format!("and {} other errors", self.texts.len() - MOST_ERRORS));
         }
-        Err(anyhow!("nothing was written\n{}", lines.join("\n")))
+        lines
     }
 }
 

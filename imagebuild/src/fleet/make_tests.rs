@@ -15,7 +15,7 @@ labels = { "topology.kubernetes.io/zone" = "{place}" }
 "#;
 
 fn made(csv: &str, base: &str) -> Result<Vec<Device>, String> {
-    from(csv.as_bytes(), &base.parse().unwrap()).map_err(|error| format!("{error:#}"))
+    from(csv.as_bytes(), &base.parse().unwrap(), false).map_err(|error| format!("{error:#}"))
 }
 
 #[test]
@@ -123,4 +123,60 @@ fn ten_thousand_rows_are_made() {
     let rows: String = (0..10_000).map(|n| format!("n{n},p{n}\n")).collect();
     let devices = made(&format!("node.name,place\n{rows}"), BASE).unwrap();
     assert_eq!((devices.len(), &*devices[9_999].id, devices[9_999].line), (10_000, "n9999", 10_001));
+}
+
+#[test]
+fn a_cluster_gives_what_base_and_table_must_not_have() {
+    let dir = tempfile::tempdir().unwrap();
+    let (csv, base) = (dir.path().join("d.csv"), dir.path().join("base.toml"));
+    let cluster = Cluster {
+        apiserver: vec!["10.0.0.1:6443".into()],
+        ca_cert_hashes: vec![format!("sha256:{}", "0".repeat(64))],
+        ..Cluster::default()
+    };
+    let made = |table: &str, seed: &str| {
+        std::fs::write(&csv, table).unwrap();
+        std::fs::write(&base, seed).unwrap();
+        devices_of(&csv, Some(&base), &cluster)
+            .map_err(|error| format!("{error:#}").replace(dir.path().to_str().unwrap(), ""))
+    };
+    let mut devices =
+        made("node.name\nShop-1\nshop-2\n", "[cluster]\napiserver = [\"api.example.com:6443\"]\n").unwrap();
+    devices[0].set_token("abcdef.0123456789abcdef").unwrap();
+    let seed: Table = devices[0].seed.parse().unwrap();
+    assert_eq!(seed["cluster"]["token"].as_str(), Some("abcdef.0123456789abcdef"));
+    // The base's own address counts: devices may need another one than this machine.
+    assert_eq!(seed["cluster"]["apiserver"][0].as_str(), Some("api.example.com:6443"));
+    assert!(devices[0].set_token("abc").is_err() && devices[0].seed.contains("abcdef."));
+
+    assert_eq!(
+        made("node.name\na\n", "[cluster]\ntoken = \"abcdef.0123456789abcdef\"\nca-cert-hashes = []\n").unwrap_err(),
+        "read /base.toml: token, ca-cert-hashes in [cluster]: with --kubeconfig the cluster gives this: remove it"
+    );
+    assert_eq!(
+        made("node.name,cluster.token\na,\n", "").unwrap_err(),
+        "make seeds from /d.csv: nothing was written\nrow 1: column \"cluster.token\": with --kubeconfig the cluster gives \
+         this: remove it"
+    );
+    assert_eq!(
+        made("serial\na\nb\n", "[node]\nname = \"edge-{serial}-{mac}\"\n").unwrap_err(),
+        "make seeds from /d.csv: nothing was written\nrows 2, 3: node.name must be whole: its token is for the node of this \
+         name alone"
+    );
+}
+
+#[test]
+fn what_is_seldom_meant_is_a_warning() {
+    let base = BASE.replace("[node]", "token-expires = 2026-11-28T12:00:00Z\n[node]");
+    let rows = "serial,place,network.addresses,network.gateway\n1,a,10.0.0.9/24,10.0.0.1\n2,a,10.0.0.8/24,10.0.0.1\n\
+                3,b,10.0.0.9/24,10.0.0.1\n";
+    // 2026-11-28T12:00:01Z
+    let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_795_867_201);
+    assert_eq!(
+        warnings(&made(rows, &base).unwrap(), now),
+        [
+            "rows 2, 3, 4: token-expires is past: the token has ended, and no device joins with it",
+            "rows 2, 4: they have the same address, 10.0.0.9"
+        ]
+    );
 }

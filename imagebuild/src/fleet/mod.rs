@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Many devices at once: seeds and labels from a table; their images for Raspberry Pi Imager.
 
+mod bound;
 mod column;
 mod label;
 mod make;

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `imagebuild seed fleet`: a directory with one seed for each device of a table, and a sheet of labels.
 
+use super::bound;
 use super::label::Label;
 use super::make::{self, Device};
 use super::{sheet_html, sheet_pdf};
+use crate::cluster::bootstrap_token::{self, Created};
 use anyhow::{Context, Result, ensure};
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// Flags of `imagebuild seed fleet`.
 #[derive(Debug, clap::Args)]
@@ -32,6 +35,8 @@ pub struct Args {
     /// Print each device's token on its label
     #[arg(long)]
     with_secrets: bool,
+    #[command(flatten)]
+    tokens: bound::Flags,
 }
 
 /// Runs `imagebuild seed fleet`.
@@ -39,9 +44,22 @@ pub struct Args {
 /// # Errors
 /// Lists everything that is wrong with the table; then nothing was written.
 pub fn main(args: &Args) -> Result<()> {
-    let devices = make::devices(&args.csv, args.base.as_deref())?;
+    let cluster = args.tokens.cluster()?;
+    let base = args.base.as_deref();
+    let (devices, tokens) = match &cluster {
+        Some(cluster) => cluster.devices(&args.csv, base)?,
+        None => (make::devices(&args.csv, base)?, Vec::new()),
+    };
+    for text in make::warnings(&devices, SystemTime::now()) {
+        eprintln!("imagebuild: warning: {text}");
+    }
     write(&devices, &args.out, args.with_secrets)?;
+    // From here on each is in a seed.
+    tokens.into_iter().for_each(Created::keep);
     println!("{}: {} seeds, sheet.html and sheet.pdf", args.out.display(), devices.len());
+    if cluster.is_some() {
+        println!("{}", bootstrap_token::approval("each device gets one certificate, for its node"));
+    }
     Ok(())
 }
 

@@ -13,6 +13,7 @@ mod token;
 
 pub use put::put;
 pub use sign::sign;
+pub(crate) use token::warning as token_warning;
 
 use anyhow::{Context, Result, anyhow};
 use firstboot::seed::{Seed, SeedRequest, Trust};
@@ -153,7 +154,18 @@ fn describe(seed: &Seed) -> String {
         Trust::Ca(_) => "the CA certificate".to_owned(),
     };
     let token = seed.cluster.token.id();
-    format!("good: joins {} with token {token} (secret not shown), trusting {trust}", servers.join(", "))
+    let mut text =
+        format!("good: joins {} with token {token} (secret not shown), trusting {trust}", servers.join(", "));
+    let addresses: Vec<String> = seed.network.addresses.iter().map(ToString::to_string).collect();
+    // By which two seeds of one batch are told apart.
+    for (what, value) in
+        [("node", seed.node.name.as_ref().map(|name| name.as_str().to_owned())), ("at", Some(addresses.join(", ")))]
+    {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            text += &format!("; {what} {value}");
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -171,6 +183,12 @@ mod tests {
         assert_eq!(
             describe(&parse(text.as_bytes()).unwrap()),
             "good: joins 192.0.2.1:6443 with token abcdef (secret not shown), trusting 1 CA hash"
+        );
+        let named = format!(
+            "{text}[node]\nname = \"shop-1\"\n[network]\naddresses = [\"192.0.2.9/24\"]\ngateway = \"192.0.2.1\"\n"
+        );
+        assert!(
+            describe(&parse(named.as_bytes()).unwrap()).ends_with("trusting 1 CA hash; node shop-1; at 192.0.2.9/24")
         );
         let error = parse(text.replace("token =", "tokn =").as_bytes()).unwrap_err().to_string();
         assert_eq!(error, "FB105: seed.toml:4: unknown key \"tokn\" in [cluster]; did you mean token?");

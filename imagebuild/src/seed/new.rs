@@ -4,6 +4,7 @@
 
 use super::{ask, from_cluster};
 use crate::cluster::bootstrap_token;
+use crate::cluster::table::Cluster;
 use anyhow::{Context, Result, anyhow, ensure};
 use firstboot::seed::join_line::{self, JoinLine};
 use serde::Serialize;
@@ -91,25 +92,6 @@ struct Seed {
     cluster: Cluster,
     #[serde(skip_serializing_if = "Node::is_empty")]
     node: Node,
-}
-
-/// Table `[cluster]` as it is written.
-#[derive(Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) struct Cluster {
-    /// Tried in this order.
-    pub apiserver: Vec<String>,
-    /// `ID.SECRET`.
-    pub token: String,
-    /// `sha256:…`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub ca_cert_hashes: Vec<String>,
-    /// PEM.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ca_cert: Option<String>,
-    /// When the token ends.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub token_expires: Option<toml::value::Datetime>,
 }
 
 #[derive(Debug, Default, Serialize)]

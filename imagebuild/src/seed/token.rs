@@ -12,7 +12,7 @@ const LONG: Duration = Duration::from_secs(24 * 60 * 60);
 const GIVES: &str = "who has it can get a certificate of any node";
 
 /// What is to be said of the token's life at the time `now`, on one line.
-pub(super) fn warning(seed: &Seed, now: SystemTime) -> Option<String> {
+pub fn warning(seed: &Seed, now: SystemTime) -> Option<String> {
     let Some(ends) = seed.cluster.token_expires else {
         return Some(format!(
             "the seed has no token-expires: until the token ends, {GIVES}; `kubeadm token list` shows when that is"
