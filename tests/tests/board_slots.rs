@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A newer version in slot b of a board whose firmware counts nothing: tried by a restart into its partition, confirmed
-//! when it is good, and left when it is not. Boots 1 guest, several times; 4 in `make test-long`.
+//! when it is good, and left when it is not. Boots 1 guest, twice; 3 more in `make test-long`.
 
 #![allow(clippy::unwrap_used)]
 
