@@ -130,7 +130,7 @@ fn a_kubelet_that_is_never_ready_is_left() {
     let first = e2e::boot_id(&joined.node);
     let device = &mut joined.device;
     device.power_cut().unwrap();
-    device.disk().fill_slot_b(Fault::None, "test.no-kubelet firstboot.trial=240").unwrap();
+    device.disk().fill_slot_b(Fault::None, "test.no-kubelet firstboot.trial=150").unwrap();
     device.power_on().unwrap();
     for number in 1..=TRIES {
         device.wait_console(&format!("firstboot: slot b is tried, {number} of 3: restarting"), SOON).unwrap();
@@ -138,7 +138,7 @@ fn a_kubelet_that_is_never_ready_is_left() {
         let limit = Duration::from_secs(900);
         assert_eq!(device.wait_restarted(limit).unwrap(), SLOT_A);
     }
-    let line = "firstboot: confirm slot b: not Ready within 240 s of power-on";
+    let line = "firstboot: confirm slot b: not Ready within 150 s of power-on";
     assert_eq!(device.console().count(line).unwrap(), 3);
     e2e::ready_again(&plane, device, &joined.name, &first).unwrap();
     device.wait_status(FAILED, SOON).unwrap();

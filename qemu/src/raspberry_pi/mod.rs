@@ -60,7 +60,7 @@ pub fn partition_in(register: u32) -> u32 {
     (0..6).map(|bit| (register >> (2 * bit) & 1) << bit).sum()
 }
 
-/// What that register names when the system wants to be switched off.
+/// What that register names when the system is to be switched off.
 pub const HALT: u32 = 63;
 
 /// What the firmware starts.
