@@ -225,6 +225,8 @@ codes! {
         Power = "FB327",
         /// The disk holds less than it says.
         DiskSize = "FB328",
+        /// The boot loader in the board's own memory is too old.
+        OldBootLoader = "FB329",
     }
     Cluster {
         /// The cluster or the network failed in a way that has no code of its own.

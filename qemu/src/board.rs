@@ -17,23 +17,41 @@ pub struct Board {
     pub network: &'static str,
     /// What its firmware knows it as.
     pub model: Model,
+    /// Physical address of the register in which a restart names a partition.
+    pub restart_register: u64,
 }
+
+/// Words that every kernel gets: QEMU (7.2 at least) restarts a board when its watchdog is armed, so systemd must not find
+/// one.
+pub(crate) const WORDS: &str = "systemd.watchdog_device=/dev/none";
 
 impl Board {
     /// Raspberry Pi 3 B.
-    pub const RASPI3B: Board =
-        Board { machine: "raspi3b", memory_mib: 1024, cpus: 4, network: "usb-net", model: raspberry_pi::PI_3B };
+    pub const RASPI3B: Board = Board {
+        machine: "raspi3b",
+        memory_mib: 1024,
+        cpus: 4,
+        network: "usb-net",
+        model: raspberry_pi::PI_3B,
+        restart_register: 0x3f10_0020,
+    };
     /// Raspberry Pi 4 B, in QEMU 9.0 and later.
-    pub const RASPI4B: Board =
-        Board { machine: "raspi4b", memory_mib: 2048, cpus: 4, network: "usb-net", model: raspberry_pi::PI_4B };
+    pub const RASPI4B: Board = Board {
+        machine: "raspi4b",
+        memory_mib: 2048,
+        cpus: 4,
+        network: "usb-net",
+        model: raspberry_pi::PI_4B,
+        restart_register: 0xfe10_0020,
+    };
 }
 
 /// The arguments for a board. It has no clock chip, no firmware and no power button. Its second serial port is the one
-/// at the pins; a restart ends the emulator, for the firmware would then look at the disk again.
+/// at the pins. A restart stops it, so that its registers can be read: the firmware would now look at the disk again.
 pub(crate) fn argv(board: &Board, machine: &Machine, files: &Files) -> Vec<String> {
-    let mut args: Vec<String> =
-        ["-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"].map(str::to_owned).to_vec();
+    let mut args: Vec<String> = ["-no-user-config", "-nodefaults", "-display", "none"].map(str::to_owned).to_vec();
     let mut add = |key: &str, value: String| args.extend([format!("-{key}"), value]);
+    add("action", "reboot=shutdown,shutdown=pause".to_owned());
     add("machine", board.machine.to_owned());
     add("accel", "tcg,thread=multi".to_owned());
     add("smp", board.cpus.to_string());

@@ -6,6 +6,7 @@
 
 use crate::accel::{self, Accelerator};
 use crate::args::{self, Files, Forward, Kernel, Link, Machine};
+use crate::board::WORDS;
 use crate::console::Console;
 use crate::disk::DiskImage;
 use crate::disk_errors::DiskErrors;
@@ -46,8 +47,6 @@ pub struct Device {
     switched_on_at: u64,
     /// Whether this boot was repeated because the emulated kernel crashed.
     started_again: AtomicBool,
-    /// Whether the firmware of a board is asked to try the other slot at the next start.
-    tryboot: bool,
     dir: RunDir,
 }
 
@@ -105,17 +104,7 @@ impl Device {
         let machine = machine(options, accelerator)?;
         let console = Console::new(files.console.clone());
         let started_again = AtomicBool::new(false);
-        Ok(Device {
-            emulator: None,
-            machine,
-            files,
-            disk,
-            console,
-            switched_on_at: 0,
-            started_again,
-            tryboot: false,
-            dir,
-        })
+        Ok(Device { emulator: None, machine, files, disk, console, switched_on_at: 0, started_again, dir })
     }
 
     /// Content of `seed.toml` on the stick, once the device is switched off.
@@ -147,7 +136,20 @@ impl Device {
         }
         self.switched_on_at = self.console.length();
         self.started_again = AtomicBool::new(false);
+        self.play_firmware(0)?;
         self.start(&[])
+    }
+
+    /// Lets the firmware of a board read the disk. `asked`: the partition that a restart named; 0 for none. Returns the
+    /// number of the partition that it starts; 0 where the machine has a firmware of its own.
+    fn play_firmware(&mut self, asked: u32) -> Result<u32> {
+        let Some(board) = &self.machine.board else { return Ok(0) };
+        let serial = self.machine.serial.as_deref().unwrap_or_default();
+        let boot = raspberry_pi::boot(&self.disk, &board.model, serial, asked).context("play the firmware")?;
+        let mut kernel = boot.write(self.dir.path())?;
+        kernel.command_line += &format!(" {WORDS}");
+        self.files.kernel = Some(kernel);
+        Ok(boot.partition)
     }
 
     /// Starts the emulator, with further arguments.
@@ -156,11 +158,6 @@ impl Device {
             bail!("switch the device on: {MAY_BOOT}=no; add this test to GUESTS in tests/src/schedule/plan.rs");
         }
         let program = args::program(self.machine.arch);
-        if let Some(board) = &self.machine.board {
-            let serial = self.machine.serial.as_deref().unwrap_or_default();
-            let boot = raspberry_pi::boot(&self.disk, &board.model, serial, std::mem::take(&mut self.tryboot));
-            self.files.kernel = Some(boot.context("play the firmware")?.write(self.dir.path())?);
-        }
         let mut argv = args::argv(&self.machine, &self.files);
         argv.extend(more.iter().map(|word| (*word).to_owned()));
         let process = Process::start(program, Path::new(program), &argv, &self.dir.path().join("emulator.log"))?;
@@ -291,22 +288,30 @@ impl Device {
         clock.clone_into(&mut self.machine.clock);
     }
 
-    /// Asks the firmware of a board to try the other slot when it is switched on the next time, once, as `reboot '0
-    /// tryboot'` does on a kernel of Raspberry Pi.
-    pub fn try_other_slot(&mut self) {
-        self.tryboot = true;
-    }
-
-    /// Waits until a board has restarted itself or switched itself off, which ends the emulator.
+    /// Waits until a board restarts itself, and starts it again as its firmware does; returns the number of the partition
+    /// that it starts from now.
     ///
     /// # Errors
-    /// When that does not happen within `limit`.
-    pub fn wait_ended(&mut self, limit: Duration) -> Result<()> {
-        let process = self.running()?;
-        let ended = wait::until("the board to restart or to switch itself off", limit, || process.ended());
-        ended.map_err(|e| e.context(self.report()))?;
-        self.emulator = None;
-        Ok(())
+    /// When it does not restart within `limit`, or switches itself off.
+    pub fn wait_restarted(&mut self, limit: Duration) -> Result<u32> {
+        let register = self.machine.board.context("restart a machine that is no board")?.restart_register;
+        let stopped = wait::every(Duration::from_millis(500), "the board to restart", limit, || {
+            self.running()?.check()?;
+            let mut qmp = Qmp::connect(&self.files.control)?;
+            Ok((qmp.execute("query-status", json!({}))?["status"] == "shutdown").then_some(qmp))
+        });
+        let mut qmp = stopped.map_err(|e| e.context(self.report()))?;
+        let asked = raspberry_pi::partition_in(qmp.word_at(register)?);
+        if asked == raspberry_pi::HALT {
+            bail!("restart the board: it switched itself off");
+        }
+        drop(qmp);
+        self.power_cut()?;
+        self.switched_on_at = self.console.length();
+        self.started_again = AtomicBool::new(false);
+        let partition = self.play_firmware(asked)?;
+        self.start(&[])?;
+        Ok(partition)
     }
 
     /// Cuts its power.

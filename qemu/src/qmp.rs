@@ -73,6 +73,19 @@ impl Qmp {
             .with_context(|| format!("find statistics of {disk}"))
     }
 
+    /// The 32 bits at a physical address of the guest, which may be a register.
+    ///
+    /// # Errors
+    /// When there is nothing at that address.
+    pub fn word_at(&mut self, address: u64) -> Result<u32> {
+        let line = format!("xp /1wx {address:#x}");
+        let said = self.execute("human-monitor-command", json!({ "command-line": line }))?;
+        // `000000003f100020: 0x00001005`
+        let value = said.as_str().and_then(|text| text.trim().split_once(": 0x"));
+        let value = value.and_then(|(_, digits)| u32::from_str_radix(digits, 16).ok());
+        value.with_context(|| format!("read the guest's memory at {address:#x}: qemu says {said}"))
+    }
+
     /// Begins to write the guest's memory and its devices to a file. The guest has to be paused.
     pub fn send(&mut self, memory: &Path) -> Result<()> {
         // By default no faster than a network of a gigabit.

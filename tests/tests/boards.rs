@@ -61,14 +61,16 @@ fn the_firmware_of_each_model_finds_what_it_starts() {
     }
     let image = DiskImage::open(&qemu::image_of("raspberrypi").unwrap()).unwrap();
     for model in [&raspberry_pi::PI_3B, &raspberry_pi::PI_4B] {
-        let boot = raspberry_pi::boot(&image, model, SERIAL, false).unwrap();
+        let boot = raspberry_pi::boot(&image, model, SERIAL, 0).unwrap();
         assert_eq!(boot.partition, 2);
         assert!(boot.command_line.starts_with("firstboot.root="), "{}", boot.command_line);
         // An arm64 kernel image (Linux, Documentation/arch/arm64/booting.rst).
         assert_eq!(&boot.kernel[56..60], b"ARM\x64");
         assert!(boot.device_tree.windows(SERIAL.len()).any(|bytes| bytes == SERIAL.as_bytes()));
-        // Slot B is empty in an image: trying it starts nothing.
-        let error = format!("{:#}", raspberry_pi::boot(&image, model, SERIAL, true).unwrap_err());
+        let built = 1_779_045_198u32.to_be_bytes();
+        assert_eq!(boot.device_tree.windows(4).any(|bytes| bytes == built), model.eeprom.is_some());
+        // Slot B is empty in an image: a restart into it starts nothing.
+        let error = format!("{:#}", raspberry_pi::boot(&image, model, SERIAL, 3).unwrap_err());
         assert_eq!(error, format!("find {} on partition 3", model.firmware));
     }
 }

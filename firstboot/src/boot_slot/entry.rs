@@ -8,6 +8,9 @@ use std::fmt;
 const PREFIX: &str = "firstboot-";
 const SUFFIX: &str = ".conf";
 
+/// How often a slot is tried before the other one is started again.
+pub const TRIES: u32 = 3;
+
 /// One of the two slots for a version of the system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Slot {
@@ -23,6 +26,14 @@ impl Slot {
         match self {
             Slot::A => 'a',
             Slot::B => 'b',
+        }
+    }
+
+    /// The other one.
+    pub fn other(self) -> Slot {
+        match self {
+            Slot::A => Slot::B,
+            Slot::B => Slot::A,
         }
     }
 

@@ -1,22 +1,84 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The two slots of an image on the EFI system partition: which one is on trial, confirming it, and switching to the
-//! other one.
+//! The two slots of an image: which one is on trial, confirming it, and switching to the other one.
+//!
+//! [`BootSlots`] is for UEFI, [`autoboot::Autoboot`] for the firmware of a Raspberry Pi; [`Slots`] is what a device has.
 //!
 //! systemd-boot counts the boots of an entry on trial by renaming its file, and prefers the other entry when no try is
 //! left (systemd-boot(7), "Boot counting"). No change here ever leaves the disk without an entry that starts: a file is
 //! written before the one that it replaces is removed, and both name the same kernel image.
 
+pub mod autoboot;
 pub mod entry;
 
 use crate::boot_partition::{BootPartition, on_root_disk};
 use crate::host::Host;
 use anyhow::{Context, Result, ensure};
+use autoboot::{Autoboot, Due};
+pub use entry::TRIES;
 use entry::{Entry, EntryName, Slot, Tries};
 
 /// The directory of the boot loader's entries.
 pub const ENTRIES: &str = "loader/entries";
-/// How often a slot is tried before the other one is started again.
-pub const TRIES: u32 = 3;
+
+/// The slots of this device.
+#[derive(Debug)]
+pub enum Slots {
+    /// Boot entries, whose tries systemd-boot counts.
+    Entries(BootSlots),
+    /// `autoboot.txt`, whose tries the good slot counts.
+    Autoboot(Autoboot),
+}
+
+impl Slots {
+    /// Finds them on the disk of the root file system; `None` when that disk has none.
+    ///
+    /// # Errors
+    /// When the disk or the partition cannot be read.
+    pub fn find(host: &Host) -> Result<Option<Slots>> {
+        match Autoboot::find(host)? {
+            Some(slots) => Ok(Some(Slots::Autoboot(slots))),
+            None => Ok(BootSlots::find()?.map(Slots::Entries)),
+        }
+    }
+
+    /// The counter of a slot that is on trial; `None` when a boot of it was confirmed, or there is none.
+    pub fn trial(&self, slot: Slot) -> Option<Tries> {
+        match self {
+            Slots::Entries(slots) => slots.trial(slot),
+            Slots::Autoboot(slots) => slots.trial(slot),
+        }
+    }
+
+    /// Whether a slot that does not run failed its trial.
+    pub fn failed(&self, slot: Slot) -> bool {
+        match self {
+            Slots::Entries(slots) => slots.failed(slot),
+            Slots::Autoboot(slots) => slots.failed(slot),
+        }
+    }
+
+    /// Notes this boot of slot `running`, and says what is due.
+    ///
+    /// # Errors
+    /// When the partition cannot be written.
+    pub fn begin(&mut self, host: &Host, running: Slot) -> Result<Due> {
+        match self {
+            Slots::Entries(slots) => Ok(slots.trial(running).map_or(Due::Nothing, |_| Due::Confirm(running))),
+            Slots::Autoboot(slots) => slots.begin(host, running),
+        }
+    }
+
+    /// Ends the trial of a slot.
+    ///
+    /// # Errors
+    /// When the slot has no entry, or the partition cannot be written.
+    pub fn confirm(&mut self, host: &Host, slot: Slot) -> Result<()> {
+        match self {
+            Slots::Entries(slots) => slots.confirm(host, slot),
+            Slots::Autoboot(slots) => slots.confirm(host, slot),
+        }
+    }
+}
 
 /// The EFI system partition of this device, with its boot entries.
 #[derive(Debug)]
@@ -85,7 +147,7 @@ impl BootSlots {
     /// # Errors
     /// When the other slot has no entry to return to, or a newer one, or the partition cannot be written.
     pub fn switch_to(&mut self, host: &Host, entry: &Entry) -> Result<()> {
-        let other = if entry.slot == Slot::A { Slot::B } else { Slot::A };
+        let other = entry.slot.other();
         let (name, _) = self
             .of(other)
             .find(|(_, name)| name.tries.is_none())

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How the kernel was started: its command line, which the image's boot loader passes, and its security modules.
+//! How the kernel was started: its command line, which the image's boot loader passes, and its security modules; and what
+//! starts a system that hangs over.
 //!
-//! Nothing is applied here: the words are in `targets/*.toml`, which a test of imagebuild compares with this table.
+//! Nothing is applied here: the words are in `targets/*.toml`, which a test of imagebuild compares with this table, and the
+//! image has the file.
 //! <https://docs.kernel.org/admin-guide/kernel-parameters.html>
 
 use crate::check::Finding;
@@ -25,7 +27,17 @@ pub const COMMAND_LINE: &[Word] = &[
     ("vsyscall=none", "amd64", "no code at a fixed address in every program"),
 ];
 
-/// The words in the running kernel's command line, and the lockdown mode that the kernel reports.
+/// A file that every image contains: path, text, reason (systemd-system.conf(5)). Where there is no watchdog, systemd goes
+/// without.
+pub const WATCHDOG: (&str, &str, &str) = (
+    "/usr/lib/systemd/system.conf.d/50-firstboot.conf",
+    "[Manager]\nRuntimeWatchdogSec=60\n",
+    "the hardware restarts a system that hangs for a minute",
+);
+/// Whether the first watchdog of the machine runs (Linux, Documentation/ABI/testing/sysfs-class-watchdog).
+const WATCHDOG_STATE: &str = "/sys/class/watchdog/watchdog0/state";
+
+/// The words in the running kernel's command line, the watchdog, and the lockdown mode that the kernel reports.
 pub(crate) fn audit(context: &AuditContext<'_>) -> Result<Vec<Finding>> {
     let host = context.host;
     let line = host.read_text("/proc/cmdline")?.unwrap_or_default();
@@ -40,6 +52,10 @@ pub(crate) fn audit(context: &AuditContext<'_>) -> Result<Vec<Finding>> {
             Finding::compare(format!("boot/{key}"), word, None, found, why)
         })
         .collect();
+    // Not every machine has one.
+    if let Some(found) = host.read_text(WATCHDOG_STATE)? {
+        findings.push(Finding::compare("boot/watchdog".to_owned(), "active", None, Some(found), WATCHDOG.2));
+    }
     let modules = host.read_text("/sys/kernel/security/lsm")?.unwrap_or_default();
     // A kernel built without lockdown ignores the word.
     if modules.split(',').any(|m| m == "lockdown") {
@@ -133,6 +149,20 @@ mod tests {
         assert_eq!(with(all, "none [integrity] confidentiality\n"), Some((Verdict::Ok, "integrity".to_owned())));
         assert_eq!(with(all, "[none] integrity confidentiality\n"), Some((Verdict::Drift, "none".to_owned())));
         assert_eq!(with("capability,yama", "x"), None);
+    }
+
+    #[test]
+    fn a_watchdog_that_is_there_has_to_run() {
+        let with = |state: Option<&str>| {
+            let line = line();
+            let files =
+                [("/proc/cmdline", line.as_str())].into_iter().chain(state.map(|state| (WATCHDOG_STATE, state)));
+            let found = found(&files.collect::<Vec<_>>(), audit);
+            found.into_iter().find(|(id, ..)| id == "boot/watchdog").map(|(_, state, found)| (state, found))
+        };
+        assert_eq!(with(None), None);
+        assert_eq!(with(Some("active\n")), Some((Verdict::Ok, "active".to_owned())));
+        assert_eq!(with(Some("inactive\n")), Some((Verdict::Drift, "inactive".to_owned())));
     }
 
     #[test]

@@ -26,7 +26,8 @@ use overrides::SeedOverrides;
 /// Files that every image contains, so that they apply from the first boot on: path and text.
 pub fn image_files() -> Vec<(&'static str, String)> {
     let login = login::FILES.iter().map(|(path, text, _)| (*path, (*text).to_owned()));
-    [(sysctl::FILE, sysctl::file()), (modules::FILE, modules::file())].into_iter().chain(login).collect()
+    let watchdog = (boot::WATCHDOG.0, boot::WATCHDOG.1.to_owned());
+    [(sysctl::FILE, sysctl::file()), (modules::FILE, modules::file()), watchdog].into_iter().chain(login).collect()
 }
 
 /// Whether the device has everything that [`apply`] sets.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What boards are known for: weak power supplies, and cards that hold less than they say.
+//! What boards are known for: weak power supplies, cards that hold less than they say, old boot loaders in their EEPROM.
 
 use super::check::CheckContext;
 use super::check::Finding::{self, Error, Fine, Warning};
@@ -7,6 +7,7 @@ use crate::boot_partition::capacity::{self, Capacity};
 use crate::boot_report::BootReport;
 use crate::fault::Code;
 use crate::host::Host;
+use crate::text::timestamp;
 use anyhow::Result;
 
 /// What the firmware of a Raspberry Pi reports, on kernels of Raspberry Pi (documentation of Raspberry Pi, `vcgencmd
@@ -18,6 +19,13 @@ const SLOWED_DOWN: [u32; 2] = [2, 18];
 /// The upstream kernel's sensor for it (drivers/hwmon/raspberrypi-hwmon.c).
 const SENSORS: &str = "/sys/class/hwmon";
 const SENSOR: &str = "rpi_volt";
+
+/// When the boot loader in the EEPROM of a Raspberry Pi 4 or 5 was built, seconds since 1970, big-endian (documentation of
+/// Raspberry Pi, "Device Tree boot loader properties"). Older models have none.
+const BUILD_TIMESTAMP: &str = "/sys/firmware/devicetree/base/chosen/bootloader/build-timestamp";
+/// 2022-11-25: the first default release that is made for two slots (rpi-eeprom, firmware-2711/release-notes.md,
+/// 2022-12-01: `[tryboot]`, `tryboot_a_b`; 2022-10-18: another partition where the named one is not bootable).
+const TWO_SLOTS_SINCE: u32 = 1_669_334_400;
 
 pub(super) fn power(context: &CheckContext<'_>) -> Result<Finding> {
     let host = context.host;
@@ -46,6 +54,27 @@ fn sensor(host: &Host) -> Result<Option<bool>> {
         }
     }
     Ok(None)
+}
+
+pub(super) fn boot_loader(context: &CheckContext<'_>) -> Result<Finding> {
+    let bytes = context.host.read(BUILD_TIMESTAMP)?;
+    let Some(built) = bytes.and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes) else {
+        return Ok(Fine("not looked at: the firmware does not say how old it is".into()));
+    };
+    let date = |seconds: u32| timestamp(seconds.into()).chars().take(10).collect::<String>();
+    Ok(match built < TWO_SLOTS_SINCE {
+        false => Fine(format!("the one in the EEPROM is of {}", date(built))),
+        true => Warning(
+            Code::OldBootLoader,
+            format!(
+                "update the boot loader in the EEPROM: it is of {}, and before {} none was made for two versions of a \
+                 system; start the board once with a card that Raspberry Pi Imager wrote (Misc utility images, \
+                 Bootloader), or run `sudo rpi-eeprom-update -a` on Raspberry Pi OS",
+                date(built),
+                date(TWO_SLOTS_SINCE)
+            ),
+        ),
+    })
 }
 
 pub(super) fn disk_size(context: &CheckContext<'_>) -> Result<Finding> {

@@ -52,6 +52,7 @@ pub const CHECKS: &[Check] = &[
     Check { id: "DiskSize", early: true, run: board::disk_size },
     Check { id: "Memory", early: true, run: device::memory },
     Check { id: "Power", early: true, run: board::power },
+    Check { id: "BootLoader", early: true, run: board::boot_loader },
     Check { id: "CgroupMemory", early: true, run: system::cgroup_memory },
     Check { id: "MachineId", early: true, run: device::machine_id },
     Check { id: "NodeName", early: false, run: device::node_name },

@@ -236,6 +236,26 @@ fn a_weak_power_supply_is_reported_where_the_kernel_does() {
 }
 
 #[test]
+fn an_old_boot_loader_in_the_eeprom_is_to_be_updated() {
+    let device = device();
+    assert_eq!(device.line("BootLoader"), "[OK] not looked at: the firmware does not say how old it is");
+    let path = "sys/firmware/devicetree/base/chosen/bootloader/build-timestamp";
+    device.put(path, "");
+    let put = |seconds: u32| std::fs::write(device.dir.path().join(path), seconds.to_be_bytes()).unwrap();
+    put(1_619_654_400);
+    assert_eq!(
+        device.line("BootLoader"),
+        "[WARNING] update the boot loader in the EEPROM: it is of 2021-04-29, and before 2022-11-25 none was made for \
+         two versions of a system; start the board once with a card that Raspberry Pi Imager wrote (Misc utility images, \
+         Bootloader), or run `sudo rpi-eeprom-update -a` on Raspberry Pi OS (host, FB329)"
+    );
+    put(1_669_334_399);
+    assert!(device.line("BootLoader").starts_with("[WARNING] "));
+    put(1_669_334_400);
+    assert_eq!(device.line("BootLoader"), "[OK] the one in the EEPROM is of 2022-11-25");
+}
+
+#[test]
 fn machine_id_from_the_image_is_a_warning() {
     let mut device = device();
     device.image.build_time = u64::MAX >> 2;

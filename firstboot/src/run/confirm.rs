@@ -3,10 +3,12 @@
 //!
 //! A boot is good when the node is Ready, as reported from this boot, or when the device waits for its first seed. A slot
 //! on trial that is not good in time is restarted; the boot loader counts, and after the last try starts the other slot.
+//! Where the firmware does not count, the good slot does: at its boot it restarts the device into the slot on trial.
 
 use crate::boot_report::BootReport;
-use crate::boot_slot::BootSlots;
-use crate::boot_slot::entry::Slot;
+use crate::boot_slot::Slots;
+use crate::boot_slot::autoboot::Due;
+use crate::boot_slot::entry::{Slot, TRIES};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::journal::facts::Fact;
@@ -26,8 +28,8 @@ const ASK: Duration = Duration::from_secs(30);
 
 /// Where the slots are, and whether this boot is good: for tests without a disk and a cluster.
 pub struct Surroundings<'a> {
-    /// The EFI system partition.
-    pub slots: &'a dyn Fn() -> anyhow::Result<Option<BootSlots>>,
+    /// Where the slots are.
+    pub slots: &'a dyn Fn(&Host) -> anyhow::Result<Option<Slots>>,
     /// Whether the node is Ready, as reported from this boot.
     pub ready: &'a dyn Fn(&Host) -> Result<(), Fault>,
 }
@@ -35,10 +37,10 @@ pub struct Surroundings<'a> {
 /// Confirms the slot that runs, if it is on trial, and notes whether the other one failed.
 ///
 /// # Errors
-/// [`Code::SlotFailed`] when this boot was not good in time; the device is then restarting. A host fault when the EFI
-/// system partition cannot be read or written.
+/// [`Code::SlotFailed`] when this boot was not good in time; the device is then restarting. A host fault when the
+/// partition that says so cannot be read or written.
 pub fn confirm(host: &Host) -> Result<(), Fault> {
-    confirm_with(host, &Surroundings { slots: &BootSlots::find, ready: &ready })
+    confirm_with(host, &Surroundings { slots: &Slots::find, ready: &ready })
 }
 
 /// [`confirm`] in other surroundings.
@@ -47,8 +49,10 @@ pub fn confirm(host: &Host) -> Result<(), Fault> {
 /// As [`confirm`].
 pub fn confirm_with(host: &Host, surroundings: &Surroundings<'_>) -> Result<(), Fault> {
     let Some((running, mut slots)) = note_failed_with(host, surroundings.slots)? else { return Ok(()) };
-    if slots.trial(running).is_none() {
-        return Ok(());
+    match slots.begin(host, running).owned_by(Owner::Host)? {
+        Due::Nothing => return Ok(()),
+        Due::Try(slot) => return try_slot(host, slot, slots.trial(slot).map_or(1, |tries| tries.done)),
+        Due::Confirm(_) => {}
     }
     let limit = limit(host).owned_by(Owner::Host)?;
     let mut why = "it neither joined nor waits for a seed".to_owned();
@@ -73,23 +77,31 @@ pub fn confirm_with(host: &Host, surroundings: &Surroundings<'_>) -> Result<(), 
     Err(fault)
 }
 
+/// Restarts the device into a slot, once. The kernel passes the name on to the firmware by the board's device tree (Linux,
+/// Documentation/devicetree/bindings/power/reset/reboot-mode.yaml).
+fn try_slot(host: &Host, slot: Slot, number: u32) -> Result<(), Fault> {
+    host.sys().say(&format!("firstboot: slot {slot} is tried, {number} of {TRIES}: restarting"));
+    let argument = format!("--reboot-argument=slot-{slot}");
+    host.run(&["systemctl", "--no-block", &argument, "reboot"]).map(drop).owned_by(Owner::Host)
+}
+
 /// Notes whether the slot that does not run failed its trial, before anything is said of this boot.
 ///
 /// # Errors
-/// A host fault when the EFI system partition cannot be read, or the journal cannot be written.
+/// A host fault when the partition of the slots cannot be read, or the journal cannot be written.
 pub(super) fn note_failed(host: &Host) -> Result<(), Fault> {
-    note_failed_with(host, &BootSlots::find).map(drop)
+    note_failed_with(host, &Slots::find).map(drop)
 }
 
 /// The slot that runs, and the slots; `None` where this system has none.
 fn note_failed_with(
     host: &Host,
-    slots: &dyn Fn() -> anyhow::Result<Option<BootSlots>>,
-) -> Result<Option<(Slot, BootSlots)>, Fault> {
+    slots: &dyn Fn(&Host) -> anyhow::Result<Option<Slots>>,
+) -> Result<Option<(Slot, Slots)>, Fault> {
     let running = BootReport::read(host).and_then(|report| Slot::parse(&report.slot));
     let Some(running) = running else { return Ok(None) };
-    let Some(slots) = slots().owned_by(Owner::Host)? else { return Ok(None) };
-    let other = if running == Slot::A { Slot::B } else { Slot::A };
+    let Some(slots) = slots(host).owned_by(Owner::Host)? else { return Ok(None) };
+    let other = running.other();
     let failed = if slots.failed(other) { other.to_string() } else { String::new() };
     host.note(Fact::FailedSlot, &failed).owned_by(Owner::Host)?;
     Ok(Some((running, slots)))

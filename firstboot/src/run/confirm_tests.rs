@@ -4,8 +4,9 @@
 use super::*;
 use crate::boot_partition::{BootPartition, formatted_for_tests};
 use crate::boot_report::BOOT_REPORT;
-use crate::boot_slot::ENTRIES;
+use crate::boot_slot::autoboot::{self, Autoboot, Numbers};
 use crate::boot_slot::entry::{Entry, EntryName};
+use crate::boot_slot::{BootSlots, ENTRIES};
 use crate::host::fake::{Fake, Recorded};
 use crate::journal::Record;
 use std::rc::Rc;
@@ -41,7 +42,7 @@ impl Device {
     }
 
     fn confirm(&self, ready: &dyn Fn(&Host) -> Result<(), Fault>) -> Result<(), Fault> {
-        let slots = || BootSlots::open(self.partition.clone()).map(Some);
+        let slots = |_: &Host| Ok(Some(Slots::Entries(BootSlots::open(self.partition.clone())?)));
         confirm_with(&self.host, &Surroundings { slots: &slots, ready })
     }
 
@@ -126,4 +127,56 @@ fn a_device_without_slots_has_nothing_to_confirm() {
     let device = Device::new("a", &["firstboot-a.conf"]);
     device.host.remove(BOOT_REPORT).unwrap();
     device.confirm(&|_| panic!("nothing is on trial")).unwrap();
+}
+
+const NUMBERS: Numbers = Numbers { a: 2, b: 3 };
+
+impl Device {
+    /// As on a board whose firmware reads `autoboot.txt`.
+    fn confirm_autoboot(&self, ready: &dyn Fn(&Host) -> Result<(), Fault>) -> Result<(), Fault> {
+        let slots = |_: &Host| Ok(Some(Slots::Autoboot(Autoboot::open(self.partition.clone(), NUMBERS)?)));
+        confirm_with(&self.host, &Surroundings { slots: &slots, ready })
+    }
+
+    fn set(&self, state: autoboot::State) {
+        self.partition.write(autoboot::NAME, state.text(NUMBERS).as_bytes()).unwrap();
+    }
+
+    fn state(&self) -> autoboot::State {
+        Autoboot::open(self.partition.clone(), NUMBERS).unwrap().state().unwrap()
+    }
+}
+
+#[test]
+fn the_good_slot_restarts_the_device_into_the_one_on_trial() {
+    let device = Device::new("a", &[]);
+    device.set(autoboot::State::Trial { of: Slot::B, left: 3, ran: false });
+    device.confirm_autoboot(&|_| panic!("slot a is not on trial")).unwrap();
+    assert_eq!(device.seen.lines.take(), ["firstboot: slot b is tried, 1 of 3: restarting"]);
+    assert_eq!(device.seen.commands.take(), ["systemctl --no-block --reboot-argument=slot-b reboot"]);
+    // It came back, and its system never ran.
+    device.confirm_autoboot(&|_| panic!("slot a is not on trial")).unwrap();
+    assert!(device.seen.commands.take().is_empty());
+    assert_eq!(
+        warning(&device.host).unwrap(),
+        "Slot: slot b did not start in its tries, so the other one runs (FB326)"
+    );
+}
+
+#[test]
+fn a_slot_that_the_good_one_tried_is_confirmed_for_good() {
+    let device = Device::new("b", &[]);
+    device.set(autoboot::State::Trial { of: Slot::B, left: 2, ran: false });
+    device.seal();
+    let fault = device.confirm_autoboot(&|_| Err(Fault::new(Code::NodeNotReady, "node edge-1 is not Ready")));
+    assert_eq!(fault.unwrap_err().code, Code::SlotFailed);
+    assert_eq!(device.state(), autoboot::State::Trial { of: Slot::B, left: 2, ran: true });
+    assert_eq!(device.seen.commands.take(), ["systemctl --no-block reboot"]);
+    device.seen.lines.take();
+    let device = Device::new("b", &[]);
+    device.set(autoboot::State::Trial { of: Slot::B, left: 0, ran: false });
+    device.seal();
+    device.confirm_autoboot(&|_| Ok(())).unwrap();
+    assert_eq!(device.state(), autoboot::State::Settled(Slot::B));
+    assert_eq!(device.seen.lines.take(), ["firstboot: slot b is confirmed"]);
 }

@@ -13,19 +13,23 @@ use crate::debian::Debian;
 use crate::disk::Fat;
 use crate::rootfs::Rootfs;
 use crate::target::{Firmware, Role, Target};
-use crate::{cache, digest};
+use crate::{cache, cmd, digest};
 use anyhow::{Context, Result};
+use firstboot::boot_slot::autoboot::{self, Numbers, State};
+use firstboot::boot_slot::entry::Slot;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Names on the partition of a slot.
 const KERNEL: &str = "vmlinuz";
 const INITRD: &str = "initrd.img";
-/// The firmware reads no more of `autoboot.txt`; so it is written as one sector.
-const AUTOBOOT_BYTES: usize = 512;
+/// The overlay's file, and what the firmware knows it as: it looks in this directory.
+const OVERLAY: &str = "overlays/firstboot.dtbo";
+const OVERLAY_LINE: &str = "dtoverlay=firstboot\n";
 
 /// Firmware and device trees of a target, in the cache.
 #[derive(Debug)]
@@ -53,7 +57,8 @@ impl Files {
         cache::once(&directory, |scratch| {
             let deb = debian.fetch(std::slice::from_ref(package))?.remove(0);
             let wanted = [&firmware.rom[..], &firmware.files].concat();
-            device_trees::extract(&deb, &firmware.directory, &wanted, scratch)
+            device_trees::extract(&deb, &firmware.directory, &wanted, scratch)?;
+            compile(&firmware.overlay, &scratch.join(OVERLAY))
         })?;
         Ok(Files { directory, firmware: firmware.clone(), trees, key })
     }
@@ -66,8 +71,8 @@ impl Files {
         command_line: &str,
     ) -> Result<(BTreeMap<Role, Fat>, KernelImage)> {
         let mut rom = self.read_all(&self.firmware.rom)?;
-        let autoboot = autoboot(target.number(Role::SystemA)?, target.number(Role::SystemB)?);
-        rom.push(("autoboot.txt".to_owned(), autoboot.into_bytes()));
+        let numbers = Numbers { a: target.number(Role::SystemA)? as u32, b: target.number(Role::SystemB)? as u32 };
+        rom.push((autoboot::NAME.to_owned(), State::Settled(Slot::A).text(numbers).into_bytes()));
         let kernel = compressed(&read(&programs.kernel)?)?;
         let kernel_image =
             KernelImage { path: KERNEL.to_owned(), size: kernel.len() as u64, sha256: digest::bytes(&kernel) };
@@ -76,7 +81,8 @@ impl Files {
         files.extend(self.trees.files()?.into_iter().map(|(path, bytes)| (name(&path).to_owned(), bytes)));
         files.push((KERNEL.to_owned(), kernel));
         files.push((INITRD.to_owned(), read(&programs.initrd)?));
-        files.push(("cmdline.txt".to_owned(), format!("{command_line}\n").into_bytes()));
+        files.extend(self.read_all(&[OVERLAY.to_owned()])?);
+        files.push(("cmdline.txt".to_owned(), format!("{command_line} {}\n", numbers.word()).into_bytes()));
         files.push(("config.txt".to_owned(), config(&self.firmware.config).into_bytes()));
         let fats = BTreeMap::from([(Role::Boot, Fat { files: rom, free: 0 }), (Role::SystemA, Fat { files, free: 0 })]);
         Ok((fats, kernel_image))
@@ -100,16 +106,21 @@ fn compressed(kernel: &[u8]) -> Result<Vec<u8>> {
 /// `config.txt` of a slot.
 fn config(lines: &str) -> String {
     format!(
-        "# Made with the image; a new version of the system brings its own.\n{lines}kernel={KERNEL}\ninitramfs {INITRD} followkernel\n"
+        "# Made with the image; a new version of the system brings its own.\n{lines}{OVERLAY_LINE}kernel={KERNEL}\n\
+         initramfs {INITRD} followkernel\n"
     )
 }
 
-/// `autoboot.txt`: the number of the partition that is started, and of the one that is tried when the firmware is asked
-/// to try the other slot once.
-fn autoboot(running: usize, other: usize) -> String {
-    let text = format!("[all]\ntryboot_a_b=1\nboot_partition={running}\n[tryboot]\nboot_partition={other}\n");
-    debug_assert!(text.len() <= AUTOBOOT_BYTES);
-    text
+/// Compiles the source of an overlay (dtc(1)).
+fn compile(source: &str, to: &Path) -> Result<()> {
+    let directory = to.parent().context("find the directory of an overlay")?;
+    std::fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
+    let text = to.with_extension("dtso");
+    std::fs::write(&text, source).with_context(|| format!("write {}", text.display()))?;
+    // Quiet: it warns of addresses, which an overlay takes from the tree that it is laid over.
+    let mut command = Command::new("dtc");
+    command.args(["-q", "-I", "dts", "-O", "dtb", "-o"]).arg(to).arg(&text);
+    cmd::run(&mut command).context("compile [firmware] overlay of the target")
 }
 
 #[cfg(test)]
@@ -122,14 +133,42 @@ mod tests {
     fn the_configuration_names_kernel_and_initrd_last() {
         let text = config("arm_64bit=1\nenable_uart=1\n");
         let lines: Vec<&str> = text.lines().skip(1).collect();
-        assert_eq!(lines, ["arm_64bit=1", "enable_uart=1", "kernel=vmlinuz", "initramfs initrd.img followkernel"]);
+        assert_eq!(
+            lines,
+            [
+                "arm_64bit=1",
+                "enable_uart=1",
+                "dtoverlay=firstboot",
+                "kernel=vmlinuz",
+                "initramfs initrd.img followkernel"
+            ]
+        );
     }
 
     #[test]
-    fn autoboot_names_both_slots_within_a_sector() {
-        let text = autoboot(2, 3);
-        assert_eq!(text, "[all]\ntryboot_a_b=1\nboot_partition=2\n[tryboot]\nboot_partition=3\n");
-        assert!(text.len() <= AUTOBOOT_BYTES);
+    fn an_overlay_is_compiled_or_its_mistake_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let to = dir.path().join("overlays/x.dtbo");
+        let target = Target::load("raspberrypi").unwrap();
+        compile(&target.firmware.unwrap().overlay, &to).unwrap();
+        assert_eq!(std::fs::read(&to).unwrap()[..4], [0xd0, 0x0d, 0xfe, 0xed]);
+        let error = format!("{:#}", compile("/dts-v1/;\n/ { x = ; };\n", &dir.path().join("y.dtbo")).unwrap_err());
+        assert!(error.starts_with("compile [firmware] overlay of the target: "), "{error}");
+    }
+
+    /// Each slot can be restarted into: the register has a bit for each bit of the partition's number, every other one
+    /// (drivers/watchdog/bcm2835_wdt.c of Raspberry Pi's kernel).
+    #[test]
+    fn the_overlay_names_the_partitions_of_both_slots() {
+        let target = Target::load("raspberrypi").unwrap();
+        let overlay = &target.firmware.as_ref().unwrap().overlay;
+        for (name, role) in [("slot-a", Role::SystemA), ("slot-b", Role::SystemB)] {
+            let number = target.number(role).unwrap() as u32;
+            let bits = (0..6).map(|bit| (number >> bit & 1) << (2 * bit)).sum::<u32>();
+            let line = format!("mode-{name} = <{:#x}>;", 0x5a00_0000 + bits);
+            assert!(overlay.contains(&line), "{line}");
+        }
+        assert!(overlay.contains("mode-normal = <0x5a000000>;") && overlay.contains("mask = <0xff000555>;"));
     }
 
     #[test]

@@ -4,10 +4,16 @@
 use super::{DiskImage, ESP};
 use anyhow::{Context, Result, ensure};
 use fscommon::{BufStream, StreamSlice};
+use imagebuild::disk::GptEntry;
 use imagebuild::uki;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
+
+/// Label of the partition of the first slot, where the firmware reads no boot entries.
+pub(super) const SYSTEM_A: &str = "SYSTEM-A";
+/// The kernel's command line there.
+pub(super) const CMDLINE: &str = "cmdline.txt";
 
 /// The boot loader's entry of the first slot, on the EFI system partition (Boot Loader Specification, type 1).
 const ENTRY: &str = "loader/entries/firstboot-a.conf";
@@ -87,14 +93,31 @@ impl DiskImage {
         Ok(at)
     }
 
+    /// The kernel's command line of the first slot, whatever starts it.
+    ///
+    /// # Errors
+    /// When the disk has neither a boot entry nor a `cmdline.txt`.
+    pub fn command_line(&self) -> Result<String> {
+        match self.named(SYSTEM_A)? {
+            Some(_) => {
+                let text = read(&self.system_partition(false)?, CMDLINE)?;
+                Ok(String::from_utf8_lossy(&text).trim_end().to_owned())
+            }
+            None => Ok(self.boot_entry()?.command_line),
+        }
+    }
+
     pub(super) fn system_partition(&self, write: bool) -> Result<Fat> {
-        let extent = self.partition(ESP)?;
+        self.fat(self.partition(ESP)?, write)
+    }
+
+    pub(super) fn fat(&self, extent: GptEntry, write: bool) -> Result<Fat> {
         let file = File::options().read(true).write(write).open(self.path());
         let file = file.with_context(|| format!("open {}", self.path().display()))?;
         let end = extent.offset + extent.length;
-        let slice = StreamSlice::new(file, extent.offset, end).context("find the EFI system partition")?;
+        let slice = StreamSlice::new(file, extent.offset, end).context("find a FAT partition")?;
         let options = fatfs::FsOptions::new().time_provider(&firstboot::boot_partition::FIXED_DATE);
-        fatfs::FileSystem::new(BufStream::new(slice), options).context("read the EFI system partition")
+        fatfs::FileSystem::new(BufStream::new(slice), options).context("read a FAT partition")
     }
 }
 

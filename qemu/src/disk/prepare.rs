@@ -62,7 +62,7 @@ impl DiskImage {
 
     /// Repairs and completes the partition table.
     fn lay_out(&self) -> Result<()> {
-        let line = CommandLine::parse(&self.boot_entry()?.command_line)?;
+        let line = CommandLine::parse(&self.command_line()?)?;
         let disk = File::options().read(true).write(true).open(self.path());
         let mut disk = disk.with_context(|| format!("open {}", self.path().display()))?;
         partitions::prepare(&mut disk, line.slot).map(drop)

@@ -28,13 +28,8 @@ impl Config {
     ///
     /// # Errors
     /// When it is no text, an included file is missing, or the kernel would be started in 32-bit mode.
-    pub fn parse(
-        bytes: &[u8],
-        filters: &[&str],
-        tryboot: bool,
-        include: &dyn Fn(&str) -> Option<Vec<u8>>,
-    ) -> Result<Config> {
-        let holds = |filter: &str| filter == "all" || tryboot && filter == "tryboot" || filters.contains(&filter);
+    pub fn parse(bytes: &[u8], filters: &[&str], include: &dyn Fn(&str) -> Option<Vec<u8>>) -> Result<Config> {
+        let holds = |filter: &str| filter == "all" || filters.contains(&filter);
         let mut lines = Vec::new();
         read(bytes, "config.txt", &holds, include, 0, &mut lines)?;
         let mut config = Config {
@@ -123,7 +118,7 @@ mod tests {
 
     fn parse(text: &str) -> Result<Config> {
         let include = |name: &str| (name == "more.txt").then(|| b"cmdline=other.txt\n".to_vec());
-        Config::parse(text.as_bytes(), &["pi3"], false, &include)
+        Config::parse(text.as_bytes(), &["pi3"], &include)
     }
 
     #[test]
@@ -143,7 +138,7 @@ mod tests {
             (config.overlays, config.device_tree.as_deref()),
             (vec!["disable-bt".to_owned(), "vc4".to_owned()], Some("x.dtb"))
         );
-        let tried = Config::parse(text.as_bytes(), &["pi3"], true, &|_| Some(Vec::new())).unwrap();
+        let tried = Config::parse(text.as_bytes(), &["pi3", "tryboot"], &|_| Some(Vec::new())).unwrap();
         assert_eq!(tried.kernel, "v2/try");
     }
 

@@ -14,8 +14,8 @@ pub(super) struct Said<'a> {
     pub serial: &'a str,
     /// The partition that it started from.
     pub partition: u32,
-    /// Whether that was a try.
-    pub tryboot: bool,
+    /// When the boot loader in the board's EEPROM was built, seconds since 1970, where it has one.
+    pub eeprom: Option<u32>,
 }
 
 /// Applies `overlays` to `tree` and adds what is `said`.
@@ -47,6 +47,9 @@ pub(super) fn complete(tree: &[u8], overlays: &[Vec<u8>], said: &Said<'_>) -> Re
     };
     put("s", "/", "serial-number", said.serial)?;
     put("u", "/chosen/bootloader", "partition", &said.partition.to_string())?;
-    put("u", "/chosen/bootloader", "tryboot", &u32::from(said.tryboot).to_string())?;
+    put("u", "/chosen/bootloader", "tryboot", "0")?;
+    if let Some(built) = said.eeprom {
+        put("u", "/chosen/bootloader", "build-timestamp", &built.to_string())?;
+    }
     std::fs::read(&out).with_context(|| format!("read {}", out.display()))
 }

@@ -3,8 +3,8 @@
 //! (documentation of Raspberry Pi: "config.txt", "autoboot.txt", "Boot flow").
 //!
 //! It reads the disk as the firmware does: the MBR, `autoboot.txt` on the first partition, and on the partition that this
-//! names `config.txt`, `cmdline.txt`, kernel, initrd, device tree and overlays. What the firmware says of the boot in the
-//! device tree, it says, too.
+//! or a restart names `config.txt`, `cmdline.txt`, kernel, initrd, device tree and overlays. What the firmware says of the
+//! boot in the device tree, it says, too.
 
 mod autoboot;
 mod config;
@@ -32,15 +32,36 @@ pub struct Model {
     pub firmware: &'static str,
     /// Whether its boot ROM reads `bootcode.bin` from the first partition, and an MBR only.
     pub rom_reads_disk: bool,
+    /// When the boot loader in its EEPROM was built, seconds since 1970, where it has one.
+    pub eeprom: Option<u32>,
 }
 
 /// Raspberry Pi 3 B.
-pub const PI_3B: Model =
-    Model { filters: &["pi3"], device_tree: "bcm2837-rpi-3-b.dtb", firmware: "start.elf", rom_reads_disk: true };
+pub const PI_3B: Model = Model {
+    filters: &["pi3"],
+    device_tree: "bcm2837-rpi-3-b.dtb",
+    firmware: "start.elf",
+    rom_reads_disk: true,
+    eeprom: None,
+};
 
 /// Raspberry Pi 4 B.
-pub const PI_4B: Model =
-    Model { filters: &["pi4"], device_tree: "bcm2711-rpi-4-b.dtb", firmware: "start4.elf", rom_reads_disk: false };
+pub const PI_4B: Model = Model {
+    filters: &["pi4"],
+    device_tree: "bcm2711-rpi-4-b.dtb",
+    firmware: "start4.elf",
+    rom_reads_disk: false,
+    eeprom: Some(1_779_045_198),
+};
+
+/// The partition that the register of restarts (PM_RSTS) names: a bit of the number in every other bit, from bit 0 on
+/// (Linux, drivers/watchdog/bcm2835_wdt.c, as Raspberry Pi has it).
+pub fn partition_in(register: u32) -> u32 {
+    (0..6).map(|bit| (register >> (2 * bit) & 1) << bit).sum()
+}
+
+/// What that register names when the system is to be switched off.
+pub const HALT: u32 = 63;
 
 /// What the firmware starts.
 #[derive(Debug)]
@@ -57,23 +78,27 @@ pub struct Boot {
     pub command_line: String,
 }
 
-/// What this disk starts on this model. `tryboot`: whether the firmware was asked to try the other slot, once.
+/// What this disk starts on this model. `asked`: the partition that the last restart named; 0 for none.
 ///
 /// # Errors
 /// Where the firmware of the model would start nothing, with the reason.
-pub fn boot(disk: &DiskImage, model: &Model, serial: &str, tryboot: bool) -> Result<Boot> {
+pub fn boot(disk: &DiskImage, model: &Model, serial: &str, asked: u32) -> Result<Boot> {
     let first = fat(disk, 1).context("read the first partition")?;
     if model.rom_reads_disk {
         needed(&first, "bootcode.bin", 1)?;
     }
-    let wanted = match first.read("autoboot.txt")? {
-        Some(text) => autoboot::partition(&text, tryboot).context("read autoboot.txt")?,
-        None => 1,
+    let named = |asked| match asked {
+        0 => first.read("autoboot.txt").map(|text| autoboot::partition(&text.unwrap_or_default())),
+        asked => Ok(asked),
     };
-    let system = fat(disk, wanted).with_context(|| format!("read partition {wanted}, which autoboot.txt names"))?;
+    let wanted = match named(asked)? {
+        0 => first_bootable(disk, model)?,
+        named => named,
+    };
+    let system = fat(disk, wanted).with_context(|| format!("read partition {wanted}, which is to be started"))?;
     needed(&system, model.firmware, wanted)?;
     let include = |name: &str| system.read(name).ok().flatten();
-    let config = Config::parse(&needed(&system, "config.txt", wanted)?, model.filters, tryboot, &include)?;
+    let config = Config::parse(&needed(&system, "config.txt", wanted)?, model.filters, &include)?;
     let kernel = unpacked(needed(&system, &config.kernel, wanted)?)?;
     let initrd = config.initrd.as_ref().map(|name| needed(&system, name, wanted)).transpose()?;
     let name = config.device_tree.as_deref().unwrap_or(model.device_tree);
@@ -85,7 +110,7 @@ pub fn boot(disk: &DiskImage, model: &Model, serial: &str, tryboot: bool) -> Res
     // Only the first line counts.
     let command_line = line.lines().next().unwrap_or_default().trim().to_owned();
     ensure!(!command_line.is_empty(), "read {}: its first line is empty", config.command_line);
-    let said = device_tree::Said { serial, partition: wanted, tryboot };
+    let said = device_tree::Said { serial, partition: wanted, eeprom: model.eeprom };
     let device_tree = device_tree::complete(&tree, &overlays, &said)?;
     Ok(Boot { partition: wanted, kernel, initrd, device_tree, command_line })
 }
@@ -108,6 +133,13 @@ impl Boot {
             command_line: self.command_line.clone(),
         })
     }
+}
+
+/// The first FAT partition with the program without which none is bootable.
+fn first_bootable(disk: &DiskImage, model: &Model) -> Result<u32> {
+    let is_bootable =
+        |number: &u32| fat(disk, *number).is_ok_and(|fat| fat.read(model.firmware).is_ok_and(|f| f.is_some()));
+    (1..=4).find(is_bootable).with_context(|| format!("find a partition with {}", model.firmware))
 }
 
 /// A FAT partition by its number in the MBR.
@@ -138,4 +170,16 @@ fn unpacked(kernel: Vec<u8>) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     GzDecoder::new(&kernel[..]).read_to_end(&mut out).context("unpack the kernel")?;
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_register_names_a_partition() {
+        for (register, partition) in [(0x1000, 0), (0x1004, 2), (0x1005, 3), (0x555, HALT)] {
+            assert_eq!(partition_in(register), partition, "{register:#x}");
+        }
+    }
 }
