@@ -3,7 +3,7 @@
 
 use super::ext4::{self, Reader, Superblock};
 use super::kernel;
-use super::machinery::{KNOWN, Machinery, cloud_init_modules};
+use super::machinery::{self, KNOWN, Machinery};
 use super::partitions::{Disk, Kind, Partition};
 use crate::arch::Arch;
 use crate::elf;
@@ -75,6 +75,9 @@ pub struct Base {
     pub missing: Vec<String>,
 }
 
+/// File systems of their own below the root: mount point and reader.
+type Separate = Vec<(String, Reader)>;
+
 /// Looks at an image.
 ///
 /// # Errors
@@ -135,7 +138,7 @@ impl Base {
     }
 
     /// The root file system, and file systems of their own below it: mount point and reader.
-    fn find_root(&mut self, path: &Path, file: &File) -> Result<Option<(Reader, Vec<(String, Reader)>)>> {
+    fn find_root(&mut self, path: &Path, file: &File) -> Result<Option<(Reader, Separate)>> {
         let (mut others, mut roots) = (Vec::new(), Vec::new());
         let mut readable: Vec<(Partition, Superblock)> = Vec::new();
         for partition in &self.disk.partitions {
@@ -220,7 +223,7 @@ struct Examination<'a> {
     path: &'a Path,
     file: &'a File,
     root: Reader,
-    separate: Vec<(String, Reader)>,
+    separate: Separate,
     arch: Arch,
 }
 
@@ -243,7 +246,7 @@ impl Examination<'_> {
             self.base.machinery.push(machinery);
             if let Some((path, text)) = machinery.setting {
                 let own = self.text("/etc/cloud/cloud.cfg")?.filter(|_| path.starts_with("/etc/cloud/"));
-                let more = own.and_then(|text| cloud_init_modules(&text)).unwrap_or_default();
+                let more = own.and_then(|text| machinery::cloud_init_modules(&text)).unwrap_or_default();
                 self.base.settings.push((path.to_owned(), text.to_owned() + &more));
             }
         }
@@ -269,7 +272,7 @@ impl Examination<'_> {
     fn place(&self, path: &str) -> (&Reader, String) {
         let on = self.separate.iter().filter_map(|(point, reader)| {
             let rest = path.strip_prefix(point.as_str())?;
-            (rest.is_empty() || rest.starts_with('/')).then(|| (point.len(), reader, rest))
+            (rest.is_empty() || rest.starts_with('/')).then_some((point.len(), reader, rest))
         });
         match on.max_by_key(|(length, ..)| *length) {
             Some((_, reader, rest)) => (reader, if rest.is_empty() { "/".to_owned() } else { rest.to_owned() }),
@@ -436,6 +439,10 @@ impl Examination<'_> {
         let enabled = |unit: &str| self.root.node(&format!("{WANTS}/{unit}.service")).map(|node| node.is_some());
         let (networkd, manager) = (enabled("systemd-networkd")?, enabled("NetworkManager")?);
         self.base.network = if manager && !networkd { Network::NetworkManager } else { Network::Networkd };
+        self.base.settings.push(match self.base.network {
+            Network::NetworkManager => machinery::network_manager_and_pods(),
+            _ => machinery::networkd_and_pods(),
+        });
         let mut others = Vec::new();
         for unit in ["dhcpcd", "connman", "wicked"] {
             if enabled(unit)? {

@@ -83,7 +83,7 @@ pub const KNOWN: &[Machinery] = &[
     // armbian/build, packages/bsp/common/usr/lib/armbian
     Machinery {
         name: "Armbian's first run",
-        paths: &["/root/.not_logged_in_yet", "/usr/lib/armbian/armbian-firstrun"],
+        paths: &["/etc/armbian-release", "/usr/lib/armbian/armbian-firstrun"],
         word: None,
         after: &["armbian-firstrun.service", "armbian-firstrun-config.service", "armbian-resize-filesystem.service"],
         setting: None,
@@ -119,6 +119,31 @@ pub const KNOWN: &[Machinery] = &[
         does: "asks for what /etc lacks where it has a console to ask on; firstboot waits for it",
     },
 ];
+
+/// Names of interfaces that pod networks make. A network manager whose files match all Ethernet, as `Type=ether` does, would
+/// otherwise take pods' interfaces out of their bridge and ask for addresses on them.
+const POD_LINKS: [&str; 9] =
+    ["cni*", "veth*", "kube-*", "flannel*", "cali*", "vxlan.calico", "cilium_*", "lxc*", "nodelocaldns"];
+
+/// The file by which systemd-networkd leaves pods' interfaces alone (systemd.network(5), `Unmanaged=`). The first file that
+/// matches counts, by its name in all directories.
+pub fn networkd_and_pods() -> (String, String) {
+    let names = POD_LINKS.join(" ");
+    let text = format!(
+        "# Written by firstboot: interfaces of pods are their network's.\n[Match]\nName={names}\n\n[Link]\nUnmanaged=yes\n"
+    );
+    ("/usr/lib/systemd/network/00-firstboot-pods.network".to_owned(), text)
+}
+
+/// The same for NetworkManager (NetworkManager.conf(5), `unmanaged-devices`).
+pub fn network_manager_and_pods() -> (String, String) {
+    let names: Vec<String> = POD_LINKS.iter().map(|name| format!("interface-name:{name}")).collect();
+    let names = names.join(";");
+    let text = format!(
+        "# Written by firstboot: interfaces of pods are their network's.\n[keyfile]\nunmanaged-devices+={names}\n"
+    );
+    ("/usr/lib/NetworkManager/conf.d/90-firstboot-pods.conf".to_owned(), text)
+}
 
 /// What cloud-init is not to run, whatever user data of the device says: `manage_etc_hosts: true` there is worth more than
 /// `false` in a file of the image, and Raspberry Pi Imager writes it.

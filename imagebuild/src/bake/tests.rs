@@ -72,7 +72,7 @@ impl Sample {
                 fscommon::BufStream::new(slice)
             };
             let options = fatfs::FormatVolumeOptions::new().volume_label(*b"SEEDS      ");
-            fatfs::format_volume(&mut slice(), options).unwrap();
+            fatfs::format_volume(slice(), options).unwrap();
             if self.config {
                 let fat = BootPartition::open(&path, FAT.0, FAT.1).unwrap();
                 fat.write("cmdline.txt", b"console=tty1 root=PARTUUID=1 rootwait\n").unwrap();

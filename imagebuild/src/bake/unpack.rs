@@ -134,7 +134,7 @@ fn zip(file: File, to: &mut File) -> Result<()> {
     let mut images = Vec::new();
     for index in 0..archive.len() {
         let member = archive.by_index(index)?;
-        let name = member.name()?.to_owned();
+        let name = member.name()?.into_owned();
         if member.is_file() && [".img", ".raw", ".wic"].iter().any(|end| name.ends_with(end)) {
             images.push(index);
         }
