@@ -61,6 +61,8 @@ pub struct Base {
     pub systemd: Option<u32>,
     /// Releases of the kernels.
     pub kernels: Vec<String>,
+    /// Whether all of them have dm-verity.
+    pub verity: bool,
     /// Network manager.
     pub network: Network,
     /// Whether sshd is enabled.
@@ -92,6 +94,7 @@ pub fn examine(path: &Path, arch: Arch) -> Result<Base> {
         os: "unknown".to_owned(),
         systemd: None,
         kernels: Vec::new(),
+        verity: true,
         network: Network::Networkd,
         ssh: false,
         boot_mounted: None,
@@ -413,7 +416,9 @@ impl Examination<'_> {
                 Some(text) => Some(text),
                 None => self.root.text(&format!("{home}/config"))?,
             };
-            let lacks = kernel::lacks(&release, configuration.as_deref(), &kernel::modules(&[dependencies, builtin]));
+            let modules = kernel::modules(&[dependencies, builtin]);
+            let lacks = kernel::lacks(&release, configuration.as_deref(), &modules);
+            self.base.verity = self.base.verity && kernel::has_verity(configuration.as_deref(), &modules);
             if !lacks.is_empty() {
                 lacking.push(format!("kernel {release} lacks {}", lacks.join(", ")));
             }

@@ -9,7 +9,7 @@ use crate::device;
 use crate::digest;
 use crate::target::Target;
 use crate::{repo, rootfs};
-use ::initrd::bundle::{HASH, IMAGE};
+use ::initrd::bundle::{HASH, IMAGE, WHOLE};
 use anyhow::{Context, Result};
 use firstboot::bundle::{BUNDLE_DIR, COMMANDS};
 use firstboot::harden::{modules, sysctl};
@@ -73,7 +73,8 @@ pub fn fill(target: &Target, base: &Base, info: &ImageInfo, bundle: &BundleImage
     tree::install(&mount, &tree.join(&MOUNT_PROGRAM[1..]), 0o755)?;
     rootfs::put(tree, &format!("/usr/lib/systemd/system/{}", MOUNT_UNIT.0), MOUNT_UNIT.1, 0o644)?;
     rootfs::enable(tree, MOUNT_UNIT.0)?;
-    rootfs::put(tree, HASH, &bundle.hash, 0o644)?;
+    let how = if base.verity { "\n".to_owned() } else { format!(" {WHOLE}\n") };
+    rootfs::put(tree, HASH, &(bundle.hash.trim_end().to_owned() + &how), 0o644)?;
     // The part of the hardened host that needs no seed and replaces no file of the base.
     rootfs::put(tree, sysctl::FILE, &sysctl::file(), 0o644)?;
     rootfs::put(tree, modules::FILE, &modules::file(), 0o644)?;

@@ -4,15 +4,14 @@
 use std::collections::BTreeSet;
 
 /// The oldest kernel, of those that Kubernetes is tested with, that has all that is used here: loop devices by one call
-/// (5.8), the form of EROFS that images have, and Landlock (5.13).
+/// (5.8), and the form of EROFS that images have (5.13).
 const OLDEST: (u32, u32) = (5, 15);
 
 /// What a kernel needs: the option, and the module that it makes where it is not built in; empty where it makes none.
 #[rustfmt::skip]
 const NEEDED: &[(&str, &str)] = &[
-    // The bundle: one file, verified as it is read.
-    ("BLK_DEV_LOOP", "loop"), ("BLK_DEV_DM", "dm-mod"), ("DM_VERITY", "dm-verity"), ("EROFS_FS", "erofs"),
-    ("EROFS_FS_ZIP", ""),
+    // The bundle: one file.
+    ("BLK_DEV_LOOP", "loop"), ("EROFS_FS", "erofs"), ("EROFS_FS_ZIP", ""),
     // A node, as kubeadm checks it (k8s.io/system-validators), and pod networks.
     ("NAMESPACES", ""), ("NET_NS", ""), ("PID_NS", ""), ("IPC_NS", ""), ("UTS_NS", ""), ("CGROUPS", ""), ("MEMCG", ""),
     ("CPUSETS", ""), ("CGROUP_PIDS", ""), ("CGROUP_BPF", ""), ("CGROUP_SCHED", ""), ("FAIR_GROUP_SCHED", ""),
@@ -20,8 +19,16 @@ const NEEDED: &[(&str, &str)] = &[
     ("NETFILTER_XT_MATCH_COMMENT", "xt_comment"),
     // The packet filter, and the process that joins without privileges.
     ("NF_TABLES", "nf_tables"), ("NFT_CT", "nft_ct"), ("NFT_NAT", "nft_nat"), ("NFT_LIMIT", "nft_limit"),
-    ("SECCOMP_FILTER", ""), ("SECURITY_LANDLOCK", ""),
+    ("SECCOMP_FILTER", ""),
 ];
+
+/// What verifies the bundle as it is read; without it, all of it is checked at each boot.
+const VERITY: &[(&str, &str)] = &[("BLK_DEV_DM", "dm-mod"), ("DM_VERITY", "dm-verity")];
+
+/// Whether a kernel has dm-verity.
+pub fn has_verity(configuration: Option<&str>, modules: &BTreeSet<String>) -> bool {
+    absent(VERITY, configuration, modules).is_empty()
+}
 
 /// What a kernel lacks, as `CONFIG_…` and as modules; empty when nothing. Without a configuration only modules are looked at.
 pub fn lacks(release: &str, configuration: Option<&str>, modules: &BTreeSet<String>) -> Vec<String> {
@@ -29,7 +36,14 @@ pub fn lacks(release: &str, configuration: Option<&str>, modules: &BTreeSet<Stri
     if version(release) < OLDEST {
         lacks.push(format!("a kernel of version {}.{} or later", OLDEST.0, OLDEST.1));
     }
-    for (option, module) in NEEDED {
+    lacks.extend(absent(NEEDED, configuration, modules));
+    lacks
+}
+
+/// What of a list is not there.
+fn absent(list: &[(&str, &str)], configuration: Option<&str>, modules: &BTreeSet<String>) -> Vec<String> {
+    let mut lacks = Vec::new();
+    for (option, module) in list {
         let module_there = module.is_empty() || modules.contains(&name(module));
         match configuration.map(|text| value(text, option)) {
             Some(Some('y')) => {}
@@ -123,12 +137,20 @@ mod tests {
     fn each_thing_that_is_missing_is_named() {
         let text = whole().replace("CONFIG_EROFS_FS=m", "# CONFIG_EROFS_FS is not set").replace("CONFIG_MEMCG=y\n", "");
         let mut modules = all_modules();
-        modules.remove("dm_verity");
+        modules.remove("overlay");
         assert_eq!(
             lacks("5.10.0", Some(&text), &modules),
-            ["a kernel of version 5.15 or later", "module dm-verity", "CONFIG_EROFS_FS", "CONFIG_MEMCG"]
+            ["a kernel of version 5.15 or later", "CONFIG_EROFS_FS", "CONFIG_MEMCG", "module overlay"]
         );
-        assert_eq!(lacks("6.1.0", None, &modules), ["module dm-verity"]);
+        assert_eq!(lacks("6.1.0", None, &modules), ["module overlay"]);
+    }
+
+    #[test]
+    fn dm_verity_may_be_missing() {
+        let list = modules(&["kernel/dm-mod.ko:\nkernel/dm-verity.ko:\n".to_owned()]);
+        assert!(has_verity(None, &list) && !has_verity(None, &BTreeSet::new()));
+        assert!(has_verity(Some("CONFIG_BLK_DEV_DM=y\nCONFIG_DM_VERITY=m\n"), &list));
+        assert!(!has_verity(Some("CONFIG_BLK_DEV_DM=y\n"), &list));
     }
 
     #[test]

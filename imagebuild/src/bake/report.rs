@@ -23,6 +23,8 @@ pub struct Report {
     pub systemd: Option<u32>,
     /// Releases of the kernels.
     pub kernels: Vec<String>,
+    /// Whether the kernel verifies the bundle as it is read; else all of it is checked at each boot.
+    pub verity: bool,
     /// `GPT` or `MBR`.
     pub table: String,
     /// Number of the root's partition.
@@ -67,6 +69,7 @@ impl Report {
             os: base.os.clone(),
             systemd: base.systemd,
             kernels: base.kernels.clone(),
+            verity: base.verity,
             table: base.disk.name().to_owned(),
             root: base.root.as_ref().map(|(partition, _)| partition.number),
             boot: base.boot.as_ref().map(|(partition, _)| partition.number),
@@ -101,6 +104,9 @@ impl Report {
         if let Some(label) = &self.boot_label {
             let mounted = self.boot_mounted.as_ref().map(|at| format!(", mounted at {at}")).unwrap_or_default();
             line("seed", format!("FAT labelled \"{label}\"{mounted}"));
+        }
+        if !self.verity {
+            line("bundle", "checked as a whole at each boot: the kernel has no dm-verity".to_owned());
         }
         let network = match self.network {
             Network::Networkd => "systemd-networkd",

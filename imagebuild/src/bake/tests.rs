@@ -245,7 +245,7 @@ fn everything_that_is_missing_is_listed_at_once() {
             "use an image with systemd 248 or later: it has 247",
             "install nft, iptables in the image: firstboot or kubelet calls them",
             "remove /usr/bin/kubelet from the image: the bundle brings the runtime and kubelet",
-            "use another kernel: kernel 6.12.1 lacks module dm-mod, module dm-verity, module erofs, module overlay, module \
+            "use another kernel: kernel 6.12.1 lacks module erofs, module overlay, module \
              br_netfilter, module veth, module bridge, module xt_comment, module nf_tables, module nft_ct, module nft_nat, \
              module nft_limit",
             "switch the memory cgroup on: remove cgroup_disable=memory from the kernel command line",
