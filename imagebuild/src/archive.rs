@@ -121,6 +121,26 @@ impl Archive {
         Ok(())
     }
 
+    /// What is below a directory, named from there: a file system of its own. Hard links have to stay below it.
+    ///
+    /// # Errors
+    /// When there is nothing below it, or a hard link leads out of it.
+    pub fn below(self, directory: &str) -> Result<Archive> {
+        let prefix = format!("{directory}/").into_bytes();
+        let mut members = BTreeMap::new();
+        for (path, mut member) in self.members {
+            let Some(rest) = path.strip_prefix(&prefix[..]) else { continue };
+            if let Kind::Hardlink(target) = &mut member.kind {
+                let inside = target.strip_prefix(&prefix[..]).map(<[u8]>::to_vec);
+                *target =
+                    inside.with_context(|| format!("take {}: a link leads out", String::from_utf8_lossy(&path)))?;
+            }
+            members.insert(rest.to_vec(), member);
+        }
+        ensure!(!members.is_empty(), "take what is below {directory}: there is nothing");
+        Ok(Archive { members, sources: self.sources })
+    }
+
     /// A later member replaces an earlier one at its path; a directory stays as it was first added.
     fn add(&mut self, path: &[u8], member: Member) -> Result<()> {
         let shown = || String::from_utf8_lossy(path).into_owned();

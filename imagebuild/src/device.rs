@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The programs of ours that run on a device: `firstboot`, and `init` of the initrd. Both are static musl programs for
-//! either architecture.
+//! The programs of ours that run on a device: `firstboot`, `init` of the initrd, and what mounts a bundle in an image of
+//! others. They are static musl programs for either architecture.
 //!
 //! A result is kept in the cache under a digest of everything that goes into it, so an unchanged tree builds nothing, in
 //! any clone.
@@ -44,6 +44,15 @@ pub const INIT: Program = Program {
     inputs: &["initrd/Cargo.toml", "initrd/src"],
 };
 
+/// What mounts the bundle in an image of others.
+pub const MOUNT_BUNDLE: Program = Program {
+    what: "program that mounts a bundle",
+    package: "initrd",
+    binary: "mount-bundle",
+    max_bytes: 1 << 20,
+    inputs: &["initrd/Cargo.toml", "initrd/src"],
+};
+
 /// What goes into every program, relative to the repository's root.
 const INPUTS: [&str; 3] = ["Cargo.lock", "Cargo.toml", "imagebuild/src/toolchain.rs"];
 
@@ -74,7 +83,7 @@ pub fn ensure_program(program: &Program, arch: Arch) -> Result<PathBuf> {
     let (root, triple) = (repo::root()?, arch.musl());
     let route = toolchain::route(triple)?;
     let inputs = digest::tree(&root, &[&INPUTS, program.inputs].concat())?;
-    let key = digest::bytes(format!("{}\n{triple}\n{route}\n{}\n{inputs}", program.package, toolchain::WHEELS));
+    let key = digest::bytes(format!("{}\n{triple}\n{route}\n{}\n{inputs}", program.binary, toolchain::WHEELS));
     let dir = cache::dir()?.join("device").join(&key[..16]);
     cache::once_kept(&dir, |scratch| {
         let built = build(program, &root, triple, &route, arch)?;

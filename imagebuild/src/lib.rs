@@ -5,6 +5,7 @@ pub mod advisories;
 pub mod approver;
 pub mod arch;
 pub mod archive;
+pub mod bake;
 pub mod build;
 pub mod bundle;
 pub mod cache;

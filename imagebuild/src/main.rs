@@ -19,6 +19,8 @@ struct Cli {
 enum Command {
     /// Approve certificates for tokens of one node
     Approver(imagebuild::approver::Args),
+    /// Add firstboot to an image of an operating system, and change nothing else
+    Bake(imagebuild::bake::Args),
     /// Build a bootable disk image
     Build(imagebuild::build::Args),
     /// Make the bundle of one architecture and print its path and sizes
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Approver(args) => imagebuild::approver::main(&args),
+        Command::Bake(args) => imagebuild::bake::main(&args),
         Command::Build(args) => imagebuild::build::main(&args),
         Command::Bundle(args) => imagebuild::bundle::main(&args),
         Command::Check => imagebuild::check::main(),

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The device mapper without udev and dmsetup: makes `/dev/mapper/root` (kernel: include/uapi/linux/dm-ioctl.h).
+//! The device mapper without udev and dmsetup: makes devices that verify what is read (kernel:
+//! include/uapi/linux/dm-ioctl.h).
 
 use crate::command_line::Root;
 use crate::kernel::{DM_HEADER, DM_REQUEST, DmCommand, dm};
@@ -18,46 +19,56 @@ const READ_ONLY: u32 = 1;
 /// # Errors
 /// When the kernel refuses, for example because dm-verity is missing.
 pub fn open_root(root: &Root, number: &str) -> Result<&'static Path> {
-    let control = File::options().read(true).write(true).open("/dev/mapper/control");
-    let control = control.context("open /dev/mapper/control")?;
-    // As veritysetup names it, so that its `status` knows the device.
-    let uuid = format!("CRYPT-VERITY-{}-{NAME}", &root.hex()[..32]);
-    let mut request = header(&uuid);
-    dm(&control, DmCommand::Create, &mut request).context("create the device root")?;
-    let minor = minor(&request);
-    let sectors = root.blocks * (BLOCK / 512);
-    let table = || {
-        dm(&control, DmCommand::Load, &mut target("verity", sectors, &verity::parameters(root, number))?)
-            .context("load the table of dm-verity")?;
-        dm(&control, DmCommand::Resume, &mut header("")).context("start dm-verity")
-    };
-    if let Err(error) = table() {
-        // An error of its own would hide the first one.
-        let _ = dm(&control, DmCommand::Remove, &mut header(""));
-        return Err(error);
-    }
+    let device = open(NAME, root, number)?;
     let path = Path::new("/dev/mapper/root");
     let _ = fs::remove_file(path);
-    std::os::unix::fs::symlink(format!("../dm-{minor}"), path).context("link /dev/mapper/root")?;
+    std::os::unix::fs::symlink(format!("../{device}"), path).context("link /dev/mapper/root")?;
     Ok(path)
 }
 
-/// A request about the device of our name.
-fn header(uuid: &str) -> [u8; DM_REQUEST] {
+/// Opens what `root` verifies, on the device `number` (`MAJOR:MINOR`), as a device of this name; returns the kernel's name
+/// for it, as `dm-0`. The slot says nothing here.
+///
+/// # Errors
+/// When the kernel refuses, for example because dm-verity is missing, or there is a device of this name.
+pub fn open(name: &str, root: &Root, number: &str) -> Result<String> {
+    let control = File::options().read(true).write(true).open("/dev/mapper/control");
+    let control = control.context("open /dev/mapper/control")?;
+    // As veritysetup names it, so that its `status` knows the device.
+    let uuid = format!("CRYPT-VERITY-{}-{name}", &root.hex()[..32]);
+    let mut request = header(name, &uuid);
+    dm(&control, DmCommand::Create, &mut request).with_context(|| format!("create the device {name}"))?;
+    let minor = minor(&request);
+    let sectors = root.blocks * (BLOCK / 512);
+    let table = || {
+        dm(&control, DmCommand::Load, &mut target(name, "verity", sectors, &verity::parameters(root, number))?)
+            .context("load the table of dm-verity")?;
+        dm(&control, DmCommand::Resume, &mut header(name, "")).context("start dm-verity")
+    };
+    if let Err(error) = table() {
+        // An error of its own would hide the first one.
+        let _ = dm(&control, DmCommand::Remove, &mut header(name, ""));
+        return Err(error);
+    }
+    Ok(format!("dm-{minor}"))
+}
+
+/// A request about the device of a name.
+fn header(name: &str, uuid: &str) -> [u8; DM_REQUEST] {
     let mut bytes = [0; DM_REQUEST];
     let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
     // Version 4.0.0 of the interface; the size of the request is kernel.rs's.
     put(0, &4u32.to_ne_bytes());
     put(16, &(DM_HEADER as u32).to_ne_bytes());
     put(28, &READ_ONLY.to_ne_bytes());
-    put(48, NAME.as_bytes());
+    put(48, name.as_bytes());
     put(176, uuid.as_bytes());
     bytes
 }
 
 /// The same with a table of one target.
-fn target(kind: &str, sectors: u64, parameters: &str) -> Result<[u8; DM_REQUEST]> {
-    let mut bytes = header("");
+fn target(name: &str, kind: &str, sectors: u64, parameters: &str) -> Result<[u8; DM_REQUEST]> {
+    let mut bytes = header(name, "");
     let text = DM_HEADER + 40;
     anyhow::ensure!(text + parameters.len() < DM_REQUEST, "load the table of dm-verity: it is too long");
     let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
@@ -87,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_request_is_laid_out_as_in_the_kernels_header() {
-        let bytes = target("verity", 80, "1 254:3").unwrap();
+        let bytes = target("root", "verity", 80, "1 254:3").unwrap();
         // version, data_start, target_count, open_count, flags, event_nr
         assert_eq!([0, 4, 8, 16, 20, 24, 28, 32].map(|at| word(&bytes, at)), [4, 0, 0, 312, 1, 0, 1, 0]);
         assert_eq!((&bytes[48..53], bytes[176]), (&b"root\0"[..], 0));
@@ -95,13 +106,13 @@ mod tests {
         assert_eq!((word(&bytes, 320), word(&bytes, 324), word(&bytes, 332)), (80, 0, 712));
         assert_eq!(&bytes[336..352], b"verity\0\0\0\0\0\0\0\0\0\0");
         assert_eq!(&bytes[352..360], b"1 254:3\0");
-        assert!(target("verity", 80, &"x".repeat(672)).is_err());
-        assert!(target("verity", 80, &"x".repeat(671)).is_ok());
+        assert!(target("root", "verity", 80, &"x".repeat(672)).is_err());
+        assert!(target("root", "verity", 80, &"x".repeat(671)).is_ok());
     }
 
     #[test]
     fn names_fit_their_fields() {
-        let bytes = header(&format!("CRYPT-VERITY-{}-root", "a".repeat(32)));
+        let bytes = header("root", &format!("CRYPT-VERITY-{}-root", "a".repeat(32)));
         assert_eq!(bytes[176 + 128], 0);
         assert_eq!(&bytes[176..190], b"CRYPT-VERITY-a");
     }

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The two kernel interfaces that no library offers without `unsafe`: ioctls of the device mapper and of partitions.
+//! The kernel interfaces that no library offers without `unsafe`: ioctls of the device mapper, of partitions and of loop
+//! devices.
 //!
-//! Both are one call each. What goes in is built by safe code and checked here for its length.
+//! Each is one call. What goes in is built by safe code and checked here for its length.
 #![allow(unsafe_code)]
 
 use rustix::io::Result;
-use rustix::ioctl::{Opcode, Setter, Updater, ioctl, opcode};
-use std::ffi::c_int;
+use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, Setter, Updater, ioctl, opcode};
+use std::ffi::{c_int, c_void};
 use std::fs::File;
+use std::os::fd::AsRawFd;
 
 /// Bytes of a request to the device mapper: `struct dm_ioctl`, one target, its parameters.
 pub const DM_REQUEST: usize = 1024;
@@ -100,6 +102,64 @@ pub fn partition(disk: &File, change: PartitionChange, number: u32, start: u64, 
     unsafe { ioctl(disk, Setter::<BLKPG, Argument>::new(argument)) }
 }
 
+/// `struct loop_config` with the `struct loop_info64` in it (include/uapi/linux/loop.h, since Linux 5.8).
+#[repr(C)]
+struct LoopConfig {
+    file: u32,
+    block: u32,
+    /// Numbers of devices, offset and limit, number of the device, kind and length of a key: all 0.
+    zeros: [u8; 52],
+    flags: u32,
+    name: [u8; 64],
+    /// What no kernel reads any more, and what is reserved.
+    rest: [u8; 176],
+}
+
+/// `LO_FLAGS_READ_ONLY`, `LO_FLAGS_AUTOCLEAR`, `LO_FLAGS_DIRECT_IO`: nothing is written, the device goes with its last user,
+/// and what is read through it is not kept in memory a second time.
+const LOOP_FLAGS: u32 = 1 | 4 | 16;
+
+/// `LOOP_CTL_GET_FREE`, whose answer is what the call returns.
+struct FreeLoop;
+
+// SAFETY: the call takes no argument; its answer is a number.
+unsafe impl Ioctl for FreeLoop {
+    type Output = c_int;
+    const IS_MUTATING: bool = false;
+
+    fn opcode(&self) -> Opcode {
+        0x4c82
+    }
+
+    fn as_ptr(&mut self) -> *mut c_void {
+        std::ptr::null_mut()
+    }
+
+    unsafe fn output_from_ptr(number: IoctlOutput, _: *mut c_void) -> Result<c_int> {
+        Ok(number)
+    }
+}
+
+/// Number of a loop device that is free at this moment: asked of `/dev/loop-control`.
+///
+/// # Errors
+/// Those of the kernel.
+pub fn free_loop(control: &File) -> Result<c_int> {
+    // SAFETY: see `FreeLoop`.
+    unsafe { ioctl(control, FreeLoop) }
+}
+
+/// Shows a file as the loop device `device`, read-only, with blocks of `block` bytes, until its last user is gone.
+///
+/// # Errors
+/// Those of the kernel: `EBUSY` when another program was faster.
+pub fn set_loop(device: &File, file: &File, block: u32) -> Result<()> {
+    let Ok(file) = u32::try_from(file.as_raw_fd()) else { return Err(rustix::io::Errno::BADF) };
+    let config = LoopConfig { file, block, zeros: [0; 52], flags: LOOP_FLAGS, name: [0; 64], rest: [0; 176] };
+    // SAFETY: LOOP_CONFIGURE reads this structure during the call and keeps no pointer.
+    unsafe { ioctl(device, Setter::<0x4c0a, LoopConfig>::new(config)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,5 +167,7 @@ mod tests {
     #[test]
     fn structures_have_the_kernels_sizes() {
         assert_eq!((size_of::<Partition>(), size_of::<Argument>()), (152, 24));
+        // `lo_flags` is 52 bytes into `struct loop_info64`, which begins 8 bytes into `struct loop_config`.
+        assert_eq!((size_of::<LoopConfig>(), std::mem::offset_of!(LoopConfig, flags)), (304, 60));
     }
 }

@@ -5,6 +5,7 @@
 //! The library part is pure or works on files, so that tests and the harness use it on any machine:
 //! [`command_line::CommandLine`], [`partitions::prepare`], [`verity`] and [`report::Boot`].
 
+pub mod bundle;
 pub mod command_line;
 pub mod console;
 pub mod data;

@@ -29,7 +29,7 @@ pub fn api() -> Result<()> {
     Ok(())
 }
 
-/// Mounts the verified root.
+/// Mounts a verified file system: the root, or the bundle of an image of others.
 ///
 /// # Errors
 /// Names the device.

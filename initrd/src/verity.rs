@@ -43,6 +43,31 @@ pub fn holds(partition: &File, offset: u64, root: &Root) -> std::io::Result<bool
     Ok(Sha256::digest(block)[..] == root.hash)
 }
 
+/// Whether all of the data is what the root hash says, by reading all of it: for kernels without dm-verity. The tree in the
+/// file is not used.
+///
+/// # Errors
+/// When the data cannot be read; also when it ends too early.
+pub fn is_whole(file: &File, root: &Root) -> std::io::Result<bool> {
+    let padded = |mut hashes: Vec<u8>| {
+        hashes.resize(hashes.len().next_multiple_of(BLOCK as usize), 0);
+        hashes
+    };
+    let (mut level, mut buffer, mut at) = (Vec::new(), vec![0; (DIGESTS * BLOCK) as usize], 0);
+    while at < root.blocks {
+        let count = (root.blocks - at).min(DIGESTS);
+        let data = &mut buffer[..(count * BLOCK) as usize];
+        file.read_exact_at(data, at * BLOCK)?;
+        level.extend(data.chunks(BLOCK as usize).flat_map(Sha256::digest));
+        at += count;
+    }
+    level = padded(level);
+    while level.len() as u64 > BLOCK {
+        level = padded(level.chunks(BLOCK as usize).flat_map(Sha256::digest).collect());
+    }
+    Ok(Sha256::digest(&level)[..] == root.hash)
+}
+
 /// The parameters of a dm-verity target over the device `number` (`MAJOR:MINOR`). No salt; a block that does not match
 /// is an I/O error.
 pub fn parameters(root: &Root, number: &str) -> String {
@@ -127,6 +152,26 @@ pub(crate) mod tests {
             bytes[top(300) as usize + at] ^= 1;
         }
         assert!(holds(&bytes[..top(300) as usize + 4095], 0, &root).is_err());
+    }
+
+    #[test]
+    fn a_changed_byte_anywhere_in_the_data_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p");
+        for blocks in [2, 128, 129, 300] {
+            let (mut bytes, root) = partition(blocks, Slot::A);
+            let whole = |bytes: &[u8]| {
+                std::fs::write(&path, bytes).unwrap();
+                is_whole(&File::open(&path).unwrap(), &root)
+            };
+            assert!(whole(&bytes).unwrap(), "{blocks}");
+            for at in [0, BLOCK, blocks * BLOCK - 1] {
+                bytes[at as usize] ^= 1;
+                assert!(!whole(&bytes).unwrap(), "{blocks}: {at}");
+                bytes[at as usize] ^= 1;
+            }
+            assert!(whole(&bytes[..(blocks * BLOCK) as usize - 1]).is_err());
+        }
     }
 
     #[test]

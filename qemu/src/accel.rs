@@ -51,7 +51,9 @@ pub fn find(arch: Arch, image: &DiskImage) -> Result<Accelerator> {
     if let Ok(text) = std::fs::read_to_string(&kept) {
         return Ok(if text.trim() == "kvm" { Accelerator::Kvm } else { Accelerator::Tcg });
     }
-    let found = match probe(arch, image) {
+    // An image of others says nothing about the accelerator, so nothing is kept.
+    let Ok(entry) = image.boot_entry() else { return Ok(Accelerator::Tcg) };
+    let found = match probe(arch, &entry.kernel) {
         Ok(()) => Accelerator::Kvm,
         Err(why) => {
             println!("qemu: emulating, since no guest runs under kvm: {}", first_line(&why));
@@ -62,11 +64,11 @@ pub fn find(arch: Arch, image: &DiskImage) -> Result<Accelerator> {
     Ok(found)
 }
 
-/// Runs the image's kernel under KVM until it ends by itself.
-fn probe(arch: Arch, image: &DiskImage) -> Result<()> {
+/// Runs a kernel under KVM until it ends by itself.
+fn probe(arch: Arch, content: &[u8]) -> Result<()> {
     let dir = RunDir::new("probe")?;
     let kernel = dir.path().join("kernel");
-    std::fs::write(&kernel, image.boot_entry()?.kernel).context("write the kernel of the probe")?;
+    std::fs::write(&kernel, content).context("write the kernel of the probe")?;
     let console = dir.path().join("console");
     let args = probe_args(arch, &kernel, &console);
     let process = Process::start("the probe", Path::new(args::program(arch)), &args, &dir.path().join("log"))?;

@@ -9,6 +9,7 @@
 #![allow(clippy::disallowed_methods)] // runs on a build machine, not on a device
 
 pub mod audit;
+pub mod base;
 pub mod cis;
 pub mod consumers;
 pub mod fuzzing;

@@ -8,7 +8,7 @@ pub(crate) mod manifest;
 mod output;
 mod raspberry_pi;
 mod sbom;
-mod tree;
+pub(crate) mod tree;
 
 use crate::archive::Archive;
 use crate::debian::Debian;
@@ -30,7 +30,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// The example on the boot partition, and its name there.
 pub const SEED_EXAMPLE: (&str, &str) = ("seed.toml.example", include_str!("../../seed.toml.example"));
 /// Environment variable that sets an image's build time (<https://reproducible-builds.org/specs/source-date-epoch/>).
-const BUILD_TIME_ENV: &str = "SOURCE_DATE_EPOCH";
+pub(crate) const BUILD_TIME_ENV: &str = "SOURCE_DATE_EPOCH";
 /// Images of one target that stay in the cache; older ones are removed.
 const KEEP: usize = 5;
 /// A change in how images are put together makes a new key.
@@ -221,7 +221,7 @@ fn pack(mkfs: &Mkfs, archive: &Archive, ids: &Ids, time: u64, to: &Path) -> Resu
 ///
 /// # Errors
 /// When it is no number, or later than `now`: the build time is the earliest time that a device believes.
-fn fixed_build_time(value: Option<&OsStr>, now: u64) -> Result<Option<u64>> {
+pub(crate) fn fixed_build_time(value: Option<&OsStr>, now: u64) -> Result<Option<u64>> {
     let Some(value) = value else { return Ok(None) };
     let what = || format!("read {BUILD_TIME_ENV}={}", value.display());
     let seconds: Option<u64> = value.to_str().and_then(|text| text.parse().ok()).filter(|seconds| *seconds > 0);
@@ -281,7 +281,7 @@ fn forget_old(image: &Image) -> Result<()> {
 }
 
 /// The page of a device that was never switched on.
-fn never_started() -> Vec<u8> {
+pub(crate) fn never_started() -> Vec<u8> {
     let mut page =
         b"<!doctype html>\n<meta charset=\"utf-8\">\n<title>Never started</title>\n<h1>Never started</h1>\n".to_vec();
     page.resize(HTML_SIZE, b'\n');

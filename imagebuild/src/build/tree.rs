@@ -74,29 +74,40 @@ fn write_own(parts: &Parts, units: &Path, info: &ImageInfo, tree: &Path) -> Resu
     for mark in MARKS {
         rootfs::put(tree, mark, "", 0o644)?;
     }
+    write_info(info, tree)?;
+    match &parts.firstboot {
+        Some(program) => write_firstboot(program, units, &UNITS, tree),
+        None => Ok(()),
+    }
+}
+
+/// Writes what the image says of itself.
+pub(crate) fn write_info(info: &ImageInfo, tree: &Path) -> Result<()> {
     let text = serde_json::to_string_pretty(info).context("write image.json")? + "\n";
     rootfs::put(tree, IMAGE_INFO, &text, 0o644)?;
     // A damaged byte of the description must not cost the device its boot partition, or its clock.
     let copy = String::from_utf8(kept::copy_of(text.as_bytes(), None)).context("copy image.json")?;
     rootfs::put(tree, &kept::copy_path(IMAGE_INFO), &copy, 0o644)?;
-    if !info.leds.is_empty() {
-        rootfs::put(tree, leds::MODULES_FILE, leds::MODULES, 0o644)?;
+    match info.leds.is_empty() {
+        true => Ok(()),
+        false => rootfs::put(tree, leds::MODULES_FILE, leds::MODULES, 0o644),
     }
-    if let Some(program) = &parts.firstboot {
-        install(program, &tree.join("usr/bin/firstboot"), 0o755)?;
-        rootfs::put(tree, firewall::MODULES_FILE, firewall::MODULES, 0o644)?;
-        for unit in UNITS {
-            install_unit(units, unit, tree)?;
-            rootfs::enable(tree, unit)?;
-        }
-        // Started by firstboot, once what they run is installed, or by a timer, by udev or by systemd itself.
-        for unit in STARTED_LATER {
-            install_unit(units, unit, tree)?;
-        }
-        let rules = fs::read_to_string(units.join(STICK_RULES)).with_context(|| format!("read {STICK_RULES}"))?;
-        rootfs::put(tree, &format!("/usr/lib/udev/rules.d/{STICK_RULES}"), &rules, 0o644)?;
+}
+
+/// Writes the device binary with its units, of which these are enabled.
+pub(crate) fn write_firstboot(program: &Path, units: &Path, enabled: &[&str], tree: &Path) -> Result<()> {
+    install(program, &tree.join("usr/bin/firstboot"), 0o755)?;
+    rootfs::put(tree, firewall::MODULES_FILE, firewall::MODULES, 0o644)?;
+    for unit in enabled {
+        install_unit(units, unit, tree)?;
+        rootfs::enable(tree, unit)?;
     }
-    Ok(())
+    // Started by firstboot, once what they run is installed, or by a timer, by udev or by systemd itself.
+    for unit in STARTED_LATER {
+        install_unit(units, unit, tree)?;
+    }
+    let rules = fs::read_to_string(units.join(STICK_RULES)).with_context(|| format!("read {STICK_RULES}"))?;
+    rootfs::put(tree, &format!("/usr/lib/udev/rules.d/{STICK_RULES}"), &rules, 0o644)
 }
 
 /// Installs a unit or a drop-in, with the mode that the audit requires.
@@ -105,7 +116,7 @@ fn install_unit(units: &Path, unit: &str, tree: &Path) -> Result<()> {
     install(&units.join(unit), &tree.join(&path[1..]), files::mode_of(&path).unwrap_or(0o644))
 }
 
-fn install(from: &Path, to: &Path, mode: u32) -> Result<()> {
+pub(crate) fn install(from: &Path, to: &Path, mode: u32) -> Result<()> {
     let directory = to.parent().with_context(|| format!("find the directory of {}", to.display()))?;
     fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
     fs::copy(from, to).with_context(|| format!("copy {} to {}", from.display(), to.display()))?;

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The base as a raw disk image: unpacked or converted by what its first bytes are. Names lie.
+
+use crate::cmd;
+use anyhow::{Context, Result, bail, ensure};
+use flate2::read::MultiGzDecoder;
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Bytes that are copied at a time; of these, what is all zero becomes a hole.
+const CHUNK: usize = 1 << 20;
+/// The window that zstd may ask for, as a power of 2: the most that the format has.
+const WINDOW_LOG_MAX: u32 = 31;
+/// Largest image that is unpacked, bytes: a file that claims more is a mistake or an attack.
+const MOST: u64 = 1 << 40;
+
+/// How a base is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// Not at all.
+    Raw,
+    /// RFC 8878.
+    Zstd,
+    /// RFC 1952.
+    Gzip,
+    /// <https://tukaani.org/xz/xz-file-format.txt>
+    Xz,
+    /// A zip archive with one image in it.
+    Zip,
+    /// A disk of QEMU, version 2 or 3.
+    Qcow2,
+}
+
+impl Packing {
+    /// What a file is by its first bytes.
+    ///
+    /// # Errors
+    /// When it cannot be read or is empty, or is packed in a way that is not read here.
+    pub fn of(path: &Path) -> Result<Packing> {
+        let what = || format!("open {}", path.display());
+        let mut file = File::open(path).with_context(what)?;
+        ensure!(!file.metadata().with_context(what)?.is_dir(), "{}: it is a directory, not an image", what());
+        let mut magic = [0; 8];
+        let got = fill(&mut file, &mut magic).with_context(|| format!("read {}", path.display()))?;
+        let starts = |with: &[u8]| magic[..got].starts_with(with);
+        Ok(match () {
+            () if got == 0 => bail!("{}: it is empty", what()),
+            () if starts(&[0x28, 0xb5, 0x2f, 0xfd]) => Packing::Zstd,
+            () if starts(&[0x1f, 0x8b]) => Packing::Gzip,
+            () if starts(b"\xfd7zXZ\0") => Packing::Xz,
+            () if starts(b"PK\x03\x04") => Packing::Zip,
+            () if starts(b"QFI\xfb") => Packing::Qcow2,
+            () if starts(b"BZh") => {
+                bail!("{}: it is packed with bzip2; unpack it first (bzip2 --decompress --keep)", what())
+            }
+            () if starts(b"7z\xbc\xaf\x27\x1c") => bail!("{}: it is packed with 7-Zip; unpack it first", what()),
+            () => Packing::Raw,
+        })
+    }
+}
+
+/// Writes the raw image to the file `to`, which is empty; what is all zero becomes a hole.
+///
+/// # Errors
+/// When the base is damaged or ends too early, or `to` cannot be written.
+pub fn unpack(base: &Path, packing: Packing, to: &mut File, to_path: &Path) -> Result<()> {
+    let what = || format!("unpack {}", base.display());
+    let open = || File::open(base).with_context(|| format!("open {}", base.display()));
+    match packing {
+        Packing::Raw => copy(&mut open()?, to).with_context(|| format!("copy {}", base.display())),
+        Packing::Zstd => {
+            let mut decoder = zstd::Decoder::new(open()?).with_context(what)?;
+            decoder.window_log_max(WINDOW_LOG_MAX).with_context(what)?;
+            copy(&mut decoder, to).with_context(what)
+        }
+        Packing::Gzip => copy(&mut MultiGzDecoder::new(BufReader::new(open()?)), to).with_context(what),
+        Packing::Xz => xz(base, to).with_context(what),
+        Packing::Zip => zip(open()?, to).with_context(what),
+        Packing::Qcow2 => {
+            ensure!(cmd::found("qemu-img"), "convert {}: qemu-img is missing; install qemu-utils", base.display());
+            let mut command = Command::new("qemu-img");
+            command.args(["convert", "-f", "qcow2", "-O", "raw", "-n", "-S", "64k"]);
+            // `-n` writes to what is there, which has to be as long as the disk.
+            to.set_len(qcow2_size(base)?).with_context(|| format!("make room for {}", base.display()))?;
+            one_line(cmd::run(command.arg(base).arg(to_path)), base, "convert")
+        }
+    }
+}
+
+/// The size of a disk of QEMU: its header has it at byte 24 (docs/interop/qcow2.rst). One with another file below it is
+/// refused: that file is not at hand, and its name would be anyone's.
+fn qcow2_size(base: &Path) -> Result<u64> {
+    let mut header = [0; 32];
+    let mut file = File::open(base).with_context(|| format!("open {}", base.display()))?;
+    file.read_exact(&mut header).with_context(|| format!("read {}: it ends in its header", base.display()))?;
+    let number = |at: usize| header[at..at + 8].iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
+    ensure!(
+        number(8) == 0,
+        "convert {}: it is a layer over another file; flatten it first (qemu-img convert)",
+        base.display()
+    );
+    let size = number(24);
+    ensure!((1..=MOST).contains(&size), "convert {}: it claims to have {size} bytes", base.display());
+    Ok(size)
+}
+
+/// What a program said last, instead of all that it said.
+fn one_line(done: Result<()>, base: &Path, verb: &str) -> Result<()> {
+    let said = |error: anyhow::Error| {
+        let text = format!("{error:#}");
+        let last = text.lines().next_back().unwrap_or_default().to_owned();
+        anyhow::anyhow!("{verb} {}: {last}", base.display())
+    };
+    done.map_err(said)
+}
+
+fn xz(base: &Path, to: &mut File) -> Result<()> {
+    let mut command = Command::new("xz");
+    command.args(["--decompress", "--stdout", "--threads=0", "--"]).arg(base);
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("start xz")?;
+    let copied = copy(&mut child.stdout.take().context("take the output of xz")?, to);
+    let out = child.wait_with_output().context("wait for xz")?;
+    let said = String::from_utf8_lossy(&out.stderr);
+    // `xz: NAME: WHAT`
+    ensure!(out.status.success(), "{}", said.trim().rsplit(": ").next().unwrap_or("xz failed"));
+    copied
+}
+
+fn zip(file: File, to: &mut File) -> Result<()> {
+    let mut archive = zip::ZipArchive::new(BufReader::new(file))?;
+    let mut images = Vec::new();
+    for index in 0..archive.len() {
+        let member = archive.by_index(index)?;
+        let name = member.name()?.into_owned();
+        if member.is_file() && [".img", ".raw", ".wic"].iter().any(|end| name.ends_with(end)) {
+            images.push(index);
+        }
+    }
+    let [one] = images[..] else {
+        bail!("the zip archive has {} files that end in .img, .raw or .wic, and should have one", images.len())
+    };
+    copy(&mut archive.by_index(one)?, to)
+}
+
+/// Copies to an empty file, all of it or an error; zeros are left out.
+fn copy(from: &mut dyn Read, to: &mut File) -> Result<()> {
+    let (mut buffer, zeros, mut length) = (vec![0; CHUNK], vec![0; CHUNK], 0u64);
+    loop {
+        let got = fill(from, &mut buffer)?;
+        if got == 0 {
+            break;
+        }
+        if buffer[..got] == zeros[..got] {
+            to.seek(SeekFrom::Current(got as i64))?;
+        } else {
+            to.write_all(&buffer[..got])?;
+        }
+        length += got as u64;
+        ensure!(length <= MOST, "it has more than {MOST} bytes");
+    }
+    Ok(to.set_len(length)?)
+}
+
+/// Reads until the buffer is full or the end.
+fn fill(from: &mut dyn Read, to: &mut [u8]) -> std::io::Result<usize> {
+    let mut at = 0;
+    while at < to.len() {
+        match from.read(&mut to[at..]) {
+            Ok(0) => break,
+            Ok(n) => at += n,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(at)
+}

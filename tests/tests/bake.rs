@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `imagebuild bake` on images that others' tools make: what changes, and that the device joins. Boots 2 guests.
+
+#![allow(clippy::unwrap_used)]
+
+use e2e::base::{self, Kind};
+use imagebuild::arch::Arch;
+use imagebuild::bake::{self, Disk, Reader, Report};
+use imagebuild::target::Target;
+use qemu::control_plane::{ControlPlane, is_ready};
+use qemu::device::Options;
+use qemu::disk::DiskImage;
+use qemu::progress::Progress;
+use qemu::{pods, scenario};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Number of the root's partition; the one before it is the EFI system partition.
+const ROOT: u32 = 2;
+
+/// Everything on the root: path, and what is there. The size of a directory is what its entries take.
+fn inventory(image: &Path) -> BTreeMap<String, String> {
+    fn walk(reader: &Reader, path: &str, all: &mut BTreeMap<String, String>) {
+        for name in reader.names(if path.is_empty() { "/" } else { path }).unwrap() {
+            let below = format!("{path}/{name}");
+            let node = reader.node(&below).unwrap().unwrap();
+            let content = match node.kind {
+                'l' => reader.link(&below).unwrap().unwrap(),
+                '-' => format!("{:x}", Sha256::digest(reader.read(&below).unwrap().unwrap())),
+                _ => String::new(),
+            };
+            let size = if node.kind == 'd' { 0 } else { node.size };
+            let text = format!("{} {:o} {:?} {size} {} {content}", node.kind, node.mode, node.owner, node.modified);
+            all.insert(below.clone(), text);
+            if node.kind == 'd' {
+                walk(reader, &below, all);
+            }
+        }
+    }
+    let mut all = BTreeMap::new();
+    walk(&Reader::open(image, &partition(image, ROOT)).unwrap(), "", &mut all);
+    all
+}
+
+fn partition(image: &Path, number: u32) -> bake::Partition {
+    let disk = Disk::read(&mut File::open(image).unwrap()).unwrap();
+    disk.partitions.into_iter().find(|p| p.number == number).unwrap()
+}
+
+/// All files of the EFI system partition, by mtools.
+fn boot_files(image: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let dir = tempfile::tempdir().unwrap();
+    let place = format!("{}@@{}", image.display(), partition(image, 1).offset);
+    let mut command = Command::new("mcopy");
+    imagebuild::cmd::run(command.args(["-s", "-Q", "-i", &place, "::*"]).arg(dir.path())).unwrap();
+    let (mut all, mut open) = (BTreeMap::new(), vec![dir.path().to_owned()]);
+    while let Some(directory) = open.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => open.push(path),
+                false => {
+                    drop(all.insert(path.strip_prefix(dir.path()).unwrap().to_owned(), std::fs::read(&path).unwrap()))
+                }
+            }
+        }
+    }
+    all
+}
+
+/// The difference between base and result is what the report names, and nothing else.
+fn differs_by_the_report_alone(base: &Path, result: &Path, report: &Report) {
+    let (before, mut after) = (inventory(base), inventory(result));
+    for one in &report.added {
+        assert!(!before.contains_key(&one.path) && after.remove(&one.path).is_some(), "{}", one.path);
+    }
+    assert!(before.len() > 5000, "{}", before.len());
+    let changed: Vec<_> = before.iter().filter(|(path, what)| after.get(*path) != Some(what)).collect();
+    assert!(changed.is_empty(), "{changed:#?}");
+    let more: Vec<_> = after.keys().filter(|path| !before.contains_key(*path)).collect();
+    assert!(more.is_empty(), "{more:#?}");
+    let (before, mut after) = (boot_files(base), boot_files(result));
+    for name in &report.added_to_boot {
+        assert!(after.remove(Path::new(name)).is_some(), "{name}");
+    }
+    assert!(before.len() >= 5 && before == after);
+}
+
+/// A file of the switched-off device.
+fn text(disk: &Path, path: &str) -> String {
+    Reader::open(disk, &partition(disk, ROOT)).unwrap().text(path).unwrap().unwrap_or_default()
+}
+
+/// Bakes a base, holds the result against it, boots it to Ready, and looks at what is left.
+fn joins(kind: Kind) {
+    if !e2e::can_boot(Arch::Amd64) {
+        return;
+    }
+    if let Some(missing) = base::missing() {
+        return e2e::skip::skip_unless_ci(&missing);
+    }
+    let base = base::ensure(kind).unwrap();
+    let out = tempfile::tempdir_in(imagebuild::cache::dir().unwrap().join("bases")).unwrap();
+    let report = bake::bake(&Target::load("generic-amd64").unwrap(), &base, None, out.path()).unwrap();
+    assert_eq!(report.missing, [""; 0]);
+    let result = PathBuf::from(report.result.as_ref().unwrap());
+    differs_by_the_report_alone(&base, &result, &report);
+    let mut left: Vec<_> = std::fs::read_dir(out.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["base-firstboot.img", "base-firstboot.json"]);
+
+    let plane = ControlPlane::start(&Default::default()).unwrap();
+    pods::create(&plane).unwrap();
+    let options = Options { guest_ports: vec![pods::PORT], ..Options::new(Arch::Amd64) };
+    let (device, token) = scenario::seeded(&plane, &DiskImage::open(&result).unwrap(), &options).unwrap();
+    let mut joined = scenario::join(&plane, device, token, &mut Progress::default()).unwrap();
+    assert!(is_ready(&joined.node));
+    assert_eq!(joined.name, "edge-0001");
+    joined.prove(&plane).unwrap();
+    let left = joined.switch_off_and_search().unwrap();
+    assert!(!left.seed_present);
+    assert_eq!(left.token_at, [0; 0]);
+    assert_eq!(e2e::status_value(&left.status, "state"), "joined");
+    let disk = joined.device.disk().path();
+    assert_eq!(text(disk, "/etc/hostname").trim(), "edge-0001");
+    assert!(text(disk, "/etc/hosts").contains("edge-0001"), "{}", text(disk, "/etc/hosts"));
+}
+
+#[test]
+#[ignore = "long: makes a base by mmdebstrap"]
+fn a_minimal_debian_is_baked_and_joins() {
+    joins(Kind::Networkd);
+}
+
+#[test]
+#[ignore = "long: a second base"]
+fn network_manager_and_cloud_init_are_baked_and_join() {
+    joins(Kind::NetworkManager);
+}
