@@ -19,9 +19,9 @@ demo: build-tools ## build an image, start a control plane, boot a device until 
 	@$(imagebuild) setup --for demo
 	@cargo run --quiet --locked --package qemu -- demo --target $(TARGET)
 
-image: build-tools ## build a bootable disk image in out/images (TARGET=...)
+image: build-tools ## build a bootable disk image in out/images (TARGET=..., SIGN_KEY=~/.ssh/company)
 	@$(imagebuild) setup --for image
-	@$(imagebuild) build --target $(TARGET)
+	@$(imagebuild) build --target $(TARGET) $(if $(SIGN_KEY),--sign-key $(SIGN_KEY))
 
 test: build-tools ## run every test that CI runs (FAST=1: all that need no guest; ONLY="words of a test's name")
 	@$(imagebuild) setup --for test

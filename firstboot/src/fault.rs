@@ -141,6 +141,8 @@ codes! {
         StickNotSigned = "FB115",
         /// The seed is for another cluster than the one of which this device holds a node's data.
         OtherCluster = "FB116",
+        /// The seeds on the medium are for other devices.
+        SeedForAnother = "FB117",
     }
     Image {
         /// Something in the image is wrong that has no code of its own.

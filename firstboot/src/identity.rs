@@ -6,6 +6,7 @@
 //! name, which is kept. The name is the same after a reset: the reset removes the machine-id but records the name, so
 //! that a random name can be used again.
 
+use crate::boot_partition::DeviceIds;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::image::ImageInfo;
@@ -171,15 +172,37 @@ fn usable_serial(raw: &str) -> Option<String> {
     (!label.is_empty() && label.len() <= 58).then_some(label)
 }
 
+/// What a card with seeds for many devices knows this one by: the serial number that a name would have, and the permanent
+/// addresses of all physical interfaces. An address of a virtual machine, which its host assigns, counts here: a person put
+/// the seed there for it. What cannot be read is as if it were not there: the next look may find it.
+pub fn device_ids(host: &Host) -> DeviceIds {
+    let macs = host.each("/sys/class/net", |name| {
+        let address = permanent_address(host, name)?;
+        Ok(address.and_then(|text| {
+            let hex: String = text.trim().split(':').collect::<String>().to_ascii_lowercase();
+            let octet = u8::from_str_radix(hex.get(..2)?, 16).ok()?;
+            let unicast = octet & 1 == 0 && hex.len() == 12 && hex.bytes().any(|b| b != b'0');
+            (unicast && !JUNK_MACS.contains(&hex.as_str())).then_some(hex)
+        }))
+    });
+    let macs = macs.unwrap_or_default().into_iter().flatten().collect();
+    DeviceIds { serial: serial(host).ok().flatten(), macs }
+}
+
+/// The address of a physical interface, unless it was not assigned by the manufacturer.
+fn permanent_address(host: &Host, name: &str) -> Result<Option<String>> {
+    let file = |leaf: &str| host.read_text(&format!("/sys/class/net/{name}/{leaf}"));
+    // 0: NET_ADDR_PERM, assigned by the manufacturer (Documentation/ABI/testing/sysfs-class-net).
+    if file("addr_assign_type")?.as_deref() != Some("0") || file("device/uevent")?.is_none() {
+        return Ok(None);
+    }
+    file("address")
+}
+
 /// MAC address, without colons, of the first physical interface whose address is permanent and universal.
 fn permanent_mac(host: &Host) -> Result<Option<String>> {
     let macs = host.each("/sys/class/net", |name| {
-        let file = |leaf: &str| host.read_text(&format!("/sys/class/net/{name}/{leaf}"));
-        // 0: NET_ADDR_PERM, assigned by the manufacturer (Documentation/ABI/testing/sysfs-class-net).
-        if file("addr_assign_type")?.as_deref() != Some("0") || file("device/uevent")?.is_none() {
-            return Ok(None);
-        }
-        Ok(file("address")?.and_then(|m| universal_mac(&m)))
+        Ok(permanent_address(host, name)?.and_then(|address| universal_mac(&address)))
     })?;
     Ok(macs.into_iter().flatten().next())
 }

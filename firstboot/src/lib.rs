@@ -50,7 +50,7 @@ pub mod clock;
 #[cfg(feature = "device")]
 pub mod containerd;
 #[cfg(feature = "device")]
-mod identity;
+pub mod identity;
 #[cfg(feature = "device")]
 pub mod join_worker;
 #[cfg(feature = "device")]

@@ -7,6 +7,7 @@ use firstboot::check;
 use firstboot::fault::{Code, Fault, OwnedBy, Owner};
 use firstboot::host::exclusions::Exclusions;
 use firstboot::host::{Host, Linux, System};
+use firstboot::identity::device_ids;
 use firstboot::image::ImageInfo;
 use firstboot::node::recover::recover;
 use firstboot::phases::PHASES;
@@ -234,7 +235,8 @@ fn report(file: Option<String>) -> Result<(), Fault> {
     // A seed that is still there is secret; without a boot partition there is none.
     let label = ImageInfo::read(&host).map(|image| image.boot_label).unwrap_or_default();
     let places = locate(&label).unwrap_or_default();
-    let seed = places.iter().find_map(|p| p.partition.seed().ok().flatten()).map(|(_, bytes)| bytes);
+    let ids = device_ids(&host);
+    let seed = places.iter().find_map(|p| p.partition.seed_for(&ids).ok()?.own());
     let found = status::look(&host);
     let status = |json| match &found {
         Ok(status) => Ok(status::shown(status, json)?),
@@ -248,7 +250,7 @@ fn report(file: Option<String>) -> Result<(), Fault> {
             ("preflight", &|| check::render(&preflight::of_device(reading)?, false)),
             ("audit", &|| check::render(&audit::of_device(&host)?, false)),
         ],
-        &support::collect_secrets(&host, seed.as_deref()),
+        &support::collect_secrets(&host, seed.as_deref().map(Vec::as_slice)),
     )?;
     let file = file.unwrap_or_else(|| format!("{}.tar.gz", support::archive_name(&host)));
     if let Some(line) = support::write_archive(&host, &archive, &file)? {

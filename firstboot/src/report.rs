@@ -43,6 +43,8 @@ pub trait Facts {
     fn exceptions(&self, host: &Host) -> Vec<String>;
     /// Which version of what the image brings.
     fn versions(&self, host: &Host) -> Versions;
+    /// How many seeds were destroyed with the join, where the card had more than one; else 0.
+    fn seeds_destroyed(&self, host: &Host) -> usize;
     /// Until when the node's certificate is good, seconds since 1970 UTC; none before it has one.
     fn certificate_until(&self, host: &Host) -> Option<u64>;
     /// Warnings besides those of the preflight checks, one line each.
@@ -176,6 +178,7 @@ impl<'a> Reporter<'a> {
         leds::update(self.host, &self.lights, Light::of(&self.status));
         self.status.written = unix_seconds(self.host.now());
         self.status.certificate_until = self.facts.certificate_until(self.host);
+        self.status.seeds_destroyed = self.facts.seeds_destroyed(self.host);
         self.status.node = self.host.journal().fact(Fact::Node).map(str::to_owned);
         self.status.phases = self.host.journal().seconds();
         let warnings = self.host.journal().fact(Fact::Warnings).unwrap_or_default().to_owned();
@@ -240,6 +243,9 @@ mod tests {
     struct Nothing;
 
     impl Facts for Nothing {
+        fn seeds_destroyed(&self, _: &Host) -> usize {
+            0
+        }
         fn exceptions(&self, _: &Host) -> Vec<String> {
             Vec::new()
         }

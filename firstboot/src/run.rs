@@ -236,8 +236,9 @@ impl Session<'_> {
         begin(self.host(), &seed)?;
         let bundle = Installed::read(self.host())?;
         let Some(host) = self.host.take() else { return Ok(Next::Again) };
-        let (boot, seed_name, removable) = (found.place.partition.clone(), found.name, found.place.removable);
-        let cx = PhaseContext { host, seed, bundle, boot, seed_name, removable, image };
+        let (boot, seed_name, removable) = (found.place.partition.clone(), found.name.clone(), found.place.removable);
+        let card = found.boot.clone();
+        let cx = PhaseContext { host, seed, bundle, boot, card, seed_name, removable, image };
         let outcome = run_table(&cx, &found, self.until, self.phases, self.last.as_ref());
         let (host, image) = (self.host.insert(cx.host), cx.image);
         match outcome {
@@ -327,7 +328,7 @@ pub fn clock(host: &Host) -> Result<(), Fault> {
 /// stick it stays, for the next device.
 fn nothing_to_reset(host: &Host, found: &SeedFile, image: &ImageInfo, places: SeedLocator<'_>) -> Result<(), Fault> {
     if !found.place.removable {
-        return erase(host, &found.place.partition, found.name).owned_by(Owner::Host);
+        return erase(host, &found.place.partition, &found.name).owned_by(Owner::Host);
     }
     report_waiting(host, image, found.boot.clone(), Fault::new(Code::NoSeed, STICK_RESETS))?;
     wait_for_change(host, image, found, None, places).map(drop)

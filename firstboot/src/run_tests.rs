@@ -51,7 +51,7 @@ pub(super) const ROWS: [Phase<PhaseContext>; 3] = [
         check: |cx| Ok(cx.host.journal().sealed()),
         apply: |cx| {
             applied(cx, "third")?;
-            let seal = || cx.boot.destroy(cx.seed_name).and_then(|()| cx.host.record(Record::Sealed));
+            let seal = || cx.boot.destroy(&cx.seed_name).and_then(|()| cx.host.record(Record::Sealed));
             seal().owned_by(Owner::Host)
         },
     },
@@ -329,4 +329,44 @@ fn row_7_a_lost_credential_needs_a_seed_of_its_cluster_and_the_data_stays() {
         assert_eq!(std::fs::read(device.root().join(DATA)).unwrap(), b"data");
         assert!(device.on().0.journal().sealed());
     }
+}
+
+/// One card for many devices: each takes its own seed, and a card without one says by what it looked.
+#[test]
+fn a_device_takes_its_own_seed_of_many_and_names_what_it_looked_for() {
+    let device = Device::new();
+    put_for_tests(&device.root(), "sys/firmware/devicetree/base/serial-number", "10000000A3F2B1C0\0");
+    for (name, kind, address) in [("eth0", "0", "dc:a6:32:01:02:03"), ("usb0", "1", "02:00:00:00:00:01")] {
+        let at = format!("sys/class/net/{name}");
+        put_for_tests(&device.root(), &format!("{at}/address"), &format!("{address}\n"));
+        put_for_tests(&device.root(), &format!("{at}/addr_assign_type"), &format!("{kind}\n"));
+        put_for_tests(&device.root(), &format!("{at}/device/uevent"), "DRIVER=x\n");
+    }
+    let text = seed("aaaaaa", "");
+    let put = |names: &[&str]| {
+        let files: Vec<_> = names.iter().map(|name| ((*name).to_owned(), text.as_bytes())).collect();
+        device.boot.write_seeds(&files).unwrap();
+    };
+    put(&["10000000a3f2b1c1.toml", "dca632010204.toml"]);
+    let (done, seen) = device.boots(None);
+    assert!(done.unwrap_err().to_string().contains("no seed is added"));
+    let status = device.status();
+    let want = "find a seed for this device on the boot partition: seeds has 2 for other devices and none for this one (serial \
+                number 10000000a3f2b1c0, MAC address dc:a6:32:01:02:03); add seeds/10000000a3f2b1c0.toml";
+    let lines: Vec<&str> = status.lines().take(8).collect();
+    assert!(lines.contains(&"state: waiting for a seed") && lines.contains(&"code: FB117"), "{status}");
+    assert!(lines.contains(&format!("error: {want}").as_str()) && lines.contains(&"owner: seed"), "{status}");
+    assert_eq!(seen.lines.borrow().iter().filter(|line| line.contains("FB117")).count(), 1);
+    // By MAC address; then one by serial number, which goes before.
+    put(&["DC-A6-32-01-02-03.toml"]);
+    device.boots(Some("second")).0.unwrap_err();
+    let begun = |device: &Device| device.on().0.journal().seed().unwrap().to_owned();
+    assert_eq!(begun(&device), crate::seed::parse(text.as_bytes()).unwrap().digest());
+    let mine = seed("bbbbbb", "");
+    device.boot.write("seeds/10000000A3F2B1C0.toml", mine.as_bytes()).unwrap();
+    let (done, seen) = device.boots(None);
+    done.unwrap();
+    assert_eq!(begun(&device), crate::seed::parse(mine.as_bytes()).unwrap().digest());
+    assert!(seen.lines.borrow().iter().any(|line| line.contains("is Ready")), "{:?}", seen.lines);
+    assert_eq!(device.boot.read("seeds/10000000A3F2B1C0.toml").unwrap(), None);
 }

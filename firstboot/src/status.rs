@@ -86,6 +86,9 @@ pub struct Status {
     /// Where the seed has this host more open than others, one line each.
     #[serde(default)]
     pub exceptions: Vec<String>,
+    /// How many seeds were destroyed with the join, where the card had more than one; else 0.
+    #[serde(default)]
+    pub seeds_destroyed: usize,
     /// When this was written, seconds since 1970 UTC by the device's own clock.
     pub written: u64,
     /// Target and build time of the image, version of Kubernetes in its bundle.
@@ -128,6 +131,7 @@ impl Status {
         for exception in &self.exceptions {
             line("exception", &Some(exception.clone()));
         }
+        line("seeds destroyed", &(self.seeds_destroyed > 0).then(|| self.seeds_destroyed.to_string()));
         line(
             "certificate until",
             &self.certificate_until.map(|until| {

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::io::{Cursor, Write};
 use std::sync::OnceLock;
 
-use firstboot::boot_partition::Volume;
+use firstboot::boot_partition::{DeviceIds, SeedFound, Volume};
 use fscommon::StreamSlice;
 
 const SIZE: usize = 64 << 10;
@@ -90,6 +90,10 @@ fn look(medium: &mut [u8]) {
         if let Ok(Ok(Some(signature))) = glance(medium).map(|v| v.signature(name)) {
             assert!(signature.len() <= firstboot::seed::ssh_signature::MAX_SIZE);
         }
+    }
+    let ids = DeviceIds { serial: Some("x".into()), macs: vec!["dca632010203".into()] };
+    if let Ok(Ok(SeedFound::Own(_, seed))) = glance(medium).map(|v| v.seed_for(&ids)) {
+        assert!(seed.len() <= firstboot::seed::MAX_SIZE);
     }
     for name in names.iter().take(4) {
         if let Ok(Ok(Some(bytes))) = open(medium).map(|v| v.read(name)) {

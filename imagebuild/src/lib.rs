@@ -41,6 +41,7 @@ pub mod report;
 pub mod rootfs;
 pub mod seed;
 pub mod setup;
+pub mod sign;
 #[cfg(test)]
 #[path = "../../tests/skip.rs"]
 mod skip;

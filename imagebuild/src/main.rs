@@ -6,7 +6,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 
 const EXITS: &str = "\
-Exit codes: 0 done, 1 failed, 2 wrong arguments; flash also has 3 (what is read back differs) and 130 (interrupted).";
+Exit codes: 0 done, 1 failed, 2 wrong arguments; verify and flash also have 3 (a signature or digest \
+is wrong; what is read back differs), flash 130 (interrupted).";
 
 #[derive(Parser)]
 #[command(name = "imagebuild", version, about = "Builds images, bundles and seeds for firstboot", after_help = EXITS)]
@@ -47,6 +48,8 @@ enum Command {
     Seed(imagebuild::seed::Args),
     /// Install what this machine lacks
     Setup(imagebuild::setup::Args),
+    /// Verify the signature and the digest of an image
+    Verify(imagebuild::sign::Args),
 }
 
 fn main() -> ExitCode {
@@ -80,5 +83,6 @@ fn run(command: Command) -> Result<()> {
         Command::Report(args) => imagebuild::report::main(&args),
         Command::Seed(args) => imagebuild::seed::main(&args),
         Command::Setup(args) => imagebuild::setup::main(&args),
+        Command::Verify(args) => imagebuild::sign::main(&args),
     }
 }

@@ -130,6 +130,55 @@ fn what_can_be_known_before_is_refused_before() {
 }
 
 #[test]
+fn a_signed_image_is_verified_before_a_card_is_written() {
+    if !imagebuild::cmd::found("ssh-keygen") {
+        assert!(std::env::var_os("CI").is_none(), "ssh-keygen is not installed");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (path, raw) = image(dir.path());
+    let at = |name: &str| dir.path().join(name);
+    for name in ["company", "other"] {
+        let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(at(name)).status();
+        assert!(made.unwrap().success());
+    }
+    let sums = format!("{}  disk.img\n", imagebuild::digest::file(&path).unwrap());
+    let signer = imagebuild::sign::Signer::open(Some(&at("company"))).unwrap();
+    fs::write(at("SHA256SUMS"), &sums).unwrap();
+    fs::write(at("SHA256SUMS.sig"), signer.sign(sums.as_bytes()).unwrap()).unwrap();
+    let card = card(dir.path(), "a", raw.len());
+    // A machine that has no key of its own.
+    let run = |words: &[&str]| {
+        let mut command = imagebuild();
+        command.env("XDG_CACHE_HOME", at("cache")).arg("flash").arg(&path).arg(&card).args(["--fixed", "--yes"]);
+        let out = command.args(words).current_dir(dir.path()).stdin(Stdio::null()).output().unwrap();
+        told(&out)
+    };
+    let (code, text) = run(&[]);
+    let want = format!(
+        "imagebuild: flash {}: it is signed, and this machine does not know by which key it should be: give --key FILE with \
+         the public key, or --unsigned\n",
+        path.display()
+    );
+    assert_eq!((code, text), (Some(2), want));
+    let (code, text) = run(&["--key", "other.pub"]);
+    let want = "SHA256SUMS.sig: it is by another key than the one that is trusted; --key FILE names the public key\n";
+    assert!(code == Some(3) && text.ends_with(want), "{code:?} {text}");
+    assert_eq!(fs::read(&card).unwrap(), vec![0xee; raw.len()]);
+    let (code, text) = run(&["--key", "company.pub"]);
+    let want = "its SHA-256 is the one in SHA256SUMS, whose signature is good\n";
+    assert!(code == Some(0) && text.contains(want), "{code:?} {text}");
+    assert_eq!(run(&["--unsigned"]).0, Some(0));
+    // What was changed afterwards, in whatever file.
+    fs::write(at("SHA256SUMS"), sums.replace("disk.img", "disk2.img")).unwrap();
+    let (code, text) = run(&["--key", "company.pub"]);
+    assert!(code == Some(3) && text.contains("which was changed after it was signed"), "{code:?} {text}");
+    fs::remove_file(at("SHA256SUMS.sig")).unwrap();
+    let (code, text) = run(&["--key", "company.pub"]);
+    assert!(code == Some(3) && text.ends_with("SHA256SUMS.sig: the image is not signed\n"), "{code:?} {text}");
+}
+
+#[test]
 fn a_damaged_image_leaves_a_card_that_nothing_boots_from() {
     let dir = tempfile::tempdir().unwrap();
     let (_, raw) = image(dir.path());

@@ -36,7 +36,7 @@ fn files(dir: &Path, rows: usize) -> (PathBuf, PathBuf, PathBuf) {
 #[test]
 fn a_table_becomes_a_directory_of_seeds_or_one_list_of_errors() {
     let dir = tempfile::tempdir().unwrap();
-    let (csv, base, _) = files(dir.path(), 3);
+    let (csv, base, image) = files(dir.path(), 3);
     let out = dir.path().join("seeds");
     let run = |csv: &Path| {
         let mut command = imagebuild();
@@ -60,6 +60,42 @@ fn a_table_becomes_a_directory_of_seeds_or_one_list_of_errors() {
     assert_eq!(said, format!("{}: 3 seeds, sheet.html and sheet.pdf\n", out.display()));
     let check = imagebuild().args(["seed", "check"]).arg(out.join("edge-s1.toml")).output().unwrap();
     assert!(check.status.success());
+    let check = imagebuild().args(["seed", "check"]).arg(&out).output().unwrap();
+    let lines = String::from_utf8(check.stdout).unwrap();
+    let named: Vec<&str> = lines.lines().filter_map(|line| line.split_once(": good: joins ").map(|(n, _)| n)).collect();
+    assert_eq!(
+        (check.status.code(), named),
+        (Some(0), vec!["edge-s0.toml", "edge-s1.toml", "edge-s2.toml"]),
+        "{lines}"
+    );
+    fs::write(out.join("bad.toml"), "version = 2\n").unwrap();
+    for (command, last) in [("check", "bad.toml: FB104: "), ("show", "bad.toml: FB")] {
+        let all = imagebuild().args(["seed", command]).arg(&out).output().unwrap();
+        let error = String::from_utf8(all.stderr).unwrap();
+        let want = format!("imagebuild: check {}: 1 of 4 seeds are not good\n", out.display());
+        assert_eq!((all.status.code(), error), (Some(1), want));
+        let text = String::from_utf8(all.stdout).unwrap();
+        assert!(text.contains(last) && !text.contains("0123456789abcdef\""), "{text}");
+    }
+    // All on one card, each by its serial number.
+    let into = |csv: &Path| {
+        let mut command = imagebuild();
+        command.args(["seed", "fleet"]).arg(csv).arg("--base").arg(&base).arg("--into").arg(&image).output().unwrap()
+    };
+    let done = into(&csv);
+    let said = String::from_utf8(done.stdout).unwrap();
+    assert_eq!(said, format!("3 seeds are in seeds on the boot partition of {}\n", image.display()));
+    let partition = imagebuild::disk::partitions(&image).unwrap().into_values().find(|p| p.name == "BOOT").unwrap();
+    let boot = firstboot::boot_partition::BootPartition::open(&image, partition.offset, partition.length).unwrap();
+    assert_eq!(boot.list_in("seeds").unwrap().unwrap(), ["s0.toml", "s1.toml", "s2.toml"]);
+    assert!(String::from_utf8(boot.read("seeds/s2.toml").unwrap().unwrap()).unwrap().contains("\"edge-s2\""));
+    fs::write(&bad, "node.name,place,note\na,p,x\nb,p,\n").unwrap();
+    let refused = String::from_utf8(into(&bad).stderr).unwrap();
+    let why = "it has neither serial nor mac, by which a device finds its seed on a card";
+    let want =
+        format!("imagebuild: make seeds from {}: nothing was written\nrow 2: {why}\nrow 3: {why}\n", bad.display());
+    assert_eq!(refused, want);
+    assert_eq!(boot.list_in("seeds").unwrap().unwrap().len(), 3);
     assert!(fs::read(out.join("sheet.pdf")).unwrap().starts_with(b"%PDF-"));
     assert!(!fs::read_to_string(out.join("sheet.html")).unwrap().contains("0123456789abcdef"));
 }

@@ -10,6 +10,7 @@ pub mod copies;
 mod dates;
 mod encodings;
 mod locate;
+mod many;
 mod partition;
 mod raw;
 mod token_digest;
@@ -18,6 +19,7 @@ mod volume;
 pub use dates::FIXED_DATE;
 pub use encodings::{SEED_NAMES, SIGNATURE_SUFFIX, encodings, find_all};
 pub use locate::{Place, STICK_LABEL, SeedLocator, internal_partition, locate, on_root_disk, root_disk_name};
+pub use many::{DeviceIds, MOST_SEEDS, SEEDS, SeedFound, secret_digests, seed_id};
 pub use partition::BootPartition;
 #[cfg(any(test, feature = "fake"))]
 pub use partition::formatted_for_tests;

@@ -58,27 +58,32 @@ impl BootPartition {
             .with_context(|| format!("open the boot partition in {}", self.path.display()))
     }
 
-    fn volume(&self, write: bool) -> Result<Volume<File>> {
+    pub(super) fn volume(&self, write: bool) -> Result<Volume<File>> {
         Volume::open(self.slice(write)?, self.len)
             .with_context(|| format!("read a FAT file system from {}", self.path.display()))
     }
 
     /// For a look at what may be anyone's.
-    fn glance(&self) -> Result<Volume<File>> {
+    pub(super) fn glance(&self) -> Result<Volume<File>> {
         Volume::glance(self.slice(false)?, self.len)
             .with_context(|| format!("read a FAT file system from {}", self.path.display()))
     }
 
     /// Runs `change` on the root directory, then makes the change durable.
-    fn change<T>(&self, change: impl FnOnce(&Directory<'_, File>) -> Result<T>) -> Result<T> {
+    pub(super) fn change<T>(&self, change: impl FnOnce(&Directory<'_, File>) -> Result<T>) -> Result<T> {
         let volume = self.volume(true)?;
         let done = change(&volume.root());
+        let closed = self.settle(volume);
+        let done = done?;
+        closed.map(|()| done)
+    }
+
+    /// Makes what was changed durable.
+    pub(super) fn settle(&self, volume: Volume<File>) -> Result<()> {
         let closed = volume.close();
         flush::file(FlushSite::BootChanged, self.file(true)?)
             .with_context(|| format!("flush {}", self.path.display()))?;
-        let done = done?;
-        closed.with_context(|| format!("close the file system on {}", self.path.display()))?;
-        Ok(done)
+        closed.with_context(|| format!("close the file system on {}", self.path.display()))
     }
 
     /// Volume label, without padding.

@@ -1,37 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Finds remaining copies of the join token on the boot partition by the secret's SHA-256 alone, after the token itself
-//! is destroyed. Every run of 16 characters that a secret may consist of is tried, in UTF-8 and UTF-16. Pure.
+//! Finds remaining copies of join tokens on the boot partition by their secrets' SHA-256 alone, after the tokens themselves
+//! are destroyed. Every run of 16 characters that a secret may consist of is tried, in UTF-8 and UTF-16. Pure.
 //!
 //! The digest does not reveal the secret, which is one of 36^16.
 
 use crate::text::hex;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 
 /// Characters of a secret (kubeadm bootstrap token).
 const LENGTH: usize = 16;
 /// Longest encoding of a secret, bytes.
 pub(super) const LONGEST: usize = 2 * LENGTH;
 
-/// Digest of a token's secret, which finds the secret without knowing it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Digests of tokens' secrets, which find the secrets without knowing them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SecretDigest {
-    digest: String,
+    digests: BTreeSet<String>,
 }
 
 impl SecretDigest {
-    /// From the text that [`SecretDigest::digest`] returned.
-    pub fn from_digest(digest: &str) -> Self {
-        SecretDigest { digest: digest.to_owned() }
+    /// From the lines that [`SecretDigest::of_secret`] returned.
+    pub fn from_digests(lines: &str) -> Self {
+        SecretDigest { digests: lines.lines().map(str::to_owned).collect() }
     }
 
-    /// The digest of `secret`.
-    pub fn of_secret(secret: &str) -> Self {
-        SecretDigest { digest: digest(secret.as_bytes()) }
-    }
-
-    /// The digest as hexadecimal text, which may be stored.
-    pub fn digest(&self) -> &str {
-        &self.digest
+    /// The digest of `secret` as hexadecimal text, which may be stored.
+    pub fn of_secret(secret: &str) -> String {
+        digest(secret.as_bytes())
     }
 
     /// Offset and length in bytes of every occurrence of the secret.
@@ -58,7 +54,7 @@ impl SecretDigest {
             if run >= LENGTH {
                 let start = at - (LENGTH - 1) * stride;
                 let text: Vec<u8> = bytes[start..=at].iter().step_by(stride).copied().collect();
-                if digest(&text) == self.digest {
+                if self.digests.contains(&digest(&text)) {
                     found.push((start, at + 1 - start));
                 }
             }
@@ -84,8 +80,10 @@ mod tests {
 
     #[test]
     fn secret_is_found_by_its_digest_at_any_offset_and_in_every_encoding() {
-        let secret = SecretDigest::from_digest(SecretDigest::of_secret(SECRET).digest());
-        assert!(!secret.digest().contains(SECRET));
+        let other = SecretDigest::of_secret("fedcba9876543210");
+        let digest = SecretDigest::of_secret(SECRET);
+        assert!(!digest.contains(SECRET));
+        let secret = SecretDigest::from_digests(&format!("{other}\n{digest}"));
         for before in ["", "x", "token=\"abcdef.", "zzzzzzzzzzzzzzzzzzz"] {
             for form in encodings(&format!("{before}{SECRET}yy\"")) {
                 assert_eq!(secret.places(&form).len(), 1, "{before} {form:?}");
@@ -93,5 +91,6 @@ mod tests {
         }
         assert_eq!(secret.places(b"abcdef.0123456789abcdeg and 0123456789abcde"), []);
         assert_eq!(secret.places(&[b'a'; 100]), []);
+        assert_eq!(secret.places(b"0123456789abcdef fedcba9876543210").len(), 2);
     }
 }

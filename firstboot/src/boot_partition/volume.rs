@@ -14,14 +14,15 @@ use std::io::Read;
 
 type Medium<T> = Bounded<BufStream<StreamSlice<T>>>;
 pub(super) type Directory<'a, T> = fatfs::Dir<'a, Medium<T>>;
+pub(super) type FileOnFat<'a, T> = fatfs::File<'a, Medium<T>>;
 
 /// Most that a look for a label, a seed or a signature reads, bytes: a directory of 30000 entries of 32 bytes, and the file.
 /// A stick may claim 2 TB, and lead in a circle; and the library fetches a sector for each part of an entry.
-const LOOK: u64 = 1 << 20;
+pub(super) const LOOK: u64 = 1 << 20;
 /// How much of a file is searched at once, bytes.
 const PIECE: usize = 64 << 10;
 /// Greatest depth of nested directories in a search.
-const MAX_DEPTH: usize = 32;
+pub(super) const MAX_DEPTH: usize = 32;
 
 /// An open FAT file system, for one operation: the number of bytes that it may read is bounded.
 #[allow(missing_debug_implementations)] // the library's type has none
@@ -120,7 +121,7 @@ impl<T: ReadWriteSeek> Volume<T> {
     }
 
     /// The first bytes of a file: at most `limit + 1`, so that the caller detects a longer file.
-    fn read_up_to(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+    pub(super) fn read_up_to(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         let root = self.root();
         let file = match root.open_file(name) {
             Ok(file) => file,

@@ -35,11 +35,14 @@ pub enum Fact {
     /// Lines: commands that only a cluster's administrator may run. Written by the phase `ready`; read by the last message.
     #[serde(rename = "left-to-do")]
     ManualSteps,
-    /// SHA-256 of the token's secret, in hexadecimal. Written by the phase `seal` before the seed is destroyed; read by
-    /// its search for copies.
+    /// Lines: SHA-256 of the token's secret, in hexadecimal, and of those of the other seeds on the card. Written by the
+    /// phase `seal` before the seed is destroyed; read by its search for copies.
     TokenDigest,
     /// Lines: files of the boot partition that still held the token. Written and read by the phase `seal`.
     TokenCopies,
+    /// `DIGEST NUMBER`: by which seed the device joined, and how many were on its card, its own included. Written by the phase
+    /// `seal` before the others are destroyed; read by the status and the receipt.
+    SeedsOnCard,
     /// Digest of the seed whose Event was made, or refused. Written and read by the Event of the join, once until a reset.
     JoinedEvent,
     /// `NUMBER BOOT STAGE` of the last rebuild of containerd's state, which `containerd/rebuild_record.rs` writes and
@@ -104,6 +107,7 @@ mod tests {
             (Fact::ManualSteps, "left-to-do"),
             (Fact::TokenDigest, "token-digest"),
             (Fact::TokenCopies, "token-copies"),
+            (Fact::SeedsOnCard, "seeds-on-card"),
             (Fact::JoinedEvent, "joined-event"),
             (Fact::RuntimeSetAside, "runtime-set-aside"),
             (Fact::FailedSlot, "failed-slot"),

@@ -19,8 +19,10 @@ pub struct PhaseContext {
     pub bundle: Installed,
     /// The FAT partition that holds the seed.
     pub boot: BootPartition,
-    /// Name of the seed file on it.
-    pub seed_name: &'static str,
+    /// The device's own boot partition: the same one, unless the seed is on a stick.
+    pub card: Option<BootPartition>,
+    /// Path of the seed file.
+    pub seed_name: String,
     /// Whether the seed is on a removable medium, which goes on to the next device: it is read and left alone.
     pub removable: bool,
 }

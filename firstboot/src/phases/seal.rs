@@ -5,7 +5,7 @@
 use super::context::PhaseContext;
 use super::events;
 use crate::boot_partition::copies::{is_copy, is_editor_backup};
-use crate::boot_partition::{BootPartition, SEED_NAMES, SecretDigest, encodings};
+use crate::boot_partition::{BootPartition, SEED_NAMES, SecretDigest, encodings, secret_digests, seed_id};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::host::kept::RECEIPT;
@@ -25,14 +25,19 @@ pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
 
 pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     events::joined(cx)?;
-    if !cx.removable {
-        destroy(&cx.host, &cx.boot, Some(cx.seed_name)).map_err(|fault| undone(&cx.host, fault))?;
+    if cx.removable {
+        // They are for other devices, and this one is a node now.
+        let card = cx.card.as_ref();
+        let work = || card.map_or(Ok(()), |card| destroy_seeds(&cx.host, card, None));
+        work().owned_by(Owner::Host).map_err(|fault| undone(&cx.host, fault))?;
+    } else {
+        destroy(&cx.host, &cx.boot, Some(&cx.seed_name)).map_err(|fault| undone(&cx.host, fault))?;
     }
     finish(&cx.host, &cx.bundle.id, cx.seed.digest(), cx.removable).owned_by(Owner::Host)
 }
 
-/// Overwrites the token's secret in place, in the seed file and in the copies that programs made of it: from here on the
-/// seed is worthless to a thief.
+/// Overwrites the token's secret in place, in the seed file and in the copies that programs made of it, and destroys the
+/// seeds of other devices: from here on the card is worthless to a thief.
 ///
 /// Other files that hold it are a person's, and are named when the seed is destroyed.
 pub fn erase_token(cx: &PhaseContext) -> Result<(), Fault> {
@@ -41,18 +46,19 @@ pub fn erase_token(cx: &PhaseContext) -> Result<(), Fault> {
         return Ok(());
     }
     let work = || -> Result<()> {
-        // Recorded first: later the text to search for is gone. Of a part that is left the whole was noted before.
-        if !token.is_erased() {
-            cx.host.note(Fact::TokenDigest, SecretDigest::of_secret(token.secret()).digest())?;
-        }
-        let found = cx.boot.files_with(token.secret())?;
-        let found = found.into_iter().filter(|name| !name.eq_ignore_ascii_case(cx.seed_name) && is_copy(name));
+        let others = note_seeds(cx)?;
+        destroy_seeds(&cx.host, &cx.boot, Some(&cx.seed_name))?;
+        let found = match others {
+            false => cx.boot.files_with(token.secret())?,
+            true => cx.boot.files_with_secret(&noted_secrets(&cx.host).unwrap_or_default())?,
+        };
+        let found = found.into_iter().filter(|name| !name.eq_ignore_ascii_case(&cx.seed_name) && is_copy(name));
         // Those of a try that was cut off hold the token no more, and are still to be destroyed.
         let before = cx.host.journal().fact(Fact::TokenCopies).unwrap_or_default().to_owned();
         let copies: BTreeSet<String> = found.chain(before.lines().map(str::to_owned)).collect();
         cx.host.note(Fact::TokenCopies, &facts::lines(&copies))?;
         // The seed comes last: as long as its token is there, all of this is done again.
-        for name in copies.iter().map(String::as_str).chain([cx.seed_name]) {
+        for name in copies.iter().map(String::as_str).chain([cx.seed_name.as_str()]) {
             if cx.boot.read(name)?.is_none() {
                 continue;
             }
@@ -64,6 +70,71 @@ pub fn erase_token(cx: &PhaseContext) -> Result<(), Fault> {
         Ok(())
     };
     work().owned_by(Owner::Host).map_err(|fault| undone(&cx.host, fault))
+}
+
+/// Notes the secrets of all seeds on the card and how many seeds there are, before the first is destroyed: later the texts
+/// to search for are gone. Whether there are, or were, others than the device's own.
+fn note_seeds(cx: &PhaseContext) -> Result<bool> {
+    let token = &cx.seed.cluster.token;
+    let (mut count, mut found) = (0, BTreeSet::new());
+    cx.boot.each_seed(&mut |path, bytes| {
+        if !path.eq_ignore_ascii_case(&cx.seed_name) {
+            count += usize::from(path.rsplit('/').next().and_then(seed_id).is_some());
+            found.extend(secret_digests(bytes));
+        }
+    })?;
+    let before = cx.host.journal().fact(Fact::TokenDigest).unwrap_or_default().to_owned();
+    let mut before = before.lines();
+    let own = match token.is_erased() {
+        // Of a part that is left the whole was noted before.
+        true => before.next().map(str::to_owned),
+        false => {
+            let own = SecretDigest::of_secret(token.secret());
+            // What was noted for another seed is over.
+            before = if before.next() == Some(own.as_str()) { before } else { "".lines() };
+            Some(own)
+        }
+    };
+    // Of a try that was cut off: those seeds are gone.
+    found.extend(before.map(str::to_owned));
+    found.retain(|digest| Some(digest) != own.as_ref());
+    cx.host.note(Fact::TokenDigest, &facts::lines(own.iter().chain(&found)))?;
+    let noted = seeds_on_card(&cx.host, cx.seed.digest());
+    if count > 0 && noted == 0 {
+        cx.host.note(Fact::SeedsOnCard, &format!("{} {}", cx.seed.digest(), count + 1))?;
+    }
+    Ok(count > 0 || noted > 0)
+}
+
+/// How many seeds were on the card, where it had more than the one of this digest; else 0.
+fn seeds_on_card(host: &Host, seed: &str) -> usize {
+    let journal = host.journal();
+    let count = journal.fact(Fact::SeedsOnCard).and_then(|fact| fact.strip_prefix(seed)?.trim().parse().ok());
+    count.unwrap_or_default()
+}
+
+/// How many seeds a device destroyed that has joined, where its card had more than its own; else 0.
+pub(crate) fn seeds_destroyed(host: &Host) -> usize {
+    let seed = host.journal().seed().unwrap_or_default().to_owned();
+    if host.journal().sealed() { seeds_on_card(host, &seed) } else { 0 }
+}
+
+fn noted_secrets(host: &Host) -> Option<SecretDigest> {
+    host.journal().fact(Fact::TokenDigest).map(SecretDigest::from_digests)
+}
+
+/// Destroys all seeds of the directory but the device's own: all are overwritten, then all are removed.
+fn destroy_seeds(host: &Host, boot: &BootPartition, but: Option<&str>) -> Result<()> {
+    let (mut there, other) = (boot.has_seeds()?, but.filter(|own| own.contains('/')));
+    if other.is_some() {
+        there = false;
+        boot.each_seed(&mut |path, _| there |= !other.is_some_and(|own| own.eq_ignore_ascii_case(path)))?;
+    }
+    if there {
+        host.change_boot("overwrite", "the seeds in seeds", || boot.zero_seeds(but))?;
+        host.change_boot("remove", "the seeds in seeds", || boot.remove_seeds(but))?;
+    }
+    Ok(())
 }
 
 /// Destroys the seed and every copy that a program made of it, and looks for what is left of its token.
@@ -81,11 +152,11 @@ fn destroy(host: &Host, boot: &BootPartition, seed: Option<&str>) -> Result<(), 
                 erase(host, boot, name)?;
             }
         }
+        destroy_seeds(host, boot, None)?;
         host.change_boot("zero", "free clusters", || boot.zero_free_clusters()).map(drop)
     };
     work().owned_by(Owner::Host)?;
-    let secret = host.journal().fact(Fact::TokenDigest).map(SecretDigest::from_digest);
-    secret.map_or(Ok(()), |secret| nothing_left(host, boot, &secret))
+    noted_secrets(host).map_or(Ok(()), |secret| nothing_left(host, boot, &secret))
 }
 
 /// Overwrites a file on the boot partition with zeros, and removes it when that is durable. Nothing happens when it is
@@ -154,6 +225,7 @@ fn finish(host: &Host, bundle: &str, seed: &str, removable: bool) -> Result<()> 
         "cluster_version": host.journal().fact(Fact::ClusterVersion),
         "seed": seed,
         "seed_left_on_stick": removable,
+        "seeds_destroyed": if removable { 0 } else { seeds_on_card(host, seed).max(1) },
         "bundle": bundle,
         "boot": boot_id,
         "sealed": unix_seconds(host.now()),

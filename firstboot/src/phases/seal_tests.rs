@@ -3,6 +3,7 @@
 
 use super::super::tests::cx;
 use super::*;
+use crate::boot_partition::formatted_for_tests;
 use crate::host::fake::{Fake, Recorded};
 use crate::journal::facts::Fact;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
@@ -112,4 +113,71 @@ fn a_partition_that_cannot_be_written_keeps_the_device_from_being_sealed() {
     apply(&cx).unwrap();
     assert!(cx.host.journal().sealed());
     assert_eq!(cx.boot.scan(SECRET).unwrap(), Vec::<u64>::new());
+}
+
+/// A seed of another device; its token is another one, or the same.
+fn other(n: u8) -> String {
+    SEED.replace(SECRET, &format!("{n:016}"))
+}
+
+#[test]
+fn all_seeds_of_a_card_go_when_the_certificate_is_proven_and_the_own_one_when_the_node_is_ready() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut cx, _) = device(dir.path(), &[]);
+    cx.boot.remove("seed.toml").unwrap();
+    cx.seed_name = "seeds/me.toml".into();
+    let others = [other(1), other(2), SEED.to_owned()];
+    let files = ["a-1.toml", "a-2.toml", "a-3.toml"].iter().zip(&others);
+    cx.boot.write_seeds(&files.map(|(name, text)| ((*name).to_owned(), text.as_bytes())).collect::<Vec<_>>()).unwrap();
+    cx.boot.write("seeds/me.toml", SEED.as_bytes()).unwrap();
+    // What programs and people did with them: one is in the bin, one was saved with another encoding.
+    cx.boot.make_directory_for_tests(".Trash-1000").unwrap();
+    cx.boot.write(".Trash-1000/a-2.toml", &encodings(&other(2))[1]).unwrap();
+    cx.boot.write("seeds/notes.txt", other(9).as_bytes()).unwrap();
+    erase_token(&cx).unwrap();
+    assert_eq!(cx.boot.list_in("seeds").unwrap().unwrap(), ["me.toml"]);
+    assert_eq!(seeds_destroyed(&cx.host), 0);
+    // The power goes and comes: nothing is counted twice, and the own one still stands, without its secret.
+    erase_token(&cx).unwrap();
+    assert_eq!(cx.boot.files_with("abcdef.****************").unwrap(), ["seeds/me.toml"]);
+    apply(&cx).unwrap();
+    assert!(cx.host.journal().sealed());
+    assert_eq!(cx.boot.list().unwrap(), [".Trash-1000"]);
+    for secret in [SECRET, "0000000000000001", "0000000000000002", "0000000000000009"] {
+        assert_eq!(cx.boot.scan(secret).unwrap(), [0; 0], "{secret}");
+        assert!(!std::fs::read_to_string(dir.path().join("var/lib/firstboot/journal")).unwrap().contains(secret));
+    }
+    // The journal of this test has no seed of its own: the receipt tells how many there were.
+    let receipt = std::fs::read_to_string(dir.path().join("var/lib/firstboot/receipt.json")).unwrap();
+    assert!(receipt.contains("\"seeds_destroyed\": 4"), "{receipt}");
+}
+
+#[test]
+fn a_token_of_another_device_in_a_persons_file_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cx, _) = device(dir.path(), &[]);
+    cx.boot.write_seeds(&[("a-1.toml".to_owned(), other(1).as_bytes())]).unwrap();
+    cx.boot.write("list.txt", other(1).as_bytes()).unwrap();
+    erase_token(&cx).unwrap();
+    let want = "destroy the seed: the token also stands in list.txt; remove it from the boot partition";
+    assert_eq!(apply(&cx).unwrap_err().to_string(), want);
+    assert_eq!(cx.boot.list().unwrap(), ["list.txt"]);
+    // The next boot knows it by its digest alone.
+    assert_eq!(finish_without_seed(&cx.host, &cx.boot, "bundle").unwrap_err().to_string(), want);
+    cx.boot.remove("list.txt").unwrap();
+    finish_without_seed(&cx.host, &cx.boot, "bundle").unwrap();
+    assert_eq!(cx.boot.scan("0000000000000001").unwrap(), [0; 0]);
+}
+
+#[test]
+fn the_seeds_of_others_go_from_the_card_when_the_own_one_was_on_a_stick() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut cx, _) = device(dir.path(), &[]);
+    let card = formatted_for_tests(&dir.path().join("card.img"), 0, 16 << 20).unwrap();
+    card.write_seeds(&[("a-1.toml".to_owned(), other(1).as_bytes())]).unwrap();
+    (cx.removable, cx.card) = (true, Some(card.clone()));
+    erase_token(&cx).unwrap();
+    apply(&cx).unwrap();
+    assert_eq!((card.list().unwrap(), card.scan("0000000000000001").unwrap()), (vec![], vec![]));
+    assert_eq!(cx.boot.read("seed.toml").unwrap().unwrap(), SEED.as_bytes());
 }

@@ -20,7 +20,8 @@ pub(super) fn cx(root: &Path, sys: Fake, seed: &str) -> PhaseContext {
         image: ImageInfo { build_time: 0, ..ImageInfo::for_tests() },
         bundle: Installed { manifest: Manifest::for_tests(), id: "0".repeat(16) },
         boot: formatted_for_tests(&boot, 0, 16 << 20).unwrap(),
-        seed_name: "seed.toml",
+        card: None,
+        seed_name: "seed.toml".into(),
         removable: false,
         host: Host::open(root, Box::new(sys)).unwrap(),
     }

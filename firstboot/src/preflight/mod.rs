@@ -21,6 +21,7 @@ use crate::bundle::installed::Installed;
 use crate::check::{judge, rows};
 use crate::fault::{Code, Fault};
 use crate::host::{Host, Linux};
+use crate::identity::device_ids;
 use crate::image::ImageInfo;
 use crate::seed::{self, Seed};
 use anyhow::Result;
@@ -89,18 +90,19 @@ pub fn of_device(open: impl FnOnce() -> Result<Host, Fault>) -> Result<Vec<Outco
     let host = open()?;
     let image = ImageInfo::read(&host)?;
     let bundle = Installed::read(&host)?;
-    let found = find_seed(&image);
+    let found = find_seed(&host, &image);
     let seed = found.as_ref().map(|s| s.as_ref().map_err(|(code, why)| (*code, why.clone())));
     Ok(run_checks(&CheckContext::new(&host, &image, &bundle, seed), false))
 }
 
 /// The seed that a run would use, or the reason why a run would refuse it.
-fn find_seed(image: &ImageInfo) -> Option<Result<Seed, Refusal>> {
+fn find_seed(host: &Host, image: &ImageInfo) -> Option<Result<Seed, Refusal>> {
     let places = match locate(&image.boot_label) {
         Ok(places) => places,
         Err(error) => return Some(Err((Code::BootDisk, format!("{error:#}")))),
     };
     // An unreadable boot partition counts as one without a seed; the run reports details.
-    let (_, bytes) = places.iter().find_map(|p| p.partition.seed().ok().flatten())?;
+    let ids = device_ids(host);
+    let bytes = places.iter().find_map(|p| p.partition.seed_for(&ids).ok()?.own())?;
     Some(seed::parse(&bytes).map_err(|e| (e.code, e.to_string())))
 }

@@ -29,7 +29,7 @@ pub(super) fn admit(host: &Host, found: &SeedFile) -> Result<(), Fault> {
     let Ok(request) = seed::parse_request(&found.bytes) else { return Ok(()) };
     let decision = decide(&host.journal(), request, found.place.removable);
     match decision {
-        Decision::Join(seed) => is_the_clusters(host, found.name, &seed),
+        Decision::Join(seed) => is_the_clusters(host, &found.name, &seed),
         Decision::Reset(_) | Decision::NothingToReset => Ok(()),
     }
 }
@@ -38,7 +38,7 @@ pub(super) fn admit(host: &Host, found: &SeedFile) -> Result<(), Fault> {
 pub(super) fn is_the_owners(host: &Host, found: &SeedFile) -> Result<(), Fault> {
     const CARD: &str = "put the seed on the boot partition";
     let refused = |text: String| Err(Fault::new(Code::StickNotSigned, text));
-    let (name, lines) = (found.name, host.journal().lines(Fact::OwnerKeys));
+    let (name, lines) = (&found.name, host.journal().lines(Fact::OwnerKeys));
     let keys: Vec<SshKey> = lines.iter().filter_map(|line| SshKey::parse(line).ok()).collect();
     if keys.is_empty() {
         return refused(format!(

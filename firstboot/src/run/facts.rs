@@ -8,6 +8,7 @@ use crate::harden::overrides::SeedOverrides;
 use crate::host::Host;
 use crate::journal::facts::Fact;
 use crate::node::credential;
+use crate::phases::seal::seeds_destroyed;
 use crate::report::Facts;
 use crate::status::Versions;
 use crate::text::unix_seconds;
@@ -24,6 +25,10 @@ impl Facts for DeviceFacts {
 
     fn versions(&self, host: &Host) -> Versions {
         versions::of_image(host)
+    }
+
+    fn seeds_destroyed(&self, host: &Host) -> usize {
+        seeds_destroyed(host)
     }
 
     fn certificate_until(&self, host: &Host) -> Option<u64> {

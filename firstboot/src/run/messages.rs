@@ -10,6 +10,7 @@ use crate::host::Host;
 use crate::image::ImageInfo;
 use crate::journal::facts::Fact;
 use crate::node::kubelet_serving_cert::{self, APPROVE};
+use crate::phases::seal::seeds_destroyed;
 use crate::report::{Facts, Reporter, describe, reporter_with};
 use crate::status::{STATUS_NAME, State, Status, padded};
 use crate::text::{timestamp, unix_seconds};
@@ -70,7 +71,11 @@ pub(super) fn finished(host: &Host, found: &SeedFile, image: &ImageInfo, until: 
     }
     report_join(host, &mut reporter, found.place.removable);
     let node = host.journal().fact(Fact::Node).unwrap_or_default().to_owned();
-    let seed = if found.place.removable { "seed left on its stick" } else { "seed destroyed" };
+    let seed = match (found.place.removable, seeds_destroyed(host)) {
+        (true, _) => "seed left on its stick".to_owned(),
+        (false, 0) => "seed destroyed".to_owned(),
+        (false, count) => format!("{count} seeds destroyed"),
+    };
     let took = host.sys().uptime().saturating_sub(started).as_secs_f64();
     reporter.say(&format!("node {node} is Ready, {seed} ({took:.1} s)"));
     host.sys().notify(&format!("STATUS=node {node} is Ready"));

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A seed file as it was found.
 
-use crate::boot_partition::{BootPartition, Place, internal_partition};
-use crate::fault::{Fault, OwnedBy, Owner};
+use crate::boot_partition::{BootPartition, Place, SEEDS, SeedFound, internal_partition};
+use crate::fault::{Code, Fault, OwnedBy, Owner};
+use crate::host::Host;
+use crate::identity::device_ids;
 use zeroize::Zeroizing;
 
 /// A seed file as it was found.
@@ -10,26 +12,38 @@ pub(super) struct SeedFile {
     pub(super) place: Place,
     /// The device's own boot partition, which may be another one: status goes there.
     pub(super) boot: Option<BootPartition>,
-    pub(super) name: &'static str,
+    /// Its path on that partition.
+    pub(super) name: String,
     /// The text, with the token in it: zeroed when it is dropped.
     pub(super) bytes: Zeroizing<Vec<u8>>,
     /// The signature beside it, on a stick.
     pub(super) signature: Option<Vec<u8>>,
 }
 
-/// Every seed among the places where one may lie, and the first fault of those that could not be read.
-pub(super) fn look_at_all(places: Vec<Place>) -> (Vec<SeedFile>, Option<Fault>) {
+/// Every seed for this device among the places where one may lie, and the first fault of those that could not be read or
+/// that have seeds for other devices alone.
+pub(super) fn look_at_all(host: &Host, places: Vec<Place>) -> (Vec<SeedFile>, Option<Fault>) {
     let boot = internal_partition(&places);
     let (mut found, mut failed) = (Vec::new(), None);
+    let ids = device_ids(host);
     for place in places {
-        match place.partition.seed().owned_by(Owner::Seed) {
-            Ok(Some((name, bytes))) => {
+        match place.partition.seed_for(&ids).owned_by(Owner::Seed) {
+            Ok(SeedFound::Own(name, bytes)) => {
                 // One that cannot be read proves as much as one that is missing.
-                let signature = || place.partition.signature(name).ok().flatten();
+                let signature = || place.partition.signature(&name).ok().flatten();
                 let signature = place.removable.then(signature).flatten();
-                found.push(SeedFile { place, boot: boot.clone(), name, bytes: bytes.into(), signature });
+                found.push(SeedFile { place, boot: boot.clone(), name, bytes, signature });
             }
-            Ok(None) => {}
+            Ok(SeedFound::Others(count)) => {
+                let at = if place.removable { "the stick" } else { "the boot partition" };
+                let text = format!(
+                    "find a seed for this device on {at}: {SEEDS} has {count} for other devices and none for this one \
+                     ({ids}); add {}",
+                    ids.path()
+                );
+                failed.get_or_insert(Fault::new(Code::SeedForAnother, text));
+            }
+            Ok(SeedFound::None) => {}
             Err(fault) => {
                 failed.get_or_insert(fault);
             }

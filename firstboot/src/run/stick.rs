@@ -28,7 +28,7 @@ pub(super) struct Asked {
 /// Looks at all of them. A file that is no seed is not the node's trouble.
 pub(super) fn asked(host: &Host, there: Vec<Place>) -> Asked {
     let mut asked = Asked { boot: internal_partition(&there), reset: None, refused: None, seen: None };
-    for found in look_at_all(there).0 {
+    for found in look_at_all(host, there).0 {
         let answer = seed::parse_request(&found.bytes).map(|r| decide(&host.journal(), r, found.place.removable));
         let Ok(Decision::Reset(digest)) = answer else {
             asked.seen.get_or_insert(found);

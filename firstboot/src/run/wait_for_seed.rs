@@ -33,7 +33,7 @@ pub(super) fn wait_for_seed(
         let there = places(&image.boot_label).coded(Code::BootDisk)?;
         let boot = internal_partition(&there);
         let all_but_the_record = host.journal().done("ready") && !host.journal().sealed();
-        let (seeds, mut wrong) = look_at_all(there);
+        let (seeds, mut wrong) = look_at_all(host, there);
         for found in seeds {
             // The power went while this one was being destroyed: it is no seed any more.
             if all_but_the_record && !found.place.removable && is_half_erased(&found.bytes) {
@@ -114,7 +114,7 @@ pub(super) fn wait_for_change(
         let there = places(&image.boot_label).coded(Code::BootDisk)?;
         // An unreadable card is the same as an unchanged one here: the next look may be better. So is a stick that this
         // device does not obey.
-        let seeds = look_at_all(there).0;
+        let seeds = look_at_all(host, there).0;
         let first = seeds.iter().find(|found| !found.place.removable || admit(host, found).is_ok());
         if first.is_some_and(|new| new.bytes != old.bytes) {
             return Ok(true);

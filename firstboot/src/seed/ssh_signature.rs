@@ -69,9 +69,17 @@ struct Parts<'a> {
 /// # Errors
 /// Why it proves nothing.
 pub fn verify(keys: &[SshKey], message: &[u8], signature: &[u8]) -> Result<(), Unproven> {
+    verify_for(NAMESPACE, keys, message, signature)
+}
+
+/// The same for a signature that is made for another purpose.
+///
+/// # Errors
+/// Why it proves nothing.
+pub fn verify_for(namespace: &str, keys: &[SshKey], message: &[u8], signature: &[u8]) -> Result<(), Unproven> {
     let blob = blob(signature).ok_or(Unproven::Form)?;
     let parts = parts(&blob).ok_or(Unproven::Form)?;
-    if parts.namespace != NAMESPACE.as_bytes() {
+    if parts.namespace != namespace.as_bytes() {
         return Err(Unproven::Namespace);
     }
     let is_it = |key: &&SshKey| STANDARD.decode(&key.key).is_ok_and(|bytes| bytes == parts.key);

@@ -6,6 +6,7 @@ mod device_trees;
 mod extlinux;
 pub(crate) mod manifest;
 mod output;
+mod provenance;
 mod raspberry_pi;
 mod sbom;
 pub(crate) mod tree;
@@ -15,6 +16,7 @@ use crate::debian::Debian;
 use crate::disk::{self, Content, Ids};
 use crate::erofs::Mkfs;
 use crate::progress::step;
+use crate::sign::Signer;
 use crate::target::{Role, Target};
 use crate::verity::{self, Tree};
 use crate::{bundle, cache, device, digest, initrd, repo, rootfs};
@@ -34,10 +36,11 @@ pub(crate) const BUILD_TIME_ENV: &str = "SOURCE_DATE_EPOCH";
 /// Images of one target that stay in the cache; older ones are removed.
 const KEEP: usize = 5;
 /// A change in how images are put together makes a new key.
-const RECIPE: [&str; 16] = [
+const RECIPE: [&str; 17] = [
     include_str!("boot.rs"),
     include_str!("extlinux.rs"),
     include_str!("mod.rs"),
+    include_str!("provenance.rs"),
     include_str!("raspberry_pi.rs"),
     include_str!("sbom.rs"),
     include_str!("sbom/crates.rs"),
@@ -68,9 +71,12 @@ pub struct Args {
     /// Kubernetes version of the bundle, for example 1.36.3; the newest in components.lock by default
     #[arg(long)]
     kubernetes_version: Option<String>,
-    /// Directory for the image, its compressed form, checksums, manifest and bill of materials
+    /// Directory for the image, its compressed form, manifest, bill of materials, provenance, checksums and signature
     #[arg(long, default_value = "out/images")]
     out: PathBuf,
+    /// Key that signs SHA256SUMS: private, or public of one that ssh-agent holds [default: this machine's own, made once]
+    #[arg(long, value_name = "FILE")]
+    sign_key: Option<PathBuf>,
     /// Fetch new package lists first, so that the image gets the newest Debian packages
     #[arg(long)]
     refresh: bool,
@@ -78,6 +84,8 @@ pub struct Args {
 
 /// Runs `imagebuild build`.
 pub fn main(args: &Args) -> Result<()> {
+    // Before the work of minutes: a key may be missing.
+    let signer = Signer::open(args.sign_key.as_deref())?;
     let debian = Debian::open(Target::load(&args.target)?.arch)?;
     match args.refresh {
         true => step("fetch Debian package lists", || debian.refresh())?,
@@ -87,7 +95,7 @@ pub fn main(args: &Args) -> Result<()> {
         eprintln!("imagebuild: warning: the image is made under the exception {}", exception.word());
     }
     let image = ensure(&args.target, args.kubernetes_version.as_deref())?;
-    output::write(&image, &args.out)?;
+    output::write(&image, &signer, &args.out)?;
     println!("{}", args.out.join(image.file("img")).display());
     Ok(())
 }
@@ -102,7 +110,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// Name of one of its files: `img`, `img.zst`, `manifest.json` or `sbom.json`.
+    /// Name of one of its files: `img`, `img.zst`, `manifest.json`, `sbom.json` or `provenance.json`.
     fn file(&self, ending: &str) -> String {
         format!("{}.{ending}", self.target)
     }
@@ -200,6 +208,10 @@ pub fn assemble(parts: &Parts) -> Result<Image> {
         step("list what the image consists of", || {
             sbom::write(parts, &packages, &info, &scratch.join(image.file("sbom.json")))
         })?;
+        let made = provenance::predicate(parts, &packages, &info, fixed)?;
+        let made = serde_json::to_vec(&made).context("write the provenance")?;
+        let to = scratch.join(image.file(provenance::ENDING_OF_PREDICATE));
+        fs::write(&to, made).with_context(|| format!("write {}", to.display()))?;
         fs::remove_file(&root).with_context(|| format!("remove {}", root.display()))?;
         fs::remove_dir_all(&own).with_context(|| format!("remove {}", own.display()))
     })?;

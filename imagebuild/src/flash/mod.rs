@@ -13,8 +13,11 @@ mod pour;
 mod seeds;
 mod target;
 
+pub(crate) use image::check_sum;
+
 use crate::cmd;
 use crate::exit::{FAILED, Failure, INTERRUPTED, USAGE, VERIFICATION, code};
+use crate::sign::{SUMS_SIGNATURE, signed_digest, trusted, verify_sums};
 use anyhow::{Context, Result, ensure};
 use card::Card;
 use disks::Kernel;
@@ -42,11 +45,12 @@ Examples:
   imagebuild flash IMAGE card.img --fixed --yes           a file in the place of a card
 
 Exit codes: 0 written and verified, 1 failed or refused, 2 wrong arguments,
-3 what is read back differs from the image, 130 interrupted.
+3 the signature is wrong, or what is read back differs from the image, 130 interrupted.
 
 A card whose writing ended early has no partition table: it is unusable until it is flashed again.")]
 pub struct Args {
-    /// Disk image: raw, .zst or .gz; it is checked against SHA256SUMS beside it, where that has a line for it
+    /// Disk image: raw, .zst or .gz; it is checked against SHA256SUMS beside it, where that has a line for it, and
+    /// against SHA256SUMS.sig, where that is there
     image: Option<PathBuf>,
     /// Cards or disks to write, /dev/…; without any, the removable ones are listed
     devices: Vec<PathBuf>,
@@ -56,6 +60,12 @@ pub struct Args {
     /// Directory of seeds: each device gets the next *.toml in the order of names, which is then renamed to *.flashed
     #[arg(long, value_name = "DIR", conflicts_with = "seed")]
     seeds: Option<PathBuf>,
+    /// Public keys, one of which has to have signed SHA256SUMS beside the image [default: this machine's own key]
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// Write the image although its signature is not verified
+    #[arg(long, conflicts_with = "key")]
+    unsigned: bool,
     /// Accept disks that are built in, loop devices, and files in the place of a card
     #[arg(long)]
     fixed: bool,
@@ -93,17 +103,39 @@ fn run(args: &Args) -> Result<()> {
     let mut image = Image::open(image)?;
     let targets = target::check(&kernel, devices, args.fixed, &image)?;
     let seeds = seeds::plan(args.seed.as_deref(), args.seeds.as_deref(), targets.len())?;
-    let summed = image::check_sum(image.path())?;
+    let signed = signed(args, &image)?;
+    let summed = signed || check_sum(image.path())?;
     let show = match () {
         () if args.json => Show::Json,
         () if std::io::stderr().is_terminal() => Show::Bars(MultiProgress::new()),
         () => Show::Lines,
     };
     if summed && !args.json {
-        eprintln!("imagebuild: {}: its SHA-256 is the one in SHA256SUMS", image.path().display());
+        let signed = if signed { ", whose signature is good" } else { "" };
+        eprintln!("imagebuild: {}: its SHA-256 is the one in SHA256SUMS{signed}", image.path().display());
     }
     confirm(&targets, args.yes)?;
     write(args, &mut image, &targets, &seeds, &show)
+}
+
+/// Verifies the signature beside an image; whether there is one.
+fn signed(args: &Args, image: &Image) -> Result<bool> {
+    let path = image.path();
+    if args.unsigned || args.key.is_none() && !path.with_file_name(SUMS_SIGNATURE).exists() {
+        return Ok(false);
+    }
+    let keys = trusted(args.key.as_deref())?;
+    if keys.is_empty() {
+        let text = format!(
+            "flash {}: it is signed, and this machine does not know by which key it should be: give --key FILE with the \
+             public key, or --unsigned",
+            path.display()
+        );
+        return Err(Failure::new(USAGE, text).into());
+    }
+    verify_sums(path, &keys)?;
+    signed_digest(path)?;
+    Ok(true)
 }
 
 /// Asks on the terminal.

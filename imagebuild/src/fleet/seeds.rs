@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `imagebuild seed fleet`: a directory with one seed for each device of a table, and a sheet of labels.
+//! `imagebuild seed fleet`: one seed for each device of a table, in a directory with a sheet of labels, or all of them on
+//! one card.
 
 use super::bound;
 use super::label::Label;
@@ -7,11 +8,16 @@ use super::make::{self, Device};
 use super::{sheet_html, sheet_pdf};
 use crate::cluster::bootstrap_token::{self, Created};
 use anyhow::{Context, Result, ensure};
+use firstboot::boot_partition::seed_id;
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+/// Errors that are listed one by one; beyond them their number is.
+const MOST_ERRORS: usize = 50;
 
 /// Flags of `imagebuild seed fleet`.
 #[derive(Debug, clap::Args)]
@@ -22,13 +28,19 @@ which are for the sheet. {column} in the strings of the base is replaced by the 
 Example:
   printf 'node.name,serial,place\\nshop-1,1000a3f2,Main St 1\\n' > devices.csv
   imagebuild seed fleet devices.csv --base seed.toml --out seeds
-  imagebuild flash IMAGE /dev/sdb /dev/sdc --seeds seeds")]
+  imagebuild flash IMAGE /dev/sdb /dev/sdc --seeds seeds
+One image for all of them:
+  imagebuild seed fleet devices.csv --base seed.toml --into IMAGE")]
 pub struct Args {
     /// Table of the devices: the first row names the columns, each further row is a device
     csv: PathBuf,
     /// Directory to make; it must not exist, or be empty
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "into")]
+    out: Option<PathBuf>,
+    /// Write all seeds into `seeds` on the boot partition of this image, card or stick, or of the directory at which it is
+    /// mounted: each device takes its own, by serial number or MAC address, and destroys all
+    #[arg(long, value_name = "IMAGE|DEVICE|DIR")]
+    into: Option<PathBuf>,
     /// Seed with everything that the rows do not have
     #[arg(long, value_name = "FILE")]
     base: Option<PathBuf>,
@@ -46,21 +58,72 @@ pub struct Args {
 pub fn main(args: &Args) -> Result<()> {
     let cluster = args.tokens.cluster()?;
     let base = args.base.as_deref();
-    let (devices, tokens) = match &cluster {
+    let (devices, mut tokens) = match &cluster {
         Some(cluster) => cluster.devices(&args.csv, base)?,
         None => (make::devices(&args.csv, base)?, Vec::new()),
     };
+    let named = args.into.is_some().then(|| on_card(&devices)).transpose();
+    let named = named.with_context(|| format!("make seeds from {}", args.csv.display()))?;
     for text in make::warnings(&devices, SystemTime::now()) {
         eprintln!("imagebuild: warning: {text}");
     }
-    write(&devices, &args.out, args.with_secrets)?;
-    // From here on each is in a seed.
-    tokens.into_iter().for_each(Created::keep);
-    println!("{}: {} seeds, sheet.html and sheet.pdf", args.out.display(), devices.len());
+    if let Some(out) = &args.out {
+        write(&devices, out, args.with_secrets)?;
+        // From here on each is in a seed.
+        tokens.drain(..).for_each(Created::keep);
+        println!("{}: {} seeds, sheet.html and sheet.pdf", out.display(), devices.len());
+    }
+    if let (Some(into), Some(seeds)) = (&args.into, named) {
+        println!("{}", crate::seed::put_many(&seeds, into)?);
+        tokens.drain(..).for_each(Created::keep);
+    }
     if cluster.is_some() {
         println!("{}", bootstrap_token::approval("each device gets one certificate, for its node"));
     }
     Ok(())
+}
+
+/// The seeds by the names that they have on a card.
+fn on_card(devices: &[Device]) -> Result<Vec<(String, &[u8])>> {
+    let (mut seeds, mut errors, mut taken) = (Vec::new(), Vec::new(), BTreeMap::new());
+    for device in devices {
+        let name = match card_name(device) {
+            Ok(name) => name,
+            Err(why) => {
+                errors.push(format!("row {}: {why}", device.line));
+                continue;
+            }
+        };
+        match taken.insert(seed_id(&name), device.line) {
+            Some(row) => errors.push(format!("row {}: serial or mac is that of row {row}, too", device.line)),
+            None => seeds.push((name, device.seed.as_bytes())),
+        }
+    }
+    let more = errors.len().saturating_sub(MOST_ERRORS);
+    errors.truncate(MOST_ERRORS);
+    errors.extend((more > 0).then(|| format!("and {more} other errors")));
+    ensure!(errors.is_empty(), "nothing was written\n{}", errors.join("\n"));
+    Ok(seeds)
+}
+
+/// Name of a device's file on a card: by its serial number, or else its MAC address.
+fn card_name(device: &Device) -> Result<String, String> {
+    let column = |name: &str| device.columns.get(name).map(|value| value.trim()).filter(|value| !value.is_empty());
+    if let Some(serial) = column("serial") {
+        let mapped: String = serial.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        let name = mapped.trim_matches('-').to_ascii_lowercase();
+        // As the device has it (docs/seed.md).
+        return match name.len() {
+            1..=58 => Ok(format!("{name}.toml")),
+            _ => Err(format!("serial {serial:?} has no letter or digit, or more than 58 characters")),
+        };
+    }
+    let mac = column("mac").ok_or("it has neither serial nor mac, by which a device finds its seed on a card")?;
+    let hex: String = mac.chars().filter(|c| !":-. ".contains(*c)).collect();
+    match hex.len() == 12 && hex.chars().all(|c| c.is_ascii_hexdigit()) {
+        true => Ok(format!("{}.toml", hex.to_ascii_lowercase())),
+        false => Err(format!("mac {mac:?} is no MAC address, as in dc:a6:32:01:02:03")),
+    }
 }
 
 /// Writes all files to a directory beside the final one, and gives it its name when it is complete.
@@ -117,5 +180,34 @@ mod tests {
         assert_eq!((mode(&out), mode(&out.join("edge-1.toml"))), (0o700, 0o600));
         let error = write(&[device(1, "a")], &out, false).unwrap_err().to_string();
         assert_eq!(error, format!("create {}: there is something already: give another --out", out.display()));
+    }
+
+    #[test]
+    fn a_seed_on_a_card_has_the_name_that_its_device_looks_for() {
+        let with = |line: u64, serial: &str, mac: &str| {
+            let mut device = device(1, "a");
+            device.line = line;
+            for (name, value) in [("serial", serial), ("mac", mac)] {
+                device.columns.insert(name.to_owned(), value.to_owned());
+            }
+            device
+        };
+        let good = [
+            with(2, "10000000A3F2B1C0", "dc:a6:32:01:02:03"),
+            with(3, "", "DC-A6-32-01-02-04"),
+            with(4, "PF 3X/7", ""),
+        ];
+        let names: Vec<String> = on_card(&good).unwrap().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["10000000a3f2b1c0.toml", "dca632010204.toml", "pf-3x-7.toml"]);
+        let bad = [with(2, "a-1", ""), with(3, "", ""), with(4, "", "dc:a6"), with(5, "A 1", ""), with(6, "//", "")];
+        let error = on_card(&bad).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "nothing was written\n\
+             row 3: it has neither serial nor mac, by which a device finds its seed on a card\n\
+             row 4: mac \"dc:a6\" is no MAC address, as in dc:a6:32:01:02:03\n\
+             row 5: serial or mac is that of row 2, too\n\
+             row 6: serial \"//\" has no letter or digit, or more than 58 characters"
+        );
     }
 }

@@ -8,11 +8,12 @@ use crate::build::manifest::KernelImage;
 use crate::disk::Placed;
 use crate::erofs_reader::Root;
 use crate::target::Role;
-use crate::{digest, disk, uki};
+use crate::{digest, disk, sign, uki};
 use anyhow::{Context, Result, bail, ensure};
 use fatfs::{FileSystem, FsOptions};
 use firstboot::bundle::{self, BUNDLE_DIR};
 use firstboot::image::{IMAGE_INFO, ImageInfo};
+use firstboot::seed::{SshKey, ssh_signature};
 use fscommon::{BufStream, StreamSlice};
 use initrd::command_line::CommandLine;
 use initrd::table::{Found, Numbered, Table};
@@ -23,7 +24,7 @@ use std::path::Path;
 use uuid::Uuid;
 
 /// Files beside an image, by their endings.
-const ENDINGS: [&str; 4] = ["img", "img.zst", "manifest.json", "sbom.json"];
+const ENDINGS: [&str; 5] = ["img", "img.zst", "manifest.json", "sbom.json", "provenance.json"];
 
 /// What was read of an image.
 pub struct Image {
@@ -43,6 +44,8 @@ pub struct Image {
     pub bundle: Option<bundle::Manifest>,
     /// The image and the files beside it.
     pub files: Vec<SummedFile>,
+    /// The key that signed `SHA256SUMS`, where its signature is good; none where there is no signature, or another one.
+    pub signed: Option<SshKey>,
 }
 
 /// A file that a user gets.
@@ -97,8 +100,16 @@ impl Image {
             space: space::of(&root)?,
             bundle: json(&root, &format!("{BUNDLE_DIR}/manifest.json"))?,
             files: files(path)?,
+            signed: signed_by(path),
         })
     }
+}
+
+/// By which key the sums beside an image are signed. Whose key that is, the reader has to know.
+fn signed_by(image: &Path) -> Option<SshKey> {
+    let signature = std::fs::read(image.with_file_name(sign::SUMS_SIGNATURE)).ok()?;
+    let key = ssh_signature::signer(&signature)?;
+    sign::verify_sums(image, std::slice::from_ref(&key)).ok().map(|()| key)
 }
 
 /// A partition of the manifest.

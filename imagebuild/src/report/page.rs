@@ -327,6 +327,8 @@ fn files(manifest: &Manifest, image: &Image) -> String {
             hex(sha256)
         );
     }
+    text += "</tbody>\n</table>\n";
+    text += &signature(image);
     let kernel = &manifest.kernel_image;
     let rows = [
         ("Root hash", hex(&manifest.root.hash)),
@@ -335,8 +337,29 @@ fn files(manifest: &Manifest, image: &Image) -> String {
         ("Kernel image", format!("<code>{}</code>, {} bytes", escaped(&kernel.path), grouped(kernel.size))),
         ("Its SHA-256", hex(&kernel.sha256)),
     ];
-    text += "</tbody>\n</table>\n<h3>What is started</h3>\n";
+    text += "<h3>What is started</h3>\n";
     text + &list(&rows)
+}
+
+/// By which key the digests are signed, and where it says how the files were made.
+fn signature(image: &Image) -> String {
+    let by = match &image.signed {
+        Some(key) => format!(
+            "<p>SHA256SUMS is signed by this key. Compare it with the one that you were given: <code>imagebuild verify {}.img \
+             --key FILE</code> does.</p>\n<p><code>{}</code></p>\n",
+            escaped(&image.name),
+            escaped(&format!("{} {}", key.algorithm, key.key))
+        ),
+        None => "<p>SHA256SUMS has no signature, or one that does not belong to it.</p>\n".to_owned(),
+    };
+    let made = image.files.iter().find(|file| file.name.ends_with(".provenance.json"));
+    let made = made.map(|file| {
+        let name = escaped(&file.name);
+        format!(
+            "<p><code>{name}</code> says from which commit, locks and packages the files were made (SLSA v1).</p>\n"
+        )
+    });
+    by + &made.unwrap_or_default()
 }
 
 fn usage(manifest: &Manifest, image: &Image) -> String {

@@ -5,7 +5,7 @@
 //! one, whole. That other name is one that a device destroys, too, should it be left behind.
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use firstboot::boot_partition::{SEED_NAMES, SIGNATURE_SUFFIX, STICK_LABEL};
+use firstboot::boot_partition::{SEED_NAMES, SEEDS, SIGNATURE_SUFFIX, STICK_LABEL};
 use firstboot::seed::ssh_signature;
 use firstboot::status::STATUS_NAME;
 use std::fs::{self, File, OpenOptions};
@@ -66,6 +66,31 @@ pub fn put(seed: &[u8], signature: Option<&[u8]>, directory: &Path) -> Result<St
              seed sign); eject it before you remove it"
         ),
     })
+}
+
+/// Writes seeds, by file name, into the directory of seeds, in place of all that were there.
+///
+/// # Errors
+/// As [`put`].
+pub fn put_many(seeds: &[(String, &[u8])], directory: &Path) -> Result<()> {
+    recognise(directory)?;
+    let to = directory.join(SEEDS);
+    fs::create_dir_all(&to).with_context(|| format!("create {}", to.display()))?;
+    let mut old: Vec<PathBuf> = SEED_NAMES.iter().map(|name| directory.join(name)).collect();
+    for entry in fs::read_dir(&to).with_context(|| format!("list {}", to.display()))? {
+        old.push(entry.with_context(|| format!("list {}", to.display()))?.path());
+    }
+    for path in old {
+        if let Some(file) = open_to_overwrite(&path)? {
+            remove(&path)?;
+            overwrite(file).with_context(|| format!("overwrite {}", path.display()))?;
+        }
+    }
+    for name in SEED_NAMES {
+        remove(&directory.join(format!("{name}{SIGNATURE_SUFFIX}")))?;
+    }
+    seeds.iter().try_for_each(|(name, bytes)| replace(&to, name, bytes))?;
+    sync(directory)
 }
 
 /// A boot partition is known by its files or its label, a stick by its label.

@@ -5,12 +5,14 @@
 mod ask;
 mod directory;
 mod from_cluster;
+mod many;
 mod new;
 mod online;
 mod put;
 mod sign;
 mod token;
 
+pub use many::put as put_many;
 pub use put::put;
 pub use sign::sign;
 pub(crate) use token::warning as token_warning;
@@ -38,9 +40,9 @@ pub struct Args {
 enum Command {
     /// Make a seed
     New(Box<new::Args>),
-    /// Validate a seed as the device does
+    /// Validate a seed as the device does, or all seeds of a directory
     Check {
-        /// The seed
+        /// The seed, or a directory of seeds: `NAME.toml`, or a mounted card with `seeds`
         file: PathBuf,
         /// Ask its API servers, too: what a device would find there, one line each. Changes nothing in the cluster
         #[arg(long)]
@@ -48,9 +50,9 @@ enum Command {
         #[command(flatten)]
         online_args: online::Args,
     },
-    /// Print a seed without its secrets
+    /// Print a seed without its secrets, or all seeds of a directory
     Show {
-        /// The seed
+        /// The seed, or a directory of seeds
         file: PathBuf,
     },
     /// Make one seed for each row of a table, and a sheet of labels
@@ -79,6 +81,16 @@ enum Command {
 pub fn main(args: &Args) -> Result<()> {
     match &args.command {
         Command::New(args) => new::main(args),
+        Command::Check { file, online: false, .. } if file.is_dir() => many::each(file, |path, name| {
+            Ok(match parse_request(&read(path)?)? {
+                SeedRequest::Join(seed) => format!("{name}: {}\n", describe(&seed)),
+                SeedRequest::Reset { .. } => format!("{name}: good: resets the device\n"),
+            })
+        }),
+        Command::Show { file } if file.is_dir() => many::each(file, |path, name| {
+            let text = firstboot::seed::masked(&read(path)?).map_err(refused)?;
+            Ok(format!("# {name}\n{}\n\n", text.trim_end()))
+        }),
         Command::Check { file, online: true, online_args } => online::main(file, online_args),
         Command::Show { file } => {
             print!("{}", firstboot::seed::masked(&read(file)?).map_err(refused)?);

@@ -45,7 +45,7 @@ pub fn put(seed: &[u8], signature: Option<&[u8]>, disk: &Path) -> Result<String>
 }
 
 /// The boot partition of a partitioned disk, or the file system of an unpartitioned one; and its label.
-fn find(disk: &Path) -> Result<(BootPartition, String)> {
+pub(super) fn find(disk: &Path) -> Result<(BootPartition, String)> {
     if disk.extension().is_some_and(|e| e == "zst") {
         bail!("open {}: unpack it first (zstd --decompress)", disk.display());
     }

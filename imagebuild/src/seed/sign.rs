@@ -1,17 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Signs a seed with OpenSSH's own program, so that passphrases, agents and keys in hardware work as for a login.
+//! Signs a seed for a stick, and finds the signature beside one.
 
-use anyhow::{Context, Result, anyhow, bail};
+use crate::sign::{PROGRAM, ssh_sign};
+use anyhow::{Context, Result};
 use firstboot::boot_partition::SIGNATURE_SUFFIX;
-use firstboot::seed::ssh_signature::{self, NAMESPACE};
-use firstboot::seed::{OWNER_ALGORITHMS, SshKey};
-use std::fs::{self, File};
+use firstboot::seed::SshKey;
+use firstboot::seed::ssh_signature::NAMESPACE;
+use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-
-/// Part of OpenSSH since 8.0.
-const PROGRAM: &str = "ssh-keygen";
 
 /// Signs `file` and writes the signature beside it; the public key that did it. What a device would not accept is not
 /// written.
@@ -21,27 +18,9 @@ pub fn sign(key: &Path, file: &Path) -> Result<SshKey> {
 
 fn sign_with(program: &str, key: &Path, file: &Path) -> Result<SshKey> {
     let seed = super::read(file)?;
-    // By way of its standard input: of a file it would ask whether an older signature may be replaced.
-    let input = File::open(file).with_context(|| format!("open {}", file.display()))?;
-    let mut command = Command::new(program);
-    command.args(["-q", "-Y", "sign", "-n", NAMESPACE, "-f"]).arg(key).stdin(input).stderr(Stdio::inherit());
-    let signed = command.output().map_err(|error| match error.kind() {
-        ErrorKind::NotFound => anyhow!("start {program}: it is not installed; install OpenSSH's client"),
-        _ => anyhow!("start {program}: {error}"),
-    })?;
-    if !signed.status.success() {
-        bail!("sign {} with {}: {program} failed; what it printed says why", file.display(), key.display());
-    }
-    let by = ssh_signature::signer(&signed.stdout)
-        .with_context(|| format!("sign {}: {program} gave no signature", file.display()))?;
-    if !OWNER_ALGORITHMS.contains(&by.algorithm.as_str()) {
-        let known = OWNER_ALGORITHMS.join(", ");
-        bail!("sign {} with {}: a device verifies {known} alone, not {}", file.display(), key.display(), by.algorithm);
-    }
-    ssh_signature::verify(std::slice::from_ref(&by), &seed, &signed.stdout)
-        .map_err(|why| anyhow!("verify the signature of {}: {why}", file.display()))?;
+    let (by, signature) = ssh_sign(program, key, NAMESPACE, &seed, &file.display().to_string())?;
     let to = beside(file);
-    fs::write(&to, &signed.stdout).with_context(|| format!("write {}", to.display()))?;
+    fs::write(&to, &signature).with_context(|| format!("write {}", to.display()))?;
     Ok(by)
 }
 
@@ -65,6 +44,8 @@ fn beside(file: &Path) -> PathBuf {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use firstboot::seed::ssh_signature;
+    use std::process::Command;
 
     #[test]
     fn a_seed_is_signed_by_a_key_that_devices_verify() {

@@ -5,7 +5,9 @@
 use std::time::Instant;
 
 use e2e::native::compare::left_by_reset;
+use e2e::native::cut::BOOT;
 use e2e::native::tree;
+use firstboot::status::STATUS_NAME;
 use qemu::control_plane::ControlPlane;
 
 use super::faults;
@@ -75,6 +77,28 @@ fn installations(plane: &ControlPlane, name: &str, one: impl Fn(&Installation, u
     assert!(all > 250 && counts.iter().all(|(of, _)| *of == all), "{counts:?}");
     assert_eq!(counts.iter().map(|(_, share)| share).sum::<usize>(), all);
     eprintln!("{all} cuts, {:.0} s", started.elapsed().as_secs_f64());
+}
+
+/// A card with the seeds of many devices: cut at every change of it, in every way, it ends without a token of any.
+pub fn many_seeds(plane: &ControlPlane) {
+    let installation = Installation::recorded_with(plane, "many", 20);
+    let (mut failures, mut states) = (Failures::default(), 0);
+    let of_seeds = |what: &str| what.starts_with(BOOT) && !what.ends_with(STATUS_NAME);
+    let changes: Vec<usize> = (0..installation.cuts.len()).filter(|n| of_seeds(&installation.cuts[*n].what)).collect();
+    let words: Vec<&str> = changes.iter().map(|n| &installation.cuts[*n].what[BOOT.len()..]).collect();
+    assert_eq!(words[..2], ["overwrite the seeds in seeds", "remove the seeds in seeds"], "{words:?}");
+    assert_eq!(words[2], "overwrite the token in seeds/MANY.toml", "{words:?}");
+    // The Node is there at the last ones.
+    for n in changes.into_iter().rev() {
+        for damage in installation.damages(n) {
+            states += 1;
+            let what = format!("cut {n} before {:?}, {}", installation.cuts[n].what, damage.how);
+            failures.note(&what, installation.from(n, &damage.state, || installation.resumes(false)));
+        }
+    }
+    failures.tell(0);
+    eprintln!("many seeds: {states} states of {} changes", words.len());
+    assert!(states > 3 * words.len(), "{states}");
 }
 
 /// Takes a device back to the flashed image.

@@ -28,6 +28,8 @@ pub struct Installation {
     pub flashed: Tree,
     pub cluster: Cluster,
     token: String,
+    /// Secrets in the seeds of other devices on the card.
+    others: Vec<String>,
     /// The first cut at which the cluster had the Node.
     registered: usize,
     _dir: tempfile::TempDir,
@@ -55,9 +57,27 @@ fn seed(plane: &ControlPlane, token: &str) -> String {
 impl Installation {
     /// Runs and records one installation.
     pub fn recorded(plane: &ControlPlane, serial: &str) -> Self {
+        Self::recorded_with(plane, serial, 0)
+    }
+
+    /// The same of a device that takes its seed from a card with those of so many others; one has the same token.
+    pub fn recorded_with(plane: &ControlPlane, serial: &str, others: usize) -> Self {
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let token = plane.create_token("1h").unwrap();
         let device = Device::flashed(dir.path(), serial, &seed(plane, &token)).unwrap();
+        let secrets: Vec<String> = (0..others).map(|n| format!("{n:016}")).collect();
+        if others > 0 {
+            let own = device.boot.read("seed.toml").unwrap().unwrap();
+            let text = String::from_utf8(own.clone()).unwrap();
+            let of = |secret: &String| text.replace(secret_of(&token), secret).into_bytes();
+            let mut seeds: Vec<(String, Vec<u8>)> =
+                secrets.iter().enumerate().map(|(n, secret)| (format!("other-device-{n}.toml"), of(secret))).collect();
+            seeds.insert(1, (format!("{}.toml", serial.to_uppercase()), own.clone()));
+            seeds.push(("same-token.toml".into(), own));
+            device.boot.destroy("seed.toml").unwrap();
+            let seeds: Vec<_> = seeds.iter().map(|(name, bytes)| (name.clone(), &bytes[..])).collect();
+            device.boot.write_seeds(&seeds).unwrap();
+        }
         let flashed = tree::read(&device.root, &Tree::new()).unwrap();
         let recorder = Rc::new(Recorder::default());
         let (notes, noted) = (recorder.clone(), device.clone());
@@ -75,6 +95,7 @@ impl Installation {
             flashed,
             cluster: Cluster::of(plane).unwrap(),
             token,
+            others: secrets,
             registered,
             _dir: dir,
         };
@@ -132,11 +153,16 @@ impl Installation {
         }
         let found = tree::read(&self.device.root, &self.end).unwrap();
         wrong.extend(differences(&self.end, &found));
-        let held = holding(&self.device, &found, secret_of(&self.token)).unwrap();
-        if !held.is_empty() {
-            wrong.push(format!("the token is in {held:?}"));
+        for secret in self.others.iter().map(String::as_str).chain([secret_of(&self.token)]) {
+            let held = holding(&self.device, &found, secret).unwrap();
+            if !held.is_empty() {
+                wrong.push(format!("the token {secret} is in {held:?}"));
+            }
         }
-        if self.device.boot.seed().unwrap().is_some() {
+        if self.others.is_empty() != value(&outcome.status, "seeds destroyed").is_none() {
+            wrong.push(format!("not as many seeds destroyed: {}", outcome.status));
+        }
+        if self.device.boot.seed().unwrap().is_some() || self.device.boot.has_seeds().unwrap() {
             wrong.push("the seed is still there".to_owned());
         }
         let state = value(&outcome.status, "state");

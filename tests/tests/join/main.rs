@@ -53,6 +53,7 @@ const CASES: &[Case] = &[
     ("changed seed during the wait", machine::changed_seed_is_picked_up_during_the_wait),
     ("power cut at every effect", machine::power_cut_at_every_effect_leaves_one_csr),
     ("power cut and fault at every effect of the whole way", cuts::every_effect),
+    ("power cut at every change of a card with many seeds", cuts::many_seeds),
     ("process killed at every phase", faults::killed_at_every_phase),
     ("reset that fails", faults::a_reset_that_fails),
     ("card that fails", faults::a_card_that_fails),

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Signatures of what a build makes, as OpenSSH makes them (SSHSIG: OpenSSH, PROTOCOL.sshsig): `SHA256SUMS.sig` covers
+//! every file of an image by its digest.
+//!
+//! OpenSSH's own program signs, so that keys with a passphrase, in an agent or in hardware work as for a login. The device's
+//! own code verifies. Without a key of the user's there is one of this machine's, made once, in the cache.
+
+use crate::cache;
+use crate::exit::{Failure, VERIFICATION};
+use crate::flash::check_sum;
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use firstboot::seed::ssh_signature::{self, Unproven};
+use firstboot::seed::{OWNER_ALGORITHMS, SshKey};
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Digests of the files of images, in their directory.
+pub const SUMS: &str = "SHA256SUMS";
+/// Their signature, beside them.
+pub const SUMS_SIGNATURE: &str = "SHA256SUMS.sig";
+/// The public key by which it is made, beside them: for a look, not for trust.
+pub const SUMS_KEY: &str = "SHA256SUMS.pub";
+/// What the signature has to be made for: `ssh-keygen -Y sign -n firstboot-image`.
+pub const NAMESPACE: &str = "firstboot-image";
+/// Part of OpenSSH since 8.0.
+pub const PROGRAM: &str = "ssh-keygen";
+/// Name of this machine's own key in the cache.
+const OWN: &str = "image-key";
+
+/// A key that signs images.
+#[derive(Debug, Clone)]
+pub struct Signer {
+    key: PathBuf,
+    public: SshKey,
+}
+
+impl Signer {
+    /// The key in a file, private or of an agent public; without one this machine's own, which is made when it is not there.
+    ///
+    /// # Errors
+    /// When there is no key, one that devices do not verify, or no OpenSSH.
+    pub fn open(key: Option<&Path>) -> Result<Signer> {
+        let key = match key {
+            Some(key) => key.to_owned(),
+            None => own_key()?,
+        };
+        // Which key it is shows what it signs.
+        let (public, _) = ssh_sign(PROGRAM, &key, NAMESPACE, b"", "a test")?;
+        Ok(Signer { key, public })
+    }
+
+    /// The public key, as a line of a `.pub` file.
+    pub fn public(&self) -> &SshKey {
+        &self.public
+    }
+
+    /// The signature of the sums of a directory.
+    ///
+    /// # Errors
+    /// When OpenSSH does not sign.
+    pub fn sign(&self, sums: &[u8]) -> Result<Vec<u8>> {
+        ssh_sign(PROGRAM, &self.key, NAMESPACE, sums, SUMS).map(|(_, signature)| signature)
+    }
+}
+
+/// Directory of this machine's own key: outside of any clone.
+fn own_directory() -> Result<PathBuf> {
+    Ok(cache::dir()?.join("signing"))
+}
+
+/// This machine's own key, made when it is not there.
+fn own_key() -> Result<PathBuf> {
+    let dir = own_directory()?;
+    cache::once(&dir, |scratch| {
+        let key = scratch.join(OWN);
+        let mut command = Command::new(PROGRAM);
+        command.args(["-q", "-t", "ed25519", "-N", "", "-C", "firstboot images", "-f"]).arg(&key);
+        crate::cmd::run(&mut command).with_context(|| format!("make a key to sign images with; {PROGRAM}"))?;
+        eprintln!("imagebuild: made the key that signs images: {}", dir.join(OWN).display());
+        Ok(())
+    })?;
+    Ok(dir.join(OWN))
+}
+
+/// Signs bytes; the public key that did it, and the signature. One that a device would not accept is none. `name`: what
+/// these bytes are.
+///
+/// # Errors
+/// When OpenSSH is missing or refuses, or the key is of a kind that devices do not verify.
+pub fn ssh_sign(program: &str, key: &Path, namespace: &str, bytes: &[u8], name: &str) -> Result<(SshKey, Vec<u8>)> {
+    let mut command = Command::new(program);
+    // By way of its standard input: of a file it would ask whether an older signature may be replaced.
+    command.args(["-q", "-Y", "sign", "-n", namespace, "-f"]).arg(key);
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
+    let mut child = child.map_err(|error| match error.kind() {
+        ErrorKind::NotFound => anyhow!("start {program}: it is not installed; install OpenSSH's client"),
+        _ => anyhow!("start {program}: {error}"),
+    })?;
+    // A program that has ended reads nothing; its exit says why.
+    let _ = child.stdin.take().map(|mut input| input.write_all(bytes));
+    let signed = child.wait_with_output().with_context(|| format!("wait for {program}"))?;
+    if !signed.status.success() {
+        bail!("sign {name} with {}: {program} failed; what it printed says why", key.display());
+    }
+    let by =
+        ssh_signature::signer(&signed.stdout).with_context(|| format!("sign {name}: {program} gave no signature"))?;
+    if !OWNER_ALGORITHMS.contains(&by.algorithm.as_str()) {
+        let known = OWNER_ALGORITHMS.join(", ");
+        bail!("sign {name} with {}: a device verifies {known} alone, not {}", key.display(), by.algorithm);
+    }
+    ssh_signature::verify_for(namespace, std::slice::from_ref(&by), bytes, &signed.stdout)
+        .map_err(|why| anyhow!("verify the signature of {name}: {}", words(why)))?;
+    Ok((by, signed.stdout))
+}
+
+/// The keys of a file: a line for each, as in a `.pub` file; lines that begin with # are skipped.
+///
+/// # Errors
+/// When it cannot be read, has no key, or a line that is none.
+pub fn keys(file: &Path) -> Result<Vec<SshKey>> {
+    let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let keys = lines.map(|line| SshKey::parse(line).map_err(|why| anyhow!("read {}: {why}", file.display())));
+    let keys = keys.collect::<Result<Vec<_>>>()?;
+    ensure!(!keys.is_empty(), "read {}: it has no public key", file.display());
+    Ok(keys)
+}
+
+/// Public keys that are trusted: those of a file, or else this machine's own, where it has one.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn trusted(file: Option<&Path>) -> Result<Vec<SshKey>> {
+    match file {
+        Some(file) => keys(file),
+        None => {
+            let own = own_directory()?.join(format!("{OWN}.pub"));
+            if own.is_file() { keys(&own) } else { Ok(Vec::new()) }
+        }
+    }
+}
+
+/// Verifies that the sums beside an image are signed by one of these keys.
+///
+/// # Errors
+/// With exit code [`VERIFICATION`] when the signature is missing, wrong or by another key.
+pub fn verify_sums(image: &Path, keys: &[SshKey]) -> Result<()> {
+    let (sums, signature) = (image.with_file_name(SUMS), image.with_file_name(SUMS_SIGNATURE));
+    let refused = |text: String| Err(Failure::new(VERIFICATION, text).into());
+    let read = |path: &Path| fs::read(path).with_context(|| format!("read {}", path.display()));
+    let found = match fs::read(&signature) {
+        Ok(found) => found,
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            return refused(format!("find {}: the image is not signed", signature.display()));
+        }
+        Err(e) => return Err(e).with_context(|| format!("read {}", signature.display())),
+    };
+    match ssh_signature::verify_for(NAMESPACE, keys, &read(&sums)?, &found) {
+        Ok(()) => Ok(()),
+        Err(why) => refused(format!("verify {}: {}", signature.display(), words(why))),
+    }
+}
+
+fn words(why: Unproven) -> &'static str {
+    match why {
+        Unproven::Form => "it is no signature of ssh-keygen -Y sign",
+        Unproven::Namespace => "it is made for another purpose than -n firstboot-image",
+        Unproven::Key => "it is by another key than the one that is trusted; --key FILE names the public key",
+        Unproven::Content => "it does not belong to SHA256SUMS, which was changed after it was signed",
+    }
+}
+
+/// `imagebuild verify`: whether an image is the one that was signed.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  imagebuild verify out/images/generic-arm64.img.zst --key company.pub
+
+Exit codes: 0 verified, 1 something cannot be read, 2 wrong arguments,
+3 the signature is missing, wrong or by another key, or the digest is another.")]
+pub struct Args {
+    /// The image, or another file with a line in SHA256SUMS, which is beside it with SHA256SUMS.sig
+    image: PathBuf,
+    /// Public keys, one of which has to have signed it [default: this machine's own key]
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+}
+
+/// Runs `imagebuild verify`.
+///
+/// # Errors
+/// With the exit code that fits.
+pub fn main(args: &Args) -> Result<()> {
+    let keys = trusted(args.key.as_deref())?;
+    ensure!(!keys.is_empty(), "verify {}: this machine has no key of its own: give --key FILE", args.image.display());
+    fs::metadata(&args.image).with_context(|| format!("open {}", args.image.display()))?;
+    verify_sums(&args.image, &keys)?;
+    signed_digest(&args.image)?;
+    println!("{}: signed, and its SHA-256 is the one in {SUMS}", args.image.display());
+    Ok(())
+}
+
+/// Verifies that a file is one of those in the sums beside it.
+///
+/// # Errors
+/// With exit code [`VERIFICATION`] when it has no line there, or another digest.
+pub fn signed_digest(file: &Path) -> Result<()> {
+    let text = match check_sum(file) {
+        Ok(true) => return Ok(()),
+        Ok(false) => format!("check {}: {SUMS} has no line for it, so its signature does not cover it", file.display()),
+        Err(error) => format!("{error:#}"),
+    };
+    Err(Failure::new(VERIFICATION, text).into())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::exit::code;
+
+    /// A new key in a directory.
+    fn key(dir: &Path, name: &str) -> PathBuf {
+        let path = dir.join(name);
+        let mut command = Command::new(PROGRAM);
+        command.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&path);
+        crate::cmd::run(&mut command).unwrap();
+        path
+    }
+
+    #[test]
+    fn an_image_is_verified_by_the_key_that_signed_its_sums_and_by_no_other() {
+        if !crate::cmd::found(PROGRAM) {
+            assert!(std::env::var_os("CI").is_none(), "{PROGRAM} is not installed");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let (own, other) = (key(dir.path(), "own"), key(dir.path(), "other"));
+        fs::write(at("a.img"), "an image").unwrap();
+        fs::write(at("b.img"), "another").unwrap();
+        let run = |image: &str, key: &str| {
+            let result = main(&Args { image: at(image), key: Some(at(key)) });
+            result.map_err(|error| {
+                (code(&error), format!("{error:#}").replace(&format!("{}/", dir.path().display()), ""))
+            })
+        };
+        let fails = |image: &str, key: &str, exit: u8, text: &str| {
+            assert_eq!(run(image, key), Err((exit, text.to_owned())));
+        };
+        fails("a.img", "own.pub", 3, "find SHA256SUMS.sig: the image is not signed");
+        let sums = format!("{}  a.img\n", crate::digest::bytes(b"an image"));
+        let signer = Signer::open(Some(&own)).unwrap();
+        assert_eq!(keys(&at("own.pub")).unwrap()[0].key, signer.public().key);
+        fs::write(at(SUMS), &sums).unwrap();
+        fs::write(at(SUMS_SIGNATURE), signer.sign(sums.as_bytes()).unwrap()).unwrap();
+        run("a.img", "own.pub").unwrap();
+        // A new key beside the old one, while a company changes it.
+        let both = ["other.pub", "own.pub"].map(|name| fs::read_to_string(at(name)).unwrap()).join("# the old one\n");
+        fs::write(at("both.pub"), both).unwrap();
+        run("a.img", "both.pub").unwrap();
+        fails(
+            "a.img",
+            "other.pub",
+            3,
+            "verify SHA256SUMS.sig: it is by another key than the one that is trusted; --key FILE names the public key",
+        );
+        fails("b.img", "own.pub", 3, "check b.img: SHA256SUMS has no line for it, so its signature does not cover it");
+        fails("c.img", "own.pub", 1, "open c.img: No such file or directory (os error 2)");
+        fs::write(at("a.img"), "An image").unwrap();
+        let (exit, text) = run("a.img", "own.pub").unwrap_err();
+        assert!(exit == 3 && text.starts_with("check a.img: its SHA-256 is "), "{exit} {text}");
+        // Who changes the image and its digest has no signature of that.
+        fs::write(at(SUMS), format!("{}  a.img\n", crate::digest::bytes(b"An image"))).unwrap();
+        let changed = "verify SHA256SUMS.sig: it does not belong to SHA256SUMS, which was changed after it was signed";
+        fails("a.img", "own.pub", 3, changed);
+        let (_, seed) = ssh_sign(PROGRAM, &own, "firstboot", &fs::read(at(SUMS)).unwrap(), "x").unwrap();
+        fs::write(at(SUMS_SIGNATURE), seed).unwrap();
+        let purpose = "verify SHA256SUMS.sig: it is made for another purpose than -n firstboot-image";
+        fails("a.img", "own.pub", 3, purpose);
+        fs::write(at(SUMS_SIGNATURE), "-----BEGIN SSH SIGNATURE-----").unwrap();
+        fails("a.img", "own.pub", 3, "verify SHA256SUMS.sig: it is no signature of ssh-keygen -Y sign");
+        // A private key is none to trust, and an empty file none at all.
+        let (exit, text) = run("a.img", "own").unwrap_err();
+        assert!(exit == 1 && text.starts_with("read own: expected a line of a .pub file"), "{text}");
+        fs::write(at("empty.pub"), "# none\n").unwrap();
+        fails("a.img", "empty.pub", 1, "read empty.pub: it has no public key");
+        assert!(other.exists());
+    }
+}
