@@ -9,6 +9,7 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -31,23 +32,19 @@ const COPIED: usize = 32;
 /// Longest time for a connection to one API server.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// How the serving process is started; its standard input is the listening socket, its standard output takes one byte for
-/// each sign of life.
-pub trait Serving: Fn() -> Command {}
-impl<F: Fn() -> Command> Serving for F {}
-
-/// Holds the port for ever.
+/// Holds the port for ever. `serving` and its arguments start the serving process: its standard input is the listening
+/// socket, its standard output takes one byte for each sign of life ([`beat`]).
 ///
 /// # Errors
 /// The port cannot be had.
-pub fn run(config: &Config, serving: impl Serving) -> io::Result<()> {
+pub fn run(config: &Config, serving: &Path, arguments: &[&str]) -> io::Result<()> {
     let listener = TcpListener::bind(config.listen)
         .map_err(|e| io::Error::new(e.kind(), format!("listen on {}: {e}", config.listen)))?;
     let direct = Direct::start(listener.try_clone()?, config.servers.clone())?;
     let mut failures = 0;
     loop {
         let begun = Instant::now();
-        match start(&listener, &serving) {
+        match start(&listener, Command::new(serving).args(arguments)) {
             Ok((mut child, beats)) => {
                 // Accepted by the serving process, from its first sign of life on.
                 let mut alive = false;
@@ -80,9 +77,9 @@ pub fn run(config: &Config, serving: impl Serving) -> io::Result<()> {
     }
 }
 
-fn start(listener: &TcpListener, serving: &impl Serving) -> io::Result<(Child, mpsc::Receiver<()>)> {
+fn start(listener: &TcpListener, serving: &mut Command) -> io::Result<(Child, mpsc::Receiver<()>)> {
     let socket = OwnedFd::from(listener.try_clone()?);
-    let mut child = serving().stdin(Stdio::from(socket)).stdout(Stdio::piped()).spawn()?;
+    let mut child = serving.stdin(Stdio::from(socket)).stdout(Stdio::piped()).spawn()?;
     let (beat, beats) = mpsc::channel();
     if let Some(mut out) = child.stdout.take() {
         thread::spawn(move || {

@@ -5,15 +5,24 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::Command;
 
 use apicache::config::Config;
 use apicache::{supervisor, worker};
 
 use crate::fault::{Code, Fault};
+use crate::host::Host;
+use crate::text::timestamp;
+
+mod files;
+
+pub(crate) use files::{UNIT, holds, put};
 
 /// The settings, which the phase `kubelet` writes.
 pub const CONFIG: &str = "/etc/firstboot/offline.json";
+/// kubelet's way to the cache, beside kubelet.conf, which stays as kubeadm knows it.
+pub const KUBECONFIG: &str = "/etc/firstboot/offline/kubelet.conf";
+/// Where the cache publishes its state.
+const STATUS: &str = "/run/firstboot-cache/status.json";
 
 fn failed(error: impl std::fmt::Display) -> Fault {
     Fault::new(Code::Host, format!("run the cache of the API server: {error}"))
@@ -26,12 +35,7 @@ fn failed(error: impl std::fmt::Display) -> Fault {
 pub fn hold_port(file: &str) -> Result<(), Fault> {
     let config = Config::read(Path::new(file)).map_err(failed)?;
     let program = std::env::current_exe().map_err(failed)?;
-    let serving = || {
-        let mut command = Command::new(&program);
-        command.args(["cache", "--serve", file]);
-        command
-    };
-    supervisor::run(&config, serving).map_err(failed)
+    supervisor::run(&config, &program, &["cache", "--serve", file]).map_err(failed)
 }
 
 /// Serves on the socket that is standard input, until the process is ended.
@@ -42,4 +46,15 @@ pub fn serve(file: &str) -> Result<(), Fault> {
     let config = Config::read(Path::new(file)).map_err(failed)?;
     let socket = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
     worker::serve(&config, TcpListener::from(socket), supervisor::beat).map_err(failed)
+}
+
+/// The state of the cache in words; none where it does not run.
+pub(crate) fn state(host: &Host) -> Option<String> {
+    let published: worker::Published = serde_json::from_slice(&host.read(STATUS).ok()??).ok()?;
+    let since = timestamp(published.since);
+    let store = match published.contact {
+        0 => "nothing was read from the cluster yet".to_owned(),
+        contact => format!("{} objects as of {}", published.objects, timestamp(contact)),
+    };
+    Some(format!("{} since {since}, {store}", published.link))
 }

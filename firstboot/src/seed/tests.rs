@@ -28,7 +28,16 @@ fn smallest_seed_gets_every_default() {
     let Trust::Pins(pins) = &seed.cluster.trust else { panic!("no pins") };
     assert_eq!(pins[0].to_string(), PIN.to_lowercase());
     assert_eq!(seed.cluster.token_expires, None);
-    assert_eq!(seed.node, Node { name: None, role: Role::Edge, cni: Cni::Auto, labels: vec![], taints: vec![] });
+    let node = Node {
+        name: None,
+        role: Role::Edge,
+        cni: Cni::Auto,
+        labels: vec![],
+        taints: vec![],
+        offline: false,
+        offline_secrets: true,
+    };
+    assert_eq!(seed.node, node);
     assert_eq!(seed.digest().len(), 16);
 }
 
