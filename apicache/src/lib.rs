@@ -7,6 +7,7 @@
 pub mod body;
 pub mod config;
 pub mod identity;
+mod kept;
 pub mod object;
 pub mod offline;
 pub mod proxy;
@@ -19,3 +20,4 @@ pub mod supervisor;
 pub mod upstream;
 pub mod wire;
 pub mod worker;
+mod writer;

@@ -186,7 +186,7 @@ impl Session {
         let encoding = Encoding::accepted(accept).into_iter().next()?;
         let identity = self.recorded_as(asked)?;
         let mut source = Source { identity, place: place.clone(), selector: asked.query.selector.clone(), encoding };
-        // What has no protobuf comes as JSON, to whoever takes both.
+        // What has no protobuf comes as JSON, to a client that takes both.
         if self.shared.progress.version(&self.shared.store, &source) == 0 && accept.contains("application/json") {
             source.encoding = Encoding::Json;
         }

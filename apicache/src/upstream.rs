@@ -171,7 +171,7 @@ impl Servers {
         Err(why)
     }
 
-    /// Connects: as this node, or as nobody, for requests with a token; by HTTP/2, or by HTTP/1.1 for one request.
+    /// Connects: as this node, or without a certificate, for requests with a token; by HTTP/2, or by HTTP/1.1 for one request.
     ///
     /// # Errors
     /// None of the servers answers.

@@ -13,7 +13,6 @@ use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::server::ParsedCertificate;
 use zeroize::Zeroizing;
 
-use super::{CONFIG, KUBECONFIG, STATUS};
 use crate::host::Host;
 use crate::kube::client::host_of;
 use crate::kube::kubeconfig::kubelet_conf;
@@ -21,6 +20,12 @@ use crate::kube::pin;
 use crate::node::client::cluster;
 use crate::seed::Seed;
 
+/// The settings, which the phase `kubelet` writes.
+pub const CONFIG: &str = "/etc/firstboot/offline.json";
+/// kubelet's way to the cache, beside kubelet.conf, which stays as kubeadm knows it.
+pub const KUBECONFIG: &str = "/etc/firstboot/offline/kubelet.conf";
+/// Where the cache publishes its state.
+pub(super) const STATUS: &str = "/run/firstboot-cache/status.json";
 /// The unit of the cache.
 pub(crate) const UNIT: &str = "firstboot-cache.service";
 /// The certificate and key of its port. The certificate vouches for nothing but itself.

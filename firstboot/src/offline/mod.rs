@@ -15,14 +15,9 @@ use crate::text::timestamp;
 
 mod files;
 
+use files::STATUS;
+pub use files::{CONFIG, KUBECONFIG};
 pub(crate) use files::{UNIT, holds, put};
-
-/// The settings, which the phase `kubelet` writes.
-pub const CONFIG: &str = "/etc/firstboot/offline.json";
-/// kubelet's way to the cache, beside kubelet.conf, which stays as kubeadm knows it.
-pub const KUBECONFIG: &str = "/etc/firstboot/offline/kubelet.conf";
-/// Where the cache publishes its state.
-const STATUS: &str = "/run/firstboot-cache/status.json";
 
 fn failed(error: impl std::fmt::Display) -> Fault {
     Fault::new(Code::Host, format!("run the cache of the API server: {error}"))

@@ -10,6 +10,7 @@ mod addresses;
 mod attack;
 mod bench;
 mod cache;
+mod cache_bench;
 mod cluster;
 mod csr;
 mod cuts;
