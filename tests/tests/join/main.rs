@@ -72,6 +72,7 @@ const CASES: &[Case] = &[
     ("own Node on leaving", leaving::reset_with_silent_and_unreachable_servers),
     ("cache: what was read comes again without API server", cache::what_was_read_comes_again),
     ("cache: one client never reads what another may", cache::one_client_never_reads_what_another_may),
+    ("cache: memory and added time with 60 pods", cache::memory_and_added_time),
     ("cache: a failed cache is out of the way", cache::a_failed_cache_is_out_of_the_way),
     // Last: without automatic approval.
     ("certificate by hand", csr::certificate_by_hand),
