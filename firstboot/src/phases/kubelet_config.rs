@@ -285,7 +285,7 @@ mod tests {
         for path in [DROP_IN, SEED_DROP_IN, KUBELET_PATCH, KUBELET_ARGS] {
             assert_eq!(host.size_and_mode(path).unwrap().unwrap().1, 0o600, "{path}");
         }
-        assert!(!holds(&host, &kubelet(json!({"maxPods": 61}))).unwrap());
+        assert!(!holds(&host, &kubelet(json!({"maxPods": 61})), false).unwrap());
         host.write(SEED_DROP_IN, &host.read(SEED_DROP_IN).unwrap().unwrap(), 0o644).unwrap();
         assert!(!holds(&host, &some, false).unwrap(), "a mode that is too wide");
         assert!(put(&host, &none, false).unwrap() && holds(&host, &none, false).unwrap());
@@ -330,6 +330,10 @@ mod tests {
         ] {
             assert_eq!(with_flags(without, false), with);
             assert_eq!(with_flags(&with, false), with);
+            let offline = with_flags(&with, true);
+            assert!(offline.ends_with(" --kubeconfig=/etc/firstboot/offline/kubelet.conf\"\n"), "{offline}");
+            assert_eq!(with_flags(&offline, true), offline);
+            assert_eq!(with_flags(&offline, false), with);
         }
     }
 }
