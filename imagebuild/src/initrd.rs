@@ -174,6 +174,11 @@ mod tests {
             ["kernel/a/x-y.ko.xz", "kernel/lib/z.ko.xz"]
         );
         assert_eq!(get(&["a/"]).unwrap().len(), 3);
-        assert_eq!(get(&["nothing"]).unwrap_err().to_string(), "find kernel module nothing, which the initrd needs");
+        for missing in ["nothing", "nowhere/"] {
+            assert_eq!(
+                get(&[missing]).unwrap_err().to_string(),
+                format!("[initrd] modules: the kernel has no module {missing}: remove it, or correct its name")
+            );
+        }
     }
 }

@@ -169,7 +169,7 @@ fn describe(seed: &Seed) -> String {
     let mut text =
         format!("good: joins {} with token {token} (secret not shown), trusting {trust}", servers.join(", "));
     let addresses: Vec<String> = seed.network.addresses.iter().map(ToString::to_string).collect();
-    // By which two seeds of one batch are told apart.
+    // By which two seeds of one batch differ.
     for (what, value) in
         [("node", seed.node.name.as_ref().map(|name| name.as_str().to_owned())), ("at", Some(addresses.join(", ")))]
     {
