@@ -57,6 +57,14 @@ mod tests {
         assert!(
             read("etc/login.defs").starts_with("UID_MIN 1000\n") && read("etc/login.defs").ends_with("UMASK 027\n")
         );
+        // Another file of one of these names would be lost.
+        let overlay = super::super::configure::OVERLAY_TEXT;
+        for (path, _) in image_files() {
+            assert!(
+                !overlay.lines().any(|line| line.starts_with("== ") && line.ends_with(&format!(" {path}"))),
+                "{path}"
+            );
+        }
         assert!(texts().contains("kernel.kptr_restrict = 2") && texts().contains("/usr/bin/su"));
     }
 
