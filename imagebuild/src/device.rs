@@ -45,13 +45,7 @@ pub const INIT: Program = Program {
 };
 
 /// What mounts the bundle in an image of others.
-pub const MOUNT_BUNDLE: Program = Program {
-    what: "program that mounts a bundle",
-    package: "initrd",
-    binary: "mount-bundle",
-    max_bytes: 1 << 20,
-    inputs: &["initrd/Cargo.toml", "initrd/src"],
-};
+pub const MOUNT_BUNDLE: Program = Program { what: "program that mounts a bundle", binary: "mount-bundle", ..INIT };
 
 /// What goes into every program, relative to the repository's root.
 const INPUTS: [&str; 3] = ["Cargo.lock", "Cargo.toml", "imagebuild/src/toolchain.rs"];

@@ -34,6 +34,7 @@ pub mod lock;
 pub mod manual;
 pub mod oci;
 pub mod owner;
+pub mod packing;
 pub mod progress;
 pub mod registry;
 pub mod repo;

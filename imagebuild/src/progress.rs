@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Progress lines: each step with the seconds it took.
+//! Progress lines, each step with the seconds it took, and warnings.
 
 use anyhow::Result;
 use std::time::Instant;
@@ -14,4 +14,9 @@ pub fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
         Err(_) => eprintln!("imagebuild: {what}: failed after {seconds:.1} s"),
     }
     result
+}
+
+/// Prints a warning on standard error.
+pub fn warn(text: &str) {
+    eprintln!("imagebuild: warning: {text}");
 }

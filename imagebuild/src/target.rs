@@ -194,12 +194,14 @@ impl Target {
         let has_firmware = target.bootloader == Bootloader::RaspberryPi;
         ensure!(target.firmware.is_some() == has_firmware, "[firmware]: exactly bootloader \"raspberry-pi\" needs it");
         let has_trees = target.bootloader != Bootloader::SystemdBoot;
-        let missing = "device-trees: every bootloader but systemd-boot needs some";
         ensure!(
             has_trees || target.device_trees.is_empty(),
             "device-trees: systemd-boot takes none: the firmware brings it"
         );
-        ensure!(!has_trees || !target.device_trees.is_empty(), missing);
+        ensure!(
+            !has_trees || !target.device_trees.is_empty(),
+            "device-trees: every bootloader but systemd-boot needs some"
+        );
         let words: Vec<&str> = target.command_line.split_whitespace().collect();
         let hardened = COMMAND_LINE.iter().filter(|(_, arch, _)| arch.is_empty() || *arch == target.arch.name());
         let lacking: Vec<&str> = hardened.map(|(word, ..)| *word).filter(|word| !words.contains(word)).collect();

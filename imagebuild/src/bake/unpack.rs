@@ -2,6 +2,7 @@
 //! The base as a raw disk image: unpacked or converted by what its first bytes are. Names lie.
 
 use crate::cmd;
+use crate::packing::{ZSTD_WINDOW_LOG_MAX, fill};
 use anyhow::{Context, Result, bail, ensure};
 use flate2::read::MultiGzDecoder;
 use std::fs::File;
@@ -11,8 +12,6 @@ use std::process::{Command, Stdio};
 
 /// Bytes that are copied at a time; of these, what is all zero becomes a hole.
 const CHUNK: usize = 1 << 20;
-/// The window that zstd may ask for, as a power of 2: the most that the format has.
-const WINDOW_LOG_MAX: u32 = 31;
 /// Largest image that is unpacked, bytes: a file that claims more is a mistake or an attack.
 const MOST: u64 = 1 << 40;
 
@@ -72,7 +71,7 @@ pub fn unpack(base: &Path, packing: Packing, to: &mut File, to_path: &Path) -> R
         Packing::Raw => copy(&mut open()?, to).with_context(|| format!("copy {}", base.display())),
         Packing::Zstd => {
             let mut decoder = zstd::Decoder::new(open()?).with_context(what)?;
-            decoder.window_log_max(WINDOW_LOG_MAX).with_context(what)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).with_context(what)?;
             copy(&mut decoder, to).with_context(what)
         }
         Packing::Gzip => copy(&mut MultiGzDecoder::new(BufReader::new(open()?)), to).with_context(what),
@@ -162,18 +161,4 @@ fn copy(from: &mut dyn Read, to: &mut File) -> Result<()> {
         ensure!(length <= MOST, "it has more than {MOST} bytes");
     }
     Ok(to.set_len(length)?)
-}
-
-/// Reads until the buffer is full or the end.
-fn fill(from: &mut dyn Read, to: &mut [u8]) -> std::io::Result<usize> {
-    let mut at = 0;
-    while at < to.len() {
-        match from.read(&mut to[at..]) {
-            Ok(0) => break,
-            Ok(n) => at += n,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(at)
 }

@@ -6,6 +6,7 @@
 //! kube-controller-manager approves nothing for it by itself.
 
 use super::{Api, not_permitted, word};
+use crate::progress::warn;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -172,7 +173,7 @@ impl Drop for Created<'_> {
             && let Err(error) = self.api.delete(&path(&self.id))
         {
             let id = &self.id;
-            eprintln!("imagebuild: warning: delete token {id}: {error}; mend it by: kubeadm token delete {id}");
+            warn(&format!("delete token {id}: {error}; mend it by: kubeadm token delete {id}"));
         }
     }
 }

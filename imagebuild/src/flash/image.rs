@@ -2,6 +2,7 @@
 //! The image to write: raw or compressed, its size before it is unpacked, and its line in `SHA256SUMS`.
 
 use crate::digest;
+use crate::packing::{ZSTD_WINDOW_LOG_MAX, fill};
 use anyhow::{Context, Result, bail, ensure};
 use flate2::read::MultiGzDecoder;
 use std::fs::File;
@@ -10,8 +11,6 @@ use std::path::{Path, PathBuf};
 
 /// Bytes that [`Image::open`] unpacks to look at the partition table: sector 1 of disks with sectors of 4096 bytes too.
 const HEAD: usize = 64 << 10;
-/// The window that zstd may ask for, as a power of 2: the most that the format has.
-const WINDOW_LOG_MAX: u32 = 31;
 
 /// How an image is packed, by its first bytes: names lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +63,7 @@ impl Image {
                 // One frame may say how long it is; an image of several is not made by any tool that we know of.
                 size = zstd::zstd_safe::get_frame_content_size(magic).ok().flatten();
                 let mut decoder = zstd::Decoder::with_buffer(BufReader::new(whole)).with_context(what)?;
-                decoder.window_log_max(WINDOW_LOG_MAX).with_context(what)?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).with_context(what)?;
                 Box::new(decoder)
             }
             Packing::Gzip => Box::new(MultiGzDecoder::new(whole)),
@@ -92,20 +91,6 @@ impl Image {
     pub fn content(&mut self) -> &mut (dyn Read + Send) {
         &mut *self.content
     }
-}
-
-/// Reads until the buffer is full or the end.
-pub(super) fn fill(from: &mut dyn Read, to: &mut [u8]) -> std::io::Result<usize> {
-    let mut at = 0;
-    while at < to.len() {
-        match from.read(&mut to[at..]) {
-            Ok(0) => break,
-            Ok(n) => at += n,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(at)
 }
 
 /// What a file is by its first bytes. What would be written as it is, and is surely no disk, is refused.

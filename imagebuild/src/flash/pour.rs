@@ -6,9 +6,9 @@
 
 use super::card::{Card, memory};
 use super::chunk::{Aligned, CHUNK, Chunk, Sum};
-use super::image::fill;
 use super::lane::Lane;
 use crate::exit::{Failure, INTERRUPTED};
+use crate::packing::fill;
 use anyhow::{Context, Result, bail};
 use std::io::Read;
 use std::sync::Arc;

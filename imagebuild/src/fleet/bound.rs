@@ -6,7 +6,7 @@ use super::make::{self, Device};
 use crate::cluster::bootstrap_token::{self, Created, ttl};
 use crate::cluster::table::Known;
 use crate::cluster::{Access, Api, kubeconfig};
-use crate::progress;
+use crate::progress::{self, warn};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -77,8 +77,4 @@ impl Fleet {
         device.set_token(&token.token())?;
         Ok(token)
     }
-}
-
-fn warn(text: &str) {
-    eprintln!("imagebuild: warning: {text}");
 }

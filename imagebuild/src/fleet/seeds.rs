@@ -7,6 +7,7 @@ use super::label::Label;
 use super::make::{self, Device};
 use super::{sheet_html, sheet_pdf};
 use crate::cluster::bootstrap_token::{self, Created};
+use crate::progress::warn;
 use anyhow::{Context, Result, ensure};
 use firstboot::boot_partition::seed_id;
 use std::collections::BTreeMap;
@@ -64,9 +65,7 @@ pub fn main(args: &Args) -> Result<()> {
     };
     let named = args.into.is_some().then(|| on_card(&devices)).transpose();
     let named = named.with_context(|| format!("make seeds from {}", args.csv.display()))?;
-    for text in make::warnings(&devices, SystemTime::now()) {
-        eprintln!("imagebuild: warning: {text}");
-    }
+    make::warnings(&devices, SystemTime::now()).iter().for_each(|text| warn(text));
     if let Some(out) = &args.out {
         write(&devices, out, args.with_secrets)?;
         // From here on each is in a seed.

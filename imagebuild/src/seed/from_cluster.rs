@@ -5,6 +5,7 @@
 use super::new::{self, Args};
 use crate::cluster::table::{Cluster, Known};
 use crate::cluster::{Api, bootstrap_token, kubeconfig};
+use crate::progress::warn;
 use anyhow::{Result, ensure};
 use std::path::Path;
 
@@ -31,8 +32,4 @@ pub fn main(args: &Args, file: Option<&Path>) -> Result<()> {
         println!("{}", bootstrap_token::approval(&format!("token {id} gets one certificate, for node {node}")));
     }
     Ok(())
-}
-
-fn warn(text: &str) {
-    eprintln!("imagebuild: warning: {text}");
 }

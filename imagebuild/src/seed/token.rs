@@ -3,6 +3,7 @@
 //! node's name, also of one that exists: the approver looks at the group of the requester, not at the name
 //! (pkg/controller/certificates/approver/sarapprove.go).
 
+use crate::progress;
 use firstboot::seed::Seed;
 use std::time::{Duration, SystemTime};
 
@@ -39,7 +40,7 @@ fn shown(left: Duration) -> String {
 /// Says it on standard error.
 pub(super) fn warn(seed: &Seed) {
     if let Some(text) = warning(seed, SystemTime::now()) {
-        eprintln!("imagebuild: warning: {text}");
+        progress::warn(&text);
     }
 }
 

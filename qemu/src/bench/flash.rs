@@ -49,26 +49,26 @@ pub fn missing() -> Option<String> {
 /// When a program fails, or the card does not hold the image afterwards.
 pub fn measure(image: &Path, rounds: u32, progress: &Progress) -> Result<Times> {
     let dir = RunDir::new("flash")?;
+    let bytes = length(image)?;
+    let write = |commands: &dyn Fn(&Path) -> Vec<Command>| write(image, bytes, dir.path(), commands);
     let map = dir.path().join("image.bmap");
     cmd::run(Command::new("bmaptool").args(["--quiet", "create", "--output"]).arg(&map).arg(image))?;
     let mut times = Times::default();
     for round in 1..=rounds {
-        let flash = write(image, dir.path(), &|card| {
+        let flash = write(&|card| {
             let mut flash = Command::new(imagebuild());
             flash.arg("flash").arg(image).arg(card).args(["--fixed", "--yes", "--no-eject"]);
             vec![flash]
         })?;
-        let dd = write(image, dir.path(), &|card| {
+        let dd = write(&|card| {
             let mut dd = Command::new("dd");
             dd.arg(format!("if={}", image.display())).arg(format!("of={}", card.display()));
             dd.args(["bs=4M", "oflag=direct", "conv=fsync", "status=none"]);
             let mut forget = Command::new("blockdev");
             forget.arg("--flushbufs").arg(card);
-            let mut compare = Command::new("cmp");
-            compare.arg(format!("--bytes={}", length(image).unwrap_or_default())).arg(image).arg(card);
-            vec![dd, forget, compare]
+            vec![dd, forget, compare(bytes, image, card)]
         })?;
-        let bmaptool = write(image, dir.path(), &|card| {
+        let bmaptool = write(&|card| {
             let mut copy = Command::new("bmaptool");
             copy.args(["--quiet", "copy", "--bmap"]).arg(&map).arg(image).arg(card);
             vec![copy]
@@ -90,8 +90,8 @@ fn imagebuild() -> PathBuf {
 }
 
 /// Seconds that the commands take for a new card. The card must hold the image then.
-fn write(image: &Path, dir: &Path, commands: &dyn Fn(&Path) -> Vec<Command>) -> Result<f64> {
-    let card = Card::new(dir, length(image)? + LARGER)?;
+fn write(image: &Path, bytes: u64, dir: &Path, commands: &dyn Fn(&Path) -> Vec<Command>) -> Result<f64> {
+    let card = Card::new(dir, bytes + LARGER)?;
     let commands = commands(Path::new(card.device.as_deref().context("find the card")?));
     let start = Instant::now();
     for mut command in commands {
@@ -99,10 +99,14 @@ fn write(image: &Path, dir: &Path, commands: &dyn Fn(&Path) -> Vec<Command>) -> 
     }
     let seconds = start.elapsed().as_secs_f64();
     let kept = card.remove()?;
-    let mut compare = Command::new("cmp");
-    compare.arg(format!("--bytes={}", length(image)?)).arg(image).arg(&kept);
-    cmd::run(&mut compare).context("compare the card with the image")?;
+    cmd::run(&mut compare(bytes, image, &kept)).context("compare the card with the image")?;
     Ok(seconds)
+}
+
+fn compare(bytes: u64, image: &Path, card: &Path) -> Command {
+    let mut compare = Command::new("cmp");
+    compare.arg(format!("--bytes={bytes}")).arg(image).arg(card);
+    compare
 }
 
 fn length(path: &Path) -> Result<u64> {

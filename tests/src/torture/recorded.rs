@@ -30,35 +30,17 @@ pub(super) fn run(
     let dir = RunDir::new("torture")?;
     let recorded = record(plane, dir.path(), progress)?;
     let Recorded { device, token, before, seconds } = &recorded;
-    let replay = || Replay::new(before, device.recording()?);
     let log = device.recording()?;
     let (flushes, writes) = (log.flushes(), log.entries().iter().filter(|e| matches!(e, Entry::Write { .. })).count());
     progress.say(&format!("joined in {seconds:.0} s: {writes} writes, {flushes} flushes"));
 
     let all = moments(flushes, figures.moments, rng);
     let (booted, resumed) = shares(&all, figures.boots);
-    let disk = dir.path().join("at.img");
+    let at = dir.path().join("at.img");
     let mut converged = 0;
     let mut each = |moments: &[Moment], how: &str, one: &dyn Fn(&DiskImage) -> Result<()>| -> Result<()> {
-        let mut replay = replay()?;
-        for (number, moment) in moments.iter().enumerate() {
-            let disk = replay.disk_at(*moment, &disk)?;
-            let shown = format!("{how} {} of {}, {}", number + 1, moments.len(), shown(*moment));
-            let start = Instant::now();
-            match one(&disk) {
-                Ok(()) => {
-                    converged += 1;
-                    progress.say(&format!("{shown}: Ready, {:.0} s", start.elapsed().as_secs_f64()));
-                }
-                Err(error) => {
-                    if failures.is_empty() {
-                        keep(&replay.disk_at(*moment, disk.path())?)?;
-                    }
-                    progress.say(&format!("{shown}: {error:#}"));
-                    failures.push(format!("{shown}: {error:#}"));
-                }
-            }
-        }
+        let replay = Replay::new(before, device.recording()?)?;
+        converged += each_moment(replay, moments, &at, [how, "Ready"], progress, failures, one)?;
         Ok(())
     };
     each(&booted, "booted", &|disk| boots(plane, disk, token))?;
@@ -76,6 +58,39 @@ pub(super) fn run(
         "moments resumed natively": resumed.len(), "moments converged": converged,
     });
     Ok((report, recorded))
+}
+
+/// Goes on from each of these moments of a recording, whose disk is written to `at`; how many converged. `how` says what is
+/// done with each, `end` where it ends. The disk of the first failure is kept.
+pub(super) fn each_moment(
+    mut replay: Replay,
+    moments: &[Moment],
+    at: &Path,
+    [how, end]: [&str; 2],
+    progress: &mut Progress,
+    failures: &mut Vec<String>,
+    one: &dyn Fn(&DiskImage) -> Result<()>,
+) -> Result<usize> {
+    let mut converged = 0;
+    for (number, moment) in moments.iter().enumerate() {
+        let disk = replay.disk_at(*moment, at)?;
+        let shown = format!("{how} {} of {}, {}", number + 1, moments.len(), shown(*moment));
+        let start = Instant::now();
+        match one(&disk) {
+            Ok(()) => {
+                converged += 1;
+                progress.say(&format!("{shown}: {end}, {:.0} s", start.elapsed().as_secs_f64()));
+            }
+            Err(error) => {
+                if failures.is_empty() {
+                    keep(&replay.disk_at(*moment, at)?)?;
+                }
+                progress.say(&format!("{shown}: {error:#}"));
+                failures.push(format!("{shown}: {error:#}"));
+            }
+        }
+    }
+    Ok(converged)
 }
 
 /// A first boot that was recorded.
@@ -115,7 +130,7 @@ fn record(plane: &ControlPlane, dir: &Path, progress: &mut Progress) -> Result<R
     }
 }
 
-pub(super) fn shown(moment: Moment) -> String {
+fn shown(moment: Moment) -> String {
     match moment.lost {
         None => format!("at flush {}", moment.flushes),
         Some(seed) => format!("after flush {}, losses {seed}", moment.flushes),

@@ -2,8 +2,8 @@
 //! The disk of a reset at many moments. From each of them a device boots, and ends where a reset ends: it waits for a
 //! seed, its files are those of a device that was reset without a power cut, and no secret of its life is on its disk.
 
-use super::recorded::{Recorded, SERIAL, moments, shown};
-use super::{keep, options};
+use super::options;
+use super::recorded::{Recorded, SERIAL, each_moment, moments};
 use crate::{OFF, SOON, changes};
 use anyhow::{Context, Result, ensure};
 use qemu::device::Device;
@@ -60,27 +60,10 @@ pub(super) fn run(
     let flushes = device.recording()?.flushes();
     progress.say(&format!("reset in {seconds:.0} s: {flushes} flushes"));
 
-    let (all, mut converged) = (moments(flushes, count, rng), 0);
-    let mut replay = Replay::new(&before, device.recording()?)?;
-    let at = dir.path().join("at.img");
-    for (number, moment) in all.iter().enumerate() {
-        let disk = replay.disk_at(*moment, &at)?;
-        let shown = format!("reset {} of {}, {}", number + 1, all.len(), shown(*moment));
-        let start = Instant::now();
-        match boots(&disk, &end, &secrets) {
-            Ok(()) => {
-                converged += 1;
-                progress.say(&format!("{shown}: waits for a seed, {:.0} s", start.elapsed().as_secs_f64()));
-            }
-            Err(error) => {
-                if failures.is_empty() {
-                    keep(&replay.disk_at(*moment, &at)?)?;
-                }
-                progress.say(&format!("{shown}: {error:#}"));
-                failures.push(format!("{shown}: {error:#}"));
-            }
-        }
-    }
+    let all = moments(flushes, count, rng);
+    let (replay, at) = (Replay::new(&before, device.recording()?)?, dir.path().join("at.img"));
+    let one = |disk: &DiskImage| boots(disk, &end, &secrets);
+    let converged = each_moment(replay, &all, &at, ["reset", "waits for a seed"], progress, failures, &one)?;
     Ok(json!({
         "seconds to reset": seconds, "flushes": flushes, "moments booted": all.len(), "moments converged": converged,
     }))
