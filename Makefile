@@ -10,7 +10,7 @@ RUNS ?= 10000000
 imagebuild := cargo run --quiet --locked --package imagebuild --
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long attack torture fuzz fuzz-corpus bench compare audit check image clean build-tools
+.PHONY: help demo test test-long attack torture fuzz fuzz-corpus bench compare audit check image repro clean build-tools
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 20
@@ -19,9 +19,14 @@ demo: build-tools ## build an image, start a control plane, boot a device until 
 	@$(imagebuild) setup --for demo
 	@cargo run --quiet --locked --package qemu -- demo --target $(TARGET)
 
-image: build-tools ## build a bootable disk image in out/images (TARGET=..., SIGN_KEY=~/.ssh/company)
+image: build-tools ## build a bootable disk image in out/images (TARGET=..., SIGN_KEY=~/.ssh/company, PACKAGES=T.packages.json)
 	@$(imagebuild) setup --for image
-	@$(imagebuild) build --target $(TARGET) $(if $(SIGN_KEY),--sign-key $(SIGN_KEY))
+	@$(imagebuild) build --target $(TARGET) $(if $(SIGN_KEY),--sign-key $(SIGN_KEY)) $(if $(PACKAGES),--packages $(PACKAGES))
+
+repro: build-tools ## build images twice, the second time from nothing but downloads, and compare every byte (REPRO="raspberrypi")
+	@$(imagebuild) setup --for test
+	@cargo build --quiet --locked --package imagebuild
+	@cargo run --quiet --locked --package e2e --bin run-repro -- $(REPRO)
 
 test: build-tools ## run every test that CI runs (FAST=1: all that need no guest; ONLY="words of a test's name")
 	@$(imagebuild) setup --for test

@@ -167,6 +167,8 @@ codes! {
         KernelUnfit = "FB209",
         /// The image brings a machine-id, so every device flashed from it has the same one.
         MachineIdInImage = "FB210",
+        /// The bundle's signature is missing, or is not by a key of the image.
+        BundleSignature = "FB211",
     }
     Host {
         /// A file, command or kernel setting of this device failed, for the reason in the text.

@@ -7,12 +7,14 @@
 //! of a package compares it with the digest in the lists, which Debian's archive signs.
 
 pub mod lists;
+pub mod locked;
 mod settings;
 
 use crate::arch::Arch;
 use crate::{cache, cmd, digest};
 use anyhow::{Context, Result, bail, ensure};
 use lists::{Exception, Lists};
+use locked::Locked;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -27,6 +29,8 @@ pub struct Debian {
     arch: Arch,
     root: PathBuf,
     debs: PathBuf,
+    /// The packages that this build is confined to.
+    locked: Option<&'static Locked>,
 }
 
 /// A package at one version, as the archive offers it.
@@ -57,7 +61,11 @@ impl Debian {
         fs::create_dir_all(base.join("archive")).with_context(|| format!("create {}", base.display()))?;
         // apt's configuration has this path, and a cache that is reached by a link may be reached by another one later.
         let base = base.canonicalize().with_context(|| format!("resolve {}", base.display()))?;
-        let debian = Debian { arch, root: base.join(format!("apt-{SUITE}-{arch}")), debs: base.join("archive") };
+        let (root, debs) = (base.join(format!("apt-{SUITE}-{arch}")), base.join("archive"));
+        let debian = Debian { arch, root, debs, locked: locked::of(arch)? };
+        if debian.locked.is_some() {
+            return Ok(debian);
+        }
         let _lock = debian.lock()?;
         let exceptions = lists::exceptions()?;
         // Earlier versions fetched lists of fewer components.
@@ -71,9 +79,20 @@ impl Debian {
         Ok(debian)
     }
 
-    /// The package lists that this archive has.
+    /// The package lists that this archive has, or that the locked packages were chosen from.
     pub fn lists(&self) -> Result<Lists> {
+        if let Some(locked) = self.locked {
+            return Ok(locked.lists.clone());
+        }
         Lists::read(&self.root.join("state/lists"), &self.root.join("updated"))
+    }
+
+    /// What these lists lack, with the builder's permission.
+    pub fn exceptions(&self) -> Result<BTreeSet<Exception>> {
+        match self.locked {
+            Some(locked) => Ok(locked.exceptions.clone()),
+            None => Ok(self.lists()?.exceptions(SystemTime::now())),
+        }
     }
 
     /// Fetches new package lists where those here are too old for an image that is handed out: older than
@@ -82,6 +101,9 @@ impl Debian {
     /// # Errors
     /// When they cannot be fetched. With [`Exception::OldLists`] they stay as they are.
     pub fn renew(&self) -> Result<()> {
+        if self.locked.is_some() {
+            return Ok(());
+        }
         let _lock = self.lock()?;
         let exceptions = lists::exceptions()?;
         let Some(why) = self.lists()?.too_old(SystemTime::now()) else { return Ok(()) };
@@ -103,6 +125,17 @@ impl Debian {
     /// The packages that apt would install for `names` on an empty system: with their dependencies (without
     /// recommendations), or alone. Sorted by name. Needs no network.
     pub fn resolve(&self, names: &[&str], with_dependencies: bool) -> Result<Vec<Package>> {
+        let words = names.join(" ") + if with_dependencies { ", with what they depend on" } else { "" };
+        let packages = match self.locked {
+            Some(locked) => locked.answer(&words)?,
+            None => self.ask(names, with_dependencies)?,
+        };
+        locked::note(self.arch, &words, &packages);
+        Ok(packages)
+    }
+
+    /// What apt says to a question.
+    fn ask(&self, names: &[&str], with_dependencies: bool) -> Result<Vec<Package>> {
         let question = digest::key(&[&names.join(" "), &with_dependencies.to_string()]);
         if let Some(known) = self.answer(&question) {
             return Ok(known);
@@ -136,6 +169,9 @@ impl Debian {
 
     /// Names of the packages that Debian marks essential.
     pub fn essential(&self) -> Result<Vec<String>> {
+        if let Some(locked) = self.locked {
+            return Ok(locked.essential.clone());
+        }
         let path = self.root.join("answers/essential");
         let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
         Ok(text.lines().map(str::to_owned).collect())
@@ -151,6 +187,9 @@ impl Debian {
     /// lists have for it; one in the cache that has another is downloaded again.
     pub fn fetch(&self, packages: &[Package]) -> Result<Vec<PathBuf>> {
         let _lock = self.lock()?;
+        if let Some(locked) = self.locked {
+            return self.fetch_locked(locked, packages);
+        }
         let sums = self.sums(packages)?;
         let mut missing = Vec::new();
         for package in packages {
@@ -178,6 +217,25 @@ impl Debian {
         Ok(packages.iter().map(|p| self.debs.join(p.file_name())).collect())
     }
 
+    /// The same for locked packages.
+    fn fetch_locked(&self, locked: &Locked, packages: &[Package]) -> Result<Vec<PathBuf>> {
+        let (mut files, mut archives) = (Vec::new(), None);
+        for package in packages {
+            let file = self.debs.join(package.file_name());
+            if !(file.exists() && locked.agrees(package, &file)?) {
+                let archives = match &archives {
+                    Some(archives) => archives,
+                    None => archives.insert(settings::archives(&locked.exceptions)?),
+                };
+                let partial = file.with_extension("partial");
+                locked.download(package, archives, &partial)?;
+                fs::rename(&partial, &file).with_context(|| format!("store {}", file.display()))?;
+            }
+            files.push(file);
+        }
+        Ok(files)
+    }
+
     /// Unpacks the files of one .deb below `dir`, without running anything of the package.
     pub fn unpack(&self, deb: &Path, dir: &Path) -> Result<()> {
         fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
@@ -199,10 +257,15 @@ impl Debian {
         if packages.is_empty() {
             return Ok(Sums::default());
         }
+        parse_sums(&self.records(packages)?)
+    }
+
+    /// What the package lists have about these packages.
+    fn records(&self, packages: &[Package]) -> Result<String> {
         let wanted = packages.iter().map(|p| format!("{}={}", p.name, p.version));
         let text = cmd::output(self.apt("apt-cache").arg("show").args(wanted))
             .context("find Debian packages in the package lists (`imagebuild build --refresh` fetches new ones)")?;
-        parse_sums(&String::from_utf8_lossy(&text))
+        Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
     fn update(&self, exceptions: &BTreeSet<Exception>) -> Result<()> {
@@ -384,7 +447,7 @@ mod tests {
         let package = shared.resolve(&["libnfnetlink0"], false).unwrap();
         let good = digest::file(&shared.fetch(&package).unwrap()[0]).unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let own = Debian { arch: Arch::Amd64, root: shared.root.clone(), debs: dir.path().to_owned() };
+        let own = Debian { arch: Arch::Amd64, root: shared.root.clone(), debs: dir.path().to_owned(), locked: None };
         let changed = dir.path().join(package[0].file_name());
         std::fs::write(&changed, "an attacker's").unwrap();
         assert_eq!(own.fetch(&package).unwrap(), std::slice::from_ref(&changed));

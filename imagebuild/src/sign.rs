@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Signatures of what a build makes, as OpenSSH makes them (SSHSIG: OpenSSH, PROTOCOL.sshsig): `SHA256SUMS.sig` covers
-//! every file of an image by its digest.
+//! every file of an image by its digest. An image that is built with a key of the user's has a signature in itself, too: of
+//! its bundle's manifest, verified by the device.
 //!
 //! OpenSSH's own program signs, so that keys with a passphrase, in an agent or in hardware work as for a login. The device's
 //! own code verifies. Without a key of the user's there is one of this machine's, made once, in the cache.
@@ -8,7 +9,10 @@
 use crate::cache;
 use crate::exit::{Failure, VERIFICATION};
 use crate::flash::check_sum;
+use crate::rootfs;
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use firstboot::bundle::{SIGNATURE, SIGNATURE_NAMESPACE, SIGNING_KEYS};
+use firstboot::host::kept;
 use firstboot::seed::ssh_signature::{self, Unproven};
 use firstboot::seed::{OWNER_ALGORITHMS, SshKey};
 use std::fs;
@@ -63,6 +67,25 @@ impl Signer {
     pub fn sign(&self, sums: &[u8]) -> Result<Vec<u8>> {
         ssh_sign(PROGRAM, &self.key, NAMESPACE, sums, SUMS).map(|(_, signature)| signature)
     }
+
+    /// Writes what a device verifies its bundle with below `root`, the image's root directory: the public key, and the
+    /// signature of the bundle's manifest.
+    ///
+    /// # Errors
+    /// When OpenSSH does not sign, or a file cannot be written.
+    pub fn put_in_image(&self, manifest: &[u8], root: &Path) -> Result<()> {
+        let (_, signature) = ssh_sign(PROGRAM, &self.key, SIGNATURE_NAMESPACE, manifest, "the bundle's manifest")?;
+        // Without the comment, which is a name of a person or a machine.
+        let key = format!("{} {}\n", self.public.algorithm, self.public.key).into_bytes();
+        for (path, bytes) in [(SIGNING_KEYS, key), (SIGNATURE, signature)] {
+            let copy = kept::copy_of(&bytes, None);
+            for (path, bytes) in [(path.to_owned(), bytes), (kept::copy_path(path), copy)] {
+                let text = String::from_utf8(bytes).with_context(|| format!("write {path}"))?;
+                rootfs::put(root, &path, &text, 0o644)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Directory of this machine's own key: outside of any clone.
@@ -74,14 +97,21 @@ fn own_directory() -> Result<PathBuf> {
 fn own_key() -> Result<PathBuf> {
     let dir = own_directory()?;
     cache::once(&dir, |scratch| {
-        let key = scratch.join(OWN);
-        let mut command = Command::new(PROGRAM);
-        command.args(["-q", "-t", "ed25519", "-N", "", "-C", "firstboot images", "-f"]).arg(&key);
-        crate::cmd::run(&mut command).with_context(|| format!("make a key to sign images with; {PROGRAM}"))?;
+        ssh_key_made(&scratch.join(OWN))?;
         eprintln!("imagebuild: made the key that signs images: {}", dir.join(OWN).display());
         Ok(())
     })?;
     Ok(dir.join(OWN))
+}
+
+/// Makes a new Ed25519 key without a passphrase, which is a file at `path` and one with the public key beside it.
+///
+/// # Errors
+/// When OpenSSH is missing or refuses.
+pub fn ssh_key_made(path: &Path) -> Result<()> {
+    let mut command = Command::new(PROGRAM);
+    command.args(["-q", "-t", "ed25519", "-N", "", "-C", "firstboot images", "-f"]).arg(path);
+    crate::cmd::run(&mut command).with_context(|| format!("make a key to sign images with; {PROGRAM}"))
 }
 
 /// Signs bytes; the public key that did it, and the signature. One that a device would not accept is none. `name`: what

@@ -22,6 +22,7 @@ pub mod torture;
 
 use anyhow::{Context, Result};
 use imagebuild::arch::Arch;
+use imagebuild::sign::Signer;
 use qemu::control_plane::{ControlPlane, is_ready};
 use qemu::device::{Device, Options};
 use qemu::disk::tree::{Tree, difference};
@@ -104,9 +105,10 @@ fn goes(reason: Option<String>) -> bool {
     false
 }
 
-/// The image of a generic target, built when needed.
+/// The image of a generic target, built when needed. Its bundle is signed, by this machine's own key.
 pub fn image(arch: Arch) -> Result<DiskImage> {
-    DiskImage::open(&qemu::image_of(&format!("generic-{arch}"))?)
+    let image = imagebuild::build::ensure_signed(&format!("generic-{arch}"), Signer::open(None)?)?;
+    DiskImage::open(&image.raw())
 }
 
 /// The build machine's own architecture: its guests are the fastest.

@@ -104,7 +104,8 @@ fn joins(kind: Kind) {
     }
     let base = base::ensure(kind).unwrap();
     let out = tempfile::tempdir_in(imagebuild::cache::dir().unwrap().join("bases")).unwrap();
-    let report = bake::bake(&Target::load("generic-amd64").unwrap(), &base, None, out.path()).unwrap();
+    let report =
+        bake::bake(&Target::load("generic-amd64").unwrap(), &base, &bake::Choices::default(), out.path()).unwrap();
     assert_eq!(report.missing, [""; 0]);
     let result = PathBuf::from(report.result.as_ref().unwrap());
     differs_by_the_report_alone(&base, &result, &report);

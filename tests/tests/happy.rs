@@ -3,9 +3,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-use firstboot::bundle::BUNDLE_DIR;
+use firstboot::bundle::{BUNDLE_DIR, SIGNING_KEYS};
 use firstboot::status_page::HTML_NAME;
 use imagebuild::arch::Arch;
+use imagebuild::sign::Signer;
 use qemu::control_plane::{ControlPlane, audit, is_ready};
 use qemu::device::Options;
 use qemu::disk::DiskImage;
@@ -35,6 +36,10 @@ fn joins_by_itself(arch: Arch) {
     trap_kubeadm(device.disk());
     let mut joined = scenario::join(&plane, device, token, &mut Progress::default()).unwrap();
 
+    let keys = joined.device.disk().read_file(SIGNING_KEYS).unwrap().unwrap();
+    let own = Signer::open(None).unwrap();
+    let own = format!("{} {}\n", own.public().algorithm, own.public().key);
+    assert_eq!(String::from_utf8(keys).unwrap(), own, "the device verified its bundle by this key");
     assert_eq!(joined.name, "edge-0001");
     assert!(is_ready(&joined.node));
     let labels = &joined.node["metadata"]["labels"];

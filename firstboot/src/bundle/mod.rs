@@ -13,6 +13,15 @@ use serde::{Deserialize, Serialize};
 
 /// Directory of the image's bundle, as seen from the root file system.
 pub const BUNDLE_DIR: &str = "/usr/lib/firstboot/bundle";
+/// The bundle's table of contents, in its directory.
+pub const MANIFEST: &str = "manifest.json";
+/// Public keys in lines as of a `.pub` file: one of them has to have signed the manifest. An image without this file is not
+/// signed.
+pub const SIGNING_KEYS: &str = "/usr/lib/firstboot/image-key.pub";
+/// The signature of the manifest, as OpenSSH makes it (SSHSIG).
+pub const SIGNATURE: &str = "/usr/lib/firstboot/bundle-manifest.sig";
+/// What it has to be made for: `ssh-keygen -Y sign -n firstboot-bundle`.
+pub const SIGNATURE_NAMESPACE: &str = "firstboot-bundle";
 /// Programs in the bundle's `bin` that are found on PATH, as an administrator (and `kubeadm upgrade`) expects them.
 pub const COMMANDS: &[&str] = &["containerd", "containerd-shim-runc-v2", "ctr", "kubeadm", "kubelet", "runc"];
 

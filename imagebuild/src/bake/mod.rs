@@ -16,6 +16,7 @@ mod unpack;
 mod write;
 
 use crate::progress::step;
+use crate::sign::Signer;
 use crate::target::Target;
 use crate::{bundle, cache, digest};
 use anyhow::{Context, Result, bail, ensure};
@@ -55,6 +56,9 @@ pub struct Args {
     /// Kubernetes version of the bundle; the newest in components.lock by default
     #[arg(long)]
     kubernetes_version: Option<String>,
+    /// Key that signs the bundle for the device: private, or public of one that ssh-agent holds [default: not signed]
+    #[arg(long, value_name = "FILE")]
+    sign_key: Option<PathBuf>,
     /// Directory for the result, NAME-firstboot.img, and its report
     #[arg(long, default_value = "out/images")]
     out: PathBuf,
@@ -72,9 +76,12 @@ pub struct Args {
 /// What the base lacks, and everything that fails; nothing with the result's name is left then.
 pub fn main(args: &Args) -> Result<()> {
     let target = Target::load(&args.target)?;
+    // Before the work of minutes: a key may be missing.
+    let signer = args.sign_key.as_deref().map(|key| Signer::open(Some(key))).transpose()?;
+    let choices = Choices { kubernetes_version: args.kubernetes_version.as_deref(), signer };
     let report = match args.check {
         true => check(&target, &args.base)?,
-        false => bake(&target, &args.base, args.kubernetes_version.as_deref(), &args.out)?,
+        false => bake(&target, &args.base, &choices, &args.out)?,
     };
     match args.json {
         true => println!("{}", serde_json::to_string_pretty(&report).context("write the report")?),
@@ -138,11 +145,20 @@ fn room(base: &mut Base, added: u64) -> u64 {
     more
 }
 
+/// What a user chooses.
+#[derive(Debug, Default)]
+pub struct Choices<'a> {
+    /// Version of the bundle; none is the newest.
+    pub kubernetes_version: Option<&'a str>,
+    /// Who signs the bundle's manifest, where the device is to verify it.
+    pub signer: Option<Signer>,
+}
+
 /// Bakes `path` into a file in `out`; returns the report, of which a copy is beside it.
 ///
 /// # Errors
 /// As [`main`]; where the base lacks something, the report says it and nothing is written.
-pub fn bake(target: &Target, path: &Path, kubernetes_version: Option<&str>, out: &Path) -> Result<Report> {
+pub fn bake(target: &Target, path: &Path, choices: &Choices, out: &Path) -> Result<Report> {
     let packing = Packing::of(path)?;
     let what = || format!("bake {}", path.display());
     if packing == Packing::Raw {
@@ -165,7 +181,7 @@ pub fn bake(target: &Target, path: &Path, kubernetes_version: Option<&str>, out:
     if !base.missing.is_empty() {
         return Ok(Report::of(path, target, &base));
     }
-    let bundle = step("bundle", || bundle::ensure(target.arch, kubernetes_version))?;
+    let bundle = step("bundle", || bundle::ensure(target.arch, choices.kubernetes_version))?;
     let image = step("pack the bundle", || bundle_image::ensure(&bundle))?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("read the clock")?.as_secs();
     let fixed = crate::build::fixed_build_time(std::env::var_os(crate::build::BUILD_TIME_ENV).as_deref(), now)?;
@@ -180,6 +196,10 @@ pub fn bake(target: &Target, path: &Path, kubernetes_version: Option<&str>, out:
     };
     let tree = scratch.path().join("tree");
     fs::create_dir(&tree).context("create a scratch directory")?;
+    if let Some(signer) = &choices.signer {
+        let path = bundle.manifest_file();
+        signer.put_in_image(&fs::read(&path).with_context(|| format!("read {}", path.display()))?, &tree)?;
+    }
     let added = content::fill(target, &base, &info, &image, &tree)?;
     let report = step("write the image", || put(&mut base, &mut file, &raw, &added, &info)).with_context(what)?;
     let mut report = Report { base: path.display().to_string(), ..report.of_target(target) };

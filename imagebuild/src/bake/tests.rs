@@ -284,7 +284,7 @@ fn other_inits_architectures_and_root_file_systems_are_named() {
 /// The error of `bake`, which has to leave nothing in its directory.
 fn refused(base: &Path) -> String {
     let out = tempfile::tempdir().unwrap();
-    let error = match bake(&target(), base, None, out.path()) {
+    let error = match bake(&target(), base, &Choices::default(), out.path()) {
         Ok(report) => fail_if_missing(base, &report.missing).unwrap_err(),
         Err(error) => error,
     };

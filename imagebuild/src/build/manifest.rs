@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use std::time::SystemTime;
 
 /// The Debian packages of an image, and the lists they were chosen from.
 pub struct Packages<'a> {
@@ -25,8 +24,8 @@ pub struct Packages<'a> {
 
 impl<'a> Packages<'a> {
     /// The packages of a root file system.
-    pub fn new(rootfs: &'a Rootfs, lists: &'a Lists) -> Packages<'a> {
-        Packages { rootfs, lists, exceptions: lists.exceptions(SystemTime::now()) }
+    pub fn new(rootfs: &'a Rootfs, lists: &'a Lists, exceptions: BTreeSet<Exception>) -> Packages<'a> {
+        Packages { rootfs, lists, exceptions }
     }
 
     /// What an image's key has of the lists: other lists make another manifest, another time of fetching them does not.

@@ -12,7 +12,7 @@ mod sbom;
 pub(crate) mod tree;
 
 use crate::archive::Archive;
-use crate::debian::Debian;
+use crate::debian::{Debian, locked};
 use crate::disk::{self, Content, Ids};
 use crate::erofs::Mkfs;
 use crate::progress::step;
@@ -32,7 +32,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// The example on the boot partition, and its name there.
 pub const SEED_EXAMPLE: (&str, &str) = ("seed.toml.example", include_str!("../../seed.toml.example"));
 /// Environment variable that sets an image's build time (<https://reproducible-builds.org/specs/source-date-epoch/>).
-pub(crate) const BUILD_TIME_ENV: &str = "SOURCE_DATE_EPOCH";
+pub const BUILD_TIME_ENV: &str = "SOURCE_DATE_EPOCH";
 /// Images of one target that stay in the cache; older ones are removed.
 const KEEP: usize = 5;
 /// A change in how images are put together makes a new key.
@@ -74,9 +74,13 @@ pub struct Args {
     /// Directory for the image, its compressed form, manifest, bill of materials, provenance, checksums and signature
     #[arg(long, default_value = "out/images")]
     out: PathBuf,
-    /// Key that signs SHA256SUMS: private, or public of one that ssh-agent holds [default: this machine's own, made once]
+    /// Key that signs the image, inside for the device and outside in SHA256SUMS: private, or public of one that ssh-agent
+    /// holds [default: SHA256SUMS alone is signed, by this machine's own key, made once]
     #[arg(long, value_name = "FILE")]
     sign_key: Option<PathBuf>,
+    /// Use the Debian packages of this NAME.packages.json, by their digests, and no others
+    #[arg(long, value_name = "FILE", conflicts_with = "refresh")]
+    packages: Option<PathBuf>,
     /// Fetch new package lists first, so that the image gets the newest Debian packages
     #[arg(long)]
     refresh: bool,
@@ -84,6 +88,9 @@ pub struct Args {
 
 /// Runs `imagebuild build`.
 pub fn main(args: &Args) -> Result<()> {
+    if let Some(lock) = &args.packages {
+        locked::use_lock(lock)?;
+    }
     // Before the work of minutes: a key may be missing.
     let signer = Signer::open(args.sign_key.as_deref())?;
     let debian = Debian::open(Target::load(&args.target)?.arch)?;
@@ -91,10 +98,11 @@ pub fn main(args: &Args) -> Result<()> {
         true => step("fetch Debian package lists", || debian.refresh())?,
         false => step("check the age of Debian package lists", || debian.renew())?,
     }
-    for exception in debian.lists()?.exceptions(SystemTime::now()) {
+    for exception in debian.exceptions()? {
         eprintln!("imagebuild: warning: the image is made under the exception {}", exception.word());
     }
-    let image = ensure(&args.target, args.kubernetes_version.as_deref())?;
+    let inside = args.sign_key.is_some().then(|| signer.clone());
+    let image = ensure_at(&args.target, args.kubernetes_version.as_deref(), None, inside)?;
     output::write(&image, &signer, &args.out)?;
     println!("{}", args.out.join(image.file("img")).display());
     Ok(())
@@ -110,7 +118,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// Name of one of its files: `img`, `img.zst`, `manifest.json`, `sbom.json` or `provenance.json`.
+    /// Name of one of its files: `img`, `img.zst`, `manifest.json`, `packages.json`, `sbom.json` or `provenance.json`.
     fn file(&self, ending: &str) -> String {
         format!("{}.{ending}", self.target)
     }
@@ -135,6 +143,8 @@ pub struct Parts {
     pub firstboot: Option<PathBuf>,
     /// The bundle.
     pub bundle: Option<bundle::Bundle>,
+    /// Who signs the bundle's manifest, where the device is to verify it.
+    pub signer: Option<Signer>,
     /// Build time in seconds since 1970, when it is not to be now or what the environment says.
     pub build_time: Option<u64>,
 }
@@ -147,19 +157,30 @@ pub fn ensure_raw(target: &str, kubernetes_version: Option<&str>) -> Result<Path
 
 /// The image of a target, built now when the cache does not have it.
 pub fn ensure(target: &str, kubernetes_version: Option<&str>) -> Result<Image> {
-    ensure_at(target, kubernetes_version, None)
+    ensure_at(target, kubernetes_version, None, None)
 }
 
 /// [`ensure()`] for an image that says it was built at `time`, in seconds since 1970: a device believes no earlier time.
 pub fn ensure_built_at(target: &str, time: u64) -> Result<Image> {
-    ensure_at(target, None, Some(time))
+    ensure_at(target, None, Some(time), None)
 }
 
-fn ensure_at(target: &str, kubernetes_version: Option<&str>, build_time: Option<u64>) -> Result<Image> {
+/// [`ensure()`] for an image whose bundle is signed.
+pub fn ensure_signed(target: &str, signer: Signer) -> Result<Image> {
+    ensure_at(target, None, None, Some(signer))
+}
+
+fn ensure_at(
+    target: &str,
+    kubernetes_version: Option<&str>,
+    build_time: Option<u64>,
+    signer: Option<Signer>,
+) -> Result<Image> {
     let target = Target::load(target)?;
+    locked::begin();
     let firstboot = step("device binary", || device::ensure(target.arch))?;
     let bundle = step("bundle", || bundle::ensure(target.arch, kubernetes_version))?;
-    assemble(&Parts { target, firstboot: Some(firstboot), bundle: Some(bundle), build_time })
+    assemble(&Parts { target, firstboot: Some(firstboot), bundle: Some(bundle), signer, build_time })
 }
 
 /// Assembles an image from given parts. Without a device binary or bundle it boots, and does nothing more.
@@ -171,7 +192,8 @@ pub fn assemble(parts: &Parts) -> Result<Image> {
     };
     let target = &parts.target;
     // Before the packages are chosen: another build may renew the lists meanwhile.
-    let lists = Debian::open(target.arch)?.lists()?;
+    let debian = Debian::open(target.arch)?;
+    let (lists, exceptions) = (debian.lists()?, debian.exceptions()?);
     let rootfs = step("root file system", || rootfs::ensure(target))?;
     let programs = boot::Programs {
         kernel: rootfs.kernel.clone(),
@@ -181,7 +203,7 @@ pub fn assemble(parts: &Parts) -> Result<Image> {
     };
     let mkfs = step("mkfs.erofs", Mkfs::ensure)?;
     let units = repo::root()?.join("firstboot/units");
-    let packages = manifest::Packages::new(&rootfs, &lists);
+    let packages = manifest::Packages::new(&rootfs, &lists, exceptions);
     let key = key(parts, &packages, &programs, &mkfs, &units, fixed)?;
     let image =
         Image { target: target.name.clone(), dir: cache::dir()?.join("images").join(format!("{}-{key}", target.name)) };
@@ -208,6 +230,8 @@ pub fn assemble(parts: &Parts) -> Result<Image> {
         step("list what the image consists of", || {
             sbom::write(parts, &packages, &info, &scratch.join(image.file("sbom.json")))
         })?;
+        let to = scratch.join(image.file("packages.json"));
+        fs::write(&to, locked::text()?).with_context(|| format!("write {}", to.display()))?;
         let made = provenance::predicate(parts, &packages, &info, fixed)?;
         let made = serde_json::to_vec(&made).context("write the provenance")?;
         let to = scratch.join(image.file(provenance::ENDING_OF_PREDICATE));
@@ -263,6 +287,7 @@ fn key(
         &mkfs.version,
         &content(parts.firstboot.clone())?,
         &content(parts.bundle.as_ref().map(bundle::Bundle::manifest_file))?,
+        &parts.signer.as_ref().map(|signer| signer.public().key.clone()).unwrap_or_default(),
         &digest::tree(units, &["."])?,
         SEED_EXAMPLE.1,
         &firstboot::harden::mounts::fstab(),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The directory that a user gets: image, compressed image, manifest, bill of materials, provenance, checksums and their
-//! signature.
+//! The directory that a user gets: image, compressed image, manifest, locked packages, bill of materials, provenance,
+//! checksums and their signature.
 
 use super::{Image, provenance};
 use crate::progress::step;
@@ -13,7 +13,7 @@ use std::io;
 use std::path::Path;
 use std::thread::available_parallelism;
 
-const ENDINGS: [&str; 4] = ["img", "img.zst", "manifest.json", "sbom.json"];
+const ENDINGS: [&str; 5] = ["img", "img.zst", "manifest.json", "packages.json", "sbom.json"];
 /// What says how they were made.
 const PROVENANCE: &str = "provenance.json";
 /// Beyond this one, a level costs minutes and saves little.

@@ -59,6 +59,11 @@ pub fn fill(parts: &Parts, rootfs: &Rootfs, units: &Path, info: &ImageInfo, own:
     let mut archive = Archive::default();
     archive.tar(&rootfs.tar)?;
     write_own(parts, units, info, own)?;
+    if let (Some(signer), Some(bundle)) = (&parts.signer, &parts.bundle) {
+        let path = bundle.manifest_file();
+        let manifest = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        signer.put_in_image(&manifest, own)?;
+    }
     archive.tree(own)?;
     if let Some(bundle) = &parts.bundle {
         archive.tar(&bundle.tar()).context("add the bundle")?;

@@ -3,7 +3,7 @@
 
 use super::{SUITE, field};
 use anyhow::{Context, Result, ensure};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -21,7 +21,7 @@ const CHECKED: &str = "checked";
 const UNCHECKED: &str = "unchecked";
 
 /// What a builder may permit package lists to lack. The image's manifest names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Exception {
     /// No security updates.
@@ -63,7 +63,7 @@ pub(super) fn mark(exceptions: &BTreeSet<Exception>) -> &'static str {
 }
 
 /// The lists of one suite, as its signed Release file says.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Release {
     /// The suite that was asked for: `trixie-security`.
     pub suite: String,
@@ -78,7 +78,7 @@ pub struct Release {
 }
 
 /// All package lists of one architecture.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lists {
     /// When they were fetched, in seconds since 1970; 0 when that is not known.
     pub fetched: u64,

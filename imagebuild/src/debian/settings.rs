@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Names the mirror (`http://HOST/debian`) when the build machine's own apt does not use a Debian one.
-const MIRROR_ENV: &str = "FIRSTBOOT_DEBIAN_MIRROR";
+pub(super) const MIRROR_ENV: &str = "FIRSTBOOT_DEBIAN_MIRROR";
 /// Names the mirror of security updates (`http://HOST/debian-security`). [`MIRROR_ENV`] requires it.
 const SECURITY_ENV: &str = "FIRSTBOOT_DEBIAN_SECURITY_MIRROR";
 /// Public keys of the Debian archive; package `debian-archive-keyring`.
@@ -110,6 +110,17 @@ pub(super) fn sources(exceptions: &BTreeSet<Exception>) -> Result<String> {
     };
     ensure!(Path::new(KEYRING).exists(), "read {KEYRING}: install package debian-archive-keyring");
     lines(main, security, &String::from_utf8_lossy(&targets), exceptions)
+}
+
+/// Addresses of the archives that packages come from, each once.
+pub(super) fn archives(exceptions: &BTreeSet<Exception>) -> Result<Vec<String>> {
+    let mut archives: Vec<String> = Vec::new();
+    for archive in sources(exceptions)?.lines().filter_map(|line| line.split(' ').nth(2)) {
+        if !archives.iter().any(|known| known == archive) {
+            archives.push(archive.to_owned());
+        }
+    }
+    Ok(archives)
 }
 
 /// The lines of sources.list for what the builder says and what apt says of its own sources.

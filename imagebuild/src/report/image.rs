@@ -11,7 +11,7 @@ use crate::target::Role;
 use crate::{digest, disk, sign, uki};
 use anyhow::{Context, Result, bail, ensure};
 use fatfs::{FileSystem, FsOptions};
-use firstboot::bundle::{self, BUNDLE_DIR};
+use firstboot::bundle::{self, BUNDLE_DIR, MANIFEST, SIGNING_KEYS};
 use firstboot::image::{IMAGE_INFO, ImageInfo};
 use firstboot::seed::{SshKey, ssh_signature};
 use fscommon::{BufStream, StreamSlice};
@@ -46,6 +46,8 @@ pub struct Image {
     pub files: Vec<SummedFile>,
     /// The key that signed `SHA256SUMS`, where its signature is good; none where there is no signature, or another one.
     pub signed: Option<SshKey>,
+    /// The keys by which a device verifies its bundle, as they are in the root; empty where the bundle is not signed.
+    pub device_keys: Vec<String>,
 }
 
 /// A file that a user gets.
@@ -98,9 +100,10 @@ impl Image {
             slot: command_line.slot,
             used: manifest.partitions.iter().map(used).collect::<Result<_>>()?,
             space: space::of(&root)?,
-            bundle: json(&root, &format!("{BUNDLE_DIR}/manifest.json"))?,
+            bundle: json(&root, &format!("{BUNDLE_DIR}/{MANIFEST}"))?,
             files: files(path)?,
             signed: signed_by(path),
+            device_keys: device_keys(&root)?,
         })
     }
 }
@@ -110,6 +113,13 @@ fn signed_by(image: &Path) -> Option<SshKey> {
     let signature = std::fs::read(image.with_file_name(sign::SUMS_SIGNATURE)).ok()?;
     let key = ssh_signature::signer(&signature)?;
     sign::verify_sums(image, std::slice::from_ref(&key)).ok().map(|()| key)
+}
+
+/// The keys that the image gives its device.
+fn device_keys(root: &Root) -> Result<Vec<String>> {
+    let Some(node) = root.find(SIGNING_KEYS)? else { return Ok(Vec::new()) };
+    let text = String::from_utf8(root.read(node)?).with_context(|| format!("read {SIGNING_KEYS} of the image"))?;
+    Ok(text.lines().map(str::to_owned).collect())
 }
 
 /// A partition of the manifest.

@@ -352,6 +352,13 @@ fn signature(image: &Image) -> String {
         ),
         None => "<p>SHA256SUMS has no signature, or one that does not belong to it.</p>\n".to_owned(),
     };
+    let inside = match image.device_keys.as_slice() {
+        [] => "<p>The device verifies no signature: the image was built without a key of its own.</p>\n".to_owned(),
+        keys => format!(
+            "<p>The device uses its bundle only if this key signed it:</p>\n<p><code>{}</code></p>\n",
+            escaped(&keys.join("\n"))
+        ),
+    };
     let made = image.files.iter().find(|file| file.name.ends_with(".provenance.json"));
     let made = made.map(|file| {
         let name = escaped(&file.name);
@@ -359,7 +366,7 @@ fn signature(image: &Image) -> String {
             "<p><code>{name}</code> says from which commit, locks and packages the files were made (SLSA v1).</p>\n"
         )
     });
-    by + &made.unwrap_or_default()
+    by + &inside + &made.unwrap_or_default()
 }
 
 fn usage(manifest: &Manifest, image: &Image) -> String {

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `make repro`: builds images twice from the same commit and packages, and compares every byte; `out/repro/report.json`.
+//!
+//! Usage: run-repro [--keep] [TARGET…]. The first build is the ordinary one, with its cache. The second one has nothing of
+//! it but downloads: another clone in another directory, an empty cache, another home, user, time zone, locale and umask.
+//! Fails when a file differs. `--keep` leaves the second build's directory for a look.
+
+use anyhow::{Context, Result, bail, ensure};
+use imagebuild::build::BUILD_TIME_ENV;
+use imagebuild::sign::{SUMS, ssh_key_made};
+use imagebuild::target::Target;
+use imagebuild::{cache, cmd, disk, repo};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+/// The user that the second build sees itself as.
+const OTHER_USER: &str = "4711";
+/// What else differs in the second build.
+const OTHER: [(&str, &str); 4] =
+    [("TZ", "Pacific/Apia"), ("LC_ALL", "tr_TR.UTF-8"), ("LANG", "tr_TR.UTF-8"), ("USER", "other")];
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("repro: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run() -> Result<bool> {
+    let (keep, targets) = arguments(std::env::args().skip(1))?;
+    let root = repo::root()?;
+    let git = |words: &[&str]| -> Result<String> {
+        let output = cmd::output(Command::new("git").arg("-C").arg(&root).args(words))?;
+        Ok(String::from_utf8_lossy(&output).trim().to_owned())
+    };
+    let changed = git(&["status", "--porcelain"])?;
+    ensure!(changed.is_empty(), "build a commit twice: this clone has changes; commit or stash them:\n{changed}");
+    let (commit, time) = (git(&["rev-parse", "HEAD"])?, git(&["log", "-1", "--format=%ct"])?);
+    let out = root.join("out/repro");
+    let second = Second::new(&root, &commit)?;
+    let mut reports = Vec::new();
+    for target in targets {
+        let started = Instant::now();
+        let (one, other) = (out.join("first").join(&target), out.join("second").join(&target));
+        for directory in [&one, &other] {
+            let _ = fs::remove_dir_all(directory);
+            fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
+        }
+        println!("{target}: first build, at {time}");
+        let program = std::env::current_exe().context("find this program")?.with_file_name("imagebuild");
+        let mut build = Command::new(program);
+        build.args(["build", "--target", &target, "--out"]).arg(&one).env(BUILD_TIME_ENV, &time);
+        cmd::run(build.arg("--sign-key").arg(&second.key))?;
+        println!("{target}: second build, in {}", second.clone.display());
+        second.build(&target, &time, &one.join(format!("{target}.packages.json")), &other)?;
+        let files = compare(&one, &other)?;
+        reports.push(json!({
+            "target": target, "seconds": started.elapsed().as_secs(), "files": files,
+        }));
+        let report = json!({ "commit": commit, "time": time, "targets": reports });
+        let path = out.join("report.json");
+        let text = serde_json::to_string_pretty(&report).context("write the report")? + "\n";
+        fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+        print!("{}", shown(&target, &files));
+    }
+    if !keep {
+        second.remove()?;
+    }
+    println!("report: {}", out.join("report.json").display());
+    Ok(reports.iter().all(|report| same(&report["files"])))
+}
+
+/// Whether to keep the second build, and the targets: all, where none is named.
+fn arguments(given: impl Iterator<Item = String>) -> Result<(bool, Vec<String>)> {
+    let (options, mut targets): (Vec<_>, Vec<_>) = given.partition(|word| word.starts_with('-'));
+    ensure!(options.iter().all(|word| word == "--keep"), "read {}: the one option is --keep", options.join(" "));
+    let known = Target::names()?;
+    for target in &targets {
+        ensure!(known.contains(target), "read target {target}: it is not one of {}", known.join(", "));
+    }
+    if targets.is_empty() {
+        targets = known;
+    }
+    Ok((!options.is_empty(), targets))
+}
+
+/// The second build's surroundings.
+struct Second {
+    directory: PathBuf,
+    clone: PathBuf,
+    key: PathBuf,
+}
+
+impl Second {
+    fn new(root: &Path, commit: &str) -> Result<Second> {
+        let directory = cache::dir()?.join("repro");
+        if directory.exists() {
+            fs::remove_dir_all(&directory).with_context(|| format!("remove {}", directory.display()))?;
+        }
+        let clone = directory.join("a/clone/elsewhere");
+        let key = directory.join("key");
+        for name in ["home", "cache/firstboot"] {
+            let path = directory.join(name);
+            fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
+        }
+        cmd::run(Command::new("git").args(["clone", "--quiet", "--no-checkout"]).arg(root).arg(&clone))?;
+        cmd::run(Command::new("git").arg("-C").arg(&clone).args(["checkout", "--quiet", "--detach", commit]))?;
+        ssh_key_made(&key)?;
+        Ok(Second { directory, clone, key })
+    }
+
+    /// Builds an image as `make image` does.
+    fn build(&self, target: &str, time: &str, packages: &Path, out: &Path) -> Result<()> {
+        self.share_downloads()?;
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let home = PathBuf::from(variable("HOME").context("read HOME")?);
+        let or_home = |name: &str, below: &str| variable(name).map_or_else(|| home.join(below), PathBuf::from);
+        let script = "umask 077; exec make --no-print-directory image \"$@\"";
+        let mut build = Command::new("unshare");
+        build.args(["--user", &format!("--map-user={OTHER_USER}"), &format!("--map-group={OTHER_USER}"), "--"]);
+        build.args(["bash", "-c", script, "make", &format!("TARGET={target}")]);
+        build.arg(format!("SIGN_KEY={}", self.key.display())).arg(format!("PACKAGES={}", packages.display()));
+        build.current_dir(&self.clone).envs(OTHER).env(BUILD_TIME_ENV, time);
+        // Programs and downloads that every build verifies are shared; what is built of them is not.
+        build.env("CARGO_HOME", or_home("CARGO_HOME", ".cargo")).env("RUSTUP_HOME", or_home("RUSTUP_HOME", ".rustup"));
+        build.env("GOMODCACHE", or_home("GOMODCACHE", "go/pkg/mod"));
+        build.env("HOME", self.directory.join("home")).env("XDG_CACHE_HOME", self.directory.join("cache"));
+        for own in ["CARGO_TARGET_DIR", "GOCACHE", "GOPATH"] {
+            build.env_remove(own);
+        }
+        cmd::run(&mut build)?;
+        for name in sums(&self.clone.join("out/images"))?.into_keys().chain([SUMS.to_owned()]) {
+            disk::copy_sparse(&self.clone.join("out/images").join(&name), &out.join(&name))?;
+        }
+        // The next target begins its own sums.
+        let made = self.clone.join("out/images");
+        fs::remove_dir_all(&made).with_context(|| format!("remove {}", made.display()))
+    }
+
+    /// Links the Debian packages of the ordinary cache into the other one: each use compares their digests.
+    fn share_downloads(&self) -> Result<()> {
+        let (from, to) = (cache::dir()?.join("debs/archive"), self.directory.join("cache/firstboot/debs/archive"));
+        fs::create_dir_all(&to).with_context(|| format!("create {}", to.display()))?;
+        for entry in fs::read_dir(&from).with_context(|| format!("list {}", from.display()))? {
+            let name = entry.with_context(|| format!("list {}", from.display()))?.file_name();
+            if !to.join(&name).exists() {
+                fs::hard_link(from.join(&name), to.join(&name))
+                    .with_context(|| format!("link {}", to.join(&name).display()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove(&self) -> Result<()> {
+        // Go makes the directories of modules read-only.
+        cmd::run(Command::new("chmod").args(["-R", "u+w"]).arg(&self.directory))?;
+        fs::remove_dir_all(&self.directory).with_context(|| format!("remove {}", self.directory.display()))
+    }
+}
+
+/// The digests of a directory, by file.
+fn sums(directory: &Path) -> Result<BTreeMap<String, String>> {
+    let path = directory.join(SUMS);
+    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    let lines = text.lines().filter_map(|line| line.split_once("  "));
+    Ok(lines.map(|(sum, name)| (name.to_owned(), sum.to_owned())).collect())
+}
+
+/// Each file of the two builds: its digests, and where it differs.
+fn compare(one: &Path, other: &Path) -> Result<Value> {
+    let (first, second) = (sums(one)?, sums(other)?);
+    ensure!(!first.is_empty(), "read {}: it names no file", one.join(SUMS).display());
+    if first.keys().ne(second.keys()) {
+        let names = |sums: &BTreeMap<String, String>| sums.keys().cloned().collect::<Vec<_>>().join(", ");
+        bail!("compare two builds: one has {}, the other {}", names(&first), names(&second));
+    }
+    let mut files = serde_json::Map::new();
+    for (name, sum) in &first {
+        let mut file = json!({ "first": sum, "second": second[name], "same": *sum == second[name] });
+        if *sum != second[name] {
+            file["differs_at"] = json!(differs_at(&one.join(name), &other.join(name))?);
+        }
+        files.insert(name.clone(), file);
+    }
+    Ok(Value::Object(files))
+}
+
+/// The first byte in which two files differ; for one that is longer, the end of the other.
+fn differs_at(one: &Path, other: &Path) -> Result<Option<u64>> {
+    let open = |path: &Path| {
+        File::open(path)
+            .map(|file| BufReader::with_capacity(1 << 20, file))
+            .with_context(|| format!("open {}", path.display()))
+    };
+    let (mut one, mut other) = (open(one)?.bytes(), open(other)?.bytes());
+    for at in 0.. {
+        match (
+            one.next().transpose().context("read the first build")?,
+            other.next().transpose().context("read the second build")?,
+        ) {
+            (None, None) => return Ok(None),
+            (first, second) if first != second => return Ok(Some(at)),
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
+fn same(files: &Value) -> bool {
+    files.as_object().is_some_and(|files| files.values().all(|file| file["same"] == true))
+}
+
+fn shown(target: &str, files: &Value) -> String {
+    let mut text = String::new();
+    for (name, file) in files.as_object().into_iter().flatten() {
+        text += &match file["same"] == true {
+            true => format!("  same     {} {name}\n", file["first"].as_str().unwrap_or_default()),
+            false => format!("  differs  at byte {}: {name}\n", file["differs_at"]),
+        };
+    }
+    format!("{target}:\n{text}")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_that_differs_is_found_with_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let build = |name: &str, content: &[u8]| {
+            let directory = dir.path().join(name);
+            fs::create_dir_all(&directory).unwrap();
+            fs::write(directory.join("a.img"), content).unwrap();
+            let sum = imagebuild::digest::bytes(content);
+            fs::write(directory.join(SUMS), format!("{sum}  a.img\n")).unwrap();
+            directory
+        };
+        let (one, again) = (build("one", b"0123456789"), build("again", b"0123456789"));
+        assert!(same(&compare(&one, &again).unwrap()));
+        let files = compare(&one, &build("other", b"01234_6789")).unwrap();
+        assert!(!same(&files));
+        assert_eq!(files["a.img"]["differs_at"], 5);
+        assert_eq!(shown("t", &files), "t:\n  differs  at byte 5: a.img\n");
+        assert_eq!(compare(&one, &build("short", b"0123")).unwrap()["a.img"]["differs_at"], 4);
+        let none = build("none", b"");
+        fs::write(none.join(SUMS), "").unwrap();
+        let error = compare(&one, &none).unwrap_err().to_string();
+        assert_eq!(error, "compare two builds: one has a.img, the other ");
+        assert!(compare(&none, &none).is_err());
+    }
+
+    #[test]
+    fn all_targets_are_built_where_none_is_named() {
+        let read = |words: &[&str]| arguments(words.iter().map(|word| (*word).to_owned())).map_err(|e| e.to_string());
+        assert_eq!(read(&[]).unwrap(), (false, Target::names().unwrap()));
+        assert_eq!(read(&["raspberrypi", "--keep"]).unwrap(), (true, vec!["raspberrypi".to_owned()]));
+        assert!(read(&["none"]).unwrap_err().starts_with("read target none: it is not one of generic-amd64, "));
+        assert_eq!(read(&["--all"]).unwrap_err(), "read --all: the one option is --keep");
+    }
+}
