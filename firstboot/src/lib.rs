@@ -24,6 +24,7 @@ pub mod fault;
 pub mod firewall;
 mod flush;
 pub mod harden;
+pub mod hardware_id;
 pub mod host;
 pub mod image;
 pub mod journal;

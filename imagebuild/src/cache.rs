@@ -53,10 +53,8 @@ pub fn once(dir: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     if dir.exists() {
         return Ok(());
     }
+    remove_partial(dir)?;
     let scratch = dir.with_extension(format!("partial.{}", std::process::id()));
-    if scratch.exists() {
-        std::fs::remove_dir_all(&scratch).with_context(|| format!("remove {}", scratch.display()))?;
-    }
     std::fs::create_dir(&scratch).with_context(|| format!("create {}", scratch.display()))?;
     match fill(&scratch) {
         Ok(()) => match std::fs::rename(&scratch, dir) {
@@ -71,6 +69,21 @@ pub fn once(dir: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
             Err(e)
         }
     }
+}
+
+/// Removes what builds of `dir` have left that were ended: only the holder of its lock makes such directories.
+fn remove_partial(dir: &Path) -> Result<()> {
+    let (Some(parent), Some(name)) = (dir.parent(), dir.with_extension("partial.").file_name().map(OsStr::to_owned))
+    else {
+        return Ok(());
+    };
+    for entry in std::fs::read_dir(parent).with_context(|| format!("list {}", parent.display()))?.flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(name.as_encoded_bytes()) {
+            let path = entry.path();
+            std::fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// As [`once`], for what takes hundreds of megabytes and is made again from what stays in the cache: entries beside it that
@@ -137,5 +150,19 @@ mod tests {
             .collect();
         left.sort();
         assert_eq!(left, ["fresh", "held", "new", "on.partial.13", "used"]);
+    }
+
+    #[test]
+    fn what_an_ended_build_has_left_goes_with_the_next_one() {
+        let all = tempfile::tempdir().unwrap();
+        let dir = all.path().join("abc");
+        for left in ["abc.partial.1", "abc.partial.23", "abcd.partial.1"] {
+            std::fs::create_dir(all.path().join(left)).unwrap();
+            std::fs::write(all.path().join(left).join("half"), "").unwrap();
+        }
+        once(&dir, |scratch| Ok(std::fs::write(scratch.join("whole"), "")?)).unwrap();
+        let mut names: Vec<_> = std::fs::read_dir(all.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["abc", "abc.lock", "abcd.partial.1"]);
     }
 }

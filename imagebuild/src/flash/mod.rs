@@ -57,7 +57,7 @@ pub struct Args {
     /// Seed that every device gets on its boot partition
     #[arg(long, value_name = "FILE")]
     seed: Option<PathBuf>,
-    /// Directory of seeds: each device gets the next *.toml in the order of names, which is then renamed to *.flashed
+    /// Directory of seeds: each device gets the next *.toml in the order of names (shop-2 before shop-10), which is then renamed to *.flashed
     #[arg(long, value_name = "DIR", conflicts_with = "seed")]
     seeds: Option<PathBuf>,
     /// Public keys, one of which has to have signed SHA256SUMS beside the image [default: this machine's own key]
@@ -114,7 +114,7 @@ fn run(args: &Args) -> Result<()> {
         let signed = if signed { ", whose signature is good" } else { "" };
         eprintln!("imagebuild: {}: its SHA-256 is the one in SHA256SUMS{signed}", image.path().display());
     }
-    confirm(&targets, args.yes)?;
+    confirm(&targets, &seeds, args.yes)?;
     write(args, &mut image, &targets, &seeds, &show)
 }
 
@@ -139,7 +139,7 @@ fn signed(args: &Args, image: &Image) -> Result<bool> {
 }
 
 /// Asks on the terminal.
-fn confirm(targets: &[Target], yes: bool) -> Result<()> {
+fn confirm(targets: &[Target], seeds: &[Option<Seed>], yes: bool) -> Result<()> {
     if yes {
         return Ok(());
     }
@@ -147,8 +147,9 @@ fn confirm(targets: &[Target], yes: bool) -> Result<()> {
         return Err(Failure::new(USAGE, "flash: there is no terminal to ask on: give --yes").into());
     }
     let mut error = std::io::stderr();
-    for target in targets {
-        writeln!(error, "  {target}")?;
+    for (target, seed) in targets.iter().zip(seeds) {
+        let seed = seed.as_ref().map(|seed| format!(", gets {}", seed.name())).unwrap_or_default();
+        writeln!(error, "  {target}{seed}")?;
     }
     write!(error, "Everything on {} will be lost. Type yes to go on: ", count(targets.len(), "this device"))?;
     error.flush()?;

@@ -34,7 +34,8 @@ pub fn plan(file: Option<&Path>, directory: Option<&Path>, number: usize) -> Res
         let path = entry.with_context(|| format!("list {}", directory.display()))?.path();
         paths.extend(path.extension().is_some_and(|e| e == "toml").then_some(path));
     }
-    paths.sort();
+    // As people count: shop-2 before shop-10.
+    alphanumeric_sort::sort_path_slice(&mut paths);
     ensure!(
         paths.len() >= number,
         "take {number} seeds from {}: {} are left that no device has got",
@@ -51,6 +52,11 @@ fn read(path: &Path, once: bool) -> Result<Seed> {
 }
 
 impl Seed {
+    /// Name of its file.
+    pub fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     /// Writes the seed to the boot partition of a device that has its image; returns its file name.
     ///
     /// # Errors
@@ -58,12 +64,11 @@ impl Seed {
     pub fn put(&self, target: &Target, card: &Card) -> Result<String> {
         seed::put(&self.bytes, None, &target.path)?;
         card.flush()?;
-        let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if self.once {
             let used = self.path.with_extension(USED);
             fs::rename(&self.path, &used).with_context(|| format!("rename {}", self.path.display()))?;
         }
-        Ok(name)
+        Ok(self.name())
     }
 }
 
@@ -75,14 +80,14 @@ mod tests {
     #[test]
     fn seeds_are_taken_in_the_order_of_their_names() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["b.toml", "a.toml", "c.flashed", "sheet.html"] {
+        for name in ["shop-10.toml", "shop-2.toml", "shop-1.flashed", "sheet.html"] {
             fs::write(dir.path().join(name), "version = 1\nreset = true\n").unwrap();
         }
         let names = |number| {
             let plan = plan(None, Some(dir.path()), number).map_err(|e| e.to_string())?;
             Ok(plan.into_iter().map(|s| s.unwrap().path.file_name().unwrap().to_owned()).collect::<Vec<_>>())
         };
-        assert_eq!(names(2), Ok(vec!["a.toml".into(), "b.toml".into()]));
+        assert_eq!(names(2), Ok(vec!["shop-2.toml".into(), "shop-10.toml".into()]));
         let dir = dir.path().display();
         let too_few: Result<_, String> = names(3);
         assert_eq!(too_few, Err(format!("take 3 seeds from {dir}: 2 are left that no device has got")));

@@ -10,6 +10,7 @@ use crate::cluster::bootstrap_token::{self, Created};
 use crate::progress::warn;
 use anyhow::{Context, Result, ensure};
 use firstboot::boot_partition::seed_id;
+use firstboot::hardware_id::{usable_mac, usable_serial};
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::Write;
@@ -105,24 +106,19 @@ fn on_card(devices: &[Device]) -> Result<Vec<(String, &[u8])>> {
     Ok(seeds)
 }
 
-/// Name of a device's file on a card: by its serial number, or else its MAC address.
+/// Name of a device's file on a card, by the rules that the device has: by its serial number, or else its MAC address.
 fn card_name(device: &Device) -> Result<String, String> {
     let column = |name: &str| device.columns.get(name).map(|value| value.trim()).filter(|value| !value.is_empty());
     if let Some(serial) = column("serial") {
-        let mapped: String = serial.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-        let name = mapped.trim_matches('-').to_ascii_lowercase();
-        // As the device has it (docs/seed.md).
-        return match name.len() {
-            1..=58 => Ok(format!("{name}.toml")),
-            _ => Err(format!("serial {serial:?} has no letter or digit, or more than 58 characters")),
-        };
+        let name = usable_serial(serial).ok_or_else(|| {
+            format!("serial {serial:?} is a placeholder, has no letter or digit, or more than 58 characters")
+        })?;
+        return Ok(format!("{name}.toml"));
     }
     let mac = column("mac").ok_or("it has neither serial nor mac, by which a device finds its seed on a card")?;
-    let hex: String = mac.chars().filter(|c| !":-. ".contains(*c)).collect();
-    match hex.len() == 12 && hex.chars().all(|c| c.is_ascii_hexdigit()) {
-        true => Ok(format!("{}.toml", hex.to_ascii_lowercase())),
-        false => Err(format!("mac {mac:?} is no MAC address, as in dc:a6:32:01:02:03")),
-    }
+    let name =
+        usable_mac(mac).ok_or_else(|| format!("mac {mac:?} is no address of a device, as in dc:a6:32:01:02:03"))?;
+    Ok(format!("{name}.toml"))
 }
 
 /// Writes all files to a directory beside the final one, and gives it its name when it is complete.
@@ -198,15 +194,18 @@ mod tests {
         ];
         let names: Vec<String> = on_card(&good).unwrap().into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["10000000a3f2b1c0.toml", "dca632010204.toml", "pf-3x-7.toml"]);
-        let bad = [with(2, "a-1", ""), with(3, "", ""), with(4, "", "dc:a6"), with(5, "A 1", ""), with(6, "//", "")];
+        let mut bad = vec![with(2, "a-1", ""), with(3, "", ""), with(4, "", "dc:a6"), with(5, "A 1", "")];
+        bad.extend([with(6, "//", ""), with(7, "Default string", ""), with(8, "", "00:11:22:33:44:55")]);
         let error = on_card(&bad).unwrap_err().to_string();
         assert_eq!(
             error,
             "nothing was written\n\
              row 3: it has neither serial nor mac, by which a device finds its seed on a card\n\
-             row 4: mac \"dc:a6\" is no MAC address, as in dc:a6:32:01:02:03\n\
+             row 4: mac \"dc:a6\" is no address of a device, as in dc:a6:32:01:02:03\n\
              row 5: serial or mac is that of row 2, too\n\
-             row 6: serial \"//\" has no letter or digit, or more than 58 characters"
+             row 6: serial \"//\" is a placeholder, has no letter or digit, or more than 58 characters\n\
+             row 7: serial \"Default string\" is a placeholder, has no letter or digit, or more than 58 characters\n\
+             row 8: mac \"00:11:22:33:44:55\" is no address of a device, as in dc:a6:32:01:02:03"
         );
     }
 }
