@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Serial numbers and MAC addresses by which devices are told apart: which of them are no placeholders. The device and the
-//! build machine have the same rules, so that a card has no seed that its device would not look for.
+//! Serial numbers and MAC addresses by which one device differs from another: which of them are no placeholders.
+//!
+//! The device and the build machine have the same rules, so that a card has no seed that its device would not look for.
 
 /// Placeholders of vendors and emulators in the serial number field: lower case, letters and digits only.
 #[rustfmt::skip]
