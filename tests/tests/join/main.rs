@@ -9,6 +9,8 @@
 mod addresses;
 mod attack;
 mod bench;
+mod cache;
+mod cache_bench;
 mod cluster;
 mod csr;
 mod cuts;
@@ -69,6 +71,10 @@ const CASES: &[Case] = &[
     ("kubelet-config mended", recovery::a_kubelet_config_that_kubelet_rejects),
     ("serving certificate to approve", recovery::a_serving_certificate_that_waits_for_approval),
     ("own Node on leaving", leaving::reset_with_silent_and_unreachable_servers),
+    ("cache: what was read comes again without API server", cache::what_was_read_comes_again),
+    ("cache: one client never reads what another may", cache::one_client_never_reads_what_another_may),
+    ("cache: memory and added time with 60 pods", cache::memory_and_added_time),
+    ("cache: a failed cache is out of the way", cache::a_failed_cache_is_out_of_the_way),
     // Last: without automatic approval.
     ("certificate by hand", csr::certificate_by_hand),
     ("denied", csr::denied),
