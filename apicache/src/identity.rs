@@ -8,9 +8,13 @@ use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
 use rustls::pki_types::CertificateDer;
 use serde::Deserialize;
+use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::{Decode, Encode};
 
 use crate::store::digest;
+
+/// `id-at-commonName` (RFC 5280, appendix A).
+const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,10 +40,15 @@ impl Identity {
     }
 }
 
-/// The bearer token of a request.
+/// The bearer token of a request, by the letter of Kubernetes' rules (`bearertoken.AuthenticateRequest`): from a header
+/// that it reads in another way, such as one with two spaces, it takes no token and serves an anonymous client. That
+/// answer must vouch for no token here.
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()).filter(|t| !t.is_empty())
+    let mut all = headers.get_all(AUTHORIZATION).iter();
+    let (first, None) = (all.next()?, all.next()) else { return None };
+    let (scheme, token) = first.to_str().ok()?.split_once(' ')?;
+    let plain = !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
+    (plain && scheme.eq_ignore_ascii_case("bearer")).then_some(token)
 }
 
 /// Under which a token is kept; the token itself is not.
@@ -50,18 +59,21 @@ pub fn token_digest(token: &str) -> [u8; 32] {
 #[derive(Deserialize)]
 struct Claims {
     #[serde(default)]
+    iss: String,
+    #[serde(default)]
     sub: String,
     #[serde(default)]
     exp: u64,
 }
 
-/// User and end of a token that the API server has vouched for. A token without claims is a user of its own, for a day.
+/// User and end of a token that the API server has vouched for: who issued it and for whom, because another issuer may
+/// name users as it likes. A token without claims is a user of its own, for a day.
 pub fn claims(token: &str, now: u64) -> (String, u64) {
     let payload = token.split('.').nth(1).and_then(|p| URL_SAFE_NO_PAD.decode(p).ok());
     let claims = payload.and_then(|p| serde_json::from_slice::<Claims>(&p).ok());
     match claims {
         Some(claims) if claims.sub.starts_with("system:serviceaccount:") && claims.exp > 0 => {
-            (format!("user:{}", claims.sub), claims.exp)
+            (format!("user:{}:{}", claims.sub, claims.iss), claims.exp)
         }
         _ => {
             let name: String = token_digest(token).iter().map(|b| format!("{b:02x}")).collect();
@@ -73,6 +85,14 @@ pub fn claims(token: &str, now: u64) -> (String, u64) {
 /// The subject of a certificate, encoded; none where it cannot be read.
 pub fn subject(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
     x509_cert::Certificate::from_der(certificate).ok()?.tbs_certificate.subject.to_der().ok()
+}
+
+/// The node that a certificate of kubelet names: `system:node:NAME` is its common name.
+pub fn node_name(certificate: &CertificateDer<'_>) -> Option<String> {
+    let certificate = x509_cert::Certificate::from_der(certificate).ok()?;
+    let parts = certificate.tbs_certificate.subject.0.iter().flat_map(|part| part.0.iter());
+    let common = parts.filter(|part| part.oid == COMMON_NAME).find_map(|part| std::str::from_utf8(part.value.value()).ok());
+    Some(common?.strip_prefix("system:node:")?.to_owned())
 }
 
 #[cfg(test)]
@@ -87,6 +107,13 @@ mod tests {
         assert_eq!(Identity::of(true, &headers), Identity::Node);
         headers.insert(AUTHORIZATION, "bearer abc".parse().unwrap());
         assert_eq!(Identity::of(false, &headers), Identity::Token(token_digest("abc")));
+        for other in ["Bearer  abc", "Bearer abc ", "Bearer abc def", "Bearer", "Bearer ", " Bearer abc", "Basic abc"] {
+            headers.insert(AUTHORIZATION, other.parse().unwrap());
+            assert_eq!(Identity::of(false, &headers), Identity::Unknown, "{other:?}");
+        }
+        headers.insert(AUTHORIZATION, "Bearer abc".parse().unwrap());
+        headers.append(AUTHORIZATION, "Bearer def".parse().unwrap());
+        assert_eq!(Identity::of(false, &headers), Identity::Unknown, "two of them");
         headers.insert("Impersonate-User", "other".parse().unwrap());
         assert_eq!(Identity::of(false, &headers), Identity::Unknown);
         assert_eq!(Identity::of(true, &headers), Identity::Unknown, "not the node's store, either");
@@ -94,9 +121,13 @@ mod tests {
 
     #[test]
     fn tokens() {
-        let payload = URL_SAFE_NO_PAD.encode(r#"{"sub":"system:serviceaccount:a:b","exp":99}"#);
-        let (user, until) = claims(&format!("h.{payload}.s"), 5);
-        assert_eq!((user.as_str(), until), ("user:system:serviceaccount:a:b", 99));
+        let jwt = |issuer: &str| {
+            let text = format!("{{\"iss\":\"{issuer}\",\"sub\":\"system:serviceaccount:a:b\",\"exp\":99}}");
+            format!("h.{}.s", URL_SAFE_NO_PAD.encode(text))
+        };
+        let (user, until) = claims(&jwt("https://k"), 5);
+        assert_eq!((user.as_str(), until), ("user:system:serviceaccount:a:b:https://k", 99));
+        assert_ne!(user, claims(&jwt("https://other"), 5).0, "another issuer's user of that name");
         let (one, until) = claims("opaque", 5);
         assert!(one.starts_with("token:") && until == 5 + 86400);
         assert_ne!(one, claims("opaque2", 5).0);

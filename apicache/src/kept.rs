@@ -34,6 +34,8 @@ pub(crate) const TOKENS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("t
 pub(crate) const FACTS: TableDefinition<&str, u64> = TableDefinition::new("facts-1");
 /// The last time when an API server answered, seconds since 1970.
 pub(crate) const CONTACT: &str = "contact";
+/// Since when none answers, seconds since 1970; 0 while one does, or once that was reported.
+pub(crate) const OUTAGE: &str = "outage";
 
 /// Key of a collection.
 pub type Id = [u8; 16];
@@ -103,10 +105,20 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
+/// What a watch says.
+pub enum News {
+    /// An object is there: its type, key (`NAMESPACE/NAME`) and form.
+    Put(Kind, String, Vec<u8>),
+    /// The object with this key is gone.
+    Gone(String),
+    /// Nothing has changed up to here.
+    Nothing,
+}
+
 /// A change of the store.
 pub enum Op {
-    /// An object is there.
-    Put {
+    /// An object of a list, or of the initial events of a watch: part of a whole that has not been seen to its end.
+    Seen {
         /// In which collection.
         to: Arc<Source>,
         /// Its type.
@@ -117,15 +129,6 @@ pub enum Op {
         key: String,
         /// As it is kept.
         bytes: Vec<u8>,
-    },
-    /// An object is gone.
-    Delete {
-        /// From which collection.
-        from: Arc<Source>,
-        /// The resourceVersion of its end.
-        version: u64,
-        /// `NAMESPACE/NAME`.
-        key: String,
     },
     /// A collection was seen as a whole: what is not in `seen` ([`mark`]) is gone.
     Complete {
@@ -138,6 +141,17 @@ pub enum Op {
         /// What it holds.
         seen: HashSet<u64>,
     },
+    /// A watch went on. It counts only where it continues what is kept: everything up to `after` is in the collection.
+    Event {
+        /// In which collection.
+        of: Arc<Source>,
+        /// Up to where this watch had come before.
+        after: u64,
+        /// Up to where it is now.
+        version: u64,
+        /// What happened.
+        news: News,
+    },
     /// An answer as a whole.
     Answer([u8; 32], Answer),
     /// An answer that no longer holds.
@@ -146,6 +160,8 @@ pub enum Op {
     Token([u8; 32], String, u64),
     /// An API server answered at this time.
     Contact(u64),
+    /// None answers since then; 0 once that is over and reported.
+    Outage(u64),
     /// What was not used for [`KEPT`] is removed.
     Prune,
     /// All that was said before is on the medium when this is answered.

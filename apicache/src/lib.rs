@@ -10,6 +10,7 @@ pub mod identity;
 mod kept;
 pub mod object;
 pub mod offline;
+pub mod outage;
 pub mod proxy;
 pub mod questions;
 pub mod record;

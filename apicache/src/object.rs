@@ -254,6 +254,11 @@ pub fn read(encoding: Encoding, body: &[u8]) -> Option<(Kind, Object<'_>)> {
     }
 }
 
+/// Items of a list that have a name and a version; what has none is no object (a table has rows instead).
+fn proper(items: Vec<Object<'_>>) -> Option<Vec<Object<'_>>> {
+    items.iter().all(|item| !item.meta.name.is_empty() && item.meta.version > 0).then_some(items)
+}
+
 /// Reads a list. None where it is none: what is empty, cut short or of another kind is no list without items.
 pub fn read_list(encoding: Encoding, body: &[u8]) -> Option<List<'_>> {
     match encoding {
@@ -265,7 +270,7 @@ pub fn read_list(encoding: Encoding, body: &[u8]) -> Option<List<'_>> {
             let items = items.iter().map(|item| Some(json_object(item.get().as_bytes(), Some(&kind))?.1));
             let items: Option<Vec<_>> = items.collect();
             let version = head.metadata.version.parse().ok()?;
-            Some(List { kind, version, next: head.metadata.next, items: items? })
+            Some(List { kind, version, next: head.metadata.next, items: proper(items?)? })
         }
         Encoding::Protobuf => {
             let (kind, message) = envelope(body)?;
@@ -274,7 +279,7 @@ pub fn read_list(encoding: Encoding, body: &[u8]) -> Option<List<'_>> {
             let items = wire::fields(message)?.into_iter().filter(|(number, _)| *number == 2);
             let items: Option<Vec<_>> = items.map(|(_, item)| protobuf_object(item.bytes()?)).collect();
             let version = wire::text(meta, 2).parse().ok()?;
-            Some(List { kind, version, next: wire::text(meta, 3).to_owned(), items: items? })
+            Some(List { kind, version, next: wire::text(meta, 3).to_owned(), items: proper(items?)? })
         }
     }
 }

@@ -15,7 +15,6 @@ use crate::body::{Body, Sender, pieces, whole};
 use crate::identity::Identity;
 use crate::object::{self, Encoding};
 use crate::questions;
-use crate::record::Progress;
 use crate::request::{Place, Query, Question, Target};
 use crate::selector::Selector;
 use crate::store::{Head, Id, Source, Store, digest, now};
@@ -39,6 +38,11 @@ pub fn failure(code: StatusCode, reason: &str, message: &str) -> Response<Body> 
 /// The answer to what cannot be done now.
 pub fn unavailable(message: &str) -> Response<Body> {
     failure(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", &format!("firstboot cache: {message}"))
+}
+
+/// The answer to a client that has to list anew.
+pub fn expired(message: &str) -> Response<Body> {
+    failure(StatusCode::GONE, "Expired", &format!("firstboot cache: {message}"))
 }
 
 fn answer(code: StatusCode, content_type: &str, body: Body) -> Response<Body> {
@@ -65,8 +69,6 @@ pub fn question_key(identity: &str, path: &str, encoding: Encoding, body: &[u8])
 pub struct Offline<'a> {
     /// The store.
     pub store: &'a Store,
-    /// Up to where it is known to be complete.
-    pub progress: &'a Progress,
     /// Watches end when an API server answers.
     pub link: watch::Receiver<Link>,
 }
@@ -92,7 +94,7 @@ impl Offline<'_> {
         let found = match (&parts.method, target) {
             (&Method::GET, _) if query.altered || query.exact => None,
             (&Method::GET, Target::Collection(place)) => self.collection(&identity, place, query, &encodings),
-            (&Method::GET, Target::Object(place, name)) => {
+            (&Method::GET, Target::Object(place, name)) if !query.watch => {
                 self.object(&identity, place, name, parts.uri.path(), &encodings)
             }
             (&Method::GET, Target::Document) => self.document(&identity, &parts.uri.to_string(), &encodings),
@@ -112,20 +114,23 @@ impl Offline<'_> {
     }
 
     fn collection(&self, who: &str, place: &Place, query: &Query, encodings: &[Encoding]) -> Option<Response<Body>> {
+        if !query.page.is_empty() {
+            // The first pages came from an API server. What is kept as a whole is no page that continues them.
+            return Some(expired("the pages of this list cannot go on without an API server: list again"));
+        }
         encodings.iter().find_map(|encoding| {
             let wanted = Offline::source(who, place, &query.selector, *encoding);
             let (id, head, rest) = self.store.covering(&wanted).into_iter().next()?;
-            let source = Source {
-                place: place.clone(),
-                selector: if rest.is_empty() { query.selector.clone() } else { Selector::default() },
-                ..wanted
-            };
-            let version = head.version.max(self.progress.version(self.store, &source));
-            let part = Part { id, head, rest, namespace: place.namespace.clone(), version };
+            let resumed = query.watch && !query.initial_events && query.version > 0;
             // What the client knows already must not be taken back.
-            if (query.initial_events || !query.watch) && query.version > part.version {
+            if !resumed && query.version > head.version {
                 return None;
             }
+            // It has missed something, maybe a deletion, of which nothing is left here.
+            if resumed && query.version < head.version {
+                return Some(expired("what happened since that resourceVersion is not kept: list again"));
+            }
+            let part = Part { id, head, rest, namespace: place.namespace.clone() };
             match query.watch {
                 true => Some(self.watch(part, query)),
                 false => part.list(self.store),
@@ -158,14 +163,23 @@ impl Offline<'_> {
         encodings.iter().find_map(|encoding| {
             let kept = self.store.answer(&whole_key(who, path, Some(*encoding)));
             let kept_version = kept.as_ref().and_then(|a| Some(object::read(*encoding, &a.body)?.1.meta.version));
-            if let Some((head, version, bytes)) = self.store.find(who, at, name, *encoding)
-                && kept_version.is_none_or(|kept| version >= kept)
-            {
-                let body = object::write(*encoding, &head.kind, &bytes);
-                return Some(answer(StatusCode::OK, encoding.content_type(false), whole(body)));
+            if let Some((head, version, bytes)) = self.store.find(who, at, name, *encoding) {
+                if kept_version.is_none_or(|kept| version >= kept) {
+                    let body = object::write(*encoding, &head.kind, &bytes);
+                    return Some(answer(StatusCode::OK, encoding.content_type(false), whole(body)));
+                }
+            } else if kept_version.is_some_and(|kept| self.was_deleted(who, at, name, *encoding, kept)) {
+                return None;
             }
             kept.map(|kept| answer(StatusCode::OK, &kept.content_type, whole(kept.body)))
         })
+    }
+
+    /// Whether a collection that must hold the object, and shows a later state than `version`, is known not to hold it.
+    fn was_deleted(&self, who: &str, at: &Place, name: &str, encoding: Encoding, version: u64) -> bool {
+        let by_name = Selector::new(&format!("metadata.name={name}"), "");
+        let covering = self.store.covering(&Offline::source(who, at, &by_name, encoding));
+        covering.iter().any(|(_, head, _)| head.version >= version)
     }
 
     fn document(&self, who: &str, uri: &str, encodings: &[Encoding]) -> Option<Response<Body>> {
@@ -217,20 +231,18 @@ struct Part {
     head: Head,
     rest: Selector,
     namespace: String,
-    version: u64,
 }
 
 impl Part {
     /// The next objects after a key, with the last key that was looked at; none at the end.
-    #[allow(clippy::type_complexity)]
-    fn page(&self, store: &Store, after: Option<&str>) -> io::Result<Option<(String, Vec<(u64, Vec<u8>)>)>> {
+    fn page(&self, store: &Store, after: Option<&str>) -> io::Result<Option<(String, Vec<Vec<u8>>)>> {
         let page = store.page(&self.id, after, PAGE)?;
         let Some((last, _)) = page.last() else { return Ok(None) };
         let last = last.clone();
         let wanted = page.into_iter().filter_map(|(_, bytes)| {
             let meta = object::meta(self.head.encoding, &bytes)?;
             let here = self.namespace.is_empty() || meta.namespace == self.namespace;
-            (here && self.rest.selects(&meta)?).then_some((meta.version, bytes))
+            (here && self.rest.selects(&meta)?).then_some(bytes)
         });
         Ok(Some((last, wanted.collect())))
     }
@@ -239,39 +251,42 @@ impl Part {
     fn list(&self, store: &Store) -> Option<Response<Body>> {
         let (mut items, mut after) = (Vec::new(), None);
         while let Some((last, page)) = self.page(store, after.as_deref()).ok()? {
-            items.extend(page.into_iter().map(|(_, bytes)| bytes));
+            items.extend(page);
             after = Some(last);
         }
-        let body = object::write_list(self.head.encoding, &self.head.kind, self.version, &items);
+        let body = object::write_list(self.head.encoding, &self.head.kind, self.head.version, &items);
         Some(answer(StatusCode::OK, self.head.encoding.content_type(false), whole(body)))
     }
 
-    /// Sends the events; none where the client is gone, or the store cannot be read: then the watch is broken off.
+    /// Sends what the watch begins with; none where the client is gone, or the store cannot be read: then the watch is
+    /// broken off.
     async fn stream(&self, store: &Store, query: &Query, sender: &Sender) -> Option<()> {
-        let all = query.initial_events || query.version == 0;
-        let change = if all { "ADDED" } else { "MODIFIED" };
+        if query.initial_events || query.version == 0 {
+            self.all(store, sender).await?;
+        }
+        if query.initial_events {
+            let end = object::write_initial_events_end(self.head.encoding, &self.head.kind, self.head.version);
+            sender.send(Ok(Frame::data(Bytes::from(end)))).await.ok()?;
+        }
+        Some(())
+    }
+
+    async fn all(&self, store: &Store, sender: &Sender) -> Option<()> {
         let mut after = None;
         loop {
             let (last, page) = match self.page(store, after.as_deref()) {
                 Ok(Some(page)) => page,
-                Ok(None) => break,
+                Ok(None) => return Some(()),
                 Err(error) => {
                     let _ = sender.send(Err(error)).await;
                     return None;
                 }
             };
-            for (version, bytes) in page {
-                if all || version > query.version {
-                    let event = object::write_event(self.head.encoding, change, &self.head.kind, &bytes);
-                    sender.send(Ok(Frame::data(Bytes::from(event)))).await.ok()?;
-                }
+            for bytes in page {
+                let event = object::write_event(self.head.encoding, "ADDED", &self.head.kind, &bytes);
+                sender.send(Ok(Frame::data(Bytes::from(event)))).await.ok()?;
             }
             after = Some(last);
         }
-        if query.initial_events {
-            let end = object::write_initial_events_end(self.head.encoding, &self.head.kind, self.version);
-            sender.send(Ok(Frame::data(Bytes::from(end)))).await.ok()?;
-        }
-        Some(())
     }
 }

@@ -18,9 +18,10 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::{Mutex, watch};
 
 use crate::body::{Body, pieces, whole};
-use crate::identity::{self, Identity, bearer, token_digest};
+use crate::identity::{self, Identity, bearer};
+use crate::questions;
 use crate::object::Encoding;
-use crate::offline::{Offline, failure, question_key, unavailable, whole_key};
+use crate::offline::{Offline, expired, failure, question_key, unavailable, whole_key};
 use crate::record::{Plan, Progress, Recording};
 use crate::request::{self, Query, Question, Target};
 use crate::store::{Op, Source, Store, now};
@@ -48,6 +49,14 @@ pub struct Session {
     shared: Arc<Shared>,
     is_node: bool,
     upstream: Mutex<Option<Connection>>,
+}
+
+impl Asked {
+    /// Which encodings the client takes, its favourite first; none if it asks for something else first.
+    fn accepted(&self) -> Vec<Encoding> {
+        let accept = self.parts.headers.get(ACCEPT).and_then(|v| v.to_str().ok());
+        Encoding::accepted(accept.unwrap_or("application/json"))
+    }
 }
 
 /// A request, read.
@@ -108,15 +117,16 @@ impl Session {
                 Err(Unanswered { .. }) => self.shared.servers.doubt(),
             }
         }
-        let Shared { store, progress, servers } = &*self.shared;
-        let offline = Offline { store, progress, link: servers.link() };
+        let offline = Offline { store: &self.shared.store, link: self.shared.servers.link() };
         offline.answer(&asked.who, &asked.parts, &asked.target, &asked.query, &read)
     }
 
     /// A connection for the next request. One at a time is made for all requests of this client.
     async fn connection(&self) -> Result<Connection, Unanswered> {
         let mut upstream = self.upstream.lock().await;
-        if let Some(Connection::Two(sender, server)) = upstream.as_ref().filter(|c| c.usable()) {
+        // A server that is no longer the best keeps the watches that it has; new requests go to the one that is.
+        let good = |c: &&Connection| c.usable() && self.shared.servers.is_best(c.server());
+        if let Some(Connection::Two(sender, server)) = upstream.as_ref().filter(good) {
             return Ok(Connection::Two(sender.clone(), server.clone()));
         }
         if matches!(*self.shared.servers.link().borrow(), Link::Disconnected(_)) {
@@ -182,18 +192,16 @@ impl Session {
         if !watch || initial_events || altered || !self.shared.store.keeps(place) || asked.parts.method != Method::GET {
             return None;
         }
-        let accept = asked.parts.headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
-        let encoding = Encoding::accepted(accept).into_iter().next()?;
+        let accepted = asked.accepted();
+        let encoding = *accepted.first()?;
         let identity = self.recorded_as(asked)?;
         let mut source = Source { identity, place: place.clone(), selector: asked.query.selector.clone(), encoding };
         // What has no protobuf comes as JSON, to a client that takes both.
-        if self.shared.progress.version(&self.shared.store, &source) == 0 && accept.contains("application/json") {
+        if self.shared.store.version(&source) == 0 && accepted.contains(&Encoding::Json) {
             source.encoding = Encoding::Json;
         }
-        self.shared.progress.gap(&self.shared.store, &source, version).then(|| {
-            let text = "firstboot cache: this watch does not continue what is kept: list again";
-            failure(StatusCode::GONE, "Expired", text)
-        })
+        let gap = self.shared.progress.gap(&self.shared.store, &source, version);
+        gap.then(|| expired("this watch does not continue what is kept: list again"))
     }
 
     fn plan(&self, asked: &Asked, identity: &str, encoding: Option<Encoding>, read: &Bytes) -> Option<Plan> {
@@ -201,14 +209,18 @@ impl Session {
         if asked.query.altered || asked.query.exact {
             return None;
         }
+        // A client that asks for a table, or for metadata alone, is sent that as `application/json`, too.
+        let encoding = encoding.filter(|encoding| asked.accepted().contains(encoding));
         match (&asked.parts.method, &asked.target) {
             (&Method::GET, Target::Collection(place)) if store.keeps(place) => {
                 let (identity, place, selector) = (identity.to_owned(), place.clone(), asked.query.selector.clone());
                 let source = Arc::new(Source { identity, place, selector, encoding: encoding? });
-                Some(match asked.query.watch {
-                    true => Plan::Watch { source, initial: asked.query.initial_events },
-                    false => Plan::List { source, page: asked.query.page.clone() },
-                })
+                match asked.query.watch {
+                    false => Some(Plan::List { source, page: asked.query.page.clone() }),
+                    true if asked.query.initial_events => Some(Plan::Watch { source, from: None }),
+                    // From no version on, all objects come and their end is not told.
+                    true => (asked.query.version > 0).then_some(Plan::Watch { source, from: Some(asked.query.version) }),
+                }
             }
             (&Method::GET, Target::Object(place, name)) if store.keeps(place) && !asked.query.watch => {
                 let followed = store.follows(identity, place, name, encoding?);
@@ -219,7 +231,8 @@ impl Session {
             }
             _ => {
                 let question = asked.question.filter(|_| asked.who == Identity::Node)?;
-                Some(Plan::Question(question_key(identity, path, encoding?, read), question))
+                let counts = question == Question::Token && questions::for_api_server(read);
+                Some(Plan::Question { key: question_key(identity, path, encoding?, read), question, counts })
             }
         }
     }
@@ -230,22 +243,20 @@ impl Session {
         hop_by_hop(&mut parts.headers);
         parts.version = Version::default();
         let store = &self.shared.store;
-        if parts.status.is_success()
-            && let Identity::Token(digest) = &asked.who
+        // Documents are for everybody: an answer to that vouches for nobody.
+        let vouched = parts.status.is_success() && matches!(asked.target, Target::Collection(_) | Target::Object(..));
+        let claimed = bearer(&asked.parts.headers).filter(|_| vouched).map(|token| identity::claims(token, now()));
+        if let (Identity::Token(digest), Some((user, until))) = (&asked.who, &claimed)
             && store.token(digest).is_none()
-            && let Some(token) = bearer(&asked.parts.headers)
         {
-            let (user, until) = identity::claims(token, now());
-            store.change(Op::Token(token_digest(token), user, until)).await;
+            store.change(Op::Token(*digest, user.clone(), *until)).await;
         }
         let header = |name: HeaderName| parts.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let (content_type, packed) = (header(CONTENT_TYPE).to_owned(), header(CONTENT_ENCODING).to_owned());
         let encoding = Encoding::of_content_type(&content_type);
-        let as_token = || bearer(&asked.parts.headers).map(|token| identity::claims(token, now()).0);
         let identity = match &asked.who {
-            Identity::Node => Some("node".to_owned()),
-            Identity::Token(_) if parts.status.is_success() => as_token(),
-            _ => None,
+            Identity::Token(_) => claimed.map(|(user, _)| user).or_else(|| self.recorded_as(asked)),
+            _ => self.recorded_as(asked),
         };
         let plan = match parts.status {
             StatusCode::OK | StatusCode::CREATED => identity.and_then(|who| self.plan(asked, &who, encoding, read)),

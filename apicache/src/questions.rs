@@ -65,6 +65,20 @@ pub fn token(encoding: Encoding, body: &[u8]) -> Option<String> {
     (!token.is_empty()).then_some(token)
 }
 
+/// Whether a TokenRequest is for the API server itself. A token for another audience (`audience` of a projected volume) is
+/// refused there, and so it opens nothing here.
+pub fn for_api_server(request: &[u8]) -> bool {
+    let none = || match object::envelope(request) {
+        Some((_, message)) => wire::fields(wire::field(message, 2)?).map(|spec| spec.iter().all(|(n, _)| *n != 1)),
+        None => {
+            let request: Json = serde_json::from_slice(request).ok()?;
+            let audiences = request.get("spec")?.get("audiences");
+            Some(audiences.is_none_or(|all| all.is_null() || all.as_array().is_some_and(Vec::is_empty)))
+        }
+    };
+    none().unwrap_or(false)
+}
+
 /// Until when a kept token is handed out at `now`: for as long as kubelet asked (`expirationSeconds`), but not beyond the
 /// token's own end. API servers let a token live longer than they say (`--service-account-extend-token-expiration`), and
 /// kubelet goes by what it hears: the time in the answer as it was kept has passed after an hour.
@@ -101,7 +115,7 @@ pub fn renewed(encoding: Encoding, body: &[u8], now: u64) -> Option<Vec<u8>> {
 }
 
 /// A time in UTC as Kubernetes writes it. Days to a date: Howard Hinnant, "chrono-compatible low-level date algorithms".
-fn rfc3339(seconds: u64) -> String {
+pub(crate) fn rfc3339(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);

@@ -8,20 +8,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use flate2::write::GzDecoder;
 
 use crate::identity::{self, token_digest};
-use crate::object::{self, Change, Encoding, Frames};
+use crate::object::{self, Change, Encoding, Event, Frames};
 use crate::questions;
 use crate::request::Question;
-use crate::store::{Answer, Id, Op, Source, Store, mark, now};
+use crate::store::{Answer, Id, News, Op, Source, Store, mark, now};
 
 /// Largest answer that is kept as a whole, bytes; a larger list passes unrecorded.
 const LARGEST: usize = 4 << 20;
+/// Bytes that are unpacked at once: deflate makes at most about a thousand of one.
+const PORTION: usize = 512;
 /// Lists in pages that may be on their way at once.
 const PAGED: usize = 16;
 
-/// Up to which resourceVersion each collection was followed, by this process; and lists whose pages are still coming.
+/// Lists whose pages are still coming, and watches that were refused.
 #[derive(Default)]
 pub struct Progress {
-    followed: Mutex<HashMap<Id, u64>>,
     pages: Mutex<HashMap<(Id, String), HashSet<u64>>>,
     refused: Mutex<HashMap<Id, u64>>,
 }
@@ -31,23 +32,11 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Progress {
-    fn follow(&self, id: Id, version: u64) {
-        let mut followed = locked(&self.followed);
-        let known = followed.entry(id).or_default();
-        *known = version.max(*known);
-    }
-
-    /// Up to where a collection is known.
-    pub fn version(&self, store: &Store, source: &Source) -> u64 {
-        let stored = store.exact(source).map_or(0, |head| head.version);
-        locked(&self.followed).get(&source.id()).copied().unwrap_or_default().max(stored)
-    }
-
     /// Whether a watch that begins at `version` would leave a gap: what happened between the end of what was recorded
     /// and `version` is unknown, deletions above all. A client that is refused lists anew, and the gap is closed. It is
     /// refused at most once in ten minutes, so that one whose list cannot be recorded is not held up.
     pub fn gap(&self, store: &Store, source: &Source, version: u64) -> bool {
-        if version == 0 || self.version(store, source) >= version {
+        if version == 0 || store.version(source) >= version {
             return false;
         }
         let mut refused = locked(&self.refused);
@@ -69,13 +58,20 @@ pub enum Plan {
     Watch {
         /// Of which collection.
         source: Arc<Source>,
-        /// Whether all objects come first.
-        initial: bool,
+        /// Where it begins; none where all objects come first.
+        from: Option<u64>,
     },
     /// One object, or a document.
     Whole([u8; 32]),
     /// The answer to a question of kubelet.
-    Question([u8; 32], Question),
+    Question {
+        /// Its key.
+        key: [u8; 32],
+        /// Which.
+        question: Question,
+        /// Whether the token in it is one for the API server.
+        counts: bool,
+    },
 }
 
 /// An answer that is being recorded.
@@ -101,7 +97,7 @@ impl Recording {
         let encoding = Encoding::of_content_type(content_type);
         let (frames, whole) = match (&plan, encoding) {
             (Plan::Watch { .. }, Some(encoding)) if !gzip => (Some(Frames::new(encoding)), None),
-            (Plan::Watch { .. }, _) | (Plan::List { .. } | Plan::Question(..), None) => return None,
+            (Plan::Watch { .. }, _) | (Plan::List { .. } | Plan::Question { .. }, None) => return None,
             _ if gzip => (None, Some(Buffer::Gzip(Box::new(GzDecoder::new(Vec::new()))))),
             _ => (None, Some(Buffer::Plain(Vec::new()))),
         };
@@ -117,10 +113,13 @@ impl Recording {
                     all.extend_from_slice(bytes);
                     all.len()
                 }
-                Buffer::Gzip(decoder) => match decoder.write_all(bytes) {
-                    Ok(()) => decoder.get_ref().len(),
-                    Err(_) => usize::MAX,
-                },
+                // In portions: what is packed tightly is given up before it fills the memory.
+                Buffer::Gzip(decoder) => bytes.chunks(PORTION).fold(0, |length, portion| {
+                    if length > LARGEST {
+                        return length;
+                    }
+                    decoder.write_all(portion).map_or(usize::MAX, |()| decoder.get_ref().len())
+                }),
             };
             return length <= LARGEST;
         }
@@ -140,34 +139,36 @@ impl Recording {
 
     /// What an event changes. None where it is no event, or says that the watch failed.
     fn event(&mut self, frame: &[u8]) -> Option<Option<Op>> {
-        let Plan::Watch { source, initial } = &mut self.plan else { return None };
-        let event = object::read_event(source.encoding, frame)?;
-        let (meta, version) = (&event.object.meta, event.object.meta.version);
-        // Initial events come in no order: until they end, nothing is known up to any version.
-        if !*initial {
-            self.progress.follow(source.id(), version);
+        let Plan::Watch { source, from } = &mut self.plan else { return None };
+        let Event { change, kind, object } = object::read_event(source.encoding, frame)?;
+        let (version, key, of) = (object.meta.version, object.meta.key(), source.clone());
+        // Without a version that can be compared nothing is known.
+        if version == 0 || change != Change::Bookmark && object.meta.name.is_empty() {
+            return None;
         }
-        Some(match event.change {
-            Change::Put => {
-                if *initial {
-                    self.seen.insert(mark(&meta.key()));
+        let Some(position) = from else {
+            return Some(match change {
+                Change::Put => {
+                    self.seen.insert(mark(&key));
+                    Some(Op::Seen { to: of, kind, version, key, bytes: object.bytes.into_owned() })
                 }
-                let (key, bytes) = (meta.key(), event.object.bytes.into_owned());
-                Some(Op::Put { to: source.clone(), kind: event.kind, version, key, bytes })
-            }
-            Change::Delete => {
-                self.seen.remove(&mark(&meta.key()));
-                Some(Op::Delete { from: source.clone(), version, key: meta.key() })
-            }
-            Change::Bookmark if *initial && meta.initial_events_end => {
-                *initial = false;
-                self.progress.follow(source.id(), version);
-                let seen = std::mem::take(&mut self.seen);
-                Some(Op::Complete { of: source.clone(), kind: event.kind, version, seen })
-            }
-            Change::Bookmark => None,
+                Change::Bookmark if object.meta.initial_events_end => {
+                    *from = Some(version);
+                    let seen = std::mem::take(&mut self.seen);
+                    Some(Op::Complete { of, kind, version, seen })
+                }
+                Change::Bookmark => None,
+                Change::Delete | Change::Other => return None,
+            });
+        };
+        let after = std::mem::replace(position, version);
+        let news = match change {
+            Change::Put => News::Put(kind, key, object.bytes.into_owned()),
+            Change::Delete => News::Gone(key),
+            Change::Bookmark => News::Nothing,
             Change::Other => return None,
-        })
+        };
+        Some(Some(Op::Event { of, after, version, news }))
     }
 
     /// Takes note that the answer came to its proper end. What was cut off is never given here.
@@ -193,15 +194,12 @@ impl Recording {
                     },
                 };
                 for item in list.items {
-                    seen.insert(mark(&item.meta.key()));
-                    let (key, version) = (item.meta.key(), item.meta.version);
-                    let bytes = item.bytes.into_owned();
-                    self.store
-                        .change(Op::Put { to: source.clone(), kind: list.kind.clone(), version, key, bytes })
-                        .await;
+                    let (key, version, bytes) = (item.meta.key(), item.meta.version, item.bytes.into_owned());
+                    seen.insert(mark(&key));
+                    let (to, kind) = (source.clone(), list.kind.clone());
+                    self.store.change(Op::Seen { to, kind, version, key, bytes }).await;
                 }
                 if list.next.is_empty() {
-                    self.progress.follow(id, list.version);
                     let (kind, version) = (list.kind, list.version);
                     self.store.change(Op::Complete { of: source, kind, version, seen }).await;
                 } else {
@@ -215,19 +213,18 @@ impl Recording {
                 let valid = match self.encoding {
                     Some(Encoding::Protobuf) => object::envelope(&bytes).is_some(),
                     Some(Encoding::Json) => serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).is_ok(),
-                    None => !bytes.is_empty(),
+                    // Discovery and OpenAPI have forms of their own; what a person is to read is none of them.
+                    None => !bytes.is_empty() && !self.content_type.starts_with("text/"),
                 };
                 if valid {
                     let answer = Answer { content_type: self.content_type, body: bytes };
                     self.store.change(Op::Answer(key, answer)).await;
                 }
             }
-            Plan::Question(key, question) => {
+            Plan::Question { key, question, counts } => {
                 let Some(encoding) = self.encoding else { return };
                 let Some(body) = questions::kept(question, encoding, &bytes) else { return };
-                if question == Question::Token
-                    && let Some(token) = questions::token(encoding, &bytes)
-                {
+                if counts && let Some(token) = questions::token(encoding, &bytes) {
                     let (user, until) = identity::claims(&token, now());
                     self.store.change(Op::Token(token_digest(&token), user, until)).await;
                 }

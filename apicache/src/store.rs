@@ -14,13 +14,13 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use redb::{Database, ReadableDatabase};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, StorageBackend};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::kept::{
-    ANSWERS, CONTACT, FACTS, Heads, OBJECTS, PAGES, QUEUE, TOKENS, failed, is_secret, locked, read_answer,
+    ANSWERS, CONTACT, FACTS, Heads, OBJECTS, OUTAGE, PAGES, QUEUE, TOKENS, failed, is_secret, locked, read_answer,
 };
-pub use crate::kept::{Answer, FLUSH, Head, Id, Op, Source, digest, mark, now};
+pub use crate::kept::{Answer, FLUSH, Head, Id, News, Op, Source, digest, mark, now};
 use crate::object::{self, Encoding};
 use crate::request::Place;
 use crate::selector::Selector;
@@ -41,9 +41,24 @@ impl Store {
     /// # Errors
     /// The file cannot be read or is damaged, or the thread that writes cannot be started.
     pub fn open(path: &Path, without_secrets: bool) -> io::Result<Self> {
+        Self::begin(|builder| builder.create(path), without_secrets)
+    }
+
+    /// The same, on something other than a file.
+    ///
+    /// # Errors
+    /// As for [`Store::open`].
+    pub fn open_on(medium: impl StorageBackend, without_secrets: bool) -> io::Result<Self> {
+        Self::begin(|builder| builder.create_with_backend(medium), without_secrets)
+    }
+
+    fn begin(
+        open: impl FnOnce(&mut Builder) -> Result<Database, DatabaseError>,
+        without_secrets: bool,
+    ) -> io::Result<Self> {
         let mut builder = Database::builder();
         builder.set_cache_size(PAGES);
-        let db = Arc::new(builder.create(path).map_err(|e| failed("open the store", e))?);
+        let db = Arc::new(open(&mut builder).map_err(|e| failed("open the store", e))?);
         let heads = load(&db, without_secrets).map_err(|e| failed("read the store", e))?;
         let heads = Arc::new(Mutex::new(heads));
         let (queue, changes) = mpsc::channel(QUEUE);
@@ -72,9 +87,9 @@ impl Store {
         }
     }
 
-    /// The complete collection of an identity with exactly this content, if there is one.
-    pub fn exact(&self, source: &Source) -> Option<Head> {
-        locked(&self.heads).get(&source.id()).filter(|h| h.complete).cloned()
+    /// Up to which resourceVersion everything of a collection is kept; 0 where the store does not answer for it.
+    pub fn version(&self, source: &Source) -> u64 {
+        locked(&self.heads).get(&source.id()).filter(|h| h.complete).map_or(0, |h| h.version)
     }
 
     /// The complete collections of an identity that hold all of what is asked, with what is to be selected from them; the
@@ -158,10 +173,19 @@ impl Store {
         (until > now()).then(|| String::from_utf8_lossy(subject).into_owned())
     }
 
-    /// When an API server last answered, seconds since 1970; 0 if none ever did.
-    pub fn contact(&self) -> u64 {
-        let read = || Some(self.db.begin_read().ok()?.open_table(FACTS).ok()?.get(CONTACT).ok()??.value());
+    fn fact(&self, name: &str) -> u64 {
+        let read = || Some(self.db.begin_read().ok()?.open_table(FACTS).ok()?.get(name).ok()??.value());
         read().unwrap_or_default()
+    }
+
+    /// When an API server last answered, as far as noted, seconds since 1970; 0 if none ever did.
+    pub fn contact(&self) -> u64 {
+        self.fact(CONTACT)
+    }
+
+    /// Since when none answers, as far as noted and not yet reported; 0 otherwise.
+    pub fn outage(&self) -> u64 {
+        self.fact(OUTAGE)
     }
 
     /// How many objects are kept.

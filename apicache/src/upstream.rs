@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
@@ -140,6 +140,11 @@ impl Servers {
         self.link.subscribe()
     }
 
+    /// Whether requests go to this server now.
+    pub fn is_best(&self, server: &str) -> bool {
+        self.servers.get(self.best.load(Ordering::Relaxed)).is_some_and(|best| best == server)
+    }
+
     /// Says that a request got no answer: the state is looked at right now.
     pub fn doubt(&self) {
         self.doubt.notify_one();
@@ -192,6 +197,21 @@ impl Servers {
         }
     }
 
+    /// Whether a server is ready; each is asked, and one that is not ready gives way to the next.
+    async fn any_ready(&self, connection: &mut Option<Connection>) -> bool {
+        // The only one is asked a second time before it counts as gone.
+        for _ in 0..self.servers.len().max(2) {
+            let asked = self.best.load(Ordering::Relaxed);
+            if self.ready(connection).await {
+                return true;
+            }
+            // Unless a request has found another one meanwhile.
+            let next = (asked + 1) % self.servers.len();
+            let _ = self.best.compare_exchange(asked, next, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        false
+    }
+
     async fn ready(&self, connection: &mut Option<Connection>) -> bool {
         if !connection.as_ref().is_some_and(Connection::usable) {
             *connection = self.connect(true, true).await.ok();
@@ -201,7 +221,13 @@ impl Servers {
         let Ok(request) = Request::get(uri).body(Empty::<Bytes>::new().map_err(|e| match e {}).boxed_unsync()) else {
             return false;
         };
-        let ask = async { open.send(request).await.is_ok_and(|answer| answer.status().is_success()) };
+        // Whatever answers in its place (a login page, a load balancer) does not say `ok`.
+        let ask = async {
+            let Ok(answer) = open.send(request).await else { return false };
+            let good = answer.status() == StatusCode::OK;
+            let body = Limited::new(answer.into_body(), 64).collect().await;
+            good && body.is_ok_and(|body| body.to_bytes().trim_ascii() == b"ok")
+        };
         let answered = tokio::time::timeout(PROBE, ask).await.unwrap_or(false);
         if !answered {
             *connection = None;
@@ -209,11 +235,11 @@ impl Servers {
         answered
     }
 
-    /// Watches over the state for ever. A server that is not ready is asked a second time before it counts as gone.
+    /// Watches over the state for ever.
     pub async fn watch_over(&self, store: &Store) {
         let mut connection = None;
         loop {
-            let ready = self.ready(&mut connection).await || self.ready(&mut connection).await;
+            let ready = self.any_ready(&mut connection).await;
             let was = *self.link.borrow();
             let link = match (ready, was) {
                 (true, Link::Connected(_)) | (false, Link::Disconnected(_)) => was,

@@ -14,10 +14,13 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::config::{Config, certificates, pair};
-use crate::identity::subject;
+use crate::identity::{node_name, subject};
+use crate::outage;
 use crate::proxy::{Session, Shared};
 use crate::store::{FLUSH, Op, Store, now};
 use crate::upstream::{Link, Servers};
@@ -26,9 +29,14 @@ use crate::upstream::{Link, Servers};
 /// connection of a client has one of its own to it.
 const STREAMS: u32 = 100;
 /// Longest time for a TLS handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Connections at once.
-const CONNECTIONS: usize = 64;
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Longest time for the head of a request by HTTP/1.1, from the end of the one before.
+const HEAD: Duration = Duration::from_secs(60);
+/// Connections at once before their handshake is done, of this node, and of all others: each process of the node reaches
+/// this port, and none of them must keep kubelet out.
+const PLACES: [usize; 3] = [128, 64, 32];
+/// Between two notes of the time of the last answer, seconds.
+const CONTACT: u64 = 900;
 /// Between two signs of life.
 const BEAT: Duration = Duration::from_secs(1);
 /// Name of the store's file.
@@ -79,8 +87,10 @@ pub fn serve(config: &Config, listener: TcpListener, beat: impl FnMut() + Send +
     let store = open_store(config)?;
     let tls = TlsAcceptor::from(Arc::new(server_config(config)?));
     let servers = Arc::new(Servers::new(config)?);
-    let node = pair(&config.node)?.chain.first().and_then(subject);
-    let node = node.ok_or_else(|| io::Error::other(format!("read {}: it names no node", config.node.display())))?;
+    let own = pair(&config.node)?.chain.into_iter().next();
+    let named = own.and_then(|own| Some((subject(&own)?, node_name(&own)?)));
+    let (node, name) =
+        named.ok_or_else(|| io::Error::other(format!("read {}: it names no node", config.node.display())))?;
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build()?;
     runtime.block_on(async {
@@ -88,14 +98,19 @@ pub fn serve(config: &Config, listener: TcpListener, beat: impl FnMut() + Send +
         let shared = Arc::new(Shared { servers: servers.clone(), store: store.clone(), progress: Arc::default() });
         let watched = (servers.clone(), store.clone());
         tokio::spawn(async move { watched.0.watch_over(&watched.1).await });
-        let mut publisher = tokio::spawn(publish(config.status.clone(), servers, store.clone(), beat));
-        let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
+        let mut publisher = tokio::spawn(publish(config.status.clone(), servers.clone(), store.clone(), beat));
+        let (watched, name) = ((servers.clone(), store.clone()), name);
+        tokio::spawn(async move { outage::report(&name, &watched.0, &watched.1).await });
+        let [unproven, ours, others] = PLACES.map(|count| Arc::new(Semaphore::new(count)));
         let mut end = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 _ = &mut publisher => return Err(io::Error::other("the store can no longer be written")),
                 _ = end.recv() => {
+                    if matches!(*servers.link().borrow(), Link::Connected(_)) {
+                        store.change(Op::Contact(now())).await;
+                    }
                     store.flush().await;
                     return Ok(());
                 }
@@ -104,22 +119,24 @@ pub fn serve(config: &Config, listener: TcpListener, beat: impl FnMut() + Send +
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
+            let Ok(place) = unproven.clone().try_acquire_owned() else { continue };
             let (tls, shared, node) = (tls.clone(), shared.clone(), node.clone());
-            let Ok(place) = places.clone().acquire_owned().await else { continue };
+            let (ours, others) = (ours.clone(), others.clone());
             tokio::spawn(async move {
-                connection(stream, tls, shared, &node).await;
+                let _ = stream.set_nodelay(true);
+                let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await else { return };
+                let proven = stream.get_ref().1.peer_certificates().and_then(|chain| subject(chain.first()?));
+                let is_node = proven == Some(node);
+                let Ok(_place) = if is_node { ours } else { others }.try_acquire_owned() else { return };
                 drop(place);
+                connection(stream, Session::new(shared, is_node)).await;
             });
         }
     })
 }
 
-async fn connection(stream: TcpStream, tls: TlsAcceptor, shared: Arc<Shared>, node: &[u8]) {
-    let _ = stream.set_nodelay(true);
-    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await else { return };
-    let proven = stream.get_ref().1.peer_certificates().and_then(|chain| subject(chain.first()?));
+async fn connection(stream: TlsStream<TcpStream>, session: Arc<Session>) {
     let two = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let session = Session::new(shared, proven.as_deref() == Some(node));
     let service = service_fn(move |request| session.clone().handle(request));
     let io = TokioIo::new(stream);
     // How a connection ends is the client's business.
@@ -128,7 +145,9 @@ async fn connection(stream: TcpStream, tls: TlsAcceptor, shared: Arc<Shared>, no
         builder.timer(TokioTimer::new()).max_concurrent_streams(STREAMS);
         let _ = builder.serve_connection(io, service).await;
     } else {
-        let _ = http1::Builder::new().serve_connection(io, service).with_upgrades().await;
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(HEAD);
+        let _ = builder.serve_connection(io, service).with_upgrades().await;
     }
 }
 
@@ -149,8 +168,11 @@ async fn publish(path: Option<std::path::PathBuf>, servers: Arc<Servers>, store:
         }
         ticks += 1;
         let mut good = true;
+        if matches!(state, Link::Connected(_)) && ticks % CONTACT == 0 {
+            good &= store.change(Op::Contact(now())).await;
+        }
         if matches!(state, Link::Connected(_)) && ticks % 3600 == 0 {
-            good &= store.change(Op::Contact(now())).await && store.change(Op::Prune).await;
+            good &= store.change(Op::Prune).await;
         }
         if ticks % FLUSH.as_secs() == 0 {
             good &= store.change(Op::Flush(None)).await;

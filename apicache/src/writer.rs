@@ -8,10 +8,10 @@ use redb::{Database, Durability, ReadableTable, WriteTransaction};
 use tokio::sync::mpsc;
 
 use crate::kept::{
-    ANSWERS, Answer, CONTACT, FACTS, HEADS, Head, Heads, Id, KEPT, OBJECTS, Op, QUEUE, Source, TOKENS, USE_STEP,
+    ANSWERS, Answer, CONTACT, FACTS, HEADS, Head, Heads, Id, KEPT, News, OBJECTS, OUTAGE, Op, QUEUE, Source, TOKENS, USE_STEP,
     is_secret, locked, mark, now, read_answer,
 };
-use crate::object::Kind;
+use crate::object::{self, Kind};
 
 /// All heads; a store that may hold no Secrets loses them here.
 pub(crate) fn load(db: &Database, without_secrets: bool) -> Result<HashMap<Id, Head>, redb::Error> {
@@ -60,6 +60,9 @@ fn remove_objects(write: &WriteTransaction, id: &Id, which: impl Fn(&str) -> boo
     Ok(!gone.is_empty())
 }
 
+/// Heads that a batch of changes has touched, and whether they are to be written.
+type Touched = HashMap<Id, (Head, bool)>;
+
 /// The one thread that writes.
 pub(crate) struct Writer {
     db: Arc<Database>,
@@ -93,23 +96,18 @@ impl Writer {
         let mut write = self.db.begin_write()?;
         let flush = batch.iter().any(|op| matches!(op, Op::Flush(_)));
         let mut waiting = Vec::new();
-        let mut touched: HashMap<Id, Head> = HashMap::new();
+        let mut touched = Touched::new();
         let mut changed = false;
         for op in batch {
             changed |= match op {
-                Op::Put { to, kind, version, key, bytes } => {
-                    self.put(&write, &mut touched, &to, kind, version, &key, &bytes)?
-                }
-                Op::Delete { from, version, key } => {
-                    let id = from.id();
-                    let gone = write.open_table(OBJECTS)?.remove(&[&id[..], key.as_bytes()].concat()[..])?.is_some();
-                    if gone && let Some(head) = self.head(&mut touched, &id) {
-                        head.version = head.version.max(version);
-                    }
-                    gone
+                Op::Seen { to, kind, version, key, bytes } => {
+                    self.seen(&write, &mut touched, &to, kind, version, &key, &bytes)?
                 }
                 Op::Complete { of, kind, version, seen } => {
                     self.complete(&write, &mut touched, &of, kind, version, &seen)?
+                }
+                Op::Event { of, after, version, news } => {
+                    self.event(&write, &mut touched, &of.id(), after, version, news)?
                 }
                 Op::Answer(key, answer) => keep_answer(&write, &key, &answer)?,
                 Op::Forget(key) => write.open_table(ANSWERS)?.remove(&key[..])?.is_some(),
@@ -118,10 +116,8 @@ impl Writer {
                     let old = write.open_table(TOKENS)?.insert(&digest[..], &value[..])?.map(|v| v.value().to_vec());
                     old.as_ref() != Some(&value)
                 }
-                Op::Contact(at) => {
-                    write.open_table(FACTS)?.insert(CONTACT, at)?;
-                    true
-                }
+                Op::Contact(at) => note(&write, CONTACT, at)?,
+                Op::Outage(at) => note(&write, OUTAGE, at)?,
                 Op::Prune => self.prune(&write, &mut touched)?,
                 Op::Flush(done) => {
                     waiting.extend(done);
@@ -129,9 +125,10 @@ impl Writer {
                 }
             };
         }
-        if !touched.is_empty() {
+        // How far a watch came is written with what it changed: from an older version on it only says more.
+        if touched.values().any(|(_, write)| *write) {
             let mut table = write.open_table(HEADS)?;
-            for (id, head) in &touched {
+            for (id, (head, _)) in touched.iter().filter(|(_, (_, write))| *write) {
                 let text = serde_json::to_vec(head).unwrap_or_default();
                 table.insert(&id[..], &text[..])?;
             }
@@ -151,7 +148,7 @@ impl Writer {
                 self.dirty = true;
             }
         }
-        locked(&self.heads).extend(touched);
+        locked(&self.heads).extend(touched.into_iter().map(|(id, (head, _))| (id, head)));
         for done in waiting {
             // Who asked may have gone.
             let _ = done.send(());
@@ -159,20 +156,20 @@ impl Writer {
         Ok(())
     }
 
-    /// The head of a collection that is to change.
-    fn head<'t>(&self, touched: &'t mut HashMap<Id, Head>, id: &Id) -> Option<&'t mut Head> {
+    /// The head of a collection that is known.
+    fn head<'t>(&self, touched: &'t mut Touched, id: &Id) -> Option<&'t mut (Head, bool)> {
         if !touched.contains_key(id) {
-            touched.insert(*id, locked(&self.heads).get(id)?.clone());
+            touched.insert(*id, (locked(&self.heads).get(id)?.clone(), false));
         }
         touched.get_mut(id)
     }
 
     /// The same, which is made if there is none yet.
-    fn head_of<'t>(&self, touched: &'t mut HashMap<Id, Head>, source: &Source, kind: Kind) -> &'t mut Head {
+    fn head_of<'t>(&self, touched: &'t mut Touched, source: &Source, kind: Kind) -> &'t mut (Head, bool) {
         let id = source.id();
         let known = locked(&self.heads).get(&id).cloned();
-        let head = touched.entry(id).or_insert_with(|| {
-            known.unwrap_or_else(|| Head {
+        let entry = touched.entry(id).or_insert_with(|| {
+            let new = || Head {
                 identity: source.identity.clone(),
                 group: source.place.group.clone(),
                 resource: source.place.resource.clone(),
@@ -183,64 +180,98 @@ impl Writer {
                 version: 0,
                 complete: false,
                 used: now(),
-            })
+            };
+            (known.unwrap_or_else(new), false)
         });
-        if !kind.kind.is_empty() {
-            head.kind = kind;
+        if !kind.kind.is_empty() && entry.0.kind != kind {
+            *entry = (Head { kind, ..entry.0.clone() }, true);
         }
-        head
+        entry
     }
 
+    /// An object of a whole whose end is still to come. Until then the collection holds old and new objects, and says that
+    /// it is as old as before: whoever goes on from there hears of all that happened since. Where the new whole is older
+    /// (a cluster that was restored, an API server that lags behind), that would be untrue: nothing is answered from it
+    /// until the end.
     #[allow(clippy::too_many_arguments)]
-    fn put(
+    fn seen(
         &self,
         write: &WriteTransaction,
-        touched: &mut HashMap<Id, Head>,
+        touched: &mut Touched,
         to: &Source,
         kind: Kind,
         version: u64,
         key: &str,
         bytes: &[u8],
     ) -> Result<bool, redb::Error> {
-        let id = to.id();
-        let place = [&id[..], key.as_bytes()].concat();
+        let place = [&to.id()[..], key.as_bytes()].concat();
         let mut objects = write.open_table(OBJECTS)?;
-        if objects.get(&place[..])?.is_some_and(|old| old.value() == bytes) {
-            return Ok(false);
-        }
+        let known = match objects.get(&place[..])? {
+            Some(old) if old.value() == bytes => return Ok(false),
+            Some(old) => object::meta(to.encoding, old.value()).map(|meta| meta.version),
+            None => None,
+        };
         objects.insert(&place[..], bytes)?;
-        let head = self.head_of(touched, to, kind);
-        head.version = head.version.max(version);
+        let (head, to_write) = self.head_of(touched, to, kind);
+        if head.complete && version <= head.version && known != Some(version) {
+            head.complete = false;
+        }
+        *to_write = true;
         Ok(true)
     }
 
     fn complete(
         &self,
         write: &WriteTransaction,
-        touched: &mut HashMap<Id, Head>,
+        touched: &mut Touched,
         of: &Source,
         kind: Kind,
         version: u64,
         seen: &HashSet<u64>,
     ) -> Result<bool, redb::Error> {
-        let id = of.id();
-        let gone = remove_objects(write, &id, |key| !seen.contains(&mark(key)))?;
-        let known = locked(&self.heads).get(&id).cloned();
-        let fresh = known.is_some_and(|h| h.complete && h.used + USE_STEP > now());
-        if fresh && !gone && !touched.contains_key(&id) {
-            return Ok(false);
-        }
-        let head = self.head_of(touched, of, kind);
-        // A cluster that was restored from a backup begins again at a lower one.
+        let gone = remove_objects(write, &of.id(), |key| !seen.contains(&mark(key)))?;
+        let (head, to_write) = self.head_of(touched, of, kind);
+        *to_write |= gone || !head.complete || version < head.version || head.used + USE_STEP <= now();
         head.version = version;
         head.complete = true;
-        head.used = now();
-        Ok(true)
+        if *to_write {
+            head.used = now();
+        }
+        Ok(*to_write)
     }
 
-    fn prune(&self, write: &WriteTransaction, touched: &mut HashMap<Id, Head>) -> Result<bool, redb::Error> {
+    fn event(
+        &self,
+        write: &WriteTransaction,
+        touched: &mut Touched,
+        id: &Id,
+        after: u64,
+        version: u64,
+        news: News,
+    ) -> Result<bool, redb::Error> {
+        let Some((head, to_write)) = self.head(touched, id) else { return Ok(false) };
+        // What another watch has brought already is not taken back; and a gap is never jumped over.
+        if !head.complete || after > head.version || version <= head.version {
+            return Ok(false);
+        }
+        head.version = version;
+        let place = |key: &str| [&id[..], key.as_bytes()].concat();
+        let changed = match news {
+            News::Put(kind, key, bytes) => {
+                write.open_table(OBJECTS)?.insert(&place(&key)[..], &bytes[..])?;
+                head.kind = kind;
+                true
+            }
+            News::Gone(key) => write.open_table(OBJECTS)?.remove(&place(&key)[..])?.is_some(),
+            News::Nothing => false,
+        };
+        *to_write |= changed;
+        Ok(changed)
+    }
+
+    fn prune(&self, write: &WriteTransaction, touched: &mut Touched) -> Result<bool, redb::Error> {
         let mut heads = locked(&self.heads);
-        let newest = heads.values().chain(touched.values()).map(|h| h.used).max().unwrap_or_default();
+        let newest = heads.values().chain(touched.values().map(|(h, _)| h)).map(|h| h.used).max().unwrap_or_default();
         let old: Vec<Id> = heads.iter().filter(|(_, h)| h.used + KEPT < newest).map(|(id, _)| *id).collect();
         for id in &old {
             heads.remove(id);
@@ -255,6 +286,12 @@ impl Writer {
             .retain(|_, value| value.first_chunk().is_some_and(|until| u64::from_be_bytes(*until) + KEPT > newest))?;
         Ok(true)
     }
+}
+
+/// Whether that is new.
+fn note(write: &WriteTransaction, fact: &str, at: u64) -> Result<bool, redb::Error> {
+    let old = write.open_table(FACTS)?.insert(fact, at)?.map(|old| old.value());
+    Ok(old != Some(at))
 }
 
 fn keep_answer(write: &WriteTransaction, key: &[u8; 32], answer: &Answer) -> Result<bool, redb::Error> {

@@ -98,7 +98,9 @@ fn build(program: &Program, root: &Path, triple: &str, route: &toolchain::Route,
     let target = cache::dir()?.join("device-target");
     // Two clones that build at once would forget each other's work while it is done.
     let _lock = cache::lock(&target)?;
-    toolchain::forget(&target.join(triple).join("device/.fingerprint"), &format!("{}-", program.package))?;
+    for ours in program.inputs.iter().filter_map(|input| input.strip_suffix("/Cargo.toml")) {
+        toolchain::forget(&target.join(triple).join("device/.fingerprint"), &format!("{ours}-"))?;
+    }
     let mut command = toolchain::command(route, triple)?;
     command.current_dir(root);
     command.args(["--locked", "--profile", "device", "--package", program.package, "--bin", program.binary]);
