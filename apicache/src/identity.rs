@@ -73,7 +73,7 @@ pub fn claims(token: &str, now: u64) -> (String, u64) {
     let claims = payload.and_then(|p| serde_json::from_slice::<Claims>(&p).ok());
     match claims {
         Some(claims) if claims.sub.starts_with("system:serviceaccount:") && claims.exp > 0 => {
-            (format!("user:{}:{}", claims.sub, claims.iss), claims.exp)
+            (format!("user:{:?} of {:?}", claims.sub, claims.iss), claims.exp)
         }
         _ => {
             let name: String = token_digest(token).iter().map(|b| format!("{b:02x}")).collect();
@@ -91,7 +91,8 @@ pub fn subject(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
 pub fn node_name(certificate: &CertificateDer<'_>) -> Option<String> {
     let certificate = x509_cert::Certificate::from_der(certificate).ok()?;
     let parts = certificate.tbs_certificate.subject.0.iter().flat_map(|part| part.0.iter());
-    let common = parts.filter(|part| part.oid == COMMON_NAME).find_map(|part| std::str::from_utf8(part.value.value()).ok());
+    let common =
+        parts.filter(|part| part.oid == COMMON_NAME).find_map(|part| std::str::from_utf8(part.value.value()).ok());
     Some(common?.strip_prefix("system:node:")?.to_owned())
 }
 
@@ -126,7 +127,7 @@ mod tests {
             format!("h.{}.s", URL_SAFE_NO_PAD.encode(text))
         };
         let (user, until) = claims(&jwt("https://k"), 5);
-        assert_eq!((user.as_str(), until), ("user:system:serviceaccount:a:b:https://k", 99));
+        assert_eq!((user.as_str(), until), (r#"user:"system:serviceaccount:a:b" of "https://k""#, 99));
         assert_ne!(user, claims(&jwt("https://other"), 5).0, "another issuer's user of that name");
         let (one, until) = claims("opaque", 5);
         assert!(one.starts_with("token:") && until == 5 + 86400);

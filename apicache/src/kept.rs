@@ -164,6 +164,9 @@ pub enum Op {
     Outage(u64),
     /// What was not used for [`KEPT`] is removed.
     Prune,
+    /// How far each collection has come is written, even where nothing has changed. Otherwise the next process, which goes
+    /// by the last change, would have clients list anew.
+    Positions,
     /// All that was said before is on the medium when this is answered.
     Flush(Option<oneshot::Sender<()>>),
 }

@@ -126,6 +126,9 @@ mod tests {
             "no API server answered this node for 2 h 5 min, from 2026-11-22T16:31:48Z until 2026-11-22T18:36:48Z"
         );
         assert_eq!(event["metadata"]["name"], "edge-1.firstbootreconnected.6b0318f4");
-        assert_eq!((&event["involvedObject"]["uid"], &event["reason"]), (&json!("edge-1"), &json!("FirstbootReconnected")));
+        assert_eq!(
+            (&event["involvedObject"]["uid"], &event["reason"]),
+            (&json!("edge-1"), &json!("FirstbootReconnected"))
+        );
     }
 }

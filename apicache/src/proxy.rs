@@ -19,9 +19,9 @@ use tokio::sync::{Mutex, watch};
 
 use crate::body::{Body, pieces, whole};
 use crate::identity::{self, Identity, bearer};
-use crate::questions;
 use crate::object::Encoding;
 use crate::offline::{Offline, expired, failure, question_key, unavailable, whole_key};
+use crate::questions;
 use crate::record::{Plan, Progress, Recording};
 use crate::request::{self, Query, Question, Target};
 use crate::store::{Op, Source, Store, now};
@@ -218,8 +218,10 @@ impl Session {
                 match asked.query.watch {
                     false => Some(Plan::List { source, page: asked.query.page.clone() }),
                     true if asked.query.initial_events => Some(Plan::Watch { source, from: None }),
-                    // From no version on, all objects come and their end is not told.
-                    true => (asked.query.version > 0).then_some(Plan::Watch { source, from: Some(asked.query.version) }),
+                    // From no version on, all objects come and nothing marks their end.
+                    true => {
+                        (asked.query.version > 0).then_some(Plan::Watch { source, from: Some(asked.query.version) })
+                    }
                 }
             }
             (&Method::GET, Target::Object(place, name)) if store.keeps(place) && !asked.query.watch => {
@@ -243,7 +245,7 @@ impl Session {
         hop_by_hop(&mut parts.headers);
         parts.version = Version::default();
         let store = &self.shared.store;
-        // Documents are for everybody: an answer to that vouches for nobody.
+        // Documents are for everybody: an answer to that vouches for no one.
         let vouched = parts.status.is_success() && matches!(asked.target, Target::Collection(_) | Target::Object(..));
         let claimed = bearer(&asked.parts.headers).filter(|_| vouched).map(|token| identity::claims(token, now()));
         if let (Identity::Token(digest), Some((user, until))) = (&asked.who, &claimed)

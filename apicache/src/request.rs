@@ -108,6 +108,8 @@ pub fn query(uri: &Uri) -> Query {
             _ => query.altered = true,
         }
     }
+    // A line end separates requirements where they are kept; in a request it is part of a value.
+    query.altered |= fields.contains('\n') || labels.contains('\n');
     query.selector = Selector::new(&fields, &labels);
     query
 }
@@ -220,7 +222,9 @@ mod tests {
             ..Query::default()
         };
         assert_eq!(query(&uri.parse().unwrap()), want);
-        assert!(query(&"/api/v1/pods?dryRun=All".parse().unwrap()).altered);
+        for altered in ["dryRun=All", "fieldSelector=metadata.name%3Da%0Af:metadata.namespace%3Db"] {
+            assert!(query(&format!("/api/v1/pods?{altered}").parse().unwrap()).altered, "{altered}");
+        }
         assert_eq!(decode("a%2Cb+c%zz%4"), "a,b c%zz%4");
     }
 }

@@ -34,6 +34,9 @@ const ANXIOUS: Duration = Duration::from_secs(2);
 /// A connection on which nothing comes for so long is asked for a sign of life, which it has as long again to give.
 const ALIVE: Duration = Duration::from_secs(10);
 
+/// Bytes that may wait on one stream for a slow reader: what waits is memory, on both sides of the cache.
+pub(crate) const STREAM: u32 = 64 << 10;
+
 /// Whether an API server answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
@@ -187,6 +190,8 @@ impl Servers {
         if two {
             let mut builder = http2::Builder::new(TokioExecutor::new());
             builder.timer(TokioTimer::new()).keep_alive_interval(ALIVE).keep_alive_timeout(ALIVE);
+            builder.initial_stream_window_size(STREAM).initial_connection_window_size(4 * STREAM);
+            builder.max_send_buf_size(STREAM as usize);
             let (sender, connection) = builder.handshake(io).await.map_err(failed)?;
             tokio::spawn(connection);
             Ok(Connection::Two(sender, server))

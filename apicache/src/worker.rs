@@ -23,7 +23,7 @@ use crate::identity::{node_name, subject};
 use crate::outage;
 use crate::proxy::{Session, Shared};
 use crate::store::{FLUSH, Op, Store, now};
-use crate::upstream::{Link, Servers};
+use crate::upstream::{Link, STREAM, Servers};
 
 /// Requests at once on one connection: as many as an API server takes (`HTTP2MaxStreamsPerConnection`), because each
 /// connection of a client has one of its own to it.
@@ -111,6 +111,7 @@ pub fn serve(config: &Config, listener: TcpListener, beat: impl FnMut() + Send +
                     if matches!(*servers.link().borrow(), Link::Connected(_)) {
                         store.change(Op::Contact(now())).await;
                     }
+                    store.change(Op::Positions).await;
                     store.flush().await;
                     return Ok(());
                 }
@@ -143,6 +144,8 @@ async fn connection(stream: TlsStream<TcpStream>, session: Arc<Session>) {
     if two {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.timer(TokioTimer::new()).max_concurrent_streams(STREAMS);
+        builder.initial_stream_window_size(STREAM).initial_connection_window_size(4 * STREAM);
+        builder.max_send_buf_size(STREAM as usize);
         let _ = builder.serve_connection(io, service).await;
     } else {
         let mut builder = http1::Builder::new();

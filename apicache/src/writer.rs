@@ -8,8 +8,8 @@ use redb::{Database, Durability, ReadableTable, WriteTransaction};
 use tokio::sync::mpsc;
 
 use crate::kept::{
-    ANSWERS, Answer, CONTACT, FACTS, HEADS, Head, Heads, Id, KEPT, News, OBJECTS, OUTAGE, Op, QUEUE, Source, TOKENS, USE_STEP,
-    is_secret, locked, mark, now, read_answer,
+    ANSWERS, Answer, CONTACT, FACTS, HEADS, Head, Heads, Id, KEPT, News, OBJECTS, OUTAGE, Op, QUEUE, Source, TOKENS,
+    USE_STEP, is_secret, locked, mark, now, read_answer,
 };
 use crate::object::{self, Kind};
 
@@ -118,6 +118,15 @@ impl Writer {
                 }
                 Op::Contact(at) => note(&write, CONTACT, at)?,
                 Op::Outage(at) => note(&write, OUTAGE, at)?,
+                Op::Positions => {
+                    let all: Vec<Id> = locked(&self.heads).keys().copied().collect();
+                    for id in &all {
+                        if let Some((_, to_write)) = self.head(&mut touched, id) {
+                            *to_write = true;
+                        }
+                    }
+                    !all.is_empty()
+                }
                 Op::Prune => self.prune(&write, &mut touched)?,
                 Op::Flush(done) => {
                     waiting.extend(done);
@@ -190,7 +199,7 @@ impl Writer {
     }
 
     /// An object of a whole whose end is still to come. Until then the collection holds old and new objects, and says that
-    /// it is as old as before: whoever goes on from there hears of all that happened since. Where the new whole is older
+    /// it is as old as before: a client that goes on from there hears of all that happened since. Where the new whole is older
     /// (a cluster that was restored, an API server that lags behind), that would be untrue: nothing is answered from it
     /// until the end.
     #[allow(clippy::too_many_arguments)]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A device with `offline = true` loses its power and its cluster: its pods come back without an API server, and nothing
-//! happens to them when it is there again. Boots 1 guest, twice.
+//! happens to them when it is there again, except to one that was deleted meanwhile. Boots 1 guest, twice.
 
 #![allow(clippy::unwrap_used)]
 
@@ -19,25 +19,32 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// As the issue asks, from kubelet's start.
 const BACK: f64 = 60.0;
 
-/// Says on the console, at every boot, when a container of each pod of namespace default runs, and which it is.
+/// Says on the console, at every boot, when a container of each pod of namespace default runs and which it is; the address
+/// of a Service by the environment of one of them, and the token of another, by its digest.
 const SCRIPT: &str = r#"
 mkdir -p /var/lib/firstboot-test
 boot=$(( $(cat /var/lib/firstboot-test/boots 2>/dev/null || echo 0) + 1 ))
 echo $boot > /var/lib/firstboot-test/boots
 said=
-for try in $(seq 600); do
-    running=
+for try in $(seq 1200); do
+    running= address=
     for log in /var/log/containers/*_default_*.log; do
         id=${log##*-}; id=${id%.log}; pod=$(basename "$log"); pod=${pod%%_*}
-        if [ -n "$(find /sys/fs/cgroup/kubepods.slice -maxdepth 4 -type d -name "*$id*" 2>/dev/null | head -n 1)" ]; then
+        group=$(find /sys/fs/cgroup/kubepods.slice -maxdepth 4 -type d -name "*$id*" 2>/dev/null | head -n 1)
+        process=$(head -n 1 "$group/cgroup.procs" 2>/dev/null)
+        if [ -n "$process" ]; then
             running="$running $pod=$id"
+            case $pod in settings-*)
+                address=$(tr '\0' '\n' < /proc/$process/environ | sed -n 's/^SETTINGS_SERVICE_HOST=//p');;
+            esac
         fi
     done
+    token=$(cat /var/lib/kubelet/pods/*/volumes/kubernetes.io~projected/kube-api-access-*/token 2>/dev/null | sha256sum | cut -c 1-16)
     if [ "$running" != "$said" ]; then
         said=$running
         begun=$(systemctl show kubelet --property ExecMainStartTimestampMonotonic --value)
         now=$(cut -d ' ' -f 1 /proc/uptime | tr -d .)0000
-        echo "test: boot $boot: $(( (now - begun) / 1000 )) ms:$running ;"
+        echo "test: boot $boot: $(( (now - begun) / 1000 )) ms:$running ; address=$address token=$token"
     fi
     if [ $((try % 20)) = 0 ]; then
         echo "test: boot $boot: cache: $(firstboot status 2>&1 | grep ^cluster) $(systemctl is-active firstboot-cache kubelet | tr '\n' ' ')"
@@ -66,21 +73,17 @@ fn come_back(arch: Arch) {
     create(&plane);
     let mut joined = scenario::join(&plane, device, token, &mut Progress::default()).unwrap();
     let device = &mut joined.device;
-    let before = wait_ready(&plane, device);
-    assert_eq!(before.len(), 4);
-    // What was read is on the medium after as long at most.
+    let before = wait_ready(&plane, device, 4);
+    let line = said(device, "test: boot 1: ", |line| running(line) == before);
+    let (address, token) = (part(&line, "address="), part(&line, "token="));
+    assert!(address.starts_with("10.") && token.len() == 16, "{line}");
+    // What was read is on the medium after 5 s at the latest: apicache::store::FLUSH.
     std::thread::sleep(Duration::from_secs(15));
 
     plane.stop_apiserver().unwrap();
     device.power_cut().unwrap();
     device.power_on().unwrap();
-    let line = wait::every(Duration::from_secs(1), "all pods to run without API server", LIMIT, || {
-        device.check()?;
-        let text = device.console().text()?;
-        let lines = text.lines().filter(|l| l.contains("test: boot 2: ") && l.contains(" ms:") && l.contains(';'));
-        Ok(lines.map(str::to_owned).find(|line| running(line).len() == before.len()))
-    });
-    let line = line.unwrap_or_else(|e| panic!("{e}\n{}", device.report()));
+    let line = said(device, "test: boot 2: ", |line| running(line).len() == before.len());
     let after: f64 = line.split("boot 2: ").nth(1).and_then(|l| l.split(' ').next()).unwrap().parse().unwrap();
     eprintln!("all pods run {:.1} s after kubelet was started", after / 1000.0);
     assert!(after / 1000.0 <= BACK, "{line}");
@@ -88,17 +91,60 @@ fn come_back(arch: Arch) {
     let names = |all: &BTreeSet<(String, String)>| all.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
     assert_eq!(names(&offline), names(&before), "the same pods");
     assert!(offline.is_disjoint(&before), "in new containers");
+    assert_eq!(part(&line, "address="), address, "the Service that its environment names");
+    assert_eq!(part(&line, "token="), token, "the token that the cluster had issued");
+    said(device, "test: boot 2: cache: ", |line| {
+        line.contains("disconnected since ") && line.contains(" objects as of ")
+    });
 
-    plane.start_apiserver().unwrap();
+    // The device hears of the API server and of the deletion at the same time.
+    device
+        .while_paused(|_| {
+            plane.start_apiserver()?;
+            plane.kubectl(&["-n", "default", "delete", "pod", "token", "--grace-period=0", "--force"]).map(drop)
+        })
+        .unwrap();
+    let left: BTreeSet<_> = offline.iter().filter(|(name, _)| name != "token").cloned().collect();
+    said(device, "test: boot 2: ", |line| running(line) == left);
     plane.wait_ready(&joined.name, LIMIT).unwrap();
     let back = wait::every(Duration::from_secs(1), "the cluster to know the containers", LIMIT, || {
-        Ok(Some(containers(&plane)?).filter(|now| *now == offline))
+        Ok(Some(containers(&plane)?).filter(|now| *now == left))
     });
     let device = &joined.device;
-    let back = back.unwrap_or_else(|e| panic!("{e}: {:?}\n{}", containers(&plane), device.report()));
-    assert_eq!(back, offline, "the containers that came back alone go on");
-    let back = wait_ready(&plane, device);
-    assert_eq!(back, offline, "nothing was restarted, killed or duplicated");
+    back.unwrap_or_else(|e| panic!("{e}: {:?}\n{}", containers(&plane), device.report()));
+    assert_eq!(wait_ready(&plane, device, 3), left, "nothing was restarted, killed or duplicated");
+    said(device, "test: boot 2: cache: ", |line| line.contains(" connected since "));
+    assert_eq!(running(&last(device, " ms:")), left, "nor is anything else on the device");
+    let events = wait::every(Duration::from_secs(1), "the Event of the outage", LIMIT, || {
+        Ok(Some(plane.events("FirstbootReconnected")?).filter(|events| !events.is_empty()))
+    });
+    let events = events.unwrap();
+    assert_eq!(events.len(), 1, "{events:?}");
+    let start = format!("/{}: no API server answered this node for ", joined.name);
+    assert!(events[0].contains(&start) && events[0].contains(" min "), "{events:?}");
+}
+
+/// The first line of the console after `from` that is `good`.
+fn said(device: &Device, from: &str, good: impl Fn(&str) -> bool) -> String {
+    let found = wait::every(Duration::from_secs(1), &format!("a line with {from:?}"), LIMIT, || {
+        device.check()?;
+        let text = device.console().text()?;
+        // A line that is still being written has no end.
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        Ok(whole.lines().find(|line| line.contains(from) && good(line)).map(str::to_owned))
+    });
+    found.unwrap_or_else(|e| panic!("{e}\n{}", device.report()))
+}
+
+/// The last line of the console with `part` that the script has said.
+fn last(device: &Device, part: &str) -> String {
+    let text = device.console().text().unwrap();
+    text.lines().rfind(|line| line.contains("test: boot ") && line.contains(part)).unwrap().to_owned()
+}
+
+/// What follows `name` in a line.
+fn part(line: &str, name: &str) -> String {
+    line.split(name).nth(1).and_then(|l| l.split_whitespace().next()).unwrap_or_default().to_owned()
 }
 
 /// Pods and containers of one line of the script.
@@ -117,13 +163,13 @@ fn containers(plane: &ControlPlane) -> anyhow::Result<BTreeSet<(String, String)>
     Ok(ids.collect())
 }
 
-fn wait_ready(plane: &ControlPlane, device: &Device) -> BTreeSet<(String, String)> {
+fn wait_ready(plane: &ControlPlane, device: &Device, count: usize) -> BTreeSet<(String, String)> {
     let ready = wait::every(Duration::from_secs(1), "all pods to be ready", LIMIT, || {
         device.check()?;
         let pods = plane.get(&["pods", "-n", "default"])?;
         let pods = pods["items"].as_array().cloned().unwrap_or_default();
         let ready = |pod: &Value| condition(pod, "Ready").is_some_and(|c| c["status"] == "True");
-        Ok((pods.len() == 4 && pods.iter().all(ready)).then_some(()))
+        Ok((pods.len() == count && pods.iter().all(ready)).then_some(()))
     });
     ready.unwrap_or_else(|e| {
         panic!("{e}\n{}\n{}", plane.kubectl(&["get", "events,pods", "-A"]).unwrap_or_default(), device.report())

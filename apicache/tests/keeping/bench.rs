@@ -27,7 +27,7 @@ pub struct Bench {
     pub link: watch::Sender<Link>,
 }
 
-/// What a client is told.
+/// What a client hears.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Told {
     pub code: u16,
@@ -104,7 +104,9 @@ pub fn events(all: &[&str]) -> String {
         let event = match kind {
             "END" => bookmark(json!({"k8s.io/initial-events-end": "true"})),
             "BOOKMARK" => bookmark(json!({})),
-            "ERROR" => json!({"type": kind, "object": {"kind": "Status", "apiVersion": "v1", "metadata": {}, "code": 410}}),
+            "ERROR" => {
+                json!({"type": kind, "object": {"kind": "Status", "apiVersion": "v1", "metadata": {}, "code": 410}})
+            }
             kind => json!({"type": kind, "object": pod(what)}),
         };
         event.to_string() + "\n"
@@ -150,7 +152,7 @@ impl Bench {
         self.record(plan, JSON, events(all).as_bytes(), 7, false).await;
     }
 
-    /// What `who` is told for a GET of `uri`.
+    /// What `who` hears for a GET of `uri`.
     pub async fn get(&self, who: &Identity, uri: &str) -> Told {
         self.get_as(who, uri, JSON).await
     }

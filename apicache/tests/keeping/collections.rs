@@ -28,7 +28,8 @@ async fn what_is_no_list_changes_nothing() {
     let pages = r#"<html><body>Please log in</body></html>"#;
     let status = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","code":500}"#;
     let table = r#"{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"20"},"rows":[]}"#;
-    let nameless = r#"{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"20"},"items":[{"metadata":{}}]}"#;
+    let nameless =
+        r#"{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"20"},"items":[{"metadata":{}}]}"#;
     let versionless = r#"{"kind":"PodList","apiVersion":"v1","metadata":{},"items":[]}"#;
     let cut = &good[..good.len() - 1];
     let without_items = r#"{"kind":"PodList","apiVersion":"v1"}"#;
@@ -61,7 +62,11 @@ async fn pages_are_one_list_once_the_last_was_seen() {
     page("second", list("20", "", &["c=12"])).await;
     assert_eq!(bench.pods().await, listed(&["a=3", "c=12", "@20"]));
     let paged = format!("{PODS}?limit=500&continue=second");
-    assert_eq!(bench.get(&Identity::Node, &paged).await, refused(410, "Expired"), "no page is answered with a whole list");
+    assert_eq!(
+        bench.get(&Identity::Node, &paged).await,
+        refused(410, "Expired"),
+        "no page is answered with a whole list"
+    );
 }
 
 #[tokio::test]
@@ -117,6 +122,10 @@ async fn the_file_keeps_it_and_a_store_without_secrets_drops_them() {
     bench.list(&of("node", "ns", "secrets", ""), &list("12", "", &["s=4"])).await;
     let secrets = "/api/v1/namespaces/ns/secrets";
     assert_eq!(bench.get(&Identity::Node, secrets).await, listed(&["s=4", "@12"]));
+    // A watch that brought nothing new, noted at the end of the process.
+    bench.watch(&pods(""), Some(10), &["BOOKMARK 17"]).await;
+    bench.store.change(apicache::store::Op::Positions).await;
+    bench.store.flush().await;
     let Bench { dir, store, .. } = bench;
     drop(store);
     let path = dir.path().join("store");
@@ -132,7 +141,7 @@ async fn the_file_keeps_it_and_a_store_without_secrets_drops_them() {
         };
         assert_eq!(store.keeps(&place("ns", "secrets")), !without_secrets);
         assert!(!store.keeps(&place("ns", "events")) && store.keeps(&place("ns", "configmaps")));
-        assert_eq!(store.version(&pods("")), 10);
+        assert_eq!(store.version(&pods("")), 17);
         let there = store.find("node", &place("ns", "secrets"), "s", Encoding::Json).is_some();
         assert_eq!((there, store.objects()), (objects == 2, objects));
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is recorded of answers, and what clients are then told without an API server. No network: the answers are given.
+//! What is recorded of answers, and what clients then hear without an API server. No network: the answers are given.
 #![allow(clippy::unwrap_used)]
 
 mod bench;

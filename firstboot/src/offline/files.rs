@@ -94,7 +94,12 @@ fn files(host: &Host, seed: &Seed, serving: &str) -> Result<[(&'static str, Stri
 /// A file cannot be read.
 pub(crate) fn holds(host: &Host, seed: &Seed) -> Result<bool> {
     if !seed.node.offline {
-        return Ok(host.size_and_mode(CONFIG)?.is_none() && host.size_and_mode(KUBECONFIG)?.is_none());
+        for path in [KUBECONFIG, CONFIG, SERVING] {
+            if host.size_and_mode(path)?.is_some() {
+                return Ok(false);
+            }
+        }
+        return Ok(true);
     }
     let (server, _) = cluster(host)?;
     let Some(serving) = serving(host, host_name(&host_of(&server)))? else { return Ok(false) };

@@ -14,6 +14,8 @@ use crate::host::Host;
 use crate::text::timestamp;
 
 mod files;
+#[cfg(test)]
+mod tests;
 
 use files::STATUS;
 pub use files::{CONFIG, KUBECONFIG};

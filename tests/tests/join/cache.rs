@@ -20,7 +20,7 @@ use super::cache_bench::*;
 use super::cluster::create_node;
 
 /// What kubelet 1.36 watches for one pod (docs/offline.md): path and field selector.
-fn watches(node: &str) -> Vec<(String, String)> {
+pub fn watches(node: &str) -> Vec<(String, String)> {
     vec![
         ("/api/v1/nodes".into(), format!("metadata.name={node}")),
         ("/api/v1/pods".into(), format!("spec.nodeName={node}")),
@@ -33,7 +33,7 @@ fn watches(node: &str) -> Vec<(String, String)> {
 }
 
 /// A node with a pod that uses a ConfigMap and a Secret, in a namespace of its name.
-fn workload(plane: &ControlPlane, node: &str) -> Value {
+pub fn workload(plane: &ControlPlane, node: &str) -> Value {
     create_node(plane, node, &json!({}), &json!([]));
     create(plane, &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": node}}));
     let meta = |name: &str| json!({"name": name, "namespace": node, "labels": {"app": "web"}});
@@ -297,63 +297,6 @@ pub fn one_client_never_reads_what_another_may(plane: &ControlPlane) {
     assert_eq!(fixture.ask(&token_request(node, &pod).with(&token)).status, 503);
     // What is on disk holds no token of a request.
     up(plane, &fixture);
-}
-
-/// Resident memory of both processes with 60 pods, as the issue bounds it, and what a GET takes longer.
-pub fn memory_and_added_time(plane: &ControlPlane) {
-    let node = "crowded";
-    workload(plane, node);
-    let pod = |number: usize| {
-        let meta = json!({"name": format!("more-{number}"), "namespace": node});
-        let volumes = json!([{"name": "c", "configMap": {"name": "settings"}}]);
-        let spec = json!({"nodeName": node, "volumes": volumes, "containers": [{"name": "c", "image": "i"}]});
-        json!({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
-    };
-    let items: Vec<Value> = (0..58).map(pod).collect();
-    create(plane, &json!({"apiVersion": "v1", "kind": "List", "items": items}));
-    let fixture = Fixture::new(plane, node);
-    fixture.connected();
-    let (cache, direct) = (fixture.client(false), fixture.client(true));
-    let mut open = Vec::new();
-    for (path, selector) in watches(node) {
-        // Each has a connection here; kubelet has a hundred on one.
-        for _ in 0..if path.contains("configmaps") { 20 } else { 1 } {
-            let mut watch = Watch::open(&fixture, &cache, &Ask::watch_list(&path, &selector, PROTOBUF));
-            let (events, _) = watch.initial(&fixture);
-            assert!(!path.ends_with("/pods") || events.len() == 60, "{}", events.len());
-            open.push(watch);
-        }
-    }
-    let ask = Ask::get(&format!("/api/v1/nodes/{node}"), PROTOBUF);
-    let median = |servers: &apicache::upstream::Servers| {
-        fixture.runtime.block_on(async {
-            let mut connection = servers.connect(true, true).await.unwrap();
-            let mut times = Vec::new();
-            for _ in 0..500 {
-                let uri = format!("https://{}{}", connection.server(), ask.path);
-                let request = Request::get(uri).header("accept", ask.accept).body(whole(Bytes::new())).unwrap();
-                let began = Instant::now();
-                connection.send(request).await.unwrap().into_body().collect().await.unwrap();
-                times.push(began.elapsed());
-            }
-            times.sort();
-            (times[250], times[495])
-        })
-    };
-    let (without, with) = (median(&direct), median(&cache));
-    let resident = |pid: u32| -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
-        line.trim().split(' ').next().unwrap().parse().unwrap()
-    };
-    let both = [fixture.process.as_ref().unwrap().pid(), fixture.serving()].map(resident);
-    let file = std::fs::metadata(fixture.config.state.join(apicache::worker::STORE)).unwrap().len();
-    eprintln!(
-        "GET, median and p99: {without:?} directly, {with:?} through the cache; {both:?} KiB; store {file} bytes"
-    );
-    if std::env::var_os("FIRSTBOOT_TEST_PROGRAM").is_none() {
-        assert!(both.iter().sum::<u64>() <= 15 << 10, "{both:?} KiB resident");
-    }
 }
 
 pub fn a_failed_cache_is_out_of_the_way(plane: &ControlPlane) {

@@ -232,14 +232,17 @@ impl Watch {
 
     /// The next event; none at the end of the watch.
     pub fn next(&mut self, fixture: &Fixture) -> Option<Vec<u8>> {
-        fixture.runtime.block_on(async {
-            while self.ready.is_empty() {
-                let frame = tokio::time::timeout(LIMIT, self.response.frame()).await.expect("an event in time")?;
-                let Ok(data) = frame.unwrap().into_data() else { continue };
-                self.frames.push(&data, |frame| self.ready.push_back(frame.to_vec())).unwrap();
-            }
-            self.ready.pop_front()
-        })
+        fixture.runtime.block_on(self.event())
+    }
+
+    /// The same.
+    pub async fn event(&mut self) -> Option<Vec<u8>> {
+        while self.ready.is_empty() {
+            let frame = tokio::time::timeout(LIMIT, self.response.frame()).await.expect("an event in time")?;
+            let Ok(data) = frame.unwrap().into_data() else { continue };
+            self.frames.push(&data, |frame| self.ready.push_back(frame.to_vec())).unwrap();
+        }
+        self.ready.pop_front()
     }
 
     /// Its events up to the bookmark that ends the initial ones, in the order of the names, and that one's version.
