@@ -5,6 +5,7 @@ use std::io;
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
@@ -92,29 +93,27 @@ pub fn serve(config: &Config, listener: TcpListener, beat: impl FnMut() + Send +
     let (node, name) =
         named.ok_or_else(|| io::Error::other(format!("read {}: it names no node", config.node.display())))?;
     listener.set_nonblocking(true)?;
+    // A flag, not tokio's signals: their sockets would be made in every program of this binary, also where a filter of
+    // system calls forbids it.
+    let ended = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGTERM, ended.clone())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build()?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let shared = Arc::new(Shared { servers: servers.clone(), store: store.clone(), progress: Arc::default() });
         let watched = (servers.clone(), store.clone());
         tokio::spawn(async move { watched.0.watch_over(&watched.1).await });
-        let mut publisher = tokio::spawn(publish(config.status.clone(), servers.clone(), store.clone(), beat));
+        let mut publisher = tokio::spawn(publish(config.status.clone(), servers.clone(), store.clone(), beat, ended));
         let (watched, name) = ((servers.clone(), store.clone()), name);
         tokio::spawn(async move { outage::report(&name, &watched.0, &watched.1).await });
         let [unproven, ours, others] = PLACES.map(|count| Arc::new(Semaphore::new(count)));
-        let mut end = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                _ = &mut publisher => return Err(io::Error::other("the store can no longer be written")),
-                _ = end.recv() => {
-                    if matches!(*servers.link().borrow(), Link::Connected(_)) {
-                        store.change(Op::Contact(now())).await;
-                    }
-                    store.change(Op::Positions).await;
-                    store.flush().await;
-                    return Ok(());
-                }
+                published = &mut publisher => return match published {
+                    Ok(true) => Ok(()),
+                    _ => Err(io::Error::other("the store can no longer be written")),
+                },
             };
             let Ok((stream, _)) = accepted else {
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -154,13 +153,28 @@ async fn connection(stream: TlsStream<TcpStream>, session: Arc<Session>) {
     }
 }
 
-/// Publishes the state when it changes, has the store flushed, and gives signs of life. Ends when the store fails.
-async fn publish(path: Option<std::path::PathBuf>, servers: Arc<Servers>, store: Store, mut beat: impl FnMut()) {
+/// Publishes the state when it changes, has the store flushed, and gives signs of life. Ends with true when the process is
+/// to end and all is on the medium, with false when the store fails.
+async fn publish(
+    path: Option<std::path::PathBuf>,
+    servers: Arc<Servers>,
+    store: Store,
+    mut beat: impl FnMut(),
+    ended: Arc<AtomicBool>,
+) -> bool {
     let link = servers.link();
     let (mut last, mut ticks) = (None, 0u64);
     loop {
         beat();
         let state = *link.borrow();
+        if ended.load(Ordering::Relaxed) {
+            if matches!(state, Link::Connected(_)) {
+                store.change(Op::Contact(now())).await;
+            }
+            store.change(Op::Positions).await;
+            store.flush().await;
+            return true;
+        }
         if last != Some(state) || ticks % 60 == 0 {
             last = Some(state);
             if let Some(path) = &path
@@ -181,7 +195,7 @@ async fn publish(path: Option<std::path::PathBuf>, servers: Arc<Servers>, store:
             good &= store.change(Op::Flush(None)).await;
         }
         if !good {
-            return;
+            return false;
         }
         tokio::time::sleep(BEAT).await;
     }

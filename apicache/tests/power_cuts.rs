@@ -215,7 +215,10 @@ async fn the_power_goes_at_200_moments() {
             before += 1;
         } else {
             let next = flushed.get(index + 1);
-            assert!(next.is_some_and(|(_, state)| same(&found, state)), "cut {number} after {cut} steps: neither before nor after the commit");
+            assert!(
+                next.is_some_and(|(_, state)| same(&found, state)),
+                "cut {number} after {cut} steps: neither before nor after the commit"
+            );
             after += 1;
         }
         // It goes on.
