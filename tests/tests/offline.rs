@@ -44,7 +44,7 @@ for try in $(seq 1200); do
         said=$running
         begun=$(systemctl show kubelet --property ExecMainStartTimestampMonotonic --value)
         now=$(cut -d ' ' -f 1 /proc/uptime | tr -d .)0000
-        echo "test: boot $boot: $(( (now - begun) / 1000 )) ms:$running ; address=$address token=$token"
+        echo "test: boot $boot: $(( (now - begun) / 1000 )) ms:$running ; address=$address digest=$token"
     fi
     if [ $((try % 20)) = 0 ]; then
         echo "test: boot $boot: cache: $(firstboot status 2>&1 | grep ^cluster) $(systemctl is-active firstboot-cache kubelet | tr '\n' ' ')"
@@ -75,7 +75,7 @@ fn come_back(arch: Arch) {
     let device = &mut joined.device;
     let before = wait_ready(&plane, device, 4);
     let line = said(device, "test: boot 1: ", |line| running(line) == before);
-    let (address, token) = (part(&line, "address="), part(&line, "token="));
+    let (address, token) = (part(&line, "address="), part(&line, "digest="));
     assert!(address.starts_with("10.") && token.len() == 16, "{line}");
     // What was read is on the medium after 5 s at the latest: apicache::store::FLUSH.
     std::thread::sleep(Duration::from_secs(15));
@@ -92,7 +92,7 @@ fn come_back(arch: Arch) {
     assert_eq!(names(&offline), names(&before), "the same pods");
     assert!(offline.is_disjoint(&before), "in new containers");
     assert_eq!(part(&line, "address="), address, "the Service that its environment names");
-    assert_eq!(part(&line, "token="), token, "the token that the cluster had issued");
+    assert_eq!(part(&line, "digest="), token, "the token that the cluster had issued");
     said(device, "test: boot 2: cache: ", |line| {
         line.contains("disconnected since ") && line.contains(" objects as of ")
     });

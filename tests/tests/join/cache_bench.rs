@@ -43,6 +43,11 @@ pub fn program() -> PathBuf {
 impl Fixture {
     /// Joins as `node`, as a device does, and starts the cache with that node's certificate.
     pub fn new(plane: &ControlPlane, node: &str) -> Self {
+        Fixture::behind(plane, node, vec![plane.endpoint_for_host()])
+    }
+
+    /// The same, with a way to the API server.
+    pub fn behind(plane: &ControlPlane, node: &str, servers: Vec<String>) -> Self {
         let (_, seed) = good(plane);
         let mut device = Bench::default();
         let joined = device.join(&seed, node).unwrap();
@@ -57,7 +62,7 @@ impl Fixture {
         std::fs::write(at("both.pem"), format!("{}{}", joined.ca_pem, own.cert.pem())).unwrap();
         let config = Config {
             listen: ([127, 0, 0, 1], ports::free().unwrap()).into(),
-            servers: vec![plane.endpoint_for_host()],
+            servers,
             server_name: "127.0.0.1".to_owned(),
             ca: at("ca.pem"),
             node: at("node.pem"),
