@@ -59,6 +59,8 @@ mod network;
 #[cfg(feature = "device")]
 pub mod node;
 #[cfg(feature = "device")]
+pub mod offline;
+#[cfg(feature = "device")]
 pub mod phase;
 #[cfg(feature = "device")]
 pub mod phases;

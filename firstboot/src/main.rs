@@ -14,7 +14,7 @@ use firstboot::phases::PHASES;
 use firstboot::run::facts::DeviceFacts;
 use firstboot::run::{self, confirm, guard, status, stick};
 use firstboot::seed::SeedRequest;
-use firstboot::{audit, join_worker, preflight, reset, seed, support};
+use firstboot::{audit, join_worker, offline, preflight, reset, seed, support};
 use lexopt::prelude::*;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -39,6 +39,7 @@ Usage:
   firstboot confirm           end the trial of a new version; what firstboot-confirm.service does at every boot
   firstboot reset             the reset itself, once it was asked for; what firstboot-reset.service does
   firstboot network           the join itself, without rights; what firstboot-network@.service does
+  firstboot cache             a cache of the API server for this node; what firstboot-cache.service does
   firstboot version           print the version
 
 Options:
@@ -63,6 +64,7 @@ enum Command {
     Confirm,
     Guard,
     Network,
+    Cache { serve: bool, file: Option<String> },
     Reset { yes: bool, dry_run: bool, keep: Exclusions },
     ResetWork,
     Print(String),
@@ -127,11 +129,15 @@ fn parse(mut args: lexopt::Parser) -> Result<Command, lexopt::Error> {
                     "confirm" => Command::Confirm,
                     "guard" => Command::Guard,
                     "network" => Command::Network,
+                    "cache" => Command::Cache { serve: false, file: None },
                     "reset" => Command::ResetWork,
                     "version" => Command::Print(format!("firstboot {}\n", env!("CARGO_PKG_VERSION"))),
                     other => return Err(format!("no command is called {other}").into()),
                 };
             }
+            // Not in the help: how the process that holds the port starts the one that serves.
+            (Long("serve"), Command::Cache { serve, .. }) => *serve = true,
+            (Value(path), Command::Cache { file: file @ None, .. }) => *file = Some(path.string()?),
             (Value(path), Command::Report { file: file @ None }) => *file = Some(path.string()?),
             (other, _) => return Err(other.unexpected()),
         }
@@ -202,6 +208,10 @@ fn execute(command: Command) -> Result<ExitCode, Fault> {
         Command::Confirm => confirm::confirm(&writing()?),
         Command::Guard => guard::guard(&Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host)?),
         Command::Network => join_worker::confined::run(),
+        Command::Cache { serve, file } => {
+            let file = file.as_deref().unwrap_or(offline::CONFIG);
+            if serve { offline::serve(file) } else { offline::hold_port(file) }
+        }
         Command::ResetWork => reset::work(root, Box::new(Linux::new()), &DeviceFacts),
         Command::Print(text) => {
             print!("{text}");

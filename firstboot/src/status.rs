@@ -99,6 +99,9 @@ pub struct Status {
     /// Until when the node's certificate is good, seconds since 1970 UTC; none before it has one.
     #[serde(default)]
     pub certificate_until: Option<u64>,
+    /// Whether the cluster answers, since when, and how old what is kept of it is; none without `offline = true`.
+    #[serde(default)]
+    pub offline: Option<String>,
     /// Phases done, with the seconds that each took.
     pub phases: Vec<(String, f64)>,
 }
@@ -139,6 +142,7 @@ impl Status {
                 format!("{}{over}", timestamp(until))
             }),
         );
+        line("cluster", &self.offline);
         line("written", &Some(format!("{} (by this device's clock)", timestamp(self.written))));
         line("image", &Some(self.image.clone()));
         line("firstboot", &Some(env!("CARGO_PKG_VERSION").to_owned()));

@@ -8,6 +8,7 @@ use crate::host::Host;
 use crate::journal::facts::{self, Fact};
 use crate::journal::{Effect, Record};
 use crate::node::proxy_env;
+use crate::offline;
 use crate::paths::{KUBELET_UNIT, KUBELET_WANTED};
 use crate::text::printable_line;
 use anyhow::Result;
@@ -30,7 +31,8 @@ pub(super) fn started(host: &Host) -> SystemTime {
 pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
     let held = || -> Result<bool> {
         Ok(cx.host.read_link(KUBELET_WANTED)?.is_some()
-            && kubelet_config::holds(&cx.host, &cx.seed.kubelet)?
+            && kubelet_config::holds(&cx.host, &cx.seed.kubelet, cx.seed.node.offline)?
+            && offline::holds(&cx.host, &cx.seed)?
             && proxy_env::holds(&cx.host, &cx.seed.network.via)?)
     };
     Ok(held().owned_by(Owner::Host)? && healthy(&cx.host))
@@ -47,7 +49,9 @@ pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
             cx.host.run(&["systemctl", "restart", "containerd.service"])?;
         }
         let refreshed = started && published_again(&cx.host)?;
-        let changed = kubelet_config::put(&cx.host, &cx.seed.kubelet)? || proxy || refreshed;
+        let led = offline::put(&cx.host, &cx.seed)?;
+        let configured = kubelet_config::put(&cx.host, &cx.seed.kubelet, cx.seed.node.offline)?;
+        let changed = configured || led || proxy || refreshed;
         if changed && started {
             cx.host.run(&["systemctl", "stop", "kubelet.service"])?;
         }

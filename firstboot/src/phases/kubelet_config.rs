@@ -12,6 +12,7 @@ use crate::harden::kubelet::fields::drop_in;
 use crate::host::Host;
 use crate::kube::go_yaml;
 use crate::node::client::node_client;
+use crate::offline;
 use crate::paths::{DROP_IN, KUBELET_ARGS, KUBELET_CONFIG, KUBELET_DROP_INS, KUBELET_PATCH, SEED_DROP_IN};
 use crate::seed::Kubelet;
 use anyhow::{Context, Result};
@@ -22,6 +23,11 @@ const MODE: u32 = 0o600;
 
 fn flag() -> String {
     format!("--config-dir={KUBELET_DROP_INS}")
+}
+
+/// What leads kubelet to the cache: of two flags of one name kubelet takes the last, which is this one.
+fn offline_flag() -> String {
+    format!("--kubeconfig={}", offline::KUBECONFIG)
 }
 
 /// The drop-ins that kubelet reads, in its order: path and text.
@@ -37,7 +43,7 @@ fn files(kubelet: &Kubelet) -> Result<[(&'static str, Option<String>); 3]> {
 }
 
 /// Whether kubelet finds the hardened host's settings and what the seed says, and nothing of another seed.
-pub(super) fn holds(host: &Host, kubelet: &Kubelet) -> Result<bool> {
+pub(super) fn holds(host: &Host, kubelet: &Kubelet, offline: bool) -> Result<bool> {
     for (path, wanted) in files(kubelet)? {
         let mode = host.size_and_mode(path)?.map(|(_, mode)| mode);
         if host.read(path)? != wanted.map(String::into_bytes) || mode.is_some_and(|mode| mode != MODE) {
@@ -45,12 +51,12 @@ pub(super) fn holds(host: &Host, kubelet: &Kubelet) -> Result<bool> {
         }
     }
     let args = args(host)?;
-    Ok(with_flag(&args) == args)
+    Ok(with_flags(&args, offline) == args)
 }
 
 /// Writes it; whether that changed anything.
-pub(super) fn put(host: &Host, kubelet: &Kubelet) -> Result<bool> {
-    if holds(host, kubelet)? {
+pub(super) fn put(host: &Host, kubelet: &Kubelet, offline: bool) -> Result<bool> {
+    if holds(host, kubelet, offline)? {
         return Ok(false);
     }
     for (path, wanted) in files(kubelet)? {
@@ -61,7 +67,7 @@ pub(super) fn put(host: &Host, kubelet: &Kubelet) -> Result<bool> {
     }
     // The flag comes after the directory that it names: kubelet ends without the directory.
     let args = args(host)?;
-    let new = with_flag(&args);
+    let new = with_flags(&args, offline);
     if new != args {
         host.write(KUBELET_ARGS, new.as_bytes(), MODE)?;
     }
@@ -116,16 +122,17 @@ fn args(host: &Host) -> Result<String> {
     Ok(String::from_utf8_lossy(&host.read(KUBELET_ARGS)?.unwrap_or_default()).into_owned())
 }
 
-/// The same environment file with our flag among `KUBELET_EXTRA_ARGS`; everything else in it is the administrator's.
+/// The same environment file with our flags among `KUBELET_EXTRA_ARGS`; everything else in it is the administrator's.
 ///
 /// The file is read as systemd reads it ([`assignments`]). kubelet's unit splits the value at whitespace.
-fn with_flag(file: &str) -> String {
+fn with_flags(file: &str, offline: bool) -> String {
     let all = assignments(file);
     let is_ours = |a: &&Assignment<'_>| a.name == NAME;
     // Of several assignments the last counts (systemd.exec(5), EnvironmentFile=).
     let value = all.iter().rev().find(is_ours).map_or("", |a| a.value.as_str());
-    let flag = flag();
-    if value.split_whitespace().any(|word| word == flag) {
+    let (flag, offline_flag) = (flag(), offline_flag());
+    let has = |flag: &str| value.split_whitespace().any(|word| word == flag);
+    if has(&flag) && has(&offline_flag) == offline {
         return file.to_owned();
     }
     let others: Vec<&str> = all.iter().filter(|a| !is_ours(a)).map(|a| a.text).collect();
@@ -133,7 +140,12 @@ fn with_flag(file: &str) -> String {
     if !new.is_empty() && !new.ends_with('\n') {
         new.push('\n');
     }
-    let value = format!("{value} {flag}");
+    let mut words: Vec<&str> = value.split_whitespace().filter(|word| *word != offline_flag).collect();
+    if !has(&flag) {
+        words.push(&flag);
+    }
+    words.extend(offline.then_some(offline_flag.as_str()));
+    let value = words.join(" ");
     let mut quoted = String::new();
     for c in value.trim_start().chars() {
         if ESCAPED.contains(c) {
@@ -255,14 +267,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
         let none = Kubelet::default();
-        assert!(!holds(&host, &none).unwrap() && put(&host, &none).unwrap());
-        assert!(holds(&host, &none).unwrap() && !put(&host, &none).unwrap());
+        assert!(!holds(&host, &none, false).unwrap() && put(&host, &none, false).unwrap());
+        assert!(holds(&host, &none, false).unwrap() && !put(&host, &none, false).unwrap());
         assert_eq!(host.list(KUBELET_DROP_INS).unwrap(), ["10-harden.conf"]);
         let args = host.read_text(KUBELET_ARGS).unwrap().unwrap();
         assert_eq!(args, "KUBELET_EXTRA_ARGS=\"--config-dir=/etc/firstboot/kubelet.conf.d\"");
         let some = kubelet(json!({"maxPods": 60, "evictionHard": {"memory.available": "50Mi"}}));
-        assert!(!holds(&host, &some).unwrap() && put(&host, &some).unwrap());
-        assert!(holds(&host, &some).unwrap() && !put(&host, &some).unwrap());
+        assert!(!holds(&host, &some, false).unwrap() && put(&host, &some, false).unwrap());
+        assert!(holds(&host, &some, false).unwrap() && !put(&host, &some, false).unwrap());
         let text = host.read_text(SEED_DROP_IN).unwrap().unwrap();
         assert_eq!(
             text,
@@ -273,10 +285,10 @@ mod tests {
         for path in [DROP_IN, SEED_DROP_IN, KUBELET_PATCH, KUBELET_ARGS] {
             assert_eq!(host.size_and_mode(path).unwrap().unwrap().1, 0o600, "{path}");
         }
-        assert!(!holds(&host, &kubelet(json!({"maxPods": 61}))).unwrap());
+        assert!(!holds(&host, &kubelet(json!({"maxPods": 61})), false).unwrap());
         host.write(SEED_DROP_IN, &host.read(SEED_DROP_IN).unwrap().unwrap(), 0o644).unwrap();
-        assert!(!holds(&host, &some).unwrap(), "a mode that is too wide");
-        assert!(put(&host, &none).unwrap() && holds(&host, &none).unwrap());
+        assert!(!holds(&host, &some, false).unwrap(), "a mode that is too wide");
+        assert!(put(&host, &none, false).unwrap() && holds(&host, &none, false).unwrap());
         assert_eq!(
             (host.list(KUBELET_DROP_INS).unwrap(), host.read(KUBELET_PATCH).unwrap()),
             (vec!["10-harden.conf".to_owned()], None)
@@ -316,8 +328,12 @@ mod tests {
             ("KUBELET_EXTRA_ARGS=\n", format!("KUBELET_EXTRA_ARGS=\"{ours}\"\n")),
             ("no assignment\nB=1", format!("no assignment\nB=1\nKUBELET_EXTRA_ARGS=\"{ours}\"\n")),
         ] {
-            assert_eq!(with_flag(without), with);
-            assert_eq!(with_flag(&with), with);
+            assert_eq!(with_flags(without, false), with);
+            assert_eq!(with_flags(&with, false), with);
+            let offline = with_flags(&with, true);
+            assert!(offline.ends_with(" --kubeconfig=/etc/firstboot/offline/kubelet.conf\"\n"), "{offline}");
+            assert_eq!(with_flags(&offline, true), offline);
+            assert_eq!(with_flags(&offline, false), with);
         }
     }
 }

@@ -62,7 +62,7 @@ fn what_was_before_does_not_count() {
     let fake = fake.answering(|argv| matches!(argv, ["systemctl", "show", ..]).then(|| Ok("3\n".into())));
     let cx = cx(dir.path(), fake, SEED);
     cx.host.record(Record::Effect(Effect::Started { unit: "kubelet.service".into() })).unwrap();
-    kubelet_config::put(&cx.host, &cx.seed.kubelet).unwrap();
+    kubelet_config::put(&cx.host, &cx.seed.kubelet, false).unwrap();
     let text = apply(&cx).unwrap_err().to_string();
     assert_eq!(text, "wait for kubelet: not healthy after 240 s, see journalctl -u kubelet");
     assert!(!seen.commands.take().contains(&"systemctl stop kubelet.service".to_owned()), "nothing had changed");

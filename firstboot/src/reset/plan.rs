@@ -7,6 +7,7 @@ use crate::host::{Host, STATE_DIR};
 use crate::join_worker::{SERVICE_UNITS, SOCKET_UNIT};
 use crate::journal::facts::Fact;
 use crate::journal::{Effect, Journal, Record};
+use crate::offline;
 use crate::paths::{CNI_BIN, CNI_CONF, CONTAINERD_ROOT, CONTAINERD_STATE, KUBELET_DIR, KUBERNETES};
 use std::fmt;
 
@@ -15,6 +16,7 @@ pub(super) const OURS: [&str; 5] =
     ["firstboot.service", "firstboot-stick.service", "firstboot-clock.service", SOCKET_UNIT, SERVICE_UNITS];
 pub(super) const KUBELET: &str = "kubelet.service";
 pub(super) const RUNTIME: &str = "containerd.service";
+const CACHE: &str = offline::UNIT;
 
 /// Directories that a unit makes by itself, with everything in them; gone where firstboot started that unit.
 #[rustfmt::skip]
@@ -29,6 +31,8 @@ const MADE: &[(&str, &str)] = &[
     (RUNTIME, "/run/flannel"),
     (RUNTIME, "/var/lib/calico"),
     (RUNTIME, "/run/calico"),
+    (CACHE, "/var/lib/private/firstboot-cache"),
+    (CACHE, "/var/lib/firstboot-cache"),
 ];
 /// Directories of whose content others have a part; gone whole where firstboot made the directory.
 const SHARED: [&str; 4] = [KUBERNETES, CNI_CONF, CNI_BIN, KUBELET_DIR];

@@ -7,6 +7,7 @@ use crate::firewall::host_ports::host_ports;
 use crate::host::Host;
 use crate::journal::facts::Fact;
 use crate::node::credential;
+use crate::offline;
 use crate::status::{STATUS_FILE, STATUS_FOR_ALL, State, Status};
 use crate::text::unix_seconds;
 use crate::versions;
@@ -34,6 +35,7 @@ pub fn look(host: &Host) -> Result<Status, Fault> {
     if let Some(until) = credential::end(host).ok().flatten() {
         status.certificate_until = Some(unix_seconds(until));
     }
+    status.offline = offline::state(host);
     Ok(status)
 }
 

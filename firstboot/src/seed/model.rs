@@ -79,6 +79,10 @@ pub struct Node {
     pub labels: Vec<NodeLabel>,
     /// Taints to register with.
     pub taints: Vec<Taint>,
+    /// Whether this node keeps what it reads from the API server, to go on without it.
+    pub offline: bool,
+    /// Whether Secrets are among it.
+    pub offline_secrets: bool,
 }
 
 /// What a seed file asks for.

@@ -9,7 +9,7 @@ use crate::fault::Code;
 use toml::de::DeTable;
 
 /// Keys of `[node]`.
-pub(super) const NODE_KEYS: [&str; 5] = ["name", "role", "cni", "labels", "taints"];
+pub(super) const NODE_KEYS: [&str; 7] = ["name", "role", "cni", "labels", "taints", "offline", "offline-secrets"];
 
 impl Reader {
     pub(super) fn node(&mut self, table: &DeTable<'_>) -> Option<Node> {
@@ -19,7 +19,25 @@ impl Reader {
         let cni = table.get("cni").map_or(Some(Cni::Auto), |v| self.string(v, "cni", "node", Cni::parse));
         let labels = table.get("labels").map_or(Some(Vec::new()), |v| self.labels(v));
         let taints = table.get("taints").map_or(Some(Vec::new()), |v| self.taints(v));
-        Some(Node { name, role: role?, cni: cni?, labels: labels?, taints: taints? })
+        let offline = table.get("offline").map_or(Some(false), |v| self.boolean(v, "offline", "node"));
+        let secrets = table.get("offline-secrets").map_or(Some(true), |v| {
+            let secrets = self.boolean(v, "offline-secrets", "node");
+            if offline == Some(false) {
+                let text = "offline-secrets in [node] needs offline = true: without it nothing is kept";
+                self.error(v.span().start, Code::ConflictingKeys, text);
+                return None;
+            }
+            secrets
+        });
+        Some(Node {
+            name,
+            role: role?,
+            cni: cni?,
+            labels: labels?,
+            taints: taints?,
+            offline: offline?,
+            offline_secrets: secrets?,
+        })
     }
 
     /// kubelet ends over a second taint with the same key and effect (`ParseTaints`, pkg/util/taints/taints.go).

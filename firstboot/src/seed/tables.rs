@@ -17,7 +17,7 @@ use super::reader::{Reader, TOP_KEYS, Value, quoted, without_quotes};
 use super::registries::Registry;
 use super::ssh_key::SshKey;
 use super::suggest::{self, Keys};
-use super::types::may_show;
+use super::types::{Endpoint, may_show};
 
 /// Tables that are read.
 const TABLES: [&str; 9] = ["cluster", "node", "network", "time", "access", "owner", "kubelet", "registries", "harden"];
@@ -134,7 +134,16 @@ impl Reader {
             }
         };
         let (cluster, node, network) = (cluster?, node?, network?);
-        self.a_way_out(table("network").map_or(0, |(at, _)| at), &network, &cluster);
+        let at = table("network").map_or(0, |(at, _)| at);
+        self.a_way_out(at, &network, &cluster);
+        let behind = |s: &&Endpoint| network.via.proxy_for(&s.host, s.port).is_some();
+        if let Some(server) = cluster.apiserver.iter().find(behind).filter(|_| node.offline) {
+            let text = format!(
+                "offline in [node] and proxy in [network] do not go together for API server {}: add it to no-proxy",
+                server.host
+            );
+            self.error(at, Code::ConflictingKeys, text);
+        }
         Some(Tables {
             cluster,
             node,

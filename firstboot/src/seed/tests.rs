@@ -28,8 +28,34 @@ fn smallest_seed_gets_every_default() {
     let Trust::Pins(pins) = &seed.cluster.trust else { panic!("no pins") };
     assert_eq!(pins[0].to_string(), PIN.to_lowercase());
     assert_eq!(seed.cluster.token_expires, None);
-    assert_eq!(seed.node, Node { name: None, role: Role::Edge, cni: Cni::Auto, labels: vec![], taints: vec![] });
+    let node = Node {
+        name: None,
+        role: Role::Edge,
+        cni: Cni::Auto,
+        labels: vec![],
+        taints: vec![],
+        offline: false,
+        offline_secrets: true,
+    };
+    assert_eq!(seed.node, node);
     assert_eq!(seed.digest().len(), 16);
+}
+
+#[test]
+fn offline() {
+    let parsed = |more: &str| parse(seed(more).as_bytes());
+    let node = parsed("[node]\noffline = true\noffline-secrets = false\n").unwrap().node;
+    assert_eq!((node.offline, node.offline_secrets), (true, false));
+    let said = |more: &str| parsed(more).unwrap_err().to_string();
+    let alone = said("[node]\noffline-secrets = false\n");
+    assert!(alone.ends_with("offline-secrets in [node] needs offline = true: without it nothing is kept"), "{alone}");
+    assert!(said("[node]\noffline = \"yes\"\n").ends_with("offline in [node] must be true or false"), "a text");
+    let proxy = "[node]\noffline = true\n[network]\nproxy = \"http://p:3128\"\n";
+    let refused = said(proxy);
+    let want =
+        "offline in [node] and proxy in [network] do not go together for API server 10.0.2.2: add it to no-proxy";
+    assert!(refused.ends_with(want), "{refused}");
+    parsed(&format!("{proxy}no-proxy = \"10.0.0.0/8\"\n")).unwrap();
 }
 
 #[test]

@@ -20,9 +20,10 @@ use std::path::Path;
 const UNITS: [&str; 4] =
     ["firstboot-guard.service", "firstboot.service", "firstboot-confirm.service", "firstboot-clock.timer"];
 /// Units that the image holds and does not enable, and drop-ins for others' units.
-const STARTED_LATER: [&str; 10] = [
+const STARTED_LATER: [&str; 11] = [
     "firstboot-network.socket",
     "firstboot-network@.service",
+    "firstboot-cache.service",
     "firstboot-clock.service",
     "firstboot-reset.service",
     "firstboot-stick.service",

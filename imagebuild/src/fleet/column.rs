@@ -42,7 +42,18 @@ const KINDS: [(&str, &[(&str, Kind)]); 11] = {
                 ("token-expires", Time),
             ],
         ),
-        ("node", &[("name", Text), ("role", Text), ("cni", Text), ("labels", Names), ("taints", List)]),
+        (
+            "node",
+            &[
+                ("name", Text),
+                ("role", Text),
+                ("cni", Text),
+                ("labels", Names),
+                ("taints", List),
+                ("offline", Bool),
+                ("offline-secrets", Bool),
+            ],
+        ),
         (
             "network",
             &[

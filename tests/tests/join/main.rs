@@ -9,6 +9,10 @@
 mod addresses;
 mod attack;
 mod bench;
+mod cache;
+mod cache_bench;
+mod cache_figures;
+mod cache_networks;
 mod cluster;
 mod csr;
 mod cuts;
@@ -69,6 +73,11 @@ const CASES: &[Case] = &[
     ("kubelet-config mended", recovery::a_kubelet_config_that_kubelet_rejects),
     ("serving certificate to approve", recovery::a_serving_certificate_that_waits_for_approval),
     ("own Node on leaving", leaving::reset_with_silent_and_unreachable_servers),
+    ("cache: what was read comes again without API server", cache::what_was_read_comes_again),
+    ("cache: one client never reads what another may", cache::one_client_never_reads_what_another_may),
+    ("cache: memory and added time with 60 pods", cache_figures::memory_and_added_time),
+    ("cache: a failed cache is out of the way", cache::a_failed_cache_is_out_of_the_way),
+    ("cache: nothing is lost on a bad way", cache_networks::nothing_is_lost_on_a_bad_way),
     // Last: without automatic approval.
     ("certificate by hand", csr::certificate_by_hand),
     ("denied", csr::denied),
@@ -138,6 +147,7 @@ fn main() -> ExitCode {
         }),
         // The full product of what "power cut and fault at every effect of the whole way" takes one of: 20 minutes or more.
         trial("every effect in every way", cuts::every_effect_in_every_way).with_ignored_flag(true),
+        trial("cache: figures", cache_figures::figures).with_ignored_flag(true),
     ]);
     if let Some(names) = &chosen {
         trials.retain(|trial| names.iter().any(|name| name == trial.name()));

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A device with `offline = true` loses its power and its cluster: its pods come back without an API server, and nothing
+//! happens to them when it is there again, except to one that was deleted meanwhile. Boots 1 guest, twice.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use imagebuild::arch::Arch;
+use qemu::control_plane::{ControlPlane, condition};
+use qemu::device::{Device, Options};
+use qemu::progress::Progress;
+use qemu::seed::Seed;
+use qemu::{pods, scenario, wait};
+use serde_json::{Value, json};
+
+const LIMIT: Duration = Duration::from_secs(300);
+/// As the issue asks, from kubelet's start.
+const BACK: f64 = 60.0;
+
+/// Says on the console, at every boot, when a container of each pod of namespace default runs and which it is; the address
+/// of a Service by the environment of one of them, and the token of another, by its digest.
+const SCRIPT: &str = r#"
+mkdir -p /var/lib/firstboot-test
+boot=$(( $(cat /var/lib/firstboot-test/boots 2>/dev/null || echo 0) + 1 ))
+echo $boot > /var/lib/firstboot-test/boots
+said=
+for try in $(seq 1200); do
+    running= address=
+    for log in /var/log/containers/*_default_*.log; do
+        id=${log##*-}; id=${id%.log}; pod=$(basename "$log"); pod=${pod%%_*}
+        group=$(find /sys/fs/cgroup/kubepods.slice -maxdepth 4 -type d -name "*$id*" 2>/dev/null | head -n 1)
+        process=$(head -n 1 "$group/cgroup.procs" 2>/dev/null)
+        if [ -n "$process" ]; then
+            running="$running $pod=$id"
+            case $pod in settings-*)
+                address=$(tr '\0' '\n' < /proc/$process/environ | sed -n 's/^SETTINGS_SERVICE_HOST=//p');;
+            esac
+        fi
+    done
+    token=$(cat /var/lib/kubelet/pods/*/volumes/kubernetes.io~projected/kube-api-access-*/token 2>/dev/null | sha256sum | cut -c 1-16)
+    if [ "$running" != "$said" ]; then
+        said=$running
+        begun=$(systemctl show kubelet --property ExecMainStartTimestampMonotonic --value)
+        now=$(cut -d ' ' -f 1 /proc/uptime | tr -d .)0000
+        echo "test: boot $boot: $(( (now - begun) / 1000 )) ms:$running ; address=$address digest=$token"
+    fi
+    if [ $((try % 20)) = 0 ]; then
+        echo "test: boot $boot: cache: $(firstboot status 2>&1 | grep ^cluster) $(systemctl is-active firstboot-cache kubelet | tr '\n' ' ')"
+    fi
+    sleep 1
+done
+"#;
+
+#[test]
+fn pods_come_back_without_api_server() {
+    come_back(Arch::Amd64);
+}
+
+fn come_back(arch: Arch) {
+    if !e2e::can_boot(arch) {
+        return;
+    }
+    let image = e2e::image(arch).unwrap();
+    let plane = ControlPlane::start(&Default::default()).unwrap();
+    let options = Options { guest_ports: vec![pods::PORT], ..Options::new(arch) };
+    let token = plane.create_token("1h").unwrap();
+    let device = Device::new(&image, &options).unwrap();
+    let seed = Seed { more: "\n[node]\noffline = true\n".to_owned(), ..Seed::for_guest(&plane, &token).unwrap() };
+    e2e::add_script(device.disk(), SCRIPT).unwrap();
+    device.disk().put_seed(&seed.text()).unwrap();
+    create(&plane);
+    let mut joined = scenario::join(&plane, device, token, &mut Progress::default()).unwrap();
+    let device = &mut joined.device;
+    let before = wait_ready(&plane, device, 4);
+    let line = said(device, "test: boot 1: ", |line| running(line) == before);
+    let (address, token) = (part(&line, "address="), part(&line, "digest="));
+    assert!(address.starts_with("10.") && token.len() == 16, "{line}");
+    // What was read is on the medium after 5 s at the latest: apicache::store::FLUSH.
+    std::thread::sleep(Duration::from_secs(15));
+
+    plane.stop_apiserver().unwrap();
+    device.power_cut().unwrap();
+    device.power_on().unwrap();
+    let line = said(device, "test: boot 2: ", |line| running(line).len() == before.len());
+    let after: f64 = line.split("boot 2: ").nth(1).and_then(|l| l.split(' ').next()).unwrap().parse().unwrap();
+    eprintln!("all pods run {:.1} s after kubelet was started", after / 1000.0);
+    assert!(after / 1000.0 <= BACK, "{line}");
+    let offline = running(&line);
+    let names = |all: &BTreeSet<(String, String)>| all.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&offline), names(&before), "the same pods");
+    assert!(offline.is_disjoint(&before), "in new containers");
+    assert_eq!(part(&line, "address="), address, "the Service that its environment names");
+    assert_eq!(part(&line, "digest="), token, "the token that the cluster had issued");
+    said(device, "test: boot 2: cache: ", |line| {
+        line.contains("disconnected since ") && line.contains(" objects as of ")
+    });
+
+    // The device hears of the API server and of the deletion at the same time.
+    device
+        .while_paused(|_| {
+            plane.start_apiserver()?;
+            plane.kubectl(&["-n", "default", "delete", "pod", "token", "--grace-period=0", "--force"]).map(drop)
+        })
+        .unwrap();
+    let left: BTreeSet<_> = offline.iter().filter(|(name, _)| name != "token").cloned().collect();
+    said(device, "test: boot 2: ", |line| running(line) == left);
+    plane.wait_ready(&joined.name, LIMIT).unwrap();
+    let back = wait::every(Duration::from_secs(1), "the cluster to know the containers", LIMIT, || {
+        Ok(Some(containers(&plane)?).filter(|now| *now == left))
+    });
+    let device = &joined.device;
+    back.unwrap_or_else(|e| panic!("{e}: {:?}\n{}", containers(&plane), device.report()));
+    assert_eq!(wait_ready(&plane, device, 3), left, "nothing was restarted, killed or duplicated");
+    said(device, "test: boot 2: cache: ", |line| line.contains(" connected since "));
+    assert_eq!(running(&last(device, " ms:")), left, "nor is anything else on the device");
+    let events = wait::every(Duration::from_secs(1), "the Event of the outage", LIMIT, || {
+        Ok(Some(plane.events("FirstbootReconnected")?).filter(|events| !events.is_empty()))
+    });
+    let events = events.unwrap();
+    assert_eq!(events.len(), 1, "{events:?}");
+    let start = format!("/{}: no API server answered this node for ", joined.name);
+    assert!(events[0].contains(&start) && events[0].contains(" min "), "{events:?}");
+}
+
+/// The first line of the console after `from` that is `good`.
+fn said(device: &Device, from: &str, good: impl Fn(&str) -> bool) -> String {
+    let found = wait::every(Duration::from_secs(1), &format!("a line with {from:?}"), LIMIT, || {
+        device.check()?;
+        let text = device.console().text()?;
+        // A line that is still being written has no end.
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        Ok(whole.lines().find(|line| line.contains(from) && good(line)).map(str::to_owned))
+    });
+    found.unwrap_or_else(|e| panic!("{e}\n{}", device.report()))
+}
+
+/// The last line of the console with `part` that the script has said.
+fn last(device: &Device, part: &str) -> String {
+    let text = device.console().text().unwrap();
+    text.lines().rfind(|line| line.contains("test: boot ") && line.contains(part)).unwrap().to_owned()
+}
+
+/// What follows `name` in a line.
+fn part(line: &str, name: &str) -> String {
+    line.split(name).nth(1).and_then(|l| l.split_whitespace().next()).unwrap_or_default().to_owned()
+}
+
+/// Pods and containers of one line of the script.
+fn running(line: &str) -> BTreeSet<(String, String)> {
+    let listed = line.split(" ms:").nth(1).and_then(|l| l.split(';').next()).unwrap_or_default();
+    listed.split_whitespace().filter_map(|p| p.split_once('=')).map(|(n, id)| (n.to_owned(), id.to_owned())).collect()
+}
+
+/// Pods of namespace default and their containers, as the cluster has them.
+fn containers(plane: &ControlPlane) -> anyhow::Result<BTreeSet<(String, String)>> {
+    let pods = plane.get(&["pods", "-n", "default"])?;
+    let ids = pods["items"].as_array().into_iter().flatten().filter_map(|pod| {
+        let id = pod["status"]["containerStatuses"][0]["containerID"].as_str()?;
+        Some((pod["metadata"]["name"].as_str()?.to_owned(), id.rsplit('/').next()?.to_owned()))
+    });
+    Ok(ids.collect())
+}
+
+fn wait_ready(plane: &ControlPlane, device: &Device, count: usize) -> BTreeSet<(String, String)> {
+    let ready = wait::every(Duration::from_secs(1), "all pods to be ready", LIMIT, || {
+        device.check()?;
+        let pods = plane.get(&["pods", "-n", "default"])?;
+        let pods = pods["items"].as_array().cloned().unwrap_or_default();
+        let ready = |pod: &Value| condition(pod, "Ready").is_some_and(|c| c["status"] == "True");
+        Ok((pods.len() == count && pods.iter().all(ready)).then_some(()))
+    });
+    ready.unwrap_or_else(|e| {
+        panic!("{e}\n{}\n{}", plane.kubectl(&["get", "events,pods", "-A"]).unwrap_or_default(), device.report())
+    });
+    containers(plane).unwrap()
+}
+
+/// A Deployment with a ConfigMap and Service environment variables, one with a Secret, a DaemonSet with a hostPath, and a
+/// pod with a projected token.
+fn create(plane: &ControlPlane) {
+    wait::until("the default service account", LIMIT, || {
+        Ok(plane.get(&["-n", "default", "serviceaccount", "default"]).ok())
+    })
+    .unwrap();
+    let spec = |name: &str, token: bool, volume: Value| {
+        let mut volume = volume;
+        volume["name"] = json!("v");
+        json!({
+            "metadata": { "labels": { "app": name } },
+            "spec": {
+                "automountServiceAccountToken": token,
+                "volumes": [volume],
+                "containers": [{
+                    "name": "demo", "image": "firstboot.local/demo:1", "imagePullPolicy": "IfNotPresent", "args": ["serve"],
+                    "volumeMounts": [{ "name": "v", "mountPath": "/v" }],
+                }],
+            },
+        })
+    };
+    let workload = |kind: &str, name: &str, template: Value| {
+        json!({
+            "apiVersion": "apps/v1", "kind": kind, "metadata": { "name": name, "namespace": "default" },
+            "spec": { "selector": { "matchLabels": { "app": name } }, "template": template },
+        })
+    };
+    let mut settings = spec("settings", false, json!({ "configMap": { "name": "settings" } }));
+    settings["spec"]["containers"][0]["envFrom"] = json!([{ "configMapRef": { "name": "settings" } }]);
+    let mut token = spec("token", true, json!({ "emptyDir": {} }));
+    token["apiVersion"] = json!("v1");
+    token["kind"] = json!("Pod");
+    token["metadata"] = json!({ "name": "token", "namespace": "default" });
+    let meta = |name: &str| json!({ "name": name, "namespace": "default" });
+    let items = json!([
+        { "apiVersion": "v1", "kind": "ConfigMap", "metadata": meta("settings"), "data": { "A": "1" } },
+        { "apiVersion": "v1", "kind": "Secret", "metadata": meta("password"), "stringData": { "p": "x" } },
+        { "apiVersion": "v1", "kind": "Service", "metadata": meta("settings"),
+          "spec": { "selector": { "app": "settings" }, "ports": [{ "port": 80, "targetPort": 8080 }] } },
+        workload("Deployment", "settings", settings),
+        workload("Deployment", "password", spec("password", false, json!({ "secret": { "secretName": "password" } }))),
+        workload("DaemonSet", "every", spec("every", false, json!({ "hostPath": { "path": "/var/lib" } }))),
+        token,
+    ]);
+    let path = plane.path().join("offline.json");
+    std::fs::write(&path, json!({ "apiVersion": "v1", "kind": "List", "items": items }).to_string()).unwrap();
+    plane.kubectl(&["apply", "-f", &path.display().to_string()]).unwrap();
+}
