@@ -13,19 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Programs of `tests/tests` that boot guests in `make test`. In every other one, switching a device on fails.
-const GUESTS: [&str; 11] = [
-    "bad_seed",
-    "boards",
-    "board_slots",
-    "faults",
-    "happy",
-    "hardened",
-    "layout",
-    "loader",
-    "offline",
-    "torn",
-    "torture",
-];
+const GUESTS: [&str; 10] =
+    ["bad_seed", "boards", "board_slots", "faults", "happy", "hardened", "layout", "loader", "torn", "torture"];
 /// Programs of which each test runs on its own: they share nothing, and each takes minutes.
 const APART: [&str; 2] = ["happy", "layout"];
 /// A program, and how the names of those of its tests begin that run as a job of their own, beside the others: each job
