@@ -140,12 +140,17 @@ fn with_flags(file: &str, offline: bool) -> String {
     if !new.is_empty() && !new.ends_with('\n') {
         new.push('\n');
     }
-    let mut words: Vec<&str> = value.split_whitespace().filter(|word| *word != offline_flag).collect();
-    if !has(&flag) {
-        words.push(&flag);
+    // Whatever else is there stays as it is, blanks too.
+    let mut value = value.to_owned();
+    if has(&offline_flag) && !offline {
+        let others = value.split(char::is_whitespace).filter(|word| *word != offline_flag);
+        value = others.collect::<Vec<_>>().join(" ");
     }
-    words.extend(offline.then_some(offline_flag.as_str()));
-    let value = words.join(" ");
+    for ours in [Some(&flag), offline.then_some(&offline_flag)].into_iter().flatten() {
+        if !value.split_whitespace().any(|word| word == ours) {
+            value = format!("{value} {ours}");
+        }
+    }
     let mut quoted = String::new();
     for c in value.trim_start().chars() {
         if ESCAPED.contains(c) {
