@@ -43,7 +43,7 @@ pub type Id = [u8; 16];
 /// Whose a collection is and what it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
-    /// Whose; see [`crate::identity::Identity::text`].
+    /// Whose: `node`, or the user of a token, as [`crate::identity::claims`] has it.
     pub identity: String,
     /// Which resource, in which namespace.
     pub place: Place,

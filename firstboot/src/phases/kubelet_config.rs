@@ -140,12 +140,12 @@ fn with_flags(file: &str, offline: bool) -> String {
     if !new.is_empty() && !new.ends_with('\n') {
         new.push('\n');
     }
-    let mut words: Vec<&str> = value.split_whitespace().filter(|word| *word != offline_flag).collect();
-    if !has(&flag) {
-        words.push(&flag);
+    let mut value = if offline { value.to_owned() } else { without_word(value, &offline_flag) };
+    for ours in [Some(&flag), offline.then_some(&offline_flag)].into_iter().flatten() {
+        if !value.split_whitespace().any(|word| word == ours) {
+            value = format!("{value} {ours}");
+        }
     }
-    words.extend(offline.then_some(offline_flag.as_str()));
-    let value = words.join(" ");
     let mut quoted = String::new();
     for c in value.trim_start().chars() {
         if ESCAPED.contains(c) {
@@ -154,6 +154,21 @@ fn with_flags(file: &str, offline: bool) -> String {
         quoted.push(c);
     }
     format!("{new}{NAME}=\"{quoted}\"\n")
+}
+
+/// A value without a word, and without the blank before it; all else stays as it is, other blanks too.
+fn without_word(value: &str, word: &str) -> String {
+    let mut rest = value.to_owned();
+    let edge = |c: Option<char>| c.is_none_or(char::is_whitespace);
+    let found = |rest: &str| {
+        let mut all = rest.match_indices(word).map(|(at, _)| at);
+        all.find(|at| edge(rest[..*at].chars().next_back()) && edge(rest[at + word.len()..].chars().next()))
+    };
+    while let Some(at) = found(&rest) {
+        let start = rest[..at].char_indices().next_back().map_or(0, |(start, _)| start);
+        rest.replace_range(start..at + word.len(), "");
+    }
+    rest
 }
 
 const NAME: &str = "KUBELET_EXTRA_ARGS";

@@ -49,7 +49,7 @@ fn offline() {
     let said = |more: &str| parsed(more).unwrap_err().to_string();
     let alone = said("[node]\noffline-secrets = false\n");
     assert!(alone.ends_with("offline-secrets in [node] needs offline = true: without it nothing is kept"), "{alone}");
-    assert!(said("[node]\noffline = \"yes\"\n").ends_with("offline in [node] must be true or false"), "a text");
+    assert!(said("[node]\noffline = \"yes\"\n").ends_with("offline in [node] must be true or false, without quotes"));
     let proxy = "[node]\noffline = true\n[network]\nproxy = \"http://p:3128\"\n";
     let refused = said(proxy);
     let want =

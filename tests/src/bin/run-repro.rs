@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-/// The user that the second build sees itself as.
-const OTHER_USER: &str = "4711";
+/// The user that the second build sees itself as: `daemon`, which every Debian knows. OpenSSH signs for no stranger.
+const OTHER_USER: &str = "1";
 /// What else differs in the second build.
 const OTHER: [(&str, &str); 4] =
     [("TZ", "Pacific/Apia"), ("LC_ALL", "tr_TR.UTF-8"), ("LANG", "tr_TR.UTF-8"), ("USER", "other")];
