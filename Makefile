@@ -25,7 +25,6 @@ image: build-tools ## build a bootable disk image in out/images (TARGET=..., SIG
 
 repro: build-tools ## build images twice, the second time from nothing but downloads, and compare every byte (REPRO="raspberrypi")
 	@$(imagebuild) setup --for test
-	@cargo build --quiet --locked --package imagebuild
 	@cargo run --quiet --locked --package e2e --bin run-repro -- $(REPRO)
 
 test: build-tools ## run every test that CI runs (FAST=1: all that need no guest; ONLY="words of a test's name")

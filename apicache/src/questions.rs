@@ -3,7 +3,10 @@
 //!
 //! Fields: `k8s.io/api/authentication/v1/generated.proto` and `authorization/v1/generated.proto`.
 
+use std::time::Duration;
+
 use serde_json::Value as Json;
+use x509_cert::der::DateTime;
 
 use crate::identity;
 use crate::object::{self, Encoding};
@@ -116,15 +119,7 @@ pub fn renewed(encoding: Encoding, body: &[u8], now: u64) -> Option<Vec<u8>> {
 
 /// A time in UTC as Kubernetes writes it. Days to a date: Howard Hinnant, "chrono-compatible low-level date algorithms".
 pub(crate) fn rfc3339(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let part = (5 * day_of_year + 2) / 153;
-    let (day, month) = (day_of_year - (153 * part + 2) / 5 + 1, if part < 10 { part + 3 } else { part - 9 });
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+    DateTime::from_unix_duration(Duration::from_secs(seconds)).map_or_else(|_| seconds.to_string(), |t| t.to_string())
 }
 
 #[cfg(test)]

@@ -183,21 +183,21 @@ impl Debian {
         self.fetch(&self.resolve(names, with_dependencies)?)
     }
 
-    /// Downloads exactly these packages; returns the .deb files in the order asked. Each has the digest that the package
-    /// lists have for it; one in the cache that has another is downloaded again.
+    /// Downloads exactly these packages; returns the .deb files in the order asked. Each has the digest that the lock or the
+    /// package lists have for it; one in the cache that has another is downloaded again.
     pub fn fetch(&self, packages: &[Package]) -> Result<Vec<PathBuf>> {
         let _lock = self.lock()?;
-        if let Some(locked) = self.locked {
-            return self.fetch_locked(locked, packages);
-        }
-        let sums = self.sums(packages)?;
+        let (sums, source) = match self.locked {
+            Some(locked) => (locked.sums(), "lock"),
+            None => (self.sums(packages)?, "package lists"),
+        };
         let mut missing = Vec::new();
         for package in packages {
             let path = self.debs.join(package.file_name());
             if !path.exists() {
                 missing.push(package);
             } else if !sums.agree(package, &path)? {
-                eprintln!("imagebuild: {} differs from the package lists: downloaded again", path.display());
+                eprintln!("imagebuild: {} differs from the {source}: downloaded again", path.display());
                 missing.push(package);
             }
         }
@@ -205,35 +205,23 @@ impl Debian {
             let scratch = self.root.join("download");
             let _ = fs::remove_dir_all(&scratch);
             fs::create_dir_all(&scratch).with_context(|| format!("create {}", scratch.display()))?;
-            let wanted = missing.iter().map(|p| format!("{}={}", p.name, p.version));
-            cmd::run(self.apt("apt-get").args(["-qq", "download"]).args(wanted).current_dir(&scratch))
-                .context("download Debian packages (lists too old? `imagebuild build --refresh` fetches new ones)")?;
+            match self.locked {
+                Some(locked) => locked.download(&missing, &scratch)?,
+                None => {
+                    let wanted = missing.iter().map(|p| format!("{}={}", p.name, p.version));
+                    cmd::run(self.apt("apt-get").args(["-qq", "download"]).args(wanted).current_dir(&scratch))
+                        .context(
+                            "download Debian packages (lists too old? `imagebuild build --refresh` fetches new ones)",
+                        )?;
+                }
+            }
             for package in missing {
                 let name = package.file_name();
-                ensure!(sums.agree(package, &scratch.join(&name))?, "verify {name}: it differs from the package lists");
+                ensure!(sums.agree(package, &scratch.join(&name))?, "verify {name}: it differs from the {source}");
                 fs::rename(scratch.join(&name), self.debs.join(&name)).with_context(|| format!("store {name}"))?;
             }
         }
         Ok(packages.iter().map(|p| self.debs.join(p.file_name())).collect())
-    }
-
-    /// The same for locked packages.
-    fn fetch_locked(&self, locked: &Locked, packages: &[Package]) -> Result<Vec<PathBuf>> {
-        let (mut files, mut archives) = (Vec::new(), None);
-        for package in packages {
-            let file = self.debs.join(package.file_name());
-            if !(file.exists() && locked.agrees(package, &file)?) {
-                let archives = match &archives {
-                    Some(archives) => archives,
-                    None => archives.insert(settings::archives(&locked.exceptions)?),
-                };
-                let partial = file.with_extension("partial");
-                locked.download(package, archives, &partial)?;
-                fs::rename(&partial, &file).with_context(|| format!("store {}", file.display()))?;
-            }
-            files.push(file);
-        }
-        Ok(files)
     }
 
     /// Unpacks the files of one .deb below `dir`, without running anything of the package.
@@ -319,7 +307,7 @@ pub fn files_of(deb: &Path) -> Result<(Child, ChildStdout)> {
     Ok((source, stream))
 }
 
-/// SHA-256 of packages' files as the package lists have them, by the files' names.
+/// SHA-256 of packages' files as the package lists or a lock have them, by the files' names.
 #[derive(Debug, Default)]
 struct Sums(BTreeMap<String, BTreeSet<String>>);
 

@@ -11,6 +11,15 @@ pub fn bytes(bytes: impl AsRef<[u8]>) -> String {
     hex(Sha256::digest(bytes))
 }
 
+/// The lines of a file as sha256sum writes it: digest and name.
+pub fn lines(sums: &str) -> impl Iterator<Item = (&str, &str)> {
+    // The digest, a blank, a blank or an asterisk, the name.
+    sums.lines().filter_map(|line| {
+        let (sum, rest) = line.split_once(' ')?;
+        Some((sum, rest.strip_prefix([' ', '*'])?))
+    })
+}
+
 /// Hexadecimal SHA-256 over the names and contents of files, and of all files below directories, in a fixed order.
 /// Names count relative to `root`, so that two clones with the same content agree.
 pub fn tree(root: &Path, parts: &[&str]) -> Result<String> {

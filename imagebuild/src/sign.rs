@@ -6,6 +6,7 @@
 //! OpenSSH's own program signs, so that keys with a passphrase, in an agent or in hardware work as for a login. The device's
 //! own code verifies. Without a key of the user's there is one of this machine's, made once, in the cache.
 
+use crate::bundle::Bundle;
 use crate::cache;
 use crate::exit::{Failure, VERIFICATION};
 use crate::flash::check_sum;
@@ -72,9 +73,11 @@ impl Signer {
     /// signature of the bundle's manifest.
     ///
     /// # Errors
-    /// When OpenSSH does not sign, or a file cannot be written.
-    pub fn put_in_image(&self, manifest: &[u8], root: &Path) -> Result<()> {
-        let (_, signature) = ssh_sign(PROGRAM, &self.key, SIGNATURE_NAMESPACE, manifest, "the bundle's manifest")?;
+    /// When the manifest cannot be read, OpenSSH does not sign, or a file cannot be written.
+    pub fn put_in_image(&self, bundle: &Bundle, root: &Path) -> Result<()> {
+        let path = bundle.manifest_file();
+        let manifest = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        let (_, signature) = ssh_sign(PROGRAM, &self.key, SIGNATURE_NAMESPACE, &manifest, "the bundle's manifest")?;
         // Without the comment, which is a name of a person or a machine.
         let key = format!("{} {}\n", self.public.algorithm, self.public.key).into_bytes();
         for (path, bytes) in [(SIGNING_KEYS, key), (SIGNATURE, signature)] {
@@ -97,7 +100,7 @@ fn own_directory() -> Result<PathBuf> {
 fn own_key() -> Result<PathBuf> {
     let dir = own_directory()?;
     cache::once(&dir, |scratch| {
-        ssh_key_made(&scratch.join(OWN))?;
+        make_key(&scratch.join(OWN))?;
         eprintln!("imagebuild: made the key that signs images: {}", dir.join(OWN).display());
         Ok(())
     })?;
@@ -108,7 +111,7 @@ fn own_key() -> Result<PathBuf> {
 ///
 /// # Errors
 /// When OpenSSH is missing or refuses.
-pub fn ssh_key_made(path: &Path) -> Result<()> {
+pub fn make_key(path: &Path) -> Result<()> {
     let mut command = Command::new(PROGRAM);
     command.args(["-q", "-t", "ed25519", "-N", "", "-C", "firstboot images", "-f"]).arg(path);
     crate::cmd::run(&mut command).with_context(|| format!("make a key to sign images with; {PROGRAM}"))
@@ -254,9 +257,7 @@ mod tests {
     /// A new key in a directory.
     fn key(dir: &Path, name: &str) -> PathBuf {
         let path = dir.join(name);
-        let mut command = Command::new(PROGRAM);
-        command.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&path);
-        crate::cmd::run(&mut command).unwrap();
+        make_key(&path).unwrap();
         path
     }
 

@@ -78,7 +78,7 @@ async fn each_identity_selector_and_encoding_is_apart() {
     let mine = format!("{PODS}?fieldSelector=spec.nodeName%3Dn");
     assert_eq!(bench.get(&Identity::Node, &mine).await, listed(&["a=3", "@10"]));
     assert_eq!(bench.pods().await, refused(503, "ServiceUnavailable"), "more than was read");
-    assert_eq!(bench.get(&token, PODS).await, refused(401, "Unauthorized"), "a token that nobody vouched for");
+    assert_eq!(bench.get(&token, PODS).await, refused(401, "Unauthorized"), "a token that no API server vouched for");
     assert_eq!(bench.get(&Identity::Unknown, PODS).await, refused(401, "Unauthorized"));
     bench.store.change(apicache::store::Op::Token([7; 32], "user:x".into(), now() + 60)).await;
     bench.store.change(apicache::store::Op::Token([8; 32], "user:x".into(), now() - 1)).await;

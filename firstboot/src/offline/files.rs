@@ -32,6 +32,8 @@ pub(crate) const UNIT: &str = "firstboot-cache.service";
 const SERVING: &str = "/etc/firstboot/offline/serving.pem";
 /// Its port on loopback.
 const PORT: u16 = 16_443;
+/// All of these.
+const ALL: [&str; 3] = [KUBECONFIG, CONFIG, SERVING];
 /// Of all files.
 const MODE: u32 = 0o600;
 
@@ -94,7 +96,7 @@ fn files(host: &Host, seed: &Seed, serving: &str) -> Result<[(&'static str, Stri
 /// A file cannot be read.
 pub(crate) fn holds(host: &Host, seed: &Seed) -> Result<bool> {
     if !seed.node.offline {
-        for path in [KUBECONFIG, CONFIG, SERVING] {
+        for path in ALL {
             if host.size_and_mode(path)?.is_some() {
                 return Ok(false);
             }
@@ -124,7 +126,7 @@ pub(crate) fn put(host: &Host, seed: &Seed) -> Result<bool> {
     }
     if !seed.node.offline {
         // The port stays until kubelet is started again, by the caller, with another kubeconfig.
-        for path in [KUBECONFIG, CONFIG, SERVING] {
+        for path in ALL {
             host.remove(path)?;
         }
         host.run(&["systemctl", "--no-block", "stop", UNIT])?;

@@ -197,8 +197,7 @@ pub fn bake(target: &Target, path: &Path, choices: &Choices, out: &Path) -> Resu
     let tree = scratch.path().join("tree");
     fs::create_dir(&tree).context("create a scratch directory")?;
     if let Some(signer) = &choices.signer {
-        let path = bundle.manifest_file();
-        signer.put_in_image(&fs::read(&path).with_context(|| format!("read {}", path.display()))?, &tree)?;
+        signer.put_in_image(&bundle, &tree)?;
     }
     let added = content::fill(target, &base, &info, &image, &tree)?;
     let report = step("write the image", || put(&mut base, &mut file, &raw, &added, &info)).with_context(what)?;

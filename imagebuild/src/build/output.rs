@@ -97,12 +97,8 @@ fn compress(from: &Path, to: &Path) -> Result<()> {
 
 /// The lines of both, each file once, ours before theirs, sorted by name.
 fn merged(others: &str, ours: &str) -> String {
-    let mut lines = BTreeMap::new();
-    for line in others.lines().chain(ours.lines()) {
-        if let Some((sum, name)) = line.split_once("  ") {
-            lines.insert(name, sum);
-        }
-    }
+    let lines = digest::lines(others).chain(digest::lines(ours));
+    let lines: BTreeMap<&str, &str> = lines.map(|(sum, name)| (name, sum)).collect();
     lines.into_iter().map(|(name, sum)| format!("{sum}  {name}\n")).collect()
 }
 
@@ -122,8 +118,7 @@ mod tests {
         let out = dir.path();
         let signer = |name: &str| {
             let key = out.join(name);
-            let mut command = std::process::Command::new(PROGRAM);
-            crate::cmd::run(command.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key)).unwrap();
+            sign::make_key(&key).unwrap();
             Signer::open(Some(&key)).unwrap()
         };
         let (own, other) = (signer("own"), signer("other"));

@@ -61,9 +61,7 @@ pub fn fill(parts: &Parts, rootfs: &Rootfs, units: &Path, info: &ImageInfo, own:
     archive.tar(&rootfs.tar)?;
     write_own(parts, units, info, own)?;
     if let (Some(signer), Some(bundle)) = (&parts.signer, &parts.bundle) {
-        let path = bundle.manifest_file();
-        let manifest = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-        signer.put_in_image(&manifest, own)?;
+        signer.put_in_image(bundle, own)?;
     }
     archive.tree(own)?;
     if let Some(bundle) = &parts.bundle {

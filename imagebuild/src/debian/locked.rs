@@ -3,7 +3,7 @@
 //! `--packages` of that file uses these and no others, whatever the archive offers meanwhile.
 
 use super::lists::{Exception, Lists};
-use super::{Debian, Package, field, parse_records};
+use super::{Debian, Package, Sums, field, parse_records, settings};
 use crate::arch::Arch;
 use crate::{digest, http};
 use anyhow::{Context, Result, bail, ensure};
@@ -126,23 +126,29 @@ impl Locked {
         self.packages.get(file).with_context(|| format!("find locked Debian package {file}: the lock does not have it"))
     }
 
-    /// Whether a file is the locked one.
-    pub(super) fn agrees(&self, package: &Package, file: &Path) -> Result<bool> {
-        Ok(self.package(&package.file_name())?.sha256 == digest::file(file)?)
+    /// The digests of all packages.
+    pub(super) fn sums(&self) -> Sums {
+        Sums(self.packages.iter().map(|(file, one)| (file.clone(), BTreeSet::from([one.sha256.clone()]))).collect())
     }
 
-    /// Downloads a package's file to `to`, from the first of these archives that has it.
+    /// Downloads packages into a directory, each from the first archive that has the locked file.
     ///
     /// # Errors
-    /// When none has it, with each one's answer, or what one has is another file.
-    pub(super) fn download(&self, package: &Package, archives: &[String], to: &Path) -> Result<()> {
+    /// When none has it: with each one's answer.
+    pub(super) fn download(&self, packages: &[&Package], directory: &Path) -> Result<()> {
+        let archives = settings::archives(&self.exceptions)?;
+        let to = |package: &Package| directory.join(package.file_name());
+        packages.iter().try_for_each(|package| self.download_one(package, &archives, &to(package)))
+    }
+
+    fn download_one(&self, package: &Package, archives: &[String], to: &Path) -> Result<()> {
         let locked = self.package(&package.file_name())?;
         let mut refused = Vec::new();
         for archive in archives {
             let url = format!("{}/{}", archive.trim_end_matches('/'), locked.path);
             let mut file = fs::File::create(to).with_context(|| format!("create {}", to.display()))?;
             match http::get(&url, http::Limit::of(locked.size), &mut file) {
-                Ok(()) if self.agrees(package, to)? => return Ok(()),
+                Ok(()) if digest::file(to)? == locked.sha256 => return Ok(()),
                 Ok(()) => refused.push(format!("get {url}: its digest is another one")),
                 Err(error) => refused.push(format!("{error:#}")),
             }
@@ -150,7 +156,7 @@ impl Locked {
         let (name, why) = (package.file_name(), refused.join("; "));
         bail!(
             "download {name}: {why}; archives remove old versions: {} may name one that keeps them",
-            super::settings::MIRROR_ENV
+            settings::MIRROR_ENV
         )
     }
 }
@@ -244,9 +250,9 @@ mod tests {
         let empty = Server::start(Vec::new()).url("/debian");
         let changed = Server::start(vec![("/debian/pool/a.deb", b"another!".to_vec())]).url("/debian");
         let good = Server::start(vec![("/debian/pool/a.deb", b"the file".to_vec())]).url("/debian");
-        locked.download(&package, &[empty.clone(), changed.clone(), good], &to).unwrap();
+        locked.download_one(&package, &[empty.clone(), changed.clone(), good], &to).unwrap();
         assert_eq!(fs::read(&to).unwrap(), b"the file");
-        let error = locked.download(&package, &[empty.clone(), changed.clone()], &to).unwrap_err().to_string();
+        let error = locked.download_one(&package, &[empty.clone(), changed.clone()], &to).unwrap_err().to_string();
         assert_eq!(
             error,
             format!(

@@ -145,12 +145,7 @@ pub fn check_sum(path: &Path) -> Result<bool> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         Err(e) => return Err(e).with_context(|| format!("read {}", sums.display())),
     };
-    // As sha256sum writes it: the digest, a blank, a blank or an asterisk, the name.
-    let line = text.lines().find_map(|line| {
-        let (sum, rest) = line.split_once(' ')?;
-        (rest.strip_prefix([' ', '*'])? == name).then_some(sum)
-    });
-    let Some(wanted) = line else { return Ok(false) };
+    let Some((wanted, _)) = digest::lines(&text).find(|(_, other)| *other == name) else { return Ok(false) };
     let found = digest::file(path)?;
     ensure!(
         found.eq_ignore_ascii_case(wanted),

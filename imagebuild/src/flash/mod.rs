@@ -57,7 +57,8 @@ pub struct Args {
     /// Seed that every device gets on its boot partition
     #[arg(long, value_name = "FILE")]
     seed: Option<PathBuf>,
-    /// Directory of seeds: each device gets the next *.toml in the order of names (shop-2 before shop-10), which is then renamed to *.flashed
+    /// Directory of seeds: each device gets the next *.toml in the order of names (shop-2 before shop-10), which is then
+    /// renamed to *.flashed
     #[arg(long, value_name = "DIR", conflicts_with = "seed")]
     seeds: Option<PathBuf>,
     /// Public keys, one of which has to have signed SHA256SUMS beside the image [default: this machine's own key]

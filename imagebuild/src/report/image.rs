@@ -232,7 +232,7 @@ fn files(image: &Path) -> Result<Vec<SummedFile>> {
         let Ok(metadata) = std::fs::metadata(&path) else { continue };
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let sha256 = digest::file(&path)?;
-        let line = sums.lines().filter_map(|line| line.split_once("  ")).find(|(_, other)| *other == name);
+        let line = digest::lines(&sums).find(|(_, other)| *other == name);
         let is_as_summed = line.map(|(sum, _)| sum.eq_ignore_ascii_case(&sha256));
         files.push(SummedFile { name, size: metadata.len(), sha256, is_as_summed });
     }

@@ -7,9 +7,9 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use imagebuild::build::BUILD_TIME_ENV;
-use imagebuild::sign::{SUMS, ssh_key_made};
+use imagebuild::sign::{SUMS, make_key};
 use imagebuild::target::Target;
-use imagebuild::{cache, cmd, disk, repo};
+use imagebuild::{cache, cmd, digest, disk, repo};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -114,7 +114,7 @@ impl Second {
         }
         cmd::run(Command::new("git").args(["clone", "--quiet", "--no-checkout"]).arg(root).arg(&clone))?;
         cmd::run(Command::new("git").arg("-C").arg(&clone).args(["checkout", "--quiet", "--detach", commit]))?;
-        ssh_key_made(&key)?;
+        make_key(&key)?;
         Ok(Second { directory, clone, key })
     }
 
@@ -171,8 +171,7 @@ impl Second {
 fn sums(directory: &Path) -> Result<BTreeMap<String, String>> {
     let path = directory.join(SUMS);
     let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-    let lines = text.lines().filter_map(|line| line.split_once("  "));
-    Ok(lines.map(|(sum, name)| (name.to_owned(), sum.to_owned())).collect())
+    Ok(digest::lines(&text).map(|(sum, name)| (name.to_owned(), sum.to_owned())).collect())
 }
 
 /// Each file of the two builds: its digests, and where it differs.
@@ -242,7 +241,7 @@ mod tests {
             let directory = dir.path().join(name);
             fs::create_dir_all(&directory).unwrap();
             fs::write(directory.join("a.img"), content).unwrap();
-            let sum = imagebuild::digest::bytes(content);
+            let sum = digest::bytes(content);
             fs::write(directory.join(SUMS), format!("{sum}  a.img\n")).unwrap();
             directory
         };

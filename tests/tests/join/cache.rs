@@ -269,8 +269,8 @@ pub fn one_client_never_reads_what_another_may(plane: &ControlPlane) {
     for ask in [&secret, &pods] {
         assert_eq!(fixture.ask(&ask.with(&token)).status, 403, "{}", ask.path);
     }
-    let nobody = Ask { as_node: false, ..secret.clone() };
-    assert_eq!(fixture.ask(&nobody).status, 403);
+    let anonymous = Ask { as_node: false, ..secret.clone() };
+    assert_eq!(fixture.ask(&anonymous).status, 403);
     // Its claims are right, its signature is not.
     let mut forged = token.clone().into_bytes();
     let last = forged.len() - 20;
@@ -290,7 +290,7 @@ pub fn one_client_never_reads_what_another_may(plane: &ControlPlane) {
         assert_eq!(fixture.ask(&ask.with(&token)).status, 503, "{}", ask.path);
     }
     assert_eq!(fixture.ask(&maps).status, 503, "nor does the node read what the pod has read");
-    for ask in [nobody, maps.with(&forged), secret.with(&forged), maps.with("abc"), pods.with(&forged)] {
+    for ask in [anonymous, maps.with(&forged), secret.with(&forged), maps.with("abc"), pods.with(&forged)] {
         assert_eq!(reason(&fixture.ask(&ask)), (401, "Unauthorized".to_owned()), "{}", ask.path);
     }
     // No token is handed to one who is not the node.

@@ -89,13 +89,19 @@ fn cpu(pid: u32) -> u64 {
     fields.iter().sum()
 }
 
-/// Resident memory of both processes with 60 pods, and what a GET takes longer.
-pub fn memory_and_added_time(plane: &ControlPlane) {
-    let node = "crowded";
+/// The cache of a node with 60 pods.
+fn crowded(plane: &ControlPlane, node: &str) -> Fixture {
     workload(plane, node);
     crowd(plane, node, 58);
     let fixture = Fixture::new(plane, node);
     fixture.connected();
+    fixture
+}
+
+/// Resident memory of both processes with 60 pods, and what a GET takes longer.
+pub fn memory_and_added_time(plane: &ControlPlane) {
+    let node = "crowded";
+    let fixture = crowded(plane, node);
     let _open = open_watches(&fixture, &fixture.client(false), node, 60);
     let ask = Ask::get(&format!("/api/v1/nodes/{node}"), PROTOBUF);
     let [without, with] = by_turns(&fixture, &ask, 500);
@@ -115,10 +121,7 @@ pub fn memory_and_added_time(plane: &ControlPlane) {
 /// The figures of docs/performance.md: run it on a machine that does nothing else.
 pub fn figures(plane: &ControlPlane) {
     let node = "figures";
-    workload(plane, node);
-    crowd(plane, node, 58);
-    let fixture = Fixture::new(plane, node);
-    fixture.connected();
+    let fixture = crowded(plane, node);
     let (cache, direct) = (fixture.client(false), fixture.client(true));
     let open = open_watches(&fixture, &cache, node, 60);
     let serving = fixture.serving();
