@@ -76,10 +76,8 @@ image: goal := image
 demo: goal := demo
 bench compare: goal := bench
 
-# cargo and a linker have to exist before our own tools can be built. All clones share the build directory, but cargo
-# trusts time stamps: the older sources of another clone would count as built.
+# cargo and a linker have to exist before our own tools can be built.
 build-tools:
 	@imagebuild/tools/bootstrap $(or $(goal),test)
-	@mkdir -p "$(CARGO_TARGET_DIR)"; [ "$$(cat "$(CARGO_TARGET_DIR)/clone" 2>/dev/null)" = "$(CURDIR)" ] || { \
-	  rm -rf "$(CARGO_TARGET_DIR)"/{,*/}*/.fingerprint/{firstboot,imagebuild,qemu,e2e,fuzz}-*; echo "$(CURDIR)" >"$(CARGO_TARGET_DIR)/clone"; }
+	@imagebuild/tools/share-build-directory "$(CARGO_TARGET_DIR)"
 	@[ -e "$(CARGO_TARGET_DIR)/debug/imagebuild" ] || echo "building this repository's own tools first: one to two minutes"

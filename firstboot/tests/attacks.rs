@@ -6,13 +6,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Numbers of the points of the first security review, each of which has a test of its own.
 const POINTS: std::ops::RangeInclusive<u8> = 1..=21;
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+    PathBuf::from("..")
 }
 
 /// Names of all functions of the workspace.

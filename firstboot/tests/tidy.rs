@@ -5,14 +5,14 @@
 
 use firstboot::seed;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Longest source file, lines.
 const MAX_LINES: usize = 500;
 const SPDX: &str = "// SPDX-License-Identifier: Apache-2.0";
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+    PathBuf::from("..")
 }
 
 /// Every file of the repository that is text, with its path relative to the root.
@@ -326,4 +326,14 @@ fn each_shared_path_stands_once() {
         }
     }
     none("use the constant of paths.rs", &wrong);
+}
+
+/// Clones share what cargo built (`imagebuild/tools/share-build-directory`), and cargo builds nothing again because it is
+/// in another directory: a program that knows where it was built would read the files of another clone.
+#[test]
+fn programs_do_not_know_where_they_were_built() {
+    let variable = ["env!(\"CARGO_", "MANIFEST_DIR\")"].concat();
+    let wrong: Vec<String> =
+        ending(".rs").into_iter().filter(|(_, text)| text.contains(&variable)).map(|(name, _)| name).collect();
+    none("contains the directory of a clone; tests run in their package's directory", &wrong);
 }

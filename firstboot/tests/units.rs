@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::Command;
 
 fn docs() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/hardening.md");
+    let path = Path::new("../docs/hardening.md");
     let text = std::fs::read_to_string(path).unwrap();
     let section = text.split("\n## Units\n").nth(1).unwrap();
     doc_tables::joined(section.split("\n## ").next().unwrap())
@@ -38,7 +38,7 @@ fn every_setting_and_its_reason_are_in_the_docs() {
 fn what_is_left_open_is_explained() {
     let docs = docs();
     for (name, ..) in UNITS {
-        let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("units").join(name);
+        let unit = Path::new("units").join(name);
         let answer =
             Command::new("systemd-analyze").args(["security", "--offline=true", "--no-pager"]).arg(&unit).output();
         let Some(answer) = answer.ok().filter(|a| a.status.success()) else {

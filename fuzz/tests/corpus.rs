@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 
 use fuzz::{TARGETS, Target};
@@ -13,7 +13,7 @@ use fuzz::{TARGETS, Target};
 const MAX_BYTES: u64 = 300 * 1024;
 
 fn fuzz_dir(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+    PathBuf::from(name)
 }
 
 fn corpus(target: &Target) -> Vec<PathBuf> {

@@ -356,6 +356,57 @@ mod tests {
         assert!(debian.contains(" cargo-web ") && debian.contains(" fakeroot "), "{debian}");
     }
 
+    /// What cargo has built for one clone counts in another one where both have the same file, and nowhere else.
+    #[test]
+    fn clones_share_what_is_the_same() {
+        let script = crate::repo::root().unwrap().join("imagebuild/tools/share-build-directory");
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        let hour = std::time::Duration::from_secs(3600);
+        let old = std::time::SystemTime::now() - 24 * hour;
+        let put = |path: &str, text: &str, age: u32| {
+            std::fs::create_dir_all(at(path).parent().unwrap()).unwrap();
+            std::fs::write(at(path), text).unwrap();
+            std::fs::File::options().append(true).open(at(path)).unwrap().set_modified(old + age * hour).unwrap();
+        };
+        let modified = |path: &str| at(path).metadata().unwrap().modified().unwrap();
+        for (clone, age) in [("one", 0), ("two", 1)] {
+            put(&format!("{clone}/Cargo.lock"), "", age);
+            put(&format!("{clone}/a/Cargo.toml"), "[package]\nname = \"a\"\n", age);
+            put(&format!("{clone}/a/src/with blank.rs"), "same", age);
+            put(&format!("{clone}/a/src/lib.rs"), clone, age);
+            assert!(Command::new("git").args(["init", "--quiet"]).arg(at(clone)).status().unwrap().success());
+        }
+        put("two/a/src/new.rs", "", 1);
+        put("target/debug/.fingerprint/a-1/lib", "", 0);
+        put("target/debug/.fingerprint/other-1/lib", "", 0);
+        let share = |clone: &str| {
+            assert!(Command::new(&script).arg(at("target")).current_dir(at(clone)).status().unwrap().success());
+        };
+        // Of the clone that built there first nothing is known: what it built is forgotten, and no other crate.
+        share("one");
+        assert!(!at("target/debug/.fingerprint/a-1").exists() && at("target/debug/.fingerprint/other-1").exists());
+        put("target/debug/.fingerprint/a-1/lib", "", 0);
+        assert_eq!(modified("one/a/src/lib.rs"), old);
+        share("two");
+        assert!(at("target/debug/.fingerprint/a-1").exists());
+        assert_eq!(modified("two/a/src/with blank.rs"), old);
+        for differs in ["two/a/src/lib.rs", "two/a/src/new.rs"] {
+            assert!(modified(differs) > old + 23 * hour, "{differs}");
+        }
+        // Back: it has been there before, but not last.
+        share("one");
+        assert_eq!(modified("one/a/src/with blank.rs"), old);
+        assert!(modified("one/a/src/lib.rs") > old + 23 * hour);
+        // Again, and nothing changes.
+        put("one/a/src/lib.rs", "edited", 2);
+        share("one");
+        assert_eq!(modified("one/a/src/lib.rs"), old + 2 * hour);
+        std::fs::remove_dir_all(at("one")).unwrap();
+        share("two");
+        assert!(!at("target/debug/.fingerprint/a-1").exists());
+    }
+
     #[test]
     fn files_are_found_by_path_and_by_name() {
         assert!(here("/bin/sh") && here("sh"));

@@ -88,7 +88,7 @@ mod tests {
     /// docs/seed.md lists the names, as inline code.
     #[test]
     fn names_of_copies_are_documented() {
-        let doc = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/seed.md")).unwrap();
+        let doc = std::fs::read_to_string("../docs/seed.md").unwrap();
         for (before, after) in COPY_AFFIXES {
             assert!(doc.contains(&format!("`{before}seed.toml{after}`")), "{before}seed.toml{after}");
         }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 const ACCEPTED: &str = "accepted";
 
 fn directories() -> Vec<PathBuf> {
-    let field = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/field");
+    let field = Path::new("tests/field");
     let mut all: Vec<PathBuf> = fs::read_dir(field).unwrap().map(|entry| entry.unwrap().path()).collect();
     all.sort();
     all

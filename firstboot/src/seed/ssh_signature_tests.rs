@@ -7,7 +7,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 use std::path::Path;
 
 fn file(name: &str) -> Vec<u8> {
-    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ssh-signature").join(name)).unwrap()
+    std::fs::read(Path::new("tests/ssh-signature").join(name)).unwrap()
 }
 
 fn key(name: &str) -> SshKey {

@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_stick_gets_the_signature_and_a_boot_partition_does_not() {
-        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../firstboot/tests/ssh-signature");
+        let fixtures = Path::new("../firstboot/tests/ssh-signature");
         let file = |name: &str| std::fs::read(fixtures.join(name)).unwrap();
         let (seed, signature) = (file("seed.toml"), file("ed25519.sig"));
         let dir = tempfile::tempdir().unwrap();

@@ -2,8 +2,8 @@
 //! `make repro`: builds images twice from the same commit and packages, and compares every byte; `out/repro/report.json`.
 //!
 //! Usage: run-repro [--keep] [TARGET…]. The first build is the ordinary one, with its cache. The second one has nothing of
-//! it but downloads: another clone in another directory, an empty cache, another home, user, time zone, locale and umask.
-//! Fails when a file differs. `--keep` leaves the second build's directory for a look.
+//! it but downloads: another clone in another directory, an empty cache, another home, time zone, locale and umask, and
+//! another user where root starts it. Fails when a file differs. `--keep` leaves the second build's directory for a look.
 
 use anyhow::{Context, Result, bail, ensure};
 use imagebuild::build::BUILD_TIME_ENV;
@@ -18,7 +18,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-/// The user that the second build sees itself as: `daemon`, which every Debian knows. OpenSSH signs for no stranger.
+/// The user of the second build, where root builds: `daemon`, which every Debian knows. OpenSSH signs for no stranger. Not in
+/// a namespace of users: fakeroot takes EPERM of chown(2) for what it is, but not EINVAL, which is what comes there.
 const OTHER_USER: &str = "1";
 /// What else differs in the second build.
 const OTHER: [(&str, &str); 4] =
@@ -60,13 +61,14 @@ fn run() -> Result<bool> {
         let mut build = Command::new(program);
         build.args(["build", "--target", &target, "--out"]).arg(&one).env(BUILD_TIME_ENV, &time);
         cmd::run(build.arg("--sign-key").arg(&second.key))?;
-        println!("{target}: second build, in {}", second.clone.display());
+        let user = if second.other_user { "another" } else { "the same" };
+        println!("{target}: second build, in {}, as {user} user", second.clone.display());
         second.build(&target, &time, &one.join(format!("{target}.packages.json")), &other)?;
         let files = compare(&one, &other)?;
         reports.push(json!({
             "target": target, "seconds": started.elapsed().as_secs(), "files": files,
         }));
-        let report = json!({ "commit": commit, "time": time, "targets": reports });
+        let report = json!({ "commit": commit, "time": time, "other_user": second.other_user, "targets": reports });
         let path = out.join("report.json");
         let text = serde_json::to_string_pretty(&report).context("write the report")? + "\n";
         fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
@@ -98,6 +100,8 @@ struct Second {
     directory: PathBuf,
     clone: PathBuf,
     key: PathBuf,
+    /// Whether it is another user's.
+    other_user: bool,
 }
 
 impl Second {
@@ -115,7 +119,12 @@ impl Second {
         cmd::run(Command::new("git").args(["clone", "--quiet", "--no-checkout"]).arg(root).arg(&clone))?;
         cmd::run(Command::new("git").arg("-C").arg(&clone).args(["checkout", "--quiet", "--detach", commit]))?;
         make_key(&key)?;
-        Ok(Second { directory, clone, key })
+        let other_user = rustix::process::geteuid().is_root();
+        if other_user {
+            // git and ssh-keygen trust only what is their user's.
+            cmd::run(Command::new("chown").args(["-R", &format!("{OTHER_USER}:{OTHER_USER}")]).arg(&directory))?;
+        }
+        Ok(Second { directory, clone, key, other_user })
     }
 
     /// Builds an image as `make image` does.
@@ -125,8 +134,7 @@ impl Second {
         let home = PathBuf::from(variable("HOME").context("read HOME")?);
         let or_home = |name: &str, below: &str| variable(name).map_or_else(|| home.join(below), PathBuf::from);
         let script = "umask 077; exec make --no-print-directory image \"$@\"";
-        let mut build = Command::new("unshare");
-        build.args(["--user", &format!("--map-user={OTHER_USER}"), &format!("--map-group={OTHER_USER}"), "--"]);
+        let mut build = self.as_other_user();
         build.args(["bash", "-c", script, "make", &format!("TARGET={target}")]);
         build.arg(format!("SIGN_KEY={}", self.key.display())).arg(format!("PACKAGES={}", packages.display()));
         build.current_dir(&self.clone).envs(OTHER).env(BUILD_TIME_ENV, time);
@@ -144,6 +152,18 @@ impl Second {
         // The next target begins its own sums.
         let made = self.clone.join("out/images");
         fs::remove_dir_all(&made).with_context(|| format!("remove {}", made.display()))
+    }
+
+    /// What starts a command as the other user. It may read and write what the first one owns, and nothing else of root's.
+    fn as_other_user(&self) -> Command {
+        if !self.other_user {
+            return Command::new("env");
+        }
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", OTHER_USER, "--regid", OTHER_USER, "--clear-groups"]);
+        command.args(["--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override"]);
+        command.arg("--bounding-set=-all,+dac_override");
+        command
     }
 
     /// Links the Debian packages of the ordinary cache into the other one: each use compares their digests.
