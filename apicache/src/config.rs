@@ -2,7 +2,7 @@
 //! What the cache is to do: one JSON file, and credentials beside it.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use rustls::pki_types::pem::PemObject;
@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// Where clients of this node find it; a loopback address.
     pub listen: SocketAddr,
+    /// The address of Service `kubernetes`, which is this node's own as well: there the cache serves pods, at the same port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<IpAddr>,
     /// API servers as `HOST:PORT`, tried in order.
     pub servers: Vec<String>,
     /// Name that every API server's certificate covers: the host of kubelet.conf.
@@ -58,6 +61,27 @@ impl Config {
         let (ca, node, serving) = (place(config.ca.clone()), place(config.node.clone()), place(config.serving.clone()));
         Ok(Config { ca, node, serving, ..config })
     }
+
+    /// The address of the listening socket. With a Service it is that of any interface, since the interface may get the
+    /// Service's address later; [`Config::serves`] has the last word.
+    pub fn socket(&self) -> SocketAddr {
+        let any = match self.service {
+            None => return self.listen,
+            Some(IpAddr::V4(_)) => Ipv4Addr::UNSPECIFIED.into(),
+            Some(IpAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        SocketAddr::new(any, self.listen.port())
+    }
+
+    /// Whether connections to this address of the node are served: loopback, and the Service's address.
+    pub fn serves(&self, local: IpAddr) -> bool {
+        local.to_canonical().is_loopback() || self.is_service(local)
+    }
+
+    /// Whether a connection to this address of the node is one of a pod.
+    pub fn is_service(&self, local: IpAddr) -> bool {
+        self.service == Some(local.to_canonical())
+    }
 }
 
 /// A certificate with its chain, and its key.
@@ -89,4 +113,16 @@ pub fn pair(path: &Path) -> io::Result<Pair> {
     let chain = certificates(path)?;
     let key = PrivateKeyDer::from_pem_file(path).map_err(|_| at(path, "it has no private key that can be read"))?;
     Ok(Pair { chain, key })
+}
+
+/// The certificates of a PEM file as they are written, without the key.
+///
+/// # Errors
+/// It cannot be read or has none.
+pub fn certificate_pem(path: &Path) -> io::Result<String> {
+    const END: &str = "-----END CERTIFICATE-----";
+    let text = std::fs::read_to_string(path).map_err(|e| at(path, e))?;
+    let all = text.split_inclusive(END).filter_map(|part| part.split_once("-----BEGIN CERTIFICATE-----"));
+    let all: String = all.map(|(_, rest)| format!("-----BEGIN CERTIFICATE-----{rest}\n")).collect();
+    if all.is_empty() { Err(at(path, "it has no certificate")) } else { Ok(all) }
 }

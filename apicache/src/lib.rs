@@ -6,6 +6,7 @@
 
 pub mod body;
 pub mod config;
+mod direct;
 pub mod identity;
 mod kept;
 pub mod object;
@@ -15,6 +16,7 @@ pub mod proxy;
 pub mod questions;
 pub mod record;
 pub mod request;
+pub mod rewrite;
 pub mod selector;
 pub mod store;
 pub mod supervisor;

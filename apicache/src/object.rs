@@ -122,8 +122,10 @@ pub struct List<'a> {
 /// What happened to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// `ADDED` or `MODIFIED`.
-    Put,
+    /// `ADDED`.
+    Added,
+    /// `MODIFIED`.
+    Modified,
     /// `DELETED`.
     Delete,
     /// `BOOKMARK`.
@@ -287,7 +289,8 @@ pub fn read_list(encoding: Encoding, body: &[u8]) -> Option<List<'_>> {
 /// Reads one event of a watch, without the length before it or the line end after it. None where it is none.
 pub fn read_event(encoding: Encoding, frame: &[u8]) -> Option<Event<'_>> {
     let change = |text: &str| match text {
-        "ADDED" | "MODIFIED" => Change::Put,
+        "ADDED" => Change::Added,
+        "MODIFIED" => Change::Modified,
         "DELETED" => Change::Delete,
         "BOOKMARK" => Change::Bookmark,
         _ => Change::Other,
@@ -361,16 +364,26 @@ pub fn write_list(encoding: Encoding, kind: &Kind, version: u64, items: &[Vec<u8
 /// One event of a watch, framed.
 pub fn write_event(encoding: Encoding, change: &str, kind: &Kind, kept: &[u8]) -> Vec<u8> {
     match encoding {
-        Encoding::Json => [b"{\"type\":\"", change.as_bytes(), b"\",\"object\":", kept.trim_ascii(), b"}\n"].concat(),
+        Encoding::Json => {
+            framed(encoding, &[b"{\"type\":\"", change.as_bytes(), b"\",\"object\":", kept.trim_ascii(), b"}"].concat())
+        }
         Encoding::Protobuf => {
             let mut raw = Vec::new();
             wire::push(&mut raw, 1, &protobuf_envelope(kind, kept));
             let mut event = Vec::new();
             wire::push(&mut event, 1, change.as_bytes());
             wire::push(&mut event, 2, &raw);
-            let length = u32::try_from(event.len()).unwrap_or(u32::MAX);
-            [&length.to_be_bytes(), &event[..]].concat()
+            framed(encoding, &event)
         }
+    }
+}
+
+/// An event with what frames it: the line end after it, or the length before it.
+pub fn framed(encoding: Encoding, event: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(event.len()).unwrap_or(u32::MAX);
+    match encoding {
+        Encoding::Json => [event, b"\n"].concat(),
+        Encoding::Protobuf => [&length.to_be_bytes(), event].concat(),
     }
 }
 

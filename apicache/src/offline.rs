@@ -2,6 +2,7 @@
 //! Answers without an API server: docs/offline.md has the table, request by request.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use crate::identity::Identity;
 use crate::object::{self, Encoding};
 use crate::questions;
 use crate::request::{Place, Query, Question, Target};
+use crate::rewrite::Rewrite;
 use crate::selector::Selector;
 use crate::store::{Head, Id, Source, Store, digest, now};
 use crate::upstream::Link;
@@ -71,6 +73,8 @@ pub struct Offline<'a> {
     pub store: &'a Store,
     /// Watches end when an API server answers.
     pub link: watch::Receiver<Link>,
+    /// What is changed in the answer to this request.
+    pub rewrite: Option<Arc<Rewrite>>,
 }
 
 impl Offline<'_> {
@@ -130,7 +134,7 @@ impl Offline<'_> {
             if resumed && query.version < head.version {
                 return Some(expired("what happened since that resourceVersion is not kept: list again"));
             }
-            let part = Part { id, head, rest, namespace: place.namespace.clone() };
+            let part = Part { id, head, rest, namespace: place.namespace.clone(), rewrite: self.rewrite.clone() };
             match query.watch {
                 true => Some(self.watch(part, query)),
                 false => part.list(self.store),
@@ -160,18 +164,20 @@ impl Offline<'_> {
     }
 
     fn object(&self, who: &str, at: &Place, name: &str, path: &str, encodings: &[Encoding]) -> Option<Response<Body>> {
+        let new =
+            |encoding, body: Vec<u8>| self.rewrite.as_ref().and_then(|all| all.body(encoding, &body)).unwrap_or(body);
         encodings.iter().find_map(|encoding| {
             let kept = self.store.answer(&whole_key(who, path, Some(*encoding)));
             let kept_version = kept.as_ref().and_then(|a| Some(object::read(*encoding, &a.body)?.1.meta.version));
             if let Some((head, version, bytes)) = self.store.find(who, at, name, *encoding) {
                 if kept_version.is_none_or(|kept| version >= kept) {
-                    let body = object::write(*encoding, &head.kind, &bytes);
+                    let body = new(*encoding, object::write(*encoding, &head.kind, &bytes));
                     return Some(answer(StatusCode::OK, encoding.content_type(false), whole(body)));
                 }
             } else if kept_version.is_some_and(|kept| self.was_deleted(who, at, name, *encoding, kept)) {
                 return None;
             }
-            kept.map(|kept| answer(StatusCode::OK, &kept.content_type, whole(kept.body)))
+            kept.map(|kept| answer(StatusCode::OK, &kept.content_type, whole(new(*encoding, kept.body))))
         })
     }
 
@@ -231,6 +237,7 @@ struct Part {
     head: Head,
     rest: Selector,
     namespace: String,
+    rewrite: Option<Arc<Rewrite>>,
 }
 
 impl Part {
@@ -242,7 +249,9 @@ impl Part {
         let wanted = page.into_iter().filter_map(|(_, bytes)| {
             let meta = object::meta(self.head.encoding, &bytes)?;
             let here = self.namespace.is_empty() || meta.namespace == self.namespace;
-            (here && self.rest.selects(&meta)?).then_some(bytes)
+            let wanted = here && self.rest.selects(&meta)?;
+            let new = self.rewrite.as_ref().filter(|_| wanted).and_then(|all| all.object(self.head.encoding, &bytes));
+            wanted.then(|| new.unwrap_or(bytes))
         });
         Ok(Some((last, wanted.collect())))
     }

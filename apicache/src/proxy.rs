@@ -3,6 +3,7 @@
 //! goes out with the credential of another client. Without an API server they are answered from the store.
 
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Frame, Incoming};
 use hyper::header::{
-    ACCEPT, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+    ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue,
+    TE, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
@@ -24,6 +26,7 @@ use crate::offline::{Offline, expired, failure, question_key, unavailable, whole
 use crate::questions;
 use crate::record::{Plan, Progress, Recording};
 use crate::request::{self, Query, Question, Target};
+use crate::rewrite::{Passing, Rewrite};
 use crate::store::{Op, Source, Store, now};
 use crate::upstream::{Connection, Link, Servers, Unanswered};
 
@@ -42,6 +45,8 @@ pub struct Shared {
     pub store: Store,
     /// What was recorded so far.
     pub progress: Arc<Progress>,
+    /// What kubelet reads in another form.
+    pub rewrite: Option<Arc<Rewrite>>,
 }
 
 /// One connection of a client.
@@ -117,8 +122,15 @@ impl Session {
                 Err(Unanswered { .. }) => self.shared.servers.doubt(),
             }
         }
-        let offline = Offline { store: &self.shared.store, link: self.shared.servers.link() };
+        let rewrite = self.rewrite(&asked).cloned();
+        let offline = Offline { store: &self.shared.store, link: self.shared.servers.link(), rewrite };
         offline.answer(&asked.who, &asked.parts, &asked.target, &asked.query, &read)
+    }
+
+    /// How answers to this request are changed.
+    fn rewrite(&self, asked: &Asked) -> Option<&Arc<Rewrite>> {
+        let concerned = asked.who == Identity::Node && asked.parts.method == Method::GET;
+        self.shared.rewrite.as_ref().filter(|_| concerned && Rewrite::concerns(&asked.target))
     }
 
     /// A connection for the next request. One at a time is made for all requests of this client.
@@ -155,8 +167,11 @@ impl Session {
         loop {
             tries -= 1;
             let mut connection = self.connection().await?;
-            let request =
+            let mut request =
                 forwarded(&asked.parts, connection.server(), body.take().unwrap_or_else(|| whole(Bytes::new())));
+            if self.rewrite(asked).is_some() {
+                request.headers_mut().remove(ACCEPT_ENCODING);
+            }
             let mut patience = Box::pin(async {
                 tokio::time::sleep(PATIENCE).await;
                 self.shared.servers.doubt();
@@ -279,9 +294,15 @@ impl Session {
         let recording = plan
             .filter(|_| packed.is_empty() || packed == "gzip")
             .and_then(|plan| Recording::new(store, &self.shared.progress, plan, &content_type, packed == "gzip"));
-        let Some(mut recording) = recording.map(Some) else {
+        let passing = self.rewrite(asked).filter(|_| parts.status == StatusCode::OK && packed.is_empty()).cloned();
+        let mut passing = passing.zip(encoding).map(|(all, encoding)| Passing::new(all, encoding, asked.query.watch));
+        if recording.is_none() && passing.is_none() {
             return Response::from_parts(parts, incoming.map_err(Into::into).boxed_unsync());
-        };
+        }
+        if passing.is_some() {
+            parts.headers.remove(CONTENT_LENGTH);
+        }
+        let mut recording = recording;
         let (sender, body) = pieces();
         tokio::spawn(async move {
             loop {
@@ -290,10 +311,16 @@ impl Session {
                     () = sender.closed() => return,
                 };
                 let Some(frame) = frame else { break };
-                let frame: Result<Frame<Bytes>, _> = frame.map_err(std::io::Error::other);
-                let (bytes, broken) = (frame.as_ref().ok().and_then(|f| f.data_ref()).cloned(), frame.is_err());
+                let mut frame: Result<Frame<Bytes>, _> = frame.map_err(io::Error::other);
+                let bytes = frame.as_ref().ok().and_then(|f| f.data_ref()).cloned();
+                if let (Some(bytes), Some(passing)) = (&bytes, &mut passing) {
+                    let on = passing.bytes(bytes).ok_or_else(|| io::Error::other("the answer is too large"));
+                    frame = on.map(|on| Frame::data(on.into()));
+                }
+                let broken = frame.is_err();
                 // The client first: what is recorded does not delay what it waits for.
-                let gone = sender.send(frame).await.is_err();
+                let empty = frame.as_ref().ok().and_then(|f| f.data_ref()).is_some_and(Bytes::is_empty);
+                let gone = !empty && sender.send(frame).await.is_err();
                 if let (Some(bytes), Some(open)) = (bytes, &mut recording)
                     && !open.bytes(&bytes).await
                 {
@@ -302,6 +329,12 @@ impl Session {
                 if gone || broken {
                     return;
                 }
+            }
+            let rest = passing.map(Passing::end).filter(|rest| !rest.is_empty());
+            if let Some(rest) = rest
+                && sender.send(Ok(Frame::data(rest.into()))).await.is_err()
+            {
+                return;
             }
             if let Some(recording) = recording {
                 recording.end().await;

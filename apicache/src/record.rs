@@ -148,7 +148,7 @@ impl Recording {
         }
         let Some(position) = from else {
             return Some(match change {
-                Change::Put => {
+                Change::Added | Change::Modified => {
                     self.seen.insert(mark(&key));
                     Some(Op::Seen { to: of, kind, version, key, bytes: object.bytes.into_owned() })
                 }
@@ -163,7 +163,7 @@ impl Recording {
         };
         let after = std::mem::replace(position, version);
         let news = match change {
-            Change::Put => News::Put(kind, key, object.bytes.into_owned()),
+            Change::Added | Change::Modified => News::Put(kind, key, object.bytes.into_owned()),
             Change::Delete => News::Gone(key),
             Change::Bookmark => News::Nothing,
             Change::Other => return None,

@@ -38,9 +38,10 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// # Errors
 /// The port cannot be had.
 pub fn run(config: &Config, serving: &Path, arguments: &[&str]) -> io::Result<()> {
-    let listener = TcpListener::bind(config.listen)
-        .map_err(|e| io::Error::new(e.kind(), format!("listen on {}: {e}", config.listen)))?;
-    let direct = Direct::start(listener.try_clone()?, config.servers.clone())?;
+    let socket = config.socket();
+    let listener =
+        TcpListener::bind(socket).map_err(|e| io::Error::new(e.kind(), format!("listen on {socket}: {e}")))?;
+    let direct = Direct::start(listener.try_clone()?, config.clone())?;
     let mut failures = 0;
     loop {
         let begun = Instant::now();
@@ -90,10 +91,10 @@ fn start(listener: &TcpListener, serving: &mut Command) -> io::Result<(Child, mp
     Ok((child, beats))
 }
 
-/// The sign of life of the serving process.
-pub fn beat() {
+/// The sign of life of the serving process; whether it was heard.
+pub fn beat() -> bool {
     let mut out = io::stdout();
-    let _ = out.write_all(b".").and_then(|()| out.flush());
+    out.write_all(b".").and_then(|()| out.flush()).is_ok()
 }
 
 /// The port, without the cache.
@@ -102,7 +103,7 @@ struct Direct {
 }
 
 impl Direct {
-    fn start(listener: TcpListener, servers: Vec<String>) -> io::Result<Self> {
+    fn start(listener: TcpListener, config: Config) -> io::Result<Self> {
         // The socket is shared with the serving process, which needs it so.
         listener.set_nonblocking(true)?;
         let accepting = Arc::new(AtomicBool::new(false));
@@ -112,8 +113,11 @@ impl Direct {
                 let wait = match flag.load(Ordering::Acquire) {
                     false => Duration::from_millis(200),
                     true => match listener.accept() {
+                        Ok((client, _)) if !client.local_addr().is_ok_and(|at| config.serves(at.ip())) => {
+                            Duration::ZERO
+                        }
                         Ok((client, _)) if open.load(Ordering::Acquire) < COPIED => {
-                            let (servers, open) = (servers.clone(), open.clone());
+                            let (servers, open) = (config.servers.clone(), open.clone());
                             open.fetch_add(1, Ordering::AcqRel);
                             thread::spawn(move || {
                                 let _ = copy(&client, &servers);

@@ -202,6 +202,17 @@ impl Servers {
         }
     }
 
+    /// Copies bytes between a client and the server that answered last, until both have ended, and looks at none of them.
+    ///
+    /// # Errors
+    /// The server does not take the connection, or one of the two broke it off.
+    pub async fn copy(&self, client: &mut TcpStream) -> io::Result<()> {
+        let server = self.servers.get(self.best.load(Ordering::Relaxed)).ok_or(io::ErrorKind::NotFound)?;
+        let mut server = tokio::time::timeout(CONNECT, TcpStream::connect(server)).await??;
+        server.set_nodelay(true)?;
+        tokio::io::copy_bidirectional(client, &mut server).await.map(drop)
+    }
+
     /// Whether a server is ready; each is asked, and one that is not ready gives way to the next.
     async fn any_ready(&self, connection: &mut Option<Connection>) -> bool {
         // The only one is asked a second time before it counts as gone.

@@ -19,10 +19,12 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::config::{Config, certificates, pair};
+use crate::config::{Config, certificate_pem, certificates, pair};
+use crate::direct::Direct;
 use crate::identity::{node_name, subject};
 use crate::outage;
 use crate::proxy::{Session, Shared};
+use crate::rewrite::Rewrite;
 use crate::store::{FLUSH, Op, Store, now};
 use crate::upstream::{Link, STREAM, Servers};
 
@@ -80,11 +82,12 @@ fn open_store(config: &Config) -> io::Result<Store> {
     })
 }
 
-/// Serves on a listening socket until the process is ended. `beat` is called once a second while all is well.
+/// Serves on a listening socket until the process is ended. `beat` is called once a second while all is well; where it says
+/// that no other process hears it any more, this one ends, too.
 ///
 /// # Errors
 /// The settings cannot be used; the store can no longer be written.
-pub fn serve(config: &Config, listener: TcpListener, beat: impl FnMut() + Send + 'static) -> io::Result<()> {
+pub fn serve(config: &Config, listener: TcpListener, beat: impl FnMut() -> bool + Send + 'static) -> io::Result<()> {
     let store = open_store(config)?;
     let tls = TlsAcceptor::from(Arc::new(server_config(config)?));
     let servers = Arc::new(Servers::new(config)?);
@@ -92,6 +95,7 @@ pub fn serve(config: &Config, listener: TcpListener, beat: impl FnMut() + Send +
     let named = own.and_then(|own| Some((subject(&own)?, node_name(&own)?)));
     let (node, name) =
         named.ok_or_else(|| io::Error::other(format!("read {}: it names no node", config.node.display())))?;
+    let own_pem = certificate_pem(&config.serving)?;
     listener.set_nonblocking(true)?;
     // A flag, not tokio's signals: their sockets would be made in every program of this binary, also where a filter of
     // system calls forbids it.
@@ -100,7 +104,10 @@ pub fn serve(config: &Config, listener: TcpListener, beat: impl FnMut() + Send +
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build()?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let shared = Arc::new(Shared { servers: servers.clone(), store: store.clone(), progress: Arc::default() });
+        let rewrite = config.service.map(|service| Arc::new(Rewrite::new(&own_pem, service)));
+        let progress = Arc::default();
+        let shared = Arc::new(Shared { servers: servers.clone(), store: store.clone(), progress, rewrite });
+        let direct = Arc::new(Direct::new(servers.clone()));
         let watched = (servers.clone(), store.clone());
         tokio::spawn(async move { watched.0.watch_over(&watched.1).await });
         let mut publisher = tokio::spawn(publish(config.status.clone(), servers.clone(), store.clone(), beat, ended));
@@ -115,16 +122,29 @@ pub fn serve(config: &Config, listener: TcpListener, beat: impl FnMut() + Send +
                     _ => Err(io::Error::other("the store can no longer be written")),
                 },
             };
-            let Ok((stream, _)) = accepted else {
+            let Ok((stream, peer)) = accepted else {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
+            let Some(local) = stream.local_addr().ok().map(|at| at.ip()).filter(|at| config.serves(*at)) else {
+                continue;
+            };
+            let _ = stream.set_nodelay(true);
+            // A pod that no place is left for, or that does not trust the cache, reaches the API server itself.
+            let pod = config.is_service(local).then(|| peer.ip());
+            if pod.is_some_and(|pod| others.available_permits() == 0 || direct.takes(pod)) {
+                direct.copy(stream);
+                continue;
+            }
             let Ok(place) = unproven.clone().try_acquire_owned() else { continue };
             let (tls, shared, node) = (tls.clone(), shared.clone(), node.clone());
-            let (ours, others) = (ours.clone(), others.clone());
+            let (ours, others, direct) = (ours.clone(), others.clone(), direct.clone());
             tokio::spawn(async move {
-                let _ = stream.set_nodelay(true);
-                let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await else { return };
+                let stream = match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => stream,
+                    Ok(Err(error)) => return pod.into_iter().for_each(|pod| direct.refused(pod, &error)),
+                    Err(_) => return,
+                };
                 let proven = stream.get_ref().1.peer_certificates().and_then(|chain| subject(chain.first()?));
                 let is_node = proven == Some(node);
                 let Ok(_place) = if is_node { ours } else { others }.try_acquire_owned() else { return };
@@ -159,15 +179,15 @@ async fn publish(
     path: Option<std::path::PathBuf>,
     servers: Arc<Servers>,
     store: Store,
-    mut beat: impl FnMut(),
+    mut beat: impl FnMut() -> bool,
     ended: Arc<AtomicBool>,
 ) -> bool {
     let link = servers.link();
     let (mut last, mut ticks) = (None, 0u64);
     loop {
-        beat();
+        let heard = beat();
         let state = *link.borrow();
-        if ended.load(Ordering::Relaxed) {
+        if !heard || ended.load(Ordering::Relaxed) {
             if matches!(state, Link::Connected(_)) {
                 store.change(Op::Contact(now())).await;
             }

@@ -67,7 +67,7 @@ fn events_are_the_same_however_they_are_cut() {
                 frames.push(piece, see).unwrap();
                 rest = after;
             }
-            let want = [(Change::Put, 5, false), (Change::Delete, 6, false), (Change::Bookmark, 7, true)];
+            let want = [(Change::Added, 5, false), (Change::Delete, 6, false), (Change::Bookmark, 7, true)];
             assert_eq!(seen, want);
         }
     }

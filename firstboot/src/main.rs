@@ -10,6 +10,7 @@ use firstboot::host::{Host, Linux, System};
 use firstboot::identity::device_ids;
 use firstboot::image::ImageInfo;
 use firstboot::node::recover::recover;
+use firstboot::offline::ipam;
 use firstboot::phases::PHASES;
 use firstboot::run::facts::DeviceFacts;
 use firstboot::run::{self, confirm, guard, status, stick};
@@ -71,6 +72,15 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if std::env::args_os().next().is_some_and(|program| ipam::is_called(Path::new(&program))) {
+        return match ipam::main() {
+            Ok(code) => ExitCode::from(code),
+            Err(error) => {
+                eprintln!("{}: {error}", ipam::IPAM);
+                ExitCode::FAILURE
+            }
+        };
+    }
     match parse(lexopt::Parser::from_env()) {
         Ok(command) => match execute(command) {
             Ok(code) => code,

@@ -61,6 +61,10 @@ pub const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 pub const CNI_CONF: &str = "/etc/cni/net.d";
 /// Programs of pod networks.
 pub const CNI_BIN: &str = "/opt/cni/bin";
+/// Our plugin for addresses, a link to [`PROGRAM`].
+pub const CNI_IPAM: &str = "/opt/cni/bin/firstboot-ipam";
+/// This program.
+pub const PROGRAM: &str = "/usr/bin/firstboot";
 
 /// Units that the image brings.
 pub const UNIT_DIR: &str = "/usr/lib/systemd/system";

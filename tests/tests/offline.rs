@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A device with `offline = true` loses its power and its cluster: its pods come back without an API server, and nothing
-//! happens to them when it is there again, except to one that was deleted meanwhile. Boots 1 guest, twice.
+//! A device with `offline = true` loses its power and its cluster: its pods come back without an API server and find each
+//! other by Service names, and nothing happens to them when it is there again, except to one that was deleted meanwhile.
+//! Boots 1 guest, twice.
 
 #![allow(clippy::unwrap_used)]
 
@@ -17,7 +18,7 @@ use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Says on the console, at every boot, which containers of pods of namespace default run, and how long after kubelet the
+/// Says on the console, at every boot, which containers `demo` of pods of namespace default run, and how long after kubelet the
 /// last of them was started, both by the kernel; the address of a Service by the environment of one of them, and the token
 /// of another, by its digest. It starts programs only when something has changed: under emulation they take a second.
 const SCRIPT: &str = r#"
@@ -29,7 +30,7 @@ started() { read -r line < "/proc/$1/stat" && set -- ${line##*) } && start=${20}
 said= try=0
 while sleep 2; do
     try=$((try + 1)) running= latest=0 settings=
-    for log in /var/log/containers/*_default_*.log; do
+    for log in /var/log/containers/*_default_demo-*.log; do
         id=${log##*-} id=${id%.log} pod=${log##*/} pod=${pod%%_*} process=
         for group in $groups/*/*"$id"* $groups/*/*/*"$id"*; do
             [ -d "$group" ] && read -r process < "$group/cgroup.procs"
@@ -49,6 +50,9 @@ while sleep 2; do
     fi
     if [ $((try % 30)) = 0 ]; then
         echo "test: boot $boot: cache: $(firstboot status 2>&1 | grep ^cluster)"
+        for log in /var/log/containers/*_kube-system_*.log; do
+            echo "test: ${log##*/}: $(tail -n 2 "$log")"
+        done
     fi
 done
 "#;
@@ -74,7 +78,7 @@ fn come_back(arch: Arch) {
     create(&plane);
     let mut joined = scenario::join(&plane, device, token, &mut Progress::default()).unwrap();
     let device = &mut joined.device;
-    let before = wait_ready(&plane, device, 4);
+    let before = wait_ready(&plane, device, 5);
     let line = said(device, "test: boot 1: ", |line| running(line) == before);
     let (address, token) = (part(&line, "address="), part(&line, "digest="));
     assert!(address.starts_with("10.") && token.len() == 64, "{line}");
@@ -112,7 +116,7 @@ fn come_back(arch: Arch) {
     });
     let device = &joined.device;
     back.unwrap_or_else(|e| panic!("{e}: {:?}\n{}", containers(&plane), device.report()));
-    assert_eq!(wait_ready(&plane, device, 3), left, "nothing was restarted, killed or duplicated");
+    assert_eq!(wait_ready(&plane, device, 4), left, "nothing was restarted, killed or duplicated");
     said(device, "test: boot 2: cache: ", |line| line.contains(" connected since "));
     assert_eq!(running(&last(device, " ms:")), left, "nor is anything else on the device");
     let events = wait::every(Duration::from_secs(1), "the Event of the outage", LIMIT, || {
@@ -177,8 +181,9 @@ fn wait_ready(plane: &ControlPlane, device: &Device, count: usize) -> BTreeSet<(
     containers(plane).unwrap()
 }
 
-/// A Deployment with a ConfigMap and Service environment variables, one with a Secret, a DaemonSet with a hostPath, and a
-/// pod with a projected token.
+/// A Deployment with a ConfigMap and Service environment variables, one with a Secret, a DaemonSet with a hostPath, a pod
+/// with a projected token, and a Deployment whose pods run once they have reached the first one by its Service's name:
+/// that takes the cluster's DNS, and kube-proxy.
 fn create(plane: &ControlPlane) {
     wait::until("the default service account", LIMIT, || {
         Ok(plane.get(&["-n", "default", "serviceaccount", "default"]).ok())
@@ -207,6 +212,11 @@ fn create(plane: &ControlPlane) {
     };
     let mut settings = spec("settings", false, json!({ "configMap": { "name": "settings" } }));
     settings["spec"]["containers"][0]["envFrom"] = json!([{ "configMapRef": { "name": "settings" } }]);
+    let mut asks = spec("asks", false, json!({ "emptyDir": {} }));
+    asks["spec"]["initContainers"] = json!([{
+        "name": "ask", "image": "firstboot.local/demo:1", "imagePullPolicy": "IfNotPresent",
+        "args": ["fetch", "http://settings.default.svc.cluster.local/"],
+    }]);
     let mut token = spec("token", true, json!({ "emptyDir": {} }));
     token["apiVersion"] = json!("v1");
     token["kind"] = json!("Pod");
@@ -219,6 +229,7 @@ fn create(plane: &ControlPlane) {
           "spec": { "selector": { "app": "settings" }, "ports": [{ "port": 80, "targetPort": 8080 }] } },
         workload("Deployment", "settings", settings),
         workload("Deployment", "password", spec("password", false, json!({ "secret": { "secretName": "password" } }))),
+        workload("Deployment", "asks", asks),
         workload("DaemonSet", "every", spec("every", false, json!({ "hostPath": { "path": "/var/lib" } }))),
         token,
     ]);

@@ -160,7 +160,7 @@ impl Bench {
     pub async fn get_as(&self, who: &Identity, uri: &str, accept: &str) -> Told {
         let request = Request::get(uri).header("accept", accept).body(()).unwrap();
         let (parts, ()) = request.into_parts();
-        let offline = Offline { store: &self.store, link: self.link.subscribe() };
+        let offline = Offline { store: &self.store, link: self.link.subscribe(), rewrite: None };
         let answer = offline.answer(who, &parts, &target(&parts.uri), &query(&parts.uri), b"");
         let (code, is_watch) = (answer.status().as_u16(), query(&parts.uri).watch);
         let mut body = answer.into_body();
@@ -209,7 +209,7 @@ impl Bench {
     pub async fn post(&self, who: &Identity, uri: &str, body: &Value) -> (u16, Value) {
         let request = Request::builder().method(Method::POST).uri(uri).header("content-type", JSON);
         let (parts, ()) = request.header("accept", JSON).body(()).unwrap().into_parts();
-        let offline = Offline { store: &self.store, link: self.link.subscribe() };
+        let offline = Offline { store: &self.store, link: self.link.subscribe(), rewrite: None };
         let body = body.to_string();
         let answer = offline.answer(who, &parts, &target(&parts.uri), &query(&parts.uri), body.as_bytes());
         let code = answer.status().as_u16();

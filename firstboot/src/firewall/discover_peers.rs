@@ -20,6 +20,7 @@ use crate::kube::node::NodeClient;
 use crate::kube::resolve::addresses;
 use crate::node::client::{cluster, node_client};
 use crate::node::proxy_env;
+use crate::offline;
 use crate::proxy::Via;
 use anyhow::Result;
 use ipnet::IpNet;
@@ -53,8 +54,10 @@ pub(crate) fn from_cluster(host: &Host, client: &NodeClient) -> Result<()> {
     let (server, port) = client.server_host();
     let node_ports = host.journal().fact(Fact::NodePorts).and_then(PortRange::parse);
     let via = proxy_env::kept(host)?;
+    let cache = offline::service(host)?;
     let mut found = Vec::new();
     update(host, |peers| {
+        peers.cache = cache;
         let networks = if peers.egress.is_some() { networks(host) } else { Vec::new() };
         peers.set_joined(&server, port, endpoints, networks);
         peers.node_ports = node_ports.unwrap_or_default();
@@ -67,6 +70,15 @@ pub(crate) fn from_cluster(host: &Host, client: &NodeClient) -> Result<()> {
     let (_, ca) = cluster(host)?;
     let proven = prove(&found, &ca);
     update(host, |peers| peers.prove(&found, &proven))
+}
+
+/// Leads pods that ask Service `kubernetes` to the cache of the API server, where it runs, and no longer where it does not.
+///
+/// # Errors
+/// When the peers cannot be stored or the filter cannot be applied.
+pub(crate) fn lead_to_cache(host: &Host) -> Result<()> {
+    let service = offline::service(host)?;
+    update(host, |peers| peers.cache = service)
 }
 
 /// Those addresses at which a server proves itself by the cluster's CA bundle `ca`, PEM.

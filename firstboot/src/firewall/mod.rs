@@ -50,7 +50,12 @@ pub(crate) fn store_and_apply(host: &Host, seed: &Seed) -> Result<()> {
 /// When the stored files cannot be read, or nft rejects the rules; the table is then unchanged.
 #[cfg(feature = "device")]
 pub fn apply(host: &Host) -> Result<()> {
-    load(host, &render::rules(&SeedOverrides::read(host)?, &ClusterPeers::known(host)))
+    let peers = ClusterPeers::known(host);
+    load(host, &render::rules(&SeedOverrides::read(host)?, &peers))?;
+    // An address of this node: there is a way to it without any route. Without the cache it goes with the next boot.
+    let Some(cache) = peers.cache else { return Ok(()) };
+    let address = ipnet::IpNet::from(cache).to_string();
+    host.run(&["ip", "address", "replace", &address, "dev", "lo"]).map(drop)
 }
 
 /// What the guard does at every boot. When the seed's exceptions cannot be applied, a closed filter is loaded instead:

@@ -127,6 +127,9 @@ pub struct ClusterPeers {
     /// Range of NodePorts.
     #[serde(default)]
     pub node_ports: PortRange,
+    /// Address of Service `kubernetes`, where the cache of the API server answers for it on this node.
+    #[serde(default)]
+    pub cache: Option<IpAddr>,
 }
 
 impl ClusterPeers {

@@ -104,6 +104,18 @@ const OWN_PORTS: &[Rule] = &[
     ),
     ("fib daddr type local tcp dport { 22, 10250 } dnat ip6 to ip6 daddr", "the same for IPv6"),
 ];
+/// Chains cache and cache_output, where the seed has `offline`; rendered with the address of Service `kubernetes`.
+const CACHE: &[Rule] = &[(
+    "ip daddr 10.96.0.1 tcp dport 443 dnat ip to 10.96.0.1:16443",
+    "Service kubernetes is the cache of the API server, at an address that is this node's own as well",
+)];
+/// Chain input, where the seed has `offline`; rendered like [`CACHE`].
+const CACHE_INPUT: Rule = (
+    "ip daddr 10.96.0.1 tcp dport 16443 meta iifkind != { bond, hsr, ipoib, ipvlan, macsec, macvlan, macvtap, ppp, team, vlan, wwan } accept",
+    "pods of this node reach the cache; what comes from a link does not",
+);
+/// The address in these rules.
+const CACHE_ADDRESS: &str = "10.96.0.1";
 /// Chain allowed, after this node's own pods.
 const ALLOWED: &[Rule] = &[
     ("ip daddr @egress_v4 accept", "the seed's list, and the networks of pods and Services"),
@@ -195,7 +207,14 @@ pub fn rules(kept: &SeedOverrides, peers: &ClusterPeers) -> String {
         // Before kube-proxy and the CNI plugin portmap, which translate at priority -100 (dstnat).
         put(chain(name, &format!("type nat hook {hook} priority -110; policy accept;"), &texts(OWN_PORTS)));
     }
-    put(input(kept));
+    if let Some(address) = peers.cache {
+        for (name, hook) in [("cache", "prerouting"), ("cache_output", "output")] {
+            // Before kube-proxy, like the above.
+            let rules: Vec<String> = texts(CACHE).iter().map(|rule| at_cache(rule, address)).collect();
+            put(chain(name, &format!("type nat hook {hook} priority -110; policy accept;"), &rules));
+        }
+    }
+    put(input(kept, peers));
     if kept.harden.egress.is_some() {
         put(allowed(peers));
     }
@@ -291,7 +310,19 @@ fn nodeports(kept: &SeedOverrides, peers: &ClusterPeers) -> String {
     chain("nodeports", "type filter hook prerouting priority mangle; policy accept;", &lines)
 }
 
-fn input(kept: &SeedOverrides) -> String {
+/// A rule of the cache, with the address of Service `kubernetes`.
+fn at_cache(rule: &str, address: IpAddr) -> String {
+    let rule = match address {
+        IpAddr::V4(_) => rule.to_owned(),
+        IpAddr::V6(_) => rule
+            .replace(&format!("to {CACHE_ADDRESS}:"), &format!("to [{CACHE_ADDRESS}]:"))
+            .replace("ip daddr", "ip6 daddr")
+            .replace("dnat ip to", "dnat ip6 to"),
+    };
+    rule.replace(CACHE_ADDRESS, &address.to_string())
+}
+
+fn input(kept: &SeedOverrides, peers: &ClusterPeers) -> String {
     let mut lines = texts(INPUT_FIRST);
     match (kept.access.keys.is_empty(), kept.access.from.is_empty()) {
         (true, _) => {}
@@ -299,6 +330,7 @@ fn input(kept: &SeedOverrides) -> String {
         (false, false) => lines.extend(texts(SSH_FROM)),
     }
     lines.extend(kept.harden.open.iter().map(opened));
+    lines.extend(peers.cache.map(|address| at_cache(CACHE_INPUT.0, address)));
     // A packet to a NodePort whose pod is on the host's network arrives here, with the pod's own port.
     lines.extend(kept.harden.open.iter().map(translated));
     lines.extend(texts(INPUT_LAST));

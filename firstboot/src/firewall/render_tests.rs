@@ -58,6 +58,26 @@ fn own_node_port_range_of_the_cluster_replaces_the_default() {
     assert_eq!(rules(&SeedOverrides::default(), &peers), CLOSED.replace("30000-32767", "20000-22767"));
 }
 
+/// Service `kubernetes` leads to the cache, for pods alone, and only where there is one.
+#[test]
+fn service_kubernetes_is_the_cache() {
+    let with = |address: &str| {
+        let peers = ClusterPeers { cache: Some(address.parse().unwrap()), ..ClusterPeers::default() };
+        let text = rules(&SeedOverrides::default(), &peers);
+        let more: Vec<String> =
+            text.lines().filter(|l| !CLOSED.lines().any(|c| c == *l)).map(|l| l.trim().to_owned()).collect();
+        more
+    };
+    let kinds = "{ bond, hsr, ipoib, ipvlan, macsec, macvlan, macvtap, ppp, team, vlan, wwan }";
+    let four = "ip daddr 10.32.0.1 tcp dport 443 dnat ip to 10.32.0.1:16443";
+    let input = format!("ip daddr 10.32.0.1 tcp dport 16443 meta iifkind != {kinds} accept");
+    assert_eq!(with("10.32.0.1"), ["chain cache {", four, "chain cache_output {", four, &input]);
+    let six = "ip6 daddr fd00:96::1 tcp dport 443 dnat ip6 to [fd00:96::1]:16443";
+    let input = format!("ip6 daddr fd00:96::1 tcp dport 16443 meta iifkind != {kinds} accept");
+    assert_eq!(with("fd00:96::1"), ["chain cache {", six, "chain cache_output {", six, &input]);
+    assert!(CACHE.iter().chain([&CACHE_INPUT]).all(|rule| rule.0.contains(&crate::offline::PORT.to_string())));
+}
+
 #[test]
 fn ssh_is_open_to_all_only_with_keys_and_without_networks() {
     let lines = |text: &str, what: &str| {
@@ -96,13 +116,15 @@ fn rules_are_documented() {
     let foreign = [NODE_PORTS_FOREIGN];
     let (dns, account, links) = ([ALLOWED_DNS], [ACCOUNT], [FORWARD_LINKS]);
     let nodeports: [&[Rule]; 4] = [NODE_PORTS_FIRST, PODS, &foreign, NODE_PORTS_LAST];
-    let input: [&[Rule]; 4] = [INPUT_FIRST, SSH, SSH_FROM, INPUT_LAST];
+    let cache = [CACHE_INPUT];
+    let input: [&[Rule]; 5] = [INPUT_FIRST, SSH, SSH_FROM, &cache, INPUT_LAST];
     let allowed: [&[Rule]; 3] = [ALLOWED, &dns, ALLOWED_LAST];
     for (chain, parts) in [
         ("nodeports", &nodeports[..]),
         ("input", &input),
         ("allowed", &allowed),
         ("ownports", &[OWN_PORTS]),
+        ("cache", &[CACHE]),
         ("output", &[&account, OUTPUT]),
         ("forward", &[FORWARD, &links, FORWARD_LAST]),
     ] {

@@ -30,6 +30,8 @@ pub enum Fact {
     ClusterNetworks,
     /// Range of NodePorts, `FIRST-LAST`. Written by the phase `join`; read by the packet filter.
     NodePorts,
+    /// Address of Service `kubernetes`, or empty. Written by the phase `join`; read by the cache of the API server.
+    ApiService,
     /// Time at which kubelet was started. Written and replaced by the phase `kubelet`; read by the phases after it.
     KubeletStarted,
     /// Lines: commands that only a cluster's administrator may run. Written by the phase `ready`; read by the last message.
@@ -103,6 +105,7 @@ mod tests {
             (Fact::LeftOverNode, "left-over-node"),
             (Fact::ClusterNetworks, "cluster-networks"),
             (Fact::NodePorts, "node-ports"),
+            (Fact::ApiService, "api-service"),
             (Fact::KubeletStarted, "kubelet-started"),
             (Fact::ManualSteps, "left-to-do"),
             (Fact::TokenDigest, "token-digest"),

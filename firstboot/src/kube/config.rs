@@ -63,6 +63,12 @@ impl Networking {
         let good: Vec<String> = all.filter_map(|r| r.trim().parse::<IpNet>().ok()).map(|r| r.to_string()).collect();
         good.join(",")
     }
+
+    /// The address of Service `kubernetes`: an API server takes the first one of its Service range
+    /// (`ServiceIPRange` in `pkg/controlplane/apiserver/options`).
+    pub fn api_service(&self) -> Option<IpAddr> {
+        service_address(&self.service_subnet, 1)
+    }
 }
 
 /// Fields of ClusterConfiguration that kubeadm decodes, of which a wrong type is refused
@@ -376,17 +382,22 @@ fn fill_unset(map: &mut Map<String, Value>, key: &str, value: Value) {
     map.entry(key.to_owned()).or_insert(value);
 }
 
-/// The tenth address of the first Service subnet, where kubeadm puts cluster DNS; the usual one where there is none
-/// (`GetDNSIP` in kubeadm's `constants.go`, which takes no blanks).
-fn dns_address(subnets: &str) -> String {
+/// An address of the first Service subnet, by its number; none where it has no such address, or kubeadm could not read
+/// the subnets (it takes no blanks).
+fn service_address(subnets: &str, number: u8) -> Option<IpAddr> {
     let all: Option<Vec<IpNet>> = subnets.split(',').map(|subnet| subnet.parse().ok()).collect();
-    let address = match all.as_deref().and_then(<[IpNet]>::first) {
-        Some(IpNet::V4(net)) => net.network().to_bits().checked_add(10).map(|a| IpAddr::V4(a.into())),
-        Some(IpNet::V6(net)) => net.network().to_bits().checked_add(10).map(|a| IpAddr::V6(a.into())),
-        None => None,
+    let first = *all.as_deref()?.first()?;
+    let address = match first {
+        IpNet::V4(net) => IpAddr::V4(net.network().to_bits().checked_add(number.into())?.into()),
+        IpNet::V6(net) => IpAddr::V6(net.network().to_bits().checked_add(number.into())?.into()),
     };
-    let inside = |a: &IpAddr| all.iter().flatten().next().is_some_and(|net| net.contains(a));
-    address.filter(inside).map_or_else(|| DNS_ADDRESS.to_owned(), |a| a.to_string())
+    Some(address).filter(|address| first.contains(address))
+}
+
+/// The tenth address of the first Service subnet, where kubeadm puts cluster DNS; the usual one where there is none
+/// (`GetDNSIP` in kubeadm's `constants.go`).
+fn dns_address(subnets: &str) -> String {
+    service_address(subnets, 10).map_or_else(|| DNS_ADDRESS.to_owned(), |a| a.to_string())
 }
 
 /// `/var/lib/kubelet/instance-config.yaml`: kubelet settings of this device alone.

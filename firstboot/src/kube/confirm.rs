@@ -125,6 +125,7 @@ pub fn joined(
             cluster_version: version,
             networks,
             node_ports,
+            api_service: kubeadm.networking.api_service().map(|a| a.to_string()).unwrap_or_default(),
             kubelet_config: kubelet.text,
             cri_socket: input.cri_socket.clone(),
             certificate_pem,

@@ -88,6 +88,8 @@ pub struct Joined {
     pub networks: String,
     /// Range of NodePorts, `FIRST-LAST`; empty when kubeadm-config names none.
     pub node_ports: String,
+    /// Address of Service `kubernetes`; empty when kubeadm-config does not tell.
+    pub api_service: String,
     /// `/var/lib/kubelet/config.yaml`.
     pub kubelet_config: String,
     /// CRI socket that it names.

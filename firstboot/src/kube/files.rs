@@ -100,6 +100,7 @@ mod tests {
             ca_pem: "CA\n".into(),
             networks: String::new(),
             node_ports: String::new(),
+            api_service: String::new(),
             cluster_version: "v1.36.3".into(),
             kubelet_config: "kind: KubeletConfiguration\n".into(),
             cri_socket: "unix:///run/containerd/containerd.sock".into(),

@@ -3,6 +3,7 @@
 //!
 //! kubelet.conf is left alone: kubeadm and firstboot itself reach the API server by it, whatever becomes of the cache.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -14,6 +15,7 @@ use rustls::server::ParsedCertificate;
 use zeroize::Zeroizing;
 
 use crate::host::Host;
+use crate::journal::facts::Fact;
 use crate::kube::client::host_of;
 use crate::kube::kubeconfig::kubelet_conf;
 use crate::kube::pin;
@@ -30,8 +32,8 @@ pub(super) const STATUS: &str = "/run/firstboot-cache/status.json";
 pub(crate) const UNIT: &str = "firstboot-cache.service";
 /// The certificate and key of its port. The certificate vouches for nothing but itself.
 const SERVING: &str = "/etc/firstboot/offline/serving.pem";
-/// Its port on loopback.
-const PORT: u16 = 16_443;
+/// Its port, on loopback and at the address of Service `kubernetes`.
+pub(crate) const PORT: u16 = 16_443;
 /// All of these.
 const ALL: [&str; 3] = [KUBECONFIG, CONFIG, SERVING];
 /// Of all files.
@@ -43,14 +45,40 @@ fn host_name(address: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
 }
 
-/// The certificate that is there, if it is for this name.
-fn serving(host: &Host, name: &str) -> Result<Option<String>> {
+/// The address of Service `kubernetes`, as the join recorded it.
+fn api_service(host: &Host) -> Option<IpAddr> {
+    host.journal().fact(Fact::ApiService).and_then(|address| address.parse().ok())
+}
+
+/// The address of Service `kubernetes` where the cache answers for it; none where it does not, or does not run.
+///
+/// # Errors
+/// The settings cannot be read. What is in them and is none counts as nothing.
+pub(crate) fn service(host: &Host) -> Result<Option<IpAddr>> {
+    let config = host.read(CONFIG)?.and_then(|text| serde_json::from_slice::<Config>(&text).ok());
+    Ok(config.and_then(|config| config.service))
+}
+
+/// By which names clients find the cache: kubelet by the API server's, pods by those of Service `kubernetes`.
+fn names(host: &Host) -> Result<Vec<String>> {
+    let (server, _) = cluster(host)?;
+    let mut names = vec![host_name(&host_of(&server)).to_owned(), "127.0.0.1".to_owned()];
+    names.extend(api_service(host).map(|address| address.to_string()));
+    names.extend(["kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned));
+    Ok(names)
+}
+
+/// The certificate that is there, if it is for these names.
+fn serving(host: &Host, names: &[String]) -> Result<Option<String>> {
     let Some(pem) = host.read_utf8(SERVING)? else { return Ok(None) };
     let leaf = pin::certificates(&pem).and_then(|chain| chain.into_iter().next());
     let covers = leaf.is_some_and(|der| {
-        let name = ServerName::try_from(name);
         let parsed = ParsedCertificate::try_from(&der);
-        matches!((name, parsed), (Ok(name), Ok(parsed)) if verify_server_name(&parsed, &name).is_ok())
+        let covered = |name: &String| {
+            let name = ServerName::try_from(name.as_str());
+            matches!((name, &parsed), (Ok(name), Ok(parsed)) if verify_server_name(parsed, &name).is_ok())
+        };
+        names.iter().all(covered)
     });
     let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).is_ok();
     Ok((covers && key).then_some(pem))
@@ -71,6 +99,7 @@ fn files(host: &Host, seed: &Seed, serving: &str) -> Result<[(&'static str, Stri
     // Names without a directory are those of the unit's credentials.
     let config = Config {
         listen: ([127, 0, 0, 1], PORT).into(),
+        service: api_service(host),
         servers,
         server_name: name.clone(),
         ca: PathBuf::from("ca.pem"),
@@ -103,8 +132,7 @@ pub(crate) fn holds(host: &Host, seed: &Seed) -> Result<bool> {
         }
         return Ok(true);
     }
-    let (server, _) = cluster(host)?;
-    let Some(serving) = serving(host, host_name(&host_of(&server)))? else { return Ok(false) };
+    let Some(serving) = serving(host, &names(host)?)? else { return Ok(false) };
     for (path, text) in files(host, seed, &serving)? {
         if host.read(path)?.as_deref() != Some(text.as_bytes()) {
             return Ok(false);
@@ -132,12 +160,11 @@ pub(crate) fn put(host: &Host, seed: &Seed) -> Result<bool> {
         host.run(&["systemctl", "--no-block", "stop", UNIT])?;
         return Ok(true);
     }
-    let (server, _) = cluster(host)?;
-    let name = host_name(&host_of(&server)).to_owned();
-    let pem = match serving(host, &name)? {
+    let names = names(host)?;
+    let pem = match serving(host, &names)? {
         Some(pem) => Zeroizing::new(pem),
         None => {
-            let made = rcgen::generate_simple_self_signed([name, "127.0.0.1".to_owned()]);
+            let made = rcgen::generate_simple_self_signed(names);
             let made = made.context("make a certificate for the cache")?;
             let key = Zeroizing::new(made.signing_key.serialize_pem());
             let pem = Zeroizing::new(format!("{}{}", made.cert.pem(), *key));

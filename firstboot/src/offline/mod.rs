@@ -14,12 +14,15 @@ use crate::host::Host;
 use crate::text::timestamp;
 
 mod files;
+pub mod ipam;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub(crate) use files::PORT;
 use files::STATUS;
 pub use files::{CONFIG, KUBECONFIG};
-pub(crate) use files::{UNIT, holds, put};
+pub(crate) use files::{UNIT, holds, put, service};
 
 fn failed(error: impl std::fmt::Display) -> Fault {
     Fault::new(Code::Host, format!("run the cache of the API server: {error}"))

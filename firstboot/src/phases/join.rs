@@ -145,6 +145,7 @@ fn keep(cx: &PhaseContext, joined: &Joined, key: &Secret<String>) -> Result<()> 
         (Fact::LeftOverNode, facts::flag(joined.leftover_node)),
         (Fact::ClusterNetworks, joined.networks.clone()),
         (Fact::NodePorts, joined.node_ports.clone()),
+        (Fact::ApiService, joined.api_service.clone()),
         (Fact::JoinedBy, cx.seed.digest().to_owned()),
     ] {
         cx.host.record(Record::Fact { name: fact, value })?;

@@ -4,6 +4,7 @@
 use super::context::PhaseContext;
 use super::kubelet_config;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
+use crate::firewall::discover_peers::lead_to_cache;
 use crate::host::Host;
 use crate::journal::facts::{self, Fact};
 use crate::journal::{Effect, Record};
@@ -50,6 +51,7 @@ pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
         }
         let refreshed = started && published_again(&cx.host)?;
         let led = offline::put(&cx.host, &cx.seed)?;
+        lead_to_cache(&cx.host)?;
         let configured = kubelet_config::put(&cx.host, &cx.seed.kubelet, cx.seed.node.offline)?;
         let changed = configured || led || proxy || refreshed;
         if changed && started {

@@ -162,8 +162,14 @@ fn closest(name: &str) -> Option<String> {
             (dotted, shown)
         })
     });
-    let all = SHEET.iter().map(|name| ((*name).to_owned(), (*name).to_owned())).chain(keys);
     let name = name.to_lowercase();
+    // The key alone, without its table, where only one table has such a key.
+    let alone = |(dotted, shown): (String, String)| (dotted.rsplit('.').next() == Some(name.as_str())).then_some(shown);
+    let mut tables = keys.clone().filter_map(alone);
+    if let (Some(key), None) = (tables.next(), tables.next()) {
+        return Some(key);
+    }
+    let all = SHEET.iter().map(|name| ((*name).to_owned(), (*name).to_owned())).chain(keys);
     let far = all.map(|(dotted, shown)| (strsim::damerau_levenshtein(&name, &dotted), shown));
     // A short name is far from all others with fewer.
     let most = MOST_EDITS.min(name.len() / 3);
@@ -252,6 +258,8 @@ mod tests {
             |name: &str| format!("column {name:?} is no key of a seed, and what is for the sheet alone begins with x-");
         for (name, hint) in [
             ("node.nmae", "; did you mean node.name?"),
+            ("name", "; did you mean node.name?"),
+            ("Name", "; did you mean node.name?"),
             ("Place", "; did you mean place?"),
             ("network.address", "; did you mean network.addresses?"),
             ("location", ""),

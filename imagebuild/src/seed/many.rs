@@ -5,6 +5,7 @@ use super::directory;
 use super::put::find;
 use anyhow::{Context, Result, bail, ensure};
 use firstboot::boot_partition::{MOST_SEEDS, SEED_NAMES, SEEDS, SIGNATURE_SUFFIX, STICK_LABEL, seed_id};
+use firstboot::seed::MAX_SIZE;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -69,16 +70,47 @@ pub(super) fn listed(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Calls `act` with each seed of a directory; all errors are listed, a line each.
+/// The seeds at a place, by what to call each: of a directory, of the boot partition of an image, card or stick, or the one
+/// that is a file.
+///
+/// # Errors
+/// It cannot be read, or has no seed.
+pub(super) fn at(place: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    let read = |path: &Path| fs::read(path).with_context(|| format!("read {}", path.display()));
+    if place.is_dir() {
+        let named =
+            |path: PathBuf| Ok((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), read(&path)?));
+        return listed(place)?.into_iter().map(named).collect();
+    }
+    let kind = fs::metadata(place).with_context(|| format!("read {}", place.display()))?;
+    if kind.file_type().is_file() && kind.len() <= MAX_SIZE as u64 {
+        return Ok(vec![(place.display().to_string(), read(place)?)]);
+    }
+    let (boot, _) = find(place)?;
+    let on = || format!("read the seed on {}", place.display());
+    // The single seed goes before, as on a device.
+    if let Some((name, bytes)) = boot.seed().with_context(on)? {
+        return Ok(vec![(name.to_owned(), bytes)]);
+    }
+    let mut found = Vec::new();
+    boot.each_seed(&mut |path, bytes| found.push((path.to_owned(), bytes.to_vec()))).with_context(on)?;
+    ensure!(!found.is_empty(), "find a seed on {}: there is none", place.display());
+    found.sort();
+    Ok(found)
+}
+
+/// Calls `act` with each of several seeds; all errors are listed, a line each.
 ///
 /// # Errors
 /// The number of seeds that are not good.
-pub(super) fn each(directory: &Path, act: impl Fn(&Path, &str) -> Result<String>) -> Result<()> {
-    let paths = listed(directory)?;
+pub(super) fn each(
+    place: &Path,
+    seeds: &[(String, Vec<u8>)],
+    act: impl Fn(&str, &[u8]) -> Result<String>,
+) -> Result<()> {
     let mut wrong = 0;
-    for path in &paths {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        match act(path, &name) {
+    for (name, bytes) in seeds {
+        match act(name, bytes) {
             Ok(text) => print!("{text}"),
             Err(error) => {
                 wrong += 1;
@@ -86,7 +118,7 @@ pub(super) fn each(directory: &Path, act: impl Fn(&Path, &str) -> Result<String>
             }
         }
     }
-    ensure!(wrong == 0, "check {}: {wrong} of {} seeds are not good", directory.display(), paths.len());
+    ensure!(wrong == 0, "check {}: {wrong} of {} seeds are not good", place.display(), seeds.len());
     Ok(())
 }
 
@@ -109,13 +141,20 @@ mod tests {
         let boot = testing::fats_only(&Target::load("generic-amd64").unwrap(), &Ids::new("t"), &path).unwrap();
         let length = boot.length;
         let boot = BootPartition::open(&path, boot.offset, length).unwrap();
+        assert_eq!(
+            super::at(&path).unwrap_err().to_string(),
+            format!("find a seed on {}: there is none", path.display())
+        );
         boot.write("seed.toml", b"the single one").unwrap();
+        assert_eq!(super::at(&path).unwrap(), [("seed.toml".to_owned(), b"the single one".to_vec())]);
         put(&seeds(&[("old.toml", "a former one"), ("b.toml", "a former one")]), &path).unwrap();
         let said = put(&seeds(&[("a.toml", "one"), ("b.toml", "two")]), &path).unwrap();
         assert_eq!(said, format!("2 seeds are in seeds on the boot partition of {}", path.display()));
         let me = DeviceIds { serial: Some("b".into()), macs: Vec::new() };
         assert_eq!(boot.seed_for(&me).unwrap(), SeedFound::Own("seeds/b.toml".into(), b"two".to_vec().into()));
         assert_eq!(boot.list_in("seeds").unwrap().unwrap(), ["a.toml", "b.toml"]);
+        let two = [("seeds/a.toml".to_owned(), b"one".to_vec()), ("seeds/b.toml".to_owned(), b"two".to_vec())];
+        assert_eq!(super::at(&path).unwrap(), two);
         assert_eq!((boot.scan("the single one").unwrap(), boot.scan("a former one").unwrap()), (vec![], vec![]));
         let many: Vec<(String, &[u8])> = (0..=MOST_SEEDS).map(|n| (format!("{n}.toml"), &b"x"[..])).collect();
         let error = put(&many, &path).unwrap_err().to_string();

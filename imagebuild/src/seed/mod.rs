@@ -30,6 +30,7 @@ Examples:
   kubeadm token create --print-join-command | imagebuild seed new --join - --out seed.toml
   imagebuild seed check seed.toml
   imagebuild seed put seed.toml /dev/sdb
+  imagebuild seed show /dev/sdb
   imagebuild seed fleet devices.csv --base seed.toml --out seeds")]
 pub struct Args {
     #[command(subcommand)]
@@ -40,9 +41,9 @@ pub struct Args {
 enum Command {
     /// Make a seed
     New(Box<new::Args>),
-    /// Validate a seed as the device does, or all seeds of a directory
+    /// Validate a seed as the device does, or all seeds of a directory or card
     Check {
-        /// The seed, or a directory of seeds: `NAME.toml`, or a mounted card with `seeds`
+        /// The seed, a directory of seeds (`NAME.toml`, or a mounted card), or an image, card or disk
         file: PathBuf,
         /// Ask its API servers, too: what a device would find there, one line each. Changes nothing in the cluster
         #[arg(long)]
@@ -50,9 +51,9 @@ enum Command {
         #[command(flatten)]
         online_args: online::Args,
     },
-    /// Print a seed without its secrets, or all seeds of a directory
+    /// Print a seed without its secrets, or all seeds of a directory or card
     Show {
-        /// The seed, or a directory of seeds
+        /// The seed, a directory of seeds, or an image, card or disk
         file: PathBuf,
     },
     /// Make one seed for each row of a table, and a sheet of labels
@@ -81,28 +82,23 @@ enum Command {
 pub fn main(args: &Args) -> Result<()> {
     match &args.command {
         Command::New(args) => new::main(args),
-        Command::Check { file, online: false, .. } if file.is_dir() => many::each(file, |path, name| {
-            Ok(match parse_request(&read(path)?)? {
-                SeedRequest::Join(seed) => format!("{name}: {}\n", describe(&seed)),
-                SeedRequest::Reset { .. } => format!("{name}: good: resets the device\n"),
-            })
-        }),
-        Command::Show { file } if file.is_dir() => many::each(file, |path, name| {
-            let text = firstboot::seed::masked(&read(path)?).map_err(refused)?;
-            Ok(format!("# {name}\n{}\n\n", text.trim_end()))
-        }),
         Command::Check { file, online: true, online_args } => online::main(file, online_args),
-        Command::Show { file } => {
-            print!("{}", firstboot::seed::masked(&read(file)?).map_err(refused)?);
+        Command::Check { file, online: false, .. } => {
+            let seeds = many::at(file)?;
+            match &seeds[..] {
+                [(_, bytes)] if !file.is_dir() => println!("{}", judged(bytes, true)?),
+                _ => many::each(file, &seeds, |name, bytes| Ok(format!("{name}: {}\n", judged(bytes, false)?)))?,
+            }
             Ok(())
         }
-        Command::Check { file, online: false, .. } => {
-            match parse_request(&read(file)?)? {
-                SeedRequest::Join(seed) => {
-                    token::warn(&seed);
-                    println!("{}", describe(&seed));
+        Command::Show { file } => {
+            let masked = |bytes: &[u8]| firstboot::seed::masked(bytes).map_err(refused);
+            let seeds = many::at(file)?;
+            match &seeds[..] {
+                [(_, bytes)] if !file.is_dir() => print!("{}", masked(bytes)?),
+                _ => {
+                    many::each(file, &seeds, |name, bytes| Ok(format!("# {name}\n{}\n\n", masked(bytes)?.trim_end())))?
                 }
-                SeedRequest::Reset { .. } => println!("good: resets the device, which then waits for a seed"),
             }
             Ok(())
         }
@@ -129,6 +125,20 @@ pub fn main(args: &Args) -> Result<()> {
             println!("{said}");
             Ok(())
         }
+    }
+}
+
+/// What `seed check` says of a good seed, and with `warn` of its token's life.
+fn judged(bytes: &[u8], warn: bool) -> Result<String> {
+    match parse_request(bytes)? {
+        SeedRequest::Join(seed) => {
+            token::ended(&seed, SystemTime::now())?;
+            if warn {
+                token::warn(&seed);
+            }
+            Ok(describe(&seed))
+        }
+        SeedRequest::Reset { .. } => Ok("good: resets the device, which then waits for a seed".to_owned()),
     }
 }
 

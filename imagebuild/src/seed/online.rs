@@ -4,7 +4,7 @@
 use crate::arch::Arch;
 use crate::lock::Lock;
 use crate::repo;
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use firstboot::fault::{Code, Owner};
 use firstboot::kube::survey::{Row, State, Survey};
 use firstboot::seed::SeedRequest;
@@ -31,7 +31,11 @@ pub struct Args {
 /// # Errors
 /// The seed is refused, or one check has failed.
 pub fn main(file: &Path, args: &Args) -> Result<()> {
-    let rows = rows(&super::read(file)?, args)?;
+    let seeds = super::many::at(file)?;
+    let [(_, bytes)] = &seeds[..] else {
+        bail!("check {} online: it has {} seeds; name one of them", file.display(), seeds.len());
+    };
+    let rows = rows(bytes, args)?;
     let failed = rows.iter().filter(|row| row.state == State::Failed).count();
     match args.json {
         true => println!("{:#}", json!({ "file": file.display().to_string(), "good": failed == 0, "checks": rows })),

@@ -4,6 +4,7 @@
 //! (pkg/controller/certificates/approver/sarapprove.go).
 
 use crate::progress;
+use anyhow::{Result, bail};
 use firstboot::seed::Seed;
 use std::time::{Duration, SystemTime};
 
@@ -11,6 +12,19 @@ use std::time::{Duration, SystemTime};
 /// the work with one batch of cards takes.
 const LONG: Duration = Duration::from_secs(24 * 60 * 60);
 const GIVES: &str = "who has it can get a certificate of any node";
+
+/// Whether the token can still be good at the time `now`.
+///
+/// # Errors
+/// Its end is in the seed, and past.
+pub(super) fn ended(seed: &Seed, now: SystemTime) -> Result<()> {
+    match seed.cluster.token_expires {
+        Some(ends) if ends <= now => {
+            bail!("cluster.token-expires is past: the token has ended, and no device joins with it; make a new seed")
+        }
+        _ => Ok(()),
+    }
+}
 
 /// What is to be said of the token's life at the time `now`, on one line.
 pub fn warning(seed: &Seed, now: SystemTime) -> Option<String> {
@@ -49,15 +63,30 @@ pub(super) fn warn(seed: &Seed) {
 mod tests {
     use super::*;
 
-    fn said(expires: &str) -> Option<String> {
+    fn seed(expires: &str) -> Seed {
         let text = format!(
             "version = 1\n[cluster]\napiserver = \"192.0.2.1\"\ntoken = \"abcdef.0123456789abcdef\"\n\
              ca-cert-hashes = \"sha256:{}\"\n{expires}\n",
             "0".repeat(64)
         );
-        // 2026-11-28T12:00:00Z
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_867_200);
-        warning(&firstboot::seed::parse(text.as_bytes()).unwrap(), now)
+        firstboot::seed::parse(text.as_bytes()).unwrap()
+    }
+
+    /// 2026-11-28T12:00:00Z.
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_867_200)
+    }
+
+    fn said(expires: &str) -> Option<String> {
+        warning(&seed(expires), now())
+    }
+
+    #[test]
+    fn a_seed_whose_token_has_ended_is_not_good() {
+        ended(&seed(""), now()).unwrap();
+        ended(&seed("token-expires = 2026-11-28T12:00:01Z"), now()).unwrap();
+        let error = ended(&seed("token-expires = 2026-11-28T12:00:00Z"), now()).unwrap_err().to_string();
+        assert!(error.starts_with("cluster.token-expires is past: the token has ended"), "{error}");
     }
 
     #[test]

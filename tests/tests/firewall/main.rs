@@ -6,6 +6,7 @@
 
 mod account;
 mod audit;
+mod cache;
 mod egress;
 mod fixture;
 mod nodeports;

@@ -2,6 +2,7 @@
 //! A node with its cache, and its clients: requests and watches, in the encodings of Kubernetes.
 
 use std::fs::File;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -25,6 +26,8 @@ use super::bench::*;
 pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf,application/json";
 pub const JSON: &str = "application/json";
 pub const LIMIT: Duration = Duration::from_secs(30);
+/// Stands for the address of Service `kubernetes`.
+pub const SERVICE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// A node with its cache.
 pub struct Fixture {
@@ -56,12 +59,13 @@ impl Fixture {
         std::fs::write(at("ca.pem"), &joined.ca_pem).unwrap();
         std::fs::write(at("node.pem"), format!("{}{}", joined.certificate_pem, device.kubelets_key().expose()))
             .unwrap();
-        let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), SERVICE.to_string()]).unwrap();
         std::fs::write(at("serving.pem"), format!("{}{}", own.cert.pem(), own.signing_key.serialize_pem())).unwrap();
         // What kubelet trusts: the cluster's CA and this one certificate.
         std::fs::write(at("both.pem"), format!("{}{}", joined.ca_pem, own.cert.pem())).unwrap();
         let config = Config {
             listen: ([127, 0, 0, 1], ports::free().unwrap()).into(),
+            service: Some(SERVICE.into()),
             servers,
             server_name: "127.0.0.1".to_owned(),
             ca: at("ca.pem"),
@@ -258,7 +262,7 @@ impl Watch {
             let event = read_event(self.encoding, &frame).unwrap();
             let meta = &event.object.meta;
             match event.change {
-                Change::Put => all.push((meta.key(), frame.clone())),
+                Change::Added => all.push((meta.key(), frame.clone())),
                 Change::Bookmark if meta.initial_events_end => {
                     all.sort();
                     return (all, meta.version);

@@ -192,7 +192,7 @@ pub fn figures(plane: &ControlPlane) {
 async fn changed(watch: &mut Watch) -> Instant {
     loop {
         let frame = watch.event().await.expect("an event");
-        if read_event(watch.encoding, &frame).unwrap().change == Change::Put {
+        if read_event(watch.encoding, &frame).unwrap().change == Change::Added {
             return Instant::now();
         }
     }

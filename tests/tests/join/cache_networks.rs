@@ -146,14 +146,14 @@ impl Reflector {
                 let event = read_event(Encoding::Protobuf, &frame).unwrap();
                 let (name, version) = (event.object.meta.name, event.object.meta.version);
                 match (event.change, &mut initial) {
-                    (Change::Put, Some(all)) => drop(all.insert(name, version)),
+                    (Change::Added | Change::Modified, Some(all)) => drop(all.insert(name, version)),
                     (Change::Bookmark, Some(all)) if event.object.meta.initial_events_end => {
                         assert!(all.contains_key("one"), "what was always there seems gone: {all:?}");
                         self.known = std::mem::take(all);
                         (initial, self.version) = (None, Some(version));
                         self.begun += 1;
                     }
-                    (Change::Put, None) => {
+                    (Change::Added | Change::Modified, None) => {
                         self.known.insert(name, version);
                         self.version = Some(version);
                     }

@@ -13,6 +13,7 @@ mod cache;
 mod cache_bench;
 mod cache_figures;
 mod cache_networks;
+mod cache_pods;
 mod cluster;
 mod csr;
 mod cuts;
@@ -77,6 +78,7 @@ const CASES: &[Case] = &[
     ("cache: one client never reads what another may", cache::one_client_never_reads_what_another_may),
     ("cache: memory and added time with 60 pods", cache_figures::memory_and_added_time),
     ("cache: a failed cache is out of the way", cache::a_failed_cache_is_out_of_the_way),
+    ("cache: pods find and trust it", cache_pods::pods_find_and_trust_the_cache),
     ("cache: nothing is lost on a bad way", cache_networks::nothing_is_lost_on_a_bad_way),
     // Last: without automatic approval.
     ("certificate by hand", csr::certificate_by_hand),

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The CNI plugin `firstboot-ipam`: host-local, but a pod that comes back after a reboot gets the addresses that it had.
+//! Without an API server no EndpointSlice changes, so Services lead to the addresses that the cluster knows.
+//!
+//! Protocol: CNI specification 1.0.0, section 2 (environment, standard input and output, exit code). host-local takes
+//! addresses to hand out from `args.cni.ips` (its README, "Supported arguments").
+#![allow(clippy::disallowed_methods)] // The runtime starts it: it is no phase, and nothing of it is to be undone.
+
+use std::io::{self, Read, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+/// What a network configuration calls it, and the name of its file.
+pub const IPAM: &str = "firstboot-ipam";
+/// What hands out addresses.
+pub(crate) const DELEGATE: &str = "host-local";
+/// One symbolic link for each pod: its UID leads to its addresses, joined by commas. A link is in its directory's journal
+/// at the next commit of the file system, whole or not at all, and takes no block.
+const ADDRESSES: &str = "/var/lib/cni/firstboot-addresses";
+/// Pods that are remembered at most; those that were remembered first go first. kubelet runs 110 by default.
+const MOST: usize = 1024;
+/// Largest configuration, bytes.
+const LARGEST: u64 = 1 << 20;
+
+/// Whether this program was started as the plugin.
+pub fn is_called(program: &Path) -> bool {
+    program.file_name().is_some_and(|name| name == IPAM)
+}
+
+/// Does what the runtime asks for; the exit code is host-local's.
+///
+/// # Errors
+/// host-local is not there, or standard input or output fails.
+pub fn main() -> io::Result<u8> {
+    let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    let mut config = Vec::new();
+    io::stdin().take(LARGEST).read_to_end(&mut config)?;
+    let path = variable("CNI_PATH");
+    let delegate = std::env::split_paths(&path).map(|d| d.join(DELEGATE)).find(|p| p.is_file());
+    let delegate = delegate.ok_or_else(|| io::Error::other(format!("find {DELEGATE} in {path}: it is not there")))?;
+    let uid = match variable("CNI_COMMAND").as_str() {
+        "ADD" => uid(&variable("CNI_ARGS")).map(str::to_owned),
+        _ => None,
+    };
+    let (code, answer) = add(&delegate, &config, uid.as_deref(), Path::new(ADDRESSES))?;
+    io::stdout().write_all(&answer)?;
+    Ok(code)
+}
+
+/// The pod's UID in the arguments of the runtime, `KEY=VALUE` joined by semicolons.
+fn uid(args: &str) -> Option<&str> {
+    let uid = args.split(';').find_map(|pair| pair.strip_prefix("K8S_POD_UID="))?;
+    // It becomes the name of a file.
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    ((1..=64).contains(&uid.len()) && uid.bytes().all(plain)).then_some(uid)
+}
+
+/// Has the delegate hand out addresses: those that the pod had, if they are free, else any.
+fn add(delegate: &Path, config: &[u8], uid: Option<&str>, directory: &Path) -> io::Result<(u8, Vec<u8>)> {
+    let Some(kept) = uid.map(|uid| directory.join(uid)) else { return run(delegate, config) };
+    if let Some(wanted) = wanting(config, &had(&kept)) {
+        let (code, answer) = run(delegate, &wanted)?;
+        if code == 0 {
+            return Ok((code, answer));
+        }
+    }
+    let (code, answer) = run(delegate, config)?;
+    if code == 0
+        && let Err(error) = keep(&kept, &answer, directory)
+    {
+        // The pod has its addresses; only after a reboot it will have others.
+        eprintln!("{IPAM}: keep the addresses of a pod in {}: {error}", directory.display());
+    }
+    Ok((code, answer))
+}
+
+fn run(delegate: &Path, config: &[u8]) -> io::Result<(u8, Vec<u8>)> {
+    let mut child = Command::new(delegate).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    if let Some(mut input) = child.stdin.take() {
+        // One that ends before it has read all says why.
+        let _ = input.write_all(config);
+    }
+    let ended = child.wait_with_output()?;
+    let code = ended.status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
+    Ok((code, ended.stdout))
+}
+
+/// The addresses that a pod had.
+fn had(kept: &Path) -> Vec<IpAddr> {
+    let text = std::fs::read_link(kept).unwrap_or_default();
+    let all: Option<Vec<IpAddr>> = text.to_str().and_then(|t| t.split(',').map(|a| a.parse().ok()).collect());
+    all.unwrap_or_default()
+}
+
+/// The configuration, with these addresses; none without any, or where it asks for some itself.
+fn wanting(config: &[u8], addresses: &[IpAddr]) -> Option<Vec<u8>> {
+    let mut config: Value = serde_json::from_slice(config).ok()?;
+    if addresses.is_empty() || !config.is_object() || !config["args"].is_null() {
+        return None;
+    }
+    config["args"] = json!({ "cni": { "ips": addresses } });
+    serde_json::to_vec(&config).ok()
+}
+
+/// Keeps the addresses of an answer (CNI specification, section 5, "Success").
+fn keep(kept: &Path, answer: &[u8], directory: &Path) -> io::Result<()> {
+    let answer: Value = serde_json::from_slice(answer)?;
+    let address = |ip: &Value| Some(ip["address"].as_str()?.split('/').next()?.to_owned());
+    let all: Option<Vec<String>> = answer["ips"].as_array().into_iter().flatten().map(address).collect();
+    let all = all.filter(|all| !all.is_empty()).ok_or_else(|| io::Error::other("the answer has none"))?;
+    std::fs::create_dir_all(directory)?;
+    let new = kept.with_extension("new");
+    let _ = std::fs::remove_file(&new);
+    symlink(all.join(","), &new)?;
+    std::fs::rename(&new, kept)?;
+    forget(directory)
+}
+
+/// Forgets what was kept first, where there is too much.
+fn forget(directory: &Path) -> io::Result<()> {
+    let mut all: Vec<(std::time::SystemTime, PathBuf)> = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        all.push((path.symlink_metadata()?.modified()?, path));
+    }
+    all.sort();
+    let old = all.len().saturating_sub(MOST);
+    all.iter().take(old).try_for_each(|(_, path)| std::fs::remove_file(path))
+}
+
+#[cfg(test)]
+#[path = "ipam_tests.rs"]
+mod tests;
