@@ -7,7 +7,10 @@ export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/firstboot/targ
 export CARGO_INCREMENTAL ?= 0
 TARGET ?= generic-$(if $(filter aarch64 arm64,$(shell uname -m)),arm64,amd64)
 RUNS ?= 10000000
-imagebuild := cargo run --quiet --locked --package imagebuild --
+# Builds a program and starts it. `cargo run` would put names and directories of the package into its environment: the cargo
+# that it starts would compile ring, which reads them, and everything that uses ring, each time anew.
+run = cargo build --quiet --locked --package $(1) --bin $(2) && "$(CARGO_TARGET_DIR)/debug/$(2)"
+imagebuild = $(call run,imagebuild,imagebuild)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-long attack torture fuzz fuzz-corpus bench compare audit check image repro clean build-tools
@@ -17,7 +20,7 @@ help: ## print this list
 
 demo: build-tools ## build an image, start a control plane, boot a device until it is Ready (TARGET=generic-arm64|generic-amd64)
 	@$(imagebuild) setup --for demo
-	@cargo run --quiet --locked --package qemu -- demo --target $(TARGET)
+	@$(call run,qemu,qemu) demo --target $(TARGET)
 
 image: build-tools ## build a bootable disk image in out/images (TARGET=..., SIGN_KEY=~/.ssh/company, PACKAGES=T.packages.json)
 	@$(imagebuild) setup --for image
@@ -25,43 +28,43 @@ image: build-tools ## build a bootable disk image in out/images (TARGET=..., SIG
 
 repro: build-tools ## build images twice, the second time from nothing but downloads, and compare every byte (REPRO="raspberrypi")
 	@$(imagebuild) setup --for test
-	@cargo run --quiet --locked --package e2e --bin run-repro -- $(REPRO)
+	@$(call run,e2e,run-repro) $(REPRO)
 
 test: build-tools ## run every test that CI runs (FAST=1: all that need no guest; ONLY="words of a test's name")
 	@$(imagebuild) setup --for test
-	@cargo run --quiet --locked --package e2e --bin run-tests -- $(if $(FAST),--fast) $(if $(ONLY),--only "$(ONLY)")
+	@$(call run,e2e,run-tests) $(if $(FAST),--fast) $(if $(ONLY),--only "$(ONLY)")
 
 test-long: build-tools ## run the tests that take too long for every change (ONLY="words of a test's name")
 	@$(imagebuild) setup --for test
-	@cargo run --quiet --locked --package e2e --bin run-tests -- --long $(if $(ONLY),--only "$(ONLY)")
+	@$(call run,e2e,run-tests) --long $(if $(ONLY),--only "$(ONLY)")
 
 attack: build-tools ## run the numbered tests of docs/threat-model.md, which try what attackers would (ONLY="s01")
 	@$(imagebuild) setup --for test
-	@cargo run --quiet --locked --package e2e --bin run-tests -- --attacks $(if $(ONLY),--only "$(ONLY)")
+	@$(call run,e2e,run-tests) --attacks $(if $(ONLY),--only "$(ONLY)")
 
 torture: build-tools ## cut the power at many moments of a first boot; out/torture/report.json (TORTURE="--seed 1")
 	@$(imagebuild) setup --for test
-	@cargo run --quiet --locked --package e2e --bin run-torture -- $(TORTURE)
+	@$(call run,e2e,run-torture) $(TORTURE)
 
 fuzz: build-tools ## fuzz the parsers of external input; out/fuzz/report.json (RUNS=10000000 FUZZ="seed date")
 	@$(imagebuild) setup --for test
-	@cargo run --quiet --locked --package e2e --bin run-fuzz -- --runs $(RUNS) $(FUZZ)
+	@$(call run,e2e,run-fuzz) --runs $(RUNS) $(FUZZ)
 
 fuzz-corpus: build-tools ## add what make fuzz found to fuzz/corpus, minimised (FUZZ="seed date")
 	@$(imagebuild) setup --for test
-	@cargo run --quiet --locked --package e2e --bin run-fuzz -- --minimise $(FUZZ)
+	@$(call run,e2e,run-fuzz) --minimise $(FUZZ)
 
 bench: build-tools ## measure the join and kubeadm's, and how cards are written; out/bench/report.json (TARGET=..., FLASH=1: cards only)
 	@$(imagebuild) setup --for bench
-	@cargo run --quiet --locked --package qemu -- bench --target $(TARGET) $(if $(FLASH),--flash)
+	@$(call run,qemu,qemu) bench --target $(TARGET) $(if $(FLASH),--flash)
 
 compare: build-tools ## compare this tree's image with another, from power-on to Ready; out/compare/report.json (WITH=image.img, CARD=1: on a slow SD card)
 	@$(imagebuild) setup --for bench
-	@cargo run --quiet --locked --package qemu -- compare --target $(TARGET) --with $(WITH) $(if $(CARD),--card)
+	@$(call run,qemu,qemu) compare --target $(TARGET) --with $(WITH) $(if $(CARD),--card)
 
 audit: build-tools ## run auditors' tools on a device, before firstboot and after; out/audit/report.json
 	@$(imagebuild) setup --for test
-	@cargo run --quiet --locked --package e2e --bin run-audit
+	@$(call run,e2e,run-audit)
 
 check: build-tools ## check format, lints, dependencies, advisories, documentation and sizes
 	@$(imagebuild) setup --for check
