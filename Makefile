@@ -11,6 +11,8 @@ RUNS ?= 10000000
 # that it starts would compile ring, which reads them, and everything that uses ring, each time anew.
 run = cargo build --quiet --locked --package $(1) --bin $(2) && "$(CARGO_TARGET_DIR)/debug/$(2)"
 imagebuild = $(call run,imagebuild,imagebuild)
+# After the last build, whatever came of it: the next clone need not compile what this one has.
+record = code=$$?; imagebuild/tools/share-build-directory --record "$(CARGO_TARGET_DIR)"; exit $$code
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-long attack torture fuzz fuzz-corpus bench compare audit check image repro clean build-tools
@@ -20,11 +22,11 @@ help: ## print this list
 
 demo: build-tools ## build an image, start a control plane, boot a device until it is Ready (TARGET=generic-arm64|generic-amd64)
 	@$(imagebuild) setup --for demo
-	@$(call run,qemu,qemu) demo --target $(TARGET)
+	@$(call run,qemu,qemu) demo --target $(TARGET); $(record)
 
 image: build-tools ## build a bootable disk image in out/images (TARGET=..., SIGN_KEY=~/.ssh/company, PACKAGES=T.packages.json)
 	@$(imagebuild) setup --for image
-	@$(imagebuild) build --target $(TARGET) $(if $(SIGN_KEY),--sign-key $(SIGN_KEY)) $(if $(PACKAGES),--packages $(PACKAGES))
+	@$(imagebuild) build --target $(TARGET) $(if $(SIGN_KEY),--sign-key $(SIGN_KEY)) $(if $(PACKAGES),--packages $(PACKAGES)); $(record)
 
 repro: build-tools ## build images twice, the second time from nothing but downloads, and compare every byte (REPRO="raspberrypi")
 	@$(imagebuild) setup --for test
@@ -32,15 +34,15 @@ repro: build-tools ## build images twice, the second time from nothing but downl
 
 test: build-tools ## run every test that CI runs (FAST=1: all that need no guest; ONLY="words of a test's name")
 	@$(imagebuild) setup --for test
-	@$(call run,e2e,run-tests) $(if $(FAST),--fast) $(if $(ONLY),--only "$(ONLY)")
+	@$(call run,e2e,run-tests) $(if $(FAST),--fast) $(if $(ONLY),--only "$(ONLY)"); $(record)
 
 test-long: build-tools ## run the tests that take too long for every change (ONLY="words of a test's name")
 	@$(imagebuild) setup --for test
-	@$(call run,e2e,run-tests) --long $(if $(ONLY),--only "$(ONLY)")
+	@$(call run,e2e,run-tests) --long $(if $(ONLY),--only "$(ONLY)"); $(record)
 
 attack: build-tools ## run the numbered tests of docs/threat-model.md, which try what attackers would (ONLY="s01")
 	@$(imagebuild) setup --for test
-	@$(call run,e2e,run-tests) --attacks $(if $(ONLY),--only "$(ONLY)")
+	@$(call run,e2e,run-tests) --attacks $(if $(ONLY),--only "$(ONLY)"); $(record)
 
 torture: build-tools ## cut the power at many moments of a first boot; out/torture/report.json (TORTURE="--seed 1")
 	@$(imagebuild) setup --for test
@@ -68,7 +70,7 @@ audit: build-tools ## run auditors' tools on a device, before firstboot and afte
 
 check: build-tools ## check format, lints, dependencies, advisories, documentation and sizes
 	@$(imagebuild) setup --for check
-	@$(imagebuild) check
+	@$(imagebuild) check; $(record)
 
 clean: ## remove what was built in this clone; the cache stays
 	rm -rf out

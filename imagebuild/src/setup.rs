@@ -405,6 +405,30 @@ mod tests {
         std::fs::remove_dir_all(at("one")).unwrap();
         share("two");
         assert!(!at("target/debug/.fingerprint/a-1").exists());
+        // The other clone is gone, and what it recorded is not: a new one at the same place.
+        let record = |clone: &str| {
+            let mut command = Command::new(&script);
+            command.arg("--record").arg(at("target")).current_dir(at(clone));
+            assert!(command.status().unwrap().success());
+        };
+        for built_since in [false, true] {
+            put("target/debug/.fingerprint/a-1/invoked.timestamp", "", 0);
+            put("two/a/src/lib.rs", "two", 3);
+            record("two");
+            std::fs::remove_dir_all(at("two")).unwrap();
+            put("two/a/Cargo.toml", "[package]\nname = \"a\"\n", 20);
+            put("two/a/src/lib.rs", "two", 20);
+            put("two/a/src/new.rs", "changed", 20);
+            if built_since {
+                put("target/debug/.fingerprint/a-1/invoked.timestamp", "", 30);
+            }
+            assert!(Command::new("git").args(["init", "--quiet"]).arg(at("two")).status().unwrap().success());
+            share("two");
+            assert_eq!(at("target/debug/.fingerprint/a-1").exists(), !built_since);
+            let lib = if built_since { 20 } else { 3 };
+            assert_eq!(modified("two/a/src/lib.rs"), old + lib * hour);
+            assert_eq!(modified("two/a/src/new.rs") > old + 23 * hour, !built_since);
+        }
     }
 
     #[test]

@@ -120,10 +120,18 @@ fn read_base(path: &Path) -> Result<Table> {
     let bytes = std::fs::read(path).with_context(what)?;
     let text = firstboot::seed::decode(&bytes).map_err(|why| anyhow!("{}: {}", what(), why.text))?;
     // Not the error's own text: it repeats the line, which may hold the token.
-    text.parse::<Table>().map_err(|error| {
+    let base = text.parse::<Table>().map_err(|error| {
         let line = error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
         anyhow!("{}: line {line}: {}", what(), error.message().lines().next().unwrap_or_default())
-    })
+    })?;
+    // Rows may have what is missing, and fill in what is not complete; a key that no seed has stays wrong.
+    if let Err(error) = firstboot::seed::parse_request(&bytes)
+        && error.code == Code::UnknownKey
+    {
+        let line = error.line.map(|line| format!("line {line}: ")).unwrap_or_default();
+        return Err(anyhow!("{}: {line}{}", what(), error.text));
+    }
+    Ok(base)
 }
 
 /// `bound`: the cluster gives each device a token for its node alone.

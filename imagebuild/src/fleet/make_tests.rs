@@ -119,6 +119,20 @@ fn a_base_that_is_no_toml_is_named_by_its_line_without_its_text() {
 }
 
 #[test]
+fn a_key_of_the_base_that_no_seed_has_is_named_by_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("base.toml");
+    let read = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        read_base(&path).map(drop).map_err(|error| format!("{error:#}"))
+    };
+    let error = read("version = 1\n[node]\nnmae = \"{place}-{serial}\"\n").unwrap_err();
+    assert!(error.starts_with(&format!("read {}: line 3: unknown key \"nmae\" in [node]", path.display())), "{error}");
+    // What rows fill in, and what they bring.
+    read("version = 1\n[node]\nname = \"{place}-{serial}\"\n[network]\ndhcp = false\n").unwrap();
+}
+
+#[test]
 fn ten_thousand_rows_are_made() {
     let rows: String = (0..10_000).map(|n| format!("n{n},p{n}\n")).collect();
     let devices = made(&format!("node.name,place\n{rows}"), BASE).unwrap();

@@ -21,6 +21,12 @@ use std::time::Instant;
 /// The user of the second build, where root builds: `daemon`, which every Debian knows. OpenSSH signs for no stranger. Not in
 /// a namespace of users: fakeroot takes EPERM of chown(2) for what it is, but not EINVAL, which is what comes there.
 const OTHER_USER: &str = "1";
+/// Where that user sees what is in the home of root, which others cannot enter: a capability to do so helps open(2), and
+/// not access(2), by which compilers look for their parts.
+const BELOW: &str = "/run/firstboot-repro";
+/// Shows directories there, in pairs up to `--`, and starts the rest.
+const SHOW: &str = "set -e; while [ \"$1\" != -- ]; do mkdir -p \"$2\"; mount --bind \"$1\" \"$2\"; shift 2; done; shift; \
+                    exec \"$@\"";
 /// What else differs in the second build.
 const OTHER: [(&str, &str); 4] =
     [("TZ", "Pacific/Apia"), ("LC_ALL", "tr_TR.UTF-8"), ("LANG", "tr_TR.UTF-8"), ("USER", "other")];
@@ -133,15 +139,31 @@ impl Second {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let home = PathBuf::from(variable("HOME").context("read HOME")?);
         let or_home = |name: &str, below: &str| variable(name).map_or_else(|| home.join(below), PathBuf::from);
-        let script = "umask 077; exec make --no-print-directory image \"$@\"";
-        let mut build = self.as_other_user();
-        build.args(["bash", "-c", script, "make", &format!("TARGET={target}")]);
-        build.arg(format!("SIGN_KEY={}", self.key.display())).arg(format!("PACKAGES={}", packages.display()));
-        build.current_dir(&self.clone).envs(OTHER).env(BUILD_TIME_ENV, time);
         // Programs and downloads that every build verifies are shared; what is built of them is not.
-        build.env("CARGO_HOME", or_home("CARGO_HOME", ".cargo")).env("RUSTUP_HOME", or_home("RUSTUP_HOME", ".rustup"));
-        build.env("GOMODCACHE", or_home("GOMODCACHE", "go/pkg/mod"));
-        build.env("HOME", self.directory.join("home")).env("XDG_CACHE_HOME", self.directory.join("cache"));
+        let shared = [("CARGO_HOME", ".cargo"), ("RUSTUP_HOME", ".rustup"), ("GOMODCACHE", "go/pkg/mod")]
+            .map(|(name, below)| (name, or_home(name, below)));
+        let mut places = vec![self.directory.clone(), packages.parent().context("find the packages")?.to_owned()];
+        places.extend(shared.iter().map(|(_, path)| path.clone()).filter(|path| path.is_dir()));
+        let seen = |path: &Path| {
+            let below = |(number, place): (usize, &PathBuf)| {
+                Some(Path::new(BELOW).join(number.to_string()).join(path.strip_prefix(place).ok()?))
+            };
+            let found = places.iter().enumerate().find_map(below);
+            found.filter(|_| self.other_user).unwrap_or_else(|| path.to_owned())
+        };
+        let script = "cd \"$1\"; shift; umask 077; exec make --no-print-directory image \"$@\"";
+        let mut build = self.as_other_user(&places, &seen);
+        build.args(["bash", "-c", script, "make"]).arg(seen(&self.clone)).arg(format!("TARGET={target}"));
+        build.arg(format!("SIGN_KEY={}", seen(&self.key).display()));
+        build.arg(format!("PACKAGES={}", seen(packages).display()));
+        build.envs(OTHER).env(BUILD_TIME_ENV, time);
+        build.envs(shared.iter().map(|(name, path)| (name, seen(path))));
+        build
+            .env("HOME", seen(&self.directory.join("home")))
+            .env("XDG_CACHE_HOME", seen(&self.directory.join("cache")));
+        let path = variable("PATH").context("read PATH")?;
+        let path = std::env::join_paths(std::env::split_paths(&path).map(|path| seen(&path))).context("set PATH")?;
+        build.env("PATH", path);
         for own in ["CARGO_TARGET_DIR", "GOCACHE", "GOPATH"] {
             build.env_remove(own);
         }
@@ -154,13 +176,18 @@ impl Second {
         fs::remove_dir_all(&made).with_context(|| format!("remove {}", made.display()))
     }
 
-    /// What starts a command as the other user. It may read and write what the first one owns, and nothing else of root's.
-    fn as_other_user(&self) -> Command {
+    /// What starts a command as the other user, who sees these places.
+    fn as_other_user(&self, places: &[PathBuf], seen: &dyn Fn(&Path) -> PathBuf) -> Command {
         if !self.other_user {
             return Command::new("env");
         }
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid", OTHER_USER, "--regid", OTHER_USER, "--clear-groups"]);
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "bash", "-c", SHOW, "bash"]);
+        for place in places {
+            command.arg(place).arg(seen(place));
+        }
+        command.args(["--", "setpriv", "--reuid", OTHER_USER, "--regid", OTHER_USER, "--clear-groups"]);
+        // cargo and Go lock what they only read.
         command.args(["--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override"]);
         command.arg("--bounding-set=-all,+dac_override");
         command
@@ -181,6 +208,11 @@ impl Second {
     }
 
     fn remove(&self) -> Result<()> {
+        // Empty: what they showed was shown to the other user alone.
+        for place in fs::read_dir(BELOW).into_iter().flatten().flatten() {
+            let _ = fs::remove_dir(place.path());
+        }
+        let _ = fs::remove_dir(BELOW);
         // Go makes the directories of modules read-only.
         cmd::run(Command::new("chmod").args(["-R", "u+w"]).arg(&self.directory))?;
         fs::remove_dir_all(&self.directory).with_context(|| format!("remove {}", self.directory.display()))
