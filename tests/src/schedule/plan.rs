@@ -19,7 +19,8 @@ const GUESTS: [&str; 10] =
 const APART: [&str; 2] = ["happy", "layout"];
 /// A program, and how the names of those of its tests begin that run as a job of their own, beside the others: each job
 /// has its own control plane, so that neither waits for the other.
-const BESIDE: [(&str, &str); 2] = [("join", "as kubeadm: "), ("join", "power cut and fault at every effect")];
+const BESIDE: [(&str, &str); 3] =
+    [("join", "as kubeadm: "), ("join", "power cut and fault at every effect"), ("join", "cache: ")];
 /// Programs of `tests/tests` that run this many tests at once: each test has networks of its own, and mostly waits for
 /// packets that must not come.
 const AT_ONCE: [(&str, u32); 1] = [("firewall", 4)];
