@@ -151,15 +151,25 @@ pub fn clean(command: &mut Command) -> &mut Command {
 /// No unwinding tables, for rustc and for the C compiler.
 const TABLES_OFF: (&str, &str) = ("-Cforce-unwind-tables=no", "-fno-asynchronous-unwind-tables -fno-unwind-tables");
 
+/// What keeps the home of the user who builds out of places in the sources: a panic names them, and the same sources are to
+/// give the same bytes for every user. Flags are divided at blanks, so a home with one stays.
+fn without_home() -> String {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    let home = home.map(|home| home.display().to_string()).filter(|home| !home.contains(char::is_whitespace));
+    home.map(|home| format!(" --remap-path-prefix={home}=cargo")).unwrap_or_default()
+}
+
 /// A command that builds for `triple` by `route`; the caller adds package, profile and target directory.
 pub fn command(route: &Route, triple: &str) -> Result<Command> {
     let tools = zig()?;
     let (mut command, zig) = (Command::new(tools.join("bin/cargo-zigbuild")), tools.join("ziglang/zig"));
     let cache = cache::dir()?;
     let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", triple.to_uppercase().replace('-', "_"));
+    let same = format!("{}{}", TABLES_OFF.0, without_home());
     clean(&mut command)
         // A panic ends the program without unwinding: tables for that were a seventh of it.
-        .env(&flags, TABLES_OFF.0)
+        .env(&flags, &same)
         .env(format!("CFLAGS_{}", triple.replace('-', "_")), TABLES_OFF.1)
         .env("CARGO_ZIGBUILD_ZIG_PATH", zig)
         .env("CARGO_ZIGBUILD_CACHE_DIR", cache.join("zigbuild"))
@@ -172,7 +182,7 @@ pub fn command(route: &Route, triple: &str) -> Result<Command> {
             .env("RUSTC", &rust.rustc)
             .env("CARGO", &rust.cargo)
             // Debian ships no musl start files with the compiler; zig brings its own.
-            .env(flags, format!("{} -Clink-self-contained=no", TABLES_OFF.0))
+            .env(flags, format!("{same} -Clink-self-contained=no"))
             .arg("-Zbuild-std=std,panic_abort")
             // Without backtraces: a stripped program has no names to show in them. The place of a panic stays.
             .arg("-Zbuild-std-features=default,optimize_for_size");
