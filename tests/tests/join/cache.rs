@@ -63,7 +63,8 @@ pub fn workload(plane: &ControlPlane, node: &str) -> Value {
     plane.get(&["-n", node, "pod", "one"]).unwrap()
 }
 
-fn token_request(node: &str, pod: &Value) -> Ask {
+/// kubelet's request for the token of pod `one` of [`workload`].
+pub fn token_request(node: &str, pod: &Value) -> Ask {
     let bound = json!({"kind": "Pod", "apiVersion": "v1", "name": "one", "uid": pod["metadata"]["uid"]});
     let spec = json!({"audiences": null, "expirationSeconds": 3607, "boundObjectRef": bound});
     let body = json!({"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": spec});

@@ -10,7 +10,7 @@ use qemu::wait;
 use serde_json::{Value, json};
 
 use super::bench::*;
-use super::cache::workload;
+use super::cache::{token_request, workload};
 use super::cache_bench::*;
 
 /// As kubeadm writes it for kube-proxy.
@@ -88,14 +88,8 @@ pub fn pods_find_and_trust_the_cache(plane: &ControlPlane) {
     assert_eq!(reads(&fixture, &direct, "kube-system", "kube-proxy", "kubeconfig.conf"), PROXY, "in the cluster");
 
     // A pod with what it finds in its volume, and one with the cluster's CA alone.
-    let token = {
-        let bound = json!({"kind": "Pod", "apiVersion": "v1", "name": "one", "uid": pod["metadata"]["uid"]});
-        let spec = json!({"audiences": null, "expirationSeconds": 3607, "boundObjectRef": bound});
-        let body = json!({"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": spec});
-        let ask = Ask::post(&format!("/api/v1/namespaces/{node}/serviceaccounts/default/token"), &body);
-        let answer: Value = serde_json::from_slice(&fixture.ask(&ask).body).unwrap();
-        answer["status"]["token"].as_str().unwrap().to_owned()
-    };
+    let token: Value = serde_json::from_slice(&fixture.ask(&token_request(node, &pod)).body).unwrap();
+    let token = token["status"]["token"].as_str().unwrap();
     let servers = vec![format!("{SERVICE}:{}", fixture.config.listen.port())];
     let pods = |ca: &str, name: &str| {
         let path = fixture.dir.path().join("pod.pem");
@@ -106,7 +100,7 @@ pub fn pods_find_and_trust_the_cache(plane: &ControlPlane) {
     };
     let (trusting, distrusting) = (pods(&both, &SERVICE.to_string()), pods(&ca, "127.0.0.1"));
     let review = json!({"kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1"});
-    let review = Ask::post("/apis/authentication.k8s.io/v1/selfsubjectreviews", &review).with(&token);
+    let review = Ask::post("/apis/authentication.k8s.io/v1/selfsubjectreviews", &review).with(token);
     let user = |servers: &Servers| {
         let answer: Value = serde_json::from_slice(&fixture.send(servers, &review).body).unwrap();
         answer["status"]["userInfo"]["username"].as_str().unwrap().to_owned()
