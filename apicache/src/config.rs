@@ -119,10 +119,14 @@ pub fn pair(path: &Path) -> io::Result<Pair> {
 ///
 /// # Errors
 /// It cannot be read or has none.
-pub fn certificate_pem(path: &Path) -> io::Result<String> {
-    const END: &str = "-----END CERTIFICATE-----";
-    let text = std::fs::read_to_string(path).map_err(|e| at(path, e))?;
-    let all = text.split_inclusive(END).filter_map(|part| part.split_once("-----BEGIN CERTIFICATE-----"));
-    let all: String = all.map(|(_, rest)| format!("-----BEGIN CERTIFICATE-----{rest}\n")).collect();
+pub fn certificate_file(path: &Path) -> io::Result<String> {
+    let all = certificate_pem(&std::fs::read_to_string(path).map_err(|e| at(path, e))?);
     if all.is_empty() { Err(at(path, "it has no certificate")) } else { Ok(all) }
+}
+
+/// The certificates in a text as they are written, PEM, without the key that stands beside them.
+pub fn certificate_pem(text: &str) -> String {
+    const END: &str = "-----END CERTIFICATE-----";
+    let all = text.split_inclusive(END).filter_map(|part| part.split_once("-----BEGIN CERTIFICATE-----"));
+    all.map(|(_, rest)| format!("-----BEGIN CERTIFICATE-----{rest}\n")).collect()
 }

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::object::{self, Change, Encoding, Frames};
-use crate::request::{Place, Target};
+use crate::request::Target;
 use crate::wire;
 
 /// Where kube-proxy of a cluster made by kubeadm finds its CA (`phases/addons/proxy/manifests.go`): what pods trust.
@@ -37,11 +37,6 @@ impl Rewrite {
     /// Whether answers to a request for this are changed.
     pub fn concerns(target: &Target) -> bool {
         let (Target::Collection(place) | Target::Object(place, _)) = target else { return false };
-        Rewrite::concerns_place(place)
-    }
-
-    /// Whether objects of this collection are changed.
-    pub fn concerns_place(place: &Place) -> bool {
         place.group == "/api/v1" && place.resource == "configmaps"
     }
 

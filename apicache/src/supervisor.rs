@@ -41,7 +41,7 @@ pub fn run(config: &Config, serving: &Path, arguments: &[&str]) -> io::Result<()
     let socket = config.socket();
     let listener =
         TcpListener::bind(socket).map_err(|e| io::Error::new(e.kind(), format!("listen on {socket}: {e}")))?;
-    let direct = Direct::start(listener.try_clone()?, config.clone())?;
+    let bypass = Bypass::start(listener.try_clone()?, config.clone())?;
     let mut failures = 0;
     loop {
         let begun = Instant::now();
@@ -52,10 +52,10 @@ pub fn run(config: &Config, serving: &Path, arguments: &[&str]) -> io::Result<()
                 while beats.recv_timeout(if alive { SILENCE } else { SILENCE * 4 }).is_ok() {
                     if !alive {
                         alive = true;
-                        direct.accept(false);
+                        bypass.accept(false);
                     }
                 }
-                direct.accept(true);
+                bypass.accept(true);
                 let _ = child.kill();
                 let ended = child.wait();
                 let how = ended.map_or_else(|e| e.to_string(), |status| status.to_string());
@@ -98,17 +98,17 @@ pub fn beat() -> bool {
 }
 
 /// The port, without the cache.
-struct Direct {
+struct Bypass {
     accepting: Arc<AtomicBool>,
 }
 
-impl Direct {
+impl Bypass {
     fn start(listener: TcpListener, config: Config) -> io::Result<Self> {
         // The socket is shared with the serving process, which needs it so.
         listener.set_nonblocking(true)?;
         let accepting = Arc::new(AtomicBool::new(false));
         let (flag, open) = (accepting.clone(), Arc::new(AtomicUsize::new(0)));
-        thread::Builder::new().name("direct".into()).spawn(move || {
+        thread::Builder::new().name("bypass".into()).spawn(move || {
             loop {
                 let wait = match flag.load(Ordering::Acquire) {
                     false => Duration::from_millis(200),
@@ -131,7 +131,7 @@ impl Direct {
                 thread::sleep(wait);
             }
         })?;
-        Ok(Direct { accepting })
+        Ok(Bypass { accepting })
     }
 
     fn accept(&self, yes: bool) {

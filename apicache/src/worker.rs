@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::config::{Config, certificate_pem, certificates, pair};
+use crate::config::{Config, certificate_file, certificates, pair};
 use crate::direct::Direct;
 use crate::identity::{node_name, subject};
 use crate::outage;
@@ -95,7 +95,7 @@ pub fn serve(config: &Config, listener: TcpListener, beat: impl FnMut() -> bool 
     let named = own.and_then(|own| Some((subject(&own)?, node_name(&own)?)));
     let (node, name) =
         named.ok_or_else(|| io::Error::other(format!("read {}: it names no node", config.node.display())))?;
-    let own_pem = certificate_pem(&config.serving)?;
+    let own_pem = certificate_file(&config.serving)?;
     listener.set_nonblocking(true)?;
     // A flag, not tokio's signals: their sockets would be made in every program of this binary, also where a filter of
     // system calls forbids it.

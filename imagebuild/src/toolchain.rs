@@ -151,13 +151,24 @@ pub fn clean(command: &mut Command) -> &mut Command {
 /// No unwinding tables, for rustc and for the C compiler.
 const TABLES_OFF: (&str, &str) = ("-Cforce-unwind-tables=no", "-fno-asynchronous-unwind-tables -fno-unwind-tables");
 
-/// What keeps the home of the user who builds out of places in the sources: a panic names them, and the same sources are to
-/// give the same bytes for every user. Flags are divided at blanks, so a home with one stays.
+/// What keeps the home of the user who builds, and the name of a mirror of crates.io, out of places in the sources: a panic
+/// names them, and the same sources are to give the same bytes for every user.
 fn without_home() -> String {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
-    let home = home.map(|home| home.display().to_string()).filter(|home| !home.contains(char::is_whitespace));
-    home.map(|home| format!(" --remap-path-prefix={home}=cargo")).unwrap_or_default()
+    home.map(|home| remaps(&home)).unwrap_or_default()
+}
+
+/// The compiler's flags for this home of cargo. Flags are divided at blanks, so a path with one stays. The last that fits
+/// decides.
+fn remaps(home: &Path) -> String {
+    let sources = std::fs::read_dir(home.join("registry/src")).into_iter().flatten().flatten();
+    let mut sources: Vec<PathBuf> = sources.map(|entry| entry.path()).collect();
+    sources.sort();
+    let crates = sources.iter().map(|source| (source.as_path(), "cargo/registry/src"));
+    let all = std::iter::once((home, "cargo")).chain(crates).map(|(from, to)| (from.display().to_string(), to));
+    let all = all.filter(|(from, _)| !from.contains(char::is_whitespace));
+    all.map(|(from, to)| format!(" --remap-path-prefix={from}={to}")).collect()
 }
 
 /// A command that builds for `triple` by `route`; the caller adds package, profile and target directory.
@@ -321,6 +332,17 @@ mod tests {
             }
         }
         assert!(!repo::root().unwrap().join("Cross.toml").exists());
+    }
+
+    #[test]
+    fn neither_a_home_nor_a_mirror_is_named_by_a_program() {
+        let home = tempfile::tempdir().unwrap();
+        let mirror = home.path().join("registry/src/mirror.example-0123");
+        std::fs::create_dir_all(&mirror).unwrap();
+        let (from, mirror) = (home.path().display(), mirror.display());
+        let expected = format!(" --remap-path-prefix={from}=cargo --remap-path-prefix={mirror}=cargo/registry/src");
+        assert_eq!(remaps(home.path()), expected);
+        assert_eq!(remaps(Path::new("/a home")), "");
     }
 
     #[test]

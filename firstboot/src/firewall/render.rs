@@ -18,6 +18,13 @@ pub const TABLE: &str = "firstboot";
 /// A rule in nft's language, and the reason for it.
 type Rule = (&'static str, &'static str);
 
+/// Kinds of interfaces that lead to other machines; those of pods and their tunnels are of other kinds.
+macro_rules! links {
+    () => {
+        "{ bond, hsr, ipoib, ipvlan, macsec, macvlan, macvtap, ppp, team, vlan, wwan }"
+    };
+}
+
 /// Interfaces of the node's own pods: their packets are filtered at their destination, not in chain nodeports.
 const PODS: &[Rule] = &[
     ("iifname \"cni0\" accept", "pods of firstboot's own network and of flannel's"),
@@ -111,7 +118,7 @@ const CACHE: &[Rule] = &[(
 )];
 /// Chain input, where the seed has `offline`; rendered like [`CACHE`].
 const CACHE_INPUT: Rule = (
-    "ip daddr 10.96.0.1 tcp dport 16443 meta iifkind != { bond, hsr, ipoib, ipvlan, macsec, macvlan, macvtap, ppp, team, vlan, wwan } accept",
+    concat!("ip daddr 10.96.0.1 tcp dport 16443 meta iifkind != ", links!(), " accept"),
     "pods of this node reach the cache; what comes from a link does not",
 );
 /// The address in these rules.
@@ -166,13 +173,10 @@ const FORWARD: &[Rule] = &[
     ("ct state established,related accept", "established connections continue"),
     ("ct status dnat accept", "NodePorts and load balancers whose pod is on another node"),
     (
-        "meta iifkind != { bond, hsr, ipoib, ipvlan, macsec, macvlan, macvtap, ppp, team, vlan, wwan } accept",
+        concat!("meta iifkind != ", links!(), " accept"),
         "from pods, whose interfaces and tunnels are of other kinds; network cards have no kind, and no rule about kinds fits them",
     ),
-    (
-        "meta oifkind != { bond, hsr, ipoib, ipvlan, macsec, macvlan, macvtap, ppp, team, vlan, wwan } accept",
-        "to pods, as other nodes route to them",
-    ),
+    (concat!("meta oifkind != ", links!(), " accept"), "to pods, as other nodes route to them"),
 ];
 /// Chain forward, where the seed has `forward`.
 const FORWARD_LINKS: Rule = ("accept", "the seed lets this device route between its links");

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use apicache::config::Config;
+use apicache::config::{Config, certificate_pem};
 use rustls::client::verify_server_name;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
@@ -110,7 +110,7 @@ fn files(host: &Host, seed: &Seed, serving: &str) -> Result<[(&'static str, Stri
         secrets: seed.node.offline_secrets,
     };
     let settings = serde_json::to_string(&config).context("encode the settings of the cache")? + "\n";
-    let certificate = serving.split("-----BEGIN PRIVATE KEY").next().unwrap_or_default();
+    let certificate = certificate_pem(serving);
     let url = format!("https://127.0.0.1:{PORT}");
     let line = format!("    server: {url}\n");
     // Both are trusted: when the cache fails, the same port leads to the API server itself.

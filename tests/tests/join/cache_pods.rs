@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Pods find and trust the cache by what kubelet reads through it; those that do not trust it reach the API server.
 
-use apicache::config::{Config, certificate_pem};
+use apicache::config::{Config, certificate_file};
 use apicache::object::{Encoding, read, read_event};
 use apicache::upstream::Servers;
 use apicache::wire;
@@ -74,7 +74,7 @@ pub fn pods_find_and_trust_the_cache(plane: &ControlPlane) {
     let fixture = Fixture::new(plane, node);
     fixture.connected();
     let (cache, direct) = (fixture.client(false), fixture.client(true));
-    let own = certificate_pem(&fixture.config.serving).unwrap();
+    let own = certificate_file(&fixture.config.serving).unwrap();
 
     let ca = reads(&fixture, &direct, node, "kube-root-ca.crt", "ca.crt");
     assert!(!ca.contains(&own));
