@@ -2,6 +2,7 @@
 //! Where builds are kept between runs: outside the clone, keyed by content, safe to delete.
 
 use anyhow::{Context, Result};
+use rustix::fs::Mode;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -54,6 +55,8 @@ pub fn once(dir: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         return Ok(());
     }
     remove_partial(dir)?;
+    // What is made here is packed into images with its modes, which must not be those that the user's files get.
+    rustix::process::umask(Mode::from_bits_truncate(0o022));
     let scratch = dir.with_extension(format!("partial.{}", std::process::id()));
     std::fs::create_dir(&scratch).with_context(|| format!("create {}", scratch.display()))?;
     match fill(&scratch) {
@@ -124,6 +127,21 @@ fn sweep(parent: &Path, kept: Duration) -> Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn modes_of_what_is_made_are_not_those_of_the_users_files() {
+        use std::os::unix::fs::PermissionsExt;
+        let all = tempfile::tempdir().unwrap();
+        let dir = all.path().join("root");
+        rustix::process::umask(Mode::from_bits_truncate(0o077));
+        once(&dir, |scratch| {
+            std::fs::create_dir(scratch.join("etc"))?;
+            Ok(std::fs::write(scratch.join("etc/passwd"), "x")?)
+        })
+        .unwrap();
+        let mode = |path: &str| dir.join(path).metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode("etc"), mode("etc/passwd")), (0o755, 0o644));
+    }
 
     #[test]
     fn what_was_used_lately_or_is_being_made_stays() {
