@@ -20,13 +20,13 @@ record = code=$$?; imagebuild/tools/share-build-directory --record "$(CARGO_TARG
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 20
 
-demo: build-tools ## build an image, start a control plane, boot a device until it is Ready (TARGET=generic-arm64|generic-amd64)
+demo: build-tools ## build an image, start a control plane, boot a device until it is Ready (TARGET=generic-arm64|generic-amd64, CLUSTER=1: a cluster from two cards)
 	@$(imagebuild) setup --for demo
-	@$(call run,qemu,qemu) demo --target $(TARGET); $(record)
+	@$(call run,qemu,qemu) demo --target $(TARGET) $(if $(CLUSTER),--cluster); $(record)
 
-image: build-tools ## build a bootable disk image in out/images (TARGET=..., SIGN_KEY=~/.ssh/company, PACKAGES=T.packages.json)
+image: build-tools ## build a bootable disk image in out/images (TARGET=..., CONTROL_PLANE=1, SIGN_KEY=~/.ssh/company, PACKAGES=T.packages.json)
 	@$(imagebuild) setup --for image
-	@$(imagebuild) build --target $(TARGET) $(if $(SIGN_KEY),--sign-key $(SIGN_KEY)) $(if $(PACKAGES),--packages $(PACKAGES)); $(record)
+	@$(imagebuild) build --target $(TARGET) $(if $(CONTROL_PLANE),--control-plane) $(if $(SIGN_KEY),--sign-key $(SIGN_KEY)) $(if $(PACKAGES),--packages $(PACKAGES)); $(record)
 
 repro: build-tools ## build images twice, the second time from nothing but downloads, and compare every byte (REPRO="raspberrypi")
 	@$(imagebuild) setup --for test

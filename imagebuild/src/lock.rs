@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 /// Name of the lock, at the root of the repository.
 pub const FILE: &str = "components.lock";
+/// The component whose versions are those of Kubernetes.
+const KUBELET: &str = "kubelet";
 
 /// The whole lock, as parsed and checked.
 #[derive(Debug, Clone, Deserialize)]
@@ -157,6 +159,10 @@ pub struct Image {
     /// True for the image that every pod's sandbox is made of.
     #[serde(default)]
     pub sandbox: bool,
+    /// True for an image that only a control plane runs: no other bundle has it.
+    // Not in the image's key: it says nothing of how the image is made.
+    #[serde(default, skip_serializing)]
+    pub control_plane: bool,
     /// How it is made.
     pub from: ImageSource,
 }
@@ -243,6 +249,9 @@ impl Lock {
         for component in &lock.components {
             lock.check(component)?;
         }
+        for image in &lock.images {
+            lock.check_image(image)?;
+        }
         lock.minor(None)?;
         Ok(lock)
     }
@@ -272,6 +281,18 @@ impl Lock {
         Ok(())
     }
 
+    fn check_image(&self, image: &Image) -> Result<()> {
+        let name = &image.name;
+        if image.sandbox && image.control_plane {
+            bail!("check image {name}: every node needs the sandbox image, so it takes no `control-plane = true`");
+        }
+        let twin = |i: &&Image| i.reference == image.reference && i.kubernetes == image.kubernetes;
+        if self.images.iter().filter(twin).count() > 1 {
+            bail!("check image {name}: {} is listed twice for the same Kubernetes minor", image.reference);
+        }
+        Ok(())
+    }
+
     /// The wrapper of this name.
     pub fn wrapper(&self, name: &str) -> Result<&Wrapper> {
         self.wrapper.get(name).with_context(|| format!("find wrapper {name:?} in {FILE}"))
@@ -288,6 +309,8 @@ impl Lock {
         let there: BTreeMap<&str, &str> = self
             .components
             .iter()
+            // Others have versions of their own.
+            .filter(|c| c.name == KUBELET)
             .filter_map(|c| c.kubernetes.as_deref().map(|minor| (minor, c.version.as_str())))
             .collect();
         let wanted = version.unwrap_or(&self.kubernetes).trim_start_matches('v');

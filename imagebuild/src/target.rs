@@ -8,6 +8,9 @@ use firstboot::harden::boot::COMMAND_LINE;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
+/// End of a target's name when it is another target for control planes.
+const CONTROL_PLANE: &str = "-control-plane";
+
 /// One `targets/NAME.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -40,6 +43,9 @@ pub struct Target {
     /// LEDs of the board that show the progress of the device: names in /sys/class/leds, with at most one `*`.
     #[serde(default)]
     pub leds: Vec<String>,
+    /// Whether the bundle has the images of a control plane.
+    #[serde(default)]
+    pub control_plane: bool,
     /// The disk from its beginning to its end.
     pub partitions: Vec<Partition>,
 }
@@ -139,12 +145,18 @@ impl Role {
 }
 
 impl Target {
-    /// Reads a target by name, or by path when it ends in `.toml`.
+    /// Reads a target by name, or by path when it ends in `.toml`. `NAME-control-plane` is `NAME` for control planes.
     pub fn load(name: &str) -> Result<Target> {
         let path = match name.ends_with(".toml") {
             true => PathBuf::from(name),
             false => Target::directory()?.join(format!("{name}.toml")),
         };
+        if let Some(plain) = name.strip_suffix(CONTROL_PLANE)
+            && !plain.ends_with(CONTROL_PLANE)
+            && !path.exists()
+        {
+            return Ok(Target::load(plain)?.for_control_plane());
+        }
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && !name.ends_with(".toml") => {
@@ -226,6 +238,16 @@ impl Target {
         Ok(target)
     }
 
+    /// The same board with the images of a control plane in its bundle. Its name says so, unless its file does.
+    #[must_use]
+    pub fn for_control_plane(mut self) -> Target {
+        if !self.control_plane {
+            self.control_plane = true;
+            self.name += CONTROL_PLANE;
+        }
+        self
+    }
+
     /// Length of a root partition on a device, in MiB.
     pub fn slot_mib(&self) -> Result<u64> {
         self.partition(Role::RootA)?.slot_mib.context("find slot-mib of the root partition")
@@ -258,6 +280,24 @@ mod tests {
             let text = std::fs::read_to_string(Target::directory().unwrap().join(format!("{name}.toml"))).unwrap();
             assert!(text.lines().count() <= 80, "{name}: {} lines", text.lines().count());
         }
+    }
+
+    #[test]
+    fn a_target_for_control_planes_is_marked() {
+        let plain = Target::load("generic-arm64").unwrap();
+        assert!(!plain.control_plane);
+        let marked = plain.clone().for_control_plane();
+        assert_eq!(marked, Target { name: "generic-arm64-control-plane".into(), control_plane: true, ..plain.clone() });
+        assert_eq!(Target::load("generic-arm64-control-plane").unwrap(), marked);
+        assert_eq!(marked.clone().for_control_plane(), marked);
+        // A file that has the mark needs no other name.
+        let text = std::fs::read_to_string(Target::directory().unwrap().join("generic-arm64.toml")).unwrap();
+        let own = Target::parse("shop", &format!("control-plane = true\n{text}")).unwrap();
+        assert_eq!(own.for_control_plane().name, "shop");
+        let error = |name: &str| Target::load(name).unwrap_err().to_string();
+        assert!(error("x-control-plane").starts_with("read target x: there is none; known targets: "));
+        let twice = "generic-arm64-control-plane-control-plane";
+        assert!(error(twice).starts_with(&format!("read target {twice}: there is none; ")));
     }
 
     #[test]

@@ -245,7 +245,16 @@ fn lock(images: &[(&str, String)], address: &str) -> Lock {
         let from =
             ImageSource::Registry { image: format!("{address}/{name}"), digest: digest.clone(), plain_http: true };
         let (reference, version) = (format!("example.org/{name}:1"), "1".to_owned());
-        lock.images.push(Image { name: (*name).into(), reference, version, kubernetes: None, sandbox: false, from });
+        let name = (*name).into();
+        lock.images.push(Image {
+            name,
+            reference,
+            version,
+            kubernetes: None,
+            sandbox: false,
+            control_plane: false,
+            from,
+        });
     }
     lock
 }

@@ -56,6 +56,9 @@ pub struct Args {
     /// Kubernetes version of the bundle; the newest in components.lock by default
     #[arg(long)]
     kubernetes_version: Option<String>,
+    /// With the images of a control plane in the bundle
+    #[arg(long)]
+    control_plane: bool,
     /// Key that signs the bundle for the device: private, or public of one that ssh-agent holds [default: not signed]
     #[arg(long, value_name = "FILE")]
     sign_key: Option<PathBuf>,
@@ -75,7 +78,10 @@ pub struct Args {
 /// # Errors
 /// What the base lacks, and everything that fails; nothing with the result's name is left then.
 pub fn main(args: &Args) -> Result<()> {
-    let target = Target::load(&args.target)?;
+    let mut target = Target::load(&args.target)?;
+    if args.control_plane {
+        target = target.for_control_plane();
+    }
     // Before the work of minutes: a key may be missing.
     let signer = args.sign_key.as_deref().map(|key| Signer::open(Some(key))).transpose()?;
     let choices = Choices { kubernetes_version: args.kubernetes_version.as_deref(), signer };
@@ -181,7 +187,8 @@ pub fn bake(target: &Target, path: &Path, choices: &Choices, out: &Path) -> Resu
     if !base.missing.is_empty() {
         return Ok(Report::of(path, target, &base));
     }
-    let bundle = step("bundle", || bundle::ensure(target.arch, choices.kubernetes_version))?;
+    let choice = bundle::Choice { kubernetes_version: choices.kubernetes_version, control_plane: target.control_plane };
+    let bundle = step("bundle", || bundle::ensure(target.arch, choice))?;
     let image = step("pack the bundle", || bundle_image::ensure(&bundle))?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("read the clock")?.as_secs();
     let fixed = crate::build::fixed_build_time(std::env::var_os(crate::build::BUILD_TIME_ENV).as_deref(), now)?;

@@ -71,6 +71,9 @@ pub struct Args {
     /// Kubernetes version of the bundle, for example 1.36.3; the newest in components.lock by default
     #[arg(long)]
     kubernetes_version: Option<String>,
+    /// With the images of a control plane in the bundle; the image is then called NAME-control-plane
+    #[arg(long)]
+    control_plane: bool,
     /// Directory for the image, its compressed form, manifest, bill of materials, provenance, checksums and signature
     #[arg(long, default_value = "out/images")]
     out: PathBuf,
@@ -93,7 +96,11 @@ pub fn main(args: &Args) -> Result<()> {
     }
     // Before the work of minutes: a key may be missing.
     let signer = Signer::open(args.sign_key.as_deref())?;
-    let debian = Debian::open(Target::load(&args.target)?.arch)?;
+    let mut target = Target::load(&args.target)?;
+    if args.control_plane {
+        target = target.for_control_plane();
+    }
+    let debian = Debian::open(target.arch)?;
     match args.refresh {
         true => step("fetch Debian package lists", || debian.refresh())?,
         false => step("check the age of Debian package lists", || debian.renew())?,
@@ -102,7 +109,7 @@ pub fn main(args: &Args) -> Result<()> {
         eprintln!("imagebuild: warning: the image is made under the exception {}", exception.word());
     }
     let inside = args.sign_key.is_some().then(|| signer.clone());
-    let image = ensure_at(&args.target, args.kubernetes_version.as_deref(), None, inside)?;
+    let image = ensure_at(target, args.kubernetes_version.as_deref(), None, inside)?;
     output::write(&image, &signer, &args.out)?;
     println!("{}", args.out.join(image.file("img")).display());
     Ok(())
@@ -157,29 +164,29 @@ pub fn ensure_raw(target: &str, kubernetes_version: Option<&str>) -> Result<Path
 
 /// The image of a target, built now when the cache does not have it.
 pub fn ensure(target: &str, kubernetes_version: Option<&str>) -> Result<Image> {
-    ensure_at(target, kubernetes_version, None, None)
+    ensure_at(Target::load(target)?, kubernetes_version, None, None)
 }
 
 /// [`ensure()`] for an image that says it was built at `time`, in seconds since 1970: a device believes no earlier time.
 pub fn ensure_built_at(target: &str, time: u64) -> Result<Image> {
-    ensure_at(target, None, Some(time), None)
+    ensure_at(Target::load(target)?, None, Some(time), None)
 }
 
 /// [`ensure()`] for an image whose bundle is signed.
 pub fn ensure_signed(target: &str, signer: Signer) -> Result<Image> {
-    ensure_at(target, None, None, Some(signer))
+    ensure_at(Target::load(target)?, None, None, Some(signer))
 }
 
 fn ensure_at(
-    target: &str,
+    target: Target,
     kubernetes_version: Option<&str>,
     build_time: Option<u64>,
     signer: Option<Signer>,
 ) -> Result<Image> {
-    let target = Target::load(target)?;
     locked::begin();
     let firstboot = step("device binary", || device::ensure(target.arch))?;
-    let bundle = step("bundle", || bundle::ensure(target.arch, kubernetes_version))?;
+    let choice = bundle::Choice { kubernetes_version, control_plane: target.control_plane };
+    let bundle = step("bundle", || bundle::ensure(target.arch, choice))?;
     assemble(&Parts { target, firstboot: Some(firstboot), bundle: Some(bundle), signer, build_time })
 }
 
@@ -376,7 +383,7 @@ mod tests {
         let by_line = used(&["[cluster]", "[network]"]);
         // The line says the same of the cluster as the table; the proxy is in [network], which is skipped here.
         let of_cluster = |seed: &firstboot::seed::Seed| {
-            let cluster = &seed.cluster;
+            let cluster = &seed.join().unwrap();
             (cluster.apiserver.clone(), cluster.token.clone(), cluster.trust.clone())
         };
         assert_eq!((of_cluster(&by_line), by_line.network.wifi.is_some()), (of_cluster(&wired), true));

@@ -147,7 +147,8 @@ fn of_component(lock: &Lock, minor: &str, name: &str, arch: Arch, of: &str, all:
     let found = modules::required(&text).with_context(|| format!("read {}", path.display()))?;
     let found = found.iter().map(|(module, version)| all.add(modules::component(module, version))).collect();
     all.needs(of, found);
-    if let Some(cgo) = &lock.wrapper(wrapper)?.cgo {
+    // Where C needs no library, there is no package to ask for.
+    if let Some(cgo) = lock.wrapper(wrapper)?.cgo.as_ref().filter(|cgo| !cgo.debian.is_empty()) {
         let names: Vec<&str> = cgo.debian.iter().map(String::as_str).collect();
         let linked = Debian::open(arch)?.resolve(&names, false)?;
         let linked = linked.iter().filter(|p| names.contains(&p.name.as_str())).map(|p| all.add(debian(p))).collect();
@@ -167,7 +168,7 @@ mod tests {
         let minor = lock.minor(None).unwrap();
         let version = &lock.component("kubelet", &minor).unwrap().version;
         let mut all = Materials::default();
-        for name in ["kubelet", "pause", "demo"] {
+        for name in ["kubelet", "pause", "demo", "flanneld"] {
             of_component(&lock, &minor, name, Arch::Amd64, name, &mut all).unwrap();
         }
         let own = format!("pkg:golang/k8s.io/kubernetes@v{version}");
@@ -176,6 +177,10 @@ mod tests {
         let kubelet = &all.needs["kubelet"];
         assert!(kubelet.contains(&own) && kubelet.iter().any(|m| m.starts_with("pkg:golang/k8s.io/api@v0.")));
         assert!(kubelet.iter().all(|reference| all.components.contains_key(reference)));
+        // Replaced by a directory of the wrapper.
+        let tencent =
+            |m: &String| m.starts_with("pkg:golang/github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/vpc@");
+        assert!(!all.needs["flanneld"].iter().any(tencent));
     }
 
     #[test]

@@ -20,10 +20,13 @@ use std::path::Path;
 const UNITS: [&str; 4] =
     ["firstboot-guard.service", "firstboot.service", "firstboot-confirm.service", "firstboot-clock.timer"];
 /// Units that the image holds and does not enable, and drop-ins for others' units.
-const STARTED_LATER: [&str; 11] = [
+const STARTED_LATER: [&str; 14] = [
     "firstboot-network.socket",
     "firstboot-network@.service",
     "firstboot-cache.service",
+    "firstboot-create.service",
+    "firstboot-control-plane.service",
+    "firstboot-control-plane.timer",
     "firstboot-clock.service",
     "firstboot-reset.service",
     "firstboot-stick.service",

@@ -12,7 +12,7 @@ mod prepared;
 
 use crate::arch::Arch;
 use crate::container::{self, ImageRequest};
-use crate::lock::{Component, Lock};
+use crate::lock::{self, Component, Lock};
 use crate::oci::{self, Archived};
 use crate::source::Request;
 use crate::{cache, component, digest};
@@ -39,12 +39,24 @@ pub struct Args {
     /// Kubernetes minor or version, of those in components.lock; default: the lock's
     #[arg(long, value_name = "V")]
     kubernetes_version: Option<String>,
+    /// With the images of a control plane: those that components.lock marks with `control-plane = true`
+    #[arg(long)]
+    control_plane: bool,
     /// Copy the bundle to this directory, which must not exist yet or be empty
     #[arg(long)]
     out: Option<PathBuf>,
     /// Another lock than the repository's; its relative paths count from its directory
     #[arg(long, value_name = "FILE")]
     lock: Option<PathBuf>,
+}
+
+/// Which bundle of a lock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Choice<'a> {
+    /// A Kubernetes minor or version; none is the lock's default.
+    pub kubernetes_version: Option<&'a str>,
+    /// With the images of a control plane.
+    pub control_plane: bool,
 }
 
 /// A bundle in the cache: copy it, do not change it.
@@ -80,7 +92,8 @@ impl Bundle {
 /// Runs the subcommand.
 pub fn main(args: &Args) -> Result<()> {
     let lock = args.lock.as_deref().map_or_else(Lock::find, Lock::read)?;
-    let mut bundle = ensure_of(&lock, args.arch, args.kubernetes_version.as_deref())?;
+    let choice = Choice { kubernetes_version: args.kubernetes_version.as_deref(), control_plane: args.control_plane };
+    let mut bundle = ensure_of(&lock, args.arch, choice)?;
     if let Some(out) = &args.out {
         copy(&bundle, out)?;
         bundle.dir.clone_from(out);
@@ -90,24 +103,52 @@ pub fn main(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The bundle of the repository's lock for `arch` and a Kubernetes minor or version (none: the lock's default).
-/// With a warm cache it needs no network.
-pub fn ensure(arch: Arch, kubernetes_version: Option<&str>) -> Result<Bundle> {
-    ensure_of(&Lock::find()?, arch, kubernetes_version)
+/// The bundle of the repository's lock for `arch`. With a warm cache it needs no network.
+pub fn ensure(arch: Arch, choice: Choice) -> Result<Bundle> {
+    ensure_of(&Lock::find()?, arch, choice)
 }
 
 /// [`ensure()`] for any lock.
-pub fn ensure_of(lock: &Lock, arch: Arch, kubernetes_version: Option<&str>) -> Result<Bundle> {
-    let minor = lock.minor(kubernetes_version)?;
-    let dir = cache::dir()?.join("bundles").join(key(lock, &minor, arch)?);
-    cache::once_kept(&dir, |scratch| write(lock, &minor, arch, scratch))?;
+pub fn ensure_of(lock: &Lock, arch: Arch, choice: Choice) -> Result<Bundle> {
+    let wanted = Wanted::new(lock, arch, choice)?;
+    let dir = cache::dir()?.join("bundles").join(key(&wanted)?);
+    cache::once_kept(&dir, |scratch| write(&wanted, scratch))?;
     Bundle::read(&dir)
 }
 
 /// Makes a bundle of any lock in an empty directory, without keeping it in the cache: for tests.
 pub fn build(lock: &Lock, arch: Arch, dir: &Path) -> Result<Bundle> {
-    write(lock, &lock.minor(None)?, arch, dir)?;
+    write(&Wanted::new(lock, arch, Choice::default())?, dir)?;
     Bundle::read(dir)
+}
+
+/// A bundle that is known to be possible.
+struct Wanted<'a> {
+    lock: &'a Lock,
+    minor: String,
+    arch: Arch,
+    control_plane: bool,
+}
+
+impl<'a> Wanted<'a> {
+    /// # Errors
+    /// When the lock has no such Kubernetes version, or no control plane for it.
+    fn new(lock: &'a Lock, arch: Arch, choice: Choice) -> Result<Wanted<'a>> {
+        let minor = lock.minor(choice.kubernetes_version)?;
+        let wanted = Wanted { lock, minor, arch, control_plane: choice.control_plane };
+        let has_one = wanted.images().any(|image| image.control_plane);
+        ensure!(
+            has_one || !choice.control_plane,
+            "make bundle: no image for Kubernetes {} is marked `control-plane = true` in the lock",
+            wanted.minor
+        );
+        Ok(wanted)
+    }
+
+    /// The container images that go into it, in the lock's order.
+    fn images(&self) -> impl Iterator<Item = &'a lock::Image> {
+        self.lock.images_for(&self.minor).filter(|image| self.control_plane || !image.control_plane)
+    }
 }
 
 /// Components that are installed on the device, with the place where each goes, sorted by it.
@@ -116,12 +157,14 @@ fn installed<'a>(lock: &'a Lock, minor: &str) -> BTreeMap<&'a str, &'a Component
 }
 
 /// Hex digest of all that the bundle's bytes depend on.
-fn key(lock: &Lock, minor: &str, arch: Arch) -> Result<String> {
+fn key(wanted: &Wanted) -> Result<String> {
+    let Wanted { lock, minor, arch, .. } = wanted;
+    let arch = *arch;
     let mut parts = vec![format!("bundle {minor} {arch}"), RECIPE.concat()];
     for component in installed(lock, minor).into_values() {
         parts.push(component::key(&Request { lock, component, arch })?);
     }
-    for image in lock.images_for(minor) {
+    for image in wanted.images() {
         parts.push(container::key(&ImageRequest { lock, image, minor, arch })?);
     }
     parts.push(component::key(&prepared::request(lock, minor)?)?);
@@ -129,7 +172,9 @@ fn key(lock: &Lock, minor: &str, arch: Arch) -> Result<String> {
 }
 
 /// Writes the bundle to an empty directory, which afterwards holds nothing else.
-fn write(lock: &Lock, minor: &str, arch: Arch, dir: &Path) -> Result<()> {
+fn write(wanted: &Wanted, dir: &Path) -> Result<()> {
+    let Wanted { lock, minor, arch, .. } = wanted;
+    let arch = *arch;
     let scratch = tempfile::tempdir_in(dir).context("create a scratch directory")?;
     let mut manifest = Manifest {
         version: 2,
@@ -154,7 +199,7 @@ fn write(lock: &Lock, minor: &str, arch: Arch, dir: &Path) -> Result<()> {
         programs.push(file);
     }
     let (mut images, mut unpacked) = (Vec::new(), Unpacked::default());
-    for image in lock.images_for(minor) {
+    for image in wanted.images() {
         let archive = container::ensure(&ImageRequest { lock, image, minor, arch })?;
         let archived = oci::read(&archive)?;
         unpacked

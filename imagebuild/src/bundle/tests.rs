@@ -33,13 +33,16 @@ fn lock(dir: &Path, flip: bool) -> Lock {
     text += "[[image]]\nname = \"pause\"\nreference = \"example.org/pause:3.10.2\"\nversion = \"3.10.2\"\n\
              sandbox = true\n[image.from.build]\nfiles = { \"/pause\" = { component = \"pause\", net-bind-service = true } }\n\
              entrypoint = [\"/pause\"]\n";
+    text += "[[image]]\nname = \"etcd\"\nreference = \"example.org/etcd:3\"\nversion = \"3\"\ncontrol-plane = true\n\
+             kubernetes = \"1.36\"\n[image.from.build]\nfiles = { \"/etcd\" = { component = \"bridge\" } }\n\
+             entrypoint = [\"/etcd\"]\n";
     Lock::parse(&text, dir).unwrap()
 }
 
 /// A bundle of that lock in `dir`, built again, because the cache may hold a result of older code.
 fn made(dir: &Path, flip: bool) -> Result<Bundle> {
     let to = tempfile::tempdir_in(dir).unwrap().keep();
-    write(&lock(dir, flip), "1.36", Arch::Arm64, &to)?;
+    build(&lock(dir, flip), Arch::Arm64, &to)?;
     Bundle::read(&to)
 }
 
@@ -135,8 +138,39 @@ fn a_digest_that_does_not_match_stops_with_one_line() {
 }
 
 #[test]
+fn the_mark_decides_which_bundles_have_an_image() {
+    let dir = tempfile::tempdir().unwrap();
+    let lock = lock(dir.path(), false);
+    let wanted =
+        |control_plane| Wanted::new(&lock, Arch::Arm64, Choice { control_plane, ..Choice::default() }).unwrap();
+    let names = |wanted: &Wanted| {
+        let to = tempfile::tempdir_in(dir.path()).unwrap().keep();
+        write(wanted, &to).unwrap();
+        let bundle = Bundle::read(&to).unwrap();
+        let names: Vec<String> = bundle.manifest.images.iter().map(|image| image.name.clone()).collect();
+        // Its layer comes and goes with it.
+        let layers = members(&bundle.tar()).into_keys().filter(|path| path.ends_with("/etcd")).count();
+        (names, layers)
+    };
+    assert_eq!(names(&wanted(false)), (vec!["example.org/pause:3.10.2".to_owned()], 0));
+    assert_eq!(names(&wanted(true)), (vec!["example.org/pause:3.10.2".to_owned(), "example.org/etcd:3".to_owned()], 1));
+    assert_ne!(key(&wanted(false)).unwrap(), key(&wanted(true)).unwrap());
+}
+
+#[test]
+fn a_control_plane_that_the_lock_does_not_have_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut lock = lock(dir.path(), false);
+    lock.images.retain(|image| !image.control_plane);
+    let choice = Choice { control_plane: true, ..Choice::default() };
+    let error = ensure_of(&lock, Arch::Arm64, choice).unwrap_err().to_string();
+    assert_eq!(error, "make bundle: no image for Kubernetes 1.36 is marked `control-plane = true` in the lock");
+}
+
+#[test]
 fn an_unknown_kubernetes_version_names_what_is_there() {
-    let error = ensure(Arch::Arm64, Some("1.2")).unwrap_err().to_string();
+    let error =
+        ensure(Arch::Arm64, Choice { kubernetes_version: Some("1.2"), ..Choice::default() }).unwrap_err().to_string();
     assert_eq!(error, "find Kubernetes 1.2 in components.lock: it holds 1.35.4, 1.36.3");
 }
 

@@ -62,6 +62,35 @@ fn contradictions_are_refused() {
 }
 
 #[test]
+fn images_that_contradict_are_refused() {
+    let image = |name: &str, more: &str| {
+        format!(
+            "[[image]]\nname = \"{name}\"\nreference = \"r/{name}:1\"\nversion = \"1\"\n{more}\n\
+             from.registry = {{ image = \"r/{name}\", digest = \"sha256:0\" }}\n"
+        )
+    };
+    let head = format!("{HEAD}{}", kubelet("1.36.3", "1.36"));
+    let marked = head.clone() + &image("etcd", "control-plane = true") + &image("pause", "sandbox = true");
+    let lock = Lock::parse(&marked, Path::new("/")).unwrap();
+    assert_eq!(lock.images.iter().map(|i| i.control_plane).collect::<Vec<_>>(), [true, false]);
+    let both = head.clone() + &image("pause", "sandbox = true\ncontrol-plane = true");
+    assert_eq!(
+        refused(&both),
+        "check image pause: every node needs the sandbox image, so it takes no `control-plane = true`"
+    );
+    let twice = head + &image("etcd", "") + &image("etcd", "control-plane = true");
+    assert_eq!(refused(&twice), "check image etcd: r/etcd:1 is listed twice for the same Kubernetes minor");
+}
+
+#[test]
+fn a_version_of_kubernetes_is_that_of_kubelet() {
+    let text = format!("{HEAD}{}{}", kubelet("1.36.3", "1.36"), kubelet("3.6.8", "1.36").replace("kubelet", "etcd"));
+    let lock = Lock::parse(&text, Path::new("/")).unwrap();
+    assert_eq!(lock.minor(Some("1.36.3")).unwrap(), "1.36");
+    lock.minor(Some("3.6.8")).unwrap_err();
+}
+
+#[test]
 fn every_digest_of_the_repository_is_that_of_its_go_sum() {
     let lock = Lock::find().unwrap();
     assert!(!lock.wrapper.is_empty());
@@ -75,13 +104,33 @@ fn every_digest_of_the_repository_is_that_of_its_go_sum() {
 #[test]
 fn every_file_of_an_image_is_a_component() {
     let lock = Lock::find().unwrap();
-    let minor = lock.minor(None).unwrap();
-    for image in lock.images_for(&minor) {
-        if let ImageSource::Build { files, .. } = &image.from {
-            for file in files.values() {
-                lock.component(&file.component, &minor).unwrap();
+    for minor in ["1.35", "1.36"] {
+        for image in lock.images_for(minor) {
+            if let ImageSource::Build { files, .. } = &image.from {
+                for file in files.values() {
+                    lock.component(&file.component, minor).unwrap();
+                }
             }
         }
+        assert_eq!(lock.images_for(minor).filter(|i| i.sandbox).count(), 1);
     }
-    assert_eq!(lock.images_for(&minor).filter(|i| i.sandbox).count(), 1);
+}
+
+/// `kubeadm config images list` of the locked kubeadm, as far as the images are a control plane's own.
+#[test]
+fn a_control_plane_has_the_images_that_kubeadm_names() {
+    let lock = Lock::find().unwrap();
+    for (minor, version, etcd) in [("1.36", "1.36.3", "3.6.8-0"), ("1.35", "1.35.4", "3.6.6-0")] {
+        assert_eq!(lock.component("kubeadm", minor).unwrap().version, version);
+        // kubeadm names all but those of flannel.
+        let of_kubeadm = |image: &&Image| image.control_plane && !image.name.starts_with("flannel");
+        let marked = lock.images_for(minor).filter(of_kubeadm);
+        let names: Vec<&str> = marked.map(|image| image.reference.as_str()).collect();
+        let mut expected = Vec::new();
+        for name in ["kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
+            expected.push(format!("registry.k8s.io/{name}:v{version}"));
+        }
+        expected.push(format!("registry.k8s.io/etcd:{etcd}"));
+        assert_eq!(names, expected);
+    }
 }

@@ -6,7 +6,7 @@
 
 use super::Request;
 use crate::lock::Wrapper;
-use crate::{cmd, go, verify};
+use crate::{cmd, digest, go, verify};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -46,6 +46,9 @@ pub fn inputs(request: &Request, wrapper: &str) -> Result<Vec<String>> {
         let path = dir.join(name);
         inputs.push(std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?);
     }
+    for name in directories(&dir)? {
+        inputs.push(digest::tree(&dir, &[&name])?);
+    }
     if let Some(cgo) = &module.cgo {
         inputs.push(super::c_file::compiler_version(request.arch)?);
         for package in &cgo.debian {
@@ -53,6 +56,20 @@ pub fn inputs(request: &Request, wrapper: &str) -> Result<Vec<String>> {
         }
     }
     Ok(inputs)
+}
+
+/// Names of a wrapper's directories, sorted: modules that its go.mod has in the place of others.
+fn directories(wrapper: &Path) -> Result<Vec<String>> {
+    let list = || format!("list {}", wrapper.display());
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(wrapper).with_context(list)? {
+        let entry = entry.with_context(list)?;
+        if entry.file_type().with_context(list)?.is_dir() {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// Makes sure that the wrapper's module is in Go's module cache and is the locked one; returns its directory.

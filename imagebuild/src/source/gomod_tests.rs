@@ -26,6 +26,25 @@ fn loopback(root: &Path, digest: &str) -> Lock {
     lock
 }
 
+#[test]
+fn what_stands_in_for_a_module_is_an_input() {
+    if !have_go() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let lock = loopback(dir.path(), &true_digest());
+    let request = Request { lock: &lock, component: &lock.components[1], arch: crate::arch::Arch::host().unwrap() };
+    let of = || inputs(&request, WRAPPER).unwrap();
+    let without = of();
+    let module = lock.wrapper_dir(WRAPPER).join("stand-in/package");
+    std::fs::create_dir_all(&module).unwrap();
+    std::fs::write(module.join("a.go"), "package a\n").unwrap();
+    let with = of();
+    assert_eq!(with.len(), without.len() + 1);
+    std::fs::write(module.join("a.go"), "package b\n").unwrap();
+    assert_ne!(of(), with);
+}
+
 fn true_digest() -> String {
     Lock::find().unwrap().wrapper(WRAPPER).unwrap().digest.clone()
 }

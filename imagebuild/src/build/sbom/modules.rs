@@ -6,9 +6,10 @@ use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 
 /// Modules and their versions, with the leading `v`: those that are required, and where one is replaced by another, that.
+/// One that a directory of the wrapper replaces is left out: nothing of it is in the program.
 ///
 /// # Errors
-/// When a line of `require` or `replace` has another form; a directory as a replacement is one.
+/// When a line of `require` or `replace` has another form; a directory outside the wrapper as a replacement is one.
 pub fn required(go_mod: &str) -> Result<Vec<(String, String)>> {
     let (mut required, mut replaced) = (Vec::new(), BTreeMap::new());
     let mut block = None;
@@ -37,13 +38,18 @@ pub fn required(go_mod: &str) -> Result<Vec<(String, String)>> {
             "replace" => {
                 let (old, new) = line.trim_start_matches("replace ").split_once(" => ").with_context(broken)?;
                 let old = old.split_whitespace().next().with_context(broken)?;
-                let (new, version) = new.trim().split_once(' ').with_context(broken)?;
-                replaced.insert(old.to_owned(), (new.to_owned(), version.trim().to_owned()));
+                let new = match new.trim().split_once(' ') {
+                    Some((new, version)) => Some((new.to_owned(), version.trim().to_owned())),
+                    None if new.starts_with("./") => None,
+                    None => return Err(anyhow::anyhow!(broken())),
+                };
+                replaced.insert(old.to_owned(), new);
             }
             _ => {}
         }
     }
-    Ok(required.into_iter().map(|found| replaced.get(&found.0).cloned().unwrap_or(found)).collect())
+    let found = required.into_iter();
+    Ok(found.filter_map(|found| replaced.get(&found.0).cloned().unwrap_or(Some(found))).collect())
 }
 
 /// A module as a component: `pkg:golang/k8s.io/kubernetes@v1.36.3`. In a package URL its name is in lower case.
@@ -61,7 +67,8 @@ mod tests {
     #[test]
     fn modules_are_read_in_both_forms_and_replaced() {
         let text = "module m\n\ngo 1.26\n\nrequire example.com/A v1.0.0\n// no\nrequire (\n\tb.org/c/v2 v2.1.0 // indirect\n\
-                    \tk8s.io/api v0.0.0\n)\n\nreplace (\n\tk8s.io/api => k8s.io/api v0.36.3\n)\n\ntool b.org/c/v2/cmd\n";
+                    \tk8s.io/api v0.0.0\n\td.org/e v1.0.0\n)\n\nreplace (\n\tk8s.io/api => k8s.io/api v0.36.3\n)\n\n\
+                    replace d.org/e => ./e\n\ntool b.org/c/v2/cmd\n";
         let found = required(text).unwrap();
         let found: Vec<(&str, &str)> = found.iter().map(|(m, v)| (m.as_str(), v.as_str())).collect();
         assert_eq!(found, [("example.com/A", "v1.0.0"), ("b.org/c/v2", "v2.1.0"), ("k8s.io/api", "v0.36.3")]);
