@@ -143,6 +143,8 @@ codes! {
         OtherCluster = "FB116",
         /// The seeds on the medium are for other devices.
         SeedForAnother = "FB117",
+        /// kubeadm does not accept what the seed's `[cluster.kubeadm]` says.
+        KubeadmRejected = "FB118",
     }
     Image {
         /// Something in the image is wrong that has no code of its own.
@@ -169,6 +171,8 @@ codes! {
         MachineIdInImage = "FB210",
         /// The bundle's signature is missing, or is not by a key of the image.
         BundleSignature = "FB211",
+        /// The image has no container images of a control plane, and the seed creates a cluster.
+        ControlPlaneImages = "FB212",
     }
     Host {
         /// A file, command or kernel setting of this device failed, for the reason in the text.
@@ -231,6 +235,8 @@ codes! {
         DiskSize = "FB328",
         /// The boot loader in the board's own memory is too old.
         OldBootLoader = "FB329",
+        /// The control plane of this device cannot be created, or is damaged.
+        ControlPlane = "FB330",
     }
     Cluster {
         /// The cluster or the network failed in a way that has no code of its own.

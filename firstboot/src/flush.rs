@@ -68,6 +68,8 @@ sites! {
     TreeRenamed,
     /// Zeros in free space.
     FreeSpaceZeroed,
+    /// All that kubeadm wrote, before the cluster counts as created.
+    ClusterCreated,
     /// Everything, before the copies of replaced files are removed.
     ResetRestored,
     /// Everything, before the free space is zeroed.

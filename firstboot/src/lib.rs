@@ -51,6 +51,8 @@ pub mod clock;
 #[cfg(feature = "device")]
 pub mod containerd;
 #[cfg(feature = "device")]
+pub mod control_plane;
+#[cfg(feature = "device")]
 pub mod identity;
 #[cfg(feature = "device")]
 pub mod join_worker;

@@ -26,7 +26,7 @@ Joins this device to its Kubernetes cluster by the seed on its boot partition.
 
 Usage:
   firstboot [--until PHASE]   run or resume; what firstboot.service does
-  firstboot --reset [--yes] [--dry-run] [--keep PATH]...
+  firstboot --reset [--yes] [--destroy-cluster] [--dry-run] [--keep PATH]...
                               back to where a seed can be dropped
   firstboot status [--json]   how far it is
   firstboot report [FILE]     a support archive without secrets; - is standard output
@@ -36,6 +36,7 @@ Usage:
   firstboot audit [--json]    whether this host is still as it was hardened; not 0 where a setting has drifted
   firstboot stick             look at the sticks that are plugged in; what firstboot-stick.service does
   firstboot clock             compare the clock with the cluster's; what firstboot-clock.timer does every day
+  firstboot control-plane     renew what a control plane leaves on the boot partition for other devices
   firstboot guard             what firstboot-guard.service does at every boot
   firstboot confirm           end the trial of a new version; what firstboot-confirm.service does at every boot
   firstboot reset             the reset itself, once it was asked for; what firstboot-reset.service does
@@ -46,6 +47,8 @@ Usage:
 Options:
   --until PHASE   stop after this phase: PHASES
   --yes           do not ask whether this device is to be reset
+  --destroy-cluster
+                  with --yes: also where this device is the control plane of a cluster that it created
   --dry-run       print what a reset would do, and do nothing
   --keep PATH     a reset leaves this path alone, with everything below it; may be given more than once
   -h, --help      print this
@@ -62,11 +65,12 @@ enum Command {
     Audit { json: bool },
     Stick,
     Clock,
+    ControlPlane,
     Confirm,
     Guard,
     Network,
     Cache { serve: bool, file: Option<String> },
-    Reset { yes: bool, dry_run: bool, keep: Exclusions },
+    Reset { yes: bool, destroy: bool, dry_run: bool, keep: Exclusions },
     ResetWork,
     Print(String),
 }
@@ -115,10 +119,11 @@ fn parse(mut args: lexopt::Parser) -> Result<Command, lexopt::Error> {
                 *until = Some(phase);
             }
             (Long("reset"), Command::Run { until: None }) if !named => {
-                command = Command::Reset { yes: false, dry_run: false, keep: Exclusions::default() };
+                command = Command::Reset { yes: false, destroy: false, dry_run: false, keep: Exclusions::default() };
                 named = true;
             }
             (Long("yes"), Command::Reset { yes, .. }) => *yes = true,
+            (Long("destroy-cluster"), Command::Reset { destroy, .. }) => *destroy = true,
             (Long("dry-run"), Command::Reset { dry_run, .. }) => *dry_run = true,
             (Long("keep"), Command::Reset { keep, .. }) => {
                 *keep = keep.with(&Exclusions::parse(&[args.value()?.string()?])?);
@@ -136,6 +141,7 @@ fn parse(mut args: lexopt::Parser) -> Result<Command, lexopt::Error> {
                     "audit" => Command::Audit { json: false },
                     "stick" => Command::Stick,
                     "clock" => Command::Clock,
+                    "control-plane" => Command::ControlPlane,
                     "confirm" => Command::Confirm,
                     "guard" => Command::Guard,
                     "network" => Command::Network,
@@ -174,19 +180,23 @@ fn opened(open: fn(&Path, Box<dyn System>) -> anyhow::Result<Host>) -> Result<Ho
 }
 
 /// Asks and resets. No answer is no.
-fn reset(yes: bool, dry_run: bool, keep: &Exclusions) -> Result<ExitCode, Fault> {
+fn reset(yes: bool, destroy: bool, dry_run: bool, keep: &Exclusions) -> Result<ExitCode, Fault> {
     if dry_run {
         print!("{}", reset::dry_run(&reading()?, keep)?);
         return Ok(ExitCode::SUCCESS);
     }
     let host = writing()?;
-    if let Some(question) = reset::question(&host).filter(|_| !yes) {
+    let meant = yes && (destroy || !reset::ends_cluster(&host));
+    if let Some(question) = reset::question(&host).filter(|_| !meant) {
         let refused = |why: &str| {
             eprintln!("firstboot: reset this device: {why}");
             Ok(ExitCode::from(2))
         };
         if !std::io::stdin().is_terminal() {
-            return refused("there is no terminal to ask on; --yes says that it is meant");
+            return match yes {
+                true => refused("it is the control plane of a cluster; --destroy-cluster says that this is meant"),
+                false => refused("there is no terminal to ask on; --yes says that it is meant"),
+            };
         }
         eprint!("{question}");
         let mut line = String::new();
@@ -209,12 +219,13 @@ fn reset(yes: bool, dry_run: bool, keep: &Exclusions) -> Result<ExitCode, Fault>
 fn execute(command: Command) -> Result<ExitCode, Fault> {
     let root = Path::new(ROOT);
     let done = match command {
-        Command::Reset { yes, dry_run, keep } => return reset(yes, dry_run, &keep),
+        Command::Reset { yes, destroy, dry_run, keep } => return reset(yes, destroy, dry_run, &keep),
         Command::Run { until } => run::run(root, Box::new(Linux::new()), until.as_deref()),
         Command::Preflight { json } => show(&preflight::of_device(reading)?, json),
         Command::Audit { json } => show(&audit::of_device(&reading()?).owned_by(Owner::Host)?, json),
         Command::Stick => stick::plugged_in(&writing()?, &locate),
         Command::Clock => run::clock(&writing()?),
+        Command::ControlPlane => run::control_plane(&writing()?),
         Command::Confirm => confirm::confirm(&writing()?),
         Command::Guard => guard::guard(&Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host)?),
         Command::Network => join_worker::confined::run(),
@@ -230,7 +241,7 @@ fn execute(command: Command) -> Result<ExitCode, Fault> {
         Command::Check { file } => {
             let bytes = std::fs::read(&file).map_err(|e| Fault::new(Code::Seed, format!("read {file}: {e}")))?;
             if let SeedRequest::Join(seed) = seed::parse_request(&bytes)? {
-                seed.cluster.trust.check_end(Linux::new().now())?;
+                seed.check_end(Linux::new().now())?;
             }
             println!("{file}: a seed that this version of firstboot takes");
             Ok(())

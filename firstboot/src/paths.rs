@@ -42,6 +42,8 @@ pub const DROP_IN: &str = "/etc/firstboot/kubelet.conf.d/10-harden.conf";
 pub const SEED_DROP_IN: &str = "/etc/firstboot/kubelet.conf.d/50-seed.conf";
 /// The same for `kubeadm upgrade node --patches`.
 pub const KUBELET_PATCH: &str = "/etc/firstboot/patches/kubeletconfiguration+strategic.json";
+/// What `kubeadm init` is given on a device that creates its cluster.
+pub const KUBEADM_CONFIG: &str = "/etc/firstboot/kubeadm.yaml";
 /// firstboot's directory of settings.
 pub const SETTINGS: &str = "/etc/firstboot";
 /// The seed's proxy; the units of containerd and kubelet name it.
@@ -70,6 +72,8 @@ pub const PROGRAM: &str = "/usr/bin/firstboot";
 pub const UNIT_DIR: &str = "/usr/lib/systemd/system";
 /// Units that are enabled for a normal boot.
 pub const WANTS: &str = "/etc/systemd/system/multi-user.target.wants";
+/// What enables the renewal of the seed for the next device.
+pub const TIMER_WANTED: &str = "/etc/systemd/system/timers.target.wants/firstboot-control-plane.timer";
 /// Linked to /dev/null, it keeps swap off at the next boot.
 pub const SWAP_TARGET: &str = "/etc/systemd/system/swap.target";
 /// Names of hosts.

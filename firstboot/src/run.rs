@@ -20,6 +20,7 @@ use crate::boot_partition::{SeedLocator, locate};
 use crate::bundle::installed::Installed;
 use crate::containerd::images;
 use crate::containerd::repair::{self, Ask, Progress, Watch};
+use crate::control_plane::card;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::firewall::discover_peers;
 use crate::host::{Host, RETRY, System};
@@ -33,9 +34,11 @@ use crate::phases::context::PhaseContext;
 use crate::phases::seal::erase;
 use crate::report::{Reporter, reporter_with, show_again};
 use crate::reset::by_seed::{Decision, decide};
-use crate::seed::{self, Seed};
+use crate::seed::{self, Seed, SeedRequest};
 use crate::status::Status;
 use crate::{clock, reset};
+use admit::may_reset;
+use anyhow::Context;
 use facts::DeviceFacts;
 use messages::{finished, refuse_seeds, report_late_join, report_repair, reporter, reporter_at};
 use sealed::{LostCredential, look_after};
@@ -215,11 +218,14 @@ impl Session<'_> {
     /// Does what a seed asks for.
     fn obey(&mut self, found: SeedFile, image: ImageInfo) -> Result<Next, Failed> {
         let host = self.host();
-        let answer =
-            seed::parse_request(&found.bytes).map(|asked| decide(&host.journal(), asked, found.place.removable));
-        match answer {
+        let asked = seed::parse_request(&found.bytes);
+        let destroys = asked.as_ref().is_ok_and(SeedRequest::destroys_cluster);
+        match asked.map(|asked| decide(&host.journal(), asked, found.place.removable)) {
             Ok(Decision::Join(seed)) => self.join(found, *seed, image),
             Ok(Decision::Reset(digest)) => {
+                if let Err(fault) = may_reset(host, &found.name, destroys) {
+                    return Err(Failed { phase: None, fault, seed: Some(Box::new(found)) });
+                }
                 be_reset(host, &found, &image, digest)?;
                 Ok(Next::End)
             }
@@ -322,6 +328,19 @@ pub fn clock(host: &Host) -> Result<(), Fault> {
         }
         false => Ok(()),
     }
+}
+
+/// What `firstboot-control-plane.timer` runs: renews the seed for the next device of the cluster that this one created.
+///
+/// # Errors
+/// As [`card::renew`]; an image fault without a boot partition.
+pub fn control_plane(host: &Host) -> Result<(), Fault> {
+    if !host.journal().sealed() || card::JoinSeed::kept(host).is_none() {
+        return Ok(());
+    }
+    let places = locate(&ImageInfo::read(host)?.boot_label).coded(Code::BootDisk)?;
+    let own = places.iter().find(|place| !place.removable).context("find the boot partition of this device");
+    card::renew(host, &own.coded(Code::NoBootPartition)?.partition).map(drop)
 }
 
 /// A seed that asks for a reset alone, on a device that has nothing to take back: it is done, so the file goes. On a

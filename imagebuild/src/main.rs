@@ -26,6 +26,8 @@ enum Command {
     Build(imagebuild::build::Args),
     /// Make the bundle of one architecture and print its path and sizes
     Bundle(imagebuild::bundle::Args),
+    /// Create a cluster by a card: its seed, its kubeconfig, and the seed for the next device
+    Cluster(imagebuild::control_plane::Args),
     /// Check formatting, lints, dependencies, documentation and sizes
     Check,
     /// Print the completions of a shell
@@ -70,6 +72,7 @@ fn run(command: Command) -> Result<()> {
         Command::Build(args) => imagebuild::build::main(&args),
         Command::Bundle(args) => imagebuild::bundle::main(&args),
         Command::Check => imagebuild::check::main(),
+        Command::Cluster(args) => imagebuild::control_plane::main(&args),
         Command::Completions(args) => {
             imagebuild::manual::completions(&args, Cli::command());
             Ok(())

@@ -142,7 +142,7 @@ impl Ground {
             server: format!("https://{}", self.plane.endpoint_for_host()),
             ca_pem: self.plane.ca_pem().unwrap(),
             via: Via::default(),
-            credential: Credential::Token(Secret::new(seed.cluster.token.bearer().to_string())),
+            credential: Credential::Token(Secret::new(seed.join().unwrap().token.bearer().to_string())),
         };
         Api::new(&access).unwrap()
     }
@@ -164,18 +164,19 @@ fn s02_a_seed_of_one_node_is_worth_nothing_after_use() {
     let (ground, node) = (ground(), "shop-12.example.com");
     let seed = ground.seed(&["--node", "Shop-12.example.com", "--ttl", "90m"]);
     assert_eq!(seed.node.name.as_ref().unwrap().as_str(), node);
-    assert_eq!(seed.cluster.apiserver[0].to_string(), ground.plane.endpoint_for_host());
-    assert!(matches!(&seed.cluster.trust, Trust::Pins(pins) if pins[0].to_string() == ground.plane.ca_pin().unwrap()));
-    let ends = seed.cluster.token_expires.unwrap().duration_since(std::time::SystemTime::now()).unwrap().as_secs();
+    let cluster = seed.join().unwrap();
+    assert_eq!(cluster.apiserver[0].to_string(), ground.plane.endpoint_for_host());
+    assert!(matches!(&cluster.trust, Trust::Pins(pins) if pins[0].to_string() == ground.plane.ca_pin().unwrap()));
+    let ends = cluster.token_expires.unwrap().duration_since(std::time::SystemTime::now()).unwrap().as_secs();
     assert!((5300..=5400).contains(&ends), "{ends}");
-    let token = seed.cluster.token.id().to_owned();
+    let token = seed.join().unwrap().token.id().to_owned();
     assert_eq!(ground.tokens_of(node), [token.as_str()]);
 
     let mut first = device();
     let joined = first.join(&seed, node).unwrap();
     // As after a power cut: the same key, by the same request, and by another one when the cluster has forgotten that.
     assert_eq!(first.join(&seed, node).unwrap().certificate_pem, joined.certificate_pem);
-    let csrs = bench::csrs_by(&ground.plane, seed.cluster.token.bearer().as_str());
+    let csrs = bench::csrs_by(&ground.plane, seed.join().unwrap().token.bearer().as_str());
     let [csr] = &csrs[..] else { panic!("{csrs:?}") };
     ground.plane.kubectl(&["delete", "csr", csr]).unwrap();
     first.join(&seed, node).unwrap();
@@ -282,7 +283,7 @@ fn a_seed_of_any_node_joins_as_with_kubeadms_token() {
     let mut device = device();
     let joined = device.join(&seed, "any-node").unwrap();
     assert_eq!(device.node_client(&joined).node().unwrap(), None);
-    let secret = format!("bootstrap-token-{}", seed.cluster.token.id());
+    let secret = format!("bootstrap-token-{}", seed.join().unwrap().token.id());
     let secret = ground.plane.get(&["-n", "kube-system", "secret", &secret]).unwrap();
     let groups = STANDARD.encode("system:bootstrappers:kubeadm:default-node-token");
     assert_eq!(secret["data"]["auth-extra-groups"], groups.as_str());
@@ -333,8 +334,8 @@ fn s02_each_device_of_a_table_gets_a_token_of_its_own() {
     seed_command(&["fleet", &csv, "--out", &out, "--kubeconfig", &admin, "--ttl", "30m"]).unwrap();
     for name in &names {
         let seed = seed_of(&std::fs::read_to_string(Path::new(&out).join(format!("{name}.toml"))).unwrap());
-        assert_eq!(ground.tokens_of(&name.to_lowercase()), [seed.cluster.token.id()], "{name}");
-        assert!(seed.cluster.token_expires.is_some());
+        assert_eq!(ground.tokens_of(&name.to_lowercase()), [seed.join().unwrap().token.id()], "{name}");
+        assert!(seed.join().unwrap().token_expires.is_some());
     }
     // One of them is a seed like any other that is bound to its node.
     let seed = seed_of(&std::fs::read_to_string(Path::new(&out).join(format!("{}.toml", names[0]))).unwrap());
@@ -381,7 +382,7 @@ fn s02_the_approver_reaches_no_other_secret() {
     let secrets = "/api/v1/namespaces/kube-system/secrets";
     let any = ground.seed(&["--name", "seeds-unbound"]);
     let bound = ground.seed(&["--node", "seeds-bound"]);
-    let token = |seed: &Seed| format!("{secrets}/bootstrap-token-{}", seed.cluster.token.id());
+    let token = |seed: &Seed| format!("{secrets}/bootstrap-token-{}", seed.join().unwrap().token.id());
     let limit = "the approver may change and delete tokens of one node alone";
     for path in [format!("{secrets}/seeds-foreign"), token(&any)] {
         assert!(api.get(&path).unwrap_err().text.contains("403 Forbidden"));
@@ -410,7 +411,7 @@ fn the_deployment_is_accepted_as_it_is_printed() {
 fn survey(seed: &Seed) -> (Vec<Row>, Vec<(&'static str, Code, String)>) {
     let kubelet = Some((KUBELET, "generic-amd64"));
     let now = std::time::SystemTime::now();
-    let rows = Survey { cluster: &seed.cluster, via: &seed.network.via, kubelet, now }.run().unwrap();
+    let rows = Survey { cluster: seed.join().unwrap(), via: &seed.network.via, kubelet, now }.run().unwrap();
     let failed = rows.iter().filter(|row| row.state == State::Failed);
     let failed = failed.map(|row| (row.check, row.code.unwrap(), row.text.clone())).collect();
     (rows, failed)
@@ -445,7 +446,7 @@ fn a_good_seed_passes_every_online_check() {
 fn online_checks_name_what_is_wrong() {
     let ground = ground();
     let good = ground.seed(&["--name", "wrong"]);
-    let token = good.cluster.token.bearer();
+    let token = good.join().unwrap().token.bearer();
     let (server, pin) = (ground.plane.endpoint_for_host(), ground.plane.ca_pin().unwrap());
 
     let zero = format!("sha256:{}", "0".repeat(64));
@@ -484,7 +485,8 @@ fn online_checks_name_what_is_wrong() {
 
     let seed = pinned(&server, &token, &pin);
     let kubelet = Some(("1.37.0", "generic-amd64"));
-    let survey = Survey { cluster: &seed.cluster, via: &seed.network.via, kubelet, now: std::time::SystemTime::now() };
+    let survey =
+        Survey { cluster: seed.join().unwrap(), via: &seed.network.via, kubelet, now: std::time::SystemTime::now() };
     let rows = survey.run().unwrap();
     assert_eq!((rows[8].state, rows[8].code), (State::Failed, Some(Code::ClusterTooOld)));
 

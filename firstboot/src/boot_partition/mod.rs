@@ -25,3 +25,8 @@ pub use partition::BootPartition;
 pub use partition::formatted_for_tests;
 pub use token_digest::SecretDigest;
 pub use volume::Volume;
+
+/// The seed for the next device, which the creator of a cluster leaves on its boot partition.
+pub const JOIN_SEED: &str = "join-edge.toml";
+/// The administrator's kubeconfig without its key, which the creator of a cluster leaves there, too.
+pub const ADMIN_KUBECONFIG: &str = "admin.kubeconfig";

@@ -181,7 +181,7 @@ impl ClusterPeers {
     #[must_use]
     pub fn from_seed(seed: &Seed, before: ClusterPeers) -> Self {
         let peers: Vec<Named> = before.joined.iter().chain(&before.seed).cloned().collect();
-        let servers: Vec<Named> = seed.cluster.apiserver.iter().map(|e| Named::new(&e.host, e.port, &peers)).collect();
+        let servers: Vec<Named> = seed.servers().iter().map(|e| Named::new(&e.host, e.port, &peers)).collect();
         let within = |some: &[Named], all: &[Named]| some.iter().all(|s| all.iter().any(|a| a.is(s)));
         let same = within(&servers, &before.seed) && within(&before.seed, &servers);
         let egress = seed.harden.egress.clone();

@@ -36,6 +36,7 @@ fn scenario(site: FlushSite) -> Scenario {
         TreeCopied | TreeRenamed => tree_copied,
         FreeSpaceZeroed => free_space,
         ResetRestored | ResetErase => reset::recorded,
+        ClusterCreated => cluster_created,
         ResetJournal => reset::recorded_with_a_failing_flush,
         BootChanged => boot_changed,
         BootZeroed => boot_zeroed,
@@ -130,6 +131,26 @@ pub(crate) fn records_of(state: &State, lost: Option<&str>) -> Vec<Record> {
     let dir = scratch();
     state.write(dir.path(), JOURNAL);
     Journal::read(dir.path()).records().to_vec()
+}
+
+/// What another program wrote is whole before it counts.
+fn cluster_created(root: &Path, without: Option<FlushSite>) -> Outcome {
+    const KEY: &str = "/etc/kubernetes/pki/ca.key";
+    for directory in ["/etc", "/var"] {
+        fs::create_dir_all(root.join(&directory[1..])).unwrap();
+    }
+    let host = host(root);
+    medium::record(root, without, || {
+        let created = Record::Fact { name: Fact::ClusterCreated, value: "true".into() };
+        let is_created = holds(vec![created.clone()], None);
+        always(move |state| match is_created(state) {
+            Ok(()) => expect(state.file(KEY) == Some(b"a whole key"), "a cluster counts as created without its key"),
+            Err(_) => Ok(()),
+        });
+        put(root, KEY, b"a whole key", 0o600);
+        host.flush(ClusterCreated).unwrap();
+        host.record(created).unwrap();
+    })
 }
 
 /// Whether a state's journal holds these records.

@@ -29,7 +29,13 @@ impl SeedOverrides {
     /// The overrides of a seed.
     pub fn of(seed: &Seed) -> Self {
         let kubelet = fields::overrides(&seed.kubelet.config);
-        SeedOverrides { harden: seed.harden.clone(), access: seed.access.clone(), kubelet }
+        let mut harden = seed.harden.clone();
+        for port in seed.ports_of_control_plane() {
+            if !harden.open.contains(&port) {
+                harden.open.push(port);
+            }
+        }
+        SeedOverrides { harden, access: seed.access.clone(), kubelet }
     }
 
     /// Reads the kept overrides; the default before the first seed and after a reset. The default opens no port, and has

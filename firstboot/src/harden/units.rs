@@ -22,6 +22,8 @@ pub const UNITS: &[Unit] = &[
     ("firstboot-clock.service", include_str!("../../units/firstboot-clock.service"), &[]),
     ("firstboot-reset.service", include_str!("../../units/firstboot-reset.service"), &[]),
     ("firstboot-stick.service", include_str!("../../units/firstboot-stick.service"), &[]),
+    ("firstboot-create.service", include_str!("../../units/firstboot-create.service"), &[]),
+    ("firstboot-control-plane.service", include_str!("../../units/firstboot-control-plane.service"), &[]),
     ("firstboot-cache.service", include_str!("../../units/firstboot-cache.service"), &[]),
     ("containerd.service", include_str!("../../units/containerd.service"), &[]),
     ("kubelet.service", include_str!("../../units/kubelet.service"), &["10-kubeadm.conf"]),

@@ -272,11 +272,14 @@ impl Host {
         self.finish(writer)
     }
 
-    /// Flushes the file system that holds the root directory.
+    /// Flushes the file systems to which this device writes: with a verified root, /etc and /var are on others.
     pub(crate) fn flush(&self, site: FlushSite) -> Result<()> {
-        self.effect("flush", || "flush the root file system".to_owned())?;
-        let root = self.directory("/")?;
-        flush::file_system(site, root).context("flush the root file system")
+        self.effect("flush", || "flush the file systems".to_owned())?;
+        for path in ["/", "/etc", "/var"] {
+            let directory = self.directory(path)?;
+            flush::file_system(site, directory).with_context(|| format!("flush the file system of {path}"))?;
+        }
+        Ok(())
     }
 
     /// What stands at a path; none where there is nothing. A symbolic link is one.

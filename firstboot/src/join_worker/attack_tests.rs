@@ -18,7 +18,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 fn by(cluster: &TestCluster, pin: bool) -> Cluster {
-    parse(cluster.seed(pin).as_bytes()).unwrap().cluster
+    parse(cluster.seed(pin).as_bytes()).unwrap().join().unwrap().clone()
 }
 
 fn normal(pem: &str) -> String {

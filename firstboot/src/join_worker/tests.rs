@@ -37,7 +37,7 @@ fn seed(ca: &str, more: &str) -> Seed {
 }
 
 fn cluster(ca: &str) -> Cluster {
-    seed(ca, "").cluster
+    seed(ca, "").join().unwrap().clone()
 }
 
 pub(super) fn input(cluster: &Cluster) -> JoinInput {
@@ -89,7 +89,7 @@ impl JoinHost for Bench {
 
 /// The seed's table of a cluster that runs.
 pub(super) fn table(cluster: &TestCluster) -> Cluster {
-    parse(cluster.seed(true).as_bytes()).unwrap().cluster
+    parse(cluster.seed(true).as_bytes()).unwrap().join().unwrap().clone()
 }
 
 /// What a right join worker says of this cluster.
@@ -130,7 +130,7 @@ fn a_task_is_the_same_at_the_other_end() {
         "version = 1\n[cluster]\napiserver = \"a.example\"\ntoken = \"abcdef.{SECRET}\"\nca-cert = \"\"\"\n{ca}\"\"\"\n"
     );
     for seed in [seed(&ca, more), parse(by_ca.as_bytes()).unwrap()] {
-        let input = JoinInput { via: seed.network.via.clone(), ..input(&seed.cluster) };
+        let input = JoinInput { via: seed.network.via.clone(), ..input(seed.join().unwrap()) };
         let mut bytes = Vec::new();
         send(&mut bytes, &JoinRequest::new(&input)).unwrap();
         let task: JoinRequest = receive(&bytes[..]).unwrap().unwrap();
@@ -141,7 +141,7 @@ fn a_task_is_the_same_at_the_other_end() {
 #[test]
 fn secrets_are_written_down_in_a_task_alone() {
     let seed = seed(&ca(), "[network]\nproxy = \"http://u:hunter22@10.0.0.9:3128\"\n");
-    let input = JoinInput { via: seed.network.via.clone(), ..input(&seed.cluster) };
+    let input = JoinInput { via: seed.network.via.clone(), ..input(seed.join().unwrap()) };
     let json = serde_json::to_string(&input).unwrap();
     for shown in [format!("{input:?} {input:#?}"), json.clone()] {
         assert!(!shown.contains(SECRET) && !shown.contains("hunter22"), "{shown}");
@@ -226,7 +226,7 @@ fn a_refused_time_ends_the_join_before_the_token_is_sent() {
         let (leaf, key) = ca.leaf("127.0.0.1", 2020, 2090);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (at, requests) = serve_chain(listener, vec![leaf], &key, ok_json("{}"));
-        let cluster = parse(text(&at).as_bytes()).unwrap().cluster;
+        let cluster = parse(text(&at).as_bytes()).unwrap().join().unwrap().clone();
         let mut device = Bench { floor: SystemTime::UNIX_EPOCH + Duration::from_secs(floor), ..Bench::new() };
         let (here, there) = UnixStream::pair().unwrap();
         let confined = std::thread::spawn(move || serve(&there));

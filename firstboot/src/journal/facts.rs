@@ -32,6 +32,15 @@ pub enum Fact {
     NodePorts,
     /// Address of Service `kubernetes`, or empty. Written by the phase `join`; read by the cache of the API server.
     ApiService,
+    /// Flag: this device has created its cluster. Written by the phase `create`, when all of it is on the disk; from then on
+    /// no phase removes anything of it.
+    ClusterCreated,
+    /// `HOST:PORT` at which others reach the API server of the cluster that this device created. Written by the phase
+    /// `create`; read by the phase `join-seeds`.
+    ClusterServer,
+    /// `HOURS END SERVER FLANNEL` of the seed for the next device. Written by the phase `create`, and with each new token; read
+    /// by its renewal.
+    JoinSeed,
     /// Time at which kubelet was started. Written and replaced by the phase `kubelet`; read by the phases after it.
     KubeletStarted,
     /// Lines: commands that only a cluster's administrator may run. Written by the phase `ready`; read by the last message.
@@ -106,6 +115,9 @@ mod tests {
             (Fact::ClusterNetworks, "cluster-networks"),
             (Fact::NodePorts, "node-ports"),
             (Fact::ApiService, "api-service"),
+            (Fact::ClusterCreated, "cluster-created"),
+            (Fact::ClusterServer, "cluster-server"),
+            (Fact::JoinSeed, "join-seed"),
             (Fact::KubeletStarted, "kubelet-started"),
             (Fact::ManualSteps, "left-to-do"),
             (Fact::TokenDigest, "token-digest"),

@@ -146,6 +146,12 @@ impl Client {
         self.call(Method::PATCH, path, Some(("application/strategic-merge-patch+json", patch))).await
     }
 
+    /// Server-side apply of an object: it is created, or changed where it differs (KEP-555). JSON is YAML.
+    pub async fn apply(&self, path: &str, manager: &str, object: &Value) -> Result<Reply, Error> {
+        let path = format!("{path}?fieldManager={manager}&force=true");
+        self.call(Method::PATCH, &path, Some(("application/apply-patch+yaml", object))).await
+    }
+
     /// PUT of a whole object; with `metadata.resourceVersion` only where nothing was changed since that was read.
     pub async fn put(&self, path: &str, object: &Value) -> Result<Reply, Error> {
         self.call(Method::PUT, path, Some(("application/json", object))).await

@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::Url;
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::{go_yaml, pin};
 
@@ -53,6 +54,23 @@ pub fn read(text: &str) -> Result<ClusterInfo, String> {
     let server = server(&word(&cluster["server"]));
     let server = server.ok_or_else(|| format!("{}its server is no https:// address", at("server")))?;
     Ok(ClusterInfo { ca_pem: String::from_utf8_lossy(&ca).into_owned(), server })
+}
+
+/// Certificate and key of the first user of a kubeconfig that kubeadm wrote, PEM.
+///
+/// # Errors
+/// What is missing, without any of the text.
+pub fn user_pem(text: &str) -> Result<Zeroizing<String>, String> {
+    let document = go_yaml::read(text, 1)?;
+    let user = &document.value["users"][0]["user"];
+    let mut pem = Zeroizing::new(String::new());
+    for key in ["client-certificate-data", "client-key-data"] {
+        let data = user[key].as_str().and_then(|data| STANDARD.decode(data).ok()).map(Zeroizing::new);
+        let data = data.as_ref().and_then(|data| std::str::from_utf8(data).ok());
+        pem.push_str(data.ok_or_else(|| format!("its user has no {key} that can be read"))?);
+        pem.push('\n');
+    }
+    Ok(pem)
 }
 
 /// The CA bundle in a kubeconfig of which nothing is proven, found without parsing YAML: the first value after its key.

@@ -6,6 +6,8 @@
 //! is stricter or kinder, the module says so. Async code runs on one thread. Nothing here
 //! writes a file, and the token leaves this process only towards a server whose CA and dates are proven.
 
+#[cfg(feature = "device")]
+pub mod admin;
 pub mod algorithms;
 pub mod chain;
 pub mod client;

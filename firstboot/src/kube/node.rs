@@ -94,14 +94,9 @@ impl NodeClient {
     /// # Errors
     /// The host's, when certificate and key cannot be used.
     pub fn through(via: &Via, name: &str, server: &str, ca_pem: &str, pem: &str) -> Result<Self, Fault> {
-        let unusable = |what: &str| Fault::new(Code::NodeCredential, format!("use node certificate: {what}"));
-        let ca = pin::certificates(ca_pem).ok_or_else(|| unusable("CA bundle cannot be read"))?;
-        let chain = pin::certificates(pem).ok_or_else(|| unusable("certificate cannot be read"))?;
-        let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| unusable("key cannot be read"))?;
-        let tls = tls::identified(PinnedCa::new(ca, Validity::SystemClock), chain, key)
-            .map_err(|e| unusable(&e.to_string()))?;
-        let runtime = runtime::new()?;
-        Ok(NodeClient { client: Client::through(via, server, tls)?, name: name.to_owned(), runtime })
+        let unusable = |what: String| Fault::new(Code::NodeCredential, format!("use node certificate: {what}"));
+        let client = identified(via, server, ca_pem, pem).map_err(unusable)?;
+        Ok(NodeClient { client, name: name.to_owned(), runtime: runtime::new()? })
     }
 
     pub(super) fn run<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
@@ -286,6 +281,18 @@ fn mounts_cni(pod: &Value) -> bool {
     let volumes = pod["spec"]["volumes"].as_array();
     let path = |v: &Value| v["hostPath"]["path"].as_str().map(|p| p.trim_end_matches('/').to_owned());
     volumes.is_some_and(|all| all.iter().filter_map(path).any(|p| p == CNI_CONF || p == "/etc/cni"))
+}
+
+/// A client of `server`, trusted by `ca_pem`, as the owner of the certificate and key that `pem` holds.
+///
+/// # Errors
+/// What cannot be used, without any of it.
+pub(super) fn identified(via: &Via, server: &str, ca_pem: &str, pem: &str) -> Result<Client, String> {
+    let ca = pin::certificates(ca_pem).ok_or("CA bundle cannot be read")?;
+    let chain = pin::certificates(pem).ok_or("certificate cannot be read")?;
+    let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| "key cannot be read")?;
+    let tls = tls::identified(PinnedCa::new(ca, Validity::SystemClock), chain, key).map_err(|e| e.to_string())?;
+    Client::through(via, server, tls).map_err(|error| error.text)
 }
 
 /// Host of a server's URL, without brackets, and its port.

@@ -90,7 +90,7 @@ fn files(host: &Host, seed: &Seed, serving: &str) -> Result<[(&'static str, Stri
     let first = host_of(&server);
     let name = host_name(&first).to_owned();
     let mut servers = vec![first];
-    for endpoint in &seed.cluster.apiserver {
+    for endpoint in seed.servers() {
         let other = endpoint.to_string();
         if !servers.contains(&other) {
             servers.push(other);

@@ -21,6 +21,7 @@ use crate::kube::key::Key;
 use crate::node::client::node_client;
 use crate::node::credential::credential;
 use crate::secret::Secret;
+use crate::seed::Cluster;
 use anyhow::{Context, Result};
 use std::time::Duration;
 use zeroize::Zeroizing;
@@ -33,15 +34,17 @@ const CSR_WAIT: Duration = Duration::from_secs(60);
 const READY_WAIT: Duration = Duration::from_secs(90);
 
 pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
-    holds(cx)
+    // A device that creates its cluster becomes a node in the phase `create`.
+    Ok(cx.seed.create().is_some() || holds(cx)?)
 }
 
 pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
+    let Some(cluster) = cx.seed.join() else { return Ok(()) };
     // After a power cut the certificate may be there already; then it is only proven and the token ended.
     let there = holds(cx)?;
     if !there {
         discover_peers::resolve_seed_names(&cx.host, &cx.seed.network.via).owned_by(Owner::Host)?;
-        let (joined, key) = ask(cx)?;
+        let (joined, key) = ask(cx, cluster)?;
         keep(cx, &joined, &key.sec1_pem()?).owned_by(Owner::Host)?;
     }
     // One answered request proves the certificate, and the join has made some; from then on the token is not needed.
@@ -81,8 +84,8 @@ fn key_path() -> String {
 }
 
 /// What the cluster gave, and the key that it is for: a certificate through the join worker, all else to this process.
-fn ask(cx: &PhaseContext) -> Result<(Joined, Key), Fault> {
-    if cx.seed.cluster.token.is_erased() {
+fn ask(cx: &PhaseContext, cluster: &Cluster) -> Result<(Joined, Key), Fault> {
+    if cluster.token.is_erased() {
         return Err(Fault::new(
             Code::TokenUsedUp,
             format!("use the token in {}: it was used and erased by this device; drop a new seed", cx.seed_name),
@@ -91,7 +94,7 @@ fn ask(cx: &PhaseContext) -> Result<(Joined, Key), Fault> {
     stop_kubelet(cx).owned_by(Owner::Host)?;
     let name = node_name(cx)?;
     let input = JoinInput {
-        cluster: cx.seed.cluster.clone(),
+        cluster: cluster.clone(),
         via: cx.seed.network.via.clone(),
         node_name: name.clone(),
         kubelet_version: cx.bundle.manifest.kubernetes.clone(),

@@ -5,11 +5,13 @@ mod bundle;
 mod clock;
 pub mod configuration;
 pub mod context;
+pub(crate) mod create;
 mod events;
 mod harden;
 mod identity;
 mod images;
 mod join;
+mod join_seeds;
 mod kernel;
 mod kubelet;
 mod kubelet_config;
@@ -41,8 +43,10 @@ pub const PHASES: &[Phase<PhaseContext>] = &[
     Phase { name: "online", check: online::check, apply: online::apply },
     Phase { name: "join", check: join::check, apply: join::apply },
     Phase { name: "images", check: images::check, apply: images::apply },
+    Phase { name: "create", check: create::check, apply: create::apply },
     Phase { name: "kubelet", check: kubelet::check, apply: kubelet::apply },
     Phase { name: "pod-network", check: pod_network::check, apply: pod_network::apply },
     Phase { name: "ready", check: ready::check, apply: ready::apply },
+    Phase { name: "join-seeds", check: join_seeds::check, apply: join_seeds::apply },
     Phase { name: "seal", check: seal::check, apply: seal::apply },
 ];

@@ -29,7 +29,11 @@ pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
         None => {
             let goals: Vec<String> = goals(&cx.seed).into_iter().map(|(_, shown)| shown).collect();
             let (code, why) = why_not(&cx.host, &cx.seed).owned_by(Owner::Host)?;
-            Err(Fault::new(code, format!("find a route to {}: {why}", goals.join(", "))))
+            let what = match cx.seed.create() {
+                Some(_) => "find an address for a control plane".to_owned(),
+                None => format!("find a route to {}", goals.join(", ")),
+            };
+            Err(Fault::new(code, format!("{what}: {why}")))
         }
     }
 }
@@ -37,7 +41,7 @@ pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
 /// Who has to be reached, one of them at least: host, and `host:port` for messages.
 fn goals(seed: &Seed) -> Vec<(String, String)> {
     let mut goals: Vec<(String, String)> = Vec::new();
-    for server in &seed.cluster.apiserver {
+    for server in seed.servers() {
         let goal = match seed.network.via.proxy_for(&server.host, server.port) {
             Some(proxy) => (proxy.address().0.to_owned(), format!("proxy {}", proxy.host())),
             None => (server.host.clone(), server.to_string()),
@@ -51,6 +55,10 @@ fn goals(seed: &Seed) -> Vec<(String, String)> {
 
 fn has_way(host: &Host, seed: &Seed) -> Result<bool> {
     let routes = routes(host)?;
+    if seed.create().is_some() {
+        // Others come to it.
+        return Ok(!routes.is_empty());
+    }
     let reached = |(goal, _): &(String, String)| match goal.parse::<IpAddr>() {
         Ok(address) => address.is_loopback() || routes.iter().any(|(net, _)| net.contains(&address)),
         // Resolving a name takes a request to a DNS server.
@@ -192,6 +200,16 @@ mod tests {
         let own = line(&format!("fe80{}", &zero[4..]), "40", "00000001", "eth0");
         assert!(!put(&named, root, "", &own));
         assert!(!put(&six, root, SUBNET, &own));
+    }
+
+    #[test]
+    fn a_device_that_creates_a_cluster_needs_an_address_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let cx = cx(dir.path(), Fake::new().0, "version = 1\n[cluster]\ncreate = true\n");
+        assert!(!put(&cx, dir.path(), "", "") && put(&cx, dir.path(), SUBNET, ""));
+        put(&cx, dir.path(), "", "");
+        let text = apply(&cx).unwrap_err().to_string();
+        assert_eq!(text, "find an address for a control plane: this device has no network interface");
     }
 
     #[test]

@@ -42,6 +42,13 @@ pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
         return Ok(());
     }
     let client = node_client(&cx.host)?;
+    if cx.seed.create().is_some() && cni == Cni::Auto {
+        // The phase `create` deployed one, and its pod is on its way.
+        let pod = || Ok(client.cni_pod().ok().flatten());
+        let waited = cx.host.wait(STEP * STEPS, Duration::from_secs(1), pod).owned_by(Owner::Host)?;
+        let none = || Fault::new(Code::NodeNotReady, "wait for flannel's pod on this node: none is scheduled yet");
+        return waited.map(drop).ok_or_else(none);
+    }
     let mut last = None;
     for _ in 0..STEPS {
         let cidrs = client.wait_pod_cidrs(STEP);

@@ -41,12 +41,12 @@ pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
 ///
 /// Other files that hold it are a person's, and are named when the seed is destroyed.
 pub fn erase_token(cx: &PhaseContext) -> Result<(), Fault> {
-    let token = &cx.seed.cluster.token;
+    let Some(token) = cx.seed.token() else { return Ok(()) };
     if cx.removable || token.secret() == JoinToken::ERASED {
         return Ok(());
     }
     let work = || -> Result<()> {
-        let others = note_seeds(cx)?;
+        let others = note_seeds(cx, token)?;
         destroy_seeds(&cx.host, &cx.boot, Some(&cx.seed_name))?;
         let found = match others {
             false => cx.boot.files_with(token.secret())?,
@@ -74,8 +74,7 @@ pub fn erase_token(cx: &PhaseContext) -> Result<(), Fault> {
 
 /// Notes the secrets of all seeds on the card and how many seeds there are, before the first is destroyed: later the texts
 /// to search for are gone. Whether there are, or were, others than the device's own.
-fn note_seeds(cx: &PhaseContext) -> Result<bool> {
-    let token = &cx.seed.cluster.token;
+fn note_seeds(cx: &PhaseContext, token: &JoinToken) -> Result<bool> {
     let (mut count, mut found) = (0, BTreeSet::new());
     cx.boot.each_seed(&mut |path, bytes| {
         if !path.eq_ignore_ascii_case(&cx.seed_name) {

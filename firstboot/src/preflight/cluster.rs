@@ -24,7 +24,7 @@ fn servers(context: &CheckContext<'_>) -> Result<Vec<String>> {
         return Ok(vec![host_of(&cluster(context.host)?.0)]);
     }
     let seed = context.usable_seed();
-    Ok(seed.map(|s| s.cluster.apiserver.iter().map(ToString::to_string).collect()).unwrap_or_default())
+    Ok(seed.map(|s| s.servers().iter().map(ToString::to_string).collect()).unwrap_or_default())
 }
 
 /// Queries each API server once.
@@ -43,8 +43,9 @@ fn times<'g>(context: &'g CheckContext<'_>) -> Result<&'g Times> {
         let via = proxy_env::kept(context.host)?;
         ask(host_of(&server), &|| server_time(&via, &server, &ca));
     } else if let Some(seed) = context.usable_seed() {
-        for at in &seed.cluster.apiserver {
-            ask(at.to_string(), &|| endpoint_time(&seed.cluster, &seed.network.via, at));
+        let cluster = seed.join();
+        for (cluster, at) in cluster.iter().flat_map(|cluster| cluster.apiserver.iter().map(move |at| (cluster, at))) {
+            ask(at.to_string(), &|| endpoint_time(cluster, &seed.network.via, at));
         }
     }
     Ok(context.times.get_or_init(|| times))

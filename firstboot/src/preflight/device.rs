@@ -5,9 +5,11 @@ use super::check::CheckContext;
 use super::check::Finding::{self, Error, Fine, Warning};
 use crate::boot_report::BootReport;
 use crate::containerd::cri::Cri;
+use crate::control_plane;
 use crate::fault::Code;
 use crate::identity::{self, MACHINE_ID};
 use crate::journal::facts::Fact;
+use crate::seed::Seed;
 use anyhow::{Context, Result};
 
 /// kubelet, containerd and the system use about 300 MiB; with less than this no memory is left for a pod.
@@ -49,17 +51,42 @@ pub(super) fn disk(context: &CheckContext<'_>) -> Result<Finding> {
     })
 }
 
-pub(super) fn memory(context: &CheckContext<'_>) -> Result<Finding> {
+fn total_mib(context: &CheckContext<'_>) -> Result<u64> {
     let text = context.host.read_text("/proc/meminfo")?.unwrap_or_default();
     let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:")).context("find MemTotal in /proc/meminfo")?;
     let kib = line.trim().trim_end_matches("kB").trim().parse::<u64>().context("read MemTotal in /proc/meminfo")?;
-    let mib = kib >> 10;
+    Ok(kib >> 10)
+}
+
+pub(super) fn memory(context: &CheckContext<'_>) -> Result<Finding> {
+    let mib = total_mib(context)?;
     Ok(match mib {
         0..LEAST_MIB => {
             Error(Code::Memory, format!("use a device with more memory: it has {mib} MiB, a node needs {LEAST_MIB}"))
         }
         LEAST_MIB..COMFORTABLE_MIB => Warning(Code::Memory, format!("{mib} MiB of memory leave little for pods")),
         _ => Fine(format!("{mib} MiB")),
+    })
+}
+
+/// What kubeadm asks of a control plane (`ControlPlaneMem` in `cmd/kubeadm/app/constants`), MiB.
+const CONTROL_PLANE_MIB: u64 = 1700;
+
+/// Whether this device can be the control plane that the seed makes of it.
+pub(super) fn control_plane(context: &CheckContext<'_>) -> Result<Finding> {
+    if context.usable_seed().and_then(Seed::create).is_none() {
+        return Ok(Fine("the seed creates no cluster".into()));
+    }
+    if let Err(fault) = control_plane::fits(&context.bundle.manifest, &context.image.target) {
+        return Ok(Error(fault.code, fault.to_string()));
+    }
+    let mib = total_mib(context)?;
+    Ok(match mib < CONTROL_PLANE_MIB {
+        true => Error(
+            Code::Memory,
+            format!("use a device with more memory: it has {mib} MiB, a control plane needs {CONTROL_PLANE_MIB}"),
+        ),
+        false => Fine("the image has a control plane, and the device memory for it".into()),
     })
 }
 

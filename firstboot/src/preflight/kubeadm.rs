@@ -9,7 +9,7 @@ use crate::fault::Code;
 use crate::host::System;
 use crate::host::mounts::swaps;
 use crate::names::is_dns_subdomain;
-use crate::paths::{CA_FILE, HOSTS, KUBELET_CONF, KUBELET_UNIT, KUBELET_WANTED};
+use crate::paths::{CA_FILE, HOSTS, KUBEADM_CONFIG, KUBELET_CONF, KUBELET_UNIT, KUBELET_WANTED};
 use anyhow::Result;
 
 /// Directories of programs, as in the units' PATH.
@@ -41,6 +41,9 @@ fn available(context: &CheckContext<'_>, path: &str) -> Result<Finding> {
     Ok(match context.host.size_and_mode(path)? {
         None => Fine(format!("{path} is not there yet")),
         Some(_) if context.host.journal().knows(path) => Fine(format!("{path} is firstboot's")),
+        Some(_) if context.host.journal().knows(KUBEADM_CONFIG) => {
+            Fine(format!("{path} is of the cluster that this device creates"))
+        }
         Some(_) => {
             Error(Code::LeftoverFiles, format!("remove {path}: another join left it; kubeadm reset removes all of it"))
         }

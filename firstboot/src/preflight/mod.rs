@@ -52,6 +52,7 @@ pub const CHECKS: &[Check] = &[
     Check { id: "Disk", early: true, run: device::disk },
     Check { id: "DiskSize", early: true, run: board::disk_size },
     Check { id: "Memory", early: true, run: device::memory },
+    Check { id: "ControlPlane", early: true, run: device::control_plane },
     Check { id: "Power", early: true, run: board::power },
     Check { id: "BootLoader", early: true, run: board::boot_loader },
     Check { id: "CgroupMemory", early: true, run: system::cgroup_memory },

@@ -21,7 +21,7 @@ pub(crate) enum Decision {
 pub(crate) fn decide(journal: &Journal, asked: SeedRequest, removable: bool) -> Decision {
     let obeyed = |digest: &str| removable && [journal.fact(Fact::ResetBy), journal.seed()].contains(&Some(digest));
     match asked {
-        SeedRequest::Reset { digest } if journal.used() && !obeyed(&digest) => Decision::Reset(digest),
+        SeedRequest::Reset { digest, .. } if journal.used() && !obeyed(&digest) => Decision::Reset(digest),
         SeedRequest::Reset { .. } => Decision::NothingToReset,
         SeedRequest::Join(seed) if seed.reset && journal.was_sealed() && !obeyed(seed.digest()) => {
             Decision::Reset(seed.digest().to_owned())

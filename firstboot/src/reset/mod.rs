@@ -47,11 +47,23 @@ pub fn question(host: &Host) -> Option<String> {
     if !journal.used() || journal.resetting().is_some() {
         return None;
     }
+    if journal.is_set(Fact::ClusterCreated) {
+        let node = journal.fact(Fact::Node).unwrap_or_default();
+        return Some(format!(
+            "This device, {node}, is the control plane of the cluster that it created. A reset ends that cluster: all its \
+             objects, the data of etcd and the keys of its CA are removed.\nType yes to go on: "
+        ));
+    }
     let node = journal.fact(Fact::Node).map_or("not named as a node yet".to_owned(), |node| format!("node {node}"));
     Some(format!(
         "This device is {node}. A reset ends its pods and removes them with their data on this device, its container \
          images, its certificate and all that its seed set up.\nType yes to go on: "
     ))
+}
+
+/// Whether a reset ends a cluster that this device created.
+pub fn ends_cluster(host: &Host) -> bool {
+    host.journal().is_set(Fact::ClusterCreated)
 }
 
 /// Whether a line that was typed means yes.

@@ -2,6 +2,7 @@
 //! What a reset does, as a list: made from the journal, newest effect first, and from what kubelet, containerd and pod
 //! networks are known to make besides. `--dry-run` prints the list, a reset carries it out; neither knows more.
 
+use crate::control_plane::ETCD;
 use crate::host::exclusions::{Exclusions, is_within};
 use crate::host::{Host, STATE_DIR};
 use crate::join_worker::{SERVICE_UNITS, SOCKET_UNIT};
@@ -12,8 +13,15 @@ use crate::paths::{CNI_BIN, CNI_CONF, CONTAINERD_ROOT, CONTAINERD_STATE, KUBELET
 use std::fmt;
 
 /// Units of firstboot's own that must not go on while it is taken back.
-pub(super) const OURS: [&str; 5] =
-    ["firstboot.service", "firstboot-stick.service", "firstboot-clock.service", SOCKET_UNIT, SERVICE_UNITS];
+pub(super) const OURS: [&str; 7] = [
+    "firstboot.service",
+    "firstboot-stick.service",
+    "firstboot-clock.service",
+    "firstboot-control-plane.service",
+    "firstboot-create.service",
+    SOCKET_UNIT,
+    SERVICE_UNITS,
+];
 pub(super) const KUBELET: &str = "kubelet.service";
 pub(super) const RUNTIME: &str = "containerd.service";
 const CACHE: &str = offline::UNIT;
@@ -35,7 +43,7 @@ const MADE: &[(&str, &str)] = &[
     (CACHE, "/var/lib/firstboot-cache"),
 ];
 /// Directories of whose content others have a part; gone whole where firstboot made the directory.
-const SHARED: [&str; 4] = [KUBERNETES, CNI_CONF, CNI_BIN, KUBELET_DIR];
+const SHARED: [&str; 5] = [KUBERNETES, CNI_CONF, CNI_BIN, KUBELET_DIR, ETCD];
 
 /// Where journald keeps the log on disk (systemd-journald.service(8)).
 const LOGS: &str = "/var/log/journal";

@@ -11,6 +11,7 @@ use crate::host::Host;
 use crate::journal::facts::Fact;
 use crate::kube::pin;
 use crate::node::repair::cluster_ca;
+use crate::phases::create::is_created;
 use crate::reset::by_seed::{Decision, decide};
 use crate::seed::{self, CaPin, Seed, SshKey, Trust, ssh_signature};
 
@@ -27,11 +28,29 @@ pub(super) fn admit(host: &Host, found: &SeedFile) -> Result<(), Fault> {
     }
     // What is no seed is reported with its line by the one who obeys it.
     let Ok(request) = seed::parse_request(&found.bytes) else { return Ok(()) };
+    let destroys = request.destroys_cluster();
     let decision = decide(&host.journal(), request, found.place.removable);
     match decision {
         Decision::Join(seed) => is_the_clusters(host, &found.name, &seed),
-        Decision::Reset(_) | Decision::NothingToReset => Ok(()),
+        Decision::Reset(_) => may_reset(host, &found.name, destroys),
+        Decision::NothingToReset => Ok(()),
     }
+}
+
+/// Whether this device may be reset by a seed: with the control plane of a cluster that it created, the cluster ends, and
+/// that has to be said.
+///
+/// # Errors
+/// It is not said.
+pub(super) fn may_reset(host: &Host, name: &str, destroys: bool) -> Result<(), Fault> {
+    if destroys || !is_created(host) {
+        return Ok(());
+    }
+    let text = format!(
+        "reset this device by {name}: it is the control plane of the cluster that it created, which would end with all its \
+         objects; write reset = \"destroy-cluster\" where that is meant"
+    );
+    Err(Fault::new(Code::SettingDoesNotFit, text))
 }
 
 /// Whether a seed on a stick is signed by a key of this device's owner.
@@ -68,9 +87,15 @@ fn is_the_clusters(host: &Host, name: &str, seed: &Seed) -> Result<(), Fault> {
         ));
     };
     let ours = pins(&ca);
-    let theirs = match &seed.cluster.trust {
-        Trust::Pins(pins) => pins.clone(),
-        Trust::Ca(pem) => pins(pem),
+    let theirs = match seed.join().map(|cluster| &cluster.trust) {
+        Some(Trust::Pins(pins)) => pins.clone(),
+        Some(Trust::Ca(pem)) => pins(pem),
+        None => {
+            return refused(format!(
+                "take {name}: it creates a cluster, and this device holds the data of a node of another; add reset = true to \
+                 remove the data"
+            ));
+        }
     };
     match !theirs.is_empty() && theirs.iter().all(|pin| ours.contains(pin)) {
         true => Ok(()),

@@ -13,8 +13,26 @@ use crate::fault::Code;
 use std::time::{Duration, SystemTime};
 use toml::de::{DeTable, DeValue};
 
-/// Keys of `[cluster]`.
-pub(super) const CLUSTER_KEYS: [&str; 5] = ["apiserver", "token", "ca-cert-hashes", "ca-cert", "token-expires"];
+/// Keys of `[cluster]`: first those of a device that joins, then those of one that creates its cluster.
+pub(super) const KEYS: [&str; 13] = [
+    "apiserver",
+    "token",
+    "ca-cert-hashes",
+    "ca-cert",
+    "token-expires",
+    "create",
+    "endpoint",
+    "pod-subnet",
+    "service-subnet",
+    "cert-sans",
+    "admin-request",
+    "join-seed-hours",
+    "kubeadm",
+];
+/// Those of a device that joins.
+pub(super) const OF_JOIN: &[&str] = KEYS.split_at(5).0;
+/// Those of a device that creates its cluster.
+pub(super) const OF_CREATE: &[&str] = KEYS.split_at(5).1;
 
 impl Trust {
     /// Holds the dates of `ca-cert` against a clock that can be believed. One valid certificate is enough.
@@ -43,8 +61,9 @@ impl Trust {
 impl Reader {
     /// `[cluster]`, or what kubeadm's line says of it; `at` is where the one of them that counts begins.
     pub(super) fn cluster(&mut self, at: usize, table: &DeTable<'_>, join: Option<JoinLine>) -> Option<Cluster> {
-        self.unknown_keys("cluster", table, &CLUSTER_KEYS);
-        let beside = CLUSTER_KEYS[..3].iter().filter(|_| join.is_some()).filter_map(|k| table.get_key_value(*k));
+        self.unknown_keys("cluster", table, &KEYS);
+        self.without_create(table);
+        let beside = OF_JOIN[..3].iter().filter(|_| join.is_some()).filter_map(|k| table.get_key_value(*k));
         for (key, _) in beside {
             let text = format!("join and {} in [cluster] are both set: the line says it already", key.get_ref());
             self.error(key.span().start, Code::ConflictingKeys, text);

@@ -93,7 +93,7 @@ fn is_path(value: &Json) -> bool {
 }
 
 /// The same value in JSON; none for what JSON does not have (times, infinity).
-fn json(value: &Spanned<DeValue<'_>>) -> Option<Json> {
+pub(super) fn json(value: &Spanned<DeValue<'_>>) -> Option<Json> {
     Some(match value.get_ref() {
         DeValue::String(s) => Json::String(s.to_string()),
         DeValue::Boolean(b) => Json::Bool(*b),

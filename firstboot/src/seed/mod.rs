@@ -10,11 +10,13 @@ mod as_text;
 mod ca_cert;
 mod character;
 mod cluster;
+mod create;
 mod error;
 mod foreign;
 mod harden;
 pub mod join_line;
 mod join_text;
+mod kubeadm_fields;
 pub(crate) mod kubelet;
 mod kubelet_fields;
 mod kubelet_values;
@@ -62,7 +64,7 @@ pub use harden::{Harden, OpenPort, Protocol};
 pub use kubelet::Kubelet;
 #[cfg(test)]
 pub(crate) use kubelet::is_kubelet_field;
-pub use model::{Cluster, Node, Seed, SeedRequest, Trust};
+pub use model::{Cluster, Kubeadm, Membership, NewCluster, Node, Seed, SeedRequest, Trust};
 pub use network::{Interface, Network, Time};
 pub use owner::ALGORITHMS as OWNER_ALGORITHMS;
 pub use registries::{Mirror, Registry};
@@ -78,7 +80,7 @@ pub const MAX_SIZE: usize = 64 * 1024;
 /// docs/seed.md is held against this list.
 pub const KEYS: &[(&str, &[&str])] = &[
     ("", &reader::TOP_KEYS),
-    ("cluster", &cluster::CLUSTER_KEYS),
+    ("cluster", &cluster::KEYS),
     ("node", &node::NODE_KEYS),
     ("network", &read_network::NETWORK_KEYS),
     ("network.wifi", &wifi::KEYS),
@@ -97,8 +99,9 @@ pub const KEYS: &[(&str, &[&str])] = &[
 pub fn parse_request(bytes: &[u8]) -> Result<SeedRequest, Error> {
     if bytes.len() <= MAX_SIZE {
         let text = text::decode(bytes)?;
-        if DeTable::parse(&text).is_ok_and(|root| tables::is_reset_alone(root.get_ref())) {
-            return Ok(SeedRequest::Reset { digest: digest(text.as_bytes()) });
+        let alone = DeTable::parse(&text).ok().and_then(|root| tables::reset_alone(root.get_ref()));
+        if let Some(destroys_cluster) = alone {
+            return Ok(SeedRequest::Reset { digest: digest(text.as_bytes()), destroys_cluster });
         }
     }
     parse(bytes).map(|seed| SeedRequest::Join(Box::new(seed)))
@@ -111,11 +114,37 @@ pub fn parse_request(bytes: &[u8]) -> Result<SeedRequest, Error> {
 pub fn parse(bytes: &[u8]) -> Result<Seed, Error> {
     let (
         text,
-        tables::Tables { cluster, node, network, time, kubelet, registries, access, owner, harden, reset, secrets },
+        tables::Tables {
+            membership,
+            node,
+            network,
+            time,
+            kubelet,
+            registries,
+            access,
+            owner,
+            harden,
+            reset,
+            destroys_cluster,
+            secrets,
+        },
     ) = read(bytes)?;
-    let public = without(&text, &cluster.token, secrets, "");
+    let public = without(&text, membership.token(), secrets, "");
     let digest = digest(public.as_bytes());
-    Ok(Seed { cluster, node, network, time, kubelet, registries, access, owner, harden, reset, digest })
+    Ok(Seed {
+        membership,
+        node,
+        network,
+        time,
+        kubelet,
+        registries,
+        access,
+        owner,
+        harden,
+        reset,
+        destroys_cluster,
+        digest,
+    })
 }
 
 /// The text of a seed with asterisks in place of its secrets; one that only resets has none.
@@ -127,20 +156,23 @@ pub fn masked(bytes: &[u8]) -> Result<String, Error> {
         SeedRequest::Reset { .. } => text::decode(bytes).map(|text| text.to_string()),
         SeedRequest::Join(_) => {
             let (text, tables) = read(bytes)?;
-            Ok(without(&text, &tables.cluster.token, tables.secrets, "\"****\"").to_string())
+            Ok(without(&text, tables.membership.token(), tables.secrets, "\"****\"").to_string())
         }
     }
 }
 
 /// A text with `mask` in place of the secrets that stand at these places, and the token as if it were used up:
 /// overwriting it must not make the seed another one.
-fn without(text: &str, token: &JoinToken, mut secrets: Vec<Range<usize>>, mask: &str) -> Zeroizing<String> {
+fn without(text: &str, token: Option<&JoinToken>, mut secrets: Vec<Range<usize>>, mask: &str) -> Zeroizing<String> {
     let mut public = Zeroizing::new(text.to_owned());
     secrets.sort_by_key(|s| std::cmp::Reverse(s.start));
     for secret in secrets {
         public.replace_range(secret, mask);
     }
-    Zeroizing::new(public.replace(token.secret(), JoinToken::ERASED))
+    match token {
+        Some(token) => Zeroizing::new(public.replace(token.secret(), JoinToken::ERASED)),
+        None => public,
+    }
 }
 
 /// The text of a seed, and what its tables say.
@@ -162,7 +194,7 @@ fn read(bytes: &[u8]) -> Result<(Zeroizing<String>, tables::Tables), Error> {
     }
     let tables = tables::tables(&text, root.get_ref(), KEYS)?;
     // It will be overwritten where it stands, which takes that it stands there.
-    if !text.contains(tables.cluster.token.secret()) {
+    if tables.membership.token().is_some_and(|token| !text.contains(token.secret())) {
         return Err(whole(Code::BadValue, "write the token in one piece, without escapes: it could not be erased"));
     }
     Ok((text, tables))

@@ -2,20 +2,26 @@
 //! A whole seed, as the rest of firstboot uses it.
 
 use super::access::Access;
-use super::harden::Harden;
+use super::error::Error;
+use super::harden::{Harden, OpenPort, Protocol};
 use super::kubelet::Kubelet;
 use super::network::{Network, Time};
 use super::registries::Registry;
 use super::ssh_key::SshKey;
-use super::types::{CaPin, Cni, Endpoint, JoinToken, NodeLabel, NodeName, Role, Taint};
+use super::types::{CaPin, Cni, DEFAULT_PORT, Endpoint, JoinToken, NodeLabel, NodeName, Role, Taint};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use std::time::SystemTime;
+
+/// Port of VXLAN in Linux, which flannel keeps.
+const VXLAN: u16 = 8472;
 
 /// A whole seed. `Debug` shows everything but secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seed {
-    /// Which cluster, and why it is trusted.
-    pub cluster: Cluster,
+    /// How this device becomes a member of a cluster.
+    pub membership: Membership,
     /// What this node is in it.
     pub node: Node,
     /// How it reaches the network.
@@ -34,6 +40,8 @@ pub struct Seed {
     pub harden: Harden,
     /// Whether a device that has joined is reset first.
     pub reset: bool,
+    /// Whether that also holds for the control plane of a cluster that the device created.
+    pub destroys_cluster: bool,
     pub(super) digest: String,
 }
 
@@ -42,6 +50,112 @@ impl Seed {
     pub fn digest(&self) -> &str {
         &self.digest
     }
+
+    /// The cluster that this device joins; none where it creates one.
+    pub fn join(&self) -> Option<&Cluster> {
+        match &self.membership {
+            Membership::Join(cluster) => Some(cluster),
+            Membership::Create(_) => None,
+        }
+    }
+
+    /// The cluster that this device creates; none where it joins one.
+    pub fn create(&self) -> Option<&NewCluster> {
+        match &self.membership {
+            Membership::Join(_) => None,
+            Membership::Create(cluster) => Some(cluster),
+        }
+    }
+
+    /// The token that is not to be left on the card.
+    pub fn token(&self) -> Option<&JoinToken> {
+        self.membership.token()
+    }
+
+    /// API servers of other machines, in the order in which they are tried.
+    pub fn servers(&self) -> &[Endpoint] {
+        self.join().map(|cluster| cluster.apiserver.as_slice()).unwrap_or_default()
+    }
+
+    /// Ports that a device opens because it creates a cluster: the API server's, and VXLAN for pods on other nodes where the
+    /// network that it deploys needs that.
+    pub fn ports_of_control_plane(&self) -> Vec<OpenPort> {
+        let port = |protocol, port| OpenPort { protocol, first: port, last: port };
+        let api = self.create().map(|_| port(Protocol::Tcp, DEFAULT_PORT));
+        let vxlan = self.create().filter(|_| self.node.cni == Cni::Auto).map(|_| port(Protocol::Udp, VXLAN));
+        api.into_iter().chain(vxlan).collect()
+    }
+
+    /// As [`Trust::check_dates`]; a device that creates its cluster trusts no other one.
+    ///
+    /// # Errors
+    /// No certificate of the seed is valid at `now`.
+    pub fn check_dates(&self, now: SystemTime) -> Result<(), Error> {
+        self.join().map_or(Ok(()), |cluster| cluster.trust.check_dates(now))
+    }
+
+    /// As [`Trust::check_end`].
+    ///
+    /// # Errors
+    /// All certificates of the seed have expired at `now`.
+    pub fn check_end(&self, now: SystemTime) -> Result<(), Error> {
+        self.join().map_or(Ok(()), |cluster| cluster.trust.check_end(now))
+    }
+}
+
+/// How a device becomes a member of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Membership {
+    /// It joins one that exists.
+    Join(Cluster),
+    /// It creates one, and is its first control plane.
+    Create(Box<NewCluster>),
+}
+
+impl Membership {
+    /// The token of a join.
+    pub(super) fn token(&self) -> Option<&JoinToken> {
+        match self {
+            Membership::Join(cluster) => Some(&cluster.token),
+            Membership::Create(_) => None,
+        }
+    }
+}
+
+/// Table `[cluster]` with `create = true`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewCluster {
+    /// Under which name or address others reach the API servers; none: by this device's own address.
+    pub endpoint: Option<Endpoint>,
+    /// Addresses of pods, of one family or of both.
+    pub pod_subnet: Vec<IpNet>,
+    /// Addresses of Services, of the same families.
+    pub service_subnet: Vec<IpNet>,
+    /// Names and addresses that the API server's certificate covers besides its own.
+    pub cert_sans: Vec<String>,
+    /// A certificate request, PEM: the administrator whose certificate the cluster signs.
+    pub admin_request: Option<String>,
+    /// Hours that the token in `join-edge.toml` is good for; 0: there is no such file.
+    pub join_seed_hours: u32,
+    /// Fields of kubeadm's ClusterConfiguration and InitConfiguration besides those that firstboot writes.
+    pub kubeadm: Kubeadm,
+}
+
+impl NewCluster {
+    /// The networks of pods and of Services, for people.
+    pub fn networks(&self) -> String {
+        let list = |nets: &[IpNet]| nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+        format!("pods in {}, Services in {}", list(&self.pod_subnet), list(&self.service_subnet))
+    }
+}
+
+/// Table `[cluster.kubeadm]`, by the kind that has the field (kubeadm.k8s.io/v1beta4).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Kubeadm {
+    /// Fields of ClusterConfiguration.
+    pub cluster: Map<String, Value>,
+    /// Fields of InitConfiguration.
+    pub init: Map<String, Value>,
 }
 
 /// Table `[cluster]`. Serde leaves the token's secret out.
@@ -94,5 +208,17 @@ pub enum SeedRequest {
     Reset {
         /// As [`Seed::digest`].
         digest: String,
+        /// As [`Seed::destroys_cluster`].
+        destroys_cluster: bool,
     },
+}
+
+impl SeedRequest {
+    /// Whether it may end a cluster that the device created: with all its objects, and the data of etcd.
+    pub fn destroys_cluster(&self) -> bool {
+        match self {
+            SeedRequest::Join(seed) => seed.destroys_cluster,
+            SeedRequest::Reset { destroys_cluster, .. } => *destroys_cluster,
+        }
+    }
 }

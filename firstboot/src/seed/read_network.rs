@@ -7,7 +7,6 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
 
-use super::model::Cluster;
 use super::network::{self, Interface, Network, Time};
 use super::reader::{Reader, Value, without_quotes};
 use super::types::Endpoint;
@@ -95,8 +94,8 @@ impl Reader {
     }
 
     /// Whether some API server can be reached at all: an address alone leads no further than its own network.
-    pub(super) fn a_way_out(&mut self, at: usize, network: &Network, cluster: &Cluster) {
-        if let Some(server) = behind_tls_proxy(network, cluster) {
+    pub(super) fn a_way_out(&mut self, at: usize, network: &Network, servers: &[Endpoint]) {
+        if let Some(server) = behind_tls_proxy(network, servers) {
             let text = format!(
                 "proxy in [network] is https://, which kubelet verifies by the cluster's CA alone: add API server {} to \
                  no-proxy, or use http://",
@@ -111,7 +110,8 @@ impl Reader {
         };
         // Addresses of IPv6 may come from routers all the same, and what a name stands for is known only there.
         let known = |host: &str| host.parse().is_ok_and(|server: IpAddr| server.is_ipv4() && !reached(server));
-        if !network.dhcp && network.via.proxy.is_none() && cluster.apiserver.iter().all(|s| known(&s.host)) {
+        if !network.dhcp && network.via.proxy.is_none() && !servers.is_empty() && servers.iter().all(|s| known(&s.host))
+        {
             self.error(
                 at,
                 Code::MissingKey,
@@ -122,9 +122,9 @@ impl Reader {
 }
 
 /// The first API server that would be reached through a proxy with `https://` ([`Proxy::is_tls`]).
-fn behind_tls_proxy<'c>(network: &Network, cluster: &'c Cluster) -> Option<&'c Endpoint> {
+fn behind_tls_proxy<'c>(network: &Network, servers: &'c [Endpoint]) -> Option<&'c Endpoint> {
     let behind = |server: &&Endpoint| network.via.proxy_for(&server.host, server.port).is_some_and(Proxy::is_tls);
-    cluster.apiserver.iter().find(behind)
+    servers.iter().find(behind)
 }
 
 /// Whether the values fit each other; else the key at which they do not, the code and why.

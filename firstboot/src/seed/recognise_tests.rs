@@ -130,7 +130,7 @@ fn encodings_of_editors() {
         cr.clone().into_bytes(),
         cr.replacen('\r', "\r\n", 2).into_bytes(),
     ] {
-        assert_eq!(parse(&bytes).unwrap().cluster, want.cluster);
+        assert_eq!(parse(&bytes).unwrap().membership, want.membership);
     }
     // An error has its line all the same.
     assert_eq!(

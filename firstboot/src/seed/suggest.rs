@@ -7,12 +7,11 @@ use super::kubelet_fields::FIELDS;
 pub(super) type Keys = [(&'static str, &'static [&'static str])];
 
 /// Names that other programs have for a key, as [`plain`] gives them, with its table and its name here.
-const OTHERS: [(&str, &str, &str); 68] = [
+const OTHERS: [(&str, &str, &str); 67] = [
     ("apiserverendpoint", "cluster", "apiserver"),
     ("apiserveraddress", "cluster", "apiserver"),
     ("apiserverurl", "cluster", "apiserver"),
     ("controlplaneendpoint", "cluster", "apiserver"),
-    ("endpoint", "cluster", "apiserver"),
     ("endpoints", "cluster", "apiserver"),
     ("server", "cluster", "apiserver"),
     ("serverurl", "cluster", "apiserver"),
@@ -193,7 +192,6 @@ mod tests {
             ("api-server", "cluster", "apiserver"),
             ("apiservers", "cluster", "apiserver"),
             ("server", "cluster", "apiserver"),
-            ("endpoint", "cluster", "apiserver"),
             ("tokn", "cluster", "token"),
             ("Token", "cluster", "token"),
             ("hostname", "node", "name"),

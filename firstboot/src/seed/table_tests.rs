@@ -35,16 +35,16 @@ fn kubeadms_line_is_a_cluster() {
         format!("version = 1\njoin = '''kubeadm join 10.0.2.2:6443 --token {TOKEN} \\\n\t{}'''\n", pinned()),
         by_line(&pinned(), "[node]\nrole = \"edge\"\n"),
     ] {
-        assert_eq!(read(&text).cluster, plain.cluster, "{text}");
+        assert_eq!(read(&text).membership, plain.membership, "{text}");
     }
     let named = read(&by_line(&format!("{} --node-name shop-1", pinned()), ""));
     assert_eq!(named.node.name.unwrap().render(|_| None).unwrap(), "shop-1");
     let expires = read(&by_line(&pinned(), "[cluster]\ntoken-expires = 2026-11-23T12:00:00Z\n"));
-    assert!(expires.cluster.token_expires.is_some());
+    assert!(expires.join().unwrap().token_expires.is_some());
     // The device overwrites the token in the line too, and it stays the same seed.
     let text = by_line(&pinned(), "");
     let spent = read(&text.replace("q7w2e9r4t1y6u8i3", JoinToken::ERASED));
-    assert!(spent.cluster.token.is_erased());
+    assert!(spent.join().unwrap().token.is_erased());
     assert_eq!(spent.digest(), read(&text).digest());
 }
 

@@ -11,7 +11,7 @@ use super::error::Error;
 use super::harden::Harden;
 use super::join_line::{self, JoinLine};
 use super::kubelet::Kubelet;
-use super::model::{Cluster, Node};
+use super::model::{Membership, Node};
 use super::network::{Network, Time};
 use super::reader::{Reader, TOP_KEYS, Value, quoted, without_quotes};
 use super::registries::Registry;
@@ -24,7 +24,7 @@ const TABLES: [&str; 9] = ["cluster", "node", "network", "time", "access", "owne
 
 /// Everything that a seed's tables say.
 pub(super) struct Tables {
-    pub cluster: Cluster,
+    pub membership: Membership,
     pub node: Node,
     pub network: Network,
     pub time: Time,
@@ -33,8 +33,9 @@ pub(super) struct Tables {
     pub access: Access,
     pub owner: Vec<SshKey>,
     pub harden: Harden,
-    /// Whether a device that has joined is reset first.
+    /// Whether a device that has joined is reset first, and whether a control plane is.
     pub reset: bool,
+    pub destroys_cluster: bool,
     /// Where secrets other than the token stand in the text.
     pub secrets: Vec<Range<usize>>,
 }
@@ -53,11 +54,16 @@ pub(super) fn tables(text: &str, root: &DeTable<'_>, keys: &'static Keys) -> Res
     }
 }
 
-/// Whether a seed says `reset = true` and nothing else, but its version.
-pub(super) fn is_reset_alone(root: &DeTable<'_>) -> bool {
+/// What says that a reset may end a cluster that the device created.
+const DESTROY: &str = "destroy-cluster";
+
+/// Whether a seed asks for a reset and for nothing else, but its version; if so, whether a control plane is reset, too.
+pub(super) fn reset_alone(root: &DeTable<'_>) -> Option<bool> {
     let says = |key: &str| root.get(key).map(|v| v.get_ref());
     let version = says("version").is_some_and(|v| matches!(v, DeValue::Integer(i) if i.as_str() == "1"));
-    version && root.len() == 2 && says("reset").and_then(DeValue::as_bool) == Some(true)
+    let reset = says("reset").filter(|_| version && root.len() == 2)?;
+    let destroys = reset.as_str() == Some(DESTROY);
+    (destroys || reset.as_bool() == Some(true)).then_some(destroys)
 }
 
 impl Reader {
@@ -81,7 +87,7 @@ impl Reader {
                 }
             }
         }
-        let reset = root.get("reset").map_or(Some(false), |v| self.reset(v));
+        let reset = root.get("reset").map_or(Some((false, false)), |v| self.reset(v));
         let table = |name: &str| root.get(name).and_then(|v| Some((v.span().start, v.get_ref().as_table()?)));
         let mut join = root.get("join").map(|v| (v.span().start, self.join(v)));
         let mut node = match table("node") {
@@ -119,12 +125,21 @@ impl Reader {
         let access = table("access").map_or(Some(Access::default()), |(_, t)| self.access(t));
         let owner = table("owner").map_or(Some(Vec::new()), |(_, t)| self.owner(t));
         let harden = table("harden").map_or(Some(Harden::default()), |(_, t)| self.harden(t));
-        let cluster = match (table("cluster"), join) {
+        let creates = table("cluster").map_or(Some(false), |(_, cluster)| self.creates(cluster));
+        let membership = match (table("cluster"), join) {
+            (Some((_, cluster)), Some((at, _))) if creates == Some(true) => {
+                self.error(at, Code::ConflictingKeys, "join and create in [cluster] are both set: give one of them");
+                self.new_cluster(cluster).map(|cluster| Membership::Create(Box::new(cluster)))
+            }
+            (Some((_, cluster)), None) if creates == Some(true) => {
+                self.new_cluster(cluster).map(|cluster| Membership::Create(Box::new(cluster)))
+            }
             (cluster, Some((at, join))) => {
                 let empty = DeTable::new();
-                join.and_then(|join| self.cluster(at, cluster.map_or(&empty, |(_, t)| t), Some(join)))
+                let cluster = cluster.map_or(&empty, |(_, t)| t);
+                join.and_then(|join| self.cluster(at, cluster, Some(join))).map(Membership::Join)
             }
-            (Some((at, cluster)), None) => self.cluster(at, cluster, None),
+            (Some((at, cluster)), None) => self.cluster(at, cluster, None).map(Membership::Join),
             (None, None) => {
                 if self.errors.is_empty() {
                     let text = "table [cluster] is missing".to_owned();
@@ -133,11 +148,23 @@ impl Reader {
                 None
             }
         };
-        let (cluster, node, network) = (cluster?, node?, network?);
+        let (membership, node, network) = (membership?, node?, network?);
         let at = table("network").map_or(0, |(at, _)| at);
-        self.a_way_out(at, &network, &cluster);
+        let servers = match &membership {
+            Membership::Join(cluster) => cluster.apiserver.as_slice(),
+            Membership::Create(cluster) => {
+                self.apart(at, &network.addresses, cluster);
+                if node.offline {
+                    let at = table("node").map_or(0, |(at, _)| at);
+                    let text = "offline in [node] and create in [cluster] are both set: a control plane has its own API server";
+                    self.error(at, Code::ConflictingKeys, text);
+                }
+                &[]
+            }
+        };
+        self.a_way_out(at, &network, servers);
         let behind = |s: &&Endpoint| network.via.proxy_for(&s.host, s.port).is_some();
-        if let Some(server) = cluster.apiserver.iter().find(behind).filter(|_| node.offline) {
+        if let Some(server) = servers.iter().find(behind).filter(|_| node.offline) {
             let text = format!(
                 "offline in [node] and proxy in [network] do not go together for API server {}: add it to no-proxy",
                 server.host
@@ -145,7 +172,7 @@ impl Reader {
             self.error(at, Code::ConflictingKeys, text);
         }
         Some(Tables {
-            cluster,
+            membership,
             node,
             network,
             time: time?,
@@ -154,7 +181,8 @@ impl Reader {
             access: access?,
             owner: owner?,
             harden: harden?,
-            reset: reset?,
+            reset: reset?.0,
+            destroys_cluster: reset?.1,
             secrets: Vec::new(),
         })
     }
@@ -180,13 +208,17 @@ impl Reader {
         }
     }
 
-    fn reset(&mut self, value: &Value<'_>) -> Option<bool> {
+    /// Whether a device that has joined is reset first, and whether a control plane is, too.
+    fn reset(&mut self, value: &Value<'_>) -> Option<(bool, bool)> {
+        if value.get_ref().as_str() == Some(DESTROY) {
+            return Some((true, true));
+        }
         let reset = value.get_ref().as_bool();
         if reset.is_none() {
             let text = format!("reset must be true or false{}", without_quotes(value));
             self.error(value.span().start, Code::BadValue, text);
         }
-        reset
+        reset.map(|reset| (reset, false))
     }
 
     /// kubeadm's own line.

@@ -22,12 +22,12 @@ fn message(text: &str) -> String {
 #[test]
 fn smallest_seed_gets_every_default() {
     let seed = parse(seed("").as_bytes()).unwrap();
-    assert_eq!(seed.cluster.apiserver, [Endpoint { host: "10.0.2.2".into(), port: 6443 }]);
-    assert_eq!((seed.cluster.token.id(), seed.cluster.token.secret()), ("abcdef", SECRET));
-    assert_eq!(*seed.cluster.token.bearer(), format!("abcdef.{SECRET}"));
-    let Trust::Pins(pins) = &seed.cluster.trust else { panic!("no pins") };
+    assert_eq!(seed.join().unwrap().apiserver, [Endpoint { host: "10.0.2.2".into(), port: 6443 }]);
+    assert_eq!((seed.join().unwrap().token.id(), seed.join().unwrap().token.secret()), ("abcdef", SECRET));
+    assert_eq!(*seed.join().unwrap().token.bearer(), format!("abcdef.{SECRET}"));
+    let Trust::Pins(pins) = &seed.join().unwrap().trust else { panic!("no pins") };
     assert_eq!(pins[0].to_string(), PIN.to_lowercase());
-    assert_eq!(seed.cluster.token_expires, None);
+    assert_eq!(seed.join().unwrap().token_expires, None);
     let node = Node {
         name: None,
         role: Role::Edge,
@@ -69,10 +69,10 @@ fn every_key() {
         test_ca()
     );
     let seed = parse(text.as_bytes()).unwrap();
-    let servers: Vec<String> = seed.cluster.apiserver.iter().map(Endpoint::to_string).collect();
+    let servers: Vec<String> = seed.join().unwrap().apiserver.iter().map(Endpoint::to_string).collect();
     assert_eq!(servers, ["api.example.org:6443", "[fd00::1]:443"]);
-    assert_eq!(seed.cluster.trust, Trust::Ca(test_ca()));
-    let expires = seed.cluster.token_expires.unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    assert_eq!(seed.join().unwrap().trust, Trust::Ca(test_ca()));
+    let expires = seed.join().unwrap().token_expires.unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     assert_eq!(expires.as_secs(), 1_795_431_600);
     let node = seed.node;
     assert_eq!(node.name.unwrap().render(|_| Some("C0FFEE".into())).unwrap(), "edge-c0ffee");
@@ -104,12 +104,12 @@ fn editors_and_their_encodings() {
     let be: Vec<u8> = units().flat_map(u16::to_be_bytes).collect();
     for bytes in [crlf.as_bytes(), &[b"\xef\xbb\xbf", plain.as_bytes()].concat(), &le, &be] {
         let got = parse(bytes).unwrap();
-        assert_eq!((&got.cluster, &got.node), (&want.cluster, &want.node));
+        assert_eq!((&got.membership, &got.node), (&want.membership, &want.node));
     }
     let other = parse(plain.replace("edge-1", "edge-2").as_bytes()).unwrap();
     assert_ne!(other.digest(), want.digest());
-    let spent = parse(plain.replace(want.cluster.token.secret(), JoinToken::ERASED).as_bytes()).unwrap();
-    assert!(spent.cluster.token.is_erased() && !want.cluster.token.is_erased());
+    let spent = parse(plain.replace(want.join().unwrap().token.secret(), JoinToken::ERASED).as_bytes()).unwrap();
+    assert!(spent.join().unwrap().token.is_erased() && !want.join().unwrap().token.is_erased());
     assert_eq!(spent.digest(), want.digest());
     assert_eq!(
         parse(&le[..le.len() - 1]).unwrap_err().to_string(),
@@ -313,7 +313,7 @@ fn nothing_printable_holds_the_secret() {
     let seed = parse(seed(network).replace(SECRET, other).as_bytes()).unwrap();
     let shown = format!("{seed:?} {seed:#?}");
     assert!(!shown.contains(other) && !shown.contains("hunter22") && shown.contains("«secret»"), "{shown}");
-    let json = serde_json::to_string(&(&seed.cluster, &seed.network.via)).unwrap();
+    let json = serde_json::to_string(&(&seed.join().unwrap(), &seed.network.via)).unwrap();
     assert!(!json.contains(other) && !json.contains("hunter22"), "{json}");
     assert!(json.contains(JoinToken::ERASED) && json.contains("http://proxy:3128"), "{json}");
 }
@@ -335,8 +335,13 @@ fn every_cut_of_a_seed_is_read_or_refused_without_the_secret() {
 fn a_reset_alone_is_told_from_a_seed_that_joins() {
     let read = |text: &str| parse_request(text.as_bytes());
     for alone in ["version = 1\nreset = true\n", "\u{feff}version = 1\r\n# away with it\r\nreset = true\r\n"] {
-        assert!(matches!(read(alone), Ok(SeedRequest::Reset { digest }) if digest.len() == 16), "{alone}");
+        assert!(
+            matches!(read(alone), Ok(SeedRequest::Reset { digest, destroys_cluster: false }) if digest.len() == 16),
+            "{alone}"
+        );
     }
+    let destroys = read("version = 1\nreset = \"destroy-cluster\"\n").unwrap();
+    assert!(destroys.destroys_cluster() && matches!(destroys, SeedRequest::Reset { .. }));
     for none in ["version = 1\nreset = false\n", "version = 1\nreset = true\n[network]\ndhcp = true\n"] {
         assert_eq!(read(none).unwrap_err().to_string(), "seed.toml: table [cluster] is missing");
     }

@@ -22,7 +22,9 @@ const KEY_DIRS: [&str; 3] = [PKI, "/etc/ssh", STATE_DIR];
 pub fn collect_secrets(host: &Host, seed: Option<&[u8]>) -> DeviceSecrets {
     let mut secrets = DeviceSecrets::default();
     if let Some(seed) = seed.and_then(|bytes| seed::parse(bytes).ok()) {
-        secrets.add(seed.cluster.token.secret());
+        if let Some(token) = seed.token() {
+            secrets.add(token.secret());
+        }
         if let Some(password) = seed.network.wifi.as_ref().and_then(|wifi| wifi.password.as_ref()) {
             secrets.add(password.expose());
         }

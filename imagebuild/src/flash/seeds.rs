@@ -18,6 +18,8 @@ pub struct Seed {
     bytes: Vec<u8>,
     /// Whether it is for one device only, and marked when that device has it.
     once: bool,
+    /// Whether it creates a cluster.
+    creates: bool,
 }
 
 /// A seed for each of `number` devices: `file` for all, or the first that are left in `directory`.
@@ -26,7 +28,13 @@ pub struct Seed {
 /// When a seed is refused by the device's parser, or there are too few.
 pub fn plan(file: Option<&Path>, directory: Option<&Path>, number: usize) -> Result<Vec<Option<Seed>>> {
     if let Some(file) = file {
-        return Ok(vec![Some(read(file, false)?); number]);
+        let seed = read(file, false)?;
+        ensure!(
+            number < 2 || !seed.creates,
+            "take {} for {number} devices: each would create a cluster of its own; flash one of them",
+            file.display()
+        );
+        return Ok(vec![Some(seed); number]);
     }
     let Some(directory) = directory else { return Ok(vec![None; number]) };
     let mut paths = Vec::new();
@@ -47,8 +55,8 @@ pub fn plan(file: Option<&Path>, directory: Option<&Path>, number: usize) -> Res
 
 fn read(path: &Path, once: bool) -> Result<Seed> {
     let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
-    seed::parse_request(&bytes).with_context(|| format!("check {}", path.display()))?;
-    Ok(Seed { path: path.to_owned(), bytes, once })
+    let request = seed::parse_request(&bytes).with_context(|| format!("check {}", path.display()))?;
+    Ok(Seed { path: path.to_owned(), bytes, once, creates: seed::creates(&request) })
 }
 
 impl Seed {
@@ -91,6 +99,17 @@ mod tests {
         let dir = dir.path().display();
         let too_few: Result<_, String> = names(3);
         assert_eq!(too_few, Err(format!("take 3 seeds from {dir}: 2 are left that no device has got")));
+    }
+
+    #[test]
+    fn a_seed_that_creates_a_cluster_is_for_one_device() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("seed.toml");
+        fs::write(&path, "version = 1\n[cluster]\ncreate = true\n").unwrap();
+        assert_eq!(plan(Some(&path), None, 1).unwrap().len(), 1);
+        let error = plan(Some(&path), None, 2).unwrap_err().to_string();
+        let why = "each would create a cluster of its own; flash one of them";
+        assert_eq!(error, format!("take {} for 2 devices: {why}", path.display()));
     }
 
     #[test]

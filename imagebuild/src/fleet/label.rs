@@ -55,7 +55,7 @@ pub fn runs(row: &[bool]) -> Vec<(usize, usize)> {
 
 fn token(seed: &str) -> Option<String> {
     match firstboot::seed::parse_request(seed.as_bytes()) {
-        Ok(firstboot::seed::SeedRequest::Join(seed)) => Some(seed.cluster.token.bearer().to_string()),
+        Ok(firstboot::seed::SeedRequest::Join(seed)) => seed.token().map(|token| token.bearer().to_string()),
         _ => None,
     }
 }

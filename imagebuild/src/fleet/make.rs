@@ -99,14 +99,19 @@ impl Device {
 /// What is no error of the table, but seldom meant: one line each, with the rows. Sites may have the same addresses.
 pub fn warnings(devices: &[Device], now: SystemTime) -> Vec<String> {
     let (mut rows, mut addresses) = (Errors::default(), BTreeMap::<String, Vec<u64>>::new());
+    let mut creators = Vec::new();
     for device in devices {
         let Ok(SeedRequest::Join(seed)) = firstboot::seed::parse_request(device.seed.as_bytes()) else { continue };
         if let Some(text) = token_warning(&seed, now) {
             rows.add(device.line, text);
         }
+        creators.extend(seed.create().map(|_| device.line));
         for address in &seed.network.addresses {
             addresses.entry(address.addr().to_string()).or_default().push(device.line);
         }
+    }
+    for line in creators.iter().filter(|_| creators.len() > 1) {
+        rows.add(*line, "each of them creates a cluster of its own".to_owned());
     }
     for (address, lines) in addresses.into_iter().filter(|(_, lines)| lines.len() > 1) {
         lines.into_iter().for_each(|line| rows.add(line, format!("they have the same address, {address}")));
@@ -203,7 +208,7 @@ fn device(
     let text = toml::to_string(&seed).map_err(|_| vec!["the seed cannot be written as TOML".to_owned()])?;
     let request = firstboot::seed::parse_request(text.as_bytes()).and_then(|request| {
         if let SeedRequest::Join(seed) = &request {
-            seed.cluster.trust.check_dates(SystemTime::now())?;
+            seed.check_dates(SystemTime::now())?;
         }
         Ok(request)
     });

@@ -194,3 +194,27 @@ fn what_is_seldom_meant_is_a_warning() {
         ]
     );
 }
+
+#[test]
+fn rows_can_create_clusters_and_more_than_one_is_named() {
+    let base = "version = 1\n[cluster]\ncreate = true\n";
+    let header = "node.name,cluster.endpoint,cluster.pod-subnet,cluster.join-seed-hours,cluster.kubeadm.clusterName\n";
+    let row = |name: &str| format!("{name},{name}.example.com,10.1.0.0/16;fd01::/48,0,{name}\n");
+    let error = made(&format!("{header}{}", row("a")), base).unwrap_err();
+    assert!(error.contains("row 2: FB108: pod-subnet and service-subnet in [cluster] are not of the same"), "{error}");
+    let two = format!("{header}{}{}", row("a"), row("b")).replace(";fd01::/48", "");
+    let devices = made(&two, base).unwrap();
+    let seed: Table = devices[1].seed.parse().unwrap();
+    let cluster = &seed["cluster"];
+    assert_eq!(
+        (cluster["endpoint"].as_str(), cluster["join-seed-hours"].as_integer()),
+        (Some("b.example.com"), Some(0))
+    );
+    assert_eq!(cluster["kubeadm"]["clusterName"].as_str(), Some("b"));
+    let now = SystemTime::now();
+    assert_eq!(warnings(&devices, now), ["rows 2, 3: each of them creates a cluster of its own"]);
+    assert!(warnings(&devices[..1], now).is_empty());
+    let joins =
+        made("node.name,cluster.create\na,true\n", &BASE.replace("{serial}", "x").replace("{place}", "p")).unwrap_err();
+    assert!(joins.contains("a device creates a cluster or joins one, not both"), "{joins}");
+}

@@ -93,6 +93,14 @@ pub fn put_many(seeds: &[(String, &[u8])], directory: &Path) -> Result<()> {
     sync(directory)
 }
 
+/// Whether a stick is mounted at a directory, and not a boot partition.
+///
+/// # Errors
+/// It is neither.
+pub fn is_stick(directory: &Path) -> Result<bool> {
+    recognise(directory).map(|medium| medium == Medium::Stick)
+}
+
 /// A boot partition is known by its files or its label, a stick by its label.
 fn recognise(directory: &Path) -> Result<Medium> {
     if MARKS.iter().any(|name| directory.join(name).is_file()) {

@@ -2,6 +2,7 @@
 //! `imagebuild seed`: makes a seed, validates it as the device does, alone and at its cluster, signs it, writes it to an
 //! image, card or stick.
 
+pub(crate) mod admin_request;
 mod ask;
 mod directory;
 mod from_cluster;
@@ -17,8 +18,10 @@ pub use put::put;
 pub use sign::sign;
 pub(crate) use token::warning as token_warning;
 
-use anyhow::{Context, Result, anyhow};
-use firstboot::seed::{Seed, SeedRequest, Trust};
+use crate::progress;
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use firstboot::boot_partition::{BootPartition, JOIN_SEED, STICK_LABEL};
+use firstboot::seed::{Membership, NewCluster, Seed, SeedRequest, Trust};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -105,6 +108,7 @@ pub fn main(args: &Args) -> Result<()> {
         Command::Fleet(args) => crate::fleet::seeds::main(args),
         Command::Sign { key, file } => {
             let request = parse_request(&read(file)?).context("check the seed")?;
+            ensure!(!creates(&request), "sign {}: {ON_A_STICK}", file.display());
             let key = sign::sign(key, file)?;
             println!("{} is signed by {key}", file.display());
             if matches!(request, SeedRequest::Join(seed) if !seed.reset) {
@@ -115,7 +119,10 @@ pub fn main(args: &Args) -> Result<()> {
         Command::Put { file, disk, unchecked } => {
             let bytes = read(file)?;
             if !unchecked {
-                parse_request(&bytes).context("check the seed (--unchecked writes it as it is)")?;
+                let request = parse_request(&bytes).context("check the seed (--unchecked writes it as it is)")?;
+                if creates(&request) && is_stick(disk)? {
+                    bail!("write {} to {}: {ON_A_STICK}", file.display(), disk.display());
+                }
             }
             let signature = sign::read(file)?;
             let said = match disk.is_dir() {
@@ -128,6 +135,39 @@ pub fn main(args: &Args) -> Result<()> {
     }
 }
 
+/// Why a seed that creates a cluster is for one device alone. A device refuses it.
+const ON_A_STICK: &str = "it creates a cluster, and a stick goes from device to device: each would create one of its own; \
+                          put it on the card of one device";
+
+/// Whether a seed creates a cluster.
+pub(crate) fn creates(request: &SeedRequest) -> bool {
+    matches!(request, SeedRequest::Join(seed) if seed.create().is_some())
+}
+
+/// Whether a place is a stick: an image, a disk, or the directory at which one is mounted.
+fn is_stick(place: &Path) -> Result<bool> {
+    match place.is_dir() {
+        true => directory::is_stick(place),
+        false => put::find(place).map(|(_, label)| label == STICK_LABEL),
+    }
+}
+
+/// The boot partition of a disk or image, or a stick.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn boot_partition(disk: &Path) -> Result<BootPartition> {
+    put::find(disk).map(|(partition, _)| partition)
+}
+
+/// What `seed check` says of a seed that joins or creates a cluster.
+///
+/// # Errors
+/// The seed is refused.
+pub(crate) fn description(bytes: &[u8]) -> Result<String> {
+    parse(bytes).map(|seed| describe(&seed))
+}
+
 /// What `seed check` says of a good seed, and with `warn` of its token's life.
 fn judged(bytes: &[u8], warn: bool) -> Result<String> {
     match parse_request(bytes)? {
@@ -135,6 +175,9 @@ fn judged(bytes: &[u8], warn: bool) -> Result<String> {
             token::ended(&seed, SystemTime::now())?;
             if warn {
                 token::warn(&seed);
+                if seed.create().is_some_and(|cluster| cluster.admin_request.is_none()) {
+                    progress::warn("the seed has no admin-request: the device leaves no kubeconfig on its card");
+                }
             }
             Ok(describe(&seed))
         }
@@ -149,7 +192,7 @@ fn read(file: &Path) -> Result<Vec<u8>> {
 /// Parses a seed that joins, with the device's own parser. Unlike a device, this machine has a clock.
 fn parse(bytes: &[u8]) -> Result<Seed> {
     let seed = firstboot::seed::parse(bytes).map_err(refused)?;
-    seed.cluster.trust.check_dates(SystemTime::now()).map_err(refused)?;
+    seed.check_dates(SystemTime::now()).map_err(refused)?;
     Ok(seed)
 }
 
@@ -157,7 +200,10 @@ fn parse(bytes: &[u8]) -> Result<Seed> {
 pub(crate) fn parse_request(bytes: &[u8]) -> Result<SeedRequest> {
     let request = firstboot::seed::parse_request(bytes).map_err(refused)?;
     if let SeedRequest::Join(seed) = &request {
-        seed.cluster.trust.check_dates(SystemTime::now()).map_err(refused)?;
+        seed.check_dates(SystemTime::now()).map_err(refused)?;
+        if let Some(request) = seed.create().and_then(|cluster| cluster.admin_request.as_deref()) {
+            admin_request::subject(request)?;
+        }
     }
     Ok(request)
 }
@@ -169,15 +215,19 @@ fn refused(error: firstboot::seed::Error) -> anyhow::Error {
 
 /// A seed on one line, without the secret.
 fn describe(seed: &Seed) -> String {
-    let servers: Vec<String> = seed.cluster.apiserver.iter().map(ToString::to_string).collect();
-    let trust = match &seed.cluster.trust {
-        Trust::Pins(pins) if pins.len() == 1 => "1 CA hash".to_owned(),
-        Trust::Pins(pins) => format!("{} CA hashes", pins.len()),
-        Trust::Ca(_) => "the CA certificate".to_owned(),
+    let mut text = match &seed.membership {
+        Membership::Join(cluster) => {
+            let servers: Vec<String> = cluster.apiserver.iter().map(ToString::to_string).collect();
+            let trust = match &cluster.trust {
+                Trust::Pins(pins) if pins.len() == 1 => "1 CA hash".to_owned(),
+                Trust::Pins(pins) => format!("{} CA hashes", pins.len()),
+                Trust::Ca(_) => "the CA certificate".to_owned(),
+            };
+            let (servers, token) = (servers.join(", "), cluster.token.id());
+            format!("good: joins {servers} with token {token} (secret not shown), trusting {trust}")
+        }
+        Membership::Create(cluster) => describe_new(cluster),
     };
-    let token = seed.cluster.token.id();
-    let mut text =
-        format!("good: joins {} with token {token} (secret not shown), trusting {trust}", servers.join(", "));
     let addresses: Vec<String> = seed.network.addresses.iter().map(ToString::to_string).collect();
     // By which two seeds of one batch differ.
     for (what, value) in
@@ -187,6 +237,19 @@ fn describe(seed: &Seed) -> String {
             text += &format!("; {what} {value}");
         }
     }
+    text
+}
+
+fn describe_new(cluster: &NewCluster) -> String {
+    let at = cluster.endpoint.as_ref().map(|at| format!(" at {at}")).unwrap_or_default();
+    let mut text = format!("good: creates a cluster{at}, {}", cluster.networks());
+    if let Some(subject) = cluster.admin_request.as_deref().and_then(|request| admin_request::subject(request).ok()) {
+        text += &format!("; administrator {subject}");
+    }
+    text += &match cluster.join_seed_hours {
+        0 => format!("; no {JOIN_SEED}"),
+        hours => format!("; tokens of {JOIN_SEED} are good for {hours} h"),
+    };
     text
 }
 
@@ -214,5 +277,40 @@ mod tests {
         );
         let error = parse(text.replace("token =", "tokn =").as_bytes()).unwrap_err().to_string();
         assert_eq!(error, "FB105: seed.toml:4: unknown key \"tokn\" in [cluster]; did you mean token?");
+    }
+
+    #[test]
+    fn a_seed_that_creates_a_cluster_is_for_a_card_and_not_for_a_stick() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let text = "version = 1\n[cluster]\ncreate = true\nendpoint = \"api.example.com\"\njoin-seed-hours = 0\n";
+        std::fs::write(at("seed.toml"), text).unwrap();
+        for (name, label) in [("card.img", b"BOOT       "), ("stick.img", b"SEED       ")] {
+            let image = std::fs::File::options().read(true).write(true).create_new(true).open(at(name)).unwrap();
+            image.set_len(16 << 20).unwrap();
+            let options = fatfs::FormatVolumeOptions::new().volume_label(*label);
+            fatfs::format_volume(fscommon::BufStream::new(image), options).unwrap();
+        }
+        let put = |disk: &str, unchecked| {
+            let result = main(&Args { command: Command::Put { file: at("seed.toml"), disk: at(disk), unchecked } });
+            result.map_err(|error| format!("{error:#}").replace(&format!("{}/", dir.path().display()), ""))
+        };
+        put("card.img", false).unwrap();
+        put("stick.img", true).unwrap();
+        assert_eq!(put("stick.img", false), Err(format!("write seed.toml to stick.img: {ON_A_STICK}")));
+        let key = at("key");
+        let error = main(&Args { command: Command::Sign { key, file: at("seed.toml") } }).unwrap_err().to_string();
+        assert!(error.ends_with(ON_A_STICK), "{error}");
+        assert_eq!(
+            judged(text.as_bytes(), true).unwrap(),
+            "good: creates a cluster at api.example.com:6443, pods in 10.244.0.0/16, Services in 10.96.0.0/12; no \
+             join-edge.toml"
+        );
+        // The device's parser looks at the form of a request alone.
+        let der =
+            base64::Engine::encode(&base64::engine::general_purpose::STANDARD, [&[0x30, 62][..], &[0; 62]].concat());
+        let request = format!("-----BEGIN CERTIFICATE REQUEST-----\n{der}\n-----END CERTIFICATE REQUEST-----\n");
+        let error = judged(format!("{text}admin-request = \"\"\"\n{request}\"\"\"\n").as_bytes(), false).unwrap_err();
+        assert_eq!(error.to_string(), "read admin-request in [cluster]: it is no certificate request (PKCS #10)");
     }
 }

@@ -5,14 +5,13 @@
 use super::{ask, from_cluster};
 use crate::cluster::bootstrap_token;
 use crate::cluster::table::Cluster;
+use crate::private_file;
 use anyhow::{Context, Result, anyhow, ensure};
 use firstboot::seed::join_line::{self, JoinLine};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::io::{IsTerminal, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io::{IsTerminal, Read};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Flags of `imagebuild seed new`.
@@ -131,7 +130,7 @@ pub fn main(args: &Args) -> Result<()> {
 
 /// Writes the seed, and says what it does.
 pub(super) fn finish(args: &Args, text: &str) -> Result<()> {
-    write(&args.out, text)?;
+    private_file::write(&args.out, text.as_bytes(), false)?;
     let seed = super::parse(text.as_bytes())?;
     super::token::warn(&seed);
     println!("{}: {}", args.out.display(), super::describe(&seed));
@@ -216,19 +215,12 @@ fn cluster(line: &JoinLine) -> Cluster {
     }
 }
 
-/// Writes a new file that only its owner can read.
-fn write(path: &Path, text: &str) -> Result<()> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let mut file = file.with_context(|| format!("create {}", path.display()))?;
-    file.write_all(text.as_bytes()).with_context(|| format!("write {}", path.display()))?;
-    file.sync_all().with_context(|| format!("write {}", path.display()))
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use std::fs;
+    use std::path::Path;
 
     const HASH: &str = "sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
@@ -307,15 +299,5 @@ mod tests {
         let args = Args { apiserver: vec!["a:1".into()], token: Some("secret".into()), ..Args::default() };
         let error = text(&args, &mut &b""[..]).unwrap_err();
         assert!(!format!("{error:#}").contains("secret"), "{error:#}");
-    }
-
-    #[test]
-    fn the_file_is_private_and_never_overwritten() {
-        use std::os::unix::fs::PermissionsExt;
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("seed.toml");
-        write(&path, "x").unwrap();
-        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(write(&path, "y").unwrap_err().to_string().starts_with("create "));
     }
 }

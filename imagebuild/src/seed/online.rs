@@ -60,7 +60,7 @@ fn rows(bytes: &[u8], args: &Args) -> Result<Vec<Row>> {
         }
         Err(error) => return Ok(refused(error)),
     };
-    if let Err(error) = seed.cluster.trust.check_dates(SystemTime::now()) {
+    if let Err(error) = seed.check_dates(SystemTime::now()) {
         return Ok(refused(error));
     }
     let text = super::describe(&seed);
@@ -71,7 +71,11 @@ fn rows(bytes: &[u8], args: &Args) -> Result<Vec<Row>> {
         None => format!("generic-{}", Arch::host()?),
     };
     let kubelet = version.as_deref().map(|version| (version, target.as_str()));
-    let survey = Survey { cluster: &seed.cluster, via: &seed.network.via, kubelet, now: SystemTime::now() };
+    let Some(cluster) = seed.join() else {
+        all.push(row(State::Good, None, "it names no cluster to ask: the device creates one".to_owned()));
+        return Ok(all);
+    };
+    let survey = Survey { cluster, via: &seed.network.via, kubelet, now: SystemTime::now() };
     all.extend(survey.run().map_err(|fault| anyhow!("{}: {fault}", fault.code))?);
     Ok(all)
 }

@@ -18,7 +18,7 @@ const GIVES: &str = "who has it can get a certificate of any node";
 /// # Errors
 /// Its end is in the seed, and past.
 pub(super) fn ended(seed: &Seed, now: SystemTime) -> Result<()> {
-    match seed.cluster.token_expires {
+    match seed.join().and_then(|cluster| cluster.token_expires) {
         Some(ends) if ends <= now => {
             bail!("cluster.token-expires is past: the token has ended, and no device joins with it; make a new seed")
         }
@@ -28,7 +28,7 @@ pub(super) fn ended(seed: &Seed, now: SystemTime) -> Result<()> {
 
 /// What is to be said of the token's life at the time `now`, on one line.
 pub fn warning(seed: &Seed, now: SystemTime) -> Option<String> {
-    let Some(ends) = seed.cluster.token_expires else {
+    let Some(ends) = seed.join()?.token_expires else {
         return Some(format!(
             "the seed has no token-expires: until the token ends, {GIVES}; `kubeadm token list` shows when that is"
         ));

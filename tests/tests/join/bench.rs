@@ -87,7 +87,7 @@ impl Bench {
     pub fn join_through(&mut self, join_worker: &UnixStream, seed: &Seed, node: &str) -> Result<Joined, Fault> {
         self.node = node.to_owned();
         let input = JoinInput {
-            cluster: seed.cluster.clone(),
+            cluster: seed.join().unwrap().clone(),
             via: seed.network.via.clone(),
             node_name: node.to_owned(),
             kubelet_version: self.kubelet.to_owned(),
@@ -104,7 +104,7 @@ impl Bench {
         });
         let fault = joined.as_ref().err();
         let shown = format!("{:?} {:?} {:?}", fault.map(Fault::to_string), fault, self.reported);
-        assert!(!shown.contains(seed.cluster.token.secret()), "a message holds the token: {shown}");
+        assert!(!shown.contains(seed.join().unwrap().token.secret()), "a message holds the token: {shown}");
         joined
     }
 

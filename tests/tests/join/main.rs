@@ -15,6 +15,7 @@ mod cache_figures;
 mod cache_networks;
 mod cache_pods;
 mod cluster;
+mod creating;
 mod csr;
 mod cuts;
 mod faults;
@@ -74,6 +75,8 @@ const CASES: &[Case] = &[
     ("kubelet-config mended", recovery::a_kubelet_config_that_kubelet_rejects),
     ("serving certificate to approve", recovery::a_serving_certificate_that_waits_for_approval),
     ("own Node on leaving", leaving::reset_with_silent_and_unreachable_servers),
+    ("creating: pod network", creating::a_pod_network_is_deployed_and_brought_back),
+    ("creating: administrator", creating::an_administrators_request_is_signed_once),
     ("cache: what was read comes again without API server", cache::what_was_read_comes_again),
     ("cache: one client never reads what another may", cache::one_client_never_reads_what_another_may),
     ("cache: memory and added time with 60 pods", cache_figures::memory_and_added_time),

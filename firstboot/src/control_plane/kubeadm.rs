@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What `kubeadm init` is given, and what its messages mean. Pure: a seed in, text out.
+//!
+//! The documents are InitConfiguration and ClusterConfiguration of kubeadm.k8s.io/v1beta4, as JSON, which is YAML.
+
+use crate::seed::{Kubeadm, NewCluster, Node, Taint};
+use crate::text::printable_line;
+use ipnet::IpNet;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// kubeadm's API.
+const API: &str = "kubeadm.k8s.io/v1beta4";
+/// kubeadm's own taint of a control plane, which it sets where nothing is said of taints.
+const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
+/// Longest waits, for the slowest card: kubeadm's own are 4 min and 1 min.
+const WAITS: [(&str, &str); 3] =
+    [("controlPlaneComponentHealthCheck", "15m0s"), ("kubeletHealthCheck", "10m0s"), ("kubernetesAPICall", "5m0s")];
+/// kubeadm always makes a token; each that is used is made later, with a life that is asked for.
+const UNUSED: &str = "1m0s";
+
+/// Life of the control plane's certificates: nine years, within the ten of the CA. kubeadm's year is for clusters with a
+/// person who renews them. A shorter life protects nothing here: the key of the CA is on the same disk.
+const CERTIFICATES: &str = "78840h0m0s";
+
+/// What the documents say besides the seed's table.
+pub struct Device<'a> {
+    /// Name of the Node.
+    pub node: &'a str,
+    /// Address of the API server and of etcd.
+    pub address: IpAddr,
+    /// Addresses of the node that the seed names; none leaves them to kubelet.
+    pub node_ips: Vec<IpAddr>,
+    /// Version of Kubernetes in the bundle, without `v`.
+    pub version: &'a str,
+    /// Labels to register with.
+    pub labels: BTreeMap<String, String>,
+    /// CRI socket, `unix:///…`.
+    pub cri_socket: &'a str,
+}
+
+/// The file for `kubeadm init --config`.
+pub fn configuration(cluster: &NewCluster, node: &Node, device: &Device<'_>) -> String {
+    let documents = [init(&cluster.kubeadm, node, device), cluster_configuration(cluster, device)];
+    documents.iter().map(|document| format!("---\n{document:#}\n")).collect()
+}
+
+fn init(kubeadm: &Kubeadm, node: &Node, device: &Device<'_>) -> Value {
+    let argument = |name: &str, value: String| json!({ "name": name, "value": value });
+    let mut arguments = Vec::new();
+    if !device.node_ips.is_empty() {
+        let ips: Vec<String> = device.node_ips.iter().map(IpAddr::to_string).collect();
+        arguments.push(argument("node-ip", ips.join(",")));
+    }
+    if !device.labels.is_empty() {
+        let labels: Vec<String> = device.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        arguments.push(argument("node-labels", labels.join(",")));
+    }
+    let mut registration = json!({
+        "name": device.node,
+        "criSocket": device.cri_socket,
+        "imagePullPolicy": "IfNotPresent",
+        "kubeletExtraArgs": arguments,
+    });
+    // Without the key kubeadm sets its own taint; with it, that one has to be in the list.
+    if !node.taints.is_empty() {
+        let own = json!({ "key": CONTROL_PLANE, "effect": "NoSchedule" });
+        let more = node
+            .taints
+            .iter()
+            .map(|Taint { key, value, effect }| json!({ "key": key, "value": value, "effect": effect.to_string() }));
+        registration["taints"] = [own].into_iter().chain(more).collect();
+    }
+    let mut document = json!({
+        "apiVersion": API,
+        "kind": "InitConfiguration",
+        "bootstrapTokens": [{ "ttl": UNUSED, "description": "made by kubeadm init, not used by firstboot" }],
+        "localAPIEndpoint": { "advertiseAddress": device.address.to_string(), "bindPort": super::PORT },
+        "nodeRegistration": registration,
+        "timeouts": WAITS.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect::<Map<_, _>>(),
+    });
+    merge(&mut document, &kubeadm.init);
+    document
+}
+
+fn cluster_configuration(cluster: &NewCluster, device: &Device<'_>) -> Value {
+    let list = |nets: &[IpNet]| nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let mut document = json!({
+        "apiVersion": API,
+        "kind": "ClusterConfiguration",
+        "kubernetesVersion": format!("v{}", device.version),
+        "certificateValidityPeriod": CERTIFICATES,
+        "networking": { "podSubnet": list(&cluster.pod_subnet), "serviceSubnet": list(&cluster.service_subnet) },
+    });
+    if let Some(endpoint) = &cluster.endpoint {
+        document["controlPlaneEndpoint"] = endpoint.to_string().into();
+    }
+    merge(&mut document, &cluster.kubeadm.cluster);
+    if !cluster.cert_sans.is_empty() {
+        let names = cluster.cert_sans.iter().map(|name| Value::from(name.as_str()));
+        let more = document["apiServer"]["certSANs"].as_array().cloned().unwrap_or_default();
+        document["apiServer"]["certSANs"] = names.chain(more).collect();
+    }
+    document
+}
+
+/// Puts the seed's fields over those that are there; tables are merged, everything else is replaced.
+fn merge(document: &mut Value, fields: &Map<String, Value>) {
+    for (key, value) in fields {
+        match (&mut document[key], value) {
+            (at @ Value::Object(_), Value::Object(more)) => merge(at, more),
+            (at, value) => *at = value.clone(),
+        }
+    }
+}
+
+/// The lines of kubeadm's output that say why it ended, on one line: `[ERROR CHECK]: …` of its checks, else its last error.
+pub fn complaint(output: &str) -> String {
+    let lines = || output.lines().map(str::trim).filter(|line| !line.is_empty());
+    let checks: Vec<&str> = lines().filter_map(|line| line.split_once("[ERROR ").map(|(_, rest)| rest)).collect();
+    let checks: Vec<String> = checks.iter().map(|check| check.replacen("]:", ":", 1)).collect();
+    let error = || lines().rev().find(|line| line.starts_with("error") || line.contains("error execution phase"));
+    let text = match checks.is_empty() {
+        false => checks.join("; "),
+        true => error().or_else(|| lines().next_back()).unwrap_or("it says nothing").to_owned(),
+    };
+    printable_line(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seed::{self, Seed};
+
+    fn documents(more: &str) -> (Value, Value) {
+        let text = format!("version = 1\n[cluster]\ncreate = true\n{more}");
+        let seed: Seed = seed::parse(text.as_bytes()).unwrap();
+        let device = Device {
+            node: "edge-1",
+            address: "192.0.2.7".parse().unwrap(),
+            node_ips: Vec::new(),
+            version: "1.36.3",
+            labels: [("superedge.io/node-edge".to_owned(), "enable".to_owned())].into(),
+            cri_socket: "unix:///run/containerd/containerd.sock",
+        };
+        let text = configuration(seed.create().unwrap(), &seed.node, &device);
+        let all: Vec<Value> = text.split("---\n").skip(1).map(|d| serde_json::from_str(d).unwrap()).collect();
+        (all[0].clone(), all[1].clone())
+    }
+
+    #[test]
+    fn a_short_seed_leaves_kubeadm_its_defaults() {
+        let (init, cluster) = documents("");
+        assert_eq!(init["localAPIEndpoint"], json!({ "advertiseAddress": "192.0.2.7", "bindPort": 6443 }));
+        assert_eq!(init["nodeRegistration"]["taints"], Value::Null);
+        assert_eq!(init["nodeRegistration"]["kubeletExtraArgs"][0]["value"], "superedge.io/node-edge=enable");
+        assert_eq!(cluster["kubernetesVersion"], "v1.36.3");
+        assert_eq!(cluster["networking"], json!({ "podSubnet": "10.244.0.0/16", "serviceSubnet": "10.96.0.0/12" }));
+        assert_eq!(cluster["certificateValidityPeriod"], "78840h0m0s");
+        assert!(cluster.get("apiServer").is_none() && cluster.get("controlPlaneEndpoint").is_none());
+    }
+
+    #[test]
+    fn what_the_seed_says_takes_the_place_of_them() {
+        let (init, cluster) = documents(
+            "endpoint = \"api.example.com\"\ncert-sans = \"10.0.0.9\"\n[cluster.kubeadm]\nclusterName = \"shop\"\n\
+             apiServer = { certSANs = [\"x.example\"], extraArgs = [{ name = \"v\", value = \"2\" }] }\n\
+             timeouts = { kubernetesAPICall = \"9m0s\" }\n[node]\ntaints = \"a=b:NoExecute\"\n",
+        );
+        assert_eq!(cluster["controlPlaneEndpoint"], "api.example.com:6443");
+        assert_eq!(
+            (&cluster["clusterName"], &cluster["apiServer"]["certSANs"]),
+            (&json!("shop"), &json!(["10.0.0.9", "x.example"]))
+        );
+        assert_eq!(cluster["apiServer"]["extraArgs"][0]["name"], "v");
+        assert_eq!(
+            (&init["timeouts"]["kubernetesAPICall"], &init["timeouts"]["kubeletHealthCheck"]),
+            (&json!("9m0s"), &json!("10m0s"))
+        );
+        let taints = &init["nodeRegistration"]["taints"];
+        assert_eq!(taints[0], json!({ "key": CONTROL_PLANE, "effect": "NoSchedule" }));
+        assert_eq!(taints[1], json!({ "key": "a", "value": "b", "effect": "NoExecute" }));
+    }
+
+    #[test]
+    fn the_reason_why_kubeadm_ends() {
+        let checks = "[preflight] Running pre-flight checks\nerror execution phase preflight: [preflight] Some fatal errors \
+                      occurred:\n\t[ERROR Port-6443]: Port 6443 is in use\n\t[ERROR Mem]: too little\n[preflight] If you know\n";
+        assert_eq!(complaint(checks), "Port-6443: Port 6443 is in use; Mem: too little");
+        let phase =
+            "[certs] x\nerror execution phase wait-control-plane: could not initialize\nTo see the stack trace\n";
+        assert_eq!(complaint(phase), "error execution phase wait-control-plane: could not initialize");
+        assert_eq!(complaint("\n"), "it says nothing");
+    }
+}

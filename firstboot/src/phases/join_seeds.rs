@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the creator of a cluster leaves on its boot partition: the seed for the next device, and the administrator's
+//! kubeconfig.
+
+use super::context::PhaseContext;
+use super::create::is_created;
+use crate::boot_partition::BootPartition;
+use crate::control_plane::card;
+use crate::fault::{Code, Fault, OwnedBy, Owner};
+use crate::journal::facts::Fact;
+use crate::paths::TIMER_WANTED;
+use anyhow::Context;
+
+/// Renews the seed for the next device.
+const TIMER: &str = "firstboot-control-plane.timer";
+
+pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
+    let Some(cluster) = cx.seed.create() else { return Ok(true) };
+    let boot = boot(cx)?;
+    let there = |name: &str| anyhow::Ok(boot.read(name)?.is_some());
+    let held = || -> anyhow::Result<bool> {
+        Ok((cluster.join_seed_hours == 0 || there(card::JOIN_SEED)? && cx.host.read_link(TIMER_WANTED)?.is_some())
+            && (cluster.admin_request.is_none() || there(card::KUBECONFIG)?))
+    };
+    held().owned_by(Owner::Host)
+}
+
+pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
+    let Some(cluster) = cx.seed.create().filter(|_| is_created(&cx.host)) else { return Ok(()) };
+    let boot = boot(cx)?;
+    if cluster.join_seed_hours > 0 {
+        card::renew(&cx.host, boot)?;
+        let enable = || -> anyhow::Result<()> {
+            cx.host.enable_unit(TIMER_WANTED, &format!("/usr/lib/systemd/system/{TIMER}"))?;
+            cx.host.start_unit(TIMER)
+        };
+        enable().owned_by(Owner::Host)?;
+    }
+    if let Some(request) = &cluster.admin_request {
+        let server = cx.host.journal().fact(Fact::ClusterServer).unwrap_or_default().to_owned();
+        card::administrator(&cx.host, boot, request, &server)?;
+    }
+    Ok(())
+}
+
+fn boot(cx: &PhaseContext) -> Result<&BootPartition, Fault> {
+    cx.card.as_ref().context("find the boot partition of this device").coded(Code::NoBootPartition)
+}
