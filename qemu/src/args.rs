@@ -60,6 +60,8 @@ pub struct Machine {
     pub credentials: Vec<(String, String)>,
     /// Time that the clock chip shows at power-on, as QEMU's `-rtc base=` takes it; `utc` is now.
     pub clock: String,
+    /// Address of its network interface.
+    pub mac: String,
     /// What its network interface is plugged into.
     pub link: Link,
     /// Ports that can be reached from outside, on a user network.
@@ -164,6 +166,9 @@ pub const DISK: &str = "disk";
 /// What QEMU calls the network end of a device.
 pub const NET: &str = "net";
 
+/// Address of the network interface of a device that is alone.
+pub const MAC: &str = "52:54:00:12:34:56";
+
 /// Name of the emulator for an architecture.
 pub fn program(arch: Arch) -> &'static str {
     match arch {
@@ -206,7 +211,7 @@ pub fn argv(machine: &Machine, files: &Files) -> Vec<String> {
     }
     add("netdev", netdev(&machine.link, &machine.forwards));
     // No boot ROM: the disk is the only thing to start from.
-    add("device", format!("virtio-net-pci,netdev={NET},mac=52:54:00:12:34:56,romfile="));
+    add("device", format!("virtio-net-pci,netdev={NET},mac={},romfile=", machine.mac));
     add("device", "virtio-rng-pci".to_owned());
     if let Some(serial) = &machine.serial {
         add("smbios", format!("type=1,serial={}", serial.replace(',', ",,")));
@@ -330,6 +335,7 @@ mod tests {
             serial: Some("A,1".to_owned()),
             credentials: vec![("a.b".to_owned(), "c d".to_owned())],
             clock: "utc".to_owned(),
+            mac: MAC.to_owned(),
             link: Link::User,
             forwards: vec![Forward { host: 20001, guest: 8080 }],
             disk_limits: None,

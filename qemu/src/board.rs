@@ -59,7 +59,7 @@ pub(crate) fn argv(board: &Board, machine: &Machine, files: &Files) -> Vec<Strin
     let (path, zeros) = (escaped(&files.disk), "discard=unmap,detect-zeroes=unmap");
     add("drive", format!("if=sd,id={DISK},format=raw,cache=unsafe,{zeros},file={path}"));
     add("netdev", netdev(&machine.link, &machine.forwards));
-    add("device", format!("{},netdev={NET},mac=52:54:00:12:34:56", board.network));
+    add("device", format!("{},netdev={NET},mac={}", board.network, machine.mac));
     add("chardev", format!("file,id=console,append=on,path={}", escaped(&files.console)));
     add("serial", "null".to_owned());
     add("serial", "chardev:console".to_owned());
@@ -71,7 +71,7 @@ pub(crate) fn argv(board: &Board, machine: &Machine, files: &Files) -> Vec<Strin
 mod tests {
     use super::*;
     use crate::accel::Accelerator;
-    use crate::args::{Controller, Kernel, Link};
+    use crate::args::{Controller, Kernel, Link, MAC};
     use imagebuild::arch::Arch;
     use std::path::Path;
 
@@ -86,6 +86,7 @@ mod tests {
             serial: None,
             credentials: Vec::new(),
             clock: "utc".to_owned(),
+            mac: MAC.to_owned(),
             link: Link::User,
             forwards: Vec::new(),
             disk_limits: None,

@@ -19,9 +19,19 @@ pub struct Args {
     /// Target to boot; the build machine's own architecture by default.
     #[arg(long)]
     target: Option<String>,
-    /// Where the report is written.
-    #[arg(long, default_value = "out/demo/report.json")]
-    report: std::path::PathBuf,
+    /// Create a cluster on the device, and have a second one join it, without any other control plane.
+    #[arg(long)]
+    cluster: bool,
+    /// Where the report is written; by default out/demo/report.json, or cluster.json beside it.
+    #[arg(long)]
+    report: Option<std::path::PathBuf>,
+}
+
+impl Args {
+    fn report(&self) -> std::path::PathBuf {
+        let default = if self.cluster { "out/demo/cluster.json" } else { "out/demo/report.json" };
+        self.report.clone().unwrap_or_else(|| default.into())
+    }
 }
 
 /// `out/demo/report.json`.
@@ -48,7 +58,10 @@ struct Report {
 /// Runs the demo. Prints the verdict in any case.
 pub fn main(args: &Args) -> Result<()> {
     let mut progress = Progress::default();
-    let verdict = run(args, &mut progress);
+    let verdict = match args.cluster {
+        true => crate::cluster::run(&crate::target_or_own(args.target.as_deref())?, &args.report(), &mut progress),
+        false => run(args, &mut progress),
+    };
     match verdict {
         Ok(line) => {
             println!("verdict: {line}");
@@ -120,7 +133,7 @@ fn run(args: &Args, progress: &mut Progress) -> Result<String> {
         image_bytes,
     };
     let text = serde_json::to_string_pretty(&report).context("encode the report")? + "\n";
-    crate::write_report(&args.report, &text)?;
+    crate::write_report(&args.report(), &text)?;
     show(&report, &row);
     judge(&joined, &left, &pulled)?;
     let ready = report.stages.iter().find(|s| s.name == "boot to Ready").map_or(0.0, |s| s.seconds);

@@ -419,6 +419,7 @@ pub(crate) fn machine(options: &Options, accelerator: Accelerator) -> Result<Mac
         serial: options.serial.clone(),
         credentials: options.credentials.clone(),
         clock: options.clock.clone(),
+        mac: options.mac.clone(),
         link: options.link.clone(),
         forwards: options.guest_ports.iter().map(forward).collect::<Result<_>>()?,
         disk_limits: options.disk_limits,

@@ -74,6 +74,7 @@ impl Kubectl {
     pub fn apply(&self, objects: &Value, directory: &Path) -> Result<()> {
         let path = directory.join("objects.json");
         std::fs::write(&path, objects.to_string()).with_context(|| format!("write {}", path.display()))?;
-        self.run(&["apply", "-f", &path.display().to_string()]).map(drop)
+        // An emulated API server takes longer for its schema than kubectl waits; it validates by itself as well.
+        self.run(&["apply", "--validate=false", "-f", &path.display().to_string()]).map(drop)
     }
 }

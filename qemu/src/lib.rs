@@ -7,6 +7,7 @@ pub mod accel;
 pub mod args;
 pub mod bench;
 pub mod board;
+pub mod cluster;
 pub mod compare;
 pub mod console;
 pub mod control_plane;
@@ -15,6 +16,7 @@ pub mod device;
 pub mod disk;
 pub mod disk_errors;
 pub mod firmware;
+pub mod kubectl;
 pub mod link;
 pub mod options;
 pub mod pairs;
@@ -42,6 +44,11 @@ use anyhow::{Context, Result};
 /// The requested target, or the generic one of the build machine's own architecture.
 pub fn target_or_own(asked: Option<&str>) -> Result<String> {
     asked.map_or_else(|| Ok(format!("generic-{}", imagebuild::arch::Arch::host()?)), |name| Ok(name.to_owned()))
+}
+
+/// Name of the target whose image has a control plane's images as well: for [`image_of`], `Target::load` and reports.
+pub fn for_control_plane(target: &str) -> Result<String> {
+    Ok(imagebuild::target::Target::load(target)?.for_control_plane().name)
 }
 
 /// The raw disk image of a target, built if anything that goes into it has changed.

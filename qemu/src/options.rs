@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What an emulated device is to be.
 
-use crate::args::{Controller, DiskLimits, Link};
+use crate::args::{Controller, DiskLimits, Link, MAC};
 use crate::board::Board;
 use imagebuild::arch::Arch;
 use imagebuild::target::{Bootloader, Target};
@@ -27,6 +27,8 @@ pub struct Options {
     pub credentials: Vec<(String, String)>,
     /// Clock chip at power-on: `utc`, or a date such as `1970-01-01T00:00:00`.
     pub clock: String,
+    /// Address of its network interface; several devices on one segment need different ones.
+    pub mac: String,
     /// What its network interface is plugged into. A [`crate::link::Link`] has to outlive the device.
     pub link: Link,
     /// Guest ports to be reached from the build machine; only on a user network.
@@ -82,6 +84,7 @@ impl Options {
             memory_mib: 2048,
             credentials: Vec::new(),
             clock: "utc".to_owned(),
+            mac: MAC.to_owned(),
             link: Link::User,
             guest_ports: Vec::new(),
             start: Start::BootLoader,

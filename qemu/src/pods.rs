@@ -13,8 +13,10 @@ use std::time::Duration;
 pub const PORT: u16 = 8080;
 /// The workload that every bundle carries.
 const IMAGE: &str = "firstboot.local/demo:1";
-const SERVER: &str = "hello";
-const CLIENT: &str = "fetch-hello";
+/// Name of the server, and of its Service.
+pub const SERVER: &str = "hello";
+/// Name of the pod that asks it.
+pub const CLIENT: &str = "fetch-hello";
 
 /// What the workload answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,7 +136,7 @@ fn report(plane: &ControlPlane) -> String {
     format!("--- pods\n{pods}--- events\n{}\n---", lines[lines.len().saturating_sub(15)..].join("\n"))
 }
 
-fn manifests() -> Value {
+pub(crate) fn manifests() -> Value {
     let field = |path: &str| json!({ "fieldRef": { "fieldPath": path } });
     let mut server = pod(SERVER, "Always", json!(["serve"]));
     let container = &mut server["spec"]["containers"][0];

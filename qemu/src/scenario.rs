@@ -51,28 +51,37 @@ pub fn seeded(plane: &ControlPlane, image: &DiskImage, options: &Options) -> Res
 
 /// Switches `device` on and waits until it has joined and destroyed its seed.
 pub fn join(plane: &ControlPlane, mut device: Device, token: String, progress: &mut Progress) -> Result<Joined> {
-    device.power_on()?;
-    let mut shown = 0;
-    let line = loop_until_sealed(&device, progress, &mut shown)?;
-    // `firstboot: node NAME is Ready, seed destroyed (42.1 s)`
-    let name = line.split(" is Ready").next().and_then(|l| l.rsplit(' ').next()).context("read the node's name")?;
-    let node = plane.wait_node_ready(name, Duration::from_secs(60), || device.check());
+    let name = run_to_seal(&mut device, progress, READY)?;
+    let node = plane.wait_node_ready(&name, Duration::from_secs(60), || device.check());
     let node = node.map_err(|e| e.context(device.report()))?;
-    Ok(Joined { name: name.to_owned(), node, device, token })
+    Ok(Joined { name, node, device, token })
+}
+
+/// Switches `device` on and waits until it has destroyed its seed; the name of its node.
+///
+/// # Errors
+/// What it showed, when that does not come to pass.
+pub fn run_to_seal(device: &mut Device, progress: &Progress, limit: Duration) -> Result<String> {
+    device.power_on()?;
+    let line = loop_until_sealed(device, progress, limit)?;
+    // `firstboot: node NAME is Ready, seed destroyed (42.1 s)`
+    let name = line.split(" is Ready").next().and_then(|l| l.rsplit(' ').next());
+    name.map(str::to_owned).context("read the node's name")
 }
 
 /// Prints firstboot's lines until it reports that the seed is destroyed.
-fn loop_until_sealed(device: &Device, progress: &mut Progress, shown: &mut usize) -> Result<String> {
+fn loop_until_sealed(device: &Device, progress: &Progress, limit: Duration) -> Result<String> {
+    let mut shown = 0;
     let pause = Duration::from_millis(300);
-    let sealed = crate::wait::every(pause, "the node to be Ready and its seed destroyed", READY, || {
+    let sealed = crate::wait::every(pause, "the node to be Ready and its seed destroyed", limit, || {
         let text = device.console().text()?;
         // The last line may still be growing.
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         let lines: Vec<&str> = whole.lines().filter_map(said).collect();
-        for line in lines.iter().skip(*shown) {
+        for line in lines.iter().skip(shown) {
             progress.say(&format!("  device: {line}"));
         }
-        *shown = lines.len();
+        shown = lines.len();
         let sealed = lines.iter().find(|l| l.contains(" is Ready") && l.contains("seed destroyed"));
         if sealed.is_none() {
             device.check()?;

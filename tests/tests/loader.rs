@@ -12,7 +12,7 @@ use imagebuild::arch::Arch;
 use imagebuild::debian::Debian;
 use imagebuild::{digest, loader};
 use qemu::accel::Accelerator;
-use qemu::args::{self, Controller, Files, Link, Machine};
+use qemu::args::{self, Controller, Files, Link, MAC, Machine};
 use qemu::console::Console;
 use qemu::process::Process;
 use qemu::run_dir::RunDir;
@@ -104,6 +104,7 @@ fn machine(arch: Arch) -> Machine {
         serial: None,
         credentials: Vec::new(),
         clock: "utc".to_owned(),
+        mac: MAC.to_owned(),
         link: Link::User,
         forwards: Vec::new(),
         disk_limits: None,

@@ -14,6 +14,7 @@ mod prepare;
 
 pub use objects::{Csr, condition, conditions, is_ready};
 
+use crate::kubectl::Kubectl;
 use crate::link::namespace::Namespace;
 use crate::process::Process;
 use crate::run_dir::RunDir;
@@ -211,12 +212,8 @@ impl ControlPlane {
 
     /// Runs kubectl as administrator; returns what it prints.
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
-        let mut command = self.command(&self.programs.kubectl);
-        command.arg("--kubeconfig").arg(self.kubeconfig()).args(args);
-        // kubectl caches what it discovered; that must not be written to the user's home.
-        command.env("KUBECACHEDIR", self.path().join("kubectl-cache"));
-        let out = imagebuild::cmd::output(&mut command)?;
-        String::from_utf8(out).context("decode kubectl's output")
+        let kubectl = Kubectl::new(&self.programs.kubectl, &self.kubeconfig(), self.path());
+        kubectl.run_by(&mut self.command(kubectl.program()), args)
     }
 
     /// Like [`Self::kubectl`] with `-o json`, parsed.

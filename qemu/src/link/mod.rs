@@ -12,7 +12,9 @@ pub mod frame;
 pub mod namespace;
 pub mod relay;
 pub mod router;
+pub mod segment;
 pub mod site;
+pub mod switch;
 pub mod tap_bridge;
 
 use crate::args;
