@@ -51,7 +51,7 @@ struct Package {
 }
 
 /// Crates that only the device needs. Compiling them would delay the first `imagebuild seed check` of a new clone.
-const DEVICE_ONLY: [&str; 7] = ["caps", "landlock", "prost", "rcgen", "redb", "seccompiler", "tonic"];
+const DEVICE_ONLY: [&str; 6] = ["caps", "landlock", "prost", "redb", "seccompiler", "tonic"];
 
 /// Checks that `imagebuild` compiles nothing that only the device needs (feature `device` of firstboot).
 ///
