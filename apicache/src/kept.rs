@@ -94,6 +94,9 @@ pub struct Head {
     pub complete: bool,
     /// When it was last read from an API server, seconds since 1970.
     pub(crate) used: u64,
+    /// Whether objects of a later state are kept already: those of a list of which the end has not come. In memory alone.
+    #[serde(skip)]
+    pub(crate) behind: bool,
 }
 
 /// An answer that is kept as a whole.

@@ -189,6 +189,7 @@ impl Writer {
                 version: 0,
                 complete: false,
                 used: now(),
+                behind: false,
             };
             (known.unwrap_or_else(new), false)
         });
@@ -225,6 +226,8 @@ impl Writer {
         if head.complete && version <= head.version && known != Some(version) {
             head.complete = false;
         }
+        // The list that it is of may end in another batch, which then has to say how far it goes.
+        head.behind |= version > head.version;
         *to_write = true;
         Ok(true)
     }
@@ -240,7 +243,11 @@ impl Writer {
     ) -> Result<bool, redb::Error> {
         let gone = remove_objects(write, &of.id(), |key| !seen.contains(&mark(key)))?;
         let (head, to_write) = self.head_of(touched, of, kind);
-        *to_write |= gone || !head.complete || version < head.version || head.used + USE_STEP <= now();
+        *to_write |= std::mem::take(&mut head.behind)
+            || gone
+            || !head.complete
+            || version < head.version
+            || head.used + USE_STEP <= now();
         head.version = version;
         head.complete = true;
         if *to_write {

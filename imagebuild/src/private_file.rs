@@ -15,6 +15,8 @@ pub fn write(path: &Path, bytes: &[u8], replace: bool) -> Result<()> {
     let write = || format!("write {}", path.display());
     let directory = directory_of(path);
     let mode = Permissions::from_mode(0o600);
+    // Said by the system itself: of a scratch file's error only the kind is left without its path.
+    directory.metadata().with_context(|| format!("create {}", path.display()))?;
     let scratch = tempfile::Builder::new().prefix(".imagebuild-").permissions(mode).tempfile_in(directory);
     let mut scratch =
         scratch.map_err(|error| without_path(&error)).with_context(|| format!("create {}", path.display()))?;
