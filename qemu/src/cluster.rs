@@ -216,7 +216,10 @@ fn secrets_left(first: &Device, second: &Device) -> Result<Vec<String>> {
         let boot = device.disk().boot()?;
         for name in boot.list()? {
             let text = boot.read(&name)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-            let token = text.contains("token = ") && name != JOIN_SEED;
+            // The example on each card has the words without a value.
+            let seed = firstboot::seed::parse(text.as_bytes()).ok();
+            let token =
+                name != JOIN_SEED && seed.is_some_and(|seed| seed.token().is_some_and(|token| !token.is_erased()));
             if text.contains("PRIVATE KEY") || text.contains("client-key-data") || token {
                 left.push(format!("{name} of the {which} device holds one"));
             }
