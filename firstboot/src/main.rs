@@ -4,6 +4,7 @@
 use anyhow::Context;
 use firstboot::boot_partition::locate;
 use firstboot::check;
+use firstboot::control_plane;
 use firstboot::fault::{Code, Fault, OwnedBy, Owner};
 use firstboot::host::exclusions::Exclusions;
 use firstboot::host::{Host, Linux, System};
@@ -186,7 +187,7 @@ fn reset(yes: bool, destroy: bool, dry_run: bool, keep: &Exclusions) -> Result<E
         return Ok(ExitCode::SUCCESS);
     }
     let host = writing()?;
-    let meant = yes && (destroy || !reset::ends_cluster(&host));
+    let meant = yes && (destroy || !control_plane::is_created(&host));
     if let Some(question) = reset::question(&host).filter(|_| !meant) {
         let refused = |why: &str| {
             eprintln!("firstboot: reset this device: {why}");

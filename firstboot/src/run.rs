@@ -16,7 +16,7 @@ pub mod stick;
 mod wait_for_seed;
 mod waits;
 
-use crate::boot_partition::{SeedLocator, locate};
+use crate::boot_partition::{SeedLocator, internal_partition, locate};
 use crate::bundle::installed::Installed;
 use crate::containerd::images;
 use crate::containerd::repair::{self, Ask, Progress, Watch};
@@ -339,8 +339,8 @@ pub fn control_plane(host: &Host) -> Result<(), Fault> {
         return Ok(());
     }
     let places = locate(&ImageInfo::read(host)?.boot_label).coded(Code::BootDisk)?;
-    let own = places.iter().find(|place| !place.removable).context("find the boot partition of this device");
-    card::renew(host, &own.coded(Code::NoBootPartition)?.partition).map(drop)
+    let own = internal_partition(&places).context("find the boot partition of this device");
+    card::renew(host, &own.coded(Code::NoBootPartition)?).map(drop)
 }
 
 /// A seed that asks for a reset alone, on a device that has nothing to take back: it is done, so the file goes. On a

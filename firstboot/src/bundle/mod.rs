@@ -58,6 +58,22 @@ impl Manifest {
     }
 }
 
+#[cfg(test)]
+impl Image {
+    /// An image without content, for tests.
+    pub(crate) fn for_tests(name: &str, component: &str) -> Self {
+        Image {
+            name: name.into(),
+            sha256: String::new(),
+            layers: Vec::new(),
+            chain_id: String::new(),
+            content: Vec::new(),
+            component: component.into(),
+            version: "1".into(),
+        }
+    }
+}
+
 /// One program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -13,7 +13,7 @@ use crate::journal::facts::Fact;
 use crate::kube::admin::AdminClient;
 use crate::kube::pin;
 use crate::node::client::cluster;
-use crate::seed::JoinToken;
+use crate::seed::{JoinToken, VXLAN};
 use crate::text::{timestamp, unix_seconds};
 use anyhow::{Context, Result};
 use base64::Engine;
@@ -27,15 +27,13 @@ pub use crate::boot_partition::{ADMIN_KUBECONFIG as KUBECONFIG, JOIN_SEED};
 const SIGNED: Duration = Duration::from_secs(120);
 const HOUR: u64 = 3600;
 
-/// What is known of the seed for the next device, kept as [`Fact::JoinSeed`]: `HOURS END SERVER FLANNEL`.
+/// What is known of the seed for the next device, kept as [`Fact::JoinSeed`]: `HOURS END FLANNEL`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinSeed {
     /// Life of each token.
     pub hours: u32,
     /// When the last one ends, seconds since 1970; 0 before the first.
     pub ends: u64,
-    /// API server, `host:port`.
-    pub server: String,
     /// Whether nodes have to reach each other by VXLAN.
     pub flannel: bool,
 }
@@ -47,7 +45,7 @@ impl JoinSeed {
         let mut words = journal.fact(Fact::JoinSeed)?.split_whitespace();
         let hours = words.next()?.parse().ok()?;
         let ends = words.next()?.parse().ok()?;
-        Some(JoinSeed { hours, ends, server: words.next()?.to_owned(), flannel: words.next()? == "true" })
+        Some(JoinSeed { hours, ends, flannel: words.next()? == "true" })
     }
 
     /// Keeps it.
@@ -55,8 +53,8 @@ impl JoinSeed {
     /// # Errors
     /// The journal cannot be written.
     pub fn keep(&self, host: &Host) -> Result<()> {
-        let JoinSeed { hours, ends, server, flannel } = self;
-        host.note(Fact::JoinSeed, &format!("{hours} {ends} {server} {flannel}"))
+        let JoinSeed { hours, ends, flannel } = self;
+        host.note(Fact::JoinSeed, &format!("{hours} {ends} {flannel}"))
     }
 
     /// Whether a new token is due: half of the last one's life is over.
@@ -92,8 +90,8 @@ pub fn renew(host: &Host, boot: &BootPartition) -> Result<bool, Fault> {
         .coded(Code::ControlPlane)?;
     let token = made.lines().rev().map(str::trim).find_map(|line| JoinToken::parse(line).ok());
     let token = token.context("read the token that kubeadm made: there is none").coded(Code::ControlPlane)?;
-    let node = host.journal().fact(Fact::Node).unwrap_or_default().to_owned();
-    let text = join_seed(&seed, &node, &token, &pins.join(", "));
+    let fact = |fact| host.journal().fact(fact).unwrap_or_default().to_owned();
+    let text = join_seed(&seed, &fact(Fact::Node), &fact(Fact::ClusterServer), &token, &pins.join(", "));
     let work = || -> Result<()> {
         host.change_boot("write", JOIN_SEED, || boot.write(JOIN_SEED, text.as_bytes()))?;
         seed.keep(host)
@@ -103,21 +101,21 @@ pub fn renew(host: &Host, boot: &BootPartition) -> Result<bool, Fault> {
 }
 
 /// The text of the seed for the next device, of the same length for each token: it is overwritten in place.
-fn join_seed(seed: &JoinSeed, node: &str, token: &JoinToken, pins: &str) -> Zeroizing<String> {
+fn join_seed(seed: &JoinSeed, node: &str, server: &str, token: &JoinToken, pins: &str) -> Zeroizing<String> {
     let end = timestamp(seed.ends);
     let bearer = token.bearer();
     let mut text = Zeroizing::new(format!(
         "# Seed for the next device of the cluster that {node} created. Copy it to the boot partition of that device's\r\n\
          # card as seed.toml. Until {end} this file is enough to add a machine to the cluster. {node}\r\n\
          # renews it while it is on.\r\n\
-         version = 1\r\n\r\n[cluster]\r\napiserver = \"{}\"\r\ntoken = \"{}\"\r\nca-cert-hashes = [{pins}]\r\ntoken-expires = \
+         version = 1\r\n\r\n[cluster]\r\napiserver = \"{server}\"\r\ntoken = \"{}\"\r\nca-cert-hashes = [{pins}]\r\ntoken-expires = \
          {end}\r\n",
-        seed.server, *bearer
+        *bearer
     ));
     if seed.flannel {
-        text.push_str(
-            "\r\n# Pods on different nodes reach each other by VXLAN.\r\n[harden]\r\nopen = [\"udp/8472\"]\r\n",
-        );
+        text.push_str(&format!(
+            "\r\n# Pods on different nodes reach each other by VXLAN.\r\n[harden]\r\nopen = [\"{VXLAN}\"]\r\n"
+        ));
     }
     text
 }
@@ -165,15 +163,22 @@ mod tests {
 
     #[test]
     fn the_seed_for_the_next_device_is_one_that_it_takes() {
-        let of = |flannel| JoinSeed { hours: 24, ends: 1_795_365_108, server: "192.0.2.7:6443".into(), flannel };
+        let of = |flannel| JoinSeed { hours: 24, ends: 1_795_365_108, flannel };
+        let server = "192.0.2.7:6443";
         let token = JoinToken::parse("abcdef.0123456789abcdef").unwrap();
         let pins = format!("\"sha256:{:064}\"", 7);
-        let parsed = seed::parse(join_seed(&of(true), "edge-1", &token, &pins).as_bytes()).unwrap();
+        let parsed = seed::parse(join_seed(&of(true), "edge-1", server, &token, &pins).as_bytes()).unwrap();
         let cluster = parsed.join().unwrap();
         assert_eq!((cluster.token.id(), cluster.apiserver[0].to_string()), ("abcdef", "192.0.2.7:6443".to_owned()));
         assert_eq!(cluster.token_expires.map(unix_seconds), Some(1_795_365_108));
         assert_eq!(parsed.harden.open[0].to_string(), "udp/8472");
-        assert!(seed::parse(join_seed(&of(false), "edge-1", &token, &pins).as_bytes()).unwrap().harden.open.is_empty());
+        assert!(
+            seed::parse(join_seed(&of(false), "edge-1", server, &token, &pins).as_bytes())
+                .unwrap()
+                .harden
+                .open
+                .is_empty()
+        );
     }
 
     #[test]
@@ -181,7 +186,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
         assert_eq!(JoinSeed::kept(&host), None);
-        let seed = JoinSeed { hours: 24, ends: 24 * HOUR, server: "[fd00::1]:6443".into(), flannel: true };
+        let seed = JoinSeed { hours: 24, ends: 24 * HOUR, flannel: true };
         seed.keep(&host).unwrap();
         assert_eq!(JoinSeed::kept(&host), Some(seed.clone()));
         let at = |hours: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(hours * HOUR);

@@ -3,7 +3,8 @@
 //!
 //! The documents are InitConfiguration and ClusterConfiguration of kubeadm.k8s.io/v1beta4, as JSON, which is YAML.
 
-use crate::seed::{Kubeadm, NewCluster, Node, Taint};
+use crate::kube::config::Networking;
+use crate::seed::{DEFAULT_PORT, Kubeadm, NewCluster, Node, Taint};
 use crate::text::printable_line;
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
@@ -76,7 +77,7 @@ fn init(kubeadm: &Kubeadm, node: &Node, device: &Device<'_>) -> Value {
         "apiVersion": API,
         "kind": "InitConfiguration",
         "bootstrapTokens": [{ "ttl": UNUSED, "description": "made by kubeadm init, not used by firstboot" }],
-        "localAPIEndpoint": { "advertiseAddress": device.address.to_string(), "bindPort": super::PORT },
+        "localAPIEndpoint": { "advertiseAddress": device.address.to_string(), "bindPort": DEFAULT_PORT },
         "nodeRegistration": registration,
         "timeouts": WAITS.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect::<Map<_, _>>(),
     });
@@ -84,14 +85,21 @@ fn init(kubeadm: &Kubeadm, node: &Node, device: &Device<'_>) -> Value {
     document
 }
 
-fn cluster_configuration(cluster: &NewCluster, device: &Device<'_>) -> Value {
+/// The cluster's networks, as kubeadm writes them.
+pub fn networking(cluster: &NewCluster) -> Networking {
     let list = |nets: &[IpNet]| nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let (pod_subnet, service_subnet) = (list(&cluster.pod_subnet), list(&cluster.service_subnet));
+    Networking { pod_subnet, service_subnet, ..Networking::default() }
+}
+
+fn cluster_configuration(cluster: &NewCluster, device: &Device<'_>) -> Value {
+    let Networking { pod_subnet, service_subnet, .. } = networking(cluster);
     let mut document = json!({
         "apiVersion": API,
         "kind": "ClusterConfiguration",
         "kubernetesVersion": format!("v{}", device.version),
         "certificateValidityPeriod": CERTIFICATES,
-        "networking": { "podSubnet": list(&cluster.pod_subnet), "serviceSubnet": list(&cluster.service_subnet) },
+        "networking": { "podSubnet": pod_subnet, "serviceSubnet": service_subnet },
     });
     if let Some(endpoint) = &cluster.endpoint {
         document["controlPlaneEndpoint"] = endpoint.to_string().into();

@@ -12,13 +12,13 @@ pub mod kubeadm;
 
 use crate::bundle::{Image, Manifest};
 use crate::fault::{Code, Fault};
+use crate::host::Host;
+use crate::journal::facts::Fact;
 
 /// kubeadm's kubeconfig of the administrator. It stays where kubeadm puts it, readable for root alone.
 pub const ADMIN_CONF: &str = "/etc/kubernetes/admin.conf";
 /// The data of etcd.
 pub const ETCD: &str = "/var/lib/etcd";
-/// Port of the API server.
-pub const PORT: u16 = 6443;
 /// Components of the bundle without which there is no control plane.
 const COMPONENTS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
 
@@ -34,6 +34,11 @@ pub fn image<'b>(bundle: &'b Manifest, component: &str, target: &str) -> Result<
         );
         Fault::new(Code::ControlPlaneImages, text)
     })
+}
+
+/// Whether this device has created its cluster.
+pub fn is_created(host: &Host) -> bool {
+    host.journal().is_set(Fact::ClusterCreated)
 }
 
 /// Whether the bundle can be a control plane.

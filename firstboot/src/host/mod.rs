@@ -314,7 +314,8 @@ impl Host {
         self.run(&["systemctl", "start", "--no-block", unit]).map(drop)
     }
 
-    fn will_start(&self, unit: &str) -> Result<()> {
+    /// Records that a unit is about to be started, by this program or by one that it runs.
+    pub(crate) fn will_start(&self, unit: &str) -> Result<()> {
         let effect = Record::Effect(Effect::Started { unit: unit.into() });
         let known = self.journal.borrow().records().contains(&effect);
         if known { Ok(()) } else { self.record(effect) }

@@ -36,9 +36,9 @@ pub enum Fact {
     /// no phase removes anything of it.
     ClusterCreated,
     /// `HOST:PORT` at which others reach the API server of the cluster that this device created. Written by the phase
-    /// `create`; read by the phase `join-seeds`.
+    /// `create`; read by what is left on the boot partition.
     ClusterServer,
-    /// `HOURS END SERVER FLANNEL` of the seed for the next device. Written by the phase `create`, and with each new token; read
+    /// `HOURS END FLANNEL` of the seed for the next device. Written by the phase `create`, and with each new token; read
     /// by its renewal.
     JoinSeed,
     /// Time at which kubelet was started. Written and replaced by the phase `kubelet`; read by the phases after it.

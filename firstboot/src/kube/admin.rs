@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use tokio::runtime::Runtime;
 
 use super::client::Client;
-use super::csr::CSRS;
+use super::csr::{self, CSRS, condition};
 use super::error::{Error, Kind};
 use super::node::identified;
 use super::{kubeconfig, runtime};
@@ -21,8 +21,6 @@ use crate::text::hex;
 
 /// The signer of client certificates, other than kubelets'. It refuses the group `system:masters`.
 const SIGNER: &str = "kubernetes.io/kube-apiserver-client";
-/// What such a certificate is for, with an elliptic key.
-const USAGES: [&str; 2] = ["digital signature", "client auth"];
 /// Who changed what, in the objects that are applied.
 const FIELD_MANAGER: &str = "firstboot";
 
@@ -55,16 +53,6 @@ impl AdminClient {
         })
     }
 
-    /// Whether the API server says that it is ready.
-    ///
-    /// # Errors
-    /// The cluster's: no answer, or that it is not.
-    pub fn ready(&self) -> Result<(), Fault> {
-        runtime::block_on(&self.runtime, async {
-            self.client.get("/api/v1/namespaces/kube-system").await.map(drop).map_err(Fault::from)
-        })
-    }
-
     /// The certificate for a certificate request, PEM: approved, and signed by the cluster's CA. The same request is
     /// taken up again where it was sent before.
     ///
@@ -77,12 +65,7 @@ impl AdminClient {
     }
 
     async fn signed(&self, name: &str, request: &str, limit: Duration) -> Result<String, Fault> {
-        let object = json!({
-            "apiVersion": "certificates.k8s.io/v1",
-            "kind": "CertificateSigningRequest",
-            "metadata": { "name": name },
-            "spec": { "signerName": SIGNER, "usages": USAGES, "request": STANDARD.encode(request) },
-        });
+        let object = csr::object(name, SIGNER, request);
         match self.client.post(CSRS, &object).await {
             Ok(_) | Err(Error { kind: Kind::Status(409), .. }) => {}
             Err(error) => return Err(error.into()),
@@ -101,9 +84,7 @@ impl AdminClient {
         let refused = |why: &str| Fault::new(Code::CsrRejected, format!("CSR {name} of the administrator {why}"));
         let selector = format!("metadata.name={name}");
         let seen = self.client.watch(CSRS, &selector, None, limit, |event, csr| {
-            let failed = csr["status"]["conditions"].as_array().into_iter().flatten();
-            let failed = failed.map(|condition| &condition["type"]).any(|kind| kind == "Failed" || kind == "Denied");
-            if failed || event == "DELETED" {
+            if condition(csr, "Failed").or_else(|| condition(csr, "Denied")).is_some() || event == "DELETED" {
                 return Err(refused("was not signed: make a seed with another admin-request"));
             }
             let chain = csr["status"]["certificate"].as_str().and_then(|text| STANDARD.decode(text).ok());

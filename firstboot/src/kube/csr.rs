@@ -44,6 +44,16 @@ pub(super) fn name(spki: &[u8], node: &str) -> String {
     hash.finalize().iter().take(16).fold("node-csr-".to_owned(), |name, b| name + &format!("{b:02x}"))
 }
 
+/// A CSR object, of a request in PEM.
+pub(super) fn object(name: &str, signer: &str, request: &str) -> Value {
+    json!({
+        "apiVersion": "certificates.k8s.io/v1",
+        "kind": "CertificateSigningRequest",
+        "metadata": { "name": name },
+        "spec": { "signerName": signer, "usages": USAGES, "request": STANDARD.encode(request) },
+    })
+}
+
 /// The public side of the node's key: what is sent, and what a certificate is held against.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
@@ -58,16 +68,7 @@ pub struct Request {
 impl Request {
     /// The CSR object.
     fn csr(&self) -> Value {
-        json!({
-            "apiVersion": "certificates.k8s.io/v1",
-            "kind": "CertificateSigningRequest",
-            "metadata": { "name": self.name },
-            "spec": {
-                "signerName": SIGNER,
-                "usages": USAGES,
-                "request": STANDARD.encode(&self.pem),
-            },
-        })
+        object(&self.name, SIGNER, &self.pem)
     }
 
     /// Whether a certificate is over this key and names this node, and nothing besides: another organization would be
@@ -183,7 +184,7 @@ fn state(request: &Request, node: &str, csr: &Value, now: SystemTime) -> CsrStat
 }
 
 /// Reason and message of a condition that holds, as `: …` for a sentence.
-fn condition(csr: &Value, kind: &str) -> Option<String> {
+pub(super) fn condition(csr: &Value, kind: &str) -> Option<String> {
     let conditions = csr["status"]["conditions"].as_array()?;
     let held = conditions.iter().find(|c| c["type"] == kind && c["status"] != "False")?;
     let words: Vec<&str> = ["reason", "message"].iter().filter_map(|k| held[*k].as_str()).collect();

@@ -61,16 +61,21 @@ pub fn read(text: &str) -> Result<ClusterInfo, String> {
 /// # Errors
 /// What is missing, without any of the text.
 pub fn user_pem(text: &str) -> Result<Zeroizing<String>, String> {
+    let (certificate, key) = (user_data(text, "client-certificate-data")?, user_data(text, "client-key-data")?);
+    Ok(Zeroizing::new([certificate.as_str(), "\n", &key, "\n"].concat()))
+}
+
+/// A value in base64 of the first user of a kubeconfig, decoded.
+///
+/// # Errors
+/// It is missing, empty or no text; without any of it.
+pub fn user_data(text: &str, key: &str) -> Result<Zeroizing<String>, String> {
     let document = go_yaml::read(text, 1)?;
-    let user = &document.value["users"][0]["user"];
-    let mut pem = Zeroizing::new(String::new());
-    for key in ["client-certificate-data", "client-key-data"] {
-        let data = user[key].as_str().and_then(|data| STANDARD.decode(data).ok()).map(Zeroizing::new);
-        let data = data.as_ref().and_then(|data| std::str::from_utf8(data).ok());
-        pem.push_str(data.ok_or_else(|| format!("its user has no {key} that can be read"))?);
-        pem.push('\n');
-    }
-    Ok(pem)
+    // Line ends are no part of base64 for Go.
+    let data = document.value["users"][0]["user"][key].as_str().unwrap_or_default().replace(['\n', '\r'], "");
+    let bytes = STANDARD.decode(data).ok().map(Zeroizing::new).filter(|bytes| !bytes.is_empty());
+    let data = bytes.as_ref().and_then(|bytes| std::str::from_utf8(bytes).ok());
+    data.map(|data| Zeroizing::new(data.to_owned())).ok_or_else(|| format!("its user has no {key} that can be read"))
 }
 
 /// The CA bundle in a kubeconfig of which nothing is proven, found without parsing YAML: the first value after its key.

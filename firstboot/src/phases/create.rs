@@ -8,19 +8,19 @@ use super::context::PhaseContext;
 use super::join::node_name;
 use super::kubelet_config;
 use crate::containerd::cri::SOCKET;
-use crate::control_plane::kubeadm::{Device, complaint, configuration};
-use crate::control_plane::{ADMIN_CONF, ETCD, address, card, fits, flannel};
+use crate::control_plane::kubeadm::{Device, complaint, configuration, networking};
+use crate::control_plane::{ADMIN_CONF, ETCD, address, card, fits, flannel, is_created};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::firewall::discover_peers;
 use crate::flush::FlushSite;
 use crate::host::Host;
+use crate::journal::Record;
 use crate::journal::facts::{self, Fact};
-use crate::journal::{Effect, Record};
 use crate::kube::config;
 use crate::node::client::node_client;
 use crate::node::credential::credential;
 use crate::paths::{CA_FILE, KUBEADM_CONFIG, KUBELET_DIR, KUBELET_UNIT, KUBELET_WANTED, KUBERNETES, MANIFESTS};
-use crate::seed::{Cni, NewCluster};
+use crate::seed::{Cni, DEFAULT_PORT, NewCluster};
 use anyhow::Result;
 use std::time::Duration;
 
@@ -74,11 +74,6 @@ pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     keep(cx, cluster, own)
 }
 
-/// Whether this device has created its cluster.
-pub(crate) fn is_created(host: &Host) -> bool {
-    host.journal().is_set(Fact::ClusterCreated)
-}
-
 /// What `kubeadm init` is given.
 fn text(cx: &PhaseContext, cluster: &NewCluster, own: std::net::IpAddr) -> Result<String, Fault> {
     let name = node_name(cx)?;
@@ -118,10 +113,7 @@ fn prepare(cx: &PhaseContext, text: &str) -> Result<()> {
     host.enable_unit(KUBELET_WANTED, KUBELET_UNIT)?;
     // Fields of the seed may hold a secret.
     host.write(KUBEADM_CONFIG, text.as_bytes(), 0o600)?;
-    let started = Record::Effect(Effect::Started { unit: "kubelet.service".into() });
-    if !host.journal().records().contains(&started) {
-        host.record(started)?;
-    }
+    host.will_start("kubelet.service")?;
     host.record(Record::Fact { name: Fact::KubeletStarted, value: facts::time(host.now()) })
 }
 
@@ -165,20 +157,10 @@ fn retried(host: &Host, work: impl Fn() -> Result<(), Fault>) -> Result<(), Faul
 /// Puts on record that the cluster is there. Before that, all that kubeadm wrote is on the disk: it flushes nothing.
 fn keep(cx: &PhaseContext, cluster: &NewCluster, own: std::net::IpAddr) -> Result<(), Fault> {
     let host = &cx.host;
-    let list = |nets: &[ipnet::IpNet]| nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    let networking = config::Networking {
-        service_subnet: list(&cluster.service_subnet),
-        pod_subnet: list(&cluster.pod_subnet),
-        ..config::Networking::default()
-    };
+    let networking = networking(cluster);
     let endpoint = cluster.endpoint.as_ref().map(ToString::to_string);
-    let server = endpoint.unwrap_or_else(|| std::net::SocketAddr::new(own, crate::control_plane::PORT).to_string());
-    let seed = card::JoinSeed {
-        hours: cluster.join_seed_hours,
-        ends: 0,
-        server: server.clone(),
-        flannel: cx.seed.node.cni == Cni::Auto,
-    };
+    let server = endpoint.unwrap_or_else(|| std::net::SocketAddr::new(own, DEFAULT_PORT).to_string());
+    let seed = card::JoinSeed { hours: cluster.join_seed_hours, ends: 0, flannel: cx.seed.node.cni == Cni::Auto };
     let client = node_client(host)?;
     client.node()?;
     let work = || -> Result<()> {
@@ -211,18 +193,6 @@ mod tests {
 
     const SEED: &str = "version = 1\n[cluster]\ncreate = true\n";
 
-    fn image(component: &str) -> Image {
-        Image {
-            name: format!("registry.example/{component}:1"),
-            sha256: String::new(),
-            layers: Vec::new(),
-            chain_id: String::new(),
-            content: Vec::new(),
-            component: component.into(),
-            version: "1".into(),
-        }
-    }
-
     /// A device whose bundle has all images, and whose kubeadm fails with these lines.
     fn device(root: &Path, seed: &str, log: &'static str) -> (PhaseContext, std::rc::Rc<crate::host::fake::Recorded>) {
         let (fake, seen) = Fake::new();
@@ -235,7 +205,8 @@ mod tests {
         let mut cx = cx(root, fake, seed);
         let components =
             ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "flannel", "flannel-cni-plugin"];
-        cx.bundle.manifest.images = components.map(image).into();
+        cx.bundle.manifest.images =
+            components.map(|name| Image::for_tests(&format!("registry.example/{name}:1"), name)).into();
         cx.host.note(Fact::Node, "edge-1").unwrap();
         (cx, seen)
     }

@@ -3,12 +3,11 @@
 //! kubeconfig.
 
 use super::context::PhaseContext;
-use super::create::is_created;
 use crate::boot_partition::BootPartition;
-use crate::control_plane::card;
+use crate::control_plane::{card, is_created};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::journal::facts::Fact;
-use crate::paths::TIMER_WANTED;
+use crate::paths::{TIMER_WANTED, UNIT_DIR};
 use anyhow::Context;
 
 /// Renews the seed for the next device.
@@ -31,7 +30,7 @@ pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     if cluster.join_seed_hours > 0 {
         card::renew(&cx.host, boot)?;
         let enable = || -> anyhow::Result<()> {
-            cx.host.enable_unit(TIMER_WANTED, &format!("/usr/lib/systemd/system/{TIMER}"))?;
+            cx.host.enable_unit(TIMER_WANTED, &format!("{UNIT_DIR}/{TIMER}"))?;
             cx.host.start_unit(TIMER)
         };
         enable().owned_by(Owner::Host)?;

@@ -5,7 +5,7 @@ mod bundle;
 mod clock;
 pub mod configuration;
 pub mod context;
-pub(crate) mod create;
+mod create;
 mod events;
 mod harden;
 mod identity;

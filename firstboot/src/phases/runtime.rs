@@ -114,15 +114,7 @@ mod tests {
 
     #[test]
     fn the_configuration_is_toml_and_pins_every_image() {
-        let image = |name: &str, component: &str| crate::bundle::Image {
-            name: name.into(),
-            sha256: String::new(),
-            layers: Vec::new(),
-            chain_id: String::new(),
-            content: Vec::new(),
-            component: component.into(),
-            version: "1".into(),
-        };
+        let image = crate::bundle::Image::for_tests;
         let images = vec![image("registry.k8s.io/pause:3.10.2", "pause"), image("example.org/proxy:1", "kube-proxy")];
         let bundle = Manifest { images, ..Manifest::for_tests() };
         let config: toml::Table = config(&bundle).parse().unwrap();

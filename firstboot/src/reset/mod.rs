@@ -15,6 +15,7 @@ mod steps;
 pub(crate) mod tests;
 
 use crate::boot_partition::{SeedLocator, locate};
+use crate::control_plane::is_created;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::exclusions::Exclusions;
 use crate::host::{Host, System};
@@ -47,7 +48,7 @@ pub fn question(host: &Host) -> Option<String> {
     if !journal.used() || journal.resetting().is_some() {
         return None;
     }
-    if journal.is_set(Fact::ClusterCreated) {
+    if is_created(host) {
         let node = journal.fact(Fact::Node).unwrap_or_default();
         return Some(format!(
             "This device, {node}, is the control plane of the cluster that it created. A reset ends that cluster: all its \
@@ -59,11 +60,6 @@ pub fn question(host: &Host) -> Option<String> {
         "This device is {node}. A reset ends its pods and removes them with their data on this device, its container \
          images, its certificate and all that its seed set up.\nType yes to go on: "
     ))
-}
-
-/// Whether a reset ends a cluster that this device created.
-pub fn ends_cluster(host: &Host) -> bool {
-    host.journal().is_set(Fact::ClusterCreated)
 }
 
 /// Whether a line that was typed means yes.

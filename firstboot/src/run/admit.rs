@@ -6,12 +6,12 @@
 //! another cluster: that takes a reset.
 
 use super::seed_file::SeedFile;
+use crate::control_plane::is_created;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::journal::facts::Fact;
 use crate::kube::pin;
 use crate::node::repair::cluster_ca;
-use crate::phases::create::is_created;
 use crate::reset::by_seed::{Decision, decide};
 use crate::seed::{self, CaPin, Seed, SshKey, Trust, ssh_signature};
 

@@ -14,7 +14,6 @@ use toml::de::{DeTable, DeValue};
 
 use super::cluster::{KEYS, OF_CREATE, OF_JOIN};
 use super::kubeadm_fields::{self, Place};
-use super::kubelet::json;
 use super::model::{Kubeadm, NewCluster};
 use super::reader::{Reader, Value, quoted, without_quotes};
 use super::types::Endpoint;
@@ -191,14 +190,8 @@ impl Reader {
                     continue;
                 }
             };
-            match json(value).filter(|v| kind.fits(v)) {
-                Some(json) => {
-                    fields.insert(name.to_owned(), json);
-                }
-                None => {
-                    let text = format!("{name} in [cluster.kubeadm] must be {}", kind.expected());
-                    self.error(at, Code::BadValue, text);
-                }
+            if let Some(json) = self.field(at, "cluster.kubeadm", name, kind, value) {
+                fields.insert(name.to_owned(), json);
             }
         }
         (self.errors.len() == before).then_some(fields)

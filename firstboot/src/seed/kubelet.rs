@@ -63,19 +63,14 @@ impl Reader {
                 self.error(at, Code::UnknownKey, format!("unknown field {} in [kubelet.config]{hint}", quoted(name)));
                 continue;
             };
-            match json(value).filter(|v| kind.fits(v)) {
+            match self.field(at, "kubelet.config", name, *kind, value) {
                 Some(json) if name == "resolvConf" && !is_path(&json) => {
                     self.error(at, Code::BadValue, "resolvConf in [kubelet.config] must be an absolute path");
                 }
                 Some(json) => {
                     config.insert(name.to_owned(), json);
                 }
-                None => {
-                    let plain = matches!(kind, Kind::Bool | Kind::Integer | Kind::Number);
-                    let hint = if plain { without_quotes(value) } else { "" };
-                    let text = format!("{name} in [kubelet.config] must be {}{hint}", kind.expected());
-                    self.error(at, Code::BadValue, text);
-                }
+                None => {}
             }
         }
         let wrong = kubelet_values::wrong(&config);
@@ -86,6 +81,24 @@ impl Reader {
         }
         good.then_some(Kubelet { config })
     }
+
+    /// The value of a field of this type in a configuration of Kubernetes; another one is an error.
+    pub(super) fn field(
+        &mut self,
+        at: usize,
+        table: &str,
+        name: &str,
+        kind: Kind,
+        value: &Spanned<DeValue<'_>>,
+    ) -> Option<Json> {
+        let found = json(value).filter(|v| kind.fits(v));
+        if found.is_none() {
+            let plain = matches!(kind, Kind::Bool | Kind::Integer | Kind::Number);
+            let hint = if plain { without_quotes(value) } else { "" };
+            self.error(at, Code::BadValue, format!("{name} in [{table}] must be {}{hint}", kind.expected()));
+        }
+        found
+    }
 }
 
 fn is_path(value: &Json) -> bool {
@@ -93,7 +106,7 @@ fn is_path(value: &Json) -> bool {
 }
 
 /// The same value in JSON; none for what JSON does not have (times, infinity).
-pub(super) fn json(value: &Spanned<DeValue<'_>>) -> Option<Json> {
+fn json(value: &Spanned<DeValue<'_>>) -> Option<Json> {
     Some(match value.get_ref() {
         DeValue::String(s) => Json::String(s.to_string()),
         DeValue::Boolean(b) => Json::Bool(*b),

@@ -64,7 +64,7 @@ pub use harden::{Harden, OpenPort, Protocol};
 pub use kubelet::Kubelet;
 #[cfg(test)]
 pub(crate) use kubelet::is_kubelet_field;
-pub use model::{Cluster, Kubeadm, Membership, NewCluster, Node, Seed, SeedRequest, Trust};
+pub use model::{Cluster, Kubeadm, Membership, NewCluster, Node, Seed, SeedRequest, Trust, VXLAN};
 pub use network::{Interface, Network, Time};
 pub use owner::ALGORITHMS as OWNER_ALGORITHMS;
 pub use registries::{Mirror, Registry};
@@ -112,39 +112,9 @@ pub fn parse_request(bytes: &[u8]) -> Result<SeedRequest, Error> {
 /// # Errors
 /// The first thing that is wrong, by line.
 pub fn parse(bytes: &[u8]) -> Result<Seed, Error> {
-    let (
-        text,
-        tables::Tables {
-            membership,
-            node,
-            network,
-            time,
-            kubelet,
-            registries,
-            access,
-            owner,
-            harden,
-            reset,
-            destroys_cluster,
-            secrets,
-        },
-    ) = read(bytes)?;
-    let public = without(&text, membership.token(), secrets, "");
-    let digest = digest(public.as_bytes());
-    Ok(Seed {
-        membership,
-        node,
-        network,
-        time,
-        kubelet,
-        registries,
-        access,
-        owner,
-        harden,
-        reset,
-        destroys_cluster,
-        digest,
-    })
+    let (text, tables::Tables { seed, secrets }) = read(bytes)?;
+    let public = without(&text, seed.token(), secrets, "");
+    Ok(Seed { digest: digest(public.as_bytes()), ..seed })
 }
 
 /// The text of a seed with asterisks in place of its secrets; one that only resets has none.
@@ -156,7 +126,7 @@ pub fn masked(bytes: &[u8]) -> Result<String, Error> {
         SeedRequest::Reset { .. } => text::decode(bytes).map(|text| text.to_string()),
         SeedRequest::Join(_) => {
             let (text, tables) = read(bytes)?;
-            Ok(without(&text, tables.membership.token(), tables.secrets, "\"****\"").to_string())
+            Ok(without(&text, tables.seed.token(), tables.secrets, "\"****\"").to_string())
         }
     }
 }
@@ -194,7 +164,7 @@ fn read(bytes: &[u8]) -> Result<(Zeroizing<String>, tables::Tables), Error> {
     }
     let tables = tables::tables(&text, root.get_ref(), KEYS)?;
     // It will be overwritten where it stands, which takes that it stands there.
-    if tables.membership.token().is_some_and(|token| !text.contains(token.secret())) {
+    if tables.seed.token().is_some_and(|token| !text.contains(token.secret())) {
         return Err(whole(Code::BadValue, "write the token in one piece, without escapes: it could not be erased"));
     }
     Ok((text, tables))

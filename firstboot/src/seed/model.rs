@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::time::SystemTime;
 
-/// Port of VXLAN in Linux, which flannel keeps.
-const VXLAN: u16 = 8472;
+/// VXLAN in Linux, at the port that flannel keeps.
+pub const VXLAN: OpenPort = OpenPort { protocol: Protocol::Udp, first: 8472, last: 8472 };
 
 /// A whole seed. `Debug` shows everything but secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl Seed {
 
     /// The token that is not to be left on the card.
     pub fn token(&self) -> Option<&JoinToken> {
-        self.membership.token()
+        self.join().map(|cluster| &cluster.token)
     }
 
     /// API servers of other machines, in the order in which they are tried.
@@ -80,9 +80,9 @@ impl Seed {
     /// Ports that a device opens because it creates a cluster: the API server's, and VXLAN for pods on other nodes where the
     /// network that it deploys needs that.
     pub fn ports_of_control_plane(&self) -> Vec<OpenPort> {
-        let port = |protocol, port| OpenPort { protocol, first: port, last: port };
-        let api = self.create().map(|_| port(Protocol::Tcp, DEFAULT_PORT));
-        let vxlan = self.create().filter(|_| self.node.cni == Cni::Auto).map(|_| port(Protocol::Udp, VXLAN));
+        let api = OpenPort { protocol: Protocol::Tcp, first: DEFAULT_PORT, last: DEFAULT_PORT };
+        let api = self.create().map(|_| api);
+        let vxlan = self.create().filter(|_| self.node.cni == Cni::Auto).map(|_| VXLAN);
         api.into_iter().chain(vxlan).collect()
     }
 
@@ -110,16 +110,6 @@ pub enum Membership {
     Join(Cluster),
     /// It creates one, and is its first control plane.
     Create(Box<NewCluster>),
-}
-
-impl Membership {
-    /// The token of a join.
-    pub(super) fn token(&self) -> Option<&JoinToken> {
-        match self {
-            Membership::Join(cluster) => Some(&cluster.token),
-            Membership::Create(_) => None,
-        }
-    }
 }
 
 /// Table `[cluster]` with `create = true`.

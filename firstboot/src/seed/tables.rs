@@ -11,11 +11,9 @@ use super::error::Error;
 use super::harden::Harden;
 use super::join_line::{self, JoinLine};
 use super::kubelet::Kubelet;
-use super::model::{Membership, Node};
+use super::model::{Membership, Seed};
 use super::network::{Network, Time};
 use super::reader::{Reader, TOP_KEYS, Value, quoted, without_quotes};
-use super::registries::Registry;
-use super::ssh_key::SshKey;
 use super::suggest::{self, Keys};
 use super::types::{Endpoint, may_show};
 
@@ -24,18 +22,8 @@ const TABLES: [&str; 9] = ["cluster", "node", "network", "time", "access", "owne
 
 /// Everything that a seed's tables say.
 pub(super) struct Tables {
-    pub membership: Membership,
-    pub node: Node,
-    pub network: Network,
-    pub time: Time,
-    pub kubelet: Kubelet,
-    pub registries: Vec<Registry>,
-    pub access: Access,
-    pub owner: Vec<SshKey>,
-    pub harden: Harden,
-    /// Whether a device that has joined is reset first, and whether a control plane is.
-    pub reset: bool,
-    pub destroys_cluster: bool,
+    /// The seed, still without its digest.
+    pub seed: Seed,
     /// Where secrets other than the token stand in the text.
     pub secrets: Vec<Range<usize>>,
 }
@@ -49,7 +37,7 @@ pub(super) fn tables(text: &str, root: &DeTable<'_>, keys: &'static Keys) -> Res
     let rank = |e: &Error| (e.code == Code::MissingKey, e.line.unwrap_or(usize::MAX));
     match (reader.errors.into_iter().min_by_key(rank), seed) {
         (Some(error), _) => Err(error),
-        (None, Some(seed)) => Ok(Tables { secrets: reader.secrets, ..seed }),
+        (None, Some(seed)) => Ok(Tables { seed, secrets: reader.secrets }),
         (None, None) => Err(Error { code: Code::MissingKey, line: None, text: "a value is missing".to_owned() }),
     }
 }
@@ -67,7 +55,7 @@ pub(super) fn reset_alone(root: &DeTable<'_>) -> Option<bool> {
 }
 
 impl Reader {
-    fn seed(&mut self, root: &DeTable<'_>) -> Option<Tables> {
+    fn seed(&mut self, root: &DeTable<'_>) -> Option<Seed> {
         self.version(root)?;
         for (key, value) in root.iter() {
             let (at, name, is_table) = (key.span().start, key.get_ref().as_ref(), value.get_ref().is_table());
@@ -171,7 +159,7 @@ impl Reader {
             );
             self.error(at, Code::ConflictingKeys, text);
         }
-        Some(Tables {
+        Some(Seed {
             membership,
             node,
             network,
@@ -183,7 +171,7 @@ impl Reader {
             harden: harden?,
             reset: reset?.0,
             destroys_cluster: reset?.1,
-            secrets: Vec::new(),
+            digest: String::new(),
         })
     }
 

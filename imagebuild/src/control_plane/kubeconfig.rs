@@ -14,11 +14,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use firstboot::boot_partition::ADMIN_KUBECONFIG;
 use firstboot::kube::chain::Roots;
-use firstboot::kube::kubeconfig::{ca_certificates, read};
-use firstboot::kube::{go_yaml, pin, tls};
+use firstboot::kube::kubeconfig::{ca_certificates as certificates, read, user_data};
+use firstboot::kube::{pin, tls};
 use firstboot::seed::Endpoint;
 use firstboot::text::{timestamp, unix_seconds};
-use rustls::pki_types::CertificateDer;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -105,9 +104,10 @@ pub fn main(args: &Args) -> Result<()> {
 /// Reads and verifies what the device left, at the time `now`.
 fn verified(text: &str, key: &AdminKey, key_file: &Path, now: SystemTime) -> Result<Left> {
     let cluster = read(text).map_err(|why| anyhow!(why))?;
-    let ca = ca_certificates(&cluster.ca_pem).context("its CA certificate cannot be read")?;
-    let certificate = client_certificate(text)?;
-    let chain = pin::certificates(&certificate).context("its user has no certificate that can be read")?;
+    let ca = certificates(&cluster.ca_pem).context("its CA certificate cannot be read")?;
+    let certificate = user_data(text, "client-certificate-data").map_err(|why| anyhow!(why))?;
+    let plain = certificates(&certificate).context("its user has no certificate that can be read")?;
+    let chain = pin::certificates(&plain).context("its user has no certificate that can be read")?;
     let (leaf, between) = chain.split_first().context("its user has no certificate")?;
     ensure!(
         key.is_of(leaf).with_context(|| format!("compare its certificate with {}", key_file.display()))?,
@@ -125,25 +125,7 @@ fn verified(text: &str, key: &AdminKey, key_file: &Path, now: SystemTime) -> Res
     );
     let roots = Roots::new(pin::certificates(&ca).unwrap_or_default());
     roots.verify_client(leaf, between, now).map_err(|refusal| anyhow!("its certificate {}", refusal.what))?;
-    Ok(Left { server: cluster.server, ca, chain: pem(&chain), until })
-}
-
-/// The certificate of its user, PEM.
-fn client_certificate(text: &str) -> Result<String> {
-    let document = go_yaml::read(text, 1).map_err(|why| anyhow!(why))?;
-    let data = document.value["users"][0]["user"]["client-certificate-data"].as_str().unwrap_or_default();
-    let bytes = STANDARD.decode(data.replace(['\n', '\r'], "")).ok().filter(|bytes| !bytes.is_empty());
-    let certificate = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-    certificate.context("its user has no client-certificate-data that can be read")
-}
-
-fn pem(chain: &[CertificateDer<'_>]) -> String {
-    let block = |der: &CertificateDer<'_>| {
-        let lines: Vec<u8> = STANDARD.encode(der).into_bytes();
-        let lines: String = lines.chunks(64).map(|line| format!("{}\n", String::from_utf8_lossy(line))).collect();
-        format!("-----BEGIN CERTIFICATE-----\n{lines}-----END CERTIFICATE-----\n")
-    };
-    chain.iter().map(block).collect()
+    Ok(Left { server: cluster.server, ca, chain: plain, until })
 }
 
 impl Left {

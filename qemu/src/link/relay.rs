@@ -64,12 +64,7 @@ impl Relay {
     /// # Errors
     /// Names the socket that cannot be made.
     pub fn start(device: &Ends, network: &Ends, conditions: Conditions) -> Result<Self> {
-        let bind = |ends: &Ends| -> Result<Arc<UnixDatagram>> {
-            let socket = UnixDatagram::bind(&ends.relay).with_context(|| format!("bind {}", ends.relay.display()))?;
-            socket.set_write_timeout(Some(PATIENCE)).context("set a time limit on a socket")?;
-            Ok(Arc::new(socket))
-        };
-        let (near, far) = (bind(device)?, bind(network)?);
+        let (near, far) = (bind(device, PATIENCE)?, bind(network, PATIENCE)?);
         let counters = Arc::new(Counters::default());
         let mut threads = Vec::new();
         let ways = [(&near, &far, network, Direction::Out), (&far, &near, device, Direction::In)];
@@ -95,14 +90,30 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        for socket in &self.sockets {
-            // Ends the readers; the writers end with them. A socket that cannot be shut down is closed all the same.
-            let _ = socket.shutdown(Shutdown::Both);
-        }
-        for thread in self.threads.drain(..) {
-            // A relay thread that panicked has reported it.
-            let _ = thread.join();
-        }
+        // Ends the readers; the writers end with them.
+        unplug(&self.sockets, &mut self.threads);
+    }
+}
+
+/// The socket of our side of a link, which waits this long for the other end to make room.
+///
+/// # Errors
+/// Names the socket that cannot be made.
+pub(super) fn bind(ends: &Ends, patience: Duration) -> Result<Arc<UnixDatagram>> {
+    let socket = UnixDatagram::bind(&ends.relay).with_context(|| format!("bind {}", ends.relay.display()))?;
+    socket.set_write_timeout(Some(patience)).context("set a time limit on a socket")?;
+    Ok(Arc::new(socket))
+}
+
+/// Ends the threads that read these sockets.
+pub(super) fn unplug(sockets: &[Arc<UnixDatagram>], threads: &mut Vec<JoinHandle<()>>) {
+    for socket in sockets {
+        // One that cannot be shut down is closed all the same.
+        let _ = socket.shutdown(Shutdown::Both);
+    }
+    for thread in threads.drain(..) {
+        // A thread that panicked has reported it.
+        let _ = thread.join();
     }
 }
 

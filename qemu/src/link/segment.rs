@@ -7,15 +7,13 @@
 
 use super::relay::Ends;
 use super::switch::Switch;
-use crate::args::{self, Link};
+use super::tap_bridge::{self, Side};
+use crate::args::Link;
+use crate::ports;
 use crate::process::Process;
 use crate::run_dir::RunDir;
-use crate::{ports, wait};
 use anyhow::{Context, Result};
-use imagebuild::arch::Arch;
 use std::net::Ipv4Addr;
-use std::path::Path;
-use std::time::Duration;
 
 /// A port of a device on the segment that is reached through loopback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,13 +54,8 @@ impl Segment {
         let reached: Vec<Reached> = reached.collect::<Result<_>>()?;
         let switch = Switch::start(&ends)?;
         let gateway = ends.pop().context("find a place for the gateway")?;
-        let program = args::program(Arch::host()?);
         let log = dir.path().join("segment.log");
-        let process = Process::start("a segment", Path::new(program), &argv(&gateway, &reached), &log)?;
-        wait::until("the segment to listen", Duration::from_secs(20), || {
-            process.check()?;
-            Ok(gateway.peer.exists().then_some(()))
-        })?;
+        let process = tap_bridge::start(&gateway, Side::Forwarding(&reached), &log, Process::start)?;
         Ok(Segment { process, _switch: switch, ends, reached, _dir: dir })
     }
 
@@ -84,34 +77,5 @@ impl Segment {
         found
             .map(|r| format!("127.0.0.1:{}", r.host))
             .with_context(|| format!("reach {address}:{port}: it is not forwarded"))
-    }
-}
-
-/// Arguments of the emulator that is the user network.
-fn argv(gateway: &Ends, reached: &[Reached]) -> Vec<String> {
-    let words = ["-no-user-config", "-nodefaults", "-display", "none", "-machine", "none"];
-    let mut list = words.map(str::to_owned).to_vec();
-    let forward = |r: &Reached| format!(",hostfwd=tcp:127.0.0.1:{}-{}:{}", r.host, r.address, r.port);
-    let user = format!("user,id=user{}", reached.iter().map(forward).collect::<String>());
-    let hub = |name: &str| format!("hubport,id=hub-{name},hubid=0,netdev={name}");
-    for netdev in [args::dgram("segment", &gateway.peer, &gateway.relay), user, hub("segment"), hub("user")] {
-        list.extend(["-netdev".to_owned(), netdev]);
-    }
-    list
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_emulator_is_a_gateway_and_forwards_ports() {
-        let gateway = Ends { relay: "/run/switch-2".into(), peer: "/run/place-2".into() };
-        let reached = [Reached { address: Ipv4Addr::new(10, 0, 2, 21), port: 6443, host: 20001 }];
-        let want = "-no-user-config -nodefaults -display none -machine none -netdev \
-            dgram,id=segment,local.type=unix,local.path=/run/place-2,remote.type=unix,remote.path=/run/switch-2 -netdev \
-            user,id=user,hostfwd=tcp:127.0.0.1:20001-10.0.2.21:6443 -netdev hubport,id=hub-segment,hubid=0,netdev=segment \
-            -netdev hubport,id=hub-user,hubid=0,netdev=user";
-        assert_eq!(argv(&gateway, &reached).join(" "), want);
     }
 }

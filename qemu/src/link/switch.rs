@@ -6,10 +6,9 @@
 //! A guard: dropping it unplugs all ends.
 
 use super::frame;
-use super::relay::Ends;
-use anyhow::{Context, Result};
+use super::relay::{Ends, bind, unplug};
+use anyhow::Result;
 use std::collections::HashMap;
-use std::net::Shutdown;
 use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -52,12 +51,7 @@ impl Switch {
     /// # Errors
     /// Names the socket that cannot be made.
     pub fn start(ends: &[Ends]) -> Result<Self> {
-        let bind = |ends: &Ends| -> Result<Arc<UnixDatagram>> {
-            let socket = UnixDatagram::bind(&ends.relay).with_context(|| format!("bind {}", ends.relay.display()))?;
-            socket.set_write_timeout(Some(PATIENCE)).context("set a time limit on a socket")?;
-            Ok(Arc::new(socket))
-        };
-        let sockets: Vec<Arc<UnixDatagram>> = ends.iter().map(bind).collect::<Result<_>>()?;
+        let sockets: Vec<Arc<UnixDatagram>> = ends.iter().map(|ends| bind(ends, PATIENCE)).collect::<Result<_>>()?;
         let table = Arc::new(Mutex::new(Table::default()));
         let carry = |from: usize| {
             let (sockets, ends, table) = (sockets.clone(), ends.to_vec(), Arc::clone(&table));
@@ -81,14 +75,7 @@ impl Switch {
 
 impl Drop for Switch {
     fn drop(&mut self) {
-        for socket in &self.sockets {
-            // Ends the threads. A socket that cannot be shut down is closed all the same.
-            let _ = socket.shutdown(Shutdown::Both);
-        }
-        for thread in self.threads.drain(..) {
-            // A thread that panicked has reported it.
-            let _ = thread.join();
-        }
+        unplug(&self.sockets, &mut self.threads);
     }
 }
 

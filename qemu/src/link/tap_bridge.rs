@@ -5,6 +5,7 @@
 //! loopback); with `-machine none` that is all it does. So neither needs code or privileges here.
 
 use super::relay::Ends;
+use super::segment::Reached;
 use crate::args;
 use crate::control_plane::config::{GUEST_VIEW_V6, GUEST_VIEW_V6_PREFIX};
 use crate::process::Process;
@@ -19,6 +20,8 @@ use std::time::Duration;
 pub enum Side<'a> {
     /// QEMU's user network: the build machine's loopback behind 10.0.2.2 and its IPv6 counterpart.
     User,
+    /// The same with nothing of IPv6, and with ports of machines on it behind loopback.
+    Forwarding(&'a [Reached]),
     /// A tap interface of this name, where the emulator is started.
     Tap(&'a str),
 }
@@ -27,6 +30,10 @@ pub enum Side<'a> {
 pub fn argv(ends: &Ends, side: Side) -> Vec<String> {
     let side = match side {
         Side::User => format!("user,id=side,ipv6-prefix={GUEST_VIEW_V6_PREFIX},ipv6-host={GUEST_VIEW_V6}"),
+        Side::Forwarding(ports) => {
+            let forward = |r: &Reached| format!(",hostfwd=tcp:127.0.0.1:{}-{}:{}", r.host, r.address, r.port);
+            format!("user,id=side{}", ports.iter().map(forward).collect::<String>())
+        }
         Side::Tap(name) => format!("tap,id=side,ifname={name},script=no,downscript=no"),
     };
     let words = ["-no-user-config", "-nodefaults", "-display", "none", "-machine", "none"];
@@ -71,6 +78,11 @@ mod tests {
         assert_eq!(
             argv(&ends, Side::User).join(" "),
             format!("{head} user,id=side,ipv6-prefix=fd00:76::,ipv6-host=fd00:76::2 {tail}")
+        );
+        let reached = [Reached { address: [10, 0, 2, 21].into(), port: 6443, host: 20001 }];
+        assert_eq!(
+            argv(&ends, Side::Forwarding(&reached)).join(" "),
+            format!("{head} user,id=side,hostfwd=tcp:127.0.0.1:20001-10.0.2.21:6443 {tail}")
         );
     }
 }
