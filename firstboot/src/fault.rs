@@ -237,6 +237,8 @@ codes! {
         OldBootLoader = "FB329",
         /// The control plane of this device cannot be created, or is damaged.
         ControlPlane = "FB330",
+        /// The disk is too slow for etcd.
+        SlowDisk = "FB331",
     }
     Cluster {
         /// The cluster or the network failed in a way that has no code of its own.

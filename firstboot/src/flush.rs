@@ -70,6 +70,8 @@ sites! {
     FreeSpaceZeroed,
     /// All that kubeadm wrote, before the cluster counts as created.
     ClusterCreated,
+    /// All that kubeadm wrote, before the node counts as one more control plane.
+    ControlPlaneJoined,
     /// Everything, before the copies of replaced files are removed.
     ResetRestored,
     /// Everything, before the free space is zeroed.

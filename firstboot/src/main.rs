@@ -19,6 +19,7 @@ use firstboot::seed::SeedRequest;
 use firstboot::{audit, join_worker, offline, preflight, reset, seed, support};
 use lexopt::prelude::*;
 use std::io::IsTerminal;
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -38,6 +39,8 @@ Usage:
   firstboot stick             look at the sticks that are plugged in; what firstboot-stick.service does
   firstboot clock             compare the clock with the cluster's; what firstboot-clock.timer does every day
   firstboot control-plane     renew what a control plane leaves on the boot partition for other devices
+  firstboot api-server ADDRESS
+                              whether the API server at this address of the device is alive; asked for the virtual address
   firstboot guard             what firstboot-guard.service does at every boot
   firstboot confirm           end the trial of a new version; what firstboot-confirm.service does at every boot
   firstboot reset             the reset itself, once it was asked for; what firstboot-reset.service does
@@ -49,7 +52,7 @@ Options:
   --until PHASE   stop after this phase: PHASES
   --yes           do not ask whether this device is to be reset
   --destroy-cluster
-                  with --yes: also where this device is the control plane of a cluster that it created
+                  with --yes: also where this device is the last control plane of its cluster that answers
   --dry-run       print what a reset would do, and do nothing
   --keep PATH     a reset leaves this path alone, with everything below it; may be given more than once
   -h, --help      print this
@@ -67,6 +70,7 @@ enum Command {
     Stick,
     Clock,
     ControlPlane,
+    ApiServer { address: IpAddr },
     Confirm,
     Guard,
     Network,
@@ -143,6 +147,10 @@ fn parse(mut args: lexopt::Parser) -> Result<Command, lexopt::Error> {
                     "stick" => Command::Stick,
                     "clock" => Command::Clock,
                     "control-plane" => Command::ControlPlane,
+                    "api-server" => {
+                        let address = args.value()?.parse_with(|text| text.parse::<IpAddr>())?;
+                        Command::ApiServer { address }
+                    }
                     "confirm" => Command::Confirm,
                     "guard" => Command::Guard,
                     "network" => Command::Network,
@@ -187,7 +195,7 @@ fn reset(yes: bool, destroy: bool, dry_run: bool, keep: &Exclusions) -> Result<E
         return Ok(ExitCode::SUCCESS);
     }
     let host = writing()?;
-    let meant = yes && (destroy || !control_plane::is_created(&host));
+    let meant = yes && (destroy || !control_plane::others::is_last(&host));
     if let Some(question) = reset::question(&host).filter(|_| !meant) {
         let refused = |why: &str| {
             eprintln!("firstboot: reset this device: {why}");
@@ -195,7 +203,9 @@ fn reset(yes: bool, destroy: bool, dry_run: bool, keep: &Exclusions) -> Result<E
         };
         if !std::io::stdin().is_terminal() {
             return match yes {
-                true => refused("it is the control plane of a cluster; --destroy-cluster says that this is meant"),
+                true => {
+                    refused("it is the last control plane of its cluster; --destroy-cluster says that this is meant")
+                }
                 false => refused("there is no terminal to ask on; --yes says that it is meant"),
             };
         }
@@ -227,6 +237,10 @@ fn execute(command: Command) -> Result<ExitCode, Fault> {
         Command::Stick => stick::plugged_in(&writing()?, &locate),
         Command::Clock => run::clock(&writing()?),
         Command::ControlPlane => run::control_plane(&writing()?),
+        Command::ApiServer { address } => control_plane::virtual_ip::check(
+            &Host::reading(root, Box::new(Linux::new())).owned_by(Owner::Host)?,
+            address,
+        ),
         Command::Confirm => confirm::confirm(&writing()?),
         Command::Guard => guard::guard(&Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host)?),
         Command::Network => join_worker::confined::run(),

@@ -44,6 +44,10 @@ pub const SEED_DROP_IN: &str = "/etc/firstboot/kubelet.conf.d/50-seed.conf";
 pub const KUBELET_PATCH: &str = "/etc/firstboot/patches/kubeletconfiguration+strategic.json";
 /// What `kubeadm init` is given on a device that creates its cluster.
 pub const KUBEADM_CONFIG: &str = "/etc/firstboot/kubeadm.yaml";
+/// keepalived's configuration, where control planes share an address.
+pub const KEEPALIVED_CONFIG: &str = "/etc/firstboot/keepalived.conf";
+/// What starts keepalived at boot.
+pub const KEEPALIVED_WANTED: &str = "/etc/systemd/system/multi-user.target.wants/firstboot-virtual-ip.service";
 /// firstboot's directory of settings.
 pub const SETTINGS: &str = "/etc/firstboot";
 /// The seed's proxy; the units of containerd and kubelet name it.

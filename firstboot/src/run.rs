@@ -335,12 +335,12 @@ pub fn clock(host: &Host) -> Result<(), Fault> {
 /// # Errors
 /// As [`card::renew`]; an image fault without a boot partition.
 pub fn control_plane(host: &Host) -> Result<(), Fault> {
-    if !host.journal().sealed() || card::JoinSeed::kept(host).is_none() {
+    if !host.journal().sealed() || card::For::ALL.into_iter().all(|which| card::JoinSeed::kept(host, which).is_none()) {
         return Ok(());
     }
     let places = locate(&ImageInfo::read(host)?.boot_label).coded(Code::BootDisk)?;
     let own = internal_partition(&places).context("find the boot partition of this device");
-    card::renew(host, &own.coded(Code::NoBootPartition)?).map(drop)
+    card::renew(host, &own.coded(Code::NoBootPartition)?)
 }
 
 /// A seed that asks for a reset alone, on a device that has nothing to take back: it is done, so the file goes. On a

@@ -53,6 +53,8 @@ pub fn run(input: &[u8]) {
         token: JoinToken::parse(&format!("abcdef.{SECRET}")).expect("a token"),
         trust: Trust::Ca(CA.to_owned()),
         token_expires: None,
+        certificate_key: None,
+        virtual_ip: None,
     };
     let input = JoinInput {
         cluster,

@@ -243,6 +243,8 @@ impl Target {
     pub fn for_control_plane(mut self) -> Target {
         if !self.control_plane {
             self.control_plane = true;
+            // The address that control planes share.
+            self.packages.push("keepalived".to_owned());
             self.name += CONTROL_PLANE;
         }
         self
@@ -287,7 +289,9 @@ mod tests {
         let plain = Target::load("generic-arm64").unwrap();
         assert!(!plain.control_plane);
         let marked = plain.clone().for_control_plane();
-        assert_eq!(marked, Target { name: "generic-arm64-control-plane".into(), control_plane: true, ..plain.clone() });
+        let packages = [plain.packages.clone(), vec!["keepalived".to_owned()]].concat();
+        let name = "generic-arm64-control-plane".into();
+        assert_eq!(marked, Target { name, control_plane: true, packages, ..plain.clone() });
         assert_eq!(Target::load("generic-arm64-control-plane").unwrap(), marked);
         assert_eq!(marked.clone().for_control_plane(), marked);
         // A file that has the mark needs no other name.

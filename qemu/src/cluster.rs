@@ -156,7 +156,10 @@ pub fn run(name: &str, report: &Path, progress: &mut Progress) -> Result<String>
 }
 
 /// Runs `imagebuild cluster` with these words.
-fn imagebuild(words: &[&str]) -> Result<()> {
+///
+/// # Errors
+/// Its own.
+pub fn imagebuild(words: &[&str]) -> Result<()> {
     #[derive(clap::Parser)]
     struct Words {
         #[command(flatten)]
@@ -166,7 +169,8 @@ fn imagebuild(words: &[&str]) -> Result<()> {
     imagebuild::control_plane::main(&words.args)
 }
 
-fn shown(path: &Path) -> String {
+/// A path as a word of a command.
+pub fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 

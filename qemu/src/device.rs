@@ -321,6 +321,11 @@ impl Device {
         Ok(())
     }
 
+    /// Whether it was switched on, and not off since.
+    pub fn is_on(&self) -> bool {
+        self.emulator.is_some()
+    }
+
     /// Whether it is on; an error when it ended by itself or its kernel panicked.
     pub fn check(&self) -> Result<()> {
         let (process, errors) = self.emulator.as_ref().context(OFF)?;

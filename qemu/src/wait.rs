@@ -20,6 +20,11 @@ pub fn every<T>(
     let start = Instant::now();
     loop {
         if let Some(value) = probe()? {
+            let waited = start.elapsed().as_secs_f64();
+            if waited >= 1.0 {
+                // A test's own output: says where the time of a slow one goes.
+                eprintln!("waited {waited:.1} s for {what}");
+            }
             return Ok(value);
         }
         if start.elapsed() >= limit {

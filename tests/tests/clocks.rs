@@ -93,7 +93,14 @@ fn time_is_taken_only_from_an_authenticated_api_server() {
     let token = JoinToken::parse(&plane.create_token("1h").unwrap()).unwrap();
     let by = |pin: CaPin| {
         let (apiserver, trust) = (vec![endpoint.clone()], Trust::Pins(vec![pin]));
-        let cluster = Cluster { apiserver, token: token.clone(), trust, token_expires: None };
+        let cluster = Cluster {
+            apiserver,
+            token: token.clone(),
+            trust,
+            token_expires: None,
+            certificate_key: None,
+            virtual_ip: None,
+        };
         endpoint_time(&cluster, &Via::default(), &endpoint)
     };
     let text = refused(by(CaPin([7; 32])).unwrap_err());

@@ -2,15 +2,19 @@
 //! Clusters that devices create themselves, on emulated hardware. Each takes many minutes: `make test-long`.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
+use e2e::{add_script, found};
 use firstboot::boot_partition::JOIN_SEED;
 use imagebuild::target::Target;
-use qemu::cluster::{SEALED, address, network, options};
+use qemu::cluster::{SEALED, address, imagebuild, network, options, shown};
+use qemu::control_plane::is_ready;
 use qemu::device::Device;
 use qemu::disk::DiskImage;
+use qemu::kubectl::Kubectl;
 use qemu::link::segment::Segment;
+use qemu::link::vrrp::longest_overlap;
 use qemu::progress::Progress;
 use qemu::{scenario, wait};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 const TARGET: &str = "generic-amd64";
 const OFF: Duration = Duration::from_secs(180);
@@ -19,16 +23,150 @@ const BEGUN: Duration = Duration::from_secs(300);
 
 /// A device that creates its cluster by this seed, switched off.
 fn creator(segment: &Segment, more: &str) -> Device {
-    let name = qemu::for_control_plane(TARGET).unwrap();
-    let image = DiskImage::open(&qemu::image_of(&name).unwrap()).unwrap();
-    let device = Device::new(&image, &options(&Target::load(&name).unwrap(), segment, 1).unwrap()).unwrap();
-    let seed = format!("version = 1\n[cluster]\ncreate = true\n{more}{}", network(1));
-    device.disk().put_seed(&seed).unwrap();
-    device
+    device(segment, 1, &format!("version = 1\n[cluster]\ncreate = true\n{more}"))
 }
 
 fn segment() -> Segment {
     Segment::new(2, &[(address(1), 6443)]).unwrap()
+}
+
+/// A control plane of a cluster with a shared address, and how its administrator reaches it.
+struct Shared {
+    dir: tempfile::TempDir,
+    segment: Segment,
+    kubectl: Kubectl,
+    devices: Vec<Device>,
+}
+
+/// Name of the n-th device.
+fn name(number: u8) -> String {
+    format!("edge-card-{number}")
+}
+
+impl Shared {
+    /// A cluster with this many control planes, which share [`SHARED`].
+    fn new(control_planes: u8) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (shared, files) = (address(SHARED), dir.path().join("shop"));
+        let segment = Segment::new(control_planes.into(), &[(shared, 6443)]).unwrap();
+        let virtual_ip = shared.to_string();
+        let words = ["new", "--virtual-ip", &virtual_ip, "--join-control-plane", "--cert-san", "127.0.0.1", "--out"];
+        imagebuild(&[&words[..], &[&shown(&files)]].concat()).unwrap();
+        let seed = std::fs::read_to_string(files.join("seed.toml")).unwrap();
+        let mut first = device(&segment, 1, &seed);
+        run(&mut first);
+        let (kubeconfig, key) = (files.join("kubeconfig"), files.join("admin.key"));
+        let api = segment.reach(shared, 6443).unwrap();
+        let written = first.while_paused(|disk| {
+            let words = ["--key", &shown(&key), "--server", &api, "--out", &shown(&kubeconfig)];
+            imagebuild(&[&["kubeconfig", &shown(disk.path())], &words[..]].concat())
+        });
+        written.unwrap();
+        let kubectl = Kubectl::of_lock(&kubeconfig, dir.path()).unwrap();
+        let mut all = Shared { dir, segment, kubectl, devices: vec![first] };
+        (2..=control_planes).for_each(|number| all.join(number));
+        all
+    }
+
+    /// One more control plane, by the seed on the first one's card.
+    fn join(&mut self, number: u8) {
+        let next = self.dir.path().join(format!("next-{number}.toml"));
+        let copied = self.devices[0].while_paused(|disk| {
+            imagebuild(&["join-seed", &shown(disk.path()), "--control-plane", "--out", &shown(&next)])
+        });
+        copied.unwrap();
+        let seed = std::fs::read_to_string(&next).unwrap();
+        let mut device = device(&self.segment, number, &seed);
+        assert_eq!(run(&mut device), name(number));
+        let parsed = firstboot::seed::parse(seed.as_bytes()).unwrap();
+        let (_, key) = parsed.joins_control_plane().unwrap();
+        let left = device.while_paused(|disk| qemu::search::find(disk.path(), key.expose())).unwrap();
+        assert_eq!(left, [0; 0], "the key of the certificates is on the disk of device {number}");
+        self.devices.push(device);
+    }
+
+    /// Waits until the API answers at the shared address; how long that took.
+    fn answers(&self) -> Duration {
+        let start = Instant::now();
+        wait::every(Duration::from_millis(500), "the API at the shared address", SEALED, || {
+            self.devices.iter().filter(|device| device.is_on()).try_for_each(|device| device.check())?;
+            Ok(self.kubectl.run(&["get", "--raw", "/readyz", "--request-timeout=2s"]).ok())
+        })
+        .unwrap();
+        start.elapsed()
+    }
+
+    /// Waits until these control planes are Ready, and etcd runs on each.
+    fn ready(&self, numbers: impl Iterator<Item = u8> + Clone) {
+        wait::every(Duration::from_secs(2), "the control planes to be Ready", SEALED, || {
+            self.devices.iter().filter(|device| device.is_on()).try_for_each(|device| device.check())?;
+            let ready = |number: u8| {
+                let node = self.kubectl.get(&["node", &name(number)]);
+                let etcd = self.kubectl.get(&["pod", "-n", "kube-system", &format!("etcd-{}", name(number))]);
+                node.is_ok_and(|node| is_ready(&node)) && etcd.is_ok_and(|pod| is_ready(&pod))
+            };
+            Ok(numbers.clone().all(ready).then_some(()))
+        })
+        .unwrap();
+    }
+}
+
+/// The last byte of the shared address is this much over 100.
+const SHARED: u8 = 10;
+
+/// The n-th device on a segment, with a seed.
+fn device(segment: &Segment, number: u8, seed: &str) -> Device {
+    let target = qemu::for_control_plane(TARGET).unwrap();
+    let image = DiskImage::open(&qemu::image_of(&target).unwrap()).unwrap();
+    let device = Device::new(&image, &options(&Target::load(&target).unwrap(), segment, number).unwrap()).unwrap();
+    device.disk().put_seed(&format!("{seed}{}", network(number))).unwrap();
+    device
+}
+
+/// Switches it on, and waits until it is sealed; the name of its node.
+fn run(device: &mut Device) -> String {
+    scenario::run_to_seal(device, &Progress::default(), SEALED).unwrap()
+}
+
+/// As many control planes as `FIRSTBOOT_CONTROL_PLANES` says, three at most: one loses its power, then all do, then one
+/// leaves.
+#[test]
+#[ignore = "boots up to three guests at once"]
+fn control_planes_share_an_address() {
+    let count: u8 = std::env::var("FIRSTBOOT_CONTROL_PLANES").ok().and_then(|n| n.parse().ok()).unwrap_or(3);
+    let mut all = Shared::new(count);
+    all.ready(1..=count);
+    println!("{}", all.kubectl.run(&["get", "nodes", "-o", "wide"]).unwrap());
+    if count > 2 {
+        // The first one has had the address from the beginning, and none takes it from another.
+        all.devices[0].power_cut().unwrap();
+        println!("without its holder the address answers after {:.1} s", all.answers().as_secs_f64());
+        all.devices[0].power_on().unwrap();
+        all.ready(1..=count);
+    }
+    all.devices.iter_mut().for_each(|device| device.power_cut().unwrap());
+    all.devices.iter_mut().for_each(|device| device.power_on().unwrap());
+    println!("after a power cut of all the address answers after {:.1} s", all.answers().as_secs_f64());
+    all.ready(1..=count);
+    // The last one leaves: etcd goes on with the members that are left, all of which it needs where there were two.
+    let last = all.devices.last_mut().unwrap();
+    last.power_off(OFF).unwrap();
+    last.disk().put_seed("version = 1\nreset = true\n").unwrap();
+    last.power_on().unwrap();
+    last.wait_console("reset done: this device waits for a seed", SEALED).unwrap();
+    let console = last.console().text().unwrap();
+    assert!(!console.contains("reset: leave etcd") && !console.contains("etcd ends with this device"), "{console}");
+    last.power_off(OFF).unwrap();
+    println!("after one has left the address answers after {:.1} s", all.answers().as_secs_f64());
+    all.ready(1..count);
+    let claims = all.segment.claims();
+    let twice = longest_overlap(&claims);
+    println!(
+        "{} advertisements; the address was on two devices for {:.1} s at most",
+        claims.len(),
+        twice.as_secs_f64()
+    );
+    assert!(!claims.is_empty() && twice <= Duration::from_secs(3), "{twice:?}: {claims:?}");
 }
 
 /// The scenario of `make demo CLUSTER=1`.
@@ -51,7 +189,7 @@ fn power_cuts_while_a_cluster_is_created() {
         let segment = segment();
         let mut device = creator(&segment, "");
         device.power_on().unwrap();
-        device.wait_console("phase 11/17 images done", BEGUN).unwrap();
+        device.wait_console("phase 11/18 images done", BEGUN).unwrap();
         // Pseudo-random, and different for each cut (Knuth, multiplicative hashing).
         let after = Duration::from_secs(((seed + cut).wrapping_mul(2_654_435_761) >> 7) % 240);
         let until = std::time::Instant::now() + after;
@@ -67,6 +205,57 @@ fn power_cuts_while_a_cluster_is_created() {
         let joins = device.while_paused(|disk| disk.boot()?.read(JOIN_SEED)).unwrap().unwrap();
         assert!(firstboot::seed::parse(&joins).unwrap().token().is_some());
     }
+}
+
+/// Once the cluster is there: what kubeadm says of it, and ten minutes later what it has taken of the device.
+const KUBEADM: &str = r#"
+out=/var/lib/firstboot-test
+mkdir -p $out
+until grep -q '"joined"' /var/lib/firstboot/status.json 2>/dev/null; do sleep 1; done
+said() { name=$1; shift; "$@" >$out/$name 2>&1; echo "exit $?" >>$out/$name; }
+said certificates kubeadm certs check-expiration
+said tokens kubeadm token list
+said plan kubeadm upgrade plan "$(kubelet --version | cut -d' ' -f2)"
+said upload kubeadm init phase upload-config all --config /etc/firstboot/kubeadm.yaml --dry-run
+disk=/sys/class/block/$(lsblk --noheadings --output PKNAME "$(findmnt --noheadings --output SOURCE /var)")/stat
+state() { date +%s; head -1 /proc/stat; cat $disk; grep -E '^(MemTotal|MemAvailable):' /proc/meminfo; }
+sleep 120
+state >$out/before
+sleep 600
+state >$out/after
+sync
+echo "test: kubeadm was asked"
+"#;
+
+/// kubeadm takes the cluster for one of its own, with its own settings but for those of docs/clusters.md. Prints what it
+/// takes of the device.
+#[test]
+#[ignore = "boots a guest for half an hour"]
+fn kubeadm_knows_the_cluster() {
+    let segment = segment();
+    let mut device = creator(&segment, "");
+    add_script(device.disk(), KUBEADM).unwrap();
+    run(&mut device);
+    device.wait_console("test: kubeadm was asked", SEALED).unwrap();
+    device.power_off(OFF).unwrap();
+    let said = |name: &str| found(&device, name).unwrap();
+    for name in ["certificates", "tokens", "plan", "upload"] {
+        let text = said(name);
+        assert!(text.ends_with("exit 0\n"), "{name}: {text}");
+    }
+    let certificates = said("certificates");
+    for name in ["admin.conf", "apiserver", "apiserver-kubelet-client", "etcd-server", "front-proxy-client", "ca"] {
+        assert!(certificates.lines().any(|line| line.starts_with(&format!("{name} "))), "{name}: {certificates}");
+    }
+    let tokens = said("tokens");
+    assert!(tokens.contains("firstboot: join-edge.toml") && tokens.contains("authentication,signing"), "{tokens}");
+    assert!(said("plan").contains("kube-apiserver"), "{}", said("plan"));
+    // What plain kubeadm would upload of this configuration.
+    let upload = said("upload");
+    for line in ["clusterName: kubernetes", "podSubnet: 10.244.0.0/16", "certificateValidityPeriod: 78840h0m0s"] {
+        assert!(upload.contains(line), "{line}: {upload}");
+    }
+    println!("{}{}{}{}", said("plan"), certificates, said("before"), said("after"));
 }
 
 /// A seed alone does not end a cluster by mistake; where it is meant, the device waits for a seed again.

@@ -28,5 +28,7 @@ pub use volume::Volume;
 
 /// The seed for the next device, which the creator of a cluster leaves on its boot partition.
 pub const JOIN_SEED: &str = "join-edge.toml";
+/// The seed for one more control plane, which it leaves there where that is asked for.
+pub const JOIN_CONTROL_PLANE_SEED: &str = "join-control-plane.toml";
 /// The administrator's kubeconfig without its key, which the creator of a cluster leaves there, too.
 pub const ADMIN_KUBECONFIG: &str = "admin.kubeconfig";

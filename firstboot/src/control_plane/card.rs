@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a control plane leaves on its boot partition: a seed for the next device, and the administrator's kubeconfig
+//! What a control plane leaves on its boot partition: seeds for the next devices, and the administrator's kubeconfig
 //! without its key.
 //!
-//! The seed holds a bootstrap token that ends within hours, and is renewed while the device is on. It is the one secret of
-//! the cluster that is meant to be on a FAT partition.
+//! Such a seed holds a bootstrap token that ends within hours, and is renewed while the device is on. That of one more
+//! control plane also holds the key of Secret `kubeadm-certs`, which kubeadm removes after two hours. They are the one
+//! secret of the cluster that is meant to be on a FAT partition.
 
-use super::ADMIN_CONF;
+use super::kubeadm::with_certificate_key;
+use super::{ADMIN_CONF, RUN};
 use crate::boot_partition::BootPartition;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
@@ -13,39 +15,84 @@ use crate::journal::facts::Fact;
 use crate::kube::admin::AdminClient;
 use crate::kube::pin;
 use crate::node::client::cluster;
-use crate::seed::{JoinToken, VXLAN};
-use crate::text::{timestamp, unix_seconds};
+use crate::paths::KUBEADM_CONFIG;
+use crate::secret::Secret;
+use crate::seed::{JoinToken, Role, VXLAN};
+use crate::text::{hex, timestamp, unix_seconds};
 use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use ring::rand::{SecureRandom, SystemRandom};
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 use zeroize::Zeroizing;
 
-pub use crate::boot_partition::{ADMIN_KUBECONFIG as KUBECONFIG, JOIN_SEED};
+pub use crate::boot_partition::{ADMIN_KUBECONFIG as KUBECONFIG, JOIN_CONTROL_PLANE_SEED, JOIN_SEED};
 
 /// How long a signature may take.
 const SIGNED: Duration = Duration::from_secs(120);
 const HOUR: u64 = 3600;
 
-/// What is known of the seed for the next device, kept as [`Fact::JoinSeed`]: `HOURS END FLANNEL`.
+/// Life of the certificates that kubeadm uploads, and so of the token beside their key (`copycerts.UploadCerts`).
+pub const CONTROL_PLANE_HOURS: u32 = 2;
+/// Configuration of kubeadm with the key of the certificates, while they are uploaded.
+const UPLOAD: &str = "upload-certs.yaml";
+
+/// For which kind of device a seed is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum For {
+    /// A node.
+    Node,
+    /// One more control plane.
+    ControlPlane,
+}
+
+impl For {
+    /// All of them.
+    pub const ALL: [For; 2] = [For::Node, For::ControlPlane];
+
+    /// Name of the file.
+    pub fn file(self) -> &'static str {
+        match self {
+            For::Node => JOIN_SEED,
+            For::ControlPlane => JOIN_CONTROL_PLANE_SEED,
+        }
+    }
+
+    fn fact(self) -> Fact {
+        match self {
+            For::Node => Fact::JoinSeed,
+            For::ControlPlane => Fact::ControlPlaneSeed,
+        }
+    }
+}
+
+/// What is known of a seed for the next device, kept as [`Fact::JoinSeed`] or [`Fact::ControlPlaneSeed`]: `HOURS END FLANNEL`, and the
+/// virtual address where there is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinSeed {
+    /// For which kind of device.
+    pub which: For,
     /// Life of each token.
     pub hours: u32,
     /// When the last one ends, seconds since 1970; 0 before the first.
     pub ends: u64,
     /// Whether nodes have to reach each other by VXLAN.
     pub flannel: bool,
+    /// Address that the control planes share.
+    pub virtual_ip: Option<IpAddr>,
 }
 
 impl JoinSeed {
     /// As it was kept; none on a device that makes no such seed.
-    pub fn kept(host: &Host) -> Option<Self> {
+    pub fn kept(host: &Host, which: For) -> Option<Self> {
         let journal = host.journal();
-        let mut words = journal.fact(Fact::JoinSeed)?.split_whitespace();
+        let mut words = journal.fact(which.fact())?.split_whitespace();
         let hours = words.next()?.parse().ok()?;
         let ends = words.next()?.parse().ok()?;
-        Some(JoinSeed { hours, ends, flannel: words.next()? == "true" })
+        let flannel = words.next()? == "true";
+        let virtual_ip = words.next().and_then(|word| word.parse().ok());
+        Some(JoinSeed { which, hours, ends, flannel, virtual_ip })
     }
 
     /// Keeps it.
@@ -53,8 +100,9 @@ impl JoinSeed {
     /// # Errors
     /// The journal cannot be written.
     pub fn keep(&self, host: &Host) -> Result<()> {
-        let JoinSeed { hours, ends, flannel } = self;
-        host.note(Fact::JoinSeed, &format!("{hours} {ends} {flannel}"))
+        let JoinSeed { which, hours, ends, flannel, virtual_ip } = self;
+        let virtual_ip = virtual_ip.map(|address| format!(" {address}")).unwrap_or_default();
+        host.note(which.fact(), &format!("{hours} {ends} {flannel}{virtual_ip}"))
     }
 
     /// Whether a new token is due: half of the last one's life is over.
@@ -63,15 +111,22 @@ impl JoinSeed {
     }
 }
 
-/// Writes the seed for the next device, with a new token where one is due; whether it was written.
+/// Writes the seeds for the next devices, each with a new token where one is due.
 ///
 /// # Errors
 /// The host's: no token is made, or the boot partition cannot be written. The next try makes another token.
-pub fn renew(host: &Host, boot: &BootPartition) -> Result<bool, Fault> {
-    let Some(mut seed) = JoinSeed::kept(host) else { return Ok(false) };
-    let there = boot.read(JOIN_SEED).owned_by(Owner::Host)?.is_some();
+pub fn renew(host: &Host, boot: &BootPartition) -> Result<(), Fault> {
+    For::ALL
+        .into_iter()
+        .filter_map(|which| JoinSeed::kept(host, which))
+        .try_for_each(|seed| renew_one(host, boot, seed))
+}
+
+fn renew_one(host: &Host, boot: &BootPartition, mut seed: JoinSeed) -> Result<(), Fault> {
+    let name = seed.which.file();
+    let there = boot.read(name).owned_by(Owner::Host)?.is_some();
     if there && !seed.due(host.now()) {
-        return Ok(false);
+        return Ok(());
     }
     let (_, ca) = cluster(host).coded(Code::NodeCredential)?;
     let pins: Vec<String> = pin::certificates(&ca)
@@ -80,8 +135,12 @@ pub fn renew(host: &Host, boot: &BootPartition) -> Result<bool, Fault> {
         .filter_map(|der| pin::pin_of(der))
         .map(|pin| format!("\"{pin}\""))
         .collect();
+    let key = match seed.which {
+        For::Node => None,
+        For::ControlPlane => Some(upload_certificates(host)?),
+    };
     let ttl = format!("{}h0m0s", seed.hours);
-    let describe = format!("firstboot: {JOIN_SEED}");
+    let describe = format!("firstboot: {name}");
     seed.ends = unix_seconds(host.now()) + u64::from(seed.hours) * HOUR;
     // It comes by a pipe, and is an argument of no command.
     let made = host
@@ -91,27 +150,71 @@ pub fn renew(host: &Host, boot: &BootPartition) -> Result<bool, Fault> {
     let token = made.lines().rev().map(str::trim).find_map(|line| JoinToken::parse(line).ok());
     let token = token.context("read the token that kubeadm made: there is none").coded(Code::ControlPlane)?;
     let fact = |fact| host.journal().fact(fact).unwrap_or_default().to_owned();
-    let text = join_seed(&seed, &fact(Fact::Node), &fact(Fact::ClusterServer), &token, &pins.join(", "));
+    let (node, server) = (fact(Fact::Node), fact(Fact::ClusterServer));
+    let text = join_seed(&seed, &node, &server, &token, key.as_ref(), &pins.join(", "));
     let work = || -> Result<()> {
-        host.change_boot("write", JOIN_SEED, || boot.write(JOIN_SEED, text.as_bytes()))?;
+        host.change_boot("write", name, || boot.write(name, text.as_bytes()))?;
         seed.keep(host)
     };
-    work().owned_by(Owner::Host)?;
-    Ok(true)
+    work().owned_by(Owner::Host)
 }
 
-/// The text of the seed for the next device, of the same length for each token: it is overwritten in place.
-fn join_seed(seed: &JoinSeed, node: &str, server: &str, token: &JoinToken, pins: &str) -> Zeroizing<String> {
+/// Has kubeadm upload the certificates that control planes share, encrypted by a new key, which is the result. The key
+/// is in a file in memory for as long as that takes, and in no command line.
+fn upload_certificates(host: &Host) -> Result<Secret<String>, Fault> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    let random = SystemRandom::new().fill(&mut *bytes);
+    random
+        .map_err(|_| anyhow::anyhow!("make a random key: the kernel gives no random numbers"))
+        .owned_by(Owner::Host)?;
+    let key = Secret::new(hex(&*bytes));
+    let text = host.read_utf8(KUBEADM_CONFIG).owned_by(Owner::Host)?.map(Zeroizing::new);
+    let text = text.with_context(|| format!("find {KUBEADM_CONFIG}")).coded(Code::ControlPlane)?;
+    let text = with_certificate_key(&text, &key);
+    let text = text.with_context(|| format!("read {KUBEADM_CONFIG}: it is damaged")).coded(Code::ControlPlane)?;
+    let path = format!("{RUN}/{UPLOAD}");
+    let put = || -> Result<()> {
+        host.mkdir(RUN, 0o755)?;
+        host.write(&path, text.as_bytes(), 0o600)
+    };
+    put().owned_by(Owner::Host)?;
+    let words = ["kubeadm", "init", "phase", "upload-certs", "--upload-certs", "--skip-certificate-key-print"];
+    let config = ["--config", &path];
+    let uploaded = host.run(&[&words[..], &config[..]].concat()).map(drop).coded(Code::ControlPlane);
+    host.remove(&path).owned_by(Owner::Host)?;
+    uploaded.map(|()| key)
+}
+
+/// The text of a seed for the next device, of the same length for each token: it is overwritten in place.
+fn join_seed(
+    seed: &JoinSeed,
+    node: &str,
+    server: &str,
+    token: &JoinToken,
+    key: Option<&Secret<String>>,
+    pins: &str,
+) -> Zeroizing<String> {
     let end = timestamp(seed.ends);
     let bearer = token.bearer();
+    let (next, worth) = match seed.which {
+        For::Node => ("the next device", "add a machine to the cluster"),
+        For::ControlPlane => ("one more control plane", "take the cluster over"),
+    };
     let mut text = Zeroizing::new(format!(
-        "# Seed for the next device of the cluster that {node} created. Copy it to the boot partition of that device's\r\n\
-         # card as seed.toml. Until {end} this file is enough to add a machine to the cluster. {node}\r\n\
+        "# Seed for {next} of the cluster that {node} created. Copy it to the boot partition of that device's\r\n\
+         # card as seed.toml. Until {end} this file is enough to {worth}. {node}\r\n\
          # renews it while it is on.\r\n\
          version = 1\r\n\r\n[cluster]\r\napiserver = \"{server}\"\r\ntoken = \"{}\"\r\nca-cert-hashes = [{pins}]\r\ntoken-expires = \
          {end}\r\n",
         *bearer
     ));
+    if let Some(key) = key {
+        text.push_str("certificate-key = \"");
+        text.push_str(key.expose());
+        text.push_str("\"\r\n");
+        text.push_str(&seed.virtual_ip.map(|address| format!("virtual-ip = \"{address}\"\r\n")).unwrap_or_default());
+        text.push_str(&format!("\r\n[node]\r\nrole = \"{}\"\r\n", Role::ControlPlane));
+    }
     if seed.flannel {
         text.push_str(&format!(
             "\r\n# Pods on different nodes reach each other by VXLAN.\r\n[harden]\r\nopen = [\"{VXLAN}\"]\r\n"
@@ -161,36 +264,64 @@ mod tests {
     use crate::kube::kubeconfig::read;
     use crate::seed;
 
+    fn seed_of(which: For, hours: u32, flannel: bool) -> JoinSeed {
+        JoinSeed { which, hours, ends: 1_795_365_108, flannel, virtual_ip: Some(IpAddr::from([192, 0, 2, 10])) }
+    }
+
     #[test]
     fn the_seed_for_the_next_device_is_one_that_it_takes() {
-        let of = |flannel| JoinSeed { hours: 24, ends: 1_795_365_108, flannel };
-        let server = "192.0.2.7:6443";
         let token = JoinToken::parse("abcdef.0123456789abcdef").unwrap();
         let pins = format!("\"sha256:{:064}\"", 7);
-        let parsed = seed::parse(join_seed(&of(true), "edge-1", server, &token, &pins).as_bytes()).unwrap();
+        let read = |seed: &JoinSeed, key: Option<&Secret<String>>| {
+            let text = join_seed(seed, "edge-1", "192.0.2.7:6443", &token, key, &pins);
+            seed::parse(text.as_bytes()).unwrap()
+        };
+        let parsed = read(&seed_of(For::Node, 24, true), None);
         let cluster = parsed.join().unwrap();
         assert_eq!((cluster.token.id(), cluster.apiserver[0].to_string()), ("abcdef", "192.0.2.7:6443".to_owned()));
         assert_eq!(cluster.token_expires.map(unix_seconds), Some(1_795_365_108));
         assert_eq!(parsed.harden.open[0].to_string(), "udp/8472");
-        assert!(
-            seed::parse(join_seed(&of(false), "edge-1", server, &token, &pins).as_bytes())
-                .unwrap()
-                .harden
-                .open
-                .is_empty()
-        );
+        assert!(!parsed.is_control_plane());
+        assert!(read(&seed_of(For::Node, 24, false), None).harden.open.is_empty());
+        let key = Secret::new("0f".repeat(32));
+        let parsed = read(&seed_of(For::ControlPlane, 2, true), Some(&key));
+        assert_eq!(parsed.joins_control_plane().unwrap().1.expose(), key.expose());
+        assert_eq!(parsed.virtual_ip(), Some(IpAddr::from([192, 0, 2, 10])));
+        let ports: Vec<String> = parsed.ports_of_control_plane().iter().map(ToString::to_string).collect();
+        assert_eq!(ports, ["tcp/6443", "tcp/2379-2380"]);
     }
 
     #[test]
     fn a_token_is_renewed_when_half_of_its_life_is_over() {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
-        assert_eq!(JoinSeed::kept(&host), None);
-        let seed = JoinSeed { hours: 24, ends: 24 * HOUR, flannel: true };
+        assert_eq!(JoinSeed::kept(&host, For::Node), None);
+        let seed = JoinSeed { ends: 24 * HOUR, ..seed_of(For::Node, 24, true) };
         seed.keep(&host).unwrap();
-        assert_eq!(JoinSeed::kept(&host), Some(seed.clone()));
+        assert_eq!(JoinSeed::kept(&host, For::Node), Some(seed.clone()));
+        assert_eq!(JoinSeed::kept(&host, For::ControlPlane), None);
         let at = |hours: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(hours * HOUR);
         assert!(!seed.due(at(0)) && !seed.due(at(11)) && seed.due(at(12)) && seed.due(at(40)));
+    }
+
+    #[test]
+    fn the_key_of_the_certificates_is_in_no_command_and_its_file_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (fake, seen) = Fake::new();
+        let host = Host::open(dir.path(), Box::new(fake)).unwrap();
+        let text = "---\n{ \"kind\": \"InitConfiguration\" }\n---\n{ \"kind\": \"ClusterConfiguration\" }\n";
+        assert!(upload_certificates(&host).unwrap_err().to_string().contains("find /etc/firstboot/kubeadm.yaml"));
+        host.mkdir("/etc/firstboot", 0o755).unwrap();
+        host.write(KUBEADM_CONFIG, text.as_bytes(), 0o600).unwrap();
+        let key = upload_certificates(&host).unwrap();
+        assert_ne!(key.expose(), upload_certificates(&host).unwrap().expose());
+        let commands = seen.commands.borrow();
+        assert!(
+            commands[0].starts_with("kubeadm init phase upload-certs ") && !commands[0].contains(key.expose().as_str())
+        );
+        assert!(host.list(RUN).unwrap().is_empty());
+        let with_key = with_certificate_key(text, &key).unwrap();
+        assert_eq!(with_key.matches(key.expose().as_str()).count(), 1);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 use crate::bundle::Manifest;
 use crate::fault::Fault;
 use crate::paths::{CNI_BIN, CNI_CONF};
+use crate::seed::Endpoint;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
@@ -40,7 +41,7 @@ impl<'b> Images<'b> {
 }
 
 /// Every object, each with the path at which it is applied, in an order in which all that one needs is there before it.
-pub fn objects(pods: &[IpNet], images: &Images<'_>) -> Vec<(String, Value)> {
+pub fn objects(pods: &[IpNet], images: &Images<'_>, server: &Endpoint) -> Vec<(String, Value)> {
     let namespaced = |kind: &str, name: &str| format!("/api/v1/namespaces/{NAMESPACE}/{kind}/{name}");
     let rbac = |kind: &str| format!("/apis/rbac.authorization.k8s.io/v1/{kind}/{NAME}");
     vec![
@@ -49,7 +50,7 @@ pub fn objects(pods: &[IpNet], images: &Images<'_>) -> Vec<(String, Value)> {
         (rbac("clusterroles"), role()),
         (rbac("clusterrolebindings"), binding()),
         (namespaced("configmaps", CONFIG), config(pods)),
-        (format!("/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/kube-flannel-ds"), daemon_set(images)),
+        (format!("/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/kube-flannel-ds"), daemon_set(images, server)),
     ]
 }
 
@@ -124,7 +125,7 @@ fn config(pods: &[IpNet]) -> Value {
     object("v1", "ConfigMap", CONFIG, data)
 }
 
-fn daemon_set(images: &Images<'_>) -> Value {
+fn daemon_set(images: &Images<'_>, server: &Endpoint) -> Value {
     let labels = json!({ "app": NAME, "k8s-app": NAME });
     let field = |path: &str| json!({ "fieldRef": { "apiVersion": "v1", "fieldPath": path } });
     let copy = |name: &str, image: &str, from: &str, to: &str, volumes: &[(&str, &str)]| {
@@ -163,6 +164,9 @@ fn daemon_set(images: &Images<'_>) -> Value {
                 { "name": "POD_NAME", "valueFrom": field("metadata.name") },
                 { "name": "POD_NAMESPACE", "valueFrom": field("metadata.namespace") },
                 { "name": "EVENT_QUEUE_DEPTH", "value": "5000" },
+                // The address of Service kubernetes leads nowhere before kube-proxy has set it up.
+                { "name": "KUBERNETES_SERVICE_HOST", "value": server.host },
+                { "name": "KUBERNETES_SERVICE_PORT", "value": server.port.to_string() },
             ],
             "volumeMounts": [
                 { "name": "run", "mountPath": "/run/flannel" },
@@ -195,7 +199,8 @@ mod tests {
     fn each_object_is_applied_at_its_own_path() {
         let images = Images { daemon: "flannel:1", plugin: "plugin:1" };
         let nets: Vec<IpNet> = vec!["10.244.0.0/16".parse().unwrap(), "fd01::/48".parse().unwrap()];
-        let objects = objects(&nets, &images);
+        let server = Endpoint::parse("192.0.2.7:6443").unwrap();
+        let objects = objects(&nets, &images, &server);
         for (path, object) in &objects {
             let name = object["metadata"]["name"].as_str().unwrap();
             assert!(path.ends_with(&format!("/{name}")), "{path}");
@@ -205,6 +210,8 @@ mod tests {
         let net: Value = serde_json::from_str(objects[4].1["data"]["net-conf.json"].as_str().unwrap()).unwrap();
         assert_eq!((&net["Network"], &net["IPv6Network"]), (&json!("10.244.0.0/16"), &json!("fd01::/48")));
         let pod = &objects[5].1["spec"]["template"]["spec"];
+        let environment = pod["containers"][0]["env"].to_string();
+        assert!(environment.contains(r#"{"name":"KUBERNETES_SERVICE_HOST","value":"192.0.2.7"}"#), "{environment}");
         assert_eq!(
             (&pod["initContainers"][0]["image"], &pod["containers"][0]["image"]),
             (&json!("plugin:1"), &json!("flannel:1"))

@@ -1,20 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What `kubeadm init` is given, and what its messages mean. Pure: a seed in, text out.
+//! What `kubeadm init` and `kubeadm join` are given, and what their messages mean. Pure: a seed in, text out.
 //!
-//! The documents are InitConfiguration and ClusterConfiguration of kubeadm.k8s.io/v1beta4, as JSON, which is YAML.
+//! The documents are InitConfiguration, ClusterConfiguration and JoinConfiguration of kubeadm.k8s.io/v1beta4, as JSON, which
+//! is YAML.
 
 use crate::kube::config::Networking;
-use crate::seed::{DEFAULT_PORT, Kubeadm, NewCluster, Node, Taint};
+use crate::secret::Secret;
+use crate::seed::{CONTROL_PLANE_TAINT, DEFAULT_PORT, Kubeadm, NewCluster, Node, Taint};
 use crate::text::printable_line;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use zeroize::Zeroizing;
 
 /// kubeadm's API.
 const API: &str = "kubeadm.k8s.io/v1beta4";
-/// kubeadm's own taint of a control plane, which it sets where nothing is said of taints.
-const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
+/// What `kubeadm join` leaves out: this device is a node of the cluster already, by the same steps.
+const DONE: [&str; 3] = ["preflight", "kubelet-start", "kubelet-wait-bootstrap"];
 /// Longest waits, for the slowest card: kubeadm's own are 4 min and 1 min.
 const WAITS: [(&str, &str); 3] =
     [("controlPlaneComponentHealthCheck", "15m0s"), ("kubeletHealthCheck", "10m0s"), ("kubernetesAPICall", "5m0s")];
@@ -64,14 +69,8 @@ fn init(kubeadm: &Kubeadm, node: &Node, device: &Device<'_>) -> Value {
         "imagePullPolicy": "IfNotPresent",
         "kubeletExtraArgs": arguments,
     });
-    // Without the key kubeadm sets its own taint; with it, that one has to be in the list.
-    if !node.taints.is_empty() {
-        let own = json!({ "key": CONTROL_PLANE, "effect": "NoSchedule" });
-        let more = node
-            .taints
-            .iter()
-            .map(|Taint { key, value, effect }| json!({ "key": key, "value": value, "effect": effect.to_string() }));
-        registration["taints"] = [own].into_iter().chain(more).collect();
+    if let Some(taints) = taints(node) {
+        registration["taints"] = taints;
     }
     let mut document = json!({
         "apiVersion": API,
@@ -79,10 +78,92 @@ fn init(kubeadm: &Kubeadm, node: &Node, device: &Device<'_>) -> Value {
         "bootstrapTokens": [{ "ttl": UNUSED, "description": "made by kubeadm init, not used by firstboot" }],
         "localAPIEndpoint": { "advertiseAddress": device.address.to_string(), "bindPort": DEFAULT_PORT },
         "nodeRegistration": registration,
-        "timeouts": WAITS.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect::<Map<_, _>>(),
+        "timeouts": timeouts(),
     });
     merge(&mut document, &kubeadm.init);
     document
+}
+
+/// Taints that a control plane registers with, where the seed has some. Without the key kubeadm sets its own taint; with
+/// it, that one has to be in the list.
+fn taints(node: &Node) -> Option<Value> {
+    let own = json!({ "key": CONTROL_PLANE_TAINT, "effect": "NoSchedule" });
+    let more = node
+        .taints
+        .iter()
+        .map(|Taint { key, value, effect }| json!({ "key": key, "value": value, "effect": effect.to_string() }));
+    (!node.taints.is_empty()).then(|| [own].into_iter().chain(more).collect())
+}
+
+fn timeouts() -> Map<String, Value> {
+    WAITS.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect()
+}
+
+/// What makes a node of a cluster one more of its control planes.
+pub struct More<'a> {
+    /// This device.
+    pub device: Device<'a>,
+    /// A kubeconfig without a user, which leads to the cluster.
+    pub discovery: &'a str,
+    /// The bootstrap token.
+    pub token: &'a str,
+    /// The key of Secret `kubeadm-certs`.
+    pub certificate_key: &'a str,
+}
+
+/// A kubeconfig without a user, which leads to the API server `server` (`https://host:port`) and trusts this CA alone.
+pub fn discovery(server: &str, ca_pem: &str) -> String {
+    let document = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{
+            "name": "cluster",
+            "cluster": { "server": server, "certificate-authority-data": STANDARD.encode(ca_pem) },
+        }],
+        "contexts": [{ "name": "cluster", "context": { "cluster": "cluster", "user": "" } }],
+        "current-context": "cluster",
+    });
+    format!("{document:#}\n")
+}
+
+/// The file for `kubeadm join --config`. It holds the token and the key.
+pub fn join_configuration(more: &More<'_>, node: &Node) -> Zeroizing<String> {
+    let mut registration = json!({
+        "name": more.device.node,
+        "criSocket": more.device.cri_socket,
+        "imagePullPolicy": "IfNotPresent",
+    });
+    if let Some(taints) = taints(node) {
+        registration["taints"] = taints;
+    }
+    let document = json!({
+        "apiVersion": API,
+        "kind": "JoinConfiguration",
+        "discovery": { "file": { "kubeConfigPath": more.discovery }, "tlsBootstrapToken": more.token },
+        "controlPlane": {
+            "localAPIEndpoint": { "advertiseAddress": more.device.address.to_string(), "bindPort": DEFAULT_PORT },
+            "certificateKey": more.certificate_key,
+        },
+        "nodeRegistration": registration,
+        "skipPhases": DONE,
+        "timeouts": timeouts(),
+    });
+    Zeroizing::new(format!("{document:#}\n"))
+}
+
+/// The file for `kubeadm init phase upload-certs --config`: that of `kubeadm init`, with the key by which the certificates are
+/// encrypted. None where `text` is not such a file.
+pub fn with_certificate_key(text: &str, key: &Secret<String>) -> Option<Zeroizing<String>> {
+    let mut documents = Vec::new();
+    for document in text.split("---\n").filter(|document| !document.trim().is_empty()) {
+        let mut document: Value = serde_json::from_str(document).ok()?;
+        if document["kind"] == "InitConfiguration" {
+            document["certificateKey"] = key.expose().as_str().into();
+        }
+        documents.push(document);
+    }
+    let has_key = documents.iter().any(|document| document["certificateKey"].is_string());
+    has_key.then(|| Zeroizing::new(documents.iter().map(|document| format!("---\n{document:#}\n")).collect()))
 }
 
 /// The cluster's networks, as kubeadm writes them.
@@ -105,8 +186,9 @@ fn cluster_configuration(cluster: &NewCluster, device: &Device<'_>) -> Value {
         document["controlPlaneEndpoint"] = endpoint.to_string().into();
     }
     merge(&mut document, &cluster.kubeadm.cluster);
-    if !cluster.cert_sans.is_empty() {
-        let names = cluster.cert_sans.iter().map(|name| Value::from(name.as_str()));
+    let shared = cluster.virtual_ip.map(|address| address.to_string());
+    if !cluster.cert_sans.is_empty() || shared.is_some() {
+        let names = cluster.cert_sans.iter().chain(&shared).map(|name| Value::from(name.as_str()));
         let more = document["apiServer"]["certSANs"].as_array().cloned().unwrap_or_default();
         document["apiServer"]["certSANs"] = names.chain(more).collect();
     }
@@ -187,7 +269,7 @@ mod tests {
             (&json!("9m0s"), &json!("10m0s"))
         );
         let taints = &init["nodeRegistration"]["taints"];
-        assert_eq!(taints[0], json!({ "key": CONTROL_PLANE, "effect": "NoSchedule" }));
+        assert_eq!(taints[0], json!({ "key": CONTROL_PLANE_TAINT, "effect": "NoSchedule" }));
         assert_eq!(taints[1], json!({ "key": "a", "value": "b", "effect": "NoExecute" }));
     }
 

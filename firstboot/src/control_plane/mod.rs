@@ -9,6 +9,8 @@ pub mod address;
 pub mod card;
 pub mod flannel;
 pub mod kubeadm;
+pub mod others;
+pub mod virtual_ip;
 
 use crate::bundle::{Image, Manifest};
 use crate::fault::{Code, Fault};
@@ -17,6 +19,8 @@ use crate::journal::facts::Fact;
 
 /// kubeadm's kubeconfig of the administrator. It stays where kubeadm puts it, readable for root alone.
 pub const ADMIN_CONF: &str = "/etc/kubernetes/admin.conf";
+/// Where files are that hold a secret for as long as kubeadm reads them: in memory.
+pub const RUN: &str = "/run/firstboot";
 /// The data of etcd.
 pub const ETCD: &str = "/var/lib/etcd";
 /// Components of the bundle without which there is no control plane.
@@ -39,6 +43,12 @@ pub fn image<'b>(bundle: &'b Manifest, component: &str, target: &str) -> Result<
 /// Whether this device has created its cluster.
 pub fn is_created(host: &Host) -> bool {
     host.journal().is_set(Fact::ClusterCreated)
+}
+
+/// Whether this device runs an API server of its cluster: it created the cluster, or has joined it as one more control
+/// plane.
+pub fn is_control_plane(host: &Host) -> bool {
+    is_created(host) || host.journal().is_set(Fact::ControlPlaneJoined)
 }
 
 /// Whether the bundle can be a control plane.

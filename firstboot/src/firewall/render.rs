@@ -92,6 +92,22 @@ const SSH_FROM: &[Rule] = &[
     ("tcp dport 22 ip saddr @ssh_from_v4 accept", "the seed has keys, and names these source networks"),
     ("tcp dport 22 ip6 saddr @ssh_from_v6 accept", "the same for IPv6"),
 ];
+/// Chain input, where the seed has a virtual address.
+const VRRP: [Rule; 2] = [
+    (
+        "ip daddr 224.0.0.18 meta l4proto 112 ip ttl 255 accept",
+        "the control plane that has the virtual address says so to the others, on the link alone (VRRP, RFC 9568)",
+    ),
+    ("ip6 daddr ff02::12 meta l4proto 112 ip6 hoplimit 255 accept", "the same for IPv6"),
+];
+/// Chain output, where the seed has a virtual address and an egress list.
+const VRRP_OUTPUT: [Rule; 2] = [
+    (
+        "ip daddr 224.0.0.18 meta l4proto 112 accept",
+        "this control plane says to the others that it has the virtual address",
+    ),
+    ("ip6 daddr ff02::12 meta l4proto 112 accept", "the same for IPv6"),
+];
 /// Chain input, after what the seed opens.
 const INPUT_LAST: &[Rule] = &[
     ("meta pkttype { broadcast, multicast } counter drop", "broadcasts and multicasts would fill the log"),
@@ -337,6 +353,9 @@ fn input(kept: &SeedOverrides, peers: &ClusterPeers) -> String {
     lines.extend(peers.cache.map(|address| at_cache(CACHE_INPUT.0, address)));
     // A packet to a NodePort whose pod is on the host's network arrives here, with the pod's own port.
     lines.extend(kept.harden.open.iter().map(translated));
+    if kept.vrrp {
+        lines.extend(texts(&VRRP));
+    }
     lines.extend(texts(INPUT_LAST));
     chain("input", "type filter hook input priority filter; policy drop;", &lines)
 }
@@ -357,7 +376,12 @@ fn output(kept: &SeedOverrides) -> String {
     let mut lines = vec![ACCOUNT.0.to_owned()];
     let policy = match kept.harden.egress {
         Some(_) => {
-            lines.extend(texts(OUTPUT));
+            let (jump, first) = OUTPUT.split_last().unwrap_or((&ACCOUNT, &[]));
+            lines.extend(texts(first));
+            if kept.vrrp {
+                lines.extend(texts(&VRRP_OUTPUT));
+            }
+            lines.push(jump.0.to_owned());
             "drop"
         }
         None => "accept",

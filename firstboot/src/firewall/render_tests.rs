@@ -78,6 +78,21 @@ fn service_kubernetes_is_the_cache() {
     assert!(CACHE.iter().chain([&CACHE_INPUT]).all(|rule| rule.0.contains(&crate::offline::PORT.to_string())));
 }
 
+/// VRRP comes in from the link alone, and goes out under an egress list, too; only where there is a virtual address.
+#[test]
+fn control_planes_hear_each_other() {
+    let of = |vrrp, egress: Option<Vec<IpNet>>| {
+        let mut kept = SeedOverrides { vrrp, ..SeedOverrides::default() };
+        kept.harden.egress = egress;
+        let text = rules(&kept, &ClusterPeers::default());
+        text.lines().filter(|line| line.contains("l4proto 112")).map(|line| line.trim().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(of(false, None), [""; 0]);
+    let input = VRRP.map(|rule| rule.0);
+    assert_eq!(of(true, None), input);
+    assert_eq!(of(true, Some(Vec::new())), [input, VRRP_OUTPUT.map(|rule| rule.0)].concat());
+}
+
 #[test]
 fn ssh_is_open_to_all_only_with_keys_and_without_networks() {
     let lines = |text: &str, what: &str| {
@@ -117,7 +132,7 @@ fn rules_are_documented() {
     let (dns, account, links) = ([ALLOWED_DNS], [ACCOUNT], [FORWARD_LINKS]);
     let nodeports: [&[Rule]; 4] = [NODE_PORTS_FIRST, PODS, &foreign, NODE_PORTS_LAST];
     let cache = [CACHE_INPUT];
-    let input: [&[Rule]; 5] = [INPUT_FIRST, SSH, SSH_FROM, &cache, INPUT_LAST];
+    let input: [&[Rule]; 6] = [INPUT_FIRST, SSH, SSH_FROM, &cache, &VRRP, INPUT_LAST];
     let allowed: [&[Rule]; 3] = [ALLOWED, &dns, ALLOWED_LAST];
     for (chain, parts) in [
         ("nodeports", &nodeports[..]),

@@ -36,7 +36,10 @@ fn scenario(site: FlushSite) -> Scenario {
         TreeCopied | TreeRenamed => tree_copied,
         FreeSpaceZeroed => free_space,
         ResetRestored | ResetErase => reset::recorded,
-        ClusterCreated => cluster_created,
+        ClusterCreated => |root, without| written_by_kubeadm(root, without, ClusterCreated, Fact::ClusterCreated),
+        ControlPlaneJoined => {
+            |root, without| written_by_kubeadm(root, without, ControlPlaneJoined, Fact::ControlPlaneJoined)
+        }
         ResetJournal => reset::recorded_with_a_failing_flush,
         BootChanged => boot_changed,
         BootZeroed => boot_zeroed,
@@ -134,22 +137,22 @@ pub(crate) fn records_of(state: &State, lost: Option<&str>) -> Vec<Record> {
 }
 
 /// What another program wrote is whole before it counts.
-fn cluster_created(root: &Path, without: Option<FlushSite>) -> Outcome {
+fn written_by_kubeadm(root: &Path, without: Option<FlushSite>, site: FlushSite, fact: Fact) -> Outcome {
     const KEY: &str = "/etc/kubernetes/pki/ca.key";
     for directory in ["/etc", "/var"] {
         fs::create_dir_all(root.join(&directory[1..])).unwrap();
     }
     let host = host(root);
     medium::record(root, without, || {
-        let created = Record::Fact { name: Fact::ClusterCreated, value: "true".into() };
-        let is_created = holds(vec![created.clone()], None);
-        always(move |state| match is_created(state) {
-            Ok(()) => expect(state.file(KEY) == Some(b"a whole key"), "a cluster counts as created without its key"),
+        let counts = Record::Fact { name: fact, value: "true".into() };
+        let is_counted = holds(vec![counts.clone()], None);
+        always(move |state| match is_counted(state) {
+            Ok(()) => expect(state.file(KEY) == Some(b"a whole key"), "a control plane counts without its key"),
             Err(_) => Ok(()),
         });
         put(root, KEY, b"a whole key", 0o600);
-        host.flush(ClusterCreated).unwrap();
-        host.record(created).unwrap();
+        host.flush(site).unwrap();
+        host.record(counts).unwrap();
     })
 }
 

@@ -23,6 +23,9 @@ pub struct SeedOverrides {
     /// Fields of `[kubelet.config]` that differ from the hardened host's, by path ([`fields::FIELDS`]).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub kubelet: BTreeMap<String, Value>,
+    /// Whether this device has a virtual address together with other control planes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub vrrp: bool,
 }
 
 impl SeedOverrides {
@@ -35,7 +38,7 @@ impl SeedOverrides {
                 harden.open.push(port);
             }
         }
-        SeedOverrides { harden, access: seed.access.clone(), kubelet }
+        SeedOverrides { harden, access: seed.access.clone(), kubelet, vrrp: seed.virtual_ip().is_some() }
     }
 
     /// Reads the kept overrides; the default before the first seed and after a reset. The default opens no port, and has
@@ -65,13 +68,14 @@ impl SeedOverrides {
 
     /// How this device is more open than the default, one line each, for people: `firstboot status` lists them.
     pub fn exceptions(&self) -> Vec<String> {
-        let SeedOverrides { harden, access, kubelet } = self;
+        let SeedOverrides { harden, access, kubelet, vrrp } = self;
         let from = |list: &[ipnet::IpNet]| match list.is_empty() {
             true => "anywhere".to_owned(),
             false => list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         };
         let open = harden.open.iter().map(|port| format!("open to all: {port}"));
         let reach = harden.kubelet_from.iter().map(|net| format!("may reach kubelet (tcp/10250): {net}"));
+        let vrrp = vrrp.then(|| "takes VRRP from its link: it shares an address with other control planes".to_owned());
         let forward = harden.forward.then(|| "routes between its links".to_owned());
         let sysctl = harden.sysctl.iter().map(|(key, value)| format!("kernel setting by the seed: {key} = {value}"));
         let modules = harden.modules.iter().map(|name| format!("kernel module allowed: {name}"));
@@ -82,7 +86,7 @@ impl SeedOverrides {
         let kubelet = kubelet
             .iter()
             .map(|(field, value)| format!("kubelet setting by the seed: {field} = {}", fields::shown(value)));
-        open.chain(reach).chain(forward).chain(sysctl).chain(modules).chain(ssh).chain(kubelet).collect()
+        open.chain(reach).chain(vrrp).chain(forward).chain(sysctl).chain(modules).chain(ssh).chain(kubelet).collect()
     }
 }
 

@@ -23,6 +23,8 @@ pub const UNITS: &[Unit] = &[
     ("firstboot-reset.service", include_str!("../../units/firstboot-reset.service"), &[]),
     ("firstboot-stick.service", include_str!("../../units/firstboot-stick.service"), &[]),
     ("firstboot-create.service", include_str!("../../units/firstboot-create.service"), &[]),
+    ("firstboot-join-control-plane.service", include_str!("../../units/firstboot-join-control-plane.service"), &[]),
+    ("firstboot-virtual-ip.service", include_str!("../../units/firstboot-virtual-ip.service"), &[]),
     ("firstboot-control-plane.service", include_str!("../../units/firstboot-control-plane.service"), &[]),
     ("firstboot-cache.service", include_str!("../../units/firstboot-cache.service"), &[]),
     ("containerd.service", include_str!("../../units/containerd.service"), &[]),

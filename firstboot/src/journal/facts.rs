@@ -41,6 +41,11 @@ pub enum Fact {
     /// `HOURS END FLANNEL` of the seed for the next device. Written by the phase `create`, and with each new token; read
     /// by its renewal.
     JoinSeed,
+    /// Flag: kubeadm has made this node one more control plane of its cluster. Written by the phase `control-plane`, when all
+    /// of it is on the disk.
+    ControlPlaneJoined,
+    /// As [`Fact::JoinSeed`], of the seed for one more control plane.
+    ControlPlaneSeed,
     /// Time at which kubelet was started. Written and replaced by the phase `kubelet`; read by the phases after it.
     KubeletStarted,
     /// Lines: commands that only a cluster's administrator may run. Written by the phase `ready`; read by the last message.
@@ -118,6 +123,8 @@ mod tests {
             (Fact::ClusterCreated, "cluster-created"),
             (Fact::ClusterServer, "cluster-server"),
             (Fact::JoinSeed, "join-seed"),
+            (Fact::ControlPlaneJoined, "control-plane-joined"),
+            (Fact::ControlPlaneSeed, "control-plane-seed"),
             (Fact::KubeletStarted, "kubelet-started"),
             (Fact::ManualSteps, "left-to-do"),
             (Fact::TokenDigest, "token-digest"),

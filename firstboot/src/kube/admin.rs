@@ -13,10 +13,11 @@ use tokio::runtime::Runtime;
 use super::client::Client;
 use super::csr::{self, CSRS, condition};
 use super::error::{Error, Kind};
-use super::node::identified;
+use super::node::{NodeState, identified};
 use super::{kubeconfig, runtime};
 use crate::fault::{Code, Fault};
 use crate::proxy::Via;
+use crate::seed::CONTROL_PLANE_TAINT;
 use crate::text::hex;
 
 /// The signer of client certificates, other than kubelets'. It refuses the group `system:masters`.
@@ -51,6 +52,18 @@ impl AdminClient {
         runtime::block_on(&self.runtime, async {
             self.client.apply(path, FIELD_MANAGER, object).await.map(drop).map_err(Fault::from)
         })
+    }
+
+    /// Names of the Nodes that are Ready and have kubeadm's label of a control plane. An answer means that etcd has a quorum.
+    ///
+    /// # Errors
+    /// The cluster's.
+    pub fn control_planes(&self) -> Result<Vec<String>, Fault> {
+        let path = format!("/api/v1/nodes?labelSelector={CONTROL_PLANE_TAINT}");
+        let reply = runtime::block_on(&self.runtime, async { self.client.get(&path).await.map_err(Fault::from) })?;
+        let nodes = reply.body["items"].as_array().cloned().unwrap_or_default();
+        let ready = nodes.iter().filter(|node| NodeState::of(node).ready);
+        Ok(ready.filter_map(|node| node["metadata"]["name"].as_str().map(str::to_owned)).collect())
     }
 
     /// The certificate for a certificate request, PEM: approved, and signed by the cluster's CA. The same request is

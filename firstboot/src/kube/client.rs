@@ -136,6 +136,20 @@ impl Client {
         response::date(response.headers()).ok_or_else(none)
     }
 
+    /// Whether a GET is answered with success (2xx); no body is read.
+    ///
+    /// # Errors
+    /// No answer, or another one.
+    pub async fn succeeds(&self, path: &str) -> Result<(), Error> {
+        let response = self.send(Method::GET, path, None, CALL_TIMEOUT).await?;
+        let status = response.status();
+        let refused = || {
+            let text = format!("read {path} of API server {}: it answers {}", self.host(), status.as_u16());
+            Error::answer(Code::ApiError, text)
+        };
+        if status.is_success() { Ok(()) } else { Err(refused()) }
+    }
+
     /// POST of a new object; gives what the server made of it.
     pub async fn post(&self, path: &str, object: &Value) -> Result<Reply, Error> {
         self.call(Method::POST, path, Some(("application/json", object))).await

@@ -409,7 +409,7 @@ pub fn instance_config(cri_socket: &str) -> String {
 pub fn labels(role: Role, node: &str, more: &[NodeLabel]) -> BTreeMap<String, String> {
     let own: &[(&str, &str)] = match role {
         Role::Edge => &[("superedge.io/node-edge", "enable"), ("superedge.io.hostname", node)],
-        Role::Worker => &[("superedge.io/node-cloud", "enable")],
+        Role::Worker | Role::ControlPlane => &[("superedge.io/node-cloud", "enable")],
     };
     let own = own.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
     own.chain(more.iter().map(|l| (l.key.clone(), l.value.clone()))).collect()
@@ -419,7 +419,7 @@ pub fn labels(role: Role, node: &str, more: &[NodeLabel]) -> BTreeMap<String, St
 pub fn leftover_labels(role: Role, node: &str, more: &[NodeLabel]) -> BTreeMap<String, Option<String>> {
     let other = match role {
         Role::Edge => Role::Worker,
-        Role::Worker => Role::Edge,
+        Role::Worker | Role::ControlPlane => Role::Edge,
     };
     let stale = labels(other, node, &[]).into_keys().map(|key| (key, None));
     stale.chain(labels(role, node, more).into_iter().map(|(key, value)| (key, Some(value)))).collect()

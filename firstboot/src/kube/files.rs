@@ -51,7 +51,7 @@ pub fn files(joined: &Joined, key: &Secret<String>, seed: &Seed, name: &str, now
     let pem_path = pem_path(leaf.as_ref().and_then(tls::dates).map_or(now, |(from, _)| from));
     let pem = Zeroizing::new([terminated(&joined.certificate_pem).as_str(), key.expose().as_str()].concat());
     let labels = config::labels(node.role, name, &node.labels);
-    let flags = config::flags_env(name, name, &seed.network.node_ips(), &labels, &node.taints);
+    let flags = config::flags_env(name, name, &seed.network.node_ips(), &labels, &seed.taints());
     vec![
         dir(KUBERNETES, 0o755),
         dir(MANIFESTS, 0o700),

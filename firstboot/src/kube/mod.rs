@@ -30,6 +30,8 @@ pub mod key;
 pub mod kubeconfig;
 pub mod kubelet;
 pub mod leave;
+#[cfg(feature = "device")]
+pub mod livez;
 pub mod node;
 pub mod pin;
 pub mod resolve;

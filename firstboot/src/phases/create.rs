@@ -8,8 +8,9 @@ use super::context::PhaseContext;
 use super::join::node_name;
 use super::kubelet_config;
 use crate::containerd::cri::SOCKET;
+use crate::control_plane::card::{CONTROL_PLANE_HOURS, For, JoinSeed};
 use crate::control_plane::kubeadm::{Device, complaint, configuration, networking};
-use crate::control_plane::{ADMIN_CONF, ETCD, address, card, fits, flannel, is_created};
+use crate::control_plane::{ADMIN_CONF, ETCD, address, card, fits, flannel, is_created, virtual_ip};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::firewall::discover_peers;
 use crate::flush::FlushSite;
@@ -20,7 +21,7 @@ use crate::kube::config;
 use crate::node::client::node_client;
 use crate::node::credential::credential;
 use crate::paths::{CA_FILE, KUBEADM_CONFIG, KUBELET_DIR, KUBELET_UNIT, KUBELET_WANTED, KUBERNETES, MANIFESTS};
-use crate::seed::{Cni, DEFAULT_PORT, NewCluster};
+use crate::seed::{Cni, DEFAULT_PORT, Endpoint, NewCluster};
 use anyhow::Result;
 use std::time::Duration;
 
@@ -56,19 +57,20 @@ pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
         return Err(Fault::new(Code::SettingDoesNotFit, text));
     }
     fits(&cx.bundle.manifest, &cx.image.target)?;
-    let network = if cx.seed.node.cni == Cni::Auto {
-        let images = flannel::Images::of(&cx.bundle.manifest, &cx.image.target)?;
-        flannel::objects(&cluster.pod_subnet, &images)
-    } else {
-        Vec::new()
-    };
+    let images = flannel::Images::of(&cx.bundle.manifest, &cx.image.target);
+    let images = if cx.seed.node.cni == Cni::Auto { Some(images?) } else { None };
     let host = &cx.host;
-    let own = address::own(host, &cx.seed.network, cluster)?;
+    let v4 = cluster.pod_subnet.first().is_none_or(|net| net.addr().is_ipv4());
+    let own = address::own(host, &cx.seed.network, v4)?;
     clear(host)?;
     prepare(cx, &text(cx, cluster, own)?).owned_by(Owner::Host)?;
+    if let Some(shared) = cluster.virtual_ip {
+        virtual_ip::put(host, shared, own, true)?;
+    }
     init(cx)?;
     let client = card::admin_client(host)?;
-    for (path, object) in network {
+    let network = images.map(|images| flannel::objects(&cluster.pod_subnet, &images, &server(cluster, own)));
+    for (path, object) in network.unwrap_or_default() {
         retried(host, || client.apply(&path, &object))?;
     }
     keep(cx, cluster, own)
@@ -86,6 +88,12 @@ fn text(cx: &PhaseContext, cluster: &NewCluster, own: std::net::IpAddr) -> Resul
         cri_socket: SOCKET,
     };
     Ok(configuration(cluster, &cx.seed.node, &device))
+}
+
+/// Where others reach the API server.
+fn server(cluster: &NewCluster, own: std::net::IpAddr) -> Endpoint {
+    let by_address = || Endpoint { host: own.to_string(), port: DEFAULT_PORT };
+    cluster.endpoint.clone().unwrap_or_else(by_address)
 }
 
 /// Takes away what an attempt has left that was cut off.
@@ -124,13 +132,18 @@ fn init(cx: &PhaseContext) -> Result<(), Fault> {
     if host.start_unit(UNIT).is_ok() {
         return Ok(());
     }
-    let log = ["journalctl", "--unit", UNIT, "--boot", "--lines", "200", "--output", "cat"];
-    let why = complaint(&host.run(&log).unwrap_or_default());
+    let why = why(host, UNIT);
     let seed = cx.seed.create().is_some_and(|cluster| is_of_the_seed(cluster, &why));
     match seed {
         true => Err(Fault::new(Code::KubeadmRejected, format!("create the cluster, by [cluster.kubeadm]: {why}"))),
         false => Err(Fault::new(Code::ControlPlane, format!("create the cluster: {why}; see journalctl -u {UNIT}"))),
     }
+}
+
+/// Why kubeadm ended, by the journal of its unit.
+pub(super) fn why(host: &Host, unit: &str) -> String {
+    let log = ["journalctl", "--unit", unit, "--boot", "--lines", "200", "--output", "cat"];
+    complaint(&host.run(&log).unwrap_or_default())
 }
 
 /// Whether kubeadm does not accept what `[cluster.kubeadm]` says: it names the field, or its own configuration.
@@ -158,15 +171,16 @@ fn retried(host: &Host, work: impl Fn() -> Result<(), Fault>) -> Result<(), Faul
 fn keep(cx: &PhaseContext, cluster: &NewCluster, own: std::net::IpAddr) -> Result<(), Fault> {
     let host = &cx.host;
     let networking = networking(cluster);
-    let endpoint = cluster.endpoint.as_ref().map(ToString::to_string);
-    let server = endpoint.unwrap_or_else(|| std::net::SocketAddr::new(own, DEFAULT_PORT).to_string());
-    let seed = card::JoinSeed { hours: cluster.join_seed_hours, ends: 0, flannel: cx.seed.node.cni == Cni::Auto };
+    let server = server(cluster, own).to_string();
+    let flannel = cx.seed.node.cni == Cni::Auto;
+    let more = if cluster.join_control_plane { CONTROL_PLANE_HOURS } else { 0 };
+    let seeds = [(For::Node, cluster.join_seed_hours), (For::ControlPlane, more)];
     let client = node_client(host)?;
     client.node()?;
     let work = || -> Result<()> {
         host.flush(FlushSite::ClusterCreated)?;
-        if seed.hours > 0 {
-            seed.keep(host)?;
+        for (which, hours) in seeds.into_iter().filter(|(_, hours)| *hours > 0) {
+            JoinSeed { which, hours, ends: 0, flannel, virtual_ip: cluster.virtual_ip }.keep(host)?;
         }
         for (fact, value) in [
             (Fact::ClusterVersion, format!("v{}", cx.bundle.manifest.kubernetes)),

@@ -45,6 +45,7 @@ pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     if !there {
         discover_peers::resolve_seed_names(&cx.host, &cx.seed.network.via).owned_by(Owner::Host)?;
         let (joined, key) = ask(cx, cluster)?;
+        same_version(cx, &joined.cluster_version)?;
         keep(cx, &joined, &key.sec1_pem()?).owned_by(Owner::Host)?;
     }
     // One answered request proves the certificate, and the join has made some; from then on the token is not needed.
@@ -53,7 +54,10 @@ pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
         client.node()?;
     }
     discover_peers::from_cluster(&cx.host, &client).owned_by(Owner::Host)?;
-    erase_token(cx)?;
+    // One more control plane needs it for the certificates: the phase `control-plane`.
+    if cx.seed.joins_control_plane().is_none() {
+        erase_token(cx)?;
+    }
     cx.host.remove(&key_path()).owned_by(Owner::Host)
 }
 
@@ -81,6 +85,22 @@ fn holds(cx: &PhaseContext) -> Result<bool, Fault> {
 
 fn key_path() -> String {
     format!("{STATE_DIR}/join.key")
+}
+
+/// Whether the images of this bundle are those of the cluster's control plane: their names have the version.
+///
+/// # Errors
+/// The image's: another version.
+fn same_version(cx: &PhaseContext, cluster: &str) -> Result<(), Fault> {
+    let (ours, theirs) = (cx.bundle.manifest.kubernetes.as_str(), cluster.trim_start_matches('v'));
+    if cx.seed.joins_control_plane().is_none() || ours == theirs {
+        return Ok(());
+    }
+    let text = format!(
+        "become a control plane: this image has Kubernetes {ours}, the cluster {theirs}, and all control planes have to be of one \
+         version; build an image of that version, or upgrade the cluster"
+    );
+    Err(Fault::new(Code::KubeletVersion, text))
 }
 
 /// What the cluster gave, and the key that it is for: a certificate through the join worker, all else to this process.
@@ -241,5 +261,19 @@ mod tests {
         // Nothing can be kept: nothing is handed out.
         seen.fuse.set(Some(0));
         assert!(keeper().request(true).unwrap_err().to_string().contains("power lost"));
+    }
+
+    #[test]
+    fn all_control_planes_are_of_one_version() {
+        let dir = tempfile::tempdir().unwrap();
+        let more = format!("certificate-key = \"{}\"\n[node]\nrole = \"control-plane\"\n", "0".repeat(64));
+        let mut control_plane = cx(dir.path(), Fake::new().0, &format!("{SEED}{more}"));
+        let node = cx(dir.path(), Fake::new().0, SEED);
+        control_plane.bundle.manifest.kubernetes = "1.36.3".into();
+        same_version(&control_plane, "v1.36.3").unwrap();
+        same_version(&node, "v1.36.4").unwrap();
+        let fault = same_version(&control_plane, "v1.36.4").unwrap_err();
+        assert_eq!(fault.code, Code::KubeletVersion);
+        assert!(fault.to_string().contains("this image has Kubernetes 1.36.3, the cluster 1.36.4"), "{fault}");
     }
 }

@@ -5,6 +5,7 @@ mod bundle;
 mod clock;
 pub mod configuration;
 pub mod context;
+mod control_plane;
 mod create;
 mod events;
 mod harden;
@@ -47,6 +48,7 @@ pub const PHASES: &[Phase<PhaseContext>] = &[
     Phase { name: "kubelet", check: kubelet::check, apply: kubelet::apply },
     Phase { name: "pod-network", check: pod_network::check, apply: pod_network::apply },
     Phase { name: "ready", check: ready::check, apply: ready::apply },
+    Phase { name: "control-plane", check: control_plane::check, apply: control_plane::apply },
     Phase { name: "join-seeds", check: join_seeds::check, apply: join_seeds::apply },
     Phase { name: "seal", check: seal::check, apply: seal::apply },
 ];

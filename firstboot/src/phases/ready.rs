@@ -31,7 +31,7 @@ pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     if leftover(cx) {
         let node = &cx.seed.node;
         let labels = config::leftover_labels(node.role, &node_name(cx)?, &node.labels);
-        commands = client.take_over(&labels, &node.taints)?;
+        commands = client.take_over(&labels, &cx.seed.taints())?;
     }
     commands.extend(approval(cx, &client)?);
     cx.host.note(Fact::ManualSteps, &facts::lines(commands)).owned_by(Owner::Host)

@@ -13,7 +13,7 @@ use crate::journal::Record;
 use crate::journal::facts::{self, Fact};
 use crate::node::events::create_event;
 use crate::node::{credential, repair};
-use crate::seed::JoinToken;
+use crate::seed::{CertificateKey, JoinToken};
 use crate::text::unix_seconds;
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -62,9 +62,13 @@ pub fn erase_token(cx: &PhaseContext) -> Result<(), Fault> {
             if cx.boot.read(name)?.is_none() {
                 continue;
             }
-            for (secret, mark) in encodings(token.secret()).iter().zip(&encodings(JoinToken::ERASED)) {
-                let overwrite = || cx.boot.overwrite(name, secret, mark);
-                cx.host.change_boot("overwrite the token in", name, overwrite)?;
+            // The key first: as long as the token is there, all of this is done again.
+            let key = cx.seed.joins_control_plane().map(|(_, key)| (key.expose(), CertificateKey::ERASED));
+            for (secret, mark) in key.into_iter().chain([(token.secret(), JoinToken::ERASED)]) {
+                for (secret, mark) in encodings(secret).iter().zip(&encodings(mark)) {
+                    let overwrite = || cx.boot.overwrite(name, secret, mark);
+                    cx.host.change_boot("overwrite the token in", name, overwrite)?;
+                }
             }
         }
         Ok(())

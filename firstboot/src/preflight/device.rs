@@ -11,6 +11,7 @@ use crate::identity::{self, MACHINE_ID};
 use crate::journal::facts::Fact;
 use crate::seed::Seed;
 use anyhow::{Context, Result};
+use std::time::Duration;
 
 /// kubelet, containerd and the system use about 300 MiB; with less than this no memory is left for a pod.
 const LEAST_MIB: u64 = 400;
@@ -74,8 +75,8 @@ const CONTROL_PLANE_MIB: u64 = 1700;
 
 /// Whether this device can be the control plane that the seed makes of it.
 pub(super) fn control_plane(context: &CheckContext<'_>) -> Result<Finding> {
-    if context.usable_seed().and_then(Seed::create).is_none() {
-        return Ok(Fine("the seed creates no cluster".into()));
+    if !context.usable_seed().is_some_and(Seed::is_control_plane) {
+        return Ok(Fine("the seed makes no control plane".into()));
     }
     if let Err(fault) = control_plane::fits(&context.bundle.manifest, &context.image.target) {
         return Ok(Error(fault.code, fault.to_string()));
@@ -86,8 +87,47 @@ pub(super) fn control_plane(context: &CheckContext<'_>) -> Result<Finding> {
             Code::Memory,
             format!("use a device with more memory: it has {mib} MiB, a control plane needs {CONTROL_PLANE_MIB}"),
         ),
-        false => Fine("the image has a control plane, and the device memory for it".into()),
+        false => flushes(context)?,
     })
+}
+
+/// Where flushes are tried: on the file system of etcd's data.
+const TRIED: &str = "/var/lib/firstboot/flush-test";
+/// How many flushes are tried.
+const FLUSHES: u32 = 50;
+/// etcd writes each change with a flush; its documentation asks for 10 ms, and its members lose each other where flushes
+/// take about as long as a heartbeat, which is 100 ms ("Hardware recommendations", "Tuning").
+const SLOW: Duration = Duration::from_millis(10);
+
+/// What is fine.
+const FIT: &str = "the image has a control plane, and the device memory for it";
+
+/// Whether the disk is fast enough for etcd.
+fn flushes(context: &CheckContext<'_>) -> Result<Finding> {
+    let host = context.host;
+    if host.is_reading() || context.done("create") {
+        return Ok(Fine(FIT.into()));
+    }
+    let (before, file) = (host.sys().uptime(), format!("of={TRIED}"));
+    let count = format!("count={FLUSHES}");
+    let words = ["dd", "if=/dev/zero", &file, "bs=4096", &count, "oflag=dsync", "status=none"];
+    let written = host.run(&words);
+    let each = host.sys().uptime().saturating_sub(before) / FLUSHES;
+    host.remove_entry(TRIED)?;
+    written.context("try how long a flush of the disk takes")?;
+    Ok(judge(each))
+}
+
+/// Whether flushes that take so long are good for etcd.
+fn judge(each: Duration) -> Finding {
+    let text = format!("a flush of the disk takes {:.1} ms", each.as_secs_f64() * 1000.0);
+    match each > SLOW {
+        true => Warning(
+            Code::SlowDisk,
+            format!("use a faster disk for a control plane: {text}, and etcd asks for {} ms at most", SLOW.as_millis()),
+        ),
+        false => Fine(format!("{FIT}; {text}")),
+    }
 }
 
 pub(super) fn machine_id(context: &CheckContext<'_>) -> Result<Finding> {
@@ -140,4 +180,18 @@ pub(super) fn sandbox_image(context: &CheckContext<'_>) -> Result<Finding> {
             Error(Code::SettingUndone, format!("find sandbox image {name} in the runtime: it was there and is gone"))
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_flushes_are_a_warning() {
+        let fine = format!("{FIT}; a flush of the disk takes 2.5 ms");
+        assert!(matches!(judge(Duration::from_micros(2500)), Fine(text) if text == fine));
+        let want =
+            "use a faster disk for a control plane: a flush of the disk takes 31.0 ms, and etcd asks for 10 ms at most";
+        assert!(matches!(judge(Duration::from_millis(31)), Warning(Code::SlowDisk, text) if text == want));
+    }
 }

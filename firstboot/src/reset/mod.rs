@@ -15,7 +15,7 @@ mod steps;
 pub(crate) mod tests;
 
 use crate::boot_partition::{SeedLocator, locate};
-use crate::control_plane::is_created;
+use crate::control_plane::others::is_last;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::exclusions::Exclusions;
 use crate::host::{Host, System};
@@ -48,10 +48,10 @@ pub fn question(host: &Host) -> Option<String> {
     if !journal.used() || journal.resetting().is_some() {
         return None;
     }
-    if is_created(host) {
+    if is_last(host) {
         let node = journal.fact(Fact::Node).unwrap_or_default();
         return Some(format!(
-            "This device, {node}, is the control plane of the cluster that it created. A reset ends that cluster: all its \
+            "This device, {node}, is the last control plane of its cluster that answers. A reset ends that cluster: all its \
              objects, the data of etcd and the keys of its CA are removed.\nType yes to go on: "
         ));
     }

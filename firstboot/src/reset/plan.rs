@@ -2,7 +2,7 @@
 //! What a reset does, as a list: made from the journal, newest effect first, and from what kubelet, containerd and pod
 //! networks are known to make besides. `--dry-run` prints the list, a reset carries it out; neither knows more.
 
-use crate::control_plane::ETCD;
+use crate::control_plane::{ETCD, is_control_plane};
 use crate::host::exclusions::{Exclusions, is_within};
 use crate::host::{Host, STATE_DIR};
 use crate::join_worker::{SERVICE_UNITS, SOCKET_UNIT};
@@ -13,12 +13,13 @@ use crate::paths::{CNI_BIN, CNI_CONF, CONTAINERD_ROOT, CONTAINERD_STATE, KUBELET
 use std::fmt;
 
 /// Units of firstboot's own that must not go on while it is taken back.
-pub(super) const OURS: [&str; 7] = [
+pub(super) const OURS: [&str; 8] = [
     "firstboot.service",
     "firstboot-stick.service",
     "firstboot-clock.service",
     "firstboot-control-plane.service",
     "firstboot-create.service",
+    "firstboot-join-control-plane.service",
     SOCKET_UNIT,
     SERVICE_UNITS,
 ];
@@ -53,6 +54,8 @@ const LOGS: &str = "/var/log/journal";
 pub(super) enum Step {
     /// The node is cordoned and its pods are evicted, while kubelet still runs.
     Leave,
+    /// The other members of etcd count without this one, while kubelet still runs it.
+    Member,
     /// The rest of leaving the cluster, now that kubelet has stopped.
     Depart,
     Stop(String),
@@ -80,6 +83,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Step::Leave => f.write_str("cordon the node and evict its pods, if the cluster answers"),
+            Step::Member => f.write_str("remove this device's member of etcd, if the others answer"),
             Step::Depart => f.write_str("tell the cluster that the node is not Ready; delete its Lease and CSINode"),
             Step::Stop(unit) => write!(f, "stop {unit}"),
             Step::Pods => f.write_str("stop and remove all pods"),
@@ -120,7 +124,7 @@ pub(super) fn plan(host: &Host, keep: &Exclusions) -> Vec<Step> {
         .collect();
     let mut steps = Vec::new();
     if journal.fact(Fact::Restored).is_none() {
-        begin(&effects, keep, &mut steps);
+        begin(&effects, is_control_plane(host), keep, &mut steps);
         for effect in effects.iter().rev() {
             undo(effect, &mut steps);
         }
@@ -140,12 +144,15 @@ pub(super) fn plan(host: &Host, keep: &Exclusions) -> Vec<Step> {
 }
 
 /// What ends before anything is taken away.
-fn begin(effects: &[&Effect], keep: &Exclusions, steps: &mut Vec<Step>) {
+fn begin(effects: &[&Effect], control_plane: bool, keep: &Exclusions, steps: &mut Vec<Step>) {
     let started = |unit: &str| effects.iter().any(|effect| starts(effect, unit));
     let made = |path: &str| effects.iter().any(|e| matches!(e, Effect::Directory { path: p } if p == path));
     // A node that never ran has nothing to leave.
     if started(KUBELET) {
         steps.push(Step::Leave);
+    }
+    if control_plane {
+        steps.push(Step::Member);
     }
     // First of all: a device that loses its power now starts neither at its next boot.
     for unit in [KUBELET, RUNTIME] {

@@ -7,6 +7,7 @@
 use super::plan::{Step, asked_by};
 use super::{cluster, packets};
 use crate::containerd::cri::{self, Cri};
+use crate::control_plane::others::is_last;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::firewall;
 use crate::flush::FlushSite;
@@ -39,6 +40,7 @@ impl Work<'_> {
         let host = self.host;
         match step {
             Step::Leave => self.leave(),
+            Step::Member => self.report("leave etcd", self.leave_etcd()),
             Step::Depart if self.deaf.get() => {}
             Step::Depart => {
                 let failed = cluster::depart(host).unwrap_or_else(|fault| vec![fault]);
@@ -107,6 +109,15 @@ impl Work<'_> {
                 self.report_all("evict pods", vec![fault]);
             }
         }
+    }
+
+    /// By kubeadm, which asks the other members. The last one has none to ask.
+    fn leave_etcd(&self) -> Result<()> {
+        if is_last(self.host) {
+            self.say("no other control plane answers: etcd ends with this device");
+            return Ok(());
+        }
+        self.host.run(&["kubeadm", "reset", "phase", "remove-etcd-member"]).map(drop)
     }
 
     /// Ends and removes every pod, as long as the runtime answers; then whatever is left of any.

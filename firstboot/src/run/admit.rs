@@ -6,7 +6,7 @@
 //! another cluster: that takes a reset.
 
 use super::seed_file::SeedFile;
-use crate::control_plane::is_created;
+use crate::control_plane::others::is_last;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::journal::facts::Fact;
@@ -37,17 +37,16 @@ pub(super) fn admit(host: &Host, found: &SeedFile) -> Result<(), Fault> {
     }
 }
 
-/// Whether this device may be reset by a seed: with the control plane of a cluster that it created, the cluster ends, and
-/// that has to be said.
+/// Whether this device may be reset by a seed: with the last control plane the cluster ends, and that has to be said.
 ///
 /// # Errors
 /// It is not said.
 pub(super) fn may_reset(host: &Host, name: &str, destroys: bool) -> Result<(), Fault> {
-    if destroys || !is_created(host) {
+    if destroys || !is_last(host) {
         return Ok(());
     }
     let text = format!(
-        "reset this device by {name}: it is the control plane of the cluster that it created, which would end with all its \
+        "reset this device by {name}: it is the last control plane of its cluster that answers, which would end with all its \
          objects; write reset = \"destroy-cluster\" where that is meant"
     );
     Err(Fault::new(Code::SettingDoesNotFit, text))

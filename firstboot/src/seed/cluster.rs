@@ -2,6 +2,7 @@
 //! Reads `[cluster]`, or what kubeadm's line says of it.
 
 use super::ca_cert;
+use super::certificate_key::CertificateKey;
 use super::character;
 use super::error::Error;
 use super::join_line::JoinLine;
@@ -10,16 +11,19 @@ use super::reader::{Reader, Value};
 use super::text;
 use super::types::{CaPin, Endpoint, JoinToken};
 use crate::fault::Code;
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 use toml::de::{DeTable, DeValue};
 
-/// Keys of `[cluster]`: first those of a device that joins, then those of one that creates its cluster.
-pub(super) const KEYS: [&str; 13] = [
+/// Keys of `[cluster]`: first those of a device that joins, then one of both, then those of one that creates its cluster.
+pub(super) const KEYS: [&str; 16] = [
     "apiserver",
     "token",
     "ca-cert-hashes",
     "ca-cert",
     "token-expires",
+    "certificate-key",
+    "virtual-ip",
     "create",
     "endpoint",
     "pod-subnet",
@@ -27,12 +31,19 @@ pub(super) const KEYS: [&str; 13] = [
     "cert-sans",
     "admin-request",
     "join-seed-hours",
+    "join-control-plane",
     "kubeadm",
 ];
 /// Those of a device that joins.
-pub(super) const OF_JOIN: &[&str] = KEYS.split_at(5).0;
+pub(super) const OF_JOIN: &[&str] = KEYS.split_at(6).0;
 /// Those of a device that creates its cluster.
-pub(super) const OF_CREATE: &[&str] = KEYS.split_at(5).1;
+pub(super) const OF_CREATE: &[&str] = KEYS.split_at(7).1;
+
+/// An address that control planes share.
+pub(super) fn address(text: &str) -> Result<IpAddr, String> {
+    let address = text.parse::<IpAddr>().ok().filter(|a| !a.is_unspecified() && !a.is_loopback() && !a.is_multicast());
+    address.ok_or_else(|| "expected an IP address of the devices' network, as in 192.0.2.10".to_owned())
+}
 
 impl Trust {
     /// Holds the dates of `ca-cert` against a clock that can be believed. One valid certificate is enough.
@@ -82,6 +93,10 @@ impl Reader {
         };
         let ca = table.get("ca-cert").map(|v| self.string(v, "ca-cert", "cluster", ca_cert::of_cluster));
         let token_expires = table.get("token-expires").map(|v| self.datetime(v));
+        let certificate_key = table.get("certificate-key").map(|v| {
+            self.secrets.push(v.span());
+            self.string(v, "certificate-key", "cluster", CertificateKey::parse)
+        });
         if let (Some(_), Some(_), Some(v)) = (&pins, &ca, table.get("ca-cert")) {
             let text = match from_line {
                 true => {
@@ -115,7 +130,19 @@ impl Reader {
             (None, Some(ca)) => Some(Trust::Ca(ca)),
             _ => None,
         };
-        Some(Cluster { apiserver: apiserver??, token: token??, trust: trust?, token_expires: token_expires.flatten() })
+        let virtual_ip = table.get("virtual-ip").map(|v| self.string(v, "virtual-ip", "cluster", address));
+        if let (Some(v), None) = (table.get("virtual-ip"), &certificate_key) {
+            let text = "virtual-ip in [cluster] needs certificate-key or create = true: control planes share it, no other node";
+            self.error(v.span().start, Code::ConflictingKeys, text);
+        }
+        Some(Cluster {
+            virtual_ip: virtual_ip.flatten(),
+            apiserver: apiserver??,
+            token: token??,
+            trust: trust?,
+            token_expires: token_expires.flatten(),
+            certificate_key: certificate_key.flatten(),
+        })
     }
 
     fn datetime(&mut self, value: &Value<'_>) -> Option<SystemTime> {

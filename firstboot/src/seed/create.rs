@@ -12,11 +12,12 @@ use ipnet::IpNet;
 use serde_json::Map;
 use toml::de::{DeTable, DeValue};
 
-use super::cluster::{KEYS, OF_CREATE, OF_JOIN};
+use super::cluster::{KEYS, OF_CREATE, OF_JOIN, address};
 use super::kubeadm_fields::{self, Place};
-use super::model::{Kubeadm, NewCluster};
+use super::model::{Kubeadm, Membership, NewCluster, Node};
+use super::network::Network;
 use super::reader::{Reader, Value, quoted, without_quotes};
-use super::types::Endpoint;
+use super::types::{DEFAULT_PORT, Endpoint, Role};
 use crate::fault::Code;
 use crate::names::{self, is_dns_subdomain};
 
@@ -61,7 +62,9 @@ impl Reader {
             );
             self.error(found.span().start, Code::ConflictingKeys, text);
         }
-        let endpoint = table.get("endpoint").map(|v| self.string(v, "endpoint", "cluster", Endpoint::parse));
+        let endpoint = table.get("endpoint").and_then(|v| self.string(v, "endpoint", "cluster", Endpoint::parse));
+        let virtual_ip = table.get("virtual-ip").and_then(|v| self.string(v, "virtual-ip", "cluster", address));
+        let endpoint = endpoint.or_else(|| Some(Endpoint { host: virtual_ip?.to_string(), port: DEFAULT_PORT }));
         let pods = self.subnets(table, "pod-subnet", SUBNETS[0]);
         let services = self.subnets(table, "service-subnet", SUBNETS[1]);
         if let (Some(pods), Some(services)) = (&pods, &services) {
@@ -70,15 +73,27 @@ impl Reader {
         let names = table.get("cert-sans").map_or(Some(Vec::new()), |v| self.strings(v, "cert-sans", "cluster", name));
         let request = table.get("admin-request").map(|v| self.string(v, "admin-request", "cluster", request));
         let hours = table.get("join-seed-hours").map_or(Some(HOURS), |v| self.hours(v));
+        let more = table.get("join-control-plane").map_or(Some(false), |v| {
+            let more = self.boolean(v, "join-control-plane", "cluster");
+            if more == Some(true) && endpoint.is_none() {
+                let text = "join-control-plane in [cluster] needs endpoint or virtual-ip: one name or address that leads to \
+                            each of the control planes";
+                self.error(v.span().start, Code::MissingKey, text);
+                return None;
+            }
+            more
+        });
         let kubeadm = table.get("kubeadm").map_or(Some(Kubeadm::default()), |v| self.kubeadm(v));
         (self.errors.len() == before).then_some(())?;
         Some(NewCluster {
-            endpoint: endpoint.flatten(),
+            endpoint,
+            virtual_ip,
             pod_subnet: pods?,
             service_subnet: services?,
             cert_sans: names?,
             admin_request: request.flatten(),
             join_seed_hours: hours?,
+            join_control_plane: more?,
             kubeadm: kubeadm?,
         })
     }
@@ -145,6 +160,79 @@ impl Reader {
                     return;
                 }
             }
+        }
+    }
+
+    /// Whether the virtual address is another one than the device's own, of their family and outside of the cluster's networks.
+    pub(super) fn virtual_ip(&mut self, at: usize, network: &Network, membership: &Membership) {
+        let (address, nets) = match membership {
+            Membership::Create(cluster) => {
+                (cluster.virtual_ip, [&cluster.pod_subnet[..], &cluster.service_subnet[..]].concat())
+            }
+            Membership::Join(cluster) => (cluster.virtual_ip, Vec::new()),
+        };
+        let Some(address) = address else { return };
+        let own = network.addresses.iter().any(|net| net.addr() == address);
+        if own {
+            let text = format!(
+                "virtual-ip {address} in [cluster] and addresses in [network] are the same: control planes share it"
+            );
+            self.error(at, Code::ConflictingKeys, text);
+        }
+        if let Some(net) = nets.iter().find(|net| net.contains(&address)) {
+            let text = format!("virtual-ip {address} in [cluster] is in {net}, which is a network of pods or Services");
+            self.error(at, Code::ConflictingKeys, text);
+        }
+        let of_family = |net: &&IpNet| net.addr().is_ipv4() == address.is_ipv4();
+        let mut same = network.addresses.iter().filter(of_family).peekable();
+        if !network.addresses.is_empty() && !own && !same.any(|net| net.contains(&address)) {
+            let text = format!("virtual-ip {address} in [cluster] is in no network of addresses in [network]");
+            self.error(at, Code::ConflictingKeys, text);
+        }
+    }
+
+    /// What a control plane's seed has to say, and may not say, besides its own table; the places are those of `[node]` and
+    /// `[cluster]`.
+    pub(super) fn control_plane(
+        &mut self,
+        in_node: usize,
+        in_cluster: usize,
+        node: &Node,
+        network: &Network,
+        membership: &Membership,
+    ) {
+        let conflict = |reader: &mut Self, at, text: &str| reader.error(at, Code::ConflictingKeys, text);
+        let (creates, key) = match membership {
+            Membership::Create(_) => (true, false),
+            Membership::Join(cluster) => (false, cluster.certificate_key.is_some()),
+        };
+        match (node.role == Role::ControlPlane, key) {
+            (true, false) if !creates => self.error(
+                in_node,
+                Code::MissingKey,
+                "role = \"control-plane\" in [node] needs certificate-key in [cluster], of the control plane that is there",
+            ),
+            (false, true) => {
+                conflict(self, in_cluster, "certificate-key in [cluster] needs role = \"control-plane\" in [node]");
+            }
+            _ => {}
+        }
+        if node.offline && (creates || key) {
+            let what = if creates { "create" } else { "certificate-key" };
+            let text = format!(
+                "offline in [node] and {what} in [cluster] are both set: a control plane has its own API server"
+            );
+            conflict(self, in_node, &text);
+        }
+        let Membership::Join(cluster) = membership else { return };
+        let behind = |s: &&Endpoint| network.via.proxy_for(&s.host, s.port).is_some();
+        if let Some(server) = cluster.apiserver.iter().find(behind).filter(|_| key) {
+            let text = format!(
+                "certificate-key in [cluster] and proxy in [network] do not go together for API server {}: control planes \
+                 reach each other directly; add it to no-proxy",
+                server.host
+            );
+            conflict(self, in_cluster, &text);
         }
     }
 

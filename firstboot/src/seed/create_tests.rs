@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Seeds of devices that create their cluster.
 
+use super::super::CertificateKey;
 use super::super::{Membership, NewCluster, Seed, parse};
 
 /// The beginning of one, of 72 bytes.
@@ -130,6 +131,36 @@ fn what_is_wrong_is_named_by_its_line() {
             "seed.toml:4: offline in [node] and create in [cluster] are both set: a control plane has its own API server",
         ),
         (
+            "join-control-plane = true\n",
+            "",
+            "seed.toml:4: join-control-plane in [cluster] needs endpoint or virtual-ip: one name or address that leads to each of the control planes",
+        ),
+        (
+            "virtual-ip = \"127.0.0.1\"\n",
+            "",
+            "seed.toml:4: malformed virtual-ip in [cluster]: expected an IP address of the devices' network, as in 192.0.2.10",
+        ),
+        (
+            "virtual-ip = \"10.96.0.10\"\n",
+            "",
+            "seed.toml:2: virtual-ip 10.96.0.10 in [cluster] is in 10.96.0.0/12, which is a network of pods or Services",
+        ),
+        (
+            "virtual-ip = \"192.0.2.7\"\n",
+            "[network]\naddresses = \"192.0.2.7/24\"\n",
+            "seed.toml:2: virtual-ip 192.0.2.7 in [cluster] and addresses in [network] are the same: control planes share it",
+        ),
+        (
+            "virtual-ip = \"192.0.3.7\"\n",
+            "[network]\naddresses = \"192.0.2.7/24\"\n",
+            "seed.toml:2: virtual-ip 192.0.3.7 in [cluster] is in no network of addresses in [network]",
+        ),
+        (
+            "certificate-key = \"x\"\n",
+            "",
+            "seed.toml:4: create and certificate-key in [cluster] are both set: a device creates a cluster or joins one, not both",
+        ),
+        (
             "",
             "[network]\naddresses = \"10.244.3.7/24\"\n",
             "seed.toml:4: addresses in [network] and pod-subnet 10.244.0.0/16 in [cluster] overlap",
@@ -152,4 +183,59 @@ fn what_is_wrong_is_named_by_its_line() {
     );
     let joins = parse(text.replace("endpoint = \"b\"", "create = false").as_bytes()).unwrap();
     assert!(joins.join().is_some() && joins.create().is_none());
+}
+
+/// One more control plane: a seed that joins, with the key of the certificates.
+#[test]
+fn a_control_plane_that_joins() {
+    let key = "0123456789abcdef".repeat(4);
+    let seed = |cluster: &str, rest: &str| {
+        let text = format!(
+            "version = 1\n[cluster]\napiserver = \"192.0.2.10\"\ntoken = \"abcdef.0123456789abcdef\"\nca-cert-hashes = \
+             \"sha256:{:064}\"\n{cluster}{rest}",
+            0
+        );
+        parse(text.as_bytes()).map_err(|error| error.to_string())
+    };
+    let with_key = format!("certificate-key = \"{key}\"\nvirtual-ip = \"192.0.2.10\"\n");
+    let role = "[node]\nrole = \"control-plane\"\ntaints = \"a=b:NoExecute\"\n";
+    let parsed = seed(&with_key, role).unwrap();
+    assert_eq!(parsed.joins_control_plane().unwrap().1.expose(), key);
+    assert!(parsed.is_control_plane() && parsed.virtual_ip() == Some("192.0.2.10".parse().unwrap()));
+    let taints: Vec<String> = parsed.taints().iter().map(ToString::to_string).collect();
+    assert_eq!(taints, ["node-role.kubernetes.io/control-plane:NoSchedule", "a=b:NoExecute"]);
+    // Overwriting it must not make the seed another one.
+    let erased = seed(&with_key.replace(&key, CertificateKey::ERASED), role).unwrap();
+    assert_eq!(erased.digest(), parsed.digest());
+    assert!(!format!("{parsed:?}").contains(&key));
+    for (cluster, rest, want) in [
+        (with_key.as_str(), "", "seed.toml:2: certificate-key in [cluster] needs role = \"control-plane\" in [node]"),
+        (
+            "",
+            role,
+            "seed.toml:6: role = \"control-plane\" in [node] needs certificate-key in [cluster], of the control plane that is there",
+        ),
+        (
+            "virtual-ip = \"192.0.2.10\"\n",
+            "",
+            "seed.toml:6: virtual-ip in [cluster] needs certificate-key or create = true: control planes share it, no other node",
+        ),
+        (
+            "certificate-key = \"0123\"\n",
+            role,
+            "seed.toml:6: malformed certificate-key in [cluster]: expected 64 digits 0-9a-f, as kubeadm init phase upload-certs prints them",
+        ),
+        (
+            with_key.as_str(),
+            "[node]\nrole = \"control-plane\"\noffline = true\n",
+            "seed.toml:8: offline in [node] and certificate-key in [cluster] are both set: a control plane has its own API server",
+        ),
+        (
+            with_key.as_str(),
+            "[node]\nrole = \"control-plane\"\n[network]\nproxy = \"http://192.0.2.99:3128\"\n",
+            "seed.toml:2: certificate-key in [cluster] and proxy in [network] do not go together for API server 192.0.2.10: control planes reach each other directly; add it to no-proxy",
+        ),
+    ] {
+        assert_eq!(seed(cluster, rest).unwrap_err(), want, "{cluster}{rest}");
+    }
 }

@@ -8,6 +8,7 @@ mod access;
 mod advice;
 mod as_text;
 mod ca_cert;
+mod certificate_key;
 mod character;
 mod cluster;
 mod create;
@@ -57,6 +58,7 @@ use crate::fault::Code;
 use crate::text::hex;
 
 pub use access::Access;
+pub use certificate_key::CertificateKey;
 pub use error::Error;
 #[cfg(test)]
 pub(crate) use harden::KUBELETS;
@@ -64,7 +66,7 @@ pub use harden::{Harden, OpenPort, Protocol};
 pub use kubelet::Kubelet;
 #[cfg(test)]
 pub(crate) use kubelet::is_kubelet_field;
-pub use model::{Cluster, Kubeadm, Membership, NewCluster, Node, Seed, SeedRequest, Trust, VXLAN};
+pub use model::{CONTROL_PLANE_TAINT, Cluster, Kubeadm, Membership, NewCluster, Node, Seed, SeedRequest, Trust, VXLAN};
 pub use network::{Interface, Network, Time};
 pub use owner::ALGORITHMS as OWNER_ALGORITHMS;
 pub use registries::{Mirror, Registry};

@@ -2,6 +2,7 @@
 //! A whole seed, as the rest of firstboot uses it.
 
 use super::access::Access;
+use super::certificate_key::CertificateKey;
 use super::error::Error;
 use super::harden::{Harden, OpenPort, Protocol};
 use super::kubelet::Kubelet;
@@ -12,10 +13,17 @@ use super::types::{CaPin, Cni, DEFAULT_PORT, Endpoint, JoinToken, NodeLabel, Nod
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::net::IpAddr;
 use std::time::SystemTime;
 
 /// VXLAN in Linux, at the port that flannel keeps.
 pub const VXLAN: OpenPort = OpenPort { protocol: Protocol::Udp, first: 8472, last: 8472 };
+
+/// kubeadm's own taint of a control plane (`LabelNodeRoleControlPlane` in `cmd/kubeadm/app/constants`).
+pub const CONTROL_PLANE_TAINT: &str = "node-role.kubernetes.io/control-plane";
+
+/// etcd's ports for clients and for its other members; both ask for a certificate (`kubeadm`, "Ports and Protocols").
+const ETCD: [u16; 2] = [2379, 2380];
 
 /// A whole seed. `Debug` shows everything but secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +75,31 @@ impl Seed {
         }
     }
 
+    /// The cluster of which this device becomes one more control plane, and the key of its certificates.
+    pub fn joins_control_plane(&self) -> Option<(&Cluster, &CertificateKey)> {
+        self.join().and_then(|cluster| Some((cluster, cluster.certificate_key.as_ref()?)))
+    }
+
+    /// Taints with which the node registers: those of `[node]`, and before them that of a control plane.
+    pub fn taints(&self) -> Vec<Taint> {
+        let own = Taint { key: CONTROL_PLANE_TAINT.into(), value: String::new(), effect: "NoSchedule".into() };
+        let own = self.joins_control_plane().map(|_| own);
+        own.into_iter().chain(self.node.taints.iter().cloned()).collect()
+    }
+
+    /// The address that this device shares with the other control planes.
+    pub fn virtual_ip(&self) -> Option<IpAddr> {
+        match &self.membership {
+            Membership::Create(cluster) => cluster.virtual_ip,
+            Membership::Join(cluster) => cluster.virtual_ip,
+        }
+    }
+
+    /// Whether this device runs an API server.
+    pub fn is_control_plane(&self) -> bool {
+        self.create().is_some() || self.joins_control_plane().is_some()
+    }
+
     /// The token that is not to be left on the card.
     pub fn token(&self) -> Option<&JoinToken> {
         self.join().map(|cluster| &cluster.token)
@@ -77,13 +110,15 @@ impl Seed {
         self.join().map(|cluster| cluster.apiserver.as_slice()).unwrap_or_default()
     }
 
-    /// Ports that a device opens because it creates a cluster: the API server's, and VXLAN for pods on other nodes where the
-    /// network that it deploys needs that.
+    /// Ports that a device opens because it is a control plane: the API server's, etcd's where there is or will be another
+    /// control plane, and VXLAN for pods on other nodes where the network that it deploys needs that.
     pub fn ports_of_control_plane(&self) -> Vec<OpenPort> {
-        let api = OpenPort { protocol: Protocol::Tcp, first: DEFAULT_PORT, last: DEFAULT_PORT };
-        let api = self.create().map(|_| api);
+        let tcp = |first, last| OpenPort { protocol: Protocol::Tcp, first, last };
+        let api = self.is_control_plane().then(|| tcp(DEFAULT_PORT, DEFAULT_PORT));
+        let others = self.joins_control_plane().is_some() || self.create().is_some_and(|c| c.join_control_plane);
+        let etcd = others.then(|| tcp(ETCD[0], ETCD[1]));
         let vxlan = self.create().filter(|_| self.node.cni == Cni::Auto).map(|_| VXLAN);
-        api.into_iter().chain(vxlan).collect()
+        api.into_iter().chain(etcd).chain(vxlan).collect()
     }
 
     /// As [`Trust::check_dates`]; a device that creates its cluster trusts no other one.
@@ -117,6 +152,8 @@ pub enum Membership {
 pub struct NewCluster {
     /// Under which name or address others reach the API servers; none: by this device's own address.
     pub endpoint: Option<Endpoint>,
+    /// Address that the control planes share, by VRRP.
+    pub virtual_ip: Option<IpAddr>,
     /// Addresses of pods, of one family or of both.
     pub pod_subnet: Vec<IpNet>,
     /// Addresses of Services, of the same families.
@@ -127,6 +164,8 @@ pub struct NewCluster {
     pub admin_request: Option<String>,
     /// Hours that the token in `join-edge.toml` is good for; 0: there is no such file.
     pub join_seed_hours: u32,
+    /// Whether the device leaves a seed for further control planes, `join-control-plane.toml`, too.
+    pub join_control_plane: bool,
     /// Fields of kubeadm's ClusterConfiguration and InitConfiguration besides those that firstboot writes.
     pub kubeadm: Kubeadm,
 }
@@ -159,6 +198,12 @@ pub struct Cluster {
     pub trust: Trust,
     /// When the token ends, if the seed says so.
     pub token_expires: Option<SystemTime>,
+    /// Of a device that becomes one more control plane. No join worker gets it.
+    #[serde(skip)]
+    pub certificate_key: Option<CertificateKey>,
+    /// Of the same device: the address that the control planes share.
+    #[serde(skip)]
+    pub virtual_ip: Option<IpAddr>,
 }
 
 /// How the cluster's CA becomes known.

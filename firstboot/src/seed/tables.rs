@@ -137,16 +137,14 @@ impl Reader {
             }
         };
         let (membership, node, network) = (membership?, node?, network?);
+        let place = |name: &str| table(name).map_or(0, |(at, _)| at);
+        self.control_plane(place("node"), place("cluster"), &node, &network, &membership);
+        self.virtual_ip(place("cluster"), &network, &membership);
         let at = table("network").map_or(0, |(at, _)| at);
         let servers = match &membership {
             Membership::Join(cluster) => cluster.apiserver.as_slice(),
             Membership::Create(cluster) => {
                 self.apart(at, &network.addresses, cluster);
-                if node.offline {
-                    let at = table("node").map_or(0, |(at, _)| at);
-                    let text = "offline in [node] and create in [cluster] are both set: a control plane has its own API server";
-                    self.error(at, Code::ConflictingKeys, text);
-                }
                 &[]
             }
         };

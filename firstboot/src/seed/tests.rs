@@ -260,7 +260,10 @@ fn bad() -> Vec<(String, &'static str)> {
             "seed.toml:7: malformed name in [node]: expected only {serial}, {mac}, {machine-id} in braces",
         ),
         (node("name = \"{serial\""), "seed.toml:7: malformed name in [node]: expected } after { in the name"),
-        (node("role = \"master\""), "seed.toml:7: malformed role in [node]: expected \"edge\" or \"worker\""),
+        (
+            node("role = \"master\""),
+            "seed.toml:7: malformed role in [node]: expected \"edge\", \"worker\" or \"control-plane\"",
+        ),
         (node("cni = \"flannel\""), "seed.toml:7: malformed cni in [node]: expected \"auto\", \"bridge\" or \"none\""),
         (node("labels = [\"a=b\"]"), "seed.toml:7: labels in [node] must be a table: labels = { \"KEY\" = \"VALUE\" }"),
         (node("labels = { a = true }"), "seed.toml:7: value of label \"a\" in [node] must be a string in quotes"),

@@ -273,6 +273,8 @@ pub enum Role {
     Edge,
     /// Ordinary worker (edgeadm's `--enable-edge=false`).
     Worker,
+    /// One of the machines that run the API server and etcd.
+    ControlPlane,
 }
 
 impl fmt::Display for Role {
@@ -280,17 +282,19 @@ impl fmt::Display for Role {
         f.write_str(match self {
             Role::Edge => "edge",
             Role::Worker => "worker",
+            Role::ControlPlane => "control-plane",
         })
     }
 }
 
 impl Role {
-    /// Reads `edge` or `worker`.
+    /// Reads `edge`, `worker` or `control-plane`.
     pub fn parse(text: &str) -> Result<Self, String> {
         match text {
             "edge" => Ok(Role::Edge),
             "worker" => Ok(Role::Worker),
-            _ => Err("expected \"edge\" or \"worker\"".to_owned()),
+            "control-plane" => Ok(Role::ControlPlane),
+            _ => Err("expected \"edge\", \"worker\" or \"control-plane\"".to_owned()),
         }
     }
 }

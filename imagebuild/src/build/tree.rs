@@ -20,11 +20,13 @@ use std::path::Path;
 const UNITS: [&str; 4] =
     ["firstboot-guard.service", "firstboot.service", "firstboot-confirm.service", "firstboot-clock.timer"];
 /// Units that the image holds and does not enable, and drop-ins for others' units.
-const STARTED_LATER: [&str; 14] = [
+const STARTED_LATER: [&str; 16] = [
     "firstboot-network.socket",
     "firstboot-network@.service",
     "firstboot-cache.service",
     "firstboot-create.service",
+    "firstboot-join-control-plane.service",
+    "firstboot-virtual-ip.service",
     "firstboot-control-plane.service",
     "firstboot-control-plane.timer",
     "firstboot-clock.service",

@@ -6,11 +6,13 @@ use super::{Access, Api};
 use anyhow::{Context, Result, anyhow, ensure};
 use firstboot::kube::client::host_of;
 use firstboot::kube::pin;
-use firstboot::seed::Endpoint;
+use firstboot::seed::{Endpoint, VXLAN};
 use firstboot::text::{timestamp, unix_seconds};
 use serde::Serialize;
 use std::time::{Duration, SystemTime};
 
+/// Flannel's DaemonSet, by its own manifest.
+const FLANNEL: &str = "/apis/apps/v1/namespaces/kube-flannel/daemonsets/kube-flannel-ds";
 /// Life of a token: long enough for the work with one batch of cards.
 const TTL: Duration = Duration::from_secs(2 * 60 * 60);
 
@@ -39,6 +41,8 @@ pub struct Known {
     pub table: Cluster,
     /// When the tokens of this batch end.
     pub expires: SystemTime,
+    /// Ports that the pod network needs open on each node, as a seed names them.
+    pub open: Vec<String>,
     /// Whether cluster-info is published, which has to be signed for each token.
     published: bool,
 }
@@ -67,7 +71,7 @@ impl Known {
             ca_cert: (!published).then_some(ca_pem),
             token_expires: Some(timestamp(unix_seconds(expires)).parse().context("write the end of the tokens")?),
         };
-        Ok(Known { table, expires, published })
+        Ok(Known { table, expires, open: pod_network(api), published })
     }
 
     /// What is to be said of a new token that no device can join with yet. The signatures of those that were made before
@@ -85,6 +89,12 @@ impl Known {
             token.id
         )))
     }
+}
+
+/// VXLAN where flannel is the pod network. A user who may not look, or another pod network: the seed's `open` says it.
+fn pod_network(api: &Api) -> Vec<String> {
+    let flannel = api.get(FLANNEL).is_ok();
+    flannel.then(|| VXLAN.to_string()).into_iter().collect()
 }
 
 /// `HOST:PORT` of a server's URL.

@@ -6,7 +6,7 @@ use crate::cmd::quoted;
 use crate::private_file::write;
 use crate::seed;
 use anyhow::{Context, Result, bail, ensure};
-use firstboot::boot_partition::JOIN_SEED;
+use firstboot::boot_partition::{JOIN_CONTROL_PLANE_SEED, JOIN_SEED};
 use firstboot::seed::SeedRequest;
 use firstboot::text::{timestamp, unix_seconds};
 use std::path::PathBuf;
@@ -21,14 +21,18 @@ const RENEWS: &str = "switch the device on, which renews it, and try again";
 Example:
   imagebuild cluster join-seed /dev/sdb --out next.toml && imagebuild seed put next.toml /dev/sdc
 
-The file lets each machine join that has it, until its token ends. The device renews it while it is on.")]
+The file lets each machine join that has it, until its token ends. The device renews it while it is on. With
+--control-plane it is enough to take the cluster over.")]
 pub struct Args {
     /// Image, card or disk of the device, or the directory at which its boot partition is mounted
     #[arg(value_name = "WHERE")]
     place: PathBuf,
-    /// File to write
-    #[arg(long, value_name = "FILE", default_value = JOIN_SEED)]
-    out: PathBuf,
+    /// The seed of one more control plane, which a device leaves whose seed has join-control-plane = true
+    #[arg(long)]
+    control_plane: bool,
+    /// File to write [default: the name of the file on the card]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
     /// Replace a file that exists
     #[arg(long)]
     force: bool,
@@ -39,13 +43,14 @@ pub struct Args {
 /// # Errors
 /// There is no such seed, it is not complete, its token has ended, or the file exists already.
 pub fn main(args: &Args) -> Result<()> {
-    let out = &args.out;
+    let name = if args.control_plane { JOIN_CONTROL_PLANE_SEED } else { JOIN_SEED };
+    let out = &args.out.clone().unwrap_or_else(|| name.into());
     if !args.force && out.exists() {
         bail!("create {}: it exists already; --force replaces it", out.display());
     }
     let card = Card::open(&args.place)?;
-    let text = card.read(JOIN_SEED)?;
-    let until = ends(text.as_bytes(), SystemTime::now()).with_context(|| format!("use {}", card.file(JOIN_SEED)))?;
+    let text = card.read(name)?;
+    let until = ends(text.as_bytes(), SystemTime::now()).with_context(|| format!("use {}", card.file(name)))?;
     write(out, text.as_bytes(), args.force)?;
     println!("{}: {}", out.display(), seed::description(text.as_bytes())?);
     let until = timestamp(unix_seconds(until));
@@ -100,7 +105,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (card, out) = (dir.path().join("BOOT"), dir.path().join("next.toml"));
         fs::create_dir(&card).unwrap();
-        let args = Args { place: card.clone(), out: out.clone(), force: false };
+        let args = Args { place: card.clone(), control_plane: false, out: Some(out.clone()), force: false };
         assert_eq!(
             fails(&args, dir.path()),
             "find join-edge.toml on BOOT: it is not there; a device leaves it when it has created its cluster"

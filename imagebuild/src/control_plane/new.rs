@@ -10,6 +10,7 @@ use crate::{seed, sign};
 use anyhow::{Context, Result, bail};
 use std::fs::{self, File, Permissions};
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +25,7 @@ const KEY: &str = "admin.key";
 Examples:
   imagebuild cluster new --out shop
   imagebuild cluster new --out shop --name shop --endpoint api.shop.example.com --ssh-key ~/.ssh/id_ed25519.pub
+  imagebuild cluster new --out shop --virtual-ip 192.0.2.10 --join-control-plane
   imagebuild cluster new --out shop --pod-subnet 10.1.0.0/16,fd01::/48 --service-subnet 10.2.0.0/16,fd02::/112
 
 DIR/seed.toml has no secret, and can be edited. DIR/admin.key is the only copy of the administrator's private key.")]
@@ -58,6 +60,12 @@ pub struct Args {
     /// How long the token in the next device's seed is good for, 0 to 168; 0: there is no such seed [default: 24]
     #[arg(long, value_name = "N")]
     join_seed_hours: Option<u32>,
+    /// Address that the control planes share: there can be several
+    #[arg(long, value_name = "ADDRESS")]
+    virtual_ip: Option<IpAddr>,
+    /// Have the device leave a seed for further control planes, too; needs --virtual-ip or --endpoint
+    #[arg(long)]
+    join_control_plane: bool,
 }
 
 /// Runs `imagebuild cluster new`.
@@ -95,6 +103,8 @@ fn make(args: &Args) -> Result<String> {
         service_subnet: &args.service_subnet,
         cert_sans: &args.cert_san,
         join_seed_hours: args.join_seed_hours,
+        virtual_ip: args.virtual_ip,
+        join_control_plane: args.join_control_plane,
         request: &key.request,
         name: args.name.as_deref(),
         node_name: args.node_name.as_deref(),
@@ -138,9 +148,10 @@ fn steps(dir: &Path, args: &Args) -> String {
         status = firstboot::status::STATUS_NAME,
     );
     if args.join_seed_hours != Some(0) {
-        text += "5. imagebuild cluster join-seed CARD      the seed for the next device\n";
+        let more = if args.join_control_plane { "; --control-plane: one more control plane" } else { "" };
+        text += &format!("5. imagebuild cluster join-seed CARD      the seed for the next device{more}\n");
     }
-    if args.endpoint.is_none() {
+    if args.endpoint.is_none() && args.virtual_ip.is_none() {
         text += "\nThe API server's certificate is for the address that the device has at step 3: give it a fixed one, by the\n\
                  DHCP server or by [network] in the seed.\n";
     }

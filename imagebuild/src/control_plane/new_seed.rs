@@ -4,6 +4,7 @@
 use crate::seed;
 use anyhow::{Context, Result, ensure};
 use firstboot::seed::{Membership, SeedRequest};
+use std::net::IpAddr;
 use toml::Value;
 
 const HEAD: &str = "\
@@ -17,6 +18,14 @@ create = true
 ";
 const ENDPOINT: &str = "
 # Name or address at which all machines reach the API server. Without it that is the device's own address.
+";
+const SHARED: &str = "
+# Address that the control planes share, on the link of the devices: the API server stays reachable at it while one of
+# them is off. It is the endpoint where none is set.
+";
+const MORE: &str = "
+# Leaves join-control-plane.toml, too: the seed for one more control plane. Each is enough to take the cluster over, for
+# two hours.
 ";
 const NETWORKS: &str = "
 # Addresses of pods and of Services. They must not be in use where the devices and their users are.
@@ -34,7 +43,7 @@ const NETWORK: &str = "
 # The API server's certificate is for the address that the device has when it creates the cluster. So the address has
 # to stay the same: reserve it at the DHCP server, or set it here.
 # [network]
-# addresses = [\"192.0.2.10/24\"]
+# addresses = [\"192.0.2.11/24\"]
 # gateway = \"192.0.2.254\"
 # dns = [\"192.0.2.53\"]
 ";
@@ -55,6 +64,10 @@ pub struct NewSeed<'a> {
     pub cert_sans: &'a [String],
     /// Hours of the token in `join-edge.toml`.
     pub join_seed_hours: Option<u32>,
+    /// Address that the control planes share.
+    pub virtual_ip: Option<IpAddr>,
+    /// Whether there is a seed for further control planes.
+    pub join_control_plane: bool,
     /// Certificate request, PEM.
     pub request: &'a str,
     /// Name of the cluster.
@@ -98,6 +111,8 @@ impl NewSeed<'_> {
         let mut text = HEAD.to_owned();
         text += ENDPOINT;
         text += &word("endpoint", self.endpoint, "\"api.example.com:6443\"");
+        text += SHARED;
+        text += &word("virtual-ip", self.virtual_ip.map(|address| address.to_string()).as_deref(), "\"192.0.2.10\"");
         text += NETWORKS;
         text += &lists("pod-subnet", self.pod_subnet, "[\"10.244.0.0/16\"]");
         text += &lists("service-subnet", self.service_subnet, "[\"10.96.0.0/12\"]");
@@ -108,6 +123,8 @@ impl NewSeed<'_> {
             None => "# join-seed-hours = 24\n".to_owned(),
             Some(hours) => format!("join-seed-hours = {hours}\n"),
         };
+        text += MORE;
+        text += if self.join_control_plane { "join-control-plane = true\n" } else { "# join-control-plane = true\n" };
         text += REQUEST;
         text += &format!("admin-request = \"\"\"\n{}\n\"\"\"\n", self.request.replace('\r', "").trim());
         if let Some(name) = self.name {
@@ -172,6 +189,8 @@ mod tests {
             service_subnet: &strings(&["10.2.0.0/16", "fd02::/112"]),
             cert_sans: &strings(&["10.0.0.9"]),
             join_seed_hours: Some(0),
+            virtual_ip: Some(IpAddr::from([192, 0, 2, 10])),
+            join_control_plane: true,
             request: &request,
             name: Some("shop"),
             node_name: Some("shop-1"),
@@ -181,6 +200,7 @@ mod tests {
         .unwrap();
         let (seed, cluster) = created(&text);
         assert_eq!(cluster.endpoint.unwrap().to_string(), "api.example.com:6443");
+        assert_eq!((cluster.virtual_ip, cluster.join_control_plane), (Some(IpAddr::from([192, 0, 2, 10])), true));
         assert_eq!((cluster.pod_subnet.len(), cluster.service_subnet.len(), cluster.join_seed_hours), (2, 2, 0));
         assert_eq!(
             (cluster.cert_sans, &cluster.kubeadm.cluster["clusterName"]),
@@ -198,7 +218,7 @@ mod tests {
         let seed = |cert_sans| NewSeed { request: &request, cert_sans, ..NewSeed::default() };
         assert_eq!(
             error(seed(&wrong)),
-            "make a seed: the device would refuse it: FB107: seed.toml:17: malformed cert-sans in [cluster]: expected a DNS \
+            "make a seed: the device would refuse it: FB107: seed.toml:21: malformed cert-sans in [cluster]: expected a DNS \
              name or an IP address, as in api.example.com"
         );
         let error = error(NewSeed { pod_subnet: &strings(&["10.96.0.0/16"]), ..seed(&[]) });

@@ -53,7 +53,11 @@ pub fn complete(given: &Args) -> Result<Args> {
         args.name = Some(name).filter(|name| !name.is_empty());
     }
     if args.role.is_none() {
-        args.role = Some(text("Role, edge or worker", Some("edge"), |role| Role::parse(role).map(drop))?);
+        // A control plane's seed comes from the control plane that is there.
+        args.role = Some(text("Role, edge or worker", Some("edge"), |role| match Role::parse(role) {
+            Ok(Role::Edge | Role::Worker) => Ok(()),
+            _ => Err("expected \"edge\" or \"worker\"".to_owned()),
+        })?);
     }
     if args.cni.is_none() {
         args.cni = Some(text("Pod network, auto, bridge or none", Some("auto"), |cni| Cni::parse(cni).map(drop))?);

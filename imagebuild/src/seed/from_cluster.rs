@@ -25,7 +25,7 @@ pub fn main(args: &Args, file: Option<&Path>) -> Result<()> {
         warn(&text);
     }
     let cluster = Cluster { token: token.token().to_string(), ..known.table };
-    let text = new::assemble(args, cluster, args.node.clone().or(args.name.clone()), None)?;
+    let text = new::assemble(args, cluster, args.node.clone().or(args.name.clone()), None, known.open)?;
     new::finish(args, &text)?;
     token.keep();
     if let Some(node) = &args.node {

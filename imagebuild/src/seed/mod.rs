@@ -224,7 +224,8 @@ fn describe(seed: &Seed) -> String {
                 Trust::Ca(_) => "the CA certificate".to_owned(),
             };
             let (servers, token) = (servers.join(", "), cluster.token.id());
-            format!("good: joins {servers} with token {token} (secret not shown), trusting {trust}")
+            let role = if cluster.certificate_key.is_some() { " as a control plane" } else { "" };
+            format!("good: joins {servers}{role} with token {token} (secret not shown), trusting {trust}")
         }
         Membership::Create(cluster) => describe_new(cluster),
     };
@@ -245,6 +246,9 @@ fn describe_new(cluster: &NewCluster) -> String {
     let mut text = format!("good: creates a cluster{at}, {}", cluster.networks());
     if let Some(subject) = cluster.admin_request.as_deref().and_then(|request| admin_request::subject(request).ok()) {
         text += &format!("; administrator {subject}");
+    }
+    if let Some(address) = cluster.virtual_ip {
+        text += &format!("; control planes share {address}");
     }
     text += &match cluster.join_seed_hours {
         0 => format!("; no {JOIN_SEED}"),

@@ -91,6 +91,19 @@ struct Seed {
     cluster: Cluster,
     #[serde(skip_serializing_if = "Node::is_empty")]
     node: Node,
+    #[serde(skip_serializing_if = "Harden::is_empty")]
+    harden: Harden,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Harden {
+    open: Vec<String>,
+}
+
+impl Harden {
+    fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -172,18 +185,26 @@ fn text(args: &Args, input: &mut impl Read) -> Result<String> {
         cluster.ca_cert = Some(std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?);
         cluster.ca_cert_hashes.clear();
     }
-    assemble(args, cluster, args.name.clone().or(named), line_role)
+    assemble(args, cluster, args.name.clone().or(named), line_role, Vec::new())
 }
 
-/// The text of a seed with this cluster, accepted by the device's own parser; `role` counts where no flag names one.
-pub(super) fn assemble(args: &Args, cluster: Cluster, name: Option<String>, role: Option<String>) -> Result<String> {
+/// The text of a seed with this cluster, accepted by the device's own parser; `role` counts where no flag names one, and
+/// `open` are ports that the cluster's pod network needs.
+pub(super) fn assemble(
+    args: &Args,
+    cluster: Cluster,
+    name: Option<String>,
+    role: Option<String>,
+    open: Vec<String>,
+) -> Result<String> {
     let mut labels = BTreeMap::new();
     for label in &args.label {
         let (key, value) = label.split_once('=').with_context(|| format!("read --label {label}: not KEY=VALUE"))?;
         labels.insert(key.to_owned(), value.to_owned());
     }
     let (role, cni) = (args.role.clone().or(role), args.cni.clone());
-    let seed = Seed { version: 1, cluster, node: Node { name, role, cni, taints: args.taint.clone(), labels } };
+    let node = Node { name, role, cni, taints: args.taint.clone(), labels };
+    let seed = Seed { version: 1, cluster, node, harden: Harden { open } };
     let text = toml::to_string(&seed).context("write the seed")?;
     super::parse(text.as_bytes()).context("make a seed: the device would refuse it")?;
     Ok(text)

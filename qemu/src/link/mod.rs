@@ -16,6 +16,7 @@ pub mod segment;
 pub mod site;
 pub mod switch;
 pub mod tap_bridge;
+pub mod vrrp;
 
 use crate::args;
 use crate::process::Process;

@@ -8,6 +8,7 @@
 use super::relay::Ends;
 use super::switch::Switch;
 use super::tap_bridge::{self, Side};
+use super::vrrp::Claim;
 use crate::args::Link;
 use crate::ports;
 use crate::process::Process;
@@ -30,7 +31,7 @@ pub struct Reached {
 pub struct Segment {
     // Order matters: the emulator and the switch end before their directory goes.
     process: Process,
-    _switch: Switch,
+    switch: Switch,
     ends: Vec<Ends>,
     reached: Vec<Reached>,
     _dir: RunDir,
@@ -56,7 +57,7 @@ impl Segment {
         let gateway = ends.pop().context("find a place for the gateway")?;
         let log = dir.path().join("segment.log");
         let process = tap_bridge::start(&gateway, Side::Forwarding(&reached), &log, Process::start)?;
-        Ok(Segment { process, _switch: switch, ends, reached, _dir: dir })
+        Ok(Segment { process, switch, ends, reached, _dir: dir })
     }
 
     /// What a device is plugged into, by the number of its place.
@@ -66,6 +67,11 @@ impl Segment {
     pub fn socket(&self, number: usize) -> Result<Link> {
         self.process.check()?;
         self.ends.get(number).map(|ends| Link::Relay(ends.clone())).context("find a free place on the segment")
+    }
+
+    /// Which places have claimed a virtual address, and when.
+    pub fn claims(&self) -> Vec<Claim> {
+        self.switch.claims()
     }
 
     /// `127.0.0.1:PORT` behind which this port of a device is.

@@ -7,12 +7,13 @@
 
 use super::frame;
 use super::relay::{Ends, bind, unplug};
+use super::vrrp::{Claim, is_claim};
 use anyhow::Result;
 use std::collections::HashMap;
 use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long an end may take to make room for a frame. A paused guest never does, and loses it.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -43,6 +44,7 @@ impl Table {
 pub struct Switch {
     sockets: Vec<Arc<UnixDatagram>>,
     threads: Vec<JoinHandle<()>>,
+    claims: Arc<Mutex<Vec<Claim>>>,
 }
 
 impl Switch {
@@ -53,13 +55,19 @@ impl Switch {
     pub fn start(ends: &[Ends]) -> Result<Self> {
         let sockets: Vec<Arc<UnixDatagram>> = ends.iter().map(|ends| bind(ends, PATIENCE)).collect::<Result<_>>()?;
         let table = Arc::new(Mutex::new(Table::default()));
+        let (claims, start) = (Arc::new(Mutex::new(Vec::new())), Instant::now());
         let carry = |from: usize| {
             let (sockets, ends, table) = (sockets.clone(), ends.to_vec(), Arc::clone(&table));
+            let claims = Arc::clone(&claims);
             std::thread::spawn(move || {
                 let mut buffer = vec![0; frame::LARGEST];
                 // Nothing is empty but the end: a frame has a header.
                 while let Some(length) = sockets[from].recv(&mut buffer).ok().filter(|length| *length > 0) {
                     let frame = &buffer[..length];
+                    if is_claim(frame) {
+                        let claim = Claim { place: from, at: start.elapsed() };
+                        claims.lock().unwrap_or_else(PoisonError::into_inner).push(claim);
+                    }
                     let places = table.lock().unwrap_or_else(PoisonError::into_inner).places(frame, from, ends.len());
                     for place in places {
                         // An end that is off or paused loses it, as a cable without a machine does.
@@ -69,7 +77,12 @@ impl Switch {
             })
         };
         let threads = (0..ends.len()).map(carry).collect();
-        Ok(Switch { sockets, threads })
+        Ok(Switch { sockets, threads, claims })
+    }
+
+    /// Who has claimed a virtual address, and when, in the order of time.
+    pub fn claims(&self) -> Vec<Claim> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

@@ -9,6 +9,9 @@ use firstboot::control_plane::flannel::{Images, objects};
 use firstboot::fault::Code;
 use firstboot::kube::admin::AdminClient;
 use firstboot::kube::kubeconfig;
+use firstboot::seed::Endpoint;
+use imagebuild::cluster::Api;
+use imagebuild::cluster::table::Known;
 use imagebuild::control_plane::admin_key::{GROUP, NewKey};
 use qemu::kubectl::Kubectl;
 use std::time::Duration;
@@ -21,7 +24,9 @@ fn administrator(plane: &ControlPlane) -> AdminClient {
 
 pub(crate) fn a_pod_network_is_deployed_and_brought_back(plane: &ControlPlane) {
     let client = administrator(plane);
-    let all = objects(&["10.244.0.0/16".parse().unwrap()], &Images { daemon: "flannel:1", plugin: "plugin:1" });
+    let images = Images { daemon: "flannel:1", plugin: "plugin:1" };
+    let server = Endpoint::parse("192.0.2.7:6443").unwrap();
+    let all = objects(&["10.244.0.0/16".parse().unwrap()], &images, &server);
     let deploy = || all.iter().for_each(|(path, object)| client.apply(path, object).unwrap());
     deploy();
     let set = || plane.get(&["daemonset", "kube-flannel-ds", "-n", "kube-flannel"]).unwrap();
@@ -30,6 +35,10 @@ pub(crate) fn a_pod_network_is_deployed_and_brought_back(plane: &ControlPlane) {
     assert_eq!(image(&first), "flannel:1");
     deploy();
     assert_eq!(set()["metadata"]["generation"], first["metadata"]["generation"], "the same again changes nothing");
+    // Seeds that are made by a kubeconfig open its port, too.
+    let access = imagebuild::cluster::kubeconfig::access(Some(&plane.kubeconfig()), None).unwrap();
+    let known = Known::of(&Api::new(&access).unwrap(), &access, &[], None).unwrap();
+    assert_eq!(known.open, ["udp/8472"]);
     // What a person removed and changed is as it was.
     plane.kubectl(&["delete", "clusterrole", "flannel"]).unwrap();
     let other = ["set", "image", "daemonset/kube-flannel-ds", "kube-flannel=other:1", "-n", "kube-flannel"];

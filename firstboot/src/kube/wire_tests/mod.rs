@@ -228,7 +228,14 @@ fn who_shares_the_token_cannot_add_a_ca_to_the_bundle() {
     let attempt = |server: &Ca| {
         let at = serve(server.leaf("127.0.0.1", 2020, 2090), cluster_info(&bundle, &token));
         let trust = Trust::Pins(vec![pin::pin_of(&real.trusted()[0]).unwrap()]);
-        let cluster = Cluster { apiserver: vec![at.clone()], token: token.clone(), trust, token_expires: None };
+        let cluster = Cluster {
+            apiserver: vec![at.clone()],
+            token: token.clone(),
+            trust,
+            token_expires: None,
+            certificate_key: None,
+            virtual_ip: None,
+        };
         let mut found = None;
         run(async {
             found = Some(discover(&cluster, &Via::default(), year(2026)).await);

@@ -22,6 +22,8 @@ fn found_by_digest(at: &Endpoint) -> Error {
         token: JoinToken::parse("abcdef.0123456789abcdef").unwrap(),
         trust: Trust::Pins(vec![crate::seed::CaPin::parse(PIN).unwrap()]),
         token_expires: None,
+        certificate_key: None,
+        virtual_ip: None,
     };
     let mut found = None;
     run(async {
@@ -185,6 +187,8 @@ fn all_servers_are_tried_and_all_causes_told() {
         token: JoinToken::parse("abcdef.0123456789abcdef").unwrap(),
         trust: Trust::Pins(vec![crate::seed::CaPin::parse(PIN).unwrap()]),
         token_expires: None,
+        certificate_key: None,
+        virtual_ip: None,
     };
     let error = run(async { Ok(discover(&cluster, &Via::default(), year(2026)).await.err().unwrap()) }).unwrap();
     let want = format!(

@@ -40,6 +40,8 @@ fn join(ca: &Ca, leaf: (CertificateDer<'static>, KeyPair), accepts: bool) -> (Ve
         token: JoinToken::parse("abcdef.0123456789abcdef").unwrap(),
         trust: Trust::Ca(ca.pem.clone()),
         token_expires: None,
+        certificate_key: None,
+        virtual_ip: None,
     };
     let input = JoinInput {
         cluster,
@@ -110,6 +112,8 @@ fn only_the_proven_clusters_clock_says_that_a_token_has_expired() {
             token: JoinToken::parse("abcdef.0123456789abcdef").unwrap(),
             trust,
             token_expires: Some(seconds(expires)),
+            certificate_key: None,
+            virtual_ip: None,
         };
         let mut error = None;
         run(async {
@@ -143,6 +147,8 @@ fn s11_cluster_info_without_a_signature_is_not_parsed() {
                 token: JoinToken::parse("abcdef.0123456789abcdef").unwrap(),
                 trust: Trust::Pins(vec![pin::pin_of(&ca.trusted()[0]).unwrap()]),
                 token_expires: expires,
+                certificate_key: None,
+                virtual_ip: None,
             };
             let want = "join token \"abcdef\" is unknown to the cluster (no JWS signature for it in cluster-info): it \
                         may have expired, or never existed";
@@ -165,6 +171,8 @@ fn s11_cluster_info_with_a_wrong_signature_is_not_parsed() {
         token: JoinToken::parse("abcdef.0123456789abcdef").unwrap(),
         trust: Trust::Pins(vec![pin::pin_of(&ca.trusted()[0]).unwrap()]),
         token_expires: None,
+        certificate_key: None,
+        virtual_ip: None,
     };
     let fault = endpoint_time(&cluster, &Via::default(), &at).unwrap_err();
     assert_eq!(fault.code, Code::SignatureMismatch, "{fault}");

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One more control plane: the bundle's kubeadm makes it of a node that has joined its cluster (`kubeadm join
+//! --control-plane`, without the steps that the phases before this one have done).
+//!
+//! Trying again is safe: kubeadm takes up what is there. Nothing of etcd's data is removed, since the other members may
+//! count on this one as soon as it has been added.
+
+use super::context::PhaseContext;
+use super::create::why;
+use super::join::node_name;
+use super::seal::erase_token;
+use crate::containerd::cri::SOCKET;
+use crate::control_plane::kubeadm::{Device, More, discovery, join_configuration};
+use crate::control_plane::{RUN, address, fits, virtual_ip};
+use crate::fault::{Code, Fault, OwnedBy, Owner};
+use crate::firewall::discover_peers;
+use crate::flush::FlushSite;
+use crate::host::Host;
+use crate::journal::Record;
+use crate::journal::facts::{self, Fact};
+use crate::kube::kubeconfig;
+use crate::node::client::{cluster, node_client};
+use crate::paths::{CA_FILE, CLUSTER_PKI, KUBERNETES};
+use crate::seed::{CertificateKey, Cluster};
+use anyhow::Result;
+use ipnet::IpNet;
+use std::net::IpAddr;
+
+/// The unit that runs `kubeadm join`.
+const UNIT: &str = "firstboot-join-control-plane.service";
+/// Configuration of kubeadm, with token and key.
+const CONFIG: &str = "kubeadm-join.yaml";
+/// The kubeconfig that it names.
+const DISCOVERY: &str = "cluster.conf";
+/// Kubeconfigs of a control plane, which kubeadm keeps where they are.
+const CONFS: [&str; 4] = ["admin.conf", "controller-manager.conf", "scheduler.conf", "super-admin.conf"];
+
+pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
+    Ok(cx.seed.joins_control_plane().is_none() || cx.host.journal().is_set(Fact::ControlPlaneJoined))
+}
+
+pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
+    let Some((joined, key)) = cx.seed.joins_control_plane() else { return Ok(()) };
+    if !cx.host.journal().is_set(Fact::ControlPlaneJoined) {
+        fits(&cx.bundle.manifest, &cx.image.target)?;
+        clear(&cx.host).owned_by(Owner::Host)?;
+        let own = address::own(&cx.host, &cx.seed.network, pods_are_v4(&cx.host))?;
+        join(cx, joined, key, own)?;
+        if let Some(shared) = joined.virtual_ip {
+            virtual_ip::put(&cx.host, shared, own, false)?;
+        }
+        keep(cx)?;
+    }
+    erase_token(cx)
+}
+
+/// Removes certificates and kubeconfigs of which a power cut left a part: kubeadm would stop at them.
+fn clear(host: &Host) -> Result<()> {
+    let pki = [CLUSTER_PKI.to_owned(), format!("{CLUSTER_PKI}/etcd")];
+    for directory in pki {
+        for name in host.list(&directory)? {
+            let path = format!("{directory}/{name}");
+            if (name.ends_with(".crt") || name.ends_with(".key") || name.ends_with(".pub")) && path != CA_FILE {
+                let whole = host.read_utf8(&path)?.is_some_and(|text| text.trim_end().ends_with("-----"));
+                remove_unless(host, &path, whole)?;
+            }
+        }
+    }
+    for name in CONFS {
+        let path = format!("{KUBERNETES}/{name}");
+        if let Some(text) = host.read_utf8(&path)? {
+            remove_unless(host, &path, kubeconfig::read(&text).is_ok() && kubeconfig::user_pem(&text).is_ok())?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_unless(host: &Host, path: &str, whole: bool) -> Result<()> {
+    if whole {
+        return Ok(());
+    }
+    host.sys().say(&format!("firstboot: removed {path}, which was torn: kubeadm makes it anew"));
+    host.remove_entry(path)
+}
+
+/// Runs `kubeadm join`. Token and key are in a file in memory for as long as that takes.
+fn join(cx: &PhaseContext, joined: &Cluster, key: &CertificateKey, own: IpAddr) -> Result<(), Fault> {
+    let host = &cx.host;
+    let (server, ca) = cluster(host).coded(Code::NodeCredential)?;
+    let (name, discovery_file) = (node_name(cx)?, format!("{RUN}/{DISCOVERY}"));
+    let token = joined.token.bearer();
+    let more = More {
+        device: Device {
+            node: &name,
+            address: own,
+            node_ips: Vec::new(),
+            version: &cx.bundle.manifest.kubernetes,
+            labels: Default::default(),
+            cri_socket: SOCKET,
+        },
+        discovery: &discovery_file,
+        token: &token,
+        certificate_key: key.expose(),
+    };
+    let (config, text) = (format!("{RUN}/{CONFIG}"), join_configuration(&more, &cx.seed.node));
+    let put = || -> Result<()> {
+        host.mkdir(RUN, 0o755)?;
+        host.write(&discovery_file, discovery(&server, &ca).as_bytes(), 0o600)?;
+        host.write(&config, text.as_bytes(), 0o600)
+    };
+    put().owned_by(Owner::Host)?;
+    host.sys().notify("STATUS=kubeadm makes this node a control plane");
+    let done = host.start_unit(UNIT).is_ok();
+    let why = if done { String::new() } else { why(host, UNIT) };
+    [config, discovery_file].iter().try_for_each(|path| host.remove(path)).owned_by(Owner::Host)?;
+    if done {
+        return Ok(());
+    }
+    // kubeadm removes the Secret when the token ends that belongs to it.
+    if why.contains("kubeadm-certs") || why.contains("decrypt") || why.contains("Unauthorized") {
+        let text = format!(
+            "become a control plane: the key in {} is good for no certificates of the cluster any more; drop a new {}: {why}",
+            cx.seed_name,
+            crate::boot_partition::JOIN_CONTROL_PLANE_SEED,
+        );
+        return Err(Fault::new(Code::TokenExpired, text));
+    }
+    Err(Fault::new(Code::ControlPlane, format!("become a control plane: {why}; see journalctl -u {UNIT}")))
+}
+
+/// The family of addresses that pods have first.
+fn pods_are_v4(host: &Host) -> bool {
+    let journal = host.journal();
+    let first = journal.fact(Fact::ClusterNetworks).and_then(|nets| nets.split(',').next()?.parse::<IpNet>().ok());
+    first.is_none_or(|net| net.addr().is_ipv4())
+}
+
+/// Puts on record that this device is a control plane. Before that, all that kubeadm wrote is on the disk: it flushes nothing.
+fn keep(cx: &PhaseContext) -> Result<(), Fault> {
+    let host = &cx.host;
+    let client = node_client(host)?;
+    client.node()?;
+    let (server, _) = cluster(host).coded(Code::NodeCredential)?;
+    let work = || -> Result<()> {
+        host.flush(FlushSite::ControlPlaneJoined)?;
+        for (fact, value) in [
+            (Fact::ClusterServer, server.trim_start_matches("https://").to_owned()),
+            (Fact::ControlPlaneJoined, facts::flag(true)),
+        ] {
+            host.record(Record::Fact { name: fact, value })?;
+        }
+        discover_peers::from_cluster(host, &client)
+    };
+    work().owned_by(Owner::Host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::cx;
+    use super::*;
+    use crate::bundle::Image;
+    use crate::host::fake::{Fake, Recorded};
+    use crate::kube::kubeconfig::kubelet_conf;
+    use crate::test_files::put_for_tests;
+    use std::path::Path;
+    use std::rc::Rc;
+
+    const KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    /// A node whose kubeadm fails with these lines.
+    fn node(root: &Path, log: &'static str) -> (PhaseContext, Rc<Recorded>) {
+        let (fake, seen) = Fake::new();
+        let given = root.join("run/firstboot/kubeadm-join.yaml");
+        let fake = fake.answering(move |argv| match argv {
+            ["systemctl", "start", UNIT] => {
+                let text = std::fs::read_to_string(&given).unwrap();
+                assert!(text.contains(KEY) && text.contains("abcdef.0123456789abcdef"), "{text}");
+                Some(Err(anyhow::anyhow!("run systemctl: exit status: 1")))
+            }
+            ["journalctl", ..] => Some(Ok(log.to_owned())),
+            ["ip", "-json", "route", ..] => Some(Ok("[{\"prefsrc\":\"192.0.2.8\"}]".to_owned())),
+            _ => None,
+        });
+        let seed = format!(
+            "version = 1\n[cluster]\napiserver = \"192.0.2.7\"\ntoken = \"abcdef.0123456789abcdef\"\nca-cert-hashes = \
+             \"sha256:{:064}\"\ncertificate-key = \"{KEY}\"\n[node]\nrole = \"control-plane\"\n",
+            0
+        );
+        let mut cx = cx(root, fake, &seed);
+        let components = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+        cx.bundle.manifest.images =
+            components.map(|name| Image::for_tests(&format!("registry.example/{name}:1"), name)).into();
+        cx.bundle.manifest.kubernetes = "1.36.3".into();
+        cx.host.note(Fact::Node, "edge-2").unwrap();
+        put_for_tests(root, "etc/kubernetes/kubelet.conf", &kubelet_conf("https://192.0.2.7:6443", "CA\n"));
+        put_for_tests(root, "etc/kubernetes/pki/ca.crt", "CA\n");
+        (cx, seen)
+    }
+
+    #[test]
+    fn a_key_that_has_ended_asks_for_another_seed() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = "error execution phase control-plane-prepare/download-certs: error downloading certs: error downloading the secret: \
+                   Secret \"kubeadm-certs\" was not found in the \"kube-system\" Namespace\n";
+        let (cx, seen) = node(dir.path(), log);
+        assert!(!check(&cx).unwrap());
+        let fault = apply(&cx).unwrap_err();
+        assert_eq!(fault.code, Code::TokenExpired);
+        assert!(fault.to_string().contains("drop a new join-control-plane.toml"), "{fault}");
+        assert!(cx.host.list(RUN).unwrap().is_empty(), "the file with the key is gone");
+        assert!(!seen.commands.borrow().iter().any(|command| command.contains(KEY) || command.contains("reset")));
+        let dir = tempfile::tempdir().unwrap();
+        let (cx, _) = node(dir.path(), "error execution phase etcd-join: etcd is not healthy\n");
+        let fault = apply(&cx).unwrap_err();
+        let want = "become a control plane: error execution phase etcd-join: etcd is not healthy; see journalctl -u \
+                    firstboot-join-control-plane.service";
+        assert_eq!((fault.code, fault.to_string().as_str()), (Code::ControlPlane, want));
+    }
+
+    #[test]
+    fn what_is_torn_is_made_anew_and_what_is_whole_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cx, seen) = node(dir.path(), "");
+        let whole = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n";
+        put_for_tests(dir.path(), "etc/kubernetes/pki/apiserver.crt", whole);
+        put_for_tests(dir.path(), "etc/kubernetes/pki/apiserver.key", "-----BEGIN EC PRIV");
+        put_for_tests(dir.path(), "etc/kubernetes/pki/etcd/ca.crt", "");
+        put_for_tests(dir.path(), "etc/kubernetes/admin.conf", "apiVersion: v1\n");
+        clear(&cx.host).unwrap();
+        let there = |path: &str| cx.host.exists(path).unwrap();
+        assert!(there("/etc/kubernetes/pki/apiserver.crt") && there(CA_FILE) && there("/etc/kubernetes/kubelet.conf"));
+        for path in ["pki/apiserver.key", "pki/etcd/ca.crt", "admin.conf"] {
+            assert!(!there(&format!("/etc/kubernetes/{path}")), "{path}");
+        }
+        assert_eq!(seen.lines.borrow().len(), 3);
+    }
+}
