@@ -27,7 +27,7 @@ const REPORT: Duration = Duration::from_secs(60);
 pub enum Kind {
     /// It builds an image that guests boot: before every guest.
     Image,
-    /// It boots emulated devices.
+    /// It boots emulated devices, which take a processor each.
     Guest,
     /// It does neither.
     Native,
@@ -69,15 +69,14 @@ const GUEST_MIB: u64 = 3500;
 const NATIVE_MIB: u64 = 1500;
 
 impl Limits {
-    /// For this machine: one program more than it has processors, because tests often wait, and one guest for each
-    /// processor.
+    /// For this machine: one guest for each processor, and two programs more, because tests without a guest mostly wait.
     ///
     /// # Errors
     /// When the memory cannot be read.
     pub fn of_this_machine() -> Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, Into::into);
         let text = std::fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
-        Ok(Limits { jobs: cores + 1, guests: cores, mib: available(&text).context("find MemAvailable")? })
+        Ok(Limits { jobs: cores + 2, guests: cores, mib: available(&text).context("find MemAvailable")? })
     }
 
     /// The first of `queue` that may start beside those that run.

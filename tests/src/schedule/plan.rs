@@ -15,6 +15,8 @@ use std::process::{Command, Stdio};
 /// Programs of `tests/tests` that boot guests in `make test`. In every other one, switching a device on fails.
 const GUESTS: [&str; 10] =
     ["bad_seed", "boards", "board_slots", "faults", "happy", "hardened", "layout", "loader", "torn", "torture"];
+/// Those of [`GUESTS`] whose machines have no operating system: they mostly wait, and run beside the others.
+const WITHOUT_SYSTEM: [&str; 1] = ["loader"];
 /// Programs of which each test runs on its own: they share nothing, and each takes minutes.
 const APART: [&str; 2] = ["happy", "layout"];
 /// A program, and how the names of those of its tests begin that run as a job of their own, beside the others: each job
@@ -139,7 +141,7 @@ impl Program {
             Ignored::Only => self.boots(true),
             Ignored::Include => self.boots(false) || self.boots(true),
         };
-        let kind = if boots { Kind::Guest } else { Kind::Native };
+        let kind = if boots && !WITHOUT_SYSTEM.contains(&self.name.as_str()) { Kind::Guest } else { Kind::Native };
         let mut args: Vec<OsString> = Vec::new();
         args.extend(ignored.flag().map(OsString::from));
         // Each may run an emulated machine or a control plane of its own.
@@ -150,7 +152,7 @@ impl Program {
             args.extend(tests.into_iter().map(OsString::from));
         }
         let manifest = ("CARGO_MANIFEST_DIR", self.directory.clone().into());
-        let variables = vec![manifest, (MAY_BOOT, if kind == Kind::Guest { "yes" } else { "no" }.into())];
+        let variables = vec![manifest, (MAY_BOOT, if boots { "yes" } else { "no" }.into())];
         let seconds = times.of(&name, kind);
         Job { name, program: self.path.clone(), args, directory: self.directory.clone(), variables, kind, seconds }
     }
@@ -337,6 +339,7 @@ mod tests {
     #[test]
     fn every_program_that_boots_is_in_the_tree() {
         let more = BESIDE.iter().map(|(name, _)| name).chain(AT_ONCE.iter().map(|(name, _)| name));
+        assert!(WITHOUT_SYSTEM.iter().all(|name| GUESTS.contains(name)));
         for name in GUESTS.iter().chain(&APART).chain(&LONG_NATIVE).chain(more) {
             let there =
                 [format!("tests/{name}.rs"), format!("tests/{name}/main.rs")].iter().any(|p| Path::new(p).exists());
@@ -444,6 +447,7 @@ mod tests {
         };
         assert_eq!(may_boot("torn"), (Kind::Guest, Some("yes".into())));
         assert_eq!(may_boot("join"), (Kind::Native, Some("no".into())));
+        assert_eq!(may_boot("loader"), (Kind::Native, Some("yes".into())));
     }
 
     #[test]
