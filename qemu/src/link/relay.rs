@@ -16,10 +16,12 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Longest queue of frames in one direction; beyond that they are lost, as in the queue of a slow link.
-const UNDER_WAY: usize = 4096;
-/// How long the other end may take to make room for a frame. A paused guest never does.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Longest queue of frames in one direction; beyond that they are lost, as in the queue of a slow link. A guest on a busy
+/// build machine may take none for seconds.
+const UNDER_WAY: usize = 16_384;
+/// How long the other end may take to make room for a frame: a guest on a busy build machine takes seconds, a paused one
+/// never does it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One end of a link: where it listens, and where its peer, the relay, does.
 #[derive(Debug, Clone, PartialEq, Eq)]
