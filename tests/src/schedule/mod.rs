@@ -25,8 +25,10 @@ const REPORT: Duration = Duration::from_secs(60);
 /// What a program is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// It builds an image that guests boot: before every guest.
+    /// It builds an image that most guests boot: before every guest.
     Image,
+    /// It builds an image that few guests boot: after the other, whose build it would wait for, and beside guests.
+    OtherImage,
     /// It boots emulated devices, which take a processor each.
     Guest,
     /// It does neither.
@@ -90,10 +92,12 @@ impl Limits {
     fn admit<'a>(&self, job: &Job, running: impl Iterator<Item = &'a Job>, guests_wait: bool) -> bool {
         let running: Vec<&Job> = running.collect();
         let count = |kind: Kind| running.iter().filter(|other| other.kind == kind).count();
+        let others = running.len() - count(Kind::Guest);
         let fits = match job.kind {
             Kind::Image => true,
+            Kind::OtherImage => count(Kind::Image) == 0,
             Kind::Guest => count(Kind::Image) == 0 && count(Kind::Guest) < self.guests,
-            Kind::Native => !guests_wait || count(Kind::Native) < self.jobs.saturating_sub(self.guests).max(1),
+            Kind::Native => !guests_wait || others < self.jobs.saturating_sub(self.guests).max(1),
         };
         let mib = job.mib() + running.iter().map(|other| other.mib()).sum::<u64>();
         running.is_empty() || fits && running.len() < self.jobs && mib <= self.mib
@@ -170,10 +174,14 @@ pub fn run(jobs: Vec<Job>, limits: Limits, logs: &Path, mut ended: impl FnMut(&J
 /// Images first, which guests need; then the longest, so that no long one is left alone at the end; of equal ones by
 /// name.
 fn longest_first(mut jobs: Vec<Job>) -> Vec<Job> {
-    let later = |job: &Job| job.kind != Kind::Image;
+    let rank = |job: &Job| match job.kind {
+        Kind::Image => 0,
+        Kind::OtherImage => 1,
+        Kind::Guest | Kind::Native => 2,
+    };
     jobs.sort_by(|a, b| {
         let longest = b.seconds.total_cmp(&a.seconds);
-        later(a).cmp(&later(b)).then(longest).then_with(|| a.name.cmp(&b.name))
+        rank(a).cmp(&rank(b)).then(longest).then_with(|| a.name.cmp(&b.name))
     });
     jobs
 }
@@ -216,6 +224,8 @@ mod tests {
         assert!(!fits(LIMITS, &native, &[&guest, &guest, &native]), "a fourth program");
         assert!(fits(LIMITS, &native, &[&image]) && fits(LIMITS, &image, &[&image]));
         assert!(!fits(LIMITS, &guest, &[&image]), "a guest whose image is not there yet");
+        let other = job("o", Kind::OtherImage, 1.0);
+        assert!(!fits(LIMITS, &other, &[&image]) && fits(LIMITS, &guest, &[&other]) && fits(LIMITS, &other, &[&guest]));
         let small = Limits { mib: GUEST_MIB, ..LIMITS };
         assert!(!fits(small, &native, &[&guest]), "more memory than there is");
         assert!(fits(Limits { mib: 1, ..LIMITS }, &guest, &[]), "one alone always runs");
@@ -223,6 +233,7 @@ mod tests {
         assert!(!LIMITS.admit(&native, [&native].into_iter(), true), "two places are kept for guests");
         assert!(LIMITS.admit(&guest, [&native, &guest].into_iter(), true));
         assert!(LIMITS.admit(&native, [&guest, &guest].into_iter(), true));
+        assert!(!LIMITS.admit(&native, [&other].into_iter(), true), "the same beside an image");
     }
 
     #[test]
@@ -231,9 +242,10 @@ mod tests {
             job("b", Kind::Native, 5.0),
             job("a", Kind::Native, 5.0),
             job("c", Kind::Guest, 60.0),
+            job("o", Kind::OtherImage, 90.0),
             job("i", Kind::Image, 1.0),
         ]);
-        assert_eq!(jobs.iter().map(|j| j.name.as_str()).collect::<Vec<_>>(), ["i", "c", "a", "b"]);
+        assert_eq!(jobs.iter().map(|j| j.name.as_str()).collect::<Vec<_>>(), ["i", "o", "c", "a", "b"]);
     }
 
     #[test]

@@ -201,7 +201,7 @@ pub fn jobs(choice: &Choice, programs: &[Program], times: &Times, root: bool) ->
     }
     if jobs.iter().any(|job| job.kind == Kind::Guest) {
         for arch in Arch::ALL {
-            let kind = Kind::Image;
+            let kind = if arch == Arch::host()? { Kind::Image } else { Kind::OtherImage };
             jobs.push(Job {
                 kind,
                 ..step(&format!("image generic-{arch}"), "run-tests", &["--image", arch.name()], times)?
