@@ -32,8 +32,9 @@ pub const MAY_BOOT: &str = "FIRSTBOOT_MAY_BOOT";
 const TRANSFER: Duration = Duration::from_secs(120);
 /// What is missing when a device is asked for something that only a running one does.
 const OFF: &str = "find a device that is switched on";
-/// How long to wait for the effect of the power button before pressing it again.
-const AGAIN: Duration = Duration::from_secs(15);
+/// How long to wait for the effect of the power button before pressing it again. A system that has begun to switch itself
+/// off does not mind.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// A device with a disk of its own, switched on or off.
 pub struct Device {
