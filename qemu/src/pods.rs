@@ -18,6 +18,9 @@ pub const SERVER: &str = "hello";
 /// Name of the pod that asks it.
 pub const CLIENT: &str = "fetch-hello";
 
+/// How long to wait before the cluster is asked again: kubectl takes processor time from the guest that is waited for.
+const ASKED: Duration = Duration::from_secs(1);
+
 /// What the workload answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
@@ -50,7 +53,7 @@ pub fn prove(plane: &ControlPlane, device: &Device, node: &str, limit: Duration)
     let proof = || -> Result<Proof> {
         let pod = |name: &str| plane.get(&["pod", name, "-n", "default"]);
         let ready = format!("pod {SERVER} to be ready");
-        wait::every(Duration::from_millis(500), &ready, limit, || {
+        wait::every(ASKED, &ready, limit, || {
             device.check()?;
             let ready = condition(&pod(SERVER)?, "Ready").is_some_and(|c| c["status"] == "True");
             Ok(ready.then_some(()))
@@ -61,7 +64,7 @@ pub fn prove(plane: &ControlPlane, device: &Device, node: &str, limit: Duration)
             Ok(ask(&url).ok())
         })?;
         let done = format!("pod {CLIENT} to end");
-        let state = wait::every(Duration::from_millis(500), &done, limit, || {
+        let state = wait::every(ASKED, &done, limit, || {
             device.check()?;
             let state = pod(CLIENT)?["status"]["containerStatuses"][0]["state"]["terminated"].take();
             Ok((!state.is_null()).then_some(state))
@@ -92,7 +95,7 @@ pub fn run(plane: &ControlPlane, device: &Device, name: &str, args: &[&str], lim
     pod["spec"]["containers"][0]["env"] =
         json!([{ "name": "HOST_IP", "valueFrom": { "fieldRef": { "fieldPath": "status.hostIP" } } }]);
     apply(plane, &pod)?;
-    let ended = wait::every(Duration::from_millis(500), &format!("pod {name} to end"), limit, || {
+    let ended = wait::every(ASKED, &format!("pod {name} to end"), limit, || {
         device.check()?;
         let pod = plane.get(&["pod", name, "-n", "default"])?;
         let state = pod["status"]["containerStatuses"][0]["state"]["terminated"].clone();
