@@ -24,7 +24,11 @@ const SERVING: [&str; 2] = ["/var/lib/kubelet/pki/kubelet.crt", "/var/lib/kubele
 /// Lights of keyboards, once firstboot has ended: joined is steady. And the modules by which they would blink.
 const LIGHTS: &str = r#"
 mkdir -p /var/lib/firstboot-test
-until [ "$(systemctl show --value --property=ExecMainExitTimestampMonotonic firstboot.service)" -gt 0 ]; do sleep 1; done
+# Not by asking systemd each second, which is work for an emulated device.
+until [ "$(systemctl show --value --property=ExecMainExitTimestampMonotonic firstboot.service)" -gt 0 ]; do
+  sleep 1
+  while [ -d /sys/fs/cgroup/system.slice/firstboot.service ]; do sleep 1; done
+done
 for led in /sys/class/leds/input*::scrolllock; do echo "$(cat $led/brightness) $(cat $led/trigger)"; done >/var/lib/firstboot-test/lights
 grep ledtrig /proc/modules >>/var/lib/firstboot-test/lights
 sync
@@ -118,6 +122,13 @@ while touch /var/lib/firstboot-x 2>/dev/null; do sleep 1; done
 echo "$T: the disk is read-only"
 "#;
 
+/// A disk that is write-protected: once the network is up, or after a minute without it.
+const FROM_START: &str = r#"
+T=ro
+until firstboot status >/dev/null; do sleep 1; done
+for i in $(seq 60); do ip route show default | grep -q default && break; sleep 1; done
+"#;
+
 /// And what works then.
 const COMMANDS: &str = r#"
 systemctl restart firstboot-guard.service && echo "$T: guard restarts"
@@ -198,8 +209,7 @@ fn read_only_from_the_start(device: &mut Device) {
     let disk = device.disk();
     disk.check_data().unwrap();
     remove_script(disk).unwrap();
-    add_script(disk, &format!("T=ro\nuntil firstboot status >/dev/null; do sleep 1; done\nsleep 20\n{COMMANDS}"))
-        .unwrap();
+    add_script(disk, &format!("{FROM_START}{COMMANDS}")).unwrap();
     let before = disk.tree().unwrap();
     device.set_write_protected(true);
     device.power_on().unwrap();
