@@ -111,17 +111,19 @@ pub struct More<'a> {
     pub certificate_key: &'a str,
 }
 
-/// A kubeconfig without a user, which leads to the API server `server` (`https://host:port`) and trusts this CA alone.
+/// A kubeconfig without a user, which leads to the API server `server` (`https://host:port`) and trusts this CA alone; in the
+/// form of ConfigMap cluster-info, for kubeadm takes a context for one that names a user.
 pub fn discovery(server: &str, ca_pem: &str) -> String {
     let document = json!({
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{
-            "name": "cluster",
+            "name": "",
             "cluster": { "server": server, "certificate-authority-data": STANDARD.encode(ca_pem) },
         }],
-        "contexts": [{ "name": "cluster", "context": { "cluster": "cluster", "user": "" } }],
-        "current-context": "cluster",
+        "contexts": [],
+        "current-context": "",
+        "users": [],
     });
     format!("{document:#}\n")
 }
@@ -152,8 +154,17 @@ pub fn join_configuration(more: &More<'_>, node: &Node) -> Zeroizing<String> {
 }
 
 /// The file for `kubeadm init phase upload-certs --config`: that of `kubeadm init`, with the key by which the certificates are
-/// encrypted. None where `text` is not such a file.
-pub fn with_certificate_key(text: &str, key: &Secret<String>) -> Option<Zeroizing<String>> {
+/// encrypted. Where `text` is damaged, what that phase has to know of a cluster of this version all the same.
+pub fn upload_configuration(text: &str, version: &str, key: &Secret<String>) -> Zeroizing<String> {
+    with_certificate_key(text, key).unwrap_or_else(|| {
+        let init = json!({ "apiVersion": API, "kind": "InitConfiguration", "certificateKey": key.expose() });
+        // Without a version kubeadm would ask the Internet for one.
+        let cluster = json!({ "apiVersion": API, "kind": "ClusterConfiguration", "kubernetesVersion": version });
+        Zeroizing::new(format!("---\n{init:#}\n---\n{cluster:#}\n"))
+    })
+}
+
+fn with_certificate_key(text: &str, key: &Secret<String>) -> Option<Zeroizing<String>> {
     let mut documents = Vec::new();
     for document in text.split("---\n").filter(|document| !document.trim().is_empty()) {
         let mut document: Value = serde_json::from_str(document).ok()?;
@@ -282,5 +293,45 @@ mod tests {
             "[certs] x\nerror execution phase wait-control-plane: could not initialize\nTo see the stack trace\n";
         assert_eq!(complaint(phase), "error execution phase wait-control-plane: could not initialize");
         assert_eq!(complaint("\n"), "it says nothing");
+    }
+
+    #[test]
+    fn certificates_are_uploaded_also_where_the_configuration_is_damaged() {
+        let key = Secret::new("0f".repeat(32));
+        let of = |text: &str| upload_configuration(text, "v1.36.3", &key).to_string();
+        let text =
+            "---\n{ \"kind\": \"InitConfiguration\" }\n---\n{ \"kind\": \"ClusterConfiguration\", \"etcd\": {} }\n";
+        assert!(of(text).contains(key.expose().as_str()) && of(text).contains("\"etcd\""));
+        for damaged in ["", "---\n{ \"kind\": \"InitConfigu\u{0}ation\" }\n", "---\n{ \"kin"] {
+            let text = of(damaged);
+            assert_eq!(text.matches(key.expose().as_str()).count(), 1, "{text}");
+            assert!(text.contains("\"kubernetesVersion\": \"v1.36.3\""), "{text}");
+        }
+    }
+
+    #[test]
+    fn one_more_control_plane_leaves_out_what_is_done() {
+        let seed: Seed =
+            seed::parse(b"version = 1\n[cluster]\ncreate = true\n[node]\ntaints = \"a=b:NoExecute\"\n").unwrap();
+        let more = More {
+            device: Device {
+                node: "edge-2",
+                address: "192.0.2.8".parse().unwrap(),
+                node_ips: Vec::new(),
+                version: "1.36.3",
+                labels: BTreeMap::new(),
+                cri_socket: "unix:///run/containerd/containerd.sock",
+            },
+            discovery: "/run/firstboot/cluster.conf",
+            token: "abcdef.0123456789abcdef",
+            certificate_key: "00",
+        };
+        let document: Value = serde_json::from_str(&join_configuration(&more, &seed.node)).unwrap();
+        assert_eq!(document["controlPlane"]["localAPIEndpoint"]["advertiseAddress"], "192.0.2.8");
+        assert_eq!(document["discovery"]["file"]["kubeConfigPath"], "/run/firstboot/cluster.conf");
+        assert_eq!(document["skipPhases"], json!(["preflight", "kubelet-start", "kubelet-wait-bootstrap"]));
+        assert_eq!(document["nodeRegistration"]["taints"][0]["key"], CONTROL_PLANE_TAINT);
+        let found = crate::kube::kubeconfig::read(&discovery("https://192.0.2.10:6443", "CA\n")).unwrap();
+        assert_eq!((found.server.as_str(), found.ca_pem.as_str()), ("https://192.0.2.10:6443", "CA\n"));
     }
 }

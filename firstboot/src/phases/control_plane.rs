@@ -35,6 +35,9 @@ const DISCOVERY: &str = "cluster.conf";
 /// Kubeconfigs of a control plane, which kubeadm keeps where they are.
 const CONFS: [&str; 4] = ["admin.conf", "controller-manager.conf", "scheduler.conf", "super-admin.conf"];
 
+/// What kubeadm says where an API server or another member of etcd does not answer.
+const OF_CLUSTER: [&str; 6] = ["etcd", "API Server", "dial tcp", "timeout", "deadline exceeded", "EOF"];
+
 pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
     Ok(cx.seed.joins_control_plane().is_none() || cx.host.journal().is_set(Fact::ControlPlaneJoined))
 }
@@ -125,7 +128,9 @@ fn join(cx: &PhaseContext, joined: &Cluster, key: &CertificateKey, own: IpAddr) 
         );
         return Err(Fault::new(Code::TokenExpired, text));
     }
-    Err(Fault::new(Code::ControlPlane, format!("become a control plane: {why}; see journalctl -u {UNIT}")))
+    // What heals in the cluster is tried again soon.
+    let code = if OF_CLUSTER.iter().any(|words| why.contains(words)) { Code::Cluster } else { Code::ControlPlane };
+    Err(Fault::new(code, format!("become a control plane: {why}; see journalctl -u {UNIT}")))
 }
 
 /// The family of addresses that pods have first.
@@ -214,7 +219,10 @@ mod tests {
         let fault = apply(&cx).unwrap_err();
         let want = "become a control plane: error execution phase etcd-join: etcd is not healthy; see journalctl -u \
                     firstboot-join-control-plane.service";
-        assert_eq!((fault.code, fault.to_string().as_str()), (Code::ControlPlane, want));
+        assert_eq!((fault.code, fault.to_string().as_str()), (Code::Cluster, want));
+        let dir = tempfile::tempdir().unwrap();
+        let (cx, _) = node(dir.path(), "error: unable to select an IP from lo network interface\n");
+        assert_eq!(apply(&cx).unwrap_err().code, Code::ControlPlane);
     }
 
     #[test]
