@@ -20,9 +20,41 @@ use zeroize::Zeroizing;
 const API: &str = "kubeadm.k8s.io/v1beta4";
 /// What `kubeadm join` leaves out: this device is a node of the cluster already, by the same steps.
 const DONE: [&str; 3] = ["preflight", "kubelet-start", "kubelet-wait-bootstrap"];
-/// Longest waits, for the slowest card: kubeadm's own are 4 min and 1 min.
-const WAITS: [(&str, &str); 3] =
-    [("controlPlaneComponentHealthCheck", "15m0s"), ("kubeletHealthCheck", "10m0s"), ("kubernetesAPICall", "5m0s")];
+
+/// A part of `kubeadm join`. kubeadm does both at once, and kubelet then starts an API server and its controllers again and
+/// again before there is an etcd that they could use: on a small device that keeps etcd from its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Certificates, kubeconfigs, and one more member of etcd.
+    Etcd,
+    /// The API server and its controllers, and the Node's label and taint.
+    ApiServer,
+}
+
+impl Part {
+    /// Both, in their order.
+    pub const ALL: [Part; 2] = [Part::Etcd, Part::ApiServer];
+
+    /// Phases of the other part.
+    fn skips(self) -> &'static [&'static str] {
+        match self {
+            Part::Etcd => &["control-plane-prepare/control-plane", "control-plane-join", "wait-control-plane"],
+            Part::ApiServer => &[
+                "control-plane-prepare/download-certs",
+                "control-plane-prepare/certs",
+                "control-plane-prepare/kubeconfig",
+                "etcd-join",
+            ],
+        }
+    }
+}
+/// Longest waits, for the slowest card: kubeadm's own are 4, 4, 1 and 2 minutes.
+const WAITS: [(&str, &str); 4] = [
+    ("controlPlaneComponentHealthCheck", "15m0s"),
+    ("kubeletHealthCheck", "10m0s"),
+    ("kubernetesAPICall", "5m0s"),
+    ("etcdAPICall", "10m0s"),
+];
 /// kubeadm always makes a token; each that is used is made later, with a life that is asked for.
 const UNUSED: &str = "1m0s";
 
@@ -129,7 +161,7 @@ pub fn discovery(server: &str, ca_pem: &str) -> String {
 }
 
 /// The file for `kubeadm join --config`. It holds the token and the key.
-pub fn join_configuration(more: &More<'_>, node: &Node) -> Zeroizing<String> {
+pub fn join_configuration(more: &More<'_>, node: &Node, part: Part) -> Zeroizing<String> {
     let mut registration = json!({
         "name": more.device.node,
         "criSocket": more.device.cri_socket,
@@ -147,7 +179,7 @@ pub fn join_configuration(more: &More<'_>, node: &Node) -> Zeroizing<String> {
             "certificateKey": more.certificate_key,
         },
         "nodeRegistration": registration,
-        "skipPhases": DONE,
+        "skipPhases": DONE.iter().chain(part.skips()).collect::<Vec<_>>(),
         "timeouts": timeouts(),
     });
     Zeroizing::new(format!("{document:#}\n"))
@@ -326,10 +358,21 @@ mod tests {
             token: "abcdef.0123456789abcdef",
             certificate_key: "00",
         };
-        let document: Value = serde_json::from_str(&join_configuration(&more, &seed.node)).unwrap();
+        let of = |part| -> Value { serde_json::from_str(&join_configuration(&more, &seed.node, part)).unwrap() };
+        let document = of(Part::Etcd);
         assert_eq!(document["controlPlane"]["localAPIEndpoint"]["advertiseAddress"], "192.0.2.8");
         assert_eq!(document["discovery"]["file"]["kubeConfigPath"], "/run/firstboot/cluster.conf");
-        assert_eq!(document["skipPhases"], json!(["preflight", "kubelet-start", "kubelet-wait-bootstrap"]));
+        let skipped = |part| of(part)["skipPhases"].as_array().unwrap().clone();
+        let done = json!(["preflight", "kubelet-start", "kubelet-wait-bootstrap"]);
+        for part in Part::ALL {
+            assert_eq!(Value::from(skipped(part)[..3].to_vec()), done);
+        }
+        // Each phase is in one of them.
+        assert!(
+            skipped(Part::ApiServer).contains(&json!("etcd-join"))
+                && !skipped(Part::Etcd).contains(&json!("etcd-join"))
+        );
+        assert!(!skipped(Part::Etcd)[3..].iter().any(|phase| skipped(Part::ApiServer).contains(phase)));
         assert_eq!(document["nodeRegistration"]["taints"][0]["key"], CONTROL_PLANE_TAINT);
         let found = crate::kube::kubeconfig::read(&discovery("https://192.0.2.10:6443", "CA\n")).unwrap();
         assert_eq!((found.server.as_str(), found.ca_pem.as_str()), ("https://192.0.2.10:6443", "CA\n"));

@@ -10,7 +10,7 @@ use super::create::why;
 use super::join::node_name;
 use super::seal::erase_token;
 use crate::containerd::cri::SOCKET;
-use crate::control_plane::kubeadm::{Device, More, discovery, join_configuration};
+use crate::control_plane::kubeadm::{Device, More, Part, discovery, join_configuration};
 use crate::control_plane::{RUN, address, fits, virtual_ip};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::firewall::discover_peers;
@@ -105,20 +105,25 @@ fn join(cx: &PhaseContext, joined: &Cluster, key: &CertificateKey, own: IpAddr) 
         token: &token,
         certificate_key: key.expose(),
     };
-    let (config, text) = (format!("{RUN}/{CONFIG}"), join_configuration(&more, &cx.seed.node));
+    let config = format!("{RUN}/{CONFIG}");
     let put = || -> Result<()> {
         host.mkdir(RUN, 0o755)?;
-        host.write(&discovery_file, discovery(&server, &ca).as_bytes(), 0o600)?;
-        host.write(&config, text.as_bytes(), 0o600)
+        host.write(&discovery_file, discovery(&server, &ca).as_bytes(), 0o600)
     };
     put().owned_by(Owner::Host)?;
-    host.sys().notify("STATUS=kubeadm makes this node a control plane");
-    let done = host.start_unit(UNIT).is_ok();
-    let why = if done { String::new() } else { why(host, UNIT) };
-    [config, discovery_file].iter().try_for_each(|path| host.remove(path)).owned_by(Owner::Host)?;
-    if done {
-        return Ok(());
+    let mut failed = None;
+    for part in Part::ALL {
+        let text = join_configuration(&more, &cx.seed.node, part);
+        host.write(&config, text.as_bytes(), 0o600).owned_by(Owner::Host)?;
+        let what = if part == Part::Etcd { "this node joins etcd" } else { "this node becomes a control plane" };
+        host.sys().notify(&format!("STATUS={what}"));
+        if host.start_unit(UNIT).is_err() {
+            failed = Some(why(host, UNIT));
+            break;
+        }
     }
+    [config, discovery_file].iter().try_for_each(|path| host.remove(path)).owned_by(Owner::Host)?;
+    let Some(why) = failed else { return Ok(()) };
     // kubeadm removes the Secret when the token ends that belongs to it.
     if why.contains("kubeadm-certs") || why.contains("decrypt") || why.contains("Unauthorized") {
         let text = format!(
