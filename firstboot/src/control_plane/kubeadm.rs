@@ -55,6 +55,10 @@ const WAITS: [(&str, &str); 4] = [
     ("kubernetesAPICall", "5m0s"),
     ("etcdAPICall", "10m0s"),
 ];
+/// Milliseconds between two heartbeats of etcd, and without any until another member takes over: its own are 100 and 1000,
+/// which a slow card or a busy small device misses, so that members lose each other ("Tuning" in etcd's documentation).
+/// Alone, a member that was just started would wait the latter for nothing.
+const ETCD: [(&str, &str); 2] = [("heartbeat-interval", "500"), ("election-timeout", "5000")];
 /// kubeadm always makes a token; each that is used is made later, with a life that is asked for.
 const UNUSED: &str = "1m0s";
 
@@ -225,6 +229,10 @@ fn cluster_configuration(cluster: &NewCluster, device: &Device<'_>) -> Value {
         "certificateValidityPeriod": CERTIFICATES,
         "networking": { "podSubnet": pod_subnet, "serviceSubnet": service_subnet },
     });
+    if cluster.join_control_plane {
+        let argument = |(name, value): &(&str, &str)| json!({ "name": name, "value": value });
+        document["etcd"] = json!({ "local": { "extraArgs": ETCD.iter().map(argument).collect::<Vec<_>>() } });
+    }
     if let Some(endpoint) = &cluster.endpoint {
         document["controlPlaneEndpoint"] = endpoint.to_string().into();
     }
@@ -314,6 +322,17 @@ mod tests {
         let taints = &init["nodeRegistration"]["taints"];
         assert_eq!(taints[0], json!({ "key": CONTROL_PLANE_TAINT, "effect": "NoSchedule" }));
         assert_eq!(taints[1], json!({ "key": "a", "value": "b", "effect": "NoExecute" }));
+    }
+
+    #[test]
+    fn members_of_etcd_on_small_devices_have_time() {
+        let (_, cluster) = documents("virtual-ip = \"192.0.2.10\"\njoin-control-plane = true\n");
+        let arguments = &cluster["etcd"]["local"]["extraArgs"];
+        assert_eq!(arguments[0], json!({ "name": "heartbeat-interval", "value": "500" }));
+        assert_eq!(cluster["controlPlaneEndpoint"], "192.0.2.10:6443");
+        assert_eq!(cluster["apiServer"]["certSANs"], json!(["192.0.2.10"]));
+        let (_, alone) = documents("virtual-ip = \"192.0.2.10\"\n");
+        assert_eq!(alone["etcd"], Value::Null);
     }
 
     #[test]
