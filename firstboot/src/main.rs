@@ -195,8 +195,10 @@ fn reset(yes: bool, destroy: bool, dry_run: bool, keep: &Exclusions) -> Result<E
         return Ok(ExitCode::SUCCESS);
     }
     let host = writing()?;
-    let meant = yes && (destroy || !control_plane::others::is_last(&host));
-    if let Some(question) = reset::question(&host).filter(|_| !meant) {
+    // Where there may be other control planes, they are asked.
+    let last = control_plane::others::is_last(&host);
+    let meant = yes && (destroy || !last);
+    if let Some(question) = reset::question(&host, last).filter(|_| !meant) {
         let refused = |why: &str| {
             eprintln!("firstboot: reset this device: {why}");
             Ok(ExitCode::from(2))
@@ -237,10 +239,7 @@ fn execute(command: Command) -> Result<ExitCode, Fault> {
         Command::Stick => stick::plugged_in(&writing()?, &locate),
         Command::Clock => run::clock(&writing()?),
         Command::ControlPlane => run::control_plane(&writing()?),
-        Command::ApiServer { address } => control_plane::virtual_ip::check(
-            &Host::reading(root, Box::new(Linux::new())).owned_by(Owner::Host)?,
-            address,
-        ),
+        Command::ApiServer { address } => control_plane::virtual_ip::check(root, address),
         Command::Confirm => confirm::confirm(&writing()?),
         Command::Guard => guard::guard(&Host::open(root, Box::new(Linux::new())).owned_by(Owner::Host)?),
         Command::Network => join_worker::confined::run(),

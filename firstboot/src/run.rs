@@ -335,7 +335,7 @@ pub fn clock(host: &Host) -> Result<(), Fault> {
 /// # Errors
 /// As [`card::renew`]; an image fault without a boot partition.
 pub fn control_plane(host: &Host) -> Result<(), Fault> {
-    if !host.journal().sealed() || card::For::ALL.into_iter().all(|which| card::JoinSeed::kept(host, which).is_none()) {
+    if !host.journal().sealed() || card::JoinSeed::all(host).is_empty() {
         return Ok(());
     }
     let places = locate(&ImageInfo::read(host)?.boot_label).coded(Code::BootDisk)?;

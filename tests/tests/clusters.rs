@@ -200,7 +200,7 @@ fn power_cuts_while_a_cluster_is_created() {
         .unwrap();
         device.power_cut().unwrap();
         println!("cut {cut}: {} s into the phase create", after.as_secs());
-        let node = scenario::run_to_seal(&mut device, &Progress::default(), SEALED).unwrap();
+        let node = run(&mut device);
         assert_eq!(node, "edge-card-1");
         let joins = device.while_paused(|disk| disk.boot()?.read(JOIN_SEED)).unwrap().unwrap();
         assert!(firstboot::seed::parse(&joins).unwrap().token().is_some());
@@ -264,7 +264,7 @@ fn kubeadm_knows_the_cluster() {
 fn a_cluster_ends_only_where_that_is_said() {
     let segment = segment();
     let mut device = creator(&segment, "[node]\ncni = \"bridge\"\n");
-    scenario::run_to_seal(&mut device, &Progress::default(), SEALED).unwrap();
+    run(&mut device);
     device.power_off(OFF).unwrap();
     device.disk().put_seed("version = 1\nreset = true\n").unwrap();
     device.power_on().unwrap();
@@ -281,7 +281,7 @@ fn a_cluster_ends_only_where_that_is_said() {
 fn the_seed_for_the_next_device_is_renewed() {
     let segment = segment();
     let mut device = creator(&segment, "");
-    scenario::run_to_seal(&mut device, &Progress::default(), SEALED).unwrap();
+    run(&mut device);
     device.power_off(OFF).unwrap();
     let read = |device: &Device| device.while_paused(|disk| disk.boot()?.read(JOIN_SEED)).unwrap().unwrap();
     let before = device.disk().boot().unwrap().read(JOIN_SEED).unwrap().unwrap();

@@ -7,7 +7,7 @@
 //! secret of the cluster that is meant to be on a FAT partition.
 
 use super::kubeadm::upload_configuration;
-use super::{ADMIN_CONF, RUN};
+use super::{ADMIN_CONF, in_memory};
 use crate::boot_partition::BootPartition;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
@@ -67,8 +67,8 @@ impl For {
     }
 }
 
-/// What is known of a seed for the next device, kept as [`Fact::JoinSeed`] or [`Fact::ControlPlaneSeed`]: `HOURS END FLANNEL`, and the
-/// virtual address where there is one.
+/// What is known of a seed for the next device, kept as [`Fact::JoinSeed`] or [`Fact::ControlPlaneSeed`]: `HOURS END
+/// FLANNEL`, and the virtual address where there is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinSeed {
     /// For which kind of device.
@@ -84,8 +84,13 @@ pub struct JoinSeed {
 }
 
 impl JoinSeed {
+    /// All that are kept on this device; none where it makes no such seed.
+    pub fn all(host: &Host) -> Vec<Self> {
+        For::ALL.into_iter().filter_map(|which| JoinSeed::kept(host, which)).collect()
+    }
+
     /// As it was kept; none on a device that makes no such seed.
-    pub fn kept(host: &Host, which: For) -> Option<Self> {
+    fn kept(host: &Host, which: For) -> Option<Self> {
         let journal = host.journal();
         let mut words = journal.fact(which.fact())?.split_whitespace();
         let hours = words.next()?.parse().ok()?;
@@ -116,10 +121,7 @@ impl JoinSeed {
 /// # Errors
 /// The host's: no token is made, or the boot partition cannot be written. The next try makes another token.
 pub fn renew(host: &Host, boot: &BootPartition) -> Result<(), Fault> {
-    For::ALL
-        .into_iter()
-        .filter_map(|which| JoinSeed::kept(host, which))
-        .try_for_each(|seed| renew_one(host, boot, seed))
+    JoinSeed::all(host).into_iter().try_for_each(|seed| renew_one(host, boot, seed))
 }
 
 fn renew_one(host: &Host, boot: &BootPartition, mut seed: JoinSeed) -> Result<(), Fault> {
@@ -171,17 +173,11 @@ fn upload_certificates(host: &Host) -> Result<Secret<String>, Fault> {
     let text = Zeroizing::new(host.read_text(KUBEADM_CONFIG).owned_by(Owner::Host)?.unwrap_or_default());
     let version = host.journal().fact(Fact::ClusterVersion).unwrap_or_default().to_owned();
     let text = upload_configuration(&text, &version, &key);
-    let path = format!("{RUN}/{UPLOAD}");
-    let put = || -> Result<()> {
-        host.mkdir(RUN, 0o755)?;
-        host.write(&path, text.as_bytes(), 0o600)
-    };
-    put().owned_by(Owner::Host)?;
-    let words = ["kubeadm", "init", "phase", "upload-certs", "--upload-certs", "--skip-certificate-key-print"];
-    let config = ["--config", &path];
-    let uploaded = host.run(&[&words[..], &config[..]].concat()).map(drop).coded(Code::ControlPlane);
-    host.remove(&path).owned_by(Owner::Host)?;
-    uploaded.map(|()| key)
+    in_memory::with_file(host, UPLOAD, &text, |path| {
+        let words = ["kubeadm", "init", "phase", "upload-certs", "--upload-certs", "--skip-certificate-key-print"];
+        host.run(&[&words[..], &["--config", path]].concat()).map(drop).coded(Code::ControlPlane)
+    })?;
+    Ok(key)
 }
 
 /// The text of a seed for the next device, of the same length for each token: it is overwritten in place.
@@ -314,7 +310,7 @@ mod tests {
         assert!(
             commands[0].starts_with("kubeadm init phase upload-certs ") && !commands[0].contains(key.expose().as_str())
         );
-        assert!(host.list(RUN).unwrap().is_empty());
+        assert!(host.list("/run/firstboot").unwrap().is_empty());
     }
 
     #[test]

@@ -48,6 +48,7 @@ impl Part {
         }
     }
 }
+
 /// Longest waits, for the slowest card: kubeadm's own are 4, 4, 1 and 2 minutes.
 const WAITS: [(&str, &str); 4] = [
     ("controlPlaneComponentHealthCheck", "15m0s"),
@@ -99,15 +100,8 @@ fn init(kubeadm: &Kubeadm, node: &Node, device: &Device<'_>) -> Value {
         let labels: Vec<String> = device.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         arguments.push(argument("node-labels", labels.join(",")));
     }
-    let mut registration = json!({
-        "name": device.node,
-        "criSocket": device.cri_socket,
-        "imagePullPolicy": "IfNotPresent",
-        "kubeletExtraArgs": arguments,
-    });
-    if let Some(taints) = taints(node) {
-        registration["taints"] = taints;
-    }
+    let mut registration = registration(device.node, device.cri_socket, node);
+    registration["kubeletExtraArgs"] = arguments.into();
     let mut document = json!({
         "apiVersion": API,
         "kind": "InitConfiguration",
@@ -120,15 +114,19 @@ fn init(kubeadm: &Kubeadm, node: &Node, device: &Device<'_>) -> Value {
     document
 }
 
-/// Taints that a control plane registers with, where the seed has some. Without the key kubeadm sets its own taint; with
-/// it, that one has to be in the list.
-fn taints(node: &Node) -> Option<Value> {
-    let own = json!({ "key": CONTROL_PLANE_TAINT, "effect": "NoSchedule" });
-    let more = node
-        .taints
-        .iter()
-        .map(|Taint { key, value, effect }| json!({ "key": key, "value": value, "effect": effect.to_string() }));
-    (!node.taints.is_empty()).then(|| [own].into_iter().chain(more).collect())
+/// How a control plane is registered. Without taints kubeadm sets its own; where the seed has some, that one has to be among
+/// them.
+fn registration(name: &str, cri_socket: &str, node: &Node) -> Value {
+    let mut registration = json!({ "name": name, "criSocket": cri_socket, "imagePullPolicy": "IfNotPresent" });
+    if !node.taints.is_empty() {
+        let own = json!({ "key": CONTROL_PLANE_TAINT, "effect": "NoSchedule" });
+        let more = node
+            .taints
+            .iter()
+            .map(|Taint { key, value, effect }| json!({ "key": key, "value": value, "effect": effect.to_string() }));
+        registration["taints"] = [own].into_iter().chain(more).collect();
+    }
+    registration
 }
 
 fn timeouts() -> Map<String, Value> {
@@ -137,8 +135,12 @@ fn timeouts() -> Map<String, Value> {
 
 /// What makes a node of a cluster one more of its control planes.
 pub struct More<'a> {
-    /// This device.
-    pub device: Device<'a>,
+    /// Name of the Node.
+    pub name: &'a str,
+    /// Address of the API server and of etcd.
+    pub address: IpAddr,
+    /// CRI socket, `unix:///…`.
+    pub cri_socket: &'a str,
     /// A kubeconfig without a user, which leads to the cluster.
     pub discovery: &'a str,
     /// The bootstrap token.
@@ -166,23 +168,15 @@ pub fn discovery(server: &str, ca_pem: &str) -> String {
 
 /// The file for `kubeadm join --config`. It holds the token and the key.
 pub fn join_configuration(more: &More<'_>, node: &Node, part: Part) -> Zeroizing<String> {
-    let mut registration = json!({
-        "name": more.device.node,
-        "criSocket": more.device.cri_socket,
-        "imagePullPolicy": "IfNotPresent",
-    });
-    if let Some(taints) = taints(node) {
-        registration["taints"] = taints;
-    }
     let document = json!({
         "apiVersion": API,
         "kind": "JoinConfiguration",
         "discovery": { "file": { "kubeConfigPath": more.discovery }, "tlsBootstrapToken": more.token },
         "controlPlane": {
-            "localAPIEndpoint": { "advertiseAddress": more.device.address.to_string(), "bindPort": DEFAULT_PORT },
+            "localAPIEndpoint": { "advertiseAddress": more.address.to_string(), "bindPort": DEFAULT_PORT },
             "certificateKey": more.certificate_key,
         },
-        "nodeRegistration": registration,
+        "nodeRegistration": registration(more.name, more.cri_socket, node),
         "skipPhases": DONE.iter().chain(part.skips()).collect::<Vec<_>>(),
         "timeouts": timeouts(),
     });
@@ -365,14 +359,9 @@ mod tests {
         let seed: Seed =
             seed::parse(b"version = 1\n[cluster]\ncreate = true\n[node]\ntaints = \"a=b:NoExecute\"\n").unwrap();
         let more = More {
-            device: Device {
-                node: "edge-2",
-                address: "192.0.2.8".parse().unwrap(),
-                node_ips: Vec::new(),
-                version: "1.36.3",
-                labels: BTreeMap::new(),
-                cri_socket: "unix:///run/containerd/containerd.sock",
-            },
+            name: "edge-2",
+            address: "192.0.2.8".parse().unwrap(),
+            cri_socket: "unix:///run/containerd/containerd.sock",
             discovery: "/run/firstboot/cluster.conf",
             token: "abcdef.0123456789abcdef",
             certificate_key: "00",

@@ -8,6 +8,7 @@
 pub mod address;
 pub mod card;
 pub mod flannel;
+pub mod in_memory;
 pub mod kubeadm;
 pub mod others;
 pub mod virtual_ip;
@@ -19,12 +20,10 @@ use crate::journal::facts::Fact;
 
 /// kubeadm's kubeconfig of the administrator. It stays where kubeadm puts it, readable for root alone.
 pub const ADMIN_CONF: &str = "/etc/kubernetes/admin.conf";
-/// Where files are that hold a secret for as long as kubeadm reads them: in memory.
-pub const RUN: &str = "/run/firstboot";
 /// The data of etcd.
 pub const ETCD: &str = "/var/lib/etcd";
 /// Components of the bundle without which there is no control plane.
-const COMPONENTS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+pub(crate) const COMPONENTS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
 
 /// The bundle's image of a component.
 ///

@@ -15,11 +15,16 @@ use crate::seed::DEFAULT_PORT;
 use anyhow::{Context, Result};
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
 
 /// The unit that runs keepalived.
 pub const UNIT: &str = "firstboot-virtual-ip.service";
 /// The program, which images for control planes have.
 const KEEPALIVED: &str = "/usr/sbin/keepalived";
+/// How long keepalived may take for an address that no other machine has.
+const HELD: Duration = Duration::from_secs(60);
+const INTERVAL: Duration = Duration::from_millis(500);
 
 /// Writes keepalived's configuration and starts it. Where this device is `creating` the cluster, it waits until it has the
 /// address: kubeadm needs it.
@@ -50,8 +55,7 @@ pub fn put(host: &Host, shared: IpAddr, own: IpAddr, creating: bool) -> Result<(
     if !creating {
         return Ok(());
     }
-    let there =
-        host.wait(HELD, std::time::Duration::from_millis(500), || Ok(holds(host, &link, shared)?.then_some(())));
+    let there = host.wait(HELD, INTERVAL, || Ok(holds(host, &link, shared)?.then_some(())));
     there.owned_by(Owner::Host)?.ok_or_else(|| {
         Fault::new(
             Code::ControlPlane,
@@ -60,16 +64,14 @@ pub fn put(host: &Host, shared: IpAddr, own: IpAddr, creating: bool) -> Result<(
     })
 }
 
-/// How long keepalived may take for an address that no other machine has.
-const HELD: std::time::Duration = std::time::Duration::from_secs(60);
-
-/// What keepalived asks every few seconds: whether this device's API server is alive.
+/// What keepalived asks every few seconds: whether this device's API server is alive. Nothing else of this device is read,
+/// not even the journal.
 ///
 /// # Errors
 /// It is not.
-pub fn check(host: &Host, own: IpAddr) -> Result<(), Fault> {
-    let ca = host.read_text(CA_FILE).owned_by(Owner::Host)?;
-    let ca = ca.with_context(|| format!("find {CA_FILE}")).coded(Code::NodeCredential)?;
+pub fn check(root: &Path, own: IpAddr) -> Result<(), Fault> {
+    let ca = std::fs::read_to_string(root.join(CA_FILE.trim_start_matches('/')));
+    let ca = ca.with_context(|| format!("read {CA_FILE}")).coded(Code::NodeCredential)?;
     livez::ask(&format!("https://{}", SocketAddr::new(own, DEFAULT_PORT)), &ca)
 }
 
@@ -106,7 +108,8 @@ fn vacant(host: &Host, link: &str, shared: IpAddr) -> Result<(), Fault> {
     }
 }
 
-/// keepalived.conf(5). Without a prefix length no route is made, and the address is not taken as a source. Members of a group have the same number (1 to 255), which is the last byte of the address.
+/// keepalived.conf(5). Without a prefix length no route is made, and the address is not taken as a source. Members of a
+/// group have the same number (1 to 255), which is the last byte of the address.
 fn configuration(shared: IpAddr, own: IpAddr, link: &str) -> String {
     let last = match shared {
         IpAddr::V4(v4) => v4.octets()[3],
@@ -151,7 +154,6 @@ mod tests {
     use crate::host::fake::Fake;
     use crate::test_files::put_for_tests;
     use std::cell::Cell;
-    use std::path::Path;
     use std::rc::Rc;
 
     const ADDRESS: &str = r#"[{"ifname":"eth0","addr_info":[{"local":"192.0.2.7","prefixlen":24}]}]"#;
@@ -187,7 +189,7 @@ mod tests {
         let text = host.read_utf8(KEEPALIVED_CONFIG).unwrap().unwrap();
         assert!(text.contains("interface eth0\n") && text.contains("virtual_router_id 10\n"), "{text}");
         assert!(text.contains("api-server 192.0.2.7\"") && text.contains("        192.0.2.10 dev eth0\n"), "{text}");
-        assert_eq!(check(&host, of("192.0.2.7")).unwrap_err().code, Code::NodeCredential);
+        assert_eq!(check(dir.path(), of("192.0.2.7")).unwrap_err().code, Code::NodeCredential);
     }
 
     #[test]

@@ -376,12 +376,10 @@ fn output(kept: &SeedOverrides) -> String {
     let mut lines = vec![ACCOUNT.0.to_owned()];
     let policy = match kept.harden.egress {
         Some(_) => {
-            let (jump, first) = OUTPUT.split_last().unwrap_or((&ACCOUNT, &[]));
-            lines.extend(texts(first));
             if kept.vrrp {
                 lines.extend(texts(&VRRP_OUTPUT));
             }
-            lines.push(jump.0.to_owned());
+            lines.extend(texts(OUTPUT));
             "drop"
         }
         None => "accept",

@@ -9,9 +9,11 @@ use super::context::PhaseContext;
 use super::create::why;
 use super::join::node_name;
 use super::seal::erase_token;
+use crate::boot_partition::JOIN_CONTROL_PLANE_SEED;
 use crate::containerd::cri::SOCKET;
-use crate::control_plane::kubeadm::{Device, More, Part, discovery, join_configuration};
-use crate::control_plane::{RUN, address, fits, virtual_ip};
+use crate::control_plane::in_memory::with_file;
+use crate::control_plane::kubeadm::{More, Part, discovery, join_configuration};
+use crate::control_plane::{address, fits, virtual_ip};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::firewall::discover_peers;
 use crate::flush::FlushSite;
@@ -59,27 +61,21 @@ pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
 
 /// Removes certificates and kubeconfigs of which a power cut left a part: kubeadm would stop at them.
 fn clear(host: &Host) -> Result<()> {
-    let pki = [CLUSTER_PKI.to_owned(), format!("{CLUSTER_PKI}/etcd")];
-    for directory in pki {
+    for directory in [CLUSTER_PKI.to_owned(), format!("{CLUSTER_PKI}/etcd")] {
         for name in host.list(&directory)? {
             let path = format!("{directory}/{name}");
-            if (name.ends_with(".crt") || name.ends_with(".key") || name.ends_with(".pub")) && path != CA_FILE {
-                let whole = host.read_utf8(&path)?.is_some_and(|text| text.trim_end().ends_with("-----"));
-                remove_unless(host, &path, whole)?;
+            if [".crt", ".key", ".pub"].iter().any(|end| name.ends_with(end)) && path != CA_FILE {
+                remove_torn(host, &path, |text| text.trim_end().ends_with("-----"))?;
             }
         }
     }
-    for name in CONFS {
-        let path = format!("{KUBERNETES}/{name}");
-        if let Some(text) = host.read_utf8(&path)? {
-            remove_unless(host, &path, kubeconfig::read(&text).is_ok() && kubeconfig::user_pem(&text).is_ok())?;
-        }
-    }
-    Ok(())
+    let is_whole = |text: &str| kubeconfig::read(text).is_ok() && kubeconfig::user_pem(text).is_ok();
+    CONFS.iter().try_for_each(|name| remove_torn(host, &format!("{KUBERNETES}/{name}"), is_whole))
 }
 
-fn remove_unless(host: &Host, path: &str, whole: bool) -> Result<()> {
-    if whole {
+/// Removes a file that is there and not whole.
+fn remove_torn(host: &Host, path: &str, is_whole: impl Fn(&str) -> bool) -> Result<()> {
+    if !host.exists(path)? || host.read_utf8(path)?.is_some_and(|text| is_whole(&text)) {
         return Ok(());
     }
     host.sys().say(&format!("firstboot: removed {path}, which was torn: kubeadm makes it anew"));
@@ -90,46 +86,32 @@ fn remove_unless(host: &Host, path: &str, whole: bool) -> Result<()> {
 fn join(cx: &PhaseContext, joined: &Cluster, key: &CertificateKey, own: IpAddr) -> Result<(), Fault> {
     let host = &cx.host;
     let (server, ca) = cluster(host).coded(Code::NodeCredential)?;
-    let (name, discovery_file) = (node_name(cx)?, format!("{RUN}/{DISCOVERY}"));
-    let token = joined.token.bearer();
-    let more = More {
-        device: Device {
-            node: &name,
+    let (name, token) = (node_name(cx)?, joined.token.bearer());
+    let failed = with_file(host, DISCOVERY, &discovery(&server, &ca), |discovery| {
+        let more = More {
+            name: &name,
             address: own,
-            node_ips: Vec::new(),
-            version: &cx.bundle.manifest.kubernetes,
-            labels: Default::default(),
             cri_socket: SOCKET,
-        },
-        discovery: &discovery_file,
-        token: &token,
-        certificate_key: key.expose(),
-    };
-    let config = format!("{RUN}/{CONFIG}");
-    let put = || -> Result<()> {
-        host.mkdir(RUN, 0o755)?;
-        host.write(&discovery_file, discovery(&server, &ca).as_bytes(), 0o600)
-    };
-    put().owned_by(Owner::Host)?;
-    let mut failed = None;
-    for part in Part::ALL {
-        let text = join_configuration(&more, &cx.seed.node, part);
-        host.write(&config, text.as_bytes(), 0o600).owned_by(Owner::Host)?;
-        let what = if part == Part::Etcd { "this node joins etcd" } else { "this node becomes a control plane" };
-        host.sys().notify(&format!("STATUS={what}"));
-        if host.start_unit(UNIT).is_err() {
-            failed = Some(why(host, UNIT));
-            break;
+            discovery,
+            token: &token,
+            certificate_key: key.expose(),
+        };
+        for part in Part::ALL {
+            let what = if part == Part::Etcd { "this node joins etcd" } else { "this node becomes a control plane" };
+            host.sys().notify(&format!("STATUS={what}"));
+            let text = join_configuration(&more, &cx.seed.node, part);
+            if with_file(host, CONFIG, &text, |_| Ok(host.start_unit(UNIT).is_err()))? {
+                return Ok(Some(why(host, UNIT)));
+            }
         }
-    }
-    [config, discovery_file].iter().try_for_each(|path| host.remove(path)).owned_by(Owner::Host)?;
+        Ok(None)
+    })?;
     let Some(why) = failed else { return Ok(()) };
     // kubeadm removes the Secret when the token ends that belongs to it.
     if why.contains("kubeadm-certs") || why.contains("decrypt") || why.contains("Unauthorized") {
         let text = format!(
             "become a control plane: the key in {} is good for no certificates of the cluster any more; drop a new {}: {why}",
-            cx.seed_name,
-            crate::boot_partition::JOIN_CONTROL_PLANE_SEED,
+            cx.seed_name, JOIN_CONTROL_PLANE_SEED,
         );
         return Err(Fault::new(Code::TokenExpired, text));
     }
@@ -150,15 +132,9 @@ fn keep(cx: &PhaseContext) -> Result<(), Fault> {
     let host = &cx.host;
     let client = node_client(host)?;
     client.node()?;
-    let (server, _) = cluster(host).coded(Code::NodeCredential)?;
     let work = || -> Result<()> {
         host.flush(FlushSite::ControlPlaneJoined)?;
-        for (fact, value) in [
-            (Fact::ClusterServer, server.trim_start_matches("https://").to_owned()),
-            (Fact::ControlPlaneJoined, facts::flag(true)),
-        ] {
-            host.record(Record::Fact { name: fact, value })?;
-        }
+        host.record(Record::Fact { name: Fact::ControlPlaneJoined, value: facts::flag(true) })?;
         discover_peers::from_cluster(host, &client)
     };
     work().owned_by(Owner::Host)
@@ -166,9 +142,9 @@ fn keep(cx: &PhaseContext) -> Result<(), Fault> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::cx;
+    use super::super::tests::{cx, images, kubeadm_fails};
     use super::*;
-    use crate::bundle::Image;
+    use crate::control_plane::COMPONENTS;
     use crate::host::fake::{Fake, Recorded};
     use crate::kube::kubeconfig::kubelet_conf;
     use crate::test_files::put_for_tests;
@@ -181,15 +157,13 @@ mod tests {
     fn node(root: &Path, log: &'static str) -> (PhaseContext, Rc<Recorded>) {
         let (fake, seen) = Fake::new();
         let given = root.join("run/firstboot/kubeadm-join.yaml");
-        let fake = fake.answering(move |argv| match argv {
-            ["systemctl", "start", UNIT] => {
+        let answers = kubeadm_fails(UNIT, log);
+        let fake = fake.answering(move |argv| {
+            if argv == ["systemctl", "start", UNIT] {
                 let text = std::fs::read_to_string(&given).unwrap();
                 assert!(text.contains(KEY) && text.contains("abcdef.0123456789abcdef"), "{text}");
-                Some(Err(anyhow::anyhow!("run systemctl: exit status: 1")))
             }
-            ["journalctl", ..] => Some(Ok(log.to_owned())),
-            ["ip", "-json", "route", ..] => Some(Ok("[{\"prefsrc\":\"192.0.2.8\"}]".to_owned())),
-            _ => None,
+            answers(argv)
         });
         let seed = format!(
             "version = 1\n[cluster]\napiserver = \"192.0.2.7\"\ntoken = \"abcdef.0123456789abcdef\"\nca-cert-hashes = \
@@ -197,9 +171,7 @@ mod tests {
             0
         );
         let mut cx = cx(root, fake, &seed);
-        let components = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
-        cx.bundle.manifest.images =
-            components.map(|name| Image::for_tests(&format!("registry.example/{name}:1"), name)).into();
+        cx.bundle.manifest.images = images(&COMPONENTS);
         cx.bundle.manifest.kubernetes = "1.36.3".into();
         cx.host.note(Fact::Node, "edge-2").unwrap();
         put_for_tests(root, "etc/kubernetes/kubelet.conf", &kubelet_conf("https://192.0.2.7:6443", "CA\n"));
@@ -217,7 +189,7 @@ mod tests {
         let fault = apply(&cx).unwrap_err();
         assert_eq!(fault.code, Code::TokenExpired);
         assert!(fault.to_string().contains("drop a new join-control-plane.toml"), "{fault}");
-        assert!(cx.host.list(RUN).unwrap().is_empty(), "the file with the key is gone");
+        assert!(cx.host.list("/run/firstboot").unwrap().is_empty(), "the file with the key is gone");
         assert!(!seen.commands.borrow().iter().any(|command| command.contains(KEY) || command.contains("reset")));
         let dir = tempfile::tempdir().unwrap();
         let (cx, _) = node(dir.path(), "error execution phase etcd-join: etcd is not healthy\n");

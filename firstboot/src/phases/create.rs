@@ -23,6 +23,7 @@ use crate::node::credential::credential;
 use crate::paths::{CA_FILE, KUBEADM_CONFIG, KUBELET_DIR, KUBELET_UNIT, KUBELET_WANTED, KUBERNETES, MANIFESTS};
 use crate::seed::{Cni, DEFAULT_PORT, Endpoint, NewCluster};
 use anyhow::Result;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// The unit that runs `kubeadm init`.
@@ -77,7 +78,7 @@ pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
 }
 
 /// What `kubeadm init` is given.
-fn text(cx: &PhaseContext, cluster: &NewCluster, own: std::net::IpAddr) -> Result<String, Fault> {
+fn text(cx: &PhaseContext, cluster: &NewCluster, own: IpAddr) -> Result<String, Fault> {
     let name = node_name(cx)?;
     let device = Device {
         node: &name,
@@ -91,7 +92,7 @@ fn text(cx: &PhaseContext, cluster: &NewCluster, own: std::net::IpAddr) -> Resul
 }
 
 /// Where others reach the API server.
-fn server(cluster: &NewCluster, own: std::net::IpAddr) -> Endpoint {
+fn server(cluster: &NewCluster, own: IpAddr) -> Endpoint {
     let by_address = || Endpoint { host: own.to_string(), port: DEFAULT_PORT };
     cluster.endpoint.clone().unwrap_or_else(by_address)
 }
@@ -168,7 +169,7 @@ fn retried(host: &Host, work: impl Fn() -> Result<(), Fault>) -> Result<(), Faul
 }
 
 /// Puts on record that the cluster is there. Before that, all that kubeadm wrote is on the disk: it flushes nothing.
-fn keep(cx: &PhaseContext, cluster: &NewCluster, own: std::net::IpAddr) -> Result<(), Fault> {
+fn keep(cx: &PhaseContext, cluster: &NewCluster, own: IpAddr) -> Result<(), Fault> {
     let host = &cx.host;
     let networking = networking(cluster);
     let server = server(cluster, own).to_string();
@@ -198,9 +199,9 @@ fn keep(cx: &PhaseContext, cluster: &NewCluster, own: std::net::IpAddr) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::cx;
+    use super::super::tests::{cx, images, kubeadm_fails};
     use super::*;
-    use crate::bundle::Image;
+    use crate::control_plane::COMPONENTS;
     use crate::host::fake::Fake;
     use crate::test_files::put_for_tests;
     use std::path::Path;
@@ -210,17 +211,8 @@ mod tests {
     /// A device whose bundle has all images, and whose kubeadm fails with these lines.
     fn device(root: &Path, seed: &str, log: &'static str) -> (PhaseContext, std::rc::Rc<crate::host::fake::Recorded>) {
         let (fake, seen) = Fake::new();
-        let fake = fake.answering(move |argv| match argv {
-            ["systemctl", "start", UNIT] => Some(Err(anyhow::anyhow!("run systemctl: exit status: 1"))),
-            ["journalctl", ..] => Some(Ok(log.to_owned())),
-            ["ip", "-json", "route", ..] => Some(Ok("[{\"prefsrc\":\"192.0.2.7\"}]".to_owned())),
-            _ => None,
-        });
-        let mut cx = cx(root, fake, seed);
-        let components =
-            ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "flannel", "flannel-cni-plugin"];
-        cx.bundle.manifest.images =
-            components.map(|name| Image::for_tests(&format!("registry.example/{name}:1"), name)).into();
+        let mut cx = cx(root, fake.answering(kubeadm_fails(UNIT, log)), seed);
+        cx.bundle.manifest.images = images(&[&COMPONENTS[..], &["flannel", "flannel-cni-plugin"]].concat());
         cx.host.note(Fact::Node, "edge-1").unwrap();
         (cx, seen)
     }

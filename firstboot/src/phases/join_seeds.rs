@@ -4,9 +4,9 @@
 
 use super::context::PhaseContext;
 use crate::boot_partition::BootPartition;
-use crate::control_plane::{card, is_created};
+use crate::control_plane::card::{self, JoinSeed};
+use crate::control_plane::is_created;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
-use crate::host::Host;
 use crate::journal::facts::Fact;
 use crate::paths::{TIMER_WANTED, UNIT_DIR};
 use anyhow::Context;
@@ -17,12 +17,15 @@ const TIMER: &str = "firstboot-control-plane.timer";
 pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
     let Some(cluster) = cx.seed.create() else { return Ok(true) };
     let boot = boot(cx)?;
-    let there = |name: &str| anyhow::Ok(boot.read(name)?.is_some());
+    let seeds = JoinSeed::all(&cx.host);
     let held = || -> anyhow::Result<bool> {
-        let seeds =
-            wanted(&cx.host).iter().try_fold(true, |all, which| Ok::<_, anyhow::Error>(all && there(which.file())?))?;
-        let renewed = wanted(&cx.host).is_empty() || cx.host.read_link(TIMER_WANTED)?.is_some();
-        Ok(is_created(&cx.host) && seeds && renewed && (cluster.admin_request.is_none() || there(card::KUBECONFIG)?))
+        let files = seeds.iter().map(|seed| seed.which.file());
+        for name in files.chain(cluster.admin_request.as_ref().map(|_| card::KUBECONFIG)) {
+            if boot.read(name)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(is_created(&cx.host) && (seeds.is_empty() || cx.host.read_link(TIMER_WANTED)?.is_some()))
     };
     held().owned_by(Owner::Host)
 }
@@ -30,7 +33,7 @@ pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
 pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     let Some(cluster) = cx.seed.create().filter(|_| is_created(&cx.host)) else { return Ok(()) };
     let boot = boot(cx)?;
-    if !wanted(&cx.host).is_empty() {
+    if !JoinSeed::all(&cx.host).is_empty() {
         card::renew(&cx.host, boot)?;
         let enable = || -> anyhow::Result<()> {
             cx.host.enable_unit(TIMER_WANTED, &format!("{UNIT_DIR}/{TIMER}"))?;
@@ -43,11 +46,6 @@ pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
         card::administrator(&cx.host, boot, request, &server)?;
     }
     Ok(())
-}
-
-/// For which devices there is to be a seed.
-fn wanted(host: &Host) -> Vec<card::For> {
-    card::For::ALL.into_iter().filter(|which| card::JoinSeed::kept(host, *which).is_some()).collect()
 }
 
 fn boot(cx: &PhaseContext) -> Result<&BootPartition, Fault> {

@@ -57,18 +57,18 @@ pub fn erase_token(cx: &PhaseContext) -> Result<(), Fault> {
         let before = cx.host.journal().fact(Fact::TokenCopies).unwrap_or_default().to_owned();
         let copies: BTreeSet<String> = found.chain(before.lines().map(str::to_owned)).collect();
         cx.host.note(Fact::TokenCopies, &facts::lines(&copies))?;
-        // The seed comes last: as long as its token is there, all of this is done again.
+        // The key first, and the seed comes last: as long as its token is there, all of this is done again.
+        let key = cx.seed.joins_control_plane().map(|(_, key)| (key.expose(), CertificateKey::ERASED));
+        let secrets = key.into_iter().chain([(token.secret(), JoinToken::ERASED)]);
+        let marks: Vec<_> =
+            secrets.flat_map(|(secret, mark)| encodings(secret).into_iter().zip(encodings(mark))).collect();
         for name in copies.iter().map(String::as_str).chain([cx.seed_name.as_str()]) {
             if cx.boot.read(name)?.is_none() {
                 continue;
             }
-            // The key first: as long as the token is there, all of this is done again.
-            let key = cx.seed.joins_control_plane().map(|(_, key)| (key.expose(), CertificateKey::ERASED));
-            for (secret, mark) in key.into_iter().chain([(token.secret(), JoinToken::ERASED)]) {
-                for (secret, mark) in encodings(secret).iter().zip(&encodings(mark)) {
-                    let overwrite = || cx.boot.overwrite(name, secret, mark);
-                    cx.host.change_boot("overwrite the token in", name, overwrite)?;
-                }
+            for (secret, mark) in &marks {
+                let overwrite = || cx.boot.overwrite(name, secret, mark);
+                cx.host.change_boot("overwrite the token in", name, overwrite)?;
             }
         }
         Ok(())

@@ -3,12 +3,13 @@
 
 use super::context::PhaseContext;
 use crate::boot_partition::formatted_for_tests;
-use crate::bundle::Manifest;
 use crate::bundle::installed::Installed;
+use crate::bundle::{Image, Manifest};
 use crate::host::Host;
 use crate::host::fake::Fake;
 use crate::image::ImageInfo;
 use crate::seed;
+use anyhow::{Result, anyhow};
 use std::path::Path;
 
 /// Everything that a phase is given: this machine and this seed, an empty bundle.
@@ -24,5 +25,20 @@ pub(super) fn cx(root: &Path, sys: Fake, seed: &str) -> PhaseContext {
         seed_name: "seed.toml".into(),
         removable: false,
         host: Host::open(root, Box::new(sys)).unwrap(),
+    }
+}
+
+/// An image of each of these components.
+pub(super) fn images(components: &[&str]) -> Vec<Image> {
+    components.iter().map(|name| Image::for_tests(&format!("registry.example/{name}:1"), name)).collect()
+}
+
+/// What a device answers whose kubeadm, run by `unit`, fails with these lines.
+pub(super) fn kubeadm_fails(unit: &'static str, log: &'static str) -> impl Fn(&[&str]) -> Option<Result<String>> {
+    move |argv| match argv {
+        ["systemctl", "start", started] if *started == unit => Some(Err(anyhow!("run systemctl: exit status: 1"))),
+        ["journalctl", ..] => Some(Ok(log.to_owned())),
+        ["ip", "-json", "route", ..] => Some(Ok("[{\"prefsrc\":\"192.0.2.7\"}]".to_owned())),
+        _ => None,
     }
 }

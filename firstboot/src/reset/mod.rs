@@ -15,7 +15,6 @@ mod steps;
 pub(crate) mod tests;
 
 use crate::boot_partition::{SeedLocator, locate};
-use crate::control_plane::others::is_last;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::exclusions::Exclusions;
 use crate::host::{Host, System};
@@ -42,13 +41,13 @@ pub fn dry_run(host: &Host, keep: &Exclusions) -> Result<String, Fault> {
 }
 
 /// What a person is asked before anything is done; none where it was asked before and the power went, or where there is
-/// nothing to take back.
-pub fn question(host: &Host) -> Option<String> {
+/// nothing to take back. `last` is whether this device is the last control plane of its cluster.
+pub fn question(host: &Host, last: bool) -> Option<String> {
     let journal = host.journal();
     if !journal.used() || journal.resetting().is_some() {
         return None;
     }
-    if is_last(host) {
+    if last {
         let node = journal.fact(Fact::Node).unwrap_or_default();
         return Some(format!(
             "This device, {node}, is the last control plane of its cluster that answers. A reset ends that cluster: all its \

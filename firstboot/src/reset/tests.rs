@@ -222,7 +222,7 @@ fn after_a_reset_the_tree_is_what_it_was_before_the_seed() {
     let host = Host::open(root, Box::new(Fake::new().0)).unwrap();
     assert_eq!(host.journal().records()[1..], [Record::Fact { name: Fact::NodeBefore, value: name.clone() }]);
     assert_eq!(host.list("/var/lib/firstboot").unwrap(), ["journal", "journal.copy"]);
-    assert_eq!(question(&host), None);
+    assert_eq!(question(&host, false), None);
     assert_eq!(by_command(&host, &Exclusions::default()).unwrap(), Done::Nothing);
     let commands = seen.commands.take();
     let at = |command: &str| commands.iter().position(|c| c == command).unwrap_or_else(|| panic!("{commands:#?}"));
@@ -312,7 +312,7 @@ fn what_is_kept_stays_and_a_dry_run_changes_nothing() {
         assert!(reported.lines().any(|l| l == line), "{line} is not in:\n{reported}");
     }
     assert!(!reported.contains("put /etc/hosts back"), "{reported}");
-    assert!(question(&host).unwrap().starts_with(&format!("This device is node {}.", node(&host))));
+    assert!(question(&host, false).unwrap().starts_with(&format!("This device is node {}.", node(&host))));
     drop(host);
     ask(root, &keep);
     reset_on(root, None).0.unwrap();

@@ -193,14 +193,7 @@ impl Reader {
 
     /// What a control plane's seed has to say, and may not say, besides its own table; the places are those of `[node]` and
     /// `[cluster]`.
-    pub(super) fn control_plane(
-        &mut self,
-        in_node: usize,
-        in_cluster: usize,
-        node: &Node,
-        network: &Network,
-        membership: &Membership,
-    ) {
+    pub(super) fn control_plane(&mut self, in_node: usize, in_cluster: usize, node: &Node, membership: &Membership) {
         let conflict = |reader: &mut Self, at, text: &str| reader.error(at, Code::ConflictingKeys, text);
         let (creates, key) = match membership {
             Membership::Create(_) => (true, false),
@@ -223,16 +216,6 @@ impl Reader {
                 "offline in [node] and {what} in [cluster] are both set: a control plane has its own API server"
             );
             conflict(self, in_node, &text);
-        }
-        let Membership::Join(cluster) = membership else { return };
-        let behind = |s: &&Endpoint| network.via.proxy_for(&s.host, s.port).is_some();
-        if let Some(server) = cluster.apiserver.iter().find(behind).filter(|_| key) {
-            let text = format!(
-                "certificate-key in [cluster] and proxy in [network] do not go together for API server {}: control planes \
-                 reach each other directly; add it to no-proxy",
-                server.host
-            );
-            conflict(self, in_cluster, &text);
         }
     }
 

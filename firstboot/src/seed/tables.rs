@@ -138,9 +138,9 @@ impl Reader {
         };
         let (membership, node, network) = (membership?, node?, network?);
         let place = |name: &str| table(name).map_or(0, |(at, _)| at);
-        self.control_plane(place("node"), place("cluster"), &node, &network, &membership);
+        self.control_plane(place("node"), place("cluster"), &node, &membership);
         self.virtual_ip(place("cluster"), &network, &membership);
-        let at = table("network").map_or(0, |(at, _)| at);
+        let at = place("network");
         let servers = match &membership {
             Membership::Join(cluster) => cluster.apiserver.as_slice(),
             Membership::Create(cluster) => {
@@ -150,12 +150,19 @@ impl Reader {
         };
         self.a_way_out(at, &network, servers);
         let behind = |s: &&Endpoint| network.via.proxy_for(&s.host, s.port).is_some();
-        if let Some(server) = servers.iter().find(behind).filter(|_| node.offline) {
-            let text = format!(
-                "offline in [node] and proxy in [network] do not go together for API server {}: add it to no-proxy",
-                server.host
-            );
-            self.error(at, Code::ConflictingKeys, text);
+        if let Some(Endpoint { host, .. }) = servers.iter().find(behind) {
+            let together = "and proxy in [network] do not go together for API server";
+            if node.offline {
+                let text = format!("offline in [node] {together} {host}: add it to no-proxy");
+                self.error(at, Code::ConflictingKeys, text);
+            }
+            if matches!(&membership, Membership::Join(cluster) if cluster.certificate_key.is_some()) {
+                let text = format!(
+                    "certificate-key in [cluster] {together} {host}: control planes reach each other directly; add it to \
+                     no-proxy"
+                );
+                self.error(place("cluster"), Code::ConflictingKeys, text);
+            }
         }
         Some(Seed {
             membership,
