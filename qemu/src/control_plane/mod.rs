@@ -60,8 +60,10 @@ impl Default for Options {
 /// A running control plane. Dropping it ends its servers and removes its directory.
 pub struct ControlPlane {
     // Order matters: servers end before the directory that they write to goes.
-    apiserver: Mutex<Option<Process>>,
-    others: Vec<Process>,
+    /// kube-apiserver and what watches it, in the order in which they end.
+    servers: Mutex<Vec<Process>>,
+    etcd: Option<Process>,
+    signing_duration: Option<String>,
     programs: Programs,
     family: Family,
     ports: Ports,
@@ -114,57 +116,53 @@ impl ControlPlane {
         };
         let path = dir.path().to_owned();
         let (family, namespace) = (options.family, options.namespace.clone());
-        let (apiserver, others) = (Mutex::new(None), Vec::new());
-        let mut plane = ControlPlane { apiserver, others, programs, family, ports, namespace, dir };
-        let etcd = plane.run("etcd", &plane.programs.etcd, &config::etcd(&path, ports))?;
-        plane.others.push(etcd);
+        let (servers, signing_duration) = (Mutex::default(), options.signing_duration.clone());
+        let mut plane = ControlPlane { servers, etcd: None, signing_duration, programs, family, ports, namespace, dir };
+        plane.etcd = Some(plane.run("etcd", &plane.programs.etcd, &config::etcd(&path, ports))?);
         plane.prepare_files(options).context("prepare certificates with kubeadm")?;
         plane.start_apiserver()?;
-        plane.start_controllers(options)?;
         plane.prepare_cluster(options).context("prepare the cluster with kubeadm")?;
         Ok(plane)
     }
 
-    /// Starts kube-apiserver (again) and waits until it is ready.
+    /// Starts kube-apiserver (again), waits until it is ready, and starts kube-controller-manager and kube-scheduler.
     pub fn start_apiserver(&self) -> Result<()> {
         let args = config::apiserver(self.path(), self.family, self.ports, self.namespace.is_some());
         let process = self.run("kube-apiserver", &self.programs.apiserver, &args)?;
         let ready = wait::until("kube-apiserver to be ready", START, || {
             process.check()?;
-            for other in &self.others {
-                other.check()?;
-            }
+            self.etcd.iter().try_for_each(Process::check)?;
             Ok(self.kubectl(&["get", "--raw", "/readyz", "--request-timeout=5s"]).ok())
         });
         ready.with_context(|| format!("start kube-apiserver; its log ends:\n{}", process.tail(20)))?;
-        match self.apiserver.lock() {
-            Ok(mut slot) => *slot = Some(process),
+        let mut servers = self.controllers()?;
+        servers.push(process);
+        match self.servers.lock() {
+            Ok(mut running) => *running = servers,
             Err(_) => bail!("keep kube-apiserver's guard"),
         }
         Ok(())
     }
 
     /// Ends kube-apiserver; connections to its port are refused until it is started again.
+    /// What watches it ends as well: kube-controller-manager would ask less and less often meanwhile, and would
+    /// sign nothing for up to a minute after the API server is back.
     pub fn stop_apiserver(&self) -> Result<()> {
-        let taken = self.apiserver.lock().ok().and_then(|mut slot| slot.take());
-        taken.context("find a running kube-apiserver")?.stop(Duration::from_secs(5))
+        let running = self.servers.lock().map(|mut servers| std::mem::take(&mut *servers)).unwrap_or_default();
+        if running.is_empty() {
+            bail!("find a running kube-apiserver");
+        }
+        running.into_iter().try_for_each(|process| process.stop(Duration::from_secs(5)))
     }
 
-    fn start_controllers(&mut self, options: &Options) -> Result<()> {
-        let dir = self.path().to_owned();
-        let wanted = [
-            (
-                "kube-controller-manager",
-                self.programs.controller_manager.clone(),
-                config::controller_manager(&dir, self.family, self.ports, options.signing_duration.as_deref()),
-            ),
-            ("kube-scheduler", self.programs.scheduler.clone(), config::scheduler(&dir, self.ports)),
-        ];
-        for (name, program, args) in wanted {
-            let process = self.run(name, &program, &args)?;
-            self.others.push(process);
-        }
-        Ok(())
+    fn controllers(&self) -> Result<Vec<Process>> {
+        let manager =
+            config::controller_manager(self.path(), self.family, self.ports, self.signing_duration.as_deref());
+        let scheduler = config::scheduler(self.path(), self.ports);
+        Ok(vec![
+            self.run("kube-controller-manager", &self.programs.controller_manager, &manager)?,
+            self.run("kube-scheduler", &self.programs.scheduler, &scheduler)?,
+        ])
     }
 
     /// Starts one of its servers where it runs; its output goes to `NAME.log`.

@@ -42,8 +42,7 @@ pub fn workload(plane: &ControlPlane, node: &str) -> Value {
         plane,
         &json!({"apiVersion": "v1", "kind": "Secret", "metadata": meta("password"), "stringData": {"p": "the-secret"}}),
     );
-    // kube-controller-manager takes its time after an API server was away.
-    wait::until("the namespace's service account", 4 * LIMIT, || {
+    wait::until("the namespace's service account", LIMIT, || {
         Ok(plane.get(&["-n", node, "serviceaccount", "default"]).ok())
     })
     .unwrap();
