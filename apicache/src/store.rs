@@ -10,10 +10,13 @@
 //! visible at once and on the medium after at most [`FLUSH`], so that a burst of changes costs one flush. What does not
 //! change is not written.
 
+use std::fs::{File, Permissions};
 use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use redb::backends::FileBackend;
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, StorageBackend};
 use tokio::sync::{mpsc, oneshot};
 
@@ -25,6 +28,9 @@ use crate::object::{self, Encoding};
 use crate::request::Place;
 use crate::selector::Selector;
 use crate::writer::{Writer, load};
+
+/// Of the file.
+const MODE: u32 = 0o600;
 
 /// The store. A clone is the same store.
 #[derive(Clone)]
@@ -41,7 +47,14 @@ impl Store {
     /// # Errors
     /// The file cannot be read or is damaged, or the thread that writes cannot be started.
     pub fn open(path: &Path, without_secrets: bool) -> io::Result<Self> {
-        Self::begin(|builder| builder.create(path), without_secrets)
+        let opening = |e: io::Error| failed("open the store", e);
+        // Secrets and tokens are in it: it is its owner's alone, whatever the directory and the umask say.
+        let mut file = File::options();
+        let file = file.read(true).write(true).create(true).truncate(false).mode(MODE).open(path).map_err(opening)?;
+        // One of before had the umask's mode.
+        file.set_permissions(Permissions::from_mode(MODE)).map_err(opening)?;
+        let file = FileBackend::new(file).map_err(|e| failed("open the store", e))?;
+        Self::begin(|builder| builder.create_with_backend(file), without_secrets)
     }
 
     /// The same, on something other than a file.

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Single objects, documents, and the answers that kubelet needs again.
 
+use std::fs::Permissions;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 
 use apicache::identity::{Identity, claims, token_digest};
 use apicache::object::Encoding;
 use apicache::offline::{question_key, whole_key};
 use apicache::record::{Plan, Recording};
 use apicache::request::Question;
-use apicache::store::now;
+use apicache::store::{Store, now};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
@@ -19,6 +21,19 @@ async fn keep(bench: &Bench, path: &str, content_type: &str, body: &str) {
     let encoding = Encoding::of_content_type(content_type);
     let plan = Plan::Whole(whole_key("node", path, encoding));
     bench.record(plan, content_type, body.as_bytes(), 11, true).await;
+}
+
+/// Also where another umask made it.
+#[test]
+fn the_file_is_its_owners_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let [new, open] = ["new", "open"].map(|name| dir.path().join(name));
+    std::fs::write(&open, "").unwrap();
+    std::fs::set_permissions(&open, Permissions::from_mode(0o644)).unwrap();
+    for path in [new, open] {
+        let _store = Store::open(&path, false).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
+    }
 }
 
 #[tokio::test]
