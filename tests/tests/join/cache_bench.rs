@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use apicache::body::whole;
+use apicache::body::{Body, whole};
 use apicache::config::Config;
 use apicache::object::{Change, Encoding, Frames, read_event};
 use apicache::upstream::{Connection, Servers};
@@ -25,6 +25,8 @@ use super::bench::*;
 
 pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf,application/json";
 pub const JSON: &str = "application/json";
+/// As kubelet names itself.
+pub const AGENT: &str = "kubelet/v1.36.3 (linux/amd64) kubernetes/0000000";
 pub const LIMIT: Duration = Duration::from_secs(30);
 /// Stands for the address of Service `kubernetes`.
 pub const SERVICE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -51,6 +53,13 @@ impl Fixture {
 
     /// The same, with a way to the API server.
     pub fn behind(plane: &ControlPlane, node: &str, servers: Vec<String>) -> Self {
+        let mut fixture = Fixture::joined(plane, node, servers);
+        fixture.start();
+        fixture
+    }
+
+    /// Joins as `node`, and starts no cache.
+    pub fn joined(plane: &ControlPlane, node: &str, servers: Vec<String>) -> Self {
         let (_, seed) = good(plane);
         let mut device = Bench::default();
         let joined = device.join(&seed, node).unwrap();
@@ -77,12 +86,16 @@ impl Fixture {
         };
         std::fs::write(at("offline.json"), serde_json::to_vec(&config).unwrap()).unwrap();
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let mut fixture = Fixture { dir, config, process: None, runtime };
-        fixture.start();
-        fixture
+        Fixture { dir, config, process: None, runtime }
     }
 
     pub fn start(&mut self) {
+        self.spawn();
+        self.wait_for("any", |status| status.link != "unknown");
+    }
+
+    /// Starts the cache, and does not wait for it.
+    pub fn spawn(&mut self) {
         let mut command = Command::new(program());
         command.arg("cache").arg(self.dir.path().join("offline.json"));
         let log = self.dir.path().join("log");
@@ -92,7 +105,6 @@ impl Fixture {
             .stderr(File::options().create(true).append(true).open(&log).unwrap());
         let _ = std::fs::remove_file(self.dir.path().join("status.json"));
         self.process = Some(Process::spawn("firstboot cache", command, &log).unwrap());
-        self.wait_for("any", |status| status.link != "unknown");
     }
 
     /// As when the power goes: it hears nothing, and neither process ends by itself.
@@ -165,6 +177,7 @@ pub struct Ask {
     pub method: Method,
     pub path: String,
     pub accept: &'static str,
+    pub agent: &'static str,
     pub token: Option<String>,
     pub as_node: bool,
     pub body: Vec<u8>,
@@ -178,7 +191,8 @@ pub struct Answer {
 
 impl Ask {
     pub fn get(path: &str, accept: &'static str) -> Self {
-        Ask { method: Method::GET, path: path.into(), accept, token: None, as_node: true, body: Vec::new() }
+        let (method, path) = (Method::GET, path.into());
+        Ask { method, path, accept, agent: AGENT, token: None, as_node: true, body: Vec::new() }
     }
 
     pub fn post(path: &str, body: &Value) -> Self {
@@ -196,10 +210,14 @@ impl Ask {
         Ask::get(&format!("{path}?{query}&fieldSelector={selector}&timeoutSeconds=300"), accept)
     }
 
-    pub async fn open(&self, servers: &Servers) -> (Connection, Response<Incoming>) {
-        let mut connection = servers.connect(self.as_node, true).await.unwrap();
-        let uri = format!("https://{}{}", connection.server(), self.path);
-        let mut request = Request::builder().method(self.method.clone()).uri(uri).header("accept", self.accept);
+    /// The request to a server: its whole address, or for HTTP/1.1 the path alone, beside the name of the server.
+    pub fn request(&self, connection: &Connection) -> Request<Body> {
+        let (server, path) = (connection.server(), &self.path);
+        let mut request = match connection {
+            Connection::Two(..) => Request::builder().uri(format!("https://{server}{path}")),
+            Connection::One(..) => Request::builder().uri(path).header("host", server),
+        };
+        request = request.method(self.method.clone()).header("accept", self.accept).header("user-agent", self.agent);
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
@@ -207,7 +225,12 @@ impl Ask {
             let kind = if self.method == Method::PATCH { "application/merge-patch+json" } else { JSON };
             request = request.header("content-type", kind);
         }
-        let response = connection.send(request.body(whole(self.body.clone())).unwrap()).await.unwrap();
+        request.body(whole(self.body.clone())).unwrap()
+    }
+
+    pub async fn open(&self, servers: &Servers) -> (Connection, Response<Incoming>) {
+        let mut connection = servers.connect(self.as_node, true).await.unwrap();
+        let response = connection.send(self.request(&connection)).await.unwrap();
         (connection, response)
     }
 

@@ -20,7 +20,7 @@ use super::cache_bench::*;
 const RESIDENT: u64 = 15 << 10;
 
 /// Creates pods of `node` in a namespace of its name.
-fn crowd(plane: &ControlPlane, node: &str, count: usize) {
+pub fn crowd(plane: &ControlPlane, node: &str, count: usize) {
     let pod = |number: usize| {
         let meta = json!({"name": format!("more-{number}"), "namespace": node});
         let volumes = json!([{"name": "c", "configMap": {"name": "settings"}}]);
@@ -52,7 +52,7 @@ async fn get(connection: &mut Connection, ask: &Ask) -> Bytes {
 }
 
 /// Median and 99th percentile.
-fn summary(mut times: Vec<Duration>) -> (Duration, Duration) {
+pub fn summary(mut times: Vec<Duration>) -> (Duration, Duration) {
     times.sort();
     (times[times.len() / 2], times[times.len() * 99 / 100])
 }
@@ -75,7 +75,7 @@ fn by_turns(fixture: &Fixture, ask: &Ask, count: usize) -> [(Duration, Duration)
 }
 
 /// A number of a file of `/proc` after `name`.
-fn proc(pid: u32, file: &str, name: &str) -> u64 {
+pub fn proc(pid: u32, file: &str, name: &str) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
     let line = text.lines().find_map(|l| l.strip_prefix(name)).unwrap();
     line.split_whitespace().next().unwrap().parse().unwrap()

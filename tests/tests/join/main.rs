@@ -9,6 +9,9 @@
 mod addresses;
 mod attack;
 mod bench;
+mod beside;
+mod beside_bench;
+mod beside_client;
 mod cache;
 mod cache_bench;
 mod cache_figures;
@@ -153,6 +156,8 @@ fn main() -> ExitCode {
         // The full product of what "power cut and fault at every effect of the whole way" takes one of: 20 minutes or more.
         trial("every effect in every way", cuts::every_effect_in_every_way).with_ignored_flag(true),
         trial("cache: figures", cache_figures::figures).with_ignored_flag(true),
+        // Six caches one after the other, each of which may take half a minute to show that nothing comes: 8 minutes.
+        trial("cache: beside yurthub and lite-apiserver", beside::beside_others).with_ignored_flag(true),
     ]);
     if let Some(names) = &chosen {
         trials.retain(|trial| names.iter().any(|name| name == trial.name()));
