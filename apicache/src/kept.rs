@@ -170,6 +170,8 @@ pub enum Op {
     /// How far each collection has come is written, even where nothing has changed. Otherwise the next process, which goes
     /// by the last change, would have clients list anew.
     Positions,
+    /// All that was said before is in the store when this is answered, and on the medium later.
+    Applied(oneshot::Sender<()>),
     /// All that was said before is on the medium when this is answered.
     Flush(Option<oneshot::Sender<()>>),
 }

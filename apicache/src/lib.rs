@@ -9,6 +9,7 @@ pub mod config;
 mod direct;
 pub mod identity;
 mod kept;
+pub mod list;
 pub mod object;
 pub mod offline;
 pub mod outage;

@@ -25,7 +25,7 @@ pub enum Encoding {
 
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 /// First bytes of an object in protobuf.
-const MAGIC: &[u8] = b"k8s\0";
+pub(crate) const MAGIC: &[u8] = b"k8s\0";
 /// The annotation of the bookmark at the end of the initial events (KEP-3157).
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
@@ -145,15 +145,15 @@ pub struct Event<'a> {
 }
 
 #[derive(Deserialize)]
-struct JsonMeta {
+pub(crate) struct JsonMeta {
     #[serde(default)]
     name: String,
     #[serde(default)]
     namespace: String,
     #[serde(default, rename = "resourceVersion")]
-    version: String,
+    pub(crate) version: String,
     #[serde(default, rename = "continue")]
-    next: String,
+    pub(crate) next: String,
     #[serde(default)]
     labels: Option<BTreeMap<String, String>>,
     #[serde(default)]
@@ -161,16 +161,16 @@ struct JsonMeta {
 }
 
 #[derive(Deserialize)]
-struct JsonHead {
+pub(crate) struct JsonHead {
     #[serde(default, rename = "apiVersion")]
-    api_version: String,
+    pub(crate) api_version: String,
     #[serde(default)]
-    kind: String,
-    metadata: JsonMeta,
+    pub(crate) kind: String,
+    pub(crate) metadata: JsonMeta,
 }
 
 #[derive(Deserialize)]
-struct JsonItems<'a> {
+pub(crate) struct JsonItems<'a> {
     #[serde(borrow)]
     items: Option<Vec<&'a RawValue>>,
 }
@@ -183,7 +183,7 @@ struct JsonEvent<'a> {
     object: &'a RawValue,
 }
 
-fn json_object(bytes: &[u8], of_list: Option<&Kind>) -> Option<(Kind, Object<'static>)> {
+pub(crate) fn json_object(bytes: &[u8], of_list: Option<&Kind>) -> Option<(Kind, Object<'static>)> {
     let head: JsonHead = serde_json::from_slice(bytes).ok()?;
     let mut kind = Kind { api_version: head.api_version, kind: head.kind };
     let bytes = match of_list {
@@ -207,7 +207,7 @@ fn json_object(bytes: &[u8], of_list: Option<&Kind>) -> Option<(Kind, Object<'st
     Some((kind, Object { meta, bytes: Cow::Owned(bytes) }))
 }
 
-fn protobuf_object(message: &[u8]) -> Option<Object<'_>> {
+pub(crate) fn protobuf_object(message: &[u8]) -> Option<Object<'_>> {
     let meta = wire::field(message, 1)?;
     wire::fields(meta)?;
     let end = wire::map(meta, 12).iter().any(|(key, value)| key == INITIAL_EVENTS_END && value == "true");
@@ -233,7 +233,7 @@ pub fn envelope(body: &[u8]) -> Option<(Kind, &[u8])> {
 }
 
 /// The kind of the items of a list, which Kubernetes names `KINDList`.
-fn item_kind(list: Kind) -> Option<Kind> {
+pub(crate) fn item_kind(list: Kind) -> Option<Kind> {
     Some(Kind { kind: list.kind.strip_suffix("List")?.to_owned(), ..list })
 }
 
@@ -333,34 +333,6 @@ pub fn write(encoding: Encoding, kind: &Kind, kept: &[u8]) -> Vec<u8> {
     }
 }
 
-/// A list of kept objects.
-pub fn write_list(encoding: Encoding, kind: &Kind, version: u64, items: &[Vec<u8>]) -> Vec<u8> {
-    let list = Kind { kind: format!("{}List", kind.kind), ..kind.clone() };
-    match encoding {
-        Encoding::Json => {
-            let mut body = format!(
-                "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{{\"resourceVersion\":\"{version}\"}},\"items\":[",
-                list.kind, list.api_version
-            )
-            .into_bytes();
-            for (index, item) in items.iter().enumerate() {
-                body.extend_from_slice(if index == 0 { b"" } else { b"," });
-                body.extend_from_slice(item);
-            }
-            body.extend_from_slice(b"]}");
-            body
-        }
-        Encoding::Protobuf => {
-            let mut meta = Vec::new();
-            wire::push(&mut meta, 2, version.to_string().as_bytes());
-            let mut message = Vec::new();
-            wire::push(&mut message, 1, &meta);
-            items.iter().for_each(|item| wire::push(&mut message, 2, item));
-            protobuf_envelope(&list, &message)
-        }
-    }
-}
-
 /// One event of a watch, framed.
 pub fn write_event(encoding: Encoding, change: &str, kind: &Kind, kept: &[u8]) -> Vec<u8> {
     match encoding {
@@ -418,7 +390,7 @@ pub struct Frames {
 }
 
 /// Longest event that is kept; etcd takes objects of 1.5 MiB, and JSON adds to them.
-const MAX_FRAME: usize = 4 << 20;
+pub(crate) const MAX_FRAME: usize = 4 << 20;
 
 impl Frames {
     /// At the start of a watch.

@@ -14,16 +14,19 @@ use tokio::sync::watch;
 
 use crate::body::{Body, Sender, pieces, whole};
 use crate::identity::Identity;
+use crate::list::ListWriter;
 use crate::object::{self, Encoding};
 use crate::questions;
 use crate::request::{Place, Query, Question, Target};
 use crate::rewrite::Rewrite;
 use crate::selector::Selector;
-use crate::store::{Head, Id, Source, Store, digest, now};
+use crate::store::{Head, Id, Snapshot, Source, Store, digest, now};
 use crate::upstream::Link;
 
 /// Objects that are read from the store at once.
 const PAGE: usize = 32;
+/// Longest time for a client to take a list: what it is read from stays in the store until then.
+const READER: Duration = Duration::from_secs(60);
 /// How long a watch lasts whose client does not say.
 const WATCH: u64 = 1800;
 
@@ -137,7 +140,7 @@ impl Offline<'_> {
             let part = Part { id, head, rest, namespace: place.namespace.clone(), rewrite: self.rewrite.clone() };
             match query.watch {
                 true => Some(self.watch(part, query)),
-                false => part.list(self.store),
+                false => part.list(self.store).ok(),
             }
         })
     }
@@ -242,8 +245,8 @@ struct Part {
 
 impl Part {
     /// The next objects after a key, with the last key that was looked at; none at the end.
-    fn page(&self, store: &Store, after: Option<&str>) -> io::Result<Option<(String, Vec<Vec<u8>>)>> {
-        let page = store.page(&self.id, after, PAGE)?;
+    fn page(&self, snapshot: &Snapshot, after: Option<&str>) -> io::Result<Option<(String, Vec<Vec<u8>>)>> {
+        let page = snapshot.page(&self.id, after, PAGE)?;
         let Some((last, _)) = page.last() else { return Ok(None) };
         let last = last.clone();
         let wanted = page.into_iter().filter_map(|(_, bytes)| {
@@ -256,15 +259,42 @@ impl Part {
         Ok(Some((last, wanted.collect())))
     }
 
-    /// None where the store cannot be read: that is no list without items.
-    fn list(&self, store: &Store) -> Option<Response<Body>> {
-        let (mut items, mut after) = (Vec::new(), None);
-        while let Some((last, page)) = self.page(store, after.as_deref()).ok()? {
-            items.extend(page);
+    /// A list, of which never more than a page is in memory. A store that cannot be read is no list without items; where that
+    /// is found out on the way, the answer is broken off.
+    fn list(self, store: &Store) -> io::Result<Response<Body>> {
+        let snapshot = store.snapshot()?;
+        let mut list = ListWriter::new(self.head.encoding);
+        let mut after = None;
+        while let Some((last, page)) = self.page(&snapshot, after.as_deref())? {
+            page.iter().for_each(|item| list.announce(item));
             after = Some(last);
         }
-        let body = object::write_list(self.head.encoding, &self.head.kind, self.head.version, &items);
-        Some(answer(StatusCode::OK, self.head.encoding.content_type(false), whole(body)))
+        let content_type = self.head.encoding.content_type(false);
+        let (sender, body) = pieces();
+        tokio::spawn(async move {
+            let sent = tokio::time::timeout(READER, self.send(&snapshot, list, &sender)).await;
+            if let Err(error) = sent.unwrap_or_else(|late| Err(late.into())) {
+                // A client that is gone does not hear it.
+                let _ = sender.send(Err(error)).await;
+            }
+        });
+        Ok(answer(StatusCode::OK, content_type, body))
+    }
+
+    async fn send(&self, snapshot: &Snapshot, mut list: ListWriter, sender: &Sender) -> io::Result<()> {
+        let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+        let piece = |bytes: Vec<u8>| sender.send(Ok(Frame::data(Bytes::from(bytes))));
+        piece(list.start(&self.head.kind, self.head.version)).await.map_err(gone)?;
+        let mut after = None;
+        while let Some((last, page)) = self.page(snapshot, after.as_deref())? {
+            let items: Vec<u8> = page.iter().flat_map(|item| list.item(item)).collect();
+            // A page without items would end the body.
+            if !items.is_empty() {
+                piece(items).await.map_err(gone)?;
+            }
+            after = Some(last);
+        }
+        piece(list.end()).await.map_err(gone)
     }
 
     /// Sends what the watch begins with; none where the client is gone, or the store cannot be read: then the watch is
@@ -283,7 +313,8 @@ impl Part {
     async fn all(&self, store: &Store, sender: &Sender) -> Option<()> {
         let mut after = None;
         loop {
-            let (last, page) = match self.page(store, after.as_deref()) {
+            let page = store.snapshot().and_then(|snapshot| self.page(&snapshot, after.as_deref()));
+            let (last, page) = match page {
                 Ok(Some(page)) => page,
                 Ok(None) => return Some(()),
                 Err(error) => {

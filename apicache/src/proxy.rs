@@ -158,7 +158,7 @@ impl Session {
         read: &Bytes,
         mut link: watch::Receiver<Link>,
     ) -> Result<Response<Body>, Unanswered> {
-        if let Some(gap) = self.gap(asked) {
+        if let Some(gap) = self.gap(asked).await {
             return Ok(gap);
         }
         let get = asked.parts.method == Method::GET;
@@ -201,7 +201,7 @@ impl Session {
     }
 
     /// The refusal of a watch that would leave a gap in the store: the client lists anew.
-    fn gap(&self, asked: &Asked) -> Option<Response<Body>> {
+    async fn gap(&self, asked: &Asked) -> Option<Response<Body>> {
         let Target::Collection(place) = &asked.target else { return None };
         let Query { watch, initial_events, version, altered, .. } = asked.query;
         if !watch || initial_events || altered || !self.shared.store.keeps(place) || asked.parts.method != Method::GET {
@@ -211,6 +211,10 @@ impl Session {
         let encoding = *accepted.first()?;
         let identity = self.recorded_as(asked)?;
         let mut source = Source { identity, place: place.clone(), selector: asked.query.selector.clone(), encoding };
+        if self.shared.store.version(&source) < version {
+            // The list that the client goes on from may be on its way into the store.
+            self.shared.store.applied().await;
+        }
         // What has no protobuf comes as JSON, to a client that takes both.
         if self.shared.store.version(&source) == 0 && accepted.contains(&Encoding::Json) {
             source.encoding = Encoding::Json;

@@ -8,12 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use flate2::write::GzDecoder;
 
 use crate::identity::{self, token_digest};
+use crate::list::ListReader;
 use crate::object::{self, Change, Encoding, Event, Frames};
 use crate::questions;
 use crate::request::Question;
 use crate::store::{Answer, Id, News, Op, Source, Store, mark, now};
 
-/// Largest answer that is kept as a whole, bytes; a larger list passes unrecorded.
+/// Largest answer that is kept as a whole, bytes.
 const LARGEST: usize = 4 << 20;
 /// Bytes that are unpacked at once: deflate makes at most about a thousand of one.
 const PORTION: usize = 512;
@@ -81,60 +82,88 @@ pub struct Recording {
     plan: Plan,
     encoding: Option<Encoding>,
     content_type: String,
-    frames: Option<Frames>,
-    whole: Option<Buffer>,
+    /// What is packed, until it has come to its end.
+    unpacking: Option<Box<GzDecoder<Vec<u8>>>>,
+    taking: Taking,
     seen: HashSet<u64>,
 }
 
-enum Buffer {
-    Plain(Vec<u8>),
-    Gzip(Box<GzDecoder<Vec<u8>>>),
+/// How an answer is taken: a watch and a list piece by piece.
+enum Taking {
+    Watch(Frames),
+    List(ListReader),
+    Whole(Vec<u8>),
 }
 
 impl Recording {
     /// Of an answer with this `Content-Type`, and `Content-Encoding: gzip` or none.
     pub fn new(store: &Store, progress: &Arc<Progress>, plan: Plan, content_type: &str, gzip: bool) -> Option<Self> {
         let encoding = Encoding::of_content_type(content_type);
-        let (frames, whole) = match (&plan, encoding) {
-            (Plan::Watch { .. }, Some(encoding)) if !gzip => (Some(Frames::new(encoding)), None),
+        let mut seen = HashSet::new();
+        let taking = match (&plan, encoding) {
+            (Plan::Watch { .. }, Some(encoding)) if !gzip => Taking::Watch(Frames::new(encoding)),
             (Plan::Watch { .. }, _) | (Plan::List { .. } | Plan::Question { .. }, None) => return None,
-            _ if gzip => (None, Some(Buffer::Gzip(Box::new(GzDecoder::new(Vec::new()))))),
-            _ => (None, Some(Buffer::Plain(Vec::new()))),
+            (Plan::List { source, page }, Some(encoding)) => {
+                if !page.is_empty() {
+                    seen = locked(&progress.pages).get(&(source.id(), page.clone()))?.clone();
+                }
+                Taking::List(ListReader::new(encoding))
+            }
+            _ => Taking::Whole(Vec::new()),
         };
+        let unpacking = gzip.then(|| Box::new(GzDecoder::new(Vec::new())));
         let (store, progress, content_type) = (store.clone(), progress.clone(), content_type.to_owned());
-        Some(Recording { store, progress, plan, encoding, content_type, frames, whole, seen: HashSet::new() })
+        Some(Recording { store, progress, plan, encoding, content_type, unpacking, taking, seen })
     }
 
     /// Takes bytes of the answer. False once nothing more is recorded of it.
     pub async fn bytes(&mut self, bytes: &[u8]) -> bool {
-        if let Some(buffer) = &mut self.whole {
-            let length = match buffer {
-                Buffer::Plain(all) => {
-                    all.extend_from_slice(bytes);
-                    all.len()
-                }
-                // In portions: what is packed tightly is given up before it fills the memory.
-                Buffer::Gzip(decoder) => bytes.chunks(PORTION).fold(0, |length, portion| {
-                    if length > LARGEST {
-                        return length;
-                    }
-                    decoder.write_all(portion).map_or(usize::MAX, |()| decoder.get_ref().len())
-                }),
-            };
-            return length <= LARGEST;
+        let Some(mut unpacking) = self.unpacking.take() else { return self.plain(bytes).await };
+        // In portions: what is packed tightly is given up before it fills the memory.
+        for portion in bytes.chunks(PORTION) {
+            let unpacked = unpacking.write_all(portion).map(|()| std::mem::take(unpacking.get_mut()));
+            let Ok(unpacked) = unpacked else { return false };
+            if !self.plain(&unpacked).await {
+                return false;
+            }
         }
-        let Some(mut frames) = self.frames.take() else { return false };
-        let mut changes = Vec::new();
-        let mut good = true;
-        let whole = frames.push(bytes, |frame| match self.event(frame) {
-            Some(change) => changes.extend(change),
-            None => good = false,
-        });
+        self.unpacking = Some(unpacking);
+        true
+    }
+
+    async fn plain(&mut self, bytes: &[u8]) -> bool {
+        let mut taking = std::mem::replace(&mut self.taking, Taking::Whole(Vec::new()));
+        let (mut changes, mut good) = (Vec::new(), true);
+        match &mut taking {
+            Taking::Whole(all) => {
+                all.extend_from_slice(bytes);
+                good = all.len() <= LARGEST;
+            }
+            Taking::Watch(frames) => {
+                let see = |frame: &[u8]| match self.event(frame) {
+                    Some(change) => changes.extend(change),
+                    None => good = false,
+                };
+                let framed = frames.push(bytes, see).is_some();
+                good &= framed;
+            }
+            Taking::List(list) => {
+                let Plan::List { source, .. } = &self.plan else { return false };
+                let seen = &mut self.seen;
+                let read = list.push(bytes, |kind, item| {
+                    let (key, version) = (item.meta.key(), item.meta.version);
+                    seen.insert(mark(&key));
+                    let bytes = item.bytes.into_owned();
+                    changes.push(Op::Seen { to: source.clone(), kind, version, key, bytes });
+                });
+                good = read.is_some();
+            }
+        }
         for change in changes {
             good &= self.store.change(change).await;
         }
-        self.frames = Some(frames);
-        good && whole.is_some()
+        self.taking = taking;
+        good
     }
 
     /// What an event changes. None where it is no event, or says that the watch failed.
@@ -172,43 +201,36 @@ impl Recording {
     }
 
     /// Takes note that the answer came to its proper end. What was cut off is never given here.
-    pub async fn end(self) {
-        let bytes = match self.whole {
-            Some(Buffer::Plain(all)) => all,
-            Some(Buffer::Gzip(decoder)) => match decoder.finish() {
-                Ok(all) => all,
-                Err(_) => return,
-            },
-            None => return,
-        };
-        match self.plan {
-            Plan::Watch { .. } => {}
-            Plan::List { source, page } => {
-                let Some(list) = object::read_list(source.encoding, &bytes) else { return };
-                let id = source.id();
-                let mut seen = match page.is_empty() {
-                    true => HashSet::new(),
-                    false => match locked(&self.progress.pages).remove(&(id, page)) {
-                        Some(seen) => seen,
-                        None => return,
-                    },
-                };
-                for item in list.items {
-                    let (key, version, bytes) = (item.meta.key(), item.meta.version, item.bytes.into_owned());
-                    seen.insert(mark(&key));
-                    let (to, kind) = (source.clone(), list.kind.clone());
-                    self.store.change(Op::Seen { to, kind, version, key, bytes }).await;
+    pub async fn end(mut self) {
+        if let Some(mut unpacking) = self.unpacking.take() {
+            let whole = unpacking.try_finish().map(|()| std::mem::take(unpacking.get_mut()));
+            let Ok(rest) = whole else { return };
+            if !self.plain(&rest).await {
+                return;
+            }
+        }
+        let bytes = match self.taking {
+            Taking::Watch(_) => return,
+            Taking::List(list) => {
+                let (Plan::List { source, page }, Some(head)) = (self.plan, list.end()) else { return };
+                if !page.is_empty() {
+                    locked(&self.progress.pages).remove(&(source.id(), page));
                 }
-                if list.next.is_empty() {
-                    let (kind, version) = (list.kind, list.version);
+                if head.next.is_empty() {
+                    let (kind, version, seen) = (head.kind, head.version, self.seen);
                     self.store.change(Op::Complete { of: source, kind, version, seen }).await;
                 } else {
                     let mut pages = locked(&self.progress.pages);
                     if pages.len() < PAGED {
-                        pages.insert((id, list.next), seen);
+                        pages.insert((source.id(), head.next), self.seen);
                     }
                 }
+                return;
             }
+            Taking::Whole(all) => all,
+        };
+        match self.plan {
+            Plan::Watch { .. } | Plan::List { .. } => {}
             Plan::Whole(key) => {
                 let valid = match self.encoding {
                     Some(Encoding::Protobuf) => object::envelope(&bytes).is_some(),

@@ -8,6 +8,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::list::write_list;
 use crate::object::{self, Change, Encoding, Frames};
 use crate::request::Target;
 use crate::wire;
@@ -123,7 +124,7 @@ impl Rewrite {
                 None => item.bytes.into_owned(),
             });
             let items: Vec<Vec<u8>> = items.collect();
-            return changed.then(|| object::write_list(encoding, &list.kind, list.version, &items));
+            return changed.then(|| write_list(encoding, &list.kind, list.version, &items));
         }
         let (kind, object) = object::read(encoding, body)?;
         Some(object::write(encoding, &kind, &self.object(encoding, &object.bytes)?))

@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::object::{Kind, read, read_list, write, write_event, write_initial_events_end, write_list};
+use crate::list::write_list;
+use crate::object::{Kind, read, read_list, write, write_event, write_initial_events_end};
 
 const OWN: &str = "-----BEGIN CERTIFICATE-----\nown\n-----END CERTIFICATE-----\n";
 const CA: &str = "-----BEGIN CERTIFICATE-----\nca\n-----END CERTIFICATE-----\n";

@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use redb::backends::FileBackend;
-use redb::{Builder, Database, DatabaseError, ReadableDatabase, StorageBackend};
+use redb::{Builder, Database, DatabaseError, ReadOnlyTable, ReadableDatabase, StorageBackend};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::kept::{
@@ -100,6 +100,14 @@ impl Store {
         }
     }
 
+    /// Waits until all that was said before is in the store.
+    pub async fn applied(&self) {
+        let (done, wait) = oneshot::channel();
+        if self.change(Op::Applied(done)).await {
+            let _ = wait.await;
+        }
+    }
+
     /// Up to which resourceVersion everything of a collection is kept; 0 where the store does not answer for it.
     pub fn version(&self, source: &Source) -> u64 {
         locked(&self.heads).get(&source.id()).filter(|h| h.complete).map_or(0, |h| h.version)
@@ -145,29 +153,13 @@ impl Store {
         self.find(identity, place, name, encoding).is_some_and(|(head, ..)| head.complete)
     }
 
-    /// At most `count` objects of a collection after the key `after`, with their keys.
+    /// All objects as they are now.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn page(&self, id: &Id, after: Option<&str>, count: usize) -> io::Result<Vec<(String, Vec<u8>)>> {
+    pub fn snapshot(&self) -> io::Result<Snapshot> {
         let read = self.db.begin_read().map_err(|e| failed("read the store", e))?;
-        let objects = read.open_table(OBJECTS).map_err(|e| failed("read the store", e))?;
-        let start = [&id[..], after.unwrap_or_default().as_bytes()].concat();
-        let range = objects.range(&start[..]..).map_err(|e| failed("read the store", e))?;
-        let mut page = Vec::new();
-        for entry in range {
-            let (key, value) = entry.map_err(|e| failed("read the store", e))?;
-            let Some(name) = key.value().strip_prefix(&id[..]) else { break };
-            let name = String::from_utf8_lossy(name).into_owned();
-            if after == Some(name.as_str()) {
-                continue;
-            }
-            page.push((name, value.value().to_vec()));
-            if page.len() == count {
-                break;
-            }
-        }
-        Ok(page)
+        read.open_table(OBJECTS).map(Snapshot).map_err(|e| failed("read the store", e))
     }
 
     /// An answer that was kept as a whole.
@@ -206,5 +198,33 @@ impl Store {
         use redb::ReadableTableMetadata;
         let read = || self.db.begin_read().ok()?.open_table(OBJECTS).ok()?.len().ok();
         read().unwrap_or_default()
+    }
+}
+
+/// All objects as they were at one moment. What it shows stays in the file until it is dropped.
+pub struct Snapshot(ReadOnlyTable<&'static [u8], &'static [u8]>);
+
+impl Snapshot {
+    /// At most `count` objects of a collection after the key `after`, with their keys.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn page(&self, id: &Id, after: Option<&str>, count: usize) -> io::Result<Vec<(String, Vec<u8>)>> {
+        let start = [&id[..], after.unwrap_or_default().as_bytes()].concat();
+        let range = self.0.range(&start[..]..).map_err(|e| failed("read the store", e))?;
+        let mut page = Vec::new();
+        for entry in range {
+            let (key, value) = entry.map_err(|e| failed("read the store", e))?;
+            let Some(name) = key.value().strip_prefix(&id[..]) else { break };
+            let name = String::from_utf8_lossy(name).into_owned();
+            if after == Some(name.as_str()) {
+                continue;
+            }
+            page.push((name, value.value().to_vec()));
+            if page.len() == count {
+                break;
+            }
+        }
+        Ok(page)
     }
 }

@@ -37,6 +37,27 @@ fn number(from: &mut &[u8]) -> Option<u64> {
     None
 }
 
+/// How a field begins: its number, the length of what comes before its value, and that of the value. The number is 0 for
+/// one of another wire type than 2, whose value nothing here reads. None where more has to come, or it is none.
+pub fn start(bytes: &[u8]) -> Option<(u64, usize, usize)> {
+    let mut rest = bytes;
+    let key = number(&mut rest)?;
+    let before = bytes.len() - rest.len();
+    Some(match key & 7 {
+        0 => {
+            number(&mut rest)?;
+            (0, before, bytes.len() - rest.len() - before)
+        }
+        1 => (0, before, 8),
+        2 => {
+            let length = usize::try_from(number(&mut rest)?).ok()?;
+            (key >> 3, bytes.len() - rest.len(), length)
+        }
+        5 => (0, before, 4),
+        _ => return None,
+    })
+}
+
 /// All fields of a message in order, as number and value.
 ///
 /// None where it is no message: a length beyond its end, a number that does not end, a group.

@@ -128,6 +128,10 @@ impl Writer {
                     !all.is_empty()
                 }
                 Op::Prune => self.prune(&write, &mut touched)?,
+                Op::Applied(done) => {
+                    waiting.push(done);
+                    false
+                }
                 Op::Flush(done) => {
                     waiting.extend(done);
                     false

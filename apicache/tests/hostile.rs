@@ -2,9 +2,9 @@
 //! Answers and requests that are cut, changed or made up: nothing panics, and no part of an answer passes for a whole.
 #![allow(clippy::unwrap_used)]
 
+use apicache::list::{ListReader, write_list};
 use apicache::object::{
-    Change, Encoding, Frames, Kind, read, read_event, read_list, write, write_event, write_initial_events_end,
-    write_list,
+    Change, Encoding, Frames, Kind, Object, read, read_event, read_list, write, write_event, write_initial_events_end,
 };
 use apicache::request::{query, question, target};
 use apicache::selector::Selector;
@@ -116,6 +116,11 @@ fn made_up_bytes() {
             }
         }
         read_again += usize::from(read(*encoding, &bytes).is_some());
+        let mut reader = ListReader::new(*encoding);
+        let mut names = Vec::new();
+        let see = |_, item: Object<'_>| names.push((item.meta.name.clone(), item.meta.version));
+        let read_to_its_end = reader.push(&bytes, see).is_some() && reader.end().is_some();
+        assert!(names.iter().all(|(name, version)| !name.is_empty() && *version > 0), "{read_to_its_end}");
         if let Some(list) = read_list(*encoding, &bytes) {
             assert!(list.items.iter().all(|item| !item.meta.name.is_empty() && item.meta.version > 0));
         }

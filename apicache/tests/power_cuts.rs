@@ -133,7 +133,8 @@ type State = (Vec<(u64, Vec<(String, Vec<u8>)>)>, Option<Answer>, u64);
 fn state(store: &Store) -> State {
     let collection = |resource: &str| {
         let source = source(resource);
-        let all = store.covering(&source).first().map(|(id, ..)| store.page(id, None, 1000).unwrap());
+        let all =
+            store.covering(&source).first().map(|(id, ..)| store.snapshot().unwrap().page(id, None, 1000).unwrap());
         (store.version(&source), all.unwrap_or_default())
     };
     (["pods", "configmaps"].map(collection).to_vec(), store.answer(&[1; 32]), store.contact())

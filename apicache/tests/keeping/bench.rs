@@ -90,7 +90,8 @@ pub fn list(version: &str, next: &str, pods: &[&str]) -> String {
         })
         .collect();
     let meta = json!({"resourceVersion": version, "continue": next});
-    json!({"kind": "PodList", "apiVersion": "v1", "metadata": meta, "items": items}).to_string()
+    let items = json!(items);
+    format!(r#"{{"kind":"PodList","apiVersion":"v1","metadata":{meta},"items":{items}}}"#)
 }
 
 /// Events, each `TYPE NAME=VERSION`; `END VERSION` and `BOOKMARK VERSION` for the two kinds of bookmarks.

@@ -90,7 +90,9 @@ async fn what_is_packed() {
     assert!(record(&packed).await);
     assert_eq!(bench.pods().await, listed(&["a=3", "@10"]));
     assert!(record(&packed[..packed.len() - 3]).await, "its end is missing: it is not kept");
-    assert!(!record(&pack(&vec![b' '; 5 << 20])).await, "given up at 4 MiB");
+    assert!(!record(&pack(&vec![b'x'; 5 << 20])).await, "what is no list is given up soon");
+    let long = format!(r#"{{"kind":"PodList","items":[{{"metadata":{{"name":"{}"#, "x".repeat(5 << 20));
+    assert!(!record(&pack(long.as_bytes())).await, "an item is given up at 4 MiB");
     assert!(!record(b"no gzip at all, but long enough to be looked at").await);
     assert_eq!(bench.pods().await, listed(&["a=3", "@10"]));
 }

@@ -148,7 +148,10 @@ async fn all_of_it_in_protobuf() {
         assert_eq!(bench.store.version(&source), 14, "{piece}");
         let (id, head, rest) = bench.store.covering(&source).remove(0);
         assert_eq!((head.kind.clone(), rest.len()), (kind.clone(), 0));
-        assert_eq!(bench.store.page(&id, None, 9).unwrap(), [("ns/b".to_owned(), object("b", "9"))]);
+        assert_eq!(
+            bench.store.snapshot().unwrap().page(&id, None, 9).unwrap(),
+            [("ns/b".to_owned(), object("b", "9"))]
+        );
     }
     // A length beyond all bounds, and noise, end the recording and change nothing.
     for noise in [&[0xff; 64][..], &[0, 0, 0, 9, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]] {
