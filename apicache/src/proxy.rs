@@ -17,7 +17,7 @@ use hyper::header::{
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::TokioIo;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, watch};
 
 use crate::body::{Body, pieces, whole};
 use crate::identity::{self, Identity, bearer};
@@ -54,6 +54,8 @@ pub struct Session {
     shared: Arc<Shared>,
     is_node: bool,
     upstream: Mutex<Option<Connection>>,
+    /// Its place among all connections, also after it has become another protocol.
+    _place: OwnedSemaphorePermit,
 }
 
 impl Asked {
@@ -75,8 +77,8 @@ struct Asked {
 
 impl Session {
     /// Of a client that did or did not prove to be this node.
-    pub fn new(shared: Arc<Shared>, is_node: bool) -> Arc<Self> {
-        Arc::new(Session { shared, is_node, upstream: Mutex::new(None) })
+    pub fn new(shared: Arc<Shared>, is_node: bool, place: OwnedSemaphorePermit) -> Arc<Self> {
+        Arc::new(Session { shared, is_node, upstream: Mutex::new(None), _place: place })
     }
 
     /// Answers one request.
@@ -87,7 +89,7 @@ impl Session {
         Ok(self.answer(request).await)
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         if request.headers().contains_key(UPGRADE) {
             return self.upgraded(request).await;
         }
@@ -348,7 +350,7 @@ impl Session {
     }
 
     /// A request that becomes another protocol: exec, attach, port-forward. It has a connection of its own.
-    async fn upgraded(&self, mut request: Request<Incoming>) -> Response<Body> {
+    async fn upgraded(self: Arc<Self>, mut request: Request<Incoming>) -> Response<Body> {
         let mut connection = match self.shared.servers.connect(self.is_node, false).await {
             Ok(connection) => connection,
             Err(why) => {
@@ -373,6 +375,7 @@ impl Session {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let server = hyper::upgrade::on(&mut response);
             tokio::spawn(async move {
+                let _session = self;
                 if let (Ok(client), Ok(server)) = tokio::join!(client, server) {
                     let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
                     let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;

@@ -147,9 +147,9 @@ pub fn serve(config: &Config, listener: TcpListener, beat: impl FnMut() -> bool 
                 };
                 let proven = stream.get_ref().1.peer_certificates().and_then(|chain| subject(chain.first()?));
                 let is_node = proven == Some(node);
-                let Ok(_place) = if is_node { ours } else { others }.try_acquire_owned() else { return };
+                let Ok(proven) = if is_node { ours } else { others }.try_acquire_owned() else { return };
                 drop(place);
-                connection(stream, Session::new(shared, is_node)).await;
+                connection(stream, Session::new(shared, is_node, proven)).await;
             });
         }
     })
