@@ -50,12 +50,12 @@ impl Direct {
     }
 
     /// Copies between a client and an API server in the background. TLS is then between the two.
-    pub fn copy(&self, mut client: TcpStream) {
+    pub fn copy(&self, client: TcpStream) {
         let Ok(place) = self.places.clone().try_acquire_owned() else { return };
         let servers = self.servers.clone();
         tokio::spawn(async move {
             let _place = place;
-            let _ = servers.copy(&mut client).await;
+            let _ = servers.copy(client).await;
         });
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod body;
 pub mod config;
+mod copy;
 mod direct;
 pub mod identity;
 mod kept;

@@ -20,6 +20,7 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, watch};
 
 use crate::body::{Body, pieces, whole};
+use crate::copy::both_ways;
 use crate::identity::{self, Identity, bearer};
 use crate::object::Encoding;
 use crate::offline::{Offline, expired, failure, question_key, unavailable, whole_key};
@@ -377,8 +378,7 @@ impl Session {
             tokio::spawn(async move {
                 let _session = self;
                 if let (Ok(client), Ok(server)) = tokio::join!(client, server) {
-                    let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
-                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                    both_ways(TokioIo::new(client), TokioIo::new(server)).await;
                 }
             });
         }

@@ -22,6 +22,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::body::Body;
 use crate::config::{Config, certificates, pair};
+use crate::copy::both_ways;
 use crate::store::{Op, Store, now};
 
 /// Longest time for one connection, TLS included: three lost packets in a row at TCP's waits.
@@ -205,12 +206,13 @@ impl Servers {
     /// Copies bytes between a client and the server that answered last, until both have ended, and looks at none of them.
     ///
     /// # Errors
-    /// The server does not take the connection, or one of the two broke it off.
-    pub async fn copy(&self, client: &mut TcpStream) -> io::Result<()> {
+    /// The server does not take the connection.
+    pub async fn copy(&self, client: TcpStream) -> io::Result<()> {
         let server = self.servers.get(self.best.load(Ordering::Relaxed)).ok_or(io::ErrorKind::NotFound)?;
-        let mut server = tokio::time::timeout(CONNECT, TcpStream::connect(server)).await??;
+        let server = tokio::time::timeout(CONNECT, TcpStream::connect(server)).await??;
         server.set_nodelay(true)?;
-        tokio::io::copy_bidirectional(client, &mut server).await.map(drop)
+        both_ways(client, server).await;
+        Ok(())
     }
 
     /// Whether a server is ready; each is asked, and one that is not ready gives way to the next.
