@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+//! Lists that come in pieces, in every form that servers write, cut short and made up.
+
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::object::read_list;

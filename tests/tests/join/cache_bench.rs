@@ -5,6 +5,7 @@ use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use apicache::body::{Body, whole};
@@ -12,10 +13,12 @@ use apicache::config::Config;
 use apicache::object::{Change, Encoding, Frames, read_event};
 use apicache::upstream::{Connection, Servers};
 use apicache::worker::Published;
+use firstboot::seed::Seed;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use qemu::control_plane::ControlPlane;
+use qemu::link::namespace::Namespace;
 use qemu::process::Process;
 use qemu::{ports, wait};
 use serde_json::Value;
@@ -33,10 +36,14 @@ pub const SERVICE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// A node with its cache.
 pub struct Fixture {
+    /// Its name.
+    pub node: String,
     pub dir: tempfile::TempDir,
     pub config: Config,
     pub process: Option<Process>,
     pub runtime: Runtime,
+    /// Where it runs.
+    namespace: Option<Arc<Namespace>>,
 }
 
 /// The program: what is on devices, unless another is named.
@@ -61,8 +68,22 @@ impl Fixture {
     /// Joins as `node`, and starts no cache.
     pub fn joined(plane: &ControlPlane, node: &str, servers: Vec<String>) -> Self {
         let (_, seed) = good(plane);
+        Fixture::with(&seed, node, servers, None)
+    }
+
+    /// [`Self::behind`] on a network of its own, on which this thread has to be, too: the control plane is at the address that
+    /// devices know.
+    pub fn within(plane: &ControlPlane, node: &str, namespace: &Arc<Namespace>) -> Self {
+        let (server, token) = (plane.endpoint_for_guest(), plane.create_token("1h").unwrap());
+        let seed = pinned(&server, &token, &plane.ca_pin().unwrap());
+        let mut fixture = Fixture::with(&seed, node, vec![server], Some(namespace.clone()));
+        fixture.start();
+        fixture
+    }
+
+    fn with(seed: &Seed, node: &str, servers: Vec<String>, namespace: Option<Arc<Namespace>>) -> Self {
         let mut device = Bench::default();
-        let joined = device.join(&seed, node).unwrap();
+        let joined = device.join(seed, node).unwrap();
         let dir = tempdir();
         let at = |name: &str| dir.path().join(name);
         std::fs::write(at("ca.pem"), &joined.ca_pem).unwrap();
@@ -75,8 +96,8 @@ impl Fixture {
         let config = Config {
             listen: ([127, 0, 0, 1], ports::free().unwrap()).into(),
             service: Some(SERVICE.into()),
+            server_name: servers[0].rsplit_once(':').unwrap().0.to_owned(),
             servers,
-            server_name: "127.0.0.1".to_owned(),
             ca: at("ca.pem"),
             node: at("node.pem"),
             serving: at("serving.pem"),
@@ -86,7 +107,7 @@ impl Fixture {
         };
         std::fs::write(at("offline.json"), serde_json::to_vec(&config).unwrap()).unwrap();
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        Fixture { dir, config, process: None, runtime }
+        Fixture { node: node.to_owned(), dir, config, process: None, runtime, namespace }
     }
 
     pub fn start(&mut self) {
@@ -96,7 +117,10 @@ impl Fixture {
 
     /// Starts the cache, and does not wait for it.
     pub fn spawn(&mut self) {
-        let mut command = Command::new(program());
+        let mut command = match &self.namespace {
+            Some(namespace) => namespace.command(&program()),
+            None => Command::new(program()),
+        };
         command.arg("cache").arg(self.dir.path().join("offline.json"));
         let log = self.dir.path().join("log");
         command
@@ -147,9 +171,12 @@ impl Fixture {
 
     /// Clients of this cache; `direct` of the API server.
     pub fn client(&self, direct: bool) -> Servers {
-        let servers = if direct { self.config.servers.clone() } else { vec![self.config.listen.to_string()] };
+        let (servers, server_name) = match direct {
+            true => (self.config.servers.clone(), self.config.server_name.clone()),
+            false => (vec![self.config.listen.to_string()], self.config.listen.ip().to_string()),
+        };
         let ca = self.dir.path().join("both.pem");
-        Servers::new(&Config { servers, ca, ..self.config.clone() }).unwrap()
+        Servers::new(&Config { servers, server_name, ca, ..self.config.clone() }).unwrap()
     }
 
     pub fn send(&self, client: &Servers, ask: &Ask) -> Answer {

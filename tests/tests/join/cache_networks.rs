@@ -98,16 +98,50 @@ fn pass(mut from: &TcpStream, mut to: &TcpStream, open: impl Fn() -> bool) {
 }
 
 /// A client like client-go's reflector, of the pods of a node.
-struct Reflector {
+pub struct Reflector {
     path: String,
     /// Name and version of each object.
-    known: BTreeMap<String, u64>,
+    pub known: BTreeMap<String, u64>,
     version: Option<u64>,
     /// How often it began anew.
-    begun: usize,
+    pub begun: usize,
+    /// How often it opened a watch.
+    pub opened: usize,
+    /// How often it was refused one: neither the API server nor the store had an answer.
+    pub refused: usize,
 }
 
 impl Reflector {
+    pub fn new(node: &str) -> Self {
+        let path = format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{node}");
+        Reflector { path, known: BTreeMap::new(), version: None, begun: 0, opened: 0, refused: 0 }
+    }
+
+    /// Goes on watching for so long.
+    pub fn run(&mut self, fixture: &Fixture, client: &Servers, time: Duration) {
+        let until = Instant::now() + time;
+        fixture.runtime.block_on(async {
+            while Instant::now() < until {
+                if !self.watch(client, until).await {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+            }
+        });
+    }
+
+    /// Goes on until it knows what the API server knows, and says how long that took.
+    pub fn catch_up(&mut self, plane: &ControlPlane, fixture: &Fixture, client: &Servers, limit: Duration) -> Duration {
+        let began = Instant::now();
+        loop {
+            let wanted = pods(plane, fixture);
+            if self.known == wanted {
+                return began.elapsed();
+            }
+            assert!(began.elapsed() < limit, "{:?}, not {wanted:?}", self.known);
+            self.run(fixture, client, Duration::from_millis(500));
+        }
+    }
+
     /// Watches once, until the watch ends or `until` has come. Says whether there was an answer.
     async fn watch(&mut self, client: &Servers, until: Instant) -> bool {
         let ask = match self.version {
@@ -127,13 +161,17 @@ impl Reflector {
         let Ok((_connection, mut response)) = tokio::time::timeout(rest(), ask.open(client)).await else {
             return false;
         };
+        self.opened += 1;
         match response.status() {
             StatusCode::OK => {}
             StatusCode::GONE => {
                 self.version = None;
                 return true;
             }
-            StatusCode::SERVICE_UNAVAILABLE => return false,
+            StatusCode::SERVICE_UNAVAILABLE => {
+                self.refused += 1;
+                return false;
+            }
             other => panic!("{other}"),
         }
         let mut initial = self.version.is_none().then(BTreeMap::new);
@@ -175,6 +213,27 @@ impl Reflector {
     }
 }
 
+/// Name and version of each pod in the namespace of a node's name, as the API server has them.
+pub fn pods(plane: &ControlPlane, fixture: &Fixture) -> BTreeMap<String, u64> {
+    let pods = plane.get(&["-n", &fixture.node, "pods"]).unwrap();
+    let pod = |pod: &serde_json::Value| {
+        let meta = &pod["metadata"];
+        (meta["name"].as_str().unwrap().to_owned(), meta["resourceVersion"].as_str().unwrap().parse().unwrap())
+    };
+    pods["items"].as_array().unwrap().iter().map(pod).collect()
+}
+
+/// A pod comes, and each third time the one before it goes.
+pub fn come_and_go(plane: &ControlPlane, node: &str, number: usize) {
+    let spec = json!({"nodeName": node, "containers": [{"name": "c", "image": "i"}]});
+    let meta = json!({"name": format!("flap-{number}"), "namespace": node});
+    create(plane, &json!({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}));
+    if number % 3 == 2 {
+        let gone = format!("flap-{}", number - 1);
+        plane.kubectl(&["-n", node, "delete", "pod", &gone, "--grace-period=0", "--force"]).unwrap();
+    }
+}
+
 /// Every three seconds the way is another. Meanwhile pods come and go.
 pub fn nothing_is_lost_on_a_bad_way(plane: &ControlPlane) {
     let node = "flapping";
@@ -183,51 +242,20 @@ pub fn nothing_is_lost_on_a_bad_way(plane: &ControlPlane) {
     let fixture = Fixture::behind(plane, node, vec![relay.address.clone()]);
     fixture.connected();
     let client = fixture.client(false);
-    let path = format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{node}");
-    let mut reflector = Reflector { path, known: BTreeMap::new(), version: None, begun: 0 };
-    let run = |reflector: &mut Reflector, time: Duration| {
-        let until = Instant::now() + time;
-        fixture.runtime.block_on(async {
-            while Instant::now() < until {
-                if !reflector.watch(&client, until).await {
-                    tokio::time::sleep(Duration::from_millis(200)).await;
-                }
-            }
-        });
-    };
-    run(&mut reflector, Duration::from_secs(2));
+    let mut reflector = Reflector::new(node);
+    reflector.run(&fixture, &client, Duration::from_secs(2));
     assert_eq!(reflector.known.keys().collect::<Vec<_>>(), ["one", "two"]);
 
     let ways = [Way::Closed, Way::Open, Way::Portal, Way::Open, Way::Silent, Way::Open];
     for (number, way) in ways.iter().cycle().take(18).enumerate() {
         relay.set(*way);
-        let name = format!("flap-{number}");
-        let container = json!([{"name": "c", "image": "i"}]);
-        let spec = json!({"nodeName": node, "containers": container});
-        let meta = json!({"name": name, "namespace": node});
-        create(plane, &json!({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}));
-        if number % 3 == 2 {
-            let gone = format!("flap-{}", number - 1);
-            plane.kubectl(&["-n", node, "delete", "pod", &gone, "--grace-period=0", "--force"]).unwrap();
-        }
-        run(&mut reflector, Duration::from_secs(3));
+        come_and_go(plane, node, number);
+        reflector.run(&fixture, &client, Duration::from_secs(3));
     }
     // A way that lost packets without a word is found out by the connection's signs of life.
     relay.set(Way::Open);
-    let wanted = || -> BTreeMap<String, u64> {
-        let pods = plane.get(&["-n", node, "pods"]).unwrap();
-        let pod = |pod: &serde_json::Value| {
-            let meta = &pod["metadata"];
-            (meta["name"].as_str().unwrap().to_owned(), meta["resourceVersion"].as_str().unwrap().parse().unwrap())
-        };
-        pods["items"].as_array().unwrap().iter().map(pod).collect()
-    };
-    let began = Instant::now();
-    while reflector.known != wanted() {
-        assert!(began.elapsed() < LIMIT, "{:?}, not {:?}", reflector.known, wanted());
-        run(&mut reflector, Duration::from_millis(500));
-    }
+    let took = reflector.catch_up(plane, &fixture, &client, LIMIT);
     assert_eq!(reflector.known.len(), 2 + 18 - 6);
     fixture.connected();
-    eprintln!("the same after {:.1} s; it began anew {} times", began.elapsed().as_secs_f64(), reflector.begun);
+    eprintln!("the same after {:.1} s; it began anew {} times", took.as_secs_f64(), reflector.begun);
 }

@@ -15,8 +15,11 @@ mod beside_client;
 mod cache;
 mod cache_bench;
 mod cache_figures;
+mod cache_lossy;
+mod cache_many;
 mod cache_networks;
 mod cache_pods;
+mod cache_streams;
 mod cluster;
 mod creating;
 mod csr;
@@ -24,6 +27,7 @@ mod cuts;
 mod faults;
 mod forms;
 mod installation;
+mod kubelet_port;
 mod leaving;
 mod machine;
 mod recovery;
@@ -86,6 +90,9 @@ const CASES: &[Case] = &[
     ("cache: a failed cache is out of the way", cache::a_failed_cache_is_out_of_the_way),
     ("cache: pods find and trust it", cache_pods::pods_find_and_trust_the_cache),
     ("cache: nothing is lost on a bad way", cache_networks::nothing_is_lost_on_a_bad_way),
+    ("cache: logs, exec and port-forward", cache_streams::logs_exec_and_port_forward),
+    ("cache: places are kept", cache_streams::places_are_kept),
+    ("cache: a thousand objects", cache_many::a_thousand),
     // Last: without automatic approval.
     ("certificate by hand", csr::certificate_by_hand),
     ("denied", csr::denied),
@@ -113,6 +120,12 @@ fn trial(name: &'static str, case: fn(&ControlPlane)) -> Trial {
         eprintln!("{name}: {:.1} s", started.elapsed().as_secs_f64());
         done.map_err(|panic| Failed::from(format!("{}\n{}", text(&*panic), plane().logs(20))))
     })
+}
+
+/// A long case with a control plane of its own.
+fn on_its_own(name: &'static str, case: fn()) -> Trial {
+    let run = move || catch_unwind(case).map_err(|panic| Failed::from(text(&*panic).to_owned()));
+    Trial::test(name, run).with_ignored_flag(true)
 }
 
 /// The message of a panic.
@@ -158,6 +171,9 @@ fn main() -> ExitCode {
         trial("cache: figures", cache_figures::figures).with_ignored_flag(true),
         // Six caches one after the other, each of which may take half a minute to show that nothing comes: 8 minutes.
         trial("cache: beside yurthub and lite-apiserver", beside::beside_others).with_ignored_flag(true),
+        trial("cache: ten thousand objects", cache_many::ten_thousand).with_ignored_flag(true),
+        on_its_own("cache: ten minutes of a network that comes and goes", cache_lossy::flapping),
+        on_its_own("cache: ten minutes of lost packets", cache_lossy::losing),
     ]);
     if let Some(names) = &chosen {
         trials.retain(|trial| names.iter().any(|name| name == trial.name()));
