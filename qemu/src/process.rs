@@ -7,7 +7,9 @@
 
 use anyhow::{Context, Result, bail};
 use imagebuild::cmd::last_lines;
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::time::TimeValLike;
 use nix::unistd::Pid;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -48,6 +50,16 @@ pub fn command(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program).stdin(Stdio::null());
     command
+}
+
+/// Processor time of all children that were waited for so far, and of those that they waited for (getrusage(2)).
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn cpu_of_children() -> Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).context("read the processor time of children")?;
+    let time = usage.user_time() + usage.system_time();
+    Ok(Duration::from_micros(time.num_microseconds().try_into().context("convert a processor time")?))
 }
 
 impl Process {

@@ -89,7 +89,9 @@ impl All {
     fn print(&self, start: Instant) {
         self.skipped.iter().for_each(|what| println!("skipped: {what}"));
         self.failed.iter().for_each(|what| println!("FAILED: {what}"));
-        println!("{:.0} s; what each program printed is in {LOGS}", start.elapsed().as_secs_f64());
+        let cpu = qemu::process::cpu_of_children().map_or(0.0, |time| time.as_secs_f64());
+        let seconds = start.elapsed().as_secs_f64();
+        println!("{seconds:.0} s ({cpu:.0} s of CPU); what each program printed is in {LOGS}");
         println!("{}", self.sum);
     }
 }
@@ -152,7 +154,7 @@ fn take_in(job: &Job, ended: &Ended, all: &mut All) -> bool {
     }
     let verdict = if failed { "FAILED" } else { "ok" };
     let why = found.why.map(|why| format!("; {why} ({})", ended.status)).unwrap_or_default();
-    println!("  {verdict} {}: {} in {:.0} s{why}", job.name, found.sum, ended.seconds);
+    println!("  {verdict} {}: {} in {:.0} s ({:.0} s of CPU){why}", job.name, found.sum, ended.seconds, ended.cpu);
     all.sum += found.sum;
     all.skipped.extend(found.skipped);
     match found.why {

@@ -123,6 +123,8 @@ pub struct Ended {
     pub status: ExitStatus,
     /// Seconds that it took.
     pub seconds: f64,
+    /// Processor time of it and of what it started, seconds.
+    pub cpu: f64,
     /// File with its standard output.
     pub output: PathBuf,
     /// File with its standard error.
@@ -152,12 +154,14 @@ pub fn run(jobs: Vec<Job>, limits: Limits, logs: &Path, mut ended: impl FnMut(&J
         }
         let mut index = 0;
         while let Some(one) = running.get_mut(index) {
+            let before = process::cpu_of_children()?;
             let Some(status) = one.process.ended()? else {
                 index += 1;
                 continue;
             };
+            let cpu = process::cpu_of_children()?.saturating_sub(before).as_secs_f64();
             let Running { job, since, output, errors, .. } = running.remove(index);
-            ended(&job, &Ended { status, seconds: since.elapsed().as_secs_f64(), output, errors });
+            ended(&job, &Ended { status, seconds: since.elapsed().as_secs_f64(), cpu, output, errors });
             reported = Instant::now();
         }
         if reported.elapsed() > REPORT {
