@@ -134,25 +134,32 @@ pub fn registry() -> Result<Option<PathBuf>> {
 
 /// The images' sshd as a program for this machine, for tests.
 pub fn sshd() -> Result<PathBuf> {
-    debian_program("openssh-server", "sshd")
+    debian_program("openssh-server", "sbin/sshd", "")
 }
 
 /// Debian's wpa_supplicant as a program for this machine, for tests.
 pub fn wpa_supplicant() -> Result<PathBuf> {
-    debian_program("wpasupplicant", "wpa_supplicant")
+    debian_program("wpasupplicant", "sbin/wpa_supplicant", "")
 }
 
-/// `/usr/sbin/PROGRAM` of a Debian package. It runs with its own loader and libraries from Debian's packages, none of
-/// which is installed: they would start services.
-fn debian_program(package: &str, program: &str) -> Result<PathBuf> {
+/// The emulator of Arm machines that the images' release has, for boards that an older one does not know.
+pub fn qemu_system_arm() -> Result<PathBuf> {
+    debian_program("qemu-system-arm", "bin/qemu-system-aarch64", "-L {usr}/share/qemu")
+}
+
+/// `/usr/PROGRAM` of a Debian package, with its first words: `{usr}` in them is where the packages' /usr is. It runs with
+/// its own loader and libraries from Debian's packages, none of which is installed: they would start services, or need
+/// a newer release than this machine's.
+fn debian_program(package: &str, program: &str, words: &str) -> Result<PathBuf> {
     let arch = Arch::host()?;
     let debian = Debian::open(arch)?;
     let mut packages = debian.resolve(&[package], true)?;
     packages.retain(|p| p.name == package || p.name.starts_with("lib") || p.name.starts_with("zlib"));
     let list: Vec<String> = packages.iter().map(Package::file_name).collect();
-    let dir = cache::dir()?.join("tools").join(format!("{program}-{}", digest::key(&[&list.join("\n")])));
+    let name = program.rsplit('/').next().unwrap_or(program);
+    let dir = cache::dir()?.join("tools").join(format!("{name}-{}", digest::key(&[&list.join("\n"), words])));
     cache::once(&dir, |scratch| {
-        eprintln!("setup: fetching {program}");
+        eprintln!("setup: fetching {name}");
         for deb in debian.fetch(&packages)? {
             debian.unpack(&deb, scratch)?;
         }
@@ -163,14 +170,15 @@ fn debian_program(package: &str, program: &str) -> Result<PathBuf> {
             Arch::Arm64 => "ld-linux-aarch64.so.1",
         };
         let libraries = libraries.display();
+        let words = words.replace("{usr}", &usr.to_string());
         let text =
-            format!("#!/bin/sh\nexec {libraries}/{loader} --library-path {libraries} {usr}/sbin/{program} \"$@\"\n");
-        let path = scratch.join(program);
+            format!("#!/bin/sh\nexec {libraries}/{loader} --library-path {libraries} {usr}/{program} {words} \"$@\"\n");
+        let path = scratch.join(name);
         std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
         std::fs::set_permissions(&path, Permissions::from_mode(0o755))
             .with_context(|| format!("chmod {}", path.display()))
     })?;
-    Ok(dir.join(program))
+    Ok(dir.join(name))
 }
 
 /// Packages that are missing for `goal`.

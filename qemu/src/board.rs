@@ -3,6 +3,9 @@
 
 use crate::args::{DISK, Files, Machine, NET, escaped, netdev, sockets_and_kernel};
 use crate::raspberry_pi::{self, Model};
+use anyhow::Result;
+use imagebuild::arch::Arch;
+use std::path::PathBuf;
 
 /// A board that QEMU emulates, and whose firmware this harness plays ([`crate::raspberry_pi`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +22,12 @@ pub struct Board {
     pub model: Model,
     /// Physical address of the register in which a restart names a partition.
     pub restart_register: u64,
+    /// Which of QEMU's serial ports is the console: the first one (PL011), or the second one (8250), as on a board.
+    pub console: usize,
+    /// Further words for its kernel, each after a blank.
+    pub words: &'static str,
+    /// Whether Debian 12's QEMU (7.2) does not know it: then the one of Debian 13 runs it, from the cache.
+    pub newer_qemu: bool,
 }
 
 /// Words that every kernel gets. QEMU (7.2 at least) restarts a board when its watchdog is armed, so systemd must not find
@@ -35,8 +44,13 @@ impl Board {
         network: "usb-net",
         model: raspberry_pi::PI_3B,
         restart_register: 0x3f10_0020,
+        console: 1,
+        words: "",
+        newer_qemu: false,
     };
-    /// Raspberry Pi 4 B, in QEMU 9.0 and later.
+    /// Raspberry Pi 4 B, in QEMU 9.0 and later. QEMU has neither its Ethernet nor its PCI Express, to which the USB
+    /// sockets are connected; it has the USB controller of the socket for power, which the board's own device tree makes
+    /// a peripheral.
     pub const RASPI4B: Board = Board {
         machine: "raspi4b",
         memory_mib: 2048,
@@ -44,11 +58,28 @@ impl Board {
         network: "usb-net",
         model: raspberry_pi::PI_4B,
         restart_register: 0xfe10_0020,
+        console: 0,
+        // The last console that is named counts for programs, also where it is not there.
+        words: " console=ttyAMA0,115200",
+        newer_qemu: true,
     };
 }
 
-/// The arguments for a board. It has no clock chip, no firmware and no power button. Its second serial port is the one
-/// at the pins. A restart stops it, so that its registers can be read: the firmware would now look at the disk again.
+impl Board {
+    /// The emulator that knows this board.
+    ///
+    /// # Errors
+    /// When a newer one than this machine's is needed and cannot be had.
+    pub fn emulator(&self) -> Result<PathBuf> {
+        match self.newer_qemu {
+            true => imagebuild::setup::qemu_system_arm(),
+            false => Ok(PathBuf::from(crate::args::program(Arch::Arm64))),
+        }
+    }
+}
+
+/// The arguments for a board. It has no clock chip, no firmware and no power button. One of its two serial ports is at the
+/// pins. A restart stops it, so that its registers can be read: the firmware would now look at the disk again.
 pub(crate) fn argv(board: &Board, machine: &Machine, files: &Files) -> Vec<String> {
     let mut args: Vec<String> = ["-no-user-config", "-nodefaults", "-display", "none"].map(str::to_owned).to_vec();
     let mut add = |key: &str, value: String| args.extend([format!("-{key}"), value]);
@@ -62,8 +93,9 @@ pub(crate) fn argv(board: &Board, machine: &Machine, files: &Files) -> Vec<Strin
     add("netdev", netdev(&machine.link, &machine.forwards));
     add("device", format!("{},netdev={NET},mac={}", board.network, machine.mac));
     add("chardev", format!("file,id=console,append=on,path={}", escaped(&files.console)));
-    add("serial", "null".to_owned());
-    add("serial", "chardev:console".to_owned());
+    for port in 0..2 {
+        add("serial", if port == board.console { "chardev:console" } else { "null" }.to_owned());
+    }
     args.extend(sockets_and_kernel(files));
     args
 }
@@ -73,7 +105,6 @@ mod tests {
     use super::*;
     use crate::accel::Accelerator;
     use crate::args::{Controller, Kernel, Link, MAC};
-    use imagebuild::arch::Arch;
     use std::path::Path;
 
     #[test]

@@ -148,7 +148,7 @@ impl Device {
         let serial = self.machine.serial.as_deref().unwrap_or_default();
         let boot = raspberry_pi::boot(&self.disk, &board.model, serial, asked).context("play the firmware")?;
         let mut kernel = boot.write(self.dir.path())?;
-        kernel.command_line += &format!(" {WORDS}");
+        kernel.command_line += &format!(" {WORDS}{}", board.words);
         self.files.kernel = Some(kernel);
         Ok(boot.partition)
     }
@@ -158,10 +158,11 @@ impl Device {
         if std::env::var_os(MAY_BOOT).is_some_and(|may| may == "no") {
             bail!("switch the device on: {MAY_BOOT}=no; add this test to GUESTS in tests/src/schedule/plan.rs");
         }
-        let program = args::program(self.machine.arch);
+        let name = args::program(self.machine.arch);
+        let program = self.machine.board.map_or_else(|| Ok(name.into()), |board| board.emulator())?;
         let mut argv = args::argv(&self.machine, &self.files);
         argv.extend(more.iter().map(|word| (*word).to_owned()));
-        let process = Process::start(program, Path::new(program), &argv, &self.dir.path().join("emulator.log"))?;
+        let process = Process::start(name, &program, &argv, &self.dir.path().join("emulator.log"))?;
         wait::until("the emulator's control socket", Duration::from_secs(20), || {
             process.check()?;
             Ok(Qmp::connect(&self.files.control).ok())

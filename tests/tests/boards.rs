@@ -5,6 +5,7 @@
 
 use imagebuild::arch::Arch;
 use imagebuild::target::Target;
+use qemu::board::Board;
 use qemu::control_plane::{ControlPlane, is_ready};
 use qemu::device::Options;
 use qemu::disk::DiskImage;
@@ -14,13 +15,18 @@ use qemu::{firmware, pods, raspberry_pi, scenario};
 const SERIAL: &str = "00000000abcd1234";
 
 /// A device of this target joins, runs pods, and its disk has no seed and no token then. Returns the node's name.
-fn joins(target: &str, serial: &str) -> String {
-    let board = Target::load(target).unwrap();
+/// `board`: another one of the target's than is its default.
+fn joins(target: &str, serial: &str, board: Option<Board>) -> String {
+    let defaults = Options::for_target(&Target::load(target).unwrap());
     let image = DiskImage::open(&qemu::image_of(target).unwrap()).unwrap();
     let plane = ControlPlane::start(&Default::default()).unwrap();
     pods::create(&plane).unwrap();
-    let options =
-        Options { serial: Some(serial.to_owned()), guest_ports: vec![pods::PORT], ..Options::for_target(&board) };
+    let options = Options {
+        serial: Some(serial.to_owned()),
+        guest_ports: vec![pods::PORT],
+        board: board.or(defaults.board),
+        ..defaults
+    };
     let (device, token) = scenario::seeded(&plane, &image, &options).unwrap();
     let mut joined = scenario::join(&plane, device, token, &mut Progress::default()).unwrap();
     assert!(is_ready(&joined.node));
@@ -37,7 +43,16 @@ fn a_raspberry_pi_3_joins_by_itself() {
     if !e2e::can_boot(Arch::Arm64) {
         return;
     }
-    assert_eq!(joins("raspberrypi", SERIAL), format!("edge-{SERIAL}"));
+    assert_eq!(joins("raspberrypi", SERIAL, None), format!("edge-{SERIAL}"));
+}
+
+#[test]
+#[ignore = "long"]
+fn a_raspberry_pi_4_joins_by_itself() {
+    if !e2e::can_boot(Arch::Arm64) {
+        return;
+    }
+    assert_eq!(joins("raspberrypi", SERIAL, Some(Board::RASPI4B)), format!("edge-{SERIAL}"));
 }
 
 #[test]
@@ -50,7 +65,7 @@ fn a_board_with_u_boot_joins_by_itself() {
         return e2e::skip::skip_unless_ci(&why.to_string());
     }
     // The board says no serial number, so the name is of its network interface, or of chance.
-    assert!(joins("uboot-arm64", SERIAL).starts_with("edge-"));
+    assert!(joins("uboot-arm64", SERIAL, None).starts_with("edge-"));
 }
 
 /// What the firmware of each model takes from an image; nothing is booted.

@@ -2,6 +2,7 @@
 //! The device tree that the firmware hands over: overlays applied, and what it says of the board and of this boot.
 //! By the tools of the device tree compiler.
 
+use super::Value;
 use crate::run_dir::RunDir;
 use anyhow::{Context, Result};
 use imagebuild::cmd;
@@ -16,6 +17,8 @@ pub(super) struct Said<'a> {
     pub partition: u32,
     /// When the boot loader in the board's EEPROM was built, seconds since 1970, where it has one.
     pub eeprom: Option<u32>,
+    /// What the emulated board has in another way: node, property and its value.
+    pub emulated: &'a [(&'a str, &'a str, Value)],
 }
 
 /// Applies `overlays` to `tree` and adds what is `said`.
@@ -50,6 +53,15 @@ pub(super) fn complete(tree: &[u8], overlays: &[Vec<u8>], said: &Said<'_>) -> Re
     put("u", "/chosen/bootloader", "tryboot", "0")?;
     if let Some(built) = said.eeprom {
         put("u", "/chosen/bootloader", "build-timestamp", &built.to_string())?;
+    }
+    for (node, name, value) in said.emulated {
+        let mut command = Command::new("fdtput");
+        match value {
+            Value::Text(text) => command.args(["-t", "s"]).arg(&out).args([node, name, text]),
+            Value::Empty => command.arg(&out).args([node, name]),
+            Value::Absent => command.arg("-d").arg(&out).args([node, name]),
+        };
+        cmd::run(&mut command).with_context(|| format!("change {node}/{name} in the device tree"))?;
     }
     std::fs::read(&out).with_context(|| format!("read {}", out.display()))
 }

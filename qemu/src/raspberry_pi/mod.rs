@@ -34,6 +34,19 @@ pub struct Model {
     pub rom_reads_disk: bool,
     /// When the boot loader in its EEPROM was built, seconds since 1970, where it has one.
     pub eeprom: Option<u32>,
+    /// What QEMU's board has in another way than its device tree says: node, property and its value.
+    pub emulated: &'static [(&'static str, &'static str, Value)],
+}
+
+/// A value of a property in a device tree (Devicetree Specification 2.2.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Value {
+    /// A text.
+    Text(&'static str),
+    /// None: that it is there says all.
+    Empty,
+    /// The property is not there.
+    Absent,
 }
 
 /// Raspberry Pi 3 B.
@@ -43,7 +56,11 @@ pub const PI_3B: Model = Model {
     firmware: "start.elf",
     rom_reads_disk: true,
     eeprom: None,
+    emulated: &[],
 };
+
+/// A node that no driver looks at.
+const OFF: Value = Value::Text("disabled");
 
 /// Raspberry Pi 4 B.
 pub const PI_4B: Model = Model {
@@ -52,6 +69,25 @@ pub const PI_4B: Model = Model {
     firmware: "start4.elf",
     rom_reads_disk: false,
     eeprom: Some(1_779_045_198),
+    emulated: &[
+        // The socket for power, of which the upstream kernel's tree makes a peripheral: all that QEMU has of USB.
+        ("/soc/usb@7e980000", "dr_mode", Value::Text("host")),
+        // QEMU has the card at the controller of the Wi-Fi.
+        ("/soc/mmc@7e300000", "mmc-pwrseq", Value::Absent),
+        ("/soc/mmc@7e300000", "non-removable", Value::Absent),
+        ("/soc/mmc@7e300000", "broken-cd", Value::Empty),
+        ("/emmc2bus/mmc@7e340000", "status", OFF),
+        // The console: the interrupt of the port at the pins never ends in QEMU, and the other one is free of Bluetooth.
+        ("/soc/serial@7e215040", "status", OFF),
+        ("/soc/serial@7e201000/bluetooth", "status", OFF),
+        // What QEMU does not have, and what a driver in the kernel reads at once.
+        ("/soc/interrupt-controller@7ef00100", "status", OFF),
+        ("/soc/i2c@7ef04500", "status", OFF),
+        ("/soc/i2c@7ef09500", "status", OFF),
+        ("/soc/hdmi@7ef00700", "status", OFF),
+        ("/soc/hdmi@7ef05700", "status", OFF),
+        ("/soc/clock@7ef00000", "status", OFF),
+    ],
 };
 
 /// The partition that the register of restarts (PM_RSTS) names: a bit of the number in every other bit, from bit 0 on
@@ -110,7 +146,7 @@ pub fn boot(disk: &DiskImage, model: &Model, serial: &str, asked: u32) -> Result
     // Only the first line counts.
     let command_line = line.lines().next().unwrap_or_default().trim().to_owned();
     ensure!(!command_line.is_empty(), "read {}: its first line is empty", config.command_line);
-    let said = device_tree::Said { serial, partition: wanted, eeprom: model.eeprom };
+    let said = device_tree::Said { serial, partition: wanted, eeprom: model.eeprom, emulated: model.emulated };
     let device_tree = device_tree::complete(&tree, &overlays, &said)?;
     Ok(Boot { partition: wanted, kernel, initrd, device_tree, command_line })
 }
