@@ -41,6 +41,9 @@ pub struct Known {
     pub table: Cluster,
     /// When the tokens of this batch end.
     pub expires: SystemTime,
+    /// Ports that the pod network needs open on each node, as a seed names them: VXLAN where it is flannel. Where it is
+    /// another one, or the user may not look, the seed's `open` has to say it.
+    pub open: Vec<String>,
     /// Whether cluster-info is published, which has to be signed for each token.
     published: bool,
 }
@@ -69,7 +72,8 @@ impl Known {
             ca_cert: (!published).then_some(ca_pem),
             token_expires: Some(timestamp(unix_seconds(expires)).parse().context("write the end of the tokens")?),
         };
-        Ok(Known { table, expires, published })
+        let open = api.get(FLANNEL).is_ok().then(|| VXLAN.to_string()).into_iter().collect();
+        Ok(Known { table, expires, open, published })
     }
 
     /// What is to be said of a new token that no device can join with yet. The signatures of those that were made before
@@ -87,13 +91,6 @@ impl Known {
             token.id
         )))
     }
-}
-
-/// Ports that the pod network needs open on each node, as a seed names them: VXLAN where it is flannel. Where it is another
-/// one, or the user may not look, the seed's `open` has to say it.
-pub fn ports_of_pod_network(api: &Api) -> Vec<String> {
-    let flannel = api.get(FLANNEL).is_ok();
-    flannel.then(|| VXLAN.to_string()).into_iter().collect()
 }
 
 /// `HOST:PORT` of a server's URL.

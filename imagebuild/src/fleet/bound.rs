@@ -69,12 +69,12 @@ impl Fleet {
         Ok((devices, tokens))
     }
 
-    /// Makes a device's token and puts it into its seed.
+    /// Makes a device's token and puts it into its seed, with what else the cluster needs there.
     fn bind(&self, device: &mut Device, known: &Known) -> Result<Created<'_>> {
         let name = device.name.as_deref().context("find the node name of a device")?;
         let name = bootstrap_token::node_name(name).map_err(anyhow::Error::msg)?;
         let token = bootstrap_token::create(&self.api, Some(&name), known.expires)?;
-        device.set_token(&token.token())?;
+        device.set_token(&token.token(), &known.open)?;
         Ok(token)
     }
 }

@@ -80,15 +80,28 @@ pub fn devices_of(csv: &Path, base: Option<&Path>, cluster: &Cluster) -> Result<
 }
 
 impl Device {
-    /// Puts its token, `ID.SECRET`, into its seed.
+    /// Puts its token, `ID.SECRET`, into its seed, and the ports that the cluster's pod network needs open.
     ///
     /// # Errors
     /// When the device's parser does not take it.
-    pub fn set_token(&mut self, token: &str) -> Result<()> {
+    pub fn set_token(&mut self, token: &str, open: &[String]) -> Result<()> {
         let what = || format!("put the token into the seed of {}", self.id);
         let mut seed: Table = self.seed.parse().map_err(|_| anyhow!(what()))?;
         let cluster = seed.get_mut("cluster").and_then(Value::as_table_mut).with_context(what)?;
         cluster.insert("token".into(), token.into());
+        if !open.is_empty() {
+            let harden = seed.entry("harden").or_insert_with(|| Table::new().into());
+            let ports =
+                harden.as_table_mut().with_context(what)?.entry("open").or_insert_with(|| Value::Array(Vec::new()));
+            // A list, or a single port.
+            if let Value::String(port) = ports {
+                *ports = vec![std::mem::take(port)].into();
+            }
+            let ports = ports.as_array_mut().with_context(what)?;
+            let missing = open.iter().filter(|port| !ports.iter().any(|own| own.as_str() == Some(port)));
+            let missing: Vec<Value> = missing.map(|port| port.as_str().into()).collect();
+            ports.extend(missing);
+        }
         let text = toml::to_string(&seed).map_err(|_| anyhow!(what()))?;
         firstboot::seed::parse_request(text.as_bytes()).map_err(|error| anyhow!("{}: {}", what(), error.text))?;
         self.seed = text;

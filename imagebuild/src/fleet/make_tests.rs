@@ -156,12 +156,23 @@ fn a_cluster_gives_what_base_and_table_must_not_have() {
     };
     let mut devices =
         made("node.name\nShop-1\nshop-2\n", "[cluster]\napiserver = [\"api.example.com:6443\"]\n").unwrap();
-    devices[0].set_token("abcdef.0123456789abcdef").unwrap();
+    devices[0].set_token("abcdef.0123456789abcdef", &[]).unwrap();
     let seed: Table = devices[0].seed.parse().unwrap();
     assert_eq!(seed["cluster"]["token"].as_str(), Some("abcdef.0123456789abcdef"));
     // The base's own address counts: devices may need another one than this machine.
     assert_eq!(seed["cluster"]["apiserver"][0].as_str(), Some("api.example.com:6443"));
-    assert!(devices[0].set_token("abc").is_err() && devices[0].seed.contains("abcdef."));
+    assert!(devices[0].set_token("abc", &[]).is_err() && devices[0].seed.contains("abcdef."));
+    // What the pod network needs open is added to what is open.
+    let open = |devices: &mut Vec<Device>| {
+        devices[0].set_token("abcdef.0123456789abcdef", &["udp/8472".to_owned()]).unwrap();
+        devices[0].seed.parse::<Table>().unwrap()["harden"]["open"].clone()
+    };
+    assert_eq!(open(&mut devices), Value::from(vec!["udp/8472"]));
+    assert_eq!(open(&mut devices), Value::from(vec!["udp/8472"]), "once");
+    let mut single = made("node.name\na\n", "[harden]\nopen = \"tcp/80\"\n").unwrap();
+    assert_eq!(open(&mut single), Value::from(vec!["tcp/80", "udp/8472"]));
+    let mut others = made("node.name,harden.open\na,tcp/80;tcp/81\n", "").unwrap();
+    assert_eq!(open(&mut others), Value::from(vec!["tcp/80", "tcp/81", "udp/8472"]));
 
     assert_eq!(
         made("node.name\na\n", "[cluster]\ntoken = \"abcdef.0123456789abcdef\"\nca-cert-hashes = []\n").unwrap_err(),

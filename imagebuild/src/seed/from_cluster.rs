@@ -3,7 +3,7 @@
 //! itself. The token goes again if the seed cannot be written.
 
 use super::new::{self, Args};
-use crate::cluster::table::{Cluster, Known, ports_of_pod_network};
+use crate::cluster::table::{Cluster, Known};
 use crate::cluster::{Api, bootstrap_token, kubeconfig};
 use crate::progress::warn;
 use anyhow::{Result, ensure};
@@ -25,7 +25,7 @@ pub fn main(args: &Args, file: Option<&Path>) -> Result<()> {
         warn(&text);
     }
     let cluster = Cluster { token: token.token().to_string(), ..known.table };
-    let text = new::assemble(args, cluster, args.node.clone().or(args.name.clone()), None, ports_of_pod_network(&api))?;
+    let text = new::assemble(args, cluster, args.node.clone().or(args.name.clone()), None, known.open)?;
     new::finish(args, &text)?;
     token.keep();
     if let Some(node) = &args.node {
