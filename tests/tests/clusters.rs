@@ -218,7 +218,10 @@ said tokens kubeadm token list
 said plan kubeadm upgrade plan "$(kubelet --version | cut -d' ' -f2)"
 said upload kubeadm init phase upload-config all --config /etc/firstboot/kubeadm.yaml --dry-run
 disk=/sys/class/block/$(lsblk --noheadings --output PKNAME "$(findmnt --noheadings --output SOURCE /var)")/stat
-state() { date +%s; head -1 /proc/stat; cat $disk; grep -E '^(MemTotal|MemAvailable):' /proc/meminfo; }
+state() {
+  date +%s; head -1 /proc/stat; cat $disk; grep -E '^(MemTotal|MemAvailable):' /proc/meminfo
+  awk '{ticks[$2] += $14 + $15} END {for (name in ticks) print "ticks", name, ticks[name]}' /proc/[0-9]*/stat
+}
 sleep 120
 state >$out/before
 sleep 600
@@ -255,7 +258,27 @@ fn kubeadm_knows_the_cluster() {
     for line in ["clusterName: kubernetes", "podSubnet: 10.244.0.0/16", "certificateValidityPeriod: 78840h0m0s"] {
         assert!(upload.contains(line), "{line}: {upload}");
     }
-    println!("{}{}{}{}", said("plan"), certificates, said("before"), said("after"));
+    let (before, after) = (said("before"), said("after"));
+    println!("{}{certificates}{before}{after}", said("plan"));
+    let seconds = |text: &str| text.lines().next().and_then(|line| line.parse::<f64>().ok()).unwrap();
+    let passed = seconds(&after) - seconds(&before);
+    for (name, ticks) in ticks(&after) {
+        // 100 a second (sysconf(_SC_CLK_TCK)).
+        let used = (ticks - ticks_of(&before, &name)) / passed;
+        if used >= 0.1 {
+            println!("{name}: {used:.1} % of a processor");
+        }
+    }
+}
+
+/// Processor time of the processes of each name, in ticks.
+fn ticks(state: &str) -> Vec<(String, f64)> {
+    let lines = state.lines().filter_map(|line| line.strip_prefix("ticks ")?.rsplit_once(' '));
+    lines.map(|(name, ticks)| (name.to_owned(), ticks.parse().unwrap())).collect()
+}
+
+fn ticks_of(state: &str, name: &str) -> f64 {
+    ticks(state).into_iter().find(|(other, _)| other == name).map_or(0.0, |(_, ticks)| ticks)
 }
 
 /// A seed alone does not end a cluster by mistake; where it is meant, the device waits for a seed again.
@@ -296,4 +319,63 @@ fn the_seed_for_the_next_device_is_renewed() {
     let renewed = firstboot::seed::parse(&renewed.unwrap()).unwrap();
     let ends = renewed.join().unwrap().token_expires.unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     assert!(ends.as_secs() > later + 23 * 3600, "{} {later}", ends.as_secs());
+}
+
+/// Without a clock chip and without a time source, what the device makes begins when its image was built.
+#[test]
+#[ignore = "boots a guest"]
+fn a_cluster_of_1970_has_the_time_of_the_image() {
+    let segment = segment();
+    let mut device = creator(&segment, "");
+    device.set_clock("1970-01-01T00:00:00");
+    run(&mut device);
+    let joins = device.while_paused(|disk| disk.boot()?.read(JOIN_SEED)).unwrap().unwrap();
+    let ends = firstboot::seed::parse(&joins).unwrap().join().unwrap().token_expires.unwrap();
+    // No image of this release is older than 2026.
+    assert!(ends > SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600), "{ends:?}");
+}
+
+/// The lines of docs/clusters.md, Backup and restore, in their three parts.
+fn documented() -> Vec<String> {
+    let text = std::fs::read_to_string(imagebuild::repo::root().unwrap().join("docs/clusters.md")).unwrap();
+    let section = text.split("\n## Backup and restore\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let mut parts = vec![String::new()];
+    for line in section.lines() {
+        match line.strip_prefix("    ") {
+            Some(command) => parts.last_mut().unwrap().extend([command, "\n"]),
+            None if parts.last().is_some_and(|part| !part.is_empty()) => parts.push(String::new()),
+            None => {}
+        }
+    }
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+/// What is restored is what was there at the time of the backup; then kubeadm upgrades the cluster to its own version.
+#[test]
+#[ignore = "boots a guest"]
+fn a_backup_is_restored_and_kubeadm_upgrades() {
+    let parts = documented();
+    let [backup, restore, upgrade] = &parts[..] else { panic!("{parts:#?}") };
+    let script = format!(
+        "out=/var/lib/firstboot-test\nmkdir -p $out\n\
+         until grep -q '\"joined\"' /var/lib/firstboot/status.json 2>/dev/null; do sleep 1; done\n\
+         exec >$out/log 2>&1\nset -ex\n\
+         trap 'echo exit $? >>$out/log; sync; echo test: the backup was tried >/dev/console' EXIT\n\
+         kubeadm token create --description before\n(\n{backup})\nkubeadm token create --description after\n\
+         kubeadm token list >$out/whole\n(\n{restore})\n\
+         until kubeadm token list >$out/restored; do sleep 5; done\n{upgrade}"
+    );
+    let segment = segment();
+    let mut device = creator(&segment, "");
+    add_script(device.disk(), &script).unwrap();
+    run(&mut device);
+    device.wait_console("test: the backup was tried", 2 * SEALED).unwrap();
+    device.power_off(OFF).unwrap();
+    let log = found(&device, "log").unwrap();
+    assert!(log.ends_with("exit 0\n"), "{log}");
+    let [whole, restored] = ["whole", "restored"].map(|name| found(&device, name).unwrap());
+    assert!(whole.contains(" before ") && whole.contains(" after "), "{whole}");
+    assert!(restored.contains(" before ") && !restored.contains(" after "), "{restored}");
+    assert!(log.contains("SUCCESS! A control plane node of your cluster was upgraded"), "{log}");
 }

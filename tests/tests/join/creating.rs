@@ -11,7 +11,7 @@ use firstboot::kube::admin::AdminClient;
 use firstboot::kube::kubeconfig;
 use firstboot::seed::Endpoint;
 use imagebuild::cluster::Api;
-use imagebuild::cluster::table::ports_of_pod_network;
+use imagebuild::cluster::table::Known;
 use imagebuild::control_plane::admin_key::{GROUP, NewKey};
 use qemu::kubectl::Kubectl;
 use std::time::Duration;
@@ -37,7 +37,8 @@ pub(crate) fn a_pod_network_is_deployed_and_brought_back(plane: &ControlPlane) {
     assert_eq!(set()["metadata"]["generation"], first["metadata"]["generation"], "the same again changes nothing");
     // Seeds that are made by a kubeconfig open its port, too.
     let access = imagebuild::cluster::kubeconfig::access(Some(&plane.kubeconfig()), None).unwrap();
-    assert_eq!(ports_of_pod_network(&Api::new(&access).unwrap()), ["udp/8472"]);
+    let known = Known::of(&Api::new(&access).unwrap(), &access, &[], None).unwrap();
+    assert_eq!(known.open, ["udp/8472"]);
     // What a person removed and changed is as it was.
     plane.kubectl(&["delete", "clusterrole", "flannel"]).unwrap();
     let other = ["set", "image", "daemonset/kube-flannel-ds", "kube-flannel=other:1", "-n", "kube-flannel"];
