@@ -43,6 +43,7 @@ use facts::DeviceFacts;
 use messages::{finished, refuse_seeds, report_late_join, report_repair, reporter, reporter_at};
 use sealed::{LostCredential, look_after};
 use seed_file::SeedFile;
+use std::cell::OnceCell;
 use std::path::Path;
 use std::time::Duration;
 use stick::{Asked, be_reset};
@@ -244,7 +245,8 @@ impl Session<'_> {
         let Some(host) = self.host.take() else { return Ok(Next::Again) };
         let (boot, seed_name, removable) = (found.place.partition.clone(), found.name.clone(), found.place.removable);
         let card = found.boot.clone();
-        let cx = PhaseContext { host, seed, bundle, boot, card, seed_name, removable, image };
+        let preflight = OnceCell::new();
+        let cx = PhaseContext { host, seed, bundle, boot, card, seed_name, removable, image, preflight };
         let outcome = run_table(&cx, &found, self.until, self.phases, self.last.as_ref());
         let (host, image) = (self.host.insert(cx.host), cx.image);
         match outcome {

@@ -5,7 +5,9 @@ use crate::boot_partition::BootPartition;
 use crate::bundle::installed::Installed;
 use crate::host::Host;
 use crate::image::ImageInfo;
+use crate::preflight::check::Outcome;
 use crate::seed::Seed;
+use std::cell::OnceCell;
 
 /// What the phases share: the machine, its input, and where the seed is.
 pub struct PhaseContext {
@@ -25,4 +27,6 @@ pub struct PhaseContext {
     pub seed_name: String,
     /// Whether the seed is on a removable medium, which goes on to the next device: it is read and left alone.
     pub removable: bool,
+    /// What preflight found in this try.
+    pub preflight: OnceCell<Vec<Outcome>>,
 }

@@ -10,6 +10,7 @@ use crate::host::fake::Fake;
 use crate::image::ImageInfo;
 use crate::seed;
 use anyhow::{Result, anyhow};
+use std::cell::OnceCell;
 use std::path::Path;
 
 /// Everything that a phase is given: this machine and this seed, an empty bundle.
@@ -24,6 +25,7 @@ pub(super) fn cx(root: &Path, sys: Fake, seed: &str) -> PhaseContext {
         card: None,
         seed_name: "seed.toml".into(),
         removable: false,
+        preflight: OnceCell::new(),
         host: Host::open(root, Box::new(sys)).unwrap(),
     }
 }
