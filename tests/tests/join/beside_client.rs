@@ -26,7 +26,7 @@ const SHORT: Duration = Duration::from_secs(1);
 /// The settings of a list.
 pub const LIST: &str = "limit=500&resourceVersion=0";
 
-/// What a client wants to know all of, and keep knowing.
+/// What a client asks for, to know all of it and each change.
 #[derive(Clone)]
 pub struct Question {
     pub of: &'static str,
@@ -50,7 +50,7 @@ impl Question {
 
 /// How a watch ended.
 enum End {
-    /// The client wants to know no more.
+    /// The client knows enough.
     Content,
     /// It goes on from where it was.
     Over,
