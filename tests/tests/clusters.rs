@@ -362,8 +362,8 @@ fn a_backup_is_restored_and_kubeadm_upgrades() {
     let script = format!(
         "out=/var/lib/firstboot-test\nmkdir -p $out\n\
          until grep -q '\"joined\"' /var/lib/firstboot/status.json 2>/dev/null; do sleep 1; done\n\
-         exec >$out/log 2>&1\nset -ex\n\
-         trap 'echo exit $? >>$out/log; sync; echo test: the backup was tried >/dev/console' EXIT\n\
+         exec >>$out/log 2>&1\nset -ex\n\
+         trap 'code=$?; set +x; echo exit $code; sync; echo test: the backup was tried >/dev/console' EXIT\n\
          {upgrade}kubeadm token create --description before\n(\n{backup})\n\
          kubeadm token create --description after\nkubeadm token list >$out/whole\n(\n{restore})\n\
          until kubeadm token list >$out/restored; do sleep 5; done\n"
