@@ -68,6 +68,14 @@ impl Arch {
             Arch::Amd64 => "x86_64-linux-gnu",
         }
     }
+
+    /// File name of Debian's dynamic linker, which is among the libraries of the [triplet](Self::triplet).
+    pub fn linker(self) -> &'static str {
+        match self {
+            Arch::Arm64 => "ld-linux-aarch64.so.1",
+            Arch::Amd64 => "ld-linux-x86-64.so.2",
+        }
+    }
 }
 
 impl fmt::Display for Arch {

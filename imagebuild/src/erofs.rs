@@ -76,11 +76,7 @@ impl Mkfs {
 
     fn command(&self) -> Command {
         let libraries = self.directory.join("usr/lib").join(self.arch.triplet());
-        let linker = match self.arch {
-            Arch::Arm64 => "ld-linux-aarch64.so.1",
-            Arch::Amd64 => "ld-linux-x86-64.so.2",
-        };
-        let mut command = Command::new(libraries.join(linker));
+        let mut command = Command::new(libraries.join(self.arch.linker()));
         command.arg("--library-path").arg(&libraries).arg(self.directory.join("usr/bin/mkfs.erofs"));
         command
     }

@@ -165,14 +165,10 @@ fn debian_program(package: &str, program: &str, words: &str) -> Result<PathBuf> 
         }
         let usr = dir.join("usr");
         let (usr, libraries) = (usr.display(), usr.join("lib").join(arch.triplet()));
-        let loader = match arch {
-            Arch::Amd64 => "ld-linux-x86-64.so.2",
-            Arch::Arm64 => "ld-linux-aarch64.so.1",
-        };
-        let libraries = libraries.display();
+        let (libraries, linker) = (libraries.display(), arch.linker());
         let words = words.replace("{usr}", &usr.to_string());
         let text =
-            format!("#!/bin/sh\nexec {libraries}/{loader} --library-path {libraries} {usr}/{program} {words} \"$@\"\n");
+            format!("#!/bin/sh\nexec {libraries}/{linker} --library-path {libraries} {usr}/{program} {words} \"$@\"\n");
         let path = scratch.join(name);
         std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
         std::fs::set_permissions(&path, Permissions::from_mode(0o755))

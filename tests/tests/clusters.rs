@@ -2,7 +2,7 @@
 //! Clusters that devices create themselves, on emulated hardware. Each takes many minutes: `make test-long`.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
-use e2e::{add_script, found};
+use e2e::{FOUND, add_script, found};
 use firstboot::boot_partition::JOIN_SEED;
 use imagebuild::target::Target;
 use qemu::cluster::{SEALED, address, imagebuild, network, options, shown};
@@ -14,6 +14,7 @@ use qemu::link::segment::Segment;
 use qemu::link::vrrp::longest_overlap;
 use qemu::progress::Progress;
 use qemu::{scenario, wait};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 const TARGET: &str = "generic-amd64";
@@ -262,9 +263,10 @@ fn kubeadm_knows_the_cluster() {
     println!("{}{certificates}{before}{after}", said("plan"));
     let seconds = |text: &str| text.lines().next().and_then(|line| line.parse::<f64>().ok()).unwrap();
     let passed = seconds(&after) - seconds(&before);
+    let begun = ticks(&before);
     for (name, ticks) in ticks(&after) {
         // 100 a second (sysconf(_SC_CLK_TCK)).
-        let used = (ticks - ticks_of(&before, &name)) / passed;
+        let used = (ticks - begun.get(name).unwrap_or(&0.0)) / passed;
         if used >= 0.1 {
             println!("{name}: {used:.1} % of a processor");
         }
@@ -272,13 +274,9 @@ fn kubeadm_knows_the_cluster() {
 }
 
 /// Processor time of the processes of each name, in ticks.
-fn ticks(state: &str) -> Vec<(String, f64)> {
+fn ticks(state: &str) -> BTreeMap<&str, f64> {
     let lines = state.lines().filter_map(|line| line.strip_prefix("ticks ")?.rsplit_once(' '));
-    lines.map(|(name, ticks)| (name.to_owned(), ticks.parse().unwrap())).collect()
-}
-
-fn ticks_of(state: &str, name: &str) -> f64 {
-    ticks(state).into_iter().find(|(other, _)| other == name).map_or(0.0, |(_, ticks)| ticks)
+    lines.map(|(name, ticks)| (name, ticks.parse().unwrap())).collect()
 }
 
 /// A seed alone does not end a cluster by mistake; where it is meant, the device waits for a seed again.
@@ -360,7 +358,7 @@ fn a_backup_is_restored_and_kubeadm_upgrades() {
     // kubeadm has a pod run before it upgrades, and gives it a minute: more than once where all is emulated.
     let upgrade: String = upgrade.lines().map(|line| format!("until {line}; do sleep 10; done\n")).collect();
     let script = format!(
-        "out=/var/lib/firstboot-test\nmkdir -p $out\n\
+        "out={FOUND}\nmkdir -p $out\n\
          until grep -q '\"joined\"' /var/lib/firstboot/status.json 2>/dev/null; do sleep 1; done\n\
          exec >>$out/log 2>&1\nset -ex\n\
          trap 'code=$?; set +x; echo exit $code; sync; echo test: the backup was tried >/dev/console' EXIT\n\

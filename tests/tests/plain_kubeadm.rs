@@ -7,7 +7,6 @@
 use firstboot::control_plane::kubeadm::{Device, configuration};
 use firstboot::seed;
 use imagebuild::{arch::Arch, cmd, component, repo};
-use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -80,8 +79,7 @@ fn take_in(head: &str, part: &str, made: &mut Made) {
 
 /// A table or a list of YAML.
 fn yaml(text: &str) -> Option<Value> {
-    let value = serde_yaml_ng::Deserializer::from_str(text).next().and_then(|d| Value::deserialize(d).ok())?;
-    (value.is_object() || value.is_array()).then_some(value)
+    serde_yaml_ng::from_str(text).ok().filter(|value: &Value| value.is_object() || value.is_array())
 }
 
 fn flatten(path: &str, value: &Value, fields: &mut BTreeMap<String, String>) {

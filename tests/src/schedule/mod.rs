@@ -147,19 +147,20 @@ pub fn run(jobs: Vec<Job>, limits: Limits, logs: &Path, mut ended: impl FnMut(&J
     std::fs::create_dir_all(logs).with_context(|| format!("create {}", logs.display()))?;
     let mut queue = longest_first(jobs);
     let mut running: Vec<Running> = Vec::new();
-    let mut reported = Instant::now();
+    let (mut reported, mut used) = (Instant::now(), process::cpu_of_children()?);
     while !queue.is_empty() || !running.is_empty() {
         while let Some(next) = limits.next(&queue, &running) {
             running.push(start(queue.remove(next), logs)?);
         }
         let mut index = 0;
         while let Some(one) = running.get_mut(index) {
-            let before = process::cpu_of_children()?;
             let Some(status) = one.process.ended()? else {
                 index += 1;
                 continue;
             };
-            let cpu = process::cpu_of_children()?.saturating_sub(before).as_secs_f64();
+            // The kernel adds up a program when it is waited for.
+            let before = std::mem::replace(&mut used, process::cpu_of_children()?);
+            let cpu = used.saturating_sub(before).as_secs_f64();
             let Running { job, since, output, errors, .. } = running.remove(index);
             ended(&job, &Ended { status, seconds: since.elapsed().as_secs_f64(), cpu, output, errors });
             reported = Instant::now();

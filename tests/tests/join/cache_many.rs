@@ -8,10 +8,9 @@ use apicache::body::whole;
 use apicache::config::Config;
 use apicache::object::{Change, Encoding, Meta, read_event, read_list};
 use apicache::upstream::Servers;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use http_body_util::BodyExt;
 use hyper::{Method, Request};
+use imagebuild::cluster::{Credential, kubeconfig};
 use imagebuild::digest;
 use qemu::control_plane::ControlPlane;
 use qemu::wait;
@@ -42,13 +41,10 @@ fn known(meta: &Meta, bytes: &[u8]) -> (String, (u64, String)) {
 
 /// The administrator at the API server: none of its requests waits behind others.
 fn administrator(plane: &ControlPlane, fixture: &Fixture) -> Servers {
-    let conf = std::fs::read_to_string(plane.path().join("super-admin.conf")).unwrap();
-    let data = |key: &str| {
-        let line = conf.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix(": ")).unwrap();
-        String::from_utf8(STANDARD.decode(line).unwrap()).unwrap()
-    };
+    let access = kubeconfig::access(Some(&plane.path().join("super-admin.conf")), None).unwrap();
+    let Credential::Certificate(certificate, key) = access.credential else { panic!("it has no certificate") };
     let node = fixture.dir.path().join("administrator.pem");
-    std::fs::write(&node, data("client-certificate-data") + &data("client-key-data")).unwrap();
+    std::fs::write(&node, certificate + key.expose()).unwrap();
     Servers::new(&Config { node, ..fixture.config.clone() }).unwrap()
 }
 
