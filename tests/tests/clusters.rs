@@ -356,7 +356,8 @@ fn a_backup_is_restored_and_kubeadm_upgrades() {
     let parts = documented();
     let [backup, restore, upgrade] = &parts[..] else { panic!("{parts:#?}") };
     // kubeadm has a pod run before it upgrades, and gives it a minute: more than once where all is emulated.
-    let upgrade: String = upgrade.lines().map(|line| format!("until {line}; do sleep 10; done\n")).collect();
+    let upgrade: String =
+        upgrade.replace("\\\n", "").lines().map(|line| format!("until {line}; do sleep 10; done\n")).collect();
     let script = format!(
         "out={FOUND}\nmkdir -p $out\n\
          until grep -q '\"joined\"' /var/lib/firstboot/status.json 2>/dev/null; do sleep 1; done\n\

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 use firstboot::control_plane::kubeadm::{Device, configuration};
+use firstboot::control_plane::patches;
 use firstboot::seed;
 use imagebuild::{arch::Arch, cmd, component, repo};
 use serde_json::Value;
@@ -34,7 +35,10 @@ type Made = BTreeMap<String, BTreeMap<String, String>>;
 fn dry_run(config: &str) -> Made {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("config.yaml");
-    std::fs::write(&path, config).unwrap();
+    for (name, text) in patches::files() {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    std::fs::write(&path, config.replace(patches::DIRECTORY, &dir.path().display().to_string())).unwrap();
     let kubeadm = component::ensure("kubeadm", Arch::host().unwrap(), Some(&format!("v{VERSION}"))).unwrap();
     let mut command = Command::new(kubeadm);
     // This machine is no node: checks of it say nothing here.

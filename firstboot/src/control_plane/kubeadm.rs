@@ -4,6 +4,7 @@
 //! The documents are InitConfiguration, ClusterConfiguration and JoinConfiguration of kubeadm.k8s.io/v1beta4, as JSON, which
 //! is YAML.
 
+use super::patches;
 use crate::kube::config::Networking;
 use crate::secret::Secret;
 use crate::seed::{CONTROL_PLANE_TAINT, DEFAULT_PORT, Kubeadm, NewCluster, Node, Taint};
@@ -111,6 +112,7 @@ fn init(kubeadm: &Kubeadm, node: &Node, device: &Device<'_>) -> Value {
         "bootstrapTokens": [{ "ttl": UNUSED, "description": "made by kubeadm init, not used by firstboot" }],
         "localAPIEndpoint": { "advertiseAddress": device.address.to_string(), "bindPort": DEFAULT_PORT },
         "nodeRegistration": registration,
+        "patches": { "directory": patches::DIRECTORY },
         "timeouts": timeouts(),
     });
     merge(&mut document, &kubeadm.init);
@@ -180,6 +182,7 @@ pub fn join_configuration(more: &More<'_>, node: &Node, part: Part) -> Zeroizing
             "certificateKey": more.certificate_key,
         },
         "nodeRegistration": registration(more.name, more.cri_socket, node),
+        "patches": { "directory": patches::DIRECTORY },
         "skipPhases": DONE.iter().chain(part.skips()).collect::<Vec<_>>(),
         "timeouts": timeouts(),
     });

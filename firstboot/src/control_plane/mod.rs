@@ -11,6 +11,7 @@ pub mod flannel;
 pub mod in_memory;
 pub mod kubeadm;
 pub mod others;
+pub mod patches;
 pub mod virtual_ip;
 
 use crate::bundle::{Image, Manifest};

@@ -13,7 +13,7 @@ use crate::boot_partition::JOIN_CONTROL_PLANE_SEED;
 use crate::containerd::cri::SOCKET;
 use crate::control_plane::in_memory::with_file;
 use crate::control_plane::kubeadm::{More, Part, discovery, join_configuration};
-use crate::control_plane::{address, fits, virtual_ip};
+use crate::control_plane::{address, fits, patches, virtual_ip};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::firewall::discover_peers;
 use crate::flush::FlushSite;
@@ -48,7 +48,7 @@ pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     let Some((joined, key)) = cx.seed.joins_control_plane() else { return Ok(()) };
     if !cx.host.journal().is_set(Fact::ControlPlaneJoined) {
         fits(&cx.bundle.manifest, &cx.image.target)?;
-        clear(&cx.host).owned_by(Owner::Host)?;
+        clear(&cx.host).and_then(|()| patches::put(&cx.host)).owned_by(Owner::Host)?;
         let own = address::own(&cx.host, &cx.seed.network, pods_are_v4(&cx.host))?;
         join(cx, joined, key, own)?;
         if let Some(shared) = joined.virtual_ip {

@@ -10,7 +10,7 @@ use super::kubelet_config;
 use crate::containerd::cri::SOCKET;
 use crate::control_plane::card::{CONTROL_PLANE_HOURS, For, JoinSeed};
 use crate::control_plane::kubeadm::{Device, complaint, configuration, networking};
-use crate::control_plane::{ADMIN_CONF, ETCD, address, card, fits, flannel, is_created, virtual_ip};
+use crate::control_plane::{ADMIN_CONF, ETCD, address, card, fits, flannel, is_created, patches, virtual_ip};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::firewall::discover_peers;
 use crate::flush::FlushSite;
@@ -120,6 +120,7 @@ fn prepare(cx: &PhaseContext, text: &str) -> Result<()> {
     // kubeadm starts kubelet, which is to be the hardened one from its first start.
     kubelet_config::put(host, &cx.seed.kubelet, false)?;
     host.enable_unit(KUBELET_WANTED, KUBELET_UNIT)?;
+    patches::put(host)?;
     // Fields of the seed may hold a secret.
     host.write(KUBEADM_CONFIG, text.as_bytes(), 0o600)?;
     host.will_start("kubelet.service")?;

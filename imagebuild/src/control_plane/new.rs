@@ -147,10 +147,17 @@ fn steps(dir: &Path, args: &Args) -> String {
         key = file(KEY),
         status = firstboot::status::STATUS_NAME,
     );
-    if args.join_seed_hours != Some(0) {
-        let more = if args.join_control_plane { "; --control-plane: one more control plane" } else { "" };
-        text += &format!("5. imagebuild cluster join-seed CARD      the seed for the next device{more}\n");
-    }
+    let seeds = (args.join_seed_hours != Some(0), args.join_control_plane);
+    text += match seeds {
+        (true, true) => {
+            "5. imagebuild cluster join-seed CARD      the seed for the next device; --control-plane: one more control plane\n"
+        }
+        (true, false) => "5. imagebuild cluster join-seed CARD      the seed for the next device\n",
+        (false, true) => {
+            "5. imagebuild cluster join-seed CARD --control-plane      the seed for one more control plane\n"
+        }
+        (false, false) => "",
+    };
     if args.endpoint.is_none() && args.virtual_ip.is_none() {
         text += "\nThe API server's certificate is for the address that the device has at step 3: give it a fixed one, by the\n\
                  DHCP server or by [network] in the seed.\n";
@@ -234,5 +241,7 @@ mod tests {
         let fixed = args(Path::new("x"), &["--endpoint", "api.example.com", "--join-seed-hours", "0"]).unwrap();
         let all = steps(Path::new("x"), &fixed);
         assert!(!all.contains("join-seed") && !all.contains("fixed one"), "{all}");
+        let planes = args(Path::new("x"), &["--join-control-plane", "--join-seed-hours", "0"]).unwrap();
+        assert!(steps(Path::new("x"), &planes).contains("\n5. imagebuild cluster join-seed CARD --control-plane "));
     }
 }

@@ -116,9 +116,9 @@ impl Site {
 
     fn scan_at(&self, rate: &str, source: &str, target: &str, what: Scan) -> Result<Vec<String>> {
         // An emulated device that drops everything answers nothing: without a rate the scan would take an hour. Probes queue
-        // up before a busy guest, so its answer may take seconds (nmap knows a probe for ten). One more probe is for a guest
-        // that was too busy for the first.
-        let mut words = vec!["-n", "-Pn", "-oG", "-", "--min-rate", rate, "--max-retries", "1"];
+        // up before a busy guest, so its answer may take seconds (nmap knows a probe for ten). None is sent twice: the link
+        // counts those that it loses.
+        let mut words = vec!["-n", "-Pn", "-oG", "-", "--min-rate", rate, "--max-retries", "0"];
         words.extend(["--initial-rtt-timeout", "3s", "--max-rtt-timeout", "3s", "-e", "lan", "-S", source]);
         let ports = what.words();
         words.extend(ports.iter().map(String::as_str));
