@@ -128,13 +128,30 @@ fn short(path: &str) -> String {
     path.trim_start_matches('.').to_owned()
 }
 
-/// Object or file, and field, of each difference that is documented.
-fn documented() -> BTreeSet<(String, String)> {
-    let text = std::fs::read_to_string(repo::root().unwrap().join("docs/clusters.md")).unwrap();
-    let table = text.split("| object or file | field |").nth(1).expect("the table of differences");
+/// The first cells of a table of docs/clusters.md, without the marks of code.
+fn cells(docs: &str, heading: &str) -> Vec<(String, String)> {
+    let table = docs.split(heading).nth(1).unwrap_or_else(|| panic!("find the table {heading}"));
     let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
     let cells = rows.map(|row| row.split('|').map(|cell| cell.trim().trim_matches('`').to_owned()).collect::<Vec<_>>());
     cells.map(|cells| (cells[1].clone(), cells[2].clone())).collect()
+}
+
+/// Object or file, and field, of each difference that is documented. A flag is in its manifest and in kubeadm's configuration.
+fn documented() -> BTreeSet<(String, String)> {
+    let docs = std::fs::read_to_string(repo::root().unwrap().join("docs/clusters.md")).unwrap();
+    let mut all: BTreeSet<(String, String)> = cells(&docs, "| object or file | field |").into_iter().collect();
+    for (file, flag) in cells(&docs, "| file | flag |") {
+        let component = match file.as_str() {
+            "etcd.yaml" => "etcd.local",
+            "kube-apiserver.yaml" => "apiServer",
+            "kube-controller-manager.yaml" => "controllerManager",
+            "kube-scheduler.yaml" => "scheduler",
+            _ => panic!("{file} is no manifest"),
+        };
+        all.insert(("ConfigMap kubeadm-config".to_owned(), format!("{component}.extraArgs[{flag}]")));
+        all.insert((file, format!("command[--{flag}]")));
+    }
+    all
 }
 
 #[test]

@@ -61,6 +61,32 @@ const WAITS: [(&str, &str); 4] = [
 /// which a slow card or a busy small device misses, so that members lose each other ("Tuning" in etcd's documentation).
 /// Alone, a member that was just started would wait the latter for nothing.
 const ETCD: [(&str, &str); 2] = [("heartbeat-interval", "500"), ("election-timeout", "5000")];
+/// How kube-controller-manager and kube-scheduler say that they are the active ones, each in a Lease: their own values are
+/// 15, 10 and 2 s. That is one write to etcd each second, with its flushes, on a device that does nothing else. OpenShift has
+/// 137, 107 and 26 s for the same reason. docs/clusters.md says what that costs.
+const LEADER: [(&str, &str); 3] = [
+    ("leader-elect-lease-duration", "60s"),
+    ("leader-elect-renew-deadline", "45s"),
+    ("leader-elect-retry-period", "10s"),
+];
+/// Flags that fit one another: where the seed has one of them, firstboot sets none of them.
+const TOGETHER: [&[(&str, &str)]; 2] = [&ETCD, &LEADER];
+/// What CIS Kubernetes asks of a control plane and kubeadm does not set (docs/hardening.md, sections 1 to 3).
+const PROFILING: (&str, &str) = ("profiling", "false");
+/// The same, of kube-apiserver. The first plugin is kubeadm's own.
+const API_SERVER: [(&str, &str); 3] = [
+    PROFILING,
+    ("enable-admission-plugins", "NodeRestriction,DenyServiceExternalIPs"),
+    // Those of kubelet (`harden/kubelet/fields.rs`). TLS 1.3 has no other than strong ones, and they cannot be chosen.
+    (
+        "tls-cipher-suites",
+        "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,\
+         TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,\
+         TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+    ),
+];
+/// The same, of kube-controller-manager: its own 12500 pods that have ended are for large clusters.
+const CONTROLLER_MANAGER: [(&str, &str); 2] = [PROFILING, ("terminated-pod-gc-threshold", "500")];
 /// kubeadm always makes a token; each that is used is made later, with a life that is asked for.
 const UNUSED: &str = "1m0s";
 
@@ -230,9 +256,11 @@ fn cluster_configuration(cluster: &NewCluster, device: &Device<'_>) -> Value {
         "encryptionAlgorithm": KEYS,
         "networking": { "podSubnet": pod_subnet, "serviceSubnet": service_subnet },
     });
+    document["apiServer"] = arguments(&API_SERVER);
+    document["controllerManager"] = arguments(&[&CONTROLLER_MANAGER[..], &LEADER].concat());
+    document["scheduler"] = arguments(&[&[PROFILING][..], &LEADER].concat());
     if cluster.join_control_plane {
-        let argument = |(name, value): &(&str, &str)| json!({ "name": name, "value": value });
-        document["etcd"] = json!({ "local": { "extraArgs": ETCD.iter().map(argument).collect::<Vec<_>>() } });
+        document["etcd"] = json!({ "local": arguments(&ETCD) });
     }
     if let Some(endpoint) = &cluster.endpoint {
         document["controlPlaneEndpoint"] = endpoint.to_string().into();
@@ -247,14 +275,32 @@ fn cluster_configuration(cluster: &NewCluster, device: &Device<'_>) -> Value {
     document
 }
 
-/// Puts the seed's fields over those that are there; tables are merged, everything else is replaced.
+/// The settings of a component: flags of its command line.
+fn arguments(flags: &[(&str, &str)]) -> Value {
+    let argument = |(name, value): &(&str, &str)| json!({ "name": name, "value": value });
+    json!({ "extraArgs": flags.iter().map(argument).collect::<Vec<_>>() })
+}
+
+/// Puts the seed's fields over those that are there; tables are merged, and so are flags, everything else is replaced.
 fn merge(document: &mut Value, fields: &Map<String, Value>) {
     for (key, value) in fields {
         match (&mut document[key], value) {
             (at @ Value::Object(_), Value::Object(more)) => merge(at, more),
+            (Value::Array(ours), Value::Array(seeds)) if key == "extraArgs" => merge_arguments(ours, seeds),
             (at, value) => *at = value.clone(),
         }
     }
+}
+
+/// As kubeadm does with its own: a flag that the seed has, however often, takes the place of ours.
+fn merge_arguments(ours: &mut Vec<Value>, seeds: &[Value]) {
+    let is_seeds = |name: &str| seeds.iter().any(|argument| argument["name"] == name);
+    ours.retain(|argument| {
+        let name = argument["name"].as_str().unwrap_or_default();
+        let together = TOGETHER.iter().find(|flags| flags.iter().any(|(flag, _)| *flag == name));
+        !is_seeds(name) && !together.is_some_and(|flags| flags.iter().any(|(flag, _)| is_seeds(flag)))
+    });
+    ours.extend_from_slice(seeds);
 }
 
 /// The lines of kubeadm's output that say why it ended, on one line: `[ERROR CHECK]: …` of its checks, else its last error.
@@ -301,7 +347,45 @@ mod tests {
         assert_eq!(cluster["networking"], json!({ "podSubnet": "10.244.0.0/16", "serviceSubnet": "10.96.0.0/12" }));
         assert_eq!(cluster["certificateValidityPeriod"], "78840h0m0s");
         assert_eq!(cluster["encryptionAlgorithm"], "ECDSA-P256");
-        assert!(cluster.get("apiServer").is_none() && cluster.get("controlPlaneEndpoint").is_none());
+        assert!(cluster["apiServer"].get("certSANs").is_none() && cluster.get("controlPlaneEndpoint").is_none());
+        assert!(cluster.get("etcd").is_none());
+    }
+
+    /// Flags of a component, as on its command line.
+    fn flags(component: &Value) -> Vec<String> {
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let list = component["extraArgs"].as_array().unwrap().iter();
+        list.map(|flag| format!("{}={}", text(&flag["name"]), text(&flag["value"]))).collect()
+    }
+
+    #[test]
+    fn the_control_plane_has_flags_that_kubeadm_does_not_set() {
+        let (_, cluster) = documents("");
+        let server = flags(&cluster["apiServer"]);
+        assert_eq!(server[..2], ["profiling=false", "enable-admission-plugins=NodeRestriction,DenyServiceExternalIPs"]);
+        let suites: Vec<&str> = server[2].strip_prefix("tls-cipher-suites=").unwrap().split(',').collect();
+        let kubelet = crate::harden::kubelet::fields::FIELDS.iter().find(|field| field.path == "tlsCipherSuites");
+        assert_eq!(suites, serde_json::from_str::<Vec<String>>(kubelet.unwrap().value).unwrap());
+        let leader =
+            ["leader-elect-lease-duration=60s", "leader-elect-renew-deadline=45s", "leader-elect-retry-period=10s"];
+        let manager = [&["profiling=false", "terminated-pod-gc-threshold=500"][..], &leader].concat();
+        assert_eq!(flags(&cluster["controllerManager"]), manager);
+        assert_eq!(flags(&cluster["scheduler"]), [&["profiling=false"][..], &leader].concat());
+    }
+
+    #[test]
+    fn a_flag_of_the_seed_takes_the_place_of_ours() {
+        let (_, cluster) = documents(
+            "[cluster.kubeadm]\n\
+             apiServer = { extraArgs = [{ name = \"profiling\", value = \"true\" }, { name = \"v\", value = \"2\" }] }\n\
+             scheduler = { extraArgs = [{ name = \"leader-elect-lease-duration\", value = \"15s\" }] }\n",
+        );
+        let server = flags(&cluster["apiServer"]);
+        assert!(server[0].starts_with("enable-admission-plugins=") && server[1].starts_with("tls-cipher-suites="));
+        assert_eq!(server[2..], ["profiling=true", "v=2"]);
+        // With ours beside it, the scheduler would not start: 45 s to renew what lasts for 15 s.
+        assert_eq!(flags(&cluster["scheduler"]), ["profiling=false", "leader-elect-lease-duration=15s"]);
+        assert_eq!(flags(&cluster["controllerManager"]).len(), 5);
     }
 
     #[test]
@@ -316,7 +400,7 @@ mod tests {
             (&cluster["clusterName"], &cluster["apiServer"]["certSANs"]),
             (&json!("shop"), &json!(["10.0.0.9", "x.example"]))
         );
-        assert_eq!(cluster["apiServer"]["extraArgs"][0]["name"], "v");
+        assert_eq!(flags(&cluster["apiServer"]).last().unwrap(), "v=2");
         assert_eq!(
             (&init["timeouts"]["kubernetesAPICall"], &init["timeouts"]["kubeletHealthCheck"]),
             (&json!("9m0s"), &json!("10m0s"))
