@@ -174,7 +174,7 @@ fn joined(image: &DiskImage, tools: &[u8], joins: Sender<()>) -> Result<Joined> 
     let token = plane.create_token("2h")?;
     let more = format!("\n[access]\nssh-keys = [\"{UNUSED_KEY}\"]\nssh-from = [\"{OPERATOR}\"]\n");
     let seed = Seed { more, ..Seed::for_guest(&plane, &token)? }.text();
-    add_script(device.disk(), &format!("{JOINED}{}{TOOLS}", cis::SCRIPT))?;
+    add_script(device.disk(), &format!("{JOINED}{}{TOOLS}", cis::node::SCRIPT))?;
     device.disk().write_file(LYNIS, tools, 0o600)?;
     device.power_on()?;
     device.wait_status("state: waiting for a seed", SOON)?;
@@ -193,7 +193,8 @@ fn joined(image: &DiskImage, tools: &[u8], joins: Sender<()>) -> Result<Joined> 
     joins.send(()).context("tell that the device has joined")?;
     device.wait_console(DONE, LONG)?;
     device.power_off(OFF)?;
-    let verdicts = cis::verdicts(&cis::Facts::new(|name| found(&device, name).unwrap_or_default(), &configz));
+    let facts = cis::node::Facts::new(|name| found(&device, name).unwrap_or_default(), &configz);
+    let verdicts = cis::verdicts(cis::node::CHECKS, &facts);
     let audit = serde_json::from_str(&found(&device, "audit.json")?).context("read firstboot's audit")?;
     Ok(Joined { found: Found::on(&device, ports)?, before_seed, while_joining, from_control_plane, verdicts, audit })
 }
