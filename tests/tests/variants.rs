@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a seed and a cluster may ask for beyond the default: a stick that is carried on, the worker role, labels,
-//! taints, a cluster that brings its own pod network, the screen as console. Boots 1 guest.
+//! taints, a cluster that brings its own pod network, the screen as console; one card with the seeds of many devices. Boots
+//! 2 guests.
 
 #![allow(clippy::unwrap_used)]
 
+use clap::Parser;
 use e2e::{OFF, SOON, add_script, device_options, own_arch, status_value};
 use qemu::control_plane::{ControlPlane, is_ready};
 use qemu::device::Device;
@@ -69,4 +71,42 @@ fn a_stick_a_worker_and_a_cluster_with_its_own_network() {
     assert_eq!(status_value(&status, "advice"), keep);
     let secret = qemu::seed::secret_of(&token);
     assert_eq!(qemu::search::find(device.disk().path(), secret).unwrap(), [0; 0]);
+}
+
+/// `imagebuild seed …` as its program reads it.
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    args: imagebuild::seed::Args,
+}
+
+/// One card with the seeds of three devices: the second one takes its own, and none of the three is left.
+#[test]
+#[ignore = "boots a guest"]
+fn a_device_takes_its_own_seed_of_many() {
+    if !e2e::can_boot(own_arch()) {
+        return;
+    }
+    let plane = ControlPlane::start(&Default::default()).unwrap();
+    let token = plane.create_token("1h").unwrap();
+    let at = |name: &str| plane.path().join(name).display().to_string();
+    std::fs::write(at("base.toml"), Seed::for_guest(&plane, &token).unwrap().text()).unwrap();
+    let table = "serial,node.name\nSHOP-1,till-1\nSHOP-2,till-2\nSHOP-3,till-3\n";
+    std::fs::write(at("devices.csv"), table).unwrap();
+    let mut device = Device::new(&e2e::image(own_arch()).unwrap(), &device_options("SHOP-2")).unwrap();
+    let disk = device.disk().path().display().to_string();
+    let words = ["seed", "fleet", &at("devices.csv"), "--base", &at("base.toml"), "--into", &disk];
+    imagebuild::seed::main(&Cli::try_parse_from(words).unwrap().args).unwrap();
+    let seeds = |device: &Device| device.disk().boot().unwrap().list_in("seeds").unwrap().unwrap_or_default();
+    assert_eq!(seeds(&device).len(), 3);
+    device.power_on().unwrap();
+    device.wait_console("node till-2 is Ready, seed destroyed", SOON).unwrap();
+    assert!(is_ready(&plane.node("till-2").unwrap().unwrap()));
+    assert_eq!((plane.node("till-1").unwrap(), plane.node("till-3").unwrap()), (None, None));
+    device.power_off(OFF).unwrap();
+    assert_eq!(seeds(&device), [""; 0]);
+    assert_eq!(qemu::search::find(device.disk().path(), qemu::seed::secret_of(&token)).unwrap(), [0; 0]);
+    let receipt = device.disk().read_file("/var/lib/firstboot/receipt.json").unwrap().unwrap();
+    let receipt: serde_json::Value = serde_json::from_slice(&receipt).unwrap();
+    assert_eq!((&receipt["seeds_destroyed"], &receipt["node"]), (&3.into(), &"till-2".into()));
 }
