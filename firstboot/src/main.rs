@@ -196,7 +196,7 @@ fn reset(yes: bool, destroy: bool, dry_run: bool, keep: &Exclusions) -> Result<E
     }
     let host = writing()?;
     // Where there may be other control planes, they are asked.
-    let last = control_plane::others::is_last(&host);
+    let last = control_plane::others::is_last(&host, control_plane::others::BUSY);
     let meant = yes && (destroy || !last);
     if let Some(question) = reset::question(&host, last).filter(|_| !meant) {
         let refused = |why: &str| {

@@ -296,7 +296,8 @@ fn a_cluster_ends_only_where_that_is_said() {
     device.power_off(OFF).unwrap();
     device.disk().put_seed("version = 1\nreset = true\n").unwrap();
     device.power_on().unwrap();
-    device.wait_console("write reset = \"destroy-cluster\" where that is meant", BEGUN).unwrap();
+    // It waits until its own API server answers.
+    device.wait_console("write reset = \"destroy-cluster\" where that is meant", SEALED).unwrap();
     device.power_off(OFF).unwrap();
     device.disk().put_seed("version = 1\nreset = \"destroy-cluster\"\n").unwrap();
     device.power_on().unwrap();

@@ -62,9 +62,17 @@ const WAITS: [(&str, &str); 4] = [
 /// Alone, a member that was just started would wait the latter for nothing.
 const ETCD: [(&str, &str); 2] = [("heartbeat-interval", "500"), ("election-timeout", "5000")];
 /// How kube-controller-manager and kube-scheduler say that they are the active ones, each in a Lease: their own values are
-/// 15, 10 and 2 s. That is one write to etcd each second, with its flushes, on a device that does nothing else. OpenShift has
-/// 137, 107 and 26 s for the same reason. docs/clusters.md says what that costs.
+/// 15, 10 and 2 s. That is one write to etcd each second, with its flushes, on a device that does nothing else, and a small
+/// device that is late loses its Lease and starts again. OpenShift has 137, 107 and 26 s for the same reasons. After a power
+/// cut they wait until the last Lease has ended: a single control plane, for which nothing stands in meanwhile, has a
+/// shorter one. docs/clusters.md says what that costs.
 const LEADER: [(&str, &str); 3] = [
+    ("leader-elect-lease-duration", "30s"),
+    ("leader-elect-renew-deadline", "20s"),
+    ("leader-elect-retry-period", "5s"),
+];
+/// The same where more control planes may join.
+const LEADER_OF_SEVERAL: [(&str, &str); 3] = [
     ("leader-elect-lease-duration", "60s"),
     ("leader-elect-renew-deadline", "45s"),
     ("leader-elect-retry-period", "10s"),
@@ -257,8 +265,9 @@ fn cluster_configuration(cluster: &NewCluster, device: &Device<'_>) -> Value {
         "networking": { "podSubnet": pod_subnet, "serviceSubnet": service_subnet },
     });
     document["apiServer"] = arguments(&API_SERVER);
-    document["controllerManager"] = arguments(&[&CONTROLLER_MANAGER[..], &LEADER].concat());
-    document["scheduler"] = arguments(&[&[PROFILING][..], &LEADER].concat());
+    let leader = if cluster.join_control_plane { LEADER_OF_SEVERAL } else { LEADER };
+    document["controllerManager"] = arguments(&[&CONTROLLER_MANAGER[..], &leader].concat());
+    document["scheduler"] = arguments(&[&[PROFILING][..], &leader].concat());
     if cluster.join_control_plane {
         document["etcd"] = json!({ "local": arguments(&ETCD) });
     }
@@ -367,7 +376,7 @@ mod tests {
         let kubelet = crate::harden::kubelet::fields::FIELDS.iter().find(|field| field.path == "tlsCipherSuites");
         assert_eq!(suites, serde_json::from_str::<Vec<String>>(kubelet.unwrap().value).unwrap());
         let leader =
-            ["leader-elect-lease-duration=60s", "leader-elect-renew-deadline=45s", "leader-elect-retry-period=10s"];
+            ["leader-elect-lease-duration=30s", "leader-elect-renew-deadline=20s", "leader-elect-retry-period=5s"];
         let manager = [&["profiling=false", "terminated-pod-gc-threshold=500"][..], &leader].concat();
         assert_eq!(flags(&cluster["controllerManager"]), manager);
         assert_eq!(flags(&cluster["scheduler"]), [&["profiling=false"][..], &leader].concat());
@@ -383,7 +392,7 @@ mod tests {
         let server = flags(&cluster["apiServer"]);
         assert!(server[0].starts_with("enable-admission-plugins=") && server[1].starts_with("tls-cipher-suites="));
         assert_eq!(server[2..], ["profiling=true", "v=2"]);
-        // With ours beside it, the scheduler would not start: 45 s to renew what lasts for 15 s.
+        // With ours beside it, the scheduler would not start: 20 s to renew what lasts for 15 s.
         assert_eq!(flags(&cluster["scheduler"]), ["profiling=false", "leader-elect-lease-duration=15s"]);
         assert_eq!(flags(&cluster["controllerManager"]).len(), 5);
     }
@@ -417,6 +426,7 @@ mod tests {
         assert_eq!(arguments[0], json!({ "name": "heartbeat-interval", "value": "500" }));
         assert_eq!(cluster["controlPlaneEndpoint"], "192.0.2.10:6443");
         assert_eq!(cluster["apiServer"]["certSANs"], json!(["192.0.2.10"]));
+        assert!(flags(&cluster["scheduler"]).contains(&"leader-elect-lease-duration=60s".to_owned()), "{cluster}");
         let (_, alone) = documents("virtual-ip = \"192.0.2.10\"\n");
         assert_eq!(alone["etcd"], Value::Null);
     }

@@ -54,16 +54,17 @@ impl AdminClient {
         })
     }
 
-    /// Names of the Nodes that are Ready and have kubeadm's label of a control plane. An answer means that etcd has a quorum.
+    /// Names of the Nodes with kubeadm's label of a control plane, and whether each is Ready. An answer means that etcd has a
+    /// quorum.
     ///
     /// # Errors
     /// The cluster's.
-    pub fn control_planes(&self) -> Result<Vec<String>, Fault> {
+    pub fn control_planes(&self) -> Result<Vec<(String, bool)>, Fault> {
         let path = format!("/api/v1/nodes?labelSelector={CONTROL_PLANE_TAINT}");
         let reply = runtime::block_on(&self.runtime, async { self.client.get(&path).await.map_err(Fault::from) })?;
         let nodes = reply.body["items"].as_array().cloned().unwrap_or_default();
-        let ready = nodes.iter().filter(|node| NodeState::of(node).ready);
-        Ok(ready.filter_map(|node| node["metadata"]["name"].as_str().map(str::to_owned)).collect())
+        let named = |node: &Value| Some((node["metadata"]["name"].as_str()?.to_owned(), NodeState::of(node).ready));
+        Ok(nodes.iter().filter_map(named).collect())
     }
 
     /// The certificate for a certificate request, PEM: approved, and signed by the cluster's CA. The same request is

@@ -7,7 +7,7 @@
 use super::plan::{Step, asked_by};
 use super::{cluster, packets};
 use crate::containerd::cri::{self, Cri};
-use crate::control_plane::others::is_last;
+use crate::control_plane::others::{BUSY, is_last};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::firewall;
 use crate::flush::FlushSite;
@@ -113,7 +113,7 @@ impl Work<'_> {
 
     /// By kubeadm, which asks the other members. The last one has none to ask.
     fn leave_etcd(&self) -> Result<()> {
-        if is_last(self.host) {
+        if is_last(self.host, BUSY) {
             self.say("no other control plane answers: etcd ends with this device");
             return Ok(());
         }

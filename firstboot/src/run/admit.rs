@@ -6,7 +6,7 @@
 //! another cluster: that takes a reset.
 
 use super::seed_file::SeedFile;
-use crate::control_plane::others::is_last;
+use crate::control_plane::others::{BOOT, is_last};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::journal::facts::Fact;
@@ -42,7 +42,7 @@ pub(super) fn admit(host: &Host, found: &SeedFile) -> Result<(), Fault> {
 /// # Errors
 /// It is not said.
 pub(super) fn may_reset(host: &Host, name: &str, destroys: bool) -> Result<(), Fault> {
-    if destroys || !is_last(host) {
+    if destroys || !is_last(host, BOOT) {
         return Ok(());
     }
     let text = format!(
