@@ -100,7 +100,7 @@ fn a_device_takes_its_own_seed_of_many() {
     let seeds = |device: &Device| device.disk().boot().unwrap().list_in("seeds").unwrap().unwrap_or_default();
     assert_eq!(seeds(&device).len(), 3);
     device.power_on().unwrap();
-    device.wait_console("node till-2 is Ready, seed destroyed", SOON).unwrap();
+    device.wait_console("node till-2 is Ready, 3 seeds destroyed", SOON).unwrap();
     assert!(is_ready(&plane.node("till-2").unwrap().unwrap()));
     assert_eq!((plane.node("till-1").unwrap(), plane.node("till-3").unwrap()), (None, None));
     device.power_off(OFF).unwrap();
