@@ -3,6 +3,7 @@
 
 use crate::control_plane::ControlPlane;
 use anyhow::Result;
+use clap::Parser;
 
 /// The parts of a seed that tests vary.
 #[derive(Debug, Clone)]
@@ -35,6 +36,19 @@ impl Seed {
             self.apiserver, self.token, self.pin, self.more
         )
     }
+}
+
+/// Runs `imagebuild seed` with these words.
+///
+/// # Errors
+/// Its own.
+pub fn imagebuild(words: &[&str]) -> Result<()> {
+    #[derive(Parser)]
+    struct Words {
+        #[command(flatten)]
+        args: imagebuild::seed::Args,
+    }
+    imagebuild::seed::main(&Words::try_parse_from(["imagebuild seed"].iter().chain(words))?.args)
 }
 
 /// The part of a bootstrap token that is secret.

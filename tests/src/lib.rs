@@ -120,6 +120,17 @@ pub fn own_arch() -> Arch {
     Arch::host().expect("run on a supported machine")
 }
 
+/// Deadline for a reset: it overwrites all that is free on the disk.
+pub const RESET: Duration = Duration::from_secs(1200);
+
+/// The runtime's state as every boot puts it in place where there is none, that of a flashed device included.
+pub const PREPARED: [&str; 4] = [
+    "io.containerd.content.v1.content",
+    "io.containerd.metadata.v1.bolt",
+    "io.containerd.snapshotter.v1.overlayfs",
+    "layers.fstab",
+];
+
 /// A public key without a private key, for seeds whose SSH is not used.
 pub const UNUSED_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA someone";
 

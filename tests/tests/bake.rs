@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 use e2e::base::{self, Kind};
-use e2e::{OFF, SOON};
+use e2e::{OFF, PREPARED, RESET, SOON};
 use imagebuild::arch::Arch;
 use imagebuild::bake::{self, Disk, Reader, Report};
 use imagebuild::target::Target;
@@ -19,19 +19,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
-/// Deadline for a reset.
-const RESET: Duration = Duration::from_secs(1200);
 /// What a reset leaves, as docs/bake.md says: an identity of its own, what every boot prepares, and that it was reset.
 const LEFT: [&str; 3] = ["/etc/machine-id", "/var/lib/containerd", "/var/lib/firstboot"];
-/// What every boot prepares where there is nothing.
-const PREPARED: [&str; 4] = [
-    "io.containerd.content.v1.content",
-    "io.containerd.metadata.v1.bolt",
-    "io.containerd.snapshotter.v1.overlayfs",
-    "layers.fstab",
-];
 /// Number of the root's partition; the one before it is the EFI system partition.
 const ROOT: u32 = 2;
 

@@ -208,12 +208,20 @@ fn power_cuts_while_a_cluster_is_created() {
     }
 }
 
-/// Until the cluster is there.
-const CREATED: &str = r#"
-out=/var/lib/firstboot-test
-mkdir -p $out
-until grep -q '"joined"' /var/lib/firstboot/status.json 2>/dev/null; do sleep 1; done
-"#;
+/// A device that created its cluster and then ran this script, until it said `end`; switched off.
+fn ran(script: &str, end: &str, limit: Duration) -> Device {
+    let segment = segment();
+    let mut device = creator(&segment, "");
+    let created = format!(
+        "out={FOUND}\nmkdir -p $out\n\
+         until grep -q '\"joined\"' /var/lib/firstboot/status.json 2>/dev/null; do sleep 1; done\n"
+    );
+    add_script(device.disk(), &format!("{created}{script}")).unwrap();
+    run(&mut device);
+    device.wait_console(end, limit).unwrap();
+    device.power_off(OFF).unwrap();
+    device
+}
 
 /// What kubeadm says of it. Before it plans it has a pod run, and gives that a minute: more than once where all is emulated.
 const KUBEADM: &str = r#"
@@ -233,12 +241,7 @@ echo "test: kubeadm was asked"
 #[test]
 #[ignore = "boots a guest"]
 fn kubeadm_knows_the_cluster() {
-    let segment = segment();
-    let mut device = creator(&segment, "");
-    add_script(device.disk(), &format!("{CREATED}{}{KUBEADM}", cis::control_plane::SCRIPT)).unwrap();
-    run(&mut device);
-    device.wait_console("test: kubeadm was asked", SEALED).unwrap();
-    device.power_off(OFF).unwrap();
+    let device = ran(&format!("{}{KUBEADM}", cis::control_plane::SCRIPT), "test: kubeadm was asked", SEALED);
     let said = |name: &str| found(&device, name).unwrap();
     let facts = cis::control_plane::Facts::new(said);
     cis::expect(&cis::verdicts(cis::control_plane::CHECKS, &facts), &cis::control_plane::WARNED);
@@ -275,12 +278,7 @@ echo "test: it was at rest"
 #[test]
 #[ignore = "boots a guest for twenty minutes"]
 fn a_cluster_at_rest_takes_little() {
-    let segment = segment();
-    let mut device = creator(&segment, "");
-    add_script(device.disk(), &format!("{CREATED}{AT_REST}")).unwrap();
-    run(&mut device);
-    device.wait_console("test: it was at rest", SEALED).unwrap();
-    device.power_off(OFF).unwrap();
+    let device = ran(AT_REST, "test: it was at rest", SEALED);
     let (before, after) = ["before", "after"].map(|name| found(&device, name).unwrap()).into();
     println!("{before}{after}");
     let seconds = |text: &str| text.lines().next().and_then(|line| line.parse::<f64>().ok()).unwrap();
@@ -382,20 +380,13 @@ fn a_backup_is_restored_and_kubeadm_upgrades() {
     let upgrade: String =
         upgrade.replace("\\\n", "").lines().map(|line| format!("until {line}; do sleep 10; done\n")).collect();
     let script = format!(
-        "out={FOUND}\nmkdir -p $out\n\
-         until grep -q '\"joined\"' /var/lib/firstboot/status.json 2>/dev/null; do sleep 1; done\n\
-         exec >>$out/log 2>&1\nset -ex\n\
+        "exec >>$out/log 2>&1\nset -ex\n\
          trap 'code=$?; set +x; echo exit $code; sync; echo test: the backup was tried >/dev/console' EXIT\n\
          {upgrade}kubeadm token create --description before\n(\n{backup})\n\
          kubeadm token create --description after\nkubeadm token list >$out/whole\n(\n{restore})\n\
          until kubeadm token list >$out/restored; do sleep 5; done\n"
     );
-    let segment = segment();
-    let mut device = creator(&segment, "");
-    add_script(device.disk(), &script).unwrap();
-    run(&mut device);
-    device.wait_console("test: the backup was tried", 2 * SEALED).unwrap();
-    device.power_off(OFF).unwrap();
+    let device = ran(&script, "test: the backup was tried", 2 * SEALED);
     let log = found(&device, "log").unwrap();
     assert!(log.ends_with("exit 0\n"), "{log}");
     let [whole, restored] = ["whole", "restored"].map(|name| found(&device, name).unwrap());

@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use e2e::{OFF, SOON, UNUSED_KEY, add_script, changes, found, remove_script, status_value};
+use e2e::{OFF, PREPARED, RESET, SOON, UNUSED_KEY, add_script, changes, found, remove_script, status_value};
 use imagebuild::arch::Arch;
 use qemu::control_plane::{ControlPlane, condition, is_ready};
 use qemu::device::{Device, Options};
@@ -16,8 +16,6 @@ use std::time::Duration;
 const NAME: &str = "edge-reset";
 /// Smaller than usual: a reset writes all of it.
 const DISK: u64 = 4 << 30;
-/// Deadline for that.
-const RESET: Duration = Duration::from_secs(1200);
 const HOST_KEY: &str = "/etc/ssh/ssh_host_ed25519_key.pub";
 /// How a private key begins in PEM, and its first Base64 letters: programs hold such headings without a key after them.
 const KEYS: [&str; 4] = [
@@ -53,14 +51,6 @@ hostname >$out/hostname
 sync
 echo "test: looked"
 "#;
-
-/// The runtime's state as every boot puts it in place where there is none, that of a flashed device included.
-const PREPARED: [&str; 4] = [
-    "io.containerd.content.v1.content",
-    "io.containerd.metadata.v1.bolt",
-    "io.containerd.snapshotter.v1.overlayfs",
-    "layers.fstab",
-];
 
 #[test]
 #[ignore = "boots a guest four times"]

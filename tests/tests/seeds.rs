@@ -17,7 +17,6 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bench::{Bench, KUBELET, create, id, pinned, pinned_text, relay, seed_of, tempdir};
-use clap::Parser;
 use e2e::native::cluster::publish_server;
 use firstboot::fault::{Code, Owner};
 use firstboot::kube::csr::{CSRS, SIGNER, USAGES};
@@ -35,16 +34,8 @@ use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// `imagebuild seed …` as its program reads it.
-#[derive(Parser)]
-struct Cli {
-    #[command(flatten)]
-    args: imagebuild::seed::Args,
-}
-
 fn seed_command(words: &[&str]) -> Result<(), String> {
-    let cli = Cli::try_parse_from(std::iter::once(&"seed").chain(words)).map_err(|error| error.to_string())?;
-    imagebuild::seed::main(&cli.args).map_err(|error| format!("{error:#}"))
+    qemu::seed::imagebuild(words).map_err(|error| format!("{error:#}"))
 }
 
 struct Ground {

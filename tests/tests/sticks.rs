@@ -5,21 +5,18 @@
 
 #![allow(clippy::unwrap_used)]
 
-use e2e::{SOON, add_script, boot_id, device_options, own_arch, ready_again, status_value};
+use e2e::{RESET, SOON, add_script, boot_id, device_options, own_arch, ready_again, status_value};
 use imagebuild::cmd;
 use qemu::control_plane::ControlPlane;
 use qemu::device::{Device, Options};
 use qemu::seed::Seed;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 const FIRST: &str = "edge-sticks";
 const SECOND: &str = "edge-again";
 /// Smaller than usual: a reset writes all of it.
 const DISK: u64 = 4 << 30;
-/// Deadline for that.
-const RESET: Duration = Duration::from_secs(1200);
 const ALONE: &str = "version = 1\nreset = true\n";
 
 /// Logs a mark in the first boot, and counts in every later one the log files that hold it.

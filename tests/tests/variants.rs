@@ -5,7 +5,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-use clap::Parser;
 use e2e::{OFF, SOON, add_script, device_options, own_arch, status_value};
 use qemu::control_plane::{ControlPlane, is_ready};
 use qemu::device::Device;
@@ -73,13 +72,6 @@ fn a_stick_a_worker_and_a_cluster_with_its_own_network() {
     assert_eq!(qemu::search::find(device.disk().path(), secret).unwrap(), [0; 0]);
 }
 
-/// `imagebuild seed …` as its program reads it.
-#[derive(Parser)]
-struct Cli {
-    #[command(flatten)]
-    args: imagebuild::seed::Args,
-}
-
 /// One card with the seeds of three devices: the second one takes its own, and none of the three is left.
 #[test]
 #[ignore = "boots a guest"]
@@ -95,8 +87,8 @@ fn a_device_takes_its_own_seed_of_many() {
     std::fs::write(at("devices.csv"), table).unwrap();
     let mut device = Device::new(&e2e::image(own_arch()).unwrap(), &device_options("SHOP-2")).unwrap();
     let disk = device.disk().path().display().to_string();
-    let words = ["seed", "fleet", &at("devices.csv"), "--base", &at("base.toml"), "--into", &disk];
-    imagebuild::seed::main(&Cli::try_parse_from(words).unwrap().args).unwrap();
+    let words = ["fleet", &at("devices.csv"), "--base", &at("base.toml"), "--into", &disk];
+    qemu::seed::imagebuild(&words).unwrap();
     let seeds = |device: &Device| device.disk().boot().unwrap().list_in("seeds").unwrap().unwrap_or_default();
     assert_eq!(seeds(&device).len(), 3);
     device.power_on().unwrap();

@@ -4,7 +4,7 @@
 
 use super::options;
 use super::recorded::{Recorded, SERIAL, each_moment, moments};
-use crate::{OFF, SOON, changes};
+use crate::{OFF, RESET, SOON, changes};
 use anyhow::{Context, Result, ensure};
 use qemu::device::Device;
 use qemu::disk::DiskImage;
@@ -15,12 +15,10 @@ use qemu::search;
 use qemu::seed::secret_of;
 use qemu::writes::Replay;
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// A seed that asks for a reset alone.
 const SEED: &str = "version = 1\nreset = true\n";
-/// Deadline for a reset: it writes the whole disk.
-const RESET: Duration = Duration::from_secs(1200);
 /// kubelet's certificate and private key, PEM.
 const PAIR: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 /// What the console shows where a reset has ended.
