@@ -63,12 +63,7 @@ pub fn prove(plane: &ControlPlane, device: &Device, node: &str, limit: Duration)
             device.check()?;
             Ok(ask(&url).ok())
         })?;
-        let done = format!("pod {CLIENT} to end");
-        let state = wait::every(ASKED, &done, limit, || {
-            device.check()?;
-            let state = pod(CLIENT)?["status"]["containerStatuses"][0]["state"]["terminated"].take();
-            Ok((!state.is_null()).then_some(state))
-        })?;
+        let state = end(plane, device, CLIENT, limit)?;
         let message = state["message"].as_str().unwrap_or_default();
         if state["exitCode"] != 0 {
             bail!("reach {SERVER} by its Service name from pod {CLIENT}: {message}");
@@ -95,13 +90,28 @@ pub fn run(plane: &ControlPlane, device: &Device, name: &str, args: &[&str], lim
     pod["spec"]["containers"][0]["env"] =
         json!([{ "name": "HOST_IP", "valueFrom": { "fieldRef": { "fieldPath": "status.hostIP" } } }]);
     apply(plane, &pod)?;
-    let ended = wait::every(ASKED, &format!("pod {name} to end"), limit, || {
+    ended(plane, device, name, limit)
+}
+
+/// Waits until the only container of a pod has ended; returns how it ended.
+///
+/// # Errors
+/// When it has not ended after `limit`; the text holds pods and events.
+pub fn ended(plane: &ControlPlane, device: &Device, name: &str, limit: Duration) -> Result<Value> {
+    end(plane, device, name, limit).map_err(|e| e.context(report(plane)))
+}
+
+fn end(plane: &ControlPlane, device: &Device, name: &str, limit: Duration) -> Result<Value> {
+    wait::every(ASKED, &format!("pod {name} to end"), limit, || {
         device.check()?;
-        let pod = plane.get(&["pod", name, "-n", "default"])?;
-        let state = pod["status"]["containerStatuses"][0]["state"]["terminated"].clone();
-        Ok((!state.is_null()).then_some(state))
-    });
-    ended.map_err(|e| e.context(report(plane)))
+        let status = plane.get(&["pod", name, "-n", "default"])?["status"].take();
+        let state = &status["containerStatuses"][0]["state"]["terminated"];
+        // A pod that kubelet rejects or evicts ends without a container.
+        if state.is_null() && status["phase"] == "Failed" {
+            bail!("wait for pod {name} to end: {}: {}", status["reason"], status["message"]);
+        }
+        Ok((!state.is_null()).then(|| state.clone()))
+    })
 }
 
 fn apply(plane: &ControlPlane, object: &Value) -> Result<()> {
@@ -132,11 +142,11 @@ fn report(plane: &ControlPlane) -> String {
         "--sort-by=.lastTimestamp",
         "-o",
         "custom-columns=\
-        REASON:.reason,OBJECT:.involvedObject.name,MESSAGE:.message",
+        LAST:.lastTimestamp,COUNT:.count,REASON:.reason,OBJECT:.involvedObject.name,MESSAGE:.message",
         "--no-headers",
     ]);
     let lines: Vec<&str> = events.lines().collect();
-    format!("--- pods\n{pods}--- events\n{}\n---", lines[lines.len().saturating_sub(15)..].join("\n"))
+    format!("--- pods\n{pods}--- events\n{}\n---", lines[lines.len().saturating_sub(25)..].join("\n"))
 }
 
 pub(crate) fn manifests() -> Value {

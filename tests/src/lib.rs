@@ -23,7 +23,7 @@ pub mod torture;
 use anyhow::{Context, Result};
 use imagebuild::arch::Arch;
 use imagebuild::sign::Signer;
-use qemu::control_plane::{ControlPlane, is_ready};
+use qemu::control_plane::{self, ControlPlane, is_ready};
 use qemu::device::{Device, Options};
 use qemu::disk::tree::{Tree, difference};
 use qemu::disk::{DiskImage, ROOT};
@@ -164,14 +164,15 @@ pub fn prepared_device() -> Result<Device> {
 /// Name of the node that [`waiting_device`] and [`prepared_device`] become.
 pub const WAITING_NODE: &str = "edge-waiting";
 
-/// The control plane that all tests of one program share. Its servers end with the program.
+/// The control plane that all tests of one program share, without kube-proxy and CoreDNS: their pods would start in every
+/// boot of every node. Tests that look at pods have a control plane of their own. Its servers end with the program.
 ///
 /// # Panics
 /// When it does not start.
 #[allow(clippy::expect_used)] // a test's helper
 pub fn shared_plane() -> &'static ControlPlane {
     static PLANE: OnceLock<ControlPlane> = OnceLock::new();
-    PLANE.get_or_init(|| ControlPlane::start(&Default::default()).expect("start a control plane"))
+    PLANE.get_or_init(|| ControlPlane::start(&control_plane::Options::without_addons()).expect("start a control plane"))
 }
 
 /// The Node once it is Ready as reported from another boot than `before`.

@@ -9,7 +9,7 @@ use firstboot::boot_slot::autoboot::State;
 use firstboot::boot_slot::entry::{Slot, TRIES};
 use imagebuild::arch::Arch;
 use imagebuild::target::Target;
-use qemu::control_plane::ControlPlane;
+use qemu::control_plane::{self, ControlPlane};
 use qemu::device::{Device, Options};
 use qemu::disk::DiskImage;
 use qemu::disk::slot::Fault;
@@ -119,7 +119,7 @@ fn a_kubelet_that_is_never_ready_is_left() {
     if !e2e::can_boot(Arch::Arm64) {
         return;
     }
-    let plane = ControlPlane::start(&Default::default()).unwrap();
+    let plane = ControlPlane::start(&control_plane::Options::without_addons()).unwrap();
     let (device, token) = scenario::seeded(&plane, &image(), &options()).unwrap();
     // Both slots have the same /etc, so the new version is known by its command line.
     device.disk().prepare_data().unwrap();

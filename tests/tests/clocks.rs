@@ -37,7 +37,7 @@ fn image(build_time: u64) -> ImageInfo {
 
 #[test]
 fn time_is_taken_only_from_an_authenticated_api_server() {
-    let plane = ControlPlane::start(&Options { addons: false, ..Options::default() }).unwrap();
+    let plane = ControlPlane::start(&Options::without_addons()).unwrap();
     let (at, ca) = (plane.endpoint_for_host(), plane.ca_pem().unwrap());
     let server = format!("https://{at}");
     let root = tempfile::tempdir().unwrap();

@@ -15,7 +15,6 @@ use qemu::link::site::{CONTROL_PLANE, STRANGER_V6, Scan, Site};
 use qemu::pods;
 use qemu::seed::{Seed, secret_of};
 use serde_json::{Value, json};
-use std::time::Duration;
 
 const NAME: &str = "edge-hardened";
 /// What the kernel answers a pod that may not.
@@ -80,16 +79,7 @@ fn nothing_is_open_and_a_pod_stays_a_pod() {
 
 /// hostPort, Service, DNS, logs and exec over that link.
 fn pods_work(plane: &ControlPlane, site: &Site, device: &Device, address: &str) {
-    let ended = |name: &str| {
-        let pod = plane.get(&["pod", name, "-n", "default"])?;
-        let state = pod["status"]["containerStatuses"][0]["state"]["terminated"].clone();
-        Ok((!state.is_null()).then_some(state))
-    };
-    let found = qemu::wait::every(Duration::from_secs(1), "the pod that asks by name", SOON, || {
-        device.check()?;
-        ended("fetch-hello")
-    });
-    let found = found.unwrap();
+    let found = pods::ended(plane, device, pods::CLIENT, SOON).unwrap();
     let dns = || plane.kubectl(&["logs", "-n", "kube-system", "-l", "k8s-app=kube-dns", "--tail=20"]);
     assert_eq!(found["exitCode"], 0, "{found}\n{:?}", dns());
     let url = format!("http://{address}:{}/", pods::PORT);

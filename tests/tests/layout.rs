@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the initrd makes of a disk: its partitions at the first boot, the same ones at the next, and what becomes of them
-//! when the table, the data or the root is damaged. Boots 3 guests, 8 times in all; none of them joins.
+//! when the table, the data or the root is damaged. Boots 3 guests, 7 times in all; none of them joins.
 
 #![allow(clippy::unwrap_used)]
 
@@ -55,6 +55,10 @@ fn lays_out_its_disk(arch: Arch) {
     as_the_target_says(&image, &first, arch);
     assert!(root_is_as_flashed(&image, device.disk()).unwrap());
 
+    if arch != own_arch() {
+        // What follows is the same code: another boot of an emulated foreign processor would show nothing more.
+        return;
+    }
     // The next boot finds everything, and writes no table.
     e2e::add_script(device.disk(), SCRIPT).unwrap();
     let boot = next(&mut device);
@@ -70,9 +74,7 @@ fn lays_out_its_disk(arch: Arch) {
     };
     assert_eq!(boot, kept);
     assert_eq!(partitions(device.disk()), first);
-    if arch == own_arch() {
-        damaged(&image, &mut device, &first, &kept);
-    }
+    damaged(&image, &mut device, &first, &kept);
 }
 
 /// Boots with damage, one kind after another.

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 use e2e::{OFF, SOON, boot_id, device_options, own_arch, ready_again};
+use qemu::control_plane::ControlPlane;
 use qemu::device::Device;
 use qemu::progress::Progress;
 use qemu::scenario;
@@ -21,7 +22,7 @@ fn a_torn_data_base_of_containerd_is_rebuilt_and_the_node_is_ready_again() {
     if !e2e::can_boot(own_arch()) {
         return;
     }
-    let plane = e2e::shared_plane();
+    let plane = &ControlPlane::start(&Default::default()).unwrap();
     let image = e2e::image(own_arch()).unwrap();
     let options = qemu::device::Options { guest_ports: vec![pods::PORT], ..device_options("runtime") };
     let (device, token) = scenario::seeded(plane, &image, &options).unwrap();

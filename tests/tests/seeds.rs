@@ -47,7 +47,7 @@ struct Ground {
 fn ground() -> &'static Ground {
     static GROUND: OnceLock<Ground> = OnceLock::new();
     GROUND.get_or_init(|| {
-        let plane = ControlPlane::start(&Options { addons: false, ..Options::default() }).unwrap();
+        let plane = ControlPlane::start(&Options::without_addons()).unwrap();
         publish_server(&plane, &plane.endpoint_for_host()).unwrap();
         let dir = plane.path().join("seeds");
         std::fs::create_dir(&dir).unwrap();

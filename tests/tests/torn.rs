@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What editors leave beside a seed, and what a power cut or a worn card may leave of a sealed device's files; what its lights
-//! show then; a data partition that becomes read-only, and a disk that is. Goes on from a saved boot, then boots that guest three times.
+//! show then; a data partition that becomes read-only, and a disk that is. Goes on from a saved boot, then boots that guest twice.
 
 #![allow(clippy::unwrap_used)]
 
@@ -18,6 +18,8 @@ use std::time::Duration;
 const NAME: &str = WAITING_NODE;
 const CONFIG: &str = "/var/lib/kubelet/config.yaml";
 const FLAGS: &str = "/var/lib/kubelet/kubeadm-flags.env";
+/// What a power cut may leave in three ways; firstboot keeps copies.
+const TORN: [&str; 3] = [CONFIG, FLAGS, KUBELET_CONF];
 /// What kubelet signs itself, and does not flush.
 const SERVING: [&str; 2] = ["/var/lib/kubelet/pki/kubelet.crt", "/var/lib/kubelet/pki/kubelet.key"];
 
@@ -63,42 +65,12 @@ fn no_copy_of_the_seed_stays_and_torn_files_come_back() {
     assert_eq!(gone, ["._seed.toml", ".seed.toml.swp", "seed.toml", "seed.toml~"]);
     assert_eq!(search::find(device.disk().path(), secret_of(&token)).unwrap(), [0; 0]);
 
-    let disk = device.disk();
-    let whole = [CONFIG, FLAGS, KUBELET_CONF].map(|path| disk.read_file(path).unwrap().unwrap());
-    disk.write_file(CONFIG, b"", 0o600).unwrap();
-    disk.write_file(FLAGS, &vec![0; whole[1].len()], 0o600).unwrap();
-    disk.remove_file(KUBELET_CONF).unwrap();
-    let served = SERVING.map(|path| disk.read_file(path).unwrap().unwrap());
-    disk.write_file(SERVING[0], b"", 0o600).unwrap();
-    add_script(disk, LIGHTS).unwrap();
-    device.power_on().unwrap();
-    for path in [CONFIG, FLAGS, KUBELET_CONF] {
-        let line = format!("firstboot: repaired: read {path}: it was missing or damaged, its copy stands in");
-        device.wait_console(&line, SOON).unwrap();
-    }
-    let line =
-        "firstboot: removed /var/lib/kubelet/pki/kubelet.crt and kubelet.key, which were torn: kubelet makes them anew";
-    device.wait_console(line, SOON).unwrap();
-    ready_again(plane, &device, NAME, &boot_id(&node)).unwrap();
-    device.wait_console("test: lights looked at", SOON).unwrap();
-    device.power_off(OFF).unwrap();
-    let lights = found(&device, "lights").unwrap();
-    // The emulated PC has a keyboard; the other target names no lights.
-    let on = lights.lines().filter(|line| line.starts_with("1 ") && line.contains("[none]")).count();
-    assert!(own_arch() != Arch::Amd64 || on > 0, "{lights}");
-    assert!(own_arch() != Arch::Amd64 || lights.contains("ledtrig_pattern"), "{lights}");
-    assert_eq!(whole, [CONFIG, FLAGS, KUBELET_CONF].map(|path| device.disk().read_file(path).unwrap().unwrap()));
-    for (path, before) in SERVING.iter().zip(&served) {
-        let now = device.disk().read_file(path).unwrap().unwrap();
-        assert!(now.starts_with(b"-----BEGIN ") && now != *before, "{path}");
-    }
-    assert_eq!(status::value(&device.disk().status().unwrap(), "state"), Some("joined"));
-    changed_bytes(&mut device);
+    damaged_files(&mut device, &boot_id(&node));
     read_only_from_the_start(&mut device);
 }
 
 /// Files of which a worn card changes one byte, and that are whole again after the next boot.
-const WHOLE_AGAIN: [&str; 10] = [
+const FLIPPED: [&str; 8] = [
     "/var/lib/firstboot/journal",
     "/var/lib/firstboot/status.json",
     "/var/lib/firstboot/firewall.json",
@@ -106,8 +78,6 @@ const WHOLE_AGAIN: [&str; 10] = [
     "/var/lib/firstboot/verified-time",
     "/var/lib/firstboot/receipt.json",
     "/etc/firstboot/harden.json",
-    KUBELET_CONF,
-    CONFIG,
     "/etc/kubernetes/pki/ca.crt",
 ];
 
@@ -150,13 +120,20 @@ fn works(device: &Device, test: &str) {
     assert_eq!(missing, [""; 0], "{}", device.report());
 }
 
-/// A worn card changes one byte of many files; then the data partition becomes read-only while the node works.
-fn changed_bytes(device: &mut Device) {
+/// A power cut leaves files empty, full of zeros or not at all; a worn card changes one byte of many others. The node is
+/// Ready again, and stays so when the data partition becomes read-only while it works.
+fn damaged_files(device: &mut Device, boot: &str) {
     let plane = e2e::shared_plane();
     let disk = device.disk();
-    let boot = boot_id(&plane.node(NAME).unwrap().unwrap());
-    let whole = WHOLE_AGAIN.map(|path| disk.read_file(path).unwrap().unwrap());
-    for (path, bytes) in WHOLE_AGAIN.iter().zip(&whole) {
+    let read = |device: &Device, path: &str| device.disk().read_file(path).unwrap().unwrap();
+    let torn = TORN.map(|path| read(device, path));
+    let served = SERVING.map(|path| read(device, path));
+    let flipped = FLIPPED.map(|path| read(device, path));
+    disk.write_file(CONFIG, b"", 0o600).unwrap();
+    disk.write_file(FLAGS, &vec![0; torn[1].len()], 0o600).unwrap();
+    disk.remove_file(KUBELET_CONF).unwrap();
+    disk.write_file(SERVING[0], b"", 0o600).unwrap();
+    for (path, bytes) in FLIPPED.iter().zip(&flipped) {
         disk.flip(path, (bytes.len() / 2).min(4000)).unwrap();
     }
     // A damaged byte of the certificate that the node shows to the API server.
@@ -164,23 +141,25 @@ fn changed_bytes(device: &mut Device) {
     let target =
         disk.list("/var/lib/kubelet/pki").unwrap().into_iter().find(|name| name.starts_with("kubelet-client-2"));
     disk.flip(&format!("/var/lib/kubelet/pki/{}", target.unwrap()), 300).unwrap();
-    remove_script(disk).unwrap();
-    add_script(disk, &format!("T=worn\n{READ_ONLY}{COMMANDS}")).unwrap();
+    add_script(disk, &format!("{LIGHTS}T=worn\n{READ_ONLY}{COMMANDS}")).unwrap();
     device.power_on().unwrap();
-    for path in WHOLE_AGAIN {
-        device.wait_console(&format!("firstboot: repaired: read {path}: "), SOON).unwrap();
-    }
-    device
-        .wait_console(&format!("firstboot: repaired: read {pair}: it was damaged, its copy stands in"), SOON)
-        .unwrap();
-    ready_again(plane, device, NAME, &boot).unwrap();
+    let repaired = |path: &str, why: &str| {
+        device.wait_console(&format!("firstboot: repaired: read {path}: {why}"), SOON).unwrap();
+    };
+    TORN.iter().for_each(|path| repaired(path, "it was missing or damaged, its copy stands in"));
+    FLIPPED.iter().for_each(|path| repaired(path, ""));
+    repaired(pair, "it was damaged, its copy stands in");
+    let line =
+        "firstboot: removed /var/lib/kubelet/pki/kubelet.crt and kubelet.key, which were torn: kubelet makes them anew";
+    device.wait_console(line, SOON).unwrap();
+    ready_again(plane, device, NAME, boot).unwrap();
     device.wait_console("worn: the disk is read-only", SOON).unwrap();
+    works(device, "worn");
+    // kubelet goes on telling the cluster that the node works.
     let renewed = || {
         let lease = plane.kubectl(&["get", "lease", NAME, "-n", "kube-node-lease", "-o", "jsonpath={.spec.renewTime}"]);
         lease.unwrap()
     };
-    works(device, "worn");
-    // kubelet goes on telling the cluster that the node works.
     for _ in 0..2 {
         let before = renewed();
         qemu::wait::every(Duration::from_secs(1), "another Lease", SOON, || {
@@ -194,11 +173,21 @@ fn changed_bytes(device: &mut Device) {
         plane.kubectl(&["get", "events", "-A", "--field-selector", "reason=StateRepaired", "-o", "name"]).unwrap();
     assert!(!events.trim().is_empty(), "no Event");
     device.power_off(OFF).unwrap();
-    let now = WHOLE_AGAIN.map(|path| device.disk().read_file(path).unwrap().unwrap());
-    for ((path, now), before) in WHOLE_AGAIN.iter().zip(&now).zip(&whole) {
+
+    let lights = found(device, "lights").unwrap();
+    // The emulated PC has a keyboard; the other target names no lights.
+    let on = lights.lines().filter(|line| line.starts_with("1 ") && line.contains("[none]")).count();
+    assert!(own_arch() != Arch::Amd64 || on > 0, "{lights}");
+    assert!(own_arch() != Arch::Amd64 || lights.contains("ledtrig_pattern"), "{lights}");
+    for (path, before) in TORN.iter().zip(&torn).chain(FLIPPED.iter().zip(&flipped)) {
         // These go on being written.
         let grows = ["journal", "status.json", "node-files.json", "verified-time", "firewall.json"];
-        assert!(now == before || grows.iter().any(|name| path.ends_with(name)), "{path} is not as it was");
+        let whole = read(device, path) == *before || grows.iter().any(|name| path.ends_with(name));
+        assert!(whole, "{path} is not as it was");
+    }
+    for (path, before) in SERVING.iter().zip(&served) {
+        let now = read(device, path);
+        assert!(now.starts_with(b"-----BEGIN ") && now != *before, "{path}");
     }
     let text = device.disk().status().unwrap();
     assert!(text.contains("\nwarning: Damage: ") && status::value(&text, "state") == Some("joined"), "{text}");

@@ -57,6 +57,13 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// The default, without kube-proxy and CoreDNS: nodes run no pods of the cluster's own.
+    pub fn without_addons() -> Self {
+        Options { addons: false, ..Options::default() }
+    }
+}
+
 /// A running control plane. Dropping it ends its servers and removes its directory.
 pub struct ControlPlane {
     // Order matters: servers end before the directory that they write to goes.

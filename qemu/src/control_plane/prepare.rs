@@ -58,6 +58,8 @@ impl ControlPlane {
                 self.phase(&["addon", "coredns"], "uploaded.yaml", &with)?;
                 proxy.join().unwrap_or_else(|_| anyhow::bail!("install kube-proxy"))
             })?;
+            // kubeadm's second replica is for a second node.
+            self.kubectl(&["-n", "kube-system", "scale", "deployment", "coredns", "--replicas=1"])?;
         }
         self.publish_guest_view()
     }

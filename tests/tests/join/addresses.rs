@@ -70,7 +70,7 @@ pub fn seeds_server_is_kept_when_the_clusters_own_fails(plane: &ControlPlane) {
 
 /// A cluster whose API server, Services and pods have IPv6 addresses only.
 pub fn ipv6() {
-    let options = Options { addons: false, family: Family::V6, ..Options::default() };
+    let options = Options { family: Family::V6, ..Options::without_addons() };
     let plane = ControlPlane::start(&options).unwrap();
     let endpoint = plane.endpoint_for_host();
     assert!(endpoint.starts_with("[::1]:"), "{endpoint}");

@@ -119,7 +119,7 @@ fn attempt(seed: &Seed, lie: Lie, mine: &Mine) -> (Bench, Result<Joined, Fault>)
 
 /// A lying join worker and a second control plane: the device never talks to that one, with pins and with `ca-cert`.
 pub fn s01_a_lying_join_worker_and_a_second_control_plane(plane: &ControlPlane) {
-    let second = ControlPlane::start(&Options { addons: false, ..Options::default() }).unwrap();
+    let second = ControlPlane::start(&Options::without_addons()).unwrap();
     let token = second.create_token("1h").unwrap();
     let mine = Mine { server: format!("https://{}", second.endpoint_for_host()), ca: second.ca_pem().unwrap(), token };
     for by_pin in [true, false] {

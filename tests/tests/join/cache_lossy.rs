@@ -91,7 +91,7 @@ fn on_a_bad_network(bad: Bad) {
     let cluster = Arc::new(Namespace::new(dir.path()).unwrap());
     let site = Arc::new(cluster.sibling(dir.path()).unwrap());
     connect(&cluster, &site);
-    let options = Options { addons: false, namespace: Some(cluster.clone()), ..Options::default() };
+    let options = Options { namespace: Some(cluster.clone()), ..Options::without_addons() };
     let plane = ControlPlane::start(&options).unwrap();
     enter(&site);
     let node = "far-away";

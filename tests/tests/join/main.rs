@@ -105,7 +105,7 @@ const CASES: &[Case] = &[
 fn plane() -> &'static ControlPlane {
     static PLANE: OnceLock<ControlPlane> = OnceLock::new();
     PLANE.get_or_init(|| {
-        let plane = ControlPlane::start(&Options { addons: false, ..Options::default() }).unwrap();
+        let plane = ControlPlane::start(&Options::without_addons()).unwrap();
         // What is published for guests leads nowhere on the build machine; that is a case of its own.
         publish_server(&plane, &plane.endpoint_for_host()).unwrap();
         plane
