@@ -8,7 +8,7 @@
 
 use super::escapes::without_escapes;
 use super::keyword_redaction::{MARK, redact_after_keywords};
-use memchr::memmem::{find_iter, rfind};
+use memchr::memmem::{find, find_iter, rfind};
 use zeroize::Zeroizing;
 
 /// Most lines that are dropped after the head of a private key without an end.
@@ -36,6 +36,9 @@ const FORMS: [(&str, usize); 17] = [
     ("hvs.", 24),
     ("npm_", 36),
 ];
+
+/// No access token is shorter: most words of a log are.
+const SHORTEST_TOKEN: usize = 20;
 
 /// The secrets of this device, by value.
 #[derive(Default)]
@@ -69,7 +72,9 @@ impl DeviceSecrets {
 pub fn redact(bytes: &[u8], secrets: &DeviceSecrets) -> String {
     let mut text = without_escapes(&String::from_utf8_lossy(bytes));
     for value in &secrets.0 {
-        text = text.replace(value.as_str(), MARK);
+        if find(text.as_bytes(), value.as_bytes()).is_some() {
+            text = text.replace(value.as_str(), MARK);
+        }
     }
     let text = without_keys(&text);
     text.lines().map(|line| redact_line(line) + "\n").collect()
@@ -188,6 +193,11 @@ fn without_words(line: &str) -> String {
         let length = rest[start..].find(|c| !in_word(c)).unwrap_or(rest.len() - start);
         let word = &rest[start..start + length];
         out.push_str(&rest[..start]);
+        rest = &rest[start + length..];
+        if length < SHORTEST_TOKEN {
+            out.push_str(word);
+            continue;
+        }
         // `{"` and `-----BEGI` in base64; the value may follow a `=` in the same word.
         let secret = ["eyJ", "LS0tLS1CRUdJ"].iter().find_map(|form| word.find(form)).filter(|at| word.len() - at >= 32);
         match secret.or_else(|| token_at(word)) {
@@ -197,7 +207,6 @@ fn without_words(line: &str) -> String {
             }
             None => out.push_str(word),
         }
-        rest = &rest[start + length..];
     }
     out + rest
 }
