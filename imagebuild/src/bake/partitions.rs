@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The partitions of a base: read from a GPT or an MBR; the last one on the disk can be made longer.
 
+use crate::disk::mbr::{self, FirstSector, RECORD, RECORDS};
 use ::initrd::table::{Copy, SECTOR, Table, write_mbr};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-/// Where the records of an MBR are, and how long one is (UEFI 2.10, 5.2.1).
-const RECORDS: usize = 446;
-const RECORD: usize = 16;
 /// Types of records that hold further partitions.
 const EXTENDED: [u8; 3] = [0x05, 0x0f, 0x85];
 /// Types of FAT.
@@ -78,14 +76,12 @@ impl Disk {
     /// When there is none, or a partition ends behind the image: then the image is not whole.
     pub fn read(file: &mut File) -> Result<Disk> {
         let size = file.metadata().context("measure the image")?.len();
-        let mut mbr = [0; SECTOR as usize];
-        file.read_exact_at(&mut mbr, 0).context("read its first sector: it is shorter than one")?;
-        ensure!(mbr[510..] == [0x55, 0xaa], "find a partition table: it is no disk image");
-        let records: Vec<&[u8]> = mbr[RECORDS..510].chunks_exact(RECORD).collect();
-        let gpt = records.iter().any(|record| record[4] == 0xee);
-        let (format, partitions) = match gpt {
-            true => gpt_partitions(file).map_err(|error| cut_off(file, size).unwrap_or(error))?,
-            false => (Format::Mbr, mbr_partitions(&mbr, &records)?),
+        let mut sector = [0; SECTOR as usize];
+        file.read_exact_at(&mut sector, 0).context("read its first sector: it is shorter than one")?;
+        let (format, partitions) = match mbr::read(&sector) {
+            FirstSector::Gpt => gpt_partitions(file).map_err(|error| cut_off(file, size).unwrap_or(error))?,
+            FirstSector::Mbr(signature, records) => (Format::Mbr, mbr_partitions(signature, &records)),
+            FirstSector::None => bail!("find a partition table: it is no disk image"),
         };
         for partition in &partitions {
             ensure!(
@@ -184,24 +180,16 @@ fn gpt_partitions(file: &mut File) -> Result<(Format, Vec<Partition>)> {
     Ok((Format::Gpt(Box::new(found.table)), partitions))
 }
 
-fn mbr_partitions(mbr: &[u8], records: &[&[u8]]) -> Result<Vec<Partition>> {
-    let word = |bytes: &[u8], at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-    // A boot sector of FAT has the same signature and no table: a flag that is none says so.
-    ensure!(records.iter().all(|record| record[0] & 0x7f == 0), "find a partition table: it is no disk image");
-    let signature = word(mbr, 440);
-    let mut partitions = Vec::new();
-    for (record, number) in records.iter().zip(1u32..) {
-        let kind = match record[4] {
-            0 => continue,
+fn mbr_partitions(signature: u32, records: &[mbr::Record]) -> Vec<Partition> {
+    let partition = |record: &mbr::Record| {
+        let kind = match record.kind {
             kind if EXTENDED.contains(&kind) => Kind::Extended,
             kind if FAT_TYPES.contains(&kind) => Kind::Fat,
             MBR_ESP => Kind::Esp,
             _ => Kind::Other,
         };
-        let (offset, length) = (u64::from(word(record, 8)) * SECTOR, u64::from(word(record, 12)) * SECTOR);
-        let part_uuid = format!("{signature:08x}-{number:02x}");
-        partitions.push(Partition { number, kind, offset, length, part_uuid });
-    }
-    ensure!(!partitions.is_empty(), "find a partition table: it is no disk image");
-    Ok(partitions)
+        let part_uuid = format!("{signature:08x}-{:02x}", record.number);
+        Partition { number: record.number, kind, offset: record.offset, length: record.length, part_uuid }
+    };
+    records.iter().map(partition).collect()
 }

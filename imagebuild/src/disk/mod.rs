@@ -3,8 +3,11 @@
 //! mounting.
 
 mod fat;
+pub mod mbr;
+mod seed_partition;
 mod table;
 
+pub use seed_partition::{SeedPartition, seed_partition};
 pub use table::{GptEntry, Placed, partitions};
 
 use crate::target::{Role, Target};

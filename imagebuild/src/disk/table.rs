@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The GUID partition table: planned, written, and read back.
 
+use super::mbr::{self, FirstSector};
 use super::{Ids, MIB};
 use crate::arch::Arch;
 use crate::target::{Bootloader, Role, Target};
@@ -14,6 +15,7 @@ use gpt::partition_types as types;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// A partition with its place on the disk.
@@ -106,7 +108,7 @@ pub fn write(mut file: File, ids: &Ids, placed: &[Placed]) -> Result<()> {
 /// A partition as the table of a disk or image has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GptEntry {
-    /// Name in the table.
+    /// Name in the table; of an MBR, which has none, the number.
     pub name: String,
     /// First byte.
     pub offset: u64,
@@ -114,11 +116,18 @@ pub struct GptEntry {
     pub length: u64,
 }
 
-/// Reads the table of a disk or image: partitions by number, from 1. The backup copy serves where the primary one is
-/// damaged, as on a card whose power went while its first boot wrote the table.
+/// Reads the table of a disk or image, a GPT or an MBR: partitions by number, from 1. The backup copy of a GPT serves where
+/// the primary one is damaged, as on a card whose power went while its first boot wrote the table.
 pub fn partitions(disk: &Path) -> Result<BTreeMap<u32, GptEntry>> {
     let what = || format!("read the partition table of {}", disk.display());
     let mut file = File::open(disk).with_context(what)?;
+    let mut sector = [0; SECTOR as usize];
+    file.read_exact_at(&mut sector, 0).with_context(what)?;
+    if let FirstSector::Mbr(_, records) = mbr::read(&sector) {
+        let entry =
+            |r: &mbr::Record| (r.number, GptEntry { name: r.number.to_string(), offset: r.offset, length: r.length });
+        return Ok(records.iter().map(entry).collect());
+    }
     let table = Table::read(&mut file).with_context(what)?.table;
     let found = |(number, entry): Numbered| {
         let bytes = |sector: u64| sector.checked_mul(SECTOR);

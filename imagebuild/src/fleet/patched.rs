@@ -49,8 +49,8 @@ impl Template {
         }
         let file = File::open(image).with_context(what)?;
         let len = file.metadata().with_context(what)?.len();
-        let entry = disk::partitions(image)?.into_values().find(|entry| entry.name == "BOOT");
-        let entry = entry.with_context(|| format!("find the partition BOOT in {}", image.display()))?;
+        let entry = disk::seed_partition(image)?.entry;
+        let entry = entry.with_context(|| format!("find a partition table in {}", image.display()))?;
         ensure!(entry.offset + entry.length <= len, "{}: it ends within its boot partition", what());
         let mut source = &file;
         source.seek(SeekFrom::Start(entry.offset)).with_context(what)?;

@@ -2,7 +2,7 @@
 //! Seeds for many devices on one card: the directory `seeds` of a boot partition, and what it looks like on this machine.
 
 use super::directory;
-use super::put::find;
+use crate::disk::{SeedPartition, seed_partition};
 use anyhow::{Context, Result, bail, ensure};
 use firstboot::boot_partition::{MOST_SEEDS, SEED_NAMES, SEEDS, SIGNATURE_SUFFIX, STICK_LABEL, seed_id};
 use firstboot::seed::MAX_SIZE;
@@ -25,7 +25,7 @@ pub fn put(seeds: &[(String, &[u8])], to: &Path) -> Result<String> {
         directory::put_many(seeds, to)?;
         return Ok(format!("{} seeds are in {SEEDS} at {}; eject it before you remove it", seeds.len(), to.display()));
     }
-    let (boot, label) = find(to)?;
+    let SeedPartition { partition: boot, label, .. } = seed_partition(to)?;
     let on = || format!("write {SEEDS} on {}", to.display());
     let clear = || boot.zero_seeds(None).and_then(|()| boot.remove_seeds(None));
     // The single seed would go before.
@@ -86,7 +86,7 @@ pub(super) fn at(place: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     if kind.file_type().is_file() && kind.len() <= MAX_SIZE as u64 {
         return Ok(vec![(place.display().to_string(), read(place)?)]);
     }
-    let (boot, _) = find(place)?;
+    let boot = seed_partition(place)?.partition;
     let on = || format!("read the seed on {}", place.display());
     // The single seed goes before, as on a device.
     if let Some((name, bytes)) = boot.seed().with_context(on)? {

@@ -18,6 +18,7 @@ pub use put::put;
 pub use sign::sign;
 pub(crate) use token::warning as token_warning;
 
+use crate::disk::seed_partition;
 use crate::progress;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use firstboot::boot_partition::{BootPartition, JOIN_SEED, STICK_LABEL};
@@ -148,7 +149,7 @@ pub(crate) fn creates(request: &SeedRequest) -> bool {
 fn is_stick(place: &Path) -> Result<bool> {
     match place.is_dir() {
         true => directory::is_stick(place),
-        false => put::find(place).map(|(_, label)| label == STICK_LABEL),
+        false => seed_partition(place).map(|found| found.label == STICK_LABEL),
     }
 }
 
@@ -157,7 +158,7 @@ fn is_stick(place: &Path) -> Result<bool> {
 /// # Errors
 /// There is none.
 pub(crate) fn boot_partition(disk: &Path) -> Result<BootPartition> {
-    put::find(disk).map(|(partition, _)| partition)
+    seed_partition(disk).map(|found| found.partition)
 }
 
 /// What `seed check` says of a seed that joins or creates a cluster.

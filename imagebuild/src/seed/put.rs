@@ -1,18 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Writes a seed to the boot partition of a disk, image or stick.
 
-use crate::disk;
+use crate::disk::{SeedPartition, seed_partition};
 use anyhow::{Context, Result, anyhow, bail};
-use firstboot::boot_partition::{BootPartition, SEED_NAMES, SIGNATURE_SUFFIX, STICK_LABEL};
+use firstboot::boot_partition::{SEED_NAMES, SIGNATURE_SUFFIX, STICK_LABEL};
 use firstboot::seed::ssh_signature;
 use std::path::Path;
 
-/// Labels of file systems that a device reads seeds from: its own boot partition, and a stick.
-const LABELS: [&str; 2] = ["BOOT", STICK_LABEL];
-
 /// Writes a seed, on a stick with its signature, replacing what was there, and reads it back; says where it is.
 pub fn put(seed: &[u8], signature: Option<&[u8]>, disk: &Path) -> Result<String> {
-    let (boot, label) = find(disk)?;
+    let SeedPartition { partition: boot, label, .. } = seed_partition(disk)?;
     if let Some(signature) = signature {
         let by = ssh_signature::signer(signature).context("read the signature of the seed: it is none")?;
         ssh_signature::verify(&[by], seed, signature)
@@ -44,36 +41,13 @@ pub fn put(seed: &[u8], signature: Option<&[u8]>, disk: &Path) -> Result<String>
     })
 }
 
-/// The boot partition of a partitioned disk, or the file system of an unpartitioned one; and its label.
-pub(super) fn find(disk: &Path) -> Result<(BootPartition, String)> {
-    if disk.extension().is_some_and(|e| e == "zst") {
-        bail!("open {}: unpack it first (zstd --decompress)", disk.display());
-    }
-    std::fs::metadata(disk).with_context(|| format!("open {}", disk.display()))?;
-    let mut seen = Vec::new();
-    for partition in disk::partitions(disk).unwrap_or_default().into_values() {
-        match BootPartition::open(disk, partition.offset, partition.length).and_then(|p| Ok((p.label()?, p))) {
-            Ok((label, partition)) if LABELS.contains(&label.as_str()) => return Ok((partition, label)),
-            _ => seen.push(partition.name),
-        }
-    }
-    if seen.is_empty()
-        && let Ok(partition) = BootPartition::open_whole(disk)
-        && let Ok(label) = partition.label()
-        && LABELS.contains(&label.as_str())
-    {
-        return Ok((partition, label));
-    }
-    let seen = if seen.is_empty() { "none".to_owned() } else { seen.join(", ") };
-    bail!("find a FAT partition labelled BOOT or SEED on {}; other partitions: {seen}", disk.display())
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::disk::{Ids, testing};
     use crate::target::Target;
+    use firstboot::boot_partition::BootPartition;
 
     #[test]
     fn a_seed_lands_on_the_boot_partition_and_replaces_another() {
@@ -124,7 +98,10 @@ mod tests {
         std::fs::write(&path, vec![0; 1 << 20]).unwrap();
         assert_eq!(
             put(b"x", None, &path).unwrap_err().to_string(),
-            format!("find a FAT partition labelled BOOT or SEED on {}; other partitions: none", path.display())
+            format!(
+                "find a FAT partition labelled BOOT or SEED, or one with firstboot-status.txt, on {}; partitions: none",
+                path.display()
+            )
         );
         let zst = dir.path().join("a.img.zst");
         assert_eq!(

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The FAT partition of a disk, image or stick from which a device reads its seed.
+
+use super::{GptEntry, partitions};
+use anyhow::{Context, Result, bail};
+use firstboot::boot_partition::{BootPartition, STICK_LABEL};
+use firstboot::status::STATUS_NAME;
+use std::path::Path;
+
+/// Labels of file systems that a device reads seeds from: the boot partition of our own images, and a stick.
+const LABELS: [&str; 2] = ["BOOT", STICK_LABEL];
+
+/// It, and where it is.
+#[derive(Debug)]
+pub struct SeedPartition {
+    /// The file system.
+    pub partition: BootPartition,
+    /// Its label.
+    pub label: String,
+    /// Its place in the table; `None` where the file system is all there is.
+    pub entry: Option<GptEntry>,
+}
+
+/// Finds it by its label. In an image that firstboot was baked into, the label is its maker's: there it is the FAT with the
+/// status file.
+///
+/// # Errors
+/// When there is none, with the names of the partitions that are there.
+pub fn seed_partition(disk: &Path) -> Result<SeedPartition> {
+    if disk.extension().is_some_and(|e| e == "zst") {
+        bail!("open {}: unpack it first (zstd --decompress)", disk.display());
+    }
+    std::fs::metadata(disk).with_context(|| format!("open {}", disk.display()))?;
+    let table = partitions(disk).unwrap_or_default();
+    let mut names = Vec::new();
+    let mut fats = Vec::new();
+    for entry in table.into_values() {
+        names.push(entry.name.clone());
+        let fat = BootPartition::open(disk, entry.offset, entry.length);
+        if let Ok((label, partition)) = fat.and_then(|fat| Ok((fat.label()?, fat))) {
+            fats.push(SeedPartition { partition, label, entry: Some(entry) });
+        }
+    }
+    if names.is_empty()
+        && let Ok(partition) = BootPartition::open_whole(disk)
+        && let Ok(label) = partition.label()
+    {
+        fats.push(SeedPartition { partition, label, entry: None });
+    }
+    let labelled = fats.iter().position(|fat| LABELS.contains(&fat.label.as_str()));
+    let has_status =
+        |fat: &SeedPartition| fat.partition.list().is_ok_and(|names| names.iter().any(|n| n == STATUS_NAME));
+    match labelled.or_else(|| fats.iter().position(has_status)) {
+        Some(at) => Ok(fats.swap_remove(at)),
+        None => {
+            let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            bail!(
+                "find a FAT partition labelled BOOT or SEED, or one with {STATUS_NAME}, on {}; partitions: {names}",
+                disk.display()
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::disk::mbr::{RECORD, RECORDS};
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
+    /// A disk with an MBR and two FAT partitions; the second one has the status file when it is baked.
+    fn disk(dir: &Path, baked: bool) -> std::path::PathBuf {
+        const LENGTH: u64 = 8 << 20;
+        let path = dir.join("card.img");
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+        file.set_len(32 << 20).unwrap();
+        for (number, label) in [(1_usize, b"RECOVERY   "), (2, b"bootfs     ")] {
+            let offset = number as u64 * LENGTH;
+            let mut record = [0; RECORD];
+            record[4] = 0x0c;
+            record[8..12].copy_from_slice(&((offset / 512) as u32).to_le_bytes());
+            record[12..].copy_from_slice(&((LENGTH / 512) as u32).to_le_bytes());
+            file.write_all_at(&record, (RECORDS + (number - 1) * RECORD) as u64).unwrap();
+            let part = fscommon::StreamSlice::new(file.try_clone().unwrap(), offset, offset + LENGTH).unwrap();
+            let options = fatfs::FormatVolumeOptions::new().volume_label(*label);
+            fatfs::format_volume(fscommon::BufStream::new(part), options).unwrap();
+            if baked && number == 2 {
+                BootPartition::open(&path, offset, LENGTH).unwrap().write(STATUS_NAME, b"state: new\n").unwrap();
+            }
+        }
+        file.write_all_at(&[0x55, 0xaa], 510).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_baked_image_with_an_mbr_has_it_where_the_status_file_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let found = seed_partition(&disk(dir.path(), true)).unwrap();
+        assert_eq!((found.label.as_str(), found.entry.unwrap().name.as_str()), ("bootfs", "2"));
+        let path = disk(dir.path(), false);
+        let error = seed_partition(&path).unwrap_err().to_string();
+        let wanted = format!(
+            "find a FAT partition labelled BOOT or SEED, or one with firstboot-status.txt, on {}; partitions: 1, 2",
+            path.display()
+        );
+        assert_eq!(error, wanted);
+    }
+}
