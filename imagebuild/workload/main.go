@@ -22,8 +22,9 @@ const (
 	address = ":8080"
 	// Where Kubernetes reads a pod's last words.
 	terminationLog = "/dev/termination-log"
-	// How long fetch tries in all, and how long a single attempt may take.
-	patience = 3 * time.Minute
+	// How long fetch tries in all unless it is given a time, and how long a single attempt may take. The server and DNS may
+	// start long after it on a slow device.
+	patience = 10 * time.Minute
 	attempt  = 5 * time.Second
 	pause    = 500 * time.Millisecond
 )
@@ -49,11 +50,17 @@ func run(args []string) error {
 	case len(args) == 1 && args[0] == "serve":
 		return serve(ctx)
 	case len(args) == 2 && args[0] == "fetch":
-		return fetch(ctx, args[1])
+		return fetch(ctx, args[1], patience)
+	case len(args) == 3 && args[0] == "fetch":
+		limit, err := time.ParseDuration(args[2])
+		if err != nil {
+			return fmt.Errorf("read how long fetch tries: %w", err)
+		}
+		return fetch(ctx, args[1], limit)
 	case len(args) == 1 && args[0] == "confined":
 		return confined()
 	}
-	return fmt.Errorf("usage: demo serve | demo fetch URL | demo confined")
+	return fmt.Errorf("usage: demo serve | demo fetch URL [DURATION] | demo confined")
 }
 
 func serve(ctx context.Context) error {
@@ -76,9 +83,9 @@ func serve(ctx context.Context) error {
 	}
 }
 
-// fetch asks until it gets an answer of status 200 or patience ends; the last failure is the error.
-func fetch(ctx context.Context, url string) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+// fetch asks until it gets an answer of status 200 or the limit has passed; the last failure is the error.
+func fetch(ctx context.Context, url string, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	var last error
 	for {
@@ -95,7 +102,7 @@ func fetch(ctx context.Context, url string) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("no answer within %v: %w", patience, last)
+			return fmt.Errorf("no answer within %v: %w", limit, last)
 		case <-time.After(pause):
 		}
 	}

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 /// Deadlines. Generous, for emulation on a busy machine: they only end what hangs.
 const READY: Duration = Duration::from_secs(600);
-const PODS: Duration = Duration::from_secs(300);
+const PODS: Duration = Duration::from_secs(600);
 const OFF: Duration = Duration::from_secs(120);
 
 /// A device that joined, still running.
@@ -63,6 +63,14 @@ pub fn join(plane: &ControlPlane, mut device: Device, token: String, progress: &
 /// What it showed, when that does not come to pass.
 pub fn run_to_seal(device: &mut Device, progress: &Progress, limit: Duration) -> Result<String> {
     device.power_on()?;
+    wait_sealed(device, progress, limit)
+}
+
+/// The same for a device that is on.
+///
+/// # Errors
+/// As [`run_to_seal`].
+pub fn wait_sealed(device: &Device, progress: &Progress, limit: Duration) -> Result<String> {
     let line = loop_until_sealed(device, progress, limit)?;
     // `firstboot: node NAME is Ready, seed destroyed (42.1 s)`
     let name = line.split(" is Ready").next().and_then(|l| l.rsplit(' ').next());

@@ -149,7 +149,7 @@ fn logs_in(ssh: &Ssh<'_>) {
 /// Pods keep to the egress list, too.
 fn ways_out(plane: &ControlPlane, device: &Device) {
     let fetch = |name: &str, to: &str| -> Value {
-        pods::run(plane, device, name, &["fetch", &format!("http://{to}:{PORT}/hello")], SOON).unwrap()
+        pods::run(plane, device, name, &["fetch", &format!("http://{to}:{PORT}/hello"), "1m"], SOON).unwrap()
     };
     let state = fetch("way-out", ALLOWED);
     assert_eq!((&state["exitCode"], &state["message"]), (&json!(0), &json!("hello\n")), "{state}");

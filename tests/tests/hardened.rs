@@ -79,7 +79,8 @@ fn nothing_is_open_and_a_pod_stays_a_pod() {
 
 /// hostPort, Service, DNS, logs and exec over that link.
 fn pods_work(plane: &ControlPlane, site: &Site, device: &Device, address: &str) {
-    let found = pods::ended(plane, device, pods::CLIENT, SOON).unwrap();
+    // On a busy machine all pods, and this device's own look at itself, take minutes.
+    let found = pods::ended(plane, device, pods::CLIENT, 2 * SOON).unwrap();
     let dns = || plane.kubectl(&["logs", "-n", "kube-system", "-l", "k8s-app=kube-dns", "--tail=20"]);
     assert_eq!(found["exitCode"], 0, "{found}\n{:?}", dns());
     let url = format!("http://{address}:{}/", pods::PORT);

@@ -39,7 +39,7 @@ impl Config {
             device_tree: None,
             overlays: Vec::new(),
         };
-        let (mut prefix, mut bits) = (String::new(), "0".to_owned());
+        let (mut prefix, mut bits, mut auto) = (String::new(), "0".to_owned(), false);
         for line in lines {
             if let Some(rest) = line.strip_prefix("initramfs ") {
                 config.initrd = rest.split_whitespace().next().map(str::to_owned);
@@ -54,11 +54,17 @@ impl Config {
                 "device_tree" => config.device_tree = Some(value),
                 "os_prefix" => prefix = value,
                 "arm_64bit" => bits = value,
+                "auto_initramfs" => auto = value == "1",
                 "dtoverlay" => {
                     config.overlays.extend(value.split(',').next().filter(|n| !n.is_empty()).map(str::to_owned))
                 }
                 _ => {}
             }
+        }
+        // The initrd that is named as the kernel is: `kernel8.img`, `initramfs8`.
+        if auto && config.initrd.is_none() {
+            let middle = config.kernel.strip_prefix("kernel").and_then(|rest| rest.strip_suffix(".img"));
+            config.initrd = middle.map(|middle| format!("initramfs{middle}"));
         }
         ensure!(bits == "1", "start a 64-bit kernel: config.txt has no arm_64bit=1");
         let paths = [Some(&mut config.kernel), config.initrd.as_mut(), Some(&mut config.command_line)];
@@ -126,6 +132,11 @@ mod tests {
         let config = parse("# x\narm_64bit=1\nkernel=vmlinuz\ninitramfs initrd.img followkernel\n").unwrap();
         assert_eq!((config.kernel.as_str(), config.initrd.as_deref()), ("vmlinuz", Some("initrd.img")));
         assert_eq!((config.command_line.as_str(), config.device_tree), ("cmdline.txt", None));
+        let auto = parse("arm_64bit=1\nauto_initramfs=1\n").unwrap();
+        assert_eq!((auto.kernel.as_str(), auto.initrd.as_deref()), ("kernel8.img", Some("initramfs8")));
+        let named = parse("arm_64bit=1\nauto_initramfs=1\ninitramfs other followkernel\n").unwrap();
+        assert_eq!(named.initrd.as_deref(), Some("other"));
+        assert_eq!(parse("arm_64bit=1\nauto_initramfs=0\n").unwrap().initrd, None);
     }
 
     #[test]
