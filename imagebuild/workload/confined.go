@@ -48,7 +48,7 @@ func confined() error {
 			"trace a host process": outcome(traceHost()),
 			"write sysrq-trigger":  outcome(openForWriting("/proc/sysrq-trigger")),
 			"write core_pattern":   outcome(openForWriting("/proc/sys/kernel/core_pattern")),
-			"join worker":         outcome(dial("unix", "/run/firstboot/network.sock")),
+			"join worker":          outcome(dial("unix", "/run/firstboot-network.sock")),
 			"runtime":              outcome(dial("unix", "/run/containerd/containerd.sock")),
 			"kubelet":              outcome(dial("tcp", net.JoinHostPort(os.Getenv("HOST_IP"), "10250"))),
 		},
