@@ -10,9 +10,15 @@ use anyhow::Result;
 /// Directory of the files.
 pub(crate) const DIR: &str = "/etc/systemd/network";
 
+/// How the names of files begin, where the seed says something about the link and where it does not. networkd takes the first
+/// file that matches an interface, by the files' names in all its directories (systemd.network(5)). What a seed says comes
+/// before all that an image brings, as netplan's `10-netplan-*` of Ubuntu; DHCP, where a seed says nothing, comes after that.
+const PREFIXES: [&str; 2] = ["05-firstboot", "50-firstboot"];
+
 /// The files for `network` on `link`.
 pub(crate) fn files(network: &Network, link: &Link) -> Vec<File> {
-    let path = |name: &str| format!("{DIR}/50-firstboot{name}");
+    let prefix = PREFIXES[usize::from(network.is_silent())];
+    let path = |name: &str| format!("{DIR}/{prefix}{name}");
     let main = |text: &str| File::public(path(".network"), text);
     let Some(id) = network.vlan else {
         return vec![main(&format!("{}\n{}", link_match(link), addresses(network)))];
@@ -28,7 +34,7 @@ pub(crate) fn files(network: &Network, link: &Link) -> Vec<File> {
     ]
 }
 
-/// File that defines the VLAN.
+/// File that defines the VLAN. It competes with no other.
 pub(crate) fn vlan_file() -> String {
     format!("{DIR}/50-firstboot-vlan.netdev")
 }
@@ -79,6 +85,11 @@ fn addresses(network: &Network) -> String {
 }
 
 impl Network {
+    /// Whether the seed says nothing about the link; a proxy is no matter of networkd's.
+    fn is_silent(&self) -> bool {
+        *self == Network { via: self.via.clone(), ..Network::default() }
+    }
+
     /// Whether IPv6 addresses and routes come from router advertisements: where the network is asked, and not where the
     /// seed says what there is. Any neighbour can send them.
     fn has_router_ipv6(&self) -> bool {

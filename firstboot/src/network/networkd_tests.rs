@@ -44,7 +44,7 @@ fn static_addresses_of_both_families() {
     assert_eq!(
         shown(lines, Link::Name("eth0".into())),
         "\
-/etc/systemd/network/50-firstboot.network
+/etc/systemd/network/05-firstboot.network
 # Written by firstboot.
 [Match]
 Name=eth0
@@ -67,7 +67,7 @@ fn s21_static_ipv4_takes_nothing_from_ipv6_routers() {
     assert_eq!(
         shown("addresses = \"10.0.2.15/24\"\ndns = \"10.0.2.3\"", Link::Mac("02:00:5e:00:53:01".into())),
         "\
-/etc/systemd/network/50-firstboot.network
+/etc/systemd/network/05-firstboot.network
 # Written by firstboot.
 [Match]
 MACAddress=02:00:5e:00:53:01
@@ -88,7 +88,7 @@ fn vlan_with_dhcp_and_own_name_servers() {
     assert_eq!(
         shown("vlan = 42\ndns = [\"10.0.2.3\", \"fd00::3\"]", Link::Mac("02:00:5e:00:53:01".into())),
         "\
-/etc/systemd/network/50-firstboot.network
+/etc/systemd/network/05-firstboot.network
 # Written by firstboot.
 [Match]
 MACAddress=02:00:5e:00:53:01
@@ -107,7 +107,7 @@ Kind=vlan
 
 [VLAN]
 Id=42
-/etc/systemd/network/50-firstboot-vlan.network
+/etc/systemd/network/05-firstboot-vlan.network
 # Written by firstboot.
 [Match]
 Name=vlan42
@@ -143,4 +143,24 @@ fn a_router_beyond_the_networks_is_on_the_link() {
     let end = "Address=203.0.113.9/32\nAddress=2001:db8::9/64\nDNS=10.0.2.3\n\n[Route]\nGateway=192.0.2.1\n\
                GatewayOnLink=yes\n\n[Route]\nGateway=2001:db8:1::1\nGatewayOnLink=yes\n";
     assert!(text.ends_with(end), "{text}");
+}
+
+/// Names decide: networkd goes through the files of all its directories in the order of their names.
+#[test]
+fn what_a_seed_says_comes_before_netplan_and_dhcp_without_it_after_that() {
+    let netplan = "10-netplan-enp0s2.network";
+    for (lines, before) in [
+        ("", false),
+        ("proxy = \"http://10.0.2.9:3128\"", false),
+        ("interface = \"enp0s2\"", true),
+        ("addresses = \"10.0.2.15/24\"", true),
+        ("dns = \"10.0.2.3\"", true),
+        ("vlan = 42", true),
+    ] {
+        for file in files(&network(lines), &Link::Name("enp0s2".into())) {
+            let name = file.path.rsplit('/').next().unwrap();
+            assert!(PREFIXES.iter().any(|prefix| name.starts_with(prefix)));
+            assert!(name.ends_with(".netdev") || (name < netplan) == before, "{lines}: {name}");
+        }
+    }
 }

@@ -21,6 +21,7 @@ const LOST_SEED: &str = "lost";
 
 /// Directories whose entries with this prefix firstboot made.
 const PREFIXED: &[(&str, &str)] = &[
+    ("/etc/systemd/network", "05-firstboot"),
     ("/etc/systemd/network", "50-firstboot"),
     ("/etc/NetworkManager/system-connections", "firstboot"),
     ("/etc/NetworkManager/conf.d", "firstboot"),

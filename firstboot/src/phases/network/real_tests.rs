@@ -106,6 +106,20 @@ fn networkd_reaches_a_router_beyond_the_networks() {
     }
 }
 
+/// netplan's files are in /run/systemd/network; networkd goes by their names alone.
+#[test]
+#[ignore = "needs root and systemd-networkd"]
+fn networkd_prefers_what_a_seed_says_to_netplan_and_netplan_to_a_seed_that_says_nothing() {
+    let netplan = "printf '[Match]\\nName=eth0\\n[Network]\\nAddress=192.0.2.7/24\\n' >\"$1\"/10-netplan-eth0.network";
+    let interfaces = format!("{netplan} && {INTERFACES}");
+    let (seed, other) = ("10.0.2.15/24", "192.0.2.7/24");
+    for (lines, wanted, not) in [(format!("addresses = \"{seed}\""), seed, other), (String::new(), other, seed)] {
+        let until = format!("ip addr show dev eth0 | grep {wanted}");
+        let seen = run_networkd_on(&interfaces, &lines, &Link::Name("eth0".into()), &until, str::to_owned);
+        assert!(seen.contains(&format!("inet {wanted} ")) && !seen.contains(not), "{lines}: {seen}");
+    }
+}
+
 #[test]
 #[ignore = "needs root and systemd-networkd"]
 fn networkd_accepts_every_line() {

@@ -41,7 +41,7 @@ fn first_interface_with_a_carrier_is_kept_until_only_another_has_one() {
     assert_eq!((fault.code, fault.to_string().as_str()), (Code::NoLink, "find a link: none of eth0, eth1 has one"));
     assert_eq!(seen.commands.take(), ["ip link set dev eth0 up", "ip link set dev eth1 up"]);
     interface(dir.path(), "eth1", TWO, true);
-    let file = || cx.host.read_text("/etc/systemd/network/50-firstboot.network").unwrap().unwrap();
+    let file = || cx.host.read_text("/etc/systemd/network/05-firstboot.network").unwrap().unwrap();
     apply(&cx).unwrap();
     assert!(check(&cx).unwrap() && file().contains(TWO), "{}", file());
     interface(dir.path(), "eth0", ONE, true);
