@@ -275,6 +275,21 @@ impl Host {
         }
     }
 
+    /// Removes a file or link, and keeps a copy of one that firstboot did not make: a reset brings it back.
+    ///
+    /// # Errors
+    /// When it cannot be copied or removed.
+    pub fn withdraw(&self, path: &str) -> Result<()> {
+        if !self.exists(path)? {
+            return Ok(());
+        }
+        {
+            let _lock = self.lock()?;
+            self.prepare(path)?;
+        }
+        self.remove(path)
+    }
+
     /// Renames a damaged file to `NAME.damaged` beside it, for the support archive; of a file elsewhere nothing is kept.
     fn quarantine(&self, path: &str) -> Result<()> {
         if !is_below(path, STATE_DIR) || !self.exists(path)? {

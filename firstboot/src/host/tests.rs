@@ -53,6 +53,25 @@ fn what_was_there_before_is_kept_once() {
 }
 
 #[test]
+fn what_is_withdrawn_is_kept_unless_firstboot_made_it() {
+    let (dir, host, _) = host();
+    std::fs::create_dir(dir.path().join("etc")).unwrap();
+    std::os::unix::fs::symlink("/usr/x", dir.path().join("etc/theirs")).unwrap();
+    host.write("/etc/ours", b"x", 0o644).unwrap();
+    for path in ["/etc/theirs", "/etc/ours", "/etc/none"] {
+        host.withdraw(path).unwrap();
+        assert!(!host.exists(path).unwrap());
+    }
+    let [Effect::Created { path: ours }, Effect::Directory { .. }, Effect::Replaced { path, backup }] =
+        &effects(&host)[..]
+    else {
+        panic!("{:?}", effects(&host))
+    };
+    assert_eq!((ours.as_str(), path.as_str()), ("/etc/ours", "/etc/theirs"));
+    assert_eq!(host.read_link(backup).unwrap().as_deref(), Some("/usr/x"));
+}
+
+#[test]
 fn no_link_leads_out_of_the_root() {
     let (dir, host, _) = host();
     std::os::unix::fs::symlink("/etc", dir.path().join("out")).unwrap();

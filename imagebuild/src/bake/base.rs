@@ -33,6 +33,12 @@ const RUNTIMES: [&str; 6] = [
 ];
 /// Where units are enabled.
 const WANTS: &str = "/etc/systemd/system/multi-user.target.wants";
+/// What enables sshd: its service, or a socket that starts it at the first connection, as Ubuntu has it.
+const SSH: [&str; 3] = [
+    "/etc/systemd/system/multi-user.target.wants/ssh.service",
+    "/etc/systemd/system/multi-user.target.wants/sshd.service",
+    "/etc/systemd/system/sockets.target.wants/ssh.socket",
+];
 
 /// What manages the network of a base.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -372,8 +378,8 @@ impl Examination<'_> {
         if !own.is_empty() {
             self.lacks(format!("remove {} from the image: the bundle brings the runtime and kubelet", own.join(", ")));
         }
-        for unit in ["ssh.service", "sshd.service"] {
-            self.base.ssh = self.base.ssh || self.root.node(&format!("{WANTS}/{unit}"))?.is_some();
+        for link in SSH {
+            self.base.ssh = self.base.ssh || self.root.node(link)?.is_some();
         }
         Ok(())
     }

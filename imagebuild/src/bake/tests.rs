@@ -254,6 +254,28 @@ fn everything_that_is_missing_is_listed_at_once() {
     );
 }
 
+/// Ubuntu: modules packed with zstd, a socket that starts sshd, cloud-init with a list of modules, and no nftables.
+#[test]
+fn what_ubuntu_has_otherwise_is_found() {
+    let sample = Sample::new();
+    let dependencies = sample.root.join("usr/lib/modules/6.12.1/modules.dep");
+    let packed = std::fs::read_to_string(&dependencies).unwrap().replace(".ko:", ".ko.zst:");
+    std::fs::write(dependencies, packed).unwrap();
+    std::fs::remove_file(sample.root.join("usr/sbin/nft")).unwrap();
+    sample.put("etc/systemd/system/sockets.target.wants/ssh.socket", "");
+    sample.put("usr/lib/systemd/system/snapd.service", "");
+    sample.put("usr/bin/unattended-upgrade", "");
+    sample.put("etc/cloud/cloud.cfg", "cloud_init_modules:\n  - growpart\n  - update_etc_hosts\n\nsystem_info:\n");
+    let base = base::examine(&sample.image(), target().arch).unwrap();
+    assert_eq!(base.missing, ["install nft in the image: firstboot or kubelet calls them"]);
+    assert_eq!((base.network, base.ssh, base.verity), (Network::Networkd, true, true));
+    let names: Vec<&str> = base.machinery.iter().map(|machinery| machinery.name).collect();
+    assert_eq!(names, ["cloud-init", "snapd", "unattended-upgrades"]);
+    let text = |path: &str| base.settings.iter().find(|(of, _)| of == path).unwrap().1.as_str();
+    assert!(text("/etc/cloud/cloud.cfg.d/99-firstboot.cfg").ends_with("\ncloud_init_modules:\n  - growpart\n"));
+    assert!(text("/etc/apt/apt.conf.d/99firstboot").contains("Automatic-Reboot \"false\""));
+}
+
 #[test]
 fn other_inits_architectures_and_root_file_systems_are_named() {
     let other = Arch::ALL.into_iter().find(|arch| *arch != Arch::host().unwrap()).unwrap();

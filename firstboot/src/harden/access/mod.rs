@@ -2,7 +2,8 @@
 //! Logins to this device: none, unless the seed has SSH keys; then one account, by key.
 //!
 //! The image contains OpenSSH, not enabled, without a configuration and without host keys. A seed with keys adds all of
-//! these, and a seed without keys removes them again; the host key stays, so that clients recognize the device. The
+//! these, and a seed without keys removes them again; the host key stays, so that clients recognize the device. In an image
+//! of others SSH may be enabled: that ends with the first seed, and comes back with a reset. The
 //! account has no password, no sudo, a home directory that root owns, and the groups that read logs: it is for
 //! inspection. Root access goes through the cluster (`kubectl debug node/NAME --profile=sysadmin`), which logs it.
 
@@ -25,6 +26,11 @@ const UNIT: &str = "ssh.service";
 /// The link that `systemctl enable` would create, and its target.
 const ENABLED: (&str, &str) =
     ("/etc/systemd/system/multi-user.target.wants/ssh.service", "/usr/lib/systemd/system/ssh.service");
+/// Ubuntu's way: systemd listens, and starts the service at the first connection.
+const SOCKET: &str = "ssh.socket";
+/// Links that enable the socket, and that make the service need it.
+const SOCKET_LINKS: [&str; 2] =
+    ["/etc/systemd/system/sockets.target.wants/ssh.socket", "/etc/systemd/system/ssh.service.requires/ssh.socket"];
 /// Path of a new host key until it is stored: in memory.
 const NEW_KEY: &str = "/run/firstboot-host-key";
 const FILES: [(&str, u32); 4] =
@@ -67,9 +73,11 @@ pub(super) fn check(host: &Host, access: &Access) -> Result<bool> {
     let now = read(host)?;
     let accounts = now.with(user(access)).is_some_and(|wanted| wanted == now);
     let linked = host.read_link(ENABLED.0)?;
+    let socket = !socket_links(host)?.is_empty();
     let config = host.read(CONFIG)?;
     let keys = host.list(sshd::KEYS_DIR)?;
     Ok(accounts
+        && !socket
         && match user(access) {
             None => linked.is_none() && config.is_none() && keys.is_empty(),
             Some(user) => {
@@ -133,6 +141,7 @@ fn open(host: &Host, access: &Access, user: &str) -> Result<()> {
     if !others.is_empty() || differs(&keys, &sshd::keys(access))? || differs(CONFIG, &sshd::config(user))? {
         host.run(&["systemctl", "stop", UNIT])?;
     }
+    without_socket(host)?;
     for other in others {
         host.remove(&format!("{}/{other}", sshd::KEYS_DIR))?;
     }
@@ -143,13 +152,40 @@ fn open(host: &Host, access: &Access, user: &str) -> Result<()> {
     host.start_unit(UNIT)
 }
 
+/// The links of [`SOCKET_LINKS`] that are there.
+fn socket_links(host: &Host) -> Result<Vec<&'static str>> {
+    let mut there = Vec::new();
+    for path in SOCKET_LINKS {
+        if host.exists(path)? {
+            there.push(path);
+        }
+    }
+    Ok(there)
+}
+
+/// Ends that an image's socket starts sshd: the service is enabled by the seed alone.
+fn without_socket(host: &Host) -> Result<()> {
+    let links = socket_links(host)?;
+    if links.is_empty() {
+        return Ok(());
+    }
+    // In this order: a stop that fails is tried again as long as a link is there.
+    host.run(&["systemctl", "stop", SOCKET, UNIT])?;
+    for path in links {
+        host.withdraw(path)?;
+    }
+    // The service no longer needs the socket.
+    host.run(&["systemctl", "daemon-reload"]).map(drop)
+}
+
 fn close(host: &Host) -> Result<()> {
+    without_socket(host)?;
     if host.read_link(ENABLED.0)?.is_some() {
         // In this order: a stop that fails is tried again as long as the link is there.
         host.run(&["systemctl", "stop", UNIT])?;
-        host.remove(ENABLED.0)?;
+        host.withdraw(ENABLED.0)?;
     }
-    host.keep_or_remove(CONFIG, None)?;
+    host.withdraw(CONFIG)?;
     for name in host.list(sshd::KEYS_DIR)? {
         host.remove(&format!("{}/{name}", sshd::KEYS_DIR))?;
     }

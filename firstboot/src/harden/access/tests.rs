@@ -5,7 +5,9 @@ use super::*;
 use crate::check::Verdict;
 use crate::harden::overrides::SeedOverrides;
 use crate::host::fake::{Fake, Recorded};
+use crate::journal::{Effect, Record};
 use crate::seed::SshKey;
+use crate::test_files::put_for_tests;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -125,6 +127,67 @@ fn s13_sessions_end_with_their_key() {
     seen.fuse.set(None);
     assert_eq!(text(&host, &file).unwrap(), sshd::keys(&both));
     assert_eq!(commands(&access("admin")), [stop, start]);
+}
+
+/// What an image of others has: Debian's, where the service is enabled, or Ubuntu's, where a socket starts it.
+fn of_image(root: &Path, links: &[(&str, &str)]) {
+    put_for_tests(root, &CONFIG[1..], "PermitRootLogin yes\n");
+    for (path, unit) in links {
+        let path = root.join(&path[1..]);
+        #[allow(clippy::disallowed_methods)] // a test's own root
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(format!("/usr/lib/systemd/system/{unit}"), path).unwrap();
+    }
+}
+
+#[test]
+fn ssh_of_an_image_ends_with_a_seed_and_is_kept_for_a_reset() {
+    let debian = [(ENABLED.0, UNIT)];
+    let ubuntu = SOCKET_LINKS.map(|path| (path, SOCKET));
+    for (links, stop) in
+        [(&debian[..], "systemctl stop ssh.service"), (&ubuntu, "systemctl stop ssh.socket ssh.service")]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let (host, seen) = machine(dir.path());
+        of_image(dir.path(), links);
+        // A power cut anywhere, then the whole of it.
+        for fuse in 0.. {
+            seen.fuse.set(Some(fuse));
+            if apply(&host, &Access::default()).is_ok() {
+                break;
+            }
+        }
+        seen.fuse.set(None);
+        assert!(check(&host, &Access::default()).unwrap());
+        assert_eq!(seen.commands.borrow()[0], stop);
+        let kept = |path: &str| {
+            let journal = host.journal();
+            let backup = journal.records().iter().find_map(|record| match record {
+                Record::Effect(Effect::Replaced { path: of, backup }) if of == path => Some(backup.clone()),
+                _ => None,
+            });
+            backup.unwrap()
+        };
+        assert_eq!(text(&host, &kept(CONFIG)).unwrap(), "PermitRootLogin yes\n");
+        for (path, unit) in links {
+            let target = format!("/usr/lib/systemd/system/{unit}");
+            assert_eq!((host.exists(path).unwrap(), host.read_link(&kept(path)).unwrap()), (false, Some(target)));
+        }
+    }
+}
+
+#[test]
+fn a_seed_with_keys_takes_the_place_of_a_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    let (host, seen) = machine(dir.path());
+    of_image(dir.path(), &SOCKET_LINKS.map(|path| (path, SOCKET)));
+    assert!(!check(&host, &access("admin")).unwrap());
+    apply(&host, &access("admin")).unwrap();
+    assert!(check(&host, &access("admin")).unwrap());
+    let commands = seen.commands.take();
+    let commands: Vec<&str> = commands.iter().map(String::as_str).filter(|c| c.starts_with("systemctl")).collect();
+    let stop = ["systemctl stop ssh.service", "systemctl stop ssh.socket ssh.service"];
+    assert_eq!(commands, [stop[0], stop[1], "systemctl daemon-reload", "systemctl start ssh.service"]);
 }
 
 /// Wherever a power cut interrupts the replacement of one account by another, resuming gives the result of an
