@@ -222,7 +222,10 @@ impl Session<'_> {
         let asked = seed::parse_request(&found.bytes);
         let destroys = asked.as_ref().is_ok_and(SeedRequest::destroys_cluster);
         match asked.map(|asked| decide(&host.journal(), asked, found.place.removable)) {
-            Ok(Decision::Join(seed)) => self.join(found, *seed, image),
+            Ok(Decision::Join(mut seed)) => match found.complete(&mut seed) {
+                Ok(()) => self.join(found, *seed, image),
+                Err(fault) => Err(Failed { phase: None, fault, seed: Some(Box::new(found)) }),
+            },
             Ok(Decision::Reset(digest)) => {
                 if let Err(fault) = may_reset(host, &found.name, destroys) {
                     return Err(Failed { phase: None, fault, seed: Some(Box::new(found)) });

@@ -201,6 +201,39 @@ fn row_1_without_a_seed_it_waits_and_looks_again() {
 }
 
 #[test]
+fn what_imager_wrote_completes_the_seed_and_a_mistake_in_it_is_the_seeds() {
+    const NAMED: &[Phase<PhaseContext>] = &[Phase {
+        name: "named",
+        check: |cx| cx.host.exists("/etc/named").owned_by(Owner::Host),
+        apply: |cx| {
+            applied(cx, cx.seed.node.name.as_ref().map_or("none", |name| name.as_str()))?;
+            cx.host.write("/etc/named", b"", 0o644).owned_by(Owner::Host)
+        },
+    }];
+    let device = Device::new();
+    device.drop_seed(&seed("aaaaaa", ""));
+    let boots = || {
+        let (fake, seen) = Fake::new();
+        let looks = Cell::new(0);
+        let places = |_: &str| {
+            looks.set(looks.get() + 1);
+            anyhow::ensure!(looks.get() < 4, "no seed is added");
+            Ok(vec![Place { partition: device.boot.clone(), removable: false }])
+        };
+        (run_with(&device.root(), Box::new(fake), None, NAMED, &places, &|_, _| Ok(Vec::new())), seen)
+    };
+    device.boot.write("rpi-preseed.toml", b"[system]\nhostname = 7\n").unwrap();
+    boots().0.unwrap_err();
+    let status = device.status();
+    let error = "\nerror: read rpi-preseed.toml: malformed hostname in [system]: expected a text in quotes\n";
+    assert!(status.contains(error) && status.contains("\nowner: seed\ncode: FB107\n"), "{status}");
+    device.boot.write("rpi-preseed.toml", b"[system]\nhostname = \"shop-7\"\n").unwrap();
+    let (done, seen) = boots();
+    done.unwrap();
+    assert_eq!(applied_by(&seen), ["shop-7"]);
+}
+
+#[test]
 fn row_2_the_same_seed_resumes() {
     let device = Device::new();
     device.drop_seed(&seed("aaaaaa", ""));

@@ -13,6 +13,7 @@ use crate::journal::Record;
 use crate::journal::facts::{self, Fact};
 use crate::node::events::create_event;
 use crate::node::{credential, repair};
+use crate::seed::preseed::PRESEED;
 use crate::seed::{CertificateKey, JoinToken};
 use crate::text::unix_seconds;
 use anyhow::{Context, Result};
@@ -144,6 +145,8 @@ fn destroy_seeds(host: &Host, boot: &BootPartition, but: Option<&str>) -> Result
 fn destroy(host: &Host, boot: &BootPartition, seed: Option<&str>) -> Result<(), Fault> {
     let noted = host.journal().fact(Fact::TokenCopies).unwrap_or_default().to_owned();
     let work = || -> Result<()> {
+        // It has the password of the Wi-Fi, and that of an account.
+        erase(host, boot, PRESEED)?;
         for name in boot.list()?.iter().filter(|name| is_editor_backup(name)) {
             erase(host, boot, name)?;
         }

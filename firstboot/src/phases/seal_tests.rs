@@ -35,13 +35,16 @@ fn copies_that_programs_made_go_with_the_seed() {
     let (cx, _) = device(dir.path(), &copies);
     cx.boot.write("seed.toml.bak", b"of another day").unwrap();
     cx.boot.write("seed.toml.example", b"stays").unwrap();
+    cx.boot.write("RPI-PRESEED.TOML", b"[wlan]\npassword = \"pass of the Wi-Fi\"\n").unwrap();
     erase_token(&cx).unwrap();
     // From here on none of them is needed.
     assert_eq!(cx.boot.files_with(SECRET).unwrap(), Vec::<String>::new());
     apply(&cx).unwrap();
     assert!(cx.host.journal().sealed());
     assert_eq!(cx.boot.list().unwrap(), ["$RECYCLE.BIN", "seed.toml.example"]);
-    assert_eq!(cx.boot.scan(SECRET).unwrap(), Vec::<u64>::new());
+    for secret in [SECRET, "pass of the Wi-Fi"] {
+        assert_eq!(cx.boot.scan(secret).unwrap(), Vec::<u64>::new());
+    }
     let journal = std::fs::read_to_string(dir.path().join("var/lib/firstboot/journal")).unwrap();
     assert!(!journal.contains(SECRET));
 }

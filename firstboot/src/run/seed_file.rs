@@ -5,6 +5,8 @@ use crate::boot_partition::{BootPartition, Place, SEEDS, SeedFound, internal_par
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::identity::device_ids;
+use crate::seed::Seed;
+use crate::seed::preseed::{PRESEED, Preseed};
 use zeroize::Zeroizing;
 
 /// A seed file as it was found.
@@ -18,6 +20,23 @@ pub(super) struct SeedFile {
     pub(super) bytes: Zeroizing<Vec<u8>>,
     /// The signature beside it, on a stick.
     pub(super) signature: Option<Vec<u8>>,
+}
+
+impl SeedFile {
+    /// Adds to its seed what Raspberry Pi Imager wrote beside it. A stick is no card that Imager prepared.
+    ///
+    /// # Errors
+    /// What is wrong with that file, or why it cannot be read.
+    pub(super) fn complete(&self, seed: &mut Seed) -> Result<(), Fault> {
+        if self.place.removable {
+            return Ok(());
+        }
+        let bytes = self.place.partition.read(PRESEED).owned_by(Owner::Seed)?.map(Zeroizing::new);
+        if let Some(bytes) = bytes {
+            Preseed::parse(&bytes)?.complete(seed);
+        }
+        Ok(())
+    }
 }
 
 /// Every seed for this device among the places where one may lie, and the first fault of those that could not be read or

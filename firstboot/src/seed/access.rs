@@ -40,7 +40,7 @@ impl Default for Access {
 }
 
 /// Name of an account: `useradd`'s rule, and none that the system has.
-fn user(text: &str) -> Result<String, String> {
+pub(super) fn user(text: &str) -> Result<String, String> {
     let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
     let shaped = (1..=32).contains(&text.len())
         && text.as_bytes()[0].is_ascii_lowercase()

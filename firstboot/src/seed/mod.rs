@@ -25,6 +25,7 @@ mod model;
 mod network;
 mod node;
 mod owner;
+pub mod preseed;
 mod read_network;
 mod reader;
 mod recognise;

@@ -80,7 +80,7 @@ impl Wifi {
 }
 
 /// Reads a network's name: IEEE 802.11, 1 to 32 bytes. A line end or NUL in it would be a mistake, not a name.
-fn ssid(text: &str) -> Result<String, String> {
+pub(super) fn ssid(text: &str) -> Result<String, String> {
     match (1..=32).contains(&text.len()) && !text.chars().any(char::is_control) {
         true => Ok(text.to_owned()),
         false => Err("expected the network's name, 1 to 32 bytes".to_owned()),
@@ -88,7 +88,7 @@ fn ssid(text: &str) -> Result<String, String> {
 }
 
 /// Reads a passphrase: IEEE 802.11, 8 to 63 printable ASCII characters; or 64 hexadecimal digits, the key.
-fn password(text: &str) -> Result<Secret<String>, String> {
+pub(super) fn password(text: &str) -> Result<Secret<String>, String> {
     let passphrase = (8..KEY_DIGITS).contains(&text.len()) && text.bytes().all(|b| (b' '..=b'~').contains(&b));
     let key = text.len() == KEY_DIGITS && text.bytes().all(|b| b.is_ascii_hexdigit());
     match text {
@@ -102,7 +102,7 @@ fn password(text: &str) -> Result<Secret<String>, String> {
 }
 
 /// Reads a country code, in either case.
-fn country(text: &str) -> Result<String, String> {
+pub(super) fn country(text: &str) -> Result<String, String> {
     let code = text.to_ascii_uppercase();
     match code.as_str() {
         "UK" => Err("expected a country's code of ISO 3166-1, as in DE; the United Kingdom is GB".to_owned()),
