@@ -10,7 +10,7 @@ use crate::boot_partition::DeviceIds;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::hardware_id::{universal_mac, usable_mac, usable_serial};
 use crate::host::Host;
-use crate::image::ImageInfo;
+use crate::image::{ImageInfo, machine_id_digest};
 use crate::journal::facts::Fact;
 use crate::paths::HOSTS;
 use crate::seed::NodeName;
@@ -128,10 +128,11 @@ pub(crate) fn random_name(host: &Host, image: &ImageInfo, known: Option<&str>) -
     Ok(format!("edge-{}", &digits[..12]))
 }
 
-/// Whether the machine-id is older than the image: then the image contained it, and every device flashed from that
-/// image has the same.
+/// Whether the machine-id is that of the image: then every device flashed from that image has the same. The time of its
+/// file says nothing: a device without a clock makes one before the image was built, by its clock.
 pub(crate) fn came_with_image(host: &Host, image: &ImageInfo) -> Result<bool> {
-    Ok(host.modified(MACHINE_ID)?.is_some_and(|changed| changed < image.build_time as i64))
+    let own = machine_id(host)?.map(|id| machine_id_digest(&id));
+    Ok(own.is_some() && own == image.machine_id)
 }
 
 /// The serial number as part of a node name, from the device tree or DMI.
@@ -219,8 +220,10 @@ mod tests {
         let name = random_name(&host, &image(), None).unwrap();
         assert_eq!(name, "edge-1bcc25c8ad71");
         assert_eq!(random_name(&host, &image(), None).unwrap(), name);
-        let later = ImageInfo { build_time: u64::MAX >> 2, ..image() };
-        assert_eq!(random_name(&host, &later, None).unwrap(), "edge-aaaaaaaabbbb");
+        let same = ImageInfo { machine_id: Some(machine_id_digest("0f6dd9b27b0c4d2f9d3c2b1a4c5d6e7f")), ..image() };
+        assert_eq!(random_name(&host, &same, None).unwrap(), "edge-aaaaaaaabbbb");
+        let other = ImageInfo { machine_id: Some(machine_id_digest("1")), build_time: u64::MAX >> 2, ..image() };
+        assert_eq!(random_name(&host, &other, None).unwrap(), name, "whatever the clock says");
         // After a reset there is another machine-id, and the recorded name.
         put_for_tests(dir.path(), "etc/machine-id", "");
         host.renew_journal(&[Record::Fact { name: Fact::NodeBefore, value: name.clone() }]).unwrap();

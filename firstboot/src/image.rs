@@ -3,8 +3,10 @@
 
 use crate::fault::{Code, Fault, OwnedBy};
 use crate::host::Host;
+use crate::text::hex;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// File of the description, as seen from the root file system.
 pub const IMAGE_INFO: &str = "/usr/lib/firstboot/image.json";
@@ -28,6 +30,14 @@ pub struct ImageInfo {
     /// Lights that show the device's state, as the target names them; empty in an image without lights.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leds: Vec<String>,
+    /// Digest of the machine-id that an image of others has ([`machine_id_digest`]): all devices with it have the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine_id: Option<String>,
+}
+
+/// By what a machine-id is known again: it must not be exposed itself (machine-id(5)).
+pub fn machine_id_digest(id: &str) -> String {
+    hex(&Sha256::new().chain_update(b"firstboot machine-id of an image\0").chain_update(id.trim()).finalize())
 }
 
 impl ImageInfo {
@@ -54,6 +64,7 @@ impl ImageInfo {
             build_id: "test".into(),
             boot_label: "BOOT".into(),
             leds: Vec::new(),
+            machine_id: None,
         }
     }
 }

@@ -258,7 +258,7 @@ fn an_old_boot_loader_in_the_eeprom_is_to_be_updated() {
 #[test]
 fn machine_id_from_the_image_is_a_warning() {
     let mut device = device();
-    device.image.build_time = u64::MAX >> 2;
+    device.image.machine_id = Some(crate::image::machine_id_digest("0f6dd9b27b0c4d2f9d3c2b1a4c5d6e7f"));
     let want = "[WARNING] empty /etc/machine-id in the image: it came with it, so every device flashed from it has the \
                 same (image, FB210)";
     assert_eq!(device.line("MachineId"), want);

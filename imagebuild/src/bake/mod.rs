@@ -24,7 +24,7 @@ pub use base::{Base, Network};
 pub use content::{Added, What};
 pub use ext4::{Node, Reader};
 use firstboot::boot_partition::BootPartition;
-use firstboot::image::ImageInfo;
+use firstboot::image::{ImageInfo, machine_id_digest};
 use firstboot::status::{self, STATUS_NAME};
 use firstboot::status_page::HTML_NAME;
 pub use partitions::{Disk, Kind, Partition};
@@ -200,6 +200,7 @@ pub fn bake(target: &Target, path: &Path, choices: &Choices, out: &Path) -> Resu
         build_id: digest::key(&[&image.hash, &digest::file(path)?]),
         boot_label: base.boot.as_ref().map(|(_, label)| label.clone()).unwrap_or_default(),
         leds: target.leds.clone(),
+        machine_id: machine_id(&base, &raw).with_context(what)?,
     };
     let tree = scratch.path().join("tree");
     fs::create_dir(&tree).context("create a scratch directory")?;
@@ -290,3 +291,12 @@ fn stem(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests;
+
+/// What tells the machine-id of a base, which its devices would share; none where each makes one, as it should.
+fn machine_id(base: &base::Base, raw: &Path) -> Result<Option<String>> {
+    let Some((root, _)) = &base.root else { return Ok(None) };
+    let id = Reader::open(raw, root)?.text("/etc/machine-id")?.unwrap_or_default();
+    let id = id.trim();
+    let is_one = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
+    Ok(is_one.then(|| machine_id_digest(id)))
+}

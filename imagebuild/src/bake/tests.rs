@@ -206,6 +206,7 @@ fn info() -> ImageInfo {
         build_id: "x".into(),
         boot_label: "SEEDS".into(),
         leds: Vec::new(),
+        machine_id: None,
     }
 }
 

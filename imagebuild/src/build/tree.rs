@@ -57,6 +57,7 @@ pub fn info(target: &Target, build_time: u64, key: &str) -> ImageInfo {
         build_id: key.to_owned(),
         boot_label: super::boot_label(target).unwrap_or_default().to_owned(),
         leds: target.leds.clone(),
+        machine_id: None,
     }
 }
 
