@@ -141,7 +141,10 @@ fn open(host: &Host, access: &Access, user: &str) -> Result<()> {
     if !others.is_empty() || differs(&keys, &sshd::keys(access))? || differs(CONFIG, &sshd::config(user))? {
         host.run(&["systemctl", "stop", UNIT])?;
     }
-    without_socket(host)?;
+    if without_socket(host)? {
+        // The service no longer needs the socket. (It takes systemd long, so only before a start.)
+        host.run(&["systemctl", "daemon-reload"])?;
+    }
     for other in others {
         host.remove(&format!("{}/{other}", sshd::KEYS_DIR))?;
     }
@@ -163,19 +166,18 @@ fn socket_links(host: &Host) -> Result<Vec<&'static str>> {
     Ok(there)
 }
 
-/// Ends that an image's socket starts sshd: the service is enabled by the seed alone.
-fn without_socket(host: &Host) -> Result<()> {
+/// Ends that an image's socket starts sshd: the service is enabled by the seed alone. Whether there was one.
+fn without_socket(host: &Host) -> Result<bool> {
     let links = socket_links(host)?;
     if links.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     // In this order: a stop that fails is tried again as long as a link is there.
     host.run(&["systemctl", "stop", SOCKET, UNIT])?;
     for path in links {
         host.withdraw(path)?;
     }
-    // The service no longer needs the socket.
-    host.run(&["systemctl", "daemon-reload"]).map(drop)
+    Ok(true)
 }
 
 fn close(host: &Host) -> Result<()> {
