@@ -2,52 +2,90 @@
 //! Images of operating systems as others make them, by plain tools and without anything of ours: bases for `imagebuild bake`.
 
 use anyhow::{Context, Result};
+use imagebuild::arch::Arch;
+use imagebuild::debian::Debian;
 use imagebuild::{cache, cmd, digest};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use tempfile::TempDir;
 
-/// What the image is made by.
-const SCRIPT: &str = include_str!("debian.sh");
+/// What every image begins with, and what it is made by.
+const BEGIN: &str = include_str!("begin.sh");
 const SUITE: &str = "trixie";
 /// Environment variable that names another mirror, as for our own images.
 const MIRROR: &str = "FIRSTBOOT_DEBIAN_MIRROR";
-/// Packages of every base, besides the essential ones.
-const PACKAGES: [&str; 17] = [
+/// Packages of every base, besides the essential ones: what a node needs of its system.
+const PACKAGES: [&str; 7] =
+    ["conntrack", "initramfs-tools", "ipset", "iptables", "nftables", "systemd-timesyncd", "zstd"];
+/// Packages of every Debian.
+const DEBIAN: [&str; 10] = [
     "ca-certificates",
-    "conntrack",
     "dbus",
     "e2fsprogs",
-    "initramfs-tools",
     "iproute2",
-    "ipset",
-    "iptables",
     "kmod",
     "linux-image-amd64",
-    "nftables",
     "procps",
     "systemd-boot-efi",
     "systemd-sysv",
-    "systemd-timesyncd",
     "udev",
-    "zstd",
 ];
+/// What an Ubuntu consists of: `ubuntu-server-minimal` is cloud-init, snapd, netplan, systemd-resolved, AppArmor and more. The
+/// full server, `ubuntu-server` with `ubuntu-standard`, has nftables and iptables besides.
+const UBUNTU: [&str; 6] = [
+    "grub-efi-amd64-signed",
+    "linux-image-virtual",
+    "openssh-server",
+    "ubuntu-minimal",
+    "ubuntu-server-minimal",
+    "unattended-upgrades",
+];
+const UBUNTU_SUITE: &str = "noble";
+/// Environment variable that names another mirror of Ubuntu, and the one without it.
+const UBUNTU_MIRROR: (&str, &str) = ("FIRSTBOOT_UBUNTU_MIRROR", "http://archive.ubuntu.com/ubuntu");
+/// Debian's package with the keys of Ubuntu's archive: what Debian's archive signs says whether it is the right one.
+const UBUNTU_KEYS: (&str, &str) = ("ubuntu-keyring", "usr/share/keyrings/ubuntu-archive-keyring.gpg");
+/// User data for cloud-init that names the host.
+const CLOUD_INIT: &str = "mkdir -p \"$1\"/var/lib/cloud/seed/nocloud; cd \"$1\"/var/lib/cloud/seed/nocloud; \
+     echo 'instance-id: base' >meta-data; \
+     printf '#cloud-config\\nhostname: renamed\\nmanage_etc_hosts: true\\n' >user-data";
 
 /// Which base.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// systemd-networkd with a file for wired interfaces, systemd-resolved.
+    /// Debian with systemd-networkd and a file for wired interfaces, systemd-resolved.
     Networkd,
-    /// NetworkManager, and cloud-init with user data that names the host.
+    /// Debian with NetworkManager, and cloud-init with user data that names the host.
     NetworkManager,
+    /// Ubuntu Server, with the same user data for its cloud-init.
+    Ubuntu,
 }
 
 impl Kind {
+    /// Number of the root's partition. The first one is the EFI system partition.
+    pub fn root(self) -> u32 {
+        match self {
+            Kind::Networkd | Kind::NetworkManager => 2,
+            Kind::Ubuntu => 3,
+        }
+    }
+
     fn packages(self) -> Vec<&'static str> {
-        let more: &[&str] = match self {
-            Kind::Networkd => &["systemd-resolved"],
-            Kind::NetworkManager => &["cloud-init", "network-manager"],
+        match self {
+            Kind::Networkd => [&PACKAGES[..], &DEBIAN, &["systemd-resolved"]].concat(),
+            Kind::NetworkManager => [&PACKAGES[..], &DEBIAN, &["cloud-init", "network-manager"]].concat(),
+            Kind::Ubuntu => [&PACKAGES[..], &UBUNTU].concat(),
+        }
+    }
+
+    /// How the disk image is made of the packages.
+    fn script(self) -> String {
+        let end = match self {
+            Kind::Networkd | Kind::NetworkManager => include_str!("debian.sh"),
+            Kind::Ubuntu => include_str!("ubuntu.sh"),
         };
-        [&PACKAGES, more].concat()
+        [BEGIN, end].concat()
     }
 
     /// What is done in the root directory at the end, as one of mmdebstrap's hooks.
@@ -58,13 +96,40 @@ impl Kind {
                  \"$1\"/etc/systemd/system/multi-user.target.wants/systemd-networkd.service; \
                  printf '[Match]\\nType=ether\\n[Network]\\nDHCP=yes\\n' >\"$1\"/etc/systemd/network/80-wired.network"
             }
-            Kind::NetworkManager => {
-                "mkdir -p \"$1\"/var/lib/cloud/seed/nocloud; cd \"$1\"/var/lib/cloud/seed/nocloud; \
-                 echo 'instance-id: base' >meta-data; \
-                 printf '#cloud-config\\nhostname: renamed\\nmanage_etc_hosts: true\\n' >user-data"
+            Kind::NetworkManager | Kind::Ubuntu => CLOUD_INIT,
+        }
+    }
+
+    fn suite(self) -> &'static str {
+        match self {
+            Kind::Networkd | Kind::NetworkManager => SUITE,
+            Kind::Ubuntu => UBUNTU_SUITE,
+        }
+    }
+
+    /// mmdebstrap's words behind the result's name: where packages come from.
+    fn sources(self) -> Vec<String> {
+        match self {
+            Kind::Networkd | Kind::NetworkManager => std::env::var(MIRROR).into_iter().collect(),
+            Kind::Ubuntu => {
+                let mirror = std::env::var(UBUNTU_MIRROR.0).unwrap_or_else(|_| UBUNTU_MIRROR.1.to_owned());
+                let line = |end| format!("deb {mirror} {UBUNTU_SUITE}{end} main universe");
+                ["", "-updates", "-security"].map(line).to_vec()
             }
         }
     }
+}
+
+/// The keys that Ubuntu's archive is verified by, in a directory that apt can read: the cache may be closed to its user.
+fn ubuntu_keys() -> Result<TempDir> {
+    let directory = tempfile::tempdir().context("create a directory for the keys of an archive")?;
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(directory.path(), open).context("open the directory of the keys of an archive")?;
+    let debian = Debian::open(Arch::Amd64)?;
+    for deb in debian.download(&[UBUNTU_KEYS.0], false)? {
+        debian.unpack(&deb, directory.path())?;
+    }
+    Ok(directory)
 }
 
 /// What is missing on this machine for making a base: programs that set-up installs.
@@ -80,18 +145,21 @@ pub fn missing() -> Option<String> {
 /// # Errors
 /// When a tool fails: with its words.
 pub fn ensure(kind: Kind) -> Result<PathBuf> {
-    let key = digest::key(&[SCRIPT, kind.hook(), &kind.packages().join(" "), SUITE]);
+    let key = digest::key(&[&kind.script(), kind.hook(), &kind.packages().join(" "), kind.suite()]);
     let dir = cache::dir()?.join("bases").join(key);
     cache::once_kept(&dir, |scratch| {
         let tar = scratch.join("root.tar");
         let mut command = Command::new("mmdebstrap");
         command.args(["--variant=minbase", "--format=tar", "--quiet"]);
         command.arg(format!("--include={}", kind.packages().join(",")));
-        command.arg(format!("--customize-hook={}", kind.hook())).arg(SUITE).arg(&tar);
-        command.args(std::env::var_os(MIRROR));
+        let keys = (kind == Kind::Ubuntu).then(ubuntu_keys).transpose()?;
+        if let Some(keys) = &keys {
+            command.arg(format!("--keyring={}", keys.path().join(UBUNTU_KEYS.1).display()));
+        }
+        command.arg(format!("--customize-hook={}", kind.hook())).arg(kind.suite()).arg(&tar).args(kind.sources());
         cmd::run(&mut command)?;
         let script = scratch.join("script");
-        std::fs::write(&script, SCRIPT).context("write a script")?;
+        std::fs::write(&script, kind.script()).context("write a script")?;
         cmd::run(Command::new("fakeroot").args(["bash"]).arg(&script).arg(&tar).arg(scratch))?;
         [tar, script].iter().try_for_each(std::fs::remove_file).context("remove what a base was made of")
     })?;
