@@ -148,15 +148,7 @@ fn s10_lost_exceptions_open_nothing() {
     });
     let root = tempfile::tempdir().unwrap();
     let host = Host::open(root.path(), Box::new(fake)).unwrap();
-    let image = ImageInfo {
-        version: 1,
-        target: "t".into(),
-        arch: "amd64".into(),
-        build_time: 1,
-        build_id: "b".into(),
-        boot_label: "BOOT".into(),
-        leds: Default::default(),
-    };
+    let image = ImageInfo::for_tests();
     host.write(IMAGE_INFO, &serde_json::to_vec(&image).unwrap(), 0o644).unwrap();
     let more = format!(
         "[access]\nssh-keys = \"{}\"\n[harden]\negress = \"192.168.77.2\"\nopen = \"tcp/9100\"\n",
