@@ -14,7 +14,7 @@ use serde_json::Value;
 use std::time::Duration;
 
 /// Deadlines. Generous, for emulation on a busy machine: they only end what hangs.
-const READY: Duration = Duration::from_secs(600);
+const READY: Duration = Duration::from_secs(1200);
 const PODS: Duration = Duration::from_secs(600);
 const OFF: Duration = Duration::from_secs(120);
 
@@ -51,7 +51,13 @@ pub fn seeded(plane: &ControlPlane, image: &DiskImage, options: &Options) -> Res
 
 /// Switches `device` on and waits until it has joined and destroyed its seed.
 pub fn join(plane: &ControlPlane, mut device: Device, token: String, progress: &mut Progress) -> Result<Joined> {
-    let name = run_to_seal(&mut device, progress, READY)?;
+    device.power_on()?;
+    joined(plane, device, token, progress)
+}
+
+/// The same for a device that is on.
+pub fn joined(plane: &ControlPlane, device: Device, token: String, progress: &mut Progress) -> Result<Joined> {
+    let name = wait_sealed(&device, progress, READY)?;
     let node = plane.wait_node_ready(&name, Duration::from_secs(60), || device.check());
     let node = node.map_err(|e| e.context(device.report()))?;
     Ok(Joined { name, node, device, token })

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `imagebuild bake` on images that others' tools make: what changes, that the device joins, and what a reset leaves.
-//! Boots 4 guests, two of them twice.
+//! Boots 5 guests, two of them twice and one three times.
 
 #![allow(clippy::unwrap_used)]
 
@@ -105,18 +105,18 @@ fn text(disk: &Path, root: u32, path: &str) -> String {
 }
 
 /// Whether a base can be made and booted here.
-fn can_bake() -> bool {
+fn can_bake(arch: Arch) -> bool {
     let missing = base::missing();
     missing.iter().for_each(|missing| e2e::skip::skip_unless_ci(missing));
-    missing.is_none() && e2e::can_boot(Arch::Amd64)
+    missing.is_none() && e2e::can_boot(arch)
 }
 
 /// Bakes a base, holds the result against it, boots it to Ready, and looks at what is left.
 fn joins(kind: Kind) -> Baked {
     let base = base::ensure(kind).unwrap();
     let out = tempfile::tempdir_in(imagebuild::cache::dir().unwrap().join("bases")).unwrap();
-    let report =
-        bake::bake(&Target::load("generic-amd64").unwrap(), &base, &bake::Choices::default(), out.path()).unwrap();
+    let target = Target::load(kind.target()).unwrap();
+    let report = bake::bake(&target, &base, &bake::Choices::default(), out.path()).unwrap();
     assert_eq!(report.missing, [""; 0]);
     let result = PathBuf::from(report.result.as_ref().unwrap());
     differs_by_the_report_alone(&base, &result, kind.root(), &report);
@@ -126,12 +126,16 @@ fn joins(kind: Kind) -> Baked {
 
     let plane = ControlPlane::start(&Default::default()).unwrap();
     pods::create(&plane).unwrap();
-    let options = Options { guest_ports: vec![pods::PORT], ..Options::new(Arch::Amd64) };
+    let options = Options { guest_ports: vec![pods::PORT], ..Options::for_target(&target) };
     let token = plane.create_token("1h").unwrap();
-    let device = Device::new(&DiskImage::open(&result).unwrap(), &options).unwrap();
+    let mut device = Device::new(&DiskImage::open(&result).unwrap(), &options).unwrap();
     let seed = Seed { more: more(kind).to_owned(), ..Seed::for_guest(&plane, &token).unwrap() };
-    device.disk().put_seed(&seed.text()).unwrap();
-    let mut joined = scenario::join(&plane, device, token, &mut Progress::default()).unwrap();
+    imagebuild::seed::put(seed.text().as_bytes(), None, device.disk().path()).unwrap();
+    device.power_on().unwrap();
+    if kind == Kind::RaspberryPi {
+        first_boots(&mut device);
+    }
+    let mut joined = scenario::joined(&plane, device, token, &mut Progress::default()).unwrap();
     assert!(is_ready(&joined.node));
     assert_eq!(joined.name, "edge-0001");
     if kind == Kind::Ubuntu {
@@ -142,18 +146,31 @@ fn joins(kind: Kind) -> Baked {
     assert!(!left.seed_present);
     assert_eq!(left.token_at, [0; 0]);
     assert_eq!(e2e::status_value(&left.status, "state"), "joined");
-    let disk = joined.device.disk().path();
-    let text = |path| text(disk, kind.root(), path);
-    assert_eq!(text("/etc/hostname").trim(), "edge-0001");
-    assert!(text("/etc/hosts").contains("edge-0001"), "{}", text("/etc/hosts"));
+    // The root of a board that lost its power needs its journal first.
+    if joined.device.has_power_button() {
+        let text = |path| text(joined.device.disk().path(), kind.root(), path);
+        assert_eq!(text("/etc/hostname").trim(), "edge-0001");
+        assert!(text("/etc/hosts").contains("edge-0001"), "{}", text("/etc/hosts"));
+    }
     Baked { base, root: kind.root(), report, device: joined.device }
+}
+
+/// What the form of Raspberry Pi OS does alone: a boot without systemd for a longer partition, and one for `firstrun.sh` of
+/// Raspberry Pi Imager. Each ends with a restart, and firstboot does nothing in either.
+fn first_boots(device: &mut Device) {
+    device.wait_console("base: the partition is longer; restarting", SOON).unwrap();
+    assert_eq!(device.wait_restarted(SOON).unwrap(), 1);
+    device.wait_console("base: firstrun.sh is done", SOON).unwrap();
+    assert_eq!(device.wait_restarted(SOON).unwrap(), 1);
+    assert_eq!(device.console().count("firstboot: ").unwrap(), 0);
+    assert!(device.disk().seed_present().unwrap());
 }
 
 /// Further lines of a seed. netplan of Ubuntu asks for an address by DHCP, which is 10.0.2.15; the seed has another one as
 /// well, that the node is to have.
 fn more(kind: Kind) -> &'static str {
     match kind {
-        Kind::Networkd | Kind::NetworkManager => "",
+        Kind::Networkd | Kind::NetworkManager | Kind::RaspberryPi => "",
         Kind::Ubuntu => {
             "[network]\naddresses = [\"10.0.2.77/24\", \"10.0.2.15/24\"]\ngateway = \"10.0.2.2\"\ndns = \"10.0.2.3\"\n"
         }
@@ -262,7 +279,7 @@ fn undated(all: BTreeMap<String, String>) -> BTreeMap<String, String> {
 #[test]
 #[ignore = "long: makes a base by mmdebstrap"]
 fn a_minimal_debian_is_baked_and_joins() {
-    if can_bake() {
+    if can_bake(Arch::Amd64) {
         reset_leaves_the_base(joins(Kind::Networkd));
     }
 }
@@ -270,15 +287,23 @@ fn a_minimal_debian_is_baked_and_joins() {
 #[test]
 #[ignore = "long: a second base"]
 fn network_manager_and_cloud_init_are_baked_and_join() {
-    if can_bake() {
+    if can_bake(Arch::Amd64) {
         joins(Kind::NetworkManager);
+    }
+}
+
+#[test]
+#[ignore = "long: a base for another processor, and three boots of a board"]
+fn an_image_like_raspberry_pi_os_is_baked_and_joins() {
+    if can_bake(Arch::Arm64) {
+        joins(Kind::RaspberryPi);
     }
 }
 
 #[test]
 #[ignore = "long: a third base"]
 fn an_ubuntu_server_is_baked_and_joins() {
-    if can_bake() {
+    if can_bake(Arch::Amd64) {
         reset_leaves_an_ubuntu(joins(Kind::Ubuntu));
     }
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Images of operating systems as others make them, by plain tools and without anything of ours: bases for `imagebuild bake`.
 
+mod foreign;
+
 use anyhow::{Context, Result};
 use imagebuild::arch::Arch;
 use imagebuild::debian::Debian;
@@ -31,6 +33,29 @@ const DEBIAN: [&str; 10] = [
     "systemd-sysv",
     "udev",
 ];
+/// Packages of an image like Raspberry Pi OS.
+const RASPBERRY_PI: [&str; 12] = [
+    "ca-certificates",
+    "dbus",
+    "e2fsprogs",
+    "fdisk",
+    "iproute2",
+    "kmod",
+    "linux-image-arm64",
+    "network-manager",
+    "openssh-server",
+    "procps",
+    "systemd-sysv",
+    "udev",
+];
+/// Its firmware, of a package whose own scripts would look for a mounted `/boot/firmware`.
+const FIRMWARE: &str = "cd \"$1\" && mkdir boot/raspi-firmware && chroot . apt-get download raspi-firmware && \
+     dpkg-deb --fsys-tarfile raspi-firmware_*.deb | tar --extract --strip-components=4 --directory boot/raspi-firmware \
+     ./usr/lib/raspi-firmware/bootcode.bin ./usr/lib/raspi-firmware/start.elf ./usr/lib/raspi-firmware/fixup.dat && \
+     rm raspi-firmware_*.deb";
+/// The board restarts by its watchdog, whose driver Raspberry Pi's own kernel has built in.
+const WATCHDOG: &str = "mkdir -p \"$1\"/usr/share/initramfs-tools/modules.d; \
+     echo bcm2835_wdt >\"$1\"/usr/share/initramfs-tools/modules.d/watchdog";
 /// What an Ubuntu consists of: `ubuntu-server-minimal` is cloud-init, snapd, netplan, systemd-resolved, AppArmor and more. The
 /// full server, `ubuntu-server` with `ubuntu-standard`, has nftables and iptables besides.
 const UBUNTU: [&str; 6] = [
@@ -60,13 +85,15 @@ pub enum Kind {
     NetworkManager,
     /// Ubuntu Server, with the same user data for its cloud-init.
     Ubuntu,
+    /// Debian for arm64 with NetworkManager, in the form of Raspberry Pi OS and with what that does at its first boots.
+    RaspberryPi,
 }
 
 impl Kind {
     /// Number of the root's partition. The first one is the EFI system partition.
     pub fn root(self) -> u32 {
         match self {
-            Kind::Networkd | Kind::NetworkManager => 2,
+            Kind::Networkd | Kind::NetworkManager | Kind::RaspberryPi => 2,
             Kind::Ubuntu => 3,
         }
     }
@@ -76,6 +103,7 @@ impl Kind {
             Kind::Networkd => [&PACKAGES[..], &DEBIAN, &["systemd-resolved"]].concat(),
             Kind::NetworkManager => [&PACKAGES[..], &DEBIAN, &["cloud-init", "network-manager"]].concat(),
             Kind::Ubuntu => [&PACKAGES[..], &UBUNTU].concat(),
+            Kind::RaspberryPi => [&PACKAGES[..], &RASPBERRY_PI].concat(),
         }
     }
 
@@ -84,6 +112,7 @@ impl Kind {
         let end = match self {
             Kind::Networkd | Kind::NetworkManager => include_str!("debian.sh"),
             Kind::Ubuntu => include_str!("ubuntu.sh"),
+            Kind::RaspberryPi => include_str!("raspberry_pi.sh"),
         };
         [BEGIN, end].concat()
     }
@@ -97,20 +126,34 @@ impl Kind {
                  printf '[Match]\\nType=ether\\n[Network]\\nDHCP=yes\\n' >\"$1\"/etc/systemd/network/80-wired.network"
             }
             Kind::NetworkManager | Kind::Ubuntu => CLOUD_INIT,
+            Kind::RaspberryPi => FIRMWARE,
         }
     }
 
     fn suite(self) -> &'static str {
         match self {
-            Kind::Networkd | Kind::NetworkManager => SUITE,
+            Kind::Networkd | Kind::NetworkManager | Kind::RaspberryPi => SUITE,
             Kind::Ubuntu => UBUNTU_SUITE,
+        }
+    }
+
+    /// What is done before packages other than the essential ones are installed, as one of mmdebstrap's hooks.
+    fn early_hook(self) -> Option<&'static str> {
+        (self == Kind::RaspberryPi).then_some(WATCHDOG)
+    }
+
+    /// Name of the target that a device with it is of.
+    pub fn target(self) -> &'static str {
+        match self {
+            Kind::Networkd | Kind::NetworkManager | Kind::Ubuntu => "generic-amd64",
+            Kind::RaspberryPi => "raspberrypi",
         }
     }
 
     /// mmdebstrap's words behind the result's name: where packages come from.
     fn sources(self) -> Vec<String> {
         match self {
-            Kind::Networkd | Kind::NetworkManager => std::env::var(MIRROR).into_iter().collect(),
+            Kind::Networkd | Kind::NetworkManager | Kind::RaspberryPi => std::env::var(MIRROR).into_iter().collect(),
             Kind::Ubuntu => {
                 let mirror = std::env::var(UBUNTU_MIRROR.0).unwrap_or_else(|_| UBUNTU_MIRROR.1.to_owned());
                 let line = |end| format!("deb {mirror} {UBUNTU_SUITE}{end} main universe");
@@ -145,19 +188,31 @@ pub fn missing() -> Option<String> {
 /// # Errors
 /// When a tool fails: with its words.
 pub fn ensure(kind: Kind) -> Result<PathBuf> {
-    let key = digest::key(&[&kind.script(), kind.hook(), &kind.packages().join(" "), kind.suite()]);
+    let key = digest::key(&[
+        &kind.script(),
+        kind.early_hook().unwrap_or_default(),
+        kind.hook(),
+        &kind.packages().join(" "),
+        kind.suite(),
+    ]);
     let dir = cache::dir()?.join("bases").join(key);
     cache::once_kept(&dir, |scratch| {
         let tar = scratch.join("root.tar");
-        let mut command = Command::new("mmdebstrap");
-        command.args(["--variant=minbase", "--format=tar", "--quiet"]);
-        command.arg(format!("--include={}", kind.packages().join(",")));
+        let mut words = ["--variant=minbase", "--format=tar", "--quiet"].map(str::to_owned).to_vec();
+        words.push(format!("--include={}", kind.packages().join(",")));
         let keys = (kind == Kind::Ubuntu).then(ubuntu_keys).transpose()?;
-        if let Some(keys) = &keys {
-            command.arg(format!("--keyring={}", keys.path().join(UBUNTU_KEYS.1).display()));
+        words.extend(keys.as_ref().map(|keys| format!("--keyring={}", keys.path().join(UBUNTU_KEYS.1).display())));
+        words.extend(kind.early_hook().map(|hook| format!("--essential-hook={hook}")));
+        words.push(format!("--customize-hook={}", kind.hook()));
+        if kind == Kind::RaspberryPi {
+            words.push("--components=main,non-free-firmware".to_owned());
         }
-        command.arg(format!("--customize-hook={}", kind.hook())).arg(kind.suite()).arg(&tar).args(kind.sources());
-        cmd::run(&mut command)?;
+        words.extend([kind.suite().to_owned(), tar.display().to_string()]);
+        words.extend(kind.sources());
+        match kind {
+            Kind::RaspberryPi => foreign::mmdebstrap(&words)?,
+            _ => cmd::run(Command::new("mmdebstrap").args(&words))?,
+        }
         let script = scratch.join("script");
         std::fs::write(&script, kind.script()).context("write a script")?;
         cmd::run(Command::new("fakeroot").args(["bash"]).arg(&script).arg(&tar).arg(scratch))?;
