@@ -36,7 +36,7 @@ use std::time::Duration;
 
 /// Deadline for a device to say something definite: it ends what hangs, and is long enough for emulation on a
 /// machine that does other work as well.
-pub const SOON: Duration = Duration::from_secs(420);
+pub const SOON: Duration = Duration::from_secs(600);
 
 /// kubeadm's binding that approves the certificates of bootstrap tokens automatically.
 pub const APPROVER: &str = "kubeadm:node-autoapprove-bootstrap";
