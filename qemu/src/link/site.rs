@@ -126,7 +126,14 @@ impl Site {
             words.push("-6");
         }
         words.push(target);
-        open_ports(&String::from_utf8(self.namespace.run("nmap", &words)?).context("decode nmap's answer")?)
+        let mut said = String::new();
+        for _ in 0..LOOKS {
+            said = self.run("nmap", &words)?;
+            if said.contains(UP) {
+                break;
+            }
+        }
+        open_ports(&said)
     }
 
     /// How many frames were lost so far between this network and the device, by the interface or by the relay. A port whose
@@ -144,6 +151,11 @@ impl Site {
         String::from_utf8(self.namespace.run(program, args)?).with_context(|| format!("decode what {program} says"))
     }
 }
+
+/// What nmap says of a host that is there.
+const UP: &str = "Status: Up";
+/// How often a host is looked for: nmap asks for its link-layer address once, and a busy guest may answer that late.
+const LOOKS: u32 = 5;
 
 /// What is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,7 +191,7 @@ impl Scan {
 /// Open ports in nmap's greppable output. `open|filtered`, nmap's word for a UDP port that does not answer, is not
 /// open.
 fn open_ports(text: &str) -> Result<Vec<String>> {
-    ensure!(text.contains("Status: Up"), "read nmap's answer: it scanned no host\n{text}");
+    ensure!(text.contains(UP), "read nmap's answer: it scanned no host\n{text}");
     if !text.lines().any(|l| l.starts_with("# Nmap done at ")) {
         bail!("read nmap's answer: it did not end\n{text}");
     }
