@@ -5,6 +5,7 @@
 use super::*;
 use crate::arch::Arch;
 use crate::cmd;
+use crate::disk::mbr::{self, Record};
 use ::initrd::table::{Copy, Entry, Table};
 use firstboot::image::ImageInfo;
 use std::collections::BTreeMap;
@@ -97,14 +98,9 @@ impl Sample {
             table.write(file, Copy::Backup, sectors).unwrap();
             ::initrd::table::write_mbr(file, &table, sectors).unwrap();
         } else {
-            for (number, ((first, length), kind)) in (0..).zip(places) {
-                let mut record = [0; 16];
-                record[4] = kind;
-                record[8..12].copy_from_slice(&u32::try_from(first / 512).unwrap().to_le_bytes());
-                record[12..].copy_from_slice(&u32::try_from(length / 512).unwrap().to_le_bytes());
-                file.write_all_at(&record, 446 + 16 * number).unwrap();
-            }
-            file.write_all_at(&[0x55, 0xaa], 510).unwrap();
+            let record = |(number, ((offset, length), kind))| Record { number, kind, offset, length };
+            let records: Vec<Record> = (1..).zip(places).map(record).collect();
+            file.write_all_at(&mbr::for_tests(0, &records), 0).unwrap();
         }
     }
 

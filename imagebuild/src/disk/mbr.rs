@@ -7,6 +7,8 @@ use ::initrd::table::SECTOR;
 pub const RECORDS: usize = 446;
 /// Bytes of a record.
 pub const RECORD: usize = 16;
+/// How the sector ends.
+const SIGNATURE: [u8; 2] = [0x55, 0xaa];
 /// Type of the record by which a GPT is protected.
 const PROTECTIVE: u8 = 0xee;
 
@@ -36,59 +38,69 @@ pub enum FirstSector {
 
 /// Reads a first sector.
 pub fn read(sector: &[u8; SECTOR as usize]) -> FirstSector {
-    let word = |at: usize| u32::from_le_bytes([sector[at], sector[at + 1], sector[at + 2], sector[at + 3]]);
-    let at = |number: u32| RECORDS + (number as usize - 1) * RECORD;
-    if sector[510..] != [0x55, 0xaa] {
-        return FirstSector::None;
-    }
-    if (1..=4).any(|number| sector[at(number) + 4] == PROTECTIVE) {
+    let Some(mut records) = records(sector).map(Vec::from) else { return FirstSector::None };
+    if records.iter().any(|record| record.kind == PROTECTIVE) {
         return FirstSector::Gpt;
     }
     // A boot sector of FAT has the same signature and no table: a flag that is none says so.
-    if (1..=4).any(|number| sector[at(number)] & 0x7f != 0) {
-        return FirstSector::None;
+    let is_flag = |number: usize| sector[RECORDS + number * RECORD] & 0x7f == 0;
+    records.retain(|record| record.kind != 0);
+    match !records.is_empty() && (0..4).all(is_flag) {
+        true => FirstSector::Mbr(word(sector, 440), records),
+        false => FirstSector::None,
     }
-    let record = |number: u32| Record {
-        number,
-        kind: sector[at(number) + 4],
-        offset: u64::from(word(at(number) + 8)) * SECTOR,
-        length: u64::from(word(at(number) + 12)) * SECTOR,
+}
+
+/// The four records of a first sector, those of type 0 (none) and those beside a GPT included; nothing where the sector has
+/// no signature.
+pub fn records(sector: &[u8; SECTOR as usize]) -> Option<[Record; 4]> {
+    let record = |number: u32| {
+        let at = RECORDS + (number as usize - 1) * RECORD;
+        let bytes = |at: usize| u64::from(word(sector, at)) * SECTOR;
+        Record { number, kind: sector[at + 4], offset: bytes(at + 8), length: bytes(at + 12) }
     };
-    let records: Vec<Record> = (1..=4).map(record).filter(|record| record.kind != 0).collect();
-    match records.is_empty() {
-        true => FirstSector::None,
-        false => FirstSector::Mbr(word(440), records),
+    (sector[510..] == SIGNATURE).then(|| [1, 2, 3, 4].map(record))
+}
+
+fn word(sector: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([sector[at], sector[at + 1], sector[at + 2], sector[at + 3]])
+}
+
+/// A first sector with these records, without flags.
+#[cfg(test)]
+pub(crate) fn for_tests(signature: u32, records: &[Record]) -> [u8; SECTOR as usize] {
+    let mut sector = [0; SECTOR as usize];
+    sector[440..444].copy_from_slice(&signature.to_le_bytes());
+    sector[510..].copy_from_slice(&SIGNATURE);
+    for record in records {
+        let at = RECORDS + (record.number as usize - 1) * RECORD;
+        let sectors = |bytes: u64| ((bytes / SECTOR) as u32).to_le_bytes();
+        sector[at + 4] = record.kind;
+        sector[at + 8..at + 12].copy_from_slice(&sectors(record.offset));
+        sector[at + 12..at + 16].copy_from_slice(&sectors(record.length));
     }
+    sector
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn sector(records: &[(u32, u8, u8, u32, u32)]) -> [u8; 512] {
-        let mut sector = [0; 512];
-        sector[440..444].copy_from_slice(&0x1234_abcd_u32.to_le_bytes());
-        sector[510..].copy_from_slice(&[0x55, 0xaa]);
-        for (number, flag, kind, first, sectors) in records {
-            let at = RECORDS + (*number as usize - 1) * RECORD;
-            sector[at] = *flag;
-            sector[at + 4] = *kind;
-            sector[at + 8..at + 12].copy_from_slice(&first.to_le_bytes());
-            sector[at + 12..at + 16].copy_from_slice(&sectors.to_le_bytes());
-        }
-        sector
-    }
-
     #[test]
     fn records_are_told_from_a_gpt_and_from_a_file_system() {
-        let two = sector(&[(1, 0x80, 0x0c, 8192, 1000), (3, 0, 0x83, 16384, 2000)]);
         let record = |number, kind, offset, length| Record { number, kind, offset, length };
-        let found = vec![record(1, 0x0c, 8192 * 512, 512_000), record(3, 0x83, 16384 * 512, 1_024_000)];
-        assert_eq!(read(&two), FirstSector::Mbr(0x1234_abcd, found));
+        let two = [record(1, 0x0c, 8192 * 512, 512_000), record(3, 0x83, 16384 * 512, 1_024_000)];
+        let mut sector = for_tests(0x1234_abcd, &two);
+        sector[RECORDS] = 0x80;
+        assert_eq!(read(&sector), FirstSector::Mbr(0x1234_abcd, two.to_vec()));
         // A hybrid one counts as its GPT.
-        assert_eq!(read(&sector(&[(1, 0, 0xee, 1, 99), (2, 0, 0x0c, 5, 5)])), FirstSector::Gpt);
-        assert_eq!(read(&sector(&[])), FirstSector::None);
-        assert_eq!(read(&sector(&[(1, b'k', b' ', 7, 7)])), FirstSector::None);
-        assert_eq!(read(&[0; 512]), FirstSector::None);
+        let hybrid = for_tests(0, &[record(1, 0xee, 512, 99 * 512), record(2, 0x0c, 5 * 512, 5 * 512)]);
+        assert_eq!(read(&hybrid), FirstSector::Gpt);
+        assert_eq!(records(&hybrid).map(|all| all[1]), Some(record(2, 0x0c, 5 * 512, 5 * 512)));
+        assert_eq!(read(&for_tests(0, &[])), FirstSector::None);
+        let mut fat = for_tests(0, &[record(1, b' ', 7 * 512, 7 * 512)]);
+        fat[RECORDS] = b'k';
+        assert_eq!(read(&fat), FirstSector::None);
+        assert_eq!((read(&[0; 512]), records(&[0; 512])), (FirstSector::None, None));
     }
 }

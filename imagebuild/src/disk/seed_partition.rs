@@ -66,7 +66,7 @@ pub fn seed_partition(disk: &Path) -> Result<SeedPartition> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::disk::mbr::{RECORD, RECORDS};
+    use crate::disk::mbr::{self, Record};
     use std::fs::File;
     use std::os::unix::fs::FileExt;
 
@@ -76,13 +76,10 @@ mod tests {
         let path = dir.join("card.img");
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
         file.set_len(32 << 20).unwrap();
-        for (number, label) in [(1_usize, b"RECOVERY   "), (2, b"bootfs     ")] {
-            let offset = number as u64 * LENGTH;
-            let mut record = [0; RECORD];
-            record[4] = 0x0c;
-            record[8..12].copy_from_slice(&((offset / 512) as u32).to_le_bytes());
-            record[12..].copy_from_slice(&((LENGTH / 512) as u32).to_le_bytes());
-            file.write_all_at(&record, (RECORDS + (number - 1) * RECORD) as u64).unwrap();
+        let record = |number| Record { number, kind: 0x0c, offset: u64::from(number) * LENGTH, length: LENGTH };
+        file.write_all_at(&mbr::for_tests(0, &[1, 2].map(record)), 0).unwrap();
+        for (number, label) in [(1, b"RECOVERY   "), (2, b"bootfs     ")] {
+            let offset = record(number).offset;
             let part = fscommon::StreamSlice::new(file.try_clone().unwrap(), offset, offset + LENGTH).unwrap();
             let options = fatfs::FormatVolumeOptions::new().volume_label(*label);
             fatfs::format_volume(fscommon::BufStream::new(part), options).unwrap();
@@ -90,7 +87,6 @@ mod tests {
                 BootPartition::open(&path, offset, LENGTH).unwrap().write(STATUS_NAME, b"state: new\n").unwrap();
             }
         }
-        file.write_all_at(&[0x55, 0xaa], 510).unwrap();
         path
     }
 

@@ -16,6 +16,7 @@ use crate::disk::DiskImage;
 use anyhow::{Context, Result, ensure};
 use firstboot::boot_partition::BootPartition;
 use flate2::read::GzDecoder;
+use imagebuild::disk::mbr;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -183,15 +184,17 @@ fn fat(disk: &DiskImage, number: u32) -> Result<BootPartition> {
     /// Types of FAT partitions that the firmware takes.
     const FATS: [u8; 6] = [0x01, 0x04, 0x06, 0x0b, 0x0c, 0x0e];
     ensure!((1..=4).contains(&number), "find partition {number}: an MBR has 1 to 4");
-    let mut mbr = [0; 512];
+    let mut sector = [0; 512];
     let file = File::open(disk.path()).with_context(|| format!("open {}", disk.path().display()))?;
-    file.read_exact_at(&mut mbr, 0).context("read the MBR")?;
-    ensure!(mbr[510..] == [0x55, 0xaa], "read the MBR: it has no signature");
-    let record = &mbr[446 + (number as usize - 1) * 16..][..16];
-    ensure!(FATS.contains(&record[4]), "find a FAT in partition {number} of the MBR: its type is {:#04x}", record[4]);
-    let sectors =
-        |at: usize| u64::from(u32::from_le_bytes([record[at], record[at + 1], record[at + 2], record[at + 3]]));
-    BootPartition::open(disk.path(), sectors(8) * 512, sectors(12) * 512)
+    file.read_exact_at(&mut sector, 0).context("read the MBR")?;
+    let records = mbr::records(&sector).context("read the MBR: it has no signature")?;
+    let record = &records[number as usize - 1];
+    ensure!(
+        FATS.contains(&record.kind),
+        "find a FAT in partition {number} of the MBR: its type is {:#04x}",
+        record.kind
+    );
+    BootPartition::open(disk.path(), record.offset, record.length)
 }
 
 fn needed(fat: &BootPartition, name: &str, partition: u32) -> Result<Vec<u8>> {
