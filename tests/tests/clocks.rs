@@ -30,9 +30,7 @@ fn now() -> u64 {
 }
 
 fn image(build_time: u64) -> ImageInfo {
-    let text = |t: &str| t.to_owned();
-    let (target, arch, build_id, boot_label) = (text("generic-amd64"), text("amd64"), text("b"), text("BOOT"));
-    ImageInfo { version: 1, target, arch, build_time, build_id, boot_label, leds: vec![], machine_id: None }
+    ImageInfo { build_time, ..ImageInfo::for_tests() }
 }
 
 #[test]

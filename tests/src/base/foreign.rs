@@ -44,8 +44,8 @@ pub fn mmdebstrap(words: &[String]) -> Result<()> {
 fn in_namespace(words: &[&str]) -> Result<()> {
     let mut command = Command::new("unshare");
     command.args(["--user", "--mount", "sh", "-c", "read -r entered && exec \"$@\"", "sh"]).args(words);
-    let mut child = command.stdin(Stdio::piped()).spawn().context("start unshare")?;
     let own = std::fs::read_link("/proc/self/ns/user").context("read /proc/self/ns/user")?;
+    let mut child = command.stdin(Stdio::piped()).spawn().context("start unshare")?;
     let process = PathBuf::from(format!("/proc/{}", child.id()));
     let entered = qemu::wait::until("a user namespace", ENTERED, || {
         Ok((std::fs::read_link(process.join("ns/user")).is_ok_and(|now| now != own)).then_some(()))
@@ -56,15 +56,13 @@ fn in_namespace(words: &[&str]) -> Result<()> {
             std::fs::write(&path, "0 0 65536").with_context(|| format!("write {}", path.display()))
         })
     });
-    if mapped.is_ok()
-        && let Some(mut input) = child.stdin.take()
-    {
-        writeln!(input).context("let the program start")?;
-    }
     // Without a line it ends by itself.
-    drop(child.stdin.take());
+    let started = match (&mapped, child.stdin.take()) {
+        (Ok(()), Some(mut input)) => writeln!(input).context("let the program start"),
+        _ => Ok(()),
+    };
     let status = child.wait().context("wait for unshare")?;
-    mapped?;
+    mapped.and(started)?;
     ensure!(status.success(), "run {} in a namespace: {status}", words[0]);
     Ok(())
 }

@@ -21,33 +21,12 @@ const MIRROR: &str = "FIRSTBOOT_DEBIAN_MIRROR";
 const PACKAGES: [&str; 7] =
     ["conntrack", "initramfs-tools", "ipset", "iptables", "nftables", "systemd-timesyncd", "zstd"];
 /// Packages of every Debian.
-const DEBIAN: [&str; 10] = [
-    "ca-certificates",
-    "dbus",
-    "e2fsprogs",
-    "iproute2",
-    "kmod",
-    "linux-image-amd64",
-    "procps",
-    "systemd-boot-efi",
-    "systemd-sysv",
-    "udev",
-];
+const DEBIAN: [&str; 8] =
+    ["ca-certificates", "dbus", "e2fsprogs", "iproute2", "kmod", "procps", "systemd-sysv", "udev"];
+/// Packages of a Debian for PCs.
+const PC: [&str; 2] = ["linux-image-amd64", "systemd-boot-efi"];
 /// Packages of an image like Raspberry Pi OS.
-const RASPBERRY_PI: [&str; 12] = [
-    "ca-certificates",
-    "dbus",
-    "e2fsprogs",
-    "fdisk",
-    "iproute2",
-    "kmod",
-    "linux-image-arm64",
-    "network-manager",
-    "openssh-server",
-    "procps",
-    "systemd-sysv",
-    "udev",
-];
+const RASPBERRY_PI: [&str; 4] = ["fdisk", "linux-image-arm64", "network-manager", "openssh-server"];
 /// Its firmware, of a package whose own scripts would look for a mounted `/boot/firmware`.
 const FIRMWARE: &str = "cd \"$1\" && mkdir boot/raspi-firmware && chroot . apt-get download raspi-firmware && \
      dpkg-deb --fsys-tarfile raspi-firmware_*.deb | tar --extract --strip-components=4 --directory boot/raspi-firmware \
@@ -90,7 +69,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Number of the root's partition. The first one is the EFI system partition.
+    /// Number of the root's partition. The first one is a FAT: the EFI system partition, or a board's firmware.
     pub fn root(self) -> u32 {
         match self {
             Kind::Networkd | Kind::NetworkManager | Kind::RaspberryPi => 2,
@@ -100,10 +79,10 @@ impl Kind {
 
     fn packages(self) -> Vec<&'static str> {
         match self {
-            Kind::Networkd => [&PACKAGES[..], &DEBIAN, &["systemd-resolved"]].concat(),
-            Kind::NetworkManager => [&PACKAGES[..], &DEBIAN, &["cloud-init", "network-manager"]].concat(),
+            Kind::Networkd => [&PACKAGES[..], &DEBIAN, &PC, &["systemd-resolved"]].concat(),
+            Kind::NetworkManager => [&PACKAGES[..], &DEBIAN, &PC, &["cloud-init", "network-manager"]].concat(),
             Kind::Ubuntu => [&PACKAGES[..], &UBUNTU].concat(),
-            Kind::RaspberryPi => [&PACKAGES[..], &RASPBERRY_PI].concat(),
+            Kind::RaspberryPi => [&PACKAGES[..], &DEBIAN, &RASPBERRY_PI].concat(),
         }
     }
 
