@@ -10,7 +10,7 @@ use crate::boot_partition::DeviceIds;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::hardware_id::{universal_mac, usable_mac, usable_serial};
 use crate::host::Host;
-use crate::image::{ImageInfo, machine_id_digest};
+use crate::image::{ImageInfo, is_machine_id, machine_id_digest};
 use crate::journal::facts::Fact;
 use crate::paths::HOSTS;
 use crate::seed::NodeName;
@@ -78,8 +78,7 @@ fn with_own_lines(hosts: &str, name: &str) -> String {
 
 /// The content of `/etc/machine-id`, unless it is empty or no valid id.
 pub(crate) fn machine_id(host: &Host) -> Result<Option<String>> {
-    let id = host.read_text(MACHINE_ID)?;
-    Ok(id.filter(|i| i.len() == 32 && i.bytes().all(|b| b.is_ascii_hexdigit()) && i.bytes().any(|b| b != b'0')))
+    Ok(host.read_text(MACHINE_ID)?.filter(|id| is_machine_id(id)))
 }
 
 fn random_hex(host: &Host) -> Result<String> {

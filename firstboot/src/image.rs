@@ -35,6 +35,11 @@ pub struct ImageInfo {
     pub machine_id: Option<String>,
 }
 
+/// Whether a text is a machine-id: 32 hexadecimal digits, not all of them zero.
+pub fn is_machine_id(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit()) && text.bytes().any(|b| b != b'0')
+}
+
 /// By what a machine-id is known again: it must not be exposed itself (machine-id(5)).
 pub fn machine_id_digest(id: &str) -> String {
     hex(&Sha256::new().chain_update(b"firstboot machine-id of an image\0").chain_update(id.trim()).finalize())

@@ -10,14 +10,16 @@ use anyhow::Result;
 /// Directory of the files.
 pub(crate) const DIR: &str = "/etc/systemd/network";
 
-/// How the names of files begin, where the seed says something about the link and where it does not. networkd takes the first
-/// file that matches an interface, by the files' names in all its directories (systemd.network(5)). What a seed says comes
-/// before all that an image brings, as netplan's `10-netplan-*` of Ubuntu; DHCP, where a seed says nothing, comes after that.
-const PREFIXES: [&str; 2] = ["05-firstboot", "50-firstboot"];
+/// How the names of files begin where the seed says something about the link. networkd takes the first file that matches an
+/// interface, by the files' names in all its directories (systemd.network(5)). What a seed says comes before all that an
+/// image brings, as netplan's `10-netplan-*` of Ubuntu.
+const OF_SEED: &str = "05-firstboot";
+/// The same for DHCP where a seed says nothing: it comes after that.
+const DEFAULT: &str = "50-firstboot";
 
 /// The files for `network` on `link`.
 pub(crate) fn files(network: &Network, link: &Link) -> Vec<File> {
-    let prefix = PREFIXES[usize::from(network.is_silent())];
+    let prefix = if network.is_silent() { DEFAULT } else { OF_SEED };
     let path = |name: &str| format!("{DIR}/{prefix}{name}");
     let main = |text: &str| File::public(path(".network"), text);
     let Some(id) = network.vlan else {
@@ -36,7 +38,7 @@ pub(crate) fn files(network: &Network, link: &Link) -> Vec<File> {
 
 /// File that defines the VLAN. It competes with no other.
 pub(crate) fn vlan_file() -> String {
-    format!("{DIR}/50-firstboot-vlan.netdev")
+    format!("{DIR}/{DEFAULT}-vlan.netdev")
 }
 
 /// `Kind=!*` excludes bridges, veth pairs, VLANs (which have the MAC address of their parent) and all other virtual

@@ -118,12 +118,11 @@ fn logins(keys: &Keys<'_>) -> Result<Option<Access>, Fault> {
     const TABLE: &str = "ssh";
     let listed = keys.value(TABLE, "authorized_keys").filter(|_| keys.flag(TABLE, "enabled"));
     let Some(listed) = listed else { return Ok(None) };
-    let wrong = |why: &str| bad(TABLE, "authorized_keys", why);
-    let list = listed.as_array().ok_or_else(|| wrong("expected a list of texts"))?;
-    let key = |value: &str| SshKey::parse(value.trim()).map_err(|why| wrong(&why));
-    let keys_of =
-        list.iter().map(|v| v.get_ref().as_str().ok_or_else(|| wrong("expected a list of texts")).and_then(key));
-    let parsed = keys_of.collect::<Result<Vec<_>, _>>()?;
+    let no_list = || "expected a list of texts".to_owned();
+    let parsed: Result<Vec<SshKey>, String> = listed.as_array().ok_or_else(no_list).and_then(|list| {
+        list.iter().map(|key| SshKey::parse(key.get_ref().as_str().ok_or_else(no_list)?.trim())).collect()
+    });
+    let parsed = parsed.map_err(|why| bad(TABLE, "authorized_keys", &why))?;
     if parsed.is_empty() {
         return Ok(None);
     }

@@ -24,7 +24,7 @@ pub use base::{Base, Network};
 pub use content::{Added, What};
 pub use ext4::{Node, Reader};
 use firstboot::boot_partition::BootPartition;
-use firstboot::image::{ImageInfo, machine_id_digest};
+use firstboot::image::{ImageInfo, is_machine_id, machine_id_digest};
 use firstboot::status::{self, STATUS_NAME};
 use firstboot::status_page::HTML_NAME;
 pub use partitions::{Disk, Kind, Partition};
@@ -289,14 +289,13 @@ fn stem(path: &Path) -> String {
     name
 }
 
-#[cfg(test)]
-mod tests;
-
 /// What tells the machine-id of a base, which its devices would share; none where each makes one, as it should.
 fn machine_id(base: &base::Base, raw: &Path) -> Result<Option<String>> {
     let Some((root, _)) = &base.root else { return Ok(None) };
     let id = Reader::open(raw, root)?.text("/etc/machine-id")?.unwrap_or_default();
     let id = id.trim();
-    let is_one = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
-    Ok(is_one.then(|| machine_id_digest(id)))
+    Ok(is_machine_id(id).then(|| machine_id_digest(id)))
 }
+
+#[cfg(test)]
+mod tests;
