@@ -227,6 +227,10 @@ fn what_imager_wrote_completes_the_seed_and_a_mistake_in_it_is_the_seeds() {
     let status = device.status();
     let error = "\nerror: read rpi-preseed.toml: malformed hostname in [system]: expected a text in quotes\n";
     assert!(status.contains(error) && status.contains("\nowner: seed\ncode: FB107\n"), "{status}");
+    device.boot.write("rpi-preseed.toml", &[b'#'; 65_537]).unwrap();
+    boots().0.unwrap_err();
+    let status = device.status();
+    assert!(status.contains("\nerror: read rpi-preseed.toml: it has more than the 65536 bytes allowed\n"), "{status}");
     device.boot.write("rpi-preseed.toml", b"[system]\nhostname = \"shop-7\"\n").unwrap();
     let (done, seen) = boots();
     done.unwrap();

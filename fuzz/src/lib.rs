@@ -14,6 +14,7 @@ mod date;
 mod join_line;
 mod jws;
 mod kubeconfig;
+mod preseed;
 mod secrets;
 mod seed;
 mod ssh_signature;
@@ -41,5 +42,6 @@ pub const TARGETS: &[Target] = &[
     Target { name: "boot-partition", run: boot_partition::run, max_len: 512 },
     Target { name: "ssh-signature", run: ssh_signature::run, max_len: 1024 },
     Target { name: "date", run: date::run, max_len: 64 },
+    Target { name: "preseed", run: preseed::run, max_len: 1024 },
     Target { name: "worker-messages", run: worker_messages::run, max_len: 2048 },
 ];

@@ -33,12 +33,7 @@ pub fn tokens(text: &str) -> Vec<Range<usize>> {
 pub fn passwords(seed: &str) -> Vec<Range<usize>> {
     let Ok(root) = DeTable::parse(seed) else { return Vec::new() };
     let table = |name: &str| root.get_ref().get(name).and_then(|n| n.get_ref().as_table());
-    let inner = |value: &toml::Spanned<DeValue<'_>>| {
-        let Range { start, end } = value.span();
-        let inner = start + 1..end.checked_sub(1)?;
-        // Without escapes and line ends, what is between the quotes is the value.
-        (seed.get(inner.clone()) == value.get_ref().as_str()).then_some(inner)
-    };
+    let inner = |value: &toml::Spanned<DeValue<'_>>| inner(seed, value);
     let registries = table("registries").into_iter().flat_map(|all| all.values());
     let registries = registries.filter_map(|one| one.get_ref().as_table()?.get("password").and_then(inner));
     let Some(network) = table("network") else { return registries.collect() };
@@ -49,6 +44,19 @@ pub fn passwords(seed: &str) -> Vec<Range<usize>> {
         Some(start..start + authority.rfind('@')?)
     });
     password.into_iter().chain(credentials).chain(registries).collect()
+}
+
+/// Where in a text the value of a key of a table stands, if it stands there in so many words.
+pub fn value(text: &str, table: &str, key: &str) -> Option<Range<usize>> {
+    let root = DeTable::parse(text).ok()?;
+    inner(text, root.get_ref().get(table)?.get_ref().as_table()?.get(key)?)
+}
+
+fn inner(text: &str, value: &toml::Spanned<DeValue<'_>>) -> Option<Range<usize>> {
+    let Range { start, end } = value.span();
+    let inner = start + 1..end.checked_sub(1)?;
+    // Without escapes and line ends, what is between the quotes is the value.
+    (text.get(inner.clone()) == value.get_ref().as_str()).then_some(inner)
 }
 
 /// The same text with every letter and digit of `ranges` replaced by the next one of its class: decimal digits, the other

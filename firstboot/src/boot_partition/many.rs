@@ -144,13 +144,8 @@ impl<T: ReadWriteSeek> Volume<T> {
             return Ok(if names.is_empty() { SeedFound::None } else { SeedFound::Others(names.len()) });
         };
         let path = format!("{SEEDS}/{name}");
-        match self.read_up_to(&path, MAX_SIZE as u64)? {
-            Some(bytes) if bytes.len() > MAX_SIZE => {
-                bail!("read {path}: it has more than the {MAX_SIZE} bytes allowed")
-            }
-            Some(bytes) => Ok(SeedFound::Own(path, bytes.into())),
-            None => Ok(SeedFound::None),
-        }
+        let found = self.read_at_most(&path, MAX_SIZE)?;
+        Ok(found.map_or(SeedFound::None, |bytes| SeedFound::Own(path, bytes.into())))
     }
 
     /// A directory in the root directory; none where there is none, or a file of this name.

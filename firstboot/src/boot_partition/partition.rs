@@ -106,6 +106,11 @@ impl BootPartition {
         self.volume(false)?.read(name)
     }
 
+    /// The same of a file that has at most so many bytes: see [`Volume::read_at_most`].
+    pub fn read_at_most(&self, name: &str, most: usize) -> Result<Option<Vec<u8>>> {
+        self.volume(false)?.read_at_most(name, most)
+    }
+
     /// The seed, as (name, bytes): see [`Volume::seed`].
     pub fn seed(&self) -> Result<Option<(&'static str, Vec<u8>)>> {
         self.glance()?.seed()
@@ -148,15 +153,25 @@ impl BootPartition {
         Ok(places.len())
     }
 
-    /// Overwrites a file with zeros, makes that durable, then removes the file. A missing file is no error.
-    pub fn destroy(&self, name: &str) -> Result<()> {
+    /// Whether there is a file of this name.
+    pub fn has(&self, name: &str) -> Result<bool> {
+        Ok(self.volume(false)?.length(name)?.is_some())
+    }
+
+    /// Overwrites a file with zeros, however large it is, and makes that durable. A missing file is no error.
+    pub fn zero(&self, name: &str) -> Result<()> {
         let Some(length) = self.volume(false)?.length(name)? else { return Ok(()) };
         self.change(|root| {
             let mut file = root.open_file(name).with_context(|| format!("open {name} on the boot partition"))?;
             std::io::copy(&mut std::io::repeat(0).take(length), &mut file)
                 .and_then(|_| file.flush())
                 .with_context(|| format!("overwrite {name} on the boot partition"))
-        })?;
+        })
+    }
+
+    /// The same, then removes the file.
+    pub fn destroy(&self, name: &str) -> Result<()> {
+        self.zero(name)?;
         self.remove(name)
     }
 

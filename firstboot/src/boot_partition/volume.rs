@@ -7,7 +7,7 @@ use super::bounded::Bounded;
 use super::dates::FIXED_DATE;
 use super::encodings::{SEED_NAMES, SIGNATURE_SUFFIX, encodings, find_all};
 use crate::seed::{MAX_SIZE, ssh_signature};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use fatfs::{FileSystem, FsOptions, ReadWriteSeek};
 use fscommon::{BufStream, StreamSlice};
 use std::io::Read;
@@ -121,7 +121,7 @@ impl<T: ReadWriteSeek> Volume<T> {
     }
 
     /// The first bytes of a file: at most `limit + 1`, so that the caller detects a longer file.
-    pub(super) fn read_up_to(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+    fn read_up_to(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         let root = self.root();
         let file = match root.open_file(name) {
             Ok(file) => file,
@@ -135,16 +135,24 @@ impl<T: ReadWriteSeek> Volume<T> {
         Ok(Some(bytes))
     }
 
+    /// Content of a file that has at most so many bytes; `None` when there is none of this name.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is larger.
+    pub fn read_at_most(&self, name: &str, most: usize) -> Result<Option<Vec<u8>>> {
+        let bytes = self.read_up_to(name, most as u64)?;
+        let fits = bytes.as_ref().is_none_or(|bytes| bytes.len() <= most);
+        ensure!(fits, "read {name}: it has more than the {most} bytes allowed");
+        Ok(bytes)
+    }
+
     /// The seed, as (name, bytes): the first of [`SEED_NAMES`] that exists.
     ///
     /// # Errors
     /// When the seed cannot be read or is larger than [`MAX_SIZE`].
     pub fn seed(&self) -> Result<Option<(&'static str, Vec<u8>)>> {
         for name in SEED_NAMES {
-            if let Some(bytes) = self.read_up_to(name, MAX_SIZE as u64)? {
-                if bytes.len() > MAX_SIZE {
-                    bail!("read {name}: it has more than the {MAX_SIZE} bytes allowed");
-                }
+            if let Some(bytes) = self.read_at_most(name, MAX_SIZE)? {
                 return Ok(Some((name, bytes)));
             }
         }
@@ -156,10 +164,7 @@ impl<T: ReadWriteSeek> Volume<T> {
     /// # Errors
     /// When it cannot be read or is larger than [`ssh_signature::MAX_SIZE`].
     pub fn signature(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        let (name, most) = (format!("{name}{SIGNATURE_SUFFIX}"), ssh_signature::MAX_SIZE);
-        let bytes = self.read_up_to(&name, most as u64)?;
-        ensure!(bytes.as_ref().is_none_or(|bytes| bytes.len() <= most), "read {name}: it has more than {most} bytes");
-        Ok(bytes)
+        self.read_at_most(&format!("{name}{SIGNATURE_SUFFIX}"), ssh_signature::MAX_SIZE)
     }
 
     /// Paths of the files whose content contains `needle` in UTF-8 or UTF-16.

@@ -168,8 +168,10 @@ fn destroy(host: &Host, boot: &BootPartition, seed: Option<&str>) -> Result<(), 
 /// Overwrites a file on the boot partition with zeros, and removes it when that is durable. Nothing happens when it is
 /// not there.
 pub(crate) fn erase(host: &Host, boot: &BootPartition, name: &str) -> Result<()> {
-    let Some(bytes) = boot.read(name)? else { return Ok(()) };
-    host.change_boot("overwrite", name, || boot.write(name, &vec![0; bytes.len()]))?;
+    if !boot.has(name)? {
+        return Ok(());
+    }
+    host.change_boot("overwrite", name, || boot.zero(name))?;
     host.change_boot("remove", name, || boot.remove(name))
 }
 

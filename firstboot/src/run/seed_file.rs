@@ -5,8 +5,8 @@ use crate::boot_partition::{BootPartition, Place, SEEDS, SeedFound, internal_par
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::identity::device_ids;
-use crate::seed::Seed;
 use crate::seed::preseed::{PRESEED, Preseed};
+use crate::seed::{MAX_SIZE, Seed};
 use zeroize::Zeroizing;
 
 /// A seed file as it was found.
@@ -31,7 +31,7 @@ impl SeedFile {
         if self.place.removable {
             return Ok(());
         }
-        let bytes = self.place.partition.read(PRESEED).owned_by(Owner::Seed)?.map(Zeroizing::new);
+        let bytes = self.place.partition.read_at_most(PRESEED, MAX_SIZE).owned_by(Owner::Seed)?.map(Zeroizing::new);
         if let Some(bytes) = bytes {
             Preseed::parse(&bytes)?.complete(seed);
         }
