@@ -21,6 +21,8 @@ use super::{error, pin, runtime};
 /// kubelet's port with authentication.
 const PORT: u16 = 10250;
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How often one question is asked while it is not answered in time: a busy node is no reason to suspect its kubelet.
+const TRIES: u32 = 3;
 /// Largest answer that is read, bytes; the rest of a longer one is left out.
 const MAX_ANSWER: usize = 1024 * 1024;
 
@@ -93,8 +95,8 @@ impl Kubelet {
             .redirect(redirect::Policy::none())
             .no_proxy()
             .build()?;
-        let answer = async {
-            let mut response = http.get(url).send().await?;
+        let answer = async || {
+            let mut response = http.get(url.clone()).send().await?;
             let (status, mut body) = (response.status().as_u16(), Vec::new());
             while let Some(chunk) = response.chunk().await?
                 && body.len() < MAX_ANSWER
@@ -103,7 +105,16 @@ impl Kubelet {
             }
             Ok(HttpReply { status, body })
         };
-        runtime::run(async { Ok(answer.await) }).map_err(|fault| fault.cause)
+        let answer_in_time = async {
+            for _ in 1..TRIES {
+                match answer().await {
+                    Err(error) if reqwest::Error::is_timeout(&error) => {}
+                    answered => return answered,
+                }
+            }
+            answer().await
+        };
+        runtime::run(async { Ok(answer_in_time.await) }).map_err(|fault| fault.cause)
     }
 }
 
