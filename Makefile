@@ -56,9 +56,9 @@ fuzz-corpus: build-tools ## add what make fuzz found to fuzz/corpus, minimised (
 	@$(imagebuild) setup --for test
 	@$(call run,e2e,run-fuzz) --minimise $(FUZZ)
 
-bench: build-tools ## measure the join and kubeadm's, and how cards are written; out/bench/report.json (TARGET=..., FLASH=1: cards only)
+bench: build-tools ## measure the join and kubeadm's, and how cards are written; out/bench/report.json (TARGET=..., FLASH=1: cards only, BUILD=1: builds only)
 	@$(imagebuild) setup --for bench
-	@$(call run,qemu,qemu) bench --target $(TARGET) $(if $(FLASH),--flash)
+	@$(call run,qemu,qemu) bench --target $(TARGET) $(if $(FLASH),--flash) $(if $(BUILD),--build)
 
 compare: build-tools ## compare this tree's image with another, from power-on to Ready; out/compare/report.json (WITH=image.img, CARD=1: on a slow SD card)
 	@$(imagebuild) setup --for bench

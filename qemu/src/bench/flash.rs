@@ -56,7 +56,7 @@ pub fn measure(image: &Path, rounds: u32, progress: &Progress) -> Result<Times> 
     let mut times = Times::default();
     for round in 1..=rounds {
         let flash = write(&|card| {
-            let mut flash = Command::new(imagebuild());
+            let mut flash = Command::new(super::imagebuild());
             flash.arg("flash").arg(image).arg(card).args(["--fixed", "--yes", "--no-eject"]);
             vec![flash]
         })?;
@@ -81,12 +81,6 @@ pub fn measure(image: &Path, rounds: u32, progress: &Progress) -> Result<Times> 
         times.bmaptool.push(bmaptool);
     }
     Ok(times)
-}
-
-/// The program that users call, as it was built with this one.
-fn imagebuild() -> PathBuf {
-    let own = std::env::current_exe().unwrap_or_default();
-    own.with_file_name("imagebuild")
 }
 
 /// Seconds that the commands take for a new card. The card must hold the image then.

@@ -5,6 +5,7 @@
 //! programs alternate, so that a build machine that gets slower does not favour one. Only ratios and their spread are
 //! meaningful.
 
+mod build;
 mod flash;
 mod report;
 mod sample;
@@ -21,7 +22,7 @@ use imagebuild::target::Target;
 use sample::Sample;
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Arguments of `qemu bench`.
 #[derive(Debug, clap::Args)]
@@ -35,9 +36,12 @@ pub struct Args {
     /// Measure only how cards are written.
     #[arg(long)]
     flash: bool,
+    /// Measure only how long an image takes to build.
+    #[arg(long, conflicts_with = "flash")]
+    build: bool,
     /// Where the report is written.
     #[arg(long, default_value = "out/bench/report.json")]
-    report: std::path::PathBuf,
+    report: PathBuf,
 }
 
 /// A program that joins a device to a cluster.
@@ -59,6 +63,10 @@ pub fn main(args: &Args) -> Result<()> {
     if args.flash {
         let report = json!({ "target": name, "flash": cards(&image, args.pairs, &progress)? });
         return write(&args.report, &report, "cards measured");
+    }
+    if args.build {
+        let report = json!({ "target": name, "build": builds(&target, args.pairs, &progress)? });
+        return write(&args.report, &report, "builds measured");
     }
     progress.say("control plane");
     let plane = ControlPlane::start(&Default::default())?;
@@ -107,6 +115,29 @@ fn cards(image: &DiskImage, rounds: u32, progress: &Progress) -> Result<Vec<Row>
     let rows = [row("beside dd and cmp, s", flash.clone(), dd), row("beside bmaptool, s", flash, bmaptool)];
     println!("\na card of {} MB/s\n{}", flash::SPEED / 1_000_000, pairs::table(&rows, ["flash", "peer"]));
     Ok(rows.into())
+}
+
+/// How long builds take, by rows; nothing where this machine cannot measure it.
+fn builds(target: &Target, rounds: u32, progress: &Progress) -> Result<Vec<Row>> {
+    if let Some(why) = build::missing(target) {
+        println!("skipped: builds are not measured: {why}");
+        return Ok(Vec::new());
+    }
+    let times = build::measure(target, rounds, progress).context("build images")?;
+    let beside = |ours: &[f64], peer: Vec<f64>, name| row(name, ours.to_vec(), peer);
+    let rows = vec![
+        beside(&times.packages, times.mmdebstrap.clone(), "packages, mmdebstrap, s"),
+        beside(&times.packages, times.mkosi, "packages, mkosi, s"),
+        beside(&times.changed, times.mmdebstrap.clone(), "a line, mmdebstrap, s"),
+        beside(&times.again, times.mmdebstrap, "again, mmdebstrap, s"),
+    ];
+    println!("\n{}", pairs::table(&rows, ["imagebuild", "peer"]));
+    Ok(rows)
+}
+
+/// The program that users call, as it was built with this one.
+fn imagebuild() -> PathBuf {
+    std::env::current_exe().unwrap_or_default().with_file_name("imagebuild")
 }
 
 fn shown(pair: u32, s: &Sample) -> String {
