@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! kubectl through the cache: logs, exec and port-forward, which an API server gets from kubelet's port.
+//! kubectl through the cache: logs, exec, attach and port-forward, which an API server gets from kubelet's port.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -148,7 +148,7 @@ fn forwards(user: &User) {
     }
 }
 
-pub fn logs_exec_and_port_forward(plane: &ControlPlane) {
+pub fn logs_exec_attach_and_port_forward(plane: &ControlPlane) {
     let node = "streams";
     workload(plane, node);
     let kubelet = KubeletPort::start();
@@ -199,20 +199,31 @@ pub fn logs_exec_and_port_forward(plane: &ControlPlane) {
         assert_eq!((out.stdout.len(), digest::bytes(&out.stdout)), (sent.len(), digest::bytes(&sent)));
     }
     // A conversation: each answer comes before the next question.
-    let mut exec = user.start(&["exec", "-i", "one", "--", "cat", "3"]);
-    let mut stdin = exec.child.stdin.take().unwrap();
-    for text in ["one", "two", "three"] {
-        writeln!(stdin, "{text}").unwrap();
-        assert_eq!(exec.line(), text);
-    }
-    drop(stdin);
-    assert_eq!(exec.child.wait().unwrap().code(), Some(3));
+    let converses = |words: &[&str]| {
+        let mut client = user.start(words);
+        let mut stdin = client.child.stdin.take().unwrap();
+        for text in ["one", "two", "three"] {
+            writeln!(stdin, "{text}").unwrap();
+            assert_eq!(client.line(), text);
+        }
+        drop(stdin);
+        client.child.wait().unwrap().code()
+    };
+    assert_eq!(converses(&["exec", "-i", "one", "--", "cat", "3"]), Some(3));
     asked("exec", &[["GET", "exec", "websocket", "v5.channel.k8s.io"]; 3]);
+    assert_eq!(converses(&["attach", "-i", "one"]), Some(0));
+    asked("attach", &[["GET", "attach", "websocket", "v5.channel.k8s.io"]]);
 
     // Without an API server there is none of it, and kubectl hears why at once.
     plane.stop_apiserver().unwrap();
     user.fixture.disconnected();
-    for words in [&["logs", "one"][..], &["exec", "one", "--", "cat", "0"], &["port-forward", "pod/one", ":8080"]] {
+    let all: [&[&str]; 4] = [
+        &["logs", "one"],
+        &["exec", "one", "--", "cat", "0"],
+        &["attach", "one"],
+        &["port-forward", "pod/one", ":8080"],
+    ];
+    for words in all {
         let out = fed(user.command(words), Vec::new());
         let said = String::from_utf8(out.stderr).unwrap();
         assert!(!out.status.success() && said.contains("firstboot cache: "), "{words:?}: {said}");

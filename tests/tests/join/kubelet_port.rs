@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! kubelet's port for an API server that asks it for logs, exec and port-forward: a container that sends back what it gets.
+//! kubelet's port for an API server that asks it for logs, exec, attach and port-forward: a container that sends back what it gets.
 //!
 //! What the API server 1.36 asks (`pkg/registry/core/pod/rest/subresources.go`): the WebSocket of its client goes on to a
 //! kubelet whose Node declares `ExtendWebSocketsToKubelet`; with any other kubelet it speaks SPDY/3.1.
@@ -117,14 +117,14 @@ async fn answer(mut request: Request<Incoming>, shared: Arc<Shared>) -> Result<R
     switching = switching.header("upgrade", &upgrade);
     let named = match (what.as_str(), upgrade.as_str()) {
         ("containerLogs", "") => return Ok(Response::new(whole(log()))),
-        ("exec" | "portForward", "websocket") => {
+        ("exec" | "attach" | "portForward", "websocket") => {
             tokio::spawn(async move {
                 let Ok(upgraded) = on.await else { return };
                 let stream = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
                 // A client that goes away is no failure.
                 let _ = match what.as_str() {
-                    "exec" => exec(stream, stdin, &code).await,
-                    _ => tunnel(stream).await,
+                    "portForward" => tunnel(stream).await,
+                    _ => exec(stream, stdin, &code).await,
                 };
             });
             switching
@@ -146,8 +146,8 @@ async fn answer(mut request: Request<Incoming>, shared: Arc<Shared>) -> Result<R
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 type Done = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-/// A command that sends back what it reads, has a word on its standard error, and ends with this code
-/// (`v5.channel.k8s.io`: the first byte of a message is its channel).
+/// A command that sends back what it reads, has a word on its standard error, and ends with this code, or with none where one
+/// was attached to it (`v5.channel.k8s.io`: the first byte of a message is its channel).
 async fn exec(mut socket: Socket, stdin: bool, code: &str) -> Done {
     let on = |channel: u8, bytes: &[u8]| Message::Binary([&[channel], bytes].concat().into());
     while stdin && let Some(message) = socket.next().await {
@@ -161,7 +161,7 @@ async fn exec(mut socket: Socket, stdin: bool, code: &str) -> Done {
     }
     socket.send(on(2, b"that was all\n")).await?;
     let status = match code {
-        "0" => serde_json::json!({"metadata": {}, "status": "Success"}),
+        "" | "0" => serde_json::json!({"metadata": {}, "status": "Success"}),
         code => serde_json::json!({
             "metadata": {}, "status": "Failure", "reason": "NonZeroExitCode",
             "message": format!("command terminated with non-zero exit code {code}"),

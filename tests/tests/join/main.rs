@@ -90,7 +90,7 @@ const CASES: &[Case] = &[
     ("cache: a failed cache is out of the way", cache::a_failed_cache_is_out_of_the_way),
     ("cache: pods find and trust it", cache_pods::pods_find_and_trust_the_cache),
     ("cache: nothing is lost on a bad way", cache_networks::nothing_is_lost_on_a_bad_way),
-    ("cache: logs, exec and port-forward", cache_streams::logs_exec_and_port_forward),
+    ("cache: logs, exec, attach and port-forward", cache_streams::logs_exec_attach_and_port_forward),
     ("cache: places are kept", cache_streams::places_are_kept),
     ("cache: a thousand objects", cache_many::a_thousand),
     // Last: without automatic approval.
