@@ -78,9 +78,14 @@ impl Config {
         local.to_canonical().is_loopback() || self.is_service(local)
     }
 
-    /// Whether a connection to this address of the node is one of a pod.
-    pub fn is_service(&self, local: IpAddr) -> bool {
-        self.service == Some(local.to_canonical())
+    /// Whether a connection is one of a pod: it goes to the Service's address, or comes from it. A pod in the network of the
+    /// host has asked for that address, and got it as its own; the packet filter then led it to loopback.
+    pub fn is_of_pod(&self, local: IpAddr, peer: IpAddr) -> bool {
+        self.is_service(local) || self.is_service(peer)
+    }
+
+    fn is_service(&self, address: IpAddr) -> bool {
+        self.service == Some(address.to_canonical())
     }
 }
 

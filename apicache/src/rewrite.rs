@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What kubelet reads in another form than the cluster has it: the ConfigMaps by which pods find and trust the API server.
 //!
-//! Pods of this node are to trust the cache's certificate beside the cluster's CA, and kube-proxy is to come by the address
-//! of Service `kubernetes`, as all other pods do: that address is the cache's on this node. In the cluster and in the store
-//! nothing changes. The fields of a ConfigMap: `k8s.io/api/core/v1/generated.proto`.
+//! Pods of this node are to trust the cache's certificate beside the cluster's CA. kube-proxy, and flannel in a cluster that a
+//! device has created, are to come by the address of Service `kubernetes`, as all other pods do: that address is the cache's
+//! on this node. In the cluster and in the store nothing changes. The fields of a ConfigMap: `k8s.io/api/core/v1/generated.proto`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,7 +13,11 @@ use crate::object::{self, Change, Encoding, Frames};
 use crate::request::Target;
 use crate::wire;
 
-/// Where kube-proxy of a cluster made by kubeadm finds its CA (`phases/addons/proxy/manifests.go`): what pods trust.
+/// ConfigMaps with a kubeconfig that leads to the API server by its own address: namespace, name, key. kube-proxy's is made by
+/// kubeadm (`phases/addons/proxy/manifests.go`), flannel's by firstboot.
+const KUBECONFIGS: [(&str, &str, &str); 2] =
+    [("kube-system", "kube-proxy", "kubeconfig.conf"), ("kube-flannel", "kube-flannel-cfg", "kubeconfig.conf")];
+/// Where those find their CA: what pods trust.
 const POD_CA: &str = "certificate-authority: /var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
 /// The port of Service `kubernetes`.
 pub const SERVICE_PORT: u16 = 443;
@@ -47,7 +51,7 @@ impl Rewrite {
             (_, "kube-root-ca.crt", "ca.crt") if !value.contains(self.certificate.trim()) => {
                 Some(format!("{}\n{}", value.trim_end(), self.certificate))
             }
-            ("kube-system", "kube-proxy", "kubeconfig.conf") if value.contains(POD_CA) => {
+            place if KUBECONFIGS.contains(&place) && value.contains(POD_CA) => {
                 let line = |line: &str| match line.split_once("server: ") {
                     Some((before, _)) if before.trim().is_empty() => format!("{before}server: {}\n", self.server),
                     _ => format!("{line}\n"),

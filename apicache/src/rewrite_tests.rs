@@ -74,14 +74,17 @@ fn pods_trust_the_cache_beside_the_cluster() {
 }
 
 #[test]
-fn kube_proxy_comes_by_the_service() {
+fn kube_proxy_and_flannel_come_by_the_service() {
     for (address, url) in [("10.96.0.1", "https://10.96.0.1:443"), ("fd00:96::1", "https://[fd00:96::1]:443")] {
-        for encoding in [Encoding::Json, Encoding::Protobuf] {
-            let map =
-                config_map(encoding, "kube-system", "kube-proxy", &[("config.conf", "a"), ("kubeconfig.conf", PROXY)]);
+        for (encoding, (namespace, name)) in [
+            (Encoding::Json, ("kube-system", "kube-proxy")),
+            (Encoding::Protobuf, ("kube-system", "kube-proxy")),
+            (Encoding::Protobuf, ("kube-flannel", "kube-flannel-cfg")),
+        ] {
+            let map = config_map(encoding, namespace, name, &[("config.conf", "a"), ("kubeconfig.conf", PROXY)]);
             let new = data(encoding, &rewrite(address).object(encoding, &map).unwrap());
             assert_eq!(new[0].1, "a");
-            assert_eq!(new[1].1, PROXY.replace("https://api.example:6443", url));
+            assert_eq!(new[1].1, PROXY.replace("https://api.example:6443", url), "{name}");
         }
     }
 }
@@ -93,6 +96,7 @@ fn everything_else_stays() {
         for map in [
             config_map(encoding, "shop", "settings", &[("ca.crt", CA), ("kubeconfig.conf", PROXY)]),
             config_map(encoding, "shop", "kube-proxy", &[("kubeconfig.conf", PROXY)]),
+            config_map(encoding, "kube-flannel", "kube-flannel-cfg", &[("cni-conf.json", PROXY)]),
             config_map(encoding, "kube-system", "kube-proxy", &[("kubeconfig.conf", &own_ca)]),
             config_map(encoding, "shop", "kube-root-ca.crt", &[("tls.crt", CA)]),
         ] {

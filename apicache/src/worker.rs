@@ -131,7 +131,7 @@ pub fn serve(config: &Config, listener: TcpListener, beat: impl FnMut() -> bool 
             };
             let _ = stream.set_nodelay(true);
             // A pod that no place is left for, or that does not trust the cache, reaches the API server itself.
-            let pod = config.is_service(local).then(|| peer.ip());
+            let pod = config.is_of_pod(local, peer.ip()).then(|| peer.ip());
             if pod.is_some_and(|pod| others.available_permits() == 0 || direct.takes(pod)) {
                 direct.copy(stream);
                 continue;

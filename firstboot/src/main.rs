@@ -12,6 +12,7 @@ use firstboot::identity::device_ids;
 use firstboot::image::ImageInfo;
 use firstboot::node::recover::recover;
 use firstboot::offline::ipam;
+use firstboot::paths::HOST_LOCAL;
 use firstboot::phases::PHASES;
 use firstboot::run::facts::DeviceFacts;
 use firstboot::run::{self, confirm, guard, status, stick};
@@ -85,7 +86,7 @@ fn main() -> ExitCode {
         return match ipam::main() {
             Ok(code) => ExitCode::from(code),
             Err(error) => {
-                eprintln!("{}: {error}", ipam::IPAM);
+                eprintln!("{HOST_LOCAL}: {error}");
                 ExitCode::FAILURE
             }
         };

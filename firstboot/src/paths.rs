@@ -67,8 +67,10 @@ pub const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 pub const CNI_CONF: &str = "/etc/cni/net.d";
 /// Programs of pod networks.
 pub const CNI_BIN: &str = "/opt/cni/bin";
-/// Our plugin for addresses, a link to [`PROGRAM`].
-pub const CNI_IPAM: &str = "/opt/cni/bin/firstboot-ipam";
+/// Ours that come before them where pods keep their addresses: links to [`PROGRAM`].
+pub const CNI_BEFORE: &str = "/usr/lib/firstboot/cni";
+/// The plugin that hands out addresses of a range of the node's own; one of [`CNI_BEFORE`], too.
+pub const HOST_LOCAL: &str = "host-local";
 /// This program.
 pub const PROGRAM: &str = "/usr/bin/firstboot";
 

@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A device with `offline = true` loses its power and its cluster: its pods come back without an API server and find each
 //! other by Service names, and nothing happens to them when it is there again, except to one that was deleted meanwhile.
-//! Boots 1 guest, twice, on each architecture.
+//! Boots 1 guest, twice: on each architecture, and with flannel as the cluster's network.
 
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use firstboot::control_plane::flannel;
+use firstboot::seed::Endpoint;
 use imagebuild::arch::Arch;
+use imagebuild::bundle::{self, Choice};
+use qemu::control_plane::config::Family;
 use qemu::control_plane::{ControlPlane, condition};
 use qemu::device::{Device, Options};
+use qemu::disk::DiskImage;
 use qemu::progress::Progress;
 use qemu::seed::Seed;
 use qemu::{pods, scenario, wait};
@@ -50,31 +55,58 @@ while sleep 2; do
     fi
     if [ $((try % 30)) = 0 ]; then
         echo "test: boot $boot: cache: $(firstboot status 2>&1 | grep ^cluster)"
-        for log in /var/log/containers/*_kube-system_*.log; do
+        echo "test: boot $boot: cni0: $(ip -br address show cni0); flannel: $(ip -br address show flannel.1)"
+        for log in /var/log/containers/*_kube-system_*.log /var/log/containers/*_kube-flannel_*.log; do
             echo "test: ${log##*/}: $(tail -n 2 "$log")"
         done
     fi
 done
 "#;
 
+/// The pods' network.
+#[derive(Clone, Copy, PartialEq)]
+enum Network {
+    /// Our bridge.
+    Bridge,
+    /// flannel, as a device deploys it that creates a cluster: by a kubeconfig with the API server's own address.
+    Flannel,
+    /// flannel as its own manifest deploys it: by Service `kubernetes`.
+    FlannelByService,
+}
+
 #[test]
 #[ignore = "boots a guest twice"]
 fn pods_come_back_without_api_server() {
-    come_back(Arch::Amd64);
+    come_back(Arch::Amd64, Network::Bridge);
 }
 
 #[test]
 #[ignore = "boots a guest twice"]
 fn pods_come_back_on_arm64() {
-    come_back(Arch::Arm64);
+    come_back(Arch::Arm64, Network::Bridge);
 }
 
-fn come_back(arch: Arch) {
+#[test]
+#[ignore = "boots a guest twice"]
+fn pods_come_back_with_flannel() {
+    come_back(Arch::Amd64, Network::Flannel);
+}
+
+#[test]
+#[ignore = "boots a guest twice"]
+fn pods_come_back_with_flannel_by_service() {
+    come_back(Arch::Amd64, Network::FlannelByService);
+}
+
+fn come_back(arch: Arch, network: Network) {
     if !e2e::can_boot(arch) {
         return;
     }
-    let image = e2e::image(arch).unwrap();
     let plane = ControlPlane::start(&Default::default()).unwrap();
+    let image = match network {
+        Network::Bridge => e2e::image(arch).unwrap(),
+        flannel => with_flannel(&plane, arch, flannel),
+    };
     let options = Options { guest_ports: vec![pods::PORT], ..Options::new(arch) };
     let token = plane.create_token("1h").unwrap();
     let device = Device::new(&image, &options).unwrap();
@@ -103,6 +135,10 @@ fn come_back(arch: Arch) {
     assert!(offline.is_disjoint(&before), "in new containers");
     assert_eq!(part(&line, "address="), address, "the Service that its environment names");
     assert_eq!(part(&line, "digest="), token, "the token that the cluster had issued");
+    let addresses = said(device, "test: boot 2: cni0: ", |_| true);
+    eprintln!("{addresses}");
+    assert!(addresses.contains(" 10.244."), "{addresses}");
+    assert_eq!(addresses.contains("flannel.1 "), network != Network::Bridge, "flanneld runs: {addresses}");
     said(device, "test: boot 2: cache: ", |line| {
         line.contains("disconnected since ") && line.contains(" objects as of ")
     });
@@ -132,6 +168,33 @@ fn come_back(arch: Arch) {
     assert_eq!(events.len(), 1, "{events:?}");
     let start = format!("/{}: no API server answered this node for ", joined.name);
     assert!(events[0].contains(&start) && events[0].contains(" min "), "{events:?}");
+}
+
+/// Deploys flannel; an image that has its images, too: that of a control plane.
+fn with_flannel(plane: &ControlPlane, arch: Arch, network: Network) -> DiskImage {
+    let target = format!("generic-{arch}");
+    let choice = Choice { kubernetes_version: None, control_plane: true };
+    let manifest = bundle::ensure(arch, choice).unwrap().manifest;
+    let images = flannel::Images::of(&manifest, &target).unwrap();
+    let nets = [Family::V4.pod_subnet().parse().unwrap()];
+    let server = Endpoint::parse(&plane.endpoint_for_guest()).unwrap();
+    let mut objects: Vec<Value> =
+        flannel::objects(&nets, &images, &server).into_iter().map(|(_, object)| object).collect();
+    if network == Network::FlannelByService {
+        let set = objects.iter_mut().find(|object| object["kind"] == "DaemonSet").unwrap();
+        let command = set["spec"]["template"]["spec"]["containers"][0]["command"].as_array_mut().unwrap();
+        let before = command.len();
+        command.retain(|word| !word.as_str().unwrap().starts_with("--kubeconfig-file="));
+        assert_eq!(command.len(), before - 1);
+    }
+    apply(plane, &objects.into());
+    DiskImage::open(&qemu::image_of(&qemu::for_control_plane(&target).unwrap()).unwrap()).unwrap()
+}
+
+fn apply(plane: &ControlPlane, items: &Value) {
+    let path = plane.path().join("objects.json");
+    std::fs::write(&path, json!({ "apiVersion": "v1", "kind": "List", "items": items }).to_string()).unwrap();
+    plane.kubectl(&["apply", "-f", &path.display().to_string()]).unwrap();
 }
 
 /// The first line of the console after `from` that is `good`.
@@ -239,7 +302,5 @@ fn create(plane: &ControlPlane) {
         workload("DaemonSet", "every", spec("every", false, json!({ "hostPath": { "path": "/var/lib" } }))),
         token,
     ]);
-    let path = plane.path().join("offline.json");
-    std::fs::write(&path, json!({ "apiVersion": "v1", "kind": "List", "items": items }).to_string()).unwrap();
-    plane.kubectl(&["apply", "-f", &path.display().to_string()]).unwrap();
+    apply(plane, &items);
 }

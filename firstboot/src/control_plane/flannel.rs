@@ -20,6 +20,9 @@ const NAME: &str = "flannel";
 const CONFIG: &str = "kube-flannel-cfg";
 /// Where each container finds that.
 const CONFIG_DIRECTORY: &str = "/etc/kube-flannel";
+/// Its key by which flanneld reaches the API server: a node's cache of the API server changes it (crate `apicache`, rewrite.rs),
+/// as that of kube-proxy.
+const KUBECONFIG: &str = "kubeconfig.conf";
 
 /// Container images, by their names in the bundle.
 pub struct Images<'b> {
@@ -49,8 +52,8 @@ pub fn objects(pods: &[IpNet], images: &Images<'_>, server: &Endpoint) -> Vec<(S
         (namespaced("serviceaccounts", NAME), object("v1", "ServiceAccount", NAME, json!({}))),
         (rbac("clusterroles"), role()),
         (rbac("clusterrolebindings"), binding()),
-        (namespaced("configmaps", CONFIG), config(pods)),
-        (format!("/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/kube-flannel-ds"), daemon_set(images, server)),
+        (namespaced("configmaps", CONFIG), config(pods, server)),
+        (format!("/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/kube-flannel-ds"), daemon_set(images)),
     ]
 }
 
@@ -102,7 +105,7 @@ fn binding() -> Value {
     })
 }
 
-fn config(pods: &[IpNet]) -> Value {
+fn config(pods: &[IpNet], server: &Endpoint) -> Value {
     let cni = json!({
         "name": "cbr0",
         "cniVersion": "0.3.1",
@@ -121,11 +124,40 @@ fn config(pods: &[IpNet]) -> Value {
         let key = if net_of_family.addr().is_ipv4() { "Network" } else { "IPv6Network" };
         net[key] = net_of_family.to_string().into();
     }
-    let data = json!({ "data": { "cni-conf.json": format!("{cni:#}\n"), "net-conf.json": format!("{net:#}\n") } });
+    let data = json!({ "data": {
+        "cni-conf.json": format!("{cni:#}\n"),
+        "net-conf.json": format!("{net:#}\n"),
+        KUBECONFIG: kubeconfig(server),
+    } });
     object("v1", "ConfigMap", CONFIG, data)
 }
 
-fn daemon_set(images: &Images<'_>, server: &Endpoint) -> Value {
+/// flanneld's way to the API server by its own address: that of Service kubernetes leads nowhere before kube-proxy has set it
+/// up. In the form of kube-proxy's (kubeadm, phases/addons/proxy/manifests.go).
+fn kubeconfig(server: &Endpoint) -> String {
+    format!(
+        "apiVersion: v1
+kind: Config
+clusters:
+- cluster:
+    certificate-authority: /var/run/secrets/kubernetes.io/serviceaccount/ca.crt
+    server: https://{server}
+  name: default
+contexts:
+- context:
+    cluster: default
+    user: default
+  name: default
+current-context: default
+users:
+- name: default
+  user:
+    tokenFile: /var/run/secrets/kubernetes.io/serviceaccount/token
+"
+    )
+}
+
+fn daemon_set(images: &Images<'_>) -> Value {
     let labels = json!({ "app": NAME, "k8s-app": NAME });
     let field = |path: &str| json!({ "fieldRef": { "apiVersion": "v1", "fieldPath": path } });
     let copy = |name: &str, image: &str, from: &str, to: &str, volumes: &[(&str, &str)]| {
@@ -157,16 +189,18 @@ fn daemon_set(images: &Images<'_>, server: &Endpoint) -> Value {
         "containers": [{
             "name": "kube-flannel",
             "image": images.daemon,
-            "command": ["/opt/bin/flanneld", "--ip-masq", "--kube-subnet-mgr"],
+            "command": [
+                "/opt/bin/flanneld",
+                "--ip-masq",
+                "--kube-subnet-mgr",
+                format!("--kubeconfig-file={CONFIG_DIRECTORY}/{KUBECONFIG}"),
+            ],
             "resources": { "requests": { "cpu": "100m", "memory": "50Mi" } },
             "securityContext": { "privileged": false, "capabilities": { "add": ["NET_ADMIN", "NET_RAW"] } },
             "env": [
                 { "name": "POD_NAME", "valueFrom": field("metadata.name") },
                 { "name": "POD_NAMESPACE", "valueFrom": field("metadata.namespace") },
                 { "name": "EVENT_QUEUE_DEPTH", "value": "5000" },
-                // The address of Service kubernetes leads nowhere before kube-proxy has set it up.
-                { "name": "KUBERNETES_SERVICE_HOST", "value": server.host },
-                { "name": "KUBERNETES_SERVICE_PORT", "value": server.port.to_string() },
             ],
             "volumeMounts": [
                 { "name": "run", "mountPath": "/run/flannel" },
@@ -210,8 +244,10 @@ mod tests {
         let net: Value = serde_json::from_str(objects[4].1["data"]["net-conf.json"].as_str().unwrap()).unwrap();
         assert_eq!((&net["Network"], &net["IPv6Network"]), (&json!("10.244.0.0/16"), &json!("fd01::/48")));
         let pod = &objects[5].1["spec"]["template"]["spec"];
-        let environment = pod["containers"][0]["env"].to_string();
-        assert!(environment.contains(r#"{"name":"KUBERNETES_SERVICE_HOST","value":"192.0.2.7"}"#), "{environment}");
+        let kubeconfig = objects[4].1["data"]["kubeconfig.conf"].as_str().unwrap();
+        assert!(kubeconfig.contains("\n    server: https://192.0.2.7:6443\n"), "{kubeconfig}");
+        let command = pod["containers"][0]["command"].to_string();
+        assert!(command.contains("--kubeconfig-file=/etc/kube-flannel/kubeconfig.conf"), "{command}");
         assert_eq!(
             (&pod["initContainers"][0]["image"], &pod["containers"][0]["image"]),
             (&json!("plugin:1"), &json!("flannel:1"))

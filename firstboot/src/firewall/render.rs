@@ -127,10 +127,15 @@ const OWN_PORTS: &[Rule] = &[
     ),
     ("fib daddr type local tcp dport { 22, 10250 } dnat ip6 to ip6 daddr", "the same for IPv6"),
 ];
-/// Chains cache and cache_output, where the seed has `offline`; rendered with the address of Service `kubernetes`.
+/// Chain cache, where the seed has `offline`; rendered with the address of Service `kubernetes`.
 const CACHE: &[Rule] = &[(
     "ip daddr 10.96.0.1 tcp dport 443 dnat ip to 10.96.0.1:16443",
     "Service kubernetes is the cache of the API server, at an address that is this node's own as well",
+)];
+/// Chain cache_output; rendered like [`CACHE`].
+const CACHE_OUTPUT: &[Rule] = &[(
+    "ip daddr 10.96.0.1 tcp dport 443 redirect to :16443",
+    "the same on the host's network, at loopback: kube-proxy refuses what goes to another port of a Service from there",
 )];
 /// Chain input, where the seed has `offline`; rendered like [`CACHE`].
 const CACHE_INPUT: Rule = (
@@ -228,9 +233,9 @@ pub fn rules(kept: &SeedOverrides, peers: &ClusterPeers) -> String {
         put(chain(name, &format!("type nat hook {hook} priority -110; policy accept;"), &texts(OWN_PORTS)));
     }
     if let Some(address) = peers.cache {
-        for (name, hook) in [("cache", "prerouting"), ("cache_output", "output")] {
+        for (name, hook, rules) in [("cache", "prerouting", CACHE), ("cache_output", "output", CACHE_OUTPUT)] {
             // Before kube-proxy, like the above.
-            let rules: Vec<String> = texts(CACHE).iter().map(|rule| at_cache(rule, address)).collect();
+            let rules: Vec<String> = texts(rules).iter().map(|rule| at_cache(rule, address)).collect();
             put(chain(name, &format!("type nat hook {hook} priority -110; policy accept;"), &rules));
         }
     }

@@ -71,11 +71,19 @@ fn service_kubernetes_is_the_cache() {
     let kinds = "{ bond, hsr, ipoib, ipvlan, macsec, macvlan, macvtap, ppp, team, vlan, wwan }";
     let four = "ip daddr 10.32.0.1 tcp dport 443 dnat ip to 10.32.0.1:16443";
     let input = format!("ip daddr 10.32.0.1 tcp dport 16443 meta iifkind != {kinds} accept");
-    assert_eq!(with("10.32.0.1"), ["chain cache {", four, "chain cache_output {", four, &input]);
+    let output = "ip daddr 10.32.0.1 tcp dport 443 redirect to :16443";
+    assert_eq!(with("10.32.0.1"), ["chain cache {", four, "chain cache_output {", output, &input]);
     let six = "ip6 daddr fd00:96::1 tcp dport 443 dnat ip6 to [fd00:96::1]:16443";
     let input = format!("ip6 daddr fd00:96::1 tcp dport 16443 meta iifkind != {kinds} accept");
-    assert_eq!(with("fd00:96::1"), ["chain cache {", six, "chain cache_output {", six, &input]);
-    assert!(CACHE.iter().chain([&CACHE_INPUT]).all(|rule| rule.0.contains(&crate::offline::PORT.to_string())));
+    let output = "ip6 daddr fd00:96::1 tcp dport 443 redirect to :16443";
+    assert_eq!(with("fd00:96::1"), ["chain cache {", six, "chain cache_output {", output, &input]);
+    assert!(
+        CACHE
+            .iter()
+            .chain(CACHE_OUTPUT)
+            .chain([&CACHE_INPUT])
+            .all(|rule| rule.0.contains(&crate::offline::PORT.to_string()))
+    );
 }
 
 /// VRRP comes in from the link alone, and goes out under an egress list, too; only where there is a virtual address.
@@ -140,6 +148,7 @@ fn rules_are_documented() {
         ("allowed", &allowed),
         ("ownports", &[OWN_PORTS]),
         ("cache", &[CACHE]),
+        ("cache_output", &[CACHE_OUTPUT]),
         ("output", &[&account, OUTPUT]),
         ("forward", &[FORWARD, &links, FORWARD_LAST]),
     ] {

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The CNI plugin `firstboot-ipam`: host-local, but a pod that comes back after a reboot gets the addresses that it had.
-//! Without an API server no EndpointSlice changes, so Services lead to the addresses that the cluster knows.
+//! The CNI plugin `host-local`, before the one that hands out addresses: a pod that comes back after a reboot gets those that
+//! it had. Without an API server no EndpointSlice changes, so Services lead to the addresses that the cluster knows.
+//!
+//! It has the name of the other, and comes first on containerd's path of plugins: so it serves every pod network that uses
+//! host-local, flannel's as our own bridge, and no network's configuration has to name it.
 //!
 //! Protocol: CNI specification 1.0.0, section 2 (environment, standard input and output, exit code). host-local takes
 //! addresses to hand out from `args.cni.ips` (its README, "Supported arguments").
@@ -14,21 +17,19 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-/// What a network configuration calls it, and the name of its file.
-pub const IPAM: &str = "firstboot-ipam";
-/// What hands out addresses.
-pub(crate) const DELEGATE: &str = "host-local";
-/// One symbolic link for each pod: its UID leads to its addresses, joined by commas. A link is in its directory's journal
-/// at the next commit of the file system, whole or not at all, and takes no block.
+use crate::paths::HOST_LOCAL;
+
+/// One symbolic link for each interface of a pod: it leads to its addresses, joined by commas. A link is in its directory's
+/// journal at the next commit of the file system, whole or not at all, and takes no block.
 const ADDRESSES: &str = "/var/lib/cni/firstboot-addresses";
-/// Pods that are remembered at most; those that were remembered first go first. kubelet runs 110 by default.
+/// Interfaces that are remembered at most; those that were remembered first go first. kubelet runs 110 by default.
 const MOST: usize = 1024;
 /// Largest configuration, bytes.
 const LARGEST: u64 = 1 << 20;
 
 /// Whether this program was started as the plugin.
 pub fn is_called(program: &Path) -> bool {
-    program.file_name().is_some_and(|name| name == IPAM)
+    program.file_name().is_some_and(|name| name == HOST_LOCAL)
 }
 
 /// Does what the runtime asks for; the exit code is host-local's.
@@ -40,28 +41,40 @@ pub fn main() -> io::Result<u8> {
     let mut config = Vec::new();
     io::stdin().take(LARGEST).read_to_end(&mut config)?;
     let path = variable("CNI_PATH");
-    let delegate = std::env::split_paths(&path).map(|d| d.join(DELEGATE)).find(|p| p.is_file());
-    let delegate = delegate.ok_or_else(|| io::Error::other(format!("find {DELEGATE} in {path}: it is not there")))?;
-    let uid = match variable("CNI_COMMAND").as_str() {
-        "ADD" => uid(&variable("CNI_ARGS")).map(str::to_owned),
+    let delegate = delegate(&path, &std::env::current_exe()?);
+    let delegate =
+        delegate.ok_or_else(|| io::Error::other(format!("find another {HOST_LOCAL} in {path}: there is none")))?;
+    let interface = match variable("CNI_COMMAND").as_str() {
+        "ADD" => interface(&variable("CNI_ARGS"), &config, &variable("CNI_IFNAME")),
         _ => None,
     };
-    let (code, answer) = add(&delegate, &config, uid.as_deref(), Path::new(ADDRESSES))?;
+    let (code, answer) = add(&delegate, &config, interface.as_deref(), Path::new(ADDRESSES))?;
     io::stdout().write_all(&answer)?;
     Ok(code)
 }
 
-/// The pod's UID in the arguments of the runtime, `KEY=VALUE` joined by semicolons.
-fn uid(args: &str) -> Option<&str> {
+/// The first on the path that is not this program.
+fn delegate(path: &str, own: &Path) -> Option<PathBuf> {
+    let own = own.canonicalize().ok()?;
+    let all = std::env::split_paths(path).map(|directory| directory.join(HOST_LOCAL));
+    all.filter(|program| program.is_file()).find(|program| program.canonicalize().is_ok_and(|program| program != own))
+}
+
+/// What an interface of a pod is remembered by: the pod's UID, the network, and the interface's own name. None without a UID:
+/// the arguments of the runtime are `KEY=VALUE`, joined by semicolons.
+fn interface(args: &str, config: &[u8], name: &str) -> Option<String> {
     let uid = args.split(';').find_map(|pair| pair.strip_prefix("K8S_POD_UID="))?;
+    let config: Value = serde_json::from_slice(config).ok()?;
+    let parts = [uid, config["name"].as_str()?, name];
     // It becomes the name of a file.
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
-    ((1..=64).contains(&uid.len()) && uid.bytes().all(plain)).then_some(uid)
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    let fits = |part: &&str| (1..=64).contains(&part.len()) && part.bytes().all(plain) && !part.starts_with('.');
+    parts.iter().all(fits).then(|| parts.join("_"))
 }
 
 /// Has the delegate hand out addresses: those that the pod had, if they are free, else any.
-fn add(delegate: &Path, config: &[u8], uid: Option<&str>, directory: &Path) -> io::Result<(u8, Vec<u8>)> {
-    let Some(kept) = uid.map(|uid| directory.join(uid)) else { return run(delegate, config) };
+fn add(delegate: &Path, config: &[u8], interface: Option<&str>, directory: &Path) -> io::Result<(u8, Vec<u8>)> {
+    let Some(kept) = interface.map(|name| directory.join(name)) else { return run(delegate, config) };
     if let Some(wanted) = wanting(config, &had(&kept)) {
         let (code, answer) = run(delegate, &wanted)?;
         if code == 0 {
@@ -73,7 +86,7 @@ fn add(delegate: &Path, config: &[u8], uid: Option<&str>, directory: &Path) -> i
         && let Err(error) = keep(&kept, &answer, directory)
     {
         // The pod has its addresses; only after a reboot it will have others.
-        eprintln!("{IPAM}: keep the addresses of a pod in {}: {error}", directory.display());
+        eprintln!("{HOST_LOCAL}: keep the addresses of a pod in {}: {error}", directory.display());
     }
     Ok((code, answer))
 }
@@ -113,7 +126,8 @@ fn keep(kept: &Path, answer: &[u8], directory: &Path) -> io::Result<()> {
     let all: Option<Vec<String>> = answer["ips"].as_array().into_iter().flatten().map(address).collect();
     let all = all.filter(|all| !all.is_empty()).ok_or_else(|| io::Error::other("the answer has none"))?;
     std::fs::create_dir_all(directory)?;
-    let new = kept.with_extension("new");
+    // No interface has such a name.
+    let new = directory.join(format!(".{}", kept.file_name().unwrap_or_default().display()));
     let _ = std::fs::remove_file(&new);
     symlink(all.join(","), &new)?;
     std::fs::rename(&new, kept)?;

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 
 /// Hands out the addresses that it is asked for, unless a file `taken` names the first; without such the next in line, by
 /// a file `next`. As host-local, it answers a failure on standard output.
-const HOST_LOCAL: &str = r#"#!/bin/sh
+const PROGRAM: &str = r#"#!/bin/sh
 cd "${0%/*}"
 config=$(cat)
 case $config in
@@ -18,7 +18,7 @@ if [ "$ip" = "$(cat taken 2>/dev/null)" ]; then echo '{"code":999}'; exit 1; fi
 echo "$config" >>asked
 echo "{\"cniVersion\":\"1.0.0\",\"ips\":[{\"address\":\"$ip/24\"},{\"address\":\"fd00::5/64\"}]}"
 "#;
-const CONFIG: &[u8] = br#"{"cniVersion":"1.0.0","name":"firstboot","ipam":{"type":"firstboot-ipam"}}"#;
+const CONFIG: &[u8] = br#"{"cniVersion":"1.0.0","name":"firstboot","ipam":{"type":"host-local"}}"#;
 
 struct Bench {
     dir: tempfile::TempDir,
@@ -27,8 +27,8 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(DELEGATE);
-        std::fs::write(&path, HOST_LOCAL).unwrap();
+        let path = dir.path().join(HOST_LOCAL);
+        std::fs::write(&path, PROGRAM).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         Bench { dir }
     }
@@ -41,8 +41,8 @@ impl Bench {
         self.dir.path().join("addresses")
     }
 
-    fn add(&self, uid: Option<&str>) -> (u8, String) {
-        let (code, answer) = add(&self.dir.path().join(DELEGATE), CONFIG, uid, &self.kept()).unwrap();
+    fn add(&self, interface: Option<&str>) -> (u8, String) {
+        let (code, answer) = add(&self.dir.path().join(HOST_LOCAL), CONFIG, interface, &self.kept()).unwrap();
         let answer: Value = serde_json::from_slice(&answer).unwrap();
         (code, answer["ips"][0]["address"].as_str().unwrap_or("none").to_owned())
     }
@@ -75,6 +75,25 @@ fn a_pod_gets_the_addresses_that_it_had() {
 }
 
 #[test]
+fn the_next_of_this_name_on_the_path_hands_out_addresses() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let own = at("firstboot");
+    std::fs::write(&own, "x").unwrap();
+    for name in ["image", "network", "bundle"] {
+        std::fs::create_dir(at(name)).unwrap();
+    }
+    symlink("../firstboot", at("image").join(HOST_LOCAL)).unwrap();
+    let path = ["image", "network", "bundle"].map(|name| at(name).display().to_string()).join(":");
+    assert_eq!(delegate(&path, &own), None, "it never starts itself");
+    std::fs::write(at("bundle").join(HOST_LOCAL), "x").unwrap();
+    assert_eq!(delegate(&path, &own), Some(at("bundle").join(HOST_LOCAL)));
+    // One that a pod network has installed comes before the bundle's.
+    std::fs::write(at("network").join(HOST_LOCAL), "x").unwrap();
+    assert_eq!(delegate(&path, &own), Some(at("network").join(HOST_LOCAL)));
+}
+
+#[test]
 fn the_oldest_pods_are_forgotten() {
     let bench = Bench::new();
     bench.set("next", "7");
@@ -88,13 +107,17 @@ fn the_oldest_pods_are_forgotten() {
 }
 
 #[test]
-fn arguments_of_the_runtime() {
+fn what_an_interface_is_remembered_by() {
     let args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=a;K8S_POD_NAME=b;K8S_POD_UID=5f1c-9";
-    assert_eq!(uid(args), Some("5f1c-9"));
-    for none in ["", "K8S_POD_NAME=b", "K8S_POD_UID=", "K8S_POD_UID=../x", "K8S_POD_UID=a.new"] {
-        assert_eq!(uid(none), None, "{none}");
+    assert_eq!(interface(args, CONFIG, "eth0").unwrap(), "5f1c-9_firstboot_eth0");
+    for none in ["", "K8S_POD_NAME=b", "K8S_POD_UID=", "K8S_POD_UID=../x", "K8S_POD_UID=.a"] {
+        assert_eq!(interface(none, CONFIG, "eth0"), None, "{none}");
     }
-    assert!(is_called(Path::new("/opt/cni/bin/firstboot-ipam")) && !is_called(Path::new("/usr/bin/firstboot")));
+    for config in ["{", "{}", r#"{"name":"a/b"}"#] {
+        assert_eq!(interface(args, config.as_bytes(), "eth0"), None, "{config}");
+    }
+    assert_eq!(interface(args, CONFIG, ""), None);
+    assert!(is_called(Path::new("/usr/lib/firstboot/cni/host-local")) && !is_called(Path::new("/usr/bin/firstboot")));
     assert_eq!(wanting(br#"{"args":{"cni":{}}}"#, &["10.0.0.1".parse().unwrap()]), None, "it has addresses of its own");
     assert_eq!(wanting(b"{", &["10.0.0.1".parse().unwrap()]), None);
     assert_eq!(had(Path::new("/nowhere")), Vec::<IpAddr>::new());

@@ -9,8 +9,7 @@ use super::context::PhaseContext;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::node::client::node_client;
-use crate::offline::ipam::{DELEGATE, IPAM};
-use crate::paths::{CNI_CONF, CNI_IPAM, PROGRAM};
+use crate::paths::{CNI_CONF, HOST_LOCAL};
 use crate::seed::Cni;
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -24,9 +23,6 @@ const STEPS: u32 = 12;
 pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
     if cx.seed.node.cni == Cni::None {
         return Ok(true);
-    }
-    if !holds_addresses(&cx.host, cx.seed.node.offline).owned_by(Owner::Host)? {
-        return Ok(false);
     }
     let names = cx.host.list(CNI_CONF).owned_by(Owner::Host)?;
     if names.iter().any(|n| is_configuration(n)) {
@@ -56,33 +52,16 @@ pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
             return Ok(());
         }
         match cidrs {
-            Ok(cidrs) => {
-                return put(&cx.host, &cidrs, cx.seed.node.offline).owned_by(Owner::Host);
-            }
+            Ok(cidrs) => return put(&cx.host, &cidrs).owned_by(Owner::Host),
             Err(fault) => last = Some(fault),
         }
     }
     Err(last.unwrap_or_else(|| Fault::new(Code::NoPodCidr, "wait for the node's podCIDR")))
 }
 
-/// Whether our file, where there is one, hands out addresses as the seed's `offline` says.
-fn holds_addresses(host: &Host, offline: bool) -> Result<bool> {
-    let Some(text) = host.read_text(FILE)? else { return Ok(true) };
-    Ok(text.contains(IPAM) == offline && host.read_link(CNI_IPAM)?.is_some() == offline)
-}
-
-/// Writes our configuration. With `offline`, pods keep their addresses over a reboot.
-fn put(host: &Host, cidrs: &[String], offline: bool) -> Result<()> {
-    // The plugin is there before what names it, and goes after that.
-    if offline {
-        host.symlink(CNI_IPAM, PROGRAM)?;
-    }
-    let text = format!("{:#}\n", conflist(cidrs, if offline { IPAM } else { DELEGATE }));
-    host.write(FILE, text.as_bytes(), 0o644)?;
-    if !offline && host.read_link(CNI_IPAM)?.is_some() {
-        host.remove(CNI_IPAM)?;
-    }
-    Ok(())
+/// Writes our configuration.
+fn put(host: &Host, cidrs: &[String]) -> Result<()> {
+    host.write(FILE, format!("{:#}\n", conflist(cidrs)).as_bytes(), 0o644)
 }
 
 /// Removes the configuration that firstboot wrote, once the cluster's own is beside it.
@@ -106,7 +85,7 @@ fn is_configuration(name: &str) -> bool {
 }
 
 /// Bridge with host-local addresses and host ports, rules in nftables (CNI plugins ≥ 1.6).
-fn conflist(cidrs: &[String], ipam: &str) -> Value {
+fn conflist(cidrs: &[String]) -> Value {
     let ranges: Vec<Value> = cidrs.iter().map(|c| json!([{ "subnet": c }])).collect();
     let routes: Vec<Value> =
         cidrs.iter().map(|c| json!({ "dst": if c.contains(':') { "::/0" } else { "0.0.0.0/0" } })).collect();
@@ -121,7 +100,7 @@ fn conflist(cidrs: &[String], ipam: &str) -> Value {
                 "hairpinMode": true,
                 "ipMasq": true,
                 "ipMasqBackend": "nftables",
-                "ipam": { "type": ipam, "ranges": ranges, "routes": routes },
+                "ipam": { "type": HOST_LOCAL, "ranges": ranges, "routes": routes },
             },
             { "type": "portmap", "backend": "nftables", "capabilities": { "portMappings": true } },
         ],
@@ -147,29 +126,8 @@ mod tests {
     }
 
     #[test]
-    fn pods_keep_their_addresses_where_the_seed_says_so() {
-        let dir = tempfile::tempdir().unwrap();
-        let host = Host::open(dir.path(), Box::new(crate::host::fake::Fake::new().0)).unwrap();
-        let cidrs = ["10.244.1.0/24".to_owned()];
-        let state = || {
-            let list: Value = serde_json::from_slice(&host.read(FILE).unwrap().unwrap()).unwrap();
-            let by = list["plugins"][0]["ipam"]["type"].as_str().unwrap().to_owned();
-            (by, host.read_link(CNI_IPAM).unwrap())
-        };
-        assert!(holds_addresses(&host, true).unwrap(), "the cluster's own network is not ours");
-        put(&host, &cidrs, false).unwrap();
-        assert_eq!(state(), ("host-local".to_owned(), None));
-        assert!(holds_addresses(&host, false).unwrap() && !holds_addresses(&host, true).unwrap());
-        put(&host, &cidrs, true).unwrap();
-        assert_eq!(state(), ("firstboot-ipam".to_owned(), Some("/usr/bin/firstboot".to_owned())));
-        assert!(holds_addresses(&host, true).unwrap() && !holds_addresses(&host, false).unwrap());
-        put(&host, &cidrs, false).unwrap();
-        assert_eq!(state(), ("host-local".to_owned(), None));
-    }
-
-    #[test]
     fn both_families_get_a_range_and_a_route() {
-        let list = conflist(&["10.244.1.0/24".into(), "fd00:1::/64".into()], DELEGATE);
+        let list = conflist(&["10.244.1.0/24".into(), "fd00:1::/64".into()]);
         let ipam = &list["plugins"][0]["ipam"];
         assert_eq!(ipam["ranges"], json!([[{ "subnet": "10.244.1.0/24" }], [{ "subnet": "fd00:1::/64" }]]));
         assert_eq!(ipam["routes"], json!([{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }]));

@@ -10,7 +10,7 @@ use crate::fault::{Fault, OwnedBy, Owner};
 use crate::journal::{Effect, Record};
 use crate::node::proxy_env;
 use crate::paths::{
-    CNI_BIN, CNI_CONF, CONTAINERD_CONFIG, CONTAINERD_ROOT, CONTAINERD_SOCKET, CONTAINERD_STATE, REGISTRIES,
+    CNI_BEFORE, CNI_BIN, CNI_CONF, CONTAINERD_CONFIG, CONTAINERD_ROOT, CONTAINERD_SOCKET, CONTAINERD_STATE, REGISTRIES,
 };
 use anyhow::Result;
 use std::collections::BTreeMap;
@@ -20,8 +20,9 @@ const UNIT: &str = "/usr/lib/systemd/system/containerd.service";
 
 pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
     let held = || -> Result<bool> {
-        // An edited configuration is the administrator's; a missing one is ours.
-        Ok(cx.host.read(CONTAINERD_CONFIG)?.is_some_and(|b| !b.is_empty())
+        // An edited configuration is the administrator's; a missing one is ours, and one for another seed's `offline`.
+        let suits = |text: String| !text.is_empty() && text.contains(CNI_BEFORE) == cx.seed.node.offline;
+        Ok(cx.host.read_utf8(CONTAINERD_CONFIG)?.is_some_and(suits)
             && cx.host.read_link(WANTED)?.is_some()
             && registries::hold(&cx.host, &cx.seed.registries)?
             && proxy_env::holds(&cx.host, &cx.seed.network.via)?)
@@ -31,7 +32,9 @@ pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
 
 pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     let work = || -> Result<()> {
-        cx.host.write(CONTAINERD_CONFIG, config(&cx.bundle.manifest).as_bytes(), 0o600)?;
+        let config = config(&cx.bundle.manifest, cx.seed.node.offline);
+        let configured = cx.host.read(CONTAINERD_CONFIG)?.as_deref() != Some(config.as_bytes());
+        cx.host.write(CONTAINERD_CONFIG, config.as_bytes(), 0o600)?;
         // Directories that kubelet, CNI plugins and administrators expect to be there.
         for directory in [CNI_CONF, CNI_BIN, REGISTRIES] {
             cx.host.mkdir(directory, 0o755)?;
@@ -42,8 +45,8 @@ pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
         prepared::place(&cx.host)?;
         cx.host.enable_unit(WANTED, UNIT)?;
         let started = Record::Effect(Effect::Started { unit: "containerd.service".into() });
-        if proxy && cx.host.journal().records().contains(&started) {
-            // It would go on with the environment that an earlier seed gave it.
+        if (proxy || configured) && cx.host.journal().records().contains(&started) {
+            // It would go on with what an earlier seed gave it.
             cx.host.run(&["systemctl", "stop", "containerd.service"])?;
         }
         cx.host.begin_unit("containerd.service")
@@ -59,7 +62,10 @@ pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
 ///
 /// All images of the bundle are pinned: kubelet's garbage collection would gain no byte by removing one. CRI takes the image
 /// of sandboxes from the pin of that name.
-fn config(bundle: &Manifest) -> String {
+///
+/// `offline`: pods keep their addresses over a reboot, whichever network hands them out ([`crate::offline::ipam`]).
+fn config(bundle: &Manifest, offline: bool) -> String {
+    let before = if offline { format!("\"{CNI_BEFORE}\", ") } else { String::new() };
     let pins: BTreeMap<&str, &str> = bundle
         .images
         .iter()
@@ -102,7 +108,7 @@ state = "{CONTAINERD_STATE}"
 
 [plugins."io.containerd.cri.v1.runtime".cni]
   # The cluster's own plugins, once it brings any, come first.
-  bin_dirs = ["{CNI_BIN}", "{BUNDLE_DIR}/cni"]
+  bin_dirs = [{before}"{CNI_BIN}", "{BUNDLE_DIR}/cni"]
   conf_dir = "{CNI_CONF}"
 "#
     )
@@ -117,7 +123,8 @@ mod tests {
         let image = crate::bundle::Image::for_tests;
         let images = vec![image("registry.k8s.io/pause:3.10.2", "pause"), image("example.org/proxy:1", "kube-proxy")];
         let bundle = Manifest { images, ..Manifest::for_tests() };
-        let config: toml::Table = config(&bundle).parse().unwrap();
+        let parsed = |offline| config(&bundle, offline).parse::<toml::Table>().unwrap();
+        let config = parsed(false);
         assert_eq!(config["version"].as_integer(), Some(3));
         let plugins = &config["plugins"];
         let pins = plugins["io.containerd.cri.v1.images"]["pinned_images"].as_table().unwrap();
@@ -126,8 +133,12 @@ mod tests {
         let runtime = &plugins["io.containerd.cri.v1.runtime"];
         let runc = &runtime["containerd"]["runtimes"]["runc"]["options"];
         assert_eq!(runc["SystemdCgroup"].as_bool(), Some(true));
-        let directories: Vec<&str> =
-            runtime["cni"]["bin_dirs"].as_array().unwrap().iter().flat_map(|d| d.as_str()).collect();
-        assert_eq!(directories, ["/opt/cni/bin", "/usr/lib/firstboot/bundle/cni"]);
+        let directories = |config: &toml::Table| {
+            let all = &config["plugins"]["io.containerd.cri.v1.runtime"]["cni"]["bin_dirs"];
+            all.as_array().unwrap().iter().map(|d| d.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(directories(&config), ["/opt/cni/bin", "/usr/lib/firstboot/bundle/cni"]);
+        let keeping = ["/usr/lib/firstboot/cni", "/opt/cni/bin", "/usr/lib/firstboot/bundle/cni"];
+        assert_eq!(directories(&parsed(true)), keeping);
     }
 }

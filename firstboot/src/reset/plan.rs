@@ -26,6 +26,8 @@ pub(super) const OURS: [&str; 8] = [
 pub(super) const KUBELET: &str = "kubelet.service";
 pub(super) const RUNTIME: &str = "containerd.service";
 const CACHE: &str = offline::UNIT;
+/// Where flannel leaves this node's subnet. With a cache, a link into `/var/lib/cni`.
+const FLANNEL: &str = "/run/flannel";
 
 /// Directories that a unit makes by itself, with everything in them; gone where firstboot started that unit.
 #[rustfmt::skip]
@@ -37,7 +39,7 @@ const MADE: &[(&str, &str)] = &[
     (RUNTIME, CONTAINERD_STATE),
     (RUNTIME, "/opt/containerd"),
     (RUNTIME, "/var/lib/cni"),
-    (RUNTIME, "/run/flannel"),
+    (RUNTIME, FLANNEL),
     (RUNTIME, "/var/lib/calico"),
     (RUNTIME, "/run/calico"),
     (CACHE, "/var/lib/private/firstboot-cache"),
@@ -166,6 +168,9 @@ fn begin(effects: &[&Effect], control_plane: bool, keep: &Exclusions, steps: &mu
     }
     if started(RUNTIME) {
         steps.extend([Step::Pods, Step::Stop(RUNTIME.into())]);
+    }
+    if started(CACHE) {
+        steps.push(Step::Remove(FLANNEL.into()));
     }
     let own = MADE.iter().filter(|(unit, _)| started(unit)).map(|(_, path)| *path);
     let shared = SHARED.into_iter().filter(|path| made(path));

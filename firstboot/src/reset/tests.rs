@@ -95,6 +95,7 @@ fn joined(root: &Path) {
         host.enable_unit(&format!("{wants}/{unit}"), &format!("/usr/lib/systemd/system/{unit}")).unwrap();
         host.start_unit(unit).unwrap();
     }
+    host.start_unit(crate::offline::UNIT).unwrap();
     host.write("/etc/default/kubelet", b"KUBELET_EXTRA_ARGS=--config-dir=/x\n", 0o600).unwrap();
     host.write("/etc/firstboot/proxy.env", b"HTTPS_PROXY=\"http://u:hunter22@p:1\"\n", 0o600).unwrap();
     host.write("/var/lib/kubelet/pki/kubelet-client-1.pem", b"-----BEGIN EC PRIVATE KEY-----\n", 0o600).unwrap();
@@ -109,6 +110,7 @@ fn joined(root: &Path) {
         ("/var/lib/containerd/io.containerd.content.v1.content/blobs/1", 0o444),
         ("/run/containerd/io.containerd.runtime.v2.task/k8s.io/1/config.json", 0o644),
         ("/var/lib/cni/networks/firstboot/10.244.1.2", 0o644),
+        ("/var/lib/cni/firstboot-flannel/subnet.env", 0o644),
         ("/etc/cni/net.d/10-flannel.conflist", 0o644),
         ("/opt/cni/bin/flannel", 0o755),
         ("/etc/kubernetes/tmp/kubeadm-backup", 0o600),
@@ -119,6 +121,7 @@ fn joined(root: &Path) {
     ] {
         put(root, path, "x", mode);
     }
+    symlink("/var/lib/cni/firstboot-flannel", root.join("run/flannel")).unwrap();
     symlink("/var/lib/containerd/nowhere", root.join("var/lib/kubelet/pods/1/link")).unwrap();
 }
 

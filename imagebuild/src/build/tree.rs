@@ -11,9 +11,9 @@ use firstboot::harden::{files, mounts};
 use firstboot::host::kept;
 use firstboot::image::{IMAGE_INFO, ImageInfo};
 use firstboot::leds;
-use firstboot::paths::UNIT_DIR;
+use firstboot::paths::{CNI_BEFORE, HOST_LOCAL, PROGRAM, UNIT_DIR};
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 /// Units that every image enables.
@@ -46,6 +46,8 @@ const MARKS: [&str; 3] = ["/usr/lib/clock-epoch", "/etc/.updated", "/var/.update
 
 /// By what udev starts a unit when a stick appears.
 const STICK_RULES: &str = "90-firstboot-stick.rules";
+/// What `firstboot-cache.service` applies before it starts.
+const OFFLINE: &str = "offline.conf";
 
 /// What the image says of itself.
 pub fn info(target: &Target, build_time: u64, key: &str) -> ImageInfo {
@@ -106,7 +108,7 @@ pub(crate) fn write_info(info: &ImageInfo, tree: &Path) -> Result<()> {
 
 /// Writes the device binary with its units, of which these are enabled.
 pub(crate) fn write_firstboot(program: &Path, units: &Path, enabled: &[&str], tree: &Path) -> Result<()> {
-    install(program, &tree.join("usr/bin/firstboot"), 0o755)?;
+    install(program, &tree.join(&PROGRAM[1..]), 0o755)?;
     rootfs::put(tree, firewall::MODULES_FILE, firewall::MODULES, 0o644)?;
     for unit in enabled {
         install_unit(units, unit, tree)?;
@@ -116,8 +118,11 @@ pub(crate) fn write_firstboot(program: &Path, units: &Path, enabled: &[&str], tr
     for unit in STARTED_LATER {
         install_unit(units, unit, tree)?;
     }
-    let rules = fs::read_to_string(units.join(STICK_RULES)).with_context(|| format!("read {STICK_RULES}"))?;
-    rootfs::put(tree, &format!("/usr/lib/udev/rules.d/{STICK_RULES}"), &rules, 0o644)
+    install(&units.join(STICK_RULES), &tree.join("usr/lib/udev/rules.d").join(STICK_RULES), 0o644)?;
+    install(&units.join(OFFLINE), &tree.join("usr/lib/firstboot").join(OFFLINE), 0o644)?;
+    let before = tree.join(&CNI_BEFORE[1..]);
+    fs::create_dir_all(&before).with_context(|| format!("create {}", before.display()))?;
+    symlink(PROGRAM, before.join(HOST_LOCAL)).with_context(|| format!("link {HOST_LOCAL} in {}", before.display()))
 }
 
 /// Installs a unit or a drop-in, with the mode that the audit requires.

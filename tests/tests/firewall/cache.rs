@@ -7,7 +7,8 @@ use super::{device, outside, pod};
 use firstboot::firewall::peers::ClusterPeers;
 use firstboot::firewall::render::rules;
 
-/// kube-proxy's translation of the Service, to an API server outside.
+/// kube-proxy's translation of the Service, to an API server outside, and what it refuses: packets that still have a Service's
+/// address afterwards (`cluster-ips-check`, pkg/proxy/nftables/proxier.go).
 const KUBE_PROXY: &str = "
 table inet kube-proxy {
   chain services {
@@ -16,6 +17,12 @@ table inet kube-proxy {
   }
   chain pre { type nat hook prerouting priority -100; jump services; }
   chain out { type nat hook output priority -100; jump services; }
+  chain check {
+    ip daddr 10.96.0.1 reject
+    ip6 daddr fd00:96::1 reject
+  }
+  chain filter-forward { type filter hook forward priority 0; ct state new jump check; }
+  chain filter-output { type filter hook output priority 0; ct state new jump check; }
 }
 ";
 
