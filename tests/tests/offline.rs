@@ -135,10 +135,11 @@ fn come_back(arch: Arch, network: Network) {
     assert!(offline.is_disjoint(&before), "in new containers");
     assert_eq!(part(&line, "address="), address, "the Service that its environment names");
     assert_eq!(part(&line, "digest="), token, "the token that the cluster had issued");
-    let addresses = said(device, "test: boot 2: cni0: ", |_| true);
-    eprintln!("{addresses}");
-    assert!(addresses.contains(" 10.244."), "{addresses}");
-    assert_eq!(addresses.contains("flannel.1 "), network != Network::Bridge, "flanneld runs: {addresses}");
+    said(device, "test: boot 2: cni0: ", |line| line.contains(" 10.244."));
+    if network != Network::Bridge {
+        // flanneld, too, has started from what it had read.
+        said(device, "test: boot 2: cni0: ", |line| line.contains("flannel.1 ") && line.contains(" 10.244."));
+    }
     said(device, "test: boot 2: cache: ", |line| {
         line.contains("disconnected since ") && line.contains(" objects as of ")
     });
