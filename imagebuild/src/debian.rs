@@ -51,6 +51,15 @@ impl Package {
     }
 }
 
+/// Address of the archive that packages of [`SUITE`] come from: the builder's, or that of this machine's apt.
+///
+/// # Errors
+/// When neither names one.
+pub fn mirror() -> Result<String> {
+    let archives = settings::archives(&BTreeSet::from([Exception::NoSecurity]))?;
+    archives.into_iter().next().context("find a Debian mirror")
+}
+
 impl Debian {
     /// Opens the archive for `arch`; fetches the package lists when there are none yet, or none of security updates.
     ///

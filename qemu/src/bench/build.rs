@@ -10,7 +10,7 @@ use crate::progress::Progress;
 use crate::run_dir::RunDir;
 use anyhow::{Context, Result, ensure};
 use imagebuild::arch::Arch;
-use imagebuild::debian::SUITE;
+use imagebuild::debian::{self, SUITE};
 use imagebuild::target::Target;
 use imagebuild::{cache, cmd, repo};
 use std::fs;
@@ -24,8 +24,6 @@ const PROGRAMS: [&str; 5] = ["mmdebstrap", "mkosi", "systemd-nspawn", "debootstr
 const MADE_OF_PACKAGES: [&str; 4] = ["images", "initrd", "loader", "rootfs"];
 /// The line that is changed: what `firstboot --help` begins with.
 const LINE: &str = "Joins this device to its Kubernetes cluster by the seed on its boot partition.";
-/// The mirror of mmdebstrap and mkosi, where this variable does not name one.
-const MIRROR: (&str, &str) = ("FIRSTBOOT_DEBIAN_MIRROR", "http://deb.debian.org/debian");
 /// systemd-nspawn removes files below /run only from a file system in memory, which /run is not in every container.
 const IN_MEMORY: &str = "mkdir -p /run/systemd/nspawn && mount -t tmpfs tmpfs /run/systemd/nspawn && exec \"$@\"";
 
@@ -157,7 +155,7 @@ impl Bench<'_> {
         program.arg("--setup-hook=mkdir -p \"$1\"/var/cache/apt/archives");
         program.arg(format!("--setup-hook=sync-in {kept} /var/cache/apt/archives"));
         program.arg(format!("--customize-hook=sync-out /var/cache/apt/archives {kept}"));
-        program.arg(SUITE).arg(&root).arg(mirror());
+        program.arg(SUITE).arg(&root).arg(debian::mirror()?);
         Ok(seconds(&mut program)? + self.pack(&root)?)
     }
 
@@ -169,7 +167,7 @@ impl Bench<'_> {
         let mut program = Command::new("unshare");
         program.args(["--mount", "--propagation=private", "sh", "-c", IN_MEMORY, "sh", "mkosi"]).current_dir(&place);
         program.args(["--distribution=debian", &format!("--release={SUITE}"), "--format=directory", "--bootable=no"]);
-        program.args(["--force", "--nspawn-keep-unit", "--output=root", &format!("--mirror={}", mirror())]);
+        program.args(["--force", "--nspawn-keep-unit", "--output=root", &format!("--mirror={}", debian::mirror()?)]);
         program.arg(format!("--cache={}", kept.display())).arg(format!("--package={}", self.packages()?)).arg("build");
         Ok(seconds(&mut program)? + self.pack(&place.join("root"))?)
     }
@@ -177,10 +175,6 @@ impl Bench<'_> {
     fn pack(&self, root: &Path) -> Result<f64> {
         seconds(Command::new("mkfs.erofs").args(["--quiet", "-zlz4hc"]).arg(self.dir.join("root.erofs")).arg(root))
     }
-}
-
-fn mirror() -> String {
-    std::env::var(MIRROR.0).unwrap_or_else(|_| MIRROR.1.to_owned())
 }
 
 fn seconds(command: &mut Command) -> Result<f64> {
