@@ -12,7 +12,6 @@ use firstboot::identity::device_ids;
 use firstboot::image::ImageInfo;
 use firstboot::node::recover::recover;
 use firstboot::offline::ipam;
-use firstboot::paths::HOST_LOCAL;
 use firstboot::phases::PHASES;
 use firstboot::run::facts::DeviceFacts;
 use firstboot::run::{self, confirm, guard, status, stick};
@@ -86,7 +85,7 @@ fn main() -> ExitCode {
         return match ipam::main() {
             Ok(code) => ExitCode::from(code),
             Err(error) => {
-                eprintln!("{HOST_LOCAL}: {error}");
+                eprintln!("{}: {error}", ipam::HOST_LOCAL);
                 ExitCode::FAILURE
             }
         };

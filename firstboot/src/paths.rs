@@ -69,8 +69,8 @@ pub const CNI_CONF: &str = "/etc/cni/net.d";
 pub const CNI_BIN: &str = "/opt/cni/bin";
 /// Ours that come before them where pods keep their addresses: links to [`PROGRAM`].
 pub const CNI_BEFORE: &str = "/usr/lib/firstboot/cni";
-/// The plugin that hands out addresses of a range of the node's own; one of [`CNI_BEFORE`], too.
-pub const HOST_LOCAL: &str = "host-local";
+/// Ours for addresses, one of them.
+pub const CNI_HOST_LOCAL: &str = "/usr/lib/firstboot/cni/host-local";
 /// This program.
 pub const PROGRAM: &str = "/usr/bin/firstboot";
 

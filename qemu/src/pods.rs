@@ -45,7 +45,7 @@ pub fn create(plane: &ControlPlane) -> Result<()> {
         let accounts = plane.kubectl(&["get", "serviceaccounts", "-n", "default", "-o", "name"])?;
         Ok(accounts.contains("serviceaccount/default").then_some(()))
     })?;
-    apply(plane, &manifests())
+    plane.apply(&manifests())
 }
 
 /// Waits until both pods have done their part on `node`.
@@ -89,7 +89,7 @@ pub fn run(plane: &ControlPlane, device: &Device, name: &str, args: &[&str], lim
     let mut pod = pod(name, "Never", json!(args));
     pod["spec"]["containers"][0]["env"] =
         json!([{ "name": "HOST_IP", "valueFrom": { "fieldRef": { "fieldPath": "status.hostIP" } } }]);
-    apply(plane, &pod)?;
+    plane.apply(&pod)?;
     ended(plane, device, name, limit)
 }
 
@@ -112,12 +112,6 @@ fn end(plane: &ControlPlane, device: &Device, name: &str, limit: Duration) -> Re
         }
         Ok((!state.is_null()).then(|| state.clone()))
     })
-}
-
-fn apply(plane: &ControlPlane, object: &Value) -> Result<()> {
-    let path = plane.path().join("pods.json");
-    std::fs::write(&path, object.to_string()).with_context(|| format!("write {}", path.display()))?;
-    plane.kubectl(&["apply", "-n", "default", "-f", &path.display().to_string()]).map(drop)
 }
 
 /// Images that were pulled instead of taken from the bundle, by the cluster's events.

@@ -155,7 +155,7 @@ impl BootPartition {
 
     /// Whether there is a file of this name.
     pub fn has(&self, name: &str) -> Result<bool> {
-        Ok(self.volume(false)?.length(name)?.is_some())
+        Ok(self.volume(false)?.read_up_to(name, 0)?.is_some())
     }
 
     /// Overwrites a file with zeros, however large it is, and makes that durable. A missing file is no error.

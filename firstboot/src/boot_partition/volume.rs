@@ -121,7 +121,7 @@ impl<T: ReadWriteSeek> Volume<T> {
     }
 
     /// The first bytes of a file: at most `limit + 1`, so that the caller detects a longer file.
-    fn read_up_to(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+    pub(super) fn read_up_to(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         let root = self.root();
         let file = match root.open_file(name) {
             Ok(file) => file,

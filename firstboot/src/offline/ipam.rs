@@ -17,8 +17,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::paths::HOST_LOCAL;
-
+/// What network configurations call it, and the name of its file; and of the one that hands out addresses.
+pub const HOST_LOCAL: &str = "host-local";
 /// One symbolic link for each interface of a pod: it leads to its addresses, joined by commas. A link is in its directory's
 /// journal at the next commit of the file system, whole or not at all, and takes no block.
 const ADDRESSES: &str = "/var/lib/cni/firstboot-addresses";

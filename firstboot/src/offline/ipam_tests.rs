@@ -117,7 +117,7 @@ fn what_an_interface_is_remembered_by() {
         assert_eq!(interface(args, config.as_bytes(), "eth0"), None, "{config}");
     }
     assert_eq!(interface(args, CONFIG, ""), None);
-    assert!(is_called(Path::new("/usr/lib/firstboot/cni/host-local")) && !is_called(Path::new("/usr/bin/firstboot")));
+    assert!(is_called(Path::new(crate::paths::CNI_HOST_LOCAL)) && !is_called(Path::new("/usr/bin/firstboot")));
     assert_eq!(wanting(br#"{"args":{"cni":{}}}"#, &["10.0.0.1".parse().unwrap()]), None, "it has addresses of its own");
     assert_eq!(wanting(b"{", &["10.0.0.1".parse().unwrap()]), None);
     assert_eq!(had(Path::new("/nowhere")), Vec::<IpAddr>::new());

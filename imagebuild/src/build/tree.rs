@@ -11,7 +11,7 @@ use firstboot::harden::{files, mounts};
 use firstboot::host::kept;
 use firstboot::image::{IMAGE_INFO, ImageInfo};
 use firstboot::leds;
-use firstboot::paths::{CNI_BEFORE, HOST_LOCAL, PROGRAM, UNIT_DIR};
+use firstboot::paths::{CNI_BEFORE, CNI_HOST_LOCAL, PROGRAM, UNIT_DIR};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -122,7 +122,8 @@ pub(crate) fn write_firstboot(program: &Path, units: &Path, enabled: &[&str], tr
     install(&units.join(OFFLINE), &tree.join("usr/lib/firstboot").join(OFFLINE), 0o644)?;
     let before = tree.join(&CNI_BEFORE[1..]);
     fs::create_dir_all(&before).with_context(|| format!("create {}", before.display()))?;
-    symlink(PROGRAM, before.join(HOST_LOCAL)).with_context(|| format!("link {HOST_LOCAL} in {}", before.display()))
+    let plugin = tree.join(&CNI_HOST_LOCAL[1..]);
+    symlink(PROGRAM, &plugin).with_context(|| format!("link {}", plugin.display()))
 }
 
 /// Installs a unit or a drop-in, with the mode that the audit requires.

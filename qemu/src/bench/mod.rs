@@ -124,12 +124,12 @@ fn builds(target: &Target, rounds: u32, progress: &Progress) -> Result<Vec<Row>>
         return Ok(Vec::new());
     }
     let times = build::measure(target, rounds, progress).context("build images")?;
-    let beside = |ours: &[f64], peer: Vec<f64>, name| row(name, ours.to_vec(), peer);
+    let build::Times { again, changed, packages, mmdebstrap, mkosi } = times;
     let rows = vec![
-        beside(&times.packages, times.mmdebstrap.clone(), "packages, mmdebstrap, s"),
-        beside(&times.packages, times.mkosi, "packages, mkosi, s"),
-        beside(&times.changed, times.mmdebstrap.clone(), "a line, mmdebstrap, s"),
-        beside(&times.again, times.mmdebstrap, "again, mmdebstrap, s"),
+        row("packages, mmdebstrap, s", packages.clone(), mmdebstrap.clone()),
+        row("packages, mkosi, s", packages, mkosi),
+        row("a line, mmdebstrap, s", changed, mmdebstrap.clone()),
+        row("again, mmdebstrap, s", again, mmdebstrap),
     ];
     println!("\n{}", pairs::table(&rows, ["imagebuild", "peer"]));
     Ok(rows)

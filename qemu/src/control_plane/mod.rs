@@ -227,6 +227,13 @@ impl ControlPlane {
         serde_json::from_str(&self.kubectl(&all)?).context("parse kubectl's output")
     }
 
+    /// Applies objects; those without a namespace in `default`.
+    pub fn apply(&self, objects: &serde_json::Value) -> Result<()> {
+        let path = self.path().join("objects.json");
+        std::fs::write(&path, objects.to_string()).with_context(|| format!("write {}", path.display()))?;
+        self.kubectl(&["apply", "-f", &path.display().to_string()]).map(drop)
+    }
+
     /// Requests so far, from the audit log.
     pub fn audit(&self) -> Result<Vec<audit::Event>> {
         audit::read(&self.path().join("audit.log"))
