@@ -71,7 +71,7 @@ fn probe(arch: Arch, content: &[u8]) -> Result<()> {
     std::fs::write(&kernel, content).context("write the kernel of the probe")?;
     let console = dir.path().join("console");
     let args = probe_args(arch, &kernel, &console);
-    let process = Process::start("the probe", Path::new(args::program(arch)), &args, &dir.path().join("log"))?;
+    let process = Process::start("the probe", &imagebuild::setup::qemu(arch)?, &args, &dir.path().join("log"))?;
     wait::until("a kernel under kvm to end", PROBE, || process.ended())?;
     let text = std::fs::read(&console).unwrap_or_default();
     if String::from_utf8_lossy(&text).contains(DONE) {

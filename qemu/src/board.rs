@@ -3,9 +3,6 @@
 
 use crate::args::{DISK, Files, Machine, NET, escaped, netdev, sockets_and_kernel};
 use crate::raspberry_pi::{self, Model};
-use anyhow::Result;
-use imagebuild::arch::Arch;
-use std::path::PathBuf;
 
 /// A board that QEMU emulates, and whose firmware this harness plays ([`crate::raspberry_pi`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,11 +23,9 @@ pub struct Board {
     pub console: usize,
     /// Further words for its kernel, each after a blank.
     pub words: &'static str,
-    /// Whether Debian 12's QEMU (7.2) does not know it: then the one of Debian 13 runs it, from the cache.
-    pub newer_qemu: bool,
 }
 
-/// Words that every kernel gets. QEMU (7.2 at least) restarts a board when its watchdog is armed, so systemd must not find
+/// Words that every kernel gets. QEMU restarts a board when its watchdog is armed, so systemd must not find
 /// one. And only the first processor gets work, the others idle: emulated processors that wait for each other cost as much
 /// as those that work, a boot half as much again.
 pub(crate) const WORDS: &str = "systemd.watchdog_device=/dev/none isolcpus=1-3";
@@ -46,9 +41,8 @@ impl Board {
         restart_register: 0x3f10_0020,
         console: 1,
         words: "",
-        newer_qemu: false,
     };
-    /// Raspberry Pi 4 B, in QEMU 9.0 and later. QEMU has neither its Ethernet nor its PCI Express, to which the USB
+    /// Raspberry Pi 4 B. QEMU has neither its Ethernet nor its PCI Express, to which the USB
     /// sockets are connected; it has the USB controller of the socket for power, which the board's own device tree makes
     /// a peripheral.
     pub const RASPI4B: Board = Board {
@@ -61,21 +55,7 @@ impl Board {
         console: 0,
         // The last console that is named counts for programs, also where it is not there.
         words: " console=ttyAMA0,115200",
-        newer_qemu: true,
     };
-}
-
-impl Board {
-    /// The emulator that knows this board.
-    ///
-    /// # Errors
-    /// When a newer one than this machine's is needed and cannot be had.
-    pub fn emulator(&self) -> Result<PathBuf> {
-        match self.newer_qemu {
-            true => imagebuild::setup::qemu_system_arm(),
-            false => Ok(PathBuf::from(crate::args::program(Arch::Arm64))),
-        }
-    }
 }
 
 /// The arguments for a board. It has no clock chip, no firmware and no power button. One of its two serial ports is at the
@@ -105,6 +85,7 @@ mod tests {
     use super::*;
     use crate::accel::Accelerator;
     use crate::args::{Controller, Kernel, Link, MAC};
+    use imagebuild::arch::Arch;
     use std::path::Path;
 
     #[test]

@@ -158,11 +158,10 @@ impl Device {
         if std::env::var_os(MAY_BOOT).is_some_and(|may| may == "no") {
             bail!("switch the device on: {MAY_BOOT}=no; add this test to GUESTS in tests/src/schedule/plan.rs");
         }
-        let name = args::program(self.machine.arch);
-        let program = self.machine.board.map_or_else(|| Ok(name.into()), |board| board.emulator())?;
+        let program = imagebuild::setup::qemu(self.machine.arch)?;
         let mut argv = args::argv(&self.machine, &self.files);
         argv.extend(more.iter().map(|word| (*word).to_owned()));
-        let process = Process::start(name, &program, &argv, &self.dir.path().join("emulator.log"))?;
+        let process = Process::start("the emulator", &program, &argv, &self.dir.path().join("emulator.log"))?;
         wait::until("the emulator's control socket", Duration::from_secs(20), || {
             process.check()?;
             Ok(Qmp::connect(&self.files.control).ok())

@@ -118,15 +118,15 @@ impl Saved {
 
 /// All that has to be the same for a saved device to be of use: its seed, the image, the emulator and its command line.
 fn identity(moment: Moment, image: &DiskImage, options: &Options, accelerator: Accelerator) -> Result<String> {
-    let program = args::program(options.arch);
-    let version = cmd::output(Command::new(program).arg("--version")).context("ask the emulator for its version")?;
+    let program = imagebuild::setup::qemu(options.arch)?;
+    let version = cmd::output(Command::new(&program).arg("--version")).context("ask the emulator for its version")?;
     // Where its files are makes no difference.
     let files = Files::plain(&firmware::find(options.arch)?.code, Path::new("/device"));
     let words = args::argv(&machine(options, accelerator)?, &files);
     let size = options.disk_size;
     let (image, version) = (image.path().display(), String::from_utf8_lossy(&version));
     let seed = moment.seed().map(|seed| seed.text()).unwrap_or_default();
-    Ok(format!("{seed}{image}\n{size}\n{program}\n{version}\n{}", words.join("\n")))
+    Ok(format!("{seed}{image}\n{size}\n{version}\n{}", words.join("\n")))
 }
 
 fn make(moment: Moment, image: &DiskImage, options: &Options, to: &Saved) -> Result<()> {

@@ -53,7 +53,7 @@ pub const OFF: Duration = Duration::from_secs(120);
 /// # Panics
 /// In CI, when something is missing.
 pub fn can_boot(arch: Arch) -> bool {
-    let missing = missing(&[qemu::args::program(arch), "setpriv", "cp"]);
+    let missing = missing(&["setpriv", "cp"]).or_else(|| imagebuild::setup::qemu(arch).err().map(|e| format!("{e:#}")));
     let firmware = qemu::firmware::find(arch).err().map(|e| e.to_string());
     goes(missing.or(firmware))
 }

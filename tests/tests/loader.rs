@@ -72,9 +72,9 @@ fn damage_is_named_and_the_next_entry_starts(arch: Arch) {
             ("loader/entries/firstboot-c+1.conf", entry("c", 3000)),
         ],
     );
-    let program = args::program(arch);
+    let program = imagebuild::setup::qemu(arch).unwrap();
     let argv = args::argv(&machine(arch), &files);
-    let emulator = Process::start(program, Path::new(program), &argv, &dir.path().join("emulator.log")).unwrap();
+    let emulator = Process::start("the emulator", &program, &argv, &dir.path().join("emulator.log")).unwrap();
     let console = Console::new(files.console.clone());
     wait::until("a file to be started", SOON, || {
         emulator.check()?;

@@ -23,6 +23,7 @@ pub use many::{DeviceIds, MOST_SEEDS, SEEDS, SeedFound, secret_digests, seed_id}
 pub use partition::BootPartition;
 #[cfg(any(test, feature = "fake"))]
 pub use partition::formatted_for_tests;
+pub use raw::Free;
 pub use token_digest::SecretDigest;
 pub use volume::Volume;
 

@@ -2,7 +2,7 @@
 //! A FAT file system in a file or block device: read, write, destroy and search files.
 
 use super::encodings::{encodings, find_all};
-use super::raw;
+use super::raw::{self, Free};
 use super::token_digest::{self, SecretDigest};
 use super::volume::{Directory, Volume};
 use crate::flush::{self, FlushSite};
@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use fscommon::StreamSlice;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// A FAT file system in a file or block device.
@@ -184,9 +185,9 @@ impl BootPartition {
         })
     }
 
-    /// Zeroes every free cluster that is not zero already; returns the number of zeroed clusters.
-    pub fn zero_free_clusters(&self) -> Result<u64> {
-        raw::zero_free_clusters(&mut self.file(true)?, self.offset)
+    /// Zeroes every free cluster that is not zero already.
+    pub fn zero_free_clusters(&self) -> Result<Free> {
+        raw::zero_free_clusters(&mut self.file(true)?, self.offset, self.len)
             .with_context(|| format!("zero the free clusters of {}", self.path.display()))
     }
 
@@ -194,16 +195,17 @@ impl BootPartition {
     pub fn scan(&self, needle: &str) -> Result<Vec<u64>> {
         let needles = encodings(needle);
         let longest = needles.iter().map(Vec::len).max().unwrap_or(1);
-        let places = self.scan_by(longest, &|bytes| {
+        let places = self.scan_by(&[], longest, &|bytes| {
             let all = |n: &Vec<u8>| find_all(bytes, n).into_iter().map(|at| (at, n.len())).collect::<Vec<_>>();
             needles.iter().flat_map(all).collect()
         })?;
         Ok(places.into_iter().map(|(at, _)| at).collect())
     }
 
-    /// Like [`BootPartition::scan`] for a secret of which only the digest is known: offset and length in bytes.
-    pub fn scan_for_secret(&self, secret: &SecretDigest) -> Result<Vec<(u64, usize)>> {
-        self.scan_by(token_digest::LONGEST, &|bytes| secret.places(bytes))
+    /// Like [`BootPartition::scan`] for a secret of which only the digest is known: offset and length in bytes. What
+    /// [`BootPartition::zero_free_clusters`] found to be zero is not read once more.
+    pub fn scan_for_secret(&self, secret: &SecretDigest, free: &Free) -> Result<Vec<(u64, usize)>> {
+        self.scan_by(&free.zero, token_digest::LONGEST, &|bytes| secret.places(bytes))
     }
 
     /// Overwrites places that [`BootPartition::scan_for_secret`] has found. They must be outside of all files. The
@@ -213,8 +215,8 @@ impl BootPartition {
             .with_context(|| format!("overwrite what is left on {}", self.path.display()))
     }
 
-    fn scan_by(&self, longest: usize, find: raw::Find<'_>) -> Result<Vec<raw::Span>> {
-        raw::scan(&self.file(false)?, self.offset, self.len, longest, find)
+    fn scan_by(&self, zero: &[Range<u64>], longest: usize, find: raw::Find<'_>) -> Result<Vec<raw::Span>> {
+        raw::scan(&self.file(false)?, self.offset, self.len, zero, longest, find)
             .with_context(|| format!("search {}", self.path.display()))
     }
 

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tests with real FAT16 and FAT32 file systems, at an offset in a larger file.
 
-use std::os::unix::fs::FileExt;
-
 use super::*;
+use std::os::unix::fs::FileExt;
 
 const SECRET: &str = "0123456789abcdef";
 
@@ -42,11 +41,43 @@ fn destroyed_seed_leaves_no_byte_behind() {
         assert_eq!(p.overwrite("seed.toml", SECRET.as_bytes(), b"################").unwrap(), 1);
         assert_eq!(p.files_with(SECRET).unwrap(), Vec::<String>::new());
         p.destroy("seed.toml").unwrap();
-        assert!(p.zero_free_clusters().unwrap() > 0);
-        assert_eq!(p.zero_free_clusters().unwrap(), 0);
+        assert!(p.zero_free_clusters().unwrap().zeroed > 0);
+        let free = p.zero_free_clusters().unwrap();
+        assert_eq!(free.zeroed, 0);
+        // All but the allocation tables and what the directories take.
+        let zero: u64 = free.zero.iter().map(|range| range.end - range.start).sum();
+        assert!(zero < mib << 20 && zero > (mib << 20) - (1 << 20), "{free:?}");
         assert_eq!(p.scan(SECRET).unwrap(), Vec::<u64>::new());
         assert_eq!(p.seed().unwrap(), None);
     }
+}
+
+#[test]
+fn what_was_zeroed_and_the_ends_of_files_are_searched_and_what_was_zero_is_not_read_again() {
+    let (_dir, p) = formatted(16);
+    let digest = SecretDigest::from_digests(&SecretDigest::of_secret(SECRET));
+    p.write("a.txt", b"a file that stays").unwrap();
+    p.write("b.txt", b"a file that goes").unwrap();
+    p.remove("b.txt").unwrap();
+    let file = p.file(true).unwrap();
+    let text = p.scan("a file that stays").unwrap()[0];
+    let at = |place: u64| p.offset + place;
+    // In the last bytes of the file's cluster, which no file system shows.
+    let slack = text + 512 - SECRET.len() as u64;
+    file.write_all_at(SECRET.as_bytes(), at(slack)).unwrap();
+    let free = p.zero_free_clusters().unwrap();
+    assert!(free.zeroed > 0);
+    assert_eq!(p.scan_for_secret(&digest, &free).unwrap(), [(slack, SECRET.len())]);
+    assert!(free.zero.windows(2).all(|pair| pair[0].end < pair[1].start), "{free:?}");
+    // A range that is taken for zero is not looked at; what begins right after it is.
+    let last = free.zero.last().unwrap().clone();
+    file.write_all_at(SECRET.as_bytes(), at(last.start + 100)).unwrap();
+    assert_eq!(p.scan_for_secret(&digest, &free).unwrap(), [(slack, SECRET.len())]);
+    let shorter = Free { zeroed: 0, zero: vec![0..slack, last.start + 101..last.end] };
+    let found = p.scan_for_secret(&digest, &shorter).unwrap();
+    assert_eq!(found, [(slack, SECRET.len())], "the second one is cut");
+    let none = p.scan_for_secret(&digest, &Free::default()).unwrap();
+    assert_eq!(none, [(slack, SECRET.len()), (last.start + 100, SECRET.len())]);
 }
 
 #[test]
@@ -54,7 +85,7 @@ fn scan_finds_a_match_across_windows_once() {
     let (_dir, p) = formatted(16);
     let file = p.file(true).unwrap();
     let straddling = (1 << 20) - 5;
-    std::os::unix::fs::FileExt::write_all_at(&file, SECRET.as_bytes(), p.offset + (8 << 20) + straddling).unwrap();
+    file.write_all_at(SECRET.as_bytes(), p.offset + (8 << 20) + straddling).unwrap();
     assert_eq!(p.scan(SECRET).unwrap(), [(8 << 20) + straddling]);
 }
 

@@ -9,6 +9,7 @@ use rustix::fs::{Advice, fadvise};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 /// Size of one read, bytes.
@@ -57,8 +58,28 @@ fn is_zero(bytes: &[u8]) -> bool {
     words.iter().fold(0, |all, word| all | u64::from_ne_bytes(*word)) == 0 && rest.iter().all(|b| *b == 0)
 }
 
-/// Zeroes free clusters that are not zero and returns their number; the file system starts at byte `offset` of `file`.
-pub(super) fn zero_free_clusters(file: &mut File, offset: u64) -> Result<u64> {
+/// The free clusters of a file system.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Free {
+    /// How many were not zero, and are now.
+    pub zeroed: u64,
+    /// Those that were zero on the medium: byte ranges in the partition, ascending.
+    pub zero: Vec<Range<u64>>,
+}
+
+impl Free {
+    fn add(&mut self, cluster: Range<u64>) {
+        match self.zero.last_mut() {
+            Some(last) if last.end == cluster.start => last.end = cluster.end,
+            _ => self.zero.push(cluster),
+        }
+    }
+}
+
+/// Zeroes free clusters that are not zero. The file system has `len` bytes from byte `offset` of `file`. The page cache is
+/// dropped first, so that a cluster that is found to be zero is so on the medium.
+pub(super) fn zero_free_clusters(file: &mut File, offset: u64, len: u64) -> Result<Free> {
+    forget(file, offset, len)?;
     let mut sector = [0u8; 512];
     file.read_exact_at(&mut sector, offset).context("read the boot sector")?;
     let layout = layout(&sector)?;
@@ -75,23 +96,36 @@ pub(super) fn zero_free_clusters(file: &mut File, offset: u64) -> Result<u64> {
     let at_once = (WINDOW / size).max(1);
     let zero = vec![0u8; size];
     let mut window = vec![0u8; at_once * size];
-    let mut zeroed = 0;
-    let mut at = offset + layout.data_start;
+    let mut found = Free::default();
+    let mut at = layout.data_start;
     for entries in fat[2 * width..].chunks(at_once * width) {
         let window = &mut window[..entries.len() / width * size];
         if entries.chunks_exact(width).any(free) {
-            file.read_exact_at(window, at).context("read free clusters")?;
+            file.read_exact_at(window, offset + at).context("read free clusters")?;
             for (index, cluster) in window.chunks_exact(size).enumerate() {
-                if free(&entries[index * width..][..width]) && !is_zero(cluster) {
-                    file.write_all_at(&zero, at + (index * size) as u64).context("zero a free cluster")?;
-                    zeroed += 1;
+                let start = at + (index * size) as u64;
+                if !free(&entries[index * width..][..width]) {
+                    continue;
+                }
+                if is_zero(cluster) {
+                    found.add(start..start + size as u64);
+                } else {
+                    file.write_all_at(&zero, offset + start).context("zero a free cluster")?;
+                    found.zeroed += 1;
                 }
             }
         }
         at += window.len() as u64;
     }
     flush::file(FlushSite::BootZeroed, &*file).context("flush")?;
-    Ok(zeroed)
+    Ok(found)
+}
+
+/// Drops what the page cache has of these bytes, so that the next read is one of the medium.
+fn forget(file: &File, offset: u64, len: u64) -> Result<()> {
+    flush::file(FlushSite::BootScanned, file)
+        .or_else(|e| if e.kind() == std::io::ErrorKind::PermissionDenied { Ok(()) } else { Err(e) })?;
+    fadvise(file, offset, NonZeroU64::new(len), Advice::DontNeed).context("drop the page cache")
 }
 
 /// Offset in the partition and length, bytes.
@@ -108,18 +142,31 @@ pub(super) fn erase(file: &File, offset: u64, places: &[Span]) -> Result<()> {
 /// Finds matches in a piece of the medium: offset in the piece and length, bytes.
 pub(super) type Find<'a> = &'a dyn Fn(&[u8]) -> Vec<(usize, usize)>;
 
-/// Searches `len` bytes from `offset` for matches of `find`, which have at most `longest` bytes. The page cache is
-/// dropped first, so that the result reflects the content of the medium.
-pub(super) fn scan(file: &File, offset: u64, len: u64, longest: usize, find: Find<'_>) -> Result<Vec<Span>> {
-    flush::file(FlushSite::BootScanned, file)
-        .or_else(|e| if e.kind() == std::io::ErrorKind::PermissionDenied { Ok(()) } else { Err(e) })?;
-    fadvise(file, offset, NonZeroU64::new(len), Advice::DontNeed).context("drop the page cache")?;
+/// Searches `len` bytes from `offset` for matches of `find`, which have at most `longest` bytes and neither begin nor end
+/// with a zero. What is known to be `zero` (ranges from `offset`, ascending) is not read. The page cache is dropped first,
+/// so that the result reflects the content of the medium.
+pub(super) fn scan(
+    file: &File,
+    offset: u64,
+    len: u64,
+    zero: &[Range<u64>],
+    longest: usize,
+    find: Find<'_>,
+) -> Result<Vec<Span>> {
+    forget(file, offset, len)?;
     let overlap = longest.saturating_sub(1);
     let mut found = Vec::new();
     let mut at = 0;
     let mut window = Vec::new();
+    let mut zero = zero.iter().peekable();
     while at < len {
-        let want = (WINDOW as u64).min(len - at) as usize;
+        if let Some(known) = zero.next_if(|known| known.start <= at) {
+            at = at.max(known.end);
+            window.clear();
+            continue;
+        }
+        let end = zero.peek().map_or(len, |known| known.start.min(len));
+        let want = (WINDOW as u64).min(end - at) as usize;
         let kept = window.len().min(overlap);
         window.drain(..window.len() - kept);
         window.resize(kept + want, 0);

@@ -5,7 +5,7 @@
 use super::context::PhaseContext;
 use super::events;
 use crate::boot_partition::copies::{is_copy, is_editor_backup};
-use crate::boot_partition::{BootPartition, SEED_NAMES, SecretDigest, encodings, secret_digests, seed_id};
+use crate::boot_partition::{BootPartition, Free, SEED_NAMES, SecretDigest, encodings, secret_digests, seed_id};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::host::kept::RECEIPT;
@@ -144,7 +144,7 @@ fn destroy_seeds(host: &Host, boot: &BootPartition, but: Option<&str>) -> Result
 /// Destroys the seed and every copy that a program made of it, and looks for what is left of its token.
 fn destroy(host: &Host, boot: &BootPartition, seed: Option<&str>) -> Result<(), Fault> {
     let noted = host.journal().fact(Fact::TokenCopies).unwrap_or_default().to_owned();
-    let work = || -> Result<()> {
+    let work = || -> Result<Free> {
         // It has the password of the Wi-Fi, and that of an account.
         erase(host, boot, PRESEED)?;
         for name in boot.list()?.iter().filter(|name| is_editor_backup(name)) {
@@ -159,10 +159,10 @@ fn destroy(host: &Host, boot: &BootPartition, seed: Option<&str>) -> Result<(), 
             }
         }
         destroy_seeds(host, boot, None)?;
-        host.change_boot("zero", "free clusters", || boot.zero_free_clusters()).map(drop)
+        host.change_boot("zero", "free clusters", || boot.zero_free_clusters())
     };
-    work().owned_by(Owner::Host)?;
-    noted_secrets(host).map_or(Ok(()), |secret| nothing_left(host, boot, &secret))
+    let free = work().owned_by(Owner::Host)?;
+    noted_secrets(host).map_or(Ok(()), |secret| nothing_left(host, boot, &secret, &free))
 }
 
 /// Overwrites a file on the boot partition with zeros, and removes it when that is durable. Nothing happens when it is
@@ -182,8 +182,8 @@ pub(crate) fn is_half_erased(bytes: &[u8]) -> bool {
 }
 
 /// Overwrites what is left of the token outside of files. A fault that names the files in which it still stands.
-fn nothing_left(host: &Host, boot: &BootPartition, secret: &SecretDigest) -> Result<(), Fault> {
-    let places = boot.scan_for_secret(secret).owned_by(Owner::Host)?;
+fn nothing_left(host: &Host, boot: &BootPartition, secret: &SecretDigest, free: &Free) -> Result<(), Fault> {
+    let places = boot.scan_for_secret(secret, free).owned_by(Owner::Host)?;
     if places.is_empty() {
         return Ok(());
     }
@@ -194,7 +194,7 @@ fn nothing_left(host: &Host, boot: &BootPartition, secret: &SecretDigest) -> Res
         return Err(Fault::new(Code::TokenLeft, text));
     }
     host.change_boot("overwrite", "what is left", || boot.erase(&places)).owned_by(Owner::Host)?;
-    match boot.scan_for_secret(secret).owned_by(Owner::Host)?.len() {
+    match boot.scan_for_secret(secret, free).owned_by(Owner::Host)?.len() {
         0 => Ok(()),
         left => {
             let text = format!(

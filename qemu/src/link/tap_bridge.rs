@@ -52,8 +52,8 @@ pub fn start(
     log: &Path,
     start: impl FnOnce(&str, &Path, &[String], &Path) -> Result<Process>,
 ) -> Result<Process> {
-    let program = args::program(Arch::host()?);
-    let process = start("the far end of a link", Path::new(program), &argv(ends, side), log)?;
+    let program = imagebuild::setup::qemu(Arch::host()?)?;
+    let process = start("the far end of a link", &program, &argv(ends, side), log)?;
     wait::until("the far end of a link to listen", Duration::from_secs(20), || {
         process.check()?;
         Ok(ends.peer.exists().then_some(()))
