@@ -6,7 +6,7 @@
 //! file below the directory is firstboot's to destroy, whatever its name: no person keeps anything else there.
 
 use super::encodings::SEED_NAMES;
-use super::partition::BootPartition;
+use super::partition::{BootPartition, zero};
 use super::token_digest::SecretDigest;
 use super::volume::{Directory, FileOnFat, LOOK, MAX_DEPTH, Volume};
 use crate::seed::{self, JoinToken, MAX_SIZE};
@@ -15,7 +15,7 @@ use fatfs::ReadWriteSeek;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Write};
 use zeroize::Zeroizing;
 
 /// Directory of the seeds on the partition.
@@ -228,12 +228,13 @@ impl BootPartition {
     /// # Errors
     /// When one cannot be written.
     pub fn zero_seeds(&self, but: Option<&str>) -> Result<()> {
+        let most = self.len();
         self.change_volume(|volume| {
             volume.each_below(SEEDS, &mut |path, file| {
                 if but.is_some_and(|but| but.eq_ignore_ascii_case(path)) {
                     return Ok(());
                 }
-                zero(file).with_context(|| format!("overwrite {path} on the boot partition"))
+                zero(file, most).with_context(|| format!("overwrite {path} on the boot partition"))
             })?;
             Ok(())
         })
@@ -293,14 +294,6 @@ impl BootPartition {
         self.settle(volume)?;
         done
     }
-}
-
-/// Zeros from the beginning of a file to its end.
-fn zero<T: ReadWriteSeek>(file: &mut FileOnFat<'_, T>) -> std::io::Result<()> {
-    let length = file.seek(SeekFrom::End(0))?;
-    file.seek(SeekFrom::Start(0))?;
-    std::io::copy(&mut std::io::repeat(0).take(length), file)?;
-    file.flush()
 }
 
 #[cfg(test)]

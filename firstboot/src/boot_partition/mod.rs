@@ -5,6 +5,7 @@
 //! partition's block device (`/dev/vda1`, offset 0); a build machine opens a disk image at the partition's offset.
 
 mod bounded;
+mod cached;
 pub mod capacity;
 pub mod copies;
 mod dates;

@@ -4,9 +4,10 @@
 use super::encodings::{encodings, find_all};
 use super::raw::{self, Free};
 use super::token_digest::{self, SecretDigest};
-use super::volume::{Directory, Volume};
+use super::volume::{Directory, FileOnFat, Volume};
 use crate::flush::{self, FlushSite};
 use anyhow::{Context, Result};
+use fatfs::ReadWriteSeek;
 use fscommon::StreamSlice;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -42,6 +43,11 @@ impl BootPartition {
     /// Path of the block device or image.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Bytes that it has.
+    pub(super) fn len(&self) -> u64 {
+        self.len
     }
 
     #[allow(clippy::disallowed_methods)] // not through `Host`: the build machine opens disk images with it too
@@ -161,12 +167,12 @@ impl BootPartition {
 
     /// Overwrites a file with zeros, however large it is, and makes that durable. A missing file is no error.
     pub fn zero(&self, name: &str) -> Result<()> {
-        let Some(length) = self.volume(false)?.length(name)? else { return Ok(()) };
+        if !self.has(name)? {
+            return Ok(());
+        }
         self.change(|root| {
             let mut file = root.open_file(name).with_context(|| format!("open {name} on the boot partition"))?;
-            std::io::copy(&mut std::io::repeat(0).take(length), &mut file)
-                .and_then(|_| file.flush())
-                .with_context(|| format!("overwrite {name} on the boot partition"))
+            zero(&mut file, self.len).with_context(|| format!("overwrite {name} on the boot partition"))
         })
     }
 
@@ -229,6 +235,14 @@ impl BootPartition {
     pub fn files_with_secret(&self, secret: &SecretDigest) -> Result<Vec<String>> {
         self.volume(false)?.files_that(token_digest::LONGEST, &|bytes| !secret.places(bytes).is_empty())
     }
+}
+
+/// Zeros over a file, whatever its size in the directory: over the bytes that it has, `most` of them.
+pub(super) fn zero<T: ReadWriteSeek>(file: &mut FileOnFat<'_, T>, most: u64) -> std::io::Result<()> {
+    let length = std::io::copy(&mut Read::by_ref(file).take(most), &mut std::io::sink())?;
+    file.seek(SeekFrom::Start(0))?;
+    std::io::copy(&mut std::io::repeat(0).take(length), file)?;
+    file.flush()
 }
 
 /// Creates a FAT file system labelled BOOT in a new file, at byte `offset` and `len` bytes long; the file is 1 MiB

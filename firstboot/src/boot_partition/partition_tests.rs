@@ -80,6 +80,33 @@ fn what_was_zeroed_and_the_ends_of_files_are_searched_and_what_was_zero_is_not_r
     assert_eq!(none, [(slack, SECRET.len()), (last.start + 100, SECRET.len())]);
 }
 
+/// A damaged entry of a directory says that a file has two GiB. Where its clusters end, it ends.
+#[test]
+fn a_file_of_a_damaged_size_is_destroyed() {
+    let seed = format!("token = \"abcdef.{SECRET}\"");
+    for mib in [16, 64] {
+        let (_dir, p) = formatted(mib);
+        p.write("seed.toml", seed.as_bytes()).unwrap();
+        p.write_seeds(&[("other.toml".to_owned(), seed.as_bytes())]).unwrap();
+        let file = p.file(true).unwrap();
+        for entry in ["SEED~1  TOM", "SEED    TOM", "OTHER~1 TOM", "OTHER   TOM"] {
+            // The size is at byte 28 (FAT specification, §6).
+            let places = p.scan(entry).unwrap();
+            places.iter().for_each(|at| file.write_all_at(&[0xff, 0xff, 0xff, 0x7f], p.offset + at + 28).unwrap());
+        }
+        assert_eq!(
+            p.volume(false).unwrap().root().iter().filter(|e| e.as_ref().unwrap().len() == 0x7fff_ffff).count(),
+            1
+        );
+        p.zero("seed.toml").unwrap();
+        p.zero_seeds(None).unwrap();
+        assert_eq!(p.scan(SECRET).unwrap(), [0; 0]);
+        p.remove("seed.toml").unwrap();
+        p.remove_seeds(None).unwrap();
+        assert!(!p.has_seeds().unwrap() && !p.has("seed.toml").unwrap());
+    }
+}
+
 #[test]
 fn scan_finds_a_match_across_windows_once() {
     let (_dir, p) = formatted(16);

@@ -4,20 +4,21 @@
 //! have made, reads one MiB of it. Nothing here writes.
 
 use super::bounded::Bounded;
+use super::cached::Cached;
 use super::dates::FIXED_DATE;
 use super::encodings::{SEED_NAMES, SIGNATURE_SUFFIX, encodings, find_all};
 use crate::seed::{MAX_SIZE, ssh_signature};
 use anyhow::{Context, Result, ensure};
 use fatfs::{FileSystem, FsOptions, ReadWriteSeek};
-use fscommon::{BufStream, StreamSlice};
+use fscommon::StreamSlice;
 use std::io::Read;
 
-type Medium<T> = Bounded<BufStream<StreamSlice<T>>>;
+type Medium<T> = Bounded<Cached<StreamSlice<T>>>;
 pub(super) type Directory<'a, T> = fatfs::Dir<'a, Medium<T>>;
 pub(super) type FileOnFat<'a, T> = fatfs::File<'a, Medium<T>>;
 
 /// Most that a look for a label, a seed or a signature reads, bytes: a directory of 30000 entries of 32 bytes, and the file.
-/// A stick may claim 2 TB, and lead in a circle; and the library fetches a sector for each part of an entry.
+/// A stick may claim 2 TB, and lead in a circle.
 pub(super) const LOOK: u64 = 1 << 20;
 /// How much of a file is searched at once, bytes.
 const PIECE: usize = 64 << 10;
@@ -50,7 +51,7 @@ impl<T: ReadWriteSeek> Volume<T> {
     }
 
     fn bounded(slice: StreamSlice<T>, len: u64, most: u64) -> std::io::Result<Self> {
-        let medium = Bounded::new(BufStream::new(slice), most);
+        let medium = Bounded::new(Cached::new(slice), most);
         Ok(Volume { inner: FileSystem::new(medium, FsOptions::new().time_provider(&FIXED_DATE))?, len })
     }
 
@@ -103,21 +104,6 @@ impl<T: ReadWriteSeek> Volume<T> {
         let Some(bytes) = self.read_up_to(name, self.len)? else { return Ok(None) };
         ensure!(bytes.len() as u64 <= self.len, "read {name} on the boot partition: it is larger than the partition");
         Ok(Some(bytes))
-    }
-
-    /// Bytes that a file in the root directory has; `None` when there is none of this name.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub(super) fn length(&self, name: &str) -> Result<Option<u64>> {
-        let root = self.root();
-        match root.open_file(name) {
-            Ok(file) => std::io::copy(&mut file.take(self.len), &mut std::io::sink())
-                .map(Some)
-                .with_context(|| format!("read {name} on the boot partition")),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e).with_context(|| format!("open {name} on the boot partition")),
-        }
     }
 
     /// The first bytes of a file: at most `limit + 1`, so that the caller detects a longer file.

@@ -25,8 +25,6 @@ pub use content::{Added, What};
 pub use ext4::{Node, Reader};
 use firstboot::boot_partition::BootPartition;
 use firstboot::image::{ImageInfo, is_machine_id, machine_id_digest};
-use firstboot::status::{self, STATUS_NAME};
-use firstboot::status_page::HTML_NAME;
 pub use partitions::{Disk, Kind, Partition};
 pub use report::Report;
 use std::fs::{self, File};
@@ -259,12 +257,7 @@ fn put(base: &mut Base, file: &mut File, raw: &Path, added: &[Added], info: &Ima
     let (boot, label) = base.boot.clone().context("find the FAT partition")?;
     let fat = BootPartition::open(raw, boot.offset, boot.length)?;
     let mut on_boot = Vec::new();
-    let files = [
-        (STATUS_NAME, status::padded("state: never started\n")),
-        (HTML_NAME, crate::build::never_started()),
-        (crate::build::SEED_EXAMPLE.0, crate::build::SEED_EXAMPLE.1.replace('\n', "\r\n").into_bytes()),
-    ];
-    for (name, bytes) in files {
+    for (name, bytes) in crate::build::never_started() {
         ensure!(fat.read(name)?.is_none(), "add {name} to the FAT partition: the base has it already");
         fat.write(name, &bytes).with_context(|| format!("add {name} to the FAT partition {label}"))?;
         ensure!(fat.read(name)?.as_deref() == Some(&bytes[..]), "read {name} back: it is not what was written");

@@ -226,9 +226,7 @@ pub fn assemble(parts: &Parts) -> Result<Image> {
             programs.fats(target, &info, &os_release, &verity)
         })?;
         let boot = fats.entry(Role::Boot).or_default();
-        boot.files.push((STATUS_NAME.to_owned(), status::padded("state: never started\n")));
-        boot.files.push((HTML_NAME.to_owned(), never_started()));
-        boot.files.push((SEED_EXAMPLE.0.to_owned(), SEED_EXAMPLE.1.replace('\n', "\r\n").into_bytes()));
+        boot.files.extend(never_started().map(|(name, bytes)| (name.to_owned(), bytes)));
         let content = Content { fats, root: &root };
         let raw = scratch.join(image.file("img"));
         let placed = step("write the disk image", || disk::build(target, &ids, &content, &raw))?;
@@ -324,12 +322,21 @@ fn forget_old(image: &Image) -> Result<()> {
     Ok(())
 }
 
-/// The page of a device that was never switched on.
-pub(crate) fn never_started() -> Vec<u8> {
-    let mut page =
-        b"<!doctype html>\n<meta charset=\"utf-8\">\n<title>Never started</title>\n<h1>Never started</h1>\n".to_vec();
+/// What to do with a card that no device was started from.
+const FIRST_STEPS: &str = "copy seed.toml.example to seed.toml on this drive and fill it in, put the card into the device \
+    and switch it on; if this line is still here minutes later, the device did not start from this card";
+
+/// What a laptop shows of a device that was never switched on: name and content of each file.
+pub(crate) fn never_started() -> [(&'static str, Vec<u8>); 3] {
+    let text = format!("state: never started\nadvice: {FIRST_STEPS}\n");
+    let mut page = format!(
+        "<!doctype html>\n<meta charset=\"utf-8\">\n<title>Never started</title>\n<h1>Never started</h1>\n\
+         <table><tr><th>advice<td>{FIRST_STEPS}</table>\n"
+    )
+    .into_bytes();
     page.resize(HTML_SIZE, b'\n');
-    page
+    let example = SEED_EXAMPLE.1.replace('\n', "\r\n").into_bytes();
+    [(STATUS_NAME, status::padded(&text)), (HTML_NAME, page), (SEED_EXAMPLE.0, example)]
 }
 
 /// Label of the partition that carries the seed.
