@@ -14,7 +14,7 @@ use serde_json::Value;
 use std::time::Duration;
 
 /// Deadlines. Generous, for emulation on a busy machine: they only end what hangs.
-const READY: Duration = Duration::from_secs(1200);
+const READY: Duration = Duration::from_secs(1800);
 const PODS: Duration = Duration::from_secs(600);
 const OFF: Duration = Duration::from_secs(120);
 
