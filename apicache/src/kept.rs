@@ -29,6 +29,8 @@ pub(crate) const QUEUE: usize = 256;
 
 pub(crate) const HEADS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("collections-1");
 pub(crate) const OBJECTS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("objects-1");
+/// Objects of lists of which the end has not come, under the same keys. Nothing is answered from here.
+pub(crate) const STAGED: TableDefinition<&[u8], &[u8]> = TableDefinition::new("staged-1");
 pub(crate) const ANSWERS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("answers-1");
 pub(crate) const TOKENS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("tokens-1");
 pub(crate) const FACTS: TableDefinition<&str, u64> = TableDefinition::new("facts-1");
@@ -94,9 +96,6 @@ pub struct Head {
     pub complete: bool,
     /// When it was last read from an API server, seconds since 1970.
     pub(crate) used: u64,
-    /// Whether objects of a later state are kept already: those of a list of which the end has not come. In memory alone.
-    #[serde(skip)]
-    pub(crate) behind: bool,
 }
 
 /// An answer that is kept as a whole.
@@ -124,10 +123,10 @@ pub enum Op {
     Seen {
         /// In which collection.
         to: Arc<Source>,
+        /// Of which list: each has a number, greater than those that began before.
+        list: u64,
         /// Its type.
         kind: Kind,
-        /// Its resourceVersion.
-        version: u64,
         /// `NAMESPACE/NAME`.
         key: String,
         /// As it is kept.
@@ -137,6 +136,8 @@ pub enum Op {
     Complete {
         /// Which.
         of: Arc<Source>,
+        /// By which list.
+        list: u64,
         /// Type of its objects.
         kind: Kind,
         /// The state that it shows.

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use flate2::write::GzDecoder;
@@ -24,8 +25,18 @@ const PAGED: usize = 16;
 /// Lists whose pages are still coming, and watches that were refused.
 #[derive(Default)]
 pub struct Progress {
-    pages: Mutex<HashMap<(Id, String), HashSet<u64>>>,
+    pages: Mutex<HashMap<(Id, String), Pages>>,
+    /// How many lists have begun.
+    lists: AtomicU64,
     refused: Mutex<HashMap<Id, u64>>,
+}
+
+/// What the pages up to one had.
+#[derive(Clone)]
+struct Pages {
+    /// Number of the list.
+    list: u64,
+    seen: HashSet<u64>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -85,6 +96,8 @@ pub struct Recording {
     /// What is packed, until it has come to its end.
     unpacking: Option<Box<GzDecoder<Vec<u8>>>>,
     taking: Taking,
+    /// Number of the list that it is, or that it begins with.
+    list: u64,
     seen: HashSet<u64>,
 }
 
@@ -99,21 +112,23 @@ impl Recording {
     /// Of an answer with this `Content-Type`, and `Content-Encoding: gzip` or none.
     pub fn new(store: &Store, progress: &Arc<Progress>, plan: Plan, content_type: &str, gzip: bool) -> Option<Self> {
         let encoding = Encoding::of_content_type(content_type);
-        let mut seen = HashSet::new();
+        let begin = || Pages { list: progress.lists.fetch_add(1, Ordering::Relaxed), seen: HashSet::new() };
+        let mut before = None;
         let taking = match (&plan, encoding) {
             (Plan::Watch { .. }, Some(encoding)) if !gzip => Taking::Watch(Frames::new(encoding)),
             (Plan::Watch { .. }, _) | (Plan::List { .. } | Plan::Question { .. }, None) => return None,
             (Plan::List { source, page }, Some(encoding)) => {
                 if !page.is_empty() {
-                    seen = locked(&progress.pages).get(&(source.id(), page.clone()))?.clone();
+                    before = Some(locked(&progress.pages).get(&(source.id(), page.clone()))?.clone());
                 }
                 Taking::List(ListReader::new(encoding))
             }
             _ => Taking::Whole(Vec::new()),
         };
+        let Pages { list, seen } = before.unwrap_or_else(begin);
         let unpacking = gzip.then(|| Box::new(GzDecoder::new(Vec::new())));
         let (store, progress, content_type) = (store.clone(), progress.clone(), content_type.to_owned());
-        Some(Recording { store, progress, plan, encoding, content_type, unpacking, taking, seen })
+        Some(Recording { store, progress, plan, encoding, content_type, unpacking, taking, list, seen })
     }
 
     /// Takes bytes of the answer. False once nothing more is recorded of it.
@@ -149,12 +164,12 @@ impl Recording {
             }
             Taking::List(list) => {
                 let Plan::List { source, .. } = &self.plan else { return false };
-                let seen = &mut self.seen;
+                let (seen, number) = (&mut self.seen, self.list);
                 let read = list.push(bytes, |kind, item| {
-                    let (key, version) = (item.meta.key(), item.meta.version);
+                    let key = item.meta.key();
                     seen.insert(mark(&key));
                     let bytes = item.bytes.into_owned();
-                    changes.push(Op::Seen { to: source.clone(), kind, version, key, bytes });
+                    changes.push(Op::Seen { to: source.clone(), list: number, kind, key, bytes });
                 });
                 good = read.is_some();
             }
@@ -168,6 +183,7 @@ impl Recording {
 
     /// What an event changes. None where it is no event, or says that the watch failed.
     fn event(&mut self, frame: &[u8]) -> Option<Option<Op>> {
+        let list = self.list;
         let Plan::Watch { source, from } = &mut self.plan else { return None };
         let Event { change, kind, object } = object::read_event(source.encoding, frame)?;
         let (version, key, of) = (object.meta.version, object.meta.key(), source.clone());
@@ -179,12 +195,12 @@ impl Recording {
             return Some(match change {
                 Change::Added | Change::Modified => {
                     self.seen.insert(mark(&key));
-                    Some(Op::Seen { to: of, kind, version, key, bytes: object.bytes.into_owned() })
+                    Some(Op::Seen { to: of, list, kind, key, bytes: object.bytes.into_owned() })
                 }
                 Change::Bookmark if object.meta.initial_events_end => {
                     *from = Some(version);
                     let seen = std::mem::take(&mut self.seen);
-                    Some(Op::Complete { of, kind, version, seen })
+                    Some(Op::Complete { of, list, kind, version, seen })
                 }
                 Change::Bookmark => None,
                 Change::Delete | Change::Other => return None,
@@ -211,18 +227,18 @@ impl Recording {
         }
         let bytes = match self.taking {
             Taking::Watch(_) => return,
-            Taking::List(list) => {
-                let (Plan::List { source, page }, Some(head)) = (self.plan, list.end()) else { return };
+            Taking::List(reader) => {
+                let (Plan::List { source, page }, Some(head)) = (self.plan, reader.end()) else { return };
                 if !page.is_empty() {
                     locked(&self.progress.pages).remove(&(source.id(), page));
                 }
                 if head.next.is_empty() {
-                    let (kind, version, seen) = (head.kind, head.version, self.seen);
-                    self.store.change(Op::Complete { of: source, kind, version, seen }).await;
+                    let (list, kind, version, seen) = (self.list, head.kind, head.version, self.seen);
+                    self.store.change(Op::Complete { of: source, list, kind, version, seen }).await;
                 } else {
                     let mut pages = locked(&self.progress.pages);
                     if pages.len() < PAGED {
-                        pages.insert((source.id(), head.next), self.seen);
+                        pages.insert((source.id(), head.next), Pages { list: self.list, seen: self.seen });
                     }
                 }
                 return;

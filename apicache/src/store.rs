@@ -3,8 +3,8 @@
 //!
 //! A *collection* is what one identity gets for one resource, namespace, selector and encoding. It is *complete* once a
 //! list, or the initial events of a watch, were seen to their end; only then does the store answer for it, and only then
-//! are objects removed that the API server no longer has. Until then objects are replaced one by one: a mixture of old
-//! and new objects, none of them torn.
+//! are objects removed that the API server no longer has. A collection that is complete stays as it is until then: a
+//! list that is cut off changes nothing of it.
 //!
 //! redb keeps the file whole through power cuts (copy on write, checksums). All writes go through one thread; each is
 //! visible at once and on the medium after at most [`FLUSH`], so that a burst of changes costs one flush. What does not

@@ -4,14 +4,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use redb::{Database, Durability, ReadableTable, WriteTransaction};
+use redb::{Database, Durability, ReadableTable, TableDefinition, WriteTransaction};
 use tokio::sync::mpsc;
 
 use crate::kept::{
-    ANSWERS, Answer, CONTACT, FACTS, HEADS, Head, Heads, Id, KEPT, News, OBJECTS, OUTAGE, Op, QUEUE, Source, TOKENS,
-    USE_STEP, is_secret, locked, mark, now, read_answer,
+    ANSWERS, Answer, CONTACT, FACTS, HEADS, Head, Heads, Id, KEPT, News, OBJECTS, OUTAGE, Op, QUEUE, STAGED, Source,
+    TOKENS, USE_STEP, is_secret, locked, mark, now, read_answer,
 };
-use crate::object::{self, Kind};
+use crate::object::Kind;
 
 /// All heads; a store that may hold no Secrets loses them here.
 pub(crate) fn load(db: &Database, without_secrets: bool) -> Result<HashMap<Id, Head>, redb::Error> {
@@ -23,6 +23,8 @@ pub(crate) fn load(db: &Database, without_secrets: bool) -> Result<HashMap<Id, H
         write.open_table(ANSWERS)?;
         write.open_table(TOKENS)?;
         write.open_table(FACTS)?;
+        // Their ends will not come.
+        write.delete_table(STAGED)?;
         let mut gone = Vec::new();
         for entry in table.iter()? {
             let (key, value) = entry?;
@@ -36,28 +38,54 @@ pub(crate) fn load(db: &Database, without_secrets: bool) -> Result<HashMap<Id, H
         }
         for id in gone {
             table.remove(&id[..])?;
-            remove_objects(&write, &id, |_| true)?;
+            remove(&write, OBJECTS, &id, |_| true)?;
         }
     }
     write.commit()?;
     Ok(heads)
 }
 
-/// Removes objects of a collection; says whether there were any.
-fn remove_objects(write: &WriteTransaction, id: &Id, which: impl Fn(&str) -> bool) -> Result<bool, redb::Error> {
-    let mut objects = write.open_table(OBJECTS)?;
-    let mut gone = Vec::new();
+/// Objects by collection and key.
+type Objects = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+/// Places of the objects of a collection.
+fn places(
+    objects: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    id: &Id,
+    which: impl Fn(&str) -> bool,
+) -> Result<Vec<Vec<u8>>, redb::Error> {
+    let mut found = Vec::new();
     for entry in objects.range(&id[..]..)? {
-        let (key, _) = entry?;
-        let Some(name) = key.value().strip_prefix(&id[..]) else { break };
-        if which(&String::from_utf8_lossy(name)) {
-            gone.push(key.value().to_vec());
+        let (place, _) = entry?;
+        let Some(key) = place.value().strip_prefix(&id[..]) else { break };
+        if which(&String::from_utf8_lossy(key)) {
+            found.push(place.value().to_vec());
         }
     }
-    for key in &gone {
-        objects.remove(&key[..])?;
+    Ok(found)
+}
+
+/// Removes objects of a collection; says whether there were any.
+fn remove(write: &WriteTransaction, from: Objects, id: &Id, which: impl Fn(&str) -> bool) -> Result<bool, redb::Error> {
+    let mut objects = write.open_table(from)?;
+    let gone = places(&objects, id, which)?;
+    for place in &gone {
+        objects.remove(&place[..])?;
     }
     Ok(!gone.is_empty())
+}
+
+/// Puts the objects of a list that has come to its end in place; says whether there were any.
+fn put_staged(write: &WriteTransaction, id: &Id) -> Result<bool, redb::Error> {
+    let mut staged = write.open_table(STAGED)?;
+    let mut objects = write.open_table(OBJECTS)?;
+    let all = places(&staged, id, |_| true)?;
+    for place in &all {
+        if let Some(bytes) = staged.remove(&place[..])? {
+            objects.insert(&place[..], bytes.value())?;
+        }
+    }
+    Ok(!all.is_empty())
 }
 
 /// Heads that a batch of changes has touched, and whether they are to be written.
@@ -67,12 +95,14 @@ type Touched = HashMap<Id, (Head, bool)>;
 pub(crate) struct Writer {
     db: Arc<Database>,
     heads: Heads,
+    /// The list of each collection of which objects are staged, by its number.
+    lists: HashMap<Id, u64>,
     dirty: bool,
 }
 
 impl Writer {
     pub(crate) fn new(db: Arc<Database>, heads: Heads) -> Self {
-        Writer { db, heads, dirty: false }
+        Writer { db, heads, lists: HashMap::new(), dirty: false }
     }
 
     pub(crate) fn run(mut self, mut changes: mpsc::Receiver<Op>) {
@@ -100,11 +130,11 @@ impl Writer {
         let mut changed = false;
         for op in batch {
             changed |= match op {
-                Op::Seen { to, kind, version, key, bytes } => {
-                    self.seen(&write, &mut touched, &to, kind, version, &key, &bytes)?
+                Op::Seen { to, list, kind, key, bytes } => {
+                    self.seen(&write, &mut touched, &to, list, kind, &key, &bytes)?
                 }
-                Op::Complete { of, kind, version, seen } => {
-                    self.complete(&write, &mut touched, &of, kind, version, &seen)?
+                Op::Complete { of, list, kind, version, seen } => {
+                    self.complete(&write, &mut touched, &of, list, kind, version, &seen)?
                 }
                 Op::Event { of, after, version, news } => {
                     self.event(&write, &mut touched, &of.id(), after, version, news)?
@@ -193,7 +223,6 @@ impl Writer {
                 version: 0,
                 complete: false,
                 used: now(),
-                behind: false,
             };
             (known.unwrap_or_else(new), false)
         });
@@ -203,55 +232,74 @@ impl Writer {
         entry
     }
 
-    /// An object of a whole whose end is still to come. Until then the collection holds old and new objects, and says that
-    /// it is as old as before: a client that goes on from there hears of all that happened since. Where the new whole is older
-    /// (a cluster that was restored, an API server that lags behind), that would be untrue: nothing is answered from it
-    /// until the end.
+    /// An object of a whole whose end is still to come. Of a collection that is not complete it is kept at once. One that
+    /// is complete stays what it is: what is new waits apart. Of two lists at a time that which began last counts.
     #[allow(clippy::too_many_arguments)]
     fn seen(
-        &self,
+        &mut self,
         write: &WriteTransaction,
         touched: &mut Touched,
         to: &Source,
+        list: u64,
         kind: Kind,
-        version: u64,
         key: &str,
         bytes: &[u8],
     ) -> Result<bool, redb::Error> {
-        let place = [&to.id()[..], key.as_bytes()].concat();
+        let id = to.id();
+        let place = [&id[..], key.as_bytes()].concat();
         let mut objects = write.open_table(OBJECTS)?;
-        let known = match objects.get(&place[..])? {
-            Some(old) if old.value() == bytes => return Ok(false),
-            Some(old) => object::meta(to.encoding, old.value()).map(|meta| meta.version),
-            None => None,
-        };
-        objects.insert(&place[..], bytes)?;
-        let (head, to_write) = self.head_of(touched, to, kind);
-        if head.complete && version <= head.version && known != Some(version) {
-            head.complete = false;
+        let known = objects.get(&place[..])?.is_some_and(|old| old.value() == bytes);
+        if !self.head(touched, &id).is_some_and(|(head, _)| head.complete) {
+            if !known {
+                objects.insert(&place[..], bytes)?;
+                self.head_of(touched, to, kind).1 = true;
+            }
+            return Ok(!known);
         }
-        // The list that it is of may end in another batch, which then has to say how far it goes.
-        head.behind |= version > head.version;
-        *to_write = true;
-        Ok(true)
+        let mut cleared = false;
+        match self.lists.get(&id) {
+            Some(last) if *last > list => return Ok(false),
+            Some(last) if *last == list => {}
+            other => {
+                if other.is_some() {
+                    cleared = remove(write, STAGED, &id, |_| true)?;
+                }
+                self.lists.insert(id, list);
+            }
+        }
+        let mut staged = write.open_table(STAGED)?;
+        let before = match known {
+            true => staged.remove(&place[..])?,
+            false => staged.insert(&place[..], bytes)?,
+        };
+        Ok(cleared || !known || before.is_some())
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn complete(
-        &self,
+        &mut self,
         write: &WriteTransaction,
         touched: &mut Touched,
         of: &Source,
+        list: u64,
         kind: Kind,
         version: u64,
         seen: &HashSet<u64>,
     ) -> Result<bool, redb::Error> {
-        let gone = remove_objects(write, &of.id(), |key| !seen.contains(&mark(key)))?;
+        let id = of.id();
+        let last = self.lists.get(&id).copied();
+        if last.is_some_and(|last| last > list) {
+            return Ok(false);
+        }
+        self.lists.remove(&id);
+        let changed = match last {
+            Some(last) if last == list => put_staged(write, &id)?,
+            Some(_) => remove(write, STAGED, &id, |_| true)?,
+            None => false,
+        };
+        let gone = remove(write, OBJECTS, &id, |key| !seen.contains(&mark(key)))?;
         let (head, to_write) = self.head_of(touched, of, kind);
-        *to_write |= std::mem::take(&mut head.behind)
-            || gone
-            || !head.complete
-            || version < head.version
-            || head.used + USE_STEP <= now();
+        *to_write |= changed || gone || !head.complete || version < head.version || head.used + USE_STEP <= now();
         head.version = version;
         head.complete = true;
         if *to_write {
@@ -289,15 +337,18 @@ impl Writer {
         Ok(changed)
     }
 
-    fn prune(&self, write: &WriteTransaction, touched: &mut Touched) -> Result<bool, redb::Error> {
+    fn prune(&mut self, write: &WriteTransaction, touched: &mut Touched) -> Result<bool, redb::Error> {
         let mut heads = locked(&self.heads);
         let newest = heads.values().chain(touched.values().map(|(h, _)| h)).map(|h| h.used).max().unwrap_or_default();
         let old: Vec<Id> = heads.iter().filter(|(_, h)| h.used + KEPT < newest).map(|(id, _)| *id).collect();
         for id in &old {
             heads.remove(id);
             touched.remove(id);
+            self.lists.remove(id);
             write.open_table(HEADS)?.remove(&id[..])?;
-            remove_objects(write, id, |_| true)?;
+            for table in [OBJECTS, STAGED] {
+                remove(write, table, id, |_| true)?;
+            }
         }
         let stale = |value: &[u8]| read_answer(value).is_none_or(|(used, _)| used + KEPT < newest);
         write.open_table(ANSWERS)?.retain(|_, value| !stale(value))?;

@@ -169,10 +169,13 @@ async fn work(store: &Store, medium: &Medium, random: &mut Rng) -> Vec<(usize, S
                     for number in 0..random.usize(..12) {
                         let (key, bytes) = (format!("ns/o{number}"), object(&format!("o{number}"), next, random));
                         seen.insert(mark(&key));
-                        store.change(Op::Seen { to: of.clone(), kind: kind(), version: next, key, bytes }).await;
+                        store.change(Op::Seen { to: of.clone(), list: next, kind: kind(), key, bytes }).await;
                     }
-                    store.change(Op::Complete { of, kind: kind(), version: next, seen }).await;
-                    versions[collection] = next;
+                    // One list of four is cut off: it changes nothing, now or later.
+                    if random.usize(..4) > 0 {
+                        store.change(Op::Complete { of, list: next, kind: kind(), version: next, seen }).await;
+                        versions[collection] = next;
+                    }
                 }
                 2 => {
                     let answer = Answer { content_type: "application/json".into(), body: object(&name, next, random) };
@@ -203,7 +206,7 @@ async fn the_power_goes_at_200_moments() {
     let store = Store::open_on(medium.clone(), false).unwrap();
     let flushed = work(&store, &medium, &mut random).await;
     let (first, steps) = (flushed[0].0, medium.steps());
-    assert!(flushed.iter().any(|(_, (all, ..))| all[0].1.len() > 10 && all[1].1.len() > 10));
+    assert!(flushed.iter().any(|(_, (all, ..))| all[0].1.len() > 7 && all[1].1.len() > 7));
     let (mut before, mut after) = (0, 0);
     for number in 0..CUTS {
         // Every other one is at the end of a commit, where the new state may be there already.
