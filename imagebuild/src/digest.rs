@@ -78,11 +78,19 @@ pub fn uuid(key: &str, purpose: &str) -> uuid::Uuid {
 
 /// Hex SHA-256 of a file.
 pub fn file(path: &Path) -> Result<String> {
-    let mut source = std::fs::File::open(path).with_context(|| format!("open {}", path.display()))?;
+    let source = std::fs::File::open(path).with_context(|| format!("open {}", path.display()))?;
+    reader(source).with_context(|| format!("read {}", path.display()))
+}
+
+/// Hex SHA-256 of all that comes.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn reader(mut source: impl Read) -> std::io::Result<String> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
-        let n = source.read(&mut buffer).with_context(|| format!("read {}", path.display()))?;
+        let n = source.read(&mut buffer)?;
         if n == 0 {
             return Ok(hex(hash.finalize()));
         }

@@ -49,6 +49,7 @@ pub mod sign;
 #[path = "../../tests/skip.rs"]
 mod skip;
 pub mod source;
+pub mod sums;
 pub mod target;
 pub mod toolchain;
 pub mod uki;

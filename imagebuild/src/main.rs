@@ -3,6 +3,11 @@
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
+use rustix::io::Errno;
+use signal_hook::consts::SIGPIPE;
+use std::any::Any;
+use std::io::Write;
+use std::panic;
 use std::process::ExitCode;
 
 const EXITS: &str = "\
@@ -55,14 +60,35 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    let usual = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        if !is_closed_output(info.payload()) {
+            usual(info);
+        }
+    }));
+    let done = panic::catch_unwind(|| run(Cli::parse().command)).unwrap_or_else(|payload| {
+        if is_closed_output(&*payload) {
+            // As other programs end in `… | head`. Until here that signal is ignored: by its default action a client of
+            // `fleet serve` that hangs up would end this program, too, and so would a program that reads no input.
+            let _ = signal_hook::low_level::emulate_default_handler(SIGPIPE);
+        }
+        panic::resume_unwind(payload)
+    });
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            // The chain on one line; anyhow's own form adds a backtrace.
-            eprintln!("imagebuild: {e:#}");
+            // The chain on one line; anyhow's own form adds a backtrace. Without a reader the exit code still says it.
+            let _ = writeln!(std::io::stderr(), "imagebuild: {e:#}");
             ExitCode::from(imagebuild::exit::code(&e))
         }
     }
+}
+
+/// Whether a panic is that of `print!` or `eprint!` whose reader has gone.
+fn is_closed_output(payload: &(dyn Any + Send)) -> bool {
+    let end = format!("(os error {})", Errno::PIPE.raw_os_error());
+    let text = payload.downcast_ref::<String>();
+    text.is_some_and(|text| text.starts_with("failed printing to std") && text.ends_with(&end))
 }
 
 fn run(command: Command) -> Result<()> {

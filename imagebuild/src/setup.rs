@@ -145,6 +145,11 @@ pub fn wpa_supplicant() -> Result<PathBuf> {
     debian_program("wpasupplicant", "sbin/wpa_supplicant", "")
 }
 
+/// The images' keepalived as a program for this machine, for tests.
+pub fn keepalived() -> Result<PathBuf> {
+    debian_program("keepalived", "sbin/keepalived", "")
+}
+
 /// The emulator of machines of this architecture that the images' release has: it translates faster than that of the
 /// release before, knows more boards, and is the same on every build machine.
 pub fn qemu(arch: Arch) -> Result<PathBuf> {

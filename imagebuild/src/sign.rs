@@ -9,8 +9,8 @@
 use crate::bundle::Bundle;
 use crate::cache;
 use crate::exit::{Failure, VERIFICATION};
-use crate::flash::check_sum;
 use crate::rootfs;
+use crate::sums::{self, SUMS, Sum};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use firstboot::bundle::{SIGNATURE, SIGNATURE_NAMESPACE, SIGNING_KEYS};
 use firstboot::host::kept;
@@ -21,11 +21,9 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Digests of the files of images, in their directory.
-pub const SUMS: &str = "SHA256SUMS";
-/// Their signature, beside them.
+/// The signature of [`SUMS`], beside it.
 pub const SUMS_SIGNATURE: &str = "SHA256SUMS.sig";
-/// The public key by which it is made, beside them: for a look, not for trust.
+/// The public key by which it is made, beside it: for a look, not for trust.
 pub const SUMS_KEY: &str = "SHA256SUMS.pub";
 /// What the signature has to be made for: `ssh-keygen -Y sign -n firstboot-image`.
 pub const NAMESPACE: &str = "firstboot-image";
@@ -33,6 +31,8 @@ pub const NAMESPACE: &str = "firstboot-image";
 pub const PROGRAM: &str = "ssh-keygen";
 /// Name of this machine's own key in the cache.
 const OWN: &str = "image-key";
+/// Directory of it, in the cache.
+const SIGNING: &str = "signing";
 
 /// A key that signs images.
 #[derive(Debug, Clone)]
@@ -93,7 +93,7 @@ impl Signer {
 
 /// Directory of this machine's own key: outside of any clone.
 fn own_directory() -> Result<PathBuf> {
-    Ok(cache::dir()?.join("signing"))
+    Ok(cache::dir()?.join(SIGNING))
 }
 
 /// This machine's own key, made when it is not there.
@@ -161,7 +161,8 @@ pub fn keys(file: &Path) -> Result<Vec<SshKey>> {
     Ok(keys)
 }
 
-/// Public keys that are trusted: those of a file, or else this machine's own, where it has one.
+/// Public keys that are trusted: those of a file, or else this machine's own, where it has one. Under sudo(8), which most
+/// machines need to write a card, that is also the one of the user who called it.
 ///
 /// # Errors
 /// When they cannot be read.
@@ -169,10 +170,30 @@ pub fn trusted(file: Option<&Path>) -> Result<Vec<SshKey>> {
     match file {
         Some(file) => keys(file),
         None => {
-            let own = own_directory()?.join(format!("{OWN}.pub"));
-            if own.is_file() { keys(&own) } else { Ok(Vec::new()) }
+            let caller = home_of_caller().map(|home| home.join(".cache/firstboot").join(SIGNING));
+            keys_in(&[Some(own_directory()?), caller].map(Option::unwrap_or_default))
         }
     }
+}
+
+/// The public keys of machines' own directories, of those that are there.
+fn keys_in(directories: &[PathBuf]) -> Result<Vec<SshKey>> {
+    let files = directories.iter().map(|directory| directory.join(format!("{OWN}.pub")));
+    let all = files.filter(|file| file.is_file()).map(|file| keys(&file)).collect::<Result<Vec<_>>>()?;
+    Ok(all.concat())
+}
+
+/// Home directory of the user who became root by sudo(8): HOME is root's then.
+fn home_of_caller() -> Option<PathBuf> {
+    let user = std::env::var("SUDO_UID").ok().filter(|_| rustix::process::geteuid().is_root())?;
+    // Of every source of users that this machine has (nsswitch.conf(5)).
+    let line = crate::cmd::output(Command::new("getent").args(["passwd", "--", &user])).ok()?;
+    home_in(&String::from_utf8(line).ok()?)
+}
+
+/// The home directory in a line of passwd(5).
+fn home_in(line: &str) -> Option<PathBuf> {
+    line.trim_end().split(':').nth(5).filter(|home| home.starts_with('/')).map(PathBuf::from)
 }
 
 /// Verifies that the sums beside an image are signed by one of these keys.
@@ -230,19 +251,24 @@ pub fn main(args: &Args) -> Result<()> {
     ensure!(!keys.is_empty(), "verify {}: this machine has no key of its own: give --key FILE", args.image.display());
     fs::metadata(&args.image).with_context(|| format!("open {}", args.image.display()))?;
     verify_sums(&args.image, &keys)?;
-    signed_digest(&args.image)?;
-    println!("{}: signed, and its SHA-256 is the one in {SUMS}", args.image.display());
+    let seeds = match signed_digest(&args.image)? {
+        Sum::AllButSeeds => "it has seeds; without them ",
+        Sum::All | Sum::None => "",
+    };
+    println!("{}: signed, and {seeds}its SHA-256 is the one in {SUMS}", args.image.display());
     Ok(())
 }
 
-/// Verifies that a file is one of those in the sums beside it.
+/// Verifies that a file is one of those in the sums beside it, or an image that was and has got seeds.
 ///
 /// # Errors
 /// With exit code [`VERIFICATION`] when it has no line there, or another digest.
-pub fn signed_digest(file: &Path) -> Result<()> {
-    let text = match check_sum(file) {
-        Ok(true) => return Ok(()),
-        Ok(false) => format!("check {}: {SUMS} has no line for it, so its signature does not cover it", file.display()),
+pub fn signed_digest(file: &Path) -> Result<Sum> {
+    let text = match sums::check(file) {
+        Ok(sum @ (Sum::All | Sum::AllButSeeds)) => return Ok(sum),
+        Ok(Sum::None) => {
+            format!("check {}: {SUMS} has no line for it, so its signature does not cover it", file.display())
+        }
         Err(error) => format!("{error:#}"),
     };
     Err(Failure::new(VERIFICATION, text).into())
@@ -259,6 +285,24 @@ mod tests {
         let path = dir.join(name);
         make_key(&path).unwrap();
         path
+    }
+
+    #[test]
+    fn keys_of_this_machine_and_of_who_called_sudo() {
+        assert_eq!(home_in("ann:x:1000:1000:Ann,,,:/srv/ann:/bin/bash\n"), Some("/srv/ann".into()));
+        for none in ["", "ann:x:1000", "ann:x:1000:1000:::/bin/sh"] {
+            assert_eq!(home_in(none), None, "{none}");
+        }
+        if !crate::cmd::found(PROGRAM) {
+            assert!(std::env::var_os("CI").is_none(), "{PROGRAM} is not installed");
+            return;
+        }
+        let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+        let [root, ann, none] = dirs.each_ref().map(|dir| dir.path().to_owned());
+        key(&root, OWN);
+        key(&ann, OWN);
+        let found = |directories: &[PathBuf]| keys_in(directories).unwrap().len();
+        assert_eq!([found(&[none.clone(), none.clone()]), found(&[none, ann.clone()]), found(&[root, ann])], [0, 1, 2]);
     }
 
     #[test]

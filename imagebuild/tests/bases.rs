@@ -34,13 +34,17 @@ fn bad_input_is_one_line_and_the_exit_code_1() {
     }
 }
 
+/// Many frames of zeros: small, long to unpack, and holes on the disk.
+fn write_large(path: &Path) {
+    let frame = zstd::encode_all(std::io::repeat(0).take(1 << 30), 1).unwrap();
+    fs::write(path, frame.repeat(256)).unwrap();
+}
+
 #[test]
 fn a_run_that_was_ended_leaves_no_image_and_the_next_one_clears_up() {
     let dir = tempfile::tempdir().unwrap();
     let (base, out) = (dir.path().join("large.img.zst"), dir.path().join("out"));
-    // Many frames of zeros: small, long to unpack, and holes on the disk.
-    let frame = zstd::encode_all(std::io::repeat(0).take(1 << 30), 1).unwrap();
-    fs::write(&base, frame.repeat(256)).unwrap();
+    write_large(&base);
     let mut child = bake(&base, &out).stderr(Stdio::null()).spawn().unwrap();
     let names = || -> Vec<String> {
         let entries = fs::read_dir(&out).into_iter().flatten();
@@ -58,4 +62,27 @@ fn a_run_that_was_ended_leaves_no_image_and_the_next_one_clears_up() {
     let output = bake(&base, &out).output().unwrap();
     let text = format!("imagebuild: bake {}: find a partition table: it is no disk image\n", base.display());
     assert_eq!((said(&output), names()), (text, vec![]));
+}
+
+#[test]
+fn a_check_that_was_ended_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (base, out) = (dir.path().join("large.img.zst"), dir.path().join("out/images"));
+    write_large(&base);
+    let mut child = bake(&base, &out).arg("--check").stderr(Stdio::null()).spawn().unwrap();
+    // The file has no name: what the process has open shows where it is.
+    let (open, place) = (format!("/proc/{}/fd", child.id()), fs::canonicalize(dir.path()).unwrap());
+    let is_unpacking = || {
+        let mut links =
+            fs::read_dir(&open).into_iter().flatten().flatten().filter_map(|fd| fs::read_link(fd.path()).ok());
+        links.any(|to| to.starts_with(&place) && to.to_string_lossy().ends_with(" (deleted)"))
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_unpacking() {
+        assert!(Instant::now() < deadline && child.try_wait().unwrap().is_none());
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["large.img.zst"]);
 }

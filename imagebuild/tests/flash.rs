@@ -30,6 +30,13 @@ fn flash(words: &[&dyn AsRef<std::ffi::OsStr>]) -> Output {
     command.stdin(Stdio::null()).output().unwrap()
 }
 
+/// A pipe whose other end is closed.
+fn unread() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
 fn told(out: &Output) -> (Option<i32>, String) {
     (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
 }
@@ -123,10 +130,65 @@ fn what_can_be_known_before_is_refused_before() {
     fs::write(&bad, "version = 2\n").unwrap();
     let code = "FB104: seed.toml:1: this firstboot reads seeds of version = 1 only";
     refused(&[&path, &a, &"--fixed", &"--yes", &"--seed", &bad], 1, &format!("check DIR/seed.toml: {code}"));
+    let hash = "0".repeat(64);
+    let ended = format!(
+        "version = 1\n[cluster]\napiserver = \"192.0.2.1\"\ntoken = \"abcdef.0123456789abcdef\"\n\
+         ca-cert-hashes = \"sha256:{hash}\"\ntoken-expires = 2020-01-01T00:00:00Z\n"
+    );
+    fs::write(&bad, ended).unwrap();
+    let why = "cluster.token-expires is past: the token has ended, and no device joins with it; make a new seed";
+    refused(&[&path, &a, &"--fixed", &"--yes", &"--seed", &bad], 1, &format!("check DIR/seed.toml: {why}"));
+    // Another run that takes seeds of the same directory.
+    let lock = File::open(dir.path()).unwrap();
+    lock.lock().unwrap();
+    let why = "take seeds from DIR: another flash uses this directory: wait until it has ended";
+    refused(&[&path, &a, &"--fixed", &"--yes", &"--seeds", &dir.path()], 1, why);
+    drop(lock);
+    let why = "it is the image itself: give another device; nothing was written";
+    refused(&[&path, &path, &"--fixed", &"--yes"], 1, &format!("write DIR/disk.img: {why}"));
+    let cut = dir.path().join("cut.img");
+    fs::write(&cut, &raw[..raw.len() - MIB]).unwrap();
+    let why = format!("it has {} bytes of the {} that its partition table names", raw.len() - MIB, raw.len());
+    refused(&[&cut, &a, &"--fixed", &"--yes"], 1, &format!("open DIR/cut.img: {why}: it is truncated: get it again"));
+    let why = "it has no partition table and no boot sector: give a raw image, or one packed with zstd or gzip";
+    refused(&[&bad, &a, &"--fixed", &"--yes"], 1, &format!("open DIR/seed.toml: it is no disk image: {why}"));
     let (sum, zeros) = (imagebuild::digest::file(&path).unwrap(), "0".repeat(64));
     fs::write(dir.path().join("SHA256SUMS"), format!("{zeros}  disk.img\n")).unwrap();
     let why = format!("its SHA-256 is {sum}, and DIR/SHA256SUMS has {zeros}: get it again");
-    refused(&[&path, &a, &"--fixed", &"--yes"], 1, &format!("check DIR/disk.img: {why}"));
+    refused(&[&path, &a, &"--fixed", &"--yes"], 3, &format!("check DIR/disk.img: {why}"));
+    fs::remove_file(dir.path().join("SHA256SUMS")).unwrap();
+    fs::create_dir(dir.path().join("SHA256SUMS")).unwrap();
+    refused(&[&path, &a, &"--fixed", &"--yes"], 1, "read DIR/SHA256SUMS: Is a directory (os error 21)");
+}
+
+#[test]
+fn a_reader_that_has_gone_does_not_end_the_writing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, raw) = image(dir.path());
+    for option in [&["--yes"][..], &["--yes", "--json"]] {
+        let card = card(dir.path(), "a", raw.len());
+        let mut command = imagebuild();
+        command.arg("flash").arg(&path).arg(&card).arg("--fixed").args(option);
+        let status = command.stdin(Stdio::null()).stdout(unread()).stderr(unread()).status().unwrap();
+        assert_eq!(status.code(), Some(0), "{option:?}");
+        assert!(fs::read(&card).unwrap() == raw, "{option:?}");
+    }
+}
+
+#[test]
+fn an_image_that_was_packed_when_it_was_truncated_leaves_no_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, raw) = image(dir.path());
+    let path = dir.path().join("disk.img.zst");
+    fs::write(&path, zstd::bulk::compress(&raw[..raw.len() - MIB], 1).unwrap()).unwrap();
+    let a = card(dir.path(), "a", raw.len());
+    let (code, text) = told(&flash(&[&path, &a, &"--fixed", &"--yes"]));
+    let why = format!("it has {} bytes of the {} that its partition table names", raw.len() - MIB, raw.len());
+    let name = fs::canonicalize(&a).unwrap().display().to_string();
+    let after = format!("{name} is unusable until it is flashed again");
+    let line = format!("imagebuild: read the image: {why}: it is truncated: get it again: {after}\n");
+    assert!(code == Some(1) && text.contains(&line), "{code:?} {text}");
+    assert!(!has_table(&a));
 }
 
 #[test]
@@ -281,28 +343,53 @@ fn block_devices_are_written_and_those_in_use_are_not() {
     }
     let point = dir.path().join("mnt");
     fs::create_dir(&point).unwrap();
-    let script = "mount \"$1\" \"$2\" && exec \"$3\" flash \"$4\" \"$5\" --fixed --yes";
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", script, "sh", &part]).arg(&point).arg(env!("CARGO_BIN_EXE_imagebuild"));
-    let out = command.arg(&path).arg(&device.0).output().unwrap();
+    let script = "mount \"$1\" \"$2\" && shift 2 && exec \"$@\"";
+    let mounted = |words: &[&dyn AsRef<std::ffi::OsStr>]| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, "sh", &part]).arg(&point).arg(env!("CARGO_BIN_EXE_imagebuild"));
+        words.iter().for_each(|word| {
+            command.arg(word);
+        });
+        let (code, said) = told(&command.output().unwrap());
+        (code, plain(said))
+    };
     let at = point.display();
     let text = format!("imagebuild: write LOOP: it is mounted at {at}: run umount \"{at}\"; nothing was written\n");
-    assert_eq!(plain(told(&out).1), text);
+    assert_eq!(mounted(&[&"flash", &path, &device.0, &"--fixed", &"--yes"]), (Some(1), text));
+    let seed = dir.path().join("seed.toml");
+    fs::write(&seed, SEED).unwrap();
+    let instead = "or give the mount point of the boot partition in its place";
+    let text = format!("imagebuild: write a seed to LOOP: it is mounted at {at}: run umount \"{at}\", {instead}\n");
+    assert_eq!(mounted(&[&"seed", &"put", &seed, &device.0]), (Some(1), text));
     // The partition itself is none.
     let (_, said) = told(&flash(&[&path, &part, &"--fixed", &"--yes"]));
     assert!(plain(said).contains("it is a partition: give the whole disk, LOOP"), "a partition is no disk");
     // Held by another program for itself: the kernel's word.
     let script = "import os,sys,subprocess\nf=os.open(sys.argv[1], os.O_RDONLY|os.O_EXCL)\n\
                   sys.exit(subprocess.call(sys.argv[2:]))";
-    let mut command = Command::new("python3");
-    command.args(["-c", script, &name, env!("CARGO_BIN_EXE_imagebuild"), "flash"]).arg(&path).arg(&device.0);
-    let (code, said) = told(&command.args(["--fixed", "--yes"]).output().unwrap());
+    let held = |words: &[&dyn AsRef<std::ffi::OsStr>]| {
+        let mut command = Command::new("python3");
+        command.args(["-c", script, &name, env!("CARGO_BIN_EXE_imagebuild")]);
+        words.iter().for_each(|word| {
+            command.arg(word);
+        });
+        let (code, said) = told(&command.output().unwrap());
+        (code, plain(said))
+    };
     assert_eq!(
-        (code, plain(said)),
+        held(&[&"flash", &path, &device.0, &"--fixed", &"--yes"]),
         (Some(1), "imagebuild: open LOOP: it is in use (lsblk LOOP says by what)\n".into())
     );
+    let text =
+        format!("imagebuild: write a seed to LOOP: it is in use (lsblk LOOP says by what): unmount it, {instead}\n");
+    assert_eq!(held(&[&"seed", &"put", &seed, &device.0]), (Some(1), text));
     // What was refused has changed nothing.
     let mut first = vec![0; MIB];
     File::open(&file).unwrap().read_exact_at(&mut first, 0).unwrap();
     assert!(first == raw[..MIB]);
+    // What is not in use gets it, while this program holds it.
+    let out = imagebuild().args(["seed", "put"]).arg(&seed).arg(&device.0).output().unwrap();
+    assert_eq!((out.status.code(), told(&out).1), (Some(0), String::new()));
+    let said = String::from_utf8(out.stdout).unwrap();
+    assert_eq!(plain(said), "seed.toml is on the boot partition of LOOP\n");
 }

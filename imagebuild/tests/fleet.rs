@@ -7,6 +7,7 @@ use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -82,7 +83,12 @@ fn a_table_becomes_a_directory_of_seeds_or_one_list_of_errors() {
         let mut command = imagebuild();
         command.args(["seed", "fleet"]).arg(csv).arg("--base").arg(&base).arg("--into").arg(&image).output().unwrap()
     };
+    fs::set_permissions(&image, fs::Permissions::from_mode(0o644)).unwrap();
     let done = into(&csv);
+    let mode = format!("{}: its mode is now 0600, was 0644: a seed may hold a token\n", image.display());
+    let noted = String::from_utf8(done.stderr).unwrap();
+    assert!(noted.contains(&mode), "{noted}");
+    assert_eq!(image.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     let said = String::from_utf8(done.stdout).unwrap();
     assert_eq!(said, format!("3 seeds are in seeds on the boot partition of {}\n", image.display()));
     let partition = imagebuild::disk::partitions(&image).unwrap().into_values().find(|p| p.name == "BOOT").unwrap();

@@ -5,6 +5,8 @@
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
@@ -108,6 +110,42 @@ fn a_seed_is_put_on_a_mounted_boot_partition() {
     let said = "seed.toml is on the boot partition at mounted; eject it before you remove it\n";
     assert_eq!((out.status.code(), text(&out.stdout)), (Some(0), said.to_owned()));
     assert_eq!(std::fs::read_to_string(boot.join("seed.toml")).unwrap(), seed("192.0.2.1:6443"));
+}
+
+#[test]
+fn a_reader_that_has_gone_ends_a_command_as_it_ends_others() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("seed.toml"), seed("192.0.2.1:6443")).unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(IMAGEBUILD);
+    command.args(["seed", "show", "seed.toml"]).current_dir(dir.path()).stdin(Stdio::null()).stdout(writer);
+    let out = command.output().unwrap();
+    // SIGPIPE, and no word of a panic.
+    assert_eq!((out.status.signal(), text(&out.stderr)), (Some(13), String::new()));
+    // What has failed has its exit code, also where its output is closed.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(IMAGEBUILD);
+    command.args(["seed", "show", "none.toml"]).current_dir(dir.path()).stdin(Stdio::null()).stderr(writer);
+    assert_eq!(command.output().unwrap().status.code(), Some(1));
+}
+
+#[test]
+fn an_image_that_gets_a_seed_is_its_owners_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("seed.toml"), seed("192.0.2.1:6443")).unwrap();
+    let path = dir.path().join("stick.img");
+    let image = std::fs::File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+    image.set_len(16 << 20).unwrap();
+    let options = fatfs::FormatVolumeOptions::new().volume_label(*b"SEED       ");
+    fatfs::format_volume(fscommon::BufStream::new(image), options).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    for said in ["imagebuild: stick.img: its mode is now 0600, was 0644: a seed may hold a token\n", ""] {
+        let out = run(dir.path(), &["seed", "put", "seed.toml", "stick.img"]);
+        assert_eq!((out.status.code(), text(&out.stderr)), (Some(0), said.to_owned()));
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
 }
 
 /// On a terminal, that of util-linux's `script`, which is part of every Debian. Each answer is typed when a question is

@@ -10,14 +10,15 @@ use crate::elf;
 use anyhow::{Context, Result};
 use firstboot::boot_partition::BootPartition;
 use firstboot::bundle::COMMANDS;
-use fscommon::StreamSlice;
 use serde::Serialize;
 use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 /// The oldest systemd that has all that our units say (`ExecPaths=`, 248).
 const OLDEST_SYSTEMD: u32 = 248;
+/// Largest program, and largest text on the FAT partition, that are read, bytes.
+const MOST_PROGRAM: u64 = 64 << 20;
+const MOST_TEXT: usize = 1 << 20;
 /// Programs that firstboot, kubelet and pod networks call.
 const PROGRAMS: [&str; 9] = ["nft", "iptables", "ip", "modprobe", "mount", "losetup", "systemctl", "chgrp", "cp"];
 /// Where programs may be.
@@ -110,7 +111,7 @@ pub fn examine(path: &Path, arch: Arch) -> Result<Base> {
     };
     base.find_boot(path)?;
     let Some((root, separate)) = base.find_root(path, &file)? else { return Ok(base) };
-    Examination { base: &mut base, path, file: &file, root, separate, arch }.all()?;
+    Examination { base: &mut base, path, root, separate, arch }.all()?;
     Ok(base)
 }
 
@@ -122,14 +123,16 @@ impl Base {
         let mut fats: Vec<(u8, Partition, String)> = Vec::new();
         for partition in self.disk.partitions.iter().filter(|p| p.kind != Kind::Extended) {
             let Some(fat) = open(partition) else { continue };
-            let firmware = fat.read("config.txt").is_ok_and(|text| text.is_some());
+            let config = partition.fat(path).and_then(|fat| fat.read_at_most("config.txt", MOST_TEXT));
+            let firmware = config.is_ok_and(|text| text.is_some());
             let rank = match (firmware, partition.kind) {
                 (true, _) => 0,
                 (_, Kind::Fat) => 1,
                 (_, Kind::Esp) => 2,
                 _ => 3,
             };
-            fats.push((rank, partition.clone(), fat.label()?));
+            let label = fat.label().with_context(|| format!("read the FAT on partition {}", partition.number))?;
+            fats.push((rank, partition.clone(), label));
         }
         fats.sort_by_key(|(rank, partition, _)| (*rank, partition.number));
         let Some((_, first, label)) = fats.first().cloned() else {
@@ -230,7 +233,6 @@ fn fstab(text: &str) -> Vec<(String, String)> {
 struct Examination<'a> {
     base: &'a mut Base,
     path: &'a Path,
-    file: &'a File,
     root: Reader,
     separate: Separate,
     arch: Arch,
@@ -298,7 +300,7 @@ impl Examination<'_> {
         if let Some(name) = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")) {
             self.base.os = name.trim_matches('"').to_owned();
         }
-        let Some(program) = self.root.read("/usr/lib/systemd/systemd")? else {
+        let Some(program) = self.root.read_at_most("/usr/lib/systemd/systemd", MOST_PROGRAM)? else {
             self.lacks("use an image with systemd: its init is another");
             return Ok(());
         };
@@ -395,8 +397,9 @@ impl Examination<'_> {
             for path in ["cmdline.txt", "extlinux/extlinux.conf", "grub/grub.cfg"] {
                 texts.extend(self.fat_text(boot, path));
             }
-            let fat = BootPartition::open(self.path, boot.offset, boot.length)?;
-            for name in fat.list_in("loader/entries")?.unwrap_or_default() {
+            let entries = boot.fat(self.path)?.list_in("loader/entries");
+            let entries = entries.with_context(|| format!("read the FAT on partition {}", boot.number))?;
+            for name in entries.unwrap_or_default() {
                 texts.extend(self.fat_text(boot, &format!("loader/entries/{name}")));
             }
         }
@@ -405,10 +408,7 @@ impl Examination<'_> {
 
     /// Text of a file on the FAT partition; `None` when there is none, or it cannot be read.
     fn fat_text(&self, partition: &Partition, path: &str) -> Option<String> {
-        let slice = StreamSlice::new(self.file.try_clone().ok()?, partition.offset, partition.end()).ok()?;
-        let fat = fatfs::FileSystem::new(fscommon::BufStream::new(slice), fatfs::FsOptions::new()).ok()?;
-        let mut bytes = Vec::new();
-        fat.root_dir().open_file(path).ok()?.take(1 << 20).read_to_end(&mut bytes).ok()?;
+        let bytes = partition.fat(self.path).ok()?.read_at_most(path, MOST_TEXT).ok()??;
         Some(String::from_utf8_lossy(&bytes).into_owned())
     }
 

@@ -18,6 +18,9 @@ const CLEAN: u16 = 1;
 const RECOVER: u32 = 4;
 /// Largest text file of a base that is read, bytes.
 const MOST_TEXT: u64 = 8 << 20;
+/// Largest file that is read, bytes; what `bake` adds is smaller. The crate makes room for as much as the inode says,
+/// which may be 16 TiB.
+const MOST: u64 = 512 << 20;
 
 /// What the superblock says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,12 +122,21 @@ impl Reader {
     /// Content of a file; links are followed. `None` when there is none, or it is none.
     ///
     /// # Errors
-    /// When the file system is damaged.
+    /// When the file system is damaged, or the file is longer than 512 MiB.
     pub fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
+        self.read_at_most(path, MOST)
+    }
+
+    /// The same of a file that has at most so many bytes.
+    ///
+    /// # Errors
+    /// When the file system is damaged, or the file is longer.
+    pub fn read_at_most(&self, path: &str, most: u64) -> Result<Option<Vec<u8>>> {
         let what = || format!("read {path} of the base");
         match self.0.metadata(path) {
-            Ok(meta) if meta.file_type() == FileType::Regular => self.0.read(path).map(Some).with_context(what),
-            Ok(_) => Ok(None),
+            Ok(meta) if meta.file_type() != FileType::Regular => Ok(None),
+            Ok(meta) if meta.len() > most => bail!("{}: it is longer than {most} bytes: use another image", what()),
+            Ok(_) => self.0.read(path).map(Some).with_context(what),
             Err(error) => absent(error).with_context(what),
         }
     }
@@ -132,12 +144,10 @@ impl Reader {
     /// Text of a file, as [`Reader::read`]; what is longer than 8 MiB is no text.
     ///
     /// # Errors
-    /// As [`Reader::read`].
+    /// When the file system is damaged, or the file is longer.
     pub fn text(&self, path: &str) -> Result<Option<String>> {
-        match self.0.metadata(path) {
-            Ok(meta) if meta.len() > MOST_TEXT => bail!("read {path} of the base: it is longer than {MOST_TEXT} bytes"),
-            _ => Ok(self.read(path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())),
-        }
+        let bytes = self.read_at_most(path, MOST_TEXT)?;
+        Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     }
 
     /// Names in a directory, sorted; links are followed. Empty when there is none.

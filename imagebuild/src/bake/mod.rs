@@ -84,7 +84,7 @@ pub fn main(args: &Args) -> Result<()> {
     let signer = args.sign_key.as_deref().map(|key| Signer::open(Some(key))).transpose()?;
     let choices = Choices { kubernetes_version: args.kubernetes_version.as_deref(), signer };
     let report = match args.check {
-        true => check(&target, &args.base)?,
+        true => check(&target, &args.base, &args.out)?,
         false => bake(&target, &args.base, &choices, &args.out)?,
     };
     match args.json {
@@ -106,24 +106,33 @@ fn fail_if_missing(base: &Path, missing: &[String]) -> Result<()> {
     }
 }
 
-/// Looks at a base, and writes nothing but a temporary file where it is packed.
+/// Looks at a base, and leaves nothing. What is packed is unpacked where the result would go: the directory for
+/// temporary files may be memory, and an image may be larger than it.
 ///
 /// # Errors
-/// When it is no image, or a damaged one. What it lacks is in the report.
-pub fn check(target: &Target, path: &Path) -> Result<Report> {
+/// When it is no image, or a damaged one, or there is no room to unpack it. What it lacks is in the report.
+pub fn check(target: &Target, path: &Path, out: &Path) -> Result<Report> {
     let packing = Packing::of(path)?;
     let what = || format!("bake {}", path.display());
     let mut base = match packing {
         Packing::Raw => base::examine(path, target.arch).with_context(what)?,
         _ => {
-            let mut file = tempfile::NamedTempFile::new().context("create a file for the base")?;
-            let to = file.path().to_owned();
-            step("unpack the base", || unpack::unpack(path, packing, file.as_file_mut(), &to))?;
-            base::examine(&to, target.arch).with_context(what)?
+            let directory = nearest(out);
+            // It has no name, so it is gone however this process ends.
+            let mut file = tempfile::tempfile_in(directory)
+                .with_context(|| format!("create a file for the base in {}", directory.display()))?;
+            step("unpack the base", || unpack::unpack(path, packing, &mut file, directory))?;
+            base::examine(&unpack::path_of(&file), target.arch).with_context(what)?
         }
     };
     room(&mut base, ADDED);
     Ok(Report::of(path, target, &base))
+}
+
+/// A directory for results, or the nearest one above it that is there.
+fn nearest(out: &Path) -> &Path {
+    // Above a relative path there is nothing with a name but the current directory.
+    out.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("."))
 }
 
 /// By how many bytes the root has to be longer, a multiple of 1 MiB; it is missing where that is not possible.
@@ -132,21 +141,22 @@ fn room(base: &mut Base, added: u64) -> u64 {
     // What lies behind the file system in its partition is used first. Inodes take their part of what is added, and root's
     // reserve its own: 5 % by default.
     let unused = partition.length.saturating_sub(superblock.size);
-    let lacks = (added + FREE).saturating_sub(superblock.free + unused / 8 * 7);
+    let lacks = (added + FREE).saturating_sub(superblock.free.saturating_add(unused / 8 * 7));
     let more = (lacks + lacks / 8).next_multiple_of(MIB);
     if lacks == 0 {
         return 0;
     }
-    if let Some(behind) = base.disk.behind(partition) {
-        base.missing.push(format!(
-            "use an image with {} MiB more free space in its root: it has {} MiB, and partition {} behind it",
-            lacks.div_ceil(MIB),
-            superblock.free / MIB,
-            behind.number
-        ));
-        return 0;
-    }
-    more
+    let why = match (base.disk.behind(partition), base.disk.fixed()) {
+        (Some(behind), _) => format!("partition {} behind it", behind.number),
+        (None, Some(why)) => format!("bake cannot make the root longer: {why}"),
+        (None, None) => return more,
+    };
+    base.missing.push(format!(
+        "use an image with {} MiB more free space in its root: it has {} MiB, and {why}",
+        lacks.div_ceil(MIB),
+        superblock.free / MIB
+    ));
+    0
 }
 
 /// What a user chooses.
@@ -179,7 +189,7 @@ pub fn bake(target: &Target, path: &Path, choices: &Choices, out: &Path) -> Resu
     let _lock = cache::lock_file(&scratch.path().join(LOCK))?;
     let raw = scratch.path().join("image");
     let mut file = File::options().read(true).write(true).create_new(true).open(&raw).context("create the image")?;
-    step("unpack the base", || unpack::unpack(path, packing, &mut file, &raw))?;
+    step("unpack the base", || unpack::unpack(path, packing, &mut file, out))?;
     let mut base = base::examine(&raw, target.arch).with_context(what)?;
     room(&mut base, ADDED);
     if !base.missing.is_empty() {

@@ -2,10 +2,13 @@
 //! The partitions of a base: read from a GPT or an MBR; the last one on the disk can be made longer.
 
 use crate::disk::mbr::{self, FirstSector, RECORD, RECORDS};
-use ::initrd::table::{Copy, SECTOR, Table, write_mbr};
+use ::initrd::table::{Copy, SECTOR, Table};
 use anyhow::{Context, Result, bail, ensure};
+use firstboot::boot_partition::Volume;
+use fscommon::StreamSlice;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 /// Types of records that hold further partitions.
 const EXTENDED: [u8; 3] = [0x05, 0x0f, 0x85];
@@ -13,6 +16,8 @@ const EXTENDED: [u8; 3] = [0x05, 0x0f, 0x85];
 const FAT_TYPES: [u8; 6] = [0x01, 0x04, 0x06, 0x0b, 0x0c, 0x0e];
 /// The MBR's type of an EFI system partition.
 const MBR_ESP: u8 = 0xef;
+/// The MBR's type of the record that protects a GPT.
+const PROTECTIVE: u8 = 0xee;
 /// GUIDs of "Microsoft basic data" and of the EFI system partition.
 const BASIC: &str = "ebd0a0a2-b9e5-4433-87c0-68b6b72699c7";
 const ESP: &str = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";
@@ -50,6 +55,17 @@ impl Partition {
     pub fn end(&self) -> u64 {
         self.offset + self.length
     }
+
+    /// Opens the FAT on it for one look, which reads a MiB at most: a chain of clusters may have no end.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn fat(&self, image: &Path) -> Result<Volume<File>> {
+        let what = || format!("open the FAT on partition {}", self.number);
+        let file = File::open(image).with_context(|| format!("open {}", image.display()))?;
+        let slice = StreamSlice::new(file, self.offset, self.end()).with_context(what)?;
+        Volume::glance(slice, self.length).with_context(what)
+    }
 }
 
 /// Which kind of table.
@@ -63,6 +79,8 @@ enum Format {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disk {
     format: Format,
+    /// Why no partition can be made longer, whatever lies behind it.
+    fixed: Option<String>,
     /// In the order of their numbers.
     pub partitions: Vec<Partition>,
     /// Bytes of the image.
@@ -91,7 +109,8 @@ impl Disk {
                 partition.end()
             );
         }
-        Ok(Disk { format, partitions, size })
+        let fixed = if format == Format::Mbr { None } else { unlike_ours(file) };
+        Ok(Disk { format, fixed, partitions, size })
     }
 
     /// `GPT` or `MBR`.
@@ -100,6 +119,11 @@ impl Disk {
             Format::Gpt(_) => "GPT",
             Format::Mbr => "MBR",
         }
+    }
+
+    /// Why no partition can be made longer, whatever lies behind it; `None` where the last one can.
+    pub fn fixed(&self) -> Option<&str> {
+        self.fixed.as_deref()
     }
 
     /// The partition that begins behind this one, if there is one: then it cannot be made longer.
@@ -117,6 +141,9 @@ impl Disk {
         if let Some(other) = self.behind(&partition) {
             bail!("lengthen partition {number}: partition {} is behind it", other.number);
         }
+        if let Some(why) = &self.fixed {
+            bail!("lengthen partition {number}: {why}");
+        }
         let size = self.size + bytes;
         file.set_len(size).context("lengthen the image")?;
         match &mut self.format {
@@ -132,13 +159,12 @@ impl Disk {
                 for copy in [Copy::Backup, Copy::Primary] {
                     table.write(file, copy, sectors)?;
                 }
-                write_mbr(file, table, sectors)?;
+                protect(file, self.size, size)?;
             }
             Format::Mbr => {
                 let length = (partition.length + bytes) / SECTOR;
                 let length = u32::try_from(length).ok().context("lengthen the partition: an MBR holds no more")?;
-                let place = RECORDS + (number as usize - 1) * RECORD + 12;
-                file.write_all_at(&length.to_le_bytes(), place as u64).context("write the MBR")?;
+                write_length(file, number, length)?;
             }
         }
         *self = Disk::read(file).context("read the partition table back")?;
@@ -157,6 +183,44 @@ fn cut_off(file: &File, size: u64) -> Option<anyhow::Error> {
             "read the partition table: the image has {size} of {whole} bytes; it is truncated, get it again"
         )
     })
+}
+
+/// What a GPT has that would be written otherwise here; `None` where it is the same. Where its entries are fewer than
+/// usual, or elsewhere, a boot loader may be in the sectors that are free then.
+fn unlike_ours(file: &File) -> Option<String> {
+    let mut header = [0; 88];
+    if file.read_exact_at(&mut header, SECTOR).is_err() || !header.starts_with(b"EFI PART") {
+        return Some("the primary copy of its GPT is damaged".to_owned());
+    }
+    let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let sector = u64::from(word(72)) | u64::from(word(76)) << 32;
+    let (count, size) = (word(80), word(84));
+    ((sector, count, size) != (2, 128, 128)).then(|| {
+        format!("its GPT has {count} entries of {size} bytes from sector {sector} on, not 128 of 128 from sector 2 on")
+    })
+}
+
+/// Makes the record that protects the GPT as long as the disk, `size` bytes instead of `before`. All others stay: which
+/// partitions boot ROMs find in the MBR is the choice of the image's maker.
+fn protect(file: &File, before: u64, size: u64) -> Result<()> {
+    let mut sector = [0; SECTOR as usize];
+    file.read_exact_at(&mut sector, 0).context("read the protective MBR")?;
+    let records = mbr::records(&sector).context("read the protective MBR: it has no signature")?;
+    let alone = records.iter().filter(|record| record.kind != 0).count() == 1;
+    for record in records.iter().filter(|record| record.kind == PROTECTIVE) {
+        // Beside others it may end where the first of them begins.
+        if alone || record.offset + record.length >= before {
+            let sectors = size.saturating_sub(record.offset) / SECTOR;
+            write_length(file, record.number, u32::try_from(sectors).unwrap_or(u32::MAX))?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes how many sectors a record of the MBR has.
+fn write_length(file: &File, number: u32, sectors: u32) -> Result<()> {
+    let place = RECORDS + (number as usize - 1) * RECORD + 12;
+    file.write_all_at(&sectors.to_le_bytes(), place as u64).context("write the MBR")
 }
 
 fn gpt_partitions(file: &mut File) -> Result<(Format, Vec<Partition>)> {

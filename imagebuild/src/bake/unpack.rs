@@ -3,11 +3,12 @@
 
 use crate::cmd;
 use crate::packing::{ZSTD_WINDOW_LOG_MAX, fill};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use flate2::read::MultiGzDecoder;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Bytes that are copied at a time; of these, what is all zero becomes a hole.
@@ -60,32 +61,38 @@ impl Packing {
     }
 }
 
-/// Writes the raw image to the file `to`, which is empty; what is all zero becomes a hole.
+/// Writes the raw image to the file `to`, which is empty and in `directory`; what is all zero becomes a hole.
 ///
 /// # Errors
 /// When the base is damaged or ends too early, or `to` cannot be written.
-pub fn unpack(base: &Path, packing: Packing, to: &mut File, to_path: &Path) -> Result<()> {
+pub fn unpack(base: &Path, packing: Packing, to: &mut File, directory: &Path) -> Result<()> {
     let what = || format!("unpack {}", base.display());
     let open = || File::open(base).with_context(|| format!("open {}", base.display()));
     match packing {
-        Packing::Raw => copy(&mut open()?, to).with_context(|| format!("copy {}", base.display())),
+        Packing::Raw => copy(&mut open()?, to, directory).with_context(|| format!("copy {}", base.display())),
         Packing::Zstd => {
             let mut decoder = zstd::Decoder::new(open()?).with_context(what)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).with_context(what)?;
-            copy(&mut decoder, to).with_context(what)
+            copy(&mut decoder, to, directory).with_context(what)
         }
-        Packing::Gzip => copy(&mut MultiGzDecoder::new(BufReader::new(open()?)), to).with_context(what),
-        Packing::Xz => xz(base, to).with_context(what),
-        Packing::Zip => zip(open()?, to).with_context(what),
+        Packing::Gzip => copy(&mut MultiGzDecoder::new(BufReader::new(open()?)), to, directory).with_context(what),
+        Packing::Xz => xz(base, to, directory).with_context(what),
+        Packing::Zip => zip(open()?, to, directory).with_context(what),
         Packing::Qcow2 => {
             ensure!(cmd::found("qemu-img"), "convert {}: qemu-img is missing; install qemu-utils", base.display());
             let mut command = Command::new("qemu-img");
             command.args(["convert", "-f", "qcow2", "-O", "raw", "-n", "-S", "64k"]);
             // `-n` writes to what is there, which has to be as long as the disk.
             to.set_len(qcow2_size(base)?).with_context(|| format!("make room for {}", base.display()))?;
-            one_line(cmd::run(command.arg(base).arg(to_path)), base, "convert")
+            let done = cmd::run(command.arg(base).arg(path_of(to)));
+            done.map_err(|error| last_line(&error, directory)).with_context(|| format!("convert {}", base.display()))
         }
     }
+}
+
+/// A path by which this process and those that it starts open the file, also where it has no name.
+pub fn path_of(file: &File) -> PathBuf {
+    format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()).into()
 }
 
 /// The size of a disk of QEMU: its header has it at byte 24 (docs/interop/qcow2.rst). One with another file below it is
@@ -106,29 +113,46 @@ fn qcow2_size(base: &Path) -> Result<u64> {
 }
 
 /// What a program said last, instead of all that it said.
-fn one_line(done: Result<()>, base: &Path, verb: &str) -> Result<()> {
-    let said = |error: anyhow::Error| {
-        let text = format!("{error:#}");
-        let last = text.lines().next_back().unwrap_or_default().to_owned();
-        anyhow::anyhow!("{verb} {}: {last}", base.display())
-    };
-    done.map_err(said)
+fn last_line(error: &Error, directory: &Path) -> Error {
+    let text = format!("{error:#}");
+    let last = text.lines().next_back().unwrap_or_default();
+    // ENOSPC, as the C library says it.
+    if last.ends_with("No space left on device") { no_space(directory) } else { anyhow!("{last}") }
 }
 
-fn xz(base: &Path, to: &mut File) -> Result<()> {
+fn no_space(directory: &Path) -> Error {
+    anyhow!("write to {}: no space is left: make room there, or choose another directory (--out)", directory.display())
+}
+
+/// Why a file in this directory cannot be written.
+fn unwritten(error: std::io::Error, directory: &Path) -> Error {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => no_space(directory),
+        _ => Error::new(error).context(format!("write to {}", directory.display())),
+    }
+}
+
+fn xz(base: &Path, to: &mut File, directory: &Path) -> Result<()> {
     let mut command = Command::new("xz");
     command.args(["--decompress", "--stdout", "--threads=0", "--"]).arg(base);
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("start xz")?;
-    let copied = copy(&mut child.stdout.take().context("take the output of xz")?, to);
+    let copied = copy(&mut child.stdout.take().context("take the output of xz")?, to, directory);
     let out = child.wait_with_output().context("wait for xz")?;
-    let said = String::from_utf8_lossy(&out.stderr);
-    // `xz: NAME: WHAT`
-    ensure!(out.status.success(), "{}", said.trim().rsplit(": ").next().unwrap_or("xz failed"));
-    copied
+    // A copy that ends early closes the pipe: then xz ends by a signal, without a word.
+    copied?;
+    ensure!(out.status.success(), "{}", said(&out.stderr));
+    Ok(())
 }
 
-fn zip(file: File, to: &mut File) -> Result<()> {
+/// What xz said: `xz: NAME: WHAT`.
+fn said(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let last = text.trim().rsplit(": ").next().unwrap_or_default();
+    if last.is_empty() { "xz failed".to_owned() } else { last.to_owned() }
+}
+
+fn zip(file: File, to: &mut File, directory: &Path) -> Result<()> {
     let mut archive = zip::ZipArchive::new(BufReader::new(file))?;
     let mut images = Vec::new();
     for index in 0..archive.len() {
@@ -141,24 +165,48 @@ fn zip(file: File, to: &mut File) -> Result<()> {
     let [one] = images[..] else {
         bail!("the zip archive has {} files that end in .img, .raw or .wic, and should have one", images.len())
     };
-    copy(&mut archive.by_index(one)?, to)
+    copy(&mut archive.by_index(one)?, to, directory)
 }
 
-/// Copies to an empty file, all of it or an error; zeros are left out.
-fn copy(from: &mut dyn Read, to: &mut File) -> Result<()> {
+/// Copies to an empty file in `directory`, all of it or an error; zeros are left out.
+fn copy(from: &mut dyn Read, to: &mut File, directory: &Path) -> Result<()> {
     let (mut buffer, zeros, mut length) = (vec![0; CHUNK], vec![0; CHUNK], 0u64);
+    let failed = |error| unwritten(error, directory);
     loop {
         let got = fill(from, &mut buffer)?;
         if got == 0 {
             break;
         }
         if buffer[..got] == zeros[..got] {
-            to.seek(SeekFrom::Current(got as i64))?;
+            to.seek(SeekFrom::Current(got as i64)).map_err(failed)?;
         } else {
-            to.write_all(&buffer[..got])?;
+            to.write_all(&buffer[..got]).map_err(failed)?;
         }
         length += got as u64;
         ensure!(length <= MOST, "it has more than {MOST} bytes");
     }
-    Ok(to.set_len(length)?)
+    to.set_len(length).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_program_said_last_is_the_cause() {
+        assert_eq!(said(b"xz: a.img.xz: Compressed data is corrupt\n"), "Compressed data is corrupt");
+        assert_eq!((said(b""), said(b"\n")), ("xz failed".to_owned(), "xz failed".to_owned()));
+        let last = |text: &'static str| last_line(&anyhow!(text), Path::new("out")).to_string();
+        assert_eq!(last("run `qemu-img` (exit status: 1):\nqemu-img: a\nqemu-img: b"), "qemu-img: b");
+        assert_eq!(
+            last("run `qemu-img`:\nqemu-img: error while writing at byte 0: No space left on device"),
+            "write to out: no space is left: make room there, or choose another directory (--out)"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_written_names_its_directory() {
+        let error = unwritten(ErrorKind::ReadOnlyFilesystem.into(), Path::new("out"));
+        assert_eq!(format!("{error:#}"), "write to out: read-only filesystem or storage medium");
+    }
 }

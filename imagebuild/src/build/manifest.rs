@@ -5,6 +5,7 @@ use super::Parts;
 use crate::debian::lists::{Exception, Lists};
 use crate::disk::Placed;
 use crate::rootfs::Rootfs;
+use crate::sums::Unseeded;
 use crate::verity::{self, Tree};
 use anyhow::{Context, Result};
 use firstboot::bundle::Manifest;
@@ -66,6 +67,8 @@ pub struct Built {
     /// The partitions.
     #[serde(rename = "partitions")]
     pub placed: Vec<Placed>,
+    /// What stays the same when the image gets seeds.
+    pub unseeded: Unseeded,
 }
 
 /// The verified root file system.

@@ -17,6 +17,7 @@ use crate::disk::{self, Content, Ids};
 use crate::erofs::Mkfs;
 use crate::progress::step;
 use crate::sign::Signer;
+use crate::sums::Unseeded;
 use crate::target::{Role, Target};
 use crate::verity::{self, Tree};
 use crate::{bundle, cache, device, digest, initrd, repo, rootfs};
@@ -230,7 +231,8 @@ pub fn assemble(parts: &Parts) -> Result<Image> {
         let content = Content { fats, root: &root };
         let raw = scratch.join(image.file("img"));
         let placed = step("write the disk image", || disk::build(target, &ids, &content, &raw))?;
-        let built = manifest::Built { root: manifest::Root::new(&verity), kernel_image, placed };
+        let unseeded = Unseeded::of(&raw, &placed)?;
+        let built = manifest::Built { root: manifest::Root::new(&verity), kernel_image, placed, unseeded };
         manifest::write(parts, &packages, &info, &built, &scratch.join(image.file("manifest.json")))?;
         step("list what the image consists of", || {
             sbom::write(parts, &packages, &info, &scratch.join(image.file("sbom.json")))

@@ -4,7 +4,8 @@
 
 use super::{Image, provenance};
 use crate::progress::step;
-use crate::sign::{SUMS, SUMS_KEY, SUMS_SIGNATURE, Signer, verify_sums};
+use crate::sign::{SUMS_KEY, SUMS_SIGNATURE, Signer, verify_sums};
+use crate::sums::SUMS;
 use crate::{digest, disk};
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
@@ -47,8 +48,7 @@ pub fn write(image: &Image, signer: &Signer, out: &Path) -> Result<()> {
     }
     step("copy the image", || {
         for ending in ENDINGS.into_iter().chain([PROVENANCE]) {
-            let name = image.file(ending);
-            disk::copy_sparse(&image.dir.join(&name), &out.join(&name))?;
+            copy(&image.dir, out, &image.file(ending))?;
         }
         let ours = fs::read_to_string(&sums).with_context(|| format!("read {}", sums.display()))?;
         write_sums(&ours, signer, out)
@@ -77,6 +77,18 @@ fn write_sums(ours: &str, signer: &Signer, out: &Path) -> Result<()> {
         written.with_context(|| format!("write {}", path.display()))?;
     }
     Ok(())
+}
+
+/// Copies a file from one directory to another. It gets its name only when it is complete: under that it is flashed.
+fn copy(from: &Path, to: &Path, name: &str) -> Result<()> {
+    let partial = to.join(format!("{name}.partial"));
+    let copied = disk::copy_sparse(&from.join(name), &partial)
+        .and_then(|()| fs::rename(&partial, to.join(name)).with_context(|| format!("rename {}", partial.display())));
+    if copied.is_err() {
+        // It may be most of what the disk has space for.
+        let _ = fs::remove_file(&partial);
+    }
+    copied
 }
 
 /// Compresses a file. It gets its name only when it is complete.
@@ -135,6 +147,25 @@ mod tests {
         assert_eq!((sums().as_str(), good(&own), good(&other)), ("4  d.img\n", false, true));
         let key = sign::keys(&out.join(SUMS_KEY)).unwrap();
         assert_eq!(key[0].key, other.public().key);
+    }
+
+    #[test]
+    fn a_copy_has_its_name_when_it_is_complete() {
+        let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let [from, to] = dirs.each_ref().map(|dir| dir.path());
+        fs::write(to.join("a.img"), "the former one").unwrap();
+        // Another name of the former file shows that it was not written over.
+        fs::hard_link(to.join("a.img"), to.join("held")).unwrap();
+        let error = format!("{:#}", copy(from, to, "a.img").unwrap_err());
+        assert!(error.starts_with("run `cp --sparse=always --reflink=auto "), "{error}");
+        assert_eq!(fs::read(to.join("a.img")).unwrap(), b"the former one");
+        fs::write(from.join("a.img"), "the new one").unwrap();
+        // What an interrupted run has left.
+        fs::write(to.join("a.img.partial"), "half of a longer one").unwrap();
+        copy(from, to, "a.img").unwrap();
+        assert_eq!(fs::read(to.join("a.img")).unwrap(), b"the new one");
+        assert_eq!(fs::read(to.join("held")).unwrap(), b"the former one");
+        assert_eq!(fs::read_dir(to).unwrap().count(), 2);
     }
 
     #[test]

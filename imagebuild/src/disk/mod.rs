@@ -7,6 +7,7 @@ pub mod mbr;
 mod seed_partition;
 mod table;
 
+pub(crate) use seed_partition::not_opened;
 pub use seed_partition::{SeedPartition, seed_partition};
 pub use table::{GptEntry, Placed, partitions};
 

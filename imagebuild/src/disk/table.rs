@@ -15,6 +15,7 @@ use gpt::partition_types as types;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -139,6 +140,22 @@ pub fn partitions(disk: &Path) -> Result<BTreeMap<u32, GptEntry>> {
     table.partitions().into_iter().map(found).collect()
 }
 
+/// Whether a disk has a table at its beginning, be it a damaged one.
+///
+/// # Errors
+/// When its first sectors cannot be read.
+pub fn is_there(disk: &File) -> io::Result<bool> {
+    let mut sectors = [[0u8; SECTOR as usize]; 2];
+    for (sector, at) in sectors.iter_mut().zip([0, SECTOR]) {
+        match disk.read_exact_at(sector, at) {
+            // It is shorter than any table.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(false),
+            other => other?,
+        }
+    }
+    Ok(mbr::read(&sectors[0]) != FirstSector::None || sectors[1].starts_with(b"EFI PART"))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -189,5 +206,13 @@ mod tests {
         let error = format!("{:#}", partitions(file.path()).unwrap_err());
         assert!(error.starts_with("read the partition table of "), "{error}");
         assert!(error.ends_with("its header has a wrong checksum"), "{error}");
+        assert!(is_there(file.as_file()).unwrap());
+        // Without the protective MBR the header shows it; then nothing does, and a short file has none either.
+        file.as_file().write_all_at(&[0; SECTOR as usize], 0).unwrap();
+        assert!(is_there(file.as_file()).unwrap());
+        file.as_file().write_all_at(&[0; SECTOR as usize], SECTOR).unwrap();
+        assert!(!is_there(file.as_file()).unwrap());
+        file.as_file().set_len(SECTOR + 1).unwrap();
+        assert!(!is_there(file.as_file()).unwrap());
     }
 }

@@ -106,6 +106,22 @@ impl Kernel {
             .find(|name| backing(name).is_some_and(|f| Path::new(f.trim_end()) == file))
     }
 
+    /// Where a file system of a block device, or of one of its partitions, is mounted; nothing where none is, or where
+    /// the kernel does not say it.
+    pub fn mounted_at(&self, node: &Path) -> Option<String> {
+        let device = rustix::fs::stat(node).ok()?.st_rdev;
+        self.mounted((major(device), minor(device)))
+    }
+
+    fn mounted(&self, device: (u32, u32)) -> Option<String> {
+        let disk = self.directory(device).ok()?;
+        let mounts = fs::read_to_string(self.at("proc/self/mountinfo")).ok()?;
+        mounts.lines().filter_map(|line| self.mount(line)).find_map(|(device, point)| {
+            let directory = self.directory(device).ok()?;
+            (directory == disk || directory.parent() == Some(disk.as_path())).then_some(point)
+        })
+    }
+
     fn disk(&self, name: &str, uses: &[(String, Use)]) -> Result<Disk> {
         let link = self.at("sys/block").join(name);
         let directory = fs::canonicalize(&link).with_context(|| format!("read {}", link.display()))?;

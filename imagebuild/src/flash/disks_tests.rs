@@ -120,6 +120,23 @@ fn a_disk_in_use_is_refused_through_whatever_is_made_of_it() {
 }
 
 #[test]
+fn the_mount_point_of_a_disk_is_that_of_one_of_its_partitions() {
+    let machine = Machine::new();
+    for (name, major) in [("sda", 8), ("sdb", 9)] {
+        machine.disk("pci0/usb1/1-2", name, major, &[]);
+    }
+    machine.put(
+        "proc/self/mountinfo",
+        "23 22 0:21 / /proc rw - proc proc rw\n\
+         24 22 9:2 / /media/a\\040user/BOOT rw,nosuid shared:2 - vfat /dev/sdb2 rw\n",
+    );
+    let mounted = |device| machine.kernel().mounted(device);
+    let point = Some("/media/a user/BOOT".to_owned());
+    assert_eq!([mounted((9, 0)), mounted((9, 2))], [point.clone(), point]);
+    assert_eq!([mounted((9, 1)), mounted((8, 0)), mounted((7, 0))], [None, None, None]);
+}
+
+#[test]
 fn the_disk_of_a_swap_file_is_the_systems() {
     let machine = Machine::new();
     // The disk under this test's directory, by its real numbers.

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The image to write: raw or compressed, its size before it is unpacked, and its line in `SHA256SUMS`.
+//! The image to write: raw or compressed, and its size before it is unpacked.
 
-use crate::digest;
 use crate::packing::{ZSTD_WINDOW_LOG_MAX, fill};
 use anyhow::{Context, Result, bail, ensure};
 use flate2::read::MultiGzDecoder;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{BufReader, Cursor, Read};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// Bytes that [`Image::open`] unpacks to look at the partition table: sector 1 of disks with sectors of 4096 bytes too.
@@ -20,9 +20,30 @@ enum Packing {
     Gzip,
 }
 
+/// By what two paths are known to lead to one file or device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    /// The number of its file system, and its own there.
+    File(u64, u64),
+    /// The number of a block device, whatever its nodes are called.
+    Device(u64),
+}
+
+impl Identity {
+    /// The identity of what this was read of.
+    pub fn of(metadata: &Metadata) -> Identity {
+        match metadata.file_type().is_block_device() {
+            true => Identity::Device(metadata.rdev()),
+            false => Identity::File(metadata.dev(), metadata.ino()),
+        }
+    }
+}
+
 /// An image that was opened: its content is read in order, once.
 pub struct Image {
     path: PathBuf,
+    /// What must not be written while it is read.
+    pub identity: Identity,
     head: Head,
     /// Bytes of the unpacked image, where they are known before it is unpacked.
     pub size: Option<u64>,
@@ -40,7 +61,7 @@ impl Image {
     /// Opens an image: raw, zstd (RFC 8878) or gzip (RFC 1952).
     ///
     /// # Errors
-    /// When it is missing, empty, damaged in its first bytes, or packed in another way.
+    /// When it is missing, empty, damaged in its first bytes, packed in another way, truncated, or no disk image.
     pub fn open(path: &Path) -> Result<Image> {
         let what = || format!("open {}", path.display());
         let file = File::open(path).with_context(what)?;
@@ -60,8 +81,8 @@ impl Image {
                 Box::new(whole)
             }
             Packing::Zstd => {
-                // One frame may say how long it is; an image of several is not made by any tool that we know of.
-                size = zstd::zstd_safe::get_frame_content_size(magic).ok().flatten();
+                // A frame may say how long it is. One that is to be skipped says 0.
+                size = zstd::zstd_safe::get_frame_content_size(magic).ok().flatten().filter(|size| *size > 0);
                 let mut decoder = zstd::Decoder::with_buffer(BufReader::new(whole)).with_context(what)?;
                 decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).with_context(what)?;
                 Box::new(decoder)
@@ -73,8 +94,20 @@ impl Image {
         head.truncate(got);
         ensure!(!head.is_empty(), "{}: it has no content", what());
         let (least, sector) = extent(&head);
+        ensure!(
+            sector.is_some() || is_boot_sector(&head),
+            "{}: it is no disk image: it has no partition table and no boot sector: give a raw image, or one packed with \
+             zstd or gzip",
+            what()
+        );
+        if let Some(bytes) = size.filter(|bytes| *bytes < least) {
+            ensure!(packing == Packing::Zstd, "{}: {}", what(), truncated(bytes, least));
+            // That was the first frame alone. What all of them have is seen when they are unpacked.
+            size = None;
+        }
         let content = Box::new(Cursor::new(head.clone()).chain(content));
-        Ok(Image { path: path.to_owned(), head, size, least, sector, content })
+        let identity = Identity::of(&metadata);
+        Ok(Image { path: path.to_owned(), identity, head, size, least, sector, content })
     }
 
     /// The path that it was opened by.
@@ -93,18 +126,31 @@ impl Image {
     }
 }
 
+/// What is said of an image that ends before its last partition, or before the second copy of its partition table.
+pub fn truncated(bytes: u64, least: u64) -> String {
+    format!("it has {bytes} bytes of the {least} that its partition table names: it is truncated: get it again")
+}
+
 /// What a file is by its first bytes. What would be written as it is, and is surely no disk, is refused.
 fn packing(magic: &[u8]) -> Result<Packing> {
     let starts = |with: &[u8]| magic.starts_with(with);
     Ok(match () {
         () if starts(&[0x28, 0xb5, 0x2f, 0xfd]) => Packing::Zstd,
+        // A frame that is to be skipped (RFC 8878, 3.1.2): pzstd writes one before each of the others.
+        () if matches!(magic, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..]) => Packing::Zstd,
         () if starts(&[0x1f, 0x8b]) => Packing::Gzip,
         () if starts(b"\xfd7zXZ\0") => bail!("it is packed with xz: unpack it first (xz --decompress --keep)"),
         () if starts(b"BZh") => bail!("it is packed with bzip2: unpack it first (bzip2 --decompress --keep)"),
+        () if starts(b"7z\xbc\xaf\x27\x1c") => bail!("it is a 7z archive: unpack it first (7z x)"),
         () if starts(b"PK\x03\x04") => bail!("it is a zip archive: unpack it first (unzip)"),
         () if starts(b"QFI\xfb") => bail!("it is a disk of QEMU: convert it first (qemu-img convert -O raw)"),
         () => Packing::Raw,
     })
+}
+
+/// Whether the first sector ends as that of a disk with a partition table, or of a FAT, does.
+fn is_boot_sector(head: &[u8]) -> bool {
+    head.get(510..512) == Some(&[0x55, 0xaa])
 }
 
 /// Bytes that a disk must have for the table in its first sectors, and the sector that it is written for.
@@ -119,7 +165,7 @@ fn extent(head: &[u8]) -> (u64, Option<u32>) {
             return (least, Some(sector as u32));
         }
     }
-    if head.get(510..512) != Some(&[0x55, 0xaa]) {
+    if !is_boot_sector(head) {
         return (0, None);
     }
     let word = |at: usize| head.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);
@@ -131,29 +177,6 @@ fn extent(head: &[u8]) -> (u64, Option<u32>) {
     let used = entries.iter().filter(|at| head[**at + 4] != 0);
     let ends = used.map(|at| (u64::from(word(at + 8)) + u64::from(word(at + 12))) * 512);
     (ends.max().unwrap_or(0), None)
-}
-
-/// Compares a file with its line in `SHA256SUMS` beside it. Returns whether there is such a line.
-///
-/// # Errors
-/// When the digests differ, or either file cannot be read.
-pub fn check_sum(path: &Path) -> Result<bool> {
-    let sums = path.with_file_name("SHA256SUMS");
-    let Some(name) = path.file_name().and_then(|n| n.to_str()) else { return Ok(false) };
-    let text = match std::fs::read_to_string(&sums) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        Err(e) => return Err(e).with_context(|| format!("read {}", sums.display())),
-    };
-    let Some((wanted, _)) = digest::lines(&text).find(|(_, other)| *other == name) else { return Ok(false) };
-    let found = digest::file(path)?;
-    ensure!(
-        found.eq_ignore_ascii_case(wanted),
-        "check {}: its SHA-256 is {found}, and {} has {wanted}: get it again",
-        path.display(),
-        sums.display()
-    );
-    Ok(true)
 }
 
 #[cfg(test)]

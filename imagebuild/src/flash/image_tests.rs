@@ -18,14 +18,18 @@ fn raw_zstd_and_gzip_have_one_content() {
     let path = dir.path().join("disk.img");
     testing::fats_only(&Target::load("generic-amd64").unwrap(), &Ids::new("t"), &path).unwrap();
     let raw = std::fs::read(&path).unwrap();
-    let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
-    encoder.write_all(&raw).unwrap();
+    let packed = zstd::bulk::compress(&raw, 1).unwrap();
+    let (start, rest) = raw.split_at(1 << 20);
     let forms = [
         ("a.img", raw.clone(), Some(raw.len() as u64)),
         // The name says nothing.
         ("b.img", zstd::encode_all(&raw[..], 1).unwrap(), None),
-        ("c.zst", zstd::bulk::compress(&raw, 1).unwrap(), Some(raw.len() as u64)),
+        ("c.zst", packed.clone(), Some(raw.len() as u64)),
         ("d.gz", gzip(&raw), None),
+        // As pzstd writes it: a frame that is to be skipped, with the length of the next one.
+        ("e.zst", [&b"\x50\x2a\x4d\x18\x04\0\0\0\x01\x02\x03\x04"[..], &packed].concat(), None),
+        // Several frames, of which the first one says its own length.
+        ("f.zst", [zstd::bulk::compress(start, 1).unwrap(), zstd::bulk::compress(rest, 1).unwrap()].concat(), None),
     ];
     for (name, bytes, size) in forms {
         let path = dir.path().join(name);
@@ -52,11 +56,38 @@ fn what_is_no_disk_is_named() {
     assert_eq!(error(b""), "open IMG: it is empty");
     assert_eq!(error(b"\xfd7zXZ\0\0\0"), "open IMG: it is packed with xz: unpack it first (xz --decompress --keep)");
     assert_eq!(error(b"PK\x03\x04"), "open IMG: it is a zip archive: unpack it first (unzip)");
+    assert_eq!(error(b"7z\xbc\xaf\x27\x1c\0\x04"), "open IMG: it is a 7z archive: unpack it first (7z x)");
+    let none = "open IMG: it is no disk image: it has no partition table and no boot sector: give a raw image, or one \
+                packed with zstd or gzip";
+    for bytes in [&b"version = 1\n"[..], &[7; 9000], &gzip(&[7; 9000])] {
+        assert_eq!(error(bytes), none);
+    }
+    // The boot sector of a FAT is all that a disk without partitions has.
+    let mut sector = [7u8; 9000];
+    sector[510..512].copy_from_slice(&[0x55, 0xaa]);
+    assert_eq!(error(&sector), "");
     let packed = zstd::encode_all(&[7; 9000][..], 1).unwrap();
     assert_eq!(error(&packed[..packed.len() - 4]), "unpack IMG: incomplete frame");
     let missing = Image::open(&dir.path().join("none")).err().unwrap();
     assert!(format!("{missing:#}").ends_with("none: No such file or directory (os error 2)"), "{missing:#}");
     assert!(format!("{:#}", Image::open(dir.path()).err().unwrap()).ends_with("it is a directory, not an image"));
+}
+
+#[test]
+fn a_truncated_image_is_refused_or_has_no_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("disk.img");
+    testing::fats_only(&Target::load("generic-amd64").unwrap(), &Ids::new("t"), &path).unwrap();
+    let whole = path.metadata().unwrap().len();
+    File::options().write(true).open(&path).unwrap().set_len(whole - 512).unwrap();
+    let error = Image::open(&path).err().unwrap().to_string();
+    let why = format!("it has {} bytes of the {whole} that its partition table names: it is truncated", whole - 512);
+    assert_eq!(error, format!("open {}: {why}: get it again", path.display()));
+    // Packed, its first frame may be followed by another one: only unpacking it shows that there is none.
+    let packed = dir.path().join("disk.img.zst");
+    std::fs::write(&packed, zstd::bulk::compress(&std::fs::read(&path).unwrap(), 1).unwrap()).unwrap();
+    let image = Image::open(&packed).unwrap();
+    assert_eq!((image.size, image.least, image.needs()), (None, whole, whole));
 }
 
 #[test]
@@ -70,22 +101,4 @@ fn a_table_of_the_bios_says_where_its_partitions_end() {
     // The code of a FAT's boot sector stands where the table would.
     head[446] = 0x33;
     assert_eq!(extent(&head), (0, None));
-}
-
-#[test]
-fn the_line_in_sha256sums_decides() {
-    let dir = tempfile::tempdir().unwrap();
-    let (path, sums) = (dir.path().join("a.img"), dir.path().join("SHA256SUMS"));
-    std::fs::write(&path, "abc").unwrap();
-    assert!(!check_sum(&path).unwrap());
-    let good = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-    std::fs::write(&sums, format!("{}  b.img\n{good} *a.img\n", "0".repeat(64))).unwrap();
-    assert!(check_sum(&path).unwrap());
-    std::fs::write(&sums, format!("{good}  b.img\n")).unwrap();
-    assert!(!check_sum(&path).unwrap());
-    std::fs::write(&sums, format!("{}  a.img\n", "0".repeat(64))).unwrap();
-    let error = check_sum(&path).unwrap_err().to_string();
-    let (path, sums) = (path.display(), sums.display());
-    let zeros = "0".repeat(64);
-    assert_eq!(error, format!("check {path}: its SHA-256 is {good}, and {sums} has {zeros}: get it again"));
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The progress of one card: a bar on a terminal, lines elsewhere, JSON for programs.
 
+use super::{note, tell};
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -63,7 +64,7 @@ impl Lane {
         self.bar.reset();
         self.bar.set_length(total.unwrap_or(0));
         if matches!(self.show, Show::Json) {
-            self.say(&json!({ "event": phase, "device": self.device, "total": total }));
+            tell(json!({ "event": phase, "device": self.device, "total": total }));
         }
     }
 
@@ -82,7 +83,7 @@ impl Lane {
         let speed = (done as f64 / state.began.elapsed().as_secs_f64().max(0.001)) as u64;
         let left = state.total.map(|total| total.saturating_sub(done) / speed.max(1));
         match self.show {
-            Show::Json => self.say(&json!({
+            Show::Json => tell(json!({
                 "event": "progress", "device": self.device, "phase": state.phase, "bytes": done, "total": state.total,
                 "bytes_per_second": speed, "seconds_left": left,
             })),
@@ -90,7 +91,7 @@ impl Lane {
                 let of = state.total.map(|total| format!(" of {}", HumanBytes(total))).unwrap_or_default();
                 let left = left.map(|seconds| format!(", {seconds} s left")).unwrap_or_default();
                 let (device, phase, done) = (&self.device, state.phase, HumanBytes(done));
-                eprintln!("imagebuild: {device}: {phase}: {done}{of}, {}/s{left}", HumanBytes(speed));
+                note(format_args!("{device}: {phase}: {done}{of}, {}/s{left}", HumanBytes(speed)));
             }
         }
     }
@@ -103,9 +104,5 @@ impl Lane {
     /// Ends the lane. What became of the card is said elsewhere.
     pub fn end(&self) {
         self.bar.finish_and_clear();
-    }
-
-    fn say(&self, object: &Value) {
-        println!("{object}");
     }
 }

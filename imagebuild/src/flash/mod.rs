@@ -13,11 +13,10 @@ mod pour;
 mod seeds;
 mod target;
 
-pub(crate) use image::check_sum;
-
 use crate::cmd;
 use crate::exit::{FAILED, Failure, INTERRUPTED, USAGE, VERIFICATION, code};
 use crate::sign::{SUMS_SIGNATURE, signed_digest, trusted, verify_sums};
+use crate::sums::{self, SUMS, Sum};
 use anyhow::{Context, Result, ensure};
 use card::Card;
 use disks::Kernel;
@@ -27,8 +26,9 @@ use lane::{Lane, Show};
 use pour::Job;
 use seeds::Seed;
 use serde_json::json;
+use std::fmt::Display;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -45,7 +45,7 @@ Examples:
   imagebuild flash IMAGE card.img --fixed --yes           a file in the place of a card
 
 Exit codes: 0 written and verified, 1 failed or refused, 2 wrong arguments,
-3 the signature is wrong, or what is read back differs from the image, 130 interrupted.
+3 the signature or the digest is wrong, or what is read back differs from the image, 130 interrupted.
 
 A card whose writing ended early has no partition table: it is unusable until it is flashed again.")]
 pub struct Args {
@@ -88,9 +88,24 @@ pub struct Args {
 pub fn main(args: &Args) -> Result<()> {
     let result = run(args);
     if let (true, Err(error)) = (args.json, &result) {
-        println!("{}", json!({ "event": "ended", "error": format!("{error:#}"), "exit_code": code(error) }));
+        tell(json!({ "event": "ended", "error": format!("{error:#}"), "exit_code": code(error) }));
     }
     result
+}
+
+/// Where a file system of a disk, or of one of its partitions, is mounted; nothing where none is, or none is known.
+pub(crate) fn mounted_at(disk: &Path) -> Option<String> {
+    Kernel::here().mounted_at(disk)
+}
+
+/// Prints a line on standard output. A reader that has gone ends no card that is being written.
+fn tell(line: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// The same on standard error.
+fn note(line: impl Display) {
+    let _ = writeln!(std::io::stderr(), "imagebuild: {line}");
 }
 
 fn run(args: &Args) -> Result<()> {
@@ -103,27 +118,36 @@ fn run(args: &Args) -> Result<()> {
     };
     let mut image = Image::open(image)?;
     let targets = target::check(&kernel, devices, args.fixed, &image)?;
-    let seeds = seeds::plan(args.seed.as_deref(), args.seeds.as_deref(), targets.len())?;
+    // No other run takes seeds of the same directory until this one has ended.
+    let (seeds, _lock) = seeds::plan(args.seed.as_deref(), args.seeds.as_deref(), targets.len())?;
     let signed = signed(args, &image)?;
-    let summed = signed || check_sum(image.path())?;
+    let sum = match signed {
+        Some(sum) => sum,
+        None => sums::check(image.path())?,
+    };
     let show = match () {
         () if args.json => Show::Json,
         () if std::io::stderr().is_terminal() => Show::Bars(MultiProgress::new()),
         () => Show::Lines,
     };
-    if summed && !args.json {
-        let signed = if signed { ", whose signature is good" } else { "" };
-        eprintln!("imagebuild: {}: its SHA-256 is the one in SHA256SUMS{signed}", image.path().display());
+    let of = match sum {
+        Sum::None => None,
+        Sum::All => Some("its SHA-256 is"),
+        Sum::AllButSeeds => Some("it has seeds; without them its SHA-256 is"),
+    };
+    if let Some(of) = of.filter(|_| !args.json) {
+        let signed = if signed.is_some() { ", whose signature is good" } else { "" };
+        note(format_args!("{}: {of} the one in {SUMS}{signed}", image.path().display()));
     }
     confirm(&targets, &seeds, args.yes)?;
     write(args, &mut image, &targets, &seeds, &show)
 }
 
-/// Verifies the signature beside an image; whether there is one.
-fn signed(args: &Args, image: &Image) -> Result<bool> {
+/// Verifies the signature beside an image, where there is one; what it vouches for.
+fn signed(args: &Args, image: &Image) -> Result<Option<Sum>> {
     let path = image.path();
     if args.unsigned || args.key.is_none() && !path.with_file_name(SUMS_SIGNATURE).exists() {
-        return Ok(false);
+        return Ok(None);
     }
     let keys = trusted(args.key.as_deref())?;
     if keys.is_empty() {
@@ -135,8 +159,7 @@ fn signed(args: &Args, image: &Image) -> Result<bool> {
         return Err(Failure::new(USAGE, text).into());
     }
     verify_sums(path, &keys)?;
-    signed_digest(path)?;
-    Ok(true)
+    signed_digest(path).map(Some)
 }
 
 /// Asks on the terminal.
@@ -178,7 +201,8 @@ fn signals() -> Result<Arc<AtomicBool>> {
 }
 
 fn write(args: &Args, image: &mut Image, targets: &[Target], seeds: &[Option<Seed>], show: &Show) -> Result<()> {
-    let total = image.size.or((image.least > 0).then_some(image.least));
+    let least = image.least;
+    let total = image.size.or((least > 0).then_some(least));
     let mut jobs = Vec::new();
     for target in targets {
         let card = Card::open(&target.path)?;
@@ -187,7 +211,7 @@ fn write(args: &Args, image: &mut Image, targets: &[Target], seeds: &[Option<See
     let stop = signals()?;
     let began = Instant::now();
     let name = image.path().display().to_string();
-    let results = pour::pour(image.content(), &mut jobs, &stop);
+    let results = pour::pour(image.content(), least, &mut jobs, &stop);
     let took = began.elapsed();
     jobs.iter().for_each(|job| job.lane.end());
     let mut codes = Vec::new();
@@ -196,12 +220,10 @@ fn write(args: &Args, image: &mut Image, targets: &[Target], seeds: &[Option<See
             let text = format!("{error:#}: {} is unusable until it is flashed again", target.name());
             Failure::new(code(&error), text)
         });
-        let seeded = match (&result, seed) {
-            (Ok(()), Some(seed)) => seed.put(target, &job.card).map(Some).map_err(|error| {
-                Failure::new(FAILED, format!("{error:#}: {} has the image, but not its seed", target.name()))
-            }),
+        let seeded = match (result, seed) {
+            (Ok(()), Some(seed)) => seed.give(target, &job.card).map(Some),
             (Ok(()), None) => Ok(None),
-            (Err(failure), _) => Err(failure.clone()),
+            (Err(failure), _) => Err(failure),
         };
         codes.extend(seeded.as_ref().err().map(|failure| failure.code));
         say(args.json, &target.name(), &seeded, job.lane.done(), took);
@@ -223,19 +245,18 @@ fn write(args: &Args, image: &mut Image, targets: &[Target], seeds: &[Option<See
 /// What became of a device, on a line.
 fn say(json: bool, device: &str, result: &Result<Option<String>, Failure>, bytes: u64, took: Duration) {
     match (json, result) {
-        (true, Ok(seed)) => println!(
-            "{}",
-            json!({ "event": "done", "device": device, "bytes": bytes, "seconds": took.as_secs_f64(), "seed": seed })
+        (true, Ok(seed)) => tell(
+            json!({ "event": "done", "device": device, "bytes": bytes, "seconds": took.as_secs_f64(), "seed": seed }),
         ),
         (true, Err(Failure { code, text })) => {
-            println!("{}", json!({ "event": "failed", "device": device, "error": text, "exit_code": code }));
+            tell(json!({ "event": "failed", "device": device, "error": text, "exit_code": code }));
         }
         (false, Ok(seed)) => {
             let seed = seed.as_ref().map(|name| format!(", with {name} as seed.toml")).unwrap_or_default();
             let (bytes, took) = (HumanBytes(bytes), HumanDuration(took));
-            println!("{device}: {bytes} written and read back in {took}{seed}; it is safe to remove");
+            tell(format_args!("{device}: {bytes} written and read back in {took}{seed}; it is safe to remove"));
         }
-        (false, Err(failure)) => eprintln!("imagebuild: {failure}"),
+        (false, Err(failure)) => note(failure),
     }
 }
 

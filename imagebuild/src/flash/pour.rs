@@ -6,10 +6,11 @@
 
 use super::card::{Card, memory};
 use super::chunk::{Aligned, CHUNK, Chunk, Sum};
+use super::image::truncated;
 use super::lane::Lane;
 use crate::exit::{Failure, INTERRUPTED};
 use crate::packing::fill;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,9 +29,10 @@ pub struct Job {
 }
 
 /// Writes the content to all cards, reads it back from each, and finishes those that are good. A card that failed has
-/// its partition table cleared. The results are in the order of the jobs.
-pub fn pour(content: &mut (dyn Read + Send), jobs: &mut [Job], stop: &AtomicBool) -> Vec<Result<()>> {
-    let (sums, mut results) = write_all(content, jobs, stop);
+/// its partition table cleared, and so has each one where the content has fewer than `least` bytes. The results are in
+/// the order of the jobs.
+pub fn pour(content: &mut (dyn Read + Send), least: u64, jobs: &mut [Job], stop: &AtomicBool) -> Vec<Result<()>> {
+    let (sums, mut results) = write_all(content, least, jobs, stop);
     let sums = match sums {
         Ok(sums) => sums,
         Err(error) => {
@@ -58,6 +60,7 @@ fn join(thread: thread::ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
 /// Writes all pieces but the first; returns what they must be, and what became of each card.
 fn write_all(
     content: &mut (dyn Read + Send),
+    least: u64,
     jobs: &mut [Job],
     stop: &AtomicBool,
 ) -> (Result<Vec<Sum>>, Vec<Result<()>>) {
@@ -68,7 +71,7 @@ fn write_all(
             senders.push(Some(sender));
             threads.push(scope.spawn(move || write(job, &receiver)));
         }
-        let sums = read(content, &mut senders, stop);
+        let sums = read(content, least, &mut senders, stop);
         drop(senders);
         (sums, threads.into_iter().map(join).collect())
     })
@@ -77,6 +80,7 @@ fn write_all(
 /// The reader's side: pieces in their order to every card that has not failed.
 fn read(
     content: &mut (dyn Read + Send),
+    least: u64,
     senders: &mut [Option<SyncSender<Arc<Chunk>>>],
     stop: &AtomicBool,
 ) -> Result<Vec<Sum>> {
@@ -90,6 +94,8 @@ fn read(
         interrupted(stop)?;
         let len = len.with_context(|| format!("read the image after {offset} bytes"))?;
         if len == 0 {
+            // An image that was packed when it was truncated already unpacks without an error.
+            ensure!(offset == 0 || offset >= least, "read the image: {}", truncated(offset, least));
             return Ok(sums);
         }
         bytes.truncate(len);

@@ -51,7 +51,7 @@ fn a_card_that_fails_does_not_stop_the_others() {
     fcntl_add_seals(&sealed, SealFlags::WRITE).unwrap();
     let broken = PathBuf::from(format!("/proc/self/fd/{}", sealed.as_raw_fd()));
     let mut jobs = vec![job(&good[0]), job(&broken), job(&small), job(&good[1])];
-    let results = pour(&mut Cursor::new(&image), &mut jobs, &AtomicBool::new(false));
+    let results = pour(&mut Cursor::new(&image), image.len() as u64, &mut jobs, &AtomicBool::new(false));
     assert_eq!(text(&results[0]), "");
     assert_eq!(text(&results[3]), "");
     let refused = "Operation not permitted (os error 1)";
@@ -86,7 +86,7 @@ fn an_interruption_leaves_no_partition_table() {
         Ok(0)
     };
     let mut content = Ends(Cursor::new(image()), pressed, &stop);
-    let results = pour(&mut content, &mut [job(&path)], &stop);
+    let results = pour(&mut content, 0, &mut [job(&path)], &stop);
     assert_eq!(results[0].as_ref().map_err(exit::code), Err(exit::INTERRUPTED));
     assert_eq!(text(&results[0]), "interrupted");
     assert!(is_zero(&std::fs::read(&path).unwrap()[..1 << 20]));
@@ -103,7 +103,7 @@ fn a_damaged_image_leaves_no_partition_table() {
     let stop = AtomicBool::new(false);
     let pour_packed = |packed: &[u8]| {
         let mut content = zstd::Decoder::new(packed).unwrap();
-        let text = text(&pour(&mut content, &mut [job(&path)], &stop)[0]);
+        let text = text(&pour(&mut content, 0, &mut [job(&path)], &stop)[0]);
         assert!(is_zero(&std::fs::read(&path).unwrap()[..1 << 20]));
         text
     };
@@ -112,4 +112,19 @@ fn a_damaged_image_leaves_no_partition_table() {
     packed[middle..middle + 64].fill(0xff);
     let damaged = pour_packed(&packed);
     assert!(damaged.starts_with("read the image after "), "{damaged}");
+}
+
+#[test]
+fn a_truncated_image_leaves_no_partition_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let cards = [card(dir.path(), "a", 4 * CHUNK), card(dir.path(), "b", 4 * CHUNK)];
+    let (image, stop) = (image(), AtomicBool::new(false));
+    let mut jobs = cards.each_ref().map(|path| job(path));
+    let results = pour(&mut Cursor::new(&image), image.len() as u64 + 1, &mut jobs, &stop);
+    for (result, path) in results.iter().zip(&cards) {
+        let why = "it has 12582912 bytes of the 12582913 that its partition table names: it is truncated: get it again";
+        assert_eq!(text(result), format!("read the image: {why}"));
+        assert_eq!(result.as_ref().map_err(exit::code), Err(exit::FAILED));
+        assert!(is_zero(&std::fs::read(path).unwrap()[..1 << 20]));
+    }
 }

@@ -2,7 +2,7 @@
 //! The devices that a person named: each is checked before any is written.
 
 use super::disks::Kernel;
-use super::image::Image;
+use super::image::{Identity, Image};
 use crate::exit::{FAILED, Failure};
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::DecimalBytes;
@@ -45,7 +45,7 @@ impl fmt::Display for Target {
 pub fn check(kernel: &Kernel, devices: &[PathBuf], fixed: bool, image: &Image) -> Result<Vec<Target>> {
     let (mut targets, mut wrong) = (Vec::<Target>::new(), Vec::new());
     for device in devices {
-        match one(kernel, device, fixed).and_then(|target| fits(target, image)) {
+        match one(kernel, device, fixed, image).and_then(|target| fits(target, image)) {
             Ok(target) if targets.iter().any(|other| other.path == target.path) => {
                 wrong.push(format!("write {}: it is given twice", device.display()));
             }
@@ -59,10 +59,12 @@ pub fn check(kernel: &Kernel, devices: &[PathBuf], fixed: bool, image: &Image) -
     Ok(targets)
 }
 
-fn one(kernel: &Kernel, device: &Path, fixed: bool) -> Result<Target> {
+fn one(kernel: &Kernel, device: &Path, fixed: bool, image: &Image) -> Result<Target> {
     let what = || format!("write {}", device.display());
     let path = std::fs::canonicalize(device).with_context(what)?;
     let metadata = path.metadata().with_context(what)?;
+    // Before --fixed is asked for: with that it would be cleared while it is read.
+    ensure!(Identity::of(&metadata) != image.identity, "{}: it is the image itself: give another device", what());
     if metadata.is_file() {
         ensure!(fixed, "{}: it is a file: give --fixed to write it as a card", what());
         if let Some(user) = kernel.loop_device(&path) {
@@ -105,7 +107,9 @@ mod tests {
 
     fn image(dir: &Path) -> Image {
         let path = dir.join("disk.img");
-        std::fs::write(&path, vec![1; 1 << 20]).unwrap();
+        let mut bytes = vec![1u8; 1 << 20];
+        bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
+        std::fs::write(&path, bytes).unwrap();
         Image::open(&path).unwrap()
     }
 
@@ -140,5 +144,22 @@ mod tests {
         );
         let error = check(&[&good], false).unwrap_err();
         assert_eq!(error, "write DIR/good: it is a file: give --fixed to write it as a card; nothing was written");
+    }
+
+    #[test]
+    fn the_image_itself_is_not_written_by_whatever_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let image = image(dir.path());
+        let at = |name: &str| dir.path().join(name);
+        std::os::unix::fs::symlink("disk.img", at("link")).unwrap();
+        std::fs::hard_link(at("disk.img"), at("hard")).unwrap();
+        std::fs::copy(at("disk.img"), at("copy")).unwrap();
+        assert_eq!(check(&Kernel::here(), &[at("copy")], true, &image).unwrap().len(), 1);
+        for (name, fixed) in [("disk.img", true), ("disk.img", false), ("link", true), ("hard", true)] {
+            let error = check(&Kernel::here(), &[at(name)], fixed, &image).unwrap_err();
+            let why = "it is the image itself: give another device; nothing was written";
+            assert_eq!(error.to_string(), format!("write {}: {why}", at(name).display()));
+            assert_eq!(crate::exit::code(&error), FAILED);
+        }
     }
 }

@@ -58,6 +58,8 @@ pub struct Args {
 /// # Errors
 /// Lists everything that is wrong with the table; then nothing was written.
 pub fn main(args: &Args) -> Result<()> {
+    // Before any token is made: a disk in use is not written.
+    let _held = args.into.as_deref().map(crate::seed::hold).transpose()?;
     let cluster = args.tokens.cluster()?;
     let base = args.base.as_deref();
     let (devices, mut tokens) = match &cluster {
@@ -74,8 +76,9 @@ pub fn main(args: &Args) -> Result<()> {
         println!("{}: {} seeds, sheet.html and sheet.pdf", out.display(), devices.len());
     }
     if let (Some(into), Some(seeds)) = (&args.into, named) {
-        println!("{}", crate::seed::put_many(&seeds, into)?);
+        let said = crate::seed::put_many(&seeds, into)?;
         tokens.drain(..).for_each(Created::keep);
+        println!("{said}");
     }
     if cluster.is_some() {
         println!("{}", bootstrap_token::approval("each device gets one certificate, for its node"));

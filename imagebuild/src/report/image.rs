@@ -11,6 +11,7 @@ use crate::target::Role;
 use crate::{digest, disk, sign, uki};
 use anyhow::{Context, Result, bail, ensure};
 use fatfs::{FileSystem, FsOptions};
+use firstboot::boot_partition::BootPartition;
 use firstboot::bundle::{self, BUNDLE_DIR, MANIFEST, SIGNING_KEYS};
 use firstboot::image::{IMAGE_INFO, ImageInfo};
 use firstboot::seed::{SshKey, ssh_signature};
@@ -19,7 +20,7 @@ use initrd::command_line::CommandLine;
 use initrd::table::{Found, Numbered, Table};
 use initrd::verity;
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::Path;
 use uuid::Uuid;
 
@@ -78,7 +79,7 @@ impl Image {
         let info: ImageInfo = json(&root, IMAGE_INFO)?.with_context(|| format!("read {IMAGE_INFO}: there is none"))?;
         same_build(&info, manifest).with_context(compare)?;
         let boot = place(manifest, Role::Esp).or_else(|_| place(manifest, Role::SystemA)).with_context(compare)?;
-        let command_line = command_line(&file, boot, &manifest.kernel_image).with_context(compare)?;
+        let command_line = command_line(path, boot, &manifest.kernel_image).with_context(compare)?;
         let expected = &command_line.root;
         ensure!(
             expected.hex() == manifest.root.hash,
@@ -166,35 +167,22 @@ fn json<T: serde::de::DeserializeOwned>(root: &Root, path: &str) -> Result<Optio
     Ok(Some(serde_json::from_slice(&bytes).with_context(|| format!("read {path} of the image"))?))
 }
 
-type Fat = FileSystem<BufStream<StreamSlice<File>>>;
-
-/// Opens a FAT of the image. The file is open for reading only, so that nothing can change it.
-fn fat(image: &File, at: &Placed) -> Result<Fat> {
-    let what = || format!("read the file system {}", at.label);
-    let slice = StreamSlice::new(image.try_clone().with_context(what)?, at.offset, at.offset + at.length);
-    FileSystem::new(BufStream::new(slice.with_context(what)?), FsOptions::new()).with_context(what)
-}
-
-/// Bytes of a FAT that are taken.
+/// Bytes of a FAT that are taken. The library reads the allocation table once for that; it follows no chain of
+/// clusters, which may have no end. The image is open for reading only, so that nothing can change it.
 fn used(image: &File, at: &Placed) -> Result<u64> {
-    let stats = fat(image, at)?.stats().with_context(|| format!("measure the file system {}", at.label))?;
+    let what = || format!("measure the file system {}", at.label);
+    let slice = StreamSlice::new(image.try_clone().with_context(what)?, at.offset, at.offset + at.length);
+    let system = FileSystem::new(BufStream::new(slice.with_context(what)?), FsOptions::new()).with_context(what)?;
+    let stats = system.stats().with_context(what)?;
     let clusters = u64::from(stats.total_clusters().saturating_sub(stats.free_clusters()));
     Ok(clusters * u64::from(stats.cluster_size()))
 }
 
 /// The kernel's command line: in the kernel image itself, or in a file beside it.
-fn command_line(image: &File, at: &Placed, kernel: &KernelImage) -> Result<CommandLine> {
-    let system = fat(image, at)?;
-    let read = |path: &str| -> Result<Option<Vec<u8>>> {
-        let what = || format!("read {path} on {}", at.label);
-        let mut bytes = Vec::new();
-        match system.root_dir().open_file(path) {
-            Ok(mut file) => file.read_to_end(&mut bytes).with_context(what)?,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(e).with_context(what),
-        };
-        Ok(Some(bytes))
-    };
+pub(super) fn command_line(image: &Path, at: &Placed, kernel: &KernelImage) -> Result<CommandLine> {
+    let system = BootPartition::open(image, at.offset, at.length);
+    let system = system.with_context(|| format!("read the file system {}", at.label))?;
+    let read = |path: &str| system.read(path).with_context(|| format!("read {path} on {}", at.label));
     let program =
         read(&kernel.path)?.with_context(|| format!("read {} on {}: there is none", kernel.path, at.label))?;
     let found = digest::bytes(&program);

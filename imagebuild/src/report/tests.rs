@@ -4,12 +4,14 @@
 
 use super::*;
 use crate::archive::Archive;
+use crate::build::manifest::KernelImage;
 use crate::disk::{self, Content, Fat, Ids};
 use crate::erofs::Mkfs;
 use crate::target::{Role, Target};
 use crate::{digest, verity};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
 
 /// An image for boards with U-Boot, and its manifest, in a directory; none where mkfs.erofs cannot be fetched. The
 /// manifest has markup in what it names.
@@ -139,4 +141,30 @@ fn what_is_missing_or_packed_is_said_in_one_line() {
     let error = format!("{:#}", write(&out, "page").unwrap_err());
     assert!(error.starts_with(&format!("write {}: No such file", out.display())), "{error}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+}
+
+/// The FAT library follows a chain of clusters that leads to itself for ever.
+#[test]
+fn a_root_directory_without_end_is_an_error() {
+    let (target, dir) = (Target::load("generic-amd64").unwrap(), tempfile::tempdir().unwrap());
+    let path = dir.path().join("disk");
+    let mut place = disk::testing::fats_only(&target, &Ids::new("k"), &path).unwrap();
+    let file = fs::File::options().read(true).write(true).open(&path).unwrap();
+    let mut boot = [0; 512];
+    file.read_exact_at(&mut boot, place.offset).unwrap();
+    let number = |at: usize| u64::from(u16::from_le_bytes([boot[at], boot[at + 1]]));
+    // FAT32: cluster 2, which has the root directory, is made to follow itself and to be full of removed files.
+    let (table, cluster) = (number(14) * 512, usize::from(boot[13]) * 512);
+    let data = table + u64::from(boot[16]) * number(36) * 512;
+    file.write_all_at(&2u32.to_le_bytes(), place.offset + table + 2 * 4).unwrap();
+    file.write_all_at(&vec![0xe5; cluster], place.offset + data).unwrap();
+    // A shorter partition has a lower limit, which is reached sooner.
+    place.length = 2 << 20;
+    let kernel = KernelImage { path: "vmlinuz".to_owned(), size: 6, sha256: String::new() };
+    let error = format!("{:#}", image::command_line(&path, &place, &kernel).unwrap_err());
+    assert_eq!(
+        error,
+        "read vmlinuz on BOOT: open vmlinuz on the boot partition: more was read than it can hold: its allocation \
+         table is broken"
+    );
 }

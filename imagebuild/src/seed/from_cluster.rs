@@ -26,8 +26,7 @@ pub fn main(args: &Args, file: Option<&Path>) -> Result<()> {
     }
     let cluster = Cluster { token: token.token().to_string(), ..known.table };
     let text = new::assemble(args, cluster, args.node.clone().or(args.name.clone()), None, known.open)?;
-    new::finish(args, &text)?;
-    token.keep();
+    new::finish(args, &text, || token.keep())?;
     if let Some(node) = &args.node {
         println!("{}", bootstrap_token::approval(&format!("token {id} gets one certificate, for node {node}")));
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Seeds for many devices on one card: the directory `seeds` of a boot partition, and what it looks like on this machine.
 
-use super::directory;
+use super::{directory, make_private};
 use crate::disk::{SeedPartition, seed_partition};
 use anyhow::{Context, Result, bail, ensure};
 use firstboot::boot_partition::{MOST_SEEDS, SEED_NAMES, SEEDS, SIGNATURE_SUFFIX, STICK_LABEL, seed_id};
@@ -11,6 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Writes these seeds, by file name, in place of all that were there, and reads them back; says where they are.
+/// Before that, group and others lose their permissions on a file in the place of a disk.
 ///
 /// # Errors
 /// There is no boot partition and no stick, it is full, or it cannot be written. What was begun is removed then.
@@ -26,6 +27,9 @@ pub fn put(seeds: &[(String, &[u8])], to: &Path) -> Result<String> {
         return Ok(format!("{} seeds are in {SEEDS} at {}; eject it before you remove it", seeds.len(), to.display()));
     }
     let SeedPartition { partition: boot, label, .. } = seed_partition(to)?;
+    if let Some(text) = make_private(to)? {
+        eprintln!("imagebuild: {text}");
+    }
     let on = || format!("write {SEEDS} on {}", to.display());
     let clear = || boot.zero_seeds(None).and_then(|()| boot.remove_seeds(None));
     // The single seed would go before.

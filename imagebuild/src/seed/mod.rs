@@ -9,11 +9,13 @@ mod from_cluster;
 mod many;
 mod new;
 mod online;
+mod place;
 mod put;
 mod sign;
 mod token;
 
 pub use many::put as put_many;
+pub(crate) use place::{hold, make_private};
 pub use put::put;
 pub use sign::sign;
 pub(crate) use token::warning as token_warning;
@@ -76,7 +78,7 @@ enum Command {
         file: PathBuf,
         /// Disk image, block device, or directory at which a boot partition or stick is mounted
         disk: PathBuf,
-        /// Write it even when the device would refuse it
+        /// Write it even when the device would refuse it, or when its token has ended
         #[arg(long)]
         unchecked: bool,
     },
@@ -120,12 +122,13 @@ pub fn main(args: &Args) -> Result<()> {
         Command::Put { file, disk, unchecked } => {
             let bytes = read(file)?;
             if !unchecked {
-                let request = parse_request(&bytes).context("check the seed (--unchecked writes it as it is)")?;
+                let request = usable(&bytes).context("check the seed (--unchecked writes it as it is)")?;
                 if creates(&request) && is_stick(disk)? {
                     bail!("write {} to {}: {ON_A_STICK}", file.display(), disk.display());
                 }
             }
             let signature = sign::read(file)?;
+            let _held = hold(disk)?;
             let said = match disk.is_dir() {
                 true => directory::put(&bytes, signature.as_deref(), disk)?,
                 false => put(&bytes, signature.as_deref(), disk)?,
@@ -171,9 +174,8 @@ pub(crate) fn description(bytes: &[u8]) -> Result<String> {
 
 /// What `seed check` says of a good seed, and with `warn` of its token's life.
 fn judged(bytes: &[u8], warn: bool) -> Result<String> {
-    match parse_request(bytes)? {
+    match usable(bytes)? {
         SeedRequest::Join(seed) => {
-            token::ended(&seed, SystemTime::now())?;
             if warn {
                 token::warn(&seed);
                 if seed.create().is_some_and(|cluster| cluster.admin_request.is_none()) {
@@ -205,6 +207,15 @@ pub(crate) fn parse_request(bytes: &[u8]) -> Result<SeedRequest> {
         if let Some(request) = seed.create().and_then(|cluster| cluster.admin_request.as_deref()) {
             admin_request::subject(request)?;
         }
+    }
+    Ok(request)
+}
+
+/// The same for one that is to be written: its token has not ended.
+pub(crate) fn usable(bytes: &[u8]) -> Result<SeedRequest> {
+    let request = parse_request(bytes)?;
+    if let SeedRequest::Join(seed) = &request {
+        token::ended(seed, SystemTime::now())?;
     }
     Ok(request)
 }
@@ -317,5 +328,30 @@ mod tests {
         let request = format!("-----BEGIN CERTIFICATE REQUEST-----\n{der}\n-----END CERTIFICATE REQUEST-----\n");
         let error = judged(format!("{text}admin-request = \"\"\"\n{request}\"\"\"\n").as_bytes(), false).unwrap_err();
         assert_eq!(error.to_string(), "read admin-request in [cluster]: it is no certificate request (PKCS #10)");
+    }
+
+    #[test]
+    fn a_seed_whose_token_has_ended_is_written_only_unchecked() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, disk) = (dir.path().join("seed.toml"), dir.path().join("card.img"));
+        let text = format!(
+            "version = 1\n[cluster]\napiserver = \"192.0.2.1\"\ntoken = \"abcdef.0123456789abcdef\"\n\
+             ca-cert-hashes = \"sha256:{}\"\ntoken-expires = 2020-01-01T00:00:00Z\n",
+            "0".repeat(64)
+        );
+        std::fs::write(&file, &text).unwrap();
+        let image = std::fs::File::options().read(true).write(true).create_new(true).open(&disk).unwrap();
+        image.set_len(16 << 20).unwrap();
+        let options = fatfs::FormatVolumeOptions::new().volume_label(*b"BOOT       ");
+        fatfs::format_volume(fscommon::BufStream::new(image), options).unwrap();
+        let put =
+            |unchecked| main(&Args { command: Command::Put { file: file.clone(), disk: disk.clone(), unchecked } });
+        let on_disk = || boot_partition(&disk).unwrap().read("seed.toml").unwrap();
+        let why = "cluster.token-expires is past: the token has ended, and no device joins with it; make a new seed";
+        let error = put(false).unwrap_err();
+        assert_eq!(format!("{error:#}"), format!("check the seed (--unchecked writes it as it is): {why}"));
+        assert_eq!((crate::exit::code(&error), on_disk()), (crate::exit::FAILED, None));
+        put(true).unwrap();
+        assert_eq!(on_disk(), Some(text.into_bytes()));
     }
 }

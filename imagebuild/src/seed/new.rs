@@ -138,12 +138,14 @@ pub fn main(args: &Args) -> Result<()> {
     };
     let args = asked.as_ref().unwrap_or(args);
     let text = text(args, &mut std::io::stdin())?;
-    finish(args, &text)
+    finish(args, &text, || ())
 }
 
-/// Writes the seed, and says what it does.
-pub(super) fn finish(args: &Args, text: &str) -> Result<()> {
+/// Writes the seed, and says what it does. `written` is called in between: the seed is there, whatever becomes of the
+/// words.
+pub(super) fn finish(args: &Args, text: &str, written: impl FnOnce()) -> Result<()> {
     private_file::write(&args.out, text.as_bytes(), false)?;
+    written();
     let seed = super::parse(text.as_bytes())?;
     super::token::warn(&seed);
     println!("{}: {}", args.out.display(), super::describe(&seed));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Writes a seed to the boot partition of a disk, image or stick.
 
+use super::make_private;
 use crate::disk::{SeedPartition, seed_partition};
 use anyhow::{Context, Result, anyhow, bail};
 use firstboot::boot_partition::{SEED_NAMES, SIGNATURE_SUFFIX, STICK_LABEL};
@@ -8,6 +9,7 @@ use firstboot::seed::ssh_signature;
 use std::path::Path;
 
 /// Writes a seed, on a stick with its signature, replacing what was there, and reads it back; says where it is.
+/// Before that, group and others lose their permissions on a file in the place of a disk.
 pub fn put(seed: &[u8], signature: Option<&[u8]>, disk: &Path) -> Result<String> {
     let SeedPartition { partition: boot, label, .. } = seed_partition(disk)?;
     if let Some(signature) = signature {
@@ -15,21 +17,24 @@ pub fn put(seed: &[u8], signature: Option<&[u8]>, disk: &Path) -> Result<String>
         ssh_signature::verify(&[by], seed, signature)
             .map_err(|why| anyhow!("verify the signature of the seed: {why}; sign it again"))?;
     }
-    let failed = |what: &str, e: &dyn std::fmt::Display| anyhow!("{what} {} on {}: {e}", SEED_NAMES[0], disk.display());
-    for old in SEED_NAMES {
-        boot.destroy(old).map_err(|e| failed("replace", &e))?;
-        boot.remove(&format!("{old}{SIGNATURE_SUFFIX}")).map_err(|e| failed("replace the signature of", &e))?;
+    if let Some(text) = make_private(disk)? {
+        eprintln!("imagebuild: {text}");
     }
-    boot.write(SEED_NAMES[0], seed).map_err(|e| failed("write", &e))?;
+    let on = |what: &str| format!("{what} {} on {}", SEED_NAMES[0], disk.display());
+    for old in SEED_NAMES {
+        boot.destroy(old).with_context(|| on("replace"))?;
+        boot.remove(&format!("{old}{SIGNATURE_SUFFIX}")).with_context(|| on("replace the signature of"))?;
+    }
+    boot.write(SEED_NAMES[0], seed).with_context(|| on("write"))?;
     // The boot partition is the owner's: what lies there needs no signature.
     let signature = signature.filter(|_| label == STICK_LABEL);
     let beside = format!("{}{SIGNATURE_SUFFIX}", SEED_NAMES[0]);
     if let Some(signature) = signature {
-        boot.write(&beside, signature).map_err(|e| failed("write the signature of", &e))?;
+        boot.write(&beside, signature).with_context(|| on("write the signature of"))?;
     }
-    let read = |name: &str| boot.read(name).map_err(|e| failed("read back", &e));
+    let read = |name: &str| boot.read(name).with_context(|| on("read back"));
     if read(SEED_NAMES[0])?.as_deref() != Some(seed) || signature.is_some() && read(&beside)?.as_deref() != signature {
-        bail!("read back {} on {}: it differs", SEED_NAMES[0], disk.display());
+        bail!("{}: it differs", on("read back"));
     }
     Ok(match (label == STICK_LABEL, signature) {
         (false, _) => format!("seed.toml is on the boot partition of {}", disk.display()),
@@ -48,6 +53,8 @@ mod tests {
     use crate::disk::{Ids, testing};
     use crate::target::Target;
     use firstboot::boot_partition::BootPartition;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_seed_lands_on_the_boot_partition_and_replaces_another() {
@@ -60,6 +67,21 @@ mod tests {
         let partition = BootPartition::open(&path, boot.offset, boot.length).unwrap();
         assert_eq!(partition.read("seed.toml").unwrap().as_deref(), Some(&b"version = 1\n"[..]));
         assert_eq!(partition.files_with("a longer one").unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_cause_is_said_and_an_image_is_private_before_it_has_a_seed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("stick.img");
+        let stick = std::fs::File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        stick.set_len(4 << 20).unwrap();
+        let label = fatfs::FormatVolumeOptions::new().volume_label(*b"SEED       ");
+        fatfs::format_volume(fscommon::BufStream::new(stick), label).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        let error = format!("{:#}", put(&vec![b'x'; 5 << 20], None, &path).unwrap_err());
+        let cause = "write seed.toml on the boot partition: No space left on device";
+        assert_eq!(error, format!("write seed.toml on {}: {cause}", path.display()));
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]
