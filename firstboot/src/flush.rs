@@ -70,6 +70,10 @@ sites! {
     FreeSpaceZeroed,
     /// All that kubeadm wrote, before the cluster counts as created.
     ClusterCreated,
+    /// Certificates that kubeadm made, before it makes this device a member of etcd.
+    ControlPlaneKeys,
+    /// What kubeadm writes while it does: etcd counts this device as soon as it is in step.
+    EtcdJoins,
     /// All that kubeadm wrote, before the node counts as one more control plane.
     ControlPlaneJoined,
     /// Everything, before the copies of replaced files are removed.

@@ -196,7 +196,7 @@ fn reset(yes: bool, destroy: bool, dry_run: bool, keep: &Exclusions) -> Result<E
     }
     let host = writing()?;
     // Where there may be other control planes, they are asked.
-    let last = control_plane::others::is_last(&host, control_plane::others::BUSY);
+    let last = reset::ends_cluster(&host, control_plane::others::BUSY);
     let meant = yes && (destroy || !last);
     if let Some(question) = reset::question(&host, last).filter(|_| !meant) {
         let refused = |why: &str| {
@@ -218,7 +218,7 @@ fn reset(yes: bool, destroy: bool, dry_run: bool, keep: &Exclusions) -> Result<E
             return refused("not confirmed, so nothing was done");
         }
     }
-    match reset::by_command(&host, keep)? {
+    match reset::by_command(&host, keep, destroy || last)? {
         reset::Done::Nothing => println!("nothing to reset: this device waits for its first seed"),
         reset::Done::Reset(left) => {
             println!("this device is reset and waits for a seed");

@@ -163,8 +163,11 @@ impl Session<'_> {
         recover(host).owned_by(Owner::Host)?;
         let image = ImageInfo::read(host)?;
         if host.journal().resetting().is_some() {
-            // The power went while it was at work.
-            reset::by_service(host, None)?;
+            // The power went while it was at work, or it stopped; meanwhile it may have been said that the cluster may end.
+            let card = internal_partition(&(self.places)(&image.boot_label).unwrap_or_default());
+            let bytes = card.and_then(|card| card.seed().ok().flatten()).map(|(_, bytes)| bytes);
+            let ends = bytes.is_some_and(|b| seed::parse_request(&b).is_ok_and(|asked| asked.destroys_cluster()));
+            reset::by_service(host, None, ends)?;
             return Ok(Next::End);
         }
         if reset::restart_due(host).owned_by(Owner::Host)? {

@@ -81,7 +81,7 @@ pub struct Status {
     /// Seconds until the next try, from when this was written.
     pub next_try_seconds: Option<u64>,
     /// Commands that only an administrator of the cluster may give, and that the node lacks.
-    #[serde(default)]
+    #[serde(default, rename = "left_to_do")]
     pub manual_steps: Vec<String>,
     /// Where the seed has this host more open than others, one line each.
     #[serde(default)]

@@ -17,7 +17,7 @@ use crate::kube::pin;
 use crate::node::client::cluster;
 use crate::paths::KUBEADM_CONFIG;
 use crate::secret::Secret;
-use crate::seed::{JoinToken, Role, VXLAN};
+use crate::seed::{self, JoinToken, Role, VXLAN};
 use crate::text::{hex, timestamp, unix_seconds};
 use anyhow::{Context, Result};
 use base64::Engine;
@@ -33,6 +33,10 @@ pub use crate::boot_partition::{ADMIN_KUBECONFIG as KUBECONFIG, JOIN_CONTROL_PLA
 const SIGNED: Duration = Duration::from_secs(120);
 const HOUR: u64 = 3600;
 
+/// How long the key of the uploaded certificates stays the same, hours. There is one Secret: with another key each copy of an
+/// earlier seed is worthless, so it does not change with each token. And it does change, so that an old copy is worth
+/// nothing to those who have a newer token.
+const KEY_HOURS: u64 = 24;
 /// Life of the certificates that kubeadm uploads, and so of the token beside their key (`copycerts.UploadCerts`).
 pub const CONTROL_PLANE_HOURS: u32 = 2;
 /// Configuration of kubeadm with the key of the certificates, while they are uploaded.
@@ -126,8 +130,8 @@ pub fn renew(host: &Host, boot: &BootPartition) -> Result<(), Fault> {
 
 fn renew_one(host: &Host, boot: &BootPartition, mut seed: JoinSeed) -> Result<(), Fault> {
     let name = seed.which.file();
-    let there = boot.read(name).owned_by(Owner::Host)?.is_some();
-    if there && !seed.due(host.now()) {
+    let there = boot.read(name).owned_by(Owner::Host)?.map(Zeroizing::new);
+    if there.is_some() && !seed.due(host.now()) {
         return Ok(());
     }
     let (_, ca) = cluster(host).coded(Code::NodeCredential)?;
@@ -139,7 +143,7 @@ fn renew_one(host: &Host, boot: &BootPartition, mut seed: JoinSeed) -> Result<()
         .collect();
     let key = match seed.which {
         For::Node => None,
-        For::ControlPlane => Some(upload_certificates(host)?),
+        For::ControlPlane => Some(upload_certificates(host, there.and_then(|bytes| key_of(host, &seed, &bytes)))?),
     };
     let ttl = format!("{}h0m0s", seed.hours);
     let describe = format!("firstboot: {name}");
@@ -161,15 +165,28 @@ fn renew_one(host: &Host, boot: &BootPartition, mut seed: JoinSeed) -> Result<()
     work().owned_by(Owner::Host)
 }
 
-/// Has kubeadm upload the certificates that control planes share, encrypted by a new key, which is the result. The key
-/// is in a file in memory for as long as that takes, and in no command line.
-fn upload_certificates(host: &Host) -> Result<Secret<String>, Fault> {
+/// The key in a seed for one more control plane, as long as copies of that seed may be under way with it.
+fn key_of(host: &Host, seed: &JoinSeed, bytes: &[u8]) -> Option<Secret<String>> {
+    let now = unix_seconds(host.now());
+    let made: u64 = host.journal().fact(Fact::CertificateKeyMade)?.parse().ok()?;
+    let counts = now < seed.ends && made <= now && now < made + KEY_HOURS * HOUR;
+    let parsed = counts.then(|| seed::parse(bytes).ok()).flatten()?;
+    let (_, key) = parsed.joins_control_plane()?;
+    Some(Secret::new(key.expose().to_owned()))
+}
+
+fn new_key(host: &Host) -> Result<Secret<String>> {
     let mut bytes = Zeroizing::new([0; 32]);
     let random = SystemRandom::new().fill(&mut *bytes);
-    random
-        .map_err(|_| anyhow::anyhow!("make a random key: the kernel gives no random numbers"))
-        .owned_by(Owner::Host)?;
-    let key = Secret::new(hex(&*bytes));
+    random.map_err(|_| anyhow::anyhow!("make a random key: the kernel gives no random numbers"))?;
+    host.note(Fact::CertificateKeyMade, &unix_seconds(host.now()).to_string())?;
+    Ok(Secret::new(hex(&*bytes)))
+}
+
+/// Has kubeadm upload the certificates that control planes share, encrypted by this key, or else by a new one; which that is.
+/// The key is in a file in memory for as long as that takes, and in no command line.
+fn upload_certificates(host: &Host, key: Option<Secret<String>>) -> Result<Secret<String>, Fault> {
+    let key = key.map_or_else(|| new_key(host), Ok).owned_by(Owner::Host)?;
     let text = Zeroizing::new(host.read_text(KUBEADM_CONFIG).owned_by(Owner::Host)?.unwrap_or_default());
     let version = host.journal().fact(Fact::ClusterVersion).unwrap_or_default().to_owned();
     let text = upload_configuration(&text, &version, &key);
@@ -257,7 +274,6 @@ mod tests {
     use super::*;
     use crate::host::fake::Fake;
     use crate::kube::kubeconfig::read;
-    use crate::seed;
 
     fn seed_of(which: For, hours: u32, flannel: bool) -> JoinSeed {
         JoinSeed { which, hours, ends: 1_795_365_108, flannel, virtual_ip: Some(IpAddr::from([192, 0, 2, 10])) }
@@ -304,13 +320,41 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (fake, seen) = Fake::new();
         let host = Host::open(dir.path(), Box::new(fake)).unwrap();
-        let key = upload_certificates(&host).unwrap();
-        assert_ne!(key.expose(), upload_certificates(&host).unwrap().expose());
+        let key = upload_certificates(&host, None).unwrap();
+        assert_ne!(key.expose(), upload_certificates(&host, None).unwrap().expose());
+        assert_eq!(
+            upload_certificates(&host, Some(Secret::new(key.expose().to_owned()))).unwrap().expose(),
+            key.expose()
+        );
         let commands = seen.commands.borrow();
         assert!(
             commands[0].starts_with("kubeadm init phase upload-certs ") && !commands[0].contains(key.expose().as_str())
         );
         assert!(host.list("/run/firstboot").unwrap().is_empty());
+    }
+
+    /// A seed that was copied is good for its two hours, whatever the device writes on its own card meanwhile.
+    #[test]
+    fn the_key_outlives_the_tokens_and_not_a_day() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
+        let now = unix_seconds(host.now());
+        let token = JoinToken::parse("abcdef.0123456789abcdef").unwrap();
+        let key = Secret::new("0f".repeat(32));
+        let seed = |ends| JoinSeed { ends, ..seed_of(For::ControlPlane, 2, false) };
+        let pins = format!("\"sha256:{:064}\"", 7);
+        let text = join_seed(&seed(now + 60), "edge-1", "192.0.2.7:6443", &token, Some(&key), &pins);
+        let kept = |ends, made: u64| {
+            host.note(Fact::CertificateKeyMade, &made.to_string()).unwrap();
+            key_of(&host, &seed(ends), text.as_bytes()).map(|key| key.expose().to_owned())
+        };
+        assert_eq!(key_of(&host, &seed(now + 60), text.as_bytes()).map(|_| ()), None, "of an unknown age");
+        assert_eq!(kept(now + 60, now - 23 * HOUR), Some(key.expose().to_owned()));
+        assert_eq!(
+            (kept(now + 60, now - 24 * HOUR), kept(now, now - HOUR), kept(now + 60, now + 1)),
+            (None, None, None)
+        );
+        assert!(key_of(&host, &seed(now + 60), b"version = 1\n").is_none());
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 pub mod address;
 pub mod card;
+pub mod etcd;
 pub mod flannel;
 pub mod in_memory;
 pub mod kubeadm;
@@ -49,6 +50,11 @@ pub fn is_created(host: &Host) -> bool {
 /// plane.
 pub fn is_control_plane(host: &Host) -> bool {
     is_created(host) || host.journal().is_set(Fact::ControlPlaneJoined)
+}
+
+/// Whether etcd may count on this device: it is a control plane, or was about to become one.
+pub fn may_be_member(host: &Host) -> bool {
+    is_control_plane(host) || host.journal().is_set(Fact::EtcdJoining)
 }
 
 /// Whether the bundle can be a control plane.

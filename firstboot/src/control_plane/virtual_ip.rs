@@ -26,12 +26,11 @@ const KEEPALIVED: &str = "/usr/sbin/keepalived";
 const HELD: Duration = Duration::from_secs(60);
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Writes keepalived's configuration and starts it. Where this device is `creating` the cluster, it waits until it has the
-/// address: kubeadm needs it.
+/// Whether this device can share the address: on which link.
 ///
 /// # Errors
-/// The image's without keepalived. The seed's where another machine has the address, before there is a cluster.
-pub fn put(host: &Host, shared: IpAddr, own: IpAddr, creating: bool) -> Result<(), Fault> {
+/// The image's without keepalived. The seed's where the address is in another network.
+pub fn fits(host: &Host, shared: IpAddr, own: IpAddr) -> Result<String, Fault> {
     if host.size_and_mode(KEEPALIVED).owned_by(Owner::Host)?.is_none() {
         let text = "share virtual-ip with other control planes: this image has no keepalived; images of imagebuild build \
                     --control-plane have it";
@@ -42,6 +41,16 @@ pub fn put(host: &Host, shared: IpAddr, own: IpAddr, creating: bool) -> Result<(
         let text = format!("share virtual-ip {shared}: it is in another network than this device's address {net}");
         return Err(Fault::new(Code::SettingDoesNotFit, text));
     }
+    Ok(link)
+}
+
+/// Writes keepalived's configuration and starts it. Where this device is `creating` the cluster, it waits until it has the
+/// address: kubeadm needs it.
+///
+/// # Errors
+/// As [`fits`]. The seed's where another machine has the address, before there is a cluster.
+pub fn put(host: &Host, shared: IpAddr, own: IpAddr, creating: bool) -> Result<(), Fault> {
+    let link = fits(host, shared, own)?;
     if creating && !holds(host, &link, shared).owned_by(Owner::Host)? {
         vacant(host, &link, shared)?;
     }
@@ -108,9 +117,9 @@ fn vacant(host: &Host, link: &str, shared: IpAddr) -> Result<(), Fault> {
     }
 }
 
-/// keepalived.conf(5). Without a prefix length no route is made, and the address is not taken as a source. Members of a
+/// keepalived.conf(5) of the device with the address `own` on `link`. Without a prefix length no route is made, and the address is not taken as a source. Members of a
 /// group have the same number (1 to 255), which is the last byte of the address.
-fn configuration(shared: IpAddr, own: IpAddr, link: &str) -> String {
+pub fn configuration(shared: IpAddr, own: IpAddr, link: &str) -> String {
     let last = match shared {
         IpAddr::V4(v4) => v4.octets()[3],
         IpAddr::V6(v6) => v6.octets()[15],

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Each flush is needed: without it, a power cut leaves a state in which something that must hold does not.
 
+#[path = "kubeadm_tests.rs"]
+mod kubeadm;
+
 use super::FlushSite::{self, *};
 use super::medium::{self, Entry, Outcome, State, always, check, check_blocks, cut};
 use crate::boot_partition::{BootPartition, formatted_for_tests};
@@ -10,6 +13,7 @@ use crate::host::{Host, fill};
 use crate::journal::facts::Fact;
 use crate::journal::{Effect, JOURNAL, JOURNAL_COPY, Journal, Record};
 use crate::reset::tests as reset;
+use kubeadm::{etcd_joins, written_by_kubeadm};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
@@ -37,6 +41,8 @@ fn scenario(site: FlushSite) -> Scenario {
         FreeSpaceZeroed => free_space,
         ResetRestored | ResetErase => reset::recorded,
         ClusterCreated => |root, without| written_by_kubeadm(root, without, ClusterCreated, Fact::ClusterCreated),
+        ControlPlaneKeys => |root, without| written_by_kubeadm(root, without, ControlPlaneKeys, Fact::EtcdJoining),
+        EtcdJoins => etcd_joins,
         ControlPlaneJoined => {
             |root, without| written_by_kubeadm(root, without, ControlPlaneJoined, Fact::ControlPlaneJoined)
         }
@@ -134,26 +140,6 @@ pub(crate) fn records_of(state: &State, lost: Option<&str>) -> Vec<Record> {
     let dir = scratch();
     state.write(dir.path(), JOURNAL);
     Journal::read(dir.path()).records().to_vec()
-}
-
-/// What another program wrote is whole before it counts.
-fn written_by_kubeadm(root: &Path, without: Option<FlushSite>, site: FlushSite, fact: Fact) -> Outcome {
-    const KEY: &str = "/etc/kubernetes/pki/ca.key";
-    for directory in ["/etc", "/var"] {
-        fs::create_dir_all(root.join(&directory[1..])).unwrap();
-    }
-    let host = host(root);
-    medium::record(root, without, || {
-        let counts = Record::Fact { name: fact, value: "true".into() };
-        let is_counted = holds(vec![counts.clone()], None);
-        always(move |state| match is_counted(state) {
-            Ok(()) => expect(state.file(KEY) == Some(b"a whole key"), "a control plane counts without its key"),
-            Err(_) => Ok(()),
-        });
-        put(root, KEY, b"a whole key", 0o600);
-        host.flush(site).unwrap();
-        host.record(counts).unwrap();
-    })
 }
 
 /// Whether a state's journal holds these records.

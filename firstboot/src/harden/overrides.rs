@@ -152,7 +152,7 @@ mod tests {
         host.remove(&crate::host::kept::copy_path(OVERRIDES_FILE)).unwrap();
         let text = format!("find {OVERRIDES_FILE}: the file and its copy are gone");
         assert_eq!(SeedOverrides::read(&host).unwrap_err().to_string(), text);
-        host.record(Record::Resetting { seed: None, keep: Vec::new() }).unwrap();
+        host.record(Record::Resetting { seed: None, keep: Vec::new(), destroy: false }).unwrap();
         assert_eq!(SeedOverrides::read(&host).unwrap(), SeedOverrides::default());
     }
 

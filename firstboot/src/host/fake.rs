@@ -198,8 +198,8 @@ impl System for Fake {
         self.run(&["unmount", path], None).map(drop)
     }
 
-    fn zero_free_space(&self, directory: &str) -> Result<u64> {
-        self.run(&["zero", directory], None).map(|_| 0)
+    fn zero_free_space(&self, directories: &[&str]) -> Result<u64> {
+        self.run(&[&["zero"], directories].concat(), None).map(|_| 0)
     }
 
     fn random(&self) -> f64 {

@@ -19,6 +19,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// A file system in memory (TMPFS_MAGIC, linux/magic.h): nothing of it outlives power-off.
 const TMPFS: rustix::fs::FsWord = 0x0102_1994;
+/// One that is on top of others (OVERLAYFS_SUPER_MAGIC, linux/magic.h): what is free is that of the upper one.
+const OVERLAY: rustix::fs::FsWord = 0x794c_7630;
 
 /// This machine.
 pub struct Linux {
@@ -148,16 +150,23 @@ impl System for Linux {
         gone(first).or_else(|_| gone(UnmountFlags::DETACH)).with_context(|| format!("unmount {path}"))
     }
 
-    fn zero_free_space(&self, directory: &str) -> Result<u64> {
-        let shown = || format!("zero the free space of {directory}");
-        // A file without a name is gone whenever the power goes.
-        let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(directory, flags, Mode::from_raw_mode(0o600)).with_context(shown)?;
-        if rustix::fs::fstatfs(&fd).with_context(shown)?.f_type == TMPFS {
-            return Ok(0);
+    fn zero_free_space(&self, directories: &[&str]) -> Result<u64> {
+        let (mut devices, mut all) = (Vec::new(), 0);
+        for directory in directories {
+            let shown = || format!("zero the free space of {directory}");
+            let open = |flags| rustix::fs::open(*directory, flags | OFlags::CLOEXEC, Mode::from_raw_mode(0o600));
+            let of = open(OFlags::RDONLY | OFlags::DIRECTORY).with_context(shown)?;
+            let device = rustix::fs::fstat(&of).with_context(shown)?.st_dev;
+            let kind = rustix::fs::fstatfs(&of).with_context(shown)?.f_type;
+            if [TMPFS, OVERLAY].contains(&kind) || devices.contains(&device) {
+                continue;
+            }
+            devices.push(device);
+            // A file without a name is gone whenever the power goes.
+            let file = File::from(open(OFlags::WRONLY | OFlags::TMPFILE).with_context(shown)?);
+            all += fill(&file, |zeros| (&file).write(zeros)).with_context(shown)?;
         }
-        let file = File::from(fd);
-        fill(&file, |zeros| (&file).write(zeros)).with_context(shown)
+        Ok(all)
     }
 
     fn random(&self) -> f64 {

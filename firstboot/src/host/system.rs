@@ -43,8 +43,9 @@ pub trait System {
     /// Unmounts what is mounted at a path. What is `remote` is detached at once: its server may be gone, and the kernel
     /// would wait for it.
     fn unmount(&self, path: &str, remote: bool) -> Result<()>;
-    /// Overwrites what is free on the file system of a directory; how many bytes that were.
-    fn zero_free_space(&self, directory: &str) -> Result<u64>;
+    /// Overwrites what is free on the file systems of these directories, each of them once; how many bytes that were. What is
+    /// in memory, or on top of another file system, has nothing of its own.
+    fn zero_free_space(&self, directories: &[&str]) -> Result<u64>;
     /// A random number in 0.0..1.0, for jitter.
     fn random(&self) -> f64;
     /// Prints one line on every console that the kernel has, and to the log, there with these fields beside it.

@@ -41,6 +41,12 @@ pub enum Fact {
     /// `HOURS END FLANNEL` of the seed for the next device. Written by the phase `create`, and with each new token; read
     /// by its renewal.
     JoinSeed,
+    /// Flag: etcd may count this device among its members, although it is no control plane yet. Written by the phase
+    /// `control-plane` before kubeadm adds it; read by a reset.
+    EtcdJoining,
+    /// When the key of Secret `kubeadm-certs` was made, seconds since 1970. Written by the renewal of the seed for one more
+    /// control plane; read by it.
+    CertificateKeyMade,
     /// Flag: kubeadm has made this node one more control plane of its cluster. Written by the phase `control-plane`, when all
     /// of it is on the disk.
     ControlPlaneJoined,
@@ -124,6 +130,8 @@ mod tests {
             (Fact::ClusterServer, "cluster-server"),
             (Fact::JoinSeed, "join-seed"),
             (Fact::ControlPlaneJoined, "control-plane-joined"),
+            (Fact::EtcdJoining, "etcd-joining"),
+            (Fact::CertificateKeyMade, "certificate-key-made"),
             (Fact::ControlPlaneSeed, "control-plane-seed"),
             (Fact::KubeletStarted, "kubelet-started"),
             (Fact::ManualSteps, "left-to-do"),

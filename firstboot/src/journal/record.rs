@@ -83,5 +83,8 @@ pub enum Record {
         keep: Vec<String>,
         /// Digest of the seed that asked for it; none when a person did.
         seed: Option<String>,
+        /// Whether it was said that the cluster may end with this device.
+        #[serde(default)]
+        destroy: bool,
     },
 }

@@ -49,7 +49,7 @@ fn a_reset_holds_until_another_journal_takes_the_place_of_this_one() {
     journal.append(begun("s")).unwrap();
     journal.append(Record::Sealed).unwrap();
     assert!(journal.sealed() && journal.used() && journal.resetting().is_none());
-    journal.append(Record::Resetting { keep: vec!["/srv".into()], seed: None }).unwrap();
+    journal.append(Record::Resetting { keep: vec!["/srv".into()], seed: None, destroy: false }).unwrap();
     let mut journal = Journal::read(dir.path());
     assert_eq!(journal.resetting(), Some(&["/srv".to_owned()][..]));
     assert!(!journal.sealed());

@@ -13,11 +13,10 @@ use tokio::runtime::Runtime;
 use super::client::Client;
 use super::csr::{self, CSRS, condition};
 use super::error::{Error, Kind};
-use super::node::{NodeState, identified};
+use super::node::identified;
 use super::{kubeconfig, runtime};
 use crate::fault::{Code, Fault};
 use crate::proxy::Via;
-use crate::seed::CONTROL_PLANE_TAINT;
 use crate::text::hex;
 
 /// The signer of client certificates, other than kubelets'. It refuses the group `system:masters`.
@@ -52,19 +51,6 @@ impl AdminClient {
         runtime::block_on(&self.runtime, async {
             self.client.apply(path, FIELD_MANAGER, object).await.map(drop).map_err(Fault::from)
         })
-    }
-
-    /// Names of the Nodes with kubeadm's label of a control plane, and whether each is Ready. An answer means that etcd has a
-    /// quorum.
-    ///
-    /// # Errors
-    /// The cluster's.
-    pub fn control_planes(&self) -> Result<Vec<(String, bool)>, Fault> {
-        let path = format!("/api/v1/nodes?labelSelector={CONTROL_PLANE_TAINT}");
-        let reply = runtime::block_on(&self.runtime, async { self.client.get(&path).await.map_err(Fault::from) })?;
-        let nodes = reply.body["items"].as_array().cloned().unwrap_or_default();
-        let named = |node: &Value| Some((node["metadata"]["name"].as_str()?.to_owned(), NodeState::of(node).ready));
-        Ok(nodes.iter().filter_map(named).collect())
     }
 
     /// The certificate for a certificate request, PEM: approved, and signed by the cluster's CA. The same request is

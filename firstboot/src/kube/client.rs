@@ -155,6 +155,15 @@ impl Client {
         self.call(Method::POST, path, Some(("application/json", object))).await
     }
 
+    /// POST to a server of the cluster that is no API server: its status and its answer, whatever they are.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn ask(&self, path: &str, question: &Value) -> Result<(u16, Vec<u8>), Error> {
+        let response = self.send(Method::POST, path, Some(("application/json", question)), CALL_TIMEOUT).await?;
+        Ok((response.status().as_u16(), self.read(response).await?))
+    }
+
     /// Strategic merge PATCH of an object.
     pub async fn patch(&self, path: &str, patch: &Value) -> Result<Reply, Error> {
         self.call(Method::PATCH, path, Some(("application/strategic-merge-patch+json", patch))).await

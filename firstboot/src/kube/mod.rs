@@ -36,7 +36,7 @@ pub mod node;
 pub mod pin;
 pub mod resolve;
 pub mod response;
-mod runtime;
+pub(crate) mod runtime;
 pub mod survey;
 pub mod tls;
 mod tls_error;

@@ -287,7 +287,7 @@ fn mounts_cni(pod: &Value) -> bool {
 ///
 /// # Errors
 /// What cannot be used, without any of it.
-pub(super) fn identified(via: &Via, server: &str, ca_pem: &str, pem: &str) -> Result<Client, String> {
+pub(crate) fn identified(via: &Via, server: &str, ca_pem: &str, pem: &str) -> Result<Client, String> {
     let ca = pin::certificates(ca_pem).ok_or("CA bundle cannot be read")?;
     let chain = pin::certificates(pem).ok_or("certificate cannot be read")?;
     let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| "key cannot be read")?;

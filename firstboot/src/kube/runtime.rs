@@ -9,7 +9,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 
 /// A runtime for one thread.
-pub(super) fn new() -> Result<Runtime, Fault> {
+pub(crate) fn new() -> Result<Runtime, Fault> {
     Builder::new_current_thread().enable_all().build().owned_by(Owner::Host)
 }
 
@@ -23,7 +23,7 @@ pub(crate) fn run<T>(work: impl Future<Output = Result<T, Fault>>) -> Result<T, 
 }
 
 /// The same in a runtime that lasts.
-pub(super) fn block_on<T>(runtime: &Runtime, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+pub(crate) fn block_on<T>(runtime: &Runtime, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
     let mut result = None;
     drive(runtime, pin!(async { result = Some(work.await) }));
     result.unwrap_or_else(|| Err(Fault::new(Code::Host, "run network work: it did not end")))

@@ -3,7 +3,8 @@
 //! --control-plane`, without the steps that the phases before this one have done).
 //!
 //! Trying again is safe: kubeadm takes up what is there. Nothing of etcd's data is removed, since the other members may
-//! count on this one as soon as it has been added.
+//! count on this one as soon as it has been added. What it needs to be one is on the disk by then: where there were two, the
+//! other one cannot go on without it, and could not let it in again either.
 
 use super::context::PhaseContext;
 use super::create::why;
@@ -13,7 +14,7 @@ use crate::boot_partition::JOIN_CONTROL_PLANE_SEED;
 use crate::containerd::cri::SOCKET;
 use crate::control_plane::in_memory::with_file;
 use crate::control_plane::kubeadm::{More, Part, discovery, join_configuration};
-use crate::control_plane::{address, fits, patches, virtual_ip};
+use crate::control_plane::{ETCD, address, fits, patches, virtual_ip};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::firewall::discover_peers;
 use crate::flush::FlushSite;
@@ -27,6 +28,7 @@ use crate::seed::{CertificateKey, Cluster};
 use anyhow::Result;
 use ipnet::IpNet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// The unit that runs `kubeadm join`.
 const UNIT: &str = "firstboot-join-control-plane.service";
@@ -36,6 +38,23 @@ const CONFIG: &str = "kubeadm-join.yaml";
 const DISCOVERY: &str = "cluster.conf";
 /// Kubeconfigs of a control plane, which kubeadm keeps where they are.
 const CONFS: [&str; 4] = ["admin.conf", "controller-manager.conf", "scheduler.conf", "super-admin.conf"];
+
+/// What control planes share of their certificates and keys, below [`CLUSTER_PKI`]: kubeadm downloads it.
+const SHARED: [&str; 8] =
+    ["ca.crt", "ca.key", "etcd/ca.crt", "etcd/ca.key", "front-proxy-ca.crt", "front-proxy-ca.key", "sa.key", "sa.pub"];
+/// Certificates that each control plane makes for itself. Where one half of a pair is there, kubeadm fails to load it.
+const OWN: [&str; 7] = [
+    "apiserver",
+    "apiserver-etcd-client",
+    "apiserver-kubelet-client",
+    "front-proxy-client",
+    "etcd/healthcheck-client",
+    "etcd/peer",
+    "etcd/server",
+];
+/// How often what kubeadm writes is flushed while this device becomes a member of etcd: kubelet needs seconds from etcd's
+/// manifest to an etcd that is in step.
+const FLUSHED: Duration = Duration::from_millis(500);
 
 /// What kubeadm says where an API server or another member of etcd does not answer.
 const OF_CLUSTER: [&str; 6] = ["etcd", "API Server", "dial tcp", "timeout", "deadline exceeded", "EOF"];
@@ -48,8 +67,12 @@ pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     let Some((joined, key)) = cx.seed.joins_control_plane() else { return Ok(()) };
     if !cx.host.journal().is_set(Fact::ControlPlaneJoined) {
         fits(&cx.bundle.manifest, &cx.image.target)?;
-        clear(&cx.host).and_then(|()| patches::put(&cx.host)).owned_by(Owner::Host)?;
         let own = address::own(&cx.host, &cx.seed.network, pods_are_v4(&cx.host))?;
+        // What can be refused is refused before etcd counts this device.
+        if let Some(shared) = joined.virtual_ip {
+            virtual_ip::fits(&cx.host, shared, own)?;
+        }
+        prepare(&cx.host).owned_by(Owner::Host)?;
         join(cx, joined, key, own)?;
         if let Some(shared) = joined.virtual_ip {
             virtual_ip::put(&cx.host, shared, own, false)?;
@@ -59,27 +82,67 @@ pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     erase_token(cx)
 }
 
-/// Removes certificates and kubeconfigs of which a power cut left a part: kubeadm would stop at them.
-fn clear(host: &Host) -> Result<()> {
-    for directory in [CLUSTER_PKI.to_owned(), format!("{CLUSTER_PKI}/etcd")] {
-        for name in host.list(&directory)? {
-            let path = format!("{directory}/{name}");
-            if [".crt", ".key", ".pub"].iter().any(|end| name.ends_with(end)) && path != CA_FILE {
-                remove_torn(host, &path, |text| text.trim_end().ends_with("-----"))?;
-            }
-        }
-    }
-    let is_whole = |text: &str| kubeconfig::read(text).is_ok() && kubeconfig::user_pem(text).is_ok();
-    CONFS.iter().try_for_each(|name| remove_torn(host, &format!("{KUBERNETES}/{name}"), is_whole))
+/// What kubeadm needs. That etcd's directory is this device's own is on record: a reset removes it.
+fn prepare(host: &Host) -> Result<()> {
+    clear(host)?;
+    host.mkdir(ETCD, 0o700)?;
+    patches::put(host)
 }
 
-/// Removes a file that is there and not whole.
-fn remove_torn(host: &Host, path: &str, is_whole: impl Fn(&str) -> bool) -> Result<()> {
-    if !host.exists(path)? || host.read_utf8(path)?.is_some_and(|text| is_whole(&text)) {
-        return Ok(());
+/// Removes certificates and kubeconfigs of which a power cut left a part: kubeadm would stop at them.
+fn clear(host: &Host) -> Result<()> {
+    let path = |name: &str| format!("{CLUSTER_PKI}/{name}");
+    for name in SHARED.map(path).iter().filter(|path| *path != CA_FILE) {
+        if host.exists(name)? && !is_whole(host, name, is_pem)? {
+            remove_torn(host, name)?;
+        }
     }
+    for pair in OWN.map(|name| [path(&format!("{name}.crt")), path(&format!("{name}.key"))]) {
+        let whole = pair.iter().map(|half| is_whole(host, half, is_pem)).collect::<Result<Vec<_>>>()?;
+        if whole != [true, true] {
+            pair.iter().try_for_each(|half| if host.exists(half)? { remove_torn(host, half) } else { Ok(()) })?;
+        }
+    }
+    for path in CONFS.map(|name| format!("{KUBERNETES}/{name}")) {
+        let is_conf = |text: &str| kubeconfig::read(text).is_ok() && kubeconfig::user_pem(text).is_ok();
+        if host.exists(&path)? && !is_whole(host, &path, is_conf)? {
+            remove_torn(host, &path)?;
+        }
+    }
+    Ok(())
+}
+
+fn is_pem(text: &str) -> bool {
+    text.trim_end().ends_with("-----")
+}
+
+/// Whether a file is there, and all of it.
+fn is_whole(host: &Host, path: &str, is: impl Fn(&str) -> bool) -> Result<bool> {
+    Ok(host.read_utf8(path)?.is_some_and(|text| is(&text)))
+}
+
+fn remove_torn(host: &Host, path: &str) -> Result<()> {
     host.sys().say(&format!("firstboot: removed {path}, which was torn: kubeadm makes it anew"));
     host.remove_entry(path)
+}
+
+/// Runs one part of `kubeadm join`, of which the configuration is in place; whether it has succeeded.
+fn run(host: &Host, part: Part) -> Result<bool> {
+    if part != Part::Etcd {
+        return Ok(host.start_unit(UNIT).is_ok());
+    }
+    host.flush(FlushSite::ControlPlaneKeys)?;
+    host.note(Fact::EtcdJoining, &facts::flag(true))?;
+    host.begin_unit(UNIT)?;
+    loop {
+        host.sys().sleep(FLUSHED);
+        let shown = host.run(&["systemctl", "show", "--property=Job,ActiveState", UNIT])?;
+        // What it wrote until it ended is flushed, too.
+        host.flush(FlushSite::EtcdJoins)?;
+        if !shown.lines().any(|line| line.starts_with("Job=")) {
+            return Ok(!shown.contains("ActiveState=failed"));
+        }
+    }
 }
 
 /// Runs `kubeadm join`. Token and key are in a file in memory for as long as that takes.
@@ -96,11 +159,18 @@ fn join(cx: &PhaseContext, joined: &Cluster, key: &CertificateKey, own: IpAddr) 
             token: &token,
             certificate_key: key.expose(),
         };
-        for part in Part::ALL {
-            let what = if part == Part::Etcd { "this node joins etcd" } else { "this node becomes a control plane" };
+        let whole = |name: &&str| is_whole(host, &format!("{CLUSTER_PKI}/{name}"), is_pem).unwrap_or_default();
+        for (part, what) in [
+            (
+                Part::Certificates { all: SHARED.iter().all(whole) },
+                "this node gets the certificates of a control plane",
+            ),
+            (Part::Etcd, "this node joins etcd"),
+            (Part::ApiServer, "this node becomes a control plane"),
+        ] {
             host.sys().notify(&format!("STATUS={what}"));
             let text = join_configuration(&more, &cx.seed.node, part);
-            if with_file(host, CONFIG, &text, |_| Ok(host.start_unit(UNIT).is_err()))? {
+            if !with_file(host, CONFIG, &text, |_| run(host, part).owned_by(Owner::Host))? {
                 return Ok(Some(why(host, UNIT)));
             }
         }
@@ -207,16 +277,44 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (cx, seen) = node(dir.path(), "");
         let whole = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n";
-        put_for_tests(dir.path(), "etc/kubernetes/pki/apiserver.crt", whole);
-        put_for_tests(dir.path(), "etc/kubernetes/pki/apiserver.key", "-----BEGIN EC PRIV");
-        put_for_tests(dir.path(), "etc/kubernetes/pki/etcd/ca.crt", "");
-        put_for_tests(dir.path(), "etc/kubernetes/admin.conf", "apiVersion: v1\n");
-        clear(&cx.host).unwrap();
-        let there = |path: &str| cx.host.exists(path).unwrap();
-        assert!(there("/etc/kubernetes/pki/apiserver.crt") && there(CA_FILE) && there("/etc/kubernetes/kubelet.conf"));
-        for path in ["pki/apiserver.key", "pki/etcd/ca.crt", "admin.conf"] {
-            assert!(!there(&format!("/etc/kubernetes/{path}")), "{path}");
+        for (name, text) in [
+            ("pki/apiserver.crt", whole),
+            ("pki/apiserver.key", "-----BEGIN EC PRIV"),
+            // Its key never came to the disk.
+            ("pki/etcd/peer.crt", whole),
+            ("pki/etcd/server.crt", whole),
+            ("pki/etcd/server.key", whole),
+            ("pki/etcd/ca.crt", ""),
+            ("pki/sa.pub", whole),
+            ("admin.conf", "apiVersion: v1\n"),
+        ] {
+            put_for_tests(dir.path(), &format!("etc/kubernetes/{name}"), text);
         }
-        assert_eq!(seen.lines.borrow().len(), 3);
+        clear(&cx.host).unwrap();
+        let there = |path: &str| cx.host.exists(&format!("/etc/kubernetes/{path}")).unwrap();
+        for path in ["pki/ca.crt", "pki/etcd/server.crt", "pki/etcd/server.key", "pki/sa.pub", "kubelet.conf"] {
+            assert!(there(path), "{path}");
+        }
+        // kubeadm makes a pair anew, and never half of one.
+        for path in ["pki/apiserver.crt", "pki/apiserver.key", "pki/etcd/peer.crt", "pki/etcd/ca.crt", "admin.conf"] {
+            assert!(!there(path), "{path}");
+        }
+        assert_eq!(seen.lines.borrow().len(), 5);
+    }
+
+    /// Each part by itself: the keys are on the disk, and it is on record, before etcd counts this device.
+    #[test]
+    fn a_member_of_etcd_is_on_record_before_it_is_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cx, seen) = node(dir.path(), "error execution phase etcd-join: etcd is not healthy\n");
+        assert_eq!(apply(&cx).unwrap_err().code, Code::Cluster);
+        assert!(!cx.host.journal().is_set(Fact::EtcdJoining), "the certificates were not made");
+        assert!(cx.host.exists(ETCD).unwrap());
+        seen.commands.take();
+        assert!(run(&cx.host, Part::Etcd).unwrap());
+        assert!(cx.host.journal().is_set(Fact::EtcdJoining));
+        let commands = seen.commands.take();
+        let begins = format!("systemctl start --no-block {UNIT}");
+        assert!(commands.contains(&begins), "{commands:?}");
     }
 }

@@ -10,7 +10,9 @@ use super::kubelet_config;
 use crate::containerd::cri::SOCKET;
 use crate::control_plane::card::{CONTROL_PLANE_HOURS, For, JoinSeed};
 use crate::control_plane::kubeadm::{Device, complaint, configuration, networking};
-use crate::control_plane::{ADMIN_CONF, ETCD, address, card, fits, flannel, is_created, patches, virtual_ip};
+use crate::control_plane::{
+    ADMIN_CONF, ETCD, address, card, fits, flannel, is_created, may_be_member, patches, virtual_ip,
+};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::firewall::discover_peers;
 use crate::flush::FlushSite;
@@ -43,11 +45,20 @@ pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
 pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     let Some(cluster) = cx.seed.create() else { return Ok(()) };
     if is_created(&cx.host) {
+        // The power went between that record and the end of this phase.
+        if check(cx)? {
+            return peers(&cx.host);
+        }
         let text = format!(
             "use the cluster that this device created: {ADMIN_CONF} or the node's certificate is gone; reset this device to \
              create another, or restore /etc/kubernetes from a backup"
         );
         return Err(Fault::new(Code::ControlPlane, text));
+    }
+    if may_be_member(&cx.host) {
+        let text = "create a cluster: this device was about to become a control plane of another one, which may count on it; \
+                    reset it first";
+        return Err(Fault::new(Code::SettingDoesNotFit, text));
     }
     if cx.removable {
         let text = format!(
@@ -108,7 +119,15 @@ fn clear(host: &Host) -> Result<(), Fault> {
     }
     host.sys().say("firstboot: an attempt to create the cluster was cut off: it begins anew");
     let socket = format!("--cri-socket={SOCKET}");
-    host.run(&["kubeadm", "reset", "--force", &socket]).map(drop).coded(Code::ControlPlane)
+    // In a unit of its own: kubelet's volumes are mounted, and firstboot.service may unmount nothing.
+    let unit = ["systemd-run", "--quiet", "--wait", "--collect", "--pipe", "--unit=firstboot-clear.service"];
+    let reset = [&unit[..], &["kubeadm", "reset", "--force", &socket]].concat();
+    host.run(&reset).map(drop).coded(Code::ControlPlane)
+}
+
+/// The packet filter learns where the API servers are.
+fn peers(host: &Host) -> Result<(), Fault> {
+    discover_peers::from_cluster(host, &node_client(host)?).owned_by(Owner::Host)
 }
 
 /// What kubeadm needs, and what a reset has to know of what it will make.
@@ -178,7 +197,7 @@ fn keep(cx: &PhaseContext, cluster: &NewCluster, own: IpAddr) -> Result<(), Faul
     let more = if cluster.join_control_plane { CONTROL_PLANE_HOURS } else { 0 };
     let seeds = [(For::Node, cluster.join_seed_hours), (For::ControlPlane, more)];
     let client = node_client(host)?;
-    client.node()?;
+    retried(host, || client.node().map(drop))?;
     let work = || -> Result<()> {
         host.flush(FlushSite::ClusterCreated)?;
         for (which, hours) in seeds.into_iter().filter(|(_, hours)| *hours > 0) {
@@ -193,9 +212,10 @@ fn keep(cx: &PhaseContext, cluster: &NewCluster, own: IpAddr) -> Result<(), Faul
         ] {
             host.record(Record::Fact { name: fact, value })?;
         }
-        discover_peers::from_cluster(host, &client)
+        Ok(())
     };
-    work().owned_by(Owner::Host)
+    work().owned_by(Owner::Host)?;
+    peers(host)
 }
 
 #[cfg(test)]
@@ -267,7 +287,8 @@ mod tests {
     fn what_was_cut_off_is_cleared_and_what_was_created_never() {
         let dir = tempfile::tempdir().unwrap();
         let (cx, seen) = device(dir.path(), SEED, "");
-        let reset = "kubeadm reset --force --cri-socket=unix:///run/containerd/containerd.sock";
+        let reset = "systemd-run --quiet --wait --collect --pipe --unit=firstboot-clear.service \
+                     kubeadm reset --force --cri-socket=unix:///run/containerd/containerd.sock";
         fails(&cx);
         assert!(!seen.commands.borrow().iter().any(|c| c == reset), "{:?}", seen.commands);
         put_for_tests(dir.path(), "etc/kubernetes/manifests/etcd.yaml", "");
@@ -279,6 +300,17 @@ mod tests {
         let (code, text) = fails(&cx);
         assert_eq!(code, Code::ControlPlane);
         assert!(text.starts_with("use the cluster that this device created: /etc/kubernetes/admin.conf or"), "{text}");
+        assert!(seen.commands.borrow().is_empty(), "{:?}", seen.commands);
+    }
+
+    #[test]
+    fn a_device_that_etcd_may_count_on_creates_no_other_cluster() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cx, seen) = device(dir.path(), SEED, "");
+        cx.host.note(Fact::EtcdJoining, "true").unwrap();
+        let (code, text) = fails(&cx);
+        assert_eq!(code, Code::SettingDoesNotFit);
+        assert!(text.starts_with("create a cluster: this device was about to become a control plane"), "{text}");
         assert!(seen.commands.borrow().is_empty(), "{:?}", seen.commands);
     }
 

@@ -3,11 +3,14 @@
 //! one line reports it.
 
 use crate::fault::{Code, Fault, OwnedBy, Owner};
+use crate::firewall::peers::ClusterPeers;
 use crate::host::Host;
 use crate::kube::error::{Error, Kind};
 use crate::kube::node::NodeClient;
 use crate::node::client::node_client;
 use crate::node::credential::{Credential, credential};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// How long pods have to end.
@@ -29,6 +32,11 @@ pub(super) fn depart(host: &Host) -> Result<Vec<Fault>, Fault> {
 /// Whether it was no answer at all, rather than a refusal.
 pub(super) fn is_silent(fault: &Fault) -> bool {
     fault.cause.downcast_ref::<Error>().is_some_and(|error| error.kind == Kind::Transport)
+}
+
+/// Where API servers of the cluster are known to be, beside which etcd has its members.
+pub(super) fn api_servers(host: &Host) -> BTreeSet<IpAddr> {
+    ClusterPeers::read(host).map(|peers| peers.apiservers()).unwrap_or_default()
 }
 
 /// A client that is this node, as long as its certificate is worth anything.

@@ -15,6 +15,7 @@ mod steps;
 pub(crate) mod tests;
 
 use crate::boot_partition::{SeedLocator, locate};
+use crate::control_plane::others::is_last;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::exclusions::Exclusions;
 use crate::host::{Host, System};
@@ -24,10 +25,16 @@ use crate::report::{Facts, Reporter, reporter_with};
 use crate::status::State;
 use std::cell::Cell;
 use std::path::Path;
+use std::time::Duration;
 use steps::Work;
 
 /// What does the work.
 const UNIT: &str = "firstboot-reset.service";
+
+/// Whether a reset would end this device's cluster, by what etcd says within `patience`.
+pub fn ends_cluster(host: &Host, patience: Duration) -> bool {
+    is_last(host, &cluster::api_servers(host), patience)
+}
 
 /// Every step and path in order, one line each: what `--dry-run` prints.
 ///
@@ -75,36 +82,36 @@ pub enum Done {
     Reset(Option<String>),
 }
 
-/// Does it, by the service, and waits until it is done.
+/// Does it, by the service, and waits until it is done. `destroy`: it was said that the cluster may end with this device.
 ///
 /// # Errors
 /// A host fault where the service failed; it goes on at the next boot.
-pub fn by_command(host: &Host, keep: &Exclusions) -> Result<Done, Fault> {
+pub fn by_command(host: &Host, keep: &Exclusions, destroy: bool) -> Result<Done, Fault> {
     if !host.journal().used() && host.journal().resetting().is_none() {
         return Ok(Done::Nothing);
     }
     let left = manual_steps(host);
-    record(host, keep, None)?;
+    record(host, keep, None, destroy)?;
     host.run(&["systemctl", "start", UNIT]).owned_by(Owner::Host)?;
     Ok(Done::Reset(left))
 }
 
 /// Hands over to the service, which stops the caller: for firstboot.service.
-pub(crate) fn by_service(host: &Host, seed: Option<String>) -> Result<(), Fault> {
-    record(host, &Exclusions::default(), seed)?;
+pub(crate) fn by_service(host: &Host, seed: Option<String>, destroy: bool) -> Result<(), Fault> {
+    record(host, &Exclusions::default(), seed, destroy)?;
     host.sys().notify("STATUS=being reset");
     host.run(&["systemctl", "--no-block", "start", UNIT]).map(drop).owned_by(Owner::Host)
 }
 
 /// From this record on the device is being reset, whatever happens. Once begun, a reset only accepts more paths to keep,
-/// for instance where it stopped at a mounted file system.
-fn record(host: &Host, keep: &Exclusions, seed: Option<String>) -> Result<(), Fault> {
+/// for instance where it stopped at a mounted file system, and that the cluster may end.
+fn record(host: &Host, keep: &Exclusions, seed: Option<String>, destroy: bool) -> Result<(), Fault> {
     let before = begun(host)?;
     let keep = before.clone().unwrap_or_default().with(keep);
-    if before.as_ref() == Some(&keep) {
+    if before.as_ref() == Some(&keep) && (!destroy || plan::destroys(&host.journal())) {
         return Ok(());
     }
-    host.record(Record::Resetting { keep: keep.paths().to_vec(), seed }).owned_by(Owner::Host)
+    host.record(Record::Resetting { keep: keep.paths().to_vec(), seed, destroy }).owned_by(Owner::Host)
 }
 
 /// What a reset that has begun, and not ended, leaves alone; none where none has begun.

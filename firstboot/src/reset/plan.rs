@@ -2,7 +2,7 @@
 //! What a reset does, as a list: made from the journal, newest effect first, and from what kubelet, containerd and pod
 //! networks are known to make besides. `--dry-run` prints the list, a reset carries it out; neither knows more.
 
-use crate::control_plane::{ETCD, is_control_plane};
+use crate::control_plane::{ETCD, may_be_member};
 use crate::host::exclusions::{Exclusions, is_within};
 use crate::host::{Host, STATE_DIR};
 use crate::join_worker::{SERVICE_UNITS, SOCKET_UNIT};
@@ -13,12 +13,13 @@ use crate::paths::{CNI_BIN, CNI_CONF, CONTAINERD_ROOT, CONTAINERD_STATE, KUBELET
 use std::fmt;
 
 /// Units of firstboot's own that must not go on while it is taken back.
-pub(super) const OURS: [&str; 8] = [
+pub(super) const OURS: [&str; 9] = [
     "firstboot.service",
     "firstboot-stick.service",
     "firstboot-clock.service",
     "firstboot-control-plane.service",
     "firstboot-create.service",
+    "firstboot-clear.service",
     "firstboot-join-control-plane.service",
     SOCKET_UNIT,
     SERVICE_UNITS,
@@ -101,7 +102,7 @@ impl fmt::Display for Step {
             Step::Filter => f.write_str("close the packet filter"),
             Step::Logs(path) => write!(f, "remove the log of this life: everything in {path}"),
             Step::State => write!(f, "remove everything in {STATE_DIR} but the journal"),
-            Step::Erase => f.write_str("zero the free space of the root file system, and trim it"),
+            Step::Erase => f.write_str("zero free space, and trim it"),
             Step::Journal => f.write_str("begin a new journal"),
         }
     }
@@ -116,6 +117,11 @@ pub(super) fn asked_by(journal: &Journal) -> Option<&str> {
     }
 }
 
+/// Whether it was said of the reset that has begun that the cluster may end with this device.
+pub(super) fn destroys(journal: &Journal) -> bool {
+    journal.records().iter().any(|r| matches!(r, Record::Resetting { destroy: true, .. }))
+}
+
 /// All steps in order.
 pub(super) fn plan(host: &Host, keep: &Exclusions) -> Vec<Step> {
     let journal = host.journal();
@@ -126,7 +132,7 @@ pub(super) fn plan(host: &Host, keep: &Exclusions) -> Vec<Step> {
         .collect();
     let mut steps = Vec::new();
     if journal.fact(Fact::Restored).is_none() {
-        begin(&effects, is_control_plane(host), keep, &mut steps);
+        begin(&effects, may_be_member(host), keep, &mut steps);
         for effect in effects.iter().rev() {
             undo(effect, &mut steps);
         }
@@ -146,14 +152,14 @@ pub(super) fn plan(host: &Host, keep: &Exclusions) -> Vec<Step> {
 }
 
 /// What ends before anything is taken away.
-fn begin(effects: &[&Effect], control_plane: bool, keep: &Exclusions, steps: &mut Vec<Step>) {
+fn begin(effects: &[&Effect], member: bool, keep: &Exclusions, steps: &mut Vec<Step>) {
     let started = |unit: &str| effects.iter().any(|effect| starts(effect, unit));
     let made = |path: &str| effects.iter().any(|e| matches!(e, Effect::Directory { path: p } if p == path));
     // A node that never ran has nothing to leave.
     if started(KUBELET) {
         steps.push(Step::Leave);
     }
-    if control_plane {
+    if member {
         steps.push(Step::Member);
     }
     // First of all: a device that loses its power now starts neither at its next boot.

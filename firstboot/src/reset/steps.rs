@@ -4,10 +4,11 @@
 //! What concerns others (cluster, pods, packets) is tried and reported; what is on this device's disk has to succeed, or the
 //! reset stops, and goes on at the next boot.
 
-use super::plan::{Step, asked_by};
+use super::plan::{Step, asked_by, destroys};
 use super::{cluster, packets};
 use crate::containerd::cri::{self, Cri};
-use crate::control_plane::others::{BUSY, is_last};
+use crate::control_plane::etcd;
+use crate::control_plane::others::{BOOT, INTERVAL};
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::firewall;
 use crate::flush::FlushSite;
@@ -40,7 +41,7 @@ impl Work<'_> {
         let host = self.host;
         match step {
             Step::Leave => self.leave(),
-            Step::Member => self.report("leave etcd", self.leave_etcd()),
+            Step::Member => return self.leave_etcd(),
             Step::Depart if self.deaf.get() => {}
             Step::Depart => {
                 let failed = cluster::depart(host).unwrap_or_else(|fault| vec![fault]);
@@ -111,13 +112,24 @@ impl Work<'_> {
         }
     }
 
-    /// By kubeadm, which asks the other members. The last one has none to ask.
+    /// A member that is gone and still counts may cost the others their quorum. So this device stays one of them until they
+    /// have let it go, unless it was said that the cluster may end.
     fn leave_etcd(&self) -> Result<()> {
-        if is_last(self.host, BUSY) {
-            self.say("no other control plane answers: etcd ends with this device");
-            return Ok(());
+        let ends = destroys(&self.host.journal());
+        let until = self.host.sys().uptime() + if ends { Duration::ZERO } else { BOOT };
+        loop {
+            let Err(fault) = etcd::leave(self.host, &cluster::api_servers(self.host)) else { return Ok(()) };
+            // Without a certificate for etcd nothing is left to ask with.
+            if ends || fault.owner() != Owner::Cluster {
+                self.say(&format!("etcd ends with this device, or keeps it as a member ({}): {fault}", fault.tag()));
+                return Ok(());
+            }
+            if self.host.sys().uptime() >= until {
+                let how = "write reset = \"destroy-cluster\" where the cluster may end with this device";
+                anyhow::bail!("leave etcd: the other members do not let this device go: {fault}; {how}");
+            }
+            self.host.sys().sleep(INTERVAL);
         }
-        self.host.run(&["kubeadm", "reset", "phase", "remove-etcd-member"]).map(drop)
     }
 
     /// Ends and removes every pod, as long as the runtime answers; then whatever is left of any.
@@ -179,14 +191,15 @@ impl Work<'_> {
         let zero = || -> Result<u64> {
             self.host.flush(FlushSite::ResetErase)?;
             self.host.sys().before_effect("zero")?;
-            self.host.sys().zero_free_space("/var/lib")
+            // Of our own images that is one file system; an image of others may have two.
+            self.host.sys().zero_free_space(&["/var/lib", "/etc"])
         };
-        self.say("zeroing the free space of the root file system; this takes as long as writing it full");
+        self.say("zeroing free space; this takes as long as writing the disk full");
         match zero().owned_by(Owner::Host) {
             Ok(bytes) => self.say(&format!("{} MiB of free space zeroed", bytes >> 20)),
             Err(fault) => self.say(&format!("the free space still holds old blocks ({}): {fault}", fault.tag())),
         }
-        match self.host.run(&["fstrim", "/"]).owned_by(Owner::Host) {
+        match self.host.run(&["fstrim", "/var"]).owned_by(Owner::Host) {
             Ok(_) => self.say("free space trimmed; what a flash controller has put aside it may keep all the same"),
             Err(fault) => self.say(&format!("the medium does not know what is free ({}): {fault}", fault.tag())),
         }

@@ -199,7 +199,10 @@ fn reset_on(root: &Path, fuse: Option<u32>) -> (Result<(), Fault>, Rc<Recorded>)
 
 fn ask(root: &Path, keep: &Exclusions) {
     let host = Host::open(root, Box::new(Fake::new().0)).unwrap();
-    assert_eq!(by_command(&host, keep).unwrap(), Done::Reset(Some(format!("kubectl delete node {}", node(&host)))));
+    assert_eq!(
+        by_command(&host, keep, false).unwrap(),
+        Done::Reset(Some(format!("kubectl delete node {}", node(&host))))
+    );
 }
 
 fn node(host: &Host) -> String {
@@ -226,7 +229,7 @@ fn after_a_reset_the_tree_is_what_it_was_before_the_seed() {
     assert_eq!(host.journal().records()[1..], [Record::Fact { name: Fact::NodeBefore, value: name.clone() }]);
     assert_eq!(host.list("/var/lib/firstboot").unwrap(), ["journal", "journal.copy"]);
     assert_eq!(question(&host, false), None);
-    assert_eq!(by_command(&host, &Exclusions::default()).unwrap(), Done::Nothing);
+    assert_eq!(by_command(&host, &Exclusions::default(), false).unwrap(), Done::Nothing);
     let commands = seen.commands.take();
     let at = |command: &str| commands.iter().position(|c| c == command).unwrap_or_else(|| panic!("{commands:#?}"));
     let order = [
@@ -236,8 +239,8 @@ fn after_a_reset_the_tree_is_what_it_was_before_the_seed() {
         "journalctl --relinquish-var",
         "journalctl --flush",
         "nft -f -",
-        "zero /var/lib",
-        "fstrim /",
+        "zero /var/lib /etc",
+        "fstrim /var",
         "systemctl --no-block start firstboot.service",
     ];
     assert!(order.windows(2).all(|pair| at(pair[0]) < at(pair[1])), "{commands:#?}");

@@ -6,13 +6,14 @@
 //! another cluster: that takes a reset.
 
 use super::seed_file::SeedFile;
-use crate::control_plane::others::{BOOT, is_last};
+use crate::control_plane::others::BOOT;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::journal::facts::Fact;
 use crate::kube::pin;
 use crate::node::repair::cluster_ca;
 use crate::reset::by_seed::{Decision, decide};
+use crate::reset::ends_cluster;
 use crate::seed::{self, CaPin, Seed, SshKey, Trust, ssh_signature};
 
 /// Whether this device may take this seed.
@@ -42,7 +43,7 @@ pub(super) fn admit(host: &Host, found: &SeedFile) -> Result<(), Fault> {
 /// # Errors
 /// It is not said.
 pub(super) fn may_reset(host: &Host, name: &str, destroys: bool) -> Result<(), Fault> {
-    if destroys || !is_last(host, BOOT) {
+    if destroys || !ends_cluster(host, BOOT) {
         return Ok(());
     }
     let text = format!(

@@ -74,5 +74,6 @@ pub(super) fn be_reset(host: &Host, found: &SeedFile, image: &ImageInfo, digest:
     reporter.say(&format!("{} asks for a reset", found.name));
     reporter.status.state = State::Resetting;
     reporter.write();
-    reset::by_service(host, Some(digest))
+    let destroys = seed::parse_request(&found.bytes).is_ok_and(|request| request.destroys_cluster());
+    reset::by_service(host, Some(digest), destroys)
 }

@@ -39,8 +39,8 @@ const RUNTIME: &str = "--runtime";
 
 /// Flags that take no value and that a device cannot honour, with the reason.
 const REFUSED_SWITCHES: [(&str, &str); 5] = [
-    ("--control-plane", "firstboot joins nodes, not control planes"),
-    ("--experimental-control-plane", "firstboot joins nodes, not control planes"),
+    ("--control-plane", "use the seed join-control-plane.toml of the first control plane instead"),
+    ("--experimental-control-plane", "use the seed join-control-plane.toml of the first control plane instead"),
     (
         "--discovery-token-unsafe-skip-ca-verification",
         "with it any machine that answers is taken for the cluster; give --discovery-token-ca-cert-hash",

@@ -104,7 +104,10 @@ fn one_line_is_taken_out_of_a_text() {
     let two = format!("{line}\n{}", line.replace("192.0.2.1", "192.0.2.2"));
     assert_eq!(parse(&two).unwrap_err(), "the text has two different join lines; keep the one that is meant");
     let alone = text.split("Then you can").next().unwrap();
-    assert_eq!(parse(alone).unwrap_err(), "--control-plane is refused: firstboot joins nodes, not control planes");
+    assert_eq!(
+        parse(alone).unwrap_err(),
+        "--control-plane is refused: use the seed join-control-plane.toml of the first control plane instead"
+    );
     // The line is what is wrong, and not the text around it.
     let short = text.replace("--discovery-token-ca-cert-hash sha256:0", "--discovery-token-ca-cert-hash sha256:");
     let want = "--discovery-token-ca-cert-hash: expected sha256: and 64 hexadecimal digits";

@@ -168,7 +168,7 @@ fn bad() -> Vec<(String, &'static str)> {
         ),
         (
             by_line("--control-plane", ""),
-            "seed.toml:2: malformed join: --control-plane is refused: firstboot joins nodes, not control planes",
+            "seed.toml:2: malformed join: --control-plane is refused: use the seed join-control-plane.toml of the first control plane instead",
         ),
         (
             by_line(&pinned(), "[cluster]\napiserver = \"a\"\n"),

@@ -40,14 +40,31 @@ fn runs(claims: &[Claim], place: usize) -> Vec<(Duration, Duration)> {
     runs
 }
 
-/// The longest time for which two places have the address at once.
+/// The longest time for which two places have the address at once, by what they say of it.
 pub fn longest_overlap(claims: &[Claim]) -> Duration {
     let places = claims.iter().map(|claim| claim.place + 1).max().unwrap_or(0);
-    let all: Vec<(usize, (Duration, Duration))> =
-        (0..places).flat_map(|place| runs(claims, place).into_iter().map(move |run| (place, run))).collect();
-    let overlaps = all.iter().flat_map(|(place, (from, to))| {
-        let others = all.iter().filter(move |(other, _)| other != place);
-        others.map(move |(_, (begin, end))| (*to.min(end)).saturating_sub(*from.max(begin)))
+    let all: Vec<Held> = (0..places)
+        .flat_map(|place| runs(claims, place).into_iter().map(move |(from, to)| Held { place, from, to }))
+        .collect();
+    longest_shared(&all)
+}
+
+/// That a place has the address, from one moment to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Number of the place.
+    pub place: usize,
+    /// Since when.
+    pub from: Duration,
+    /// Until when.
+    pub to: Duration,
+}
+
+/// The longest time for which two places have the address at once.
+pub fn longest_shared(all: &[Held]) -> Duration {
+    let overlaps = all.iter().flat_map(|one| {
+        let others = all.iter().filter(|other| other.place != one.place);
+        others.map(|other| one.to.min(other.to).saturating_sub(one.from.max(other.from)))
     });
     overlaps.max().unwrap_or_default()
 }

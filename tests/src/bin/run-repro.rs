@@ -7,7 +7,8 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use imagebuild::build::BUILD_TIME_ENV;
-use imagebuild::sign::{SUMS, make_key};
+use imagebuild::sign::make_key;
+use imagebuild::sums::SUMS;
 use imagebuild::target::Target;
 use imagebuild::{cache, cmd, digest, disk, repo};
 use serde_json::{Value, json};

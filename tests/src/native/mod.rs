@@ -248,7 +248,7 @@ impl Device {
         let (fake, seen, beside) = self.machine(before, false)?;
         let asked = || -> Result<Done, Fault> {
             let host = Host::open(&self.root, Box::new(Fake::new().0)).map_err(|e| Fault::new(Code::Host, e))?;
-            by_command(&host, &Exclusions::default())
+            by_command(&host, &Exclusions::default(), false)
         };
         let places = |_: &str| Ok(vec![Place { partition: self.boot.clone(), removable: false }]);
         let done = asked().and_then(|_| work_with(&self.root, Box::new(fake), &DeviceFacts, &places));

@@ -27,7 +27,7 @@ const BESIDE: [(&str, &str); 3] =
 /// packets that must not come.
 const AT_ONCE: [(&str, u32); 1] = [("firewall", 4)];
 /// Programs whose long tests boot nothing.
-const LONG_NATIVE: [&str; 2] = ["join", "kubelet"];
+const LONG_NATIVE: [&str; 3] = ["join", "kubelet", "virtual_ip"];
 /// Tests that only root can run, by program and a part of their names, and what the job is called: they configure this
 /// machine's systemd-networkd in a namespace, or start containerd in one.
 const AS_ROOT: [(&str, &str, &str); 2] =

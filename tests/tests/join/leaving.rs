@@ -43,7 +43,7 @@ fn host(machine: &Machine) -> Host {
 
 /// Resets it, by command and service; what it said meanwhile.
 fn reset(machine: &Machine, node: &str) -> Vec<String> {
-    let asked = by_command(&host(machine), &Exclusions::default()).unwrap();
+    let asked = by_command(&host(machine), &Exclusions::default(), false).unwrap();
     assert_eq!(asked, Done::Reset(Some(format!("kubectl delete node {node}"))));
     let (fake, seen) = Fake::new();
     let boot = machine.boot.clone();
@@ -114,7 +114,7 @@ pub fn a_reset_leaves_the_cluster_and_another_seed_comes_back(plane: &ControlPla
         lines,
         [
             "firstboot: reset begins",
-            "firstboot: reset: zeroing the free space of the root file system; this takes as long as writing it full",
+            "firstboot: reset: zeroing free space; this takes as long as writing the disk full",
             "firstboot: reset: 0 MiB of free space zeroed",
             "firstboot: reset: free space trimmed; what a flash controller has put aside it may keep all the same",
             "firstboot: reset done: this device waits for a seed",
