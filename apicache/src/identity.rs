@@ -82,6 +82,14 @@ pub fn claims(token: &str, now: u64) -> (String, u64) {
     }
 }
 
+/// The end that a token names, whatever has issued it (RFC 7519, section 4.1.4: it may have a fraction); none where it
+/// names none.
+pub fn end(token: &str) -> Option<u64> {
+    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    let claims: serde_json::Value = serde_json::from_slice(&payload).ok()?;
+    claims.get("exp")?.as_f64().map(|end| end as u64)
+}
+
 /// The subject of a certificate, encoded; none where it cannot be read.
 pub fn subject(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
     x509_cert::Certificate::from_der(certificate).ok()?.tbs_certificate.subject.to_der().ok()

@@ -32,12 +32,20 @@ pub(crate) const OBJECTS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("
 /// Objects of lists of which the end has not come, under the same keys. Nothing is answered from here.
 pub(crate) const STAGED: TableDefinition<&[u8], &[u8]> = TableDefinition::new("staged-1");
 pub(crate) const ANSWERS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("answers-1");
+/// Whose those answers are that were read by GET: the start stands for the identity, the rest is the answer's key.
+/// Answers to questions of kubelet have none.
+pub(crate) const OWNERS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("answer-owners-1");
 pub(crate) const TOKENS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("tokens-1");
+/// When a token was last issued or accepted, seconds since 1970.
+pub(crate) const TOKEN_USES: TableDefinition<&[u8], u64> = TableDefinition::new("token-uses-1");
 pub(crate) const FACTS: TableDefinition<&str, u64> = TableDefinition::new("facts-1");
 /// The last time when an API server answered, seconds since 1970.
 pub(crate) const CONTACT: &str = "contact";
 /// Since when none answers, seconds since 1970; 0 while one does, or once that was reported.
 pub(crate) const OUTAGE: &str = "outage";
+
+/// The identity of this node.
+pub const NODE: &str = "node";
 
 /// Key of a collection.
 pub type Id = [u8; 16];
@@ -156,12 +164,14 @@ pub enum Op {
         /// What happened.
         news: News,
     },
-    /// An answer as a whole.
-    Answer([u8; 32], Answer),
+    /// An answer as a whole: whose, if it was read by GET; its key.
+    Answer(Option<String>, [u8; 32], Answer),
     /// An answer that no longer holds.
     Forget([u8; 32]),
     /// A token that the API server has issued or accepted: whose, and until when.
     Token([u8; 32], String, u64),
+    /// A token that the API server has refused.
+    Refused([u8; 32]),
     /// An API server answered at this time.
     Contact(u64),
     /// None answers since then; 0 once that is over and reported.
@@ -193,6 +203,23 @@ pub(crate) type Heads = Arc<Mutex<HashMap<Id, Head>>>;
 
 pub(crate) fn failed(what: &str, error: impl std::fmt::Display) -> io::Error {
     io::Error::other(format!("{what}: {error}"))
+}
+
+/// Whether a store fails because of what is in its file. A full medium or a missing right is none of the file's fault.
+pub(crate) fn is_damage(error: &redb::Error) -> bool {
+    match error {
+        redb::Error::Corrupted(_) | redb::Error::UpgradeRequired(_) => true,
+        redb::Error::TableTypeMismatch { .. } | redb::Error::TableIsMultimap(_) => true,
+        // What is no store at all, and what ends too early.
+        redb::Error::Io(error) => matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof),
+        _ => false,
+    }
+}
+
+/// The same as [`failed`]; of the kind `InvalidData` where the file is damaged or of an unknown format.
+pub(crate) fn failed_by(what: &str, error: &redb::Error) -> io::Error {
+    let kind = if is_damage(error) { io::ErrorKind::InvalidData } else { io::ErrorKind::Other };
+    io::Error::new(kind, format!("{what}: {error}"))
 }
 
 pub(crate) fn locked(heads: &Heads) -> MutexGuard<'_, HashMap<Id, Head>> {

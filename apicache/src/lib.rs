@@ -15,6 +15,7 @@ pub mod object;
 pub mod offline;
 pub mod outage;
 pub mod proxy;
+mod prune;
 pub mod questions;
 pub mod record;
 pub mod request;

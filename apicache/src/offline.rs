@@ -20,7 +20,7 @@ use crate::questions;
 use crate::request::{Place, Query, Question, Target};
 use crate::rewrite::Rewrite;
 use crate::selector::Selector;
-use crate::store::{Head, Id, Snapshot, Source, Store, digest, now};
+use crate::store::{Head, Id, NODE, Snapshot, Source, Store, digest, now};
 use crate::upstream::Link;
 
 /// Objects that are read from the store at once.
@@ -84,7 +84,7 @@ impl Offline<'_> {
     /// Whose store a client may read; none where it proves nothing that is known here.
     fn identity(&self, identity: &Identity) -> Option<String> {
         match identity {
-            Identity::Node => Some("node".to_owned()),
+            Identity::Node => Some(NODE.to_owned()),
             Identity::Token(digest) => self.store.token(digest),
             Identity::Unknown => None,
         }
@@ -104,7 +104,7 @@ impl Offline<'_> {
             (&Method::GET, Target::Object(place, name)) if !query.watch => {
                 self.object(&identity, place, name, parts.uri.path(), &encodings)
             }
-            (&Method::GET, Target::Document) => self.document(&identity, &parts.uri.to_string(), &encodings),
+            (&Method::GET, Target::Document) => self.document(&identity, parts.uri.path(), &encodings),
             (&Method::POST, Target::Collection(place)) if place.resource == "nodes" && *who == Identity::Node => {
                 self.registration(place, parts, body)
             }
@@ -191,9 +191,9 @@ impl Offline<'_> {
         covering.iter().any(|(_, head, _)| head.version >= version)
     }
 
-    fn document(&self, who: &str, uri: &str, encodings: &[Encoding]) -> Option<Response<Body>> {
+    fn document(&self, who: &str, path: &str, encodings: &[Encoding]) -> Option<Response<Body>> {
         let all = encodings.iter().copied().map(Some).chain([None]);
-        let kept = all.into_iter().find_map(|encoding| self.store.answer(&whole_key(who, uri, encoding)))?;
+        let kept = all.into_iter().find_map(|encoding| self.store.answer(&whole_key(who, path, encoding)))?;
         Some(answer(StatusCode::OK, &kept.content_type, whole(kept.body)))
     }
 
@@ -205,8 +205,8 @@ impl Offline<'_> {
         let name = node.meta.name;
         let known = |encoding| {
             let path = format!("{}/nodes/{name}", place.group);
-            self.store.find("node", place, &name, encoding).is_some()
-                || self.store.answer(&whole_key("node", &path, Some(encoding))).is_some()
+            self.store.find(NODE, place, &name, encoding).is_some()
+                || self.store.answer(&whole_key(NODE, &path, Some(encoding))).is_some()
         };
         [Encoding::Protobuf, Encoding::Json].into_iter().any(known).then(|| {
             let text = format!("nodes \"{name}\" already exists");
@@ -223,6 +223,9 @@ impl Offline<'_> {
         body: &[u8],
     ) -> Option<Response<Body>> {
         let question = crate::request::question(&parts.method, target)?;
+        if question == Question::TokenReview && !questions::lives(body, now()) {
+            return None;
+        }
         encodings.iter().find_map(|encoding| {
             let kept = self.store.answer(&question_key(who, parts.uri.path(), *encoding, body))?;
             let body = match question {

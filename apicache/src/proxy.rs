@@ -28,7 +28,7 @@ use crate::questions;
 use crate::record::{Plan, Progress, Recording};
 use crate::request::{self, Query, Question, Target};
 use crate::rewrite::{Passing, Rewrite};
-use crate::store::{Op, Source, Store, now};
+use crate::store::{NODE, Op, Source, Store, now};
 use crate::upstream::{Connection, Link, Servers, Unanswered};
 
 /// How long the first requests wait for the first news of the API servers.
@@ -37,6 +37,8 @@ const FIRST_NEWS: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(4);
 /// Largest body of a request that is looked at, bytes.
 const QUESTION: usize = 1 << 20;
+/// Longest time for such a body to come.
+const ASKING: Duration = Duration::from_secs(30);
 
 /// What all connections share.
 pub struct Shared {
@@ -103,14 +105,19 @@ impl Session {
         let mut link = self.shared.servers.link();
         let known = tokio::time::timeout(FIRST_NEWS, link.wait_for(|link| *link != Link::Unknown)).await;
         let connected = matches!(known.ok().and_then(Result::ok).as_deref(), Some(Link::Connected(_)));
-        // Bodies that may be looked at are small; all others pass as they come.
+        // Bodies that may be looked at are small; all others pass as they come. Only the node's are looked at, so that no
+        // other client can have them fill the memory.
         let registers = asked.parts.method == Method::POST
             && matches!(&asked.target, Target::Collection(place) if place.resource == "nodes");
         let mut read = Bytes::new();
-        let body = if asked.question.is_some() || registers {
-            match Limited::new(body, QUESTION).collect().await {
-                Ok(all) => read = all.to_bytes(),
+        let body = if asked.who == Identity::Node && (asked.question.is_some() || registers) {
+            match tokio::time::timeout(ASKING, Limited::new(body, QUESTION).collect()).await {
+                Ok(Ok(all)) => read = all.to_bytes(),
                 Err(_) => {
+                    let text = format!("firstboot cache: the body did not come within {} s", ASKING.as_secs());
+                    return failure(StatusCode::REQUEST_TIMEOUT, "Timeout", &text);
+                }
+                Ok(Err(_)) => {
                     let text = "firstboot cache: the body is cut short or too large";
                     return failure(StatusCode::BAD_REQUEST, "BadRequest", text);
                 }
@@ -197,7 +204,7 @@ impl Session {
     /// Whose answers are recorded, by what a client proves. A token that is not known yet counts once it was accepted.
     fn recorded_as(&self, asked: &Asked) -> Option<String> {
         match &asked.who {
-            Identity::Node => Some("node".to_owned()),
+            Identity::Node => Some(NODE.to_owned()),
             Identity::Token(digest) => self.shared.store.token(digest),
             Identity::Unknown => None,
         }
@@ -248,10 +255,11 @@ impl Session {
             }
             (&Method::GET, Target::Object(place, name)) if store.keeps(place) && !asked.query.watch => {
                 let followed = store.follows(identity, place, name, encoding?);
-                (!followed).then(|| Plan::Whole(whole_key(identity, path, encoding)))
+                (!followed).then(|| Plan::Whole(identity.to_owned(), whole_key(identity, path, encoding)))
             }
+            // By its path alone: a parameter that changes a document is one of those that are not recorded (`altered`).
             (&Method::GET, Target::Document) => {
-                Some(Plan::Whole(whole_key(identity, &asked.parts.uri.to_string(), encoding)))
+                Some(Plan::Whole(identity.to_owned(), whole_key(identity, path, encoding)))
             }
             _ => {
                 let question = asked.question.filter(|_| asked.who == Identity::Node)?;
@@ -271,9 +279,15 @@ impl Session {
         let vouched = parts.status.is_success() && matches!(asked.target, Target::Collection(_) | Target::Object(..));
         let claimed = bearer(&asked.parts.headers).filter(|_| vouched).map(|token| identity::claims(token, now()));
         if let (Identity::Token(digest), Some((user, until))) = (&asked.who, &claimed)
-            && store.token(digest).is_none()
+            && store.token_is_stale(digest)
         {
             store.change(Op::Token(*digest, user.clone(), *until)).await;
+        }
+        if let Identity::Token(digest) = &asked.who
+            && parts.status == StatusCode::UNAUTHORIZED
+            && store.token(digest).is_some()
+        {
+            store.change(Op::Refused(*digest)).await;
         }
         let header = |name: HeaderName| parts.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let (content_type, packed) = (header(CONTENT_TYPE).to_owned(), header(CONTENT_ENCODING).to_owned());

@@ -68,6 +68,18 @@ pub fn token(encoding: Encoding, body: &[u8]) -> Option<String> {
     (!token.is_empty()).then_some(token)
 }
 
+/// Whether the token that a TokenReview asks about has not ended by its own word.
+pub fn lives(request: &[u8], now: u64) -> bool {
+    let token = || match object::envelope(request) {
+        Some((_, message)) => Some(wire::text(wire::field(message, 2)?, 1).to_owned()),
+        None => {
+            let request: Json = serde_json::from_slice(request).ok()?;
+            Some(request.get("spec")?.get("token")?.as_str()?.to_owned())
+        }
+    };
+    token().is_some_and(|token| identity::end(&token).is_none_or(|end| end > now))
+}
+
 /// Whether a TokenRequest is for the API server itself. A token for another audience (`audience` of a projected volume) is
 /// refused there, and so it opens nothing here.
 pub fn for_api_server(request: &[u8]) -> bool {
@@ -147,6 +159,27 @@ mod tests {
         let body = format!("{{\"spec\":{{\"expirationSeconds\":3607}},\"status\":{{\"token\":\"{}\"}}}}", jwt(100_000));
         let answer: Json = serde_json::from_slice(&renewed(Encoding::Json, body.as_bytes(), 10_000).unwrap()).unwrap();
         assert_eq!(answer["status"]["expirationTimestamp"], "1970-01-01T03:46:47Z");
+    }
+
+    #[test]
+    fn a_token_that_has_ended_is_not_reviewed() {
+        use base64::Engine;
+        let jwt =
+            format!("h.{}.s", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(r#"{"sub":"a","exp":100}"#));
+        let json =
+            |token: &str| format!("{{\"kind\":\"TokenReview\",\"spec\":{{\"token\":\"{token}\"}}}}").into_bytes();
+        let protobuf = |token: &str| {
+            let (mut spec, mut message) = (Vec::new(), Vec::new());
+            wire::push(&mut spec, 1, token.as_bytes());
+            wire::push(&mut message, 2, &spec);
+            let kind = object::Kind { api_version: "authentication.k8s.io/v1".into(), kind: "TokenReview".into() };
+            object::write(Encoding::Protobuf, &kind, &message)
+        };
+        for request in [json(&jwt), protobuf(&jwt)] {
+            assert_eq!([lives(&request, 99), lives(&request, 100)], [true, false]);
+        }
+        assert!(lives(&json("opaque"), 100) && lives(&protobuf("opaque"), 100), "it names no end");
+        assert!(!lives(b"{}", 1) && !lives(b"", 1));
     }
 
     #[test]

@@ -73,8 +73,8 @@ pub enum Plan {
         /// Where it begins; none where all objects come first.
         from: Option<u64>,
     },
-    /// One object, or a document.
-    Whole([u8; 32]),
+    /// One object, or a document: for whom, and its key.
+    Whole(String, [u8; 32]),
     /// The answer to a question of kubelet.
     Question {
         /// Its key.
@@ -247,7 +247,7 @@ impl Recording {
         };
         match self.plan {
             Plan::Watch { .. } | Plan::List { .. } => {}
-            Plan::Whole(key) => {
+            Plan::Whole(whose, key) => {
                 let valid = match self.encoding {
                     Some(Encoding::Protobuf) => object::envelope(&bytes).is_some(),
                     Some(Encoding::Json) => serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).is_ok(),
@@ -256,17 +256,21 @@ impl Recording {
                 };
                 if valid {
                     let answer = Answer { content_type: self.content_type, body: bytes };
-                    self.store.change(Op::Answer(key, answer)).await;
+                    self.store.change(Op::Answer(Some(whose), key, answer)).await;
                 }
             }
             Plan::Question { key, question, counts } => {
                 let Some(encoding) = self.encoding else { return };
-                let Some(body) = questions::kept(question, encoding, &bytes) else { return };
+                let Some(body) = questions::kept(question, encoding, &bytes) else {
+                    // A no takes back an earlier yes.
+                    self.store.change(Op::Forget(key)).await;
+                    return;
+                };
                 if counts && let Some(token) = questions::token(encoding, &bytes) {
                     let (user, until) = identity::claims(&token, now());
                     self.store.change(Op::Token(token_digest(&token), user, until)).await;
                 }
-                self.store.change(Op::Answer(key, Answer { content_type: self.content_type, body })).await;
+                self.store.change(Op::Answer(None, key, Answer { content_type: self.content_type, body })).await;
             }
         }
     }

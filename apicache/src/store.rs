@@ -14,6 +14,7 @@ use std::fs::{File, Permissions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use redb::backends::FileBackend;
@@ -21,9 +22,10 @@ use redb::{Builder, Database, DatabaseError, ReadOnlyTable, ReadableDatabase, St
 use tokio::sync::{mpsc, oneshot};
 
 use crate::kept::{
-    ANSWERS, CONTACT, FACTS, Heads, OBJECTS, OUTAGE, PAGES, QUEUE, TOKENS, failed, is_secret, locked, read_answer,
+    ANSWERS, CONTACT, FACTS, Heads, OBJECTS, OUTAGE, PAGES, QUEUE, TOKEN_USES, TOKENS, USE_STEP, failed, failed_by,
+    is_secret, locked, read_answer,
 };
-pub use crate::kept::{Answer, FLUSH, Head, Id, News, Op, Source, digest, mark, now};
+pub use crate::kept::{Answer, FLUSH, Head, Id, NODE, News, Op, Source, digest, mark, now};
 use crate::object::{self, Encoding};
 use crate::request::Place;
 use crate::selector::Selector;
@@ -31,6 +33,8 @@ use crate::writer::{Writer, load};
 
 /// Of the file.
 const MODE: u32 = 0o600;
+/// A page of a snapshot ends after so many bytes, whatever its objects are: it is in memory once for each client.
+const PAGE: usize = 256 << 10;
 
 /// The store. A clone is the same store.
 #[derive(Clone)]
@@ -39,13 +43,15 @@ pub struct Store {
     heads: Heads,
     queue: mpsc::Sender<Op>,
     without_secrets: bool,
+    damaged: Arc<AtomicBool>,
 }
 
 impl Store {
     /// Opens the store at `path`, or makes it. `without_secrets` keeps no Secrets, and removes those that are there.
     ///
     /// # Errors
-    /// The file cannot be read or is damaged, or the thread that writes cannot be started.
+    /// The file cannot be read, or the thread that writes cannot be started. The kind is `InvalidData` where the file is
+    /// damaged or of an unknown format, and only there.
     pub fn open(path: &Path, without_secrets: bool) -> io::Result<Self> {
         let opening = |e: io::Error| failed("open the store", e);
         // Secrets and tokens are in it: it is its owner's alone, whatever the directory and the umask say.
@@ -71,13 +77,19 @@ impl Store {
     ) -> io::Result<Self> {
         let mut builder = Database::builder();
         builder.set_cache_size(PAGES);
-        let db = Arc::new(open(&mut builder).map_err(|e| failed("open the store", e))?);
-        let heads = load(&db, without_secrets).map_err(|e| failed("read the store", e))?;
+        let db = Arc::new(open(&mut builder).map_err(|e| failed_by("open the store", &e.into()))?);
+        let heads = load(&db, without_secrets).map_err(|e| failed_by("read the store", &e))?;
         let heads = Arc::new(Mutex::new(heads));
         let (queue, changes) = mpsc::channel(QUEUE);
-        let writer = Writer::new(db.clone(), heads.clone());
+        let damaged = Arc::new(AtomicBool::new(false));
+        let writer = Writer::new(db.clone(), heads.clone(), damaged.clone());
         std::thread::Builder::new().name("store".into()).spawn(move || writer.run(changes))?;
-        Ok(Store { db, heads, queue, without_secrets })
+        Ok(Store { db, heads, queue, without_secrets, damaged })
+    }
+
+    /// Whether the file is damaged, once the store can no longer be written.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Acquire)
     }
 
     /// Whether objects of this place are kept.
@@ -178,6 +190,12 @@ impl Store {
         (until > now()).then(|| String::from_utf8_lossy(subject).into_owned())
     }
 
+    /// Whether it is time to note that a token was accepted.
+    pub fn token_is_stale(&self, digest: &[u8; 32]) -> bool {
+        let read = || Some(self.db.begin_read().ok()?.open_table(TOKEN_USES).ok()?.get(&digest[..]).ok()??.value());
+        self.token(digest).is_none() || read().unwrap_or_default() + USE_STEP <= now()
+    }
+
     fn fact(&self, name: &str) -> u64 {
         let read = || Some(self.db.begin_read().ok()?.open_table(FACTS).ok()?.get(name).ok()??.value());
         read().unwrap_or_default()
@@ -205,14 +223,15 @@ impl Store {
 pub struct Snapshot(ReadOnlyTable<&'static [u8], &'static [u8]>);
 
 impl Snapshot {
-    /// At most `count` objects of a collection after the key `after`, with their keys.
+    /// At most `count` objects of a collection after the key `after`, with their keys; fewer of large ones, but one at
+    /// least if there is one.
     ///
     /// # Errors
     /// The store cannot be read.
     pub fn page(&self, id: &Id, after: Option<&str>, count: usize) -> io::Result<Vec<(String, Vec<u8>)>> {
         let start = [&id[..], after.unwrap_or_default().as_bytes()].concat();
         let range = self.0.range(&start[..]..).map_err(|e| failed("read the store", e))?;
-        let mut page = Vec::new();
+        let (mut page, mut bytes) = (Vec::new(), 0);
         for entry in range {
             let (key, value) = entry.map_err(|e| failed("read the store", e))?;
             let Some(name) = key.value().strip_prefix(&id[..]) else { break };
@@ -220,8 +239,9 @@ impl Snapshot {
             if after == Some(name.as_str()) {
                 continue;
             }
+            bytes += value.value().len();
             page.push((name, value.value().to_vec()));
-            if page.len() == count {
+            if page.len() == count || bytes >= PAGE {
                 break;
             }
         }

@@ -231,7 +231,9 @@ impl Servers {
     }
 
     async fn ready(&self, connection: &mut Option<Connection>) -> bool {
-        if !connection.as_ref().is_some_and(Connection::usable) {
+        // One to another server says nothing of the one that requests go to.
+        let good = |open: &Connection| open.usable() && self.is_best(open.server());
+        if !connection.as_ref().is_some_and(good) {
             *connection = self.connect(true, true).await.ok();
         }
         let Some(open) = connection else { return false };

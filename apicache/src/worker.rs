@@ -6,7 +6,8 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -26,6 +27,7 @@ use crate::outage;
 use crate::proxy::{Session, Shared};
 use crate::rewrite::Rewrite;
 use crate::store::{FLUSH, Op, Store, now};
+use crate::supervisor;
 use crate::upstream::{Link, STREAM, Servers};
 
 /// Requests at once on one connection: as many as an API server takes (`HTTP2MaxStreamsPerConnection`), because each
@@ -42,6 +44,13 @@ const PLACES: [usize; 3] = [128, 64, 32];
 const CONTACT: u64 = 900;
 /// Between two signs of life.
 const BEAT: Duration = Duration::from_secs(1);
+/// Nothing is removed from the store before an API server has answered for so many seconds in a row: by then clients have
+/// read again what they use, also after a long time without one.
+const STEADY: u64 = 600;
+/// Longest time for which a store that is being opened counts as a sign of life. After a power cut it is read as a whole.
+const OPENING: Duration = Duration::from_secs(600);
+/// A file that is smaller holds nothing: redb's page.
+const LEAST: u64 = 4096;
 /// Name of the store's file.
 pub const STORE: &str = "store.redb";
 
@@ -70,15 +79,44 @@ fn server_config(config: &Config) -> io::Result<ServerConfig> {
     Ok(tls)
 }
 
-/// Opens the store. One that is damaged is set aside, once; an earlier one of that name is replaced.
+/// Sets a store aside; an earlier one is replaced, unless this one holds nothing.
+pub(crate) fn set_aside(path: &Path) -> io::Result<()> {
+    let aside = path.with_extension("damaged");
+    if aside.exists() && std::fs::metadata(path)?.len() < LEAST {
+        eprintln!("firstboot cache: {} holds nothing: removed", path.display());
+        return std::fs::remove_file(path);
+    }
+    std::fs::rename(path, &aside)?;
+    eprintln!("firstboot cache: the store is set aside as {}", aside.display());
+    Ok(())
+}
+
+/// Opens the store. One that is damaged is set aside, once. Any other failure may pass: the store stays.
 fn open_store(config: &Config) -> io::Result<Store> {
     std::fs::create_dir_all(&config.state)?;
     let path = config.state.join(STORE);
-    Store::open(&path, !config.secrets).or_else(|error| {
-        let aside = path.with_extension("damaged");
-        eprintln!("firstboot cache: {error}: it is set aside as {}, and a new one begun", aside.display());
-        std::fs::rename(&path, &aside)?;
-        Store::open(&path, !config.secrets)
+    match Store::open(&path, !config.secrets) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            eprintln!("firstboot cache: {error}: a new one is begun");
+            set_aside(&path)?;
+            Store::open(&path, !config.secrets)
+        }
+        opened => opened,
+    }
+}
+
+/// The same, with signs of life meanwhile.
+fn open_alive(config: &Config) -> io::Result<Store> {
+    thread::scope(|scope| {
+        let opening = scope.spawn(|| open_store(config));
+        let begun = Instant::now();
+        while !opening.is_finished() {
+            if begun.elapsed() < OPENING {
+                supervisor::opening();
+            }
+            thread::sleep(BEAT / 10);
+        }
+        opening.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
@@ -88,7 +126,6 @@ fn open_store(config: &Config) -> io::Result<Store> {
 /// # Errors
 /// The settings cannot be used; the store can no longer be written.
 pub fn serve(config: &Config, listener: TcpListener, beat: impl FnMut() -> bool + Send + 'static) -> io::Result<()> {
-    let store = open_store(config)?;
     let tls = TlsAcceptor::from(Arc::new(server_config(config)?));
     let servers = Arc::new(Servers::new(config)?);
     let own = pair(&config.node)?.chain.into_iter().next();
@@ -96,6 +133,8 @@ pub fn serve(config: &Config, listener: TcpListener, beat: impl FnMut() -> bool 
     let (node, name) =
         named.ok_or_else(|| io::Error::other(format!("read {}: it names no node", config.node.display())))?;
     let own_pem = certificate_file(&config.serving)?;
+    // Last: credentials that cannot be used are none of its business.
+    let store = open_alive(config)?;
     listener.set_nonblocking(true)?;
     // A flag, not tokio's signals: their sockets would be made in every program of this binary, also where a filter of
     // system calls forbids it.
@@ -119,7 +158,12 @@ pub fn serve(config: &Config, listener: TcpListener, beat: impl FnMut() -> bool 
                 accepted = listener.accept() => accepted,
                 published = &mut publisher => return match published {
                     Ok(true) => Ok(()),
-                    _ => Err(io::Error::other("the store can no longer be written")),
+                    _ => {
+                        if store.is_damaged() {
+                            set_aside(&config.state.join(STORE))?;
+                        }
+                        Err(io::Error::other("the store can no longer be written"))
+                    }
                 },
             };
             let Ok((stream, peer)) = accepted else {
@@ -184,6 +228,7 @@ async fn publish(
 ) -> bool {
     let link = servers.link();
     let (mut last, mut ticks) = (None, 0u64);
+    let (mut steady, mut due) = (0u64, false);
     loop {
         let heard = beat();
         let state = *link.borrow();
@@ -208,7 +253,10 @@ async fn publish(
         if matches!(state, Link::Connected(_)) && ticks % CONTACT == 0 {
             good &= store.change(Op::Contact(now())).await;
         }
-        if matches!(state, Link::Connected(_)) && ticks % 3600 == 0 {
+        steady = if matches!(state, Link::Connected(_)) { steady + 1 } else { 0 };
+        due |= ticks % 3600 == 0;
+        if due && steady >= STEADY {
+            due = false;
             good &= store.change(Op::Prune).await;
         }
         if ticks % FLUSH.as_secs() == 0 {

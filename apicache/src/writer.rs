@@ -3,15 +3,17 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use redb::{Database, Durability, ReadableTable, TableDefinition, WriteTransaction};
 use tokio::sync::mpsc;
 
 use crate::kept::{
-    ANSWERS, Answer, CONTACT, FACTS, HEADS, Head, Heads, Id, KEPT, News, OBJECTS, OUTAGE, Op, QUEUE, STAGED, Source,
-    TOKENS, USE_STEP, is_secret, locked, mark, now, read_answer,
+    ANSWERS, CONTACT, FACTS, HEADS, Head, Heads, Id, NODE, News, OBJECTS, OUTAGE, OWNERS, Op, QUEUE, STAGED, Source,
+    TOKEN_USES, TOKENS, USE_STEP, is_damage, is_secret, locked, mark, now,
 };
 use crate::object::Kind;
+use crate::prune::{self, OTHERS};
 
 /// All heads; a store that may hold no Secrets loses them here.
 pub(crate) fn load(db: &Database, without_secrets: bool) -> Result<HashMap<Id, Head>, redb::Error> {
@@ -21,7 +23,9 @@ pub(crate) fn load(db: &Database, without_secrets: bool) -> Result<HashMap<Id, H
         let mut table = write.open_table(HEADS)?;
         write.open_table(OBJECTS)?;
         write.open_table(ANSWERS)?;
+        write.open_table(OWNERS)?;
         write.open_table(TOKENS)?;
+        write.open_table(TOKEN_USES)?;
         write.open_table(FACTS)?;
         // Their ends will not come.
         write.delete_table(STAGED)?;
@@ -49,7 +53,7 @@ pub(crate) fn load(db: &Database, without_secrets: bool) -> Result<HashMap<Id, H
 type Objects = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
 /// Places of the objects of a collection.
-fn places(
+pub(crate) fn places(
     objects: &impl ReadableTable<&'static [u8], &'static [u8]>,
     id: &Id,
     which: impl Fn(&str) -> bool,
@@ -95,14 +99,16 @@ type Touched = HashMap<Id, (Head, bool)>;
 pub(crate) struct Writer {
     db: Arc<Database>,
     heads: Heads,
-    /// The list of each collection of which objects are staged, by its number.
+    /// The last list of each collection that counts, by its number; it may have come to its end.
     lists: HashMap<Id, u64>,
     dirty: bool,
+    /// Whether the file is damaged; also where writing to it panicked.
+    damaged: Arc<AtomicBool>,
 }
 
 impl Writer {
-    pub(crate) fn new(db: Arc<Database>, heads: Heads) -> Self {
-        Writer { db, heads, lists: HashMap::new(), dirty: false }
+    pub(crate) fn new(db: Arc<Database>, heads: Heads, damaged: Arc<AtomicBool>) -> Self {
+        Writer { db, heads, lists: HashMap::new(), dirty: false, damaged }
     }
 
     pub(crate) fn run(mut self, mut changes: mpsc::Receiver<Op>) {
@@ -113,7 +119,10 @@ impl Writer {
             {
                 batch.push(next);
             }
-            if let Err(error) = self.apply(batch) {
+            self.damaged.store(true, Ordering::Release);
+            let applied = self.apply(batch);
+            self.damaged.store(applied.as_ref().is_err_and(is_damage), Ordering::Release);
+            if let Err(error) = applied {
                 // The channel closes: clients are served from the API server, and what comes is not kept. The program
                 // sees it and ends, so that the next one starts from what is on the medium.
                 eprintln!("firstboot cache: write the store: {error}");
@@ -139,13 +148,10 @@ impl Writer {
                 Op::Event { of, after, version, news } => {
                     self.event(&write, &mut touched, &of.id(), after, version, news)?
                 }
-                Op::Answer(key, answer) => keep_answer(&write, &key, &answer)?,
+                Op::Answer(whose, key, answer) => prune::keep_answer(&write, whose.as_deref(), &key, &answer)?,
                 Op::Forget(key) => write.open_table(ANSWERS)?.remove(&key[..])?.is_some(),
-                Op::Token(digest, subject, until) => {
-                    let value = [&until.to_be_bytes(), subject.as_bytes()].concat();
-                    let old = write.open_table(TOKENS)?.insert(&digest[..], &value[..])?.map(|v| v.value().to_vec());
-                    old.as_ref() != Some(&value)
-                }
+                Op::Token(digest, subject, until) => prune::keep_token(&write, &digest, &subject, until)?,
+                Op::Refused(digest) => write.open_table(TOKENS)?.remove(&digest[..])?.is_some(),
                 Op::Contact(at) => note(&write, CONTACT, at)?,
                 Op::Outage(at) => note(&write, OUTAGE, at)?,
                 Op::Positions => {
@@ -232,8 +238,39 @@ impl Writer {
         entry
     }
 
+    /// Makes room for a collection that is not known yet: clients other than the node may each have a few. Says whether
+    /// another one was removed.
+    fn make_room(&mut self, write: &WriteTransaction, touched: &mut Touched, to: &Source) -> Result<bool, redb::Error> {
+        if to.identity == NODE || self.head(touched, &to.id()).is_some() {
+            return Ok(false);
+        }
+        let mut all = locked(&self.heads).clone();
+        all.extend(touched.iter().map(|(id, (head, _))| (*id, head.clone())));
+        let own = all.iter().filter(|(_, head)| head.identity == to.identity);
+        let mut own: Vec<(bool, u64, Id)> = own.map(|(id, head)| (head.complete, head.used, *id)).collect();
+        own.sort_unstable();
+        let over = (own.len() + 1).saturating_sub(OTHERS);
+        for (.., id) in own.iter().take(over) {
+            self.forget(write, touched, id)?;
+        }
+        Ok(over > 0)
+    }
+
+    /// Removes a collection.
+    fn forget(&mut self, write: &WriteTransaction, touched: &mut Touched, id: &Id) -> Result<(), redb::Error> {
+        locked(&self.heads).remove(id);
+        touched.remove(id);
+        self.lists.remove(id);
+        write.open_table(HEADS)?.remove(&id[..])?;
+        for table in [OBJECTS, STAGED] {
+            remove(write, table, id, |_| true)?;
+        }
+        Ok(())
+    }
+
     /// An object of a whole whose end is still to come. Of a collection that is not complete it is kept at once. One that
-    /// is complete stays what it is: what is new waits apart. Of two lists at a time that which began last counts.
+    /// is complete stays what it is: what is new waits apart. Of two lists at a time that which began last counts, also
+    /// after its end: what an older one still brings may have been deleted since.
     #[allow(clippy::too_many_arguments)]
     fn seen(
         &mut self,
@@ -246,6 +283,18 @@ impl Writer {
         bytes: &[u8],
     ) -> Result<bool, redb::Error> {
         let id = to.id();
+        let last = self.lists.get(&id).copied();
+        if last.is_some_and(|last| last > list) {
+            return Ok(false);
+        }
+        let mut cleared = false;
+        if last != Some(list) {
+            if last.is_some() {
+                cleared = remove(write, STAGED, &id, |_| true)?;
+            }
+            cleared |= self.make_room(write, touched, to)?;
+            self.lists.insert(id, list);
+        }
         let place = [&id[..], key.as_bytes()].concat();
         let mut objects = write.open_table(OBJECTS)?;
         let known = objects.get(&place[..])?.is_some_and(|old| old.value() == bytes);
@@ -254,18 +303,7 @@ impl Writer {
                 objects.insert(&place[..], bytes)?;
                 self.head_of(touched, to, kind).1 = true;
             }
-            return Ok(!known);
-        }
-        let mut cleared = false;
-        match self.lists.get(&id) {
-            Some(last) if *last > list => return Ok(false),
-            Some(last) if *last == list => {}
-            other => {
-                if other.is_some() {
-                    cleared = remove(write, STAGED, &id, |_| true)?;
-                }
-                self.lists.insert(id, list);
-            }
+            return Ok(cleared || !known);
         }
         let mut staged = write.open_table(STAGED)?;
         let before = match known {
@@ -291,14 +329,20 @@ impl Writer {
         if last.is_some_and(|last| last > list) {
             return Ok(false);
         }
-        self.lists.remove(&id);
+        let moved = self.make_room(write, touched, of)?;
+        self.lists.insert(id, list);
         let changed = match last {
             Some(last) if last == list => put_staged(write, &id)?,
+            // It is of one that was cut off.
             Some(_) => remove(write, STAGED, &id, |_| true)?,
             None => false,
         };
         let gone = remove(write, OBJECTS, &id, |key| !seen.contains(&mark(key)))?;
         let (head, to_write) = self.head_of(touched, of, kind);
+        // The collection was removed while this list came: part of the list went with it.
+        if !head.complete && places(&write.open_table(OBJECTS)?, &id, |_| true)?.len() < seen.len() {
+            return Ok(moved || changed || gone);
+        }
         *to_write |= changed || gone || !head.complete || version < head.version || head.used + USE_STEP <= now();
         head.version = version;
         head.complete = true;
@@ -318,8 +362,17 @@ impl Writer {
         news: News,
     ) -> Result<bool, redb::Error> {
         let Some((head, to_write)) = self.head(touched, id) else { return Ok(false) };
-        // What another watch has brought already is not taken back; and a gap is never jumped over.
-        if !head.complete || after > head.version || version <= head.version {
+        // A gap is never jumped over.
+        if !head.complete || after > head.version {
+            return Ok(false);
+        }
+        // A client that watches may not list again for months.
+        if head.used + USE_STEP <= now() {
+            head.used = now();
+            *to_write = true;
+        }
+        // What another watch has brought already is not taken back.
+        if version <= head.version {
             return Ok(false);
         }
         head.version = version;
@@ -338,23 +391,15 @@ impl Writer {
     }
 
     fn prune(&mut self, write: &WriteTransaction, touched: &mut Touched) -> Result<bool, redb::Error> {
-        let mut heads = locked(&self.heads);
-        let newest = heads.values().chain(touched.values().map(|(h, _)| h)).map(|h| h.used).max().unwrap_or_default();
-        let old: Vec<Id> = heads.iter().filter(|(_, h)| h.used + KEPT < newest).map(|(id, _)| *id).collect();
-        for id in &old {
-            heads.remove(id);
-            touched.remove(id);
-            self.lists.remove(id);
-            write.open_table(HEADS)?.remove(&id[..])?;
-            for table in [OBJECTS, STAGED] {
-                remove(write, table, id, |_| true)?;
-            }
+        // What this batch says of their use counts.
+        let mut heads = locked(&self.heads).clone();
+        heads.extend(touched.iter().map(|(id, (head, _))| (*id, head.clone())));
+        let newest = heads.values().map(|head| head.used).max().unwrap_or_default();
+        for id in prune::unused(write, &heads, newest)? {
+            self.forget(write, touched, &id)?;
         }
-        let stale = |value: &[u8]| read_answer(value).is_none_or(|(used, _)| used + KEPT < newest);
-        write.open_table(ANSWERS)?.retain(|_, value| !stale(value))?;
-        write
-            .open_table(TOKENS)?
-            .retain(|_, value| value.first_chunk().is_some_and(|until| u64::from_be_bytes(*until) + KEPT > newest))?;
+        prune::answers(write, newest)?;
+        prune::tokens(write, newest)?;
         Ok(true)
     }
 }
@@ -363,15 +408,4 @@ impl Writer {
 fn note(write: &WriteTransaction, fact: &str, at: u64) -> Result<bool, redb::Error> {
     let old = write.open_table(FACTS)?.insert(fact, at)?.map(|old| old.value());
     Ok(old != Some(at))
-}
-
-fn keep_answer(write: &WriteTransaction, key: &[u8; 32], answer: &Answer) -> Result<bool, redb::Error> {
-    let mut answers = write.open_table(ANSWERS)?;
-    let known = answers.get(&key[..])?.and_then(|value| read_answer(value.value()));
-    if known.is_some_and(|(used, old)| old == *answer && used + USE_STEP > now()) {
-        return Ok(false);
-    }
-    let value = [&now().to_be_bytes(), answer.content_type.as_bytes(), b"\n", &answer.body].concat();
-    answers.insert(&key[..], &value[..])?;
-    Ok(true)
 }

@@ -179,7 +179,7 @@ async fn work(store: &Store, medium: &Medium, random: &mut Rng) -> Vec<(usize, S
                 }
                 2 => {
                     let answer = Answer { content_type: "application/json".into(), body: object(&name, next, random) };
-                    store.change(Op::Answer([1; 32], answer)).await;
+                    store.change(Op::Answer(None, [1; 32], answer)).await;
                 }
                 3 => drop(store.change(Op::Contact(next)).await),
                 4 | 5 => {

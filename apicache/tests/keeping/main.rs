@@ -4,5 +4,6 @@
 
 mod bench;
 mod collections;
+mod pruned;
 mod single;
 mod watches;

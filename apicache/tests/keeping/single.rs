@@ -10,7 +10,7 @@ use apicache::object::Encoding;
 use apicache::offline::{question_key, whole_key};
 use apicache::record::{Plan, Recording};
 use apicache::request::Question;
-use apicache::store::{Store, now};
+use apicache::store::{Answer, Op, Store, now};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
@@ -19,7 +19,7 @@ use super::bench::*;
 
 async fn keep(bench: &Bench, path: &str, content_type: &str, body: &str) {
     let encoding = Encoding::of_content_type(content_type);
-    let plan = Plan::Whole(whole_key("node", path, encoding));
+    let plan = Plan::Whole("node".into(), whole_key("node", path, encoding));
     bench.record(plan, content_type, body.as_bytes(), 11, true).await;
 }
 
@@ -117,6 +117,97 @@ async fn tokens_of_pods_come_again_to_the_node_alone() {
     assert_eq!(bench.post(&Identity::Node, path, &ask("2")).await.0, 503, "another pod's");
     let holder = Identity::Token(token_digest(&token));
     assert_eq!(bench.post(&holder, path, &ask("1")).await.0, 503, "it is the node's to ask");
+}
+
+#[tokio::test]
+async fn a_no_takes_back_a_yes() {
+    let bench = Bench::new();
+    let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+    let ask = json!({"spec": {"user": "u"}});
+    let key = question_key("node", path, Encoding::Json, ask.to_string().as_bytes());
+    let answer = async |allowed: bool, end: bool| {
+        let answer = json!({"kind": "SubjectAccessReview", "status": {"allowed": allowed}}).to_string();
+        let plan = Plan::Question { key, question: Question::AccessReview, counts: false };
+        bench.record(plan, JSON, answer.as_bytes(), 16, end).await;
+        bench.post(&Identity::Node, path, &ask).await.0
+    };
+    assert_eq!([answer(true, true).await, answer(false, false).await], [201, 201], "what is cut off says nothing");
+    assert_eq!(answer(false, true).await, 503);
+}
+
+#[tokio::test]
+async fn a_review_lasts_as_long_as_its_token() {
+    let bench = Bench::new();
+    let path = "/apis/authentication.k8s.io/v1/tokenreviews";
+    for (end, code) in [(now() + 3600, 201), (now() - 1, 503)] {
+        let payload = json!({"iss": "k", "sub": "u", "exp": end}).to_string();
+        let ask = json!({"spec": {"token": format!("h.{}.s", URL_SAFE_NO_PAD.encode(payload))}});
+        let key = question_key("node", path, Encoding::Json, ask.to_string().as_bytes());
+        let plan = Plan::Question { key, question: Question::TokenReview, counts: false };
+        let answer = json!({"kind": "TokenReview", "status": {"authenticated": true}}).to_string();
+        bench.record(plan, JSON, answer.as_bytes(), 16, true).await;
+        assert_eq!(bench.post(&Identity::Node, path, &ask).await.0, code, "{end}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_opens_nothing() {
+    let bench = Bench::new();
+    bench.store.change(Op::Token([7; 32], "user:x".into(), now() + 60)).await;
+    bench.store.applied().await;
+    assert!(bench.store.token(&[7; 32]).is_some() && !bench.store.token_is_stale(&[7; 32]));
+    bench.store.change(Op::Refused([7; 32])).await;
+    bench.store.applied().await;
+    assert!(bench.store.token(&[7; 32]).is_none() && bench.store.token_is_stale(&[7; 32]));
+}
+
+/// A pod cannot fill the medium with ever new answers and lists; the node may have as many as it needs.
+#[tokio::test]
+async fn others_have_a_few_of_each() {
+    let bench = Bench::new();
+    let answer = |n: u8| Answer { content_type: JSON.into(), body: vec![n] };
+    let key = |first: u8, n: u8| -> [u8; 32] { [[first; 16], [n; 16]].concat().try_into().unwrap() };
+    for n in 0..100 {
+        for (whose, first) in [("node", 1), ("user:x", 2)] {
+            bench.store.change(Op::Answer(Some(whose.into()), key(first, n), answer(n))).await;
+            bench.list(&of(whose, "ns", "pods", &format!("metadata.name=p{n}")), &list("10", "", &["a=3"])).await;
+        }
+    }
+    let kept = |first: u8| (0..100).filter(|n| bench.store.answer(&key(first, *n)).is_some()).count();
+    let lists = |whose: &str| {
+        let all = (0..100).map(|n| of(whose, "ns", "pods", &format!("metadata.name=p{n}")));
+        all.filter(|source| bench.store.version(source) == 10).count()
+    };
+    assert_eq!([kept(1), kept(2), lists("node"), lists("user:x")], [100, 64, 100, 64]);
+    assert_eq!(bench.store.answer(&key(2, 99)), Some(answer(99)));
+}
+
+/// Only damage has a store set aside: not a missing right, nor a full medium.
+#[test]
+fn damage_has_a_kind_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    std::fs::write(&path, [0; 65_536]).unwrap();
+    assert_eq!(Store::open(&path, false).err().unwrap().kind(), std::io::ErrorKind::InvalidData);
+    assert_ne!(Store::open(dir.path(), false).err().unwrap().kind(), std::io::ErrorKind::InvalidData);
+}
+
+#[tokio::test]
+async fn a_page_of_large_objects_is_short() {
+    let bench = Bench::new();
+    let label = "x".repeat(100_000);
+    let large = |name: &str| {
+        let meta = json!({"name": name, "namespace": "ns", "resourceVersion": "3", "labels": {"x": label}});
+        json!({ "metadata": meta })
+    };
+    let items = json!([large("a"), large("b"), large("c"), large("d")]);
+    let text =
+        format!(r#"{{"kind":"PodList","apiVersion":"v1","metadata":{{"resourceVersion":"9"}},"items":{items}}}"#);
+    bench.list(&pods(""), &text).await;
+    let (id, ..) = bench.store.covering(&pods("")).remove(0);
+    let page = |after| bench.store.snapshot().unwrap().page(&id, after, 32).unwrap().len();
+    assert_eq!([page(None), page(Some("ns/c"))], [3, 1]);
+    assert_eq!(bench.pods().await, listed(&["a=3", "b=3", "c=3", "d=3", "@9"]));
 }
 
 #[tokio::test]

@@ -63,6 +63,33 @@ async fn lists_do_not_mix() {
     assert_eq!(bench.pods().await, listed(&["a=3", "@10"]), "the first one ends too late");
     page("later", list("30", "", &[])).await;
     assert_eq!(bench.pods().await, listed(&["a=25", "b=16", "@30"]));
+    // The newer one ends first: what comes of the older one may have been deleted since.
+    page("", list("40", "slow", &["a=35", "x=36"])).await;
+    page("", list("50", "", &["a=45"])).await;
+    page("slow", list("40", "", &["y=37"])).await;
+    assert_eq!(bench.pods().await, listed(&["a=45", "@50"]));
+    bench.list(&pods(""), &list("60", "", &["a=55", "z=56"])).await;
+    assert_eq!(bench.pods().await, listed(&["a=55", "z=56", "@60"]), "the next one counts");
+}
+
+/// The same, where nothing is kept yet.
+#[tokio::test]
+async fn first_lists_do_not_mix() {
+    for ended in [true, false] {
+        let bench = Bench::new();
+        let page = async |asked: &str, body: String| {
+            let plan = Plan::List { source: pods(""), page: asked.into() };
+            bench.record(plan, JSON, body.as_bytes(), 4096, true).await;
+        };
+        page("", list("20", "older", &["a=15", "x=16"])).await;
+        page("", list("30", if ended { "" } else { "newer" }, &["a=25"])).await;
+        page("older", list("20", "", &["a=15", "y=17"])).await;
+        if !ended {
+            assert_eq!(bench.pods().await, refused(503, "ServiceUnavailable"), "neither has ended that counts");
+            page("newer", list("30", "", &[])).await;
+        }
+        assert_eq!(bench.pods().await, listed(&["a=25", "@30"]));
+    }
 }
 
 #[tokio::test]

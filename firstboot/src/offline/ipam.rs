@@ -22,7 +22,7 @@ pub const HOST_LOCAL: &str = "host-local";
 /// One symbolic link for each interface of a pod: it leads to its addresses, joined by commas. A link is in its directory's
 /// journal at the next commit of the file system, whole or not at all, and takes no block.
 const ADDRESSES: &str = "/var/lib/cni/firstboot-addresses";
-/// Interfaces that are remembered at most; those that were remembered first go first. kubelet runs 110 by default.
+/// Interfaces that are remembered at most; those that got their addresses first go first. kubelet runs 110 by default.
 const MOST: usize = 1024;
 /// Largest configuration, bytes.
 const LARGEST: u64 = 1 << 20;
@@ -78,17 +78,23 @@ fn add(delegate: &Path, config: &[u8], interface: Option<&str>, directory: &Path
     if let Some(wanted) = wanting(config, &had(&kept)) {
         let (code, answer) = run(delegate, &wanted)?;
         if code == 0 {
+            // Written anew: a pod that lives long is none of the oldest.
+            remember(&kept, &answer, directory);
             return Ok((code, answer));
         }
     }
     let (code, answer) = run(delegate, config)?;
-    if code == 0
-        && let Err(error) = keep(&kept, &answer, directory)
-    {
-        // The pod has its addresses; only after a reboot it will have others.
-        eprintln!("{HOST_LOCAL}: keep the addresses of a pod in {}: {error}", directory.display());
+    if code == 0 {
+        remember(&kept, &answer, directory);
     }
     Ok((code, answer))
+}
+
+/// Keeps the addresses of an answer, or says why not: the pod has them; only after a reboot it will have others.
+fn remember(kept: &Path, answer: &[u8], directory: &Path) {
+    if let Err(error) = keep(kept, answer, directory) {
+        eprintln!("{HOST_LOCAL}: keep the addresses of a pod in {}: {error}", directory.display());
+    }
 }
 
 fn run(delegate: &Path, config: &[u8]) -> io::Result<(u8, Vec<u8>)> {
@@ -131,19 +137,37 @@ fn keep(kept: &Path, answer: &[u8], directory: &Path) -> io::Result<()> {
     let _ = std::fs::remove_file(&new);
     symlink(all.join(","), &new)?;
     std::fs::rename(&new, kept)?;
-    forget(directory)
+    forget(kept, directory)
 }
 
-/// Forgets what was kept first, where there is too much.
-fn forget(directory: &Path) -> io::Result<()> {
+/// Network and interface of a link: a pod's UID has no underscore.
+fn network(link: &Path) -> Option<&str> {
+    link.file_name()?.to_str()?.split_once('_').map(|(_, rest)| rest)
+}
+
+/// Forgets other pods that had one of these addresses, which would ask for it in vain or take it after a reboot; and what
+/// was kept first, where there is too much.
+fn forget(kept: &Path, directory: &Path) -> io::Result<()> {
+    let (addresses, on) = (had(kept), network(kept));
     let mut all: Vec<(std::time::SystemTime, PathBuf)> = Vec::new();
+    let mut old = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();
-        all.push((path.symlink_metadata()?.modified()?, path));
+        let same = path != kept && on.is_some() && network(&path) == on;
+        if same && had(&path).iter().any(|address| addresses.contains(address)) {
+            old.push(path);
+        // Another pod's may be written anew at this moment.
+        } else if let Ok(link) = path.symlink_metadata() {
+            all.push((link.modified()?, path));
+        }
     }
     all.sort();
-    let old = all.len().saturating_sub(MOST);
-    all.iter().take(old).try_for_each(|(_, path)| std::fs::remove_file(path))
+    let many = all.len().saturating_sub(MOST);
+    old.extend(all.into_iter().take(many).map(|(_, path)| path));
+    old.iter().try_for_each(|path| match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    })
 }
 
 #[cfg(test)]

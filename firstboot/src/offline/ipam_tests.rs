@@ -106,6 +106,33 @@ fn the_oldest_pods_are_forgotten() {
     assert!(std::fs::read_link(bench.kept().join("new")).is_ok());
 }
 
+/// One that lives long gets its addresses again and again, and is the newest then.
+#[test]
+fn a_pod_that_comes_back_is_not_forgotten() {
+    let bench = Bench::new();
+    bench.set("next", "7");
+    bench.add(Some("a_net_eth0"));
+    let link = bench.kept().join("a_net_eth0");
+    let first = link.symlink_metadata().unwrap().modified().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    assert_eq!(bench.add(Some("a_net_eth0")), (0, "10.0.0.7/24".to_owned()));
+    assert!(link.symlink_metadata().unwrap().modified().unwrap() > first);
+}
+
+#[test]
+fn an_address_is_one_pods() {
+    let bench = Bench::new();
+    std::fs::create_dir(bench.kept()).unwrap();
+    let others = ["a_net_eth0", "b_net_eth0", "a_net_eth1", "a_other_eth0", "a-1"];
+    for (name, addresses) in others.iter().zip(["10.0.0.7,fd00::9", "10.0.0.8", "10.0.0.7", "10.0.0.7", "10.0.0.7"]) {
+        symlink(addresses, bench.kept().join(name)).unwrap();
+    }
+    bench.set("next", "7");
+    bench.add(Some("new_net_eth0"));
+    let left = others.map(|name| std::fs::read_link(bench.kept().join(name)).is_ok());
+    assert_eq!(left, [false, true, true, true, true], "another network's, and one of no network, stay");
+}
+
 #[test]
 fn what_an_interface_is_remembered_by() {
     let args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=a;K8S_POD_NAME=b;K8S_POD_UID=5f1c-9";
