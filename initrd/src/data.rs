@@ -46,8 +46,8 @@ pub struct Attached {
 pub trait Actions {
     /// Writes to the partition what it holds already.
     fn write_back(&mut self) -> Result<()>;
-    /// Checks and repairs the file system; how it went, in words. An error is [`BeyondRepair`], or says nothing about
-    /// the file system.
+    /// Checks and repairs the file system; how it went, in words. An error is [`BeyondRepair`] or [`Unchecked`], or
+    /// says nothing about the file system.
     fn check(&mut self) -> Result<String>;
     /// Makes a new file system.
     fn make(&mut self) -> Result<()>;
@@ -66,6 +66,29 @@ impl std::fmt::Display for BeyondRepair {
 }
 
 impl std::error::Error for BeyondRepair {}
+
+/// The file system cannot be checked: it is damaged too much, or the machine has no memory for it, or the medium fails.
+#[derive(Debug)]
+pub struct Unchecked(pub String);
+
+impl std::fmt::Display for Unchecked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unchecked {}
+
+/// Context of an error: this program did not run to its end. Whatever number is behind it, as that of a read error of
+/// the root, says nothing about the data partition.
+#[derive(Debug)]
+pub struct NotRun(pub String);
+
+impl std::fmt::Display for NotRun {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "run {}", self.0)
+    }
+}
 
 /// How it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,10 +167,13 @@ pub fn decide(
             Err(error) if steps.is_empty() => return Err(error),
             Err(error) => {
                 // Only damage is a reason to lose what is there; a driver that is missing is none, and a medium that
-                // takes no writes keeps what it has.
-                if matches!(step, Step::Use | Step::Check) && error_number(&error) == Some(Errno::ROFS) {
+                // takes no writes keeps what it has. What could not be checked may be sound all the same.
+                let tried = matches!(step, Step::Use | Step::Check);
+                if tried && !error.is::<NotRun>() && error_number(&error) == Some(Errno::ROFS) {
                     steps = ladder(content, false);
-                } else if matches!(step, Step::Use | Step::Check) && !is_damage(&error) {
+                } else if tried && error.is::<Unchecked>() {
+                    steps = &[Step::ReadOnly, Step::Make, Step::Memory];
+                } else if (tried || *step == Step::ReadOnly) && !is_damage(&error) {
                     steps = &[Step::Memory];
                 }
                 reasons.push(format!("{error:#}"));
@@ -172,6 +198,9 @@ fn state(step: Step, content: Option<Content>, filled: bool) -> State {
 
 /// Whether an error speaks of the file system, not of the machine around it.
 fn is_damage(error: &Error) -> bool {
+    if error.is::<NotRun>() {
+        return false;
+    }
     if error.chain().any(|cause| cause.is::<BeyondRepair>()) {
         return true;
     }

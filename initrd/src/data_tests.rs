@@ -2,10 +2,10 @@
 //! The ladder of the data partition, with a machine that only writes down what was done.
 #![allow(clippy::unwrap_used)]
 
-use crate::data::{Actions, Attached, BeyondRepair, How, Outcome, decide};
+use crate::data::{Actions, Attached, BeyondRepair, How, NotRun, Outcome, Unchecked, decide};
 use crate::ext4::Content;
 use crate::report::State;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result};
 use rustix::io::Errno;
 
 /// What fails, by the letters of what was done: `w`rite back, `c`heck, `m`ake, `u`se, `r`ead-only, `t`mpfs. The first
@@ -15,7 +15,8 @@ struct Fake {
     done: String,
     /// Letter, how often, and the error.
     fails: Vec<(char, usize, Errno)>,
-    beyond_repair: bool,
+    /// Why the check fails.
+    check: Option<fn() -> Error>,
     filled: bool,
 }
 
@@ -36,10 +37,10 @@ impl Actions for Fake {
 
     fn check(&mut self) -> Result<String> {
         self.act('c')?;
-        if self.beyond_repair {
-            bail!(BeyondRepair("e2fsck gave up".to_owned()));
+        match self.check {
+            Some(error) => Err(error()),
+            None => Ok("checked".to_owned()),
         }
-        Ok("checked".to_owned())
     }
 
     fn make(&mut self) -> Result<()> {
@@ -104,7 +105,7 @@ fn damage_leads_from_step_to_step() {
     let (done, state, reason) = run(Some(Content::Sound), true, fails(&[twice]));
     assert_eq!((done.as_str(), state), ("uwcumu", State::Recreated));
     assert!(reason.unwrap().starts_with("do u: "));
-    let beyond = Fake { beyond_repair: true, ..Fake::default() };
+    let beyond = Fake { check: Some(|| BeyondRepair("e2fsck gave up".to_owned()).into()), ..Fake::default() };
     let (done, state, reason) = run(Some(Content::Faulty), true, beyond);
     assert_eq!((done.as_str(), state, reason.as_deref()), ("wcmu", State::Recreated, Some("e2fsck gave up")));
     let (done, state, _) = run(Some(Content::Blank), true, fails(&[('m', 1, Errno::IO)]));
@@ -121,6 +122,33 @@ fn only_damage_loses_data() {
         let (done, state, _) = run(Some(Content::Faulty), true, fails(&[('c', 1, error)]));
         assert_eq!((done.as_str(), state), ("wct", State::Memory), "{error}");
     }
+    // A block of the root cannot be read where e2fsck is, or a log cannot be written: that is not about the data.
+    let not_run: [fn() -> Error; 2] = [
+        || Error::new(Errno::IO).context("start it").context(NotRun("e2fsck".to_owned())),
+        || Error::new(Errno::ROFS).context(NotRun("e2fsck".to_owned())),
+    ];
+    for check in not_run {
+        let (done, state, reason) = run(Some(Content::Faulty), true, Fake { check: Some(check), ..Fake::default() });
+        assert_eq!((done.as_str(), state), ("wct", State::Memory));
+        assert!(reason.unwrap().starts_with("run e2fsck: "));
+    }
+}
+
+/// e2fsck ended with 8: by damage, without memory, or by a medium that fails.
+#[test]
+fn what_cannot_be_checked_is_used_read_only_before_it_is_made_anew() {
+    let unchecked = |fails: &[(char, usize, Errno)]| {
+        let check: fn() -> Error = || Unchecked("e2fsck did not work".to_owned()).into();
+        run(Some(Content::Faulty), true, Fake { fails: fails.to_vec(), check: Some(check), ..Fake::default() })
+    };
+    let (done, state, reason) = unchecked(&[]);
+    assert_eq!((done.as_str(), state, reason.as_deref()), ("wcr", State::ReadOnly, Some("e2fsck did not work")));
+    let (done, state, _) = unchecked(&[('r', 1, Errno::UCLEAN)]);
+    assert_eq!((done.as_str(), state), ("wcrmu", State::Recreated));
+    let (done, state, _) = unchecked(&[('r', 1, Errno::NOMEM)]);
+    assert_eq!((done.as_str(), state), ("wcrt", State::Memory));
+    let (done, state, _) = unchecked(&[('r', 1, Errno::UCLEAN), ('m', 1, Errno::IO)]);
+    assert_eq!((done.as_str(), state), ("wcrmt", State::Memory));
 }
 
 #[test]

@@ -2,8 +2,9 @@
 //! Finds the disk whose root has the root hash, and keeps the kernel informed of its partitions.
 //!
 //! Anyone can write the same root to a stick of their own, so the hash says which root is right and not whose disk it is
-//! on. A second disk with it is refused. The first is taken at once when it is inside the device; for one on USB, the
-//! device's own disk gets some seconds to appear.
+//! on. A second disk with it is refused. The first is taken at once when it is inside the device and in use; for one on
+//! USB, the device's own disk gets some seconds to appear. One that was just written has no data partition yet: beside
+//! an MMC host it waits, too, for a card in the slot may be faster than the device's own disk.
 
 use crate::command_line::{CommandLine, Root};
 use crate::kernel::{self, PartitionChange};
@@ -18,6 +19,8 @@ use std::time::Duration;
 
 /// How long a disk on USB waits for the device's own.
 const SETTLE: Duration = Duration::from_secs(5);
+/// How long a disk inside the device, without a data partition, waits for what another MMC host may have.
+const BESIDE: Duration = Duration::from_secs(2);
 /// How long to look on after a damaged root was seen on the device's own disk.
 const DAMAGED: Duration = Duration::from_secs(10);
 /// When the person at the console reads what is going on.
@@ -59,6 +62,8 @@ struct Candidates {
     root: Option<u32>,
     /// A partition with the slot's name and another content.
     other: Option<u32>,
+    /// Whether it has a data partition: a device has used it.
+    data: bool,
 }
 
 /// Waits for the disk with the root.
@@ -100,8 +105,16 @@ pub fn find(machine: &mut impl Machine, line: &CommandLine) -> Result<Found> {
                 line.wait
             }
             [one] => {
-                let settled = *since.get_or_insert(now) + SETTLE;
-                if !one.usb || now >= settled {
+                let used = known.get(&one.disk).is_some_and(|(_, candidates)| candidates.data);
+                let wait = if one.usb {
+                    SETTLE
+                } else if !used && has_other_mmc_host(&machine.sys(), &one.disk) {
+                    BESIDE
+                } else {
+                    Duration::ZERO
+                };
+                let settled = *since.get_or_insert(now) + wait;
+                if now >= settled {
                     return Ok(one.clone());
                 }
                 settled - now
@@ -163,9 +176,10 @@ fn read(mut disk: File, root: &Root) -> Result<Candidates> {
     let mut with: Vec<&&Numbered> = roots.iter().filter(|(_, entry)| holds(entry)).collect();
     with.sort_by_key(|(_, entry)| entry.name != root.slot.label());
     let other = || roots.iter().find(|(_, entry)| entry.name == root.slot.label()).map(|(number, _)| *number);
+    let data = layout::data(&partitions).is_some();
     Ok(match with.first() {
-        Some((number, _)) => Candidates { root: Some(*number), other: None },
-        None => Candidates { root: None, other: other() },
+        Some((number, _)) => Candidates { root: Some(*number), other: None, data },
+        None => Candidates { root: None, other: other(), data },
     })
 }
 
@@ -176,6 +190,15 @@ fn is_usb(sys: &Path, disk: &str) -> bool {
         let name = part.as_os_str().to_string_lossy();
         name.strip_prefix("usb").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
     })
+}
+
+/// Whether there is an MMC host that this disk is not below: another disk may be there, whose card answers late.
+fn has_other_mmc_host(sys: &Path, disk: &str) -> bool {
+    let Ok(path) = fs::canonicalize(sys.join("block").join(disk)) else { return false };
+    let path = path.to_string_lossy();
+    let hosts = entries(&sys.join("class/mmc_host"));
+    let mut names = hosts.iter().filter_map(|host| host.file_name()?.to_str());
+    names.any(|name| !path.contains(&format!("/mmc_host/{name}/")))
 }
 
 /// Disks and partitions that the kernel sees, for the person who reads the console.

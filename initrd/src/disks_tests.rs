@@ -17,6 +17,9 @@ use uuid::Uuid;
 /// Where a disk is in `/sys/devices`.
 const INTERNAL: &str = "pci0000:00/0000:00:04.0/virtio1";
 const USB: &str = "pci0000:00/0000:00:05.0/usb1/1-1/1-1:1.0/host2/target2:0:0/2:0:0:0";
+const EMMC: &str = "platform/fe310000.mmc/mmc_host/mmc0/mmc0:0001";
+const CARD: &str = "platform/fe2b0000.mmc/mmc_host/mmc1/mmc1:aaaa";
+const NVME: &str = "pci0000:00/0000:00:06.0/nvme/nvme0";
 /// First sector of the first partition; each has so many.
 const PART: u64 = 256;
 
@@ -25,8 +28,9 @@ struct Fake {
     dir: tempfile::TempDir,
     clock: u64,
     said: Vec<String>,
-    /// A disk that appears when the third second ends.
+    /// A disk that appears when the clock shows `late_at`.
     late: Option<(String, String, File)>,
+    late_at: u64,
 }
 
 /// Partitions of a disk: name, and what it holds.
@@ -34,7 +38,7 @@ type Parts<'a> = &'a [(&'a str, &'a [u8])];
 
 impl Fake {
     fn new() -> Fake {
-        Fake { dir: tempfile::tempdir().unwrap(), clock: 1, said: vec![], late: None }
+        Fake { dir: tempfile::tempdir().unwrap(), clock: 1, said: vec![], late: None, late_at: 4 }
     }
 
     fn at(&self, path: &str) -> PathBuf {
@@ -76,6 +80,10 @@ impl Fake {
         }
     }
 
+    fn mmc_hosts(&self, names: &[&str]) {
+        names.iter().for_each(|name| fs::create_dir_all(self.at("sys/class/mmc_host").join(name)).unwrap());
+    }
+
     fn search(&mut self, root: &Root) -> Result<Found, String> {
         let line = CommandLine { root: root.clone(), slot: None, wait: Duration::from_secs(60), init: "/i".into() };
         find(self, &line).map_err(|error| format!("{error:#}"))
@@ -102,7 +110,7 @@ impl Machine for Fake {
     fn wait(&mut self, most: Duration) {
         assert!(most <= Duration::from_secs(1) && most > Duration::ZERO);
         self.clock += 1;
-        if self.clock == 4
+        if self.clock == self.late_at
             && let Some((name, place, image)) = self.late.take()
         {
             self.disk(&name, &place, image);
@@ -166,6 +174,49 @@ fn s08_a_stick_does_not_win_against_a_slow_disk() {
     fake.late = Some(("mmcblk0".into(), "platform/mmc0".into(), Fake::image(&[BOOT, ("root-b", &bytes)])));
     assert_eq!(fake.search(&root), Err(ADVICE.to_owned()));
     assert_eq!(fake.said, [more(&root, "mmcblk0p2 sda1")]);
+}
+
+/// A card that was left in the slot is found before the device's own disk: it must not be partitioned in its place.
+#[test]
+fn s08_a_card_in_the_slot_does_not_win_against_a_slow_disk() {
+    let (bytes, root) = partition(3, Slot::A);
+    for (name, place, names) in [("mmcblk0", EMMC, "mmcblk0p2 mmcblk1p1"), ("nvme0n1", NVME, "mmcblk1p1 nvme0n1p2")] {
+        let mut fake = Fake::new();
+        fake.mmc_hosts(&["mmc0", "mmc1"]);
+        fake.disk("mmcblk1", CARD, Fake::image(&[("root-a", &bytes)]));
+        let own = Fake::image(&[BOOT, ("root-a", &bytes), ("data", b"x")]);
+        (fake.late, fake.late_at) = (Some((name.into(), place.into(), own)), 3);
+        assert_eq!(fake.search(&root), Err(ADVICE.to_owned()));
+        assert_eq!(fake.said, [more(&root, names)]);
+    }
+    // The other way round: the disk that was just written is the device's own.
+    let mut fake = Fake::new();
+    fake.mmc_hosts(&["mmc1"]);
+    fake.disk("nvme0n1", NVME, Fake::image(&[("root-a", &bytes)]));
+    (fake.late, fake.late_at) = (Some(("mmcblk1".into(), CARD.into(), Fake::image(&[("root-a", &bytes)]))), 2);
+    assert_eq!(fake.search(&root), Err(ADVICE.to_owned()));
+}
+
+/// Only a disk that is about to be partitioned waits, and only where there is something to wait for.
+#[test]
+fn a_disk_in_the_device_waits_for_another_mmc_host_once() {
+    let (bytes, root) = partition(3, Slot::A);
+    let new = || Fake::image(&[("root-a", &bytes)]);
+    let used = || Fake::image(&[("root-a", &bytes), ("data", b"x")]);
+    for (hosts, image, clock) in [
+        (&["mmc0", "mmc1"][..], new(), 3),
+        (&["mmc0", "mmc1"][..], used(), 1),
+        // Another name that begins alike.
+        (&["mmc0", "mmc00"][..], new(), 3),
+        (&["mmc0"][..], new(), 1),
+        (&[][..], new(), 1),
+    ] {
+        let mut fake = Fake::new();
+        fake.mmc_hosts(hosts);
+        fake.disk("mmcblk0", EMMC, image);
+        assert_eq!(fake.search(&root), found("mmcblk0", 1, false));
+        assert_eq!((fake.clock, &fake.said[..]), (clock, &[][..]), "{hosts:?}");
+    }
 }
 
 #[test]

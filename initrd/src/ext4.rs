@@ -16,13 +16,13 @@ pub const COPIES: [u64; 3] = [8193 << 10, 16_384 << 11, 32_768 << 12];
 /// What a partition holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
-    /// Zeros: it was just made.
+    /// Zeros, also where copies of a superblock would be: it was just made.
     Blank,
     /// An ext4 file system that may be mounted.
     Sound,
     /// An ext4 file system that the kernel found errors in.
     Faulty,
-    /// No superblock where it belongs, but a copy of one.
+    /// No superblock that can be read where it belongs, but a copy of one.
     OnlyCopy,
     /// Something else.
     Unknown,
@@ -31,28 +31,33 @@ pub enum Content {
 /// Looks at a partition.
 ///
 /// # Errors
-/// When it cannot be read.
+/// When its start cannot be read, and no copy of a superblock is there.
 pub fn content(partition: &File) -> Result<Content> {
+    content_by(|bytes, at| partition.read_exact_at(bytes, at))
+}
+
+/// The same by a function that reads bytes at a place.
+pub(crate) fn content_by(mut read: impl FnMut(&mut [u8], u64) -> Result<()>) -> Result<Content> {
     let mut start = vec![0; START];
-    partition.read_exact_at(&mut start, 0)?;
-    if start.iter().all(|byte| *byte == 0) {
-        return Ok(Content::Blank);
-    }
+    let done = read(&mut start, 0);
     let superblock = &start[SUPERBLOCK as usize..];
-    if is_superblock(superblock) {
+    if done.is_ok() && is_superblock(superblock) {
         // s_state: 1 cleanly unmounted (always set where there is a journal), 2 errors found, 4 orphans.
         let faulty = superblock[0x3a] & 2 != 0 || superblock[0x194..0x198] != [0; 4];
         return Ok(if faulty { Content::Faulty } else { Content::Sound });
     }
+    // Before zeros count as blank: a power cut may zero the whole erase block at the start of a healthy file system.
+    // The place of a new partition is wiped at the copies, too.
     for at in COPIES {
         let mut copy = [0; 1024];
-        match partition.read_exact_at(&mut copy, at) {
+        match read(&mut copy, at) {
             Ok(()) if is_superblock(&copy) => return Ok(Content::OnlyCopy),
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => break,
             _ => {}
         }
     }
-    Ok(Content::Unknown)
+    done?;
+    Ok(if start.iter().all(|byte| *byte == 0) { Content::Blank } else { Content::Unknown })
 }
 
 fn is_superblock(bytes: &[u8]) -> bool {
@@ -63,6 +68,7 @@ fn is_superblock(bytes: &[u8]) -> bool {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use rustix::io::Errno;
     use std::process::Command;
 
     #[test]
@@ -91,6 +97,25 @@ mod tests {
         assert_eq!(content(device).unwrap(), Content::OnlyCopy);
         device.write_all_at(&[0; 1024], COPIES[2]).unwrap();
         assert_eq!(content(device).unwrap(), Content::Unknown);
+    }
+
+    /// A power cut may zero the start of a file system, and a worn medium may not read it any more.
+    #[test]
+    fn a_copy_tells_a_file_system_from_a_blank_partition() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let device = file.as_file();
+        device.set_len(256 << 20).unwrap();
+        let worn = |bytes: &mut [u8], at: u64| -> Result<()> {
+            if at == 0 { Err(Errno::IO.into()) } else { device.read_exact_at(bytes, at) }
+        };
+        for at in COPIES {
+            device.write_all_at(&[0x53, 0xef], at + 0x38).unwrap();
+            assert_eq!(content(device).unwrap(), Content::OnlyCopy, "{at}");
+            assert_eq!(content_by(worn).unwrap(), Content::OnlyCopy, "{at}");
+            device.write_all_at(&[0; 2], at + 0x38).unwrap();
+        }
+        assert_eq!(content(device).unwrap(), Content::Blank);
+        assert_eq!(Errno::from_io_error(&content_by(worn).unwrap_err()), Some(Errno::IO));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! The data partition has `var/`, which is filled from the root once, and `etc/upper` and `etc/work`, the layer over the
 //! root's `/etc`. `var/` comes last: where it is, the rest is complete.
 
-use crate::data::{Actions, Attached, BeyondRepair, How, error_number};
+use crate::data::{Actions, Attached, BeyondRepair, How, NotRun, Unchecked, error_number};
 use crate::fill::fill;
 use crate::mounts;
 use anyhow::{Context, Result, bail, ensure};
@@ -25,6 +25,10 @@ pub const MAKE: [&str; 14] =
     ["-F", "-q", "-L", "data", "-b", "4096", "-m", "1", "-e", "remount-ro", "-O", "^resize_inode", "-J", "size=32"];
 /// The same, extended options.
 pub const MAKE_EXTENDED: &str = "nodiscard,lazy_itable_init=1,lazy_journal_init=1";
+
+/// How e2fsck is called, until it can work on the file system. At last with the place of the first copy of the
+/// superblock in what [`MAKE`] makes: by itself, e2fsck does not look there for every fault of the first one.
+const CHECKS: [&[&str]; 3] = [&["-p"], &["-y"], &["-y", "-b", "32768", "-B", "4096"]];
 
 /// The machine with its new root at `root`.
 #[derive(Debug, Clone)]
@@ -51,7 +55,10 @@ impl Layers {
         let data = self.at("data");
         let mut notes = Vec::new();
         let filled = data.join("var").symlink_metadata().is_err();
-        fs::set_permissions(&data, Permissions::from_mode(0o700)).context("protect the data partition")?;
+        // Only where it has another: it would be a write at each boot.
+        if !fs::metadata(&data).is_ok_and(|meta| meta.mode() & 0o7777 == 0o700) {
+            fs::set_permissions(&data, Permissions::from_mode(0o700)).context("protect the data partition")?;
+        }
         // A full partition has them since it was made.
         for directory in ["etc", "etc/upper", "etc/work"] {
             let path = data.join(directory);
@@ -158,17 +165,21 @@ impl Layers {
         Ok(Attached::default())
     }
 
-    /// Runs a program of the verified root; its exit code. What it says goes to a file below `/run`.
+    /// Runs a program of the verified root; its exit code. What it says goes to a file below `/run`. An error has the
+    /// context [`NotRun`].
     fn run(&self, program: &str, arguments: &[&str]) -> Result<i32> {
+        self.exit_code(program, arguments).with_context(|| NotRun(program.to_owned()))
+    }
+
+    fn exit_code(&self, program: &str, arguments: &[&str]) -> Result<i32> {
         let log = self.at("run/firstboot").join(program).with_extension("txt");
         let out = File::options().create(true).append(true).open(&log);
         let out = out.with_context(|| format!("open {}", log.display()))?;
         let error = out.try_clone().with_context(|| format!("open {}", log.display()))?;
         let mut command = Command::new(format!("/usr/sbin/{program}"));
         command.args(arguments).arg(self.device()?).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-        let status = command.stdin(Stdio::null()).stdout(out).stderr(error).status();
-        let status = status.with_context(|| format!("run {program}"))?;
-        status.code().with_context(|| format!("run {program}: it was killed"))
+        let status = command.stdin(Stdio::null()).stdout(out).stderr(error).status().context("start it")?;
+        status.code().context("it was killed")
     }
 }
 
@@ -199,16 +210,22 @@ impl Actions for Layers {
 
     fn check(&mut self) -> Result<String> {
         (self.say)("checking the data partition");
-        // e2fsck(8): 1 repaired, 2 repaired and a reboot is due (for a mounted one), 4 left errors, 8 cannot work on it.
-        for arguments in [["-p"], ["-y"]] {
-            match self.run("e2fsck", &arguments)? {
+        // e2fsck(8), bits: 1 repaired, 2 repaired and a reboot is due (for a mounted one), 4 left errors, 8 cannot work
+        // on it.
+        for arguments in CHECKS {
+            match self.run("e2fsck", arguments)? {
                 0 => return Ok("e2fsck found nothing to repair".to_owned()),
-                1..=3 => return Ok(format!("e2fsck {} repaired it", arguments[0])),
+                1..=3 => return Ok(format!("e2fsck {} repaired it", arguments.join(" "))),
+                // `-p` leaves what needs a decision.
+                4..=7 if arguments != CHECKS[0] => {
+                    bail!(BeyondRepair("e2fsck cannot repair the data partition".to_owned()))
+                }
                 4..=15 => {}
                 code => bail!("run e2fsck: it ended with {code}"),
             }
         }
-        bail!(BeyondRepair("e2fsck cannot repair the data partition".to_owned()))
+        // Too much damage, but also no memory, or a medium that fails.
+        bail!(Unchecked("e2fsck cannot check the data partition".to_owned()))
     }
 
     fn make(&mut self) -> Result<()> {

@@ -47,13 +47,17 @@ pub fn data(device: &Path, point: &Path) -> Result<()> {
     any(device, point, "ext4", DATA, "noinit_itable")
 }
 
-/// Mounts the data file system of a medium that cannot be written, without its journal when that has to be.
+/// Mounts the data file system of a medium that cannot be written, without its journal when that has to be, and at last
+/// by the first copy of its superblock (`sb` counts KiB). With a copy the journal stays unread: no copy says that it is
+/// to be replayed, and the kernel would clear it.
 ///
 /// # Errors
 /// Names the device.
 pub fn data_read_only(device: &Path, point: &Path) -> Result<()> {
     let flags = DATA | MountFlags::RDONLY;
-    any(device, point, "ext4", flags, "").or_else(|_| any(device, point, "ext4", flags, "noload"))
+    let by = |options: &str| any(device, point, "ext4", flags, options);
+    // What is wrong with the file system itself is the better reason.
+    by("").or_else(|_| by("noload")).or_else(|error| by("sb=131072,noload").map_err(|_| error))
 }
 
 /// Mounts memory that only root looks into.

@@ -91,6 +91,8 @@ fn the_place_of_the_data_partition_is_blank_before_the_table_has_it() {
     for at in [0].into_iter().chain(ext4::COPIES) {
         assert_eq!(disk.bytes(data + at, 4096), [0; 4096], "{at}");
     }
+    let content = ext4::content_by(|bytes, at| disk.read(data + at, bytes));
+    assert_eq!(content.unwrap(), ext4::Content::Blank);
 }
 
 /// What firmware finds: the primary copy, else the one in the last sector.

@@ -41,7 +41,7 @@ const ROOM: u64 = 128 << 20;
 pub(crate) fn set_aside(host: &Host, why: &str) -> Result<(), Fault> {
     let boot = host.boot_id().owned_by(Owner::Host)?.unwrap_or_default();
     let past = RebuildRecord::read(host);
-    let number = past.as_ref().map_or(0, |past| past.number) + 1;
+    let number = next_number(host, past.as_ref()).owned_by(Owner::Host)?;
     let mut now = match past {
         Some(past) if past.boot == boot && past.stage >= Stage::Rebuilt => {
             let text = format!("use containerd's state: it is damaged again in the same boot ({why}); another card?");
@@ -63,6 +63,15 @@ pub(crate) fn set_aside(host: &Host, why: &str) -> Result<(), Fault> {
         host.start_unit(RUNTIME)
     };
     work().owned_by(Owner::Host)
+}
+
+/// Above that of the record and of every directory that is there: one of the same number would look as if this state
+/// had been moved already.
+fn next_number(host: &Host, past: Option<&RebuildRecord>) -> Result<u32> {
+    let aside = format!("{CONTAINERD_ROOT}.set-aside-");
+    let number = |name: String| format!("/var/lib/{name}").strip_prefix(&aside)?.parse::<u32>().ok();
+    let there = host.list("/var/lib")?.into_iter().filter_map(number);
+    Ok(there.chain(past.map(|past| past.number)).max().unwrap_or(0).saturating_add(1))
 }
 
 /// What holds containers together stays when containerd stops, and keeps mounts busy. What is mounted is unmounted by

@@ -325,6 +325,21 @@ fn a_panic_again_and_again_and_an_empty_pause_are_damage_too() {
     assert_eq!(device.past(), Some((3, Stage::Rebuilt)));
 }
 
+/// The record was lost, or is of an earlier time: what lies there was not moved by this repair.
+#[test]
+fn a_directory_of_an_earlier_time_does_not_keep_the_state_where_it_is() {
+    let device = Device::new();
+    for (earlier, number) in [("1", 2), ("7", 8), ("no-number", 9)] {
+        device.put(&format!("/var/lib/containerd.set-aside-{earlier}/old"));
+        device.put("/var/lib/containerd/torn");
+        device.another_boot(&number.to_string());
+        device.settle(None).0.unwrap();
+        assert_eq!(device.past(), Some((number, Stage::Rebuilt)));
+        assert!(device.has(&format!("/var/lib/containerd.set-aside-{number}/torn")));
+        assert!(!device.has(&format!("/var/lib/containerd.set-aside-{earlier}")) && device.has(KNOWN));
+    }
+}
+
 /// An administrator removes an image, and containerd collects its blobs. That is not undone.
 #[test]
 fn an_image_that_was_removed_stays_removed() {
