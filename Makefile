@@ -15,7 +15,7 @@ imagebuild = $(call run,imagebuild,imagebuild)
 record = code=$$?; imagebuild/tools/share-build-directory --record "$(CARGO_TARGET_DIR)"; exit $$code
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long attack torture fuzz fuzz-corpus bench compare audit check image repro clean build-tools
+.PHONY: help demo dist test test-long attack torture fuzz fuzz-corpus bench compare audit check image repro clean build-tools
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 20
@@ -27,6 +27,10 @@ demo: build-tools ## build an image, start a control plane, boot a device until 
 image: build-tools ## build a bootable disk image in out/images (TARGET=..., CONTROL_PLANE=1, SIGN_KEY=~/.ssh/company, PACKAGES=T.packages.json)
 	@$(imagebuild) setup --for image
 	@$(imagebuild) build --target $(TARGET) $(if $(CONTROL_PLANE),--control-plane) $(if $(SIGN_KEY),--sign-key $(SIGN_KEY)) $(if $(PACKAGES),--packages $(PACKAGES)); $(record)
+
+dist: build-tools ## build imagebuild as one static program for other machines, in out/bin (ARCH=arm64|amd64)
+	@$(imagebuild) setup --for image
+	@$(imagebuild) dist $(if $(ARCH),--arch $(ARCH)); $(record)
 
 repro: build-tools ## build images twice, the second time from nothing but downloads, and compare every byte (REPRO="raspberrypi")
 	@$(imagebuild) setup --for test
@@ -77,7 +81,7 @@ clean: ## remove what was built in this clone; the cache stays
 
 # What build-tools sets up for; test where nothing is said.
 check: goal := check
-image: goal := image
+image dist: goal := image
 demo: goal := demo
 bench compare: goal := bench
 

@@ -297,7 +297,7 @@ impl Session<'_> {
                 false
             }
         };
-        (self.tries, self.last) = match changed || fault.owner() == Owner::Seed {
+        (self.tries, self.last) = match changed || fault.owner() == Owner::Seed && wait.is_none() {
             true => (0, None),
             false => (self.tries + 1, Some(status)),
         };
@@ -312,6 +312,10 @@ impl Session<'_> {
             Owner::Host if phase.is_some_and(|(_, _, name)| name == "preflight") => None,
             Owner::Host if self.host().sys().before_effect(RETRY).is_err() => None,
             Owner::Host => Some(waits::for_host(self.tries)),
+            // It may not fit yet: a driver or an adapter that is late. A changed seed ends the wait.
+            Owner::Seed if fault.code == Code::SettingDoesNotFit && phase.is_some() => {
+                Some(waits::for_host(self.tries))
+            }
             Owner::Seed | Owner::Image => None,
         }
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The programs of ours that run on a device: `firstboot`, `init` of the initrd, and what mounts a bundle in an image of
-//! others. They are static musl programs for either architecture.
+//! Static musl programs for either architecture: those of ours that run on a device (`firstboot`, `init` of the initrd, and
+//! what mounts a bundle in an image of others), and those that run anywhere.
 //!
 //! A result is kept in the cache under a digest of everything that goes into it, so an unchanged tree builds nothing, in
 //! any clone.
@@ -20,6 +20,8 @@ pub struct Program {
     pub package: &'static str,
     /// Its binary.
     pub binary: &'static str,
+    /// The profile of Cargo.toml that it is built with.
+    pub profile: &'static str,
     /// Size budget, bytes.
     pub max_bytes: u64,
     /// What goes into it besides [`INPUTS`], relative to the repository's root.
@@ -31,6 +33,7 @@ pub const FIRSTBOOT: Program = Program {
     what: "device binary",
     package: "firstboot",
     binary: "firstboot",
+    profile: "device",
     // 4 MiB, and 1.5 MiB for the cache of the API server: HTTP/2 of both sides and a database.
     max_bytes: (4 << 20) + (3 << 19),
     inputs: &["apicache/Cargo.toml", "apicache/src", "firstboot/Cargo.toml", "firstboot/src", "firstboot/units"],
@@ -41,6 +44,7 @@ pub const INIT: Program = Program {
     what: "initrd's program",
     package: "initrd",
     binary: "init",
+    profile: "device",
     max_bytes: 1 << 20,
     inputs: &["initrd/Cargo.toml", "initrd/src"],
 };
@@ -99,15 +103,16 @@ fn build(program: &Program, root: &Path, triple: &str, route: &toolchain::Route,
     // Two clones that build at once would forget each other's work while it is done.
     let _lock = cache::lock(&target)?;
     for ours in program.inputs.iter().filter_map(|input| input.strip_suffix("/Cargo.toml")) {
-        toolchain::forget(&target.join(triple).join("device/.fingerprint"), &format!("{ours}-"))?;
+        toolchain::forget(&target.join(triple).join(program.profile).join(".fingerprint"), &format!("{ours}-"))?;
     }
     let mut command = toolchain::command(route, triple)?;
     command.current_dir(root);
-    command.args(["--locked", "--profile", "device", "--package", program.package, "--bin", program.binary]);
+    command.args(["--locked", "--profile", program.profile, "--package", program.package, "--bin", program.binary]);
+    command.args(["--config", "profile.release.strip=true"]);
     command.arg("--target-dir").arg(&target);
     cmd::run(&mut command).with_context(|| format!("build the {what} for {arch}"))?;
     eprintln!("imagebuild: {what} for {arch} built in {:.0} s", start.elapsed().as_secs_f64());
-    Ok(target.join(triple).join("device").join(program.binary))
+    Ok(target.join(triple).join(program.profile).join(program.binary))
 }
 
 /// Checks that `file` is a program for `arch`, needs no interpreter and no library, and keeps to the budget.

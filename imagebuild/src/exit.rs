@@ -7,7 +7,7 @@ use std::fmt;
 pub const FAILED: u8 = 1;
 /// Arguments that do not go together or lack something, as clap has it.
 pub const USAGE: u8 = 2;
-/// What was written is not what is read back.
+/// What was written is not what is read back; or a signature or a digest is wrong.
 pub const VERIFICATION: u8 = 3;
 /// Interrupted: 128 and the number of SIGINT, as shells have it.
 pub const INTERRUPTED: u8 = 130;

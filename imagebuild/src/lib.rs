@@ -21,6 +21,7 @@ pub mod dependencies;
 pub mod device;
 pub mod digest;
 pub mod disk;
+pub mod dist;
 pub mod elf;
 pub mod erofs;
 pub mod erofs_reader;

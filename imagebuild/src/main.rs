@@ -41,6 +41,8 @@ enum Command {
     Component(imagebuild::component::Args),
     /// Build the device binary and print its path
     Device(imagebuild::device::Args),
+    /// Build imagebuild itself as one static program, for machines without this clone
+    Dist(imagebuild::dist::Args),
     /// Write an image to cards or disks, verify it, and put seeds on them
     Flash(imagebuild::flash::Args),
     /// Offer the images of a fleet, each with its seed, to Raspberry Pi Imager
@@ -105,6 +107,7 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Component(args) => imagebuild::component::main(&args),
         Command::Device(args) => imagebuild::device::main(&args),
+        Command::Dist(args) => imagebuild::dist::main(&args, Cli::command()),
         Command::Flash(args) => imagebuild::flash::main(&args),
         Command::Fleet(args) => imagebuild::fleet::main(&args),
         Command::Loader(args) => imagebuild::loader::main(&args),

@@ -42,11 +42,28 @@ pub fn man(args: &ManArgs, command: clap::Command) -> Result<()> {
     Ok(())
 }
 
-fn pages(out: &Path, command: clap::Command) -> Result<()> {
+/// Writes a page for each command to a directory, which is made.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn pages(out: &Path, command: clap::Command) -> Result<()> {
     let what = || format!("write manual pages to {}", out.display());
     std::fs::create_dir_all(out).with_context(what)?;
     // The pages of `help` would repeat all others.
     clap_mangen::generate_to(command.disable_help_subcommand(true), out).with_context(what)
+}
+
+/// Writes the completions of each shell to a directory, which is made, under the names that the shells look for.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn completions_of_all(out: &Path, mut command: clap::Command) -> Result<()> {
+    let what = || format!("write completions to {}", out.display());
+    std::fs::create_dir_all(out).with_context(what)?;
+    for shell in [Shell::Bash, Shell::Fish, Shell::Zsh] {
+        clap_complete::generate_to(shell, &mut command, "imagebuild", out).with_context(what)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

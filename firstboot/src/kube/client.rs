@@ -141,13 +141,24 @@ impl Client {
     /// # Errors
     /// No answer, or another one.
     pub async fn succeeds(&self, path: &str) -> Result<(), Error> {
-        let response = self.send(Method::GET, path, None, CALL_TIMEOUT).await?;
-        let status = response.status();
+        self.answers(path, |status| status.is_success()).await
+    }
+
+    /// Whether this server can serve at all: a GET is answered by something else than that it is overloaded or fails.
+    ///
+    /// # Errors
+    /// It cannot, or does not answer.
+    pub async fn serves(&self, path: &str) -> Result<(), Error> {
+        self.answers(path, |status| !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS).await
+    }
+
+    async fn answers(&self, path: &str, well: impl Fn(StatusCode) -> bool) -> Result<(), Error> {
+        let status = self.send(Method::GET, path, None, CALL_TIMEOUT).await?.status();
         let refused = || {
             let text = format!("read {path} of API server {}: it answers {}", self.host(), status.as_u16());
             Error::answer(Code::ApiError, text)
         };
-        if status.is_success() { Ok(()) } else { Err(refused()) }
+        if well(status) { Ok(()) } else { Err(refused()) }
     }
 
     /// POST of a new object; gives what the server made of it.

@@ -28,6 +28,9 @@ use crate::text::rfc3339;
 /// Path of the ConfigMap that anybody may read.
 pub(super) const CLUSTER_INFO: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
 
+/// Whether an API server and its etcd can serve; anybody may ask, unless anonymous requests are off, which is an answer, too.
+const READYZ: &str = "/readyz";
+
 /// A cluster that is proven to be the seed's.
 pub struct Found {
     /// Which of the seed's API servers proved it, its CA bundle and its clock.
@@ -47,7 +50,12 @@ pub async fn discover(cluster: &Cluster, via: &Via, now: SystemTime) -> Result<F
     for (n, endpoint) in cluster.apiserver.iter().enumerate() {
         let found = match &cluster.trust {
             Trust::Pins(pins) => by_pins(cluster, via, endpoint, pins, now).await,
-            Trust::Ca(pem) => by_ca(via, endpoint, pem).await,
+            Trust::Ca(pem) => match by_ca(via, endpoint, pem).await {
+                // It proves itself without etcd, and is chosen for the whole join: where there is another, one that is sick
+                // must not keep it from being asked.
+                Ok(found) if n + 1 < cluster.apiserver.len() => found.client.serves(READYZ).await.map(|()| found),
+                found => found,
+            },
         };
         match found {
             Ok(found) => return Ok(Found { cluster: FoundCluster { endpoint: n, ..found.cluster }, ..found }),

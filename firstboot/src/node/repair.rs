@@ -49,11 +49,12 @@ const MODE: u32 = 0o600;
 
 /// Directories in which every file that firstboot wrote is kept as well: what is damaged there may cost the network. One that
 /// is gone is left alone, for an administrator may have removed it.
-const DIRECTORIES: [&str; 9] = [
+const DIRECTORIES: [&str; 10] = [
     "/etc/firstboot/",
     "/etc/systemd/network/",
     "/etc/NetworkManager/",
     "/etc/systemd/timesyncd.conf.d/",
+    "/etc/wpa_supplicant/",
     "/etc/containerd/",
     "/etc/cni/net.d/",
     "/etc/modprobe.d/",

@@ -19,7 +19,7 @@ use crate::kube::csr::Request;
 use crate::kube::files::{Content, files};
 use crate::kube::key::Key;
 use crate::node::client::node_client;
-use crate::node::credential::credential;
+use crate::node::credential::{Credential, credential};
 use crate::secret::Secret;
 use crate::seed::Cluster;
 use anyhow::{Context, Result};
@@ -41,7 +41,13 @@ pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
 pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
     let Some(cluster) = cx.seed.join() else { return Ok(()) };
     // After a power cut the certificate may be there already; then it is only proven and the token ended.
-    let there = holds(cx)?;
+    let mut there = holds(cx)?;
+    if !there && cluster.token.is_erased() && has_expired(cx)? {
+        // By a clock that may be wrong: there is no other way back than this certificate.
+        let by = clock::once(&cx.host, &cx.image)?;
+        clock::report_change(&cx.host, by);
+        there = holds(cx)?;
+    }
     if !there {
         discover_peers::resolve_seed_names(&cx.host, &cx.seed.network.via).owned_by(Owner::Host)?;
         let (joined, key) = ask(cx, cluster)?;
@@ -81,6 +87,13 @@ pub(super) fn resolv_conf(host: &Host) -> Result<Option<&'static str>> {
 fn holds(cx: &PhaseContext) -> Result<bool, Fault> {
     let by_this_seed = cx.host.journal().fact(Fact::JoinedBy) == Some(cx.seed.digest());
     Ok(by_this_seed && credential(&cx.host).owned_by(Owner::Host)?.usable() && node_client(&cx.host).is_ok())
+}
+
+/// Whether what is there came by this seed, and only the time speaks against it.
+fn has_expired(cx: &PhaseContext) -> Result<bool, Fault> {
+    let by_this_seed = cx.host.journal().fact(Fact::JoinedBy) == Some(cx.seed.digest());
+    let found = credential(&cx.host).owned_by(Owner::Host)?;
+    Ok(by_this_seed && matches!(found, Credential::Unusable { expired: Some(_), .. }))
 }
 
 fn key_path() -> String {

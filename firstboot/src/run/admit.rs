@@ -14,21 +14,29 @@ use crate::kube::pin;
 use crate::node::repair::cluster_ca;
 use crate::reset::by_seed::{Decision, decide};
 use crate::reset::ends_cluster;
-use crate::seed::{self, CaPin, Seed, SshKey, Trust, ssh_signature};
+use crate::seed::{self, CaPin, Seed, SeedRequest, SshKey, Trust, ssh_signature};
 
 /// Whether this device may take this seed.
 ///
 /// # Errors
 /// Why not, and what to do.
 pub(super) fn admit(host: &Host, found: &SeedFile) -> Result<(), Fault> {
-    if !host.journal().was_sealed() {
+    let (sealed, ready) = (host.journal().was_sealed(), host.journal().done("ready"));
+    // A stick meets a node as soon as it is Ready: that its seed is still being destroyed may last for days.
+    if !(sealed || ready && found.place.removable) {
         return Ok(());
     }
-    if found.place.removable {
+    let request = seed::parse_request(&found.bytes);
+    let digest = request.as_ref().ok().map(SeedRequest::digest);
+    let is_its_own = digest.is_some() && host.journal().seed() == digest;
+    if found.place.removable && (sealed || !is_its_own) {
         is_the_owners(host, found)?;
     }
     // What is no seed is reported with its line by the one who obeys it.
-    let Ok(request) = seed::parse_request(&found.bytes) else { return Ok(()) };
+    let Ok(request) = request else { return Ok(()) };
+    if !sealed && is_its_own {
+        return Ok(());
+    }
     let destroys = request.destroys_cluster();
     let decision = decide(&host.journal(), request, found.place.removable);
     match decision {
@@ -109,4 +117,47 @@ fn is_the_clusters(host: &Host, name: &str, seed: &Seed) -> Result<(), Fault> {
 /// The pins of all certificates of a PEM text.
 fn pins(pem: &str) -> Vec<CaPin> {
     pin::certificates(pem).unwrap_or_default().iter().filter_map(|der| pin::pin_of(der)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boot_partition::{Place, formatted_for_tests};
+    use crate::host::fake::Fake;
+    use crate::journal::Record;
+    use zeroize::Zeroizing;
+
+    fn joins(token: &str) -> String {
+        let pin = "0".repeat(64);
+        format!(
+            "version = 1\n[cluster]\napiserver = \"a\"\ntoken = \"{token}.0123456789abcdef\"\nca-cert-hashes = \"sha256:{pin}\"\n"
+        )
+    }
+
+    /// The seed of a node may take days to be destroyed, where a copy of it has to be removed by hand.
+    #[test]
+    fn a_stick_meets_a_node_from_its_first_ready_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let partition = formatted_for_tests(&dir.path().join("stick.img"), 0, 16 << 20).unwrap();
+        let found = |text: &str, removable| SeedFile {
+            place: Place { partition: partition.clone(), removable },
+            boot: None,
+            name: "seed.toml".into(),
+            bytes: Zeroizing::new(text.as_bytes().to_vec()),
+            signature: None,
+        };
+        let host = Host::open(dir.path(), Box::new(Fake::new().0)).unwrap();
+        let (own, other, reset) = (joins("aaaaaa"), joins("bbbbbb"), "version = 1\nreset = true\n");
+        let seed = seed::parse_request(own.as_bytes()).unwrap().digest().to_owned();
+        host.record(Record::Begun { version: "1".into(), seed, boot: "b".into() }).unwrap();
+        for text in [own.as_str(), &other, reset] {
+            assert!(admit(&host, &found(text, true)).is_ok(), "it is no node yet: {text}");
+        }
+        host.record(Record::Done { phase: "ready".into(), seconds: 1.0 }).unwrap();
+        for text in [other.as_str(), reset, "no seed"] {
+            assert_eq!(admit(&host, &found(text, true)).unwrap_err().code, Code::StickNotSigned, "{text}");
+            assert!(admit(&host, &found(text, false)).is_ok(), "its own card: {text}");
+        }
+        admit(&host, &found(&own, true)).unwrap();
+    }
 }

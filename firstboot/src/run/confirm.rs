@@ -116,6 +116,13 @@ fn limit(host: &Host) -> anyhow::Result<Duration> {
 
 /// Whether this boot did what the device is for.
 fn good(host: &Host, surroundings: &Surroundings<'_>) -> Result<bool, Fault> {
+    // A version that cannot use the data would wait for a seed for ever. A disk too small for data has no other slot.
+    let volatile = BootReport::read(host).and_then(|report| report.volatile());
+    if let Some((code, text)) = volatile.filter(|(code, _)| *code == Code::DiskFull) {
+        return Err(Fault::new(code, text));
+    }
+    // What firstboot.service wrote since.
+    host.reread_journal();
     if host.journal().sealed() {
         return (surroundings.ready)(host).map(|()| true);
     }

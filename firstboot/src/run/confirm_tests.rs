@@ -15,7 +15,7 @@ struct Device {
     host: Host,
     seen: Rc<Recorded>,
     partition: BootPartition,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Device {
@@ -38,7 +38,7 @@ impl Device {
         .unwrap();
         let report = format!(r#"{{"version":1,"slot":"{running}","root":"/dev/vda4","data":null,"state":"kept"}}"#);
         host.write(BOOT_REPORT, report.as_bytes(), 0o644).unwrap();
-        Device { host, seen, partition, _dir: dir }
+        Device { host, seen, partition, dir }
     }
 
     fn confirm(&self, ready: &dyn Fn(&Host) -> Result<(), Fault>) -> Result<(), Fault> {
@@ -179,4 +179,27 @@ fn a_slot_that_the_good_one_tried_is_confirmed_for_good() {
     device.confirm_autoboot(&|_| Ok(())).unwrap();
     assert_eq!(device.state(), autoboot::State::Settled(Slot::B));
     assert_eq!(device.seen.lines.take(), ["firstboot: slot b is confirmed"]);
+}
+
+#[test]
+fn a_version_that_cannot_use_the_data_is_not_good() {
+    let device = Device::new("b", &ON_TRIAL);
+    let report = r#"{"version":1,"slot":"b","root":"/dev/vda4","data":null,"state":"memory","reason":"no ext4"}"#;
+    device.host.write(BOOT_REPORT, report.as_bytes(), 0o644).unwrap();
+    let status = Status { state: State::Waiting, code: Some(Code::NoSeed), ..Status::default() };
+    device.host.write(STATUS_FOR_ALL, &serde_json::to_vec(&status).unwrap(), 0o644).unwrap();
+    let fault = device.confirm(&|_| panic!("it is no node")).unwrap_err();
+    assert_eq!(fault.code, Code::SlotFailed);
+    assert!(fault.to_string().contains("/var is in memory and lost at power-off (no ext4)"), "{fault}");
+    assert_eq!(device.names(), ON_TRIAL);
+}
+
+/// firstboot.service writes the journal while this one waits.
+#[test]
+fn a_device_that_joins_meanwhile_is_good() {
+    let device = Device::new("b", &ON_TRIAL);
+    let other = Host::open(device.dir.path(), Box::new(Fake::new().0)).unwrap();
+    other.record(Record::Sealed).unwrap();
+    device.confirm(&|_| Ok(())).unwrap();
+    assert_eq!(device.names(), ["firstboot-a.conf", "firstboot-b.conf"]);
 }

@@ -249,6 +249,14 @@ pub enum SeedRequest {
 }
 
 impl SeedRequest {
+    /// As [`Seed::digest`].
+    pub fn digest(&self) -> &str {
+        match self {
+            SeedRequest::Join(seed) => seed.digest(),
+            SeedRequest::Reset { digest, .. } => digest,
+        }
+    }
+
     /// Whether it may end a cluster that the device created: with all its objects, and the data of etcd.
     pub fn destroys_cluster(&self) -> bool {
         match self {

@@ -18,6 +18,7 @@ const APPROVER: Program = Program {
     what: "approver",
     package: "imagebuild",
     binary: "firstboot-approver",
+    profile: "device",
     max_bytes: 8 << 20,
     inputs: &["imagebuild/Cargo.toml", "imagebuild/src", "firstboot/Cargo.toml", "firstboot/src", "initrd/src"],
 };

@@ -16,6 +16,8 @@ use std::time::Duration;
 /// A network namespace. Dropping it ends the process that holds it.
 pub struct Namespace {
     holder: Process,
+    /// Whether it has a user namespace, too.
+    user: bool,
 }
 
 impl std::fmt::Debug for Namespace {
@@ -35,7 +37,17 @@ impl Namespace {
         let words: Vec<String> = words.map(str::to_owned).to_vec();
         let log = dir.join("namespace.log");
         let holder = Process::start("the holder of a network namespace", Path::new("unshare"), &words, &log)?;
-        Self::held(holder)
+        Self::held(holder, true)
+    }
+
+    /// The same without a user namespace, for root alone: programs in it may change their groups (user_namespaces(7)).
+    ///
+    /// # Errors
+    /// When this user may not make one.
+    pub fn of_root(dir: &Path) -> Result<Self> {
+        let words = ["--net", "--", "sleep", "infinity"].map(str::to_owned);
+        let log = dir.join("namespace.log");
+        Self::held(Process::start("the holder of a network namespace", Path::new("unshare"), &words, &log)?, false)
     }
 
     /// Another empty network under the same user: an interface of one can be the far end of one of the other's.
@@ -46,7 +58,7 @@ impl Namespace {
         let words = ["--net", "--", "sleep", "infinity"].map(str::to_owned);
         let log = dir.join("namespace-sibling.log");
         let holder = self.start("the holder of a second network", Path::new("unshare"), &words, &log)?;
-        Self::held(holder)
+        Self::held(holder, self.user)
     }
 
     /// The process that holds it: `ip link … netns PID`.
@@ -55,14 +67,14 @@ impl Namespace {
     }
 
     /// Waits until the holder has become `sleep`.
-    fn held(holder: Process) -> Result<Self> {
+    fn held(holder: Process, user: bool) -> Result<Self> {
         let name = format!("/proc/{}/comm", holder.pid());
         wait::until("a network namespace", Duration::from_secs(10), || {
             holder.check()?;
             // Once it sleeps, the namespaces and the user's mapping are there.
             Ok((std::fs::read_to_string(&name).is_ok_and(|comm| comm.trim() == "sleep")).then_some(()))
         })?;
-        let namespace = Namespace { holder };
+        let namespace = Namespace { holder, user };
         namespace.ip("link set lo up")?;
         Ok(namespace)
     }
@@ -108,7 +120,8 @@ impl Namespace {
 
     fn enter(&self) -> Vec<String> {
         let target = format!("--target={}", self.holder.pid());
-        ["--user", "--net", "--preserve-credentials", &target, "--"].map(str::to_owned).to_vec()
+        let user = if self.user { &["--user", "--preserve-credentials"][..] } else { &[] };
+        user.iter().chain(&["--net", &target, "--"]).map(|word| (*word).to_owned()).collect()
     }
 }
 

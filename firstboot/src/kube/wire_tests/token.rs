@@ -92,6 +92,41 @@ fn a_server_that_has_proven_itself_and_tells_a_possible_time_sees_the_token_in_t
     assert!(requests[0].starts_with("GET /version HTTP/1.1\r\n"), "{requests:?}");
 }
 
+/// The join would choose it for good, although the next one could serve.
+#[test]
+fn a_server_that_cannot_serve_is_left_for_the_next_one() {
+    let ca = Ca::new();
+    let answers = |reply: String| serve(ca.leaf("127.0.0.1", 2020, 2090), reply);
+    let sick = |code: &str| answers(http(&format!("{code}\r\nDate: Sun, 22 Nov 2026 16:31:48 GMT"), "no"));
+    let chosen = |servers: &[&Endpoint]| {
+        let cluster = Cluster {
+            apiserver: servers.iter().map(|at| (*at).clone()).collect(),
+            token: JoinToken::parse("abcdef.0123456789abcdef").unwrap(),
+            trust: Trust::Ca(ca.pem.clone()),
+            token_expires: None,
+            certificate_key: None,
+            virtual_ip: None,
+        };
+        let mut found = None;
+        let runtime = crate::kube::runtime::new().unwrap();
+        let done = crate::kube::runtime::block_on(&runtime, async {
+            let discovered = crate::kube::discovery::discover(&cluster, &Via::default(), year(2026)).await;
+            found = discovered.map(|found| found.cluster.endpoint).ok();
+            Ok(())
+        });
+        done.unwrap();
+        found
+    };
+    let good = answers(ok_json("{}"));
+    let refuses = sick("401 Unauthorized");
+    for code in ["500 Internal Server Error", "429 Too Many Requests", "503 Service Unavailable"] {
+        assert_eq!(chosen(&[&sick(code), &good]), Some(1), "{code}");
+    }
+    // Anonymous requests are off, or there is no other: it is asked, and says itself what is wrong.
+    assert_eq!(chosen(&[&refuses, &good]), Some(0));
+    assert_eq!(chosen(&[&sick("500 Internal Server Error")]), Some(0));
+}
+
 /// `Date` of [`ok_json`]: 2026-11-22T16:31:48Z.
 const DATE: u64 = 1_795_365_108;
 const DAY: u64 = 86_400;
