@@ -169,11 +169,14 @@ pub fn keys(file: &Path) -> Result<Vec<SshKey>> {
 pub fn trusted(file: Option<&Path>) -> Result<Vec<SshKey>> {
     match file {
         Some(file) => keys(file),
-        None => {
-            let caller = home_of_caller().map(|home| home.join(".cache/firstboot").join(SIGNING));
-            keys_in(&[Some(own_directory()?), caller].map(Option::unwrap_or_default))
-        }
+        None => keys_in(&directories(own_directory()?, home_of_caller())),
     }
+}
+
+/// Where keys of this machine's users are: the own one's, and that of the caller with this home directory.
+fn directories(own: PathBuf, caller: Option<PathBuf>) -> Vec<PathBuf> {
+    let caller = caller.map(|home| home.join(".cache/firstboot").join(SIGNING));
+    [own].into_iter().chain(caller).collect()
 }
 
 /// The public keys of machines' own directories, of those that are there.
@@ -293,6 +296,10 @@ mod tests {
         for none in ["", "ann:x:1000", "ann:x:1000:1000:::/bin/sh"] {
             assert_eq!(home_in(none), None, "{none}");
         }
+        // No directory of others: never the one that this is run in.
+        assert_eq!(directories("/own".into(), None), ["/own"].map(PathBuf::from));
+        let both = directories("/own".into(), Some("/srv/ann".into()));
+        assert_eq!(both, ["/own", "/srv/ann/.cache/firstboot/signing"].map(PathBuf::from));
         if !crate::cmd::found(PROGRAM) {
             assert!(std::env::var_os("CI").is_none(), "{PROGRAM} is not installed");
             return;
