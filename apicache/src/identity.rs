@@ -8,6 +8,7 @@ use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
 use rustls::pki_types::CertificateDer;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::{Decode, Encode};
 
@@ -69,9 +70,7 @@ struct Claims {
 /// User and end of a token that the API server has vouched for: who issued it and for whom, because another issuer may
 /// name users as it likes. A token without claims is a user of its own, for a day.
 pub fn claims(token: &str, now: u64) -> (String, u64) {
-    let payload = token.split('.').nth(1).and_then(|p| URL_SAFE_NO_PAD.decode(p).ok());
-    let claims = payload.and_then(|p| serde_json::from_slice::<Claims>(&p).ok());
-    match claims {
+    match payload::<Claims>(token) {
         Some(claims) if claims.sub.starts_with("system:serviceaccount:") && claims.exp > 0 => {
             (format!("user:{:?} of {:?}", claims.sub, claims.iss), claims.exp)
         }
@@ -85,9 +84,14 @@ pub fn claims(token: &str, now: u64) -> (String, u64) {
 /// The end that a token names, whatever has issued it (RFC 7519, section 4.1.4: it may have a fraction); none where it
 /// names none.
 pub fn end(token: &str) -> Option<u64> {
-    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
-    let claims: serde_json::Value = serde_json::from_slice(&payload).ok()?;
-    claims.get("exp")?.as_f64().map(|end| end as u64)
+    payload::<serde_json::Value>(token)?.get("exp")?.as_f64().map(|end| end as u64)
+}
+
+/// The claims of a JSON Web Token, of which the signature is not looked at (RFC 7515, section 7.1); none where it is no
+/// such token.
+fn payload<T: DeserializeOwned>(token: &str) -> Option<T> {
+    let encoded = token.split('.').nth(1)?;
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(encoded).ok()?).ok()
 }
 
 /// The subject of a certificate, encoded; none where it cannot be read.

@@ -34,7 +34,7 @@ use crate::phases::context::PhaseContext;
 use crate::phases::seal::erase;
 use crate::report::{Reporter, reporter_with, show_again};
 use crate::reset::by_seed::{Decision, decide};
-use crate::seed::{self, Seed, SeedRequest};
+use crate::seed::{self, Seed};
 use crate::status::Status;
 use crate::{clock, reset};
 use admit::may_reset;
@@ -197,8 +197,8 @@ impl Session<'_> {
         }
         let before = Reporter::last(host);
         let Asked { boot, seen, reset, refused } = stick::asked(host, places(&image.boot_label).unwrap_or_default());
-        if let Some((found, digest)) = reset {
-            return be_reset(host, &found, image, digest).map(|()| Next::End);
+        if let Some((found, request)) = reset {
+            return be_reset(host, &found, image, request).map(|()| Next::End);
         }
         let tell = |progress: &Progress<'_>| report_repair(host, places, progress);
         let mut runtime = Watch::new(host, self.runtime, &tell);
@@ -222,18 +222,16 @@ impl Session<'_> {
     /// Does what a seed asks for.
     fn obey(&mut self, found: SeedFile, image: ImageInfo) -> Result<Next, Failed> {
         let host = self.host();
-        let asked = seed::parse_request(&found.bytes);
-        let destroys = asked.as_ref().is_ok_and(SeedRequest::destroys_cluster);
-        match asked.map(|asked| decide(&host.journal(), asked, found.place.removable)) {
+        match seed::parse_request(&found.bytes).map(|asked| decide(&host.journal(), asked, found.place.removable)) {
             Ok(Decision::Join(mut seed)) => match found.complete(&mut seed) {
                 Ok(()) => self.join(found, *seed, image),
                 Err(fault) => Err(Failed { phase: None, fault, seed: Some(Box::new(found)) }),
             },
-            Ok(Decision::Reset(digest)) => {
-                if let Err(fault) = may_reset(host, &found.name, destroys) {
+            Ok(Decision::Reset(request)) => {
+                if let Err(fault) = may_reset(host, &found.name, &request) {
                     return Err(Failed { phase: None, fault, seed: Some(Box::new(found)) });
                 }
-                be_reset(host, &found, &image, digest)?;
+                be_reset(host, &found, &image, request)?;
                 Ok(Next::End)
             }
             Ok(Decision::NothingToReset) => {

@@ -108,7 +108,6 @@ fn build(program: &Program, root: &Path, triple: &str, route: &toolchain::Route,
     let mut command = toolchain::command(route, triple)?;
     command.current_dir(root);
     command.args(["--locked", "--profile", program.profile, "--package", program.package, "--bin", program.binary]);
-    command.args(["--config", "profile.release.strip=true"]);
     command.arg("--target-dir").arg(&target);
     cmd::run(&mut command).with_context(|| format!("build the {what} for {arch}"))?;
     eprintln!("imagebuild: {what} for {arch} built in {:.0} s", start.elapsed().as_secs_f64());

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 /// The program. It says what went wrong by unwinding, so it is not built as the device's are.
 const IMAGEBUILD: Program = Program {
-    what: "imagebuild",
+    what: "imagebuild program",
     package: "imagebuild",
     binary: "imagebuild",
-    profile: "release",
+    profile: "dist",
     max_bytes: 64 << 20,
     inputs: &[
         "imagebuild/Cargo.toml",

@@ -5,6 +5,7 @@ use crate::boot_partition::BootPartition;
 use crate::bundle::installed::Installed;
 use crate::host::Host;
 use crate::image::ImageInfo;
+use crate::journal::facts::Fact;
 use crate::preflight::check::Outcome;
 use crate::seed::Seed;
 use std::cell::OnceCell;
@@ -29,4 +30,11 @@ pub struct PhaseContext {
     pub removable: bool,
     /// What preflight found in this try.
     pub preflight: OnceCell<Vec<Outcome>>,
+}
+
+impl PhaseContext {
+    /// Whether this device has joined by this very seed. Then its name and its certificate are for that cluster.
+    pub(super) fn has_joined_by_seed(&self) -> bool {
+        self.host.journal().fact(Fact::JoinedBy) == Some(self.seed.digest())
+    }
 }

@@ -92,22 +92,16 @@ fn prepare(host: &Host) -> Result<()> {
 /// Removes certificates and kubeconfigs of which a power cut left a part: kubeadm would stop at them.
 fn clear(host: &Host) -> Result<()> {
     let path = |name: &str| format!("{CLUSTER_PKI}/{name}");
-    for name in SHARED.map(path).iter().filter(|path| *path != CA_FILE) {
-        if host.exists(name)? && !is_whole(host, name, is_pem)? {
-            remove_torn(host, name)?;
-        }
+    for shared in SHARED.map(path).iter().filter(|path| *path != CA_FILE) {
+        remove_unless_whole(host, shared, is_whole(host, shared, is_pem)?)?;
     }
     for pair in OWN.map(|name| [path(&format!("{name}.crt")), path(&format!("{name}.key"))]) {
         let whole = pair.iter().map(|half| is_whole(host, half, is_pem)).collect::<Result<Vec<_>>>()?;
-        if whole != [true, true] {
-            pair.iter().try_for_each(|half| if host.exists(half)? { remove_torn(host, half) } else { Ok(()) })?;
-        }
+        pair.iter().try_for_each(|half| remove_unless_whole(host, half, whole == [true, true]))?;
     }
     for path in CONFS.map(|name| format!("{KUBERNETES}/{name}")) {
         let is_conf = |text: &str| kubeconfig::read(text).is_ok() && kubeconfig::user_pem(text).is_ok();
-        if host.exists(&path)? && !is_whole(host, &path, is_conf)? {
-            remove_torn(host, &path)?;
-        }
+        remove_unless_whole(host, &path, is_whole(host, &path, is_conf)?)?;
     }
     Ok(())
 }
@@ -121,7 +115,10 @@ fn is_whole(host: &Host, path: &str, is: impl Fn(&str) -> bool) -> Result<bool> 
     Ok(host.read_utf8(path)?.is_some_and(|text| is(&text)))
 }
 
-fn remove_torn(host: &Host, path: &str) -> Result<()> {
+fn remove_unless_whole(host: &Host, path: &str, whole: bool) -> Result<()> {
+    if whole || !host.exists(path)? {
+        return Ok(());
+    }
     host.sys().say(&format!("firstboot: removed {path}, which was torn: kubeadm makes it anew"));
     host.remove_entry(path)
 }

@@ -33,9 +33,8 @@ pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
 /// The name that this device should have; `known` is the one it was given before.
 fn wanted_name(cx: &PhaseContext, known: Option<&str>) -> Result<String, Fault> {
     // Its certificate is for this name. An interface that was found later, or first, makes it no other node.
-    let joined = cx.host.journal().fact(Fact::JoinedBy) == Some(cx.seed.digest());
     let again = cx.host.journal().was_sealed() && cx.seed.node.name.is_none();
-    if let Some(known) = known.filter(|_| joined || again) {
+    if let Some(known) = known.filter(|_| cx.has_joined_by_seed() || again) {
         return Ok(known.to_owned());
     }
     match name_by_hardware(&cx.host, cx.seed.node.name.as_ref())? {

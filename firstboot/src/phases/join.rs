@@ -85,15 +85,13 @@ pub(super) fn resolv_conf(host: &Host) -> Result<Option<&'static str>> {
 
 /// Whether what is there came by this seed and still opens the API server.
 fn holds(cx: &PhaseContext) -> Result<bool, Fault> {
-    let by_this_seed = cx.host.journal().fact(Fact::JoinedBy) == Some(cx.seed.digest());
-    Ok(by_this_seed && credential(&cx.host).owned_by(Owner::Host)?.usable() && node_client(&cx.host).is_ok())
+    Ok(cx.has_joined_by_seed() && credential(&cx.host).owned_by(Owner::Host)?.usable() && node_client(&cx.host).is_ok())
 }
 
 /// Whether what is there came by this seed, and only the time speaks against it.
 fn has_expired(cx: &PhaseContext) -> Result<bool, Fault> {
-    let by_this_seed = cx.host.journal().fact(Fact::JoinedBy) == Some(cx.seed.digest());
     let found = credential(&cx.host).owned_by(Owner::Host)?;
-    Ok(by_this_seed && matches!(found, Credential::Unusable { expired: Some(_), .. }))
+    Ok(cx.has_joined_by_seed() && matches!(found, Credential::Unusable { expired: Some(_), .. }))
 }
 
 fn key_path() -> String {

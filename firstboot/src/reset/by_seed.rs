@@ -5,11 +5,20 @@ use crate::journal::Journal;
 use crate::journal::facts::Fact;
 use crate::seed::{Seed, SeedRequest};
 
+/// The reset that a seed asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct ResetRequest {
+    /// Digest of the seed.
+    pub(crate) digest: String,
+    /// As [`Seed::destroys_cluster`].
+    pub(crate) destroys_cluster: bool,
+}
+
 /// What to do with a seed file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// Reset this device first, for the seed with this digest.
-    Reset(String),
+    /// Reset this device first.
+    Reset(ResetRequest),
     /// Join by it, as by any other.
     Join(Box<Seed>),
     /// It asks for a reset alone, and there is nothing to take back.
@@ -21,10 +30,12 @@ pub(crate) enum Decision {
 pub(crate) fn decide(journal: &Journal, asked: SeedRequest, removable: bool) -> Decision {
     let obeyed = |digest: &str| removable && [journal.fact(Fact::ResetBy), journal.seed()].contains(&Some(digest));
     match asked {
-        SeedRequest::Reset { digest, .. } if journal.used() && !obeyed(&digest) => Decision::Reset(digest),
+        SeedRequest::Reset { digest, destroys_cluster } if journal.used() && !obeyed(&digest) => {
+            Decision::Reset(ResetRequest { digest, destroys_cluster })
+        }
         SeedRequest::Reset { .. } => Decision::NothingToReset,
         SeedRequest::Join(seed) if seed.reset && journal.was_sealed() && !obeyed(seed.digest()) => {
-            Decision::Reset(seed.digest().to_owned())
+            Decision::Reset(ResetRequest { digest: seed.digest().to_owned(), destroys_cluster: seed.destroys_cluster })
         }
         SeedRequest::Join(seed) => Decision::Join(seed),
     }

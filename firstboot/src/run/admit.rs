@@ -12,7 +12,7 @@ use crate::host::Host;
 use crate::journal::facts::Fact;
 use crate::kube::pin;
 use crate::node::repair::cluster_ca;
-use crate::reset::by_seed::{Decision, decide};
+use crate::reset::by_seed::{Decision, ResetRequest, decide};
 use crate::reset::ends_cluster;
 use crate::seed::{self, CaPin, Seed, SeedRequest, SshKey, Trust, ssh_signature};
 
@@ -37,11 +37,10 @@ pub(super) fn admit(host: &Host, found: &SeedFile) -> Result<(), Fault> {
     if !sealed && is_its_own {
         return Ok(());
     }
-    let destroys = request.destroys_cluster();
     let decision = decide(&host.journal(), request, found.place.removable);
     match decision {
         Decision::Join(seed) => is_the_clusters(host, &found.name, &seed),
-        Decision::Reset(_) => may_reset(host, &found.name, destroys),
+        Decision::Reset(request) => may_reset(host, &found.name, &request),
         Decision::NothingToReset => Ok(()),
     }
 }
@@ -50,8 +49,8 @@ pub(super) fn admit(host: &Host, found: &SeedFile) -> Result<(), Fault> {
 ///
 /// # Errors
 /// It is not said.
-pub(super) fn may_reset(host: &Host, name: &str, destroys: bool) -> Result<(), Fault> {
-    if destroys || !ends_cluster(host, BOOT) {
+pub(super) fn may_reset(host: &Host, name: &str, request: &ResetRequest) -> Result<(), Fault> {
+    if request.destroys_cluster || !ends_cluster(host, BOOT) {
         return Ok(());
     }
     let text = format!(

@@ -9,7 +9,7 @@ use crate::fault::{Code, Fault, OwnedBy};
 use crate::host::Host;
 use crate::image::ImageInfo;
 use crate::reset;
-use crate::reset::by_seed::{Decision, decide};
+use crate::reset::by_seed::{Decision, ResetRequest, decide};
 use crate::seed;
 use crate::status::State;
 
@@ -17,8 +17,8 @@ use crate::status::State;
 pub(super) struct Asked {
     /// The device's own boot partition.
     pub(super) boot: Option<BootPartition>,
-    /// The first seed that asks for a reset and may: with its digest.
-    pub(super) reset: Option<(SeedFile, String)>,
+    /// The first seed that asks for a reset and may: what it asks for.
+    pub(super) reset: Option<(SeedFile, ResetRequest)>,
     /// The first seed that asks for a reset and may not: why.
     pub(super) refused: Option<(SeedFile, Fault)>,
     /// The first of the others.
@@ -30,12 +30,12 @@ pub(super) fn asked(host: &Host, there: Vec<Place>) -> Asked {
     let mut asked = Asked { boot: internal_partition(&there), reset: None, refused: None, seen: None };
     for found in look_at_all(host, there).0 {
         let answer = seed::parse_request(&found.bytes).map(|r| decide(&host.journal(), r, found.place.removable));
-        let Ok(Decision::Reset(digest)) = answer else {
+        let Ok(Decision::Reset(request)) = answer else {
             asked.seen.get_or_insert(found);
             continue;
         };
         match admit(host, &found) {
-            Ok(()) if asked.reset.is_none() => asked.reset = Some((found, digest)),
+            Ok(()) if asked.reset.is_none() => asked.reset = Some((found, request)),
             Ok(()) => {}
             Err(fault) => {
                 asked.refused.get_or_insert((found, fault));
@@ -59,7 +59,7 @@ pub fn plugged_in(host: &Host, places: SeedLocator<'_>) -> Result<(), Fault> {
     // A seed on the boot partition waits for the next boot, as ever.
     let Asked { reset, refused, .. } = asked(host, there);
     match (reset.filter(|(found, _)| found.place.removable), refused) {
-        (Some((found, digest)), _) => be_reset(host, &found, &image, digest),
+        (Some((found, request)), _) => be_reset(host, &found, &image, request),
         (None, Some((found, fault))) => {
             report_refusal(host, &image, &found, &fault);
             Ok(())
@@ -69,11 +69,10 @@ pub fn plugged_in(host: &Host, places: SeedLocator<'_>) -> Result<(), Fault> {
 }
 
 /// Hands this device over to firstboot-reset.service, which restarts the machine when it is done.
-pub(super) fn be_reset(host: &Host, found: &SeedFile, image: &ImageInfo, digest: String) -> Result<(), Fault> {
+pub(super) fn be_reset(host: &Host, found: &SeedFile, image: &ImageInfo, request: ResetRequest) -> Result<(), Fault> {
     let mut reporter = reporter(host, found, image);
     reporter.say(&format!("{} asks for a reset", found.name));
     reporter.status.state = State::Resetting;
     reporter.write();
-    let destroys = seed::parse_request(&found.bytes).is_ok_and(|request| request.destroys_cluster());
-    reset::by_service(host, Some(digest), destroys)
+    reset::by_service(host, Some(request.digest), request.destroys_cluster)
 }

@@ -104,7 +104,7 @@ fn tell(line: impl Display) {
 }
 
 /// The same on standard error.
-fn note(line: impl Display) {
+pub(crate) fn note(line: impl Display) {
     let _ = writeln!(std::io::stderr(), "imagebuild: {line}");
 }
 

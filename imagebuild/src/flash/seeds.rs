@@ -114,9 +114,6 @@ impl Seed {
 
     /// Writes the seed to the boot partition.
     fn put(&self, target: &Target, card: &Card) -> Result<()> {
-        if let Some(text) = seed::make_private(&target.path)? {
-            note(text);
-        }
         seed::put(&self.bytes, None, &target.path)?;
         card.flush()
     }

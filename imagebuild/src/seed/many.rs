@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Seeds for many devices on one card: the directory `seeds` of a boot partition, and what it looks like on this machine.
 
-use super::{directory, make_private};
+use super::directory;
+use super::place::make_private;
 use crate::disk::{SeedPartition, seed_partition};
 use anyhow::{Context, Result, bail, ensure};
 use firstboot::boot_partition::{MOST_SEEDS, SEED_NAMES, SEEDS, SIGNATURE_SUFFIX, STICK_LABEL, seed_id};
@@ -27,9 +28,7 @@ pub fn put(seeds: &[(String, &[u8])], to: &Path) -> Result<String> {
         return Ok(format!("{} seeds are in {SEEDS} at {}; eject it before you remove it", seeds.len(), to.display()));
     }
     let SeedPartition { partition: boot, label, .. } = seed_partition(to)?;
-    if let Some(text) = make_private(to)? {
-        eprintln!("imagebuild: {text}");
-    }
+    make_private(to)?;
     let on = || format!("write {SEEDS} on {}", to.display());
     let clear = || boot.zero_seeds(None).and_then(|()| boot.remove_seeds(None));
     // The single seed would go before.

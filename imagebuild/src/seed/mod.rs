@@ -15,7 +15,7 @@ mod sign;
 mod token;
 
 pub use many::put as put_many;
-pub(crate) use place::{hold, make_private};
+pub(crate) use place::hold;
 pub use put::put;
 pub use sign::sign;
 pub(crate) use token::warning as token_warning;

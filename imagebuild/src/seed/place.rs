@@ -42,12 +42,20 @@ fn refused(place: &Path, error: std::io::Error, point: Option<String>) -> anyhow
     }
 }
 
-/// Takes an image from group and others before it gets a seed; what is to be said of that, where anything was changed.
-/// A disk has its mode from the system.
+/// Takes an image from group and others before it gets a seed, and says so where anything was changed. A disk has its
+/// mode from the system.
 ///
 /// # Errors
 /// When the mode cannot be changed, as on a file system that has none.
-pub(crate) fn make_private(place: &Path) -> Result<Option<String>> {
+pub(super) fn make_private(place: &Path) -> Result<()> {
+    if let Some(text) = restrict(place)? {
+        flash::note(text);
+    }
+    Ok(())
+}
+
+/// What is to be said of it.
+fn restrict(place: &Path) -> Result<Option<String>> {
     let what = || format!("take the permissions of others from {}", place.display());
     let metadata = fs::metadata(place).with_context(what)?;
     let mode = metadata.permissions().mode() & 0o7777;
@@ -99,14 +107,14 @@ mod tests {
         fs::write(&path, "").unwrap();
         for (before, after) in [(0o644, 0o600), (0o600, 0o600), (0o777, 0o700), (0o400, 0o400)] {
             fs::set_permissions(&path, Permissions::from_mode(before)).unwrap();
-            let said = make_private(&path).unwrap();
+            let said = restrict(&path).unwrap();
             let want =
                 format!("{}: its mode is now {after:04o}, was {before:04o}: a seed may hold a token", path.display());
             assert_eq!(said, (before != after).then_some(want));
             assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, after);
         }
-        assert_eq!(make_private(dir.path()).unwrap(), None);
-        let error = make_private(&dir.path().join("none")).unwrap_err();
+        assert_eq!(restrict(dir.path()).unwrap(), None);
+        let error = restrict(&dir.path().join("none")).unwrap_err();
         assert!(format!("{error:#}").ends_with("none: No such file or directory (os error 2)"), "{error:#}");
     }
 }

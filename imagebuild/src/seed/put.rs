@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Writes a seed to the boot partition of a disk, image or stick.
 
-use super::make_private;
+use super::place::make_private;
 use crate::disk::{SeedPartition, seed_partition};
 use anyhow::{Context, Result, anyhow, bail};
 use firstboot::boot_partition::{SEED_NAMES, SIGNATURE_SUFFIX, STICK_LABEL};
@@ -17,9 +17,7 @@ pub fn put(seed: &[u8], signature: Option<&[u8]>, disk: &Path) -> Result<String>
         ssh_signature::verify(&[by], seed, signature)
             .map_err(|why| anyhow!("verify the signature of the seed: {why}; sign it again"))?;
     }
-    if let Some(text) = make_private(disk)? {
-        eprintln!("imagebuild: {text}");
-    }
+    make_private(disk)?;
     let on = |what: &str| format!("{what} {} on {}", SEED_NAMES[0], disk.display());
     for old in SEED_NAMES {
         boot.destroy(old).with_context(|| on("replace"))?;
