@@ -12,7 +12,7 @@ use crate::hardware_id::{universal_mac, usable_mac, usable_serial};
 use crate::host::Host;
 use crate::image::{ImageInfo, is_machine_id, machine_id_digest};
 use crate::journal::facts::Fact;
-use crate::paths::HOSTS;
+use crate::paths::{HOSTNAME, HOSTS};
 use crate::seed::NodeName;
 use crate::text::hex;
 use anyhow::Result;
@@ -20,8 +20,6 @@ use sha2::{Digest, Sha256};
 
 /// File of the machine-id (machine-id(5)).
 pub(crate) const MACHINE_ID: &str = "/etc/machine-id";
-/// File of the host name.
-pub(crate) const HOSTNAME: &str = "/etc/hostname";
 
 /// The recorded name of this device, from this installation or from the one before a reset.
 pub(crate) fn known_name(host: &Host) -> Option<String> {

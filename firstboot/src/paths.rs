@@ -12,6 +12,8 @@ pub const KUBELET_CONF: &str = "/etc/kubernetes/kubelet.conf";
 pub const MANIFESTS: &str = "/etc/kubernetes/manifests";
 /// What kubelet trusts.
 pub const CLUSTER_PKI: &str = "/etc/kubernetes/pki";
+/// Certificates and keys of etcd, on a control plane.
+pub const ETCD_PKI: &str = "/etc/kubernetes/pki/etcd";
 /// The CA certificates of the cluster, PEM.
 pub const CA_FILE: &str = "/etc/kubernetes/pki/ca.crt";
 
@@ -84,3 +86,7 @@ pub const TIMER_WANTED: &str = "/etc/systemd/system/timers.target.wants/firstboo
 pub const SWAP_TARGET: &str = "/etc/systemd/system/swap.target";
 /// Names of hosts.
 pub const HOSTS: &str = "/etc/hosts";
+/// The host name (hostname(5)).
+pub const HOSTNAME: &str = "/etc/hostname";
+/// Name servers (resolv.conf(5)); often a link to systemd-resolved's.
+pub const RESOLV_CONF: &str = "/etc/resolv.conf";

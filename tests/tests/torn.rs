@@ -70,7 +70,7 @@ fn no_copy_of_the_seed_stays_and_torn_files_come_back() {
 }
 
 /// Files of which a worn card changes one byte, and that are whole again after the next boot.
-const FLIPPED: [&str; 8] = [
+const FLIPPED: [&str; 9] = [
     "/var/lib/firstboot/journal",
     "/var/lib/firstboot/status.json",
     "/var/lib/firstboot/firewall.json",
@@ -79,6 +79,8 @@ const FLIPPED: [&str; 8] = [
     "/var/lib/firstboot/receipt.json",
     "/etc/firstboot/harden.json",
     "/etc/kubernetes/pki/ca.crt",
+    // By another name it would be no node of the cluster.
+    "/etc/hostname",
 ];
 
 /// Once the node is Ready, the data partition becomes read-only; the node goes on, and so do the guard and the commands.

@@ -39,6 +39,7 @@ const CONFINING: &[&str] = &[
     "KeyringMode",
     "LockPersonality",
     "MemoryDenyWriteExecute",
+    "MemoryMax",
     "NoNewPrivileges",
     "PrivateDevices",
     "PrivateIPC",
@@ -161,11 +162,18 @@ fn canonical(key: &str, value: &str) -> String {
         "IPAddressDeny" => value.replace("any", "0.0.0.0/0 ::/0"),
         // systemd shows the number.
         "SystemCallErrorNumber" if value == "1" => "EPERM".to_owned(),
+        "MemoryMax" => mebibytes(value),
         "CapabilityBoundingSet" => value.trim_start_matches('~').to_uppercase(),
         _ => value.to_owned(),
     };
     let words: BTreeSet<&str> = value.split_whitespace().collect();
     words.into_iter().collect::<Vec<_>>().join(" ")
+}
+
+/// `96M`, as a unit file has it, where systemd shows bytes.
+fn mebibytes(value: &str) -> String {
+    let bytes = value.parse::<u64>().ok().filter(|bytes| bytes % (1 << 20) == 0);
+    bytes.map_or_else(|| value.to_owned(), |bytes| format!("{}M", bytes >> 20))
 }
 
 /// Those of [`CALLS`] that a filter refuses. The filter is a list of groups (unit file) or of calls (systemd's output).

@@ -6,7 +6,7 @@ use crate::check::Verdict;
 
 const TEXT: &str = "[Service]\nExecStart=/usr/bin/x\n# Not this one.\nRestart=always\n# no rights\nNoNewPrivileges=yes\n\
                     # what it needs\nCapabilityBoundingSet=CAP_SYS_TIME CAP_NET_ADMIN\n# calls\nSystemCallFilter=@system-service \
-                    @clock\nSystemCallFilter=~@resources\nSystemCallErrorNumber=EPERM\n# no peers\nIPAddressDeny=any\n";
+                    @clock\nSystemCallFilter=~@resources\nSystemCallErrorNumber=EPERM\n# no peers\nIPAddressDeny=any\n# little\nMemoryMax=96M\n";
 
 fn loaded() -> BTreeMap<&'static str, &'static str> {
     BTreeMap::from([
@@ -18,12 +18,13 @@ fn loaded() -> BTreeMap<&'static str, &'static str> {
         ("SystemCallFilter", "accept clock_settime read write"),
         ("SystemCallErrorNumber", "1"),
         ("IPAddressDeny", "::/0 0.0.0.0/0"),
+        ("MemoryMax", "100663296"),
     ])
 }
 
 fn deviations(loaded: &BTreeMap<&str, &str>) -> Vec<(String, String, String)> {
     let all = compare_unit("x.service", TEXT, &[], loaded);
-    assert_eq!(all.len(), 8, "{all:#?}");
+    assert_eq!(all.len(), 9, "{all:#?}");
     all.into_iter().filter(|f| f.state != Verdict::Ok).map(|f| (f.id, f.wanted, f.found)).collect()
 }
 
@@ -39,6 +40,7 @@ fn reasons_are_read_from_comments() {
             ("SystemCallFilter", "calls"),
             ("SystemCallErrorNumber", "calls"),
             ("IPAddressDeny", "no peers"),
+            ("MemoryMax", "little"),
         ]
     );
 }
@@ -57,6 +59,7 @@ fn every_difference_is_drift() {
     other.insert("CapabilityBoundingSet", "cap_net_admin cap_sys_admin cap_sys_time");
     other.insert("SystemCallFilter", "accept clock_settime mount read setpriority write");
     other.insert("IPAddressDeny", "");
+    other.insert("MemoryMax", "infinity");
     let found: Vec<String> =
         deviations(&other).into_iter().map(|(id, ..)| id.rsplit('/').next().unwrap().to_owned()).collect();
     assert_eq!(
@@ -68,7 +71,8 @@ fn every_difference_is_drift() {
             "CapabilityBoundingSet",
             "SystemCallFilter",
             "SystemCallFilter",
-            "IPAddressDeny"
+            "IPAddressDeny",
+            "MemoryMax"
         ]
     );
     other.insert("SystemCallFilter", "");

@@ -11,8 +11,8 @@ use crate::journal::{Effect, Record};
 use crate::kube::kubeconfig;
 use crate::kube::pin;
 use crate::paths::{
-    CNI_BIN, CNI_CONF, CONTAINERD_CONFIG, CURRENT_PEM, DROP_IN, HOSTS, KUBELET_ARGS, KUBELET_CONF, KUBERNETES,
-    REGISTRIES, SETTINGS, SWAP_TARGET, WANTS,
+    CNI_BIN, CNI_CONF, CONTAINERD_CONFIG, CURRENT_PEM, DROP_IN, HOSTNAME, HOSTS, KUBELET_ARGS, KUBELET_CONF,
+    KUBERNETES, REGISTRIES, RESOLV_CONF, SETTINGS, SWAP_TARGET, WANTS,
 };
 use anyhow::Result;
 
@@ -36,16 +36,8 @@ const PREFIXED: &[(&str, &str)] = &[
 ];
 
 /// Files of the image that firstboot replaces: without a copy from before they are left as they are.
-const REPLACED: &[&str] = &[
-    "/etc/hostname",
-    HOSTS,
-    "/etc/machine-id",
-    "/etc/passwd",
-    "/etc/group",
-    "/etc/shadow",
-    "/etc/gshadow",
-    "/etc/resolv.conf",
-];
+const REPLACED: &[&str] =
+    &[HOSTNAME, HOSTS, "/etc/machine-id", "/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow", RESOLV_CONF];
 
 /// Files and links that firstboot makes on a node, besides those in its own directories.
 const MADE: &[&str] = &[

@@ -3,11 +3,10 @@
 
 use super::context::PhaseContext;
 use crate::fault::{Fault, OwnedBy, Owner};
-use crate::identity::{
-    HOSTNAME, ensure_machine_id, hosts_hold, install, known_name, machine_id, name_by_hardware, random_name,
-};
+use crate::identity::{ensure_machine_id, hosts_hold, install, known_name, machine_id, name_by_hardware, random_name};
 use crate::journal::Record;
 use crate::journal::facts::Fact;
+use crate::paths::HOSTNAME;
 
 pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
     let Some(name) = cx.host.journal().fact(Fact::Node).map(str::to_owned) else { return Ok(false) };

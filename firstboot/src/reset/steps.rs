@@ -20,6 +20,7 @@ use crate::image::ImageInfo;
 use crate::journal::facts::{self, Fact};
 use crate::journal::{JOURNAL, JOURNAL_COPY, Record};
 use crate::network::networkd::configured_vlan;
+use crate::paths::HOSTNAME;
 use crate::status::STATUS_FOR_ALL;
 use anyhow::{Context, Result};
 use std::cell::Cell;
@@ -238,7 +239,7 @@ fn temporary(path: &str) -> Option<String> {
 
 /// The name that the device had before its first seed, where the image gives one.
 fn host_name(host: &Host) -> Result<()> {
-    match host.read_text("/etc/hostname")? {
+    match host.read_text(HOSTNAME)? {
         Some(name) => host.set_hostname(&name),
         None => Ok(()),
     }

@@ -9,12 +9,11 @@ use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::host::managed_files::{self, Changes, File};
 use crate::network::{Link, keyfile, networkd, select_link, vlan_name, wifi};
-use crate::paths::WANTS;
+use crate::paths::{RESOLV_CONF, WANTS};
 use crate::seed::Network;
 use anyhow::Result;
 
 const NETWORKD: &str = "/usr/lib/systemd/system/systemd-networkd.service";
-const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Directories in which firstboot writes no other files than those of this phase.
 const DIRS: [&str; 4] = [networkd::DIR, keyfile::DIR, wifi::DIR, "/etc/modprobe.d"];
 
