@@ -9,7 +9,7 @@
 
 mod filter;
 
-use crate::paths::HOSTS;
+use crate::paths::{HOSTS, RESOLV_CONF};
 use anyhow::{Context, Result};
 use caps::CapSet;
 use landlock::{
@@ -21,7 +21,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpabl
 
 /// Readable paths: name resolution of musl and of glibc. systemd-resolved's list of servers is behind a symbolic link.
 const READABLE: &[&str] = &[
-    "/etc/resolv.conf",
+    RESOLV_CONF,
     HOSTS,
     "/etc/nsswitch.conf",
     "/etc/host.conf",

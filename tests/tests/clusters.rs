@@ -2,17 +2,22 @@
 //! Clusters that devices create themselves, on emulated hardware. Each takes many minutes: `make test-long`.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
+use anyhow::{Context, ensure};
+use e2e::torture::{each_moment, moments};
 use e2e::{FOUND, add_script, cis, found};
 use firstboot::boot_partition::JOIN_SEED;
+use firstboot::seed::Trust;
 use imagebuild::target::Target;
 use qemu::cluster::{SEALED, address, imagebuild, network, options, shown};
 use qemu::control_plane::is_ready;
-use qemu::device::Device;
+use qemu::device::{Device, Options};
 use qemu::disk::DiskImage;
 use qemu::kubectl::Kubectl;
 use qemu::link::segment::Segment;
 use qemu::link::vrrp::longest_overlap;
 use qemu::progress::Progress;
+use qemu::run_dir::RunDir;
+use qemu::writes::Replay;
 use qemu::{scenario, wait};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
@@ -179,33 +184,82 @@ fn two_cards_become_a_cluster() {
     println!("{verdict}");
 }
 
-/// Whenever the power goes, the device ends with one cluster. `FIRSTBOOT_CUTS` is how many moments are tried.
+/// The CA of the cluster by the seed for the next device; none where there is no such seed.
+fn ca(disk: &DiskImage) -> Option<Trust> {
+    let text = disk.boot().unwrap().read(JOIN_SEED).unwrap()?;
+    let seed = firstboot::seed::parse(&text).unwrap();
+    assert!(seed.token().is_some());
+    Some(seed.join().unwrap().trust.clone())
+}
+
+/// Whether a disk as a power cut left it says that the cluster is there, in what can be read of it before its repair.
+fn is_created(disk: &DiskImage) -> bool {
+    let journal = disk.read_file("/var/lib/firstboot/journal").ok().flatten().unwrap_or_default();
+    String::from_utf8_lossy(&journal).contains("\"cluster-created\"")
+}
+
+/// Whether an API server says that it is ready, whatever its certificate.
+const READY: &str = r#"
+import ssl, sys, urllib.request
+urllib.request.urlopen(f"https://{sys.argv[1]}/readyz", timeout=5, context=ssl._create_unverified_context())
+"#;
+
+/// A device boots from the disk that a power cut left, and ends with a cluster: the same, where there was one.
+fn ends_with_a_cluster(disk: &DiskImage, cluster: &Trust) -> anyhow::Result<()> {
+    let created = is_created(disk);
+    let segment = segment();
+    let target = Target::load(&qemu::for_control_plane(TARGET)?)?;
+    let mut device = Device::new(disk, &options(&target, &segment, 1)?)?;
+    device.power_on()?;
+    device.wait_status("state: joined", SEALED)?;
+    let api = segment.reach(address(1), 6443)?;
+    let ready = wait::every(Duration::from_secs(1), "the API server, and the seed to be gone", SEALED, || {
+        device.check()?;
+        let answers = std::process::Command::new("python3").args(["-c", READY, &api]).output()?.status.success();
+        Ok((answers && !device.disk().seed_present()?).then_some(()))
+    });
+    ready.map_err(|error| error.context(device.report()))?;
+    device.power_cut()?;
+    let now = ca(device.disk()).context("find the seed for the next device")?;
+    ensure!(!created || now == *cluster, "find the cluster that there was: its CA is another one");
+    Ok(())
+}
+
+/// Whenever the power goes while a cluster is created, and whatever of the last writes is lost, the device ends with one
+/// cluster, and with the one that there was. `FIRSTBOOT_CUTS` is how many moments are booted.
 #[test]
-#[ignore = "boots a guest twice for each cut"]
+#[ignore = "boots a guest for each cut"]
 fn power_cuts_while_a_cluster_is_created() {
-    let cuts: u64 = std::env::var("FIRSTBOOT_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(3);
-    let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-    println!("moments by seed {seed}");
-    for cut in 0..cuts {
-        let segment = segment();
-        let mut device = creator(&segment, "");
-        device.power_on().unwrap();
-        device.wait_console("phase 11/18 images done", BEGUN).unwrap();
-        // Pseudo-random, and different for each cut (Knuth, multiplicative hashing).
-        let after = Duration::from_secs(((seed + cut).wrapping_mul(2_654_435_761) >> 7) % 240);
-        let until = std::time::Instant::now() + after;
-        wait::until("the moment of the cut", after + OFF, || {
-            device.check()?;
-            Ok((std::time::Instant::now() >= until).then_some(()))
-        })
-        .unwrap();
-        device.power_cut().unwrap();
-        println!("cut {cut}: {} s into the phase create", after.as_secs());
-        let node = run(&mut device);
-        assert_eq!(node, "edge-card-1");
-        let joins = device.while_paused(|disk| disk.boot()?.read(JOIN_SEED)).unwrap().unwrap();
-        assert!(firstboot::seed::parse(&joins).unwrap().token().is_some());
-    }
+    let cuts = std::env::var("FIRSTBOOT_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(20);
+    let dir = RunDir::new("cuts").unwrap();
+    let segment = segment();
+    let target = Target::load(&qemu::for_control_plane(TARGET).unwrap()).unwrap();
+    let image = DiskImage::open(&qemu::image_of(&target.name).unwrap()).unwrap();
+    let options = Options { record: true, ..options(&target, &segment, 1).unwrap() };
+    let mut device = Device::new(&image, &options).unwrap();
+    let seed = "version = 1\n[cluster]\ncreate = true\ncert-sans = [\"127.0.0.1\"]\n";
+    device.disk().put_seed(&format!("{seed}{}", network(1))).unwrap();
+    let before = device.disk().copy(&dir.path().join("before.img"), 0).unwrap();
+    device.power_on().unwrap();
+    device.wait_console("phase 11/18 images done", BEGUN).unwrap();
+    let begun = device.recording().unwrap().flushes();
+    scenario::wait_sealed(&device, &Progress::default(), SEALED).unwrap();
+    device.power_off(OFF).unwrap();
+    let cluster = ca(device.disk()).unwrap();
+    assert!(is_created(device.disk()));
+    let flushes = device.recording().unwrap().flushes();
+    println!("{begun} flushes until the phase create, {flushes} until the device was switched off");
+
+    let mut all = moments(flushes - begun, cuts, &mut fastrand::Rng::with_seed(1));
+    all.iter_mut().for_each(|moment| moment.flushes += begun);
+    let replay = Replay::new(&before, device.recording().unwrap()).unwrap();
+    let (mut progress, mut failures) = (Progress::default(), Vec::new());
+    let one = |disk: &DiskImage| ends_with_a_cluster(disk, &cluster);
+    let at = dir.path().join("at.img");
+    let how = ["booted", "one cluster"];
+    let converged = each_moment(replay, &all, &at, how, &mut progress, &mut failures, &one).unwrap();
+    assert_eq!(failures, [""; 0]);
+    assert_eq!(converged, all.len());
 }
 
 /// A device that created its cluster and then ran this script, until it said `end`; switched off.

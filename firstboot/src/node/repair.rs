@@ -399,7 +399,7 @@ mod tests {
                 let modified = std::fs::metadata(place(path)).unwrap().modified().unwrap();
                 std::fs::write(place(path), &bytes).unwrap();
                 std::fs::File::options().write(true).open(place(path)).unwrap().set_modified(modified).unwrap();
-                assert_eq!(repair(&host).unwrap(), [path.clone()], "byte {at}");
+                assert_eq!(repair(&host).unwrap(), [path.as_str()], "byte {at}");
                 assert_eq!(&read(path), good, "{path}");
             }
         }
@@ -408,14 +408,14 @@ mod tests {
         let renewed = rcgen::generate_simple_self_signed(Vec::new()).unwrap().cert.pem();
         host.write(certificate, renewed.as_bytes(), 0o600).unwrap();
         std::fs::write(place(key), b"").unwrap();
-        assert_eq!(repair(&host).unwrap(), [key.clone()]);
+        assert_eq!(repair(&host).unwrap(), [key.as_str()]);
         assert_eq!((read(certificate), read(key)), (before[0].clone(), before[1].clone()));
         // What an administrator has taken away stays away, and so do lines.
         std::fs::remove_file(place(key)).unwrap();
         std::fs::write(place(certificate), b"").unwrap();
         std::fs::remove_file(place(pod)).unwrap();
         std::fs::write(place(conf), b"kind: Config\n").unwrap();
-        assert_eq!(repair(&host).unwrap(), [certificate.clone()]);
+        assert_eq!(repair(&host).unwrap(), [certificate.as_str()]);
         assert_eq!(read(certificate), before[0]);
         assert_eq!([key, pod].map(|path| host.exists(path).unwrap()), [false; 2]);
         assert_eq!(read(conf), b"kind: Config\n");

@@ -21,7 +21,7 @@ use crate::host::{Host, STATE_DIR};
 use crate::image::IMAGE_INFO;
 use crate::journal::JOURNAL;
 use crate::journal::facts::Fact;
-use crate::paths::HOSTS;
+use crate::paths::{HOSTS, RESOLV_CONF};
 use crate::text::{one_line, timestamp, unix_seconds};
 use anyhow::{Context, Result};
 use flate2::Compression;
@@ -56,7 +56,7 @@ const FILES: &[(&str, &str)] = &[
     ("system/modules", "/proc/modules"),
     ("system/mounts", "/proc/mounts"),
     ("system/swaps", "/proc/swaps"),
-    ("network/resolv.conf", "/etc/resolv.conf"),
+    ("network/resolv.conf", RESOLV_CONF),
     ("network/resolv.conf-resolved", "/run/systemd/resolve/resolv.conf"),
     ("network/hosts", HOSTS),
     ("network/interfaces", "/proc/net/dev"),

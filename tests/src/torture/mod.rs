@@ -11,6 +11,8 @@ mod recorded;
 mod reset;
 mod resumed;
 
+pub use recorded::{each_moment, moments};
+
 use crate::{SOON, device_options, own_arch};
 use anyhow::{Context, Result, ensure};
 use imagebuild::repo;

@@ -62,7 +62,10 @@ pub(super) fn run(
 
 /// Goes on from each of these moments of a recording, whose disk is written to `at`; how many converged. `how` says what is
 /// done with each, `end` where it ends. The disk of the first failure is kept.
-pub(super) fn each_moment(
+///
+/// # Errors
+/// When a disk cannot be made; a moment that fails is in `failures`.
+pub fn each_moment(
     mut replay: Replay,
     moments: &[Moment],
     at: &Path,
@@ -138,7 +141,7 @@ fn shown(moment: Moment) -> String {
 }
 
 /// `count` moments in order, half of them at flushes, spread over the whole recording, the others after a random one.
-pub(super) fn moments(flushes: usize, count: usize, rng: &mut fastrand::Rng) -> Vec<Moment> {
+pub fn moments(flushes: usize, count: usize, rng: &mut fastrand::Rng) -> Vec<Moment> {
     let at = count / 2;
     let even = (0..at).map(|i| Moment { flushes: i * flushes / at.saturating_sub(1).max(1), lost: None });
     let mut moments: Vec<Moment> = even.collect();
