@@ -156,9 +156,10 @@ pub fn device_ids(host: &Host) -> DeviceIds {
 
 /// The address of a physical interface, unless it was not assigned by the manufacturer.
 fn permanent_address(host: &Host, name: &str) -> Result<Option<String>> {
-    let file = |leaf: &str| host.read_text(&format!("/sys/class/net/{name}/{leaf}"));
+    let at = |leaf: &str| format!("/sys/class/net/{name}/{leaf}");
+    let file = |leaf: &str| host.read_text(&at(leaf));
     // 0: NET_ADDR_PERM, assigned by the manufacturer (Documentation/ABI/testing/sysfs-class-net).
-    if file("addr_assign_type")?.as_deref() != Some("0") || file("device/uevent")?.is_none() {
+    if file("addr_assign_type")?.as_deref() != Some("0") || host.size_and_mode(&at("device/uevent"))?.is_none() {
         return Ok(None);
     }
     file("address")

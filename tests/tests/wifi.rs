@@ -21,15 +21,14 @@ const PACKAGES: [&str; 4] = ["hostapd", "iw", "wireless-regdb", "wpasupplicant"]
 const ACCESS_POINT: &str = r#"
 set -e
 modprobe mac80211_hwsim radios=2
-until [ -d /sys/class/net/wlan0 ] && [ -d /sys/class/net/wlan1 ]; do sleep 0.2; done
+until [ -d /sys/class/net/wlan0 ] && [ -d /sys/class/net/wlan1 ] && wired=$(basename /sys/class/net/en*) \
+  && [ -d "/sys/class/net/$wired" ]; do sleep 0.2; done
 ip netns add ap
-ip link set dev "$(basename "$(dirname "$(ls -d /sys/class/net/en*/device)")")" netns ap
+ip link set dev "$wired" netns ap
 iw phy "$(cat /sys/class/net/wlan1/phy80211/name)" set netns name ap
 ip -n ap link add br0 type bridge
-for link in $(ip -n ap -o link show | grep -o 'en[a-z0-9]*' | sort -u); do
-  ip -n ap link set dev $link master br0
-  ip -n ap link set dev $link up
-done
+ip -n ap link set dev "$wired" master br0
+ip -n ap link set dev "$wired" up
 ip -n ap link set dev br0 up
 (umask 077; cat >/run/ap.conf <<'END'
 interface=wlan1

@@ -30,7 +30,8 @@ pub(crate) struct LinkInfo {
 pub(crate) fn links(host: &Host) -> Result<Vec<LinkInfo>> {
     let links = host.each("/sys/class/net", |name| {
         let at = |file: &str| format!("/sys/class/net/{name}/{file}");
-        if host.read_text(&at("device/uevent"))?.is_none() {
+        // Of some drivers it is empty.
+        if host.size_and_mode(&at("device/uevent"))?.is_none() {
             return Ok(None);
         }
         // Reading `carrier` of an interface that is down fails, which means "no carrier" too.

@@ -108,6 +108,8 @@ fn wifi_interface_is_found_and_stopped_by_the_next_seed() {
     assert_eq!((fault.code, fault.to_string().as_str()), (Code::NoWifi, text));
     interface(dir.path(), "wlp1s0", TWO, false);
     put_for_tests(dir.path(), "sys/class/net/wlp1s0/phy80211/name", "phy0\n");
+    // As the kernel's made-up radios have it.
+    put_for_tests(dir.path(), "sys/class/net/wlp1s0/device/uevent", "");
     apply(&cx).unwrap();
     assert!(check(&cx).unwrap());
     let unit = "wpa_supplicant@wlp1s0.service";
