@@ -223,6 +223,14 @@ pub fn configz(plane: &ControlPlane, name: &str) -> Result<Value> {
     serde_json::from_str(&said).context("read /configz")
 }
 
+/// A Python program that ends well where the API server at a URL (`https://HOST:PORT`) says within so many seconds that it
+/// is ready, whatever its certificate: URL SECONDS.
+pub const READY: &str = r#"
+import ssl, sys, urllib.request
+url, seconds = sys.argv[1:]
+urllib.request.urlopen(f"{url}/readyz", timeout=int(seconds), context=ssl._create_unverified_context())
+"#;
+
 /// Where scripts leave what they found on a device.
 pub const FOUND: &str = "/var/lib/firstboot-test";
 

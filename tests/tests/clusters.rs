@@ -4,7 +4,7 @@
 
 use anyhow::{Context, ensure};
 use e2e::torture::{each_moment, moments};
-use e2e::{FOUND, add_script, cis, found};
+use e2e::{FOUND, READY, add_script, cis, found};
 use firstboot::boot_partition::JOIN_SEED;
 use firstboot::seed::Trust;
 use imagebuild::target::Target;
@@ -122,9 +122,17 @@ const SHARED: u8 = 10;
 
 /// The n-th device on a segment, with a seed.
 fn device(segment: &Segment, number: u8, seed: &str) -> Device {
-    let target = qemu::for_control_plane(TARGET).unwrap();
-    let image = DiskImage::open(&qemu::image_of(&target).unwrap()).unwrap();
-    let device = Device::new(&image, &options(&Target::load(&target).unwrap(), segment, number).unwrap()).unwrap();
+    with_seed(&options(&target(), segment, number).unwrap(), number, seed)
+}
+
+fn target() -> Target {
+    Target::load(&qemu::for_control_plane(TARGET).unwrap()).unwrap()
+}
+
+/// The n-th device with these options, and with a seed.
+fn with_seed(options: &Options, number: u8, seed: &str) -> Device {
+    let image = DiskImage::open(&qemu::image_of(&target().name).unwrap()).unwrap();
+    let device = Device::new(&image, options).unwrap();
     device.disk().put_seed(&format!("{seed}{}", network(number))).unwrap();
     device
 }
@@ -198,24 +206,17 @@ fn is_created(disk: &DiskImage) -> bool {
     String::from_utf8_lossy(&journal).contains("\"cluster-created\"")
 }
 
-/// Whether an API server says that it is ready, whatever its certificate.
-const READY: &str = r#"
-import ssl, sys, urllib.request
-urllib.request.urlopen(f"https://{sys.argv[1]}/readyz", timeout=5, context=ssl._create_unverified_context())
-"#;
-
 /// A device boots from the disk that a power cut left, and ends with a cluster: the same, where there was one.
 fn ends_with_a_cluster(disk: &DiskImage, cluster: &Trust) -> anyhow::Result<()> {
     let created = is_created(disk);
     let segment = segment();
-    let target = Target::load(&qemu::for_control_plane(TARGET)?)?;
-    let mut device = Device::new(disk, &options(&target, &segment, 1)?)?;
+    let mut device = Device::new(disk, &options(&target(), &segment, 1)?)?;
     device.power_on()?;
     device.wait_status("state: joined", SEALED)?;
-    let api = segment.reach(address(1), 6443)?;
+    let api = format!("https://{}", segment.reach(address(1), 6443)?);
     let ready = wait::every(Duration::from_secs(1), "the API server, and the seed to be gone", SEALED, || {
         device.check()?;
-        let answers = std::process::Command::new("python3").args(["-c", READY, &api]).output()?.status.success();
+        let answers = std::process::Command::new("python3").args(["-c", READY, &api, "5"]).output()?.status.success();
         Ok((answers && !device.disk().seed_present()?).then_some(()))
     });
     ready.map_err(|error| error.context(device.report()))?;
@@ -233,12 +234,8 @@ fn power_cuts_while_a_cluster_is_created() {
     let cuts = std::env::var("FIRSTBOOT_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(20);
     let dir = RunDir::new("cuts").unwrap();
     let segment = segment();
-    let target = Target::load(&qemu::for_control_plane(TARGET).unwrap()).unwrap();
-    let image = DiskImage::open(&qemu::image_of(&target.name).unwrap()).unwrap();
-    let options = Options { record: true, ..options(&target, &segment, 1).unwrap() };
-    let mut device = Device::new(&image, &options).unwrap();
-    let seed = "version = 1\n[cluster]\ncreate = true\ncert-sans = [\"127.0.0.1\"]\n";
-    device.disk().put_seed(&format!("{seed}{}", network(1))).unwrap();
+    let options = Options { record: true, ..options(&target(), &segment, 1).unwrap() };
+    let mut device = with_seed(&options, 1, "version = 1\n[cluster]\ncreate = true\n");
     let before = device.disk().copy(&dir.path().join("before.img"), 0).unwrap();
     device.power_on().unwrap();
     device.wait_console("phase 11/18 images done", BEGUN).unwrap();

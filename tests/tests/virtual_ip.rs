@@ -414,8 +414,8 @@ fn moves(family: Family) {
     let on = Instant::now();
     // Three intervals of keepalived's check, two of them for one that is found dead: long enough to be wrong.
     wait::until("the first one to have come back", ANSWERS, || {
-        let etcd = format!("https://{}:6443/readyz", shop.family.host(first));
-        let words = ["-c", READY, &etcd];
+        let api_server = format!("https://{}:6443", shop.family.host(first));
+        let words = ["-c", e2e::READY, &api_server, "2"];
         shop.client.check()?;
         Ok((on.elapsed() > Duration::from_secs(12) && shop.link.run("python3", &words).is_ok()).then_some(()))
     })
@@ -439,12 +439,6 @@ fn moves(family: Family) {
     println!("the address was on two devices for {:.2} s at most", twice.as_secs_f64());
     assert!(twice <= TWICE, "{twice:?}\n{}", shop.logs());
 }
-
-/// Whether an API server says that it is ready, whatever its certificate.
-const READY: &str = r#"
-import ssl, sys, urllib.request
-urllib.request.urlopen(sys.argv[1], timeout=2, context=ssl._create_unverified_context())
-"#;
 
 #[test]
 #[ignore = "runs three control planes for minutes"]
