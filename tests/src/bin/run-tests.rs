@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use e2e::schedule::plan::{self, Choice};
 use e2e::schedule::results::{FAILED, Sum, report};
 use e2e::schedule::times::Times;
-use e2e::schedule::{Ended, Job, Limits, run};
+use e2e::schedule::{Ended, Job, Kind, Limits, run};
 use imagebuild::arch::Arch;
 use imagebuild::repo;
 use std::ffi::OsString;
@@ -106,13 +106,11 @@ fn test(choice: &Choice, all: &mut All) -> Result<()> {
     let mut jobs = plan::jobs(choice, &programs, &times, root)?;
     jobs.iter_mut().for_each(|job| job.variables.extend(variables.iter().cloned()));
     let limits = Limits::of_this_machine()?;
-    println!(
-        "== {} programs, {} at once, {} of them with a guest (built in {:.0} s)",
-        jobs.len(),
-        limits.jobs,
-        limits.guests,
-        start.elapsed().as_secs_f64()
-    );
+    let at_once = match jobs.iter().any(|job| job.kind == Kind::Guest) {
+        true => format!("{} at once, {} of them with a guest", limits.jobs, limits.guests),
+        false => format!("{} at once", limits.natives),
+    };
+    println!("== {} programs, {at_once} (built in {:.0} s)", jobs.len(), start.elapsed().as_secs_f64());
     if !root && choice.only.is_none() && !choice.long {
         all.skipped.push("systemd-networkd: not root".to_owned());
         all.sum.skipped += 1;
@@ -120,8 +118,8 @@ fn test(choice: &Choice, all: &mut All) -> Result<()> {
     let whole = choice.only.is_none() && !choice.attacks;
     run(jobs, limits, &repo::root()?.join(LOGS), |job, ended| {
         let succeeded = take_in(job, ended, all);
-        if succeeded && whole {
-            times.learn(&job.name, ended.seconds);
+        if whole {
+            times.learn(&job.name, job.kind, ended.seconds, succeeded);
             // At once: the next run may follow one that was broken off.
             times.write();
         }

@@ -57,8 +57,10 @@ pub struct Job {
 /// What may run at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Programs.
+    /// Programs, while a guest runs or waits for its turn.
     pub jobs: usize,
+    /// Programs, while there is no guest.
+    pub natives: usize,
     /// Programs that boot a guest; at least 1.
     pub guests: usize,
     /// Memory of all of them, MiB. A single program runs whatever it takes.
@@ -72,14 +74,20 @@ const NATIVE_MIB: u64 = 1500;
 
 impl Limits {
     /// For this machine: one guest for each processor, and one program more, for when a guest waits. With two more, guests
-    /// got half a processor each, and what kubelet waits for in one took longer than it waits.
+    /// got half a processor each, and what kubelet waits for in one took longer than it waits. Without a guest two programs
+    /// for each processor, as many of them wait for a control plane for most of their time.
     ///
     /// # Errors
     /// When the memory cannot be read.
     pub fn of_this_machine() -> Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, Into::into);
         let text = std::fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
-        Ok(Limits { jobs: cores + 1, guests: cores, mib: available(&text).context("find MemAvailable")? })
+        Ok(Limits {
+            jobs: cores + 1,
+            natives: 2 * cores,
+            guests: cores,
+            mib: available(&text).context("find MemAvailable")?,
+        })
     }
 
     /// The first of `queue` that may start beside those that run.
@@ -93,6 +101,8 @@ impl Limits {
     fn admit<'a>(&self, job: &Job, running: impl Iterator<Item = &'a Job>, guests_wait: bool) -> bool {
         let running: Vec<&Job> = running.collect();
         let count = |kind: Kind| running.iter().filter(|other| other.kind == kind).count();
+        let with_guests = guests_wait || job.kind == Kind::Guest || count(Kind::Guest) > 0;
+        let most = if with_guests { self.jobs } else { self.natives };
         let others = running.len() - count(Kind::Guest);
         let fits = match job.kind {
             Kind::Image => true,
@@ -101,7 +111,7 @@ impl Limits {
             Kind::Native => !guests_wait || others < self.jobs.saturating_sub(self.guests).max(1),
         };
         let mib = job.mib() + running.iter().map(|other| other.mib()).sum::<u64>();
-        running.is_empty() || fits && running.len() < self.jobs && mib <= self.mib
+        running.is_empty() || fits && running.len() < most && mib <= self.mib
     }
 }
 
@@ -218,7 +228,7 @@ mod tests {
         Job { name: name.into(), program, args, directory, variables: vec![("WORD", name.into())], kind, seconds }
     }
 
-    const LIMITS: Limits = Limits { jobs: 3, guests: 2, mib: 2 * GUEST_MIB + NATIVE_MIB };
+    const LIMITS: Limits = Limits { jobs: 3, natives: 4, guests: 2, mib: 2 * GUEST_MIB + NATIVE_MIB };
 
     #[test]
     fn as_many_at_once_as_the_limits_allow() {
@@ -235,7 +245,12 @@ mod tests {
         let small = Limits { mib: GUEST_MIB, ..LIMITS };
         assert!(!fits(small, &native, &[&guest]), "more memory than there is");
         assert!(fits(Limits { mib: 1, ..LIMITS }, &guest, &[]), "one alone always runs");
-        assert!(fits(LIMITS, &native, &[&native, &native]));
+        assert!(fits(LIMITS, &native, &[&native, &native, &native]));
+        assert!(
+            !fits(LIMITS, &native, &[&native, &native, &native, &native]),
+            "more than there may be without a guest"
+        );
+        assert!(!fits(LIMITS, &guest, &[&native, &native, &native]), "a guest beside as many");
         assert!(!LIMITS.admit(&native, [&native].into_iter(), true), "two places are kept for guests");
         assert!(LIMITS.admit(&guest, [&native, &guest].into_iter(), true));
         assert!(LIMITS.admit(&native, [&guest, &guest].into_iter(), true));

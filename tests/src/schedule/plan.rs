@@ -20,9 +20,13 @@ const WITHOUT_SYSTEM: [&str; 1] = ["loader"];
 /// Programs of which each test runs on its own: they share nothing, and each takes minutes.
 const APART: [&str; 2] = ["happy", "layout"];
 /// A program, and how the names of those of its tests begin that run as a job of their own, beside the others: each job
-/// has its own control plane, so that neither waits for the other.
-const BESIDE: [(&str, &str); 3] =
-    [("join", "as kubeadm: "), ("join", "power cut and fault at every effect"), ("join", "cache: ")];
+/// has its own control plane, so that neither waits for the other. The first that fits counts.
+const BESIDE: [(&str, &str); 4] = [
+    ("join", "as kubeadm: "),
+    ("join", "power cut and fault at every effect"),
+    ("join", "cache: nothing is lost on a bad way"),
+    ("join", "cache: "),
+];
 /// Programs of `tests/tests` that run this many tests at once: each test has networks of its own, and mostly waits for
 /// packets that must not come.
 const AT_ONCE: [(&str, u32); 1] = [("firewall", 4)];

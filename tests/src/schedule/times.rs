@@ -27,9 +27,12 @@ impl Times {
         known.unwrap_or(if kind == Kind::Guest { GUEST } else { OTHER })
     }
 
-    /// Takes in how long `name` took.
-    pub fn learn(&mut self, name: &str, seconds: f64) {
-        self.0.insert(name.to_owned(), seconds.round().into());
+    /// Takes in how long `name` took, which is of kind `kind`. One that failed may have ended early: it counts where it took
+    /// longer than expected.
+    pub fn learn(&mut self, name: &str, kind: Kind, seconds: f64, succeeded: bool) {
+        if succeeded || seconds > self.of(name, kind) {
+            self.0.insert(name.to_owned(), seconds.round().into());
+        }
     }
 
     /// Keeps them for the next run. Failing at that costs nothing but a good order.
@@ -55,8 +58,12 @@ mod tests {
     fn what_is_unknown_is_taken_to_be_long_with_a_guest() {
         let mut times = Times::default();
         assert!(times.of("a", Kind::Guest) > times.of("a", Kind::Native));
-        times.learn("a", 12.4);
+        times.learn("a", Kind::Native, 12.4, false);
+        assert_eq!(times.of("a", Kind::Native), OTHER, "it failed early");
+        times.learn("a", Kind::Native, 12.4, true);
         assert_eq!(times.of("a", Kind::Guest), 12.0);
+        times.learn("a", Kind::Native, 40.0, false);
+        assert_eq!(times.of("a", Kind::Guest), 40.0);
         times.0.insert("a".into(), "nonsense".into());
         assert_eq!(times.of("a", Kind::Native), OTHER);
     }
