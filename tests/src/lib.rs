@@ -19,6 +19,7 @@ pub mod schedule;
 #[path = "../skip.rs"]
 pub mod skip;
 pub mod torture;
+pub mod wifi;
 
 use anyhow::{Context, Result};
 use imagebuild::arch::Arch;
@@ -201,9 +202,14 @@ pub fn boot_id(node: &Value) -> String {
 /// When the disk cannot be written.
 pub fn add_script(disk: &DiskImage, script: &str) -> Result<()> {
     disk.prepare_data()?;
-    disk.write_file(SCRIPT, format!("#!/bin/bash\n{script}").as_bytes(), 0o755)?;
+    disk.write_file(SCRIPT, self::script(script).as_bytes(), 0o755)?;
     disk.write_file(SCRIPT_UNIT, SCRIPT_UNIT_TEXT.as_bytes(), 0o644)?;
     disk.link_file(SCRIPT_WANTED, SCRIPT_UNIT)
+}
+
+/// The program of a script.
+fn script(lines: &str) -> String {
+    format!("#!/bin/bash\n{lines}")
 }
 
 /// Takes away what [`add_script`] added.
@@ -244,6 +250,7 @@ pub fn found(device: &Device, name: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
+/// Where a script is that [`add_script`] adds.
 const SCRIPT: &str = "/etc/test-script";
 const SCRIPT_UNIT: &str = "/etc/systemd/system/test-script.service";
 const SCRIPT_WANTED: &str = "/etc/systemd/system/multi-user.target.wants/test-script.service";

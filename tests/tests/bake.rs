@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `imagebuild bake` on images that others' tools make: what changes, that the device joins, and what a reset leaves.
-//! Boots 5 guests, two of them twice and one three times.
+//! Boots 6 guests, three of them twice and one three times.
 
 #![allow(clippy::unwrap_used)]
 
 use e2e::base::{self, Kind};
-use e2e::{OFF, PREPARED, RESET, SOON};
+use e2e::{OFF, PREPARED, RESET, SOON, wifi};
 use imagebuild::arch::Arch;
 use imagebuild::bake::{self, Disk, Reader, Report};
 use imagebuild::target::Target;
@@ -132,7 +132,7 @@ fn joins(kind: Kind) -> Baked {
     let options = Options { guest_ports: vec![pods::PORT], ..Options::for_target(&target) };
     let token = plane.create_token("1h").unwrap();
     let mut device = Device::new(&DiskImage::open(&result).unwrap(), &options).unwrap();
-    let seed = Seed { more: more(kind).to_owned(), ..Seed::for_guest(&plane, &token).unwrap() };
+    let seed = Seed { more: more(kind), ..Seed::for_guest(&plane, &token).unwrap() };
     imagebuild::seed::put(seed.text().as_bytes(), None, device.disk().path()).unwrap();
     device.power_on().unwrap();
     if kind == Kind::RaspberryPi {
@@ -155,7 +155,7 @@ fn joins(kind: Kind) -> Baked {
         assert_eq!(text("/etc/hostname").trim(), "edge-0001");
         assert!(text("/etc/hosts").contains("edge-0001"), "{}", text("/etc/hosts"));
     }
-    Baked { base, root: kind.root(), report, device: joined.device }
+    Baked { base, root: kind.root(), report, device: joined.device, node: joined.node, plane }
 }
 
 /// What the form of Raspberry Pi OS does alone: a boot without systemd for a longer partition, and one for `firstrun.sh` of
@@ -171,11 +171,13 @@ fn first_boots(device: &mut Device) {
 
 /// Further lines of a seed. netplan of Ubuntu asks for an address by DHCP, which is 10.0.2.15; the seed has another one as
 /// well, that the node is to have.
-fn more(kind: Kind) -> &'static str {
+fn more(kind: Kind) -> String {
     match kind {
-        Kind::Networkd | Kind::NetworkManager | Kind::RaspberryPi => "",
+        Kind::Networkd | Kind::NetworkManager | Kind::RaspberryPi => String::new(),
+        Kind::RadioOff => wifi::table(wifi::PASSWORD),
         Kind::Ubuntu => {
             "[network]\naddresses = [\"10.0.2.77/24\", \"10.0.2.15/24\"]\ngateway = \"10.0.2.2\"\ndns = \"10.0.2.3\"\n"
+                .to_owned()
         }
     }
 }
@@ -186,6 +188,9 @@ struct Baked {
     root: u32,
     report: Report,
     device: Device,
+    /// The Node as it was when it was Ready.
+    node: serde_json::Value,
+    plane: ControlPlane,
 }
 
 /// Whether an operating system writes this by itself, at any boot and at other moments than at the next one.
@@ -292,6 +297,21 @@ fn a_minimal_debian_is_baked_and_joins() {
 fn network_manager_and_cloud_init_are_baked_and_join() {
     if can_bake(Arch::Amd64) {
         joins(Kind::NetworkManager);
+    }
+}
+
+/// A join over Wi-Fi by NetworkManager, with radios that are off until the seed has named the country; and so at the next boot.
+#[test]
+#[ignore = "long: a base with Wi-Fi alone"]
+fn a_radio_that_is_off_is_switched_on_and_joins() {
+    if can_bake(Arch::Amd64) {
+        let mut baked = joins(Kind::RadioOff);
+        let state = text(baked.device.disk().path(), baked.root, "/var/lib/NetworkManager/NetworkManager.state");
+        assert!(state.contains("WirelessEnabled=true"), "{state}");
+        baked.device.power_on().unwrap();
+        let (plane, booted) = (&baked.plane, e2e::boot_id(&baked.node));
+        e2e::ready_again(plane, &baked.device, "edge-0001", &booted).unwrap();
+        baked.device.power_off(OFF).unwrap();
     }
 }
 

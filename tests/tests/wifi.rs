@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A device whose only way to the cluster is Wi-Fi: two radios that the kernel makes up (mac80211_hwsim), and hostapd at one
-//! of them. Boots a guest three times, by an image of its own.
+//! A device whose only way to the cluster is Wi-Fi ([`e2e::wifi`]). Boots a guest three times, by an image of its own.
 
 #![allow(clippy::unwrap_used)]
 
+use e2e::wifi::{ACCESS_POINT, PACKAGES, PASSWORD, table};
 use e2e::{OFF, SOON, add_script, boot_id, ready_again, status_value};
 use imagebuild::target::Target;
 use qemu::device::Device;
@@ -12,43 +12,6 @@ use qemu::search;
 use qemu::seed::Seed;
 
 const NAME: &str = "edge-wifi";
-const SSID: &str = "Shop 12";
-const PASSWORD: &str = "it's #1 \"secret\"";
-/// What the emulated radios need, and the access point at one of them.
-const PACKAGES: [&str; 4] = ["hostapd", "iw", "wireless-regdb", "wpasupplicant"];
-
-/// The second radio and the network card become an access point, in a network of their own: what the device has is one radio.
-const ACCESS_POINT: &str = r#"
-set -e
-modprobe mac80211_hwsim radios=2
-until [ -d /sys/class/net/wlan0 ] && [ -d /sys/class/net/wlan1 ] && wired=$(basename /sys/class/net/en*) \
-  && [ -d "/sys/class/net/$wired" ]; do sleep 0.2; done
-ip netns add ap
-ip link set dev "$wired" netns ap
-iw phy "$(cat /sys/class/net/wlan1/phy80211/name)" set netns name ap
-ip -n ap link add br0 type bridge
-ip -n ap link set dev "$wired" master br0
-ip -n ap link set dev "$wired" up
-ip -n ap link set dev br0 up
-(umask 077; cat >/run/ap.conf <<'END'
-interface=wlan1
-bridge=br0
-driver=nl80211
-ssid=SSID
-hw_mode=g
-channel=1
-country_code=DE
-wpa=2
-wpa_key_mgmt=WPA-PSK SAE
-rsn_pairwise=CCMP
-ieee80211w=1
-wpa_passphrase=PASSWORD
-END
-)
-echo "test: the access point starts"
-exec ip netns exec ap hostapd /run/ap.conf
-"#;
-
 /// The image of the machine's own architecture, with what Wi-Fi and the access point need.
 fn image(dir: &std::path::Path) -> DiskImage {
     let plain = Target::directory().unwrap().join(format!("generic-{}.toml", e2e::own_arch()));
@@ -71,13 +34,9 @@ fn a_device_joins_over_wifi() {
     let dir = tempfile::tempdir().unwrap();
     let plane = e2e::shared_plane();
     let token = plane.create_token("2h").unwrap();
-    let seed = |password: &str| {
-        let password = toml::Value::String(password.to_owned());
-        let more = format!("\n[network.wifi]\nssid = \"{SSID}\"\npassword = {password}\ncountry = \"DE\"\n");
-        Seed { more, ..Seed::for_guest(plane, &token).unwrap() }.text()
-    };
+    let seed = |password: &str| Seed { more: table(password), ..Seed::for_guest(plane, &token).unwrap() }.text();
     let mut device = Device::new(&image(dir.path()), &e2e::device_options("wifi")).unwrap();
-    add_script(device.disk(), &ACCESS_POINT.replace("SSID", SSID).replace("PASSWORD", PASSWORD)).unwrap();
+    add_script(device.disk(), ACCESS_POINT).unwrap();
     device.disk().put_seed(&seed("not the password")).unwrap();
     device.power_on().unwrap();
     let status = device.wait_status("code: FB403", SOON).unwrap();

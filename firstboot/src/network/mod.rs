@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The link: files of systemd-networkd, wpa_supplicant and NetworkManager, and the choice of the interface.
+//! The link: files of systemd-networkd, wpa_supplicant and NetworkManager, the choice of the interface, and whether its radio
+//! may send.
 
 pub(crate) mod keyfile;
 pub(crate) mod networkd;
+pub(crate) mod rfkill;
 pub(crate) mod select_link;
 #[cfg(test)]
 pub(crate) mod tests;

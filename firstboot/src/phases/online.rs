@@ -5,6 +5,7 @@
 use super::context::PhaseContext;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
+use crate::network::rfkill::{self, Block};
 use crate::network::{select_link, vlan_name};
 use crate::seed::Seed;
 use anyhow::Result;
@@ -127,7 +128,12 @@ fn why_not(host: &Host, seed: &Seed) -> Result<(Code, String)> {
         let name = &link.name;
         reported.push(match (link.carrier, network.wifi.is_some()) {
             (false, true) => {
-                (Code::WifiNotConnected, format!("{name} is not connected: wrong ssid or password, or out of reach"))
+                let why = match rfkill::block(host, name)? {
+                    None => "wrong ssid or password, or out of reach",
+                    Some(Block::Soft) => "its radio is switched off (rfkill, soft block)",
+                    Some(Block::Hard) => "its radio is switched off by a switch of the device (rfkill, hard block)",
+                };
+                (Code::WifiNotConnected, format!("{name} is not connected: {why}"))
             }
             (false, false) => (Code::NoLink, format!("{name} has no link")),
             (true, _) if routes.iter().any(|(_, interface)| over(interface)) => {
@@ -251,5 +257,10 @@ mod tests {
         put_for_tests(root, "sys/class/net/wlan0/phy80211/name", "phy0\n");
         let radio = "[network.wifi]\nssid = \"a\"\npassword = \"hunter22\"\ncountry = \"DE\"\n";
         assert_eq!(why(radio), "wlan0 is not connected: wrong ssid or password, or out of reach");
+        let off = "wlan0 is not connected: its radio is switched off";
+        put_for_tests(root, "sys/class/net/wlan0/phy80211/rfkill0/soft", "1\n");
+        assert_eq!(why(radio), format!("{off} (rfkill, soft block)"));
+        put_for_tests(root, "sys/class/net/wlan0/phy80211/rfkill0/hard", "1\n");
+        assert_eq!(why(radio), format!("{off} by a switch of the device (rfkill, hard block)"));
     }
 }

@@ -7,8 +7,8 @@ mmd -i esp ::loader ::loader/entries
 mcopy -i esp root/usr/lib/systemd/boot/efi/systemd-bootx64.efi ::EFI/BOOT/BOOTX64.EFI
 mcopy -i esp "root/boot/vmlinuz-$release" ::vmlinuz
 mcopy -i esp "root/boot/initrd.img-$release" ::initrd.img
-printf 'title Debian\nlinux /vmlinuz\ninitrd /initrd.img\noptions root=PARTUUID=%s ro console=tty0 console=ttyS0,115200\n' \
-  $uuid | mcopy -i esp - ::loader/entries/debian.conf
+printf 'title Debian\nlinux /vmlinuz\ninitrd /initrd.img\noptions root=PARTUUID=%s ro console=tty0 console=ttyS0,115200%s\n' \
+  $uuid "${options:-}" | mcopy -i esp - ::loader/entries/debian.conf
 printf 'timeout 0\n' | mcopy -i esp - ::loader/loader.conf
 make_ext4 ext4 1100 root
 make_disk esp ext4 <<X

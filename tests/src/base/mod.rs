@@ -3,6 +3,7 @@
 
 mod foreign;
 
+use crate::{SCRIPT, SCRIPT_UNIT, SCRIPT_UNIT_TEXT, SCRIPT_WANTED, script, wifi};
 use anyhow::{Context, Result};
 use imagebuild::arch::Arch;
 use imagebuild::debian::Debian;
@@ -62,6 +63,9 @@ pub enum Kind {
     Networkd,
     /// Debian with NetworkManager, and cloud-init with user data that names the host.
     NetworkManager,
+    /// Debian with NetworkManager and Wi-Fi alone, whose radios are switched off until a program names a country, as in Raspberry
+    /// Pi OS; and the access point of [`crate::wifi`].
+    RadioOff,
     /// Ubuntu Server, with the same user data for its cloud-init.
     Ubuntu,
     /// Debian for arm64 with NetworkManager, in the form of Raspberry Pi OS and with what that does at its first boots.
@@ -72,7 +76,7 @@ impl Kind {
     /// Number of the root's partition. The first one is a FAT: the EFI system partition, or a board's firmware.
     pub fn root(self) -> u32 {
         match self {
-            Kind::Networkd | Kind::NetworkManager | Kind::RaspberryPi => 2,
+            Kind::Networkd | Kind::NetworkManager | Kind::RadioOff | Kind::RaspberryPi => 2,
             Kind::Ubuntu => 3,
         }
     }
@@ -81,6 +85,7 @@ impl Kind {
         match self {
             Kind::Networkd => [&PACKAGES[..], &DEBIAN, &PC, &["systemd-resolved"]].concat(),
             Kind::NetworkManager => [&PACKAGES[..], &DEBIAN, &PC, &["cloud-init", "network-manager"]].concat(),
+            Kind::RadioOff => [&PACKAGES[..], &DEBIAN, &PC, &["network-manager"], &wifi::PACKAGES].concat(),
             Kind::Ubuntu => [&PACKAGES[..], &UBUNTU].concat(),
             Kind::RaspberryPi => [&PACKAGES[..], &DEBIAN, &RASPBERRY_PI].concat(),
         }
@@ -88,12 +93,16 @@ impl Kind {
 
     /// How the disk image is made of the packages.
     fn script(self) -> String {
+        let more = match self {
+            Kind::RadioOff => radio_off(),
+            _ => String::new(),
+        };
         let end = match self {
-            Kind::Networkd | Kind::NetworkManager => include_str!("debian.sh"),
+            Kind::Networkd | Kind::NetworkManager | Kind::RadioOff => include_str!("debian.sh"),
             Kind::Ubuntu => include_str!("ubuntu.sh"),
             Kind::RaspberryPi => include_str!("raspberry_pi.sh"),
         };
-        [BEGIN, end].concat()
+        [BEGIN, &more, end].concat()
     }
 
     /// What is done in the root directory at the end, as one of mmdebstrap's hooks.
@@ -105,14 +114,15 @@ impl Kind {
                  printf '[Match]\\nType=ether\\n[Network]\\nDHCP=yes\\n' >\"$1\"/etc/systemd/network/80-wired.network"
             }
             Kind::NetworkManager | Kind::Ubuntu => CLOUD_INIT,
+            Kind::RadioOff => "true",
             Kind::RaspberryPi => FIRMWARE,
         }
     }
 
     fn suite(self) -> &'static str {
         match self {
-            Kind::Networkd | Kind::NetworkManager | Kind::RaspberryPi => SUITE,
             Kind::Ubuntu => UBUNTU_SUITE,
+            _ => SUITE,
         }
     }
 
@@ -124,22 +134,40 @@ impl Kind {
     /// Name of the target that a device with it is of.
     pub fn target(self) -> &'static str {
         match self {
-            Kind::Networkd | Kind::NetworkManager | Kind::Ubuntu => "generic-amd64",
             Kind::RaspberryPi => "raspberrypi",
+            _ => "generic-amd64",
         }
     }
 
     /// mmdebstrap's words behind the result's name: where packages come from.
     fn sources(self) -> Vec<String> {
         match self {
-            Kind::Networkd | Kind::NetworkManager | Kind::RaspberryPi => std::env::var(MIRROR).into_iter().collect(),
             Kind::Ubuntu => {
                 let mirror = std::env::var(UBUNTU_MIRROR.0).unwrap_or_else(|_| UBUNTU_MIRROR.1.to_owned());
                 let line = |end| format!("deb {mirror} {UBUNTU_SUITE}{end} main universe");
                 ["", "-updates", "-security"].map(line).to_vec()
             }
+            _ => std::env::var(MIRROR).into_iter().collect(),
         }
     }
+}
+
+/// Switches radios off, as pi-gen does (stage2/02-net-tweaks): by the kernel's command line and in NetworkManager's state. The
+/// access point is a unit of every boot.
+fn radio_off() -> String {
+    let file =
+        |path: &str, mode: u32, text: &str| format!("install -D -m {mode:o} /dev/stdin root{path} <<'X'\n{text}X\n");
+    [
+        "options=' rfkill.default_state=0'\n".to_owned(),
+        file("/var/lib/NetworkManager/NetworkManager.state", 0o600, "[main]\nWirelessEnabled=false\n"),
+        file(SCRIPT, 0o755, &script(wifi::ACCESS_POINT)),
+        file(SCRIPT_UNIT, 0o644, SCRIPT_UNIT_TEXT),
+        format!(
+            "mkdir -p root{}\nln -s {SCRIPT_UNIT} root{SCRIPT_WANTED}\n",
+            SCRIPT_WANTED.rsplit_once('/').unwrap_or_default().0
+        ),
+    ]
+    .concat()
 }
 
 /// The keys that Ubuntu's archive is verified by, in a directory that apt can read: the cache may be closed to its user.

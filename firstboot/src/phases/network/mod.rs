@@ -8,12 +8,18 @@ use super::context::PhaseContext;
 use crate::fault::{Code, Fault, OwnedBy, Owner};
 use crate::host::Host;
 use crate::host::managed_files::{self, Changes, File};
-use crate::network::{Link, keyfile, networkd, select_link, vlan_name, wifi};
+use crate::network::rfkill::Block;
+use crate::network::{Link, keyfile, networkd, rfkill, select_link, vlan_name, wifi};
 use crate::paths::{RESOLV_CONF, WANTS};
 use crate::seed::Network;
 use anyhow::Result;
+use std::time::Duration;
 
 const NETWORKD: &str = "/usr/lib/systemd/system/systemd-networkd.service";
+/// Sets the country of the running kernel's Wi-Fi, where the image has it.
+const IW: &str = "/usr/sbin/iw";
+/// How long the network manager may take until a radio is on.
+const RADIO: Duration = Duration::from_secs(5);
 /// Directories in which firstboot writes no other files than those of this phase.
 const DIRS: [&str; 4] = [networkd::DIR, keyfile::DIR, wifi::DIR, "/etc/modprobe.d"];
 
@@ -28,6 +34,11 @@ pub(super) fn check(cx: &PhaseContext) -> Result<bool, Fault> {
     let held = || -> Result<bool> {
         let network = &cx.seed.network;
         let Some(link) = select_link::link(&cx.host, network)? else { return Ok(false) };
+        if let Some(name) = radio_of(network, &link)
+            && is_off(&cx.host, name)?
+        {
+            return Ok(false);
+        }
         let manager = manager(&cx.host)?;
         let enabled = match (manager, &network.wifi, &link) {
             (Manager::NetworkManager, ..) => true,
@@ -54,10 +65,25 @@ pub(super) fn apply(cx: &PhaseContext) -> Result<(), Fault> {
         let changes = managed_files::put(&cx.host, &files(&cx.host, manager, network, &link)?, &DIRS)?;
         match manager {
             Manager::Networkd => networkd(&cx.host, network, &link, &changes),
-            Manager::NetworkManager => network_manager(&cx.host, &changes),
+            Manager::NetworkManager => network_manager(&cx.host, network, &changes),
         }
     };
-    work().owned_by(Owner::Host)
+    work().owned_by(Owner::Host)?;
+    let Some(name) = radio_of(network, &link) else { return Ok(()) };
+    let on = || Ok((!is_off(&cx.host, name)?).then_some(()));
+    match cx.host.wait(RADIO, Duration::from_millis(100), on).owned_by(Owner::Host)? {
+        Some(()) => Ok(()),
+        None => {
+            let text = format!("switch on the radio of {name}: another program switches it off (rfkill, soft block)");
+            Err(Fault::new(Code::WifiNotConnected, text))
+        }
+    }
+}
+
+/// Whether a program has switched off the radio of `interface`. A switch of the device is left to a person: without it there is
+/// no way to the cluster, which the phase `online` reports.
+fn is_off(host: &Host, interface: &str) -> Result<bool> {
+    Ok(rfkill::block(host, interface)? == Some(Block::Soft))
 }
 
 fn files(host: &Host, manager: Manager, network: &Network, link: &Link) -> Result<Vec<File>> {
@@ -107,7 +133,10 @@ fn networkd(host: &Host, network: &Network, link: &Link, changes: &Changes) -> R
         host.remove(&supplicant_link(interface))?;
         host.run(&["systemctl", "stop", &format!("wpa_supplicant@{interface}.service")])?;
     }
-    if let (Some(_), Link::Name(name)) = (&network.wifi, link) {
+    if let Some(name) = radio_of(network, link) {
+        if is_off(host, name)? {
+            rfkill::unblock(host, name)?;
+        }
         host.enable_unit(&supplicant_link(name), wifi::UNIT_FILE)?;
         host.run(&["systemctl", "--no-block", "restart", &format!("wpa_supplicant@{name}.service")])?;
     }
@@ -127,8 +156,24 @@ fn stale_vlans(host: &Host, network: &Network) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// Name of the Wi-Fi interface, where the seed has a network for it.
+fn radio_of<'a>(network: &Network, link: &'a Link) -> Option<&'a str> {
+    match link {
+        Link::Name(name) if network.wifi.is_some() => Some(name),
+        _ => None,
+    }
+}
+
 /// Makes NetworkManager reload changed profiles and activate firstboot's own.
-fn network_manager(host: &Host, changes: &Changes) -> Result<()> {
+fn network_manager(host: &Host, network: &Network, changes: &Changes) -> Result<()> {
+    if let Some(wifi) = &network.wifi {
+        // The file of cfg80211 counts from the next boot on; NetworkManager has no setting for it.
+        if host.exists(IW)? {
+            let _ = host.run(&["iw", "reg", "set", &wifi.country]);
+        }
+        // Its own state says whether radios are on, and it blocks them again where it says no.
+        host.run(&["nmcli", "radio", "wifi", "on"])?;
+    }
     if *changes == Changes::default() {
         return Ok(());
     }

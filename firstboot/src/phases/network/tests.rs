@@ -120,6 +120,20 @@ fn wifi_interface_is_found_and_stopped_by_the_next_seed() {
     assert!(cx.host.read_link(&supplicant_link("wlp1s0")).unwrap().is_some());
     let journal = std::fs::read_to_string(dir.path().join("var/lib/firstboot/journal")).unwrap();
     assert!(!journal.contains("hunter22"));
+    // A boot with the radio off, as `rfkill.default_state=0` has it.
+    let switch = "sys/class/net/wlp1s0/phy80211/rfkill1/soft";
+    put_for_tests(dir.path(), switch, "1\n");
+    assert!(!check(&cx).unwrap());
+    let fault = apply(&cx).unwrap_err();
+    assert_eq!(seen.kernel.take(), [format!("/{switch}=0")]);
+    let text = "switch on the radio of wlp1s0: another program switches it off (rfkill, soft block)";
+    assert_eq!((fault.code, fault.to_string().as_str()), (Code::WifiNotConnected, text));
+    put_for_tests(dir.path(), switch, "0\n");
+    assert!(check(&cx).unwrap());
+    // A switch of the device is left to a person: the phase `online` names it.
+    put_for_tests(dir.path(), "sys/class/net/wlp1s0/phy80211/rfkill1/hard", "1\n");
+    apply(&cx).unwrap();
+    assert!(check(&cx).unwrap() && seen.kernel.take().is_empty());
     drop(cx);
     let (cx, seen) = machine(dir.path(), "");
     assert!(!check(&cx).unwrap());
@@ -153,6 +167,29 @@ fn networkmanager_is_configured_where_the_image_uses_it() {
     apply(&cx).unwrap();
     assert!(check(&cx).unwrap() && cx.host.list(keyfile::DIR).unwrap().is_empty());
     assert_eq!(seen.commands.take(), ["nmcli connection reload"]);
+}
+
+#[test]
+fn networkmanager_switches_its_radio_on_in_the_country_of_the_seed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cx, seen) = machine(dir.path(), "wifi = { ssid = \"a\", password = \"hunter22\", country = \"DE\" }");
+    cx.host
+        .symlink(&format!("{WANTS}/NetworkManager.service"), "/usr/lib/systemd/system/NetworkManager.service")
+        .unwrap();
+    interface(dir.path(), "wlan0", ONE, false);
+    let switch = "sys/class/net/wlan0/phy80211/rfkill0/soft";
+    put_for_tests(dir.path(), switch, "1\n");
+    // NetworkManager does not do it, or another program takes it back.
+    assert_eq!(apply(&cx).unwrap_err().code, Code::WifiNotConnected);
+    let on = "nmcli radio wifi on";
+    let up = ["nmcli connection reload", "nmcli --wait 0 connection up id firstboot"];
+    assert_eq!(seen.commands.take(), [&[on], &up[..]].concat());
+    assert!(!check(&cx).unwrap());
+    put_for_tests(dir.path(), "usr/sbin/iw", "");
+    put_for_tests(dir.path(), switch, "0\n");
+    apply(&cx).unwrap();
+    assert_eq!(seen.commands.take(), ["iw reg set DE", on]);
+    assert!(check(&cx).unwrap() && seen.kernel.take().is_empty());
 }
 
 #[test]
