@@ -136,8 +136,10 @@ fn run(host: &Host, part: Part) -> Result<bool> {
         let shown = host.run(&["systemctl", "show", "--property=Job,ActiveState", UNIT])?;
         // What it wrote until it ended is flushed, too.
         host.flush(FlushSite::EtcdJoins)?;
-        if !shown.lines().any(|line| line.starts_with("Job=")) {
-            return Ok(!shown.contains("ActiveState=failed"));
+        // A property that is asked for by name is shown without a value where it has none.
+        let value = |key: &str| shown.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        if value("Job").is_none_or(str::is_empty) {
+            return Ok(value("ActiveState") != Some("failed"));
         }
     }
 }
@@ -313,5 +315,29 @@ mod tests {
         let commands = seen.commands.take();
         let begins = format!("systemctl start --no-block {UNIT}");
         assert!(commands.contains(&begins), "{commands:?}");
+    }
+
+    /// kubeadm is waited for while its unit has a job. What systemd 257 prints: a property without a value, too.
+    #[test]
+    fn the_end_of_kubeadm_is_seen() {
+        for (ended, succeeded) in [("Job=\nActiveState=inactive\n", true), ("Job=\nActiveState=failed\n", false)] {
+            let dir = tempfile::tempdir().unwrap();
+            let (fake, seen) = Fake::new();
+            let asked = Rc::new(std::cell::Cell::new(0));
+            let fake = fake.answering(move |argv| match argv {
+                ["systemctl", "show", ..] => {
+                    asked.set(asked.get() + 1);
+                    assert!(asked.get() <= 3, "it is asked again after the end");
+                    let said = if asked.get() < 3 { "Job=812\nActiveState=activating\n" } else { ended };
+                    Some(Ok(said.to_owned()))
+                }
+                _ => None,
+            });
+            put_for_tests(dir.path(), "etc/kubernetes/pki/ca.crt", "CA\n");
+            put_for_tests(dir.path(), "var/lib/etcd/member", "");
+            let host = Host::open(dir.path(), Box::new(fake)).unwrap();
+            assert_eq!(run(&host, Part::Etcd).unwrap(), succeeded, "{ended}");
+            assert_eq!(seen.waited(), 3 * FLUSHED);
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! What an image of others is, as far as a node needs to know, and everything that it lacks: found without changing it.
 
 use super::ext4::{self, Reader, Superblock};
+use super::fstab::{fat_id, fstab, is_by_number};
 use super::kernel;
 use super::machinery::{self, KNOWN, Machinery};
 use super::partitions::{Disk, Kind, Partition};
@@ -19,6 +20,8 @@ const OLDEST_SYSTEMD: u32 = 248;
 /// Largest program, and largest text on the FAT partition, that are read, bytes.
 const MOST_PROGRAM: u64 = 64 << 20;
 const MOST_TEXT: usize = 1 << 20;
+/// A Raspberry Pi's kernel command line, on the FAT partition.
+pub const CMDLINE: &str = "cmdline.txt";
 /// Programs that firstboot, kubelet and pod networks call.
 const PROGRAMS: [&str; 9] = ["nft", "iptables", "ip", "modprobe", "mount", "losetup", "systemctl", "chgrp", "cp"];
 /// Where programs may be.
@@ -82,6 +85,8 @@ pub struct Base {
     pub settings: Vec<(String, String)>,
     /// What it lacks, one line each: empty when a node can run.
     pub missing: Vec<String>,
+    /// Text of cmdline.txt on the FAT partition as it has to be for the memory cgroup, where it lacks that and may be changed.
+    pub command_line: Option<String>,
 }
 
 /// File systems of their own below the root: mount point and reader.
@@ -108,6 +113,7 @@ pub fn examine(path: &Path, arch: Arch) -> Result<Base> {
         machinery: Vec::new(),
         settings: Vec::new(),
         missing: Vec::new(),
+        command_line: None,
     };
     base.find_boot(path)?;
     let Some((root, separate)) = base.find_root(path, &file)? else { return Ok(base) };
@@ -116,6 +122,14 @@ pub fn examine(path: &Path, arch: Arch) -> Result<Base> {
 }
 
 impl Base {
+    /// Leaves cmdline.txt as it is, or has it changed, and then its memory cgroup is not missing.
+    pub fn choose_memory_cgroup(&mut self, enable: bool) {
+        match (enable, &self.command_line) {
+            (true, Some(_)) => self.missing.retain(|line| line != kernel::NO_MEMORY_CGROUP),
+            _ => self.command_line = None,
+        }
+    }
+
     /// The FAT partition that the seed goes to: a Raspberry Pi's firmware partition, one that laptops show, the EFI system
     /// partition, in this order.
     fn find_boot(&mut self, path: &Path) -> Result<()> {
@@ -200,33 +214,6 @@ impl Base {
         self.root = Some((partition.clone(), superblock.clone()));
         Ok(Some((root, separate)))
     }
-}
-
-/// Whether fstab names a partition by a device file with this number.
-fn is_by_number(spec: &str, number: u32) -> bool {
-    spec.starts_with("/dev/")
-        && spec.trim_end_matches(|c: char| c.is_ascii_digit()).len() + number.to_string().len() == spec.len()
-        && spec.ends_with(&number.to_string())
-}
-
-/// What fstab calls the UUID of a FAT: its serial number, at byte 67 of a FAT32 and 39 of others.
-fn fat_id(file: &File, partition: &Partition) -> Result<String> {
-    use std::os::unix::fs::FileExt;
-    let mut sector = [0; 512];
-    file.read_exact_at(&mut sector, partition.offset).context("read the first sector of the FAT partition")?;
-    let at = if sector[82..87] == *b"FAT32" { 67 } else { 39 };
-    let id = u32::from_le_bytes([sector[at], sector[at + 1], sector[at + 2], sector[at + 3]]);
-    Ok(format!("{:04x}-{:04x}", id >> 16, id & 0xffff))
-}
-
-/// Lines of fstab: what is mounted and where.
-fn fstab(text: &str) -> Vec<(String, String)> {
-    let line = |line: &str| {
-        let mut words = line.split_whitespace();
-        let (spec, point) = (words.next()?, words.next()?);
-        (!spec.starts_with('#') && point.starts_with('/')).then(|| (spec.replace('"', ""), point.to_owned()))
-    };
-    text.lines().filter_map(line).collect()
 }
 
 /// The examination of a base whose root was found.
@@ -394,7 +381,7 @@ impl Examination<'_> {
             texts.extend(self.text(path)?);
         }
         if let Some((boot, _)) = &self.base.boot {
-            for path in ["cmdline.txt", "extlinux/extlinux.conf", "grub/grub.cfg"] {
+            for path in [CMDLINE, "extlinux/extlinux.conf", "grub/grub.cfg"] {
                 texts.extend(self.fat_text(boot, path));
             }
             let entries = boot.fat(self.path)?.list_in("loader/entries");
@@ -441,9 +428,20 @@ impl Examination<'_> {
         let raspberry_pi =
             self.base.kernels.iter().any(|release| raspberry_pi.iter().any(|part| release.contains(part)));
         for fault in kernel::command_line_faults(lines, raspberry_pi) {
+            if fault == kernel::NO_MEMORY_CGROUP {
+                self.base.command_line = self.firmwares_command_line().as_deref().map(kernel::with_memory_cgroup);
+            }
             self.lacks(fault);
         }
         Ok(())
+    }
+
+    /// The text of the cmdline.txt that a Raspberry Pi's firmware reads; `None` where config.txt names another file.
+    fn firmwares_command_line(&self) -> Option<String> {
+        let (boot, _) = self.base.boot.as_ref()?;
+        let config = self.fat_text(boot, "config.txt").unwrap_or_default();
+        let other = |line: &str| ["cmdline=", "os_prefix="].iter().any(|key| line.trim_start().starts_with(key));
+        self.fat_text(boot, CMDLINE).filter(|_| !config.lines().any(other))
     }
 
     fn network(&mut self) -> Result<()> {

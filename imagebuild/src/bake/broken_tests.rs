@@ -138,14 +138,20 @@ fn a_check_of_a_packed_image_says_the_same_and_leaves_nothing() {
     }
     let out = dir.join("out/images");
     let count = || std::fs::read_dir(dir).unwrap().count();
-    let (expected, before) = (check(&target(), &image, &out).unwrap(), count());
+    let (expected, before) = (check(&target(), &image, &Choices::default(), &out).unwrap(), count());
     assert_eq!(expected.missing, [""; 0]);
     for path in &all {
-        assert_eq!(check(&target(), path, &out).unwrap().text(), expected.text(), "{}", path.display());
+        assert_eq!(
+            check(&target(), path, &Choices::default(), &out).unwrap().text(),
+            expected.text(),
+            "{}",
+            path.display()
+        );
         assert_eq!(count(), before);
     }
     // It goes beside the result, and not to the directory for temporary files.
-    let error = format!("{:#}", check(&target(), &all[0], Path::new("/proc/none/images")).unwrap_err());
+    let error =
+        format!("{:#}", check(&target(), &all[0], &Choices::default(), Path::new("/proc/none/images")).unwrap_err());
     assert!(error.starts_with("create a file for the base in /proc: "), "{error}");
     assert_eq!((nearest(&out), nearest(Path::new("no/such"))), (dir, Path::new(".")));
 }

@@ -85,8 +85,13 @@ pub fn modules(lists: &[String]) -> BTreeSet<String> {
     lists.iter().flat_map(|list| list.lines()).map(path).filter(|name| !name.is_empty()).collect()
 }
 
-/// What on a kernel's command line makes a node impossible, one line each; with the words to be added where it is a
-/// Raspberry Pi's own kernel, which has the memory cgroup off by default.
+/// Words that switch the memory cgroup on in a Raspberry Pi's own kernel, whose device tree has it off.
+const MEMORY_CGROUP: &str = "cgroup_enable=memory cgroup_memory=1";
+/// What is missing where they are.
+pub const NO_MEMORY_CGROUP: &str = "switch the memory cgroup on: bake with --enable-memory-cgroup, or append \
+     cgroup_enable=memory cgroup_memory=1 to the single line of cmdline.txt";
+
+/// What on a kernel's command line makes a node impossible, one line each.
 pub fn command_line_faults(lines: &[String], raspberry_pi: bool) -> Vec<String> {
     let words: Vec<&str> = lines.iter().flat_map(|line| line.split_whitespace()).collect();
     let has = |word: &str| words.contains(&word);
@@ -103,12 +108,15 @@ pub fn command_line_faults(lines: &[String], raspberry_pi: bool) -> Vec<String> 
         faults
             .push("switch the memory cgroup on: remove cgroup_disable=memory from the kernel command line".to_owned());
     } else if raspberry_pi && !has("cgroup_enable=memory") {
-        faults.push(
-            "switch the memory cgroup on: append cgroup_enable=memory cgroup_memory=1 to the single line of cmdline.txt"
-                .to_owned(),
-        );
+        faults.push(NO_MEMORY_CGROUP.to_owned());
     }
     faults
+}
+
+/// A Raspberry Pi's cmdline.txt with the memory cgroup on. The firmware reads the first line alone.
+pub fn with_memory_cgroup(cmdline: &str) -> String {
+    let (line, rest) = cmdline.split_once('\n').unwrap_or((cmdline, ""));
+    format!("{} {MEMORY_CGROUP}\n{rest}", line.trim_end())
 }
 
 #[cfg(test)]
@@ -156,8 +164,15 @@ mod tests {
     #[test]
     fn the_command_line_of_a_raspberry_pi_needs_two_words() {
         let faults = |line: &str, pi| command_line_faults(&[line.to_owned()], pi);
-        let words = "append cgroup_enable=memory cgroup_memory=1 to the single line of cmdline.txt";
-        assert_eq!(faults("console=tty1 rootwait", true), [format!("switch the memory cgroup on: {words}")]);
+        assert_eq!(faults("console=tty1 rootwait", true), [NO_MEMORY_CGROUP]);
+        for (before, after) in [
+            ("console=tty1 rootwait\n", "console=tty1 rootwait cgroup_enable=memory cgroup_memory=1\n"),
+            ("rootwait \r\n# a note", "rootwait cgroup_enable=memory cgroup_memory=1\n# a note"),
+            ("rootwait", "rootwait cgroup_enable=memory cgroup_memory=1\n"),
+        ] {
+            assert_eq!(with_memory_cgroup(before), after);
+            assert_eq!(faults(after, true), [""; 0]);
+        }
         assert_eq!(faults("console=tty1 cgroup_enable=memory cgroup_memory=1", true), [""; 0]);
         assert_eq!(faults("console=tty1", false), [""; 0]);
         assert_eq!(

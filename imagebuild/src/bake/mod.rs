@@ -8,6 +8,7 @@ mod base;
 mod bundle_image;
 mod content;
 mod ext4;
+mod fstab;
 mod kernel;
 mod machinery;
 mod partitions;
@@ -60,6 +61,9 @@ pub struct Args {
     /// Key that signs the bundle for the device: private, or public of one that ssh-agent holds [default: not signed]
     #[arg(long, value_name = "FILE")]
     sign_key: Option<PathBuf>,
+    /// Switch the memory cgroup on in cmdline.txt: a Raspberry Pi's own kernel has it off
+    #[arg(long)]
+    enable_memory_cgroup: bool,
     /// Directory for the result, NAME-firstboot.img, and its report
     #[arg(long, default_value = "out/images")]
     out: PathBuf,
@@ -82,9 +86,13 @@ pub fn main(args: &Args) -> Result<()> {
     }
     // Before the work of minutes: a key may be missing.
     let signer = args.sign_key.as_deref().map(|key| Signer::open(Some(key))).transpose()?;
-    let choices = Choices { kubernetes_version: args.kubernetes_version.as_deref(), signer };
+    let choices = Choices {
+        kubernetes_version: args.kubernetes_version.as_deref(),
+        signer,
+        enable_memory_cgroup: args.enable_memory_cgroup,
+    };
     let report = match args.check {
-        true => check(&target, &args.base, &args.out)?,
+        true => check(&target, &args.base, &choices, &args.out)?,
         false => bake(&target, &args.base, &choices, &args.out)?,
     };
     match args.json {
@@ -111,7 +119,7 @@ fn fail_if_missing(base: &Path, missing: &[String]) -> Result<()> {
 ///
 /// # Errors
 /// When it is no image, or a damaged one, or there is no room to unpack it. What it lacks is in the report.
-pub fn check(target: &Target, path: &Path, out: &Path) -> Result<Report> {
+pub fn check(target: &Target, path: &Path, choices: &Choices, out: &Path) -> Result<Report> {
     let packing = Packing::of(path)?;
     let what = || format!("bake {}", path.display());
     let mut base = match packing {
@@ -125,6 +133,7 @@ pub fn check(target: &Target, path: &Path, out: &Path) -> Result<Report> {
             base::examine(&unpack::path_of(&file), target.arch).with_context(what)?
         }
     };
+    base.choose_memory_cgroup(choices.enable_memory_cgroup);
     room(&mut base, ADDED);
     Ok(Report::of(path, target, &base))
 }
@@ -166,6 +175,8 @@ pub struct Choices<'a> {
     pub kubernetes_version: Option<&'a str>,
     /// Who signs the bundle's manifest, where the device is to verify it.
     pub signer: Option<Signer>,
+    /// Whether a Raspberry Pi's cmdline.txt is changed so that the memory cgroup is on, where it is off.
+    pub enable_memory_cgroup: bool,
 }
 
 /// Bakes `path` into a file in `out`; returns the report, of which a copy is beside it.
@@ -178,6 +189,7 @@ pub fn bake(target: &Target, path: &Path, choices: &Choices, out: &Path) -> Resu
     if packing == Packing::Raw {
         // Before anything is copied.
         let mut base = base::examine(path, target.arch).with_context(what)?;
+        base.choose_memory_cgroup(choices.enable_memory_cgroup);
         room(&mut base, ADDED);
         if !base.missing.is_empty() {
             return Ok(Report::of(path, target, &base));
@@ -191,6 +203,7 @@ pub fn bake(target: &Target, path: &Path, choices: &Choices, out: &Path) -> Resu
     let mut file = File::options().read(true).write(true).create_new(true).open(&raw).context("create the image")?;
     step("unpack the base", || unpack::unpack(path, packing, &mut file, out))?;
     let mut base = base::examine(&raw, target.arch).with_context(what)?;
+    base.choose_memory_cgroup(choices.enable_memory_cgroup);
     room(&mut base, ADDED);
     if !base.missing.is_empty() {
         return Ok(Report::of(path, target, &base));
@@ -266,12 +279,19 @@ fn put(base: &mut Base, file: &mut File, raw: &Path, added: &[Added], info: &Ima
 
     let (boot, label) = base.boot.clone().context("find the FAT partition")?;
     let fat = BootPartition::open(raw, boot.offset, boot.length)?;
+    let put = |name: &str, bytes: &[u8]| -> Result<()> {
+        fat.write(name, bytes).with_context(|| format!("write {name} to the FAT partition {label}"))?;
+        ensure!(fat.read(name)?.as_deref() == Some(bytes), "read {name} back: it is not what was written");
+        Ok(())
+    };
     let mut on_boot = Vec::new();
     for (name, bytes) in crate::build::never_started() {
         ensure!(fat.read(name)?.is_none(), "add {name} to the FAT partition: the base has it already");
-        fat.write(name, &bytes).with_context(|| format!("add {name} to the FAT partition {label}"))?;
-        ensure!(fat.read(name)?.as_deref() == Some(&bytes[..]), "read {name} back: it is not what was written");
+        put(name, &bytes)?;
         on_boot.push(name.to_owned());
+    }
+    if let Some(text) = &base.command_line {
+        put(base::CMDLINE, text.as_bytes())?;
     }
     let mut report = Report::new(base);
     report.added = written;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What `imagebuild bake` says: what the base is, what it lacks, and each thing that was changed.
 
-use super::base::{Base, Network};
+use super::base::{self, Base, Network};
 use super::content::{Added, What};
 use crate::target::Target;
 use serde::Serialize;
@@ -51,6 +51,8 @@ pub struct Report {
     pub added: Vec<Added>,
     /// Names of what was added to the FAT partition.
     pub added_to_boot: Vec<String>,
+    /// Names of what was, or would be, changed on the FAT partition.
+    pub changed_on_boot: Vec<String>,
     /// The image that was made.
     pub result: Option<String>,
 }
@@ -83,6 +85,7 @@ impl Report {
             free_after: None,
             added: Vec::new(),
             added_to_boot: Vec::new(),
+            changed_on_boot: base.command_line.iter().map(|_| base::CMDLINE.to_owned()).collect(),
             result: None,
         }
     }
@@ -122,6 +125,9 @@ impl Report {
         }
         for (name, does) in &self.first_boot {
             line("first boot", format!("{name}: {does}"));
+        }
+        for name in &self.changed_on_boot {
+            line("changed", format!("{name} on the FAT partition: the memory cgroup is switched on"));
         }
         for missing in &self.missing {
             line("missing", missing.clone());

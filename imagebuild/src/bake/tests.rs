@@ -108,7 +108,7 @@ impl Sample {
     }
 
     fn missing(&self) -> Vec<String> {
-        check(&target(), &self.image(), self.dir.path()).unwrap().missing
+        check(&target(), &self.image(), &Choices::default(), self.dir.path()).unwrap().missing
     }
 }
 
@@ -254,6 +254,37 @@ fn everything_that_is_missing_is_listed_at_once() {
     );
 }
 
+/// The one file of a base that is changed, and only when that is asked for.
+#[test]
+fn the_memory_cgroup_of_a_raspberry_pi_is_switched_on_when_asked_for() {
+    let sample = Sample::new();
+    std::fs::rename(sample.root.join("usr/lib/modules/6.12.1"), sample.root.join("usr/lib/modules/6.12.1-rpi-v8"))
+        .unwrap();
+    let path = sample.image();
+    let of = |enable_memory_cgroup| {
+        let choices = Choices { enable_memory_cgroup, ..Choices::default() };
+        let report = check(&target(), &path, &choices, sample.dir.path()).unwrap();
+        (report.missing, report.changed_on_boot)
+    };
+    assert_eq!(of(false), (vec![kernel::NO_MEMORY_CGROUP.to_owned()], vec![]));
+    assert_eq!(of(true), (vec![], vec!["cmdline.txt".to_owned()]));
+    let mut base = base::examine(&path, target().arch).unwrap();
+    base.choose_memory_cgroup(true);
+    let mut file = File::options().read(true).write(true).open(&path).unwrap();
+    let report = put(&mut base, &mut file, &path, &[], &info()).unwrap();
+    assert_eq!(report.changed_on_boot, ["cmdline.txt"]);
+    let cmdline = || BootPartition::open(&path, FAT.0, FAT.1).unwrap().read("cmdline.txt").unwrap().unwrap();
+    let line = "console=tty1 root=PARTUUID=1 rootwait cgroup_enable=memory cgroup_memory=1\n";
+    assert_eq!(String::from_utf8(cmdline()).unwrap(), line);
+    // It is on: nothing is left to be changed.
+    assert_eq!(of(true), (vec![], vec![]));
+    // Another file may be what the firmware reads.
+    let other = sample.image();
+    let fat = BootPartition::open(&other, FAT.0, FAT.1).unwrap();
+    fat.write("config.txt", b"[all]\ncmdline=other.txt\n").unwrap();
+    assert_eq!(of(true), (vec![kernel::NO_MEMORY_CGROUP.to_owned()], vec![]));
+}
+
 /// Ubuntu: modules packed with zstd, a socket that starts sshd, cloud-init with a list of modules, and no nftables.
 #[test]
 fn what_ubuntu_has_otherwise_is_found() {
@@ -281,7 +312,9 @@ fn other_inits_architectures_and_root_file_systems_are_named() {
     let other = Arch::ALL.into_iter().find(|arch| *arch != Arch::host().unwrap()).unwrap();
     let sample = Sample::new();
     let path = sample.image();
-    let report = check(&Target::load(&format!("generic-{other}")).unwrap(), &path, sample.dir.path()).unwrap();
+    let report =
+        check(&Target::load(&format!("generic-{other}")).unwrap(), &path, &Choices::default(), sample.dir.path())
+            .unwrap();
     let host = Arch::host().unwrap();
     assert_eq!(report.missing, [format!("use an image for {other}, or another target: this one is for {host}")]);
     std::fs::remove_file(sample.root.join("usr/lib/systemd/systemd")).unwrap();
@@ -299,7 +332,7 @@ fn other_inits_architectures_and_root_file_systems_are_named() {
         file.write_all_at(magic, ROOT.0 + at).unwrap();
         let text =
             format!("use an image with its root file system on ext4 on a partition of its own: partition 2 has {name}");
-        assert_eq!(check(&target(), &path, sample.dir.path()).unwrap().missing, [text]);
+        assert_eq!(check(&target(), &path, &Choices::default(), sample.dir.path()).unwrap().missing, [text]);
     }
 }
 
