@@ -22,8 +22,9 @@ const MOST_PROGRAM: u64 = 64 << 20;
 const MOST_TEXT: usize = 1 << 20;
 /// A Raspberry Pi's kernel command line, on the FAT partition.
 pub const CMDLINE: &str = "cmdline.txt";
-/// Programs that firstboot, kubelet and pod networks call.
-const PROGRAMS: [&str; 9] = ["nft", "iptables", "ip", "modprobe", "mount", "losetup", "systemctl", "chgrp", "cp"];
+/// Programs that firstboot, kubelet and pod networks call. iptables is none: kubelet does without, our pod network has rules of
+/// nftables, and kube-proxy and others' networks bring their own.
+const PROGRAMS: [&str; 8] = ["nft", "ip", "modprobe", "mount", "losetup", "systemctl", "chgrp", "cp"];
 /// Where programs may be.
 const PATH: [&str; 6] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin"];
 /// Runtimes that would share containerd's directories or the packet filter with ours.

@@ -38,7 +38,7 @@ impl Sample {
         sample.put("usr/lib/systemd/libsystemd-shared-257.so", "");
         sample.put("usr/lib/systemd/systemd-networkd", "");
         std::fs::copy("/bin/true", sample.root.join("usr/lib/systemd/systemd")).unwrap();
-        for program in ["nft", "iptables", "ip", "modprobe", "losetup"] {
+        for program in ["nft", "ip", "modprobe", "losetup"] {
             sample.put(&format!("usr/sbin/{program}"), "");
         }
         for program in ["mount", "systemctl", "chgrp", "cp"] {
@@ -229,7 +229,7 @@ fn what_is_in_the_way_is_an_error_before_anything_is_written() {
 #[test]
 fn everything_that_is_missing_is_listed_at_once() {
     let sample = Sample { fat: false, ..Sample::new() };
-    for gone in ["usr/sbin/nft", "usr/sbin/iptables", "usr/lib/systemd/libsystemd-shared-257.so"] {
+    for gone in ["usr/sbin/nft", "usr/sbin/ip", "usr/lib/systemd/libsystemd-shared-257.so"] {
         std::fs::remove_file(sample.root.join(gone)).unwrap();
     }
     sample.put("usr/lib/systemd/libsystemd-shared-247.so", "");
@@ -243,7 +243,7 @@ fn everything_that_is_missing_is_listed_at_once() {
         [
             "make a FAT partition: the image has none, and the seed goes to one",
             "use an image with systemd 248 or later: it has 247",
-            "install nft, iptables in the image: firstboot or kubelet calls them",
+            "install nft, ip in the image: firstboot or kubelet calls them",
             "remove /usr/bin/kubelet from the image: the bundle brings the runtime and kubelet",
             "use another kernel: kernel 6.12.1 lacks module erofs, module overlay, module \
              br_netfilter, module veth, module bridge, module xt_comment, module nf_tables, module nft_ct, module nft_nat, \

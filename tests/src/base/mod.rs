@@ -21,6 +21,8 @@ const MIRROR: &str = "FIRSTBOOT_DEBIAN_MIRROR";
 /// Packages of every base, besides the essential ones: what a node needs of its system.
 const PACKAGES: [&str; 7] =
     ["conntrack", "initramfs-tools", "ipset", "iptables", "nftables", "systemd-timesyncd", "zstd"];
+/// The same without what Raspberry Pi OS does not have.
+const PACKAGES_OF_A_BOARD: [&str; 4] = ["initramfs-tools", "nftables", "systemd-timesyncd", "zstd"];
 /// Packages of every Debian.
 const DEBIAN: [&str; 8] =
     ["ca-certificates", "dbus", "e2fsprogs", "iproute2", "kmod", "procps", "systemd-sysv", "udev"];
@@ -63,8 +65,8 @@ pub enum Kind {
     Networkd,
     /// Debian with NetworkManager, and cloud-init with user data that names the host.
     NetworkManager,
-    /// Debian with NetworkManager and Wi-Fi alone, whose radios are switched off until a program names a country, as in Raspberry
-    /// Pi OS; and the access point of [`crate::wifi`].
+    /// Debian with NetworkManager and Wi-Fi alone, whose radios are switched off until a program names a country, and without
+    /// iptables, as in Raspberry Pi OS; and the access point of [`crate::wifi`].
     RadioOff,
     /// Ubuntu Server, with the same user data for its cloud-init.
     Ubuntu,
@@ -85,7 +87,7 @@ impl Kind {
         match self {
             Kind::Networkd => [&PACKAGES[..], &DEBIAN, &PC, &["systemd-resolved"]].concat(),
             Kind::NetworkManager => [&PACKAGES[..], &DEBIAN, &PC, &["cloud-init", "network-manager"]].concat(),
-            Kind::RadioOff => [&PACKAGES[..], &DEBIAN, &PC, &["network-manager"], &wifi::PACKAGES].concat(),
+            Kind::RadioOff => [&PACKAGES_OF_A_BOARD[..], &DEBIAN, &PC, &["network-manager"], &wifi::PACKAGES].concat(),
             Kind::Ubuntu => [&PACKAGES[..], &UBUNTU].concat(),
             Kind::RaspberryPi => [&PACKAGES[..], &DEBIAN, &RASPBERRY_PI].concat(),
         }
