@@ -10,7 +10,7 @@ pub const PASSWORD: &str = "it's #1 \"secret\"";
 pub const PACKAGES: [&str; 4] = ["hostapd", "iw", "wireless-regdb", "wpasupplicant"];
 
 /// A script for the device (bash, as root): the second radio and the network card become an access point. What the device has is
-/// one radio. hostapd starts again while the radio is switched off.
+/// one radio. hostapd does not notice that its radio was switched off and on again: it is started again.
 pub const ACCESS_POINT: &str = r#"
 set -e
 modprobe mac80211_hwsim radios=2
@@ -38,8 +38,14 @@ ieee80211w=1
 wpa_passphrase=it's #1 "secret"
 END
 )
-echo "test: the access point starts"
-until ip netns exec ap hostapd /run/ap.conf; do sleep 1; done
+set +e
+while echo "test: the access point starts"; do
+  ip netns exec ap hostapd /run/ap.conf &
+  sleep 5
+  while kill -0 $! && [[ $(ip -n ap link show dev wlan1 up) ]]; do sleep 1; done
+  kill $!
+  wait
+done
 "#;
 
 /// The tables of a seed that join this network with `password`.

@@ -16,6 +16,7 @@ use anyhow::Result;
 use std::time::Duration;
 
 const NETWORKD: &str = "/usr/lib/systemd/system/systemd-networkd.service";
+const NETWORK_MANAGER: &str = "NetworkManager.service";
 /// Sets the country of the running kernel's Wi-Fi, where the image has it.
 const IW: &str = "/usr/sbin/iw";
 /// How long the network manager may take until a radio is on.
@@ -113,7 +114,7 @@ fn resolved(host: &Host) -> Result<bool> {
 /// NetworkManager if it is enabled and networkd is not; otherwise networkd.
 fn manager(host: &Host) -> Result<Manager> {
     let enabled = |unit: &str| host.read_link(&format!("{WANTS}/{unit}")).map(|l| l.is_some());
-    Ok(match enabled("NetworkManager.service")? && !enabled("systemd-networkd.service")? {
+    Ok(match enabled(NETWORK_MANAGER)? && !enabled("systemd-networkd.service")? {
         true => Manager::NetworkManager,
         false => Manager::Networkd,
     })
@@ -166,6 +167,12 @@ fn radio_of<'a>(network: &Network, link: &'a Link) -> Option<&'a str> {
 
 /// Makes NetworkManager reload changed profiles and activate firstboot's own.
 fn network_manager(host: &Host, network: &Network, changes: &Changes) -> Result<()> {
+    if network.wifi.is_none() && *changes == Changes::default() {
+        return Ok(());
+    }
+    // It may be about to start in this boot: nmcli would say that it does not run. It is the image's own, so a reset does not
+    // stop it.
+    host.run(&["systemctl", "start", NETWORK_MANAGER])?;
     if let Some(wifi) = &network.wifi {
         // The file of cfg80211 counts from the next boot on; NetworkManager has no setting for it.
         if host.exists(IW)? {

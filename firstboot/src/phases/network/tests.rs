@@ -158,7 +158,8 @@ fn networkmanager_is_configured_where_the_image_uses_it() {
         .unwrap();
     apply(&cx).unwrap();
     assert!(check(&cx).unwrap());
-    assert_eq!(seen.commands.take(), ["nmcli connection reload", "nmcli --wait 0 connection up id firstboot"]);
+    let start = "systemctl start NetworkManager.service";
+    assert_eq!(seen.commands.take(), [start, "nmcli connection reload", "nmcli --wait 0 connection up id firstboot"]);
     assert_eq!(cx.host.list(keyfile::DIR).unwrap(), ["firstboot.nmconnection"]);
     assert!(cx.host.list(networkd::DIR).unwrap().is_empty());
     drop(cx);
@@ -166,7 +167,9 @@ fn networkmanager_is_configured_where_the_image_uses_it() {
     assert!(!check(&cx).unwrap());
     apply(&cx).unwrap();
     assert!(check(&cx).unwrap() && cx.host.list(keyfile::DIR).unwrap().is_empty());
-    assert_eq!(seen.commands.take(), ["nmcli connection reload"]);
+    assert_eq!(seen.commands.take(), [start, "nmcli connection reload"]);
+    apply(&cx).unwrap();
+    assert!(seen.commands.take().is_empty(), "nothing changed");
 }
 
 #[test]
@@ -181,14 +184,14 @@ fn networkmanager_switches_its_radio_on_in_the_country_of_the_seed() {
     put_for_tests(dir.path(), switch, "1\n");
     // NetworkManager does not do it, or another program takes it back.
     assert_eq!(apply(&cx).unwrap_err().code, Code::WifiNotConnected);
-    let on = "nmcli radio wifi on";
+    let [start, on] = ["systemctl start NetworkManager.service", "nmcli radio wifi on"];
     let up = ["nmcli connection reload", "nmcli --wait 0 connection up id firstboot"];
-    assert_eq!(seen.commands.take(), [&[on], &up[..]].concat());
+    assert_eq!(seen.commands.take(), [&[start, on], &up[..]].concat());
     assert!(!check(&cx).unwrap());
     put_for_tests(dir.path(), "usr/sbin/iw", "");
     put_for_tests(dir.path(), switch, "0\n");
     apply(&cx).unwrap();
-    assert_eq!(seen.commands.take(), ["iw reg set DE", on]);
+    assert_eq!(seen.commands.take(), [start, "iw reg set DE", on]);
     assert!(check(&cx).unwrap() && seen.kernel.take().is_empty());
 }
 
