@@ -170,15 +170,14 @@ fn first_boots(device: &mut Device) {
 }
 
 /// Further lines of a seed. netplan of Ubuntu asks for an address by DHCP, which is 10.0.2.15; the seed has another one as
-/// well, that the node is to have.
+/// well, that the node is to have. Over Wi-Fi DHCP would give another one than the network card had at first.
 fn more(kind: Kind) -> String {
+    let fixed =
+        |addresses: &str| format!("[network]\naddresses = [{addresses}]\ngateway = \"10.0.2.2\"\ndns = \"10.0.2.3\"\n");
     match kind {
         Kind::Networkd | Kind::NetworkManager | Kind::RaspberryPi => String::new(),
-        Kind::RadioOff => wifi::table(wifi::PASSWORD),
-        Kind::Ubuntu => {
-            "[network]\naddresses = [\"10.0.2.77/24\", \"10.0.2.15/24\"]\ngateway = \"10.0.2.2\"\ndns = \"10.0.2.3\"\n"
-                .to_owned()
-        }
+        Kind::RadioOff => fixed("\"10.0.2.15/24\"") + &wifi::table(wifi::PASSWORD),
+        Kind::Ubuntu => fixed("\"10.0.2.77/24\", \"10.0.2.15/24\""),
     }
 }
 
