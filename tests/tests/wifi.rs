@@ -12,6 +12,7 @@ use qemu::search;
 use qemu::seed::Seed;
 
 const NAME: &str = "edge-wifi";
+
 /// The image of the machine's own architecture, with what Wi-Fi and the access point need.
 fn image(dir: &std::path::Path) -> DiskImage {
     let plain = Target::directory().unwrap().join(format!("generic-{}.toml", e2e::own_arch()));

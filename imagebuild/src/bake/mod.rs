@@ -122,20 +122,26 @@ fn fail_if_missing(base: &Path, missing: &[String]) -> Result<()> {
 pub fn check(target: &Target, path: &Path, choices: &Choices, out: &Path) -> Result<Report> {
     let packing = Packing::of(path)?;
     let what = || format!("bake {}", path.display());
-    let mut base = match packing {
-        Packing::Raw => base::examine(path, target.arch).with_context(what)?,
+    let base = match packing {
+        Packing::Raw => examine(path, target, choices).with_context(what)?,
         _ => {
             let directory = nearest(out);
             // It has no name, so it is gone however this process ends.
             let mut file = tempfile::tempfile_in(directory)
                 .with_context(|| format!("create a file for the base in {}", directory.display()))?;
             step("unpack the base", || unpack::unpack(path, packing, &mut file, directory))?;
-            base::examine(&unpack::path_of(&file), target.arch).with_context(what)?
+            examine(&unpack::path_of(&file), target, choices).with_context(what)?
         }
     };
+    Ok(Report::of(path, target, &base))
+}
+
+/// Looks at an unpacked base, with what the user chose and the room for what is added at most.
+fn examine(path: &Path, target: &Target, choices: &Choices) -> Result<Base> {
+    let mut base = base::examine(path, target.arch)?;
     base.choose_memory_cgroup(choices.enable_memory_cgroup);
     room(&mut base, ADDED);
-    Ok(Report::of(path, target, &base))
+    Ok(base)
 }
 
 /// A directory for results, or the nearest one above it that is there.
@@ -188,9 +194,7 @@ pub fn bake(target: &Target, path: &Path, choices: &Choices, out: &Path) -> Resu
     let what = || format!("bake {}", path.display());
     if packing == Packing::Raw {
         // Before anything is copied.
-        let mut base = base::examine(path, target.arch).with_context(what)?;
-        base.choose_memory_cgroup(choices.enable_memory_cgroup);
-        room(&mut base, ADDED);
+        let base = examine(path, target, choices).with_context(what)?;
         if !base.missing.is_empty() {
             return Ok(Report::of(path, target, &base));
         }
@@ -202,9 +206,7 @@ pub fn bake(target: &Target, path: &Path, choices: &Choices, out: &Path) -> Resu
     let raw = scratch.path().join("image");
     let mut file = File::options().read(true).write(true).create_new(true).open(&raw).context("create the image")?;
     step("unpack the base", || unpack::unpack(path, packing, &mut file, out))?;
-    let mut base = base::examine(&raw, target.arch).with_context(what)?;
-    base.choose_memory_cgroup(choices.enable_memory_cgroup);
-    room(&mut base, ADDED);
+    let mut base = examine(&raw, target, choices).with_context(what)?;
     if !base.missing.is_empty() {
         return Ok(Report::of(path, target, &base));
     }
